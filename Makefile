@@ -1,0 +1,80 @@
+# One target per stage; `make help` lists them. Settings: `make finetune METHOD=rwl RUN=first SET="rwl.seed=1 rwl.lora.rank=4"`.
+
+RUN ?= demo
+METHOD ?= dpok
+MODEL ?=
+PROMPTS ?=
+CONFIG ?=
+PORT ?=
+SET ?=
+
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+INSTALLED := $(VENV)/.installed
+BASE_PYTHON := $(shell command -v python3.11 || command -v python3)
+
+# A flag is passed only where its variable is set, so that the run's own settings hold otherwise.
+flag = $(if $(strip $(2)),--$(1) '$(strip $(2))')
+COMMON = $(strip --run '$(RUN)' $(call flag,config,$(CONFIG)) $(foreach setting,$(SET),--set '$(setting)'))
+INPUTS = $(call flag,model,$(MODEL)) $(call flag,prompts,$(PROMPTS))
+STAGE = $(PYTHON) -m pipelines
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PRECIOUS: runs/%/labels/feedback.db
+.PHONY: help setup images label simulate dataset reward finetune evaluate report demo models check test clean-caches
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo '  variables      RUN= METHOD=rwl|dpok MODEL= PROMPTS= CONFIG= PORT= SET="table.name=value ..."'
+
+setup: $(INSTALLED) ## Make .venv with everything in it (quick when it is there)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	test -x $(PYTHON) || $(BASE_PYTHON) -m venv $(VENV)
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+images: $(INSTALLED) ## Draw images for prompts (MODEL=, PROMPTS=)
+	$(STAGE) images $(COMMON) $(INPUTS)
+
+label: $(INSTALLED) ## Label the run's images in a browser (PORT=)
+	$(STAGE) label $(COMMON) $(call flag,port,$(PORT))
+
+simulate: $(INSTALLED) ## Let simulated raters label the run's images
+	$(STAGE) simulate $(COMMON)
+
+dataset: $(INSTALLED) ## Export the labels as Parquet and check them
+	$(STAGE) dataset $(COMMON)
+
+reward: $(INSTALLED) ## Train the reward model on the labels
+	$(STAGE) reward $(COMMON)
+
+finetune: $(INSTALLED) ## Fine-tune the model on the reward (METHOD=rwl or dpok)
+	$(STAGE) finetune $(COMMON) --method '$(METHOD)'
+
+evaluate: $(INSTALLED) ## Compare base and tuned models; write the report
+	$(STAGE) evaluate $(COMMON)
+
+report: $(INSTALLED) ## Write the report again from the figures of evaluate
+	$(STAGE) report $(COMMON)
+
+demo: $(INSTALLED) ## The whole story on the embedded models, in minutes
+	$(STAGE) demo $(COMMON) $(INPUTS)
+
+models: $(INSTALLED) ## Train the embedded models anew, for hours (needs fonts-noto-color-emoji)
+	bash -o pipefail -c '$(PYTHON) -m pipelines.world.build 2>&1 | tee models/training.log'
+
+check: $(INSTALLED) ## Lint, types and layers, within a minute
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+
+test: check ## Everything that can be tested here
+	.ci/install-system
+	$(PYTHON) -m pytest
+
+clean-caches: ## Remove what tools keep to be quick; runs stay
+	rm -rf .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find data labeling_app reward finetune pipelines tests -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,112 @@
+"""Connections to the feedback store's database: durable commits, one writer at a time on SQLite, errors that say what to do."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from alembic.util.exc import CommandError
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+
+from data.errors import PictuneError
+
+BUSY_TIMEOUT_MS = 30_000
+"""How long a connection waits for another process to finish writing."""
+
+READING = "reading"
+"""Execution option of connections that never write."""
+
+
+class Database:
+    """An engine whose transactions are either read-only snapshots or serialised writes."""
+
+    def __init__(self, url: str) -> None:
+        try:
+            address = sa.make_url(url)
+            self.url = address.render_as_string(hide_password=True)
+            if address.get_backend_name() == "sqlite":
+                _prepare_folder(address)
+            self.engine = sa.create_engine(address, pool_timeout=BUSY_TIMEOUT_MS / 1000)
+        except (ArgumentError, NoSuchModuleError) as error:
+            raise PictuneError(f"{url}: not a database URL; use sqlite:///FILE or postgresql+psycopg://USER@HOST/NAME") from error
+        self.is_sqlite = self.engine.dialect.name == "sqlite"
+        if self.is_sqlite:
+            sa.event.listen(self.engine, "connect", _set_up_connection)
+            sa.event.listen(self.engine, "begin", _begin)
+        # Threads queue here rather than in SQLite, whose waiting is by polling and starves the unlucky.
+        self._writing = Lock() if self.is_sqlite else nullcontext()
+
+    def migrate(self) -> None:
+        """Creates the tables or brings those of an older version up to date.
+
+        Raises:
+            PictuneError: the database cannot be opened, or was written by a newer version.
+        """
+        config = Config()
+        config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+        with self.write() as connection:
+            config.attributes["connection"] = connection
+            try:
+                command.upgrade(config, "head")
+            except CommandError as error:
+                raise PictuneError(f"{self.url}: written by a newer version ({error}); update Pictune to open it") from error
+
+    @contextmanager
+    def write(self) -> Iterator[sa.Connection]:
+        """A transaction that may write; it is on disk when the block has ended without an exception."""
+        with self._writing, self._explained(), self.engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def read(self, *, settled: sa.Table | None = None) -> Iterator[sa.Connection]:
+        """A transaction that sees one moment of the database.
+
+        With `settled` that moment comes after every write that had begun on this table, so that numbers given out earlier are all there;
+        SQLite, with its one writer, needs no waiting for that.
+        """
+        level: dict[str, Any] = {} if self.is_sqlite else {"isolation_level": "REPEATABLE READ"}
+        with self._explained(), self.engine.connect().execution_options(**{READING: True}, **level) as connection, connection.begin():
+            if settled is not None and not self.is_sqlite:
+                connection.exec_driver_sql(f"LOCK TABLE {settled.name} IN SHARE MODE")
+            yield connection
+
+    def close(self) -> None:
+        """Closes all connections."""
+        self.engine.dispose()
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except DBAPIError as error:
+            reason = str(error.orig).strip().splitlines()[0]
+            raise PictuneError(
+                f"{self.url}: {reason}; nothing was saved, check that the disk has room and that no other program holds the file"
+            ) from error
+
+
+def _prepare_folder(address: sa.URL) -> None:
+    if not address.database or address.database == ":memory:":
+        raise PictuneError(f"{address}: labels in memory would be lost; name a file, as in sqlite:///labels/feedback.db")
+    try:
+        Path(address.database).parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PictuneError(f"{address.database}: {error.strerror}; choose a folder that you may write to") from error
+
+
+def _set_up_connection(connection: Any, _record: object) -> None:
+    # The driver's own BEGIN comes too late for the first read of a claim; `_begin` sends it instead.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    for pragma in (f"busy_timeout = {BUSY_TIMEOUT_MS}", "journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin(connection: sa.Connection) -> None:
+    reading = connection.get_execution_options().get(READING, False)
+    connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")

@@ -1,0 +1,5 @@
+"""The error that a user is meant to read."""
+
+
+class PictuneError(Exception):
+    """Bad input: the message says where, what, and what to do; `pipelines/cli.py` prints it as one line and exits with status 2."""

@@ -1,0 +1,202 @@
+"""What raters are asked and what they answer: the values that go into and come out of the feedback store."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import permutations
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, Field, NonNegativeFloat, NonNegativeInt, field_validator, model_validator
+
+from data.errors import PictuneError
+
+TaskKind = Literal["binary", "ranking"]
+Source = Literal["human", "simulated"]
+InputMode = Literal["key", "mouse", "touch"]
+Identifier = Annotated[str, Field(min_length=1, max_length=200)]
+Remark = Annotated[str, Field(max_length=4000)]
+
+
+class NotFound(PictuneError):
+    """No such rater or task."""
+
+
+class InvalidAnswer(PictuneError):
+    """The answer does not fit the task."""
+
+
+class BinaryAnswer(BaseModel, frozen=True, extra="forbid"):
+    """Whether one image fits its prompt (Lee et al. 2023, arXiv 2302.12192)."""
+
+    kind: Literal["binary"] = "binary"
+    verdict: Literal["good", "bad", "skip", "unsafe"]
+    """`skip` is can't tell; `unsafe` is an image that nobody should be shown."""
+    reason: Remark | None = None
+    """Why it was skipped or is unsafe."""
+    comment: Remark | None = None
+    """Free text."""
+
+
+class RankingAnswer(BaseModel, frozen=True, extra="forbid"):
+    """An order of several images of one prompt; ties and images that cannot be judged are allowed."""
+
+    kind: Literal["ranking"] = "ranking"
+    ranks: dict[str, int | None]
+    """Image id to rank: 1 is best, equal is a tie, null is can't judge; all null is a skip. Gaps are closed: 1, 1, 3 becomes 1, 1, 2."""
+    reason: Remark | None = None
+    """Why it was skipped."""
+    comment: Remark | None = None
+    """Free text."""
+
+    @field_validator("ranks")
+    @classmethod
+    def _dense(cls, ranks: dict[str, int | None]) -> dict[str, int | None]:
+        used = sorted({rank for rank in ranks.values() if rank is not None})
+        if used and used[0] < 1:
+            raise ValueError(f"ranks start at 1, not at {used[0]}")
+        return {image_id: None if rank is None else used.index(rank) + 1 for image_id, rank in ranks.items()}
+
+
+Answer = BinaryAnswer | RankingAnswer
+
+
+def parse_answer(kind: TaskKind, text: str) -> Answer:
+    """Reads the JSON of an answer to a task of the given kind; raises pydantic's ValidationError."""
+    return BinaryAnswer.model_validate_json(text) if kind == "binary" else RankingAnswer.model_validate_json(text)
+
+
+def check_answer(answer: Answer, kind: TaskKind, image_ids: Sequence[str]) -> None:
+    """Raises InvalidAnswer unless the answer is of this kind and about exactly these images."""
+    if answer.kind != kind:
+        raise InvalidAnswer(f"answer: a {answer.kind} answer to a {kind} task; answer in the task's kind")
+    if isinstance(answer, RankingAnswer) and set(answer.ranks) != set(image_ids):
+        different = sorted(set(answer.ranks) ^ set(image_ids))
+        raise InvalidAnswer(f"answer: images {', '.join(different)} are missing or not of this task; rank every image, null if in doubt")
+
+
+def is_skip(answer: Answer) -> bool:
+    """True where the answer says nothing about which image is better: skip, unsafe, or no rank at all."""
+    if isinstance(answer, BinaryAnswer):
+        return answer.verdict in ("skip", "unsafe")
+    return all(rank is None for rank in answer.ranks.values())
+
+
+def agrees_with_gold(answer: Answer, gold: Answer) -> bool | None:
+    """Whether an answer is right: the gold verdict, or no pair of images the other way round or tied; None for a skip."""
+    if is_skip(answer):
+        return None
+    if isinstance(answer, BinaryAnswer) or isinstance(gold, BinaryAnswer):
+        return isinstance(answer, BinaryAnswer) and isinstance(gold, BinaryAnswer) and answer.verdict == gold.verdict
+    for better, worse in permutations(gold.ranks, 2):
+        expected, given = (gold.ranks[better], gold.ranks[worse]), (answer.ranks.get(better), answer.ranks.get(worse))
+        if _above(*expected) and not _above(*given):
+            return False
+    return True
+
+
+def _above(rank: int | None, other: int | None) -> bool:
+    return rank is not None and other is not None and rank < other
+
+
+class Submission(BaseModel, frozen=True, extra="forbid"):
+    """One answer on its way into the store."""
+
+    submission_id: Identifier
+    """Made by the sender, new for every answer (a UUID): sending the same one again changes nothing."""
+    task_id: Identifier
+    """The task answered."""
+    rater_id: Identifier
+    """Who answers."""
+    answer: Annotated[Answer, Field(discriminator="kind")]
+    """Of the task's kind; `kind` must be named in JSON."""
+    time_on_task_ms: Annotated[NonNegativeInt, Field(lt=2**31)] | None = None
+    """Milliseconds from the images being visible to the answer."""
+    input_mode: InputMode | None = None
+    """How it was entered."""
+    session_id: Identifier | None = None
+    """The browser session."""
+    app_version: Identifier | None = None
+    """Version of the app that sent it."""
+    guideline_version: Identifier | None = None
+    """Version of the guidelines that were shown."""
+
+
+class NewTask(BaseModel, frozen=True, extra="forbid"):
+    """A task to be added to the store."""
+
+    kind: TaskKind
+    """`binary` takes one image, `ranking` two to 100."""
+    prompt: str
+    """The text shown with the images."""
+    image_ids: tuple[Identifier, ...]
+    """Different from each other."""
+    overlap: Annotated[int, Field(ge=1, le=1000)] = 1
+    """How many raters shall answer it."""
+    priority: float = 0.0
+    """Higher is asked first; equal priorities come in random order."""
+    gold_json: str | None = None
+    """The right answer, as the JSON of a `BinaryAnswer` or `RankingAnswer`, if it is known."""
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> Self:
+        fewest, most = (1, 1) if self.kind == "binary" else (2, 100)
+        if not fewest <= len(self.image_ids) <= most:
+            raise ValueError(f"a {self.kind} task takes {fewest} to {most} images, not {len(self.image_ids)}")
+        if len(set(self.image_ids)) != len(self.image_ids):
+            raise ValueError("an image stands in the task twice")
+        if self.gold_json is not None:
+            check_answer(parse_answer(self.kind, self.gold_json), self.kind, self.image_ids)
+        return self
+
+
+class LeaseConfig(BaseModel, frozen=True, extra="forbid"):
+    """How long a task is held for the rater it was handed to."""
+
+    shortest_s: NonNegativeFloat = 300.0
+    """Seconds; no hold is shorter."""
+    times_median: NonNegativeFloat = 3.0
+    """A hold lasts this many times the median time on task of recent labels, if that is longer."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task as raters see it; whether it is gold stays hidden."""
+
+    task_id: str
+    kind: TaskKind
+    prompt: str
+    image_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A task held for one rater."""
+
+    task: Task
+    lease_expires_at: datetime
+    """Until then nobody else is given the place; a later answer is still taken."""
+    shown_order: tuple[int, ...]
+    """The place on the screen, from 0, of each image of `task.image_ids`."""
+    shown_at: datetime
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """The store has the label for good."""
+
+    label_id: str
+    revision: int
+    created: bool
+    """False when this submission had been received before."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far the labeling is."""
+
+    mine: int
+    """Live labels of the rater asked for; 0 when none was named."""
+    done: int
+    """Live labels, at most as many per task as are wanted."""
+    total: int
+    """Wanted labels: the sum of the tasks' overlaps."""

@@ -1,0 +1,60 @@
+"""Files that are either whole or not there: written under a temporary name in the same folder, fsynced, then renamed."""
+
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from data.errors import PictuneError
+
+
+@contextmanager
+def write_atomically(path: Path) -> Iterator[Path]:
+    """Yields a temporary path beside `path` to write to; the file takes the name `path` only when the block ends cleanly.
+
+    The temporary file keeps the suffix of `path`, since many writers choose their format by it. After an exception or Ctrl-C it is
+    removed and an earlier file at `path` stays as it was.
+
+    Raises:
+        PictuneError: the disk is full, or the folder or file cannot be written.
+    """
+    temporary = path.with_name(f".tmp-{os.getpid()}-{secrets.token_hex(4)}-{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        _sync(temporary)
+        temporary.replace(path)
+        _sync(path.parent)
+    except OSError as error:
+        # Errors that have nothing to do with writing keep their own message: the block may open other files as well.
+        if error.filename is not None and Path(os.fsdecode(error.filename)) not in (temporary, path, *path.parents):
+            raise
+        reason = error.strerror or str(error)
+        raise PictuneError(f"{path}: could not be written ({reason}); free disk space or choose a folder that you may write to") from error
+    finally:
+        with suppress(OSError):  # the error that led here says more
+            temporary.unlink()
+
+
+def write_json(path: Path, value: object) -> None:
+    """Writes `value` as indented JSON with sorted keys, atomically; NaN and infinity are refused (ValueError)."""
+    text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    with write_atomically(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of the file's bytes in lower-case hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

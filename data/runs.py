@@ -1,0 +1,71 @@
+"""Where everything of one run lies."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The layout of one run's folder, `runs/<RUN>`; names only, nothing is created."""
+
+    root: Path
+    """The run's folder; the paths in `images.parquet` are relative to it."""
+
+    @property
+    def config_file(self) -> Path:
+        """The settings that the run was made with."""
+        return self.root / "config.toml"
+
+    @property
+    def images_dir(self) -> Path:
+        """The image files."""
+        return self.root / "images"
+
+    @property
+    def images_table(self) -> Path:
+        """One row per image file, as `data.schema.IMAGES`."""
+        return self.root / "images.parquet"
+
+    @property
+    def prompts_table(self) -> Path:
+        """One row per prompt, as `data.schema.PROMPTS`."""
+        return self.root / "prompts.parquet"
+
+    @property
+    def labels_dir(self) -> Path:
+        """The feedback store and its exports."""
+        return self.root / "labels"
+
+    @property
+    def store_file(self) -> Path:
+        """The feedback store when it is an SQLite file."""
+        return self.labels_dir / "feedback.db"
+
+    @property
+    def store_url(self) -> str:
+        """The URL of `store_file` for `FeedbackStore.open`."""
+        return f"sqlite:///{self.store_file}"
+
+    @property
+    def latest(self) -> Path:
+        """The snapshot that analysts and the reward stage read: one Parquet file per table."""
+        return self.labels_dir / "latest"
+
+    @property
+    def parts(self) -> Path:
+        """Every revision of every label in immutable Parquet parts."""
+        return self.labels_dir / "parts"
+
+    @property
+    def reward_dir(self) -> Path:
+        """The reward model and its metrics."""
+        return self.root / "reward"
+
+    @property
+    def evaluation_dir(self) -> Path:
+        """The report and its figures."""
+        return self.root / "evaluation"
+
+    def finetune_dir(self, method: str) -> Path:
+        """What fine-tuning by `method` (`rwl`, `dpok`) makes."""
+        return self.root / "finetune" / method

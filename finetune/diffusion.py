@@ -1,0 +1,254 @@
+"""A Stable Diffusion pipeline as the fine-tuning methods see it: noise prediction with guidance, LoRA, and the untouched reference.
+
+One path for every `StableDiffusionPipeline` folder (SD 1.x, SD 2.x and the embedded model). The reference model is the same
+weights with the adapters off, so it costs no memory.
+"""
+
+import json
+import math
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+import torch
+from diffusers import DDIMScheduler, StableDiffusionPipeline
+from diffusers.models.attention_processor import AttnProcessor
+from diffusers.utils.state_dict_utils import convert_state_dict_to_diffusers
+from peft import LoraConfig, get_peft_model_state_dict
+from peft.tuners.tuners_utils import BaseTunerLayer
+from pydantic import BaseModel, PositiveFloat, PositiveInt
+from torch import Tensor, nn
+
+from data.errors import PictuneError
+from data.files import write_atomically
+
+LORA_FILE = "pytorch_lora_weights.safetensors"
+Precision = Literal["fp32", "bf16"]
+_ADAPTER = "default"
+_WEIGHTED_PARTS = ("unet", "vae", "text_encoder")
+_ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
+_FEED_FORWARD = ("ff.net.0.proj", "ff.net.2")
+
+
+class LoraSettings(BaseModel, frozen=True, extra="forbid"):
+    """Which low-rank matrices are trained (Hu et al. 2021, arXiv 2106.09685)."""
+
+    rank: PositiveInt = 8
+    """Rank of each update; DPOK's paper uses 4. A higher rank learns faster and drifts sooner."""
+    alpha: PositiveFloat | None = None
+    """The update is scaled by alpha / rank; left out, alpha is the rank, so that the scale is 1."""
+    feed_forward: bool = True
+    """Also adapt the transformer blocks' feed-forward layers; DPOK's paper adapts attention alone."""
+
+
+class DiffusionModel:
+    """A frozen Stable Diffusion pipeline with, after `add_lora`, trainable adapters on its UNet."""
+
+    def __init__(self, pipeline: StableDiffusionPipeline, *, precision: Precision = "fp32") -> None:
+        """Freezes the pipeline; with precision "bf16" the UNet runs under bfloat16 autocast, while weights stay as they are."""
+        self.pipeline = pipeline
+        self.precision = precision
+        self.device = torch.device(pipeline.device)
+        self._embeddings: dict[str, Tensor] = {}
+        for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
+            part.requires_grad_(False).eval()
+        if self.device.type == "cpu":
+            pipeline.unet.set_attn_processor(AttnProcessor())  # on CPU the backward pass of bf16 SDPA is slower than plain products
+        pipeline.set_progress_bar_config(disable=True)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path_or_id: str | Path,
+        *,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+        precision: Precision = "fp32",
+    ) -> "DiffusionModel":
+        """Opens a diffusers folder or a model of the Hugging Face hub ("owner/name"); only safetensors weights are read.
+
+        Raises:
+            PictuneError: there is no such model, or it is not a complete StableDiffusionPipeline.
+        """
+        source = str(path_or_id)
+        _check_source(source)
+        try:
+            pipeline = StableDiffusionPipeline.from_pretrained(
+                source, dtype=dtype, use_safetensors=True, safety_checker=None, feature_extractor=None, requires_safety_checker=False
+            )
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            reason = str(error).strip().split("\n")[0]
+            raise PictuneError(f"{source}: could not be opened as a Stable Diffusion model ({reason}); check the folder") from error
+        return cls(pipeline.to(device), precision=precision)
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of the latents of the model's own image size."""
+        config = self.pipeline.unet.config
+        size = config.sample_size
+        height, width = (size, size) if isinstance(size, int) else size
+        return config.in_channels, height, width
+
+    def scheduler(self, steps: int) -> DDIMScheduler:
+        """The pipeline's noise schedule as a DDIM sampler (Song et al. 2020, arXiv 2010.02502) with `steps` steps.
+
+        Latents are not bounded, so samples are never clipped, as in the stock pipeline.
+        """
+        scheduler = DDIMScheduler.from_config(self.pipeline.scheduler.config, clip_sample=False, thresholding=False)
+        scheduler.set_timesteps(steps, device=self.device)
+        scheduler.alphas_cumprod = scheduler.alphas_cumprod.to(self.device)
+        scheduler.final_alpha_cumprod = scheduler.final_alpha_cumprod.to(self.device)
+        return scheduler
+
+    @torch.no_grad()
+    def encode_prompts(self, prompts: Sequence[str]) -> Tensor:
+        """Embeddings [B, L, D] as the stock pipeline makes them; each different prompt is encoded once and kept."""
+        new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._embeddings]
+        if new:
+            encoded, _ = self.pipeline.encode_prompt(new, self.device, 1, False)
+            self._embeddings.update(zip(new, encoded, strict=True))
+        return torch.stack([self._embeddings[prompt] for prompt in prompts])
+
+    def predict(self, latents: Tensor, timesteps: Tensor, cond: Tensor, uncond: Tensor, guidance: float) -> Tensor:
+        """The UNet's output [B, C, h, w] in float32 with classifier-free guidance (Ho & Salimans 2022, arXiv 2207.12598).
+
+        Args:
+            latents: [B, C, h, w].
+            timesteps: training timesteps [B]; they may differ within the batch.
+            cond: embeddings [B, L, D] of the prompts.
+            uncond: embeddings [B, L, D] of the empty prompt.
+            guidance: scale; 1 is the plain conditional model and costs half as much.
+        """
+        if guidance == 1:
+            return self._unet(latents, timesteps, cond)
+        both = self._unet(torch.cat([latents, latents]), torch.cat([timesteps, timesteps]), torch.cat([uncond, cond]))
+        without, with_prompt = both.chunk(2)
+        return without + guidance * (with_prompt - without)
+
+    def _unet(self, latents: Tensor, timesteps: Tensor, embeddings: Tensor) -> Tensor:
+        unet = self.pipeline.unet
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            output: Tensor = unet(latents.to(unet.dtype), timesteps, embeddings.to(unet.dtype)).sample
+        return output.float()
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor, *, batch: int = 16) -> Tensor:
+        """Images [N, 3, H, W] in [0, 1], float32, of latents [N, C, h, w]."""
+        vae = self.pipeline.vae
+        scaled = (latents / vae.config.scaling_factor).to(vae.dtype)
+        images = torch.cat([vae.decode(part).sample.float() for part in scaled.split(batch)])
+        return (images / 2 + 0.5).clamp(0, 1)
+
+    @torch.no_grad()
+    def encode_images(self, images: Tensor, *, batch: int = 16) -> Tensor:
+        """Latents [N, C, h, w] (the mode of the VAE's posterior) of images [N, 3, H, W] in [0, 1]."""
+        vae = self.pipeline.vae
+        parts = [vae.encode((2 * part - 1).to(self.device, vae.dtype)).latent_dist.mode().float() for part in images.split(batch)]
+        return torch.cat(parts) * float(vae.config.scaling_factor)
+
+    def add_lora(self, settings: LoraSettings, *, generator: torch.Generator) -> None:
+        """Adds adapters that change nothing yet (Hu et al.: A is random, B is zero); `generator` draws A."""
+        targets = [*_ATTENTION, *(_FEED_FORWARD if settings.feed_forward else ())]
+        alpha = settings.rank if settings.alpha is None else settings.alpha
+        unet = self.pipeline.unet
+        unet.add_adapter(LoraConfig(r=settings.rank, lora_alpha=alpha, target_modules=targets), _ADAPTER)
+        for name, weight in self.lora_parameters().items():
+            weight.data = weight.data.float()  # the optimizer's small steps would vanish in half precision
+            if "lora_A" in name:
+                drawn = torch.empty(weight.shape)
+                nn.init.kaiming_uniform_(drawn, a=math.sqrt(5), generator=generator)
+                weight.data.copy_(drawn)
+
+    def lora_parameters(self) -> dict[str, nn.Parameter]:
+        """The trainable parameters by name; empty before `add_lora`."""
+        return {name: weight for name, weight in self.pipeline.unet.named_parameters() if "lora_" in name}
+
+    def lora_state(self) -> dict[str, Tensor]:
+        """A copy of the adapters' weights by name, on the CPU."""
+        return {name: weight.detach().cpu().clone() for name, weight in self.lora_parameters().items()}
+
+    @torch.no_grad()
+    def set_lora_state(self, state: dict[str, Tensor]) -> None:
+        """Puts weights from `lora_state` of the same settings in place.
+
+        Raises:
+            PictuneError: the weights belong to other LoRA settings.
+        """
+        parameters = self.lora_parameters()
+        if {name: weight.shape for name, weight in parameters.items()} != {name: weight.shape for name, weight in state.items()}:
+            raise PictuneError("checkpoint: its LoRA has another rank or other layers than the settings; restore them or start anew")
+        for name, weight in parameters.items():
+            weight.copy_(state[name])
+
+    @contextmanager
+    def adapters_off(self) -> Iterator[None]:
+        """Inside the block the model is the reference model: the pretrained weights."""
+        layers = [module for module in self.pipeline.unet.modules() if isinstance(module, BaseTunerLayer)]
+        for layer in layers:
+            layer.enable_adapters(False)
+        try:
+            yield
+        finally:
+            for layer in layers:
+                layer.enable_adapters(True)
+
+    def save_lora(self, folder: Path) -> Path:
+        """Writes the adapters in diffusers' own format, for `pipeline.load_lora_weights(folder)`; gives the file's path."""
+        unet = self.pipeline.unet
+        layers = convert_state_dict_to_diffusers(get_peft_model_state_dict(unet, adapter_name=_ADAPTER))
+        with write_atomically(folder / LORA_FILE) as temporary:
+            StableDiffusionPipeline.save_lora_weights(
+                temporary.parent,
+                unet_lora_layers=layers,
+                weight_name=temporary.name,
+                unet_lora_adapter_metadata=unet.peft_config[_ADAPTER].to_dict(),
+            )
+        return folder / LORA_FILE
+
+    def load_lora(self, folder: Path) -> None:
+        """Puts a saved LoRA in place of the present one, if any, for drawing.
+
+        Raises:
+            PictuneError: the folder holds no LoRA, or one of another model.
+        """
+        if not (folder / LORA_FILE).is_file():
+            raise PictuneError(f"{folder}: no {LORA_FILE} in it; run the finetune stage first")
+        if self.lora_parameters():
+            self.pipeline.unet.delete_adapters(_ADAPTER)
+        try:
+            unet = self.pipeline.unet
+            unet.load_lora_adapter(folder, weight_name=LORA_FILE, prefix="unet", adapter_name=_ADAPTER, use_safetensors=True)
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            reason = str(error).strip().split("\n")[0]
+            raise PictuneError(f"{folder / LORA_FILE}: does not fit this model ({reason}); it was made for another one") from error
+
+
+def _check_source(source: str) -> None:
+    """Refuses, in one line, what `from_pretrained` would answer with a page of text or a wait for the network."""
+    folder = Path(source)
+    if not folder.exists():
+        if re.fullmatch(r"[\w.-]+/[\w.-]+", source) and not folder.parent.exists():
+            return
+        raise PictuneError(f"{source}: no such model folder; give a diffusers folder or a hub id such as owner/name")
+    index = folder / "model_index.json"
+    if not index.is_file():
+        raise PictuneError(f"{source}: no model_index.json in it, so it is not a diffusers folder; save one with pipeline.save_pretrained")
+    try:
+        kind = json.loads(index.read_text(encoding="utf-8")).get("_class_name")
+    except (ValueError, AttributeError) as error:
+        raise PictuneError(f"{index}: not valid JSON; download the model again") from error
+    if kind != "StableDiffusionPipeline":
+        raise PictuneError(f"{source}: holds a {kind}, and only StableDiffusionPipeline folders (SD 1.x, SD 2.x) can be tuned")
+    _check_parts(folder)
+
+
+def _check_parts(folder: Path) -> None:
+    files = [f"{part}/config.json" for part in _WEIGHTED_PARTS] + ["tokenizer/tokenizer_config.json", "scheduler/scheduler_config.json"]
+    missing = [name for name in files if not (folder / name).is_file()]
+    if missing:
+        raise PictuneError(f"{folder}: incomplete, without {', '.join(missing)}; download the model again")
+    for part in _WEIGHTED_PARTS:
+        if not any((folder / part).glob("*.safetensors")):
+            raise PictuneError(f"{folder}: {part}/ has no .safetensors weights; convert it with pipeline.save_pretrained")

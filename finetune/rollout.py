@@ -1,0 +1,122 @@
+"""What online methods learn from: images of the present policy with their trajectories, rewards and advantages."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from pydantic import BaseModel, Field, NonNegativeInt, PositiveFloat, PositiveInt
+from torch import Tensor
+
+from finetune.advantages import PromptStatistics
+from finetune.diffusion import DiffusionModel
+from finetune.reward_fn import RewardFn, score
+from finetune.sampling import Trajectories, sample_trajectories
+
+
+class RolloutConfig(BaseModel, frozen=True, extra="forbid"):
+    """How an online method draws, and which of the drawn transitions it learns from."""
+
+    prompts_per_iteration: PositiveInt = 4
+    """Different prompts drawn for in one iteration, at random when there are more."""
+    images_per_prompt: PositiveInt = 16
+    """Images of each prompt in one iteration. DPOK's paper: 10 in all for one prompt, 45 for many."""
+    steps: PositiveInt = 20
+    """Sampler steps of a trajectory. Paper: 50."""
+    guidance: PositiveFloat = 2.0
+    """Classifier-free guidance scale; 1 switches it off. Paper: 7.5."""
+    eta: float = Field(default=1.0, gt=0, le=1)
+    """Noise of the sampler's steps; 1 is ancestral sampling, as in the paper."""
+    timestep_fraction: float = Field(default=0.5, gt=0, le=1)
+    """Share of each trajectory's steps that is trained on, drawn at random. Less is quicker and noisier."""
+    skip_last_steps: NonNegativeInt = 1
+    """Steps at the end of a trajectory that are not trained on: their noise is so small that ratios run away."""
+    micro_batch: PositiveInt = 32
+    """Rows of one UNet call (twice that with guidance), in rollout and training; bounds the memory. No padding if it divides the images."""
+
+    @property
+    def trained_steps(self) -> int:
+        """How many steps of a trajectory may be trained on."""
+        return max(1, self.steps - self.skip_last_steps)
+
+
+@dataclass(frozen=True)
+class Transitions:
+    """M denoising steps of any samples and timesteps."""
+
+    latents: Tensor
+    """x_t, [M, C, h, w]."""
+    next_latents: Tensor
+    """x_{t-1}, [M, C, h, w]."""
+    timesteps: Tensor
+    """[M]."""
+    cond: Tensor
+    """[M, L, D]."""
+    log_probs: Tensor
+    """[M]: of the step when it was drawn."""
+    advantages: Tensor
+    """[M]: normalised reward of the finished image."""
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """The N images of one iteration."""
+
+    prompts: list[str]
+    cond: Tensor
+    """[N, L, D]."""
+    trajectories: Trajectories
+    rewards: Tensor
+    """[N]."""
+    advantages: Tensor
+    """[N]: rewards normalised per prompt."""
+
+    def transitions(self, pairs: Tensor) -> Transitions:
+        """The transitions of (sample, step) pairs [M, 2]."""
+        sample, step = pairs.unbind(1)
+        chain = self.trajectories
+        return Transitions(
+            latents=chain.latents[sample, step],
+            next_latents=chain.latents[sample, step + 1],
+            timesteps=chain.timesteps[step],
+            cond=self.cond[sample],
+            log_probs=chain.log_probs[sample, step],
+            advantages=self.advantages[sample],
+        )
+
+    def reward_by_prompt(self) -> dict[str, float]:
+        """Mean reward of each prompt."""
+        values: dict[str, list[float]] = {}
+        for prompt, value in zip(self.prompts, self.rewards.tolist(), strict=True):
+            values.setdefault(prompt, []).append(value)
+        return {prompt: sum(mine) / len(mine) for prompt, mine in values.items()}
+
+
+def collect(
+    model: DiffusionModel,
+    prompts: Sequence[str],
+    reward: RewardFn,
+    config: RolloutConfig,
+    *,
+    statistics: PromptStatistics,
+    generator: torch.Generator,
+) -> Rollout:
+    """Draws the iteration's images with the present policy and scores them; `statistics` takes in their rewards."""
+    chosen = list(prompts)
+    if len(chosen) > config.prompts_per_iteration:
+        order = torch.randperm(len(chosen), generator=generator)[: config.prompts_per_iteration]
+        chosen = [chosen[i] for i in order.tolist()]
+    texts = [prompt for prompt in chosen for _ in range(config.images_per_prompt)]
+    cond = model.encode_prompts(texts)
+    trajectories = sample_trajectories(
+        model, cond, steps=config.steps, guidance=config.guidance, eta=config.eta, generator=generator, batch=config.micro_batch
+    )
+    rewards = score(reward, model.decode(trajectories.latents[:, -1]), texts)
+    return Rollout(texts, cond, trajectories, rewards, statistics.normalise(texts, rewards))
+
+
+def choose_transitions(samples: int, config: RolloutConfig, *, generator: torch.Generator) -> Tensor:
+    """Random (sample, step) pairs [M, 2] in random order: for every sample the configured share of its steps, no pair twice."""
+    taken = max(1, round(config.timestep_fraction * config.trained_steps))
+    steps = torch.rand(samples, config.trained_steps, generator=generator).argsort(1)[:, :taken]
+    pairs = torch.stack([torch.arange(samples).repeat_interleave(taken), steps.flatten()], dim=1)
+    return pairs[torch.randperm(len(pairs), generator=generator)]

@@ -1,0 +1,164 @@
+"""What the fine-tuning methods share: optimizer state, validation, checkpoints that a killed run continues from."""
+
+import json
+import logging
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, NonNegativeInt, PositiveInt
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from data.errors import PictuneError
+from data.files import sha256_of, write_atomically, write_json
+from finetune.diffusion import DiffusionModel
+from finetune.reward_fn import RewardFn, score
+from finetune.sampling import draw
+
+_logger = logging.getLogger(__name__)
+_WEIGHTS, _REST, _MANIFEST = "weights.safetensors", "state.pt", "manifest.json"
+
+
+class ValidationConfig(BaseModel, frozen=True, extra="forbid"):
+    """How the tuned model is scored while it trains: the deterministic sampler (eta 0) that users run, on seeds never trained on."""
+
+    every: PositiveInt = 5
+    """Iterations (DPOK) or steps (RWL) between two validations; the untuned model and the last one are always scored."""
+    images_per_prompt: PositiveInt = 8
+    """Images drawn for each validation prompt; the weights with the best mean reward over them are kept."""
+    seed: NonNegativeInt = 1_000_000
+    """First of the seeds, the same at every validation, so that differences come from the weights."""
+    batch: PositiveInt = 32
+    """Images drawn at a time."""
+
+
+@dataclass(kw_only=True)
+class TrainState:
+    """All that changes while a method trains, beside the generator."""
+
+    model: DiffusionModel
+    optimizer: torch.optim.Optimizer
+    step: int = 0
+    """Finished iterations or steps."""
+    validation: list[tuple[int, float]] = field(default_factory=list)
+    """(step, mean reward) of every validation so far."""
+    best_lora: dict[str, Tensor] = field(default_factory=dict)
+    """The adapters of the best validation; the earlier one when two are equal."""
+
+    def record_validation(self, reward: float) -> None:
+        """Notes the reward of the present weights and keeps them when no earlier ones were as good."""
+        if all(reward > earlier for _, earlier in self.validation):
+            self.best_lora = self.model.lora_state()
+        self.validation.append((self.step, reward))
+
+    def restore_best(self) -> None:
+        """Puts the best weights of all validations into the model."""
+        if self.best_lora:
+            self.model.set_lora_state(self.best_lora)
+
+    def weights(self) -> dict[str, Tensor]:
+        """Weights to save, by name."""
+        present = {f"lora/{name}": weight for name, weight in self.model.lora_state().items()}
+        return present | {f"best/{name}": weight for name, weight in self.best_lora.items()}
+
+    def load_weights(self, weights: dict[str, Tensor]) -> None:
+        """Takes back what `weights` gave."""
+        self.model.set_lora_state(under("lora/", weights))
+        self.best_lora = under("best/", weights)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that is not a weight: tensors and plain values only."""
+        return {"step": self.step, "optimizer": self.optimizer.state_dict(), "validation": self.validation}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes back what `state_dict` gave."""
+        self.step = state["step"]
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.validation = [(step, reward) for step, reward in state["validation"]]
+
+
+def lora_optimizer(model: DiffusionModel, learning_rate: float) -> torch.optim.AdamW:
+    """AdamW without weight decay on the adapters.
+
+    Raises:
+        ValueError: the model has no adapters; call `add_lora` first.
+    """
+    parameters = list(model.lora_parameters().values())
+    if not parameters:
+        raise ValueError("the model has no LoRA to train; call add_lora first")
+    return torch.optim.AdamW(parameters, learning_rate, betas=(0.9, 0.99), weight_decay=0.0)
+
+
+def take_step(state: TrainState, *, learning_rate: float, clip_norm: float) -> Tensor:
+    """One optimizer step on the gradients at hand; gives their norm before clipping.
+
+    Raises:
+        PictuneError: the gradients are not finite; the weights stay as they were.
+    """
+    parameters: list[nn.Parameter] = [p for group in state.optimizer.param_groups for p in group["params"]]
+    norm: Tensor = nn.utils.clip_grad_norm_(parameters, clip_norm)
+    if not norm.isfinite():
+        raise PictuneError(f"finetune: the gradient is not finite in step {state.step + 1}; lower learning_rate, or use precision fp32")
+    for group in state.optimizer.param_groups:
+        group["lr"] = learning_rate
+    state.optimizer.step()
+    state.optimizer.zero_grad()
+    return norm.detach()
+
+
+def validate(
+    model: DiffusionModel, prompts: Sequence[str], reward: RewardFn, config: ValidationConfig, *, steps: int, guidance: float
+) -> float:
+    """Mean reward of the present weights on the fixed validation seeds, drawn with deterministic DDIM."""
+    texts = [prompt for prompt in prompts for _ in range(config.images_per_prompt)]
+    seeds = [config.seed + i for _ in prompts for i in range(config.images_per_prompt)]
+    images = draw(model, texts, seeds=seeds, steps=steps, guidance=guidance, eta=0.0, batch=config.batch)
+    return float(score(reward, images, texts).mean())
+
+
+def save_checkpoint(folder: Path, state: TrainState, generator: torch.Generator, *, keep: int = 2) -> Path:
+    """Writes `folder/step-<n>/` and removes all but the newest `keep`; a checkpoint counts only once its manifest is there."""
+    place = folder / f"step-{state.step:07d}"
+    (place / _MANIFEST).unlink(missing_ok=True)
+    with write_atomically(place / _WEIGHTS) as temporary:
+        save_file(state.weights(), temporary)
+    with write_atomically(place / _REST) as temporary:
+        torch.save({"generator": generator.get_state(), **state.state_dict()}, temporary)
+    write_json(place / _MANIFEST, {name: sha256_of(place / name) for name in (_WEIGHTS, _REST)})
+    for old in sorted(folder.glob("step-*"))[:-keep]:
+        shutil.rmtree(old)
+    return place
+
+
+def load_latest(folder: Path, state: TrainState, generator: torch.Generator) -> bool:
+    """Puts the newest whole checkpoint into `state` and `generator`; False when there is none.
+
+    Damaged ones are passed over with a warning.
+    """
+    for place in sorted(folder.glob("step-*"), reverse=True):
+        if not _is_whole(place):
+            _logger.warning("%s: unfinished or damaged checkpoint; taking the one before", place)
+            continue
+        rest = torch.load(place / _REST, weights_only=True)
+        generator.set_state(rest.pop("generator"))
+        state.load_weights(load_file(place / _WEIGHTS))
+        state.load_state_dict(rest)
+        return True
+    return False
+
+
+def _is_whole(place: Path) -> bool:
+    try:
+        manifest = json.loads((place / _MANIFEST).read_text(encoding="utf-8"))
+        return all(sha256_of(place / name) == manifest[name] for name in (_WEIGHTS, _REST))
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def under(prefix: str, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights whose names start with `prefix`, without it."""
+    return {name.removeprefix(prefix): weight for name, weight in weights.items() if name.startswith(prefix)}

@@ -1,0 +1,1 @@
+"""Images to labels: the raters' browser app, its rules, and simulated raters. Imports no torch."""

@@ -1,0 +1,143 @@
+"""Simulated raters: each has a state, the state decides, and the answers go through the same door as a browser's.
+
+A rater sees the judged quality q of an image at place p (from 0) of n as q + position_bias * (1 - p / (n - 1)). A single image is good when
+what is seen reaches the rater's threshold, and a slip of attention, of probability `noise`, turns the verdict round. In a ranking a slip
+replaces what is seen by chance, and images closer to the best of their group than the just noticeable difference are tied with it.
+"""
+
+import random
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import BaseModel, Field, NonNegativeFloat, PositiveFloat
+
+from data.feedback import Answer, BinaryAnswer, Claim, RankingAnswer, Receipt, Submission
+from data.store import FeedbackStore
+
+Judge = Callable[[str, str], float]
+"""Image id and prompt to a quality in 0..1."""
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+SUBMISSIONS = uuid.UUID("8f0f7d5e-6c0b-4f0e-9a53-3d0f6a3f6b1e")
+"""Namespace of the ids of simulated submissions."""
+
+
+class SimulatedRaterConfig(BaseModel, frozen=True, extra="forbid"):
+    """How many raters there are and how they differ from a perfect judge."""
+
+    raters: Annotated[int, Field(ge=1)] = 3
+    """Number of raters."""
+    noise: Share = 0.1
+    """Probability that attention slips on an image."""
+    threshold: Share = 0.5
+    """Quality from which on an image is called good."""
+    threshold_spread: NonNegativeFloat = 0.0
+    """Standard deviation of the raters' own thresholds around `threshold`."""
+    position_bias: float = 0.0
+    """Quality added to the first place of a ranking, falling evenly to none at the last."""
+    just_noticeable_difference: NonNegativeFloat = 0.05
+    """Qualities that differ by no more are tied."""
+    skip_rate: Share = 0.02
+    """Probability that a task is skipped."""
+    seconds_per_image: PositiveFloat = 2.0
+    """Median seconds spent on one image; each rater has an own pace around it."""
+
+
+@dataclass(frozen=True)
+class SimulatedRater:
+    """The state that decides: one rater's standards and habits."""
+
+    rater_id: str
+    threshold: float
+    noise: float
+    position_bias: float
+    just_noticeable_difference: float
+    skip_rate: float
+    seconds_per_image: float
+
+    def verdict(self, quality: float, *, rng: random.Random) -> BinaryAnswer:
+        """Judges one image."""
+        if rng.random() < self.skip_rate:
+            return BinaryAnswer(verdict="skip")
+        good = (quality >= self.threshold) != (rng.random() < self.noise)
+        return BinaryAnswer(verdict="good" if good else "bad")
+
+    def ranking(self, image_ids: Sequence[str], qualities: Sequence[float], places: Sequence[int], *, rng: random.Random) -> RankingAnswer:
+        """Orders images of one prompt; `places` are their places on the screen, from 0. A skip leaves all of them unranked."""
+        if rng.random() < self.skip_rate:
+            return RankingAnswer(ranks=dict.fromkeys(image_ids))
+        last = len(image_ids) - 1
+        seen: dict[str, float] = {}
+        for image_id, quality, place in zip(image_ids, qualities, places, strict=True):
+            perceived = rng.random() if rng.random() < self.noise else quality
+            seen[image_id] = perceived + self.position_bias * (1 - place / last)
+        return RankingAnswer(ranks=dict(tied_ranks(seen, self.just_noticeable_difference)))
+
+    def answer(self, claim: Claim, judge: Judge, *, rng: random.Random) -> Answer:
+        """Answers a claimed task."""
+        task = claim.task
+        qualities = [judge(image_id, task.prompt) for image_id in task.image_ids]
+        if task.kind == "binary":
+            return self.verdict(qualities[0], rng=rng)
+        return self.ranking(task.image_ids, qualities, claim.shown_order, rng=rng)
+
+    def milliseconds(self, images: int, *, rng: random.Random) -> int:
+        """Time on a task of so many images: log-normal around the rater's pace."""
+        return round(1000 * self.seconds_per_image * images * rng.lognormvariate(0, 0.3))
+
+
+def tied_ranks(seen: dict[str, float], just_noticeable_difference: float) -> dict[str, int]:
+    """Ranks from 1 for the best; an image within the difference of the best of its group shares the group's rank."""
+    ranks: dict[str, int] = {}
+    best_of_group = float("inf")
+    for image_id in sorted(seen, key=lambda image_id: (-seen[image_id], image_id)):
+        if best_of_group - seen[image_id] > just_noticeable_difference:
+            best_of_group = seen[image_id]
+            ranks[image_id] = max(ranks.values(), default=0) + 1
+        else:
+            ranks[image_id] = max(ranks.values())
+    return ranks
+
+
+def create_raters(store: FeedbackStore, config: SimulatedRaterConfig, *, rng: random.Random) -> list[SimulatedRater]:
+    """Enters the raters in the store, as simulated ones, and draws the state of each."""
+    return [
+        SimulatedRater(
+            rater_id=store.add_rater(f"simulated rater {number}", source="simulated"),
+            threshold=rng.gauss(config.threshold, config.threshold_spread),
+            noise=config.noise,
+            position_bias=config.position_bias,
+            just_noticeable_difference=config.just_noticeable_difference,
+            skip_rate=config.skip_rate,
+            seconds_per_image=config.seconds_per_image * rng.lognormvariate(0, 0.2),
+        )
+        for number in range(1, config.raters + 1)
+    ]
+
+
+def simulate(store: FeedbackStore, judge: Judge, config: SimulatedRaterConfig, *, rng: random.Random) -> Iterator[Receipt]:
+    """The raters take turns until none of them is given another task; yields the receipt of each label once it is stored."""
+    working = create_raters(store, config, rng=rng)
+    while working:
+        still_working = []
+        for rater in working:
+            claim = store.claim(rater.rater_id)
+            if claim is not None:
+                still_working.append(rater)
+                yield store.submit(_submission(rater, claim, judge, rng=rng))
+        working = still_working
+
+
+def _submission(rater: SimulatedRater, claim: Claim, judge: Judge, *, rng: random.Random) -> Submission:
+    # named by what is answered, not drawn: a second run with the same seed must not repeat ids that the store knows
+    name = f"{rater.rater_id} {claim.task.task_id} {claim.shown_at.isoformat()}"
+    return Submission(
+        submission_id=str(uuid.uuid5(SUBMISSIONS, name)),
+        task_id=claim.task.task_id,
+        rater_id=rater.rater_id,
+        answer=rater.answer(claim, judge, rng=rng),
+        time_on_task_ms=rater.milliseconds(len(claim.task.image_ids), rng=rng),
+    )

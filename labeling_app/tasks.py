@@ -1,0 +1,79 @@
+"""What raters are asked: one binary task per image and rankings of several images of one prompt.
+
+Plans depend on nothing but the set of images and the settings: planning the same images again, in any order, gives the same tasks.
+"""
+
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import BaseModel, Field
+
+from data.feedback import NewTask
+
+LARGEST_RANKING = 9
+"""Each place on the screen and each rank has its number key."""
+
+
+class TasksConfig(BaseModel, frozen=True, extra="forbid"):
+    """Which tasks are made of a set of images."""
+
+    binary_overlap: Annotated[int, Field(ge=0, le=1000)] = 1
+    """Raters who judge each image good or bad; 0 asks for no binary labels."""
+    rankings_per_prompt: Annotated[int, Field(ge=0)] = 2
+    """Rankings of each prompt that has two images or more, each of a different set of images; 0 asks for no rankings."""
+    ranking_size: Annotated[int, Field(ge=2, le=LARGEST_RANKING)] = 4
+    """Images of a ranking; a prompt with fewer images is ranked with those it has."""
+    ranking_overlap: Annotated[int, Field(ge=1, le=1000)] = 1
+    """Raters who answer each ranking."""
+
+
+@dataclass(frozen=True)
+class ImageRow:
+    """What planning needs of a row of `images.parquet`."""
+
+    image_id: str
+    prompt: str
+
+
+def plan_tasks(images: Sequence[ImageRow], config: TasksConfig) -> list[NewTask]:
+    """Binary tasks of all images, then the rankings of each prompt; an image that is listed twice counts once."""
+    by_prompt: dict[str, set[str]] = {}
+    for image in images:
+        by_prompt.setdefault(image.prompt, set()).add(image.image_id)
+    tasks: list[NewTask] = []
+    for prompt in sorted(by_prompt):
+        image_ids = sorted(by_prompt[prompt])
+        tasks.extend(_binary_tasks(prompt, image_ids, config))
+        tasks.extend(_ranking_tasks(prompt, image_ids, config))
+    return sorted(tasks, key=lambda task: task.kind)
+
+
+def _binary_tasks(prompt: str, image_ids: Iterable[str], config: TasksConfig) -> Iterator[NewTask]:
+    if config.binary_overlap:
+        for image_id in image_ids:
+            yield NewTask(kind="binary", prompt=prompt, image_ids=(image_id,), overlap=config.binary_overlap)
+
+
+def _ranking_tasks(prompt: str, image_ids: Sequence[str], config: TasksConfig) -> Iterator[NewTask]:
+    for group in ranking_groups(prompt, image_ids, size=config.ranking_size, groups=config.rankings_per_prompt):
+        yield NewTask(kind="ranking", prompt=prompt, image_ids=group, overlap=config.ranking_overlap)
+
+
+def ranking_groups(prompt: str, image_ids: Sequence[str], *, size: int, groups: int) -> list[tuple[str, ...]]:
+    """At most `groups` different sets of `size` images; no image is used again before the others of its pass had their turn.
+
+    Fewer come back when the images do not give as many different sets within `groups` passes.
+    """
+    size = min(size, len(image_ids))
+    if size < 2:
+        return []
+    rng = random.Random(prompt)  # the prompt is the seed: replanning must not make new sets
+    chosen: dict[tuple[str, ...], None] = {}
+    for _ in range(groups):
+        order = rng.sample(image_ids, len(image_ids))
+        for start in range(0, len(order) - size + 1, size):
+            if len(chosen) < groups:
+                chosen[tuple(sorted(order[start : start + size]))] = None
+    return list(chosen)

@@ -1,0 +1,154 @@
+"""The command line: `python -m pipelines STAGE --run NAME`; the one place that turns errors into a line and an exit status."""
+
+import argparse
+import errno
+import importlib
+import os
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, NoReturn
+
+from data.errors import PictuneError
+from data.runs import RunFolder
+from pipelines.config import TABLES, Settings, check, config_file, override, parse_override, read_toml
+from pipelines.record import refuse_changes
+
+METHODS = ("rwl", "dpok")
+EVERYTHING = tuple(TABLES)
+_RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """How the command line knows a stage; its module `pipelines.<name>` is imported when it runs."""
+
+    help: str
+    tables: tuple[str, ...] = EVERYTHING
+    """The tables of settings that are checked before it runs."""
+
+
+STAGES = {
+    "images": Stage("draw pictures of the prompts"),
+    "label": Stage("serve the labeling app in the browser until Ctrl-C", ("run", "tasks", "label")),
+    "simulate": Stage("let simulated raters label the pictures"),
+    "dataset": Stage("export the labels to Parquet and check them", ("run",)),
+    "reward": Stage("train the reward model on the labels"),
+    "finetune": Stage("fine-tune the model on the reward, by --method rwl or dpok"),
+    "evaluate": Stage("compare base, best-of-n and tuned models; writes metrics and the report"),
+    "report": Stage("write the report again from the figures that evaluate left"),
+    "demo": Stage("all stages one after the other"),
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise PictuneError(f"{message}; see `{self.prog} --help`")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line's grammar; a misspelt stage or method is named together with what is known."""
+    common = _Parser(add_help=False)
+    common.add_argument("--run", default="demo", metavar="NAME", help="the run's folder is runs/NAME (default: demo)")
+    common.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="where run folders lie (default: runs)")
+    common.add_argument("--config", metavar="FILE", help="settings: a TOML file or a preset's name (default: the run's own, else emoji)")
+    common.add_argument("--set", action="append", default=[], metavar="TABLE.KEY=VALUE", dest="overrides", help="one setting; repeatable")
+    common.add_argument("--model", metavar="DIR", help="the diffusers folder that draws and is tuned (run.model)")
+    common.add_argument("--prompts", metavar="FILE", help="text file with one prompt a line (run.prompts_file)")
+    common.add_argument("--dry-run", action="store_true", help="print the resolved settings and do nothing")
+    result = _Parser(prog="python -m pipelines", description="Pictune: tune text-to-image models on what people pick.")
+    stages = result.add_subparsers(dest="stage", metavar="STAGE", required=True)
+    for name, stage in STAGES.items():
+        sub = stages.add_parser(name, help=stage.help, description=stage.help, parents=[common])
+        if name == "finetune":
+            sub.add_argument("--method", required=True, metavar="|".join(METHODS), help="reward-weighted likelihood or DPOK")
+        if name == "label":
+            sub.add_argument("--port", type=int, help="port to listen on (label.port)")
+    return result
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one stage; the exit status is 0, 2 for what the user can mend, 130 for Ctrl-C."""
+    for library in ("DIFFUSERS", "TRANSFORMERS"):  # they read it when they are imported
+        os.environ.setdefault(f"{library}_VERBOSITY", "error")
+    try:
+        _dispatch(list(sys.argv[1:] if arguments is None else arguments))
+    except PictuneError as error:
+        return _failed(str(error))
+    except KeyboardInterrupt:
+        print("pictune: stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - the interpreter flushes it at exit
+        return 0
+    except Exception as error:
+        if isinstance(error, OSError) or _disk_is_full(error):
+            return _failed(_file_trouble(error))
+        raise
+    return 0
+
+
+def _dispatch(words: list[str]) -> None:
+    _check_stage(words)
+    given = parser().parse_args(words)
+    if not _RUN_NAME.fullmatch(given.run):
+        raise PictuneError(f"--run {given.run}: not a folder's name; use letters, digits, dots, dashes and underscores")
+    options: dict[str, Any] = {}
+    if given.stage == "finetune":
+        options["method"] = _known("METHOD", given.method, METHODS)
+    run = RunFolder(given.runs / given.run)
+    settings = load_settings(given, run)
+    if given.dry_run:
+        print(settings.as_toml(), end="")
+        return
+    if given.stage not in ("images", "demo") and not run.images_table.exists():
+        raise PictuneError(f"{run.root}: has no pictures yet; run `make images RUN={given.run}` first")
+    refuse_changes(run, settings)
+    if STAGES[given.stage].tables is EVERYTHING:
+        for library in ("diffusers", "transformers"):  # their bars show even when nobody watches
+            importlib.import_module(f"{library}.utils.logging").disable_progress_bar()
+    importlib.import_module(f"pipelines.{given.stage}").main(run, settings, **options)
+
+
+def load_settings(given: argparse.Namespace, run: RunFolder) -> Settings:
+    """The settings that the stage sees: --config or the run's own or the default preset, then --set, then the other flags."""
+    source = run.config_file if given.config is None and run.config_file.exists() else config_file(given.config)
+    flags = {"model": "run.model", "prompts": "run.prompts_file", "port": "label.port"}
+    changes = [parse_override(text) for text in given.overrides]
+    changes += [(path.split("."), getattr(given, flag)) for flag, path in flags.items() if getattr(given, flag, None) is not None]
+    return check(override(read_toml(source), changes), STAGES[given.stage].tables, str(source))
+
+
+def _check_stage(words: list[str]) -> None:
+    """The message of argparse lists the choices in quotes; ours says which one was meant."""
+    first = next((word for word in words if not word.startswith("-")), None)
+    if first is not None:
+        _known("STAGE", first, STAGES)
+
+
+def _known(what: str, word: str, known: Sequence[str] | dict[str, Stage]) -> str:
+    if word not in known:
+        close = get_close_matches(word, list(known), n=1)
+        raise PictuneError(f"{what} {word}: unknown{f', did you mean {close[0]}?' if close else ''}; known are {', '.join(known)}")
+    return word
+
+
+def _disk_is_full(error: Exception) -> bool:
+    return any(text in str(error) for text in ("No space left on device", "File too large", "disk is full", "disk I/O error", "Disk quota"))
+
+
+def _file_trouble(error: Exception) -> str:
+    """One line for an error of the file system, also where a library hides it in an exception of its own."""
+    if isinstance(error, OSError) and error.strerror:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        advice = "free disk space, then run the same command again" if full else "mend that, then run the same command again"
+        return f"{error.filename or 'a file'}: {error.strerror}; {advice}"
+    return f"{' '.join(str(error).split())[:300]}; free disk space, then run the same command again"
+
+
+def _failed(message: str) -> int:
+    print("pictune:", " ".join(message.split()), file=sys.stderr)
+    return 2

@@ -1,0 +1,62 @@
+"""Training metrics on their way to `metrics.jsonl` and TensorBoard."""
+
+import json
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from torch.utils.tensorboard import SummaryWriter
+
+from data.files import write_atomically
+
+METRICS_FILE = "metrics.jsonl"
+
+
+class MetricsLog:
+    """Appends one line of JSON a step; a context manager."""
+
+    def __init__(self, folder: Path, *, step: int = 0) -> None:
+        """Goes on after `step`: later lines of an interrupted attempt are dropped, their steps come again."""
+        kept = [line for line in read_metrics(folder) if line["step"] <= step]
+        with write_atomically(folder / METRICS_FILE) as temporary:
+            temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+        self._file = (folder / METRICS_FILE).open("a", encoding="utf-8")
+        self._board = SummaryWriter(folder / "tensorboard", purge_step=step + 1)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._file.close()
+        self._board.close()
+
+    def write(self, step: int, values: dict[str, Any]) -> None:
+        """Logs one step; numbers of nested tables get names such as `reward_by_prompt/A cat.`."""
+        self._file.write(json.dumps({**values, "step": step}) + "\n")
+        self._file.flush()
+        for name, value in flat(values).items():
+            if name != "step":
+                self._board.add_scalar(name, value, step)
+
+
+def flat(values: dict[str, Any], prefix: str = "") -> dict[str, float]:
+    """The numbers among nested values by their path."""
+    numbers: dict[str, float] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            numbers |= flat(value, f"{prefix}{name}/")
+        elif isinstance(value, int | float):
+            numbers[prefix + name] = value
+    return numbers
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The lines of the folder's `metrics.jsonl`; none when there is no file. A last line that was cut off is left out."""
+    path = folder / METRICS_FILE
+    lines: list[dict[str, Any]] = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            lines.append(json.loads(line))
+        except ValueError:
+            break
+    return lines

@@ -1,0 +1,58 @@
+"""Pictures between tensors [B, 3, H, W] in [0, 1], PNG files and contact sheets."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from data.errors import PictuneError
+from data.files import write_atomically
+
+GAP = 2
+"""Pixels between the pictures of a sheet."""
+
+
+def to_pil(picture: Tensor) -> Image.Image:
+    """One picture [3, H, W] in [0, 1] as 8-bit RGB."""
+    pixels = (picture.detach().float().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+    return Image.fromarray(pixels)
+
+
+def save_png(picture: Tensor, path: Path) -> None:
+    """Writes one picture [3, H, W] atomically; equal pictures give equal bytes."""
+    with write_atomically(path) as temporary:
+        to_pil(picture).save(temporary, format="PNG")
+
+
+def load_picture(path: Path) -> Tensor:
+    """The picture of a file as [3, H, W] in [0, 1].
+
+    Raises:
+        PictuneError: the file is missing or is no picture.
+    """
+    try:
+        with Image.open(path) as image:
+            pixels = np.asarray(image.convert("RGB"), dtype=np.float32)
+    except (OSError, UnidentifiedImageError) as error:
+        raise PictuneError(f"{path}: cannot be read as a picture; remove it and run `make images` again") from error
+    return torch.from_numpy(pixels / 255).permute(2, 0, 1)
+
+
+def load_pictures(paths: Sequence[Path]) -> Tensor:
+    """The pictures of files of one size as [B, 3, H, W]."""
+    return torch.stack([load_picture(path) for path in paths])
+
+
+def save_sheet(rows: Sequence[Tensor], path: Path, *, scale: int = 1) -> None:
+    """Writes a contact sheet: one row [B, 3, H, W] below the other on white, each pixel drawn `scale` times as wide and high."""
+    height, width = rows[0].shape[-2:]
+    columns = max(len(row) for row in rows)
+    sheet = Image.new("RGB", (columns * (width + GAP) + GAP, len(rows) * (height + GAP) + GAP), "white")
+    for y, row in enumerate(rows):
+        for x, picture in enumerate(row):
+            sheet.paste(to_pil(picture), (GAP + x * (width + GAP), GAP + y * (height + GAP)))
+    with write_atomically(path) as temporary:
+        sheet.resize((sheet.width * scale, sheet.height * scale), Image.Resampling.NEAREST).save(temporary, format="PNG")

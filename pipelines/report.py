@@ -1,0 +1,224 @@
+"""Writes the evaluation's report: one HTML page that holds everything it shows, and the table for the terminal."""
+
+import base64
+import importlib.metadata
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from PIL import Image
+
+from data.errors import PictuneError
+from data.files import write_atomically
+from data.runs import RunFolder
+from data.schema import IMAGES, read_table
+from pipelines.charts import COLORS, alignment_chart, training_chart
+from pipelines.config import Settings
+from pipelines.label_statistics import label_statistics
+from pipelines.metrics_log import read_metrics
+from pipelines.record import stamps
+
+FILE = "report.html"
+METRICS = "metrics.json"
+TITLES = {"base": "base", "best of n": "best of {n}", "rwl": "RWL", "dpok": "DPOK"}
+GROUPS = ("trained", "held out")
+SHOWN = 6
+"""Pictures of a prompt for each model in the grids."""
+LARGEST = 192
+"""Side in pixels above which a picture is made smaller for the page."""
+
+Evaluation = dict[str, Any]
+
+
+def main(run: RunFolder, settings: Settings) -> None:
+    """Writes `report.html` from what the stages left in the run's folder."""
+    evaluation = read_evaluation(run)
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    environment.filters |= {"percent": _percent, "number": _number}
+    page = environment.get_template("report.html.jinja").render(_context(run, settings, evaluation))
+    with write_atomically(run.evaluation_dir / FILE) as path:
+        path.write_text(page, encoding="utf-8")
+    print(f"report: {run.evaluation_dir / FILE}")
+
+
+def read_evaluation(run: RunFolder) -> Evaluation:
+    """What `evaluate` measured.
+
+    Raises:
+        PictuneError: it has not run yet.
+    """
+    path = run.evaluation_dir / METRICS
+    try:
+        evaluation: Evaluation = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise PictuneError(f"{path}: no such file; run `make evaluate` first") from error
+    except ValueError as error:
+        raise PictuneError(f"{path}: is not JSON; remove {path.parent} and run `make evaluate` again") from error
+    return evaluation
+
+
+def titles(evaluation: Evaluation) -> dict[str, str]:
+    """What each model is called."""
+    return {name: title.format(n=evaluation["best_of"]) for name, title in TITLES.items()}
+
+
+def table(evaluation: Evaluation) -> str:
+    """Alignment by prompt and model, in text, for every sampler; the mean reward where nobody can judge the pictures."""
+    names = titles(evaluation)
+    judged = evaluation["judged"]
+    title = "share of pictures that show what the prompt asks for, by the judge" if judged else "mean reward"
+    lines: list[str] = []
+    for eta in _etas(evaluation):
+        results = _results(evaluation, eta)
+        sampler = "deterministic sampler, eta 0" if eta == 0 else f"stochastic sampler, eta {eta:g}"
+        lines += ["", f"{title} ({sampler})", f"{'':36}" + "".join(f"{names[name]:>11}" for name in results)]
+        for rows in zip(*(result["prompts"] for result in results.values()), strict=True):
+            if rows[0]["group"] == "trained":
+                lines.append(_line(rows[0]["prompt"], rows, judged=judged))
+        for group in _groups(evaluation):
+            lines.append(_line(f"mean over the {group} prompts", [result["groups"][group] for result in results.values()], judged=judged))
+    return "\n".join(lines)
+
+
+def _line(label: str, figures: Sequence[dict[str, Any]], *, judged: bool) -> str:
+    short = label if len(label) <= 34 else label[:33] + "…"
+    return f"{short:36}" + "".join(f"{one['alignment']:>11.0%}" if judged else f"{one['reward']:>11.3f}" for one in figures)
+
+
+def _context(run: RunFolder, settings: Settings, evaluation: Evaluation) -> dict[str, Any]:
+    """What the template shows."""
+    eta = _etas(evaluation)[0]
+    results = _results(evaluation, eta)
+    names = titles(evaluation)
+    first = next(iter(results.values()))
+    side_by_side = [name for name in results if name != "best of n"]
+    images = read_table(run.images_table, IMAGES)
+    return {
+        "run": run.root.name,
+        "model": settings.run.model,
+        "titles": names,
+        "colors": COLORS,
+        "eta": eta,
+        "results": results,
+        "groups": _groups(evaluation),
+        "judged": evaluation["judged"],
+        "grids": [_grid(run, results, side_by_side, row) for row in first["prompts"] if row["group"] == "trained"][:8],
+        "held_out_grids": [_grid(run, results, side_by_side, row) for row in _one_a_family(first["prompts"])],
+        "models": side_by_side,
+        "all_results": sorted(evaluation["results"], key=lambda result: list(TITLES).index(result["model"])),
+        "alignment_chart": _svg_uri(alignment_chart(_chart_rows(results), names)),
+        "curves": _curves(run),
+        "labels": label_statistics(run),
+        "reward": json.loads((run.reward_dir / "metrics.json").read_text(encoding="utf-8")),
+        "reliability": _file_uri(run.reward_dir / "reliability.png", "image/png"),
+        "audit": evaluation["audit"],
+        "images": images.num_rows,
+        "prompts": len(set(images["prompt_id"].to_pylist())),
+        "model_hash": evaluation["model_hash"],
+        "stages": [(stamp.stage, stamp.seconds) for stamp in sorted(stamps(run).values(), key=lambda stamp: stamp.started)],
+        "settings": settings.as_toml(),
+        "versions": {name: importlib.metadata.version(name) for name in ("torch", "diffusers", "transformers", "peft")},
+    }
+
+
+def _groups(evaluation: Evaluation) -> list[str]:
+    return [group for group in GROUPS if group in evaluation["results"][0]["groups"]]
+
+
+def _etas(evaluation: Evaluation) -> list[float]:
+    return list(dict.fromkeys(result["eta"] for result in evaluation["results"]))
+
+
+def _results(evaluation: Evaluation, eta: float) -> dict[str, dict[str, Any]]:
+    """Results by model under one sampler, in the order of `TITLES`."""
+    found = {result["model"]: result for result in evaluation["results"] if result["eta"] == eta}
+    return {name: found[name] for name in TITLES if name in found}
+
+
+def _one_a_family(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    first: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        if row["group"] != "trained":
+            first.setdefault(row["family"], row)
+    return list(first.values())
+
+
+def _chart_rows(results: dict[str, dict[str, Any]]) -> list[tuple[str, dict[str, dict[str, Any]]]]:
+    """The trained prompts, then the held-out families, with every model's figures."""
+    rows: list[tuple[str, dict[str, dict[str, Any]]]] = []
+    first = next(iter(results.values()))
+    for i, row in enumerate(first["prompts"]):
+        if row["group"] == "trained":
+            rows.append((row["prompt"], {name: result["prompts"][i] for name, result in results.items()}))
+    for i, row in enumerate(first["families"]):
+        if row["group"] != "trained":
+            rows.append((f"held out: {row['family']}", {name: result["families"][i] for name, result in results.items()}))
+    return rows
+
+
+def _grid(run: RunFolder, results: dict[str, dict[str, Any]], models: Sequence[str], prompt: dict[str, Any]) -> dict[str, Any]:
+    """One prompt's pictures of each model, the same seeds in the same places."""
+    columns = []
+    for name in models:
+        pictures = [one for one in results[name]["pictures"] if one["prompt"] == prompt["prompt"]][:SHOWN]
+        row = next(row for row in results[name]["prompts"] if row["prompt"] == prompt["prompt"])
+        columns.append({"model": name, "row": row, "pictures": [{**one, "uri": _picture_uri(run.root / one["path"])} for one in pictures]})
+    return {**prompt, "columns": columns}
+
+
+def _curves(run: RunFolder) -> list[tuple[str, str]]:
+    """Titles and SVG pictures of the training curves."""
+    curves = []
+    for method, values, ylabel in (
+        ("rwl", {"validation_reward": "validation, deterministic sampler"}, "reward"),
+        ("rwl", {"loss": "weighted denoising loss", "pretraining_loss": "pretraining loss"}, "loss"),
+        ("dpok", {"validation_reward": "validation, deterministic sampler", "reward": "training pictures"}, "reward"),
+        ("dpok", {"kl": "KL to the base"}, "KL to the base, nats"),
+    ):
+        lines = read_metrics(run.finetune_dir(method))
+        if lines:
+            chart = training_chart(lines, values, color=COLORS[method], ylabel=ylabel)
+            curves.append((f"{TITLES[method]}: {ylabel}", _svg_uri(chart)))
+    lines = read_metrics(run.reward_dir)
+    if lines:
+        chart = training_chart(
+            lines, {"val_loss": "validation", "binary_loss": "training, verdicts"}, color=COLORS["best of n"], ylabel="loss"
+        )
+        curves.append(("reward model: loss", _svg_uri(chart)))
+    return curves
+
+
+def _picture_uri(path: Path) -> str:
+    with Image.open(path) as image:
+        if max(image.size) <= LARGEST:
+            return _file_uri(path, "image/png")
+        small = image.convert("RGB")
+        small.thumbnail((LARGEST, LARGEST))
+    buffer = io.BytesIO()
+    small.save(buffer, format="JPEG", quality=88)
+    return _uri(buffer.getvalue(), "image/jpeg")
+
+
+def _file_uri(path: Path, kind: str) -> str:
+    return _uri(path.read_bytes(), kind)
+
+
+def _svg_uri(text: str) -> str:
+    return _uri(text.encode(), "image/svg+xml")
+
+
+def _uri(content: bytes, kind: str) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _percent(value: float | None) -> str:
+    return "\N{EN DASH}" if value is None else f"{value:.0%}"
+
+
+def _number(value: float | None, digits: int = 2) -> str:
+    return "\N{EN DASH}" if value is None else f"{value:.{digits}f}"

@@ -1,0 +1,49 @@
+"""Stage `simulate`: raters with a state answer in people's place, through the same claim and submit as the browser.
+
+The oracle tells them how well a picture fits its prompt; nothing else of a run ever hears of it until the evaluation.
+"""
+
+import random
+
+from tqdm import tqdm
+
+from data.runs import RunFolder
+from labeling_app.simulated import SimulatedRaterConfig, simulate
+from pipelines.config import Settings
+from pipelines.pictures import load_pictures
+from pipelines.record import StageFolder
+from pipelines.tasks import add_planned_tasks, export_labels, image_files, images_digest, open_store
+from pipelines.world.oracle import Oracle
+from pipelines.world.prompts import Requirement
+from pipelines.world.scenes import Reading
+
+BATCH = 64
+"""Pictures judged at once."""
+
+
+def main(run: RunFolder, settings: Settings) -> None:
+    """Answers every open task, then exports."""
+    files = image_files(run)
+    stage = StageFolder(run, settings, run.labels_dir, "simulate", ("run", "tasks", "simulate"), {"images": images_digest(run)})
+    if stage.is_done:
+        print(f"simulate: done, labels in {run.latest}")
+        return
+    oracle = Oracle.from_pretrained(settings.run.judge)
+    ids = list(files)
+    readings: dict[str, Reading] = {}
+    for start in tqdm(range(0, len(ids), BATCH), desc="judge", unit="batch", disable=None):
+        part = ids[start : start + BATCH]
+        readings |= zip(part, oracle.read(load_pictures([files[i] for i in part])), strict=True)
+
+    def judge(image_id: str, prompt: str) -> float:
+        return Requirement.parse(prompt).score(readings[image_id])
+
+    rng = random.Random(settings.run.seed)
+    with stage.working(), open_store(run) as store:
+        add_planned_tasks(store, run, settings)
+        progress = store.progress()
+        answers = simulate(store, judge, settings.table("simulate", SimulatedRaterConfig), rng=rng)
+        for _ in tqdm(answers, total=progress.total - progress.done, desc="simulate", unit="label", disable=None):
+            pass
+        written = export_labels(store, run)
+    print(f"simulate: {written}")

@@ -1,0 +1,147 @@
+"""Audits the oracle on generated pictures that a person has labelled.
+
+`python -m pipelines.world.audit draw --tuned runs/demo/finetune/dpok ...` draws pictures from the base and tuned models and lays them
+out in `tests/fixtures/audit.png` (tiles of 64x64, row by row) with one line each in `tests/fixtures/audit.jsonl`, whose `seen` a person
+fills in. `python -m pipelines.world.audit agree` compares the oracle with `seen` and writes `models/emoji-oracle/audit.json`.
+
+`seen` holds counts by species, tint by species (null: natural), place, and `readable`: whether a person can tell.
+"""
+
+import argparse
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import StableDiffusionPipeline
+from PIL import Image
+from pydantic import BaseModel
+from torch import Tensor
+
+from data.files import write_atomically, write_json
+from pipelines.world.build import MODELS
+from pipelines.world.drawing import SIZE, contact_sheet
+from pipelines.world.measure import draw, prompt_sets
+from pipelines.world.oracle import Oracle
+from pipelines.world.scenes import Reading
+
+FIXTURES = Path("tests/fixtures")
+SHEET = FIXTURES / "audit.png"
+LINES = FIXTURES / "audit.jsonl"
+COLUMNS = 20
+
+
+class Line(BaseModel, frozen=True, extra="forbid"):
+    """One picture of the audit."""
+
+    prompt: str
+    source: str
+    """Base, or the folder of the tuned model's weights."""
+    eta: float
+    seen: Reading | None = None
+    """What a person saw; None until labelled."""
+
+
+def draw_sheet(tuned: list[Path], n: int, *, seed: int) -> None:
+    """Draws `n` pictures in all, spread over base and tuned models, families of prompts, and the samplers eta 0 and 1."""
+    rng = random.Random(seed)
+    families = list(prompt_sets(rng, per_family=12).values())
+    pipeline = StableDiffusionPipeline.from_pretrained(MODELS / "emoji-sd", torch_dtype=torch.float32)
+    pipeline.set_progress_bar_config(disable=True)
+    sources: list[Path | None] = [None, *tuned]
+    tiles: list[Image.Image] = []
+    lines: list[Line] = []
+    for index, source in enumerate(sources):
+        if source is not None:
+            pipeline.load_lora_weights(source)
+        share = n // len(sources) + (index < n % len(sources))
+        prompts = [rng.choice(families[i % len(families)]) for i in range(share)]
+        for eta, part in ((0.0, prompts[::2]), (1.0, prompts[1::2])):
+            images = draw(pipeline, part, steps=20, guidance=2.0, eta=eta, seed=seed)
+            tiles += [Image.fromarray((x.permute(1, 2, 0) * 255).round().byte().numpy()) for x in images]
+            lines += [Line(prompt=p, source=source.name if source else "base", eta=eta) for p in part]
+        if source is not None:
+            pipeline.unload_lora_weights()
+    FIXTURES.mkdir(parents=True, exist_ok=True)
+    grid = Image.new("RGB", (COLUMNS * SIZE, -(-len(tiles) // COLUMNS) * SIZE))
+    for i, tile in enumerate(tiles):
+        grid.paste(tile, (i % COLUMNS * SIZE, i // COLUMNS * SIZE))
+    with write_atomically(SHEET) as path:
+        grid.save(path, "PNG", optimize=True)
+    with write_atomically(LINES) as path:
+        path.write_text("".join(line.model_dump_json() + "\n" for line in lines))
+
+
+def load_audit() -> tuple[Tensor, list[Line]]:
+    """The pictures, float [N, 3, 64, 64] in [0, 1], and their lines."""
+    lines = [Line.model_validate_json(line) for line in LINES.read_text().splitlines()]
+    pixels = torch.from_numpy(np.array(Image.open(SHEET).convert("RGB"))).permute(2, 0, 1).float() / 255
+    tiles = pixels.unfold(1, SIZE, SIZE).unfold(2, SIZE, SIZE).flatten(1, 2).transpose(0, 1)
+    return tiles[: len(lines)], lines
+
+
+def agrees(reading: Reading, seen: Reading) -> dict[str, bool]:
+    """Which parts of a reading agree with what a person saw; tints are compared where both see the animal."""
+    return {
+        "counts": reading.counts == seen.counts,
+        "animals": set(reading.counts) == set(seen.counts),
+        "tints": all(reading.tints[s] == tint for s, tint in seen.tints.items() if s in reading.tints),
+        "place": reading.place == seen.place,
+    }
+
+
+def labelled(oracle: Oracle) -> list[tuple[Reading, Reading]]:
+    """The oracle's reading and the person's, for every labelled picture."""
+    images, lines = load_audit()
+    return [(reading, line.seen) for reading, line in zip(oracle.read(images), lines, strict=True) if line.seen is not None]
+
+
+def agreement(oracle: Oracle) -> dict[str, float]:
+    """Shares of agreement over the pictures that both a person and the oracle can read, and how many each can."""
+    pairs = labelled(oracle)
+    both = [agrees(reading, seen) for reading, seen in pairs if seen.readable and reading.readable]
+    return {
+        "pictures": len(pairs),
+        "readable_to_person": sum(seen.readable for _, seen in pairs),
+        "readable_to_both": len(both),
+        "read_though_unreadable_to_person": sum(reading.readable and not seen.readable for reading, seen in pairs),
+    } | {part: sum(one[part] for one in both) / len(both) for part in both[0]}
+
+
+def show_disagreements(oracle: Oracle, path: Path) -> None:
+    """Prints, and draws on a contact sheet, the pictures on which the oracle and the person differ."""
+    images, _ = load_audit()
+    wrong: list[tuple[int, str]] = []
+    for i, (reading, seen) in enumerate(labelled(oracle)):
+        if seen.readable != reading.readable or (reading.readable and not all(agrees(reading, seen).values())):
+            said = " ".join(f"{n} {reading.tints[s] or ''} {s}" for s, n in reading.counts.items())
+            wrong.append((i, f"{i} {said} {reading.place} {'' if reading.readable else 'unreadable'}"))
+            print(f"{i}: oracle {reading}, person {seen}")
+    if wrong:
+        pictures = [Image.fromarray((images[i].permute(1, 2, 0) * 255).byte().numpy()) for i, _ in wrong]
+        contact_sheet(pictures, 8, scale=3, labels=[text for _, text in wrong]).save(path)
+
+
+def main() -> None:
+    """Draws pictures to label, or compares the oracle with the labels."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("action", choices=["draw", "agree"])
+    parser.add_argument("--tuned", type=Path, nargs="*", default=[], help="folders with LoRA weights to draw from beside the base")
+    parser.add_argument("--pictures", type=int, default=300)
+    parser.add_argument("--seed", type=int, default=5000)
+    parser.add_argument("--disagreements", type=Path, help="with agree: also write a contact sheet of the disagreements")
+    a = parser.parse_args()
+    if a.action == "draw":
+        draw_sheet(a.tuned, a.pictures, seed=a.seed)
+        return
+    oracle = Oracle.from_pretrained(MODELS / "emoji-oracle")
+    result = agreement(oracle)
+    write_json(MODELS / "emoji-oracle/audit.json", result)
+    print(json.dumps(result, indent=2))
+    if a.disagreements:
+        show_disagreements(oracle, a.disagreements)
+
+
+if __name__ == "__main__":
+    main()

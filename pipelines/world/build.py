@@ -1,0 +1,183 @@
+"""Builds the embedded models one after the other: `python -m pipelines.world.build [PART ...]`; `make models` runs all parts.
+
+Work in progress is kept under `runs/models/`: a killed build of the base continues from its last checkpoint; naming a part builds it anew.
+"""
+
+import argparse
+import random
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from torch import Tensor
+from transformers import CLIPImageProcessor, CLIPProcessor, CLIPTextModel, CLIPTokenizer
+
+from data.files import write_json
+from pipelines.world.autoencoder import AutoencoderConfig, decode, encode, train_autoencoder
+from pipelines.world.base import BaseConfig, BaseTrainer, new_scheduler
+from pipelines.world.captions import EXACT, WORDS, CaptionNoise, can_be_said, caption
+from pipelines.world.clip import ClipTrainingConfig, retrieval, train_clip
+from pipelines.world.drawing import Drawn, draw_many, draw_world
+from pipelines.world.oracle_training import OracleTrainingConfig, read_accuracy, sample_any_scene, targets, train_oracle
+from pipelines.world.tokenizer import build_tokenizer, token_ids
+
+WORK = Path("runs/models")
+MODELS = Path("models")
+LATENT_NOISE = 0.3
+"""The most noise on the latents of a round trip, in standard deviations: a sampler's small faults."""
+
+
+def as_tensor(drawn: Drawn) -> Tensor:
+    """uint8 [N, 3, 64, 64]."""
+    return torch.from_numpy(drawn.pixels).permute(0, 3, 1, 2).contiguous()
+
+
+def open_vae() -> AutoencoderKL:
+    """The trained autoencoder."""
+    vae: AutoencoderKL = AutoencoderKL.from_pretrained(WORK / "vae")
+    return vae.eval().requires_grad_(False)
+
+
+def round_trip(images: Tensor, *, seed: int) -> Tensor:
+    """What a generator makes of uint8 renders [N, 3, 64, 64]: each through the autoencoder, with its own amount of latent noise."""
+    generator = torch.Generator().manual_seed(seed)
+    latents = encode(open_vae(), images)
+    level = torch.rand(len(images), 1, 1, 1, generator=generator) * LATENT_NOISE
+    return decode(open_vae(), latents + level * torch.randn(latents.shape, generator=generator))
+
+
+@torch.no_grad()
+def partly_denoised(images: Tensor, captions: list[str], *, seed: int, steps: int = 20) -> Tensor:
+    """Renders noised to a random step of the sampler and denoised by the base with their exact captions (SDEdit, arXiv 2108.01073)."""
+    vae, generator = open_vae(), torch.Generator().manual_seed(seed)
+    unet = UNet2DConditionModel.from_pretrained(WORK / "base/unet").eval()
+    text_encoder = CLIPTextModel.from_pretrained(WORK / "base/text_encoder").eval()
+    tokenizer = CLIPTokenizer.from_pretrained(WORK / "tokenizer")
+    scheduler = new_scheduler()
+    scheduler.set_timesteps(steps)
+    out = []
+    for start in range(0, len(images), 64):
+        x = encode(vae, images[start : start + 64])
+        text = text_encoder(token_ids(tokenizer, captions[start : start + 64])).last_hidden_state
+        first = int(torch.randint(steps // 2, steps - 3, (1,), generator=generator))
+        noise = torch.randn(x.shape, generator=generator)
+        x = scheduler.add_noise(x, noise, scheduler.timesteps[first].expand(len(x)))
+        for t in scheduler.timesteps[first:]:
+            with torch.autocast("cpu", torch.bfloat16):
+                v = unet(x, t, text).sample
+            x = scheduler.step(v.float(), t, x, eta=1.0, generator=generator).prev_sample
+        out.append(decode(vae, x))
+    return torch.cat(out)
+
+
+def build_autoencoder(seed: int) -> None:
+    """Trains the autoencoder on the whole world and reports how well it reproduces held-out renders."""
+    config = AutoencoderConfig()
+    images = as_tensor(draw_world(30_000, seed, held_out=True))
+    torch.manual_seed(seed)
+    model = train_autoencoder(images, config, generator=torch.Generator().manual_seed(seed))
+    held_out = as_tensor(draw_world(512, seed + 1, held_out=True))
+    error = ((decode(model, encode(model, held_out)).float() - held_out.float()) / 255).square().mean()
+    print(f"autoencoder PSNR {-10 * error.log10().item():.2f} dB on {len(held_out)} held-out renders", flush=True)
+    model.save_pretrained(WORK / "vae")
+
+
+def build_base(seed: int) -> None:
+    """Trains the UNet and the text encoder on web-like captions of scenes without the held-out combinations."""
+    config, rng = BaseConfig(), random.Random(seed)
+    tokenizer = build_tokenizer(WORDS, WORK / "tokenizer")
+    drawn = draw_world(config.scenes, seed + 2, held_out=False)
+    latents = encode(open_vae(), as_tensor(drawn))
+    noise = CaptionNoise()
+    captions = torch.stack([token_ids(tokenizer, [caption(s, rng, noise) for s in drawn.scenes]) for _ in range(config.captions)])
+    trainer = BaseTrainer(tokenizer, latents.shape[1], config, WORK / "base", seed=seed)
+    trainer.resume()
+    trainer.run(latents, captions)
+
+
+def build_clip(seed: int) -> None:
+    """Trains the CLIP model on the whole world and reports zero-shot retrieval."""
+    config = ClipTrainingConfig()
+    torch.manual_seed(seed)
+    tokenizer = build_tokenizer(WORDS, WORK / "tokenizer")
+    drawn = draw_world(config.scenes, seed + 3, held_out=True)
+    images = as_tensor(drawn)
+    versions = torch.stack([images, round_trip(images, seed=seed)])
+    model = train_clip(versions, drawn.scenes, tokenizer, config, seed=seed)
+    held_out = draw_world(2000, seed + 4, held_out=True)
+    score = retrieval(model, as_tensor(held_out), held_out.scenes, tokenizer, seed=seed)
+    print(f"clip retrieval: the best of 2000 captions is true of {score:.1%} of held-out renders", flush=True)
+    folder = MODELS / "emoji-clip"
+    model.half().save_pretrained(folder)
+    size = {"height": 64, "width": 64}
+    processor = CLIPImageProcessor(size=size, crop_size=size, image_mean=[0.5] * 3, image_std=[0.5] * 3, resample=3)
+    CLIPProcessor(processor, tokenizer).save_pretrained(folder)
+
+
+def build_oracle(seed: int) -> None:
+    """Trains the oracle on renders, round trips and what the base makes of renders; stores statistics of real renders."""
+    config = OracleTrainingConfig()
+    torch.manual_seed(seed)
+    drawn = draw_many(config.scenes, seed + 5, sample=sample_any_scene, overlap=(0.0, 0.0, 0.15))
+    images = as_tensor(drawn)
+    versions = round_trip(images, seed=seed)[None]
+    if (WORK / "base/unet").exists():
+        captions = [caption(s, random.Random(seed), EXACT) if can_be_said(s) else "" for s in drawn.scenes]
+        versions = torch.cat([versions, partly_denoised(images, captions, seed=seed)[None]])
+    oracle = train_oracle(images, versions, targets(drawn), config, generator=torch.Generator().manual_seed(seed))
+    held_out = draw_world(2000, seed + 6, held_out=True)
+    renders = as_tensor(held_out)
+    accuracy = {
+        "clean renders": read_accuracy(oracle, renders, held_out.scenes),
+        "renders through the autoencoder": read_accuracy(oracle, decode(open_vae(), encode(open_vae(), renders)), held_out.scenes),
+        "the same with noisy latents": read_accuracy(oracle, round_trip(renders, seed=seed + 1), held_out.scenes),
+    }
+    for name, shares in accuracy.items():
+        print(f"oracle on {name}: " + ", ".join(f"{part} {share:.2%}" for part, share in shares.items()), flush=True)
+    folder = MODELS / "emoji-oracle"
+    oracle.save_pretrained(folder)
+    oracle.save_reference(folder, renders.float() / 255)
+    write_json(folder / "accuracy.json", accuracy)
+
+
+def assemble_pipeline(seed: int) -> None:
+    """Puts autoencoder, text encoder, tokenizer, UNet and scheduler into one StableDiffusionPipeline folder (fp16)."""
+    del seed
+    pipeline = StableDiffusionPipeline(
+        vae=open_vae(),
+        text_encoder=CLIPTextModel.from_pretrained(WORK / "base/text_encoder"),
+        tokenizer=CLIPTokenizer.from_pretrained(WORK / "tokenizer"),
+        unet=UNet2DConditionModel.from_pretrained(WORK / "base/unet"),
+        scheduler=DDIMScheduler.from_config(new_scheduler().config),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.to(dtype=torch.float16).save_pretrained(MODELS / "emoji-sd")
+
+
+PARTS = {
+    "autoencoder": build_autoencoder,
+    "clip": build_clip,
+    "base": build_base,
+    "oracle": build_oracle,
+    "pipeline": assemble_pipeline,
+}
+
+
+def main() -> None:
+    """Runs the named parts, or all of them in order."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"one of {', '.join(PARTS)}; all when none is named")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=None, help="threads that torch may use")
+    arguments = parser.parse_args()
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    WORK.mkdir(parents=True, exist_ok=True)
+    for part in arguments.parts or PARTS:
+        PARTS[part](arguments.seed)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+"""The oracle reads a picture back into animals, tints and place. It judges and drives simulated raters; no training ever sees it.
+
+A detector (after CenterNet, Zhou et al. 2019, arXiv 1904.07850): a heatmap of face centres on a 16x16 grid, the species and the tint
+at each centre, and one place for the picture. Counting peaks, not classifying counts, is what makes it hold on generated pictures.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from pydantic import BaseModel, ValidationError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from data.errors import PictuneError
+from data.files import write_atomically, write_json
+from pipelines.world.scenes import ANIMALS, PLACES, TINTS, Reading
+
+GRID = 16
+"""Cells a side of the heatmap; a cell is 4 pixels."""
+
+REFERENCE = "reference.safetensors"
+"""File with the mean [D] and covariance [D, D] of the features of real renders, float64."""
+
+
+class OracleConfig(BaseModel, frozen=True, extra="forbid"):
+    """Shape of the network and the bounds between "read" and "unreadable"."""
+
+    width: int = 32
+    min_center: float = 0.5
+    """A peak at least this probable is a face."""
+    doubtful_center: float = 0.3
+    """A peak from here to `min_center` makes the picture unreadable: a face that half is one."""
+    min_species: float = 0.6
+    """A face whose species is less probable makes the picture unreadable."""
+    min_place: float = 0.6
+    """A place less probable makes the picture unreadable."""
+
+
+@dataclass(frozen=True)
+class Heads:
+    """Raw outputs: center [B, 16, 16], species [B, 12, 16, 16], tint [B, 7, 16, 16], place [B, 6], all logits; features [B, D]."""
+
+    center: Tensor
+    species: Tensor
+    tint: Tensor
+    place: Tensor
+    features: Tensor
+
+
+def _block(inputs: int, outputs: int, stride: int) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU())
+
+
+class Oracle(nn.Module):
+    """The detector; expects pictures [B, 3, 64, 64] in [0, 1]."""
+
+    def __init__(self, config: OracleConfig) -> None:
+        super().__init__()
+        w = config.width
+        self.config = config
+        self.body = nn.Sequential(
+            _block(3, w, 2), _block(w, w, 1), _block(w, 2 * w, 2), *(_block((2 + (i > 0)) * w, 3 * w, 1) for i in range(5))
+        )  # fmt: skip
+        self.cells = nn.Conv2d(3 * w, 1 + len(ANIMALS) + 1 + len(TINTS), 1)
+        self.place = nn.Linear(6 * w, len(PLACES))
+
+    def forward(self, images: Tensor) -> Heads:
+        """Logits of all heads and the pooled features."""
+        hidden = self.body(images * 2 - 1)
+        pooled = torch.cat([hidden.mean((2, 3)), hidden.amax((2, 3))], 1)
+        cells = self.cells(hidden)
+        center, species, tint = cells.split([1, len(ANIMALS), 1 + len(TINTS)], dim=1)
+        return Heads(center[:, 0], species, tint, self.place(pooled), hidden.mean((2, 3)))
+
+    @torch.no_grad()
+    def read(self, images: Tensor) -> list[Reading]:
+        """Reads pictures float [B, 3, H, W] in [0, 1]; other sizes than 64x64 are resized."""
+        return [reading for part in self._fitted(images).split(256) for reading in self._read_part(part)]
+
+    @torch.no_grad()
+    def features(self, images: Tensor) -> Tensor:
+        """Pooled features [B, D], for the distance to real renders and for diversity."""
+        return torch.cat([self(part).features for part in self._fitted(images).split(256)])
+
+    @staticmethod
+    def _fitted(images: Tensor) -> Tensor:
+        if images.shape[-2:] != (64, 64):
+            images = F.interpolate(images, (64, 64), mode="bicubic", antialias=True).clamp(0, 1)
+        return images
+
+    def _read_part(self, images: Tensor) -> list[Reading]:
+        heads = self(images)
+        center = heads.center.sigmoid()
+        peaks = center * (center == F.max_pool2d(center[:, None], 3, 1, 1)[:, 0])
+        species, tint, place = heads.species.softmax(1), heads.tint.softmax(1), heads.place.softmax(1)
+        return [self._reading(*one) for one in zip(peaks, species, tint, place, strict=True)]
+
+    def _reading(self, peaks: Tensor, species: Tensor, tint: Tensor, place: Tensor) -> Reading:
+        """The reading of one picture: peaks [16, 16], species [12, 16, 16], tint [7, 16, 16], place [6], all probabilities."""
+        c = self.config
+        rows, columns = (peaks >= c.doubtful_center).nonzero(as_tuple=True)
+        order = peaks[rows, columns].argsort(descending=True)
+        readable = bool(place.max() >= c.min_place)
+        counts: dict[str, int] = {}
+        tints: dict[str, str | None] = {}
+        for y, x in zip(rows[order].tolist(), columns[order].tolist(), strict=True):
+            certainty, index = species[:, y, x].max(0)
+            if peaks[y, x] < c.min_center or certainty < c.min_species:
+                readable = False
+                continue
+            name = ANIMALS[int(index)]
+            counts[name] = counts.get(name, 0) + 1
+            shade = int(tint[:, y, x].argmax())
+            tints.setdefault(name, TINTS[shade - 1] if shade else None)
+        return Reading(counts, tints, PLACES[int(place.argmax())], readable and bool(counts))
+
+    def save_pretrained(self, folder: Path) -> None:
+        """Writes config.json and model.safetensors (fp16)."""
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "config.json", self.config.model_dump())
+        weights = {k: v.half() if v.is_floating_point() else v for k, v in self.state_dict().items()}
+        with write_atomically(folder / "model.safetensors") as path:
+            save_file(weights, path)
+
+    def save_reference(self, folder: Path, renders: Tensor) -> None:
+        """Stores mean and covariance of the features of real renders, so that a distance to them needs no font."""
+        features = self.features(renders).double()
+        with write_atomically(folder / REFERENCE) as path:
+            save_file({"mean": features.mean(0), "covariance": features.T.cov()}, path)
+
+    @classmethod
+    def from_pretrained(cls, folder: Path) -> "Oracle":
+        """Opens a folder written by `save_pretrained`."""
+        try:
+            oracle = cls(OracleConfig(**json.loads((folder / "config.json").read_text())))
+            weights = load_file(folder / "model.safetensors")
+            oracle.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in weights.items()})
+        except (OSError, ValueError, ValidationError, RuntimeError) as error:
+            raise PictuneError(f"{folder}: not an oracle folder ({str(error).splitlines()[0]}); `make models` builds it") from error
+        return oracle.eval().requires_grad_(False)

@@ -1,0 +1,126 @@
+"""Trains the oracle on renders and on what generators make of them: round trips, noisy latents, blur, partly denoised renders."""
+
+import random
+
+import torch
+from pydantic import BaseModel
+from torch import Tensor
+from torch.nn import functional as F
+
+from pipelines.world.drawing import Drawn, Face
+from pipelines.world.oracle import GRID, Heads, Oracle, OracleConfig
+from pipelines.world.scenes import ANIMALS, NATURAL_TINTS, PLACES, TINTS, Animal, Scene
+from pipelines.world.training import Average, steps_with_log, warmup_cosine
+
+CELL = 4
+UNKNOWN = -1
+
+
+class OracleTrainingConfig(BaseModel, frozen=True, extra="forbid"):
+    """Settings of the oracle's training."""
+
+    scenes: int = 16_000
+    steps: int = 3000
+    batch: int = 64
+    learning_rate: float = 3e-3
+    weight_decay: float = 0.01
+    plain_share: float = 0.3
+    """Share of a batch that is clean renders; the rest has been through a generator."""
+
+
+def sample_any_scene(rng: random.Random) -> Scene:
+    """Any animals in any number from none to six: a generator draws what no caption describes, and the oracle must read it."""
+    n = rng.choices(range(7), weights=[3, 25, 25, 18, 18, 7, 4])[0]
+    kinds = []
+    for species in rng.sample(ANIMALS, rng.choice([1, 1, 2, 2, 3])):
+        tint = rng.choice(TINTS) if rng.random() < 0.45 else None
+        kinds.append(Animal(species, None if (species, tint) in NATURAL_TINTS else tint))
+    return Scene(tuple(rng.choice(kinds) for _ in range(n)), rng.choice(PLACES))
+
+
+def targets(drawn: Drawn) -> dict[str, Tensor]:
+    """Centers [N, 16, 16] in [0, 1]; species and tint [N, 16, 16] with UNKNOWN away from centres; place [N]."""
+    n = len(drawn.scenes)
+    center = torch.zeros(n, GRID, GRID)
+    species = torch.full((n, GRID, GRID), UNKNOWN)
+    tint = torch.full((n, GRID, GRID), UNKNOWN)
+    place = torch.tensor([PLACES.index(s.place) for s in drawn.scenes])
+    rows = torch.arange(GRID)[:, None]
+    columns = torch.arange(GRID)[None]
+    for i, faces in enumerate(drawn.faces):
+        for f in faces:
+            y, x = _cell(f)
+            spot = torch.exp(-((rows - y).square() + (columns - x).square()) / (2 * 0.7**2))
+            center[i] = torch.maximum(center[i], spot)
+            species[i, y, x] = ANIMALS.index(f.animal.species)
+            tint[i, y, x] = 0 if f.animal.tint is None else 1 + TINTS.index(f.animal.tint)
+    return {"center": center, "species": species, "tint": tint, "place": place}
+
+
+def _cell(face: Face) -> tuple[int, int]:
+    """Row and column of the cell that holds a face's centre."""
+    return (face.y + face.side // 2) // CELL, (face.x + face.side // 2) // CELL
+
+
+def detection_loss(heads: Heads, target: dict[str, Tensor]) -> Tensor:
+    """Penalty-reduced focal loss of the centres (CornerNet, arXiv 1808.01244, eq. 1) and cross-entropies of species, tint and place."""
+    truth = target["center"]
+    p = heads.center.sigmoid().clamp(1e-4, 1 - 1e-4)
+    at_center = (truth == 1).float()
+    focal = -(at_center * (1 - p).square() * p.log() + (1 - at_center) * (1 - truth).pow(4) * p.square() * (1 - p).log())
+    center = focal.sum() / at_center.sum().clamp(min=1)
+    species = F.cross_entropy(heads.species, target["species"], ignore_index=UNKNOWN)
+    tint = F.cross_entropy(heads.tint, target["tint"], ignore_index=UNKNOWN)
+    return center + species + tint + F.cross_entropy(heads.place, target["place"])
+
+
+def _disturbed(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Random exposure, blur and pixel noise; [B, 3, 64, 64] in [0, 1]."""
+    n = len(images)
+    gain = 1 + 0.12 * torch.randn(n, 3, 1, 1, generator=generator)
+    blurred = F.avg_pool2d(F.pad(images, (1, 1, 1, 1), mode="replicate"), 3, 1)
+    mix = torch.rand(n, 1, 1, 1, generator=generator) * 0.7
+    noise = torch.randn(images.shape, generator=generator) * torch.rand(n, 1, 1, 1, generator=generator) * 0.06
+    return ((images * (1 - mix) + blurred * mix) * gain + noise).clamp(0, 1)
+
+
+def train_oracle(
+    clean: Tensor, generated: Tensor, target: dict[str, Tensor], config: OracleTrainingConfig, *, generator: torch.Generator
+) -> Oracle:
+    """Trains on uint8 renders [N, 3, 64, 64] and generators' versions [V, N, 3, 64, 64] of the same scenes."""
+    oracle = Oracle(OracleConfig())
+    average = Average(oracle, 0.998)
+    optimizer = torch.optim.AdamW(oracle.parameters(), config.learning_rate, weight_decay=config.weight_decay)
+    losses: list[float] = []
+    for step in steps_with_log("oracle", config.steps, losses):
+        for group in optimizer.param_groups:
+            group["lr"] = config.learning_rate * warmup_cosine(step, config.steps, hold=0.2)
+        chosen = torch.randint(len(clean), (config.batch,), generator=generator)
+        version = torch.randint(len(generated), (config.batch,), generator=generator)
+        plain = torch.rand(config.batch, 1, 1, 1, generator=generator) < config.plain_share
+        images = torch.where(plain, clean[chosen], generated[version, chosen]).float() / 255
+        with torch.autocast("cpu", torch.bfloat16):
+            heads = oracle(torch.where(plain, images, _disturbed(images, generator)))
+        heads = Heads(*(getattr(heads, name).float() for name in ("center", "species", "tint", "place", "features")))
+        loss = detection_loss(heads, {name: value[chosen] for name, value in target.items()})
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(oracle.parameters(), 5.0)
+        optimizer.step()
+        average.update(oracle)
+        losses.append(loss.item())
+    return average.module
+
+
+def read_accuracy(oracle: Oracle, images: Tensor, scenes: list[Scene]) -> dict[str, float]:
+    """Shares of uint8 pictures [N, 3, 64, 64] whose counts, tints, place, and all of these, are read right; and the readable share."""
+    readings = oracle.read(images.float() / 255)
+    right: dict[str, list[bool]] = {"counts": [], "tints": [], "place": [], "all": [], "readable": []}
+    for reading, scene in zip(readings, scenes, strict=True):
+        counts = reading.counts == scene.counts()
+        tints = all(reading.tints.get(a.species) == a.tint for a in scene.animals)
+        place = reading.place == scene.place
+        entirely = counts and tints and place and reading.readable
+        for values, value in zip(right.values(), (counts, tints, place, entirely, reading.readable), strict=True):
+            values.append(value)
+    return {name: sum(values) / len(values) for name, values in right.items()}

@@ -1,0 +1,107 @@
+"""What a picture of the embedded world can hold: animals, tints, counts, places; and which combinations the base never sees.
+
+A scene is one to four animals of one species and tint, or a pair of two species, in one place. The base model is trained on
+scenes without the held-out combinations, so that prompts naming one of them fail in the ways Lee et al. 2023 (arXiv
+2302.12192) and DPOK (arXiv 2305.16381) describe: wrong colour, wrong count, missing object, wrong place.
+"""
+
+import itertools
+import random
+from dataclasses import dataclass
+
+ANIMALS = ("cat", "dog", "rabbit", "wolf", "fox", "bear", "pig", "frog", "lion", "cow", "penguin", "monkey")
+TINTS = ("red", "green", "blue", "yellow", "purple", "pink")
+PLACES = ("plain", "park", "beach", "moon", "street", "snow")
+MAX_COUNT = 4
+
+NATURAL_TINTS = frozenset({("cat", "yellow"), ("lion", "yellow"), ("pig", "pink"), ("frog", "green"), ("fox", "red"), ("penguin", "blue")})
+"""Species whose natural colour passes for a tint: never drawn in that tint, never asked for it."""
+
+HELD_OUT_TINTS = frozenset(
+    {(animal, TINTS[(i + k) % 6]) for i, animal in enumerate(ANIMALS) for k in (0, 3) if animal != "rabbit"}
+    | {("rabbit", "green"), ("dog", "blue"), ("cat", "green")}
+)
+"""(species, tint) that the base never sees."""
+
+SEEN_PLACES = {animal: (PLACES[1 + i % 5], PLACES[1 + (i + 2) % 5]) for i, animal in enumerate(ANIMALS)} | {
+    "dog": ("park", "street", "beach", "snow"),
+    "wolf": ("park", "snow", "street"),
+}
+"""The places beside `plain` in which the base sees each species."""
+
+HELD_OUT_PLACES = frozenset((a, p) for a in ANIMALS for p in PLACES[1:] if p not in SEEN_PLACES[a])
+"""(species, place) that the base never sees."""
+
+HELD_OUT_COUNTS = frozenset({(a, 4) for a in ("wolf", "dog", "cat", "lion", "penguin")} | {("rabbit", 3), ("cow", 3)})
+"""(species, count) that the base never sees."""
+
+HELD_OUT_PAIRS = frozenset(
+    {frozenset(p) for k, p in enumerate(itertools.combinations(ANIMALS, 2)) if k % 2 == 0} | {frozenset({"cat", "dog"})}
+)
+"""Pairs of species that the base never sees together."""
+
+
+@dataclass(frozen=True)
+class Animal:
+    """One animal of a scene; `tint` None is its natural colour."""
+
+    species: str
+    tint: str | None = None
+
+
+@dataclass(frozen=True)
+class Scene:
+    """The animals of one picture and their place."""
+
+    animals: tuple[Animal, ...]
+    place: str
+
+    def counts(self) -> dict[str, int]:
+        """Number of animals by species."""
+        return {s: sum(a.species == s for a in self.animals) for s in {a.species for a in self.animals}}
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a judge, machine or person, sees in a picture.
+
+    A species in several tints has the tint of its clearest face; tint None is the natural colour. `readable` is false when the judge
+    cannot tell.
+    """
+
+    counts: dict[str, int]
+    tints: dict[str, str | None]
+    place: str
+    readable: bool
+
+
+def is_held_out(scene: Scene) -> bool:
+    """Whether the scene holds any combination that the base must not see."""
+    species = {a.species for a in scene.animals}
+    return (
+        any((a.species, a.tint) in HELD_OUT_TINTS for a in scene.animals)
+        or any((s, scene.place) in HELD_OUT_PLACES for s in species)
+        or any(item in HELD_OUT_COUNTS for item in scene.counts().items())
+        or frozenset(species) in HELD_OUT_PAIRS
+    )
+
+
+def _sample_animals(rng: random.Random) -> tuple[Animal, ...]:
+    kind = rng.random()
+    if kind < 0.45:
+        return (Animal(rng.choice(ANIMALS), rng.choice(TINTS) if rng.random() < 0.5 else None),)
+    if kind < 0.75:
+        animal = Animal(rng.choice(ANIMALS), rng.choice(TINTS) if rng.random() < 0.2 else None)
+        return (animal,) * rng.randint(2, MAX_COUNT)
+    return tuple(Animal(s, rng.choice(TINTS) if rng.random() < 0.2 else None) for s in rng.sample(ANIMALS, 2))
+
+
+def sample_scene(rng: random.Random, *, held_out: bool) -> Scene:
+    """A random scene; `held_out` True draws from the whole world, False from what the base may see."""
+    while True:
+        place = "plain" if rng.random() < 0.3 else rng.choice(PLACES[1:])
+        scene = Scene(_sample_animals(rng), place)
+        if any((a.species, a.tint) in NATURAL_TINTS for a in scene.animals):
+            continue
+        if held_out or not is_held_out(scene):
+            return scene

@@ -1,0 +1,56 @@
+"""What the trainers of the embedded models share: seeding, the learning rate, averaged weights, tensors from pixels."""
+
+import copy
+import math
+import time
+from collections.abc import Iterator
+from typing import Generic, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def to_tensor(pixels: npt.NDArray[np.uint8]) -> Tensor:
+    """uint8 [N, H, W, 3] -> float [N, 3, H, W] in [-1, 1]."""
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def warmup_cosine(step: int, steps: int, *, warmup: int = 200, hold: float = 0.4, floor: float = 0.01) -> float:
+    """Factor of the learning rate: a linear rise, a plateau until `hold` of the steps, then a cosine down to `floor`."""
+    rise = min(1.0, (step + 1) / warmup)
+    progress = max(0.0, (step / steps - hold) / (1 - hold))
+    return rise * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+class Average(Generic[M]):
+    """Exponential moving average of a module's weights; `module` is the averaged copy."""
+
+    def __init__(self, module: M, decay: float) -> None:
+        self.module = copy.deepcopy(module).eval().requires_grad_(False)
+        self.decay = decay
+        self.updates = 0
+
+    @torch.no_grad()
+    def update(self, module: M) -> None:
+        """Moves the average towards `module`; the first updates count more, so that the initial weights fade."""
+        self.updates += 1
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        for mean, now in zip(self.module.parameters(), module.parameters(), strict=True):
+            mean.lerp_(now, 1 - decay)
+        for kept, buffer in zip(self.module.buffers(), module.buffers(), strict=True):
+            kept.copy_(buffer)
+
+
+def steps_with_log(name: str, steps: int, losses: list[float], *, start: int = 0, every: int = 100) -> Iterator[int]:
+    """Counts the steps and prints the mean of the last losses every so often."""
+    began = time.monotonic()
+    for step in range(start, steps):
+        yield step
+        if (step + 1) % every == 0:
+            seconds = time.monotonic() - began
+            mean = sum(losses[-every:]) / every
+            print(f"{name} step {step + 1}/{steps} loss {mean:.4f} {seconds / (step + 1 - start):.3f} s/step", flush=True)

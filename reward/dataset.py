@@ -1,0 +1,141 @@
+"""The labels as arrays: which rater verdicts and which ranked pairs speak of which picture and prompt."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from data.errors import PictuneError
+from data.schema import IMAGES, LABELS_BINARY, LABELS_PAIRS, PROMPTS, read_table
+
+Indices = NDArray[np.int64]
+Numbers = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class Verdicts:
+    """Labels of single pictures, one entry per rater and picture; skips and unsafe pictures are not among them."""
+
+    image: Indices
+    """[V] into `FeedbackDataset.image_ids`."""
+    prompt: Indices
+    """[V] into `FeedbackDataset.prompts`."""
+    good: Numbers
+    """[V], 1 for good and 0 for bad."""
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    def where(self, mask: Mask) -> Self:
+        """The entries where `mask` [V] holds."""
+        return replace(self, image=self.image[mask], prompt=self.prompt[mask], good=self.good[mask])
+
+
+@dataclass(frozen=True, eq=False)
+class RankedPairs:
+    """Pairs of pictures of one prompt, from rankings; each pair once."""
+
+    image_0: Indices
+    """[K] into `FeedbackDataset.image_ids`."""
+    image_1: Indices
+    """[K] into `FeedbackDataset.image_ids`."""
+    prompt: Indices
+    """[K] into `FeedbackDataset.prompts`."""
+    label_0: Numbers
+    """[K]: 1 when picture 0 is better, 0.5 for a tie, 0 when it is worse."""
+    weight: Numbers
+    """[K]: 1 over the number of pairs of the ranking, so that every ranking counts the same."""
+
+    def __len__(self) -> int:
+        return len(self.image_0)
+
+    def where(self, mask: Mask) -> Self:
+        """The entries where `mask` [K] holds."""
+        kept = {name: getattr(self, name)[mask] for name in ("image_0", "image_1", "prompt", "label_0", "weight")}
+        return replace(self, **kept)
+
+
+@dataclass(frozen=True, eq=False)
+class FeedbackDataset:
+    """The labelled pictures of a run, and what raters said of them."""
+
+    image_ids: tuple[str, ...]
+    """SHA-256 of each labelled picture's file."""
+    paths: tuple[Path, ...]
+    """The file of each picture."""
+    prompts: tuple[str, ...]
+    """The distinct prompts."""
+    categories: tuple[str, ...]
+    """What each prompt asks for; "" where nobody said."""
+    verdicts: Verdicts
+    pairs: RankedPairs
+
+    @classmethod
+    def from_latest(cls, latest: Path, run_root: Path) -> Self:
+        """Reads the labels, ranked pairs, images and prompts of an export; the paths of images are relative to `run_root`.
+
+        Raises:
+            PictuneError: a table is missing or broken, there are no labels, or labels speak of images that are gone.
+        """
+        verdicts = read_table(latest / "labels_binary.parquet", LABELS_BINARY).to_pandas()
+        verdicts = verdicts[verdicts["label"].isin(["good", "bad"])]
+        pairs = read_table(latest / "labels_pairs.parquet", LABELS_PAIRS).to_pandas()
+        if verdicts.empty and pairs.empty:
+            raise PictuneError(
+                f"{latest}: no label says good, bad or better; label some pictures with `make label` or `make simulate` first"
+            )
+        images = read_table(latest / "images.parquet", IMAGES).to_pandas().drop_duplicates("image_id").set_index("image_id")
+        prompts = read_table(latest / "prompts.parquet", PROMPTS).to_pandas().drop_duplicates("prompt_id").set_index("prompt_id")
+
+        image_ids = _known(pd.concat([verdicts["image_id"], pairs["image_id_0"], pairs["image_id_1"]]), images.index, latest, "images")
+        prompt_ids = _known(pd.concat([verdicts["prompt_id"], pairs["prompt_id"]]), prompts.index, latest, "prompts")
+        paths = tuple(run_root / path for path in images.loc[image_ids, "path"])
+        gone = [path for path in paths if not path.is_file()]
+        if gone:
+            raise PictuneError(f"{latest}: the files of {len(gone)} labelled images are gone, {gone[0]} first; put them back")
+        return cls(
+            image_ids=tuple(image_ids),
+            paths=paths,
+            prompts=tuple(prompts.loc[prompt_ids, "prompt"]),
+            categories=tuple(prompts.loc[prompt_ids, "category"].fillna("")),
+            verdicts=Verdicts(
+                image=image_ids.get_indexer(verdicts["image_id"]).astype(np.int64),
+                prompt=prompt_ids.get_indexer(verdicts["prompt_id"]).astype(np.int64),
+                good=(verdicts["label"] == "good").to_numpy(np.float32),
+            ),
+            pairs=RankedPairs(
+                image_0=image_ids.get_indexer(pairs["image_id_0"]).astype(np.int64),
+                image_1=image_ids.get_indexer(pairs["image_id_1"]).astype(np.int64),
+                prompt=prompt_ids.get_indexer(pairs["prompt_id"]).astype(np.int64),
+                label_0=pairs["label_0"].to_numpy(np.float32),
+                weight=pairs["weight"].to_numpy(np.float32),
+            ),
+        )
+
+    def where(self, verdicts: Mask, pairs: Mask) -> Self:
+        """The labels where the masks hold, among the same pictures and prompts."""
+        return replace(self, verdicts=self.verdicts.where(verdicts), pairs=self.pairs.where(pairs))
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many labels of each kind there are, and of how many pictures and prompts."""
+        good = int(self.verdicts.good.sum())
+        images = np.unique(np.concatenate([self.verdicts.image, self.pairs.image_0, self.pairs.image_1]))
+        prompts = np.unique(np.concatenate([self.verdicts.prompt, self.pairs.prompt]))
+        counts = {"good": good, "bad": len(self.verdicts) - good, "pairs": len(self.pairs)}
+        return counts | {"images": len(images), "prompts": len(prompts)}
+
+
+def _known(ids: "pd.Series[str]", known: "pd.Index[str]", latest: Path, what: str) -> "pd.Index[str]":
+    """The distinct `ids` in order of their text, all of which must be `known`."""
+    distinct = pd.Index(sorted(set(ids)))
+    unknown = distinct.difference(known)
+    if len(unknown):
+        raise PictuneError(
+            f"{latest}: labels speak of {len(unknown)} {what} that {what}.parquet does not list, {unknown[0]} first; put them back"
+        )
+    return distinct

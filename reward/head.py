@@ -1,0 +1,44 @@
+"""A small ensemble of MLPs on CLIP embeddings, computed as one batched product, so that k members cost little more than one."""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+
+class EnsembleHead(nn.Module):
+    """`members` MLPs with ReLU on [image, text, image * text, cosine]; each has its own random start.
+
+    Differs from Lee et al.'s head (two layers of 1,024 on [image, text]) in: 1. the product and the cosine are inputs, since an MLP learns
+    products slowly and has no way to find them for a prompt that it never saw; 2. the inputs are brought to unit scale.
+    """
+
+    def __init__(self, dim: int, hidden: Sequence[int], members: int, *, generator: torch.Generator) -> None:
+        super().__init__()
+        self.dim = dim
+        widths = [3 * dim + 1, *hidden, 1]
+        self.weights = nn.ParameterList()
+        self.biases = nn.ParameterList()
+        for inputs, outputs in pairwise(widths):
+            bound = 1 / math.sqrt(inputs)
+            self.weights.append(_uniform((members, inputs, outputs), math.sqrt(3) * bound, generator))
+            self.biases.append(_uniform((members, 1, outputs), bound, generator))
+
+    def forward(self, image: Tensor, text: Tensor) -> Tensor:
+        """Unit-length embeddings [B, D] of pictures and prompts -> logits [members, B]."""
+        scale = math.sqrt(self.dim)
+        product = image * text
+        # The entries of a unit vector are about 1/sqrt(D), those of a product about 1/D, a cosine of two random ones about 1/sqrt(D).
+        inputs = torch.cat([scale * image, scale * text, self.dim * product, scale * product.sum(-1, keepdim=True)], dim=-1)
+        hidden = inputs.expand(self.weights[0].shape[0], -1, -1)  # [members, B, inputs]
+        last = len(self.weights) - 1
+        for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            hidden = torch.baddbmm(bias, hidden, weight)
+            hidden = hidden if layer == last else torch.relu(hidden)
+        return hidden.squeeze(-1)
+
+
+def _uniform(shape: tuple[int, ...], bound: float, generator: torch.Generator) -> nn.Parameter:
+    return nn.Parameter(torch.empty(shape).uniform_(-bound, bound, generator=generator))

@@ -1,0 +1,48 @@
+"""Figures of the reward's quality."""
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from sklearn.calibration import calibration_curve
+
+from reward.calibration import Values
+from reward.evaluation import PARTS, model_scorer
+from reward.examples import Examples
+from reward.model import RewardModel
+
+GOOD, BAD, INK = "#2a7f62", "#c8553d", "#333333"
+
+
+def reliability_figure(model: RewardModel, examples: Examples) -> Figure:
+    """For each held-out part that has verdicts, a reliability diagram above the histograms of the scores of good and bad pictures."""
+    scorer = model_scorer(model, examples)
+    verdicts = {name: getattr(examples.split, name).verdicts for name in PARTS}
+    shown = {name: each for name, each in verdicts.items() if len(each)}
+    figure = Figure(figsize=(4 * max(len(shown), 1), 5.5), layout="constrained")
+    if not shown:
+        figure.text(0.5, 0.5, "no held-out verdicts", ha="center")
+        return figure
+    axes = figure.subplots(2, len(shown), squeeze=False, sharex=True)
+    for column, (name, each) in enumerate(shown.items()):
+        probabilities = scorer(each.image, each.prompt)
+        axes[0, column].set_title(f"{name.replace('_', ' ')}: {len(each)} verdicts")
+        draw_reliability(axes[0, column], probabilities, each.good.astype(np.float64))
+        draw_scores(axes[1, column], probabilities, each.good.astype(np.float64))
+    return figure
+
+
+def draw_reliability(axes: Axes, probabilities: Values, good: Values, *, bins: int = 10) -> None:
+    """Share of good labels over the mean score in bins of equal number of labels; the diagonal is perfect calibration."""
+    observed, predicted = calibration_curve(good, probabilities, n_bins=bins, strategy="quantile", pos_label=1)
+    axes.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle=":")
+    axes.plot(predicted, observed, color=GOOD, marker="o", markersize=4)
+    axes.set(xlim=(0, 1), ylim=(0, 1), ylabel="share called good")
+
+
+def draw_scores(axes: Axes, probabilities: Values, good: Values, *, bins: int = 20) -> None:
+    """Histograms of the scores of pictures called good and bad."""
+    edges = np.linspace(0, 1, bins + 1)
+    axes.hist(probabilities[good == 1], edges.tolist(), color=GOOD, alpha=0.6, label="good")
+    axes.hist(probabilities[good == 0], edges.tolist(), color=BAD, alpha=0.6, label="bad")
+    axes.set(xlim=(0, 1), xlabel="score", ylabel="verdicts")
+    axes.legend(frameon=False)

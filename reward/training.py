@@ -1,0 +1,129 @@
+"""Training of the reward on cached embeddings (Lee et al. 2023, arXiv 2302.12192), with rankings by Bradley and Terry.
+
+    loss = (y - r)^2 + auxiliary_weight * prompt classification + ranking_weight * Bradley-Terry
+
+Differs from the paper in: 1. an ensemble of heads, each trained on its own loss, instead of one; 2. all raters of a picture count, by the
+mean of their labels; 3. rankings are learned from as well; 4. early stopping and a temperature from the validation part.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+from sklearn.metrics import roc_auc_score
+
+from data.errors import PictuneError
+from reward.calibration import fit_temperature
+from reward.dataset import FeedbackDataset
+from reward.evaluation import verdict_logits
+from reward.examples import Examples, ExamplesConfig
+from reward.model import RewardModel
+from reward.objective import LabelTensors, Objective, ObjectiveConfig
+
+
+class RewardConfig(ExamplesConfig, ObjectiveConfig, frozen=True, extra="forbid"):
+    """Settings of the reward model and its training; the table `[reward]`."""
+
+    hidden: tuple[PositiveInt, ...] = (128, 128)
+    """Widths of the head's hidden layers; the paper has two of 1,024 on CLIP ViT-L/14."""
+    members: PositiveInt = 4
+    """Heads in the ensemble; their mean logit is the score, their spread its uncertainty."""
+    epochs: PositiveInt = 60
+    """Passes over the labels at most."""
+    patience: PositiveInt = 10
+    """Epochs without a lower validation loss after which training stops."""
+    batch_size: PositiveInt = 256
+    """Labelled pictures a step; ranked pairs are spread over the same steps."""
+    learning_rate: PositiveFloat = 1e-3
+    """Of AdamW."""
+    weight_decay: NonNegativeFloat = 0.01
+    """Of AdamW."""
+
+
+@dataclass(frozen=True)
+class RewardMetrics:
+    """One epoch; losses are means over its steps, None where there was nothing to measure."""
+
+    epoch: int
+    """From 1."""
+    binary_loss: float | None
+    prompt_loss: float | None
+    ranking_loss: float | None
+    val_loss: float | None
+    """Of the ensemble's score, without the prompt-classification loss; decides which weights are kept."""
+    val_roc_auc: float | None
+
+
+def train(model: RewardModel, examples: Examples, config: RewardConfig, *, generator: torch.Generator) -> Iterator[RewardMetrics]:
+    """Trains the head of `model` in place and yields the metrics of each epoch; `generator` (CPU) orders the labels.
+
+    When the iterator is exhausted, the model has the weights of the epoch with the lowest validation loss (of the last epoch where
+    nothing was held out) and the temperature fitted on the validation part.
+
+    Raises:
+        PictuneError: there is nothing to learn from, or the loss is no longer a number.
+    """
+    _check(examples.split.train)
+    objective = Objective(model, examples, config)
+    labels = LabelTensors.of(examples.split.train, model.backbone.device)
+    held_out = LabelTensors.of(examples.split.val, model.backbone.device)
+    optimizer = torch.optim.AdamW(model.head.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+    best_loss, best_epoch, best_weights = float("inf"), 0, None
+    for epoch in range(1, config.epochs + 1):
+        losses = _train_epoch(objective, optimizer, labels, config.batch_size, generator)
+        val_loss = objective.validation_loss(held_out)
+        yield RewardMetrics(epoch, *losses, val_loss, _validation_auc(model, examples))
+        if val_loss is not None and val_loss < best_loss:
+            best_loss, best_epoch = val_loss, epoch
+            best_weights = {name: weight.clone() for name, weight in model.head.state_dict().items()}
+        elif best_weights is not None and epoch - best_epoch >= config.patience:
+            break
+    if best_weights is not None:
+        model.head.load_state_dict(best_weights)
+    model.temperature.fill_(fit_temperature(*verdict_logits(model, examples, examples.split.val)))
+    model.labels = examples.split.train.counts
+
+
+def _train_epoch(
+    objective: Objective, optimizer: torch.optim.Optimizer, labels: LabelTensors, batch_size: int, generator: torch.Generator
+) -> tuple[float | None, float | None, float | None]:
+    """One pass over the labels; the mean binary, prompt-classification and ranking loss."""
+    steps = -(-(len(labels.image) or len(labels.image_0)) // batch_size)
+    orders = (torch.randperm(n, generator=generator).tensor_split(steps) for n in (len(labels.image), len(labels.image_0)))
+    history = []
+    for rows, pairs in zip(*orders, strict=True):
+        device = labels.image.device
+        terms = objective.training_terms(labels, rows.to(device), pairs.to(device))
+        loss = terms.total(objective.config)
+        if loss is None:
+            raise PictuneError("reward: all labels are rankings and reward.ranking_weight is 0; raise it")
+        if not loss.isfinite():
+            raise PictuneError("reward: the loss is no longer a number; lower reward.learning_rate")
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        history.append((terms.binary, terms.prompt, terms.ranking))
+    binary, prompt, ranking = ([term.item() for term in column if term is not None] for column in zip(*history, strict=True))
+    return _mean(binary), _mean(prompt), _mean(ranking)
+
+
+def _mean(values: list[float]) -> float | None:
+    return float(np.mean(values)) if values else None
+
+
+def _validation_auc(model: RewardModel, examples: Examples) -> float | None:
+    logits, good = verdict_logits(model, examples, examples.split.val)
+    return float(roc_auc_score(good, logits)) if len(np.unique(good)) == 2 else None
+
+
+def _check(train: FeedbackDataset) -> None:
+    counts = train.counts
+    if not counts["good"] + counts["bad"] + counts["pairs"]:
+        raise PictuneError(
+            "reward: every label is held out and none is left to learn from; lower the shares of [reward.split] or label more"
+        )
+    if bool(counts["good"]) != bool(counts["bad"]):
+        only = "good" if counts["good"] else "bad"
+        raise PictuneError(f"reward: all {counts[only]} labels to learn from say {only}; label pictures until both verdicts occur")

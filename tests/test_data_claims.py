@@ -1,0 +1,201 @@
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from pathlib import Path
+
+import sqlalchemy as sa
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from data.feedback import Claim, NewTask
+from data.store import FeedbackStore
+from data.tables import labels, leases, tasks
+from tests.data_campaign import Clock, binary_tasks, open_store, submission
+
+RATERS = st.integers(0, 2)
+
+
+class Campaigning(RuleBasedStateMachine):
+    """Three raters claim, answer in time or late, edit, undo and wander off, in any order."""
+
+    @initialize(overlaps=st.lists(st.integers(1, 2), min_size=1, max_size=3))
+    def open(self, overlaps: list[int]) -> None:
+        self.folder = Path(tempfile.mkdtemp())
+        self.clock = Clock()
+        self.store = open_store(self.folder, self.clock)
+        self.raters = [self.store.add_rater(f"rater{number}") for number in range(3)]
+        images = [(f"image{number}",) for number in range(len(overlaps))]
+        self.store.add_tasks(
+            NewTask(kind="binary", prompt="a cat", image_ids=ids, overlap=overlap) for ids, overlap in zip(images, overlaps, strict=True)
+        )
+        self.shown: dict[int, Claim] = {}
+        self.answered: dict[int, list[Claim]] = {0: [], 1: [], 2: []}
+        self.late: Counter[str] = Counter()
+        self.sent = 0
+
+    def teardown(self) -> None:
+        if hasattr(self, "store"):
+            self.store.close()
+            shutil.rmtree(self.folder)
+
+    def send(self, rater: int, claim: Claim) -> None:
+        self.sent += 1
+        assert self.store.submit(submission(claim, self.raters[rater], str(self.sent))).created
+
+    @rule(rater=RATERS)
+    def claim(self, rater: int) -> None:
+        held = self.shown.get(rater)
+        claim = self.store.claim(self.raters[rater])
+        answered = {earlier.task.task_id for earlier in self.answered[rater]}
+        assert claim is None or claim.task.task_id not in answered
+        if held is not None and held.lease_expires_at > self.clock.now:
+            assert claim is not None
+            assert claim.task == held.task
+        if claim is not None:
+            self.shown[rater] = claim
+
+    @rule(rater=RATERS)
+    def answer(self, rater: int) -> None:
+        claim = self.shown.pop(rater, None)
+        if claim is not None:
+            self.late[claim.task.task_id] += claim.lease_expires_at <= self.clock.now
+            self.send(rater, claim)
+            self.answered[rater].append(claim)
+
+    @precondition(lambda self: any(self.answered.values()))
+    @rule(rater=RATERS)
+    def edit(self, rater: int) -> None:
+        if self.answered[rater]:
+            claim = self.answered[rater].pop()
+            self.send(rater, claim)
+            self.answered[rater].append(claim)
+
+    @rule(rater=RATERS)
+    def undo(self, rater: int) -> None:
+        task = self.store.undo(self.raters[rater])
+        assert (task is None) == (not self.answered[rater])
+        if task is not None:
+            assert self.answered[rater].pop().task == task
+            claim = self.store.claim(self.raters[rater])
+            assert claim is not None
+            self.shown[rater] = claim
+
+    @rule(seconds=st.sampled_from([1, 200, 400]))
+    def wait(self, seconds: int) -> None:
+        self.clock.pass_seconds(seconds)
+
+    @invariant()
+    def overlap_is_kept(self) -> None:
+        with self.store.database.read() as connection:
+            states = connection.execute(sa.select(tasks)).all()
+            live = Counter(connection.scalars(sa.select(labels.c.task_id).where(labels.c.is_live)))
+            held = Counter(connection.scalars(sa.select(leases.c.task_id).where(leases.c.expires_at > self.clock.now)))
+        for task in states:
+            assert task.n_live == live[task.task_id]
+            assert live[task.task_id] + held[task.task_id] <= task.overlap + self.late[task.task_id]
+
+
+Campaigning.TestCase.settings = settings(
+    max_examples=12, stateful_step_count=20, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+TestNoHistoryBreaksTheRulesOfClaims = Campaigning.TestCase
+
+
+def test_threads_that_claim_at_once_never_exceed_the_overlap(tmp_path: Path) -> None:
+    with open_store(tmp_path) as store:
+        store.add_tasks(binary_tasks(12, overlap=2))
+        raters = [store.add_rater(f"rater{number}") for number in range(6)]
+
+        def work(rater: str) -> int:
+            done = 0
+            while (claim := store.claim(rater)) is not None:
+                store.submit(submission(claim, rater, f"{rater}-{claim.task.task_id}"))
+                done += 1
+            return done
+
+        with ThreadPoolExecutor(len(raters)) as pool:
+            done = list(pool.map(work, raters))
+        with store.database.read() as connection:
+            per_task = Counter(connection.scalars(sa.select(labels.c.task_id)))
+    assert sum(done) == 24
+    assert set(per_task.values()) == {2}
+
+
+def test_threads_that_send_one_submission_make_one_label(tmp_path: Path) -> None:
+    with open_store(tmp_path) as store:
+        store.add_tasks(binary_tasks(1))
+        rater = store.add_rater("anna")
+        claim = store.claim(rater)
+        assert claim is not None
+        with ThreadPoolExecutor(8) as pool:
+            receipts = list(pool.map(store.submit, [submission(claim, rater, "same")] * 8))
+    assert sum(receipt.created for receipt in receipts) == 1
+    assert len({receipt.label_id for receipt in receipts}) == 1
+
+
+def test_labels_that_were_acknowledged_outlive_a_killed_process(tmp_path: Path) -> None:
+    program = """
+import sys
+from pathlib import Path
+from tests.data_campaign import binary_tasks, claimed, open_store, submission
+store = open_store(Path(sys.argv[1]))
+store.add_tasks(binary_tasks(10_000))
+rater = store.add_rater("anna")
+while True:
+    claim = claimed(store, rater)
+    receipt = store.submit(submission(claim, rater, claim.task.task_id))
+    print(receipt.label_id, flush=True)
+"""
+    with subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        acknowledged = [process.stdout.readline().strip() for _ in range(20)]
+        os.kill(process.pid, signal.SIGKILL)
+        acknowledged += process.stdout.read().split("\n")[:-1]
+    with open_store(tmp_path) as store, store.database.read() as connection:
+        saved = list(connection.scalars(sa.select(labels.c.label_id).order_by(labels.c.sequence)))
+    assert saved[: len(acknowledged)] == acknowledged
+    assert len(saved) - len(acknowledged) <= 1
+
+
+def test_two_processes_share_a_store(tmp_path: Path) -> None:
+    with open_store(tmp_path, Clock()) as one, open_store(tmp_path, Clock()) as other:
+        one.add_tasks(binary_tasks(6))
+        anna, ben = one.add_rater("anna"), other.add_rater("ben")
+        claims = [one.claim(anna), other.claim(ben)]
+        assert None not in claims
+        assert len({claim.task.task_id for claim in claims if claim is not None}) == 2
+
+
+def test_a_lease_ends_at_the_very_moment_that_it_names(tmp_path: Path) -> None:
+    clock = Clock()
+    with open_store(tmp_path, clock) as store:
+        store.add_tasks(binary_tasks(1))
+        held = store.claim(store.add_rater("anna"))
+        assert held is not None
+        other = store.add_rater("ben")
+        clock.now = held.lease_expires_at - timedelta(microseconds=1)
+        assert store.claim(other) is None
+        clock.now = held.lease_expires_at
+        assert store.claim(other) is not None
+
+
+def test_stores_of_one_seed_show_the_same_tasks_in_the_same_order(tmp_path: Path) -> None:
+    def history(folder: Path) -> list[tuple[str, tuple[int, ...]]]:
+        url = f"sqlite:///{folder / 'feedback.db'}"
+        with FeedbackStore.open(url, clock=Clock(), rng=random.Random(7)) as store:
+            store.add_tasks([NewTask(kind="ranking", prompt="a cat", image_ids=(f"{number}", "a", "b")) for number in range(8)])
+            rater = store.add_rater("anna")
+            seen: list[tuple[str, tuple[int, ...]]] = []
+            while (claim := store.claim(rater)) is not None:
+                seen.append((store.submit(submission(claim, rater, str(len(seen)))).label_id, claim.shown_order))
+        return seen
+
+    assert history(tmp_path / "one") == history(tmp_path / "two")

@@ -1,0 +1,177 @@
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import sqlalchemy as sa
+
+from data.errors import PictuneError
+from data.feedback import BinaryAnswer, NewTask, RankingAnswer
+from data.files import sha256_of
+from data.parquet import PART_ROWS, export, read_manifest, verify
+from data.store import FeedbackStore
+from data.tables import labels
+from tests.data_campaign import Campaign, answer_all, binary_tasks, claimed, submission
+
+
+@pytest.fixture
+def campaign(tmp_path: Path) -> Campaign:
+    return Campaign(tmp_path)
+
+
+def latest(campaign: Campaign, table: str) -> pd.DataFrame:
+    return pd.read_parquet(campaign.run.latest / f"{table}.parquet")
+
+
+def hashes(campaign: Campaign) -> dict[str, str]:
+    return {path.name: sha256_of(path) for path in campaign.run.labels_dir.rglob("*.parquet")}
+
+
+def test_every_table_opens_in_plain_pandas(campaign: Campaign) -> None:
+    answer_all(campaign.store, campaign.store.add_rater("anna"))
+    export(campaign.store, campaign.run)
+    rows = {path.stem: len(pd.read_parquet(path)) for path in campaign.run.latest.glob("*.parquet")}
+    assert rows == {"images": 3, "labels_binary": 3, "labels_pairs": 3, "labels_ranking": 1, "prompts": 1, "raters": 1, "tasks": 4}
+
+
+def test_a_store_without_labels_exports_empty_tables(campaign: Campaign) -> None:
+    manifest = export(campaign.store, campaign.run)
+    assert manifest.last_sequence == 0
+    assert latest(campaign, "labels_binary").empty
+    assert verify(campaign.store, campaign.run) == []
+
+
+def test_exporting_again_gives_the_same_bytes(campaign: Campaign) -> None:
+    answer_all(campaign.store, campaign.store.add_rater("anna"))
+    first = export(campaign.store, campaign.run)
+    before = hashes(campaign)
+    assert export(campaign.store, campaign.run) == first == read_manifest(campaign.run)
+    assert hashes(campaign) == before
+
+
+def test_only_the_latest_answer_of_a_rater_is_exported(campaign: Campaign) -> None:
+    rater = campaign.store.add_rater("anna")
+    claim = campaign.store.claim(rater, kind="binary")
+    assert claim is not None
+    campaign.store.submit(submission(claim, rater, "first"))
+    campaign.store.submit(submission(claim, rater, "edit", BinaryAnswer(verdict="skip", reason="blurred", comment="?")))
+    export(campaign.store, campaign.run)
+    (row,) = latest(campaign, "labels_binary").to_dict("records")
+    assert (row["label"], row["skip_reason"], row["comment"], row["revision"]) == ("skip", "blurred", "?", 2)
+    campaign.store.undo(rater)
+    export(campaign.store, campaign.run)
+    assert latest(campaign, "labels_binary").empty
+
+
+def test_raters_appear_under_salted_hashes_only(campaign: Campaign) -> None:
+    rater = campaign.store.add_rater("anna", source="simulated")
+    answer_all(campaign.store, rater)
+    export(campaign.store, campaign.run)
+    (row,) = latest(campaign, "raters").to_dict("records")
+    assert row["rater_id"] == campaign.store.public_rater_id(rater)
+    assert (row["source"], row["n"], row["n_skipped"], row["median_ms"]) == ("simulated", 4, 0, 1000.0)
+    assert set(latest(campaign, "labels_binary")["rater_id"]) == {row["rater_id"]}
+    assert set(latest(campaign, "labels_binary")["source"]) == {"simulated"}
+    content = "".join(pd.read_parquet(path).to_csv() for path in campaign.run.latest.glob("*.parquet"))
+    assert rater not in content
+    assert "anna" not in content
+
+
+def test_ranks_and_shown_order_stand_beside_their_images(campaign: Campaign) -> None:
+    rater = campaign.store.add_rater("anna")
+    claim = campaign.store.claim(rater, kind="ranking")
+    assert claim is not None
+    best, tied, unclear = claim.task.image_ids
+    campaign.store.submit(submission(claim, rater, "s", RankingAnswer(ranks={unclear: None, tied: 4, best: 4})))
+    export(campaign.store, campaign.run)
+    (row,) = latest(campaign, "labels_ranking").to_dict("records")
+    assert tuple(row["image_ids"]) == claim.task.image_ids
+    assert tuple(row["shown_order"]) == claim.shown_order
+    assert [None if pd.isna(rank) else int(rank) for rank in row["ranks"]] == [1, 1, None]
+    assert (row["n_images"], row["n_tie_groups"]) == (3, 1)
+
+
+def test_pairs_name_the_better_image_and_share_one_ranking_among_them(campaign: Campaign) -> None:
+    rater = campaign.store.add_rater("anna")
+    claim = campaign.store.claim(rater, kind="ranking")
+    assert claim is not None
+    a, b, c = claim.task.image_ids
+    campaign.store.submit(submission(claim, rater, "s", RankingAnswer(ranks={a: 2, b: 1, c: 2})))
+    export(campaign.store, campaign.run)
+    pairs = latest(campaign, "labels_pairs")
+    outcomes = {(row.image_id_0, row.image_id_1): row.label_0 for row in pairs.itertuples()}
+    assert outcomes == {(a, b): 0.0, (a, c): 0.5, (b, c): 1.0}
+    assert pairs["weight"].sum() == pytest.approx(1)
+
+
+def test_gold_answers_are_checked_and_counted(campaign: Campaign) -> None:
+    store = campaign.store
+    for image_id, verdict in (("gold-good", "good"), ("gold-bad", "bad")):
+        gold = BinaryAnswer.model_validate({"verdict": verdict}).model_dump_json()
+        store.add_tasks([NewTask(kind="binary", prompt="a cat", image_ids=(image_id,), gold_json=gold, priority=1)])
+    answer_all(store, store.add_rater("anna"))
+    export(store, campaign.run)
+    rows = latest(campaign, "labels_binary").set_index("image_id")["gold_correct"].to_dict()
+    assert rows["gold-good"] is True
+    assert rows["gold-bad"] is False
+    assert all(pd.isna(rows[image_id]) for image_id in campaign.image_ids)
+    (rater,) = latest(campaign, "raters").to_dict("records")
+    assert (rater["gold_n"], rater["gold_accuracy"]) == (2, 0.5)
+
+
+def test_full_parts_are_written_once_and_hold_every_revision(campaign: Campaign) -> None:
+    rater = campaign.store.add_rater("anna")
+    campaign.store.submit(submission(claimed(campaign.store, rater), rater, "first"))
+    _fill_with_earlier_revisions(campaign.store, PART_ROWS + 5)
+    campaign.store.undo(rater)
+    export(campaign.store, campaign.run)
+    (part,) = campaign.run.parts.iterdir()
+    assert part.name == "labels-000000001-000001000.parquet"
+    log = pd.read_parquet(part)
+    assert log["sequence"].tolist() == list(range(1, PART_ROWS + 1))
+    assert log["revision"].nunique() == PART_ROWS
+    written = part.stat().st_mtime_ns
+    export(campaign.store, campaign.run)
+    assert part.stat().st_mtime_ns == written
+    assert verify(campaign.store, campaign.run) == []
+
+
+def _fill_with_earlier_revisions(store: FeedbackStore, count: int) -> None:
+    with store.database.write() as connection:
+        row = connection.execute(sa.select(labels)).one()._asdict()
+        del row["sequence"]
+        names = [f"edit{number}" for number in range(count)]
+        copies = [{"revision": n, "label_id": name, "submission_id": name, "is_live": False} for n, name in enumerate(names, start=2)]
+        connection.execute(sa.insert(labels), [row | copy for copy in copies])
+
+
+def test_an_export_without_images_says_what_to_do(campaign: Campaign) -> None:
+    campaign.run.images_table.unlink()
+    with pytest.raises(PictuneError, match=r"images\.parquet: no such file; run the stage"):
+        export(campaign.store, campaign.run)
+
+
+def test_labels_of_images_that_are_gone_are_exported_and_reported(campaign: Campaign) -> None:
+    campaign.store.add_tasks(binary_tasks(1))
+    answer_all(campaign.store, campaign.store.add_rater("anna"))
+    export(campaign.store, campaign.run)
+    (campaign.run.images_dir / "0.png").unlink()
+    (campaign.run.images_dir / "1.png").write_bytes(b"another picture")
+    gone, changed, orphan = verify(campaign.store, campaign.run)
+    assert "0.png: the image is gone" in gone
+    assert "1.png: the image is not the one that was labeled" in changed
+    assert orphan.startswith("image image0: 1 labels refer to it")
+    assert "image0" in set(latest(campaign, "labels_binary")["image_id"])
+
+
+def test_verify_notices_an_export_that_is_missing_old_or_damaged(campaign: Campaign) -> None:
+    assert "export the labels first" in verify(campaign.store, campaign.run)[0]
+    export(campaign.store, campaign.run)
+    answer_all(campaign.store, campaign.store.add_rater("anna"))
+    assert verify(campaign.store, campaign.run) == [
+        f"{campaign.run.latest}: 4 revisions of labels are newer than the export; export the labels again"
+    ]
+    export(campaign.store, campaign.run)
+    (campaign.run.latest / "tasks.parquet").write_bytes(b"damaged")
+    (campaign.run.latest / "raters.parquet").unlink()
+    faults = verify(campaign.store, campaign.run)
+    assert ["not as it was exported" in fault or "the file is gone" in fault for fault in faults] == [True, True]

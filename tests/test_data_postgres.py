@@ -1,0 +1,117 @@
+"""The store on PostgreSQL, in a server of its own that lives as long as this file's tests."""
+
+import os
+import pwd
+import random
+import shutil
+import subprocess
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+
+from data.errors import PictuneError
+from data.feedback import BinaryAnswer
+from data.parquet import export, verify
+from data.store import FeedbackStore
+from data.tables import labels, metadata
+from tests.data_campaign import Campaign, Clock, answer_all, binary_tasks, claimed, submission
+
+
+def find_program(name: str) -> str | None:
+    """Debian keeps the server's programs out of PATH."""
+    found = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
+    return str(found[-1]) if found else shutil.which(name)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    """The URL of a fresh server."""
+    initdb, pg_ctl = find_program("initdb"), find_program("pg_ctl")
+    if initdb is None or pg_ctl is None:
+        pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
+    folder = Path(tempfile.mkdtemp(prefix="pictune-postgres-"))
+    user = None
+    if os.getuid() == 0:  # the server refuses to run as root
+        user = pwd.getpwnam("postgres" if "postgres" in {entry.pw_name for entry in pwd.getpwall()} else "nobody")
+        os.chown(folder, user.pw_uid, user.pw_gid)
+
+    def run(*command: str) -> None:
+        switch = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []} if user else {}
+        with (Path(tempfile.gettempdir()) / f"{folder.name}.log").open("a") as log:
+            subprocess.run(command, check=True, stdout=log, stderr=log, cwd="/", **switch)  # type: ignore[call-overload]
+
+    run(initdb, "--pgdata", str(folder / "data"), "--auth", "trust", "--username", "postgres", "--no-sync")
+    run(pg_ctl, "--pgdata", str(folder / "data"), "--wait", "-o", f"-c listen_addresses= -c unix_socket_directories={folder}", "start")
+    yield f"postgresql+psycopg://postgres@/postgres?host={folder}"
+    run(pg_ctl, "--pgdata", str(folder / "data"), "--mode", "immediate", "stop")
+    shutil.rmtree(folder)
+    (Path(tempfile.gettempdir()) / f"{folder.name}.log").unlink()
+
+
+@pytest.fixture
+def store(server: str) -> Iterator[FeedbackStore]:
+    with FeedbackStore.open(server, clock=Clock(), rng=random.Random(0)) as store:
+        yield store
+        with store.database.write() as connection:
+            metadata.drop_all(connection)
+            connection.execute(sa.text("DROP TABLE alembic_version"))
+
+
+def test_migrations_lead_to_the_tables_that_the_code_describes(store: FeedbackStore) -> None:
+    with store.database.read() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+
+
+def test_claims_at_once_never_exceed_the_overlap(store: FeedbackStore) -> None:
+    store.add_tasks(binary_tasks(12, overlap=2))
+    raters = [store.add_rater(f"rater{number}") for number in range(6)]
+
+    def work(rater: str) -> int:
+        done = 0
+        while (claim := store.claim(rater)) is not None:
+            store.submit(submission(claim, rater, f"{rater}-{claim.task.task_id}"))
+            done += 1
+        return done
+
+    with ThreadPoolExecutor(len(raters)) as pool:
+        assert sum(pool.map(work, raters)) == 24
+    with store.database.read() as connection:
+        per_task = Counter(connection.scalars(sa.select(labels.c.task_id)))
+    assert set(per_task.values()) == {2}
+
+
+def test_one_submission_sent_at_once_makes_one_label(store: FeedbackStore) -> None:
+    store.add_tasks(binary_tasks(1))
+    rater = store.add_rater("anna")
+    claim = claimed(store, rater)
+    with ThreadPoolExecutor(8) as pool:
+        receipts = list(pool.map(store.submit, [submission(claim, rater, "same")] * 8))
+    assert sum(receipt.created for receipt in receipts) == 1
+
+
+def test_edit_undo_and_export_work_as_on_sqlite(store: FeedbackStore, tmp_path: Path) -> None:
+    campaign = Campaign(tmp_path)
+    store.add_tasks(binary_tasks(3))
+    rater = store.add_rater("anna")
+    claim = claimed(store, rater)
+    store.submit(submission(claim, rater, "first"))
+    assert store.submit(submission(claim, rater, "second", BinaryAnswer(verdict="bad"))).revision == 2
+    assert store.undo(rater) == claim.task
+    answer_all(store, rater)
+    assert store.progress(rater).mine == 3
+    assert export(store, campaign.run) == export(store, campaign.run)
+    assert [fault for fault in verify(store, campaign.run) if not fault.startswith("image image")] == []
+
+
+def test_a_server_that_does_not_answer_is_one_clear_line_without_the_password(tmp_path: Path) -> None:
+    with pytest.raises(PictuneError, match="nothing was saved") as raised:
+        FeedbackStore.open(f"postgresql+psycopg://anna:secret@/feedback?host={tmp_path}")
+    assert "secret" not in str(raised.value)
+    assert "\n" not in str(raised.value)

@@ -1,0 +1,65 @@
+import unicodedata
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from data.errors import PictuneError
+from data.schema import PROMPTS, SCHEMA_VERSION, prompt_id, read_table, write_table
+
+
+def prompt_table(**changes: object) -> pa.Table:
+    row = {"prompt_id": "p", "prompt": "a cat", "category": None, "split": None}
+    return pa.Table.from_pylist([row | changes])
+
+
+def test_equal_looking_prompts_have_one_id() -> None:
+    assert prompt_id(unicodedata.normalize("NFD", "café")) == prompt_id(unicodedata.normalize("NFC", "café"))
+    assert prompt_id("a cat") != prompt_id("a dog")
+
+
+def test_a_table_reads_back_in_plain_pandas(tmp_path: Path) -> None:
+    write_table(prompt_table(), PROMPTS, tmp_path / "prompts.parquet")
+    assert pd.read_parquet(tmp_path / "prompts.parquet").columns.tolist() == PROMPTS.names
+    assert read_table(tmp_path / "prompts.parquet", PROMPTS).to_pylist() == prompt_table().to_pylist()
+
+
+def test_a_file_carries_the_schema_version_and_describes_its_columns(tmp_path: Path) -> None:
+    write_table(prompt_table(), PROMPTS, tmp_path / "prompts.parquet")
+    stored = pq.read_schema(tmp_path / "prompts.parquet")
+    assert stored.metadata[b"schema_version"] == str(SCHEMA_VERSION).encode()
+    assert stored.field("prompt").metadata[b"description"] == b"the text given to the model"
+
+
+def test_columns_that_a_newer_version_added_are_left_out(tmp_path: Path) -> None:
+    pq.write_table(prompt_table(added=1), tmp_path / "prompts.parquet")
+    assert read_table(tmp_path / "prompts.parquet", PROMPTS).column_names == PROMPTS.names
+
+
+@pytest.mark.parametrize(
+    ("table", "fault"),
+    [
+        (prompt_table(extra=1), "columns extra are missing or unknown"),
+        (prompt_table().drop_columns(["prompt"]), "columns prompt are missing or unknown"),
+        (prompt_table(prompt=None), "columns prompt have empty values"),
+        (prompt_table(prompt=[1]), "prompts.parquet: "),
+    ],
+)
+def test_a_table_that_does_not_fit_is_refused(table: pa.Table, fault: str, tmp_path: Path) -> None:
+    with pytest.raises(PictuneError, match=fault):
+        write_table(table, PROMPTS, tmp_path / "prompts.parquet")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_or_broken_file_says_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "prompts.parquet"
+    with pytest.raises(PictuneError, match="no such file; run the stage"):
+        read_table(path, PROMPTS)
+    path.write_bytes(b"PAR1 but broken")
+    with pytest.raises(PictuneError, match="not the table it should be"):
+        read_table(path, PROMPTS)
+    pq.write_table(prompt_table().drop_columns(["split"]), path)
+    with pytest.raises(PictuneError, match="split"):
+        read_table(path, PROMPTS)

@@ -1,0 +1,222 @@
+import random
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from data.errors import PictuneError
+from data.feedback import BinaryAnswer, InvalidAnswer, NewTask, NotFound, Progress, RankingAnswer
+from data.store import FeedbackStore
+from data.tables import labels
+from tests.data_campaign import Clock, answer_all, binary_tasks, claimed, open_store, submission
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def store(tmp_path: Path, clock: Clock) -> Iterator[FeedbackStore]:
+    with open_store(tmp_path, clock) as store:
+        yield store
+
+
+def revisions(store: FeedbackStore) -> list[tuple[int, bool, bool]]:
+    """(revision, is live, has an answer) of every label row."""
+    with store.database.read() as connection:
+        rows = connection.execute(sa.select(labels).order_by(labels.c.sequence)).all()
+    return [(row.revision, row.is_live, row.answer_json is not None) for row in rows]
+
+
+def test_a_rater_is_added_once_for_each_name_and_source(store: FeedbackStore) -> None:
+    assert store.add_rater("anna") == store.add_rater(" anna ")
+    assert store.add_rater("anna", source="simulated") != store.add_rater("anna")
+    with pytest.raises(PictuneError, match="rater name: empty"):
+        store.add_rater(" ")
+
+
+def test_exports_show_neither_name_nor_id_of_a_rater(store: FeedbackStore) -> None:
+    rater = store.add_rater("anna")
+    assert store.public_rater_id(rater) == store.public_rater_id(rater)
+    assert store.public_rater_id(rater) not in (rater, "anna")
+
+
+def test_planning_again_adds_only_what_is_new(store: FeedbackStore) -> None:
+    assert store.add_tasks(binary_tasks(3)) == 3
+    assert store.add_tasks(binary_tasks(5)) == 2
+    assert store.add_tasks([NewTask(kind="ranking", prompt="a cat", image_ids=("a", "b"))]) == 1
+    assert store.add_tasks([NewTask(kind="ranking", prompt="a cat", image_ids=("b", "a"))]) == 0
+    assert store.progress() == Progress(mine=0, done=0, total=6)
+
+
+def test_the_urgent_come_first_and_the_rest_in_an_order_of_their_own(store: FeedbackStore) -> None:
+    store.add_tasks(binary_tasks(20))
+    store.add_tasks([NewTask(kind="binary", prompt="a dog", image_ids=("urgent",), priority=1)])
+    rater = store.add_rater("anna")
+    order = []
+    while (claim := store.claim(rater)) is not None:
+        order.append(claim.task.image_ids[0])
+        store.submit(submission(claim, rater, str(len(order))))
+    assert order[0] == "urgent"
+    assert len(set(order)) == 21
+    assert order[1:] != [f"image{number}" for number in range(20)]
+
+
+def test_a_claim_asks_for_the_kind_wanted(store: FeedbackStore) -> None:
+    store.add_tasks([*binary_tasks(2), NewTask(kind="ranking", prompt="a cat", image_ids=("a", "b", "c"))])
+    rater = store.add_rater("anna")
+    ranking, binary = store.claim(rater, kind="ranking"), store.claim(rater, kind="binary")
+    assert ranking is not None
+    assert binary is not None
+    assert (ranking.task.kind, binary.task.kind) == ("ranking", "binary")
+
+
+def test_the_shown_order_varies_between_raters_and_is_kept_for_one(store: FeedbackStore) -> None:
+    store.add_tasks([NewTask(kind="ranking", prompt="a cat", image_ids=tuple("abcdef"), overlap=10)])
+    claims = [claimed(store, store.add_rater(f"rater{number}")) for number in range(5)]
+    assert all(sorted(claim.shown_order) == list(range(6)) for claim in claims)
+    assert len({claim.shown_order for claim in claims}) > 1
+    again = claimed(store, store.add_rater("rater0"))
+    assert (again.shown_order, again.shown_at) == (claims[0].shown_order, claims[0].shown_at)
+
+
+def test_a_place_becomes_free_when_its_lease_runs_out(store: FeedbackStore, clock: Clock) -> None:
+    store.add_tasks(binary_tasks(1))
+    anna, ben = store.add_rater("anna"), store.add_rater("ben")
+    held = claimed(store, anna)
+    assert store.claim(ben) is None
+    clock.pass_seconds(299)
+    assert store.renew(anna, held.task.task_id) > held.lease_expires_at
+    clock.pass_seconds(299)
+    assert store.claim(ben) is None
+    clock.pass_seconds(2)
+    assert claimed(store, ben).task == held.task
+    with pytest.raises(NotFound, match="others have taken the place"):
+        store.renew(anna, held.task.task_id)
+
+
+def test_slow_tasks_are_held_for_three_times_the_median(store: FeedbackStore, clock: Clock) -> None:
+    store.add_tasks(binary_tasks(2))
+    rater = store.add_rater("anna")
+    slow = submission(claimed(store, rater), rater, "slow").model_copy(update={"time_on_task_ms": 200_000})
+    store.submit(slow)
+    assert (claimed(store, rater).lease_expires_at - clock.now).total_seconds() == 600
+
+
+def test_the_same_submission_again_gives_the_same_receipt(store: FeedbackStore) -> None:
+    store.add_tasks(binary_tasks(2))
+    rater = store.add_rater("anna")
+    sent = submission(claimed(store, rater), rater, "once")
+    first, second = store.submit(sent), store.submit(sent)
+    assert first.created
+    assert not second.created
+    assert (first.label_id, first.revision) == (second.label_id, second.revision)
+    assert revisions(store) == [(1, True, True)]
+    with pytest.raises(InvalidAnswer, match="used for another task"):
+        store.submit(submission(claimed(store, rater), rater, "once"))
+
+
+def test_a_late_answer_is_accepted_and_flagged(store: FeedbackStore, clock: Clock) -> None:
+    store.add_tasks(binary_tasks(1))
+    anna, ben = store.add_rater("anna"), store.add_rater("ben")
+    late = claimed(store, anna)
+    clock.pass_seconds(301)
+    timely = claimed(store, ben)
+    assert store.submit(submission(late, anna, "late")).created
+    assert store.submit(submission(timely, ben, "timely")).created
+    with store.database.read() as connection:
+        flags = connection.execute(sa.select(labels.c.submission_id, labels.c.lease_late)).all()
+    assert {tuple(row) for row in flags} == {("late", True), ("timely", False)}
+    assert store.progress(anna) == Progress(mine=1, done=1, total=1)
+
+
+def test_an_edit_is_a_new_revision_and_leaves_the_counts(store: FeedbackStore, clock: Clock) -> None:
+    store.add_tasks(binary_tasks(1))
+    rater = store.add_rater("anna")
+    claim = claimed(store, rater)
+    store.submit(submission(claim, rater, "first"))
+    clock.pass_seconds(10_000)
+    edit = store.submit(submission(claim, rater, "second", BinaryAnswer(verdict="bad")))
+    assert edit.revision == 2
+    assert revisions(store) == [(1, False, True), (2, True, True)]
+    assert store.progress(rater) == Progress(mine=1, done=1, total=1)
+
+
+def test_undo_takes_back_the_last_label_and_gives_the_task_again(store: FeedbackStore, clock: Clock) -> None:
+    store.add_tasks(binary_tasks(3))
+    rater = store.add_rater("anna")
+    assert store.undo(rater) is None
+    first, second = claimed(store, rater), None
+    store.submit(submission(first, rater, "first"))
+    second = claimed(store, rater)
+    store.submit(submission(second, rater, "second"))
+    on_screen = claimed(store, rater)
+    clock.pass_seconds(1)
+    assert store.undo(rater) == second.task
+    assert claimed(store, rater).task == second.task
+    assert store.progress(rater) == Progress(mine=1, done=1, total=3)
+    assert store.undo(rater) == first.task
+    assert store.undo(rater) is None
+    assert revisions(store) == [(1, False, True), (1, False, True), (2, False, False), (2, False, False)]
+    receipts = answer_all(store, rater)
+    assert sorted(receipt.revision for receipt in receipts) == [1, 3, 3]
+    assert on_screen.task.task_id not in (first.task.task_id, second.task.task_id)
+
+
+def test_answers_that_do_not_fit_are_refused(store: FeedbackStore) -> None:
+    store.add_tasks(binary_tasks(1))
+    anna, ben = store.add_rater("anna"), store.add_rater("ben")
+    claim = claimed(store, anna)
+    with pytest.raises(InvalidAnswer, match="a ranking answer to a binary task"):
+        store.submit(submission(claim, anna, "s", RankingAnswer(ranks={"image0": 1})))
+    with pytest.raises(InvalidAnswer, match="was never given to this rater"):
+        store.submit(submission(claim, ben, "s"))
+    with pytest.raises(NotFound, match="task nowhere: not known"):
+        store.submit(submission(claim, anna, "s").model_copy(update={"task_id": "nowhere"}))
+    for ask in (store.claim, store.undo):
+        with pytest.raises(NotFound, match="rater nobody: not known"):
+            ask("nobody")
+    assert revisions(store) == []
+
+
+def test_a_store_keeps_its_salt_and_order_when_opened_again(tmp_path: Path) -> None:
+    with open_store(tmp_path) as store:
+        rater = store.add_rater("anna")
+        public = store.public_rater_id(rater)
+    with FeedbackStore.open(f"sqlite:///{tmp_path / 'labels' / 'feedback.db'}", rng=random.Random(99)) as again:
+        assert again.add_rater("anna") == rater
+        assert again.public_rater_id(rater) == public
+
+
+@pytest.mark.parametrize(
+    ("url", "fault"),
+    [("nonsense", "not a database URL"), ("sqlite://", "labels in memory"), ("sqlite:////proc/none/feedback.db", "choose a folder")],
+)
+def test_a_url_that_cannot_work_says_what_to_do(url: str, fault: str) -> None:
+    with pytest.raises(PictuneError, match=fault):
+        FeedbackStore.open(url)
+
+
+def test_a_file_that_is_no_database_is_one_clear_line(tmp_path: Path) -> None:
+    (tmp_path / "feedback.db").write_bytes(b"not a database, but long enough to be taken for one" * 100)
+    with pytest.raises(PictuneError, match=r"feedback\.db: file is not a database; nothing was saved"):
+        FeedbackStore.open(f"sqlite:///{tmp_path / 'feedback.db'}")
+
+
+def test_every_commit_waits_for_the_disk(store: FeedbackStore) -> None:
+    with store.database.read() as connection:
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+        assert connection.exec_driver_sql("PRAGMA foreign_keys").scalar() == 1
+
+
+def test_reading_does_not_wait_for_a_writer(store: FeedbackStore) -> None:
+    store.add_tasks(binary_tasks(1))
+    writer = sqlite3.connect(str(store.database.engine.url.database), isolation_level=None)
+    writer.execute("BEGIN IMMEDIATE")
+    assert store.progress().total == 1
+    writer.execute("ROLLBACK")
+    writer.close()

@@ -1,0 +1,144 @@
+"""DPOK's parts against torch.distributions and hand-made cases, and the identities of its first update."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from torch.distributions import Normal, kl_divergence
+
+from data.errors import PictuneError
+from finetune.advantages import PromptStatistics
+from finetune.diffusion import DiffusionModel, LoraSettings, Precision
+from finetune.dpok import DPOKConfig, gaussian_kl, improve, policy_loss, start, train
+from finetune.rollout import choose_transitions, collect
+from finetune.training import ValidationConfig
+from tests.tiny_diffusion import write_tiny_diffusion
+
+SMALL = DPOKConfig(iterations=2, images_per_prompt=3, steps=3, micro_batch=4, validation=ValidationConfig(every=2, images_per_prompt=2))
+
+
+def redness(images: Tensor, prompts: Sequence[str]) -> Tensor:
+    assert len(prompts) == len(images)
+    return images[:, 0].mean((1, 2))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_diffusion(tmp_path_factory.mktemp("tiny") / "model", prediction="v_prediction")
+
+
+def open_model(folder: Path, precision: Precision = "fp32") -> DiffusionModel:
+    model = DiffusionModel.from_pretrained(folder, precision=precision)
+    model.add_lora(LoraSettings(rank=2), generator=torch.Generator().manual_seed(0))
+    return model
+
+
+@pytest.mark.parametrize(("advantage", "ratio", "stopped"), [
+    (1.0, 1.05, True),
+    (1.0, 0.95, False),
+    (1.0, 1.005, False),
+    (-1.0, 0.95, True),
+    (-1.0, 1.05, False),
+    (-1.0, 0.995, False),
+])  # fmt: skip
+def test_gradient_stops_only_beyond_the_clip_range_on_the_improving_side(advantage: float, ratio: float, stopped: bool) -> None:
+    new = torch.tensor([ratio]).log().requires_grad_()
+    policy_loss(new, torch.zeros(1), torch.tensor([advantage]), 0.01).backward()
+    assert new.grad is not None
+    assert (new.grad.item() == 0) == stopped
+
+
+def test_policy_loss_of_unit_ratio_is_minus_the_mean_advantage() -> None:
+    log_probs, advantages = torch.tensor([-1.0, 2.0]), torch.tensor([3.0, -1.0])
+    assert policy_loss(log_probs, log_probs, advantages, 0.1).item() == -1.0
+
+
+def test_kl_equals_torch_distributions() -> None:
+    mean, ref_mean = torch.randn(2, 4, 3, 5, 5, generator=torch.Generator().manual_seed(0)).unbind()
+    std = torch.tensor([0.1, 1.0, 2.0, 0.5]).view(4, 1, 1, 1)
+    expected = kl_divergence(Normal(mean, std), Normal(ref_mean, std))
+    torch.testing.assert_close(gaussian_kl(mean, ref_mean, std), expected.sum((1, 2, 3)))
+    torch.testing.assert_close(gaussian_kl(mean, ref_mean, std, reduction="mean"), expected.mean((1, 2, 3)))
+    assert gaussian_kl(mean, ref_mean, torch.zeros(4, 1, 1, 1)).tolist() == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_first_update_has_unit_ratio_and_no_kl(folder: Path, precision: Precision) -> None:
+    model = open_model(folder, precision)
+    config = SMALL.model_copy(update={"iterations": 1, "updates": 1})
+    (metrics,) = train(model, ["a cat", "a dog"], redness, config, generator=torch.Generator().manual_seed(0))
+    assert metrics.first_ratio_gap == 0
+    assert metrics.ratio_max == metrics.ratio_mean == 1
+    assert metrics.kl == 0
+    assert metrics.clip_fraction == 0
+    assert metrics.gradient_norm > 0
+
+
+def test_every_iteration_starts_on_policy_and_later_ones_leave_the_pretrained_model(folder: Path) -> None:
+    first, second = train(open_model(folder), ["a cat", "a dog"], redness, SMALL, generator=torch.Generator().manual_seed(0))
+    assert first.first_ratio_gap == second.first_ratio_gap == 0
+    assert second.kl > 0
+    assert second.ratio_mean != 1
+    assert set(first.reward_by_prompt) == {"a cat", "a dog"}
+    assert (first.validation_reward, second.validation_reward is None) == (None, False)
+
+
+def test_a_constant_reward_moves_nothing(folder: Path) -> None:
+    model = open_model(folder)
+    before = model.lora_state()
+    config = SMALL.model_copy(update={"baseline": "prompt_mean"})
+    for metrics in train(model, ["a cat"], lambda images, _: torch.ones(len(images)), config, generator=torch.Generator().manual_seed(0)):
+        assert metrics.gradient_norm == 0
+    assert all(torch.equal(weight, before[name]) for name, weight in model.lora_state().items())
+
+
+def test_kl_weight_alone_pulls_back_to_the_pretrained_model(folder: Path) -> None:
+    model, generator = open_model(folder), torch.Generator().manual_seed(0)
+    for weight in model.lora_parameters().values():
+        weight.data.add_(0.05 * torch.randn(weight.shape, generator=generator))
+    config = SMALL.model_copy(update={"iterations": 4, "kl_weight": 10.0, "baseline": "prompt_mean", "learning_rate": 5e-3})
+    kls = [m.kl for m in train(model, ["a cat"], lambda images, _: torch.ones(len(images)), config, generator=generator)]
+    assert kls[-1] < 0.7 * kls[0]
+
+
+def test_value_function_learns_to_foresee_the_reward_of_each_prompt(folder: Path) -> None:
+    model, generator = open_model(folder), torch.Generator().manual_seed(0)
+    config = SMALL.model_copy(update={"images_per_prompt": 8, "value_steps": 60, "micro_batch": 16, "statistics_window": 1})
+    state = start(model, config, generator=generator)
+    rollout = collect(model, ["a cat"], redness, config, statistics=state.statistics, generator=generator)
+    foreseen = [improve(model, rollout, config, state, generator=generator)["value_explained_variance"] for _ in range(2)]
+    assert foreseen[0] == 0
+    assert foreseen[1] is not None
+    assert foreseen[1] > 0.5
+
+
+def test_transitions_are_distinct_and_leave_out_the_last_steps() -> None:
+    config = DPOKConfig(steps=10, timestep_fraction=0.5, skip_last_steps=2)
+    pairs = choose_transitions(6, config, generator=torch.Generator().manual_seed(0))
+    assert len(pairs) == len({tuple(pair) for pair in pairs.tolist()}) == 6 * 4
+    assert pairs[:, 1].max() <= 7
+    assert pairs[:, 0].bincount().tolist() == [4] * 6
+
+
+def test_advantages_compare_each_reward_with_its_own_prompt() -> None:
+    statistics = PromptStatistics(window=4, std_floor=0.1)
+    advantages = statistics.normalise(["easy", "hard", "easy", "hard"], torch.tensor([0.9, 0.1, 0.7, 0.3]))
+    torch.testing.assert_close(advantages, torch.tensor([1.0, -1.0, -1.0, 1.0]))
+    settled = statistics.normalise(["easy"] * 4, torch.full((4,), 0.8))
+    assert settled.abs().max() < 1e-5
+
+
+@pytest.mark.parametrize(("bad", "message"), [(torch.full((4,), float("nan")), "finite"), (torch.zeros(3), "one number per image")])
+def test_a_broken_reward_is_named(folder: Path, bad: Tensor, message: str) -> None:
+    with pytest.raises(PictuneError, match=message):
+        next(train(open_model(folder), ["a cat", "a dog"], lambda *_: bad, SMALL, generator=torch.Generator()))
+
+
+def test_a_diverging_gradient_stops_before_the_weights_are_spoilt(folder: Path) -> None:
+    model, generator = open_model(folder), torch.Generator().manual_seed(0)
+    config = SMALL.model_copy(update={"kl_weight": float("inf")})
+    with pytest.raises(PictuneError, match="learning_rate"):
+        list(train(model, ["a cat"], redness, config, generator=generator))
+    assert all(weight.isfinite().all() for weight in model.lora_state().values())

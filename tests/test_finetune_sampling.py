@@ -1,0 +1,124 @@
+"""Steps of the sampler against stock diffusers and torch.distributions; images that depend on their seeds alone."""
+
+import pytest
+import torch
+from diffusers import DDIMScheduler
+from torch.distributions import Normal
+
+from finetune.diffusion import DiffusionModel
+from finetune.sampling import draw, log_prob, padded_batches, sample_trajectories, step_distribution
+from tests.tiny_diffusion import write_tiny_diffusion
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> DiffusionModel:
+    return DiffusionModel.from_pretrained(write_tiny_diffusion(tmp_path_factory.mktemp("tiny") / "model"))
+
+
+def scheduler_of(**settings: object) -> DDIMScheduler:
+    scheduler = DDIMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, **settings)
+    scheduler.set_timesteps(7)
+    return scheduler
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
+@pytest.mark.parametrize("clip_sample", [True, False])
+@pytest.mark.parametrize("set_alpha_to_one", [True, False])
+@pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+def test_step_equals_the_stock_scheduler(prediction: str, clip_sample: bool, set_alpha_to_one: bool, spacing: str, eta: float) -> None:
+    scheduler = scheduler_of(
+        prediction_type=prediction, clip_sample=clip_sample, set_alpha_to_one=set_alpha_to_one, timestep_spacing=spacing, steps_offset=1
+    )
+    generator = torch.Generator().manual_seed(0)
+    for timestep in scheduler.timesteps:
+        output, sample, noise = torch.randn(3, 2, 4, 8, 8, generator=generator).unbind()
+        mean, std = step_distribution(scheduler, output, timestep, sample, eta=eta)
+        for drawn in (torch.zeros_like(noise), noise):
+            stock = scheduler.step(output, timestep, sample, eta=eta, variance_noise=drawn).prev_sample
+            torch.testing.assert_close(mean + std * drawn, stock, rtol=1e-5, atol=1e-5)
+
+
+def test_a_vector_of_timesteps_gives_each_row_its_own_step() -> None:
+    scheduler = scheduler_of(set_alpha_to_one=False, clip_sample=False)
+    output, sample = torch.randn(2, 7, 4, 8, 8, generator=torch.Generator().manual_seed(0)).unbind()
+    mean, std = step_distribution(scheduler, output, scheduler.timesteps, sample, eta=1.0)
+    for i, timestep in enumerate(scheduler.timesteps):
+        one_mean, one_std = step_distribution(scheduler, output[i : i + 1], timestep, sample[i : i + 1], eta=1.0)
+        assert torch.equal(mean[i : i + 1], one_mean)
+        assert torch.equal(std[i : i + 1], one_std)
+
+
+def test_log_prob_is_the_mean_of_torch_distributions() -> None:
+    generator = torch.Generator().manual_seed(0)
+    sample, mean = torch.randn(2, 5, 4, 8, 8, generator=generator).unbind()
+    std = torch.rand(5, 1, 1, 1, generator=generator) + 0.1
+    torch.testing.assert_close(log_prob(sample, mean, std), Normal(mean, std).log_prob(sample).mean((1, 2, 3)))
+
+
+def test_log_prob_of_half_precision_is_computed_in_float32() -> None:
+    sample, mean = torch.randn(2, 3, 4, 8, 8, generator=torch.Generator().manual_seed(0)).bfloat16().unbind()
+    std = torch.full((3, 1, 1, 1), 0.1)
+    assert torch.equal(log_prob(sample, mean, std), log_prob(sample.float(), mean.float(), std))
+
+
+def test_deterministic_last_step_has_no_log_prob_and_no_gradient() -> None:
+    scheduler = scheduler_of(set_alpha_to_one=True, clip_sample=False)
+    output = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    mean, std = step_distribution(scheduler, output, scheduler.timesteps[-1], torch.zeros(1, 4, 8, 8), eta=1.0)
+    assert std.item() == 0
+    value = log_prob(torch.ones(1, 4, 8, 8), mean, std)
+    value.sum().backward()
+    assert value.item() == 0
+    assert output.grad is not None
+    assert output.grad.abs().max() == 0
+
+
+def test_trajectories_store_the_log_prob_of_the_stored_samples(model: DiffusionModel) -> None:
+    cond = model.encode_prompts(["a cat", "a dog", "a cat"])
+    chains = sample_trajectories(model, cond, steps=4, guidance=2.0, eta=1.0, generator=torch.Generator().manual_seed(0), batch=2)
+    assert chains.latents.shape == (3, 5, 4, 8, 8)
+    scheduler, uncond = model.scheduler(4), model.encode_prompts([""]).expand_as(cond)
+    for i, timestep in enumerate(chains.timesteps):
+        with torch.no_grad():
+            output = model.predict(chains.latents[:, i], timestep.expand(3), cond, uncond, 2.0)
+        mean, std = step_distribution(scheduler, output, timestep, chains.latents[:, i], eta=1.0)
+        torch.testing.assert_close(chains.log_probs[:, i], log_prob(chains.latents[:, i + 1], mean, std), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+def test_an_image_depends_on_its_seed_and_not_on_its_neighbours(model: DiffusionModel, eta: float) -> None:
+    together = draw(model, ["a", "b", "a", "c"], seeds=[1, 2, 3, 1], steps=3, guidance=2.0, eta=eta, batch=4)
+    alone = draw(model, ["a"], seeds=[3], steps=3, guidance=2.0, eta=eta)
+    torch.testing.assert_close(together[2:3], alone, rtol=0, atol=1e-5)
+    assert (together[0] - together[2]).abs().max() > 0.01
+    assert together.min() >= 0
+    assert together.max() <= 1
+
+
+def test_drawing_equals_the_stock_pipeline_with_ddim(model: DiffusionModel) -> None:
+    noise = torch.randn((1, 4, 8, 8), generator=torch.Generator().manual_seed(5))
+    stock = model.pipeline
+    kept, stock.scheduler = stock.scheduler, model.scheduler(4)
+    images = stock("a dog", num_inference_steps=4, guidance_scale=3.0, latents=noise, height=16, width=16, output_type="pt").images
+    stock.scheduler = kept
+    torch.testing.assert_close(draw(model, ["a dog"], seeds=[5], steps=4, guidance=3.0), images, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("guidance", "expected"), [(1.0, 1), (2.0, 2)])
+def test_guidance_of_one_skips_the_unconditional_half(model: DiffusionModel, guidance: float, expected: int) -> None:
+    rows: list[int] = []
+    handle = model.pipeline.unet.register_forward_pre_hook(lambda _, inputs: rows.append(len(inputs[0])))
+    draw(model, ["a"], seeds=[0], steps=1, guidance=guidance)
+    handle.remove()
+    assert rows == [expected]
+
+
+def test_padding_repeats_rows_up_to_the_batch() -> None:
+    parts = [(part.tolist(), real) for part, real in padded_batches(torch.arange(5), 3)]
+    assert parts == [([0, 1, 2], 3), ([3, 4, 3], 2)]
+
+
+def test_unset_timesteps_are_refused() -> None:
+    with pytest.raises(ValueError, match="set_timesteps"):
+        step_distribution(DDIMScheduler(), torch.zeros(1, 4, 2, 2), 1, torch.zeros(1, 4, 2, 2), eta=1.0)

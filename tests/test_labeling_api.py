@@ -1,0 +1,291 @@
+import io
+import json
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from PIL import Image
+
+from data.errors import PictuneError
+from data.store import FeedbackStore
+from data.tables import labels
+from labeling_app.server import LabelConfig, create_app
+from labeling_app.tasks import TasksConfig
+from tests.labeling_campaign import HOSTILE, SECRET, Campaign, make_campaign
+
+TASKS = TasksConfig(rankings_per_prompt=1, ranking_size=3)
+
+
+@pytest.fixture
+def campaign(tmp_path: Path) -> Campaign:
+    return make_campaign(tmp_path, prompts=(HOSTILE,), images=3, config=TASKS)
+
+
+@pytest.fixture
+def store(campaign: Campaign) -> Iterator[FeedbackStore]:
+    with campaign.open_store() as opened:
+        yield opened
+
+
+@pytest.fixture
+def client(campaign: Campaign, store: FeedbackStore) -> Iterator[TestClient]:
+    app = create_app(store, campaign.paths.get, LabelConfig(), secret=SECRET, on_export=None)
+    with TestClient(app) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def shared_app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FastAPI]:
+    """For tests that leave no trace: making an app takes a second."""
+    shared = make_campaign(tmp_path_factory.mktemp("shared"), prompts=("a dog",), images=3, config=TASKS)
+    with shared.open_store() as opened:
+        yield create_app(opened, shared.paths.get, LabelConfig(), secret=SECRET, on_export=None)
+
+
+@pytest.fixture
+def visitor(shared_app: FastAPI) -> TestClient:
+    return TestClient(shared_app)
+
+
+def sign_in(client: TestClient, name: str = "Ann") -> dict[str, Any]:
+    answer = client.post("/api/v1/login", json={"rater": name})
+    assert answer.status_code == 200
+    signed_in: dict[str, Any] = answer.json()
+    return signed_in
+
+
+def claim(client: TestClient, kind: str | None = None) -> dict[str, Any]:
+    claimed: dict[str, Any] = client.post("/api/v1/claim", json={} if kind is None else {"kind": kind}).json()
+    return claimed
+
+
+def submission(task: dict[str, Any], **changes: object) -> dict[str, Any]:
+    good: dict[str, object] = (
+        {"ranks": {image["image_id"]: 1 for image in task["images"]}} if task["kind"] == "ranking" else {"verdict": "good"}
+    )
+    return {"submission_id": str(uuid.uuid4()), "task_id": task["task_id"], "answer": good} | changes
+
+
+def live_labels(store: FeedbackStore) -> list[sa.Row[Any]]:
+    with store.database.read() as connection:
+        return list(connection.execute(sa.select(labels).where(labels.c.is_live)))
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("POST", "claim", {}),
+        ("POST", "submissions", {"submission_id": "s", "task_id": "t", "answer": {"verdict": "good"}}),
+        ("POST", "undo", {}),
+        ("GET", "progress", None),
+        ("GET", "me", None),
+        ("GET", "images/anything", None),
+    ],
+)
+def test_nothing_works_before_signing_in(visitor: TestClient, method: str, path: str, body: dict[str, object] | None) -> None:
+    assert visitor.request(method, f"/api/v1/{path}", json=body).status_code == 401
+
+
+def test_the_same_name_is_the_same_rater(visitor: TestClient) -> None:
+    assert sign_in(visitor, "Ann  Smith ")["rater_id"] == sign_in(visitor, "Ann Smith")["rater_id"]
+    assert visitor.get("/api/v1/me").json()["name"] == "Ann Smith"
+
+
+def test_a_forged_cookie_signs_nobody_in(visitor: TestClient) -> None:
+    sign_in(visitor)
+    genuine = visitor.cookies.pop("pictune_7860")
+    visitor.cookies.set("pictune_7860", "x" + genuine[1:])
+    assert visitor.get("/api/v1/me").status_code == 401
+
+
+def test_signing_out_ends_the_session(visitor: TestClient) -> None:
+    sign_in(visitor)
+    assert visitor.post("/api/v1/logout").status_code == 204
+    assert visitor.get("/api/v1/me").status_code == 401
+
+
+def test_an_answer_is_in_the_store_when_it_is_acknowledged(client: TestClient, store: FeedbackStore) -> None:
+    rater = sign_in(client)
+    task = claim(client, "binary")["task"]
+    answer = client.post("/api/v1/submissions", json=submission(task, time_on_task_ms=1234, input_mode="key"))
+    assert answer.status_code == 201
+    (label,) = live_labels(store)
+    assert (label.label_id, label.revision) == (answer.json()["label_id"], answer.json()["revision"])
+    assert (label.time_on_task_ms, label.input_mode, label.session_id) == (1234, "key", rater["session_id"])
+    assert label.app_version
+    assert label.guideline_version
+
+
+def test_sending_an_answer_again_changes_nothing(client: TestClient, store: FeedbackStore) -> None:
+    sign_in(client)
+    body = submission(claim(client)["task"])
+    first, second = (client.post("/api/v1/submissions", json=body) for _ in range(2))
+    assert (first.status_code, second.status_code) == (201, 200)
+    assert first.json() == second.json()
+    assert len(live_labels(store)) == 1
+
+
+def test_images_of_a_ranking_come_in_the_order_recorded(client: TestClient, store: FeedbackStore) -> None:
+    rater = sign_in(client)
+    task = claim(client, "ranking")["task"]
+    held = store.claim(rater["rater_id"], kind="ranking")
+    places = {image["image_id"]: place for place, image in enumerate(task["images"])}
+    assert held is not None
+    assert tuple(places[image_id] for image_id in held.task.image_ids) == held.shown_order
+
+
+def test_ties_and_unjudged_images_are_taken(client: TestClient, store: FeedbackStore) -> None:
+    sign_in(client)
+    task = claim(client, "ranking")["task"]
+    ids = [image["image_id"] for image in task["images"]]
+    assert client.post("/api/v1/submissions", json=submission(task, answer={"ranks": dict(zip(ids, [1, 1, None], strict=True))})).is_success
+    assert len(live_labels(store)) == 1
+
+
+def test_undo_gives_the_task_back(client: TestClient, store: FeedbackStore) -> None:
+    sign_in(client)
+    task = claim(client, "binary")["task"]
+    client.post("/api/v1/submissions", json=submission(task))
+    claim(client, "binary")
+    undone = client.post("/api/v1/undo", json={}).json()
+    assert undone["task"]["task_id"] == task["task_id"] == claim(client, "binary")["task"]["task_id"]
+    assert undone["progress"] == {"mine": 0, "done": 0, "total": 4}
+    assert live_labels(store) == []
+    assert client.post("/api/v1/undo", json={}).json()["task"] is None
+
+
+def test_progress_counts_to_the_end_and_then_says_so(client: TestClient) -> None:
+    sign_in(client)
+    for done in range(4):
+        answer = claim(client)
+        assert answer["progress"] == {"mine": done, "done": done, "total": 4}
+        client.post("/api/v1/submissions", json=submission(answer["task"]))
+    assert claim(client) == {"task": None, "reason": "everything is labeled", "progress": {"mine": 4, "done": 4, "total": 4}}
+    assert client.get("/api/v1/progress").json()["done"] == 4
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"answer": {"verdict": "great"}}, "answer.binary.verdict"),
+        ({"answer": {}}, "answer.binary.verdict"),
+        ({"answer": {"ranks": {"x": 0}}}, "answer.ranking.ranks"),
+        ({"answer": {"ranks": {"x": "first"}}}, "answer.ranking.ranks.x"),
+        ({"answer": []}, "answer"),
+        ({"answer": {"verdict": "skip", "reason": "\ud800"}}, "answer.binary.reason"),
+        ({"time_on_task_ms": -1}, "time_on_task_ms"),
+        ({"time_on_task_ms": float("nan")}, "time_on_task_ms"),
+        ({"time_on_task_ms": 2**40}, "time_on_task_ms"),
+        ({"input_mode": "mind"}, "input_mode"),
+        ({"submission_id": ""}, "submission_id"),
+        ({"submission_id": "x" * 10_000}, "submission_id"),
+        ({"rater_id": "someone else"}, "rater_id"),
+    ],
+)
+def test_a_bad_body_is_refused_with_field_and_reason(visitor: TestClient, changes: dict[str, object], field: str) -> None:
+    sign_in(visitor)
+    body = json.dumps(submission(claim(visitor, "binary")["task"], **changes))
+    answer = visitor.post("/api/v1/submissions", content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 422
+    (detail,) = answer.json()["detail"]
+    assert detail["field"].startswith(field)
+    assert detail["reason"]
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"rater": ""}', b'{"rater": "a\\u0000b"}', b'{"rater": 7}'])
+def test_a_body_that_is_no_sign_in_is_refused(visitor: TestClient, body: bytes) -> None:
+    answer = visitor.post("/api/v1/login", content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code in {400, 422}
+    assert answer.json()["detail"]
+
+
+def test_an_answer_that_does_not_fit_its_task_is_refused(client: TestClient, store: FeedbackStore) -> None:
+    sign_in(client)
+    task = claim(client, "binary")["task"]
+    assert client.post("/api/v1/submissions", json=submission(task, answer={"ranks": {"nothing": 1}})).status_code == 422
+    assert client.post("/api/v1/submissions", json=submission(task, task_id="nowhere")).status_code == 404
+    assert live_labels(store) == []
+    assert client.get("/health").json()["writes_refused"] == 2
+
+
+def test_a_rater_that_the_store_does_not_know_is_signed_out(client: TestClient, store: FeedbackStore) -> None:
+    sign_in(client)
+    with store.database.write() as connection:
+        connection.execute(sa.text("DELETE FROM raters"))
+    assert client.post("/api/v1/claim", json={}).status_code == 401
+
+
+def test_an_image_is_served_as_pixels_without_metadata(client: TestClient, campaign: Campaign) -> None:
+    sign_in(client)
+    image_id, path = next(iter(campaign.paths.items()))
+    answer = client.get(f"/api/v1/images/{image_id}")
+    assert b"secret model" in path.read_bytes()
+    assert b"secret model" not in answer.content
+    with Image.open(path) as original, Image.open(io.BytesIO(answer.content)) as served:
+        assert served.tobytes() == original.tobytes()
+
+
+@pytest.mark.parametrize("name", ["nothing", "..%2Ffeedback.db", "%2Fetc%2Fpasswd", "0.png", "%00"])
+def test_nothing_but_images_of_the_campaign_is_served(visitor: TestClient, name: str) -> None:
+    sign_in(visitor)
+    assert visitor.get(f"/api/v1/images/{name}").status_code == 404
+
+
+def test_a_damaged_image_is_not_found(client: TestClient, campaign: Campaign) -> None:
+    sign_in(client)
+    image_id, path = next(iter(campaign.paths.items()))
+    path.write_bytes(path.read_bytes()[:60])
+    assert client.get(f"/api/v1/images/{image_id}").status_code == 404
+    path.unlink()
+    assert client.get(f"/api/v1/images/{image_id}").status_code == 404
+
+
+def test_a_store_that_cannot_write_says_so_and_is_counted(client: TestClient, store: FeedbackStore) -> None:
+    sign_in(client)
+    task = claim(client)["task"]
+    with store.database.write() as connection:
+        connection.execute(sa.text("ALTER TABLE labels RENAME TO labels_elsewhere"))
+    answer = client.post("/api/v1/submissions", json=submission(task))
+    assert answer.status_code == 503
+    assert "sqlite" not in answer.text
+    assert client.get("/health").json()["writes_failed"] == 1
+
+
+def test_the_page_asks_no_other_machine_for_anything(visitor: TestClient) -> None:
+    page = visitor.get("/")
+    assert page.status_code == 200
+    assert "fonts.googleapis" not in visitor.get("/theme.css").text
+    assert visitor.get("/ui/label.js").headers["content-type"].split("/")[1].startswith("javascript")
+
+
+def test_labels_are_exported_while_the_app_runs_and_when_it_ends(campaign: Campaign, store: FeedbackStore) -> None:
+    exports: list[int] = []
+    app = create_app(store, campaign.paths.get, LabelConfig(export_every_s=0.05), secret=SECRET, on_export=lambda: exports.append(1))
+    with TestClient(app) as client:
+        while not exports:
+            pass
+        assert client.get("/health").json()["last_export"] or len(exports) == 1
+        running = len(exports)
+    assert len(exports) > running
+
+
+def test_an_export_that_fails_is_reported_and_does_not_stop_the_app(campaign: Campaign, store: FeedbackStore) -> None:
+    def fail() -> None:
+        raise PictuneError("labels/latest: no room left; free some")
+
+    app = create_app(store, campaign.paths.get, LabelConfig(export_every_s=0.01), secret=SECRET, on_export=fail)
+    with TestClient(app) as client:
+        while not (error := client.get("/health").json()["export_error"]):
+            pass
+        assert "no room left" in error
+        assert sign_in(client)
+
+
+def test_missing_guidelines_are_a_users_error(campaign: Campaign, store: FeedbackStore, tmp_path: Path) -> None:
+    with pytest.raises(PictuneError, match="name a Markdown file"):
+        create_app(store, campaign.paths.get, LabelConfig(guidelines=tmp_path / "none.md"), secret=SECRET, on_export=None)

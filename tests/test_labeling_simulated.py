@@ -1,0 +1,130 @@
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from data.store import FeedbackStore
+from data.tables import labels, raters
+from labeling_app.simulated import SimulatedRater, SimulatedRaterConfig, simulate, tied_ranks
+from labeling_app.tasks import ImageRow, TasksConfig, plan_tasks
+
+IMAGES = 40
+PERFECT = SimulatedRaterConfig(raters=1, noise=0, skip_rate=0, just_noticeable_difference=0)
+
+
+def judge(image_id: str, _prompt: str) -> float:
+    return int(image_id) / (IMAGES - 1)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[FeedbackStore]:
+    with FeedbackStore.open(f"sqlite:///{tmp_path / 'feedback.db'}", rng=random.Random(1)) as opened:
+        rows = [ImageRow(str(number), "a dog") for number in range(IMAGES)]
+        opened.add_tasks(plan_tasks(rows, TasksConfig(binary_overlap=2, rankings_per_prompt=20, ranking_overlap=2)))
+        yield opened
+
+
+def answers(store: FeedbackStore, kind: str) -> list[tuple[sa.Row[Any], dict[str, Any]]]:
+    query = sa.select(labels, raters.c.source).join(raters, raters.c.rater_id == labels.c.rater_id).where(labels.c.kind == kind)
+    with store.database.read() as connection:
+        return [(row, json.loads(row.answer_json)) for row in connection.execute(query)]
+
+
+def run(store: FeedbackStore, config: SimulatedRaterConfig, seed: int = 0) -> int:
+    return len(list(simulate(store, judge, config, rng=random.Random(seed))))
+
+
+def image_of(store: FeedbackStore, task_id: str) -> str:
+    with store.database.read() as connection:
+        return str(connection.execute(sa.text("SELECT image_id FROM task_images WHERE task_id = :id"), {"id": task_id}).scalar_one())
+
+
+def _rater(**state: float) -> SimulatedRater:
+    neutral: dict[str, float] = {
+        "threshold": 0.5,
+        "noise": 0,
+        "position_bias": 0,
+        "just_noticeable_difference": 0,
+        "skip_rate": 0,
+        "seconds_per_image": 2,
+    }
+    return SimulatedRater(rater_id="r", **(neutral | state))
+
+
+def test_raters_without_noise_or_bias_say_what_the_judge_says(store: FeedbackStore) -> None:
+    run(store, PERFECT)
+    for row, answer in answers(store, "binary"):
+        assert (answer["verdict"] == "good") == (judge(image_of(store, row.task_id), "") >= 0.5)
+    for _row, answer in answers(store, "ranking"):
+        best_first = sorted(answer["ranks"], key=answer["ranks"].__getitem__)
+        assert best_first == sorted(best_first, key=int, reverse=True)
+
+
+def test_every_task_gets_its_overlap_and_no_more(store: FeedbackStore) -> None:
+    count = run(store, SimulatedRaterConfig(raters=3))
+    progress = store.progress()
+    assert count == progress.done == progress.total == 2 * (IMAGES + 20)
+
+
+def test_labels_are_marked_as_simulated_and_timed_at_the_raters_pace(store: FeedbackStore) -> None:
+    run(store, PERFECT)
+    rows = [row for row, _answer in answers(store, "binary") + answers(store, "ranking")]
+    assert {row.source for row in rows} == {"simulated"}
+    binary = [row.time_on_task_ms for row in rows if row.kind == "binary"]
+    ranking = [row.time_on_task_ms for row in rows if row.kind == "ranking"]
+    assert 1000 < sorted(binary)[len(binary) // 2] < 4000
+    assert sorted(ranking)[len(ranking) // 2] > 2 * sorted(binary)[len(binary) // 2]
+
+
+def test_noise_turns_verdicts_round_at_its_rate() -> None:
+    rater = _rater(noise=0.2)
+    rng = random.Random(3)
+    wrong = sum(rater.verdict(0.9, rng=rng).verdict == "bad" for _ in range(4000))
+    assert wrong / 4000 == pytest.approx(0.2, abs=0.025)
+
+
+def test_skips_come_at_their_rate() -> None:
+    rater = _rater(skip_rate=0.3)
+    rng = random.Random(4)
+    skipped = sum(rater.verdict(0.9, rng=rng).verdict == "skip" for _ in range(4000))
+    assert skipped / 4000 == pytest.approx(0.3, abs=0.03)
+    assert set(_rater(skip_rate=1.0).ranking(["a", "b"], [0, 1], [0, 1], rng=rng).ranks.values()) == {None}
+
+
+def test_without_position_bias_the_places_do_not_matter() -> None:
+    ranks = [_rater().ranking(["a", "b", "c"], [0.1, 0.5, 0.9], places, rng=random.Random(0)).ranks for places in ([0, 1, 2], [2, 0, 1])]
+    assert ranks[0] == ranks[1] == {"a": 3, "b": 2, "c": 1}
+
+
+def test_position_bias_favors_the_first_place() -> None:
+    rater = _rater(position_bias=0.2)
+    for places, first in (([0, 1], "a"), ([1, 0], "b")):
+        assert rater.ranking(["a", "b"], [0.5, 0.5], places, rng=random.Random(0)).ranks[first] == 1
+
+
+def test_qualities_within_the_just_noticeable_difference_are_tied() -> None:
+    assert tied_ranks({"a": 0.90, "b": 0.86, "c": 0.82, "d": 0.2}, 0.05) == {"a": 1, "b": 1, "c": 2, "d": 3}
+
+
+def test_equal_qualities_are_tied_even_by_the_keenest_eye() -> None:
+    assert tied_ranks({"a": 0.5, "b": 0.5}, 0) == {"a": 1, "b": 1}
+
+
+def test_the_same_seeds_give_the_same_answers(tmp_path: Path) -> None:
+    outcomes = []
+    for name in ("one", "two"):
+        with FeedbackStore.open(f"sqlite:///{tmp_path / name}.db", rng=random.Random(1)) as store:
+            store.add_tasks(plan_tasks([ImageRow(str(number), "a dog") for number in range(8)], TasksConfig()))
+            run(store, SimulatedRaterConfig(raters=2), seed=5)
+            outcomes.append([(row.task_id, row.time_on_task_ms, answer) for row, answer in answers(store, "binary")])
+    assert outcomes[0] == outcomes[1]
+
+
+def test_a_second_run_with_the_same_seed_answers_what_was_added_since(store: FeedbackStore) -> None:
+    run(store, PERFECT)
+    store.add_tasks(plan_tasks([ImageRow(str(IMAGES - 1 - number), "a fox") for number in range(6)], TasksConfig(binary_overlap=0)))
+    assert run(store, PERFECT) == store.progress().total - 2 * (IMAGES + 20)

@@ -1,0 +1,137 @@
+"""The stage `images`: what it draws, resumes and refuses."""
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data.errors import PictuneError
+from data.files import sha256_of
+from data.runs import RunFolder
+from data.schema import IMAGES, PROMPTS, read_table
+from pipelines.cli import main
+from pipelines.images import ImagesConfig, plan, read_prompts
+from tests.tiny_models import write_tiny_models
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_models(tmp_path_factory.mktemp("models"))
+
+
+def draw(settings: Path, runs: Path, *words: str) -> int:
+    return main(["images", "--runs", str(runs), "--run", "r", "--config", str(settings), *words])
+
+
+def start(settings: Path, runs: Path, *words: str, **options: Any) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "pipelines", "images", "--runs", str(runs), "--run", "r", "--config", str(settings), *words]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, **options)
+
+
+def test_every_picture_has_its_provenance(settings: Path, tmp_path: Path) -> None:
+    assert draw(settings, tmp_path) == 0
+    run = RunFolder(tmp_path / "r")
+    rows = read_table(run.images_table, IMAGES).to_pylist()
+    assert len(rows) == 2 * 6 + 3 * 4
+    for row in rows:
+        assert sha256_of(run.root / row["path"]) == row["image_id"]
+        assert (row["steps"], row["guidance"], row["scheduler"], row["eta"]) == (2, 2.0, "DDIMScheduler", 1.0)
+    prompts = read_table(run.prompts_table, PROMPTS).to_pylist()
+    assert {row["prompt"]: row["category"] for row in prompts}["Two dogs."] == "count"
+
+
+def test_the_same_run_drawn_twice_is_the_same_to_the_byte(settings: Path, tmp_path: Path) -> None:
+    draw(settings, tmp_path / "a")
+    draw(settings, tmp_path / "b")
+    ids = [read_table(RunFolder(tmp_path / name / "r").images_table, IMAGES)["image_id"] for name in "ab"]
+    assert ids[0].equals(ids[1])
+
+
+def test_only_missing_pictures_are_drawn_again(settings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    draw(settings, tmp_path)
+    pictures = sorted((tmp_path / "r" / "images").glob("*.png"))
+    kept = pictures[1].stat().st_mtime_ns
+    pictures[0].unlink()
+    capsys.readouterr()
+    assert draw(settings, tmp_path) == 0
+    assert "images: 1 drawn, 24 in" in capsys.readouterr().out
+    assert pictures[1].stat().st_mtime_ns == kept
+    assert draw(settings, tmp_path) == 0
+    assert "images: done" in capsys.readouterr().out
+
+
+def test_a_longer_prompt_file_adds_pictures_and_keeps_the_old(settings: Path, tmp_path: Path) -> None:
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("# mine\nA cat.\n")
+    assert draw(settings, tmp_path, "--prompts", str(prompts)) == 0
+    prompts.write_text("A dog.\n\nA cow.\n")
+    assert draw(settings, tmp_path, "--prompts", str(prompts)) == 0
+    rows = read_table(RunFolder(tmp_path / "r").images_table, IMAGES).to_pylist()
+    assert {row["prompt"] for row in rows} == {"A cat.", "A dog.", "A cow."}
+
+
+def test_other_settings_are_refused_once_pictures_are_there(settings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    draw(settings, tmp_path)
+    assert draw(settings, tmp_path, "--set", "images.guidance=3.0") == 2
+    assert "images.guidance is 2.0 there and 3.0 now" in capsys.readouterr().err
+
+
+def test_ctrl_c_ends_with_130_and_the_next_run_goes_on(settings: Path, tmp_path: Path) -> None:
+    many = ("--set", "images.per_prompt=400", "--set", "images.batch=4")
+    process = start(settings, tmp_path, *many)
+    folder = tmp_path / "r" / "images"
+    deadline = time.monotonic() + 120
+    while len(list(folder.glob("*.png"))) < 4 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors == "pictune: stopped; the same command goes on from here\n"
+    drawn = len(list(folder.glob("*.png")))
+    assert 4 <= drawn < 1200
+    assert not list(folder.glob(".tmp-*"))
+    # The settings are recorded: the next run needs no flags, and may not change them.
+    assert main(["images", "--runs", str(tmp_path), "--run", "r", "--set", "images.per_prompt=1"]) == 2
+
+
+def test_a_full_disk_is_one_line_and_the_next_run_goes_on(settings: Path, tmp_path: Path) -> None:
+    draw(settings, tmp_path)
+    table = tmp_path / "r" / "images.parquet"
+    table.unlink()
+    next((tmp_path / "r" / "images").glob("*.png")).unlink()
+    process = start(settings, tmp_path, preexec_fn=_limit_file_size, env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"})
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert errors.startswith(f"pictune: {table}: could not be written (File too large)")
+    assert errors.count("\n") == 1
+    assert not table.exists()
+    assert not list(tmp_path.rglob(".tmp-*"))
+    assert draw(settings, tmp_path) == 0
+    assert table.exists()
+
+
+def _limit_file_size() -> None:
+    """Files may have 1000 bytes: enough for the tiny pictures, too few for the table."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+
+
+def test_focus_prompts_get_more_pictures_and_seeds_never_meet_between_runs() -> None:
+    config = ImagesConfig(per_prompt=2, per_focus_prompt=3)
+    first, second = (plan(["a", "b"], ["b"], config, seed) for seed in (0, 1))
+    assert [one.prompt for one in first] == ["a", "a", "b", "b", "b"]
+    assert not {one.seed for one in first} & {one.seed for one in second}
+
+
+def test_prompt_files_keep_order_and_drop_comments_and_repeats(tmp_path: Path) -> None:
+    (tmp_path / "p.txt").write_bytes("\ufeffA cat.\n  # no\n\nÉ.\nA cat.\n".encode())
+    assert read_prompts(tmp_path / "p.txt") == ["A cat.", "É."]
+    (tmp_path / "q.txt").write_bytes(b"\xff\xfe")
+    with pytest.raises(PictuneError, match="UTF-8"):
+        read_prompts(tmp_path / "q.txt")

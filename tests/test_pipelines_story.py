@@ -1,0 +1,173 @@
+"""The whole story on tiny random models: every stage, one after the other, through the command line."""
+
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from diffusers import StableDiffusionPipeline
+
+from data.runs import RunFolder
+from data.store import FeedbackStore
+from pipelines.cli import main
+from pipelines.metrics_log import METRICS_FILE, MetricsLog, read_metrics
+from tests.tiny_models import write_tiny_models
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_models(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="module")
+def run(models: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A run that `demo` went through."""
+    runs = tmp_path_factory.mktemp("runs")
+    assert main(["demo", "--runs", str(runs), "--run", "r", "--config", str(models)]) == 0
+    return RunFolder(runs / "r")
+
+
+def command(run: RunFolder, stage: str, *words: str) -> int:
+    return main([stage, "--runs", str(run.root.parent), "--run", run.root.name, *words])
+
+
+def test_demo_leaves_everything_that_the_design_names(run: RunFolder) -> None:
+    for path in (
+        run.config_file,
+        run.images_table,
+        run.latest / "labels_binary.parquet",
+        run.reward_dir / "metrics.json",
+        run.reward_dir / "README.md",
+        run.reward_dir / "reliability.png",
+        run.evaluation_dir / "metrics.json",
+        run.evaluation_dir / "report.html",
+        run.evaluation_dir / "sheets" / "prompt-01-eta0.png",
+    ):
+        assert path.is_file(), path
+    for method in ("rwl", "dpok"):
+        folder = run.finetune_dir(method)
+        assert {"README.md", METRICS_FILE, "pytorch_lora_weights.safetensors", "checkpoints", "samples", "tensorboard"} <= {
+            path.name for path in folder.iterdir()
+        }
+        assert len(read_metrics(folder)) == 2
+
+
+def test_demo_run_again_skips_what_is_done(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {path: path.stat().st_mtime_ns for path in run.root.rglob("*") if path.is_file() and path.suffix != ".db"}
+    assert command(run, "demo") == 0
+    printed = capsys.readouterr().out
+    for stage in ("images", "simulate", "reward", "finetune rwl", "finetune dpok", "evaluate"):
+        assert f"{stage}: done" in printed
+    assert "make label RUN=r" in printed
+    assert "mean over the trained prompts" in printed
+    changed = {path.name for path, moment in before.items() if path.stat().st_mtime_ns != moment}
+    assert not {name for name in changed if name.endswith((".png", ".safetensors", ".html"))}
+
+
+def test_all_labels_came_through_the_store_as_simulated(run: RunFolder) -> None:
+    with FeedbackStore.open(run.store_url) as store:
+        progress = store.progress()
+    assert progress.done == progress.total > 0
+    assert command(run, "dataset") == 0
+
+
+def test_a_changed_setting_of_a_finished_stage_is_refused(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(run, "finetune", "--method", "dpok", "--set", "dpok.kl_weight=0.9") == 2
+    error = capsys.readouterr().err
+    assert "dpok.kl_weight is 0.02 there and 0.9 now" in error
+    assert "finetune/dpok" in error
+
+
+def test_the_tuned_lora_opens_in_stock_diffusers(run: RunFolder, models: Path) -> None:
+    pipeline = StableDiffusionPipeline.from_pretrained(models.parent / "sd", safety_checker=None)
+    pipeline.load_lora_weights(run.finetune_dir("dpok"))
+    assert pipeline.get_active_adapters()
+
+
+def test_evaluation_compares_all_models_on_the_same_seeds(run: RunFolder) -> None:
+    metrics = json.loads((run.evaluation_dir / "metrics.json").read_text())
+    results = {(result["model"], result["eta"]): result for result in metrics["results"]}
+    assert {model for model, _ in results} == {"base", "best of n", "rwl", "dpok"}
+    assert {eta for _, eta in results} == {0.0, 1.0}
+    seeds = {name: [(one["prompt"], one["seed"]) for one in result["pictures"]] for name, result in results.items()}
+    assert len({tuple(one) for one in seeds.values()}) == 1
+    for result in results.values():
+        assert len(result["prompts"]) == 2 + 5
+        assert {row["family"] for row in result["families"] if row["group"] == "held out"} == {
+            "object",
+            "color",
+            "count",
+            "composition",
+            "place",
+        }
+        for row in result["prompts"]:
+            assert row["interval"][0] <= row["alignment"] <= row["interval"][1]
+        if result["model"] in ("rwl", "dpok"):
+            assert result["kl"]["mean"] >= 0
+    assert results["best of n", 0.0]["groups"]["trained"]["reward"] >= results["base", 0.0]["groups"]["trained"]["reward"]
+
+
+class _Sources(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.sources: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.sources += [value or "" for name, value in attrs if name in ("src", "href")]
+        assert tag not in ("script", "link", "iframe")
+
+
+def test_the_report_needs_nothing_but_itself(run: RunFolder) -> None:
+    page = (run.evaluation_dir / "report.html").read_text()
+    parser = _Sources()
+    parser.feed(page)
+    assert parser.sources
+    assert all(source.startswith("data:") for source in parser.sources)
+    assert not re.search(r"url\(|@import", page)
+
+
+def test_interrupted_fine_tuning_goes_on_from_its_checkpoint(run: RunFolder, tmp_path: Path) -> None:
+    shutil.copytree(run.root, tmp_path / "r", ignore=shutil.ignore_patterns("finetune", "evaluation"))
+    iterations = 60
+    words = ["finetune", "--runs", str(tmp_path), "--run", "r", "--method", "dpok", "--set", f"dpok.iterations={iterations}"]
+    words += ["--set", "finetune.checkpoints=60"]
+    process = subprocess.Popen([sys.executable, "-m", "pipelines", *words], stderr=subprocess.PIPE, text=True)
+    folder = tmp_path / "r" / "finetune" / "dpok"
+    deadline = time.monotonic() + 120
+    while not list(folder.glob("checkpoints/*/manifest.json")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (130, "pictune: stopped; the same command goes on from here\n")
+    before = read_metrics(folder)
+    assert 0 < len(before) < iterations
+    assert not list(folder.rglob(".tmp-*"))
+    assert main(words) == 0
+    after = read_metrics(folder)
+    assert [line["step"] for line in after] == list(range(1, iterations + 1))
+    assert after[0] == before[0]
+
+
+def test_new_labels_make_the_reward_train_again(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    with FeedbackStore.open(run.store_url) as store:
+        rater = store.add_rater("simulated rater 1", source="simulated")
+        assert store.undo(rater) is not None
+    assert command(run, "reward") == 0
+    assert "reward: model in" in capsys.readouterr().out
+
+
+def test_metrics_of_steps_that_come_again_are_dropped(tmp_path: Path) -> None:
+    with MetricsLog(tmp_path) as log:
+        for step in (1, 2, 3):
+            log.write(step, {"loss": step, "by_prompt": {"A cat.": 1.0}, "nothing": None})
+    with (tmp_path / METRICS_FILE).open("a") as file:
+        file.write('{"step": 4, "lo')
+    with MetricsLog(tmp_path, step=2) as log:
+        log.write(3, {"loss": 30})
+    assert [line["loss"] for line in read_metrics(tmp_path)] == [1, 2, 30]

@@ -1,0 +1,116 @@
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from transformers import CLIPImageProcessorPil, CLIPModel
+
+from data.errors import PictuneError
+from reward.backbone import ClipBackbone
+from tests.tiny_clip import save_tiny_clip
+
+PROMPTS = ["a dog", "four wolves in the park", "a dog", "Ein Hündchen 🐶"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_clip(tmp_path_factory.mktemp("clip"))
+
+
+@pytest.fixture(scope="module")
+def backbone(folder: Path) -> ClipBackbone:
+    return ClipBackbone.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("size", [(32, 32), (48, 80), (33, 31), (20, 24)], ids=str)
+def test_preprocessing_is_that_of_the_folder(folder: Path, backbone: ClipBackbone, size: tuple[int, int]) -> None:
+    smooth = np.indices(size).sum(0)[..., None] * np.array([1.0, 0.5, 0.25]) + 40
+    picture = Image.fromarray(smooth.astype(np.uint8))
+    wanted = CLIPImageProcessorPil.from_pretrained(folder)(picture, return_tensors="pt").pixel_values
+    ours = backbone.preprocess(torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None] / 255)
+    assert (ours - wanted).abs().max() < 2.5 / 255 / 0.26  # PIL rounds to whole levels after each of its two passes
+
+
+def test_embeddings_are_those_of_clip(folder: Path, backbone: ClipBackbone) -> None:
+    clip = CLIPModel.from_pretrained(folder).eval()
+    images = torch.rand(2, 3, 32, 32)
+    tokens = backbone.tokenizer(PROMPTS[:2], padding="max_length", max_length=48, return_tensors="pt")
+    with torch.no_grad():
+        wanted = clip(pixel_values=backbone.preprocess(images), **tokens)
+    torch.testing.assert_close(backbone.image_embedding(images), wanted.image_embeds, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(backbone.text_embedding(PROMPTS[:2]), wanted.text_embeds, atol=1e-5, rtol=1e-4)
+
+
+def test_a_prompt_has_one_embedding_whatever_its_batch(backbone: ClipBackbone) -> None:
+    together = backbone.text_embedding(PROMPTS)
+    alone = torch.cat([backbone.text_embedding([prompt]) for prompt in PROMPTS])
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-4)
+    assert torch.equal(together[0], together[2])
+
+
+def test_a_prompt_longer_than_the_text_model_is_cut(backbone: ClipBackbone) -> None:
+    assert backbone.text_embedding(["word " * 100]).isfinite().all()
+
+
+def test_gradient_reaches_pixels_and_not_weights(backbone: ClipBackbone) -> None:
+    images = torch.rand(2, 3, 40, 32, requires_grad=True)
+    backbone.clip_score(images, ["a dog", "a cat"]).sum().backward()
+    assert images.grad is not None
+    assert (images.grad.flatten(1).abs().sum(1) > 0).all()
+    assert all(parameter.grad is None and not parameter.requires_grad for parameter in backbone.parameters())
+
+
+def test_stays_in_evaluation_mode(backbone: ClipBackbone) -> None:
+    backbone.train()
+    assert not any(module.training for module in backbone.modules())
+
+
+def test_fingerprint_tells_weights_apart_and_not_folders(folder: Path, backbone: ClipBackbone, tmp_path: Path) -> None:
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    other = save_tiny_clip(tmp_path / "other", seed=1)
+    assert ClipBackbone.from_pretrained(copy).fingerprint == backbone.fingerprint
+    assert ClipBackbone.from_pretrained(other).fingerprint != backbone.fingerprint
+
+
+@pytest.mark.parametrize("missing", ["config.json", "model.safetensors", "tokenizer.json", "preprocessor_config.json"])
+def test_a_folder_with_a_missing_file_is_one_clear_line(folder: Path, tmp_path: Path, missing: str) -> None:
+    broken = shutil.copytree(folder, tmp_path / "clip")
+    (broken / missing).unlink()
+    _refuses(broken, "clip")
+
+
+def test_a_truncated_weights_file_is_one_clear_line(folder: Path, tmp_path: Path) -> None:
+    broken = shutil.copytree(folder, tmp_path / "clip")
+    whole = (folder / "model.safetensors").read_bytes()
+    (broken / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+    _refuses(broken, "not a whole CLIP model")
+
+
+def test_missing_weights_are_never_made_up(folder: Path, tmp_path: Path) -> None:
+    broken = shutil.copytree(folder, tmp_path / "clip")
+    weights = load_file(folder / "model.safetensors")
+    del weights["text_projection.weight"]
+    save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
+    _refuses(broken, "text_projection.weight")
+
+
+def test_another_kind_of_model_is_refused(folder: Path, tmp_path: Path) -> None:
+    broken = shutil.copytree(folder, tmp_path / "clip")
+    (broken / "config.json").write_text('{"model_type": "bert"}')
+    _refuses(broken, "'bert', not clip")
+
+
+def test_a_missing_folder_is_refused_without_asking_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models").mkdir()
+    for name in ("models/nothing", "nothing", str(tmp_path / "a" / "b")):
+        _refuses(Path(name), "no such folder")
+
+
+def _refuses(folder: Path, reason: str) -> None:
+    with pytest.raises(PictuneError, match=reason) as caught:
+        ClipBackbone.from_pretrained(folder)
+    assert "\n" not in str(caught.value)

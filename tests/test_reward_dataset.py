@@ -1,0 +1,95 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from data.errors import PictuneError
+from data.runs import RunFolder
+from data.schema import IMAGES, read_table
+from reward.dataset import FeedbackDataset
+from tests.tiny_feedback import image_row, make_feedback, pair_row, verdict_row, write
+
+PROMPT = "A red ball."
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    return make_feedback(tmp_path / "run", images_per_prompt=2)
+
+
+def _images(run: RunFolder) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = read_table(run.latest / "images.parquet", IMAGES).to_pylist()
+    return rows
+
+
+def _load(run: RunFolder) -> FeedbackDataset:
+    return FeedbackDataset.from_latest(run.latest, run.root)
+
+
+def test_labels_point_at_their_pictures_and_prompts(run: RunFolder) -> None:
+    dataset = _load(run)
+    by_id = {row["image_id"]: row for row in _images(run)}
+    for image, prompt in zip(dataset.verdicts.image, dataset.verdicts.prompt, strict=True):
+        row = by_id[dataset.image_ids[image]]
+        assert dataset.prompts[prompt] == row["prompt"]
+        assert dataset.paths[image] == run.root / row["path"]
+        assert dataset.categories[prompt] in row["prompt"]
+    assert dataset.counts == {"good": 15, "bad": 15, "pairs": 0, "images": 30, "prompts": 15}
+
+
+def test_skips_and_unsafe_pictures_are_not_bad(run: RunFolder) -> None:
+    images = _images(run)[:4]
+    labels = ["good", "skip", "unsafe", "bad"]
+    verdicts = [verdict_row(row["image_id"], PROMPT, label) for row, label in zip(images, labels, strict=True)]
+    write(run, images=images, prompts={PROMPT: "color"}, verdicts=verdicts, pairs=[])
+    dataset = _load(run)
+    assert [dataset.image_ids[i] for i in dataset.verdicts.image] == [images[0]["image_id"], images[3]["image_id"]]
+    assert dataset.verdicts.good.tolist() == [1, 0]
+    assert len(dataset.image_ids) == 2
+
+
+def test_rankings_alone_are_a_dataset(run: RunFolder) -> None:
+    images = _images(run)[:2]
+    pairs = [pair_row(PROMPT, images[0]["image_id"], images[1]["image_id"], 0.5)]
+    write(run, images=images, prompts={PROMPT: "color"}, verdicts=[], pairs=pairs)
+    dataset = _load(run)
+    assert len(dataset.verdicts) == 0
+    assert dataset.pairs.label_0.tolist() == [0.5]
+    assert dataset.pairs.weight.dtype == np.float32
+
+
+def test_without_labels_the_user_is_told_to_label(run: RunFolder) -> None:
+    write(run, images=_images(run), prompts={PROMPT: "color"}, verdicts=[], pairs=[])
+    with pytest.raises(PictuneError, match="no label says good"):
+        _load(run)
+
+
+def test_without_an_export_the_missing_table_is_named(tmp_path: Path) -> None:
+    with pytest.raises(PictuneError, match=r"labels_binary\.parquet"):
+        FeedbackDataset.from_latest(tmp_path, tmp_path)
+
+
+def test_labels_of_unknown_images_are_refused(run: RunFolder) -> None:
+    write(
+        run, images=_images(run)[1:], prompts={PROMPT: "color"}, verdicts=[verdict_row(_images(run)[0]["image_id"], PROMPT, True)], pairs=[]
+    )
+    with pytest.raises(PictuneError, match=r"1 images that images\.parquet does not list"):
+        _load(run)
+
+
+def test_labels_of_images_that_are_gone_are_refused(run: RunFolder) -> None:
+    next(run.images_dir.iterdir()).unlink()
+    with pytest.raises(PictuneError, match="files of 1 labelled images are gone"):
+        _load(run)
+
+
+def test_an_image_of_two_prompts_is_one_picture(run: RunFolder) -> None:
+    row = _images(run)[0]
+    path = run.root / row["path"]
+    rows = [image_row(path, run.root, prompt) for prompt in (PROMPT, "A blue ball.")]
+    verdicts = [verdict_row(row["image_id"], prompt, label) for prompt, label in ((PROMPT, True), ("A blue ball.", False))]
+    write(run, images=rows, prompts={PROMPT: "color", "A blue ball.": "color"}, verdicts=verdicts, pairs=[])
+    dataset = _load(run)
+    assert len(dataset.image_ids) == 1
+    assert len(set(dataset.verdicts.prompt.tolist())) == 2

@@ -1,0 +1,132 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from data.errors import PictuneError
+from reward.backbone import ClipBackbone
+from reward.model import RewardModel
+from tests.tiny_clip import save_tiny_clip
+
+PROMPTS = ["a dog", "four wolves in the park", "a green rabbit"]
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> ClipBackbone:
+    return ClipBackbone.from_pretrained(save_tiny_clip(tmp_path_factory.mktemp("clip")))
+
+
+@pytest.fixture
+def model(backbone: ClipBackbone) -> RewardModel:
+    model = RewardModel.create(backbone, hidden=(16, 8), members=3, generator=torch.Generator().manual_seed(0))
+    model.temperature.fill_(1.7)
+    model.labels = {"good": 3, "bad": 2}
+    return model
+
+
+@pytest.fixture
+def images() -> torch.Tensor:
+    return torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+
+
+def test_scores_are_probabilities_that_differ(model: RewardModel, images: torch.Tensor) -> None:
+    scores, std = model.score_with_std(images=images, prompts=PROMPTS)
+    assert ((scores > 0) & (scores < 1)).all()
+    assert len(set(scores.tolist())) == 3
+    assert (std > 0).all()
+    assert torch.equal(scores, model.score(images=images, prompts=PROMPTS))
+
+
+def test_a_score_does_not_depend_on_its_batch(model: RewardModel, images: torch.Tensor) -> None:
+    together = model.score(images=images, prompts=PROMPTS)
+    alone = torch.cat([model.score(images=images[i : i + 1], prompts=PROMPTS[i : i + 1]) for i in range(3)])
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
+    order = [2, 0, 1]
+    shuffled = model.score(images=images[order], prompts=[PROMPTS[i] for i in order])
+    torch.testing.assert_close(shuffled, together[order], atol=1e-5, rtol=1e-5)
+
+
+def test_cached_embeddings_give_the_same_score(model: RewardModel, backbone: ClipBackbone, images: torch.Tensor) -> None:
+    logit = model.logit(image_embeddings=backbone.image_embedding(images), text_embeddings=backbone.text_embedding(PROMPTS))
+    torch.testing.assert_close(torch.sigmoid(logit / 1.7), model.score(images=images, prompts=PROMPTS))
+
+
+def test_gradient_at_a_pixel_is_the_finite_difference(model: RewardModel, images: torch.Tensor) -> None:
+    images = images.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(model.score(images=images, prompts=PROMPTS).sum(), images)
+    direction = torch.zeros_like(images)
+    direction[1, :, 8:16, 8:16] = gradient[1, :, 8:16, 8:16].sign()
+    step = 0.002
+    with torch.no_grad():
+        up, down = (model.score(images=images + sign * step * direction, prompts=PROMPTS) for sign in (1, -1))
+    torch.testing.assert_close((up - down).sum() / (2 * step), (gradient * direction).sum(), atol=1e-4, rtol=0.05)
+
+
+def test_members_are_independent_of_each_other(model: RewardModel, images: torch.Tensor, backbone: ClipBackbone) -> None:
+    embeddings = {"image_embeddings": backbone.image_embedding(images), "text_embeddings": backbone.text_embedding(PROMPTS)}
+    before = model.member_logits(**embeddings)
+    with torch.no_grad():
+        model.head.weights[0][1].zero_()
+    after = model.member_logits(**embeddings)
+    assert torch.equal(before[[0, 2]], after[[0, 2]])
+    assert not torch.equal(before[1], after[1])
+
+
+@pytest.mark.parametrize("prompts", [["a dog"], []])
+def test_prompts_and_pictures_must_be_as_many(model: RewardModel, images: torch.Tensor, prompts: list[str]) -> None:
+    with pytest.raises(ValueError, match="B prompts"):
+        model.score(images=images, prompts=prompts)
+
+
+def test_saving_and_loading_keeps_every_bit(model: RewardModel, images: torch.Tensor, backbone: ClipBackbone, tmp_path: Path) -> None:
+    model.save_pretrained(tmp_path)
+    given = RewardModel.from_pretrained(tmp_path, backbone=backbone)
+    named = RewardModel.from_pretrained(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "head.safetensors"]
+    for loaded in (given, named):
+        assert torch.equal(loaded.score(images=images, prompts=PROMPTS), model.score(images=images, prompts=PROMPTS))
+        assert loaded.labels == model.labels
+
+
+def test_another_backbone_is_refused(model: RewardModel, tmp_path: Path) -> None:
+    model.save_pretrained(tmp_path / "reward")
+    other = ClipBackbone.from_pretrained(save_tiny_clip(tmp_path / "other", seed=1))
+    with pytest.raises(PictuneError, match="another CLIP model"):
+        RewardModel.from_pretrained(tmp_path / "reward", backbone=other)
+
+
+@pytest.mark.parametrize("missing", ["config.json", "head.safetensors"])
+def test_a_missing_file_is_named(model: RewardModel, backbone: ClipBackbone, tmp_path: Path, missing: str) -> None:
+    model.save_pretrained(tmp_path)
+    (tmp_path / missing).unlink()
+    _refuses(tmp_path, backbone, f"no {missing}")
+
+
+def test_files_of_two_trainings_are_never_mixed(model: RewardModel, backbone: ClipBackbone, tmp_path: Path) -> None:
+    model.save_pretrained(tmp_path)
+    config = (tmp_path / "config.json").read_bytes()
+    with torch.no_grad():
+        model.head.biases[0].add_(1)
+    model.save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_bytes(config)
+    _refuses(tmp_path, backbone, "two trainings")
+
+
+@pytest.mark.parametrize("text", ["{", '{"backbone": "x"}', "[]"])
+def test_a_broken_config_is_one_clear_line(model: RewardModel, backbone: ClipBackbone, tmp_path: Path, text: str) -> None:
+    model.save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(text)
+    _refuses(tmp_path, backbone, "train the reward again")
+
+
+def test_a_head_of_another_shape_is_refused(model: RewardModel, backbone: ClipBackbone, tmp_path: Path) -> None:
+    model.save_pretrained(tmp_path)
+    config = (tmp_path / "config.json").read_text()
+    (tmp_path / "config.json").write_text(config.replace('"members": 3', '"members": 2'))
+    _refuses(tmp_path, backbone, "does not fit")
+
+
+def _refuses(folder: Path, backbone: ClipBackbone, reason: str) -> None:
+    with pytest.raises(PictuneError, match=reason) as caught:
+        RewardModel.from_pretrained(folder, backbone=backbone)
+    assert "\n" not in str(caught.value)

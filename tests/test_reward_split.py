@@ -1,0 +1,111 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reward.dataset import FeedbackDataset, RankedPairs, Verdicts
+from reward.split import Split, SplitConfig, normalised, split_feedback
+
+PARTS = ("train", "val", "test_seen", "test_unseen")
+
+
+def _dataset(prompts: int, images: int = 10) -> FeedbackDataset:
+    """`images` pictures of each prompt, two verdicts on each, and a pair of each picture with the next one."""
+    n = prompts * images
+    image, prompt = np.arange(n), np.arange(n) // images
+    neighbour = image // images * images + (image + 1) % images
+    return FeedbackDataset(
+        image_ids=tuple(f"image {i}" for i in range(n)),
+        paths=tuple(Path(f"{i}.png") for i in range(n)),
+        prompts=tuple(f"Prompt {i}." for i in range(prompts)),
+        categories=("",) * prompts,
+        verdicts=Verdicts(np.tile(image, 2), np.tile(prompt, 2), np.tile(image % 2, 2).astype(np.float32)),
+        pairs=RankedPairs(image, neighbour, prompt, np.ones(n, np.float32), np.ones(n, np.float32)),
+    )
+
+
+def _images(part: FeedbackDataset) -> set[int]:
+    return set(part.verdicts.image.tolist())
+
+
+def _prompts(part: FeedbackDataset) -> set[int]:
+    return set(part.verdicts.prompt.tolist())
+
+
+def _parts(split: Split) -> dict[str, FeedbackDataset]:
+    return {name: getattr(split, name) for name in PARTS}
+
+
+configs = st.builds(
+    SplitConfig,
+    split_by=st.sampled_from(["prompt", "image"]),
+    validation=st.sampled_from([0.0, 0.1, 0.3]),
+    unseen_prompts=st.sampled_from([0.0, 0.1, 0.3]),
+    test_images=st.sampled_from([0.0, 0.1, 0.3]),
+    seed=st.integers(0, 5),
+)
+
+
+@given(config=configs, prompts=st.integers(1, 12))
+def test_every_label_falls_into_one_part_and_no_picture_into_two(config: SplitConfig, prompts: int) -> None:
+    dataset = _dataset(prompts)
+    parts = list(_parts(split_feedback(dataset, config)).values())
+    assert sum(len(part.verdicts) for part in parts) == len(dataset.verdicts)
+    assert sum(len(part.pairs) for part in parts) == len(dataset.pairs)
+    for i, one in enumerate(parts):
+        for other in parts[i + 1 :]:
+            assert not _images(one) & _images(other)
+
+
+@given(config=configs, prompts=st.integers(1, 12))
+def test_training_never_sees_a_held_out_picture_or_unseen_prompt(config: SplitConfig, prompts: int) -> None:
+    split = split_feedback(_dataset(prompts), config)
+    held_out = _images(split.val) | _images(split.test_seen) | _images(split.test_unseen)
+    trained = set(split.train.pairs.image_0.tolist()) | set(split.train.pairs.image_1.tolist()) | _images(split.train)
+    assert not trained & held_out
+    assert not _prompts(split.test_unseen) & (_prompts(split.train) | _prompts(split.val) | _prompts(split.test_seen))
+    if config.split_by == "prompt":
+        assert not _prompts(split.val) & _prompts(split.train)
+
+
+@pytest.mark.parametrize("prompts", [3, 4, 7])
+def test_three_prompts_are_enough_for_every_part(prompts: int) -> None:
+    split = split_feedback(_dataset(prompts), SplitConfig())
+    assert all(len(part.verdicts) for part in _parts(split).values())
+
+
+@pytest.mark.parametrize("prompts", [1, 2])
+def test_with_fewer_prompts_none_is_held_out_whole(prompts: int) -> None:
+    split = split_feedback(_dataset(prompts), SplitConfig(split_by="image"))
+    filled = [name for name, part in _parts(split).items() if len(part.verdicts)]
+    assert filled == ["train", "val", "test_seen"]
+
+
+def test_prompts_to_be_tuned_on_are_never_held_out_whole() -> None:
+    kept = ("prompt 0", "PROMPT  3.")
+    for seed in range(20):
+        split = split_feedback(_dataset(6), SplitConfig(always_seen=kept, seed=seed, unseen_prompts=0.5))
+        assert {0, 3} <= _prompts(split.train)
+
+
+def test_prompts_of_the_same_text_go_together() -> None:
+    dataset = _dataset(8)
+    prompts = tuple(text for i in range(4) for text in (f"Prompt {i}.", f"prompt  {i}"))
+    dataset = FeedbackDataset(dataset.image_ids, dataset.paths, prompts, dataset.categories, dataset.verdicts, dataset.pairs)
+    split = split_feedback(dataset, SplitConfig(unseen_prompts=0.4))
+    texts = [{normalised(prompts[i]) for i in _prompts(part)} for part in (split.train, split.val, split.test_unseen)]
+    assert sum(len(each) for each in texts) == len(set().union(*texts)) == 4
+
+
+def test_the_seed_decides_and_nothing_else() -> None:
+    first, again, other = (split_feedback(_dataset(12), SplitConfig(seed=seed)) for seed in (0, 0, 1))
+    assert _images(first.train) == _images(again.train)
+    assert _images(first.train) != _images(other.train)
+
+
+def test_shares_are_kept() -> None:
+    split = split_feedback(_dataset(20), SplitConfig(split_by="image", unseen_prompts=0.2, validation=0.2, test_images=0.1))
+    assert len(_prompts(split.test_unseen)) == 4
+    assert (len(_images(split.val)), len(_images(split.test_seen)), len(_images(split.train))) == (32, 16, 112)

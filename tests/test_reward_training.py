@@ -1,0 +1,183 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from data.errors import PictuneError
+from data.runs import RunFolder
+from reward.backbone import ClipBackbone
+from reward.dataset import FeedbackDataset
+from reward.evaluation import measure, model_scorer
+from reward.examples import Examples, embed_images, prepare, read_image
+from reward.model import RewardModel
+from reward.split import SplitConfig
+from reward.training import RewardConfig, RewardMetrics, train
+from tests.tiny_clip import save_tiny_clip
+from tests.tiny_feedback import make_feedback
+
+BY_IMAGE = SplitConfig(split_by="image", unseen_prompts=0, validation=0.15, test_images=0.15)
+CONFIG = RewardConfig(hidden=(64,), members=2, epochs=40, batch_size=32, learning_rate=3e-3, split=BY_IMAGE)
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> ClipBackbone:
+    return ClipBackbone.from_pretrained(save_tiny_clip(tmp_path_factory.mktemp("clip")))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    return make_feedback(tmp_path_factory.mktemp("run"), images_per_prompt=14, raters=2, rankings=3)
+
+
+@pytest.fixture(scope="module")
+def dataset(run: RunFolder) -> FeedbackDataset:
+    return FeedbackDataset.from_latest(run.latest, run.root)
+
+
+@pytest.fixture(scope="module")
+def examples(dataset: FeedbackDataset, backbone: ClipBackbone) -> Examples:
+    return prepare(dataset, CONFIG, backbone)
+
+
+def _train(examples: Examples, backbone: ClipBackbone, config: RewardConfig, seed: int = 0) -> tuple[RewardModel, list[RewardMetrics]]:
+    generator = torch.Generator().manual_seed(seed)
+    model = RewardModel.create(backbone, hidden=config.hidden, members=config.members, generator=generator)
+    return model, list(train(model, examples, config, generator=generator))
+
+
+def test_learns_which_colour_a_prompt_means(examples: Examples, backbone: ClipBackbone) -> None:
+    model, metrics = _train(examples, backbone, CONFIG)
+    measured = measure(model_scorer(model, examples), examples.split.test_seen)
+    assert _number(metrics[-1].binary_loss) < _number(metrics[0].binary_loss) / 2
+    assert _number(measured["roc_auc"]) > 0.85
+    assert _number(measured["pairwise_accuracy"]) > 0.85
+    assert model.labels["good"] + model.labels["bad"] < len(examples.dataset.verdicts)
+
+
+def test_same_seed_gives_the_same_bits(examples: Examples, backbone: ClipBackbone) -> None:
+    config = CONFIG.model_copy(update={"epochs": 2})
+    (first, metrics), (again, same), (other, _) = (_train(examples, backbone, config, seed) for seed in (0, 0, 1))
+    assert metrics == same
+    assert all(torch.equal(a, b) for a, b in zip(first.state_dict().values(), again.state_dict().values(), strict=True))
+    assert not torch.equal(first.head.weights[0], other.head.weights[0])
+
+
+def test_the_best_epoch_is_kept_and_training_stops_after_patience(examples: Examples, backbone: ClipBackbone) -> None:
+    config = CONFIG.model_copy(update={"epochs": 200, "learning_rate": 0.03, "patience": 3})
+    model, metrics = _train(examples, backbone, config)
+    losses = [_number(each.val_loss) for each in metrics]
+    best = int(np.argmin(losses))
+    assert len(metrics) == best + 1 + 3
+    at_best, _ = _train(examples, backbone, config.model_copy(update={"epochs": best + 1}))
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), at_best.state_dict().values(), strict=True))
+
+
+def test_the_backbone_is_left_as_it_was(examples: Examples, backbone: ClipBackbone) -> None:
+    before = ClipBackbone.from_pretrained(backbone.name).fingerprint
+    _train(examples, backbone, CONFIG.model_copy(update={"epochs": 1}))
+    after = ClipBackbone(backbone.name, backbone.clip, backbone.tokenizer, backbone.preprocess)
+    assert after.fingerprint == before
+
+
+@pytest.mark.parametrize("change", [{"pc_on": "logits"}, {"temperature": 0.1}])
+def test_prompt_classification_prefers_the_true_prompt(examples: Examples, backbone: ClipBackbone, change: dict[str, object]) -> None:
+    config = CONFIG.model_copy(update={"epochs": 15, **change})
+    _, metrics = _train(examples, backbone, config)
+    assert _number(metrics[-1].prompt_loss) < _number(metrics[0].prompt_loss) - 0.02
+
+
+def test_losses_that_are_switched_off_are_not_computed(examples: Examples, backbone: ClipBackbone) -> None:
+    _, metrics = _train(examples, backbone, CONFIG.model_copy(update={"epochs": 1, "auxiliary_weight": 0.0, "ranking_weight": 0.0}))
+    assert metrics[0].prompt_loss is None
+    assert metrics[0].ranking_loss is None
+
+
+def test_learns_from_rankings_alone(dataset: FeedbackDataset, backbone: ClipBackbone) -> None:
+    only_pairs = dataset.where(np.zeros(len(dataset.verdicts), bool), np.ones(len(dataset.pairs), bool))
+    examples = prepare(only_pairs, CONFIG, backbone)
+    model, metrics = _train(examples, backbone, CONFIG)
+    assert metrics[0].binary_loss is None
+    assert _number(metrics[-1].ranking_loss) < _number(metrics[0].ranking_loss)
+    assert _number(measure(model_scorer(model, examples), examples.split.train)["pairwise_accuracy"]) > 0.8
+    assert model.temperature == 1
+
+
+def test_without_a_validation_part_the_last_epoch_counts(dataset: FeedbackDataset, backbone: ClipBackbone) -> None:
+    config = CONFIG.model_copy(update={"epochs": 3, "patience": 1, "split": SplitConfig(validation=0, unseen_prompts=0, test_images=0)})
+    model, metrics = _train(prepare(dataset, config, backbone), backbone, config)
+    assert [each.val_loss for each in metrics] == [None] * 3
+    assert model.temperature == 1
+
+
+def test_labels_of_one_class_are_refused(dataset: FeedbackDataset, backbone: ClipBackbone) -> None:
+    only_good = dataset.where(dataset.verdicts.good == 1, np.zeros(len(dataset.pairs), bool))
+    with pytest.raises(PictuneError, match="say good"):
+        _train(prepare(only_good, CONFIG, backbone), backbone, CONFIG)
+
+
+def test_a_split_that_leaves_nothing_is_refused(dataset: FeedbackDataset, examples: Examples, backbone: ClipBackbone) -> None:
+    nothing = dataset.where(np.zeros(len(dataset.verdicts), bool), np.zeros(len(dataset.pairs), bool))
+    with pytest.raises(PictuneError, match="none is left to learn from"):
+        _train(replace(examples, split=replace(examples.split, train=nothing)), backbone, CONFIG)
+
+
+def test_a_diverged_training_says_so(examples: Examples, backbone: ClipBackbone) -> None:
+    broken = replace(examples, image_embeddings=examples.image_embeddings * torch.nan)
+    with pytest.raises(PictuneError, match="learning_rate"):
+        _train(broken, backbone, CONFIG)
+
+
+def test_every_picture_is_encoded_once_whatever_the_batch(dataset: FeedbackDataset, backbone: ClipBackbone) -> None:
+    batches: list[int] = []
+
+    def track(starts: range) -> list[int]:
+        batches.extend(starts)
+        return list(starts)
+
+    paths = dataset.paths[:10]
+    in_fours = embed_images(paths, backbone, batch_size=4, track=track)
+    assert batches == [0, 4, 8]
+    alone = torch.cat([backbone.image_embedding(read_image(path)[None]) for path in paths])
+    torch.testing.assert_close(in_fours, alone, atol=1e-5, rtol=1e-4)
+
+
+def test_pictures_of_different_sizes_and_modes_are_encoded_together(backbone: ClipBackbone, tmp_path: Path) -> None:
+    for mode, size in (("L", (20, 70)), ("RGBA", (64, 32)), ("P", (32, 32))):
+        Image.new(mode, size).save(tmp_path / f"{mode}.png")
+    embeddings = embed_images(sorted(tmp_path.iterdir()), backbone, batch_size=8)
+    torch.testing.assert_close(embeddings.norm(dim=-1), torch.ones(3))
+
+
+@pytest.mark.parametrize("content", [b"", b"no picture"], ids=["empty", "text"])
+def test_an_unreadable_picture_is_named(backbone: ClipBackbone, tmp_path: Path, content: bytes) -> None:
+    _refuses_picture(tmp_path / "broken.png", content, backbone)
+
+
+def test_a_truncated_picture_is_named(run: RunFolder, backbone: ClipBackbone, tmp_path: Path) -> None:
+    whole = next(run.images_dir.iterdir()).read_bytes()
+    _refuses_picture(tmp_path / "broken.png", whole[: len(whole) // 2], backbone)
+
+
+def test_embeddings_that_are_not_finite_are_refused(dataset: FeedbackDataset, tmp_path: Path) -> None:
+    broken = ClipBackbone.from_pretrained(save_tiny_clip(tmp_path / "clip"))
+    broken.clip.visual_projection.weight[0, 0] = torch.nan
+    with pytest.raises(PictuneError, match="no finite embedding"):
+        prepare(dataset, CONFIG, broken)
+    broken.clip.text_projection.weight[0, 0] = torch.nan
+    broken.clip.visual_projection.weight[0, 0] = 0
+    with pytest.raises(PictuneError, match="no finite embedding"):
+        prepare(dataset, CONFIG, broken)
+
+
+def _number(value: float | None) -> float:
+    assert value is not None
+    return value
+
+
+def _refuses_picture(path: Path, content: bytes, backbone: ClipBackbone) -> None:
+    path.write_bytes(content)
+    with pytest.raises(PictuneError, match=r"broken\.png: not a readable picture"):
+        embed_images([path], backbone, batch_size=1)

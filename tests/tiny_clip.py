@@ -1,0 +1,34 @@
+"""A tiny random CLIP in the ordinary folder format: real classes of transformers, 32 pixels, a tokenizer of bytes."""
+
+from pathlib import Path
+
+import torch
+from tokenizers.pre_tokenizers import ByteLevel
+from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
+
+MAX_TOKENS = 48
+
+
+def byte_tokenizer() -> CLIPTokenizer:
+    """A CLIPTokenizer whose vocabulary is the 256 bytes, within a word and at its end, without merges."""
+    characters = sorted(ByteLevel.alphabet())
+    tokens = [*characters, *(f"{c}</w>" for c in characters), "<|startoftext|>", "<|endoftext|>"]
+    return CLIPTokenizer(vocab={token: i for i, token in enumerate(tokens)}, merges=[], model_max_length=MAX_TOKENS)
+
+
+def save_tiny_clip(folder: Path, *, seed: int = 0, dim: int = 32, image_size: int = 32) -> Path:
+    """Saves a random CLIPModel (2 layers, `dim` wide, patches of 8), its tokenizer and image processor; returns `folder`."""
+    tokenizer = byte_tokenizer()
+    layers = {"hidden_size": dim, "intermediate_size": 2 * dim, "num_hidden_layers": 2, "num_attention_heads": 2}
+    special = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    config = CLIPConfig(
+        text_config={**layers, **special, "vocab_size": len(tokenizer), "max_position_embeddings": MAX_TOKENS},
+        vision_config={**layers, "image_size": image_size, "patch_size": 8},
+        projection_dim=dim,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        CLIPModel(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    CLIPImageProcessorPil(size={"shortest_edge": image_size}, crop_size={"height": image_size, "width": image_size}).save_pretrained(folder)
+    return folder
