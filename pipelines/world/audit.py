@@ -1,8 +1,8 @@
 """Audits the oracle on generated pictures that a person has labelled.
 
-`python -m pipelines.world.audit draw --tuned runs/demo/finetune/dpok ...` draws pictures from the base and tuned models and lays them
-out in `tests/fixtures/audit.png` (tiles of 64x64, row by row) with one line each in `tests/fixtures/audit.jsonl`, whose `seen` a person
-fills in. `python -m pipelines.world.audit agree` compares the oracle with `seen` and writes `models/emoji-oracle/audit.json`.
+`python -m pipelines.world.audit draw [--tuned runs/demo/finetune/dpok]` draws pictures of the base or a tuned model and adds them to
+`tests/fixtures/audit.png` (tiles of 64x64, row by row) with one line each in `tests/fixtures/audit.jsonl`, whose `seen` a person fills in.
+`python -m pipelines.world.audit agree` compares the oracle with `seen` and writes `models/emoji-oracle/audit.json`.
 
 `seen` holds counts by species, tint by species (null: natural), place, and `readable`: whether a person can tell.
 """
@@ -43,27 +43,23 @@ class Line(BaseModel, frozen=True, extra="forbid"):
     """What a person saw; None until labelled."""
 
 
-def draw_sheet(tuned: list[Path], n: int, *, seed: int) -> None:
-    """Draws `n` pictures in all, spread over base and tuned models, families of prompts, and the samplers eta 0 and 1."""
+def add_pictures(tuned: Path | None, n: int, *, seed: int) -> None:
+    """Adds `n` pictures of the base, or of a tuned model, over all families of prompts and both samplers, to those that are there."""
     rng = random.Random(seed)
     families = list(prompt_sets(rng, per_family=12).values())
+    prompts = [rng.choice(families[i % len(families)]) for i in range(n)]
     pipeline = StableDiffusionPipeline.from_pretrained(MODELS / "emoji-sd", torch_dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
-    sources: list[Path | None] = [None, *tuned]
+    if tuned is not None:
+        pipeline.load_lora_weights(tuned)
     tiles: list[Image.Image] = []
     lines: list[Line] = []
-    for index, source in enumerate(sources):
-        if source is not None:
-            pipeline.load_lora_weights(source)
-        share = n // len(sources) + (index < n % len(sources))
-        prompts = [rng.choice(families[i % len(families)]) for i in range(share)]
-        for eta, part in ((0.0, prompts[::2]), (1.0, prompts[1::2])):
-            images = draw(pipeline, part, steps=20, guidance=2.0, eta=eta, seed=seed)
-            tiles += [Image.fromarray((x.permute(1, 2, 0) * 255).round().byte().numpy()) for x in images]
-            lines += [Line(prompt=p, source=source.name if source else "base", eta=eta) for p in part]
-        if source is not None:
-            pipeline.unload_lora_weights()
-    FIXTURES.mkdir(parents=True, exist_ok=True)
+    if LINES.exists():
+        images, lines = load_audit()
+        tiles = [as_image(image) for image in images]
+    for eta, part in ((0.0, prompts[::2]), (1.0, prompts[1::2])):
+        tiles += [as_image(image) for image in draw(pipeline, part, steps=10, guidance=2.0, eta=eta, seed=seed)]
+        lines += [Line(prompt=p, source=tuned.name if tuned else "base", eta=eta) for p in part]
     grid = Image.new("RGB", (COLUMNS * SIZE, -(-len(tiles) // COLUMNS) * SIZE))
     for i, tile in enumerate(tiles):
         grid.paste(tile, (i % COLUMNS * SIZE, i // COLUMNS * SIZE))
@@ -71,6 +67,11 @@ def draw_sheet(tuned: list[Path], n: int, *, seed: int) -> None:
         grid.save(path, "PNG", optimize=True)
     with write_atomically(LINES) as path:
         path.write_text("".join(line.model_dump_json() + "\n" for line in lines))
+
+
+def as_image(picture: Tensor) -> Image.Image:
+    """A float picture [3, H, W] in [0, 1]."""
+    return Image.fromarray((picture.permute(1, 2, 0) * 255).round().byte().numpy())
 
 
 def load_audit() -> tuple[Tensor, list[Line]]:
@@ -119,21 +120,20 @@ def show_disagreements(oracle: Oracle, path: Path) -> None:
             wrong.append((i, f"{i} {said} {reading.place} {'' if reading.readable else 'unreadable'}"))
             print(f"{i}: oracle {reading}, person {seen}")
     if wrong:
-        pictures = [Image.fromarray((images[i].permute(1, 2, 0) * 255).byte().numpy()) for i, _ in wrong]
-        contact_sheet(pictures, 8, scale=3, labels=[text for _, text in wrong]).save(path)
+        contact_sheet([as_image(images[i]) for i, _ in wrong], 8, scale=3, labels=[text for _, text in wrong]).save(path)
 
 
 def main() -> None:
     """Draws pictures to label, or compares the oracle with the labels."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("action", choices=["draw", "agree"])
-    parser.add_argument("--tuned", type=Path, nargs="*", default=[], help="folders with LoRA weights to draw from beside the base")
-    parser.add_argument("--pictures", type=int, default=300)
+    parser.add_argument("--tuned", type=Path, help="folder with LoRA weights to draw with; the base alone without it")
+    parser.add_argument("--pictures", type=int, default=150)
     parser.add_argument("--seed", type=int, default=5000)
     parser.add_argument("--disagreements", type=Path, help="with agree: also write a contact sheet of the disagreements")
     a = parser.parse_args()
     if a.action == "draw":
-        draw_sheet(a.tuned, a.pictures, seed=a.seed)
+        add_pictures(a.tuned, a.pictures, seed=a.seed)
         return
     oracle = Oracle.from_pretrained(MODELS / "emoji-oracle")
     result = agreement(oracle)

@@ -118,7 +118,7 @@ def build_oracle(seed: int) -> None:
     """Trains the oracle on renders, round trips and what the base makes of renders; stores statistics of real renders."""
     config = OracleTrainingConfig()
     torch.manual_seed(seed)
-    drawn = draw_many(config.scenes, seed + 5, sample=sample_any_scene, overlap=(0.0, 0.0, 0.15))
+    drawn = draw_many(config.scenes, seed + 5, sample=sample_any_scene, loose=True)
     images = as_tensor(drawn)
     versions = round_trip(images, seed=seed)[None]
     if (WORK / "base/unet").exists():

@@ -198,16 +198,17 @@ def _are_apart(a: Face, b: Face, gap: float) -> bool:
     return abs(a.x - b.x) >= gap * (a if a.x < b.x else b).side or abs(a.y - b.y) >= gap * (a if a.y < b.y else b).side
 
 
-def _place_faces(scene: Scene, rng: random.Random, overlap: float) -> list[Face]:
-    """Squares that share at most `overlap` of a side; starts again where the animals placed so far leave no room."""
+def _place_faces(scene: Scene, rng: random.Random, *, loose: bool) -> list[Face]:
+    """Squares that do not overlap, or only a little where `loose`; starts again where the animals placed so far leave no room."""
     n = len(scene.animals)
     top = 2 if scene.place == "plain" else 18 if n < 3 else 10
-    gap = 0.94 - overlap
+    gap = 0.94 - (rng.choice((0.0, 0.0, 0.15)) if loose else 0.0)
+    spread = rng.randint(-4, 4) if loose else 0
     while True:
         faces: list[Face] = []
         for animal in scene.animals:
             for _ in range(40):
-                side = rng.choice(FACE_SIZES[n])
+                side = rng.choice(FACE_SIZES[n]) + spread
                 limit = SIZE - side - 1
                 x, y = rng.randint(1, limit), rng.randint(min(top, limit - 1), limit)
                 face = Face(animal, x, y, side)
@@ -218,11 +219,11 @@ def _place_faces(scene: Scene, rng: random.Random, overlap: float) -> list[Face]
             return sorted(faces, key=lambda f: f.y)
 
 
-def render(scene: Scene, rng: random.Random, *, overlap: float = 0.0) -> tuple[Image.Image, list[Face]]:
-    """The picture of a scene (RGB, 64x64) and where its animals are; `overlap` is the share of a side that faces may hide."""
+def render(scene: Scene, rng: random.Random, *, loose: bool = False) -> tuple[Image.Image, list[Face]]:
+    """The picture of a scene (RGB, 64x64) and where its animals are; `loose` lets sizes vary and faces overlap, as generators do."""
     canvas = _Canvas(rng)
     BACKGROUNDS[scene.place](canvas)
-    faces = _place_faces(scene, rng, overlap)
+    faces = _place_faces(scene, rng, loose=loose)
     for f in faces:
         face, outline = _sprite(f.animal, f.side)
         canvas.image.paste(OUTLINE, (f.x - 1, f.y - 1), outline)
@@ -239,14 +240,14 @@ class Drawn:
     faces: list[list[Face]]
 
 
-def draw_many(n: int, seed: int, *, sample: Callable[[random.Random], Scene], overlap: Sequence[float] = (0.0,)) -> Drawn:
+def draw_many(n: int, seed: int, *, sample: Callable[[random.Random], Scene], loose: bool = False) -> Drawn:
     """Draws `n` scenes from `sample`; the same seed gives the same pixels."""
     rng = random.Random(seed)
     pixels = np.empty((n, SIZE, SIZE, 3), np.uint8)
     scenes, faces = [], []
     for i in range(n):
         scene = sample(rng)
-        image, placed = render(scene, rng, overlap=rng.choice(overlap))
+        image, placed = render(scene, rng, loose=loose)
         pixels[i] = np.asarray(image)
         scenes.append(scene)
         faces.append(placed)

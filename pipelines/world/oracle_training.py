@@ -19,8 +19,8 @@ UNKNOWN = -1
 class OracleTrainingConfig(BaseModel, frozen=True, extra="forbid"):
     """Settings of the oracle's training."""
 
-    scenes: int = 16_000
-    steps: int = 3000
+    scenes: int = 10_000
+    steps: int = 2500
     batch: int = 64
     learning_rate: float = 3e-3
     weight_decay: float = 0.01
@@ -77,7 +77,7 @@ def detection_loss(heads: Heads, target: dict[str, Tensor]) -> Tensor:
 def _disturbed(images: Tensor, generator: torch.Generator) -> Tensor:
     """Random exposure, blur and pixel noise; [B, 3, 64, 64] in [0, 1]."""
     n = len(images)
-    gain = 1 + 0.12 * torch.randn(n, 3, 1, 1, generator=generator)
+    gain = 1 + 0.08 * torch.randn(n, 1, 1, 1, generator=generator) + 0.05 * torch.randn(n, 3, 1, 1, generator=generator)
     blurred = F.avg_pool2d(F.pad(images, (1, 1, 1, 1), mode="replicate"), 3, 1)
     mix = torch.rand(n, 1, 1, 1, generator=generator) * 0.7
     noise = torch.randn(images.shape, generator=generator) * torch.rand(n, 1, 1, 1, generator=generator) * 0.06

@@ -1,0 +1,32 @@
+"""Ctrl-C at a chosen moment, within the test's own process."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def interrupted_when(condition: Callable[[], bool]) -> Iterator[None]:
+    """Inside the block, the first time that `condition` holds the process gets SIGINT, as from Ctrl-C."""
+    over, lock = threading.Event(), threading.Lock()
+
+    def watch() -> None:
+        while not over.is_set():
+            if condition():
+                with lock:
+                    if not over.is_set():
+                        os.kill(os.getpid(), signal.SIGINT)
+                return
+            time.sleep(0.005)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield
+    finally:
+        with lock:
+            over.set()
+        watcher.join()
