@@ -64,6 +64,8 @@ demo: $(INSTALLED) ## The whole story on the embedded models, in minutes
 
 models: $(INSTALLED) ## Train the embedded models anew, for hours (needs fonts-noto-color-emoji)
 	bash -o pipefail -c '$(PYTHON) -m pipelines.world.build 2>&1 | tee models/training.log'
+	$(PYTHON) -m pipelines.world.measure
+	$(PYTHON) -m pipelines.world.audit agree
 
 check: $(INSTALLED) ## Lint, types and layers, within a minute
 	$(VENV)/bin/ruff check

@@ -22,6 +22,8 @@ def interrupted_when(condition: Callable[[], bool]) -> Iterator[None]:
                 return
             time.sleep(0.005)
 
+    # A process that was started in the background ignores SIGINT.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     watcher = threading.Thread(target=watch)
     watcher.start()
     try:
@@ -30,3 +32,4 @@ def interrupted_when(condition: Callable[[], bool]) -> Iterator[None]:
         with lock:
             over.set()
         watcher.join()
+        signal.signal(signal.SIGINT, before)

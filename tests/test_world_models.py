@@ -56,12 +56,12 @@ def test_oracle_reads_a_picture_the_same_alone_and_in_a_batch(oracle: Oracle) ->
 def test_clip_finds_a_true_caption_among_hundreds() -> None:
     folder = MODELS / "emoji-clip"
     drawn = draw_world(500, 12346, held_out=True)
-    model = CLIPModel.from_pretrained(folder, torch_dtype=torch.float32).eval()
+    model = CLIPModel.from_pretrained(folder, dtype=torch.float32).eval()
     assert retrieval(model, as_tensor(drawn), drawn.scenes, CLIPTokenizer.from_pretrained(folder), seed=0) >= 0.85
 
 
 def test_base_draws_single_animals_through_the_stock_pipeline(oracle: Oracle) -> None:
-    pipeline = StableDiffusionPipeline.from_pretrained(MODELS / "emoji-sd", torch_dtype=torch.float32)
+    pipeline = StableDiffusionPipeline.from_pretrained(MODELS / "emoji-sd", dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     prompts = [f"a {animal}" for animal in ANIMALS for _ in range(2)]
     readings = oracle.read(draw(pipeline, prompts, steps=20, guidance=2.0, eta=0.0, seed=7))

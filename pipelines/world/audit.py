@@ -48,7 +48,7 @@ def add_pictures(tuned: Path | None, n: int, *, seed: int) -> None:
     rng = random.Random(seed)
     families = list(prompt_sets(rng, per_family=12).values())
     prompts = [rng.choice(families[i % len(families)]) for i in range(n)]
-    pipeline = StableDiffusionPipeline.from_pretrained(MODELS / "emoji-sd", torch_dtype=torch.float32)
+    pipeline = StableDiffusionPipeline.from_pretrained(MODELS / "emoji-sd", dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     if tuned is not None:
         pipeline.load_lora_weights(tuned)
