@@ -66,7 +66,7 @@ def test_base_draws_single_animals_through_the_stock_pipeline(oracle: Oracle) ->
     prompts = [f"a {animal}" for animal in ANIMALS for _ in range(2)]
     readings = oracle.read(draw(pipeline, prompts, steps=20, guidance=2.0, eta=0.0, seed=7))
     met = [Requirement.parse(p).met_by(r) for p, r in zip(prompts, readings, strict=True)]
-    assert sum(met) / len(met) >= 0.65  # of 24 pictures; models/base_alignment.json has the figure on more
+    assert sum(met) / len(met) >= 0.75  # of 24 pictures; models/base_alignment.json has the figure on more
 
 
 def test_broken_oracle_folder_is_named(tmp_path: Path) -> None:

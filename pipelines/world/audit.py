@@ -20,6 +20,7 @@ from pydantic import BaseModel
 from torch import Tensor
 
 from data.files import write_atomically, write_json
+from pipelines.pictures import to_pil
 from pipelines.world.build import MODELS
 from pipelines.world.drawing import SIZE, contact_sheet
 from pipelines.world.measure import draw, prompt_sets
@@ -56,9 +57,9 @@ def add_pictures(tuned: Path | None, n: int, *, seed: int) -> None:
     lines: list[Line] = []
     if LINES.exists():
         images, lines = load_audit()
-        tiles = [as_image(image) for image in images]
+        tiles = [to_pil(image) for image in images]
     for eta, part in ((0.0, prompts[::2]), (1.0, prompts[1::2])):
-        tiles += [as_image(image) for image in draw(pipeline, part, steps=10, guidance=2.0, eta=eta, seed=seed)]
+        tiles += [to_pil(image) for image in draw(pipeline, part, steps=10, guidance=2.0, eta=eta, seed=seed)]
         lines += [Line(prompt=p, source=tuned.name if tuned else "base", eta=eta) for p in part]
     grid = Image.new("RGB", (COLUMNS * SIZE, -(-len(tiles) // COLUMNS) * SIZE))
     for i, tile in enumerate(tiles):
@@ -67,11 +68,6 @@ def add_pictures(tuned: Path | None, n: int, *, seed: int) -> None:
         grid.save(path, "PNG", optimize=True)
     with write_atomically(LINES) as path:
         path.write_text("".join(line.model_dump_json() + "\n" for line in lines))
-
-
-def as_image(picture: Tensor) -> Image.Image:
-    """A float picture [3, H, W] in [0, 1]."""
-    return Image.fromarray((picture.permute(1, 2, 0) * 255).round().byte().numpy())
 
 
 def load_audit() -> tuple[Tensor, list[Line]]:
@@ -120,7 +116,7 @@ def show_disagreements(oracle: Oracle, path: Path) -> None:
             wrong.append((i, f"{i} {said} {reading.place} {'' if reading.readable else 'unreadable'}"))
             print(f"{i}: oracle {reading}, person {seen}")
     if wrong:
-        contact_sheet([as_image(images[i]) for i, _ in wrong], 8, scale=3, labels=[text for _, text in wrong]).save(path)
+        contact_sheet([to_pil(images[i]) for i, _ in wrong], 8, scale=3, labels=[text for _, text in wrong]).save(path)
 
 
 def main() -> None:

@@ -1,6 +1,7 @@
 """Builds the embedded models one after the other: `python -m pipelines.world.build [PART ...]`; `make models` runs all parts.
 
-Work in progress is kept under `runs/models/`: a killed build of the base continues from its last checkpoint; naming a part builds it anew.
+Work in progress is kept under `runs/models/`: the base continues from its last checkpoint there,
+every other part is built anew.
 """
 
 import argparse

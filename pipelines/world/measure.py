@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from data.files import write_json
+from pipelines.pictures import to_pil
 from pipelines.world.build import MODELS
 from pipelines.world.captions import EXACT, caption
 from pipelines.world.drawing import contact_sheet
@@ -83,9 +84,8 @@ def main() -> None:
         met = [Requirement.parse(t).met_by(r) for t, r in zip(texts, readings, strict=True)]
         rows[name] = {"pictures": len(met), "aligned": sum(met) / len(met), "readable": sum(r.readable for r in readings) / len(readings)}
         print(f"{name:26s} {rows[name]['aligned']:.2f} aligned, {rows[name]['readable']:.2f} readable, {len(met)} pictures", flush=True)
-        for i in range(0, len(texts), max(1, len(texts) // 12)):
-            pixels = (images[i].permute(1, 2, 0) * 255).round().byte().numpy()
-            sheet.append((("+ " if met[i] else "- ") + texts[i], Image.fromarray(pixels)))
+        shown = range(0, len(texts), max(1, len(texts) // 12))
+        sheet += [(("+ " if met[i] else "- ") + texts[i], to_pil(images[i])) for i in shown]
     settings = {"steps": a.steps, "guidance": a.guidance, "eta": a.eta}
     write_json(MODELS / "base_alignment.json", {"settings": settings, "families": rows})
     if a.sheet:

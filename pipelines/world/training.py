@@ -1,4 +1,4 @@
-"""What the trainers of the embedded models share: seeding, the learning rate, averaged weights, tensors from pixels."""
+"""What the trainers of the embedded models share: the learning rate, averaged weights, the log."""
 
 import copy
 import math
@@ -6,17 +6,10 @@ import time
 from collections.abc import Iterator
 from typing import Generic, TypeVar
 
-import numpy as np
-import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 M = TypeVar("M", bound=nn.Module)
-
-
-def to_tensor(pixels: npt.NDArray[np.uint8]) -> Tensor:
-    """uint8 [N, H, W, 3] -> float [N, 3, H, W] in [-1, 1]."""
-    return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def warmup_cosine(step: int, steps: int, *, warmup: int = 200, hold: float = 0.4, floor: float = 0.01) -> float:
