@@ -18,6 +18,7 @@ import numpy as np
 from scipy.stats import t as student
 
 from data.files import write_json
+from pipelines.metrics_log import METRICS_FILE
 
 RESULTS = Path(__file__).parent / "results"
 Row = dict[str, Any]
@@ -49,6 +50,23 @@ def figures_of(name: str) -> dict[tuple[str, float], Row]:
     }
 
 
+def training_of(name: str) -> dict[str, float]:
+    """How well the reward knows the labels, and how far DPOK raised it on fresh pictures of its own policy."""
+    reward = json.loads(Path("runs", name, "reward", "metrics.json").read_text(encoding="utf-8"))
+    dpok = [
+        json.loads(line)["reward"] for line in Path("runs", name, "finetune", "dpok", METRICS_FILE).read_text(encoding="utf-8").splitlines()
+    ]
+    areas = {
+        f"{scorer} roc_auc, {part}": reward[part][scorer]["roc_auc"]
+        for part in ("test_seen", "test_unseen")
+        for scorer in ("model", "clip_score")
+    }
+    return areas | {
+        "dpok reward, first 3 iterations": float(np.mean(dpok[:3])),
+        "dpok reward, last 3 iterations": float(np.mean(dpok[-3:])),
+    }
+
+
 def summary(values: list[float]) -> dict[str, Any]:
     """Mean over seeds, its 95 % interval (Student's t; None for one seed), and the values."""
     mean, n = float(np.mean(values)), len(values)
@@ -75,12 +93,12 @@ def main() -> None:
     a = parser.parse_args()
     seconds = [run_demo(seed, f"{a.name}-{seed}", a.set) for seed in a.seeds]
     rows = compare([figures_of(f"{a.name}-{seed}") for seed in a.seeds])
+    training = [training_of(f"{a.name}-{seed}") for seed in a.seeds]
     commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=True).stdout.strip()
     machine = f"{platform.machine()}, {len(os.sched_getaffinity(0))} CPUs"
-    write_json(
-        RESULTS / "demo_seeds.json",
-        {"command": " ".join(["python", *sys.argv]), "commit": commit, "machine": machine, "seconds": seconds, "rows": rows},
-    )
+    made_by = {"command": " ".join(["python", *sys.argv]), "commit": commit, "machine": machine, "seconds": seconds}
+    figures = {name: summary([one[name] for one in training]) for name in training[0]}
+    write_json(RESULTS / "demo_seeds.json", {**made_by, "training": figures, "rows": rows})
     for row in rows:
         gains = " ".join(f"{value:+.2f}" for value in row["gain"]["values"])
         print(f"{row['model']:12s} eta {row['eta']:g}: {row['trained']['mean']:.3f}, over base {row['gain']['mean']:+.3f} ({gains})")

@@ -12,7 +12,9 @@ Differs from the paper and its code in:
 3. Rewards are normalised per prompt before the value function sees them; it learns what that leaves, and starts at zero.
 4. Advantages come from the value function of the iterations before, so the baseline does not know the action's outcome.
 5. Every iteration trains on its own images only, each transition at most once; their buffer keeps 1000 transitions of older policies.
-6. Transitions of different samples and timesteps share a batch, and the last sampler step, where noise is least, is left out.
+6. Transitions of different samples and timesteps share a batch.
+7. Only the first steps of a trajectory are stochastic and trained on; the later ones are deterministic and count as part of what turns
+   the last trained state into an image (as in MixGRPO, Li et al. 2025, arXiv 2507.21802).
 """
 
 import time
@@ -82,7 +84,7 @@ class Metrics:
     reward: float
     reward_by_prompt: dict[str, float]
     kl: float
-    """Upper bound of KL(tuned || pretrained) per image in nats: the chain's KL over the steps that may be trained on."""
+    """Upper bound of KL(tuned || pretrained) per image in nats: the chain's KL over its stochastic steps."""
     ratio_mean: float
     ratio_max: float
     first_ratio_gap: float
@@ -227,7 +229,7 @@ def improve(
         _fit_value(rollout, config, state.value, generator)
     ratios, kls = torch.cat([ratio for ratio, _ in records]).exp(), torch.cat([kl for _, kl in records])
     return {
-        "kl": float(kls.mean()) * config.trained_steps,
+        "kl": float(kls.mean()) * config.stochastic_steps,
         "ratio_mean": float(ratios.mean()),
         "ratio_max": float(ratios.max()),
         "first_ratio_gap": float((ratios[: len(groups[0])] - 1).abs().max()),
@@ -277,5 +279,5 @@ def _fit_value(rollout: Rollout, config: DPOKConfig, value: Critic, generator: t
     """Teaches the value function the normalised rewards from random noisy latents of their trajectories."""
     for _ in range(config.value_steps):
         sample = torch.randint(len(rollout.prompts), (config.value_batch,), generator=generator)
-        step = torch.randint(config.steps, (config.value_batch,), generator=generator)
+        step = torch.randint(config.stochastic_steps, (config.value_batch,), generator=generator)
         value.learn(rollout.transitions(torch.stack([sample, step], dim=1).to(rollout.rewards.device)))

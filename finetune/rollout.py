@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from pydantic import BaseModel, Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import BaseModel, Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from finetune.advantages import PromptStatistics
@@ -26,17 +26,18 @@ class RolloutConfig(BaseModel, frozen=True, extra="forbid"):
     """Classifier-free guidance scale; 1 switches it off. Paper: 7.5."""
     eta: float = Field(default=1.0, gt=0, le=1)
     """Noise of the sampler's steps; 1 is ancestral sampling, as in the paper."""
-    timestep_fraction: float = Field(default=0.5, gt=0, le=1)
-    """Share of each trajectory's steps that is trained on, drawn at random. Less is quicker and noisier."""
-    skip_last_steps: NonNegativeInt = 1
-    """Steps at the end of a trajectory that are not trained on: their noise is so small that ratios run away."""
+    stochastic_share: float = Field(default=0.6, gt=0, le=1)
+    """Share of a trajectory's steps, from its start, that draw noise and can be trained on. The later ones are deterministic: they finish
+    the picture as the sampler of users does, and their noise would be so small that ratios run away. Paper: 1."""
+    timestep_fraction: float = Field(default=1.0, gt=0, le=1)
+    """Share of each trajectory's stochastic steps that is trained on, drawn at random. Less is quicker and noisier."""
     micro_batch: PositiveInt = 32
     """Rows of one UNet call (twice that with guidance), in rollout and training; bounds the memory. No padding if it divides the images."""
 
     @property
-    def trained_steps(self) -> int:
-        """How many steps of a trajectory may be trained on."""
-        return max(1, self.steps - self.skip_last_steps)
+    def stochastic_steps(self) -> int:
+        """How many steps of a trajectory are stochastic."""
+        return max(1, round(self.stochastic_share * self.steps))
 
 
 @dataclass(frozen=True)
@@ -108,15 +109,22 @@ def collect(
     texts = [prompt for prompt in chosen for _ in range(config.images_per_prompt)]
     cond = model.encode_prompts(texts)
     trajectories = sample_trajectories(
-        model, cond, steps=config.steps, guidance=config.guidance, eta=config.eta, generator=generator, batch=config.micro_batch
+        model,
+        cond,
+        steps=config.steps,
+        guidance=config.guidance,
+        eta=config.eta,
+        generator=generator,
+        stochastic_steps=config.stochastic_steps,
+        batch=config.micro_batch,
     )
     rewards = score(reward, model.decode(trajectories.latents[:, -1]), texts)
     return Rollout(texts, cond, trajectories, rewards, statistics.normalise(texts, rewards))
 
 
 def choose_transitions(samples: int, config: RolloutConfig, *, generator: torch.Generator) -> Tensor:
-    """Random (sample, step) pairs [M, 2] in random order: for every sample the configured share of its steps, no pair twice."""
-    taken = max(1, round(config.timestep_fraction * config.trained_steps))
-    steps = torch.rand(samples, config.trained_steps, generator=generator).argsort(1)[:, :taken]
+    """Random (sample, step) pairs [M, 2] in random order: for every sample the configured share of its stochastic steps, no pair twice."""
+    taken = max(1, round(config.timestep_fraction * config.stochastic_steps))
+    steps = torch.rand(samples, config.stochastic_steps, generator=generator).argsort(1)[:, :taken]
     pairs = torch.stack([torch.arange(samples).repeat_interleave(taken), steps.flatten()], dim=1)
     return pairs[torch.randperm(len(pairs), generator=generator)]

@@ -99,9 +99,12 @@ def sample_trajectories(
     guidance: float,
     eta: float,
     generator: torch.Generator,
+    stochastic_steps: int | None = None,
     batch: int = 32,
 ) -> Trajectories:
     """Draws one chain per prompt embedding in `cond` [N, L, D].
+
+    The first `stochastic_steps` (left out: all) have the given eta, the later ones eta 0.
 
     Every UNet call has exactly `batch` rows (the last chunk is filled up with repeats): kernels depend on the shape, and training
     with the same shape gives bit-equal predictions, so that the first importance ratio is exactly 1.
@@ -116,8 +119,9 @@ def sample_trajectories(
         for i, timestep in enumerate(scheduler.timesteps):
             sample = latents[rows, i]
             output = model.predict(sample, timestep.expand(batch), cond[rows], uncond, guidance)[:real]
-            mean, std = step_distribution(scheduler, output, timestep, sample[:real], eta=eta)
-            latents[kept, i + 1] = mean + std * _noise(mean.shape, generator, model.device)
+            noisy = stochastic_steps is None or i < stochastic_steps
+            mean, std = step_distribution(scheduler, output, timestep, sample[:real], eta=eta if noisy else 0.0)
+            latents[kept, i + 1] = mean + std * _noise(mean.shape, generator, model.device) if noisy else mean
             log_probs[kept, i] = log_prob(latents[kept, i + 1], mean, std)
     return Trajectories(latents, log_probs, scheduler.timesteps)
 

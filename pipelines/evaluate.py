@@ -57,6 +57,9 @@ class EvaluateConfig(BaseModel, frozen=True, extra="forbid"):
     """False where `run.judge` cannot read such pictures, as photographs: then nothing is said about which are right."""
     kl_images: PositiveInt = 16
     """Chains of each tuned model for its KL to the base."""
+    kl_share: float = Field(default=0.6, gt=0, le=1)
+    """Share of a chain's steps, from its start, over which that KL is added up. The noise of later steps is so small that a difference
+    nobody sees counts as hundreds of nats."""
 
 
 @dataclass(frozen=True)
@@ -154,10 +157,18 @@ def _pictures(prompts: Sequence[EvaluationPrompt], config: EvaluateConfig, run_s
 
 
 def _chain_kl(model: DiffusionModel, prompts: Sequence[str], settings: Settings) -> list[float]:
-    images, count = settings.table("images", ImagesConfig), settings.table("evaluate", EvaluateConfig).kl_images
-    texts = [prompts[i % len(prompts)] for i in range(count)]
-    generator = torch.Generator().manual_seed(settings.run.seed)
-    nats = chain_kl(model, texts, steps=images.steps, guidance=images.guidance, batch=images.batch, generator=generator)
+    config, images = settings.table("evaluate", EvaluateConfig), settings.table("images", ImagesConfig)
+    texts = [prompts[i % len(prompts)] for i in range(config.kl_images)]
+    with model.exact():  # the rounding of bfloat16 would count as a nat a step
+        nats = chain_kl(
+            model,
+            texts,
+            steps=images.steps,
+            stochastic_steps=max(1, round(config.kl_share * images.steps)),
+            guidance=images.guidance,
+            batch=images.batch,
+            generator=torch.Generator().manual_seed(settings.run.seed),
+        )
     return [float(value) for value in nats]
 
 

@@ -41,20 +41,31 @@ def vendi_score(features: Values) -> float:
 
 
 @torch.no_grad()
-def chain_kl(model: DiffusionModel, prompts: list[str], *, steps: int, guidance: float, batch: int, generator: torch.Generator) -> Tensor:
-    """KL(tuned || reference) of whole denoising chains in nats, [B]: an upper bound of the KL of the pictures (DPOK, lemma 4.2).
+def chain_kl(
+    model: DiffusionModel,
+    prompts: list[str],
+    *,
+    steps: int,
+    stochastic_steps: int,
+    guidance: float,
+    batch: int,
+    generator: torch.Generator,
+) -> Tensor:
+    """KL(tuned || reference) of the first `stochastic_steps` of denoising chains in nats, [B] (DPOK, lemma 4.2).
 
-    Draws one chain a prompt with the tuned model and the stochastic sampler (eta 1), and adds up the Gaussian KL of its steps; a
-    deterministic last step counts nothing.
+    Draws one chain a prompt with the tuned model, stochastic (eta 1) for those steps and deterministic after them, and adds up the Gaussian
+    KL of the stochastic steps.
     """
     scheduler = model.scheduler(steps)
     cond = model.encode_prompts(prompts)
-    chains = sample_trajectories(model, cond, steps=steps, guidance=guidance, eta=1.0, generator=generator, batch=batch)
+    chains = sample_trajectories(
+        model, cond, steps=steps, guidance=guidance, eta=1.0, generator=generator, stochastic_steps=stochastic_steps, batch=batch
+    )
     total = torch.zeros(len(prompts), device=model.device)
     for rows in torch.arange(len(prompts), device=model.device).split(batch):
         text = cond[rows]
         empty = model.encode_prompts([""]).expand_as(text)
-        for i, timestep in enumerate(chains.timesteps):
+        for i, timestep in enumerate(chains.timesteps[:stochastic_steps]):
             latents = chains.latents[rows, i]
             output = model.predict(latents, timestep.expand(len(rows)), text, empty, guidance)
             mean, std = step_distribution(scheduler, output, timestep, latents, eta=1.0)

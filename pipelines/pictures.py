@@ -23,8 +23,7 @@ def to_pil(picture: Tensor) -> Image.Image:
 
 def save_png(picture: Tensor, path: Path) -> None:
     """Writes one picture [3, H, W] atomically; equal pictures give equal bytes."""
-    with write_atomically(path) as temporary:
-        to_pil(picture).save(temporary, format="PNG")
+    _write_png(to_pil(picture), path)
 
 
 def load_picture(path: Path) -> Tensor:
@@ -54,5 +53,9 @@ def save_sheet(rows: Sequence[Tensor], path: Path, *, scale: int = 1) -> None:
     for y, row in enumerate(rows):
         for x, picture in enumerate(row):
             sheet.paste(to_pil(picture), (GAP + x * (width + GAP), GAP + y * (height + GAP)))
-    with write_atomically(path) as temporary:
-        sheet.resize((sheet.width * scale, sheet.height * scale), Image.Resampling.NEAREST).save(temporary, format="PNG")
+    _write_png(sheet.resize((sheet.width * scale, sheet.height * scale), Image.Resampling.NEAREST), path)
+
+
+def _write_png(image: Image.Image, path: Path) -> None:
+    with write_atomically(path) as temporary, temporary.open("wb") as file:  # given a path, Pillow leaves the file open after Ctrl-C
+        image.save(file, format="PNG")

@@ -123,6 +123,18 @@ def test_half_precision_arithmetic_still_gives_float32(folder: Path) -> None:
     assert 0 < (predict(model) - predict(DiffusionModel.from_pretrained(folder))).abs().max() < 0.1
 
 
+def test_inside_exact_the_arithmetic_is_that_of_the_weights(folder: Path) -> None:
+    model = with_lora(folder)
+    perturb(model)
+    full = predict(model)
+    model.precision = "bf16"
+    rounded = predict(model)
+    with model.exact():
+        torch.testing.assert_close(predict(model), full, rtol=0, atol=1e-6)
+    assert (rounded - full).abs().max() > 1e-4
+    torch.testing.assert_close(predict(model), rounded, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("part", ["unet", "vae", "text_encoder", "tokenizer", "scheduler"])
 def test_a_folder_without_a_part_gets_one_clear_line(folder: Path, tmp_path: Path, part: str) -> None:
     broken = shutil.copytree(folder, tmp_path / "model")

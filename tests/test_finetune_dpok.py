@@ -114,8 +114,8 @@ def test_value_function_learns_to_foresee_the_reward_of_each_prompt(folder: Path
     assert foreseen[1] > 0.5
 
 
-def test_transitions_are_distinct_and_leave_out_the_last_steps() -> None:
-    config = DPOKConfig(steps=10, timestep_fraction=0.5, skip_last_steps=2)
+def test_transitions_are_distinct_and_leave_out_the_deterministic_steps() -> None:
+    config = DPOKConfig(steps=10, timestep_fraction=0.5, stochastic_share=0.8)
     pairs = choose_transitions(6, config, generator=torch.Generator().manual_seed(0))
     assert len(pairs) == len({tuple(pair) for pair in pairs.tolist()}) == 6 * 4
     assert pairs[:, 1].max() <= 7

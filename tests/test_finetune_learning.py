@@ -43,7 +43,7 @@ def test_dpok_raises_the_reward_of_training_and_of_validation(folder: Path) -> N
         images_per_prompt=64,
         micro_batch=64,
         steps=4,
-        skip_last_steps=0,
+        stochastic_share=1.0,
         timestep_fraction=1.0,
         guidance=1.0,
         updates=1,

@@ -86,6 +86,20 @@ def test_trajectories_store_the_log_prob_of_the_stored_samples(model: DiffusionM
         torch.testing.assert_close(chains.log_probs[:, i], log_prob(chains.latents[:, i + 1], mean, std), rtol=1e-4, atol=1e-4)
 
 
+def test_later_steps_are_deterministic_and_carry_no_log_prob(model: DiffusionModel) -> None:
+    cond = model.encode_prompts(["a cat", "a dog"])
+    generator = torch.Generator().manual_seed(0)
+    chains = sample_trajectories(model, cond, steps=4, guidance=2.0, eta=1.0, generator=generator, stochastic_steps=2, batch=2)
+    assert (chains.log_probs[:, :2] != 0).all()
+    assert (chains.log_probs[:, 2:] == 0).all()
+    scheduler, uncond = model.scheduler(4), model.encode_prompts([""]).expand_as(cond)
+    for i in (2, 3):
+        with torch.no_grad():
+            output = model.predict(chains.latents[:, i], chains.timesteps[i].expand(2), cond, uncond, 2.0)
+        mean, _ = step_distribution(scheduler, output, chains.timesteps[i], chains.latents[:, i], eta=0.0)
+        torch.testing.assert_close(chains.latents[:, i + 1], mean)
+
+
 @pytest.mark.parametrize("eta", [0.0, 1.0])
 def test_an_image_depends_on_its_seed_and_not_on_its_neighbours(model: DiffusionModel, eta: float) -> None:
     together = draw(model, ["a", "b", "a", "c"], seeds=[1, 2, 3, 1], steps=3, guidance=2.0, eta=eta, batch=4)

@@ -40,7 +40,9 @@ def test_chain_kl_is_zero_untuned_and_positive_after(tmp_path: Path) -> None:
     model.add_lora(LoraSettings(rank=2), generator=torch.Generator().manual_seed(0))
 
     def nats() -> torch.Tensor:
-        return chain_kl(model, ["A cat."] * 3, steps=3, guidance=2.0, batch=2, generator=torch.Generator().manual_seed(0))
+        return chain_kl(
+            model, ["A cat."] * 3, steps=3, stochastic_steps=2, guidance=2.0, batch=2, generator=torch.Generator().manual_seed(0)
+        )
 
     assert nats().abs().max() < 1e-6
     for weight in model.lora_parameters().values():

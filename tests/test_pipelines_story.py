@@ -3,6 +3,10 @@
 import json
 import re
 import shutil
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -144,6 +148,64 @@ def test_interrupted_fine_tuning_goes_on_from_its_checkpoint(run: RunFolder, tmp
     after = read_metrics(folder)
     assert [line["step"] for line in after] == list(range(1, iterations + 1))
     assert after[0] == before[0]
+
+
+def stored_labels(run: RunFolder) -> int:
+    """Labels in the store, read from beside the process that writes."""
+    try:
+        with closing(sqlite3.connect(f"file:{run.store_file}?mode=ro", uri=True)) as connection:
+            return int(connection.execute("SELECT count(*) FROM labels").fetchone()[0])
+    except sqlite3.OperationalError:  # not made yet
+        return 0
+
+
+@dataclass(frozen=True)
+class Interruption:
+    """A stage, the folders that it and later stages make, and when it is well under way."""
+
+    words: tuple[str, ...]
+    made: tuple[str, ...]
+    under_way: Callable[[RunFolder], bool]
+    result: str
+
+
+INTERRUPTIONS = {
+    "simulate": Interruption(
+        ("simulate",), ("labels", "reward", "finetune", "evaluation"), lambda run: stored_labels(run) >= 5, "labels/latest/_manifest.json"
+    ),
+    "reward": Interruption(
+        ("reward", "--set", "reward.epochs=400", "--set", "reward.patience=400"),
+        ("reward", "finetune", "evaluation"),
+        lambda run: (run.reward_dir / METRICS_FILE).exists(),
+        "reward/metrics.json",
+    ),
+    "rwl": Interruption(
+        ("finetune", "--method", "rwl", "--set", "rwl.updates=200", "--set", "finetune.checkpoints=50"),
+        ("finetune", "evaluation"),
+        lambda run: any(run.finetune_dir("rwl").glob("checkpoints/*/manifest.json")),
+        "finetune/rwl/pytorch_lora_weights.safetensors",
+    ),
+    "evaluate": Interruption(
+        ("evaluate",), ("evaluation",), lambda run: any(run.evaluation_dir.rglob("[!.]*.png")), "evaluation/report.html"
+    ),
+}
+
+
+@pytest.mark.parametrize("stage", INTERRUPTIONS)
+def test_an_interrupted_stage_leaves_nothing_half_written_and_goes_on(run: RunFolder, tmp_path: Path, stage: str) -> None:
+    case, copy = INTERRUPTIONS[stage], RunFolder(tmp_path / "r")
+    shutil.copytree(run.root, copy.root, ignore=lambda folder, _: case.made if Path(folder) == run.root else ())
+    with interrupted_when(lambda: case.under_way(copy)):
+        assert command(copy, *case.words) == 130
+    assert not (copy.root / case.result).exists()
+    assert not list(copy.root.rglob(".tmp-*"))
+    kept = stored_labels(copy)
+    assert command(copy, *case.words) == 0
+    assert (copy.root / case.result).exists()
+    assert stored_labels(copy) >= kept > 0
+    with FeedbackStore.open(copy.store_url) as store:
+        progress = store.progress()
+    assert progress.done == progress.total
 
 
 def test_new_labels_make_the_reward_train_again(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
