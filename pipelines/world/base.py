@@ -27,7 +27,7 @@ class BaseConfig(BaseModel, frozen=True, extra="forbid"):
     scenes: int = 40_000
     captions: int = 4
     """Different captions of each scene."""
-    steps: int = 8000
+    steps: int = 9000
     batch: int = 32
     learning_rate: float = 6e-4
     learning_rate_hold: float = 0.6

@@ -27,8 +27,8 @@ class ClipTrainingConfig(BaseModel, frozen=True, extra="forbid"):
     vision_layers: int = 4
     patch: int = 8
     projection: int = 96
-    scenes: int = 12_000
-    steps: int = 1200
+    scenes: int = 20_000
+    steps: int = 2400
     batch: int = 96
     learning_rate: float = 1e-3
 

@@ -29,9 +29,9 @@ class OracleConfig(BaseModel, frozen=True, extra="forbid"):
     """Shape of the network and the bounds between "read" and "unreadable"."""
 
     width: int = 32
-    min_center: float = 0.5
-    """A peak at least this probable is a face."""
-    doubtful_center: float = 0.3
+    min_center: float = 0.7
+    """A peak at least this probable, together with the cell beside it, is a face."""
+    doubtful_center: float = 0.5
     """A peak from here to `min_center` makes the picture unreadable: a face that half is one."""
     min_species: float = 0.6
     """A face whose species is less probable makes the picture unreadable."""
@@ -94,7 +94,10 @@ class Oracle(nn.Module):
     def _read_part(self, images: Tensor) -> list[Reading]:
         heads = self(images)
         center = heads.center.sigmoid()
-        peaks = center * (center == F.max_pool2d(center[:, None], 3, 1, 1)[:, 0])
+        around = F.pad(center, (1, 1, 1, 1))
+        beside = torch.stack([around[:, :-2, 1:-1], around[:, 2:, 1:-1], around[:, 1:-1, :-2], around[:, 1:-1, 2:]]).amax(0)
+        # a center on the border of two cells shares its probability between them
+        peaks = (center + beside).clamp(max=1) * (center == F.max_pool2d(center[:, None], 3, 1, 1)[:, 0])
         species, tint, place = heads.species.softmax(1), heads.tint.softmax(1), heads.place.softmax(1)
         return [self._reading(*one) for one in zip(peaks, species, tint, place, strict=True)]
 
