@@ -176,7 +176,7 @@ INTERRUPTIONS = {
     "reward": Interruption(
         ("reward", "--set", "reward.epochs=400", "--set", "reward.patience=400"),
         ("reward", "finetune", "evaluation"),
-        lambda run: (run.reward_dir / METRICS_FILE).exists(),
+        lambda run: (run.reward_dir / METRICS_FILE).exists() and (run.reward_dir / METRICS_FILE).stat().st_size > 0,
         "reward/metrics.json",
     ),
     "rwl": Interruption(
