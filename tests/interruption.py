@@ -7,6 +7,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import pytest
+
+abandons_open_files = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+"""For tests that interrupt: Ctrl-C may fall between opening and closing within a library; a real process ends then, and closes all."""
+
 
 @contextmanager
 def interrupted_when(condition: Callable[[], bool]) -> Iterator[None]:

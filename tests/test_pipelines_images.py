@@ -11,7 +11,7 @@ from data.runs import RunFolder
 from data.schema import IMAGES, PROMPTS, read_table
 from pipelines.cli import main
 from pipelines.images import ImagesConfig, plan, read_prompts
-from tests.interruption import interrupted_when
+from tests.interruption import abandons_open_files, interrupted_when
 from tests.tiny_models import write_tiny_models
 
 
@@ -72,6 +72,7 @@ def test_other_settings_are_refused_once_pictures_are_there(settings: Path, tmp_
     assert "images.guidance is 2.0 there and 3.0 now" in capsys.readouterr().err
 
 
+@abandons_open_files
 def test_ctrl_c_ends_with_130_and_the_next_run_goes_on(settings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "r" / "images"
     with interrupted_when(lambda: len(list(folder.glob("[!.]*.png"))) >= 4):

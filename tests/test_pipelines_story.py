@@ -17,7 +17,7 @@ from data.runs import RunFolder
 from data.store import FeedbackStore
 from pipelines.cli import main
 from pipelines.metrics_log import METRICS_FILE, MetricsLog, read_metrics
-from tests.interruption import interrupted_when
+from tests.interruption import abandons_open_files, interrupted_when
 from tests.tiny_models import write_tiny_models
 
 
@@ -133,6 +133,7 @@ def test_the_report_needs_nothing_but_itself(run: RunFolder) -> None:
     assert not re.search(r"url\(|@import", page)
 
 
+@abandons_open_files
 def test_interrupted_fine_tuning_goes_on_from_its_checkpoint(run: RunFolder, tmp_path: Path) -> None:
     shutil.copytree(run.root, tmp_path / "r", ignore=shutil.ignore_patterns("finetune", "evaluation"))
     iterations = 12
@@ -191,6 +192,7 @@ INTERRUPTIONS = {
 }
 
 
+@abandons_open_files
 @pytest.mark.parametrize("stage", INTERRUPTIONS)
 def test_an_interrupted_stage_leaves_nothing_half_written_and_goes_on(run: RunFolder, tmp_path: Path, stage: str) -> None:
     case, copy = INTERRUPTIONS[stage], RunFolder(tmp_path / "r")
