@@ -194,12 +194,13 @@ class DiffusionModel:
     @contextmanager
     def adapters_off(self) -> Iterator[None]:
         """Inside the block the model is the reference model: the pretrained weights."""
-        for layer in self._lora_layers():
+        layers = self._lora_layers()
+        for layer in layers:
             layer.enable_adapters(False)
         try:
             yield
         finally:
-            for layer in self._lora_layers():
+            for layer in layers:
                 layer.enable_adapters(True)
 
     @contextmanager

@@ -10,7 +10,7 @@ from torch import Tensor
 from finetune.advantages import PromptStatistics
 from finetune.diffusion import DiffusionModel
 from finetune.reward_fn import RewardFn, score
-from finetune.sampling import Trajectories, sample_trajectories
+from finetune.sampling import Trajectories, part_of, sample_trajectories
 
 
 class RolloutConfig(BaseModel, frozen=True, extra="forbid"):
@@ -37,7 +37,7 @@ class RolloutConfig(BaseModel, frozen=True, extra="forbid"):
     @property
     def stochastic_steps(self) -> int:
         """How many steps of a trajectory are stochastic."""
-        return max(1, round(self.stochastic_share * self.steps))
+        return part_of(self.steps, self.stochastic_share)
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def collect(
 
 def choose_transitions(samples: int, config: RolloutConfig, *, generator: torch.Generator) -> Tensor:
     """Random (sample, step) pairs [M, 2] in random order: for every sample the configured share of its stochastic steps, no pair twice."""
-    taken = max(1, round(config.timestep_fraction * config.stochastic_steps))
+    taken = part_of(config.stochastic_steps, config.timestep_fraction)
     steps = torch.rand(samples, config.stochastic_steps, generator=generator).argsort(1)[:, :taken]
     pairs = torch.stack([torch.arange(samples).repeat_interleave(taken), steps.flatten()], dim=1)
     return pairs[torch.randperm(len(pairs), generator=generator)]

@@ -90,6 +90,11 @@ def log_prob(sample: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     return torch.where(std > 0, value, 0).flatten(1).mean(1)
 
 
+def part_of(steps: int, share: float) -> int:
+    """How many steps a share of them is: rounded, at least one."""
+    return max(1, round(share * steps))
+
+
 @torch.no_grad()
 def sample_trajectories(
     model: DiffusionModel,

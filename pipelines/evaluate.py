@@ -22,6 +22,7 @@ from data.files import sha256_of, write_json
 from data.runs import RunFolder
 from finetune.diffusion import LORA_FILE, DiffusionModel
 from finetune.reward_fn import RewardFn
+from finetune.sampling import part_of
 from pipelines import report
 from pipelines.comparison import EvaluationPrompt, Judged, best_of, by_family, by_prompt, overall
 from pipelines.config import Settings
@@ -164,7 +165,7 @@ def _chain_kl(model: DiffusionModel, prompts: Sequence[str], settings: Settings)
             model,
             texts,
             steps=images.steps,
-            stochastic_steps=max(1, round(config.kl_share * images.steps)),
+            stochastic_steps=part_of(images.steps, config.kl_share),
             guidance=images.guidance,
             batch=images.batch,
             generator=torch.Generator().manual_seed(settings.run.seed),

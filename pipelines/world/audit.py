@@ -88,35 +88,34 @@ def agrees(reading: Reading, seen: Reading) -> dict[str, bool]:
     }
 
 
-def labelled(oracle: Oracle) -> list[tuple[Reading, Reading]]:
-    """The oracle's reading and the person's, for every labelled picture."""
+def labelled(oracle: Oracle) -> list[tuple[Tensor, Reading, Reading]]:
+    """Every labelled picture [3, 64, 64] with the oracle's reading and the person's."""
     images, lines = load_audit()
-    return [(reading, line.seen) for reading, line in zip(oracle.read(images), lines, strict=True) if line.seen is not None]
+    return [(image, reading, line.seen) for image, reading, line in zip(images, oracle.read(images), lines, strict=True) if line.seen]
 
 
 def agreement(oracle: Oracle) -> dict[str, float]:
     """Shares of agreement over the pictures that both a person and the oracle can read, and how many each can."""
     pairs = labelled(oracle)
-    both = [agrees(reading, seen) for reading, seen in pairs if seen.readable and reading.readable]
+    both = [agrees(reading, seen) for _, reading, seen in pairs if seen.readable and reading.readable]
     return {
         "pictures": len(pairs),
-        "readable_to_person": sum(seen.readable for _, seen in pairs),
+        "readable_to_person": sum(seen.readable for _, _, seen in pairs),
         "readable_to_both": len(both),
-        "read_though_unreadable_to_person": sum(reading.readable and not seen.readable for reading, seen in pairs),
+        "read_though_unreadable_to_person": sum(reading.readable and not seen.readable for _, reading, seen in pairs),
     } | {part: sum(one[part] for one in both) / len(both) for part in both[0]}
 
 
 def show_disagreements(oracle: Oracle, path: Path) -> None:
     """Prints, and draws on a contact sheet, the pictures on which the oracle and the person differ."""
-    images, _ = load_audit()
-    wrong: list[tuple[int, str]] = []
-    for i, (reading, seen) in enumerate(labelled(oracle)):
+    wrong: list[tuple[Tensor, str]] = []
+    for i, (image, reading, seen) in enumerate(labelled(oracle)):
         if seen.readable != reading.readable or (reading.readable and not all(agrees(reading, seen).values())):
             said = " ".join(f"{n} {reading.tints[s] or ''} {s}" for s, n in reading.counts.items())
-            wrong.append((i, f"{i} {said} {reading.place} {'' if reading.readable else 'unreadable'}"))
+            wrong.append((image, f"{i} {said} {reading.place} {'' if reading.readable else 'unreadable'}"))
             print(f"{i}: oracle {reading}, person {seen}")
     if wrong:
-        contact_sheet([to_pil(images[i]) for i, _ in wrong], 8, scale=3, labels=[text for _, text in wrong]).save(path)
+        contact_sheet([to_pil(image) for image, _ in wrong], 8, scale=3, labels=[text for _, text in wrong]).save(path)
 
 
 def main() -> None:
