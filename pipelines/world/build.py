@@ -13,6 +13,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNe
 from torch import Tensor
 from transformers import CLIPImageProcessor, CLIPProcessor, CLIPTextModel, CLIPTokenizer
 
+from data.errors import PictuneError
 from data.files import write_json
 from pipelines.world.autoencoder import AutoencoderConfig, decode, encode, train_autoencoder
 from pipelines.world.base import BaseConfig, BaseTrainer, new_scheduler
@@ -121,14 +122,14 @@ def build_clip(seed: int) -> None:
 
 def build_oracle(seed: int) -> None:
     """Trains the oracle on renders, round trips and what the base makes of renders; stores statistics of real renders."""
+    if not (WORK / "base/unet").exists():
+        raise PictuneError(f"{WORK / 'base'}: no base model to draw the oracle's training pictures with; build the part `base` first")
     config = OracleTrainingConfig()
     torch.manual_seed(seed)
     drawn = draw_many(config.scenes, seed + 5, sample=sample_any_scene, loose=True)
     images = as_tensor(drawn)
-    versions = round_trip(images, seed=seed)[None]
-    if (WORK / "base/unet").exists():
-        captions = [caption(s, random.Random(seed), EXACT) if can_be_said(s) else "" for s in drawn.scenes]
-        versions = torch.cat([versions, partly_denoised(images, captions, seed=seed)[None]])
+    captions = [caption(s, random.Random(seed), EXACT) if can_be_said(s) else "" for s in drawn.scenes]
+    versions = torch.stack([round_trip(images, seed=seed), partly_denoised(images, captions, seed=seed)])
     oracle = train_oracle(images, versions, targets(drawn), config, generator=torch.Generator().manual_seed(seed))
     held_out = draw_world(2000, seed + 6, held_out=True)
     renders = as_tensor(held_out)
@@ -181,7 +182,10 @@ def main() -> None:
         torch.set_num_threads(arguments.threads)
     WORK.mkdir(parents=True, exist_ok=True)
     for part in arguments.parts or PARTS:
-        PARTS[part](arguments.seed)
+        try:
+            PARTS[part](arguments.seed)
+        except PictuneError as error:
+            parser.error(str(error))
 
 
 if __name__ == "__main__":
