@@ -6,6 +6,14 @@ MODEL ?=
 PROMPTS ?=
 CONFIG ?=
 PORT ?=
+OPEN ?=
+ORDER ?=
+NAME ?=
+ROLE ?=
+CHECK ?=
+FORMAT ?=
+FROM ?=
+TO ?=
 SET ?=
 
 VENV := .venv
@@ -22,11 +30,12 @@ STAGE = $(PYTHON) -m pipelines
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PRECIOUS: runs/%/labels/feedback.db
-.PHONY: help setup images label simulate dataset reward finetune evaluate report demo models check test clean-caches
+.PHONY: help setup images label rater simulate import dataset inspect export reward finetune evaluate report demo models bench check test clean-caches
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo '  variables      RUN= METHOD=rwl|dpok MODEL= PROMPTS= CONFIG= PORT= SET="table.name=value ..."'
+	@echo '  variables      RUN= METHOD=rwl|dpok MODEL= PROMPTS= CONFIG= PORT= OPEN= ORDER= NAME= ROLE= CHECK='
+	@echo '                 FORMAT= FROM= TO= SET="table.name=value ..."'
 
 setup: $(INSTALLED) ## Make .venv with everything in it (quick when it is there)
 
@@ -38,14 +47,26 @@ $(INSTALLED): pyproject.toml constraints.txt
 images: $(INSTALLED) ## Draw images for prompts (MODEL=, PROMPTS=)
 	$(STAGE) images $(COMMON) $(INPUTS)
 
-label: $(INSTALLED) ## Label the run's images in a browser (PORT=)
-	$(STAGE) label $(COMMON) $(call flag,port,$(PORT))
+label: $(INSTALLED) ## Label the run's images in a browser (PORT=, OPEN=1, ORDER=uncertain)
+	$(STAGE) label $(COMMON) $(call flag,port,$(PORT)) $(if $(OPEN),--open) $(call flag,order,$(ORDER))
+
+rater: $(INSTALLED) ## Add a rater, or give one a new password (NAME=, ROLE=rater|admin)
+	$(STAGE) rater $(COMMON) $(call flag,name,$(NAME)) $(call flag,role,$(ROLE))
 
 simulate: $(INSTALLED) ## Let simulated raters label the run's images
 	$(STAGE) simulate $(COMMON)
 
-dataset: $(INSTALLED) ## Export the labels as Parquet and check them
-	$(STAGE) dataset $(COMMON)
+import: $(INSTALLED) ## Bring in images and labels (FORMAT=, FROM=)
+	$(STAGE) import $(COMMON) $(call flag,format,$(FORMAT)) $(call flag,from,$(FROM))
+
+dataset: $(INSTALLED) ## Export the labels as Parquet (CHECK=1: only check what is there)
+	$(STAGE) dataset $(COMMON) $(if $(CHECK),--check)
+
+inspect: $(INSTALLED) ## A first look at the labels: tables, and a page with plots
+	$(STAGE) inspect $(COMMON)
+
+export: $(INSTALLED) ## Write the labels for other tools (FORMAT=, TO=)
+	$(STAGE) export $(COMMON) $(call flag,format,$(FORMAT)) $(call flag,to,$(TO))
 
 reward: $(INSTALLED) ## Train the reward model on the labels
 	$(STAGE) reward $(COMMON)
@@ -66,6 +87,11 @@ models: $(INSTALLED) ## Train the embedded models anew, for hours (needs fonts-n
 	bash -o pipefail -c '$(PYTHON) -m pipelines.world.build 2>&1 | tee models/training.log'
 	$(PYTHON) -m pipelines.world.measure
 	$(PYTHON) -m pipelines.world.audit agree
+
+bench: $(INSTALLED) ## Measure labeling, dataset and queries; figures go to benchmarks/results/
+	$(PYTHON) -m benchmarks.bench_labeling
+	$(PYTHON) -m benchmarks.bench_dataset
+	$(PYTHON) -m benchmarks.bench_queries
 
 check: $(INSTALLED) ## Lint, types and layers, within a minute
 	$(VENV)/bin/ruff check

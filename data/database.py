@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 from alembic.util.exc import CommandError
+from pydantic import BaseModel
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
 from data.errors import PictuneError
@@ -19,6 +20,14 @@ BUSY_TIMEOUT_MS = 30_000
 
 READING = "reading"
 """Execution option of connections that never write."""
+
+
+class StoreConfig(BaseModel, frozen=True, extra="forbid"):
+    """Where labels are kept."""
+
+    url: str | None = None
+    """SQLAlchemy URL of a PostgreSQL database, as `postgresql+psycopg://USER@HOST/NAME`; without it `labels/feedback.db` of the run.
+    It is recorded with the run: leave the password to `~/.pgpass` or `PGPASSWORD`."""
 
 
 class Database:
@@ -39,6 +48,11 @@ class Database:
             sa.event.listen(self.engine, "begin", _begin)
         # Threads queue here rather than in SQLite, whose waiting is by polling and starves the unlucky.
         self._writing = Lock() if self.is_sqlite else nullcontext()
+
+    @property
+    def folder(self) -> Path | None:
+        """Where the database's file lies; None when a server keeps it."""
+        return Path(self.engine.url.database or "").parent if self.is_sqlite else None
 
     def migrate(self) -> None:
         """Creates the tables or brings those of an older version up to date.

@@ -11,10 +11,15 @@ from pydantic import BaseModel, Field, NonNegativeFloat, NonNegativeInt, field_v
 from data.errors import PictuneError
 
 TaskKind = Literal["binary", "ranking"]
-Source = Literal["human", "simulated"]
+Source = Literal["human", "simulated", "imported"]
+Role = Literal["rater", "admin"]
+Status = Literal["active", "paused"]
 InputMode = Literal["key", "mouse", "touch"]
-Identifier = Annotated[str, Field(min_length=1, max_length=200)]
-Remark = Annotated[str, Field(max_length=4000)]
+WITHOUT_NUL = r"^[^\x00]*$"
+"""PostgreSQL keeps no text with that character in it."""
+
+Identifier = Annotated[str, Field(min_length=1, max_length=200, pattern=WITHOUT_NUL)]
+Remark = Annotated[str, Field(max_length=4000, pattern=WITHOUT_NUL)]
 
 
 class NotFound(PictuneError):
@@ -111,6 +116,8 @@ class Submission(BaseModel, frozen=True, extra="forbid"):
     """Of the task's kind; `kind` must be named in JSON."""
     time_on_task_ms: Annotated[NonNegativeInt, Field(lt=2**31)] | None = None
     """Milliseconds from the images being visible to the answer."""
+    active_ms: Annotated[NonNegativeInt, Field(lt=2**31)] | None = None
+    """Milliseconds of these in which the page was visible and the rater not idle."""
     input_mode: InputMode | None = None
     """How it was entered."""
     session_id: Identifier | None = None
@@ -136,6 +143,9 @@ class NewTask(BaseModel, frozen=True, extra="forbid"):
     """Higher is asked first; equal priorities come in random order."""
     gold_json: str | None = None
     """The right answer, as the JSON of a `BinaryAnswer` or `RankingAnswer`, if it is known."""
+    gold_source: Identifier | None = None
+    """Where the right answer comes from. Such a task is a check: hidden among the others at `ChecksConfig.gold_share`, not part of the
+    queue and of nobody's progress. A known answer without a source leaves the task like all others."""
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> Self:
@@ -146,6 +156,8 @@ class NewTask(BaseModel, frozen=True, extra="forbid"):
             raise ValueError("an image stands in the task twice")
         if self.gold_json is not None:
             check_answer(parse_answer(self.kind, self.gold_json), self.kind, self.image_ids)
+        elif self.gold_source is not None:
+            raise ValueError("a source of the right answer, but no right answer")
         return self
 
 
@@ -156,6 +168,28 @@ class LeaseConfig(BaseModel, frozen=True, extra="forbid"):
     """Seconds; no hold is shorter."""
     times_median: NonNegativeFloat = 3.0
     """A hold lasts this many times the median time on task of recent labels, if that is longer."""
+
+
+class ChecksConfig(BaseModel, frozen=True, extra="forbid"):
+    """How often raters are given a task that checks them; they cannot tell it from the others."""
+
+    gold_share: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Probability that the next task is one whose right answer is known (`NewTask.gold_source`)."""
+    repeat_share: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Probability that the next task is one that the rater answered a while ago, its images in mirrored order."""
+
+
+@dataclass(frozen=True)
+class Account:
+    """A rater as the app knows them."""
+
+    rater_id: str
+    name: str
+    source: Source
+    role: Role
+    status: Status
+    password_hash: str | None
+    """None: has no password."""
 
 
 @dataclass(frozen=True)
@@ -199,4 +233,6 @@ class Progress:
     done: int
     """Live labels, at most as many per task as are wanted."""
     total: int
-    """Wanted labels: the sum of the tasks' overlaps."""
+    """Wanted labels: the sum of the overlaps of all tasks that are no checks."""
+    seconds_left: float | None = None
+    """How long the rest takes at the pace of the last minutes; None when there is no telling."""

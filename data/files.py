@@ -1,9 +1,10 @@
-"""Files that are either whole or not there: written under a temporary name in the same folder, fsynced, then renamed."""
+"""Files and folders that are either whole or not there: written under a temporary name in the same folder, fsynced, then renamed."""
 
 import hashlib
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,7 +22,7 @@ def write_atomically(path: Path) -> Iterator[Path]:
     Raises:
         PictuneError: the disk is full, or the folder or file cannot be written.
     """
-    temporary = path.with_name(f".tmp-{os.getpid()}-{secrets.token_hex(4)}-{path.name}")
+    temporary = path.with_name(_temporary_name(path.name))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -39,6 +40,26 @@ def write_atomically(path: Path) -> Iterator[Path]:
             temporary.unlink()
 
 
+@contextmanager
+def new_folder(parent: Path) -> Iterator[Path]:
+    """Yields a new folder in `parent` to fill and rename; it is removed, with its files, if it was not renamed when the block ends."""
+    folder = parent / _temporary_name("folder")
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def replace_link(link: Path, target: Path) -> None:
+    """Makes `link` a relative symbolic link to `target`, in one step."""
+    _sync(target.parent)
+    temporary = link.with_name(_temporary_name(link.name))
+    temporary.symlink_to(os.path.relpath(target, link.parent))
+    temporary.replace(link)
+    _sync(link.parent)
+
+
 def write_json(path: Path, value: object) -> None:
     """Writes `value` as indented JSON with sorted keys, atomically; NaN and infinity are refused (ValueError)."""
     text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
@@ -50,6 +71,10 @@ def sha256_of(path: Path) -> str:
     """The SHA-256 of the file's bytes in lower-case hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _temporary_name(name: str) -> str:
+    return f".tmp-{os.getpid()}-{secrets.token_hex(4)}-{name}"
 
 
 def _sync(path: Path) -> None:

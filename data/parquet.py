@@ -1,12 +1,15 @@
 """Parquet from the feedback store: a projection that can be made again at any time, never the place where labels are kept.
 
-`labels/latest/` holds one file per table with the live labels; `labels/parts/` holds every revision, in files of `PART_ROWS` sequence
-numbers that are written once, when their range is full. The same store and the same images give the same bytes. The manifest is written
-last: it names every file with its rows and hash, and `verify` compares it with the store.
+`labels/latest` is a link to the newest folder of `labels/snapshots/`, which has one file per table with the live labels; the link moves
+once all of them are on disk, so that a reader never sees half an export. `labels/parts/` holds every revision, in files of `PART_ROWS`
+sequence numbers that are written once, when their range is full. The same store and the same images give the same bytes. The manifest
+names every file with its rows and hash; `data.verification` compares it with the store.
 """
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
+import fcntl
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,24 +18,26 @@ import sqlalchemy as sa
 from pydantic import BaseModel, ValidationError
 
 from data.errors import PictuneError
-from data.files import sha256_of, write_json
-from data.rows import TableRow, label_rows, live_labels, log_rows, pair_rows, rater_rows, task_rows
+from data.feedback import TaskKind
+from data.files import new_folder, replace_link, sha256_of, write_json
+from data.quality import Judgments, consensus, rater_quality
+from data.rows import ANSWERS, RaterFacts, label_batches, log_table, pair_batches, rater_facts, task_facts, task_table
 from data.runs import RunFolder
 from data.schema import (
+    CONSENSUS,
     IMAGES,
-    LABELS_BINARY,
     LABELS_LOG,
     LABELS_PAIRS,
-    LABELS_RANKING,
     PROMPTS,
     RATERS,
     SCHEMA_VERSION,
     TASKS,
     read_table,
+    write_batches,
     write_table,
 )
 from data.store import FeedbackStore
-from data.tables import labels, task_images
+from data.tables import labels
 
 PART_ROWS = 1000
 """Sequence numbers per file of `labels/parts/`."""
@@ -51,6 +56,10 @@ class Manifest(BaseModel, frozen=True, extra="forbid"):
     """What an export wrote; as JSON it is `labels/latest/_manifest.json`."""
 
     schema_version: int
+    export_id: str
+    """Hash of the tables' hashes, and the name of the folder in `labels/snapshots/`."""
+    inputs: str
+    """Hash of what the tables were made from: while it is the same, so are they."""
     last_sequence: int
     """The highest sequence number of a label that the export saw; 0 when there was none."""
     files: dict[str, ExportedFile]
@@ -60,31 +69,29 @@ class Manifest(BaseModel, frozen=True, extra="forbid"):
 def export(store: FeedbackStore, run: RunFolder) -> Manifest:
     """Writes the run's images, prompts and feedback to `labels/latest/`, and full parts to `labels/parts/`.
 
-    Labels of images that are gone are exported like all others; `verify` tells of them.
+    Labels of images that are gone are exported like all others; `verify` tells of them. An export that is up to date stays as it is.
 
     Raises:
         PictuneError: the run's `images.parquet` or `prompts.parquet` is missing or broken, or a file cannot be written.
     """
-    tables = {"images": read_table(run.images_table, IMAGES), "prompts": read_table(run.prompts_table, PROMPTS)}
-    files = {}
-    with store.database.read(settled=labels) as connection:
-        last = connection.scalar(sa.select(sa.func.max(labels.c.sequence))) or 0
-        for path in _write_full_parts(connection, store, run, last):
-            files[path.relative_to(run.labels_dir).as_posix()] = _exported(path, pq.read_metadata(path).num_rows)
-        all_tasks = task_rows(connection)
-        live = list(live_labels(connection, all_tasks, store.public_rater_id))
-        rankings = label_rows(live, "ranking")
-        tables["tasks"] = _table(all_tasks, TASKS)
-        tables["labels_binary"] = _table(label_rows(live, "binary"), LABELS_BINARY)
-        tables["labels_ranking"] = _table(rankings, LABELS_RANKING)
-        tables["labels_pairs"] = _table(pair_rows(rankings), LABELS_PAIRS)
-        tables["raters"] = _table(rater_rows(connection, live, store.public_rater_id), RATERS)
-    for name, table in tables.items():
-        path = run.latest / f"{name}.parquet"
-        write_table(table, table.schema, path)
-        files[path.relative_to(run.labels_dir).as_posix()] = _exported(path, table.num_rows)
-    manifest = Manifest(schema_version=SCHEMA_VERSION, last_sequence=last, files=files)
-    write_json(run.latest / MANIFEST, manifest.model_dump())
+    known = {"prompts": read_table(run.prompts_table, PROMPTS), "images": read_table(run.images_table, IMAGES)}
+    with store.database.read(settled=labels) as connection:  # a short one: it makes PostgreSQL's writers wait
+        settled = last_sequence(connection)
+    with _alone(run), store.database.read() as connection:
+        earlier = _earlier_manifest(run)
+        parts = dict(_full_parts(connection, store, run, settled, earlier))
+        last, tasks = last_sequence(connection), task_table(connection)
+        raters = rater_facts(connection, store.public_rater_id)
+        inputs = _digest((*known.values(), tasks), (last, list(raters.values()), sorted(parts)))
+        if earlier is not None and earlier.inputs == inputs and _is_intact(run, earlier):
+            return earlier
+        with new_folder(run.snapshots) as folder:
+            for name, table in known.items():
+                write_table(table, table.schema, folder / f"{name}.parquet")
+            _write_feedback(connection, folder, tasks, raters)
+            manifest = _manifest_of(folder, inputs, last, parts)
+            write_json(folder / MANIFEST, manifest.model_dump())
+            _switch(run, folder, manifest.export_id)
     return manifest
 
 
@@ -103,70 +110,99 @@ def read_manifest(run: RunFolder) -> Manifest:
         raise PictuneError(f"{path}: not a manifest; export the labels again") from error
 
 
-def verify(store: FeedbackStore, run: RunFolder) -> list[str]:
-    """What is wrong with the run's labels and their export, one line each; empty when all is well."""
-    images = read_table(run.images_table, IMAGES)
-    return [*_image_faults(run, images), *_orphans(store, images), *_export_faults(store, run)]
+def last_sequence(connection: sa.Connection) -> int:
+    """The highest sequence number of a label; 0 before the first."""
+    return connection.scalar(sa.select(sa.func.max(labels.c.sequence))) or 0
 
 
-def _write_full_parts(connection: sa.Connection, store: FeedbackStore, run: RunFolder, last: int) -> Iterator[Path]:
+@contextmanager
+def _alone(run: RunFolder) -> Iterator[None]:
+    """Keeps out other exports of the run, by whatever process: the app's and that of a stage may come at once."""
+    run.snapshots.mkdir(parents=True, exist_ok=True)
+    with (run.snapshots / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _earlier_manifest(run: RunFolder) -> Manifest | None:
+    try:
+        return read_manifest(run)
+    except PictuneError:
+        return None
+
+
+def _is_intact(run: RunFolder, manifest: Manifest) -> bool:
+    """Whether `labels/latest` has the tables that the manifest names, unchanged."""
+    tables = {run.labels_dir / name: file.sha256 for name, file in manifest.files.items() if name.startswith("latest/")}
+    return run.latest.is_symlink() and all(path.is_file() and sha256_of(path) == sha256 for path, sha256 in tables.items())
+
+
+def _full_parts(
+    connection: sa.Connection, store: FeedbackStore, run: RunFolder, last: int, earlier: Manifest | None
+) -> Iterator[tuple[str, ExportedFile]]:
+    for killed in run.parts.glob(".tmp-*"):
+        killed.unlink()
     for first in range(1, last - PART_ROWS + 2, PART_ROWS):
         end = first + PART_ROWS - 1
         path = run.parts / f"labels-{first:09d}-{end:09d}.parquet"
+        name = path.relative_to(run.labels_dir).as_posix()
+        known = earlier.files.get(name) if earlier is not None and path.exists() else None
         if not path.exists():
-            write_table(_table(log_rows(connection, first, end, store.public_rater_id), LABELS_LOG), LABELS_LOG, path)
-        yield path
+            write_table(log_table(connection, first, end, store.public_rater_id), LABELS_LOG, path)
+        yield name, known or ExportedFile(rows=pq.read_metadata(path).num_rows, sha256=sha256_of(path))
 
 
-def _table(rows: Sequence[TableRow], schema: pa.Schema) -> pa.Table:
-    return pa.Table.from_pylist(rows, schema=schema)
+def _digest(tables: Iterable[pa.Table], facts: object) -> str:
+    digest = hashlib.sha256(repr((SCHEMA_VERSION, facts)).encode())
+    for table in tables:
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink)
+        digest.update(sink.getvalue())
+    return digest.hexdigest()
 
 
-def _exported(path: Path, rows: int) -> ExportedFile:
-    return ExportedFile(rows=rows, sha256=sha256_of(path))
+def _write_feedback(connection: sa.Connection, folder: Path, tasks: pa.Table, raters: Mapping[str, RaterFacts]) -> None:
+    write_table(tasks, TASKS, folder / "tasks.parquet")
+    facts = task_facts(tasks)
+    kinds: tuple[TaskKind, ...] = ("binary", "ranking")
+    for kind in kinds:
+        write_batches(label_batches(connection, kind, facts, raters), ANSWERS[kind], folder / f"labels_{kind}.parquet")
+    rankings = pq.ParquetFile(folder / "labels_ranking.parquet")
+    groups = (rankings.read_row_group(number) for number in range(rankings.num_row_groups))
+    write_batches(pair_batches(groups), LABELS_PAIRS, folder / "labels_pairs.parquet")
+    judgments = Judgments.read(folder)
+    write_table(rater_quality(judgments, list(raters.values())), RATERS, folder / "raters.parquet")
+    write_table(consensus(judgments), CONSENSUS, folder / "consensus.parquet")
 
 
-def _image_faults(run: RunFolder, images: pa.Table) -> Iterator[str]:
-    for image_id, name in zip(images["image_id"].to_pylist(), images["path"].to_pylist(), strict=True):
-        path = run.root / name
-        if not path.is_file():
-            yield f"{path}: the image is gone; draw the run's images again"
-        elif sha256_of(path) != image_id:
-            yield f"{path}: the image is not the one that was labeled; its bytes have changed"
+def _manifest_of(folder: Path, inputs: str, last: int, parts: dict[str, ExportedFile]) -> Manifest:
+    tables = {path.name: ExportedFile(rows=pq.read_metadata(path).num_rows, sha256=sha256_of(path)) for path in sorted(folder.iterdir())}
+    export_id = hashlib.sha256("".join(f"{name} {file.sha256}\n" for name, file in tables.items()).encode()).hexdigest()[:16]
+    files = parts | {f"latest/{name}": file for name, file in tables.items()}
+    return Manifest(schema_version=SCHEMA_VERSION, export_id=export_id, inputs=inputs, last_sequence=last, files=files)
 
 
-def _orphans(store: FeedbackStore, images: pa.Table) -> Iterator[str]:
-    known = set(images["image_id"].to_pylist())
-    query = (
-        sa.select(task_images.c.image_id, sa.func.count()).join(labels, labels.c.task_id == task_images.c.task_id).where(labels.c.is_live)
-    )
-    with store.database.read() as connection:
-        labeled = connection.execute(query.group_by(task_images.c.image_id).order_by(task_images.c.image_id)).all()
-    for image_id, count in labeled:
-        if image_id not in known:
-            yield f"image {image_id}: {count} labels refer to it but images.parquet does not have it; draw the run's images again"
+def _switch(run: RunFolder, folder: Path, export_id: str) -> None:
+    """Makes the new tables the latest, and keeps those before them for readers that are in the middle of them."""
+    before = run.latest.resolve().name
+    new = run.snapshots / export_id
+    if new.exists():  # the same tables, but damaged since
+        for path in folder.iterdir():
+            path.replace(new / path.name)
+    else:
+        folder.rename(new)
+    if run.latest.is_dir() and not run.latest.is_symlink():  # as exports were before there were snapshots
+        before = f"before-{export_id}"
+        run.latest.rename(run.snapshots / before)
+    replace_link(run.latest, new)
+    for old in run.snapshots.iterdir():
+        if old.is_dir() and old.name not in (before, export_id):
+            _remove(old)
 
 
-def _export_faults(store: FeedbackStore, run: RunFolder) -> Iterator[str]:
-    try:
-        manifest = read_manifest(run)
-    except PictuneError as error:
-        yield str(error)
-        return
-    for name, file in manifest.files.items():
-        path = run.labels_dir / name
-        if not path.is_file():
-            yield f"{path}: the file is gone; export the labels again"
-        elif sha256_of(path) != file.sha256:
-            yield f"{path}: not as it was exported; remove it and export the labels again"
-    with store.database.read() as connection:
-        last = connection.scalar(sa.select(sa.func.max(labels.c.sequence))) or 0
-        kinds = connection.scalars(sa.select(labels.c.kind).where(labels.c.is_live))
-        counts = Counter(kinds)
-    if last != manifest.last_sequence:
-        yield f"{run.latest}: {last - manifest.last_sequence} revisions of labels are newer than the export; export the labels again"
-        return
-    for kind in ("binary", "ranking"):
-        exported = manifest.files.get(f"latest/labels_{kind}.parquet")
-        if exported is None or exported.rows != counts[kind]:
-            yield f"{run.latest}: the store has {counts[kind]} live {kind} labels, the export another number; export them again"
+def _remove(snapshot: Path) -> None:
+    """Removes an export; a file that somebody else put there stays."""
+    for path in [*snapshot.glob("*.parquet"), *snapshot.glob(f"*{MANIFEST}")]:
+        path.unlink()
+    with suppress(OSError):
+        snapshot.rmdir()

@@ -1,7 +1,8 @@
 """The SQL behind the feedback store; each function works within the caller's transaction."""
 
-from collections.abc import Sequence
-from datetime import datetime
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from statistics import median
 from typing import Any
 
@@ -14,6 +15,24 @@ Row = sa.Row[Any]
 
 RECENT_LABELS = 101
 """The median time on task, and so the length of a lease, is taken over this many labels."""
+
+PACE_WITHIN = timedelta(minutes=10)
+"""How far back the campaign's pace looks."""
+
+FEWEST_FOR_PACE = 5
+"""Labels; fewer tell no pace."""
+
+LARGE_CAMPAIGN = 2000
+"""Tasks; the progress of larger campaigns is up to a second old."""
+
+REPEAT_AFTER = 10
+"""A task is asked again at the earliest when the rater has given so many other answers since."""
+
+REPEAT_AMONG = 100
+"""A repeat is drawn among so many of the rater's earlier answers."""
+
+NO_CHECK = sa.and_(tasks.c.gold_source.is_(None), tasks.c.repeat_of.is_(None))
+"""The condition that a task is neither hidden gold nor a repeat."""
 
 
 def insert_rows(connection: sa.Connection, table: sa.Table, rows: Sequence[dict[str, object]]) -> None:
@@ -85,26 +104,32 @@ def add_to_live_count(connection: sa.Connection, task_id: str, change: int) -> N
     connection.execute(sa.update(tasks).where(tasks.c.task_id == task_id).values(n_live=tasks.c.n_live + change))
 
 
-def held_lease(connection: sa.Connection, rater_id: str, kind: TaskKind | None, now: datetime) -> Row | None:
-    """The rater's live lease that was given last: after an undo that is the task taken back."""
+def held_lease(
+    connection: sa.Connection, rater_id: str, kind: TaskKind | None, now: datetime, excluding: Collection[str] = ()
+) -> Row | None:
+    """The rater's live lease that was given last, of other tasks than `excluding`: after an undo that is the task taken back."""
     query = (
         sa.select(leases)
         .join(tasks, tasks.c.task_id == leases.c.task_id)
-        .where(leases.c.rater_id == rater_id, leases.c.expires_at > now, _of_kind(kind))
+        .where(leases.c.rater_id == rater_id, leases.c.expires_at > now, leases.c.task_id.not_in(excluding), _of_kind(kind))
         .order_by(leases.c.shown_at.desc(), leases.c.task_id)
         .limit(1)
     )
     return connection.execute(query).one_or_none()
 
 
-def free_task(connection: sa.Connection, rater_id: str, kind: TaskKind | None, now: datetime) -> str | None:
-    """The first task of the queue with a place left that the rater has not answered, locked."""
-    mine = sa.exists().where(labels.c.task_id == tasks.c.task_id, labels.c.rater_id == rater_id, labels.c.is_live)
+def free_task(
+    connection: sa.Connection, rater_id: str, kind: TaskKind | None, now: datetime, excluding: Collection[str] = (), *, gold: bool = False
+) -> str | None:
+    """The first task of the queue with a place left that the rater has not answered, locked; of hidden gold, the least answered one."""
+    # "is not false" keeps SQLite from looking through all labels of the rater for each task: it takes the index of task and rater
+    mine = sa.exists().where(labels.c.task_id == tasks.c.task_id, labels.c.rater_id == rater_id, labels.c.is_live.is_not(sa.false()))
     query = (
         sa.select(tasks.c.task_id)
         # the first condition is the queue index's own
         .where(tasks.c.n_live < tasks.c.overlap, tasks.c.n_live + _live_leases(now) < tasks.c.overlap, ~mine, _of_kind(kind))
-        .order_by(tasks.c.priority.desc(), tasks.c.order_key)
+        .where(tasks.c.gold_source.is_not(None) if gold else NO_CHECK, tasks.c.task_id.not_in(excluding))
+        .order_by(*((tasks.c.n_live,) if gold else (tasks.c.priority.desc(),)), tasks.c.order_key)
         .limit(1)
     )
     # On PostgreSQL, tasks that another claim is deciding on are passed over, and waited for only when there are no others.
@@ -114,6 +139,57 @@ def free_task(connection: sa.Connection, rater_id: str, kind: TaskKind | None, n
             if has_place(connection, task_id, now):
                 return str(task_id)
     return None
+
+
+def repeatable_tasks(connection: sa.Connection, rater_id: str, kind: TaskKind | None) -> Sequence[str]:
+    """Tasks that the rater answered a while ago and was not asked again, the latest first; no checks."""
+    again = tasks.alias()
+    asked = sa.exists().where(again.c.repeat_of == tasks.c.task_id, again.c.task_id == leases.c.task_id, leases.c.rater_id == rater_id)
+    query = (
+        sa.select(labels.c.task_id)
+        .join(tasks, tasks.c.task_id == labels.c.task_id)
+        .where(labels.c.rater_id == rater_id, labels.c.is_live, NO_CHECK, _of_kind(kind))
+        .order_by(labels.c.sequence.desc())
+    )
+    earlier = query.offset(REPEAT_AFTER).limit(REPEAT_AMONG).subquery()
+    return connection.scalars(sa.select(tasks.c.task_id).where(tasks.c.task_id.in_(sa.select(earlier.c.task_id)), ~asked)).all()
+
+
+@dataclass(frozen=True)
+class Totals:
+    """How far the campaign is; without checks."""
+
+    counted_at: datetime
+    n_tasks: int
+    done: int
+    """Labels, at most as many per task as are wanted."""
+    total: int
+    """Labels wanted."""
+
+    def holds(self, now: datetime) -> bool:
+        """Whether it need not be counted again: only large campaigns, where that takes long, make do with older figures."""
+        return self.n_tasks > LARGE_CAMPAIGN and now - self.counted_at < timedelta(seconds=1)
+
+
+def count_totals(connection: sa.Connection, now: datetime) -> Totals:
+    """Counts all tasks."""
+    finished = sa.case((tasks.c.n_live < tasks.c.overlap, tasks.c.n_live), else_=tasks.c.overlap)
+    query = sa.select(sa.func.count(), sa.func.sum(finished), sa.func.sum(tasks.c.overlap)).where(NO_CHECK)
+    n_tasks, done, total = connection.execute(query).one()
+    return Totals(now, n_tasks, int(done or 0), int(total or 0))
+
+
+def labels_per_second(connection: sa.Connection, now: datetime) -> float | None:
+    """The pace of all raters together over the latest labels of the last minutes; None when these are too few to tell."""
+    recent = (
+        sa.select(labels.c.submitted_at)
+        .where(labels.c.submitted_at > now - PACE_WITHIN)
+        .order_by(labels.c.sequence.desc())
+        .limit(RECENT_LABELS)
+    )
+    moments = connection.scalars(recent).all()
+    elapsed_s = (now - moments[-1]).total_seconds() if moments else 0.0
+    return len(moments) / elapsed_s if len(moments) >= FEWEST_FOR_PACE and elapsed_s > 0 else None
 
 
 def median_seconds(connection: sa.Connection, kind: TaskKind) -> float:

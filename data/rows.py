@@ -1,17 +1,21 @@
-"""What the feedback store says, as rows of the tables in `data/schema.py`: pure functions of one snapshot of the database."""
+"""What the feedback store says, as tables of `data/schema.py`: functions of one snapshot of the database."""
 
-from collections.abc import Callable, Iterator, Sequence
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import combinations, groupby
-from statistics import median
 from typing import Any
 
+import pyarrow as pa
 import sqlalchemy as sa
 
-from data.feedback import Answer, BinaryAnswer, TaskKind, agrees_with_gold, is_skip, parse_answer
+from data.feedback import Answer, TaskKind, agrees_with_gold, parse_answer
+from data.schema import LABELS_BINARY, LABELS_LOG, LABELS_PAIRS, LABELS_RANKING, ROW_GROUP_ROWS, TASKS
 from data.tables import labels, raters, task_images, tasks
 
 TableRow = dict[str, object]
+Columns = dict[str, Sequence[Any]]
 
 UNCHANGED = (
     "label_id",
@@ -21,6 +25,7 @@ UNCHANGED = (
     "shown_at",
     "submitted_at",
     "time_on_task_ms",
+    "active_ms",
     "lease_late",
     "input_mode",
     "app_version",
@@ -29,119 +34,135 @@ UNCHANGED = (
 )
 """Columns of the store's labels that are exported as they are."""
 
+ANSWERS = {"binary": LABELS_BINARY, "ranking": LABELS_RANKING}
+"""The table of each kind of task's labels."""
+
 
 @dataclass(frozen=True)
-class LiveLabel:
-    """A live label with what it is about."""
+class RaterFacts:
+    """A rater as the store knows them."""
 
-    row: sa.Row[Any]
-    """Of `data.tables.labels`."""
-    task: TableRow
-    """Of `data.schema.TASKS`."""
-    answer: Answer
-    source: str
     rater_id: str
-    """The public one, a salted hash."""
+    """The store's own id, which is never exported."""
+    public_id: str
+    """The salted hash under which the rater is exported."""
+    name: str
+    source: str
+    joined_at: datetime
+    status: str
 
-    @property
-    def gold_correct(self) -> bool | None:
-        """Whether the answer is right; None without a gold answer or for a skip."""
-        gold_json = self.task["gold_json"]
-        return None if gold_json is None else agrees_with_gold(self.answer, parse_answer(self.row.kind, str(gold_json)))
+
+@dataclass(frozen=True)
+class TaskFacts:
+    """What the labels' tables say of a task."""
+
+    prompt_id: str
+    image_ids: Sequence[str]
+    gold: Answer | None
 
 
-def task_rows(connection: sa.Connection) -> list[TableRow]:
-    """Rows of TASKS, in the order of their ids."""
+def task_table(connection: sa.Connection) -> pa.Table:
+    """TASKS, in the order of their ids."""
     images = connection.execute(sa.select(task_images).order_by(task_images.c.task_id, task_images.c.position))
     image_ids = {task_id: [row.image_id for row in group] for task_id, group in groupby(images, key=lambda row: row.task_id)}
-    return [
-        {
-            "task_id": row.task_id,
-            "kind": row.kind,
-            "prompt_id": row.prompt_id,
-            "image_ids": image_ids[row.task_id],
-            "overlap": row.overlap,
-            "priority": row.priority,
-            "is_gold": row.gold_json is not None,
-            "gold_json": row.gold_json,
-            "created_at": row.created_at,
-        }
-        for row in connection.execute(sa.select(tasks).order_by(tasks.c.task_id))
-    ]
+    same = ("task_id", "kind", "prompt_id", "overlap", "priority", "gold_json", "gold_source", "repeat_of", "created_at")
+    query = sa.select(*(tasks.c[name] for name in same)).order_by(tasks.c.task_id)
+    columns = _columns(same, connection.execute(query).all())
+    columns["image_ids"] = [image_ids[task_id] for task_id in columns["task_id"]]
+    columns["is_gold"] = [gold is not None for gold in columns["gold_json"]]
+    return pa.Table.from_pydict(columns, schema=TASKS)
 
 
-def live_labels(connection: sa.Connection, known_tasks: Sequence[TableRow], public_id: Callable[[str], str]) -> Iterator[LiveLabel]:
-    """The live labels in the order in which they were saved; `known_tasks` are the rows of `task_rows`."""
-    by_id = {task["task_id"]: task for task in known_tasks}
-    sources = {row.rater_id: (row.source, public_id(row.rater_id)) for row in connection.execute(sa.select(raters))}
-    for row in connection.execute(sa.select(labels).where(labels.c.is_live).order_by(labels.c.sequence)):
-        source, rater_id = sources[row.rater_id]
-        yield LiveLabel(row, by_id[row.task_id], parse_answer(row.kind, row.answer_json), source, rater_id)
-
-
-def label_rows(live: Sequence[LiveLabel], kind: TaskKind) -> list[TableRow]:
-    """Rows of LABELS_BINARY or LABELS_RANKING."""
-    return [_common_row(label) | _answer_row(label) for label in live if label.row.kind == kind]
-
-
-def pair_rows(ranking_rows: Sequence[TableRow]) -> list[TableRow]:
-    """Rows of LABELS_PAIRS from rows of LABELS_RANKING: every two images that were both given a rank."""
-    return [row for ranking in ranking_rows for row in _pairs_of(ranking)]
-
-
-def rater_rows(connection: sa.Connection, live: Sequence[LiveLabel], public_id: Callable[[str], str]) -> list[TableRow]:
-    """Rows of RATERS, by when they joined."""
-    by_rater: dict[str, list[LiveLabel]] = {}
-    for label in live:
-        by_rater.setdefault(label.row.rater_id, []).append(label)
-    joined = connection.execute(sa.select(raters).order_by(raters.c.joined_at, raters.c.rater_id))
-    return [
-        {"rater_id": public_id(row.rater_id), "source": row.source, "joined_at": row.joined_at} | _tally(by_rater.get(row.rater_id, []))
-        for row in joined
-    ]
-
-
-def log_rows(connection: sa.Connection, first: int, last: int, public_id: Callable[[str], str]) -> list[TableRow]:
-    """Rows of LABELS_LOG: every revision whose sequence number is in [first, last]."""
-    same = ("sequence", "kind", "answer_json", "shown_order", *UNCHANGED)
-    query = sa.select(labels).where(labels.c.sequence.between(first, last)).order_by(labels.c.sequence)
-    return [{name: getattr(row, name) for name in same} | {"rater_id": public_id(row.rater_id)} for row in connection.execute(query)]
-
-
-def _common_row(label: LiveLabel) -> TableRow:
-    return {name: getattr(label.row, name) for name in UNCHANGED} | {
-        "prompt_id": label.task["prompt_id"],
-        "rater_id": label.rater_id,
-        "skip_reason": label.answer.reason,
-        "comment": label.answer.comment,
-        "source": label.source,
-        "is_gold": label.task["is_gold"],
-        "gold_correct": label.gold_correct,
-    }
-
-
-def _answer_row(label: LiveLabel) -> TableRow:
-    image_ids = label.task["image_ids"]
-    assert isinstance(image_ids, list)
-    if isinstance(label.answer, BinaryAnswer):
-        return {"image_id": image_ids[0], "label": label.answer.verdict}
-    ranks = [label.answer.ranks[image_id] for image_id in image_ids]
-    given = [rank for rank in ranks if rank is not None]
+def task_facts(table: pa.Table) -> dict[str, TaskFacts]:
+    """By task id, from TASKS."""
+    columns = (table[name].to_pylist() for name in ("task_id", "kind", "prompt_id", "image_ids", "gold_json"))
     return {
-        "image_ids": image_ids,
-        "shown_order": label.row.shown_order,
-        "ranks": ranks,
-        "n_images": len(image_ids),
-        "n_tie_groups": sum(given.count(rank) > 1 for rank in set(given)),
+        task_id: TaskFacts(prompt_id, image_ids, None if gold is None else parse_answer(kind, gold))
+        for task_id, kind, prompt_id, image_ids, gold in zip(*columns, strict=True)
     }
 
 
-def _pairs_of(ranking: TableRow) -> list[TableRow]:
-    image_ids, ranks = ranking["image_ids"], ranking["ranks"]
-    assert isinstance(image_ids, list)
-    assert isinstance(ranks, list)
-    judged = [(image_id, rank) for image_id, rank in zip(image_ids, ranks, strict=True) if rank is not None]
-    pairs = list(combinations(judged, 2))
+def rater_facts(connection: sa.Connection, public_id: Callable[[str], str]) -> dict[str, RaterFacts]:
+    """By the store's own id, in the order in which they joined."""
+    joined = connection.execute(sa.select(raters).order_by(raters.c.joined_at, raters.c.rater_id))
+    return {
+        row.rater_id: RaterFacts(row.rater_id, public_id(row.rater_id), row.name, row.source, row.joined_at, row.status) for row in joined
+    }
+
+
+def label_batches(
+    connection: sa.Connection, kind: TaskKind, known_tasks: Mapping[str, TaskFacts], known_raters: Mapping[str, RaterFacts]
+) -> Iterator[pa.Table]:
+    """LABELS_BINARY or LABELS_RANKING: the live labels in the order in which they were saved, `ROW_GROUP_ROWS` at a time."""
+    names = ("rater_id", "answer_json", "shown_order", *UNCHANGED)
+    live = sa.select(*(labels.c[name] for name in names)).where(labels.c.is_live, labels.c.kind == kind).order_by(labels.c.sequence)
+    for rows in connection.execute(live, execution_options={"yield_per": ROW_GROUP_ROWS}).partitions():
+        columns = _columns(names, rows)
+        texts = columns.pop("answer_json")
+        asked = [known_tasks[task_id] for task_id in columns["task_id"]]
+        by = [known_raters[rater_id] for rater_id in columns["rater_id"]]
+        answers = [json.loads(text) for text in texts]
+        columns |= _common_columns(answers, asked, by)
+        columns["gold_correct"] = [
+            None if task.gold is None else agrees_with_gold(parse_answer(kind, text), task.gold)
+            for text, task in zip(texts, asked, strict=True)
+        ]
+        columns |= _verdict_columns(answers, asked) if kind == "binary" else _rank_columns(answers, asked)
+        yield pa.Table.from_pydict(columns, schema=ANSWERS[kind])
+
+
+def pair_batches(rankings: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """LABELS_PAIRS from LABELS_RANKING: every two images that were both given a rank."""
+    for table in rankings:
+        pairs = [pair for ranking in table.to_pylist() for pair in _pairs_of(ranking)]
+        yield pa.Table.from_pylist(pairs, schema=LABELS_PAIRS)
+
+
+def log_table(connection: sa.Connection, first: int, last: int, public_id: Callable[[str], str]) -> pa.Table:
+    """LABELS_LOG: every revision whose sequence number is in [first, last]."""
+    names = ("sequence", "rater_id", "kind", "answer_json", "shown_order", *UNCHANGED)
+    query = sa.select(*(labels.c[name] for name in names)).where(labels.c.sequence.between(first, last)).order_by(labels.c.sequence)
+    columns = _columns(names, connection.execute(query).all())
+    columns["rater_id"] = [public_id(rater_id) for rater_id in columns["rater_id"]]
+    return pa.Table.from_pydict(columns, schema=LABELS_LOG)
+
+
+def _columns(names: Sequence[str], rows: Sequence[sa.Row[Any]]) -> Columns:
+    return dict(zip(names, zip(*rows, strict=True), strict=True)) if rows else dict.fromkeys(names, ())
+
+
+def _common_columns(answers: Sequence[TableRow], asked: Sequence[TaskFacts], by: Sequence[RaterFacts]) -> Columns:
+    return {
+        "prompt_id": [task.prompt_id for task in asked],
+        "rater_id": [rater.public_id for rater in by],
+        "source": [rater.source for rater in by],
+        "skip_reason": [answer.get("reason") for answer in answers],
+        "comment": [answer.get("comment") for answer in answers],
+        "is_gold": [task.gold is not None for task in asked],
+    }
+
+
+def _verdict_columns(answers: Sequence[TableRow], asked: Sequence[TaskFacts]) -> Columns:
+    return {"image_id": [task.image_ids[0] for task in asked], "label": [answer["verdict"] for answer in answers]}
+
+
+def _rank_columns(answers: Sequence[dict[str, Any]], asked: Sequence[TaskFacts]) -> Columns:
+    ranks = [[answer["ranks"][image_id] for image_id in task.image_ids] for answer, task in zip(answers, asked, strict=True)]
+    given = [[rank for rank in one if rank is not None] for one in ranks]
+    return {
+        "image_ids": [task.image_ids for task in asked],
+        "ranks": ranks,
+        "n_images": [len(task.image_ids) for task in asked],
+        "n_tie_groups": [sum(one.count(rank) > 1 for rank in set(one)) for one in given],
+        "best_image_id": [
+            task.image_ids[one.index(1)] if judged.count(1) == 1 else None for one, judged, task in zip(ranks, given, asked, strict=True)
+        ],
+    }
+
+
+def _pairs_of(ranking: dict[str, Any]) -> list[TableRow]:
+    images = zip(ranking["image_ids"], ranking["ranks"], ranking["shown_order"], strict=True)
+    pairs = list(combinations([image for image in images if image[1] is not None], 2))
     return [
         {
             "prompt_id": ranking["prompt_id"],
@@ -151,18 +172,10 @@ def _pairs_of(ranking: TableRow) -> list[TableRow]:
             "rater_id": ranking["rater_id"],
             "ranking_label_id": ranking["label_id"],
             "weight": 1 / len(pairs),
+            "task_id": ranking["task_id"],
+            "source": ranking["source"],
+            "left_shown": int(place_0 > place_1),
+            "are_different": rank_0 != rank_1,
         }
-        for (image_0, rank_0), (image_1, rank_1) in pairs
+        for (image_0, rank_0, place_0), (image_1, rank_1, place_1) in pairs
     ]
-
-
-def _tally(mine: Sequence[LiveLabel]) -> TableRow:
-    checked = [label.gold_correct for label in mine if label.gold_correct is not None]
-    times = [label.row.time_on_task_ms for label in mine if label.row.time_on_task_ms is not None]
-    return {
-        "n": len(mine),
-        "n_skipped": sum(is_skip(label.answer) for label in mine),
-        "gold_n": len(checked),
-        "gold_accuracy": sum(checked) / len(checked) if checked else None,
-        "median_ms": float(median(times)) if times else None,
-    }

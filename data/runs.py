@@ -10,6 +10,8 @@ class RunFolder:
 
     root: Path
     """The run's folder; the paths in `images.parquet` are relative to it."""
+    database_url: str | None = None
+    """Where the feedback store is, if not in `store_file`."""
 
     @property
     def config_file(self) -> Path:
@@ -43,13 +45,23 @@ class RunFolder:
 
     @property
     def store_url(self) -> str:
-        """The URL of `store_file` for `FeedbackStore.open`."""
-        return f"sqlite:///{self.store_file}"
+        """The URL of the feedback store for `FeedbackStore.open`."""
+        return self.database_url or f"sqlite:///{self.store_file}"
+
+    @property
+    def has_store(self) -> bool:
+        """Whether there is a feedback store to open; a database server is taken to have one."""
+        return self.database_url is not None or self.store_file.exists()
 
     @property
     def latest(self) -> Path:
-        """The snapshot that analysts and the reward stage read: one Parquet file per table."""
+        """What analysts and the reward stage read, one Parquet file per table: a link to the newest of `snapshots`."""
         return self.labels_dir / "latest"
+
+    @property
+    def snapshots(self) -> Path:
+        """The last two exports, a folder each."""
+        return self.labels_dir / "snapshots"
 
     @property
     def parts(self) -> Path:

@@ -1,11 +1,12 @@
 """The Parquet tables: columns, types and what they mean; each column's description is stored in the file beside it.
 
-Flat names, one row per fact, timestamps in UTC with microseconds, no pandas index. A change may only add columns; then `SCHEMA_VERSION`
-goes up.
+Flat names, one row per fact, timestamps in UTC with microseconds, no pandas index. A change may only add columns that can be null; then
+`SCHEMA_VERSION` goes up, and files of earlier versions are read with nulls in their place.
 """
 
 import hashlib
 import unicodedata
+from collections.abc import Iterable
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,7 +15,7 @@ import pyarrow.parquet as pq
 from data.errors import PictuneError
 from data.files import write_atomically
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Stored in every file's metadata under `schema_version`."""
 
 ROW_GROUP_ROWS = 100_000
@@ -28,6 +29,14 @@ MOMENT = pa.timestamp("us", tz="UTC")
 
 def _column(name: str, kind: pa.DataType, description: str, *, nullable: bool = False) -> pa.Field:
     return pa.field(name, kind, nullable=nullable, metadata={"description": description})
+
+
+def _share(name: str, of: str) -> list[pa.Field]:
+    """The bounds of a share's interval."""
+    return [
+        _column(f"{name}_ci_{end}", pa.float32(), f"{bound} bound of {of}, 95 % Wilson interval", nullable=True)
+        for end, bound in (("low", "lower"), ("high", "upper"))
+    ]
 
 
 PROMPTS = pa.schema(
@@ -48,14 +57,16 @@ IMAGES = pa.schema(
         _column("width", pa.int32(), "pixels"),
         _column("height", pa.int32(), "pixels"),
         _column("format", TEXT, "png, webp or jpeg"),
-        _column("model_id", TEXT, "folder or hub name of the model"),
-        _column("model_hash", TEXT, "hash of the model's weights"),
-        _column("seed", pa.int64(), "seed of this image's own generator"),
-        _column("steps", pa.int32(), "denoising steps"),
-        _column("guidance", pa.float32(), "classifier-free guidance scale; 1 is none"),
-        _column("scheduler", TEXT, "class name of the sampler"),
-        _column("eta", pa.float32(), "noise of the sampler: 0 is deterministic DDIM, 1 is DDPM"),
-        _column("created_at", MOMENT, "when it was drawn"),
+        _column("model_id", TEXT, "folder or hub name of the model; null where nobody said", nullable=True),
+        _column("model_hash", TEXT, "hash of the model's weights; null for images from elsewhere", nullable=True),
+        _column("seed", pa.int64(), "seed of this image's own generator; null for images from elsewhere", nullable=True),
+        _column("steps", pa.int32(), "denoising steps; null for images from elsewhere", nullable=True),
+        _column("guidance", pa.float32(), "classifier-free guidance scale, 1 is none; null for images from elsewhere", nullable=True),
+        _column("scheduler", TEXT, "class name of the sampler; null for images from elsewhere", nullable=True),
+        _column("eta", pa.float32(), "noise of the sampler: 0 is DDIM, 1 is DDPM; null for images from elsewhere", nullable=True),
+        _column("created_at", MOMENT, "when it was drawn; for images from elsewhere, when they came in"),
+        _column("source_uri", TEXT, "where an image from elsewhere came from; null for our own", nullable=True),
+        _column("license", TEXT, "the image's license, if one was named", nullable=True),
     ]
 )
 
@@ -70,6 +81,8 @@ TASKS = pa.schema(
         _column("is_gold", pa.bool_(), "true where the right answer is known"),
         _column("gold_json", TEXT, "the right answer as JSON", nullable=True),
         _column("created_at", MOMENT, "when it was planned"),
+        _column("gold_source", TEXT, "where the right answer comes from; such a task is a hidden check", nullable=True),
+        _column("repeat_of", TEXT, "the task that asked the same before; null otherwise", nullable=True),
     ]
 )
 
@@ -96,6 +109,7 @@ _CIRCUMSTANCES = [
     _column("app_version", TEXT, "version of the labeling app", nullable=True),
     _column("guideline_version", TEXT, "version of the guidelines shown", nullable=True),
     _column("session_id", TEXT, "the rater's browser session", nullable=True),
+    _column("active_ms", pa.int32(), "milliseconds in which the page was visible and the rater not idle", nullable=True),
 ]
 
 LABELS_BINARY = pa.schema(
@@ -116,6 +130,7 @@ LABELS_RANKING = pa.schema(
         _column("n_images", pa.int8(), "how many images were shown"),
         _column("n_tie_groups", pa.int8(), "how many ranks are shared by two images or more"),
         *_CIRCUMSTANCES,
+        _column("best_image_id", TEXT, "the image of rank 1; null when there is none or it is shared", nullable=True),
     ]
 )
 
@@ -143,6 +158,10 @@ LABELS_PAIRS = pa.schema(
         _column("rater_id", TEXT, "salted hash of the rater"),
         _column("ranking_label_id", TEXT, "the ranking that the pair is derived from"),
         _column("weight", pa.float32(), "1 over the number of pairs of the ranking"),
+        _column("task_id", TEXT, "the task answered", nullable=True),
+        _column("source", TEXT, "human or simulated", nullable=True),
+        _column("left_shown", pa.int8(), "0 when image_id_0 stood before image_id_1 on the screen, else 1", nullable=True),
+        _column("are_different", pa.bool_(), "false for a tie", nullable=True),
     ]
 )
 
@@ -156,6 +175,39 @@ RATERS = pa.schema(
         _column("gold_n", pa.int32(), "live labels on gold tasks that can be right or wrong"),
         _column("gold_accuracy", pa.float32(), "share of gold_n that are right; null without any", nullable=True),
         _column("median_ms", pa.float32(), "median time on task in milliseconds; null when none was measured", nullable=True),
+        _column("status", TEXT, "active or paused", nullable=True),
+        *_share("gold", "gold_accuracy"),
+        _column("gold_good_n", pa.int32(), "labels good or bad on gold tasks whose answer is good", nullable=True),
+        _column("gold_good_accuracy", pa.float32(), "share of gold_good_n that say good (sensitivity)", nullable=True),
+        *_share("gold_good", "gold_good_accuracy"),
+        _column("gold_bad_n", pa.int32(), "labels good or bad on gold tasks whose answer is bad", nullable=True),
+        _column("gold_bad_accuracy", pa.float32(), "share of gold_bad_n that say bad (specificity)", nullable=True),
+        *_share("gold_bad", "gold_bad_accuracy"),
+        _column("repeat_n", pa.int32(), "questions answered twice that can be compared", nullable=True),
+        _column("self_consistency", pa.float32(), "mean share answered alike: the verdict, or the pairs of a ranking", nullable=True),
+        _column("first_place_n", pa.int32(), "rankings with a single best image", nullable=True),
+        _column("first_place_wins", pa.float32(), "share of first_place_n won by the image shown first", nullable=True),
+        *_share("first_place", "first_place_wins"),
+        _column("first_place_expected", pa.float32(), "the same share if the place made no difference", nullable=True),
+        _column("median_active_ms", pa.float32(), "median active time in milliseconds; null when none was measured", nullable=True),
+        _column("others_n", pa.int32(), "pairs of this rater's verdict, good or bad, and another rater's on the same task", nullable=True),
+        _column("others_agreement", pa.float32(), "share of others_n in which the two are equal", nullable=True),
+        _column("skill", pa.float32(), "probability of a right verdict, estimated from agreement (Dawid-Skene)", nullable=True),
+        _column("ds_sensitivity", pa.float32(), "probability of good where good is right (Dawid-Skene)", nullable=True),
+        _column("ds_specificity", pa.float32(), "probability of bad where bad is right (Dawid-Skene)", nullable=True),
+    ]
+)
+
+CONSENSUS = pa.schema(
+    [
+        _column("task_id", TEXT, "the task answered"),
+        _column("image_id", TEXT, "the image judged"),
+        _column("method", TEXT, "mv (majority vote) and ds (Dawid-Skene) for binary tasks, borda for rankings"),
+        _column("source", TEXT, "whose labels: human or simulated"),
+        _column("value", pa.float32(), "mv, ds: 1 good, 0 bad, 0.5 undecided; borda: mean share of the others that it beats, ties half"),
+        _column("p_good", pa.float32(), "probability that it is good: share of votes, or Dawid-Skene's; null for rankings", nullable=True),
+        _column("n_raters", pa.int32(), "raters whose answers count; skips and repeats do not"),
+        _column("entropy", pa.float32(), "of p_good, in bits: 0 is certain, 1 is undecided; null for rankings", nullable=True),
     ]
 )
 
@@ -171,6 +223,25 @@ def write_table(table: pa.Table, schema: pa.Schema, path: Path) -> None:
     Raises:
         PictuneError: columns are missing, unknown or of another type, or a column that must be filled has nulls.
     """
+    write_batches([table], schema, path)
+
+
+def write_batches(batches: Iterable[pa.Table], schema: pa.Schema, path: Path) -> int:
+    """Writes tables one after the other as `write_table` does, each as a row group or more; returns how many rows.
+
+    Raises:
+        PictuneError: as `write_table`; then nothing is written.
+    """
+    described = schema.with_metadata({"schema_version": str(SCHEMA_VERSION)})
+    rows = 0
+    with write_atomically(path) as temporary, pq.ParquetWriter(temporary, described, compression="zstd") as writer:
+        for batch in batches:
+            writer.write_table(_fitted(batch, described, path), row_group_size=ROW_GROUP_ROWS)
+            rows += batch.num_rows
+    return rows
+
+
+def _fitted(table: pa.Table, schema: pa.Schema, path: Path) -> pa.Table:
     if set(table.column_names) != set(schema.names):
         different = sorted(set(table.column_names) ^ set(schema.names))
         raise PictuneError(f"{path}: the columns {', '.join(different)} are missing or unknown; give exactly those of data/schema.py")
@@ -178,22 +249,24 @@ def write_table(table: pa.Table, schema: pa.Schema, path: Path) -> None:
     if empty:
         raise PictuneError(f"{path}: the columns {', '.join(empty)} have empty values; fill them, see data/schema.py")
     try:
-        cast = table.select(schema.names).cast(schema)
+        return table.select(schema.names).cast(schema)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise PictuneError(f"{path}: {error}; give the column types of data/schema.py") from error
-    described = cast.replace_schema_metadata({"schema_version": str(SCHEMA_VERSION)})
-    with write_atomically(path) as temporary:
-        pq.write_table(described, temporary, compression="zstd", row_group_size=ROW_GROUP_ROWS)
 
 
 def read_table(path: Path, schema: pa.Schema) -> pa.Table:
-    """Reads a Parquet file that `write_table` wrote; columns that a newer version added are left out.
+    """Reads a Parquet file that `write_table` wrote.
+
+    Columns that a newer version added are left out; those of `schema` that are newer than the file are null.
 
     Raises:
-        PictuneError: the file is missing, is not Parquet, or lacks columns of `schema`.
+        PictuneError: the file is missing, is not Parquet, or lacks columns of `schema` that must be filled.
     """
     try:
         table = pq.read_table(path, partitioning=None)
+        for field in schema:
+            if field.nullable and field.name not in table.column_names:
+                table = table.append_column(field, pa.nulls(table.num_rows, field.type))
         return table.select(schema.names).cast(schema)
     except FileNotFoundError as error:
         raise PictuneError(f"{path}: no such file; run the stage that writes it first") from error

@@ -8,7 +8,7 @@ never given a task twice unless the answer was undone. One process with any numb
 import hashlib
 import random
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Self
 
@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from data.database import Database
 from data.errors import PictuneError
 from data.feedback import (
+    ChecksConfig,
     Claim,
     InvalidAnswer,
     LeaseConfig,
@@ -30,22 +31,30 @@ from data.feedback import (
     TaskKind,
     check_answer,
 )
+from data.ids import uuid7
+from data.imported import Added, ImportedLabel, insert_labels
+from data.planning import add_repeat, set_priorities, update_gold
 from data.queries import (
     Row,
+    Totals,
     add_to_live_count,
+    count_totals,
     find_row,
     free_task,
     has_place,
     held_lease,
     insert_rows,
     is_over,
+    labels_per_second,
     lease_of,
     load_task,
     lock_task,
     median_seconds,
     release,
+    repeatable_tasks,
     retire_live,
 )
+from data.raters import Raters
 from data.schema import prompt_id
 from data.tables import labels, leases, prompts, raters, settings, task_images, tasks
 
@@ -58,11 +67,16 @@ def utc_now() -> datetime:
 class FeedbackStore:
     """Tasks, leases and labels in one SQL database; made by `FeedbackStore.open`."""
 
-    def __init__(self, database: Database, clock: Callable[[], datetime], rng: random.Random, lease: LeaseConfig) -> None:
+    def __init__(
+        self, database: Database, clock: Callable[[], datetime], rng: random.Random, lease: LeaseConfig, checks: ChecksConfig
+    ) -> None:
         self.database = database
+        self.raters = Raters(database, clock)
         self._clock = clock
         self._rng = rng
         self._lease = lease
+        self._checks = checks
+        self._totals: Totals | None = None
         with database.write() as connection:
             self._salt = self._setting(connection, "salt")
             self._order_seed = self._setting(connection, "order_seed")
@@ -75,18 +89,19 @@ class FeedbackStore:
         clock: Callable[[], datetime] = utc_now,
         rng: random.Random | None = None,
         lease: LeaseConfig = LeaseConfig(),  # noqa: B008 - frozen
+        checks: ChecksConfig = ChecksConfig(),  # noqa: B008 - frozen
     ) -> "FeedbackStore":
         """Opens the store at an SQLAlchemy URL (`sqlite:///FILE`), creating or migrating its tables.
 
-        `rng` draws the order in which a task's images are shown and, when the store is new, its salt and order seed; by default the
-        operating system's randomness, which nobody can predict.
+        `rng` draws the order in which a task's images are shown, which claims are given a task that checks the rater (`checks`) and,
+        when the store is new, its salt and order seed; by default the operating system's randomness, which nobody can predict.
 
         Raises:
             PictuneError: the URL is wrong, or the database cannot be opened or is of a newer version.
         """
         database = Database(url)
         database.migrate()
-        return cls(database, clock, rng or random.SystemRandom(), lease)
+        return cls(database, clock, rng or random.SystemRandom(), lease, checks)
 
     def close(self) -> None:
         """Closes the store's connections."""
@@ -102,11 +117,15 @@ class FeedbackStore:
         """The salted hash under which a rater appears in exports."""
         return hashlib.sha256(f"{self._salt}:{rater_id}".encode()).hexdigest()[:32]
 
+    def rater_id_of(self, source: Source, name: str) -> str:
+        """The store's own id of the rater of this name and source, known or not."""
+        return str(uuid.UUID(hashlib.sha256(f"{self._salt}:{source}:{name}".encode()).hexdigest()[:32], version=5))
+
     def add_rater(self, name: str, *, source: Source = "human") -> str:
         """Adds a rater, or finds the one of this name and source; returns the rater's id."""
         if not 1 <= len(name.strip()) <= 200:
             raise PictuneError("rater name: empty or longer than 200 characters; give a shorter one")
-        rater_id = str(uuid.UUID(hashlib.sha256(f"{self._salt}:{source}:{name.strip()}".encode()).hexdigest()[:32], version=5))
+        rater_id = self.rater_id_of(source, name.strip())
         with self.database.write() as connection:
             if find_row(connection, raters, rater_id) is None:
                 row = {"rater_id": rater_id, "name": name.strip(), "source": source, "joined_at": self._clock()}
@@ -116,32 +135,47 @@ class FeedbackStore:
     def add_tasks(self, new_tasks: Iterable[NewTask]) -> int:
         """Adds tasks, all or none; returns how many are new.
 
-        A task of the same kind about the same images is the same task, in whatever order they stand, and keeps its first settings.
+        A task of the same kind about the same images is the same task, in whatever order they stand, and keeps its first settings. Only
+        hidden gold follows the new ones: a known task becomes gold or gets another right answer; and of each source that is named, what
+        is gold no more is an ordinary task again.
+        """
+        wanted = list(new_tasks)
+        with self.database.write() as connection:
+            added = self._insert_tasks(connection, wanted)
+            update_gold(connection, {task_id_of(task): task for task in wanted})
+        self._totals = None
+        return added
+
+    def import_labels(self, new_tasks: Iterable[NewTask], imported: Sequence[ImportedLabel], *, finish: Callable[[], None]) -> Added:
+        """Adds tasks and labels that were given elsewhere, with their own raters and times: all or none, and no label twice.
+
+        A known task stays as it is. A label whose submission id the store has is passed over; a further one of the same rater to the same
+        task is a new revision.
+        `finish` is called at the end, before the commit: what it raises takes everything back.
         """
         with self.database.write() as connection:
             now = self._clock()
-            known_tasks = set(connection.scalars(sa.select(tasks.c.task_id)))
-            known_prompts = set(connection.scalars(sa.select(prompts.c.prompt_id)))
-            wanted = {_task_id(task): task for task in new_tasks}
-            added = {task_id: task for task_id, task in wanted.items() if task_id not in known_tasks}
-            new_prompts = {prompt_id(task.prompt): task.prompt for task in added.values()}
-            insert_rows(
-                connection, prompts, [{"prompt_id": key, "prompt": text} for key, text in new_prompts.items() if key not in known_prompts]
-            )
-            insert_rows(connection, tasks, [self._task_row(task_id, task, now) for task_id, task in added.items()])
-            images = [
-                {"task_id": task_id, "position": position, "image_id": image_id}
-                for task_id, task in added.items()
-                for position, image_id in enumerate(task.image_ids)
-            ]
-            insert_rows(connection, task_images, images)
-        return len(added)
+            n_tasks = self._insert_tasks(connection, new_tasks)
+            known = set(connection.scalars(sa.select(raters.c.rater_id)))
+            wanted = {self.rater_id_of(one.source, one.rater): one for one in imported}
+            added = {rater_id: one for rater_id, one in wanted.items() if rater_id not in known}
+            new_raters = [{"rater_id": i, "name": one.rater, "source": one.source, "joined_at": now} for i, one in added.items()]
+            insert_rows(connection, raters, new_raters)
+            n_labels = insert_labels(connection, imported, now, task_id=task_id_of, rater_id=self.rater_id_of, label_id=uuid7)
+            finish()
+        return Added(n_tasks, n_labels, len(new_raters))
 
-    def claim(self, rater_id: str, *, kind: TaskKind | None = None) -> Claim | None:
+    def set_priorities(self, image_priorities: Mapping[str, float]) -> None:
+        """Decides by images which tasks come first, see `data.planning.set_priorities`."""
+        with self.database.write() as connection:
+            set_priorities(connection, image_priorities, self._clock())
+
+    def claim(self, rater_id: str, *, kind: TaskKind | None = None, excluding: Collection[str] = ()) -> Claim | None:
         """Holds a task for the rater, in one transaction; None when there is nothing (left) for this rater.
 
-        A task that the rater holds already is given again, with its hold renewed. Otherwise the task of highest priority with a place
-        left is given, in random order within a priority, and its images are put into a random order.
+        A task that the rater holds already, and that is not one of `excluding`, is given again, with its hold renewed. Otherwise the task
+        of highest priority with a place left is given, in random order within a priority, and its images are put into a random order; or
+        now and then one that checks the rater.
 
         Raises:
             NotFound: no such rater.
@@ -150,16 +184,18 @@ class FeedbackStore:
             now = self._clock()
             if find_row(connection, raters, rater_id) is None:
                 raise NotFound(f"rater {rater_id}: not known; sign in again")
-            held = held_lease(connection, rater_id, kind, now)
+            held = held_lease(connection, rater_id, kind, now, excluding)
             if held is not None:
                 task = load_task(connection, held.task_id)
                 return Claim(task, self._extend(connection, task, rater_id, now), tuple(held.shown_order), held.shown_at)
-            task_id = free_task(connection, rater_id, kind, now)
-            if task_id is None:
+            next_in_queue = free_task(connection, rater_id, kind, now, excluding)
+            if next_in_queue is None:
                 return None
+            task_id, shown_order = self._check(connection, rater_id, kind, now, excluding) or (next_in_queue, None)
             task = load_task(connection, task_id)
-            shown_order = list(range(len(task.image_ids)))
-            self._rng.shuffle(shown_order)
+            if shown_order is None:
+                shown_order = list(range(len(task.image_ids)))
+                self._rng.shuffle(shown_order)
             expires_at = self._lease_end(connection, task.kind, now)
             connection.execute(sa.delete(leases).where(lease_of(task_id, rater_id)))
             lease = {"task_id": task_id, "rater_id": rater_id, "shown_order": shown_order, "shown_at": now, "expires_at": expires_at}
@@ -237,12 +273,70 @@ class FeedbackStore:
 
     def progress(self, rater_id: str | None = None) -> Progress:
         """How far the labeling is, and how many live labels are by this rater."""
-        finished = sa.case((tasks.c.n_live < tasks.c.overlap, tasks.c.n_live), else_=tasks.c.overlap)
         mine = sa.select(sa.func.count()).where(labels.c.rater_id == rater_id, labels.c.is_live)
         with self.database.read() as connection:
-            done, total = connection.execute(sa.select(sa.func.sum(finished), sa.func.sum(tasks.c.overlap))).one()
+            now = self._clock()
+            totals = self._totals
+            if totals is None or not totals.holds(now):
+                totals = self._totals = count_totals(connection, now)
             count = connection.scalar(mine) if rater_id is not None else 0
-        return Progress(mine=count or 0, done=int(done or 0), total=int(total or 0))
+            pace = labels_per_second(connection, now)
+        seconds_left = None if pace is None else (totals.total - totals.done) / pace
+        return Progress(mine=count or 0, done=totals.done, total=totals.total, seconds_left=seconds_left)
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether the campaign hands out no tasks for now; kept in the store, so that all replicas and the next start know."""
+        with self.database.read() as connection:
+            return connection.scalar(sa.select(settings.c.value).where(settings.c.name == "paused")) is not None
+
+    def set_paused(self, paused: bool) -> None:
+        """Pauses the campaign or goes on with it; the app reads `is_paused`, `claim` does not."""
+        with self.database.write() as connection:
+            connection.execute(sa.delete(settings).where(settings.c.name == "paused"))
+            if paused:
+                connection.execute(sa.insert(settings).values(name="paused", value=self._clock().isoformat()))
+
+    def _check(
+        self, connection: sa.Connection, rater_id: str, kind: TaskKind | None, now: datetime, excluding: Collection[str]
+    ) -> tuple[str, list[int] | None] | None:
+        """Now and then a hidden gold task or a repeat, with its order on the screen if that is not up to chance."""
+        if not self._checks.gold_share and not self._checks.repeat_share:
+            return None
+        drawn = self._rng.random()
+        if drawn < self._checks.gold_share:
+            gold = free_task(connection, rater_id, kind, now, excluding, gold=True)
+            return None if gold is None else (gold, None)
+        if drawn - self._checks.gold_share < self._checks.repeat_share:
+            earlier = sorted(repeatable_tasks(connection, rater_id, kind))
+            return self._repeat(connection, self._rng.choice(earlier), rater_id, now) if earlier else None
+        return None
+
+    def _repeat(self, connection: sa.Connection, earlier: str, rater_id: str, now: datetime) -> tuple[str, list[int]] | None:
+        task_id = add_repeat(connection, earlier, now)
+        if not has_place(connection, task_id, now):
+            return None
+        shown = connection.execute(sa.select(leases.c.shown_order).where(lease_of(earlier, rater_id))).scalar_one()
+        return task_id, [len(shown) - 1 - place for place in shown]
+
+    def _insert_tasks(self, connection: sa.Connection, new_tasks: Iterable[NewTask]) -> int:
+        now = self._clock()
+        known_tasks = set(connection.scalars(sa.select(tasks.c.task_id)))
+        known_prompts = set(connection.scalars(sa.select(prompts.c.prompt_id)))
+        wanted = {task_id_of(task): task for task in new_tasks}
+        added = {task_id: task for task_id, task in wanted.items() if task_id not in known_tasks}
+        new_prompts = {prompt_id(task.prompt): task.prompt for task in added.values()}
+        insert_rows(
+            connection, prompts, [{"prompt_id": key, "prompt": text} for key, text in new_prompts.items() if key not in known_prompts]
+        )
+        insert_rows(connection, tasks, [self._task_row(task_id, task, now) for task_id, task in added.items()])
+        images = [
+            {"task_id": task_id, "position": position, "image_id": image_id}
+            for task_id, task in added.items()
+            for position, image_id in enumerate(task.image_ids)
+        ]
+        insert_rows(connection, task_images, images)
+        return len(added)
 
     def _setting(self, connection: sa.Connection, name: str) -> str:
         value = connection.scalar(sa.select(settings.c.value).where(settings.c.name == name))
@@ -262,6 +356,7 @@ class FeedbackStore:
             "priority": task.priority,
             "order_key": int.from_bytes(order, "big", signed=True),
             "gold_json": task.gold_json,
+            "gold_source": task.gold_source,
             "created_at": now,
         }
 
@@ -277,28 +372,21 @@ class FeedbackStore:
     def _add_revision(self, connection: sa.Connection, lease: Row, now: datetime, values: dict[str, object]) -> Receipt:
         earlier = sa.select(sa.func.max(labels.c.revision)).where(labels.c.task_id == lease.task_id, labels.c.rater_id == lease.rater_id)
         revision = (connection.scalar(earlier) or 0) + 1
-        label_id = _uuid7(now, str(values["submission_id"]))
+        label_id = uuid7(now, str(values["submission_id"]))
         row = {"task_id": lease.task_id, "rater_id": lease.rater_id, "shown_order": lease.shown_order, "shown_at": lease.shown_at}
         row |= {"label_id": label_id, "revision": revision, "submitted_at": now}
         connection.execute(sa.insert(labels).values(row | values))
         return Receipt(label_id, revision, created=True)
 
 
-def _task_id(task: NewTask) -> str:
+def task_id_of(task: NewTask) -> str:
+    """The task's identity: SHA-256 of its kind and image ids, in whatever order they stand."""
     return hashlib.sha256("\n".join([task.kind, *sorted(task.image_ids)]).encode()).hexdigest()
-
-
-def _uuid7(moment: datetime, name: str) -> str:
-    """A UUID version 7 (RFC 9562) of the moment; its random bits are a hash of `name`, so that the same history gives the same ids."""
-    milliseconds = int(moment.timestamp() * 1000) & (2**48 - 1)
-    bits = int.from_bytes(hashlib.sha256(name.encode()).digest()[:10], "big")
-    value = (milliseconds << 80) | (0x7 << 76) | ((bits >> 62 & 0xFFF) << 64) | (0b10 << 62) | (bits & (2**62 - 1))
-    return str(uuid.UUID(int=value))
 
 
 def _values_of(submission: Submission) -> dict[str, object]:
     same = submission.model_dump(
-        include={"submission_id", "time_on_task_ms", "input_mode", "session_id", "app_version", "guideline_version"}
+        include={"submission_id", "time_on_task_ms", "active_ms", "input_mode", "session_id", "app_version", "guideline_version"}
     )
     return same | {"kind": submission.answer.kind, "answer_json": submission.answer.model_dump_json(), "is_live": True}
 

@@ -62,7 +62,7 @@ metadata = MetaData(
 settings = Table(
     "settings",
     metadata,
-    Column("name", String(100), primary_key=True),  # salt, order_seed
+    Column("name", String(100), primary_key=True),  # salt, order_seed, paused, priorities
     Column("value", Text, nullable=False),
 )
 
@@ -73,7 +73,19 @@ raters = Table(
     Column("name", String(200), nullable=False),
     Column("source", String(20), nullable=False),
     Column("joined_at", UtcDateTime, nullable=False),
+    Column("role", String(20), nullable=False, server_default="rater"),  # rater, admin
+    Column("password_hash", Text),  # argon2; empty: may sign in by name alone, where that is allowed
+    Column("status", String(20), nullable=False, server_default="active"),  # active, paused
     UniqueConstraint("source", "name"),
+)
+
+training_answers = Table(
+    "training_answers",
+    metadata,
+    Column("rater_id", String(36), ForeignKey(raters.c.rater_id), primary_key=True),
+    Column("item_id", String(64), primary_key=True),
+    Column("is_correct", Boolean, nullable=False),
+    Column("answered_at", UtcDateTime, nullable=False),
 )
 
 prompts = Table(
@@ -95,10 +107,16 @@ tasks = Table(
     Column("order_key", BigInteger, nullable=False),  # random, from the recorded seed
     Column("gold_json", Text),
     Column("created_at", UtcDateTime, nullable=False),
+    Column("gold_source", String(200)),  # where the right answer comes from; such a task is a check, as repeats are
+    Column("repeat_of", String(64)),  # the task that asked the same before
     CheckConstraint("n_live >= 0", name="n_live"),
 )
 _open = tasks.c.n_live < tasks.c.overlap  # finished tasks leave the queue's index
 Index("ix_tasks_queue", tasks.c.priority.desc(), tasks.c.order_key, sqlite_where=_open, postgresql_where=_open)
+_gold = tasks.c.gold_source.is_not(None)
+Index("ix_tasks_gold", tasks.c.n_live, sqlite_where=_gold, postgresql_where=_gold)
+_repeat = tasks.c.repeat_of.is_not(None)
+Index("ix_tasks_repeat_of", tasks.c.repeat_of, sqlite_where=_repeat, postgresql_where=_repeat)
 
 task_images = Table(
     "task_images",
@@ -140,6 +158,7 @@ labels = Table(
     Column("session_id", String(200)),
     Column("app_version", String(200)),
     Column("guideline_version", String(200)),
+    Column("active_ms", Integer),
     UniqueConstraint("label_id"),
     UniqueConstraint("submission_id"),
     UniqueConstraint("task_id", "rater_id", "revision"),

@@ -1,31 +1,31 @@
 """The HTTP interface, version 1: the page uses it, and so may any other client. Bodies and answers are JSON.
 
-Refusals are 401 (not signed in), 404 (no such task or image), 422 (bad body, with field and reason) and 503 (not saved, send it again);
-their body is `{"detail": "..."}` or, for a bad body, `{"detail": [{"field", "reason"}, ...]}`.
+Refusals are 401 (not signed in), 403 (not allowed, or not sent by a page of ours), 404 (no such task or image), 413 (body too large), 422
+(bad body, with field and reason), 429 (too many attempts to sign in) and 503 (not saved, send it again); their body is
+`{"detail": "..."}` or, for a bad body, `{"detail": [{"field", "reason"}, ...]}`.
 """
 
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, HTTPException, Request, Response
+from fastapi import APIRouter, HTTPException, Query, Request, Response
 from pydantic import BaseModel, Discriminator, Field, NonNegativeInt, Tag
 
-from data.feedback import BinaryAnswer, Claim, Identifier, InputMode, NotFound, RankingAnswer, Submission, Task, TaskKind
-from labeling_app.desk import APP_VERSION, Desk
+from data.errors import PictuneError
+from data.feedback import Account, BinaryAnswer, Claim, Identifier, InputMode, NotFound, RankingAnswer, Submission, Task, TaskKind
+from data.overview import GivenLabel, latest_labels
+from labeling_app.desk import APP_VERSION, Desk, TheDesk
+from labeling_app.gold_bound import pause_if_below
 from labeling_app.pictures import bare_png
-from labeling_app.sign_in import Login, Rater, SignedIn, sign_in
+from labeling_app.sign_in import Identity, Login, Present, SignedIn, sign_in
+
+MOST_HELD = 3
+"""Tasks that a page may hold besides the one that it asks for."""
 
 router = APIRouter()
-
-
-def _desk(request: Request) -> Desk:
-    desk: Desk = request.app.state.desk
-    return desk
-
-
-TheDesk = Annotated[Desk, Depends(_desk)]
 
 
 def _kind_of_answer(answer: object) -> Literal["binary", "ranking"]:
@@ -43,6 +43,14 @@ class ClaimBody(BaseModel, frozen=True, extra="forbid"):
 
     kind: TaskKind | None = None
     """Only tasks of this kind."""
+    excluding: Annotated[tuple[Identifier, ...], Field(alias="except", max_length=MOST_HELD)] = ()
+    """Tasks that the page holds already: another one is wanted."""
+
+
+class LeaseBody(BaseModel, frozen=True, extra="forbid"):
+    """Body of a renewal."""
+
+    task_id: Identifier
 
 
 class SubmissionBody(BaseModel, frozen=True, extra="forbid"):
@@ -53,6 +61,7 @@ class SubmissionBody(BaseModel, frozen=True, extra="forbid"):
     task_id: Identifier
     answer: AnyAnswer
     time_on_task_ms: Annotated[NonNegativeInt, Field(lt=2**31)] | None = None
+    active_ms: Annotated[NonNegativeInt, Field(lt=2**31)] | None = None
     input_mode: InputMode | None = None
 
 
@@ -60,9 +69,22 @@ class UndoBody(BaseModel, frozen=True, extra="forbid"):
     """Body of an undo: empty."""
 
 
+class TrainingBody(BaseModel, frozen=True, extra="forbid"):
+    """Body of an answer to a training item."""
+
+    item_id: Identifier
+    answer: AnyAnswer
+
+
+@router.get("/api/v1/settings")
+def settings(desk: TheDesk) -> dict[str, Any]:
+    """What a page must know before anyone has signed in."""
+    return {"needs_password": not desk.is_open, "paused": desk.store.is_paused, "guideline_version": desk.guidelines.version}
+
+
 @router.post("/api/v1/login")
-def login(request: Request, body: Login, desk: TheDesk) -> Rater:
-    """Signs in by name and sets the cookie."""
+def login(request: Request, body: Login, desk: TheDesk) -> Identity:
+    """Signs in and sets the cookie."""
     return sign_in(request, desk, body)
 
 
@@ -73,21 +95,30 @@ def logout(request: Request) -> None:
 
 
 @router.get("/api/v1/me")
-def me(rater: SignedIn) -> Rater:
+def me(account: Present, rater: SignedIn, desk: TheDesk) -> dict[str, Any]:
     """Who is signed in."""
-    return rater
+    identity = {"rater_id": account.rater_id, "name": account.name, "session_id": rater.session_id, "role": account.role}
+    return identity | {"trained": not _training_left(desk, account)}
 
 
 @router.post("/api/v1/claim")
-def claim(body: ClaimBody, desk: TheDesk, rater: SignedIn) -> dict[str, Any]:
-    """Hands out the next task, or the one that the rater holds already; `task` is null when none is left, with the reason."""
-    with _known_to_store():
-        claimed = desk.store.claim(rater.rater_id, kind=body.kind)
-    progress = _progress(desk, rater)
+def claim(body: ClaimBody, desk: TheDesk, account: Present) -> dict[str, Any]:
+    """Hands out the next task, or one that the rater holds already; `task` is null when there is none, with the reason."""
+    reason = _reason_to_wait(desk, account)
+    claimed = None if reason else desk.store.claim(account.rater_id, kind=body.kind, excluding=body.excluding)
+    progress = _progress(desk, account.rater_id)
     if claimed is not None:
         return {"task": _claimed_task(claimed), "progress": progress}
-    reason = "everything is labeled" if progress["done"] >= progress["total"] else "the tasks that are left are not for you or with others"
+    if not reason:
+        all_done = progress["done"] >= progress["total"]
+        reason = "everything is labeled" if all_done else "the tasks that are left are not for you or with others"
     return {"task": None, "reason": reason, "progress": progress}
+
+
+@router.post("/api/v1/leases")
+def renew(body: LeaseBody, desk: TheDesk, rater: SignedIn) -> dict[str, Any]:
+    """Prolongs the hold on a task; 404 when it is not held any more (an answer is taken all the same)."""
+    return {"lease_expires_at": desk.store.renew(rater.rater_id, body.task_id)}
 
 
 @router.post("/api/v1/submissions", status_code=201)
@@ -100,6 +131,7 @@ def submit(body: SubmissionBody, response: Response, desk: TheDesk, rater: Signe
             rater_id=rater.rater_id,
             answer=body.answer,
             time_on_task_ms=body.time_on_task_ms,
+            active_ms=body.active_ms,
             input_mode=body.input_mode,
             session_id=rater.session_id,
             app_version=APP_VERSION,
@@ -108,6 +140,8 @@ def submit(body: SubmissionBody, response: Response, desk: TheDesk, rater: Signe
     )
     if not receipt.created:
         response.status_code = 200
+    elif desk.gold_bound is not None:
+        pause_if_below(desk.store, rater.rater_id, desk.gold_bound)
     return {"label_id": receipt.label_id, "revision": receipt.revision}
 
 
@@ -116,13 +150,38 @@ def undo(_body: UndoBody, desk: TheDesk, rater: SignedIn) -> dict[str, Any]:
     """Takes back the rater's last label; the next claim hands out its task again. `task` is null when there is nothing to undo."""
     with _known_to_store():
         task = desk.store.undo(rater.rater_id)
-    return {"task": None if task is None else _task(task, task.image_ids), "progress": _progress(desk, rater)}
+    return {"task": None if task is None else _task(task, task.image_ids), "progress": _progress(desk, rater.rater_id)}
+
+
+@router.get("/api/v1/history")
+def history(desk: TheDesk, rater: SignedIn, limit: Annotated[int, Query(ge=1, le=100)] = 20) -> dict[str, Any]:
+    """The rater's last labels, newest first; an answer to one of their tasks is an edit."""
+    return {"labels": [_given(label) for label in latest_labels(desk.store, rater_id=rater.rater_id, limit=limit)]}
+
+
+@router.get("/api/v1/training")
+def training(desk: TheDesk, account: Present) -> dict[str, Any]:
+    """The training items that the rater has not answered yet."""
+    left = _training_left(desk, account)
+    items = [item.task for item in desk.training if item.task.task_id in left]
+    return {"items": [{"item_id": task.task_id} | _question(task, task.image_ids) for task in items], "done": not left}
+
+
+@router.post("/api/v1/training")
+def train(body: TrainingBody, desk: TheDesk, account: Present) -> dict[str, Any]:
+    """Says whether an answer to a training item is right, and why; it is not a label."""
+    item = next((item for item in desk.training if item.task.task_id == body.item_id), None)
+    if item is None:
+        raise HTTPException(404, "no such training item; ask for the items first")
+    correct = item.is_correct(body.answer)
+    desk.store.raters.add_training_answer(account.rater_id, body.item_id, is_correct=correct)
+    return {"correct": correct, "explanation": item.explanation, "left": len(_training_left(desk, account))}
 
 
 @router.get("/api/v1/progress")
-def progress(desk: TheDesk, rater: SignedIn) -> dict[str, int]:
-    """Labels of this rater (`mine`), of all raters (`done`) and wanted (`total`)."""
-    return _progress(desk, rater)
+def progress(desk: TheDesk, rater: SignedIn) -> dict[str, Any]:
+    """Labels of this rater (`mine`), of all raters (`done`) and wanted (`total`), and how long the rest will take (`seconds_left`)."""
+    return _progress(desk, rater.rater_id)
 
 
 @router.get("/api/v1/images/{image_id}")
@@ -140,13 +199,33 @@ def image(image_id: str, desk: TheDesk, _rater: SignedIn) -> Response:
 
 
 @router.get("/health")
-def health(desk: TheDesk) -> dict[str, Any]:
-    """Counts of writes refused and failed since the start, and when labels were last exported."""
-    return {"status": "ok", **asdict(desk.health)}
+def health(desk: TheDesk, response: Response) -> dict[str, Any]:
+    """Counts of writes refused and failed since the start, the last export, and the room left on the disk; 503 without a store."""
+    status = "ok"
+    try:
+        desk.store.progress()
+    except PictuneError:
+        status, response.status_code = "the store cannot be read", 503
+    return {"status": status, **asdict(desk.health), "free_disk_bytes": shutil.disk_usage(desk.folder).free}
 
 
-def _progress(desk: Desk, rater: Rater) -> dict[str, int]:
-    return asdict(desk.store.progress(rater.rater_id))
+def _progress(desk: Desk, rater_id: str) -> dict[str, Any]:
+    return asdict(desk.store.progress(rater_id))
+
+
+def _reason_to_wait(desk: Desk, account: Account) -> str | None:
+    if desk.store.is_paused:
+        return "the campaign is paused; your answers are kept, come back later"
+    if account.status == "paused":
+        return "you have been paused; ask the people who run this campaign"
+    if _training_left(desk, account):
+        return "the training comes first"
+    return None
+
+
+def _training_left(desk: Desk, account: Account) -> set[str]:
+    items = {item.task.task_id for item in desk.training}
+    return items - desk.store.raters.trained(account.rater_id) if items else items
 
 
 @contextmanager
@@ -158,10 +237,23 @@ def _known_to_store() -> Iterator[None]:
 
 
 def _claimed_task(claimed: Claim) -> dict[str, Any]:
-    places = zip(claimed.shown_order, claimed.task.image_ids, strict=True)
-    return _task(claimed.task, [image_id for _, image_id in sorted(places)]) | {"lease_expires_at": claimed.lease_expires_at}
+    return _task(claimed.task, _as_shown(claimed.task, claimed.shown_order)) | {"lease_expires_at": claimed.lease_expires_at}
+
+
+def _given(label: GivenLabel) -> dict[str, Any]:
+    answer = label.answer.model_dump(exclude={"kind"}, exclude_none=label.answer.kind == "binary")
+    about = {"answer": answer, "submitted_at": label.submitted_at, "revision": label.revision}
+    return _task(label.task, _as_shown(label.task, label.shown_order)) | about
+
+
+def _as_shown(task: Task, shown_order: Sequence[int]) -> list[str]:
+    return [image_id for _, image_id in sorted(zip(shown_order, task.image_ids, strict=True))]
 
 
 def _task(task: Task, image_ids: Sequence[str]) -> dict[str, Any]:
+    return {"task_id": task.task_id} | _question(task, image_ids)
+
+
+def _question(task: Task, image_ids: Sequence[str]) -> dict[str, Any]:
     images = [{"image_id": image_id, "url": f"/api/v1/images/{image_id}"} for image_id in image_ids]
-    return {"task_id": task.task_id, "kind": task.kind, "prompt": task.prompt, "images": images}
+    return {"kind": task.kind, "prompt": task.prompt, "images": images}

@@ -1,14 +1,25 @@
-"""What the routes of the app share: the store, the images, the guidelines and the counts for `/health`."""
+"""What the routes of the app share: the store, the images, the guidelines, and what becomes of labels and attempts to sign in."""
 
+import asyncio
 import hashlib
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from threading import Lock
+from typing import Annotated
+
+from fastapi import Depends, Request
 
 from data.errors import PictuneError
 from data.store import FeedbackStore
+from labeling_app.throttle import Throttle
+from labeling_app.training import TrainingItem
+
+LOGGER = logging.getLogger(__name__)
 
 APP_VERSION = version("pictune")
 """Stored with each label."""
@@ -53,6 +64,43 @@ class Health:
     export_error: str | None = None
 
 
+class Exports:
+    """Exports to Parquet, one at a time, and how the last one went."""
+
+    def __init__(self, on_export: Callable[[], None] | None, health: Health) -> None:
+        self._on_export = on_export
+        self._health = health
+        self._lock = Lock()
+
+    def export(self) -> None:
+        """Exports now.
+
+        Raises:
+            PictuneError: the export failed; the labels are safe in the store.
+        """
+        if self._on_export is None:
+            raise PictuneError("export: this app has none; export the labels with `make dataset`")
+        with self._lock:
+            try:
+                self._on_export()
+            except (PictuneError, OSError) as error:
+                self._health.export_error = str(error)
+                LOGGER.warning("export failed, the labels are safe in the store: %s", error)
+                raise PictuneError(str(error)) from error
+            self._health.last_export, self._health.export_error = datetime.now(UTC), None
+
+    async def export_regularly(self, every_s: float, ending: asyncio.Event) -> None:
+        """Exports until `ending` is set, and then a last time; a failed export is tried again at the next turn."""
+        while self._on_export is not None:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(ending.wait(), every_s)
+            last = ending.is_set()
+            with suppress(PictuneError):
+                await asyncio.to_thread(self.export)
+            if last:
+                return
+
+
 @dataclass(frozen=True)
 class Desk:
     """One labeling app's things."""
@@ -60,4 +108,25 @@ class Desk:
     store: FeedbackStore
     image_path: Callable[[str], Path | None]
     guidelines: Guidelines
-    health: Health = field(default_factory=Health)
+    exports: Exports
+    health: Health
+    folder: Path
+    """Where labels are kept: its disk must not run full."""
+    is_open: bool = False
+    """Whether a name is enough to sign in."""
+    gold_bound: float | None = None
+    """Raters whose accuracy on gold tasks is surely below are paused."""
+    training: tuple[TrainingItem, ...] = ()
+    """What raters answer, with feedback, before their first task."""
+    categories: Mapping[str, str] = field(default_factory=dict)
+    """Prompt id to category."""
+    attempts_by_name: Throttle = field(default_factory=lambda: Throttle(limit=5, window_s=60))
+    attempts_by_address: Throttle = field(default_factory=lambda: Throttle(limit=50, window_s=60))
+
+
+def _desk(request: Request) -> Desk:
+    desk: Desk = request.app.state.desk
+    return desk
+
+
+TheDesk = Annotated[Desk, Depends(_desk)]

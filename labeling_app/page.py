@@ -24,7 +24,7 @@ class FreshFiles(StaticFiles):
 
 
 def build_page(guidelines: Guidelines) -> gr.Blocks:
-    """The front end's skeleton and, in a panel beside it, the guidelines."""
+    """The front end's skeleton, and the guidelines, which the front end moves into its panel."""
     page: gr.Blocks
     with gr.Blocks(title="Pictune", analytics_enabled=False, fill_width=True, delete_cache=(3600, 86400)) as page:
         gr.HTML(
@@ -32,8 +32,7 @@ def build_page(guidelines: Guidelines) -> gr.Blocks:
             js_on_load="import('/ui/label.js').then((module) => module.start(element));",
             apply_default_css=False,
         )
-        with gr.Accordion("Guidelines", open=False, elem_id="guidelines"):
-            gr.Markdown(guidelines.text)
+        gr.Markdown(guidelines.text, elem_id="guidelines")
     return page
 
 

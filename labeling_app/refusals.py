@@ -1,7 +1,7 @@
 """Errors as answers: what was wrong, in words, with the right status and never a traceback; refused writes are counted."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -25,7 +25,7 @@ def add_refusals(app: FastAPI) -> None:
 
 def _http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    return _refuse(request, error.status_code, error.detail)
+    return _refuse(request, error.status_code, error.detail, error.headers)
 
 
 def _bad_body(request: Request, error: Exception) -> JSONResponse:
@@ -50,11 +50,11 @@ def _reasons(errors: Sequence[Any]) -> list[dict[str, str]]:
     ]
 
 
-def _refuse(request: Request, status: int, detail: object) -> JSONResponse:
+def _refuse(request: Request, status: int, detail: object, headers: Mapping[str, str] | None = None) -> JSONResponse:
     if request.method == "POST":
         desk: Desk = request.app.state.desk
         if status >= 500:
             desk.health.writes_failed += 1
         else:
             desk.health.writes_refused += 1
-    return JSONResponse({"detail": detail}, status_code=status)
+    return JSONResponse({"detail": detail}, status_code=status, headers=headers)

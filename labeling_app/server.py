@@ -1,13 +1,11 @@
 """The labeling app as a web server: built by `create_app`, run by `serve` until Ctrl-C."""
 
 import asyncio
-import logging
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import uvicorn
 from fastapi import FastAPI
@@ -16,12 +14,14 @@ from starlette.middleware.sessions import SessionMiddleware
 
 from data.errors import PictuneError
 from data.store import FeedbackStore
+from labeling_app.admin import router as admin_router
 from labeling_app.api import router
-from labeling_app.desk import APP_VERSION, Desk, Guidelines, Health
+from labeling_app.desk import APP_VERSION, Desk, Exports, Guidelines, Health
+from labeling_app.guard import Guard
+from labeling_app.metrics import Metrics
 from labeling_app.page import mount_page
 from labeling_app.refusals import add_refusals
-
-LOGGER = logging.getLogger(__name__)
+from labeling_app.training import TrainingItem
 
 SECONDS_TO_FINISH = 3
 """Open pages hold a connection for good; after Ctrl-C they get this long."""
@@ -31,11 +31,21 @@ class LabelConfig(BaseModel, frozen=True, extra="forbid"):
     """How the app is served."""
 
     host: str = "127.0.0.1"
-    """Address to listen on. Anyone who reaches it signs in by name alone, so open it to trusted networks only."""
+    """Address to listen on; 127.0.0.1 is this machine alone, 0.0.0.0 its networks."""
     port: Annotated[int, Field(ge=0, le=65535)] = 7860
     """Port to listen on; 0 takes a free one."""
+    open: bool = False
+    """Whether anyone who reaches it may sign in by name alone, for a team on a trusted network; otherwise raters have passwords."""
+    https: bool = False
+    """Whether raters come through a proxy with TLS: their cookies are then never sent without it."""
     guidelines: Path | None = None
     """Markdown file with the instructions that raters read; without it, our own."""
+    training: Path | None = None
+    """CSV file of questions with answers and explanations, which raters answer before their first task."""
+    order: Literal["random", "uncertain"] = "random"
+    """Which tasks come first: by chance, or those with images that the run's trained reward is least sure of."""
+    gold_bound: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Accuracy on gold tasks; raters who are surely below (by the 95 % interval) are paused. None pauses nobody."""
     export_every_s: PositiveFloat = 30.0
     """Seconds between exports to Parquet while the app runs."""
 
@@ -47,6 +57,8 @@ def create_app(
     *,
     secret: bytes,
     on_export: Callable[[], None] | None,
+    training: tuple[TrainingItem, ...] = (),
+    categories: Mapping[str, str] | None = None,
 ) -> FastAPI:
     """The whole app: HTTP interface, page and regular exports.
 
@@ -55,20 +67,31 @@ def create_app(
         image_path: the file of an image id of this campaign, None for any other; nothing else is ever served.
         config: how it is served.
         secret: signs the cookies; keep it, and raters stay signed in when the app starts again.
-        on_export: called every `export_every_s` seconds while the app runs, and once when it ends.
+        on_export: called every `export_every_s` seconds while the app runs, once when it ends, and when an admin asks for it.
+        training: the questions of `config.training`, read.
+        categories: the category of each prompt id, for the admin page.
 
     Raises:
         PictuneError: the guidelines cannot be read.
     """
-    desk = Desk(store, image_path, Guidelines.read(config.guidelines))
+    health = Health()
+    desk = Desk(
+        store,
+        image_path,
+        Guidelines.read(config.guidelines),
+        Exports(on_export, health),
+        health,
+        store.database.folder or Path.cwd(),
+        is_open=config.open,
+        gold_bound=config.gold_bound,
+        training=training,
+        categories=categories or {},
+    )
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        if on_export is None:
-            yield
-            return
         ending = asyncio.Event()
-        exports = asyncio.create_task(_export_regularly(on_export, config.export_every_s, desk.health, ending))
+        exports = asyncio.create_task(desk.exports.export_regularly(config.export_every_s, ending))
         yield
         ending.set()
         await exports
@@ -77,29 +100,20 @@ def create_app(
         title="Pictune labeling", version=APP_VERSION, lifespan=lifespan, openapi_url="/api/v1/openapi.json", docs_url=None, redoc_url=None
     )
     app.state.desk = desk
-    # cookies are shared by all ports of a host: the name keeps two campaigns from signing each other's raters out
-    app.add_middleware(SessionMiddleware, secret_key=secret.hex(), session_cookie=f"pictune_{config.port}", same_site="strict")
+    app.add_middleware(
+        SessionMiddleware,
+        secret_key=secret.hex(),
+        session_cookie=f"pictune_{config.port}",  # shared by all ports of a host: two campaigns must not sign each other's raters out
+        same_site="strict",
+        https_only=config.https,
+    )
+    app.add_middleware(Guard)
+    Metrics(desk).add_to(app)
     app.include_router(router)
+    app.include_router(admin_router)
     add_refusals(app)
     mount_page(app, desk.guidelines)
     return app
-
-
-async def _export_regularly(on_export: Callable[[], None], every_s: float, health: Health, ending: asyncio.Event) -> None:
-    """Exports until `ending` is set, and then a last time; a failed export is recorded and tried again at the next turn."""
-    while True:
-        with suppress(TimeoutError):
-            await asyncio.wait_for(ending.wait(), every_s)
-        last = ending.is_set()
-        try:
-            await asyncio.to_thread(on_export)
-        except (PictuneError, OSError) as error:
-            health.export_error = str(error)
-            LOGGER.warning("export failed, the labels are safe in the store: %s", error)
-        else:
-            health.last_export, health.export_error = datetime.now(UTC), None
-        if last:
-            return
 
 
 def serve(
@@ -109,6 +123,8 @@ def serve(
     *,
     secret: bytes,
     on_export: Callable[[], None] | None,
+    training: tuple[TrainingItem, ...] = (),
+    categories: Mapping[str, str] | None = None,
     announce: Callable[[str], None] = print,
 ) -> None:
     """Serves the app until Ctrl-C; arguments as of `create_app`, and `announce` is told the page's address.
@@ -116,7 +132,7 @@ def serve(
     Raises:
         PictuneError: the address cannot be listened on.
     """
-    app = create_app(store, image_path, config, secret=secret, on_export=on_export)
+    app = create_app(store, image_path, config, secret=secret, on_export=on_export, training=training, categories=categories)
     with _listen(config.host, config.port) as listener:
         announce(f"label at http://{config.host}:{listener.getsockname()[1]} (Ctrl-C ends; every answer is saved as it is given)")
         settings = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=SECONDS_TO_FINISH)

@@ -6,18 +6,19 @@ Plans depend on nothing but the set of images and the settings: planning the sam
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
-from data.feedback import NewTask
+from data.feedback import ChecksConfig, NewTask
 
 LARGEST_RANKING = 9
 """Each place on the screen and each rank has its number key."""
 
 
-class TasksConfig(BaseModel, frozen=True, extra="forbid"):
-    """Which tasks are made of a set of images."""
+class TasksConfig(ChecksConfig, frozen=True, extra="forbid"):
+    """Which tasks are made of a set of images, and how often raters are checked."""
 
     binary_overlap: Annotated[int, Field(ge=0, le=1000)] = 1
     """Raters who judge each image good or bad; 0 asks for no binary labels."""
@@ -27,6 +28,10 @@ class TasksConfig(BaseModel, frozen=True, extra="forbid"):
     """Images of a ranking; a prompt with fewer images is ranked with those it has."""
     ranking_overlap: Annotated[int, Field(ge=1, le=1000)] = 1
     """Raters who answer each ranking."""
+    gold: Path | None = None
+    """CSV file of images whose right answers are known; they are asked of everybody, hidden among the others."""
+    gold_share: Annotated[float, Field(ge=0, le=1)] = 0.05
+    """Probability that the next task is gold, where there is a file of gold."""
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,19 @@
-"""The report's charts, as SVG."""
+"""The charts of report and inspection, as SVG."""
 
 import io
 from collections.abc import Sequence
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.dates import ConciseDateFormatter
 from matplotlib.figure import Figure
 
 COLORS = {"base": "#8a8f98", "best of n": "#c9a227", "rwl": "#3b7dd8", "dpok": "#d1495b"}
 INK = "#333333"
+VERDICT_COLORS = {"good": "#2a7f62", "bad": "#c8553d", "skip": "#b9bec6", "unsafe": "#5b4b8a"}
+SOURCE_COLORS = {"human": "#3b7dd8", "simulated": "#c9a227", "imported": "#8a8f98"}
 Lines = Sequence[dict[str, Any]]
 
 
@@ -48,6 +52,87 @@ def training_chart(lines: Lines, values: dict[str, str], *, color: str, ylabel: 
     axes.set(xlabel="step", ylabel=ylabel)
     if len(values) > 1:
         axes.legend(frameon=False, fontsize=8)
+    return _svg(figure)
+
+
+def verdict_chart(rows: Lines) -> str:
+    """Shares of the verdicts of each row (name, n, and a count for each verdict), most labels first; SVG."""
+    figure, axes = _figure(height=0.8 + 0.26 * len(rows), width=9.0)
+    left = [0.0] * len(rows)
+    for verdict, color in VERDICT_COLORS.items():
+        shares = [row[verdict] / max(row["n"], 1) for row in rows]
+        axes.barh(range(len(rows)), shares, 0.7, left=left, color=color, label=verdict)
+        left = [start + share for start, share in zip(left, shares, strict=True)]
+    axes.set_yticks(range(len(rows)), [f"{row['name']} ({row['n']})" for row in rows])
+    axes.invert_yaxis()
+    axes.set(xlim=(0, 1), xlabel="share of verdicts")
+    axes.legend(frameon=False, fontsize=8, ncols=4, loc="lower left", bbox_to_anchor=(0, 1))
+    return _svg(figure)
+
+
+def progress_chart(series: dict[str, tuple[Sequence[Any], Sequence[int]]]) -> str:
+    """Labels so far over time, by source (moments, counts); SVG."""
+    figure, axes = _figure(height=2.9, width=4.6)
+    for source, (moments, counts) in series.items():
+        axes.step(moments, counts, where="post", color=SOURCE_COLORS[source], label=source, linewidth=1.6)
+    axes.xaxis.set_major_formatter(ConciseDateFormatter(axes.xaxis.get_major_locator()))  # type: ignore[no-untyped-call]
+    axes.set(ylim=(0, None), ylabel="labels")
+    axes.legend(frameon=False, fontsize=8)
+    return _svg(figure)
+
+
+def time_chart(seconds: dict[str, Sequence[float]]) -> str:
+    """Histograms of the seconds on a task, by kind of task, on a logarithmic axis; SVG."""
+    figure, axes = _figure(height=2.9, width=4.6)
+    longest = max(max(values) for values in seconds.values())
+    edges: list[float] = np.geomspace(0.1, max(longest, 1.0), 40).tolist()
+    for color, (kind, values) in zip((SOURCE_COLORS["human"], COLORS["dpok"]), seconds.items(), strict=False):
+        axes.hist(np.clip(values, 0.1, None), edges, color=color, alpha=0.55, label=kind)
+        axes.axvline(float(np.median(values)), color=color, linewidth=1.2, linestyle="--")
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.set(xlabel="seconds (dashed: median)", ylabel="labels")
+    axes.legend(frameon=False, fontsize=8)
+    return _svg(figure)
+
+
+def position_chart(places: Lines) -> str:
+    """How often each place on the screen (place, share, interval, expected) holds the best image; SVG."""
+    figure, axes = _figure(height=2.9, width=4.6)
+    at = [one["place"] for one in places]
+    shares = [one["share"] for one in places]
+    lows = [max(0.0, one["share"] - one["interval"][0]) for one in places]
+    highs = [max(0.0, one["interval"][1] - one["share"]) for one in places]
+    axes.bar(at, shares, 0.6, color=SOURCE_COLORS["human"], alpha=0.75, yerr=[lows, highs], error_kw={"ecolor": INK, "elinewidth": 0.9})
+    axes.plot(at, [one["expected"] for one in places], color=INK, linestyle="--", linewidth=1, marker="_", label="without bias")
+    axes.set_xticks(at)
+    axes.set(ylim=(0, 1.25 * max(one["interval"][1] for one in places)), xlabel="place on the screen", ylabel="share ranked best")
+    axes.legend(frameon=False, fontsize=8)
+    return _svg(figure)
+
+
+def rater_chart(raters: Lines) -> str:
+    """Agreement with others over the median time on task: a dot a rater (seconds, agreement, n, source), larger with more labels; SVG."""
+    figure, axes = _figure(height=2.9, width=4.6)
+    most = max(one["n"] for one in raters)
+    for source in dict.fromkeys(one["source"] for one in raters):
+        mine = [one for one in raters if one["source"] == source]
+        sizes = [20 + 180 * one["n"] / most for one in mine]
+        axes.scatter(
+            [one["seconds"] for one in mine],
+            [one["agreement"] for one in mine],
+            sizes,
+            color=SOURCE_COLORS[source],
+            alpha=0.6,
+            label=source,
+        )
+    axes.set(
+        xlim=(0, 1.15 * max(one["seconds"] for one in raters)),
+        ylim=(0, 1.05),
+        xlabel="median seconds on a task",
+        ylabel="agreement with others",
+    )
+    axes.legend(frameon=False, fontsize=8, loc="lower right", markerscale=0.5)
     return _svg(figure)
 
 

@@ -7,17 +7,20 @@ import os
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
+from data.database import StoreConfig
 from data.errors import PictuneError
+from data.feedback import Role
 from data.runs import RunFolder
 from pipelines.config import TABLES, Settings, check, config_file, override, parse_override, read_toml
 from pipelines.record import refuse_changes
 
 METHODS = ("rwl", "dpok")
+ROLES = get_args(Role)
 EVERYTHING = tuple(TABLES)
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -29,13 +32,19 @@ class Stage:
     help: str
     tables: tuple[str, ...] = EVERYTHING
     """The tables of settings that are checked before it runs."""
+    module: str = ""
+    """Its module where that has another name than the stage."""
 
 
 STAGES = {
     "images": Stage("draw pictures of the prompts"),
-    "label": Stage("serve the labeling app in the browser until Ctrl-C", ("run", "tasks", "label")),
+    "label": Stage("serve the labeling app in the browser until Ctrl-C", ("run", "store", "tasks", "label", "dataset")),
+    "rater": Stage("add a rater with a password, or change password or role", ("run", "store")),
     "simulate": Stage("let simulated raters label the pictures"),
-    "dataset": Stage("export the labels to Parquet and check them", ("run",)),
+    "import": Stage("bring in images and labels from other people's files", ("run", "store", "dataset"), "import_feedback"),
+    "dataset": Stage("export the labels to Parquet and check them", ("run", "store", "dataset")),
+    "inspect": Stage("a first look at the labels: tables here, and a page with plots", ("run", "store"), "inspect_labels"),
+    "export": Stage("write the labels in a format of other people's tools", ("run", "store", "dataset"), "export_feedback"),
     "reward": Stage("train the reward model on the labels"),
     "finetune": Stage("fine-tune the model on the reward, by --method rwl or dpok"),
     "evaluate": Stage("compare base, best-of-n and tuned models; writes metrics and the report"),
@@ -65,17 +74,30 @@ def parser() -> argparse.ArgumentParser:
         sub = stages.add_parser(name, help=stage.help, description=stage.help, parents=[common])
         if name == "finetune":
             sub.add_argument("--method", required=True, metavar="|".join(METHODS), help="reward-weighted likelihood or DPOK")
+        if name in ("import", "export"):
+            sub.add_argument("--format", required=True, help="such as pick-a-pic; an unknown one is answered with all that are known")
+        if name == "import":
+            sub.add_argument("--from", required=True, type=Path, metavar="PATH", dest="source", help="the file or folder to import")
+        if name == "export":
+            sub.add_argument("--to", required=True, type=Path, metavar="DIR", dest="target", help="the folder to write, new or empty")
+        if name == "dataset":
+            sub.add_argument("--check", action="store_true", help="only check; exit status 1 and a line for each thing that is wrong")
         if name == "label":
             sub.add_argument("--port", type=int, help="port to listen on (label.port)")
+            sub.add_argument("--open", action="store_const", const=True, help="anyone may sign in by name alone (label.open)")
+            sub.add_argument("--order", metavar="random|uncertain", help="which tasks come first (label.order)")
+        if name == "rater":
+            sub.add_argument("--name", required=True, help="the name to sign in with")
+            sub.add_argument("--role", default="rater", metavar="|".join(ROLES), help="what the rater may do (default: rater)")
     return result
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one stage; the exit status is 0, 2 for what the user can mend, 130 for Ctrl-C."""
+    """Runs one stage; the exit status is 0, 1 for a check that failed, 2 for what the user can mend, 130 for Ctrl-C."""
     for library in ("DIFFUSERS", "TRANSFORMERS"):  # they read it when they are imported
         os.environ.setdefault(f"{library}_VERBOSITY", "error")
     try:
-        _dispatch(list(sys.argv[1:] if arguments is None else arguments))
+        return _dispatch(list(sys.argv[1:] if arguments is None else arguments))
     except PictuneError as error:
         return _failed(str(error))
     except KeyboardInterrupt:
@@ -88,38 +110,59 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(error, OSError) or _disk_is_full(error):
             return _failed(_file_trouble(error))
         raise
-    return 0
 
 
-def _dispatch(words: list[str]) -> None:
+def _dispatch(words: list[str]) -> int:
+    """Returns 1 where a stage's check failed, else 0."""
     _check_stage(words)
     given = parser().parse_args(words)
     if not _RUN_NAME.fullmatch(given.run):
         raise PictuneError(f"--run {given.run}: not a folder's name; use letters, digits, dots, dashes and underscores")
-    options: dict[str, Any] = {}
-    if given.stage == "finetune":
-        options["method"] = _known("METHOD", given.method, METHODS)
+    options = _options(given)
     run = RunFolder(given.runs / given.run)
     settings = load_settings(given, run)
+    run = replace(run, database_url=settings.table("store", StoreConfig).url)
     if given.dry_run:
         print(settings.as_toml(), end="")
-        return
-    if given.stage not in ("images", "demo") and not run.images_table.exists():
+        return 0
+    if given.stage not in ("images", "import", "rater", "demo") and not run.images_table.exists():
         raise PictuneError(f"{run.root}: has no pictures yet; run `make images RUN={given.run}` first")
     refuse_changes(run, settings)
     if STAGES[given.stage].tables is EVERYTHING:
         for library in ("diffusers", "transformers"):  # their bars show even when nobody watches
             importlib.import_module(f"{library}.utils.logging").disable_progress_bar()
-    importlib.import_module(f"pipelines.{given.stage}").main(run, settings, **options)
+    return importlib.import_module(f"pipelines.{STAGES[given.stage].module or given.stage}").main(run, settings, **options) or 0
+
+
+def _options(given: argparse.Namespace) -> dict[str, Any]:
+    """What only this stage is told."""
+    options: dict[str, Any] = {}
+    if given.stage == "finetune":
+        options["method"] = _known("METHOD", given.method, METHODS)
+    if given.stage == "dataset":
+        options["check"] = given.check
+    if given.stage == "import":
+        options |= {"source_format": _known_format(given.format, "read"), "source": given.source}
+    if given.stage == "export":
+        options |= {"target_format": _known_format(given.format, "write"), "target": given.target}
+    if given.stage == "rater":
+        options |= {"name": given.name, "role": _known("ROLE", given.role, ROLES)}
+    return options
 
 
 def load_settings(given: argparse.Namespace, run: RunFolder) -> Settings:
     """The settings that the stage sees: --config or the run's own or the default preset, then --set, then the other flags."""
     source = run.config_file if given.config is None and run.config_file.exists() else config_file(given.config)
-    flags = {"model": "run.model", "prompts": "run.prompts_file", "port": "label.port"}
+    flags = {"model": "run.model", "prompts": "run.prompts_file", "port": "label.port", "open": "label.open", "order": "label.order"}
     changes = [parse_override(text) for text in given.overrides]
     changes += [(path.split("."), getattr(given, flag)) for flag, path in flags.items() if getattr(given, flag, None) is not None]
     return check(override(read_toml(source), changes), STAGES[given.stage].tables, str(source))
+
+
+def _known_format(word: str, direction: str) -> str:
+    """A format that there is a way to `read` or to `write`."""
+    formats = importlib.import_module("data.formats.registry").FORMATS  # as costly as a stage
+    return _known("FORMAT", word, [name for name, one in formats.items() if getattr(one, direction) is not None])
 
 
 def _check_stage(words: list[str]) -> None:

@@ -9,8 +9,9 @@ import numpy as np
 from pydantic import BaseModel
 from torch import Tensor
 
+from data.intervals import wilson_interval
 from pipelines.images import Planned
-from pipelines.measures import Values, frechet_distance, vendi_score, wilson_interval
+from pipelines.measures import Values, frechet_distance, vendi_score
 
 
 class EvaluationPrompt(BaseModel, frozen=True, extra="forbid"):

@@ -25,10 +25,12 @@ DEFAULT_PRESET = "emoji"
 
 TABLES = {
     "run": "pipelines.config:RunConfig",
+    "store": "data.database:StoreConfig",
     "images": "pipelines.images:ImagesConfig",
     "tasks": "labeling_app.tasks:TasksConfig",
     "label": "labeling_app.server:LabelConfig",
     "simulate": "labeling_app.simulated:SimulatedRaterConfig",
+    "dataset": "data.publication:DatasetConfig",
     "reward": "reward.training:RewardConfig",
     "finetune": "pipelines.finetune:FinetuneConfig",
     "rwl": "finetune.reward_weighted:RewardWeightedConfig",

@@ -1,25 +1,65 @@
-"""Stage `dataset`: exports the labels to Parquet and checks that store, files and tables agree."""
+"""Stage `dataset`: exports the labels to Parquet, checks that store, files and tables agree, and says what they hold."""
+
+from typing import Any
+
+import pyarrow as pa
 
 from data.errors import PictuneError
-from data.parquet import verify
+from data.publication import DatasetConfig, published_faults
+from data.quality import Judgments, agreement_of
 from data.runs import RunFolder
+from data.schema import PROMPTS, RATERS, read_table
+from data.verification import verify
 from pipelines.config import Settings
 from pipelines.tasks import export_labels, open_store
 
 
-def main(run: RunFolder, settings: Settings) -> None:  # noqa: ARG001 - every stage is called alike
-    """Exports, then verifies.
+def main(run: RunFolder, settings: Settings, *, check: bool = False) -> int:
+    """Exports, unless it shall only check, then verifies; returns 1 when something does not agree, after a line for each fault, else 0.
 
     Raises:
-        PictuneError: there are no labels, or something does not agree; each fault is printed first.
+        PictuneError: there are no labels.
     """
-    if not run.store_file.exists():
+    if not run.has_store:
         raise PictuneError(f"{run.store_file}: no labels yet; run `make label` or `make simulate` first")
+    target = settings.table("dataset", DatasetConfig).target
     with open_store(run) as store:
-        written = export_labels(store, run)
+        written = "labels" if check else export_labels(store, run, settings)
         faults = verify(store, run)
+    if target is not None and not faults:
+        faults = published_faults(run, target)
     for fault in faults:
         print(fault)
     if faults:
-        raise PictuneError(f"{run.root}: {len(faults)} faults, listed above; bring the missing files back or remove the labels' tasks")
-    print(f"dataset: {written}, all of it agrees with the store and the files")
+        print(f"dataset: {len(faults)} faults")
+        return 1
+    print(f"dataset: {written}{f', a copy in {target}' if target else ''}: all of it agrees with the store and the files")
+    print("\n".join(_summary(run)))
+    return 0
+
+
+def _summary(run: RunFolder) -> list[str]:
+    judgments = Judgments.read(run.latest)
+    prompts = read_table(run.latest / "prompts.parquet", PROMPTS)
+    raters = read_table(run.latest / "raters.parquet", RATERS)
+    verdicts = judgments.binary["label"].value_counts()
+    named = {key: name for key, name in zip(*(prompts[c].to_pylist() for c in ("prompt_id", "category")), strict=True) if name}
+    measured = agreement_of(judgments, named)
+    return [
+        f"  {len(judgments.binary)} verdicts: {', '.join(f'{count} {name}' for name, count in verdicts.items()) or 'none'}",
+        f"  {len(judgments.rankings)} rankings",
+        f"  {_active(raters)} raters with labels",
+        *(_agreement_line(kind, measured[kind]) for kind in ("binary", "ranking")),
+        *(f"  {_agreement_line(part['category'], part)}" for part in measured["binary"]["categories"]),
+    ]
+
+
+def _active(raters: pa.Table) -> int:
+    return sum(n > 0 for n in raters["n"].to_pylist())
+
+
+def _agreement_line(name: str, measured: dict[str, Any]) -> str:
+    if measured["alpha"] is None:
+        return f"  {name}: agreement unknown, no two raters have judged the same"
+    interval = f"{measured['alpha_ci_low']:.2f} to {measured['alpha_ci_high']:.2f}"
+    return f"  {name}: Krippendorff's alpha {measured['alpha']:.2f} ({interval}) on {measured['n_tasks']} tasks with two raters or more"

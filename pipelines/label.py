@@ -1,31 +1,66 @@
 """Stage `label`: serves the labeling app until Ctrl-C; labels go to the feedback store and from there to Parquet."""
 
+import importlib
 import secrets
 
+from data.errors import PictuneError
 from data.files import write_atomically
-from data.parquet import export
 from data.runs import RunFolder
+from data.schema import PROMPTS, read_table
 from data.store import FeedbackStore
 from labeling_app.server import LabelConfig, serve
+from labeling_app.tasks import TasksConfig
+from labeling_app.training import read_training
 from pipelines.config import Settings
 from pipelines.record import record
-from pipelines.tasks import add_planned_tasks, export_labels, image_files, open_store
+from pipelines.tasks import add_planned_tasks, campaign_images, export_labels, image_files, open_store
 
 
 def main(run: RunFolder, settings: Settings) -> None:
-    """Plans the tasks, serves the app, and exports at its end."""
+    """Plans the tasks, serves the app, and exports at its end.
+
+    Raises:
+        PictuneError: a file of the campaign cannot be understood, or nobody could sign in.
+    """
+    config = settings.table("label", LabelConfig)
     files = image_files(run)
-    record(run, settings)
-    with open_store(run) as store:
+    training = read_training(config.training, campaign_images(run)) if config.training else ()
+    with open_store(run, settings.table("tasks", TasksConfig)) as store:
+        if not config.open and not store.raters.has_passwords():
+            raise PictuneError(f"{run.root}: nobody can sign in yet; `make rater NAME=...` adds a rater, OPEN=1 lets in anyone with a name")
         add_planned_tasks(store, run, settings)
+        store.set_priorities(_priorities(run, config))
+        record(run, settings)
         progress = store.progress()
-        print(f"label: {progress.done} of {progress.total} answers given")
-        serve(store, files.get, settings.table("label", LabelConfig), secret=_cookie_secret(run), on_export=lambda: _export(store, run))
-        print(f"label: {export_labels(store, run)}")
+        print(f"label: {progress.done} of {progress.total} answers given{', anyone may sign in by name' if config.open else ''}")
+        serve(
+            store,
+            files.get,
+            config,
+            secret=_cookie_secret(run),
+            on_export=lambda: _export(store, run, settings),
+            training=training,
+            categories=_categories(run),
+        )
+        print(f"label: {export_labels(store, run, settings)}")
 
 
-def _export(store: FeedbackStore, run: RunFolder) -> None:
-    export(store, run)
+def _priorities(run: RunFolder, config: LabelConfig) -> dict[str, float]:
+    if config.order == "random":
+        return {}
+    # imports torch, which labeling needs for nothing else
+    uncertainties: dict[str, float] = importlib.import_module("pipelines.uncertainty").image_uncertainties(run)
+    return uncertainties
+
+
+def _categories(run: RunFolder) -> dict[str, str]:
+    table = read_table(run.prompts_table, PROMPTS)
+    pairs = zip(table["prompt_id"].to_pylist(), table["category"].to_pylist(), strict=True)
+    return {prompt_id: category for prompt_id, category in pairs if category is not None}
+
+
+def _export(store: FeedbackStore, run: RunFolder, settings: Settings) -> None:
+    export_labels(store, run, settings)
 
 
 def _cookie_secret(run: RunFolder) -> bytes:

@@ -3,7 +3,6 @@
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import binomtest
 from torch import Tensor
 
 from finetune.diffusion import DiffusionModel
@@ -11,14 +10,6 @@ from finetune.dpok import gaussian_kl
 from finetune.sampling import sample_trajectories, step_distribution
 
 Values = NDArray[np.float64]
-
-
-def wilson_interval(met: int, n: int) -> tuple[float, float]:
-    """95 % interval of a share, met of n (Wilson 1927); (0, 1) for n = 0."""
-    if n == 0:
-        return 0.0, 1.0
-    interval = binomtest(met, n).proportion_ci(method="wilson")
-    return float(interval.low), float(interval.high)
 
 
 def frechet_distance(mean: Values, covariance: Values, other_mean: Values, other_covariance: Values) -> float:

@@ -1,24 +1,18 @@
 """Writes the evaluation's report: one HTML page that holds everything it shows, and the table for the terminal."""
 
-import base64
 import importlib.metadata
-import io
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-import jinja2
-from PIL import Image
-
 from data.errors import PictuneError
-from data.files import write_atomically
 from data.runs import RunFolder
 from data.schema import IMAGES, read_table
 from pipelines.charts import COLORS, alignment_chart, training_chart
 from pipelines.config import Settings
 from pipelines.label_statistics import label_statistics
 from pipelines.metrics_log import read_metrics
+from pipelines.page import file_uri, picture_uri, svg_uri, write_page
 from pipelines.record import stamps
 
 FILE = "report.html"
@@ -27,22 +21,13 @@ TITLES = {"base": "base", "best of n": "best of {n}", "rwl": "RWL", "dpok": "DPO
 GROUPS = ("trained", "held out")
 SHOWN = 6
 """Pictures of a prompt for each model in the grids."""
-LARGEST = 192
-"""Side in pixels above which a picture is made smaller for the page."""
-
 Evaluation = dict[str, Any]
 
 
 def main(run: RunFolder, settings: Settings) -> None:
     """Writes `report.html` from what the stages left in the run's folder."""
     evaluation = read_evaluation(run)
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
-    )
-    environment.filters |= {"percent": _percent, "number": _number}
-    page = environment.get_template("report.html.jinja").render(_context(run, settings, evaluation))
-    with write_atomically(run.evaluation_dir / FILE) as path:
-        path.write_text(page, encoding="utf-8")
+    write_page("report.html.jinja", _context(run, settings, evaluation), run.evaluation_dir / FILE)
     print(f"report: {run.evaluation_dir / FILE}")
 
 
@@ -111,11 +96,11 @@ def _context(run: RunFolder, settings: Settings, evaluation: Evaluation) -> dict
         "held_out_grids": [_grid(run, results, side_by_side, row) for row in _one_a_family(first["prompts"])],
         "models": side_by_side,
         "all_results": sorted(evaluation["results"], key=lambda result: list(TITLES).index(result["model"])),
-        "alignment_chart": _svg_uri(alignment_chart(_chart_rows(results), names)),
+        "alignment_chart": svg_uri(alignment_chart(_chart_rows(results), names)),
         "curves": _curves(run),
         "labels": label_statistics(run),
         "reward": json.loads((run.reward_dir / "metrics.json").read_text(encoding="utf-8")),
-        "reliability": _file_uri(run.reward_dir / "reliability.png", "image/png"),
+        "reliability": file_uri(run.reward_dir / "reliability.png", "image/png"),
         "audit": evaluation["audit"],
         "images": images.num_rows,
         "prompts": len(set(images["prompt_id"].to_pylist())),
@@ -167,7 +152,7 @@ def _grid(run: RunFolder, results: dict[str, dict[str, Any]], models: Sequence[s
     for name in models:
         pictures = [one for one in results[name]["pictures"] if one["prompt"] == prompt["prompt"]][:SHOWN]
         row = next(row for row in results[name]["prompts"] if row["prompt"] == prompt["prompt"])
-        columns.append({"model": name, "row": row, "pictures": [{**one, "uri": _picture_uri(run.root / one["path"])} for one in pictures]})
+        columns.append({"model": name, "row": row, "pictures": [{**one, "uri": picture_uri(run.root / one["path"])} for one in pictures]})
     return {**prompt, "columns": columns}
 
 
@@ -183,42 +168,11 @@ def _curves(run: RunFolder) -> list[tuple[str, str]]:
         lines = read_metrics(run.finetune_dir(method))
         if lines:
             chart = training_chart(lines, values, color=COLORS[method], ylabel=ylabel)
-            curves.append((f"{TITLES[method]}: {ylabel}", _svg_uri(chart)))
+            curves.append((f"{TITLES[method]}: {ylabel}", svg_uri(chart)))
     lines = read_metrics(run.reward_dir)
     if lines:
         chart = training_chart(
             lines, {"val_loss": "validation", "binary_loss": "training, verdicts"}, color=COLORS["best of n"], ylabel="loss"
         )
-        curves.append(("reward model: loss", _svg_uri(chart)))
+        curves.append(("reward model: loss", svg_uri(chart)))
     return curves
-
-
-def _picture_uri(path: Path) -> str:
-    with Image.open(path) as image:
-        if max(image.size) <= LARGEST:
-            return _file_uri(path, "image/png")
-        small = image.convert("RGB")
-        small.thumbnail((LARGEST, LARGEST))
-    buffer = io.BytesIO()
-    small.save(buffer, format="JPEG", quality=88)
-    return _uri(buffer.getvalue(), "image/jpeg")
-
-
-def _file_uri(path: Path, kind: str) -> str:
-    return _uri(path.read_bytes(), kind)
-
-
-def _svg_uri(text: str) -> str:
-    return _uri(text.encode(), "image/svg+xml")
-
-
-def _uri(content: bytes, kind: str) -> str:
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
-
-
-def _percent(value: float | None) -> str:
-    return "\N{EN DASH}" if value is None else f"{value:.0%}"
-
-
-def _number(value: float | None, digits: int = 2) -> str:
-    return "\N{EN DASH}" if value is None else f"{value:.{digits}f}"

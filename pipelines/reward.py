@@ -49,9 +49,9 @@ long will find its blind spots.
 def main(run: RunFolder, settings: Settings) -> None:
     """Trains and evaluates; a model made from the same labels and settings is kept."""
     config = settings.table("reward", RewardConfig)
-    if run.store_file.exists():
+    if run.has_store:
         with open_store(run) as store:
-            export_labels(store, run)
+            export_labels(store, run, settings)
     if not (run.latest / MANIFEST).exists():
         raise PictuneError(f"{run.latest}: no labels yet; run `make label` or `make simulate` first")
     stage = StageFolder(run, settings, run.reward_dir, "reward", ("run", "reward"), {"labels": sha256_of(run.latest / MANIFEST)})

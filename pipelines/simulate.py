@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from data.runs import RunFolder
 from labeling_app.simulated import SimulatedRaterConfig, simulate
+from labeling_app.tasks import TasksConfig
 from pipelines.config import Settings
 from pipelines.pictures import load_pictures
 from pipelines.record import StageFolder
@@ -39,11 +40,11 @@ def main(run: RunFolder, settings: Settings) -> None:
         return Requirement.parse(prompt).score(readings[image_id])
 
     rng = random.Random(settings.run.seed)
-    with stage.working(), open_store(run) as store:
+    with stage.working(), open_store(run, settings.table("tasks", TasksConfig)) as store:
         add_planned_tasks(store, run, settings)
         progress = store.progress()
         answers = simulate(store, judge, settings.table("simulate", SimulatedRaterConfig), rng=rng)
         for _ in tqdm(answers, total=progress.total - progress.done, desc="simulate", unit="label", disable=None):
             pass
-        written = export_labels(store, run)
+        written = export_labels(store, run, settings)
     print(f"simulate: {written}")

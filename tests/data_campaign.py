@@ -1,6 +1,5 @@
 """A small labeling campaign for the tests of `data`: a clock that is set by hand, a store, and a run folder with images."""
 
-import hashlib
 import random
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -8,8 +7,10 @@ from pathlib import Path
 from uuid import NAMESPACE_OID, uuid5
 
 import pyarrow as pa
+from PIL import Image
 
 from data.feedback import Answer, BinaryAnswer, Claim, NewTask, RankingAnswer, Receipt, Submission
+from data.files import sha256_of
 from data.runs import RunFolder
 from data.schema import IMAGES, PROMPTS, prompt_id, write_table
 from data.store import FeedbackStore
@@ -85,11 +86,10 @@ class Campaign:
         self.store.add_tasks([NewTask(kind="ranking", prompt="a cat", image_ids=tuple(self.image_ids))])
 
     def _write_image(self, number: int) -> str:
-        content = f"image {number}".encode()
         path = self.run.images_dir / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-        return hashlib.sha256(content).hexdigest()
+        Image.new("L", (8, 8), number % 256).save(path)
+        return sha256_of(path)
 
     @staticmethod
     def _image_row(number: int, image_id: str) -> dict[str, object]:

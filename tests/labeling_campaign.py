@@ -57,7 +57,7 @@ def main(root: Path, port: int) -> None:
     """Serves the campaign that `make_campaign` made in `root`; each export leaves a mark in the file `exported`."""
     paths = {hashlib.sha256(path.read_bytes()).hexdigest(): path for path in root.glob("*.png")}
     with FeedbackStore.open(f"sqlite:///{root / 'feedback.db'}") as store:
-        serve(store, paths.get, LabelConfig(port=port), secret=SECRET, on_export=(root / "exported").touch)
+        serve(store, paths.get, LabelConfig(port=port, open=True), secret=SECRET, on_export=(root / "exported").touch)
 
 
 if __name__ == "__main__":

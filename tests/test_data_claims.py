@@ -1,10 +1,8 @@
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -12,96 +10,12 @@ from pathlib import Path
 
 import sqlalchemy as sa
 from hypothesis import HealthCheck, settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from data.feedback import Claim, NewTask
+from data.feedback import NewTask
 from data.store import FeedbackStore
-from data.tables import labels, leases, tasks
+from data.tables import labels
+from tests.claim_machine import Campaigning
 from tests.data_campaign import Clock, binary_tasks, open_store, submission
-
-RATERS = st.integers(0, 2)
-
-
-class Campaigning(RuleBasedStateMachine):
-    """Three raters claim, answer in time or late, edit, undo and wander off, in any order."""
-
-    @initialize(overlaps=st.lists(st.integers(1, 2), min_size=1, max_size=3))
-    def open(self, overlaps: list[int]) -> None:
-        self.folder = Path(tempfile.mkdtemp())
-        self.clock = Clock()
-        self.store = open_store(self.folder, self.clock)
-        self.raters = [self.store.add_rater(f"rater{number}") for number in range(3)]
-        images = [(f"image{number}",) for number in range(len(overlaps))]
-        self.store.add_tasks(
-            NewTask(kind="binary", prompt="a cat", image_ids=ids, overlap=overlap) for ids, overlap in zip(images, overlaps, strict=True)
-        )
-        self.shown: dict[int, Claim] = {}
-        self.answered: dict[int, list[Claim]] = {0: [], 1: [], 2: []}
-        self.late: Counter[str] = Counter()
-        self.sent = 0
-
-    def teardown(self) -> None:
-        if hasattr(self, "store"):
-            self.store.close()
-            shutil.rmtree(self.folder)
-
-    def send(self, rater: int, claim: Claim) -> None:
-        self.sent += 1
-        assert self.store.submit(submission(claim, self.raters[rater], str(self.sent))).created
-
-    @rule(rater=RATERS)
-    def claim(self, rater: int) -> None:
-        held = self.shown.get(rater)
-        claim = self.store.claim(self.raters[rater])
-        answered = {earlier.task.task_id for earlier in self.answered[rater]}
-        assert claim is None or claim.task.task_id not in answered
-        if held is not None and held.lease_expires_at > self.clock.now:
-            assert claim is not None
-            assert claim.task == held.task
-        if claim is not None:
-            self.shown[rater] = claim
-
-    @rule(rater=RATERS)
-    def answer(self, rater: int) -> None:
-        claim = self.shown.pop(rater, None)
-        if claim is not None:
-            self.late[claim.task.task_id] += claim.lease_expires_at <= self.clock.now
-            self.send(rater, claim)
-            self.answered[rater].append(claim)
-
-    @precondition(lambda self: any(self.answered.values()))
-    @rule(rater=RATERS)
-    def edit(self, rater: int) -> None:
-        if self.answered[rater]:
-            claim = self.answered[rater].pop()
-            self.send(rater, claim)
-            self.answered[rater].append(claim)
-
-    @rule(rater=RATERS)
-    def undo(self, rater: int) -> None:
-        task = self.store.undo(self.raters[rater])
-        assert (task is None) == (not self.answered[rater])
-        if task is not None:
-            assert self.answered[rater].pop().task == task
-            claim = self.store.claim(self.raters[rater])
-            assert claim is not None
-            self.shown[rater] = claim
-
-    @rule(seconds=st.sampled_from([1, 200, 400]))
-    def wait(self, seconds: int) -> None:
-        self.clock.pass_seconds(seconds)
-
-    @invariant()
-    def overlap_is_kept(self) -> None:
-        with self.store.database.read() as connection:
-            states = connection.execute(sa.select(tasks)).all()
-            live = Counter(connection.scalars(sa.select(labels.c.task_id).where(labels.c.is_live)))
-            held = Counter(connection.scalars(sa.select(leases.c.task_id).where(leases.c.expires_at > self.clock.now)))
-        for task in states:
-            assert task.n_live == live[task.task_id]
-            assert live[task.task_id] + held[task.task_id] <= task.overlap + self.late[task.task_id]
-
 
 Campaigning.TestCase.settings = settings(
     max_examples=12, stateful_step_count=20, deadline=None, suppress_health_check=[HealthCheck.too_slow]

@@ -7,7 +7,7 @@ from alembic.migration import MigrationContext
 
 from data.errors import PictuneError
 from data.tables import metadata
-from tests.data_campaign import binary_tasks, open_store
+from tests.data_campaign import answer_all, binary_tasks, open_store
 
 
 def test_migrations_lead_to_the_tables_that_the_code_describes(tmp_path: Path) -> None:
@@ -20,6 +20,33 @@ def test_opening_again_changes_nothing(tmp_path: Path) -> None:
         store.add_tasks(binary_tasks(2))
     with open_store(tmp_path) as store:
         assert store.progress().total == 2
+
+
+def test_labels_of_the_first_version_stay_as_they_were(tmp_path: Path) -> None:
+    with open_store(tmp_path) as store:
+        store.add_tasks(binary_tasks(2))
+        answer_all(store, store.add_rater("anna"))
+        with store.database.write() as connection:
+            _go_back(connection, "0001")
+            before = connection.execute(sa.text("SELECT * FROM labels ORDER BY sequence")).mappings().all()
+    with open_store(tmp_path) as store, store.database.read() as connection:
+        after = connection.execute(sa.text("SELECT * FROM labels ORDER BY sequence")).mappings().all()
+        assert [dict(row) for row in after] == [dict(row) | {"active_ms": None} for row in before]
+        assert len(after) == 2
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+        assert store.raters.find("anna")
+
+
+def _go_back(connection: sa.Connection, version: str) -> None:
+    """Takes off what later versions added, as no user can."""
+    for index in ("ix_tasks_gold", "ix_tasks_repeat_of"):
+        connection.execute(sa.text(f"DROP INDEX {index}"))
+    added = {"raters": ("role", "password_hash", "status"), "labels": ("active_ms",), "tasks": ("gold_source", "repeat_of")}
+    for table, columns in added.items():
+        for column in columns:
+            connection.execute(sa.text(f"ALTER TABLE {table} DROP COLUMN {column}"))
+    connection.execute(sa.text("DROP TABLE training_answers"))
+    connection.execute(sa.text("UPDATE alembic_version SET version_num = :version"), {"version": version})
 
 
 def test_a_store_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:

@@ -1,15 +1,18 @@
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 import sqlalchemy as sa
 
 from data.errors import PictuneError
 from data.feedback import BinaryAnswer, NewTask, RankingAnswer
 from data.files import sha256_of
-from data.parquet import PART_ROWS, export, read_manifest, verify
+from data.parquet import PART_ROWS, export, read_manifest
+from data.schema import IMAGES, read_table, write_table
 from data.store import FeedbackStore
 from data.tables import labels
+from data.verification import verify
 from tests.data_campaign import Campaign, answer_all, binary_tasks, claimed, submission
 
 
@@ -23,14 +26,15 @@ def latest(campaign: Campaign, table: str) -> pd.DataFrame:
 
 
 def hashes(campaign: Campaign) -> dict[str, str]:
-    return {path.name: sha256_of(path) for path in campaign.run.labels_dir.rglob("*.parquet")}
+    return {str(path): sha256_of(path) for path in campaign.run.labels_dir.rglob("*.parquet")}
 
 
 def test_every_table_opens_in_plain_pandas(campaign: Campaign) -> None:
     answer_all(campaign.store, campaign.store.add_rater("anna"))
     export(campaign.store, campaign.run)
     rows = {path.stem: len(pd.read_parquet(path)) for path in campaign.run.latest.glob("*.parquet")}
-    assert rows == {"images": 3, "labels_binary": 3, "labels_pairs": 3, "labels_ranking": 1, "prompts": 1, "raters": 1, "tasks": 4}
+    labels = {"labels_binary": 3, "labels_pairs": 3, "labels_ranking": 1, "consensus": 6}
+    assert rows == labels | {"images": 3, "prompts": 1, "raters": 1, "tasks": 4}
 
 
 def test_a_store_without_labels_exports_empty_tables(campaign: Campaign) -> None:
@@ -88,6 +92,7 @@ def test_ranks_and_shown_order_stand_beside_their_images(campaign: Campaign) -> 
     assert tuple(row["shown_order"]) == claim.shown_order
     assert [None if pd.isna(rank) else int(rank) for rank in row["ranks"]] == [1, 1, None]
     assert (row["n_images"], row["n_tie_groups"]) == (3, 1)
+    assert pd.isna(row["best_image_id"])
 
 
 def test_pairs_name_the_better_image_and_share_one_ranking_among_them(campaign: Campaign) -> None:
@@ -101,6 +106,11 @@ def test_pairs_name_the_better_image_and_share_one_ranking_among_them(campaign: 
     outcomes = {(row.image_id_0, row.image_id_1): row.label_0 for row in pairs.itertuples()}
     assert outcomes == {(a, b): 0.0, (a, c): 0.5, (b, c): 1.0}
     assert pairs["weight"].sum() == pytest.approx(1)
+    assert pairs["are_different"].tolist() == [True, False, True]
+    (ranking,) = latest(campaign, "labels_ranking").to_dict("records")
+    assert ranking["best_image_id"] == b
+    place = dict(zip(ranking["image_ids"], ranking["shown_order"], strict=True))
+    assert pairs["left_shown"].tolist() == [int(place[one] > place[two]) for one, two in ((a, b), (a, c), (b, c))]
 
 
 def test_gold_answers_are_checked_and_counted(campaign: Campaign) -> None:
@@ -116,6 +126,8 @@ def test_gold_answers_are_checked_and_counted(campaign: Campaign) -> None:
     assert all(pd.isna(rows[image_id]) for image_id in campaign.image_ids)
     (rater,) = latest(campaign, "raters").to_dict("records")
     assert (rater["gold_n"], rater["gold_accuracy"]) == (2, 0.5)
+    assert (rater["gold_good_n"], rater["gold_good_accuracy"], rater["gold_bad_n"], rater["gold_bad_accuracy"]) == (1, 1.0, 1, 0.0)
+    assert rater["gold_ci_low"] < 0.5 < rater["gold_ci_high"]
 
 
 def test_full_parts_are_written_once_and_hold_every_revision(campaign: Campaign) -> None:
@@ -175,3 +187,66 @@ def test_verify_notices_an_export_that_is_missing_old_or_damaged(campaign: Campa
     (campaign.run.latest / "raters.parquet").unlink()
     faults = verify(campaign.store, campaign.run)
     assert ["not as it was exported" in fault or "the file is gone" in fault for fault in faults] == [True, True]
+    export(campaign.store, campaign.run)
+    assert verify(campaign.store, campaign.run) == []
+
+
+def test_verify_compares_every_row_with_the_store(campaign: Campaign) -> None:
+    answer_all(campaign.store, campaign.store.add_rater("anna"))
+    export(campaign.store, campaign.run)
+    with campaign.store.database.write() as connection:
+        connection.execute(sa.update(labels).where(labels.c.sequence == 1).values(answered({"verdict": "bad"})))
+    (fault,) = verify(campaign.store, campaign.run)
+    assert "labels_binary.parquet: 1 rows are not as the store has them (label_id " in fault
+
+
+def answered(answer: dict[str, str]) -> dict[str, str]:
+    return {"answer_json": BinaryAnswer.model_validate(answer).model_dump_json()}
+
+
+def test_verify_notices_what_is_no_image_and_what_nobody_exported(campaign: Campaign) -> None:
+    export(campaign.store, campaign.run)
+    (campaign.run.latest / "extra.parquet").write_bytes(b"")
+    (fault,) = verify(campaign.store, campaign.run)
+    assert "extra.parquet: the export does not know this file" in fault
+    (campaign.run.latest / "extra.parquet").unlink()
+    rows = read_table(campaign.run.images_table, IMAGES).to_pylist()
+    (campaign.run.images_dir / "text.png").write_text("no image")
+    rows += [rows[0] | {"image_id": sha256_of(campaign.run.images_dir / "text.png"), "path": "images/text.png", "prompt_id": "lost"}]
+    write_table(pa.Table.from_pylist(rows, schema=IMAGES), IMAGES, campaign.run.images_table)
+    export(campaign.store, campaign.run)
+    unreadable, lost = verify(campaign.store, campaign.run)
+    assert "text.png: cannot be read as an image" in unreadable
+    assert "lacks prompt lost" in lost
+
+
+def test_an_export_keeps_the_one_before_for_readers_that_are_in_it(campaign: Campaign) -> None:
+    export(campaign.store, campaign.run)
+    first = campaign.run.latest.resolve()
+    for name in ("anna", "bert"):
+        campaign.store.add_rater(name)
+        assert first.is_dir()
+        export(campaign.store, campaign.run)
+    assert not first.exists()
+    assert len([path for path in campaign.run.snapshots.iterdir() if path.is_dir()]) == 2
+
+
+def test_an_export_takes_the_place_of_a_plain_folder_without_losing_what_others_put_there(campaign: Campaign) -> None:
+    export(campaign.store, campaign.run)
+    folder = campaign.run.latest.resolve()
+    campaign.run.latest.unlink()
+    folder.rename(campaign.run.latest)
+    (campaign.run.latest / "notes.txt").write_text("mine")
+    for name in ("anna", "bert", "carla"):
+        campaign.store.add_rater(name)
+        export(campaign.store, campaign.run)
+    assert campaign.run.latest.is_symlink()
+    assert [path.read_text() for path in campaign.run.snapshots.glob("*/notes.txt")] == ["mine"]
+
+
+def test_an_export_that_is_up_to_date_is_left_alone(campaign: Campaign) -> None:
+    answer_all(campaign.store, campaign.store.add_rater("anna"))
+    export(campaign.store, campaign.run)
+    written = campaign.run.latest.resolve().stat().st_ino
+    export(campaign.store, campaign.run)
+    assert campaign.run.latest.resolve().stat().st_ino == written

@@ -1,11 +1,6 @@
-"""The store on PostgreSQL, in a server of its own that lives as long as this file's tests."""
+"""The store on PostgreSQL, in a server of the tests' own."""
 
-import os
-import pwd
 import random
-import shutil
-import subprocess
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,53 +10,23 @@ import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import run_state_machine_as_test
 
 from data.errors import PictuneError
 from data.feedback import BinaryAnswer
-from data.parquet import export, verify
+from data.parquet import export
 from data.store import FeedbackStore
 from data.tables import labels, metadata
+from data.verification import verify
+from tests.claim_machine import Campaigning
 from tests.data_campaign import Campaign, Clock, answer_all, binary_tasks, claimed, submission
 
 
-def find_program(name: str) -> str | None:
-    """Debian keeps the server's programs out of PATH."""
-    found = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
-    return str(found[-1]) if found else shutil.which(name)
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    """The URL of a fresh server."""
-    initdb, pg_ctl = find_program("initdb"), find_program("pg_ctl")
-    if initdb is None or pg_ctl is None:
-        pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
-    folder = Path(tempfile.mkdtemp(prefix="pictune-postgres-"))
-    user = None
-    if os.getuid() == 0:  # the server refuses to run as root
-        user = pwd.getpwnam("postgres" if "postgres" in {entry.pw_name for entry in pwd.getpwall()} else "nobody")
-        os.chown(folder, user.pw_uid, user.pw_gid)
-
-    def run(*command: str) -> None:
-        switch = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []} if user else {}
-        with (Path(tempfile.gettempdir()) / f"{folder.name}.log").open("a") as log:
-            subprocess.run(command, check=True, stdout=log, stderr=log, cwd="/", **switch)  # type: ignore[call-overload]
-
-    run(initdb, "--pgdata", str(folder / "data"), "--auth", "trust", "--username", "postgres", "--no-sync")
-    run(pg_ctl, "--pgdata", str(folder / "data"), "--wait", "-o", f"-c listen_addresses= -c unix_socket_directories={folder}", "start")
-    yield f"postgresql+psycopg://postgres@/postgres?host={folder}"
-    run(pg_ctl, "--pgdata", str(folder / "data"), "--mode", "immediate", "stop")
-    shutil.rmtree(folder)
-    (Path(tempfile.gettempdir()) / f"{folder.name}.log").unlink()
-
-
 @pytest.fixture
-def store(server: str) -> Iterator[FeedbackStore]:
-    with FeedbackStore.open(server, clock=Clock(), rng=random.Random(0)) as store:
+def store(postgres_url: str) -> Iterator[FeedbackStore]:
+    with FeedbackStore.open(postgres_url, clock=Clock(), rng=random.Random(0)) as store:
         yield store
-        with store.database.write() as connection:
-            metadata.drop_all(connection)
-            connection.execute(sa.text("DROP TABLE alembic_version"))
 
 
 def test_migrations_lead_to_the_tables_that_the_code_describes(store: FeedbackStore) -> None:
@@ -85,6 +50,16 @@ def test_claims_at_once_never_exceed_the_overlap(store: FeedbackStore) -> None:
     with store.database.read() as connection:
         per_task = Counter(connection.scalars(sa.select(labels.c.task_id)))
     assert set(per_task.values()) == {2}
+
+
+def test_no_history_breaks_the_rules_of_claims(postgres_url: str) -> None:
+    few = settings(max_examples=8, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck))
+
+    class OnPostgres(Campaigning):
+        def __init__(self) -> None:
+            super().__init__(postgres_url)
+
+    run_state_machine_as_test(OnPostgres, settings=few)
 
 
 def test_one_submission_sent_at_once_makes_one_label(store: FeedbackStore) -> None:

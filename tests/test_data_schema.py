@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from data.errors import PictuneError
-from data.schema import PROMPTS, SCHEMA_VERSION, prompt_id, read_table, write_table
+from data.schema import PROMPTS, SCHEMA_VERSION, prompt_id, read_table, write_batches, write_table
 
 
 def prompt_table(**changes: object) -> pa.Table:
@@ -60,6 +60,21 @@ def test_a_missing_or_broken_file_says_what_to_do(tmp_path: Path) -> None:
     path.write_bytes(b"PAR1 but broken")
     with pytest.raises(PictuneError, match="not the table it should be"):
         read_table(path, PROMPTS)
-    pq.write_table(prompt_table().drop_columns(["split"]), path)
-    with pytest.raises(PictuneError, match="split"):
+    pq.write_table(prompt_table().drop_columns(["prompt"]), path)
+    with pytest.raises(PictuneError, match="prompt"):
         read_table(path, PROMPTS)
+
+
+def test_columns_that_the_file_is_too_old_for_are_null(tmp_path: Path) -> None:
+    pq.write_table(prompt_table().drop_columns(["split"]), tmp_path / "prompts.parquet")
+    assert read_table(tmp_path / "prompts.parquet", PROMPTS)["split"].to_pylist() == [None]
+
+
+def test_batches_become_one_table_or_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "prompts.parquet"
+    assert write_batches([prompt_table(), prompt_table(prompt="a dog")], PROMPTS, path) == 2
+    assert read_table(path, PROMPTS)["prompt"].to_pylist() == ["a cat", "a dog"]
+    with pytest.raises(PictuneError, match="empty values"):
+        write_batches([prompt_table(), prompt_table(prompt=None)], PROMPTS, path)
+    assert read_table(path, PROMPTS).num_rows == 2
+    assert list(tmp_path.iterdir()) == [path]

@@ -18,6 +18,7 @@ from labeling_app.server import LabelConfig, create_app
 from labeling_app.tasks import TasksConfig
 from tests.labeling_campaign import HOSTILE, SECRET, Campaign, make_campaign
 
+FINISHED = {"mine": 4, "done": 4, "total": 4, "seconds_left": None}
 TASKS = TasksConfig(rankings_per_prompt=1, ranking_size=3)
 
 
@@ -34,7 +35,7 @@ def store(campaign: Campaign) -> Iterator[FeedbackStore]:
 
 @pytest.fixture
 def client(campaign: Campaign, store: FeedbackStore) -> Iterator[TestClient]:
-    app = create_app(store, campaign.paths.get, LabelConfig(), secret=SECRET, on_export=None)
+    app = create_app(store, campaign.paths.get, LabelConfig(open=True), secret=SECRET, on_export=None)
     with TestClient(app) as opened:
         yield opened
 
@@ -44,7 +45,7 @@ def shared_app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FastAPI]:
     """For tests that leave no trace: making an app takes a second."""
     shared = make_campaign(tmp_path_factory.mktemp("shared"), prompts=("a dog",), images=3, config=TASKS)
     with shared.open_store() as opened:
-        yield create_app(opened, shared.paths.get, LabelConfig(), secret=SECRET, on_export=None)
+        yield create_app(opened, shared.paths.get, LabelConfig(open=True), secret=SECRET, on_export=None)
 
 
 @pytest.fixture
@@ -82,6 +83,14 @@ def live_labels(store: FeedbackStore) -> list[sa.Row[Any]]:
         ("POST", "claim", {}),
         ("POST", "submissions", {"submission_id": "s", "task_id": "t", "answer": {"verdict": "good"}}),
         ("POST", "undo", {}),
+        ("POST", "leases", {"task_id": "t"}),
+        ("POST", "training", {"item_id": "i", "answer": {"verdict": "good"}}),
+        ("POST", "admin/export", {}),
+        ("POST", "admin/pause", {}),
+        ("POST", "admin/resume", {}),
+        ("GET", "admin/summary", None),
+        ("GET", "training", None),
+        ("GET", "history", None),
         ("GET", "progress", None),
         ("GET", "me", None),
         ("GET", "images/anything", None),
@@ -105,18 +114,19 @@ def test_a_forged_cookie_signs_nobody_in(visitor: TestClient) -> None:
 
 def test_signing_out_ends_the_session(visitor: TestClient) -> None:
     sign_in(visitor)
-    assert visitor.post("/api/v1/logout").status_code == 204
+    assert visitor.post("/api/v1/logout", json={}).status_code == 204
     assert visitor.get("/api/v1/me").status_code == 401
 
 
 def test_an_answer_is_in_the_store_when_it_is_acknowledged(client: TestClient, store: FeedbackStore) -> None:
     rater = sign_in(client)
     task = claim(client, "binary")["task"]
-    answer = client.post("/api/v1/submissions", json=submission(task, time_on_task_ms=1234, input_mode="key"))
+    answer = client.post("/api/v1/submissions", json=submission(task, time_on_task_ms=1234, active_ms=1000, input_mode="key"))
     assert answer.status_code == 201
     (label,) = live_labels(store)
     assert (label.label_id, label.revision) == (answer.json()["label_id"], answer.json()["revision"])
-    assert (label.time_on_task_ms, label.input_mode, label.session_id) == (1234, "key", rater["session_id"])
+    assert (label.time_on_task_ms, label.active_ms, label.input_mode) == (1234, 1000, "key")
+    assert label.session_id == rater["session_id"]
     assert label.app_version
     assert label.guideline_version
 
@@ -154,7 +164,7 @@ def test_undo_gives_the_task_back(client: TestClient, store: FeedbackStore) -> N
     claim(client, "binary")
     undone = client.post("/api/v1/undo", json={}).json()
     assert undone["task"]["task_id"] == task["task_id"] == claim(client, "binary")["task"]["task_id"]
-    assert undone["progress"] == {"mine": 0, "done": 0, "total": 4}
+    assert undone["progress"] == {"mine": 0, "done": 0, "total": 4, "seconds_left": None}
     assert live_labels(store) == []
     assert client.post("/api/v1/undo", json={}).json()["task"] is None
 
@@ -163,9 +173,9 @@ def test_progress_counts_to_the_end_and_then_says_so(client: TestClient) -> None
     sign_in(client)
     for done in range(4):
         answer = claim(client)
-        assert answer["progress"] == {"mine": done, "done": done, "total": 4}
+        assert answer["progress"] == {"mine": done, "done": done, "total": 4, "seconds_left": None}
         client.post("/api/v1/submissions", json=submission(answer["task"]))
-    assert claim(client) == {"task": None, "reason": "everything is labeled", "progress": {"mine": 4, "done": 4, "total": 4}}
+    assert claim(client) == {"task": None, "reason": "everything is labeled", "progress": FINISHED}
     assert client.get("/api/v1/progress").json()["done"] == 4
 
 
@@ -181,7 +191,10 @@ def test_progress_counts_to_the_end_and_then_says_so(client: TestClient) -> None
         ({"time_on_task_ms": -1}, "time_on_task_ms"),
         ({"time_on_task_ms": float("nan")}, "time_on_task_ms"),
         ({"time_on_task_ms": 2**40}, "time_on_task_ms"),
+        ({"active_ms": -1}, "active_ms"),
         ({"input_mode": "mind"}, "input_mode"),
+        ({"task_id": "a\x00b"}, "task_id"),
+        ({"answer": {"verdict": "skip", "comment": "a\x00b"}}, "answer.binary.comment"),
         ({"submission_id": ""}, "submission_id"),
         ({"submission_id": "x" * 10_000}, "submission_id"),
         ({"rater_id": "someone else"}, "rater_id"),
@@ -195,6 +208,93 @@ def test_a_bad_body_is_refused_with_field_and_reason(visitor: TestClient, change
     (detail,) = answer.json()["detail"]
     assert detail["field"].startswith(field)
     assert detail["reason"]
+
+
+def test_a_page_fetches_ahead_and_finds_its_tasks_again(client: TestClient) -> None:
+    sign_in(client)
+    held: list[str] = []
+    for _ in range(3):
+        held.append(client.post("/api/v1/claim", json={"except": held}).json()["task"]["task_id"])
+    assert len(set(held)) == 3
+    assert claim(client)["task"]["task_id"] in held
+    assert client.post("/api/v1/claim", json={"except": ["a", "b", "c", "d"]}).status_code == 422
+
+
+def test_a_hold_is_renewed_until_the_task_is_answered(client: TestClient) -> None:
+    sign_in(client)
+    task = claim(client)["task"]
+    renewed = client.post("/api/v1/leases", json={"task_id": task["task_id"]})
+    assert renewed.json()["lease_expires_at"] >= task["lease_expires_at"]
+    client.post("/api/v1/submissions", json=submission(task))
+    for task_id in (task["task_id"], "nowhere"):
+        assert client.post("/api/v1/leases", json={"task_id": task_id}).status_code == 404
+
+
+def test_the_history_shows_what_was_seen_and_can_be_edited(client: TestClient) -> None:
+    sign_in(client)
+    ranking, binary = claim(client, "ranking")["task"], claim(client, "binary")["task"]
+    for task in (ranking, binary):
+        client.post("/api/v1/submissions", json=submission(task))
+    newest, oldest = client.get("/api/v1/history").json()["labels"]
+    assert (newest["task_id"], newest["answer"], newest["prompt"]) == (binary["task_id"], {"verdict": "good"}, HOSTILE)
+    assert oldest["images"] == ranking["images"]
+    edited = submission(newest, answer={"verdict": "bad", "comment": "on second thoughts"})
+    assert client.post("/api/v1/submissions", json=edited).json()["revision"] == 2
+    (again,) = client.get("/api/v1/history", params={"limit": 1}).json()["labels"]
+    assert again["answer"] == edited["answer"]
+    assert client.get("/api/v1/history", params={"limit": 0}).status_code == 422
+
+
+def test_a_paused_campaign_gives_no_tasks_but_takes_answers(client: TestClient, store: FeedbackStore) -> None:
+    sign_in(client)
+    task = claim(client)["task"]
+    store.set_paused(True)
+    assert client.get("/api/v1/settings").json()["paused"]
+    assert claim(client)["task"] is None
+    assert "paused" in claim(client)["reason"]
+    assert client.post("/api/v1/submissions", json=submission(task)).status_code == 201
+    store.set_paused(False)
+    assert claim(client)["task"]
+
+
+def test_a_page_learns_what_it_needs_before_the_sign_in(visitor: TestClient) -> None:
+    answer = visitor.get("/api/v1/settings").json()
+    assert answer["needs_password"] is False
+    assert answer["guideline_version"]
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Content-Type": "text/plain"}, 403),
+        ({"Content-Type": "application/x-www-form-urlencoded"}, 403),
+        ({"Content-Type": "application/json", "Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Content-Type": "application/json; charset=utf-8"}, 200),
+    ],
+)
+def test_a_form_of_another_site_cannot_write(visitor: TestClient, headers: dict[str, str], status: int) -> None:
+    assert visitor.post("/api/v1/login", content=b'{"rater": "Ann"}', headers=headers).status_code == status
+
+
+def test_large_bodies_are_refused_whatever_length_they_claim(visitor: TestClient) -> None:
+    def chunks() -> Iterator[bytes]:
+        for _ in range(100):
+            yield b" " * 1000
+
+    headers = {"Content-Type": "application/json"}
+    assert visitor.post("/api/v1/login", content=b" " * 100_000, headers=headers).status_code == 413
+    assert visitor.post("/api/v1/login", content=chunks(), headers=headers).status_code == 413
+
+
+def test_nothing_can_be_sent_to_the_routes_of_gradio(visitor: TestClient) -> None:
+    assert visitor.post("/gradio_api/upload", files={"files": b"x"}).status_code == 404
+
+
+def test_every_answer_tells_browsers_to_be_careful(visitor: TestClient) -> None:
+    for path in ("/", "/api/v1/settings", "/api/v1/nowhere", "/admin"):
+        headers = visitor.get(path).headers
+        assert headers["X-Content-Type-Options"] == "nosniff"
+        assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"rater": ""}', b'{"rater": "a\\u0000b"}', b'{"rater": 7}'])
@@ -265,7 +365,9 @@ def test_the_page_asks_no_other_machine_for_anything(visitor: TestClient) -> Non
 
 def test_labels_are_exported_while_the_app_runs_and_when_it_ends(campaign: Campaign, store: FeedbackStore) -> None:
     exports: list[int] = []
-    app = create_app(store, campaign.paths.get, LabelConfig(export_every_s=0.05), secret=SECRET, on_export=lambda: exports.append(1))
+    app = create_app(
+        store, campaign.paths.get, LabelConfig(open=True, export_every_s=0.05), secret=SECRET, on_export=lambda: exports.append(1)
+    )
     with TestClient(app) as client:
         while not exports:
             pass
@@ -278,7 +380,7 @@ def test_an_export_that_fails_is_reported_and_does_not_stop_the_app(campaign: Ca
     def fail() -> None:
         raise PictuneError("labels/latest: no room left; free some")
 
-    app = create_app(store, campaign.paths.get, LabelConfig(export_every_s=0.01), secret=SECRET, on_export=fail)
+    app = create_app(store, campaign.paths.get, LabelConfig(open=True, export_every_s=0.01), secret=SECRET, on_export=fail)
     with TestClient(app) as client:
         while not (error := client.get("/health").json()["export_error"]):
             pass

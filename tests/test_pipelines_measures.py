@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 
+from data.intervals import wilson_interval
 from finetune.diffusion import DiffusionModel, LoraSettings
 from pipelines.comparison import EvaluationPrompt, Judged, best_of, by_family, by_prompt
 from pipelines.images import Planned
 from pipelines.label_statistics import agreement_of
-from pipelines.measures import chain_kl, frechet_distance, vendi_score, wilson_interval
+from pipelines.measures import chain_kl, frechet_distance, vendi_score
 from tests.tiny_diffusion import write_tiny_diffusion
 
 
@@ -20,6 +21,8 @@ def test_wilson_interval_equals_the_textbook_formula() -> None:
     center, spread = (p + z * z / (2 * n)) / (1 + z * z / n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
     assert wilson_interval(5, n) == pytest.approx((center - spread, center + spread), abs=1e-6)
     assert wilson_interval(0, 0) == (0.0, 1.0)
+    assert wilson_interval(0, 1)[1] == pytest.approx(0.793, abs=1e-3)
+    assert wilson_interval(8, 10)[1] == pytest.approx(0.943, abs=1e-3)
 
 
 def test_frechet_distance_of_diagonal_gaussians_is_the_sum_over_axes() -> None:

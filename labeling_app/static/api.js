@@ -15,26 +15,50 @@ export class Refused extends Error {
   }
 }
 
-/** Sends a call and returns the answer's JSON; throws Refused, or what fetch throws when the server cannot be reached. */
+/** The server did not answer, or its answer was cut off. */
+export class Unreachable extends Error {}
+
+/** Sends a call and returns the answer's JSON; throws Refused or Unreachable. */
 export async function call(method, path, body) {
-  const response = await fetch(`/api/v1/${path}`, {
+  const { response, text } = await reach(`/api/v1/${path}`, {
     method,
-    headers: body === undefined ? {} : { "Content-Type": "application/json" },
+    headers: { "X-Pictune": "1", ...(body === undefined ? {} : { "Content-Type": "application/json" }) },
     body: body === undefined ? undefined : JSON.stringify(body),
-    signal: AbortSignal.timeout(PATIENCE_MS),
   });
-  const answer = response.status === 204 ? null : await response.json().catch(() => null);
-  if (!response.ok) throw new Refused(response.status, reasonOf(answer) || response.statusText);
-  return answer;
+  if (!response.ok) throw new Refused(response.status, reasonOf(text) || response.statusText);
+  return text ? JSON.parse(text) : null;
+}
+
+/** Throws Refused when the server does not give what is at the address, Unreachable when it gives no answer. */
+export async function check(url) {
+  const { response, text } = await reach(url);
+  if (!response.ok) throw new Refused(response.status, reasonOf(text) || response.statusText);
 }
 
 /** Whether a failed call should be sent again: no connection, or a trouble that passes. */
 export function isPassing(error) {
-  return !(error instanceof Refused) || error.passing;
+  return error instanceof Unreachable || (error instanceof Refused && error.passing);
 }
 
-function reasonOf(answer) {
-  const detail = answer?.detail;
-  if (Array.isArray(detail)) return detail.map((item) => `${item.field}: ${item.reason}`).join("; ");
-  return detail;
+/** Whether nobody is signed in. */
+export function isSignedOut(error) {
+  return error instanceof Refused && error.status === 401;
+}
+
+async function reach(url, options) {
+  try {
+    const response = await fetch(url, { ...options, signal: AbortSignal.timeout(PATIENCE_MS) });
+    return { response, text: await response.text() };
+  } catch (error) {
+    throw new Unreachable(error.message);
+  }
+}
+
+function reasonOf(text) {
+  try {
+    const { detail } = JSON.parse(text);
+    return Array.isArray(detail) ? detail.map((item) => `${item.field}: ${item.reason}`).join("; ") : detail;
+  } catch {
+    return ""; // a proxy's page
+  }
 }

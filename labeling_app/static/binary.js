@@ -1,33 +1,30 @@
 // One picture: good, bad, skip or report.
 
-import { digitOf, modeOf, showPicture } from "./input.js";
+import { digitOf, modeOf } from "./input.js";
 
 const VERDICTS = ["good", "bad", "skip", "unsafe"];
 const ARROWS = { ArrowUp: "good", ArrowDown: "bad", ArrowRight: "skip" };
 
 export class Binary {
-  /** `answer(answer, mode)` is called with each verdict. */
-  constructor(root, answer) {
-    this.image = root.querySelector("[data-slot=image]");
+  /** `answer(answer, mode)` is called with each verdict, `ask(question)` for the reason of a skip or a report. */
+  constructor(root, answer, ask) {
+    this.stage = root.querySelector("[data-slot=stage]");
     this.buttons = [...root.querySelectorAll("[data-verdict]")];
     this.answer = answer;
-    this.allowed = [];
+    this.ask = ask;
     for (const button of this.buttons) {
       button.addEventListener("click", (event) => this.give(button.dataset.verdict, modeOf(event)));
     }
   }
 
-  /** Shows the task's picture; verdicts are taken once it is there. Resolves to whether it could be shown. */
-  async show(images) {
-    this.allow([]);
-    const shown = await showPicture(this.image, images[0].url);
-    this.allow(shown ? VERDICTS : ["skip"]);
-    return shown;
-  }
-
-  hide() {
-    this.allow([]);
-    this.image.removeAttribute("src");
+  /** Shows a loaded picture, and an earlier answer where there is one. */
+  show([picture], earlier) {
+    this.stage.replaceChildren(picture.element);
+    for (const button of this.buttons) {
+      button.disabled = picture.broken && button.dataset.verdict !== "skip";
+      if (earlier?.verdict) button.setAttribute("aria-pressed", String(button.dataset.verdict === earlier.verdict));
+      else button.removeAttribute("aria-pressed");
+    }
   }
 
   key(event) {
@@ -36,12 +33,9 @@ export class Binary {
     return verdict !== undefined;
   }
 
-  give(verdict, mode) {
-    if (this.allowed.includes(verdict)) this.answer({ verdict }, mode);
-  }
-
-  allow(verdicts) {
-    this.allowed = verdicts;
-    for (const button of this.buttons) button.disabled = !verdicts.includes(button.dataset.verdict);
+  async give(verdict, mode) {
+    if (this.buttons.find((button) => button.dataset.verdict === verdict).disabled) return;
+    if (verdict === "good" || verdict === "bad") this.answer({ verdict }, mode);
+    else this.ask(verdict, (reason) => this.answer({ verdict, reason }, mode));
   }
 }

@@ -1,5 +1,8 @@
 // What raters do with keys, mouse and fingers, and how long they take.
 
+const IDLE_MS = 30000;
+const SIGNS_OF_LIFE = ["keydown", "pointermove", "pointerdown", "wheel", "scroll", "touchstart"];
+
 /** The digit that a key stands for, or null. On keyboards such as AZERTY digits need Shift, so the key's place counts too. */
 export function digitOf(event) {
   if (/^[0-9]$/.test(event.key)) return Number(event.key);
@@ -16,47 +19,40 @@ export function isForeign(event) {
 
 /** How a click was made: a button that is pressed by Enter or the space bar also clicks. */
 export function modeOf(event) {
-  if (event.detail === 0) return "key";
+  if (event.type === "click" && event.detail === 0) return "key";
   return event.pointerType === "touch" ? "touch" : "mouse";
 }
 
-/** Milliseconds while the page was visible. */
+/** Times a task: all milliseconds since it was shown, and those in which the page was visible and the rater not idle. */
 export class Stopwatch {
   constructor() {
-    this.total = 0;
-    this.since = null;
-    this.wanted = false;
-    document.addEventListener("visibilitychange", () => this.follow());
+    this.lastSign = performance.now();
+    for (const sign of SIGNS_OF_LIFE) window.addEventListener(sign, () => this.live(), { passive: true, capture: true });
+    document.addEventListener("visibilitychange", () => this.live());
   }
 
   start() {
-    this.total = 0;
-    this.since = null;
-    this.wanted = true;
-    this.follow();
+    this.startedAt = this.lastSign = performance.now();
+    this.active = 0;
   }
 
-  stop() {
-    this.wanted = false;
-    this.follow();
-    return Math.round(this.total);
+  /** Returns `{time_on_task_ms, active_ms}` since the start. */
+  read() {
+    this.live();
+    const now = performance.now();
+    return { time_on_task_ms: Math.round(now - this.startedAt), active_ms: Math.round(this.active) };
   }
 
-  follow() {
-    const running = this.wanted && !document.hidden;
-    if (this.since !== null) this.total += performance.now() - this.since;
-    this.since = running ? performance.now() : null;
+  /** Whether the rater did anything in so many milliseconds. */
+  wasActive(within) {
+    return !document.hidden && performance.now() - this.lastSign < within;
   }
-}
 
-/** Loads a picture into an img element; small ones keep their hard pixels. Resolves to whether it could be shown. */
-export async function showPicture(image, url) {
-  image.src = url;
-  try {
-    await image.decode();
-  } catch {
-    return false;
+  /** Counts the time since the last sign of life; of a longer rest, only the part before the rater counts as idle. */
+  live() {
+    const now = performance.now();
+    if (!this.away) this.active += Math.min(now - this.lastSign, IDLE_MS);
+    this.away = document.hidden;
+    this.lastSign = now;
   }
-  image.classList.toggle("crisp", image.naturalWidth <= 128);
-  return true;
 }

@@ -1,6 +1,6 @@
 // Answers wait here, in the browser's own storage, until the server says that it has stored them.
 
-import { call, isPassing } from "./api.js";
+import { call, isPassing, isSignedOut } from "./api.js";
 
 /** A random UUID (version 4). crypto.randomUUID is missing on pages that come over plain HTTP from another machine. */
 export function newId() {
@@ -14,35 +14,59 @@ export function newId() {
 export class Outbox {
   /** One rater's outbox: others who use this browser have their own. */
   constructor(raterId) {
-    this.prefix = `pictune.outbox.${raterId}.`;
+    this.prefix = `pictune.answers.${raterId}.`;
   }
 
-  /** Keeps an answer; one entry each, so that two tabs never overwrite each other. */
-  add(submission) {
-    localStorage.setItem(this.prefix + submission.submission_id, JSON.stringify(submission));
+  /** The task that another tab has answered, by the storage event of that; undefined when the event tells something else. */
+  answeredElsewhere({ key, newValue }) {
+    return key?.startsWith(this.prefix) && newValue ? JSON.parse(newValue).submission.task_id : undefined;
   }
 
-  get keys() {
-    return Object.keys(localStorage).filter((key) => key.startsWith(this.prefix));
+  /** Keeps an answer and the prompt that it is about; one entry each, so that two tabs never overwrite each other. Throws when storage is full. */
+  add(submission, prompt) {
+    this.put({ submission, prompt, at: Date.now() });
   }
 
-  /**
-   * Sends what waits. An answer leaves when it is acknowledged, or when it was refused for good; the reasons of those are returned.
-   * Throws when the rest has to wait (no connection, not signed in).
-   */
+  put(entry) {
+    localStorage.setItem(this.prefix + entry.submission.submission_id, JSON.stringify(entry));
+  }
+
+  /** All entries, oldest first: an answer must not overtake an earlier one to the same task. */
+  get entries() {
+    const keys = Object.keys(localStorage).filter((key) => key.startsWith(this.prefix));
+    const entries = keys.map((key) => JSON.parse(localStorage.getItem(key))).filter(Boolean); // null: another tab was quicker
+    return entries.sort((one, other) => one.at - other.at);
+  }
+
+  /** What was not acknowledged yet. */
+  get waiting() {
+    return this.entries.filter((entry) => !entry.refused);
+  }
+
+  /** What the server did not accept, each with the reason as `refused`; kept until the rater has decided. */
+  get refused() {
+    return this.entries.filter((entry) => entry.refused);
+  }
+
+  /** Lets a refused answer be sent again. */
+  retry({ refused: _, ...entry }) {
+    this.put(entry);
+  }
+
+  remove(entry) {
+    localStorage.removeItem(this.prefix + entry.submission.submission_id);
+  }
+
+  /** Sends what waits; an answer leaves when it is acknowledged. Throws when the rest has to wait (no connection, not signed in). */
   async flush() {
-    const refusals = [];
-    for (const key of this.keys) {
-      const waiting = localStorage.getItem(key);
-      if (waiting === null) continue; // another tab was quicker
+    for (const entry of this.waiting) {
       try {
-        await call("POST", "submissions", JSON.parse(waiting));
+        await call("POST", "submissions", entry.submission);
+        this.remove(entry);
       } catch (error) {
-        if (isPassing(error) || error.status === 401) throw error;
-        refusals.push(error.message);
+        if (isPassing(error) || isSignedOut(error)) throw error;
+        this.put({ ...entry, refused: error.message });
       }
-      localStorage.removeItem(key);
     }
-    return refusals;
   }
 }

@@ -1,0 +1,70 @@
+"""Seconds of the questions of `docs/analysts.md` on 100,000 labels: `python -m benchmarks.bench_queries`, see `results/bench_queries.json`.
+
+Each is asked in SQL and in pandas in the same process, after one time that does not count, and the best of three is taken: that is what
+the work costs, other programs on the machine aside. The labels are those of `bench_dataset.py`, exported as any run's.
+"""
+
+import argparse
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from benchmarks.bench_dataset import RESULTS, fill, write_run
+from data.files import write_json
+from data.parquet import export
+from data.runs import RunFolder
+from data.store import FeedbackStore
+from tests.analysts_page import questions
+
+REPEATS = 3
+
+
+def fastest(ask: Callable[[], object]) -> dict[str, float]:
+    """Seconds on the clock and of the processor, the best of each."""
+    ask()
+    clocks, processors = [], []
+    for _ in range(REPEATS):
+        clock, processor = time.perf_counter(), time.process_time()
+        ask()
+        clocks.append(time.perf_counter() - clock)
+        processors.append(time.process_time() - processor)
+    return {"seconds": round(min(clocks), 3), "cpu_seconds": round(min(processors), 3)}
+
+
+def ask_both(connection: duckdb.DuckDBPyConnection, title: str, sql: str, python: str) -> dict[str, Any]:
+    """The figures of one question."""
+    rows = len(connection.sql(sql).df())
+    with_pandas = compile(python, title, "exec")
+    in_sql, in_pandas = fastest(lambda: connection.sql(sql).df()), fastest(lambda: exec(with_pandas, {}))  # noqa: S102 - the page's own code
+    return {"question": title, "rows": rows, "duckdb": in_sql, "pandas": in_pandas}
+
+
+def main() -> None:
+    """Makes the labels, asks, and writes the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--labels", type=int, default=100_000)
+    count = parser.parse_args().labels
+    with tempfile.TemporaryDirectory() as folder:
+        run = RunFolder(Path(folder))
+        image_ids = write_run(run, count // 10)
+        with FeedbackStore.open(run.store_url) as store:
+            fill(store, image_ids, count)
+            export(store, run)
+        os.chdir(run.latest)
+        with duckdb.connect() as connection:
+            rows = [ask_both(connection, *question) for question in questions()]
+        os.chdir("/")
+    versions = {"duckdb": duckdb.__version__, "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} CPUs"}
+    write_json(RESULTS / "bench_queries.json", {"labels": count, "questions": rows} | versions)
+    for row in rows:
+        print(f"{row['question']:60s} duckdb {row['duckdb']['seconds']:.3f} s, pandas {row['pandas']['seconds']:.3f} s, {row['rows']} rows")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,167 @@
+"""A run as a folder for the Hugging Face hub: the tables of `labels/latest/`, the images inside `images.parquet`, and a dataset card.
+
+Read back it gives the same images, tasks and live labels with the same raters, so it also carries feedback from one run to another.
+Answers to repeats, which ask a rater again what they answered before, stay behind when it is read: a repeat belongs to its campaign.
+"""
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data.errors import PictuneError
+from data.formats.latest import FIELDS, Exported, Latest, fields_table
+from data.formats.reading import parquet_rows
+from data.formats.records import Record, Row, SourceImage, SourceLabel
+from data.schema import IMAGES, LABELS_BINARY, LABELS_RANKING, PROMPTS, TASKS, prompt_id
+
+TABLES = "data"
+"""Folder of the tables."""
+
+IMAGES_AT_ONCE = 100
+"""Images in a row group, and in memory."""
+
+CIRCUMSTANCES = ("shown_at", "time_on_task_ms", "active_ms", "lease_late", "input_mode", "session_id", "app_version", "guideline_version")
+IMAGE_FACTS = ("model_id", "model_hash", "seed", "steps", "guidance", "scheduler", "eta", "created_at", "source_uri", "license")
+
+
+def read(source: Path) -> Iterator[Record]:
+    """The folder's images, then its tasks with their labels."""
+    folder = source / TABLES
+    if not folder.is_dir():
+        raise PictuneError(f"{source}: holds no folder {TABLES}/; give a folder that `make export FORMAT=dataset` wrote as FROM=")
+    prompts = {row.values["prompt_id"]: row.values for row in _rows(folder, "prompts", PROMPTS)}
+    carried = tuple(row.values for row in _rows(folder, "imported", FIELDS)) if (folder / "imported.parquet").exists() else ()
+    for row in parquet_rows(folder / "images.parquet", ("image_id", "image", "prompt"), IMAGE_FACTS):
+        image: Any = row.values["image"]
+        content = image.get("bytes") if isinstance(image, dict) else None
+        if not isinstance(content, bytes):
+            raise row.bad("image", "has no image bytes")
+        facts = {name: row.values.get(name) for name in IMAGE_FACTS}
+        known = SourceImage(column="image", content=content, image_id=row.text("image_id"), facts=facts)
+        yield _record(row, row.text("prompt"), prompts, images=(known,), carried=carried)
+        carried = ()
+    labels: dict[str, list[SourceLabel]] = {}
+    for row in _rows(folder, "labels_binary", LABELS_BINARY):
+        labels.setdefault(row.text("task_id"), []).append(_label(row, row.text("label")))
+    for row in _rows(folder, "labels_ranking", LABELS_RANKING):
+        shown = tuple(row.listed("shown_order", int))
+        labels.setdefault(row.text("task_id"), []).append(_label(row, tuple(row.values["ranks"]), shown))
+    for row in _rows(folder, "tasks", TASKS):
+        if row.values.get("repeat_of") is None:
+            yield _task(row, prompts, tuple(labels.get(row.text("task_id"), ())))
+
+
+def _rows(folder: Path, name: str, schema: pa.Schema) -> Iterator[Row]:
+    needed = [field.name for field in schema if not field.nullable]
+    return parquet_rows(folder / f"{name}.parquet", needed, [field.name for field in schema if field.nullable])
+
+
+def _record(row: Row, prompt: str, prompts: Mapping[str, Mapping[str, Any]], **rest: Any) -> Record:
+    about = prompts.get(prompt_id(prompt), {})
+    return Record(row=row, prompt=prompt, category=about.get("category"), split=about.get("split"), **rest)
+
+
+def _task(row: Row, prompts: Mapping[str, Mapping[str, Any]], labels: tuple[SourceLabel, ...]) -> Record:
+    prompt = prompts.get(row.text("prompt_id"))
+    if prompt is None:
+        raise row.bad("prompt_id", "is not among the prompts")
+    return Record(
+        row=row,
+        prompt=prompt["prompt"],
+        images=tuple(SourceImage(column="image_ids", content=None, image_id=image_id) for image_id in row.listed("image_ids", str)),
+        kind=row.choice("kind", {"binary": "binary", "ranking": "ranking"}),
+        labels=labels,
+        task={name: row.values.get(name) for name in ("overlap", "priority", "gold_json", "gold_source")},
+    )
+
+
+def _label(row: Row, answer: str | tuple[int | None, ...], shown_order: tuple[int, ...] | None = None) -> SourceLabel:
+    return SourceLabel(
+        answer=answer,
+        rater=row.text("rater_id"),
+        submitted_at=row.values["submitted_at"],
+        shown_order=shown_order,
+        reason=row.values.get("skip_reason"),
+        comment=row.values.get("comment"),
+        source=row.choice("source", {name: name for name in ("human", "simulated", "imported")}),
+        submission_id=row.text("submission_id"),
+        circumstances={name: row.values[name] for name in CIRCUMSTANCES if name in row.values},
+    )
+
+
+def write(latest: Latest, folder: Path) -> Exported:
+    """The folder: `README.md` and `data/*.parquet`."""
+    (folder / TABLES).mkdir()
+    tables = sorted(path.stem for path in latest.run.latest.glob("*.parquet"))
+    for name in tables:
+        if name != "images":
+            shutil.copyfile(latest.run.latest / f"{name}.parquet", folder / TABLES / f"{name}.parquet")
+    if fields_table(latest.run).exists():
+        shutil.copyfile(fields_table(latest.run), folder / TABLES / "imported.parquet")
+    _write_images(latest, folder / TABLES / "images.parquet")
+    (folder / "README.md").write_text(_card(latest, folder), encoding="utf-8")
+    return Exported(rows=len(latest.verdicts) + len(latest.rankings))
+
+
+def _write_images(latest: Latest, path: Path) -> None:
+    columns = [field for field in IMAGES if field.name != "path"]
+    image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    # the name under which the library `datasets` keeps what it needs to show a column as pictures
+    features = {field.name: {"dtype": _dtype(field.type), "_type": "Value"} for field in columns}
+    about = json.dumps({"info": {"features": {"image": {"_type": "Image"}} | features}})
+    described = pa.field("image", image, metadata={"description": "the image file: its bytes, and its name"})
+    schema = pa.schema([described, *columns], metadata={"huggingface": about})
+    rows = list(latest.images.values())
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        for start in range(0, len(rows), IMAGES_AT_ONCE):
+            part = [
+                {"image": {"bytes": latest.content(row["image_id"]), "path": Path(row["path"]).name}} | row
+                for row in rows[start : start + IMAGES_AT_ONCE]
+            ]
+            writer.write_table(pa.Table.from_pylist(part, schema=schema))
+
+
+def _dtype(kind: pa.DataType) -> str:
+    return {"float": "float32", "double": "float64"}.get(str(kind), str(kind))
+
+
+def _card(latest: Latest, folder: Path) -> str:
+    tables = []
+    for path in sorted((folder / TABLES).glob("*.parquet")):
+        schema = pq.read_schema(path)
+        columns = [(field.name, str(field.type), (field.metadata or {}).get(b"description", b"").decode()) for field in schema]
+        tables.append({"name": path.stem, "rows": pq.read_metadata(path).num_rows, "columns": columns})
+    sources: dict[str, int] = {}
+    for row in (*latest.verdicts, *latest.rankings):
+        sources[row["source"]] = sources.get(row["source"], 0) + 1
+    licenses = sorted({row["license"] for row in latest.images.values() if row["license"]})
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=jinja2.select_autoescape(),
+        undefined=jinja2.StrictUndefined,
+    )
+    return environment.get_template("dataset_card.md.jinja").render(
+        name=latest.run.root.name,
+        tables=tables,
+        sources=sources,
+        licenses=licenses,
+        counts={table["name"]: table["rows"] for table in tables},
+        size=_size(sum(sources.values())),
+        raters=len({row["rater_id"] for row in (*latest.verdicts, *latest.rankings)}),
+    )
+
+
+def _size(labels: int) -> str:
+    """The hub's name for a dataset's size."""
+    for below, name in ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M")):
+        if labels < below:
+            return name
+    return "1M<n<10M"

@@ -1,0 +1,58 @@
+"""A folder of images with a CSV file that says what each was drawn for; it brings images to be labeled, no labels.
+
+Its columns are `file_name` and `prompt`, and where they are known `category`, `split` and those of `FACTS`.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from data.errors import PictuneError
+from data.formats.reading import SPLITS, csv_rows, find_image
+from data.formats.records import Record, Row, SourceImage
+
+FACTS: dict[str, Callable[[str], object]] = {
+    "model_id": str,
+    "seed": int,
+    "steps": int,
+    "guidance": float,
+    "scheduler": str,
+    "source_uri": str,
+    "license": str,
+}
+
+
+def read(source: Path) -> Iterator[Record]:
+    """The rows of a CSV file, or of the only one in a folder."""
+    path = source
+    if source.is_dir():
+        files = sorted(source.glob("*.csv"))
+        if len(files) != 1:
+            raise PictuneError(f"{source}: holds {len(files)} .csv files; give the one that lists the images as FROM=")
+        (path,) = files
+    elif not source.is_file():
+        raise PictuneError(f"{source}: no such file; give a CSV file, or the folder that holds one, as FROM=")
+    for row in csv_rows(path, ("file_name", "prompt")):
+        yield _record(row)
+
+
+def _record(row: Row) -> Record:
+    split = row.optional_text("split")
+    return Record(
+        row=row,
+        prompt=row.text("prompt"),
+        images=(SourceImage(column="file_name", content=find_image(row, "file_name", row.text("file_name")), facts=_facts(row)),),
+        category=row.optional_text("category"),
+        split=None if split is None else row.choice("split", SPLITS),
+    )
+
+
+def _facts(row: Row) -> dict[str, object]:
+    facts: dict[str, object] = {}
+    for name, kind in FACTS.items():
+        text = row.optional_text(name)
+        if text is not None:
+            try:
+                facts[name] = kind(text)
+            except ValueError as error:
+                raise row.bad(name, f"is {text!r}, not a number") from error
+    return facts

@@ -1,0 +1,76 @@
+"""ImageReward (Xu et al. 2023, arXiv 2304.05977): rankings of four to nine images of a prompt by experts who are not told apart.
+
+Two files are read: the `test.json` of its code, one ranking a row, and the metadata of ImageRewardDB as Parquet, one image a row.
+"""
+
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from data.formats.reading import find_image, json_rows, parquet_rows, source_files, split_of
+from data.formats.records import Record, Row, SourceImage, SourceLabel
+
+RATINGS = ("overall_rating", "image_text_alignment_rating", "fidelity_rating")
+"""Ratings from 1 to 7, which no table of ours has."""
+
+
+def read(source: Path) -> Iterator[Record]:
+    """The rankings of a JSON or Parquet file, or of all Parquet files in a folder."""
+    if source.suffix == ".json":
+        for row in json_rows(source, ("prompt", "generations", "ranking")):
+            yield _record_of_test(row)
+        return
+    for path in source_files(source, ".parquet"):
+        rows = parquet_rows(
+            path, ("prompt_id", "prompt", "rank"), ("image", "image_path", "classification", "image_amount_in_total", *RATINGS)
+        )
+        # an image's ranks are relative to the others of its prompt, which stand together
+        for _, group in groupby(rows, key=lambda row: str(row.values["prompt_id"])):
+            yield _record_of_database(list(group))
+
+
+def _record_of_test(row: Row) -> Record:
+    paths = row.listed("generations", str)
+    ranks = row.listed("ranking", int, length=len(paths))
+    columns = [f"generations[{number}]" for number in range(len(paths))]
+    return Record(
+        row=row,
+        prompt=row.text("prompt"),
+        images=tuple(
+            SourceImage(column=column, content=find_image(row, column, path)) for column, path in zip(columns, paths, strict=True)
+        ),
+        kind="ranking",
+        labels=(SourceLabel(answer=tuple(ranks), rater=None),),
+        split=split_of(row.path),
+        fields={name: row.values[name] for name in ("id", "prompt_id") if name in row.values} | {"generations": paths},
+    )
+
+
+def _record_of_database(rows: list[Row]) -> Record:
+    first = rows[0]
+    prompt = first.text("prompt")
+    for row in rows:
+        if row.text("prompt") != prompt:
+            raise row.bad("prompt", f"is another one than in row {first.number}, which has the same prompt_id")
+    if first.has("image_amount_in_total") and first.integer("image_amount_in_total") != len(rows):
+        raise first.bad(
+            "image_amount_in_total", f"is {first.integer('image_amount_in_total')}, but {len(rows)} rows in a row are of this prompt"
+        )
+    return Record(
+        row=first,
+        prompt=prompt,
+        images=tuple(_image(row) for row in rows),
+        kind="ranking",
+        labels=(SourceLabel(answer=tuple(row.integer("rank") for row in rows), rater=None),),
+        category=first.optional_text("classification"),
+        split=split_of(first.path),
+        fields={"prompt_id": first.values["prompt_id"]} | {name: [row.values.get(name) for row in rows] for name in RATINGS},
+    )
+
+
+def _image(row: Row) -> SourceImage:
+    image: Any = row.values.get("image")
+    if isinstance(image, dict) and isinstance(image.get("bytes"), bytes):
+        return SourceImage(column="image", content=image["bytes"])
+    return SourceImage(column="image_path", content=find_image(row, "image_path", row.text("image_path")))

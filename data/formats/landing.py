@@ -1,0 +1,243 @@
+"""Puts imported records into a run: image files, `images.parquet`, `prompts.parquet`, and tasks and labels in the feedback store.
+
+All or nothing: images wait in a folder beside the run's own until every row was read and checked; then one transaction of the store adds
+tasks and labels, and puts the files in place before it commits. The same record again adds nothing.
+"""
+
+import hashlib
+import io
+import json
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from PIL import Image
+from pydantic import ValidationError
+
+from data.feedback import Answer, BinaryAnswer, NewTask, RankingAnswer
+from data.files import write_atomically
+from data.formats.latest import FIELDS, fields_table
+from data.formats.records import Ranks, Record, Row, SourceImage, SourceLabel
+from data.imported import Added, ImportedLabel
+from data.runs import RunFolder
+from data.schema import IMAGES, PROMPTS, prompt_id, read_table, write_table
+from data.store import FeedbackStore, task_id_of
+
+TableRow = dict[str, Any]
+IMAGE_FORMATS = {"PNG": "png", "WEBP": "webp", "JPEG": "jpeg", "MPO": "jpeg"}
+"""Our names by Pillow's; a phone's photo may be MPO, which every reader of JPEG opens."""
+MOST_RATERS = 1000
+"""Of one task, in the store."""
+LONGEST_NAME = 200
+"""Characters of a rater's name, in the store."""
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What an import added."""
+
+    images: int
+    prompts: int
+    feedback: Added
+
+
+def import_records(records: Iterable[Record], source_format: str, run: RunFolder, store: FeedbackStore, *, now: datetime) -> Imported:
+    """Reads all records, then adds what is new of them; `now` stands for times that the source does not tell.
+
+    Raises:
+        PictuneError: a row is wrong (named by file, row and column) or a file cannot be written; nothing was added.
+    """
+    run.images_dir.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".import-", dir=run.root) as waiting:
+        batch = _Batch(run, source_format, Path(waiting), now)
+        for record in records:
+            batch.add(record)
+        added = store.import_labels(batch.wanted_tasks(), batch.labels, finish=batch.put_in_place)
+    return Imported(len(batch.new_images), len(batch.new_prompts), added)
+
+
+class _Batch:
+    """What one import brings, as far as it was read."""
+
+    def __init__(self, run: RunFolder, source_format: str, waiting: Path, now: datetime) -> None:
+        self.labels: list[ImportedLabel] = []
+        self.new_images: dict[str, TableRow] = {}
+        self.new_prompts: dict[str, TableRow] = {}
+        self._run = run
+        self._format = source_format
+        self._waiting = waiting
+        self._now = now
+        self._images = {row["image_id"]: row for row in _rows(run.images_table, IMAGES)}
+        self._prompts = {row["prompt_id"]: row for row in _rows(run.prompts_table, PROMPTS)}
+        self._fields = {_key(row): row for row in _rows(fields_table(run), FIELDS)}
+        self._tasks: dict[str, NewTask] = {}
+        self._fixed_overlap: set[str] = set()
+        self._answers: Counter[str] = Counter()
+        self._by_rater: Counter[tuple[str, str | None]] = Counter()
+        self._seen: set[str] = set()
+
+    def add(self, record: Record) -> None:
+        """Takes in one record."""
+        self._fields |= {_key(row): dict(row) for row in record.carried}
+        key = prompt_id(record.prompt)
+        image_ids = tuple(self._image(record, image, key) for image in record.images)
+        if key not in self._prompts and key not in self.new_prompts:
+            self.new_prompts[key] = {"prompt_id": key, "prompt": record.prompt, "category": record.category, "split": record.split}
+        if record.kind is None:
+            return
+        task = _new_task(record, image_ids)
+        task_id = task_id_of(task)
+        self._tasks.setdefault(task_id, task)
+        if "overlap" in record.task:
+            self._fixed_overlap.add(task_id)
+        self._keep("task", task_id, record.fields)
+        new = [self._label(record.row, label, task, task_id) for label in record.labels]
+        self.labels += [label for label in new if label is not None]
+        self._answers[task_id] += len(new)
+
+    def wanted_tasks(self) -> list[NewTask]:
+        """The tasks; one whose overlap the source does not tell wants as many raters as it has, so that nobody is asked again."""
+        overlap = {
+            task_id: min(max(self._answers[task_id], 1), MOST_RATERS) for task_id in self._tasks if task_id not in self._fixed_overlap
+        }
+        return [task.model_copy(update={"overlap": overlap.get(task_id, task.overlap)}) for task_id, task in self._tasks.items()]
+
+    def put_in_place(self) -> None:
+        """Moves the images to the run and writes its tables, `images.parquet` last; what fails takes the moved images back."""
+        moved: list[Path] = []
+        try:
+            for row in self.new_images.values():
+                path = self._run.root / row["path"]
+                moved.append((self._waiting / path.name).replace(path))
+            self._write(self._prompts | self.new_prompts, PROMPTS, self._run.prompts_table)
+            if self._fields:
+                self._write(dict(sorted(self._fields.items())), FIELDS, fields_table(self._run))
+            self._write(self._images | self.new_images, IMAGES, self._run.images_table)
+        except BaseException:
+            for path in moved:
+                path.unlink(missing_ok=True)
+            raise
+
+    @staticmethod
+    def _write(rows: Mapping[Any, TableRow], schema: pa.Schema, path: Path) -> None:
+        write_table(pa.Table.from_pylist(list(rows.values()), schema=schema), schema, path)
+
+    def _image(self, record: Record, image: SourceImage, prompt_key: str) -> str:
+        row = record.row
+        content = image.content.read_bytes() if isinstance(image.content, Path) else image.content
+        image_id = image.image_id if content is None else hashlib.sha256(content).hexdigest()
+        if image_id is None or (image.image_id is not None and image.image_id != image_id):
+            raise row.bad(image.column, "the image is not the one that its SHA-256 names")
+        known = self._images.get(image_id) or self.new_images.get(image_id)
+        if known is None:
+            if content is None:
+                raise row.bad(image.column, f"no image {image_id} among the images")
+            self.new_images[image_id] = self._new_image(row, image, content, image_id) | {"prompt_id": prompt_key, "prompt": record.prompt}
+        elif known["prompt_id"] != prompt_key:
+            raise row.bad(image.column, f"the same image stands under another prompt, {known['prompt']!r}; an image has one prompt")
+        return image_id
+
+    def _new_image(self, row: Row, image: SourceImage, content: bytes, image_id: str) -> TableRow:
+        try:
+            with Image.open(io.BytesIO(content)) as picture:
+                picture.load()
+                (width, height), kind = picture.size, IMAGE_FORMATS.get(picture.format or "")
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            raise row.bad(image.column, "is not an image that can be read") from error
+        if kind is None:
+            raise row.bad(image.column, "is an image, but neither PNG, WebP nor JPEG")
+        path = self._run.images_dir / f"{image_id}.{kind}"
+        with write_atomically(self._waiting / path.name) as temporary:
+            temporary.write_bytes(content)
+        known = {name: image.facts.get(name) for name in IMAGES.names}
+        where = {
+            "image_id": image_id,
+            "path": path.relative_to(self._run.root).as_posix(),
+            "width": width,
+            "height": height,
+            "format": kind,
+        }
+        return known | where | {"created_at": image.facts.get("created_at") or self._now}
+
+    def _label(self, row: Row, label: SourceLabel, task: NewTask, task_id: str) -> ImportedLabel | None:
+        """The label with its rater and identity; None where it stands in the source a second time, word for word."""
+        fields = dict(label.fields) | ({"rater_is_unknown": True} if label.rater is None else {})
+        answer = _answer(row, label, task)
+        shown_order = label.shown_order or tuple(range(len(task.image_ids)))
+        moment = label.submitted_at and label.submitted_at.isoformat()
+        said: list[Any] = [self._format, task_id, label.rater, answer.model_dump(), shown_order, moment, fields]
+        if label.rater is None:  # two of these that say the same are by two raters
+            said.append(self._by_rater[task_id, None])
+        digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+        submission_id = label.submission_id or f"{self._format}-{digest[:40]}"
+        if submission_id in self._seen:
+            return None
+        self._seen.add(submission_id)
+        self._by_rater[task_id, label.rater] += 1
+        self._keep("label", submission_id, fields)
+        return ImportedLabel(
+            submission_id=submission_id,
+            rater=self._rater_name(row, label, task_id),
+            source=label.source,
+            task=task,
+            answer=answer,
+            shown_order=shown_order,
+            submitted_at=label.submitted_at,
+            **label.circumstances,
+        )
+
+    def _rater_name(self, row: Row, label: SourceLabel, task_id: str) -> str:
+        """The store keeps one answer of a rater to a task: further ones in the same source, which it must not lose, count as others'."""
+        number = self._by_rater[task_id, label.rater]
+        name = label.rater or f"unknown {number}"
+        if not label.submission_id:
+            name = f"{self._format} {name}" + (f" (answer {number})" if label.rater and number > 1 else "")
+        if len(name) > LONGEST_NAME:
+            raise row.bad("(rater)", f"the rater's name has {len(name)} characters, more than {LONGEST_NAME}")
+        return name
+
+    def _keep(self, what: str, key: str, fields: Mapping[str, Any]) -> None:
+        if fields:
+            row = {"format": self._format, "what": what, "id": key, "fields_json": json.dumps(fields, sort_keys=True, ensure_ascii=False)}
+            self._fields[_key(row)] = row
+
+
+def _key(row: Mapping[str, str]) -> tuple[str, str, str]:
+    return row["format"], row["what"], row["id"]
+
+
+def _rows(path: Path, schema: pa.Schema) -> list[TableRow]:
+    rows: list[TableRow] = read_table(path, schema).to_pylist() if path.exists() else []
+    return rows
+
+
+def _new_task(record: Record, image_ids: tuple[str, ...]) -> NewTask:
+    try:
+        return NewTask.model_validate({"kind": record.kind, "prompt": record.prompt, "image_ids": image_ids} | dict(record.task))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        column = str(first["loc"][0]) if first["loc"] else record.images[-1].column
+        raise record.row.bad(column, str(first["msg"]).removeprefix("Value error, ")) from error
+
+
+def _answer(row: Row, label: SourceLabel, task: NewTask) -> Answer:
+    remarks = {"reason": label.reason, "comment": label.comment}
+    try:
+        if isinstance(label.answer, str):
+            return BinaryAnswer.model_validate({"verdict": label.answer} | remarks)
+        ranks = dict(zip(task.image_ids, _from_one(label.answer), strict=True))
+        return RankingAnswer.model_validate({"ranks": ranks} | remarks)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise row.bad(str(first["loc"][0]), str(first["msg"])) from error
+
+
+def _from_one(ranks: Ranks) -> Ranks:
+    """Ranks that start at 1, as some sources count from 0."""
+    least = min((rank for rank in ranks if rank is not None), default=1)
+    return tuple(None if rank is None else rank - least + 1 for rank in ranks)

@@ -1,0 +1,108 @@
+"""A run's last export with its image files, as exporters to other formats read it."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from data.errors import PictuneError
+from data.runs import RunFolder
+from data.schema import IMAGES, LABELS_BINARY, LABELS_PAIRS, LABELS_RANKING, PROMPTS, TASKS, read_table
+
+TableRow = dict[str, Any]
+
+FIELDS = pa.schema(
+    [
+        pa.field("format", pa.string(), nullable=False, metadata={"description": "the format that the field came from"}),
+        pa.field("what", pa.string(), nullable=False, metadata={"description": "task or label: what it belongs to"}),
+        pa.field("id", pa.string(), nullable=False, metadata={"description": "its task_id or submission_id"}),
+        pa.field("fields_json", pa.string(), nullable=False, metadata={"description": "columns of the source that no table has"}),
+    ]
+)
+"""The table `imported.parquet` of a run: what its other tables cannot hold of the files that were imported."""
+
+
+def fields_table(run: RunFolder) -> Path:
+    """Where a run keeps `FIELDS`."""
+    return run.root / "imported.parquet"
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export wrote."""
+
+    rows: int
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    """How many of each kind of thing the format has no place for."""
+
+
+@dataclass(frozen=True)
+class Latest:
+    """The tables of `labels/latest/` as rows; each is read when it is first asked for."""
+
+    run: RunFolder
+
+    @cached_property
+    def images(self) -> dict[str, TableRow]:
+        """Rows of IMAGES by image id."""
+        return {row["image_id"]: row for row in self._rows("images", IMAGES)}
+
+    @cached_property
+    def prompts(self) -> dict[str, TableRow]:
+        """Rows of PROMPTS by prompt id."""
+        return {row["prompt_id"]: row for row in self._rows("prompts", PROMPTS)}
+
+    @cached_property
+    def tasks(self) -> list[TableRow]:
+        """Rows of TASKS."""
+        return self._rows("tasks", TASKS)
+
+    @cached_property
+    def verdicts(self) -> list[TableRow]:
+        """Rows of LABELS_BINARY."""
+        return self._rows("labels_binary", LABELS_BINARY)
+
+    @cached_property
+    def rankings(self) -> list[TableRow]:
+        """Rows of LABELS_RANKING."""
+        return self._rows("labels_ranking", LABELS_RANKING)
+
+    @cached_property
+    def pairs(self) -> list[TableRow]:
+        """Rows of LABELS_PAIRS."""
+        return self._rows("labels_pairs", LABELS_PAIRS)
+
+    @cached_property
+    def _fields(self) -> dict[tuple[str, str, str], str]:
+        path = fields_table(self.run)
+        rows = read_table(path, FIELDS).to_pylist() if path.exists() else []
+        return {(row["format"], row["what"], row["id"]): row["fields_json"] for row in rows}
+
+    def fields(self, source_format: str, what: str, key: str) -> dict[str, Any]:
+        """What an import from this format kept of a task or label; empty where there is nothing."""
+        kept: dict[str, Any] = json.loads(self._fields.get((source_format, what, key), "{}"))
+        return kept
+
+    def file(self, image_id: str) -> Path:
+        """The image's file.
+
+        Raises:
+            PictuneError: the run does not have the image.
+        """
+        image = self.images.get(image_id)
+        path: Path = self.run.root / (image["path"] if image else "")
+        if not path.is_file():
+            raise PictuneError(f"image {image_id}: labels refer to it but {self.run.root} does not have it; put the file back")
+        return path
+
+    def content(self, image_id: str) -> bytes:
+        """The bytes of the image's file."""
+        return self.file(image_id).read_bytes()
+
+    def _rows(self, name: str, schema: pa.Schema) -> list[TableRow]:
+        rows: list[TableRow] = read_table(self.run.latest / f"{name}.parquet", schema).to_pylist()
+        return rows

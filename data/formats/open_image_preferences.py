@@ -1,0 +1,59 @@
+"""open-image-preferences: the flat export of an Argilla dataset to Parquet, one pair of images a row with all its raters in parallel lists.
+
+The images are named by address; they are looked for beside the file, under their path in the hub's repository, and never downloaded.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from data.formats.reading import find_image, parquet_rows, source_files, split_of
+from data.formats.records import Ranks, Record, Row, SourceImage, SourceLabel
+
+RESPONSES, USERS, STATUS = "preference.responses", "preference.responses.users", "preference.responses.status"
+KEPT = ("id", "status", "_server_id", "evolution", "sub_category")
+RANKS: dict[str, Ranks] = {"image_1": (1, 2), "image_2": (2, 1), "both_good": (1, 1), "both_bad": (1, 1)}
+"""Both good and both bad are ties; the label's comment says which."""
+
+
+def read(source: Path) -> Iterator[Record]:
+    """The rows of a Parquet file, or of all in a folder."""
+    for path in source_files(source, ".parquet"):
+        for row in parquet_rows(path, ("images", RESPONSES, USERS, STATUS), (*KEPT, "category", "model_1", "model_2")):
+            yield _record(row)
+
+
+def _record(row: Row) -> Record:
+    shown: Any = row.values["images"]
+    if not isinstance(shown, dict):
+        raise row.bad("images", "has no image_1, image_2 and prompt")
+    flat = Row(row.path, row.number, {f"images.{name}": value for name, value in shown.items()})
+    responses = row.listed(RESPONSES, str) if row.has(RESPONSES) else []
+    users = row.listed(USERS, str, length=len(responses)) if responses else []
+    statuses = row.listed(STATUS, str, length=len(responses)) if responses else []
+    given = zip(responses, users, statuses, strict=True)
+    return Record(
+        row=row,
+        prompt=flat.text("images.prompt"),
+        images=(_image(row, flat, 1), _image(row, flat, 2)),
+        kind="ranking",
+        labels=tuple(_label(row, *one) for one in given if one[2] in ("submitted", "discarded")),
+        category=row.optional_text("category"),
+        split=split_of(row.path),
+        fields={name: row.values[name] for name in KEPT if row.has(name)},
+    )
+
+
+def _image(row: Row, flat: Row, number: int) -> SourceImage:
+    column = f"images.image_{number}"
+    address = flat.text(column)
+    facts = {"model_id": row.optional_text(f"model_{number}"), "source_uri": address if "://" in address else None}
+    return SourceImage(column=column, content=find_image(flat, column, address), facts=facts)
+
+
+def _label(row: Row, response: str, user: str, status: str) -> SourceLabel:
+    if status == "discarded":
+        return SourceLabel(answer=(None, None), rater=user, reason="discarded")
+    if response not in RANKS:
+        raise row.bad(RESPONSES, f"has {response!r}, which is not one of {', '.join(RANKS)}")
+    return SourceLabel(answer=RANKS[response], rater=user, comment=response if response.startswith("both") else None)

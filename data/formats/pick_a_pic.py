@@ -1,0 +1,186 @@
+"""Pick-a-Pic v1 and v2 (Kirstain et al. 2023, arXiv 2305.01569): Parquet with one pair of images of a prompt a row, its bytes inside.
+
+A labeled row becomes the answer of its user to a ranking of two images, a row without a label a ranking that nobody has answered yet.
+`__index_level_0__`, an index that leaked into the published files, is left out.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data.formats.latest import Exported, Latest
+from data.formats.reading import parquet_rows, source_files, split_of
+from data.formats.records import Ranks, Record, Row, SourceImage, SourceLabel
+
+COLUMNS = pa.schema(
+    [
+        ("are_different", pa.bool_()),
+        ("best_image_uid", pa.string()),
+        ("caption", pa.string()),
+        ("created_at", pa.timestamp("ns")),
+        ("has_label", pa.bool_()),
+        ("image_0_uid", pa.string()),
+        ("image_0_url", pa.string()),
+        ("image_1_uid", pa.string()),
+        ("image_1_url", pa.string()),
+        ("jpg_0", pa.binary()),
+        ("jpg_1", pa.binary()),
+        ("label_0", pa.float64()),
+        ("label_1", pa.float64()),
+        ("model_0", pa.string()),
+        ("model_1", pa.string()),
+        ("ranking_id", pa.int64()),
+        ("user_id", pa.int64()),
+        ("num_example_per_prompt", pa.int64()),
+    ]
+)
+NEEDED = ("caption", "jpg_0", "jpg_1", "label_0", "label_1", "has_label")
+KEPT = (
+    "are_different",
+    "best_image_uid",
+    "image_0_uid",
+    "image_0_url",
+    "image_1_uid",
+    "image_1_url",
+    "ranking_id",
+    "user_id",
+    "num_example_per_prompt",
+)
+"""Columns that no table of ours has, kept beside the labels for an export to this format."""
+
+RANKS: dict[tuple[float, float], Ranks] = {(1.0, 0.0): (1, 2), (0.0, 1.0): (2, 1), (0.5, 0.5): (1, 1)}
+ROWS_AT_ONCE = 256
+"""Rows that an export holds in memory, with their images."""
+
+
+def read(source: Path) -> Iterator[Record]:
+    """The rows of a Parquet file, or of all in a folder."""
+    for path in source_files(source, ".parquet"):
+        for row in parquet_rows(path, NEEDED, [name for name in COLUMNS.names if name not in NEEDED]):
+            yield _record(row)
+
+
+def _record(row: Row) -> Record:
+    kept = {name: row.values[name] for name in KEPT if row.has(name)}
+    labeled = row.choice("has_label", {True: True, False: False})
+    if not labeled and (moment := _created_at(row)) is not None:
+        kept["created_at"] = moment.isoformat()
+    return Record(
+        row=row,
+        prompt=row.text("caption"),
+        images=(_image(row, 0), _image(row, 1)),
+        kind="ranking",
+        split=split_of(row.path),
+        labels=(_label(row, kept),) if labeled else (),
+        fields={} if labeled else kept,
+    )
+
+
+def _image(row: Row, number: int) -> SourceImage:
+    column = f"jpg_{number}"
+    content = row.values[column]
+    if not isinstance(content, bytes):
+        raise row.bad(column, "has no image bytes; the editions without images cannot be imported")
+    facts = {"model_id": row.optional_text(f"model_{number}"), "source_uri": row.optional_text(f"image_{number}_url")}
+    return SourceImage(column=column, content=content, facts=facts)
+
+
+def _label(row: Row, kept: Mapping[str, Any]) -> SourceLabel:
+    row.choice("label_0", dict.fromkeys((1.0, 0.5, 0.0)))
+    labels = (row.values["label_0"], row.values["label_1"])
+    if labels not in RANKS:
+        raise row.bad("label_1", f"is {labels[1]} where label_0 is {labels[0]}; they add up to 1")
+    best = kept.get("best_image_uid")
+    if best is not None and best == kept.get(f"image_{int(labels[0])}_uid") and 0.5 not in labels:
+        raise row.bad("best_image_uid", "is the image that label_0 and label_1 call the worse one")
+    return SourceLabel(answer=RANKS[labels], rater=str(row.integer("user_id")), submitted_at=_created_at(row), fields=kept)
+
+
+def _created_at(row: Row) -> datetime | None:
+    """In UTC, to the microsecond; pyarrow gives pandas' type for nanoseconds."""
+    moment = row.values.get("created_at")
+    if moment is None:
+        return None
+    if not isinstance(moment, datetime):
+        raise row.bad("created_at", "is not a time")
+    plain = datetime(*moment.timetuple()[:6], moment.microsecond, tzinfo=moment.tzinfo or UTC)
+    return plain.astimezone(UTC)
+
+
+def write(latest: Latest, folder: Path) -> Exported:
+    """One Parquet file a split: every pair out of every ranking, and the rankings of two images that nobody has answered.
+
+    Verdicts on single images and images that were not given a rank have no place in this format.
+    """
+    by_split: dict[str, list[dict[str, Any]]] = {}
+    rows = [*_labeled_rows(latest), *_open_rows(latest)]
+    per_prompt: dict[str, int] = {}
+    for row in rows:
+        per_prompt[row["caption"]] = per_prompt.get(row["caption"], 0) + 1
+    for row in rows:
+        row.setdefault("num_example_per_prompt", per_prompt[row["caption"]])
+        by_split.setdefault(row["split"] or "pairs", []).append(row)
+    for split, part in by_split.items():
+        _write_file(latest, part, folder / f"{split}.parquet")
+    unranked = sum(not any(rank is not None for rank in row["ranks"]) for row in latest.rankings)
+    return Exported(rows=len(rows), left_out={"verdicts on single images": len(latest.verdicts), "rankings without a rank": unranked})
+
+
+def _labeled_rows(latest: Latest) -> Iterator[dict[str, Any]]:
+    rankings = {row["label_id"]: row for row in latest.rankings}
+    for pair in latest.pairs:
+        ranking = rankings[pair["ranking_label_id"]]
+        pictures, label = (pair["image_id_0"], pair["image_id_1"]), pair["label_0"]
+        if pair["left_shown"] == 1:
+            pictures, label = pictures[::-1], 1 - label
+        own = {"ranking_id": _number(ranking["label_id"]), "user_id": _number(ranking["rater_id"])}
+        kept = latest.fields("pick-a-pic", "label", ranking["submission_id"])
+        row = _row(latest, pair["prompt_id"], pictures, own | kept)
+        best = {1.0: row["image_0_uid"], 0.0: row["image_1_uid"]}.get(label, "")
+        yield (
+            {"are_different": pair["are_different"], "best_image_uid": best}
+            | row
+            | {
+                "has_label": True,
+                "label_0": label,
+                "label_1": 1 - label,
+                "created_at": ranking["submitted_at"].replace(tzinfo=None),
+            }
+        )
+
+
+def _open_rows(latest: Latest) -> Iterator[dict[str, Any]]:
+    answered = {row["task_id"] for row in latest.rankings}
+    for task in latest.tasks:
+        if task["kind"] == "ranking" and len(task["image_ids"]) == 2 and task["task_id"] not in answered:
+            kept = {"ranking_id": _number(task["task_id"])} | latest.fields("pick-a-pic", "task", task["task_id"])
+            created_at = datetime.fromisoformat(kept["created_at"]) if "created_at" in kept else task["created_at"]
+            row = _row(latest, task["prompt_id"], tuple(task["image_ids"]), kept)
+            yield row | {"has_label": False, "created_at": created_at.replace(tzinfo=None)}
+
+
+def _row(latest: Latest, prompt_id: str, pictures: tuple[str, ...], known: dict[str, Any]) -> dict[str, Any]:
+    prompt = latest.prompts[prompt_id]
+    row: dict[str, Any] = {"caption": prompt["prompt"], "split": prompt["split"], "pictures": pictures}
+    for number, image_id in enumerate(pictures):
+        image = latest.images[image_id]
+        row |= {f"image_{number}_uid": image_id, f"image_{number}_url": image["source_uri"], f"model_{number}": image["model_id"]}
+    return row | known
+
+
+def _write_file(latest: Latest, rows: list[dict[str, Any]], path: Path) -> None:
+    with pq.ParquetWriter(path, COLUMNS, compression="zstd") as writer:
+        for start in range(0, len(rows), ROWS_AT_ONCE):
+            part = rows[start : start + ROWS_AT_ONCE]
+            whole = [row | {f"jpg_{n}": latest.content(row["pictures"][n]) for n in (0, 1)} for row in part]
+            writer.write_table(pa.Table.from_pylist(whole, schema=COLUMNS))
+
+
+def _number(text: str) -> int:
+    """A whole number that fits the format's int64 and is the same whenever this text is exported."""
+    return int(hashlib.sha256(text.encode()).hexdigest()[:15], 16)

@@ -1,0 +1,146 @@
+"""Rows of Parquet, JSON and CSV files, and the image files that they name."""
+
+import base64
+import binascii
+import csv
+import json
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from urllib.parse import unquote, urlsplit
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data.errors import PictuneError
+from data.formats.records import Row
+
+BATCH_ROWS = 128
+"""Rows that are in memory at once; they may hold images."""
+
+SPLITS = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}
+
+
+def split_of(path: Path) -> str | None:
+    """The split that a file's name speaks of, as in `train-00000-of-00645.parquet`; None for other names."""
+    return SPLITS.get(re.split(r"[-_.]", path.stem)[0])
+
+
+def source_files(source: Path, suffix: str) -> list[Path]:
+    """The source itself, or all files of this suffix in the folder that it is, by name.
+
+    Raises:
+        PictuneError: there are none.
+    """
+    if source.is_dir():
+        files = sorted(source.rglob(f"*{suffix}"))
+        if files:
+            return files
+        raise PictuneError(f"{source}: holds no {suffix} file; give the folder or file to import as FROM=")
+    if not source.is_file():
+        raise PictuneError(f"{source}: no such file; give the folder or file to import as FROM=")
+    return [source]
+
+
+def parquet_rows(path: Path, required: Sequence[str], optional: Sequence[str] = ()) -> Iterator[Row]:
+    """The rows of a Parquet file with these columns; `optional` ones may be missing.
+
+    Raises:
+        PictuneError: it is not Parquet, or lacks a required column.
+    """
+    try:
+        with pq.ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            _check_columns(path, names, required)
+            number = 0
+            for batch in file.iter_batches(BATCH_ROWS, columns=[name for name in (*required, *optional) if name in names]):
+                for values in batch.to_pylist():
+                    number += 1
+                    yield Row(path, number, values)
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise PictuneError(f"{path}: not a Parquet file ({str(error).splitlines()[0]}); give another file as FROM=") from error
+
+
+def json_rows(path: Path, required: Sequence[str]) -> Iterator[Row]:
+    """The objects of a JSON file that holds a list of them.
+
+    Raises:
+        PictuneError: it is not JSON or not a list, or an object lacks a required name.
+    """
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise PictuneError(f"{path}: is not UTF-8 text; save it as UTF-8") from error
+    except json.JSONDecodeError as error:
+        raise PictuneError(f"{path}:{error.lineno}: not valid JSON ({error.msg}); mend that line") from error
+    if not isinstance(rows, list):
+        raise PictuneError(f"{path}: holds no list of rows; give a file in this format as FROM=")
+    for number, values in enumerate(rows, start=1):
+        row = Row(path, number, values if isinstance(values, dict) else {})
+        for name in required:
+            if name not in row.values:
+                raise row.bad(name, "is missing")
+        yield row
+
+
+def csv_rows(path: Path, required: Sequence[str]) -> Iterator[Row]:
+    """The rows of a CSV file whose first line names its columns.
+
+    Raises:
+        PictuneError: it is not a CSV file, or lacks a required column.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            _check_columns(path, reader.fieldnames or (), required)
+            for number, values in enumerate(reader, start=1):
+                row = Row(path, number, values)
+                if None in values:
+                    raise row.bad("(none)", "has more values than there are columns")
+                yield row
+    except UnicodeDecodeError as error:
+        raise PictuneError(f"{path}: is not UTF-8 text; save it as UTF-8") from error
+    except csv.Error as error:
+        raise PictuneError(f"{path}: not a CSV file ({error}); mend it") from error
+
+
+def find_image(row: Row, column: str, reference: str) -> Path | bytes:
+    """The image that a row names: a `data:` address, or a file beside the row's own.
+
+    For rows of `test.json` it is looked for in its folder, and there in `test/`, `test_images/` and `images/`.
+
+    Of the address of a file on a hub or a server, the path within it counts. Nothing is downloaded.
+    """
+    if reference.startswith("data:"):
+        return _of_data_address(row, column, reference)
+    path = PurePosixPath(_local_part(reference))
+    if path.is_absolute() or ".." in path.parts or not path.parts:
+        raise row.bad(column, f"{reference!r} is not a path within the source's folder")
+    folder = row.path.parent
+    subfolders = (row.path.stem, f"{row.path.stem}_images", "images")
+    for place in (folder / path, *(folder / name / path for name in subfolders)):
+        if place.is_file():
+            return place
+    raise row.bad(column, f"no image {path} in {folder}, nor in its folders {', '.join(subfolders)}")
+
+
+def _local_part(reference: str) -> str:
+    if "://" not in reference:
+        return reference
+    path = unquote(urlsplit(reference).path)
+    _, resolve, within = path.partition("/resolve/")
+    return within.partition("/")[2] if resolve else path.lstrip("/")
+
+
+def _of_data_address(row: Row, column: str, reference: str) -> bytes:
+    head, _, content = reference.partition(",")
+    try:
+        return base64.b64decode(content, validate=True) if head.endswith(";base64") else content.encode("latin-1")
+    except (binascii.Error, UnicodeEncodeError) as error:
+        raise row.bad(column, f"is a data: address that cannot be read ({error})") from error
+
+
+def _check_columns(path: Path, names: Sequence[str], required: Sequence[str]) -> None:
+    missing = [name for name in required if name not in names]
+    if missing:
+        raise PictuneError(f"{path}: row 1, column {missing[0]}: is missing; give a file in this format as FROM=")

@@ -1,0 +1,131 @@
+"""What every importer yields, whatever its format: one row of the source with its images and the answers that were given about them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from data.errors import PictuneError
+from data.feedback import Source, TaskKind
+
+Ranks = tuple[int | None, ...]
+LONGEST_VALUE = 60
+"""Characters of a wrong value that an error shows."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a source file, whose values are taken out by type; each method raises PictuneError with file, row and column."""
+
+    path: Path
+    number: int
+    """Counts the rows of the file from 1."""
+    values: Mapping[str, Any]
+
+    def bad(self, column: str, reason: str) -> PictuneError:
+        """The error that names this row and column."""
+        return PictuneError(f"{self.path}: row {self.number}, column {column}: {reason}; mend or remove the row, nothing was imported")
+
+    def has(self, column: str) -> bool:
+        """Whether the column is there and filled."""
+        return self.values.get(column) is not None
+
+    def text(self, column: str) -> str:
+        """A text that is not empty."""
+        value = self.values.get(column)
+        if not isinstance(value, str) or not value.strip():
+            raise self.bad(column, f"is {_shown(value)}, not a text")
+        return value
+
+    def optional_text(self, column: str) -> str | None:
+        """A text, or None where there is none or an empty one."""
+        value = self.values.get(column)
+        return self.text(column) if value is not None and value != "" else None
+
+    def integer(self, column: str) -> int:
+        """A whole number."""
+        value = self.values.get(column)
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise self.bad(column, f"is {_shown(value)}, not a whole number")
+        return value
+
+    def choice(self, column: str, known: Mapping[Any, Any]) -> Any:
+        """What `known` has for the value."""
+        value = self.values.get(column)
+        if isinstance(value, (list, dict)) or value not in known:
+            raise self.bad(column, f"is {_shown(value)}, not one of {', '.join(map(str, known))}")
+        return known[value]
+
+    def listed(self, column: str, kind: type, *, length: int | None = None) -> list[Any]:
+        """A list of values of one type, of this length where one is given."""
+        value = self.values.get(column)
+        if not isinstance(value, list) or any(isinstance(one, bool) or not isinstance(one, kind) for one in value):
+            raise self.bad(column, f"is {_shown(value)}, not a list of {'texts' if kind is str else 'whole numbers'}")
+        if length is not None and len(value) != length:
+            raise self.bad(column, f"has {len(value)} entries where {length} are wanted")
+        return value
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceImage:
+    """An image of a row."""
+
+    column: str
+    """Where it stands, for errors."""
+    content: bytes | Path | None
+    """Its bytes or its file; None when a row before it brought the image of this `image_id`."""
+    image_id: str | None = None
+    """SHA-256 of the bytes, where the source knows it."""
+    facts: Mapping[str, object] = field(default_factory=dict)
+    """What is known of its making, by column of `data.schema.IMAGES`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceLabel:
+    """One rater's answer to the task that a row makes."""
+
+    answer: str | Ranks
+    """The verdict on one image, or the ranks of the row's images: the smallest is best, equal is a tie, None is can't judge."""
+    rater: str | None
+    """Whatever the source calls the rater; None where it does not tell raters apart."""
+    submitted_at: datetime | None = None
+    """When it was given; None where that is not known."""
+    shown_order: tuple[int, ...] | None = None
+    """The place on the screen of each image; None where it is not known, the order of the row then stands for it."""
+    reason: str | None = None
+    comment: str | None = None
+    source: Source = "imported"
+    submission_id: str | None = None
+    """Its identity, where the source knows one."""
+    circumstances: Mapping[str, Any] = field(default_factory=dict)
+    """Further columns of `data.imported.ImportedLabel`."""
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    """What no table has a column for, as JSON values; an export to the same format gives it back."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """One row of a source: images of one prompt, a task about them, and its answers."""
+
+    row: Row
+    prompt: str
+    images: tuple[SourceImage, ...]
+    kind: TaskKind | None = None
+    """None brings images without asking anything about them."""
+    labels: tuple[SourceLabel, ...] = ()
+    category: str | None = None
+    split: str | None = None
+    task: Mapping[str, Any] = field(default_factory=dict)
+    """Further fields of `data.feedback.NewTask`."""
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    """Of the task, as those of a label."""
+    carried: tuple[Mapping[str, str], ...] = ()
+    """Rows of `data.formats.latest.FIELDS` that an earlier import, in another run, kept."""
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return "empty"
+    text = repr(value)
+    return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}..."

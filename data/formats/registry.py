@@ -1,0 +1,47 @@
+"""The formats that feedback comes in and goes out in, by name."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from data.errors import PictuneError
+from data.files import new_folder
+from data.formats import dataset, folder, hpdv2, image_reward, open_image_preferences, pick_a_pic
+from data.formats.latest import Exported, Latest
+from data.formats.records import Record
+
+
+@dataclass(frozen=True)
+class Format:
+    """How a format is read and written; None where it is not."""
+
+    read: Callable[[Path], Iterator[Record]] | None = None
+    """The records of a file or folder."""
+    write: Callable[[Latest, Path], Exported] | None = None
+    """Fills an empty folder."""
+
+
+FORMATS = {
+    "dataset": Format(dataset.read, dataset.write),
+    "folder": Format(folder.read),
+    "hpdv2": Format(hpdv2.read, hpdv2.write),
+    "image-reward": Format(image_reward.read),
+    "open-image-preferences": Format(open_image_preferences.read),
+    "pick-a-pic": Format(pick_a_pic.read, pick_a_pic.write),
+}
+
+
+def export_to(name: str, latest: Latest, target: Path) -> Exported:
+    """Writes the run's feedback in the format `name` to the folder `target`, which is made whole or not at all.
+
+    Raises:
+        PictuneError: the folder has something in it, or an image is gone.
+    """
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise PictuneError(f"{target}: is there already; give a folder that is new or empty as TO=")
+    write = FORMATS[name].write
+    assert write is not None
+    with new_folder(target.parent) as folder:
+        exported = write(latest, folder)
+        folder.replace(target)
+    return exported

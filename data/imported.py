@@ -1,0 +1,149 @@
+"""Labels that were given elsewhere, on their way into the feedback store: the SQL of `FeedbackStore.import_labels`."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import groupby, islice
+from typing import Any
+
+import sqlalchemy as sa
+
+from data.feedback import Answer, InputMode, NewTask, Source
+from data.queries import insert_rows
+from data.tables import labels, leases, task_images, tasks
+
+LABELS_AT_ONCE = 500
+"""Few enough for one statement's parameters, many enough for speed."""
+
+Key = tuple[str, str]
+"""Task id and rater id."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportedLabel:
+    """An answer with its own rater and time."""
+
+    submission_id: str
+    """The same label always has the same one, so that importing it again adds nothing."""
+    rater: str
+    """The rater's name, unique within the source."""
+    source: Source
+    task: NewTask
+    answer: Answer
+    shown_order: tuple[int, ...]
+    """The place on the screen, from 0, of each image of `task.image_ids`."""
+    submitted_at: datetime | None = None
+    """None: the time of the import."""
+    shown_at: datetime | None = None
+    """None: the same as `submitted_at`."""
+    time_on_task_ms: int | None = None
+    active_ms: int | None = None
+    lease_late: bool = False
+    input_mode: InputMode | None = None
+    session_id: str | None = None
+    app_version: str | None = None
+    guideline_version: str | None = None
+
+
+@dataclass(frozen=True)
+class Added:
+    """How much of an import was new."""
+
+    tasks: int
+    labels: int
+    raters: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Placed:
+    """A label with the ids of what it belongs to."""
+
+    label: ImportedLabel
+    task_id: str
+    rater_id: str
+
+    @property
+    def key(self) -> Key:
+        return self.task_id, self.rater_id
+
+
+def insert_labels(
+    connection: sa.Connection,
+    imported: Iterable[ImportedLabel],
+    now: datetime,
+    *,
+    task_id: Callable[[NewTask], str],
+    rater_id: Callable[[Source, str], str],
+    label_id: Callable[[datetime, str], str],
+) -> int:
+    """Adds the labels that are not in the store yet, whose tasks and raters are; returns how many.
+
+    A further label of one rater to one task is a new revision, as an edit is.
+    """
+    rest = iter(imported)
+    added = 0
+    while chunk := list(islice(rest, LABELS_AT_ONCE)):
+        known = set(
+            connection.scalars(sa.select(labels.c.submission_id).where(labels.c.submission_id.in_([one.submission_id for one in chunk])))
+        )
+        fresh = {one.submission_id: one for one in chunk if one.submission_id not in known}
+        placed = [_Placed(one, task_id(one.task), rater_id(one.source, one.rater)) for one in fresh.values()]
+        if placed:
+            _insert_chunk(connection, placed, now, label_id)
+        added += len(placed)
+    return added
+
+
+def _insert_chunk(connection: sa.Connection, placed: Sequence[_Placed], now: datetime, label_id: Callable[[datetime, str], str]) -> None:
+    task_ids = sorted({one.task_id for one in placed})
+    # as for one answer: nobody else answers these tasks until this transaction ends
+    connection.execute(sa.select(tasks.c.task_id).where(tasks.c.task_id.in_(task_ids)).order_by(tasks.c.task_id).with_for_update())
+    images = _images_of(connection, task_ids)
+    given = sa.select(labels.c.task_id, labels.c.rater_id, labels.c.revision, labels.c.is_live).where(labels.c.task_id.in_(task_ids))
+    earlier = connection.execute(given.order_by(labels.c.revision)).all()
+    revisions: dict[Key, int] = {(row.task_id, row.rater_id): row.revision for row in earlier}
+    live = {(row.task_id, row.rater_id) for row in earlier if row.is_live}
+    last = {one.key: one for one in placed}
+    rows = []
+    for one in placed:
+        revisions[one.key] = revisions.get(one.key, 0) + 1
+        submitted_at = one.label.submitted_at or now
+        row = _row(one.label, _in_order_of(one.label, images[one.task_id]), submitted_at)
+        ids = {"label_id": label_id(submitted_at, one.label.submission_id), "task_id": one.task_id, "rater_id": one.rater_id}
+        rows.append(row | ids | {"revision": revisions[one.key], "is_live": last[one.key] is one})
+    for task, rater in sorted(live & set(last)):
+        connection.execute(sa.update(labels).where(labels.c.task_id == task, labels.c.rater_id == rater).values(is_live=False))
+    insert_rows(connection, labels, rows)
+    _record_showing(connection, task_ids, {(row["task_id"], row["rater_id"]): row for row in rows})
+    counts = sa.select(sa.func.count()).where(labels.c.task_id == tasks.c.task_id, labels.c.is_live).scalar_subquery()
+    connection.execute(sa.update(tasks).where(tasks.c.task_id.in_(task_ids)).values(n_live=counts))
+
+
+def _images_of(connection: sa.Connection, task_ids: Sequence[str]) -> Mapping[str, list[str]]:
+    query = sa.select(task_images).where(task_images.c.task_id.in_(task_ids)).order_by(task_images.c.task_id, task_images.c.position)
+    return {key: [row.image_id for row in group] for key, group in groupby(connection.execute(query), key=lambda row: row.task_id)}
+
+
+def _in_order_of(label: ImportedLabel, image_ids: Sequence[str]) -> list[int]:
+    """The label's shown order for the images in the order in which the store has them."""
+    places = dict(zip(label.task.image_ids, label.shown_order, strict=True))
+    return [places[image_id] for image_id in image_ids]
+
+
+def _row(label: ImportedLabel, shown_order: list[int], submitted_at: datetime) -> dict[str, Any]:
+    same = ("submission_id", "time_on_task_ms", "active_ms", "lease_late", "input_mode", "session_id", "app_version", "guideline_version")
+    return {name: getattr(label, name) for name in same} | {
+        "kind": label.task.kind,
+        "answer_json": label.answer.model_dump_json(),
+        "shown_order": shown_order,
+        "shown_at": label.shown_at or submitted_at,
+        "submitted_at": submitted_at,
+    }
+
+
+def _record_showing(connection: sa.Connection, task_ids: Sequence[str], rows: Mapping[Key, dict[str, Any]]) -> None:
+    """An answered lease for each label: the store's record of what was shown, which an undo needs."""
+    query = sa.select(leases.c.task_id, leases.c.rater_id).where(leases.c.task_id.in_(task_ids))
+    known = {(row.task_id, row.rater_id) for row in connection.execute(query)}
+    kept = ("task_id", "rater_id", "shown_order", "shown_at")
+    insert_rows(connection, leases, [{name: row[name] for name in kept} for key, row in rows.items() if key not in known])

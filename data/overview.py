@@ -1,0 +1,77 @@
+"""Views of the store for the app's pages: one rater's latest labels, everybody's, counts by prompt, and one rater's record on gold."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from data.feedback import Answer, Task, TaskKind, agrees_with_gold, parse_answer
+from data.queries import NO_CHECK, Row, load_task
+from data.store import FeedbackStore
+from data.tables import labels, prompts, raters, tasks
+
+
+@dataclass(frozen=True)
+class GivenLabel:
+    """A live label with what it is about."""
+
+    task: Task
+    shown_order: tuple[int, ...]
+    """The place on the screen, from 0, of each image of `task.image_ids`."""
+    answer: Answer
+    revision: int
+    submitted_at: datetime
+    rater: str
+    """The rater's name."""
+
+
+@dataclass(frozen=True)
+class PromptCount:
+    """How far the labeling of one prompt is."""
+
+    prompt_id: str
+    kind: TaskKind
+    done: int
+    """Live labels, at most as many per task as are wanted."""
+    total: int
+
+
+def latest_labels(store: FeedbackStore, *, rater_id: str | None = None, limit: int) -> list[GivenLabel]:
+    """The live labels of one rater, or of all, newest first."""
+    query = sa.select(labels, raters.c.name).join(raters, raters.c.rater_id == labels.c.rater_id).where(labels.c.is_live)
+    if rater_id is not None:
+        query = query.where(labels.c.rater_id == rater_id)
+    with store.database.read() as connection:
+        rows = connection.execute(query.order_by(labels.c.sequence.desc()).limit(limit)).all()
+        return [_given(row, load_task(connection, row.task_id)) for row in rows]
+
+
+def counts_by_prompt(store: FeedbackStore) -> list[PromptCount]:
+    """Labels done and wanted of each prompt and kind; without checks."""
+    finished = sa.case((tasks.c.n_live < tasks.c.overlap, tasks.c.n_live), else_=tasks.c.overlap)
+    query = (
+        sa.select(tasks.c.prompt_id, tasks.c.kind, sa.func.sum(finished).label("done"), sa.func.sum(tasks.c.overlap).label("total"))
+        .join(prompts, prompts.c.prompt_id == tasks.c.prompt_id)
+        .where(NO_CHECK)
+        .group_by(tasks.c.prompt_id, tasks.c.kind)
+        .order_by(tasks.c.prompt_id, tasks.c.kind)
+    )
+    with store.database.read() as connection:
+        return [PromptCount(row.prompt_id, row.kind, int(row.done), int(row.total)) for row in connection.execute(query)]
+
+
+def gold_record(store: FeedbackStore, rater_id: str) -> list[bool]:
+    """Whether each of the rater's answers to gold tasks is right; skips are left out."""
+    query = (
+        sa.select(labels.c.kind, labels.c.answer_json, tasks.c.gold_json)
+        .join(tasks, tasks.c.task_id == labels.c.task_id)
+        .where(labels.c.rater_id == rater_id, labels.c.is_live, tasks.c.gold_json.is_not(None))
+    )
+    with store.database.read() as connection:
+        rows = connection.execute(query).all()
+    checked = [agrees_with_gold(parse_answer(row.kind, row.answer_json), parse_answer(row.kind, row.gold_json)) for row in rows]
+    return [right for right in checked if right is not None]
+
+
+def _given(row: Row, task: Task) -> GivenLabel:
+    return GivenLabel(task, tuple(row.shown_order), parse_answer(row.kind, row.answer_json), row.revision, row.submitted_at, rater=row.name)

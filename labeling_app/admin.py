@@ -1,0 +1,107 @@
+"""The admin page and its part of the HTTP interface; for raters of the role `admin`."""
+
+import importlib
+from typing import Any
+
+from fastapi import APIRouter, HTTPException, Request
+from fastapi.responses import HTMLResponse
+from pydantic import BaseModel
+
+from data.errors import PictuneError
+from data.feedback import Status
+from data.overview import GivenLabel, PromptCount, counts_by_prompt, latest_labels
+from labeling_app.desk import STATIC, Desk, TheDesk
+from labeling_app.sign_in import Admin, Name, admin, present, signed_in
+
+STREAM = 30
+"""Labels in the stream of the page."""
+
+router = APIRouter()
+
+
+class EmptyBody(BaseModel, frozen=True, extra="forbid"):
+    """Nothing."""
+
+
+class PauseBody(BaseModel, frozen=True, extra="forbid"):
+    """Whom to pause or let go on."""
+
+    rater: Name | None = None
+    """One rater's name; without it, the whole campaign."""
+
+
+@router.get("/admin", include_in_schema=False)
+def page(request: Request, desk: TheDesk) -> HTMLResponse:
+    """The page, which asks for the figures; or for a sign-in, with the status that says why."""
+    status = 200
+    try:
+        admin(present(signed_in(request, desk), desk))
+    except HTTPException as refusal:
+        status = refusal.status_code
+    return HTMLResponse((STATIC / "admin.html").read_text(encoding="utf-8"), status, {"Cache-Control": "no-cache"})
+
+
+@router.get("/api/v1/admin/summary")
+def summary(desk: TheDesk, _admin: Admin) -> dict[str, Any]:
+    """Progress by category and rater, agreement, gold accuracy, times, position bias, and the latest labels."""
+    quality = importlib.import_module("data.quality")  # its libraries take seconds to load, and raters need none of them
+    progress = desk.store.progress()
+    return {
+        "paused": desk.store.is_paused,
+        "progress": {"done": progress.done, "total": progress.total, "seconds_left": progress.seconds_left},
+        "categories": _by_category(desk, counts_by_prompt(desk.store)),
+        "raters": quality.rater_table(desk.store),
+        "agreement": quality.agreement(desk.store, desk.categories),
+        "stream": [_line(label) for label in latest_labels(desk.store, limit=STREAM)],
+        "last_export": desk.health.last_export,
+        "export_error": desk.health.export_error,
+    }
+
+
+@router.post("/api/v1/admin/export")
+def export(_body: EmptyBody, desk: TheDesk, _admin: Admin) -> dict[str, Any]:
+    """Exports to Parquet now."""
+    try:
+        desk.exports.export()
+    except PictuneError as error:
+        raise HTTPException(503, str(error)) from error
+    return {"last_export": desk.health.last_export}
+
+
+@router.post("/api/v1/admin/pause")
+def pause(body: PauseBody, desk: TheDesk, _admin: Admin) -> dict[str, bool]:
+    """Hands out no more tasks, to one rater or to anyone; answers are still taken."""
+    return _set_paused(desk, body, paused=True)
+
+
+@router.post("/api/v1/admin/resume")
+def resume(body: PauseBody, desk: TheDesk, _admin: Admin) -> dict[str, bool]:
+    """Hands out tasks again."""
+    return _set_paused(desk, body, paused=False)
+
+
+def _set_paused(desk: Desk, body: PauseBody, *, paused: bool) -> dict[str, bool]:
+    if body.rater is None:
+        desk.store.set_paused(paused)
+        return {"paused": paused}
+    account = desk.store.raters.find(body.rater)
+    if account is None:
+        raise HTTPException(404, f"no rater is called {body.rater}")
+    status: Status = "paused" if paused else "active"
+    desk.store.raters.set_status(account.rater_id, status)
+    return {"paused": paused}
+
+
+def _by_category(desk: Desk, counts: list[PromptCount]) -> list[dict[str, Any]]:
+    sums: dict[tuple[str, str], list[int]] = {}
+    for count in counts:
+        done_and_total = sums.setdefault((desk.categories.get(count.prompt_id, "other"), count.kind), [0, 0])
+        done_and_total[0] += count.done
+        done_and_total[1] += count.total
+    return [{"category": name, "kind": kind, "done": done, "total": total} for (name, kind), (done, total) in sorted(sums.items())]
+
+
+def _line(label: GivenLabel) -> dict[str, Any]:
+    answer = label.answer.model_dump(exclude={"kind"}, exclude_none=True)
+    about = {"rater": label.rater, "kind": label.task.kind, "prompt": label.task.prompt, "answer": answer}
+    return about | {"submitted_at": label.submitted_at, "revision": label.revision}

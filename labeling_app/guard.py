@@ -1,0 +1,95 @@
+"""What holds for every request: no writes from other sites' pages, no large bodies, and headers that browsers keep to.
+
+The cookie is SameSite=Strict. Besides, a POST of the interface must be JSON or carry the header `X-Pictune`: a form of another site can
+send neither, and a script of another site would have to ask first, which is never granted.
+"""
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+LARGEST_BODY = 64 * 1024
+"""Bytes; the longest answer with remarks takes a third of it."""
+
+HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
+    # Gradio's page needs inline scripts and styles, and eval; but nothing is ever fetched from or sent to anywhere else.
+    "Content-Security-Policy": (
+        "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
+        "object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'none'"
+    ),
+}
+
+
+class Guard:
+    """ASGI middleware; the outermost, so that it sees requests first and answers last."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Refuses with 403, 404 or 413, or hands on."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        refusal = _refusal(scope)
+        if refusal is None and scope["method"] not in ("GET", "HEAD", "OPTIONS"):
+            body = await _read(receive)
+            if body is None:
+                refusal = 413, f"the body is larger than {LARGEST_BODY} bytes"
+            else:
+                receive = _replaying(body, receive)
+        if refusal is not None:
+            status, detail = refusal
+            await JSONResponse({"detail": detail}, status_code=status)(scope, receive, send_with_headers)
+            return
+        await self._app(scope, receive, send_with_headers)
+
+
+def _refusal(scope: Scope) -> tuple[int, str] | None:
+    if scope["method"] in ("GET", "HEAD", "OPTIONS"):
+        return None
+    headers = Headers(scope=scope)
+    if not scope["path"].startswith("/api/"):
+        return 404, "nothing is sent there"  # of Gradio's own routes the page uses none that writes
+    if headers.get("sec-fetch-site") == "cross-site":
+        return 403, "sent by a page of another site"
+    is_json = headers.get("content-type", "").split(";")[0].strip().lower() == "application/json"
+    if not is_json and "x-pictune" not in headers:
+        return 403, "send JSON, with Content-Type: application/json"
+    return None
+
+
+async def _read(receive: Receive) -> bytes | None:
+    """The body; None when it is too large, whatever length it was said to have."""
+    body = b""
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            return body
+        body += bytes(message.get("body", b""))
+        if len(body) > LARGEST_BODY:
+            return None
+        if not message.get("more_body", False):
+            return body
+
+
+def _replaying(body: bytes, receive: Receive) -> Receive:
+    waiting = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def replay() -> Message:
+        return waiting.pop() if waiting else await receive()
+
+    return replay

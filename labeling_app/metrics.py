@@ -1,0 +1,89 @@
+"""Prometheus metrics at `/metrics`: requests as they are answered, labels and health as they stand when asked."""
+
+import shutil
+import time
+from collections.abc import Iterator
+
+from fastapi import FastAPI
+from fastapi.responses import Response
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from labeling_app.desk import Desk
+
+SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
+"""Upper bounds of the histogram's buckets."""
+
+
+class Metrics(Collector):
+    """What one app tells; of its own registry, since there may be several apps in a process."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._registry = CollectorRegistry()
+        self._registry.register(self)
+        self._requests = Histogram(
+            "pictune_request_seconds",
+            "Time to answer a request",
+            ["method", "route", "status"],
+            buckets=SECONDS,
+            registry=self._registry,
+        )
+
+    def add_to(self, app: FastAPI) -> None:
+        """Measures all requests of the app and adds the route `/metrics`."""
+        app.add_middleware(_Stopwatch, requests=self._requests)
+        app.add_api_route("/metrics", self.answer, include_in_schema=False)
+
+    def answer(self) -> Response:
+        """Everything, in Prometheus's text format."""
+        return Response(generate_latest(self._registry), media_type=CONTENT_TYPE_LATEST)
+
+    def describe(self) -> list[Metric]:
+        """Nothing: otherwise the registry would collect once when this is registered."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """The figures of this moment."""
+        progress, health = self._desk.store.progress(), self._desk.health
+        yield GaugeMetricFamily("pictune_labels_done", "Labels that count, at most as many per task as are wanted", progress.done)
+        yield GaugeMetricFamily("pictune_labels_wanted", "Labels wanted", progress.total)
+        yield GaugeMetricFamily("pictune_paused", "Whether the campaign is paused", int(self._desk.store.is_paused))
+        yield CounterMetricFamily("pictune_writes_refused", "Bad requests since the start", health.writes_refused)
+        yield CounterMetricFamily("pictune_writes_failed", "Labels that could not be saved since the start", health.writes_failed)
+        yield GaugeMetricFamily("pictune_free_disk_bytes", "Room where labels are kept", shutil.disk_usage(self._desk.folder).free)
+        if health.last_export is not None:
+            moment = health.last_export.timestamp()
+            yield GaugeMetricFamily("pictune_last_export_timestamp_seconds", "When labels were last exported", moment)
+
+
+class _Stopwatch:
+    def __init__(self, app: ASGIApp, requests: Histogram) -> None:
+        self._app = app
+        self._requests = requests
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        start, status = time.perf_counter(), 500
+
+        async def note_status(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, note_status)
+        finally:
+            # the route's pattern, not the path: ids would make a new series each
+            route = getattr(scope.get("route"), "path", "") or "page"
+            self._requests.labels(_method(scope), route, str(status)).observe(time.perf_counter() - start)
+
+
+def _method(scope: Scope) -> str:
+    method = str(scope["method"])
+    return method if method in ("GET", "HEAD", "POST") else "other"

@@ -1,0 +1,67 @@
+// The tasks that this page holds: the one on the screen, then those fetched ahead with their pictures.
+
+import { Refused, call } from "./api.js";
+import { loadPictures } from "./pictures.js";
+
+const HELD = 3;
+
+export class Queue {
+  constructor() {
+    this.tasks = [];
+    this.progress = null;
+    this.reason = null; // why nothing more was given, null while something was
+  }
+
+  get first() {
+    return this.tasks[0];
+  }
+
+  get missing() {
+    return this.tasks.length < HELD;
+  }
+
+  /** Asks for one more task and puts it last, or first; false when there is none for now. */
+  async fetchOne({ first = false } = {}) {
+    const except = this.tasks.slice(0, HELD).map((task) => task.task_id);
+    const { task, reason, progress } = await call("POST", "claim", { except });
+    this.progress = progress;
+    if (!task) {
+      this.reason = reason;
+      return false;
+    }
+    task.pictures = await loadPictures(task.images);
+    if (this.tasks.some((held) => held.task_id === task.task_id)) return false; // two calls have crossed
+    if (first) this.tasks.unshift(task);
+    else this.tasks.push(task);
+    return true;
+  }
+
+  /** Takes a task out: it is answered, or no longer held. */
+  drop(taskId) {
+    this.tasks = this.tasks.filter((task) => task.task_id !== taskId);
+    this.reason = null; // there may be more now
+  }
+
+  /** Puts a task first, if it is held. */
+  bringFirst(taskId) {
+    const task = this.tasks.find((held) => held.task_id === taskId);
+    if (task) this.tasks = [task, ...this.tasks.filter((held) => held !== task)];
+  }
+
+  /** Makes room for a task that must come first: what is dropped is handed out again later. */
+  makeRoom() {
+    this.tasks = this.tasks.slice(0, HELD - 1);
+  }
+
+  /** Holds on to the tasks; one fetched ahead whose hold ran out is dropped, the one on the screen may be answered late. */
+  async renew() {
+    for (const task of [...this.tasks]) {
+      try {
+        await call("POST", "leases", { task_id: task.task_id });
+      } catch (error) {
+        if (!(error instanceof Refused) || error.status !== 404) throw error;
+        if (task !== this.first) this.drop(task.task_id);
+      }
+    }
+  }
+}

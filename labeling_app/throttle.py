@@ -1,0 +1,40 @@
+"""A limit on how often something is tried, kept in memory."""
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable
+from threading import Lock
+
+MOST_KEYS = 10_000
+"""When more are being watched, those whose window has passed are forgotten."""
+
+
+class Throttle:
+    """At most `limit` attempts for each key within `window_s` seconds."""
+
+    def __init__(self, limit: int, window_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._limit = limit
+        self._window_s = window_s
+        self._clock = clock
+        self._attempts: dict[str, deque[float]] = {}
+        self._lock = Lock()
+
+    def attempt(self, key: str) -> int:
+        """Counts an attempt and returns 0; or, when there were too many, counts nothing and returns the whole seconds to wait."""
+        with self._lock:
+            now = self._clock()
+            if len(self._attempts) > MOST_KEYS:
+                self._attempts = {kept: times for kept, times in self._attempts.items() if times[-1] > now - self._window_s}
+            times = self._attempts.setdefault(key, deque())
+            while times and times[0] <= now - self._window_s:
+                times.popleft()
+            if len(times) >= self._limit:
+                return math.ceil(times[0] + self._window_s - now)
+            times.append(now)
+            return 0
+
+    def forget(self, key: str) -> None:
+        """The attempts were by someone who is known now."""
+        with self._lock:
+            self._attempts.pop(key, None)

@@ -1,0 +1,67 @@
+"""How long raters wait from a key press to the next picture: `python -m tests.labeling_latency` prints the figures as JSON.
+
+A key is pressed whenever the page has been at rest for `--pause-ms`. The clock runs in the browser: from the keydown event's own time
+to the frame after the one in which the next, decoded picture stands on the page.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import tempfile
+from pathlib import Path
+
+from playwright.sync_api import Page
+
+from labeling_app.tasks import TasksConfig
+from tests.labeling_browser import DESK, add_accounts, chromium, drawn_campaign, open_page, serving, sign_in
+
+LISTEN = """
+() => {
+  window.waits = [];
+  let pressedAt = null;
+  const painted = (act) => requestAnimationFrame(() => setTimeout(act));
+  document.addEventListener("keydown", (event) => { pressedAt = event.timeStamp; }, { capture: true });
+  const stage = document.querySelector(".stage");
+  new MutationObserver(() => {
+    const since = pressedAt;
+    const image = stage.querySelector("img");
+    pressedAt = null;
+    if (since !== null && image) image.decode().then(() => painted(() => window.waits.push(performance.now() - since)));
+  }).observe(stage, { childList: true });
+}
+"""
+
+
+def measure(page: Page, answers: int, pause_ms: int) -> list[float]:
+    """Milliseconds of each wait."""
+    page.evaluate(LISTEN)
+    for given in range(1, answers + 1):
+        page.keyboard.press("1")
+        page.wait_for_function("given => window.waits.length >= given", arg=given)
+        page.wait_for_timeout(pause_ms)
+    waits: list[float] = page.evaluate("window.waits")
+    return waits
+
+
+def main() -> None:
+    """Serves a campaign of binary tasks, answers them by key and prints the percentiles."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--answers", type=int, default=200)
+    parser.add_argument("--pause-ms", type=int, default=300)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        campaign = drawn_campaign(Path(folder), TasksConfig(rankings_per_prompt=0))
+        add_accounts(campaign, ["Ann"], "correct horse")
+        with serving(Path(folder)) as server, chromium() as browser:
+            page = open_page(browser, server.url, **DESK)
+            sign_in(page, "Ann", "correct horse")
+            page.locator(".stage img").wait_for()
+            waits = measure(page, arguments.answers, arguments.pause_ms)
+    percentiles = statistics.quantiles(waits, n=100)
+    figures = {f"p{percent}_ms": round(percentiles[percent - 1], 1) for percent in (50, 95, 99)}
+    print(json.dumps({"answers": len(waits), "pause_ms": arguments.pause_ms, **figures, "load": os.getloadavg()[0]}))
+
+
+if __name__ == "__main__":
+    main()

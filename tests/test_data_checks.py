@@ -1,0 +1,162 @@
+import random
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from data.feedback import ChecksConfig, NewTask
+from data.overview import counts_by_prompt, gold_record, latest_labels
+from data.store import FeedbackStore
+from data.tables import labels, leases, task_images, tasks
+from tests.data_campaign import Clock, binary_tasks, claimed, submission
+
+GOLD_JSON = '{"verdict": "good"}'
+
+
+def gold_tasks(count: int) -> list[NewTask]:
+    return [
+        NewTask(kind="binary", prompt="a cat", image_ids=(f"gold{number}",), overlap=100, gold_json=GOLD_JSON, gold_source="gold.csv")
+        for number in range(count)
+    ]
+
+
+def open_checking(folder: Path, **shares: float) -> FeedbackStore:
+    url = f"sqlite:///{folder / 'feedback.db'}"
+    return FeedbackStore.open(url, clock=Clock(), rng=random.Random(0), checks=ChecksConfig(**shares))
+
+
+@pytest.fixture
+def checking(tmp_path: Path) -> Iterator[FeedbackStore]:
+    with open_checking(tmp_path, gold_share=0.2, repeat_share=0.2) as store:
+        yield store
+
+
+def work(store: FeedbackStore, rater: str) -> list[str]:
+    """Answers all that the rater is given; returns the task ids in their order."""
+    given: list[str] = []
+    while (claim := store.claim(rater)) is not None:
+        given.append(claim.task.task_id)
+        store.submit(submission(claim, rater, f"{rater}-{len(given)}"))
+    return given
+
+
+def test_gold_comes_in_between_at_its_share_and_is_nobodys_progress(checking: FeedbackStore) -> None:
+    checking.add_tasks([*binary_tasks(60, overlap=2), *gold_tasks(30)])
+    ann, ben = checking.add_rater("ann"), checking.add_rater("ben")
+    given = [work(checking, rater) for rater in (ann, ben)]
+    assert all(len(ids) == len(set(ids)) for ids in given)
+    records = [gold_record(checking, rater) for rater in (ann, ben)]
+    assert all(5 <= len(record) <= 30 and all(record) for record in records)
+    assert (checking.progress().done, checking.progress().total) == (120, 120)
+    assert [(count.done, count.total) for count in counts_by_prompt(checking)] == [(120, 120)]
+
+
+def test_gold_alone_is_no_work(checking: FeedbackStore) -> None:
+    checking.add_tasks(gold_tasks(5))
+    assert checking.claim(checking.add_rater("ann")) is None
+
+
+def test_a_planned_task_becomes_gold_and_an_ordinary_one_again(checking: FeedbackStore) -> None:
+    plain, other = binary_tasks(2)
+    changes = {"gold_json": GOLD_JSON, "gold_source": "gold.csv", "overlap": 100}
+    gold, other_gold = plain.model_copy(update=changes), other.model_copy(update=changes)
+    query = sa.select(tasks.c.gold_json, tasks.c.gold_source, tasks.c.overlap).join(task_images).where(task_images.c.image_id == "image0")
+    for plan, expected in (
+        ([plain, other], (None, None, 1)),
+        ([plain, other, gold], (GOLD_JSON, "gold.csv", 100)),
+        ([plain, other], (GOLD_JSON, "gold.csv", 100)),  # a plan that names no source leaves what came from elsewhere
+        ([plain, other_gold], (None, None, 1)),
+        ([plain.model_copy(update={"gold_json": GOLD_JSON}), other_gold], (None, None, 1)),  # known, but no check
+    ):
+        checking.add_tasks(plan)
+        with checking.database.read() as connection:
+            assert tuple(connection.execute(query).one()) == expected
+
+
+def test_a_repeat_asks_the_same_rater_once_more_in_mirrored_order(tmp_path: Path) -> None:
+    with open_checking(tmp_path, repeat_share=0.3) as store:
+        store.add_tasks(NewTask(kind="ranking", prompt="a cat", image_ids=(f"{number}", "a", "b"), overlap=2) for number in range(40))
+        raters = [store.add_rater("ann"), store.add_rater("ben")]
+        for rater in raters:
+            work(store, rater)
+        with store.database.read() as connection:
+            repeats = {row.task_id: row for row in connection.execute(sa.select(tasks).where(tasks.c.repeat_of.is_not(None)))}
+            shown = {(row.task_id, row.rater_id): row.shown_order for row in connection.execute(sa.select(leases))}
+            given = [(row.task_id, row.rater_id) for row in connection.execute(sa.select(labels).order_by(labels.c.sequence))]
+        assert (store.progress().done, store.progress().total) == (80, 80)
+        again = [(task_id, rater_id) for task_id, rater_id in given if task_id in repeats]
+        assert 10 <= len(again) <= 40
+        assert max(Counter(again).values()) == 1
+        for task_id, rater_id in again:
+            first = (repeats[task_id].repeat_of, rater_id)
+            assert shown[task_id, rater_id] == [2 - place for place in shown[first]]
+            mine = [key for key in given if key[1] == rater_id]
+            assert mine.index((task_id, rater_id)) - mine.index(first) > 10
+
+
+def test_without_shares_a_campaign_has_no_checks(tmp_path: Path) -> None:
+    with open_checking(tmp_path) as store:
+        store.add_tasks([*binary_tasks(20), *gold_tasks(5)])
+        assert len(work(store, store.add_rater("ann"))) == 20
+
+
+def test_a_task_is_as_urgent_as_its_most_urgent_image(tmp_path: Path) -> None:
+    with open_checking(tmp_path) as store:
+        store.add_tasks([*binary_tasks(5), NewTask(kind="ranking", prompt="a cat", image_ids=("image1", "image3"))])
+        ann = store.add_rater("ann")
+        store.set_priorities({"image3": 0.9, "image1": 0.4})
+        order = []
+        while (claim := store.claim(ann)) is not None:
+            order.append(claim.task.image_ids)
+            store.submit(submission(claim, ann, str(len(order))))
+        assert set(order[:2]) == {("image3",), ("image1", "image3")}
+        assert order[2] == ("image1",)
+        for _ in range(2):
+            store.set_priorities({})
+        with store.database.read() as connection:
+            assert set(connection.scalars(sa.select(tasks.c.priority))) == {0.0}
+        store.add_tasks([NewTask(kind="binary", prompt="a dog", image_ids=("urgent",), priority=5)])
+        store.set_priorities({})
+        assert claimed(store, ann).task.image_ids == ("urgent",)
+
+
+def test_the_latest_labels_come_newest_first_with_who_gave_them(tmp_path: Path) -> None:
+    with open_checking(tmp_path) as store:
+        store.add_tasks(binary_tasks(2, overlap=2))
+        ann, ben = store.add_rater("ann"), store.add_rater("ben")
+        first = claimed(store, ann)
+        store.submit(submission(first, ann, "1"))
+        store.submit(submission(claimed(store, ben), ben, "2"))
+        assert [label.rater for label in latest_labels(store, limit=10)] == ["ben", "ann"]
+        (mine,) = latest_labels(store, rater_id=ann, limit=10)
+        assert (mine.task, mine.revision) == (first.task, 1)
+        store.undo(ann)
+        assert latest_labels(store, rater_id=ann, limit=10) == []
+
+
+def test_the_pace_of_the_last_minutes_tells_the_time_left(tmp_path: Path) -> None:
+    clock = Clock()
+    url = f"sqlite:///{tmp_path / 'feedback.db'}"
+    with FeedbackStore.open(url, clock=clock, rng=random.Random(0)) as store:
+        store.add_tasks(binary_tasks(20))
+        ann = store.add_rater("ann")
+        for number in range(10):
+            assert (store.progress().seconds_left is None) == (number < 5)
+            store.submit(submission(claimed(store, ann), ann, str(number)))
+            clock.pass_seconds(6)
+        assert store.progress().seconds_left == pytest.approx(60)
+        clock.pass_seconds(3600)
+        assert store.progress().seconds_left is None
+
+
+def test_a_pause_outlives_the_process(tmp_path: Path) -> None:
+    with open_checking(tmp_path) as store:
+        assert not store.is_paused
+        store.set_paused(True)
+        store.set_paused(True)
+    with open_checking(tmp_path) as store:
+        assert store.is_paused
+        store.set_paused(False)
+        assert not store.is_paused

@@ -1,0 +1,233 @@
+"""Quality of raters and labels, on tables whose measures can be counted by hand."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from data.feedback import BinaryAnswer, NewTask
+from data.quality import Judgments, agreement, agreement_of, consensus, rater_quality, rater_table
+from data.rows import RaterFacts
+from data.schema import LABELS_BINARY, LABELS_RANKING, TASKS
+from tests.data_campaign import Campaign, answer_all
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+Row = dict[str, Any]
+
+
+def raters(*names: str, source: str = "human") -> list[RaterFacts]:
+    return [RaterFacts(f"own id of {name}", name, name, source, NOON, "active") for name in names]
+
+
+def task(task_id: str, kind: str = "binary", **facts: object) -> Row:
+    same = {"prompt_id": "p", "image_ids": ["i"], "overlap": 1, "priority": 0.0, "created_at": NOON}
+    return same | {"task_id": task_id, "kind": kind, "is_gold": "gold_json" in facts} | facts
+
+
+def label(task_id: str, rater: str, **said: object) -> Row:
+    name = f"{task_id} {rater}"
+    same = {"label_id": name, "submission_id": name, "revision": 1, "prompt_id": "p", "source": "human", "is_gold": False}
+    return same | {"task_id": task_id, "rater_id": rater, "shown_at": NOON, "submitted_at": NOON, "lease_late": False} | said
+
+
+def verdict(task_id: str, rater: str, said: str, **facts: object) -> Row:
+    return label(task_id, rater, label=said, image_id=f"image of {task_id}", **facts)
+
+
+def ranking(task_id: str, rater: str, ranks: dict[str, int | None], shown_order: list[int], **facts: object) -> Row:
+    best = [image for image, rank in ranks.items() if rank == 1]
+    images = {"image_ids": list(ranks), "ranks": list(ranks.values()), "n_images": len(ranks), "n_tie_groups": 0}
+    return label(task_id, rater, shown_order=shown_order, best_image_id=best[0] if len(best) == 1 else None, **images, **facts)
+
+
+def judgments(tasks: list[Row], binary: list[Row] = [], rankings: list[Row] = []) -> Judgments:  # noqa: B006 - only read
+    tables = ((tasks, TASKS), (binary, LABELS_BINARY), (rankings, LABELS_RANKING))
+    return Judgments.of_tables(*(pa.Table.from_pylist(rows, schema=schema) for rows, schema in tables))
+
+
+def quality(given: Judgments, *names: str) -> dict[str, Row]:
+    return {row["rater_id"]: row for row in rater_quality(given, raters(*names)).to_pylist()}
+
+
+def gold(said: str) -> str:
+    return BinaryAnswer.model_validate({"verdict": said}).model_dump_json()
+
+
+def test_gold_accuracy_comes_with_wilsons_interval_for_each_class() -> None:
+    tasks = [task(f"{said}{number}", gold_json=gold(said)) for said in ("good", "bad") for number in range(5)]
+    answers = [verdict(t["task_id"], "anna", "good", gold_correct=t["task_id"].startswith("good"), is_gold=True) for t in tasks]
+    answers[-1] |= {"label": "skip", "gold_correct": None}
+    row = quality(judgments(tasks, answers), "anna", "bert")["anna"]
+    assert (row["gold_n"], row["gold_good_n"], row["gold_bad_n"]) == (9, 5, 4)
+    assert (row["gold_accuracy"], row["gold_good_accuracy"], row["gold_bad_accuracy"]) == (pytest.approx(5 / 9), 1.0, 0.0)
+    assert (row["gold_good_ci_low"], row["gold_good_ci_high"]) == (pytest.approx(0.5655, abs=1e-4), 1.0)  # Wilson 1927, 5 of 5
+    assert (row["n"], row["n_skipped"], row["status"]) == (10, 1, "active")
+
+
+def test_a_rater_without_labels_has_counts_of_zero_and_no_shares() -> None:
+    row = quality(judgments([]), "anna")["anna"]
+    assert {name: row[name] for name in row if name.endswith("_n") or name in ("n", "n_skipped")} == dict.fromkeys(
+        ("n", "n_skipped", "gold_n", "gold_good_n", "gold_bad_n", "repeat_n", "first_place_n", "others_n"), 0
+    )
+    assert row["gold_accuracy"] is row["gold_ci_low"] is row["skill"] is row["median_ms"] is None
+
+
+def test_repeats_are_compared_with_the_first_answer_and_count_for_nothing_else() -> None:
+    tasks = [task("a"), task("a2", repeat_of="a"), task("r", "ranking"), task("r2", "ranking", repeat_of="r")]
+    binary = [verdict("a", "anna", "good"), verdict("a2", "anna", "bad"), verdict("a2", "bert", "bad")]
+    rankings = [
+        ranking("r", "anna", {"x": 1, "y": 2, "z": 3}, [0, 1, 2]),
+        ranking("r2", "anna", {"x": 2, "y": 1, "z": 3}, [2, 1, 0]),
+    ]
+    given = judgments(tasks, binary, rankings)
+    rows = quality(given, "anna", "bert")
+    assert (rows["anna"]["repeat_n"], rows["anna"]["self_consistency"]) == (2, pytest.approx((0 + 2 / 3) / 2))
+    assert (rows["bert"]["repeat_n"], rows["bert"]["self_consistency"]) == (0, None)
+    assert set(consensus(given)["task_id"].to_pylist()) == {"a", "r"}
+
+
+def test_position_bias_is_the_share_won_by_the_first_place() -> None:
+    tasks = [task(f"r{number}", "ranking") for number in range(4)]
+    first = [ranking(f"r{number}", "anna", {"x": 1, "y": 2}, [0, 1]) for number in range(2)]
+    second = [ranking("r2", "anna", {"x": 1, "y": 2}, [1, 0]), ranking("r3", "anna", {"x": 1, "y": 1}, [0, 1])]
+    row = quality(judgments(tasks, [], first + second), "anna")["anna"]
+    assert (row["first_place_n"], row["first_place_wins"], row["first_place_expected"]) == (3, pytest.approx(2 / 3), 0.5)
+    assert row["first_place_ci_low"] < 0.5 < row["first_place_ci_high"]
+
+
+def test_times_are_medians_and_missing_ones_are_left_out() -> None:
+    tasks = [task(name) for name in "abcd"]
+    times = ((100, 50), (300, None), (1000, 150), (None, None))
+    answers = [
+        verdict(name, "anna", "good", time_on_task_ms=all_ms, active_ms=ms) for name, (all_ms, ms) in zip("abcd", times, strict=True)
+    ]
+    row = quality(judgments(tasks, answers), "anna")["anna"]
+    assert (row["median_ms"], row["median_active_ms"]) == (300.0, 100.0)
+
+
+def noisy_campaign(seed: int = 0, count: int = 300) -> Judgments:
+    """Three raters of accuracy 0.95, 0.9 and 0.6 judge the same pictures, half of them good."""
+    rng = np.random.default_rng(seed)
+    accuracy = {"anna": 0.95, "bert": 0.9, "carla": 0.6}
+    answers = []
+    for number in range(count):
+        for rater, right in accuracy.items():
+            good = (number % 2 == 0) == (rng.random() < right)
+            answers.append(verdict(str(number), rater, "good" if good else "bad"))
+    return judgments([task(str(number)) for number in range(count)], answers)
+
+
+def test_skill_tells_careful_raters_from_careless_ones_without_gold() -> None:
+    rows = quality(noisy_campaign(), "anna", "bert", "carla", "dora")
+    assert [round(rows[name]["skill"], 1) for name in ("anna", "bert", "carla")] == [pytest.approx(x, abs=0.11) for x in (0.95, 0.9, 0.6)]
+    assert rows["anna"]["others_agreement"] > rows["carla"]["others_agreement"]
+    assert rows["anna"]["others_n"] == 600
+    assert rows["dora"]["skill"] is None
+
+
+def test_a_rater_who_shares_no_task_has_no_skill() -> None:
+    answers = [verdict("a", "anna", "good"), verdict("b", "anna", "bad")]
+    row = quality(judgments([task("a"), task("b")], answers), "anna")["anna"]
+    assert (row["others_n"], row["others_agreement"], row["skill"]) == (0, None, None)
+
+
+def test_consensus_weighs_careful_raters_more_than_a_majority_does() -> None:
+    frame = consensus(noisy_campaign()).to_pandas()
+    right = (frame["task_id"].astype(int) % 2 == 0).astype(float)
+    accuracy = {method: (part["value"] == right[part.index]).mean() for method, part in frame.groupby("method")}
+    assert accuracy["ds"] >= accuracy["mv"] > 0.85
+    assert frame["n_raters"].eq(3).all()
+    votes = frame[frame["method"] == "mv"].set_index("task_id")
+    assert set(votes["p_good"].astype("float64").round(2)) == {0.0, 0.33, 0.67, 1.0}
+    assert votes["entropy"][votes["p_good"] == 1].eq(0).all()
+    assert votes["entropy"].max() == pytest.approx(0.918, abs=1e-3)
+
+
+def test_a_tied_vote_is_undecided_and_skips_do_not_vote() -> None:
+    answers = [verdict("a", "anna", "good"), verdict("a", "bert", "bad"), verdict("a", "carla", "skip"), verdict("b", "anna", "unsafe")]
+    (row,) = [one for one in consensus(judgments([task("a"), task("b")], answers)).to_pylist() if one["method"] == "mv"]
+    assert (row["value"], row["p_good"], row["entropy"], row["n_raters"], row["image_id"]) == (0.5, 0.5, 1.0, 2, "image of a")
+
+
+def test_rankings_agree_on_the_mean_share_of_images_beaten() -> None:
+    rankings = [
+        ranking("r", "anna", {"x": 1, "y": 2, "z": 3}, [0, 1, 2]),
+        ranking("r", "bert", {"x": 1, "y": 1, "z": None}, [0, 1, 2]),
+        ranking("r", "carla", {"x": None, "y": None, "z": 1}, [0, 1, 2]),
+    ]
+    rows = {row["image_id"]: row for row in consensus(judgments([task("r", "ranking")], [], rankings)).to_pylist()}
+    assert {image: (row["value"], row["n_raters"]) for image, row in rows.items()} == {"x": (0.75, 2), "y": (0.5, 2), "z": (0.0, 1)}
+    assert {row["method"] for row in rows.values()} == {"borda"}
+
+
+def test_people_and_simulated_raters_are_never_mixed() -> None:
+    answers = [verdict("a", "anna", "good"), verdict("a", "robot", "bad", source="simulated")]
+    given = judgments([task("a")], answers)
+    rows = consensus(given).to_pylist()
+    assert [(row["source"], row["p_good"]) for row in rows] == [("human", 1.0), ("simulated", 0.0)]
+    assert quality(given, "anna")["anna"]["others_n"] == 0
+
+
+def test_alpha_is_one_for_equal_answers_and_about_zero_for_chance() -> None:
+    tasks = [task(str(number)) for number in range(60)]
+    same = [verdict(str(number), rater, "good" if number % 3 else "bad") for number in range(60) for rater in ("anna", "bert")]
+    measured = agreement_of(judgments(tasks, same))
+    assert (measured["source"], measured["binary"]["alpha"], measured["binary"]["alpha_ci_low"]) == ("human", 1.0, 1.0)
+    assert (measured["binary"]["n_tasks"], measured["binary"]["n_labels"]) == (60, 120)
+    assert measured["ranking"] == {
+        "alpha": None,
+        "alpha_ci_low": None,
+        "alpha_ci_high": None,
+        "n_tasks": 0,
+        "n_labels": 0,
+        "categories": [],
+    }
+    rng = np.random.default_rng(0)
+    chance = [verdict(str(number), rater, rng.choice(["good", "bad"])) for number in range(60) for rater in ("anna", "bert", "carla")]
+    measured = agreement_of(judgments(tasks, chance))["binary"]
+    assert measured["alpha_ci_low"] < 0 < measured["alpha_ci_high"]
+    assert measured["alpha"] == pytest.approx(0, abs=0.2)
+
+
+def test_alpha_of_ranks_is_ordinal_and_comes_by_category() -> None:
+    tasks = [task(f"r{number}", "ranking", prompt_id=f"p{number % 2}") for number in range(20)]
+    rankings = []
+    for number in range(20):
+        upside_down = number % 2 == 1
+        rankings.append(ranking(f"r{number}", "anna", {"x": 1, "y": 2, "z": 3}, [0, 1, 2]))
+        rankings.append(ranking(f"r{number}", "bert", {"x": 3, "y": 2, "z": 1} if upside_down else {"x": 1, "y": 2, "z": 3}, [0, 1, 2]))
+    measured = agreement_of(judgments(tasks, [], rankings), {"p0": "color", "p1": "count"})["ranking"]
+    by_name = {part["category"]: part["alpha"] for part in measured["categories"]}
+    assert by_name["color"] == 1.0
+    assert by_name["count"] < 0
+    assert by_name["count"] < measured["alpha"] < 1
+
+
+def test_alpha_is_unknown_where_everyone_always_says_the_same() -> None:
+    answers = [verdict(name, rater, "good") for name in "ab" for rater in ("anna", "bert")]
+    given = judgments([task("a"), task("b")], answers)
+    assert agreement_of(given)["binary"]["alpha"] is None
+    assert quality(given, "anna", "bert")["anna"]["skill"] is None
+    assert consensus(given)["value"].to_pylist() == [1.0, 1.0]
+
+
+def test_a_store_gives_the_same_figures_as_its_export_with_names(tmp_path: Path) -> None:
+    from data.parquet import export
+
+    campaign = Campaign(tmp_path)
+    campaign.store.add_tasks([NewTask(kind="binary", prompt="a cat", image_ids=("gold",), gold_json=gold("bad"), overlap=2)])
+    for name in ("anna", "bert"):
+        answer_all(campaign.store, campaign.store.add_rater(name))
+    export(campaign.store, campaign.run)
+    exported = pd.read_parquet(campaign.run.latest / "raters.parquet").set_index("rater_id")
+    rows = rater_table(campaign.store)
+    assert sorted(row["name"] for row in rows) == ["anna", "bert"]
+    for row in rows:
+        assert exported.loc[row["public_id"], "gold_ci_high"] == pytest.approx(row["gold_ci_high"])
+        assert exported.loc[row["public_id"], "n"] == row["n"]
+    measured = agreement(campaign.store)
+    assert (measured["binary"]["n_tasks"], measured["binary"]["alpha"]) == (4, None)

@@ -1,0 +1,58 @@
+"""The guide for analysts says what is so: its code runs on a real export, and its columns are those of the schemas."""
+
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from data.runs import RunFolder
+from tests.analysts_page import TABLES, blocks, columns, questions, written_columns
+from tests.labeled_run import write_labeled_run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    return write_labeled_run(tmp_path_factory.mktemp("runs") / "demo")
+
+
+def run_block(code: str) -> Any:
+    names: dict[str, Any] = {}
+    exec(compile(code, "docs/analysts.md", "exec"), names)
+    return names["result"]
+
+
+def test_the_page_lists_every_column_as_the_schemas_have_it() -> None:
+    assert written_columns() == columns(), "run `python -m tests.analysts_page`"
+
+
+def test_every_exported_table_is_on_the_page(run: RunFolder) -> None:
+    assert {path.stem for path in run.latest.glob("*.parquet")} == {name for name in TABLES if "/" not in name}
+
+
+@pytest.mark.parametrize(("question", "sql", "python"), questions(), ids=[title.split(".")[0] for title, _, _ in questions()])
+def test_each_question_has_one_answer_in_sql_and_in_pandas(
+    monkeypatch: pytest.MonkeyPatch, run: RunFolder, question: str, sql: str, python: str
+) -> None:
+    monkeypatch.chdir(run.latest)
+    with duckdb.connect() as connection:
+        expected = connection.sql(sql).df()
+    found = run_block(python).reset_index(drop=True)
+    assert len(found), question
+    assert "simulated" not in found.to_csv()
+    pd.testing.assert_frame_equal(found, expected, check_dtype=False, check_column_type=False, rtol=1e-6)
+
+
+def test_there_are_ten_questions() -> None:
+    assert [title.split(".")[0] for title, _, _ in questions()] == [str(number) for number in range(1, 11)]
+
+
+def test_the_loading_examples_run(monkeypatch: pytest.MonkeyPatch, run: RunFolder, tmp_path: Path) -> None:
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path))
+    monkeypatch.chdir(run.latest)
+    with_pandas, with_polars, with_datasets = blocks("python")[:3]
+    assert run_block(with_pandas).sum() > 0
+    assert run_block(with_polars).height == 1
+    assert run_block(with_datasets).num_rows == pq.read_metadata("labels_pairs.parquet").num_rows

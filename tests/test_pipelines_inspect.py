@@ -1,0 +1,85 @@
+"""The first look at the labels: what it prints, and a page that needs nothing but itself."""
+
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from data.parquet import export
+from data.runs import RunFolder
+from pipelines.cli import main
+from pipelines.inspect_labels import DISPUTED, inspect
+from tests.data_campaign import Campaign
+from tests.labeled_run import PROMPTS_BY_CATEGORY, write_labeled_run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    return write_labeled_run(tmp_path_factory.mktemp("runs") / "r")
+
+
+class _Page(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.sources: list[str] = []
+        self.tags: set[str] = set()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.sources += [value or "" for name, value in attrs if name in ("src", "href")]
+
+
+def test_it_prints_tables_and_writes_a_page_that_holds_all_it_shows(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", "--runs", str(run.root.parent), "--run", "r"]) == 0
+    printed = capsys.readouterr().out
+    for text in ("80 verdicts and 20 rankings by 4 raters: 75 human, 25 simulated", "share good", "agreement (human)", "disputed image"):
+        assert text in printed
+    page = (run.labels_dir / "inspection.html").read_text(encoding="utf-8")
+    parsed = _Page()
+    parsed.feed(page)
+    assert all(source.startswith("data:") for source in parsed.sources)
+    assert sum("svg" in source[:20] for source in parsed.sources) == 5
+    assert sum("image/png" in source[:20] for source in parsed.sources) == len(inspect(run)["disputed"])
+    assert not parsed.tags & {"script", "link", "iframe", "i<"}
+    assert not re.search(r"url\(|@import", page)
+    assert "seen from &lt;b&gt;far&lt;/b&gt; away &amp; above" in page
+    assert "anna" not in page
+
+
+def test_its_figures_are_those_of_the_tables(run: RunFolder) -> None:
+    seen = inspect(run)
+    assert sum(row["n"] for row in seen["labels"]["categories"]) == seen["labels"]["total"]["n"] == 80
+    assert {row["name"] for row in seen["labels"]["categories"]} == {*PROMPTS_BY_CATEGORY, "other"}
+    assert [rater["n"] for rater in seen["raters"]] == [25, 25, 25, 25]
+    assert seen["tasks"] == {"binary": 20, "ranking": 5, "gold": 5, "repeats": 0}
+    assert {row["kind"]: row["n"] for row in seen["times"]} == {"verdicts": 80, "rankings": 20}
+    for places in (seen["places"],):
+        assert sum(place["share"] for place in places) == pytest.approx(1)
+        assert all(place["interval"][0] <= place["share"] <= place["interval"][1] for place in places)
+    disputed = seen["disputed"]
+    assert 0 < len(disputed) <= DISPUTED
+    assert all(row["good"] and row["bad"] for row in disputed)
+    margins = [abs(row["good"] - row["bad"]) / (row["good"] + row["bad"]) for row in disputed]
+    assert margins == sorted(margins)
+
+
+def test_it_reads_a_copy_without_the_store_and_without_pictures(run: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    copy = RunFolder(tmp_path / "copy")
+    shutil.copytree(run.latest, copy.latest)
+    shutil.copy(run.images_table, copy.images_table)
+    assert main(["inspect", "--runs", str(tmp_path), "--run", "copy"]) == 0
+    assert "disputed image" in capsys.readouterr().out
+    assert not copy.store_file.exists()
+
+
+def test_a_run_without_labels_has_a_first_look_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    campaign = Campaign(tmp_path / "r")
+    command = ["inspect", "--runs", str(tmp_path), "--run", "r"]
+    assert main(command) == 2
+    assert "run the stage that writes it first" in capsys.readouterr().err
+    export(campaign.store, campaign.run)
+    assert main(command) == 0
+    assert "none yet" in capsys.readouterr().out
+    assert "There are no labels yet" in (campaign.run.labels_dir / "inspection.html").read_text()

@@ -1,0 +1,82 @@
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+import torch
+
+from data.feedback import ChecksConfig
+from data.runs import RunFolder
+from data.store import FeedbackStore
+from data.tables import tasks
+from pipelines.cli import main
+from pipelines.config import check
+from pipelines.tasks import add_planned_tasks, open_store
+from pipelines.uncertainty import image_uncertainties
+from reward.backbone import ClipBackbone
+from reward.model import RewardModel
+from tests.data_campaign import Campaign
+from tests.tiny_clip import save_tiny_clip
+
+
+@pytest.fixture
+def campaign(tmp_path: Path) -> Campaign:
+    campaign = Campaign(tmp_path / "runs" / "first")
+    campaign.store.close()
+    return campaign
+
+
+def label(campaign: Campaign, *words: str) -> int:
+    return main(["label", "--runs", str(campaign.root.parent), "--run", campaign.root.name, *words])
+
+
+def test_an_app_that_nobody_could_sign_in_to_is_not_served(campaign: Campaign, capsys: pytest.CaptureFixture[str]) -> None:
+    assert label(campaign) == 2
+    assert "`make rater NAME=...` adds a rater, OPEN=1" in capsys.readouterr().err
+
+
+def test_a_campaign_whose_files_cannot_be_read_is_not_served(
+    campaign: Campaign, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "known.csv").write_text("images,answer\nimages/0.png,great\n")
+    for setting in ("label.training", "tasks.gold"):
+        assert label(campaign, "--open", "--set", f"{setting}={tmp_path / 'known.csv'}") == 2
+        assert "known.csv:2: answer: 'great' is not good" in capsys.readouterr().err
+    assert label(campaign, "--open", "--order", "uncertain") == 2
+    assert "run `make reward` first" in capsys.readouterr().err
+
+
+def test_gold_of_a_campaign_is_asked_of_everybody_and_may_be_mended(campaign: Campaign, tmp_path: Path) -> None:
+    def gold(*lines: str) -> dict[str, str]:
+        (tmp_path / "gold.csv").write_text("\n".join(["images,answer", *lines]))
+        settings = check({"tasks": {"gold": str(tmp_path / "gold.csv"), "rankings_per_prompt": 0}}, ("tasks",), "test")
+        with open_store(campaign.run, ChecksConfig(gold_share=0.5)) as store:
+            add_planned_tasks(store, campaign.run, settings)
+            with store.database.read() as connection:
+                rows = connection.execute(sa.select(tasks.c.gold_json, tasks.c.overlap).where(tasks.c.gold_source == "gold.csv")).all()
+        assert all(row.overlap == 1000 for row in rows)
+        return {row.gold_json: "" for row in rows}
+
+    assert len(gold("images/0.png,good", f"{campaign.image_ids[1]},bad")) == 2
+    (mended,) = gold("images/0.png,unsafe")
+    assert '"unsafe"' in mended
+
+
+def test_another_database_is_named_in_the_settings(campaign: Campaign, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'elsewhere.db'}"
+    run = RunFolder(campaign.root, database_url=url)
+    assert (run.store_url, run.has_store) == (url, True)
+    assert main(["dataset", "--runs", str(campaign.root.parent), "--run", campaign.root.name, "--set", f"store.url={url}"]) == 0
+    with FeedbackStore.open(url) as store:
+        assert store.progress().total == 0
+
+
+def test_images_are_as_uncertain_as_the_reward_is_undecided(campaign: Campaign, tmp_path: Path) -> None:
+    backbone = ClipBackbone.from_pretrained(save_tiny_clip(tmp_path / "clip"))
+    model = RewardModel.create(backbone, hidden=(16, 8), members=3, generator=torch.Generator().manual_seed(0))
+    model.save_pretrained(campaign.run.reward_dir)
+    uncertainties = image_uncertainties(campaign.run)
+    assert list(uncertainties) == campaign.image_ids
+    assert all(0 < value <= 1 for value in uncertainties.values())
+    model.temperature.fill_(1e-3)  # every score becomes 0 or 1
+    model.save_pretrained(campaign.run.reward_dir)
+    assert max(image_uncertainties(campaign.run).values()) < min(uncertainties.values())
