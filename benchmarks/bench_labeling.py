@@ -1,9 +1,11 @@
 """Labeling under load: `python -m benchmarks.bench_labeling` writes `results/bench_labeling.json`.
 
-Raters with think time claim a task and submit an answer over HTTP, at first to Pictune, then in the same way to a Gradio app whose answers
-`gr.CSVLogger` flags into a CSV file. Each server is a process of its own, and the raters share one. Told are answers per second, quantiles
-of the two calls' times, and how many answers were acknowledged but are not stored. Pictune's are on the disk when they are acknowledged,
-and it exports Parquet meanwhile; a line of the CSV file is only handed to the operating system.
+The same raters, first with time to think, then fewer without any, claim a task and submit an answer over HTTP: to Pictune (`label`, as its
+command line starts it), to a Gradio app whose answers `gr.CSVLogger` flags into a CSV file, and to Label Studio (`label-studio start`, with
+`--label-studio` its program in an environment of its own). Each server is a process of its own, one after the other; signing in and
+planning come before the clock starts. Told are answers per second, quantiles of the two calls' times, calls that failed, and how many
+answers were acknowledged but are not stored. Pictune's are on the disk when they are acknowledged, and it exports Parquet meanwhile; a
+line of the CSV file is only handed to the operating system, and Gradio knows no raters: it counts images up. No images are fetched.
 """
 
 import argparse
@@ -12,14 +14,16 @@ import csv
 import os
 import platform
 import random
+import re
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -32,14 +36,13 @@ import uvicorn
 from fastapi import FastAPI
 
 from benchmarks.bench_dataset import RESULTS, write_run
-from data.feedback import NewTask
 from data.files import write_json
-from data.parquet import export
 from data.runs import RunFolder
 from data.store import FeedbackStore
-from labeling_app.server import LabelConfig, create_app
 
 IMAGES = 2000
+OVERLAP = 100
+"""Raters wanted for each image: nobody runs out of tasks."""
 
 
 @dataclass
@@ -52,71 +55,72 @@ class Times:
     failed: int = 0
 
 
-@dataclass(frozen=True)
-class Target:
-    """One way to collect answers."""
-
-    make_app: Callable[[Path], FastAPI]
-    work: Callable[["Rater"], Awaitable[None]]
-    """One rater's sign-in, then claims and answers until the time is over."""
-    saved: Callable[[Path], int]
-    """How many answers are stored."""
-
-
-@dataclass(frozen=True)
+@dataclass
 class Rater:
     """One rater at work."""
 
     client: httpx.AsyncClient
-    name: str
-    think_s: float
-    until: float
-    times: Times
-    rng: random.Random
+    number: int
+    task: str = ""
 
-    async def post(self, path: str, body: dict[str, Any], times: list[float] | None = None) -> dict[str, Any]:
-        """Sends a call and notes how long its answer took."""
-        start = time.perf_counter()
-        answer = await self.client.post(path, json=body, timeout=60)
-        if times is not None:
-            times.append(time.perf_counter() - start)
-        answer.raise_for_status()
-        received: dict[str, Any] = answer.json()
-        return received
-
-    async def think(self) -> bool:
-        """Passes the time that a person takes; returns whether there is time left."""
-        await asyncio.sleep(self.rng.expovariate(1 / self.think_s))
-        return time.monotonic() < self.until
+    async def post(self, path: str, body: Any, **options: Any) -> Any:
+        """Sends a call; the answer's body."""
+        return _body(await self.client.post(path, json=body, **options))
 
 
-def pictune_app(folder: Path) -> FastAPI:
-    """The labeling app over a campaign in which every picture is judged by every second rater or so."""
-    run = RunFolder(folder)
-    image_ids = write_run(run, IMAGES)
-    store = FeedbackStore.open(run.store_url)
-    store.add_tasks(NewTask(kind="binary", prompt=f"prompt {n % 50}", image_ids=(i,), overlap=100) for n, i in enumerate(image_ids))
-
-    def on_export() -> None:
-        export(store, run)
-
-    return create_app(store, lambda _image_id: None, LabelConfig(open=True), secret=os.urandom(32), on_export=on_export)
+Call = Callable[[Rater], Awaitable[None]]
 
 
-async def rate_pictune(rater: Rater) -> None:
+@dataclass(frozen=True)
+class Target:
+    """One way to collect answers."""
+
+    command: Callable[[Path, int], list[str]]
+    """Starts the server for a new folder, on a port."""
+    sign_in: Call
+    claim: Call
+    """Sets the rater's task."""
+    submit: Call
+    saved: Callable[[Path], int]
+    """How many answers are stored."""
+    plan: Callable[[str], None] = lambda _address: None
+    """What has to be asked of the running server before anyone signs in."""
+    environment: Callable[[Path], dict[str, str]] = lambda _folder: {}
+
+
+def _body(answer: httpx.Response) -> Any:
+    answer.raise_for_status()
+    return answer.json()
+
+
+def pictune_command(folder: Path, port: int) -> list[str]:
+    """The stage `label` of a run with small pictures."""
+    run = RunFolder(folder / "bench")
+    write_run(run, IMAGES)
+    settings = [f"tasks.binary_overlap={OVERLAP}", "tasks.rankings_per_prompt=0"]
+    words = ["label", "--runs", str(folder), "--run", "bench", "--open", "--port", str(port)]
+    return [sys.executable, "-m", "pipelines", *words, *(word for setting in settings for word in ("--set", setting))]
+
+
+async def sign_in_to_pictune(rater: Rater) -> None:
+    """By name."""
+    await rater.post("/api/v1/login", {"rater": f"rater {rater.number}"})
+
+
+async def claim_of_pictune(rater: Rater) -> None:
     """Through the public interface."""
-    await rater.post("/api/v1/login", {"rater": rater.name})
-    while await rater.think():
-        task = (await rater.post("/api/v1/claim", {}, rater.times.claim))["task"]
-        await rater.think()
-        body = {"submission_id": str(uuid.uuid4()), "task_id": task["task_id"], "answer": {"verdict": "good"}, "time_on_task_ms": 2000}
-        await rater.post("/api/v1/submissions", body, rater.times.submit)
-        rater.times.acknowledged += 1
+    rater.task = (await rater.post("/api/v1/claim", {}))["task"]["task_id"]
+
+
+async def submit_to_pictune(rater: Rater) -> None:
+    """Through the public interface."""
+    body = {"submission_id": str(uuid.uuid4()), "task_id": rater.task, "answer": {"verdict": "good"}, "time_on_task_ms": 2000}
+    await rater.post("/api/v1/submissions", body)
 
 
 def saved_by_pictune(folder: Path) -> int:
     """Live labels in the store."""
-    with FeedbackStore.open(RunFolder(folder).store_url) as store:
+    with FeedbackStore.open(RunFolder(folder / "bench").store_url) as store:
         return store.progress().done
 
 
@@ -135,13 +139,23 @@ def gradio_app(folder: Path) -> FastAPI:
     return app
 
 
-async def rate_gradio(rater: Rater) -> None:
-    """Through the calls that Gradio makes of the two events."""
-    while await rater.think():
-        (image,) = (await rater.post("/gradio_api/run/claim", {"data": []}, rater.times.claim))["data"]
-        await rater.think()
-        await rater.post("/gradio_api/run/submit", {"data": [image, "good", rater.name]}, rater.times.submit)
-        rater.times.acknowledged += 1
+def gradio_command(folder: Path, port: int) -> list[str]:
+    """This program, as its server."""
+    return [sys.executable, "-m", "benchmarks.bench_labeling", "--serve-gradio", str(folder), str(port)]
+
+
+async def sign_in_to_gradio(_rater: Rater) -> None:
+    """Nothing to do."""
+
+
+async def claim_of_gradio(rater: Rater) -> None:
+    """Through the call that Gradio makes of the event."""
+    (rater.task,) = (await rater.post("/gradio_api/run/claim", {"data": []}))["data"]
+
+
+async def submit_to_gradio(rater: Rater) -> None:
+    """Through the call that Gradio makes of the event."""
+    await rater.post("/gradio_api/run/submit", {"data": [rater.task, "good", f"rater {rater.number}"]})
 
 
 def saved_by_gradio(folder: Path) -> int:
@@ -149,19 +163,86 @@ def saved_by_gradio(folder: Path) -> int:
     return sum(max(len(list(csv.reader(path.open(encoding="utf-8", newline="")))) - 1, 0) for path in folder.glob("*.csv"))
 
 
-TARGETS = {
-    "pictune": Target(pictune_app, rate_pictune, saved_by_pictune),
-    "gradio_csvlogger": Target(gradio_app, rate_gradio, saved_by_gradio),
-}
+LABEL_STUDIO_ADMIN, LABEL_STUDIO_PASSWORD = "admin@example.org", "of-the-benchmark"
+LABEL_STUDIO_CONFIG = """
+<View><Image name="image" value="$image"/>
+<Choices name="verdict" toName="image"><Choice value="good"/><Choice value="bad"/></Choices></View>
+"""
+
+
+def label_studio_command(program: str, port: int) -> list[str]:
+    """As its documentation starts it, with SQLite."""
+    account = ["--username", LABEL_STUDIO_ADMIN, "--password", LABEL_STUDIO_PASSWORD]
+    return [program, "start", "--no-browser", "--log-level", "ERROR", "--port", str(port), *account]
+
+
+def plan_in_label_studio(address: str) -> None:
+    """A project with as many tasks as Pictune's; it becomes number 1."""
+    with httpx.Client(base_url=address, timeout=600) as client:
+        form = _label_studio_form(client.get("/user/login/").text, LABEL_STUDIO_ADMIN)
+        client.post("/user/login/", data=form, headers={"Referer": address})
+        headers = {"X-CSRFToken": client.cookies["csrftoken"], "Referer": address}
+        about = {"title": "bench", "label_config": LABEL_STUDIO_CONFIG, "maximum_annotations": OVERLAP}
+        project = _body(client.post("/api/projects", json=about, headers=headers))
+        assert project["id"] == 1
+        _body(client.post("/api/projects/1/import", json=[{"image": f"/{number}.png"} for number in range(IMAGES)], headers=headers))
+
+
+def _label_studio_form(page: str, email: str) -> dict[str, str]:
+    found = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', page)
+    assert found is not None
+    return {"csrfmiddlewaretoken": found[1], "email": email, "password": LABEL_STUDIO_PASSWORD, "allow_newsletters": "false"}
+
+
+async def sign_in_to_label_studio(rater: Rater) -> None:
+    """As a new user."""
+    form = _label_studio_form((await rater.client.get("/user/signup/")).text, f"rater{rater.number}@example.org")
+    await rater.client.post("/user/signup/", data=form, headers={"Referer": str(rater.client.base_url)})
+    rater.client.headers.update({"X-CSRFToken": rater.client.cookies["csrftoken"], "Referer": str(rater.client.base_url)})
+
+
+async def claim_of_label_studio(rater: Rater) -> None:
+    """As its labeling stream does."""
+    rater.task = str(_body(await rater.client.get("/api/projects/1/next"))["id"])
+
+
+async def submit_to_label_studio(rater: Rater) -> None:
+    """As its labeling stream does."""
+    result = {"from_name": "verdict", "to_name": "image", "type": "choices", "value": {"choices": ["good"]}}
+    await rater.post(f"/api/tasks/{rater.task}/annotations/", {"result": [result], "lead_time": 2.0}, params={"project": 1})
+
+
+def saved_by_label_studio(folder: Path) -> int:
+    """Rows of its table of answers."""
+    with closing(sqlite3.connect(folder / "label_studio.sqlite3")) as connection:
+        return int(connection.execute("SELECT count(*) FROM task_completion").fetchone()[0])
+
+
+def targets(label_studio: str | None) -> dict[str, Target]:
+    """By name; Label Studio where its program is known."""
+    known = {
+        "pictune": Target(pictune_command, sign_in_to_pictune, claim_of_pictune, submit_to_pictune, saved_by_pictune),
+        "gradio_csvlogger": Target(gradio_command, sign_in_to_gradio, claim_of_gradio, submit_to_gradio, saved_by_gradio),
+    }
+    if label_studio is not None:
+        known["label_studio"] = Target(
+            lambda _folder, port: label_studio_command(label_studio, port),
+            sign_in_to_label_studio,
+            claim_of_label_studio,
+            submit_to_label_studio,
+            saved_by_label_studio,
+            plan_in_label_studio,
+            lambda folder: {"LABEL_STUDIO_BASE_DATA_DIR": str(folder), "COLLECT_ANALYTICS": "false"},
+        )
+    return known
 
 
 @contextmanager
-def serving(name: str, folder: Path) -> Iterator[str]:
+def serving(target: Target, folder: Path) -> Iterator[str]:
     """The address of a server of that kind, in a process of its own."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "benchmarks.bench_labeling", "--serve", name, "--folder", str(folder), "--port", str(port)]
-    with subprocess.Popen(command) as server:
+    with subprocess.Popen(target.command(folder, port), env=os.environ | target.environment(folder), stdout=subprocess.DEVNULL) as server:
         try:
             _wait_for(f"http://127.0.0.1:{port}/", server)
             yield f"http://127.0.0.1:{port}"
@@ -180,37 +261,58 @@ def _wait_for(address: str, server: subprocess.Popen[bytes]) -> None:
     raise SystemExit("the server ended before it answered")
 
 
-async def load(target: Target, address: str, raters: int, seconds: float, think_s: float) -> Times:
-    """So many raters at work for so long."""
-    times, until = Times(), time.monotonic() + seconds
+async def load(target: Target, address: str, raters: int, seconds: float, think_s: float) -> tuple[Times, float]:
+    """What so many raters saw, at work for so long, and how long it took until the last answer."""
+    times = Times()
+    # a client each: raters do not share cookies or connections
+    clients = [httpx.AsyncClient(base_url=address, timeout=600, verify=False) for _ in range(raters)]  # noqa: S501 - there is no TLS
+    everybody = [Rater(client, number) for number, client in enumerate(clients)]
+    for rater in everybody:
+        await target.sign_in(rater)
+    start = time.monotonic()
 
-    async def one(number: int) -> None:
-        # a client each: raters do not share cookies or connections
-        async with httpx.AsyncClient(base_url=address) as client:
-            try:
-                await target.work(Rater(client, f"rater {number}", think_s, until, times, random.Random(number)))
-            except httpx.HTTPError as error:
-                times.failed += 1
-                print(f"rater {number}: {error!r}", file=sys.stderr)
+    async def think(rng: random.Random) -> bool:
+        await asyncio.sleep(rng.expovariate(1 / think_s) if think_s else 0)
+        return time.monotonic() < start + seconds
 
-    await asyncio.gather(*(one(number) for number in range(raters)))
-    return times
+    async def timed(call: Call, rater: Rater, noted: list[float]) -> bool:
+        sent = time.perf_counter()
+        try:
+            await call(rater)
+        except httpx.HTTPError as error:
+            times.failed += 1
+            print(f"rater {rater.number}: {error!r}", file=sys.stderr)
+            return False
+        noted.append(time.perf_counter() - sent)
+        return True
+
+    async def work(rater: Rater) -> None:
+        rng = random.Random(rater.number)
+        while await think(rng):
+            if await timed(target.claim, rater, times.claim):
+                await think(rng)
+                answered = await timed(target.submit, rater, times.submit)
+                times.acknowledged += answered
+
+    await asyncio.gather(*(work(rater) for rater in everybody))
+    elapsed = time.monotonic() - start
+    for client in clients:
+        await client.aclose()
+    return times, elapsed
 
 
-def measure(name: str, raters: int, seconds: float, think_s: float) -> dict[str, Any]:
+def measure(target: Target, raters: int, seconds: float, think_s: float) -> dict[str, Any]:
     """The figures of one target."""
-    target = TARGETS[name]
     with tempfile.TemporaryDirectory() as root:
-        folder = Path(root) / "run"
-        folder.mkdir()
-        with serving(name, folder) as address:
-            start = time.monotonic()
-            times = asyncio.run(load(target, address, raters, seconds, think_s))
-            elapsed = time.monotonic() - start
+        folder = Path(root)
+        with serving(target, folder) as address:
+            target.plan(address)
+            times, elapsed = asyncio.run(load(target, address, raters, seconds, think_s))
         saved = target.saved(folder)
     return {
         "raters": raters,
-        "raters_failed": times.failed,
+        "think_s": think_s,
+        "calls_failed": times.failed,
         "labels": times.acknowledged,
         "labels_lost": max(times.acknowledged - saved, 0),
         "labels_per_second": round(times.acknowledged / elapsed, 1),
@@ -224,26 +326,33 @@ def _quantiles(seconds: list[float]) -> dict[str, float]:
 
 
 def main() -> None:
-    """Measures all targets, or serves one of them."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--raters", type=int, default=200)
-    parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--think", type=float, default=1.5, help="mean seconds before each call (default: 1.5)")
-    parser.add_argument("--only", choices=TARGETS, help="measure this one")
-    parser.add_argument("--output", type=Path, default=RESULTS / "bench_labeling.json")
-    parser.add_argument("--serve", choices=TARGETS, help=argparse.SUPPRESS)
-    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
+    """Measures all targets, or serves Gradio's."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--raters", type=int, default=200, help="raters that think (default: 200)")
+    parser.add_argument("--think", type=float, default=2.5, help="mean seconds that they think before each of the two calls (default: 2.5)")
+    parser.add_argument("--eager", type=int, default=16, help="raters that do not think (default: 16)")
+    parser.add_argument("--seconds", type=float, default=60, help="how long each of the two lasts (default: 60)")
+    parser.add_argument("--label-studio", help="the program `label-studio`; without it, Label Studio is left out")
+    parser.add_argument("--serve-gradio", nargs=2, help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if given.serve:
-        uvicorn.run(TARGETS[given.serve].make_app(given.folder), port=given.port, log_level="warning")
+    if given.serve_gradio:
+        folder, port = given.serve_gradio
+        uvicorn.run(gradio_app(Path(folder)), port=int(port), log_level="warning")
         return
-    machine = {"processors": os.cpu_count(), "python": platform.python_version(), "system": platform.platform()}
-    figures: dict[str, Any] = {"machine": machine, "seconds": given.seconds, "think_s": given.think}
-    for name in [given.only] if given.only else TARGETS:
-        figures[name] = measure(name, given.raters, given.seconds, given.think)
+    commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=True).stdout.strip()
+    machine = f"{platform.machine()}, {len(os.sched_getaffinity(0))} CPUs"
+    figures: dict[str, Any] = {"commit": commit, "machine": machine, "seconds": given.seconds}
+    for name, target in targets(given.label_studio).items():
+        figures[name] = {
+            "thinking": measure(target, given.raters, given.seconds, given.think),
+            "eager": measure(target, given.eager, given.seconds, 0.0),
+        }
         print(f"{name}: {figures[name]}", flush=True)
-    write_json(given.output, figures)
+    ours = figures["pictune"]["eager"]["labels_per_second"]
+    figures["labels_per_second_over"] = {
+        name: round(ours / figures[name]["eager"]["labels_per_second"], 2) for name in targets(given.label_studio) if name != "pictune"
+    }
+    write_json(RESULTS / "bench_labeling.json", figures)
 
 
 if __name__ == "__main__":

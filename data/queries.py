@@ -1,8 +1,13 @@
-"""The SQL behind the feedback store; each function works within the caller's transaction."""
+"""The SQL behind the feedback store; each function works within the caller's transaction.
+
+What every claim and every answer needs is built once, with its values as parameters: building a statement takes SQLAlchemy five times as
+long as running it.
+"""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cache
 from statistics import median
 from typing import Any
 
@@ -35,32 +40,58 @@ NO_CHECK = sa.and_(tasks.c.gold_source.is_(None), tasks.c.repeat_of.is_(None))
 """The condition that a task is neither hidden gold nor a repeat."""
 
 
+_TASK: sa.BindParameter[str] = sa.bindparam("of_task")
+_RATER: sa.BindParameter[str] = sa.bindparam("of_rater")
+_NOW: sa.BindParameter[datetime] = sa.bindparam("now")
+_NO_OTHERS: sa.BindParameter[str] = sa.bindparam("excluding", expanding=True)
+_LEASE = sa.and_(leases.c.task_id == _TASK, leases.c.rater_id == _RATER)
+_LIVE_LEASES = sa.select(sa.func.count()).where(leases.c.task_id == tasks.c.task_id, leases.c.expires_at > _NOW).scalar_subquery()
+
+_ASKED = sa.select(tasks.c.kind, prompts.c.prompt).join(prompts, prompts.c.prompt_id == tasks.c.prompt_id).where(tasks.c.task_id == _TASK)
+_IMAGES = sa.select(task_images.c.image_id).where(task_images.c.task_id == _TASK).order_by(task_images.c.position)
+_LOCK = sa.select(tasks.c.task_id).where(tasks.c.task_id == _TASK).with_for_update()
+_PLACES = sa.select(tasks.c.overlap - tasks.c.n_live - _LIVE_LEASES).where(tasks.c.task_id == _TASK)
+_ADD_LIVE = sa.update(tasks).where(tasks.c.task_id == _TASK).values(n_live=tasks.c.n_live + sa.bindparam("change"))
+_FIND_LEASE = sa.select(leases).where(_LEASE)
+_FORGET_LEASE = sa.delete(leases).where(_LEASE)
+_NEW_LEASE = sa.insert(leases)
+_END_LEASE_AT = sa.update(leases).where(_LEASE).values(expires_at=sa.bindparam("end"))
+_RETIRE = sa.update(labels).where(labels.c.task_id == _TASK, labels.c.rater_id == _RATER, labels.c.is_live).values(is_live=sa.false())
+_RECEIVED = sa.select(labels).where(labels.c.submission_id == sa.bindparam("submission"))
+_LAST_REVISION = sa.select(sa.func.max(labels.c.revision)).where(labels.c.task_id == _TASK, labels.c.rater_id == _RATER)
+_NEW_LABEL = sa.insert(labels)
+_COUNT_MINE = sa.select(sa.func.count()).where(labels.c.rater_id == _RATER, labels.c.is_live)
+
+
 def insert_rows(connection: sa.Connection, table: sa.Table, rows: Sequence[dict[str, object]]) -> None:
     """Inserts rows, if there are any."""
     if rows:
         connection.execute(sa.insert(table), rows)
 
 
+@cache
+def _with_key(table: sa.Table) -> sa.Select[Any]:
+    (column,) = table.primary_key.columns
+    return sa.select(table).where(column == sa.bindparam("key"))
+
+
 def find_row(connection: sa.Connection, table: sa.Table, key: str) -> Row | None:
     """The row of a table with this primary key."""
-    (column,) = table.primary_key.columns
-    return connection.execute(sa.select(table).where(column == key)).one_or_none()
+    return connection.execute(_with_key(table), {"key": key}).one_or_none()
 
 
 def load_task(connection: sa.Connection, task_id: str) -> Task:
     """The task as raters see it; raises NotFound."""
-    query = sa.select(tasks.c.kind, prompts.c.prompt).join(prompts, prompts.c.prompt_id == tasks.c.prompt_id)
-    row = connection.execute(query.where(tasks.c.task_id == task_id)).one_or_none()
+    row = connection.execute(_ASKED, {"of_task": task_id}).one_or_none()
     if row is None:
         raise NotFound(f"task {task_id}: not known; claim a task first")
-    images = sa.select(task_images.c.image_id).where(task_images.c.task_id == task_id).order_by(task_images.c.position)
-    return Task(task_id, row.kind, row.prompt, tuple(connection.scalars(images)))
+    return Task(task_id, row.kind, row.prompt, tuple(connection.scalars(_IMAGES, {"of_task": task_id})))
 
 
 def lock_task(connection: sa.Connection, task_id: str) -> Task:
     """The task, which no other transaction can answer or give away until this one ends; raises NotFound."""
     # SQLite's write transaction is alone anyway; PostgreSQL serialises what touches one task here.
-    connection.execute(sa.select(tasks.c.task_id).where(tasks.c.task_id == task_id).with_for_update())
+    connection.execute(_LOCK, {"of_task": task_id})
     return load_task(connection, task_id)
 
 
@@ -68,19 +99,25 @@ def _of_kind(kind: TaskKind | None) -> sa.ColumnElement[bool]:
     return sa.true() if kind is None else tasks.c.kind == kind
 
 
-def lease_of(task_id: str, rater_id: str) -> sa.ColumnElement[bool]:
-    """The condition that picks the lease of one rater on one task."""
-    return sa.and_(leases.c.task_id == task_id, leases.c.rater_id == rater_id)
-
-
-def _live_leases(now: datetime) -> sa.ScalarSelect[int]:
-    return sa.select(sa.func.count()).where(leases.c.task_id == tasks.c.task_id, leases.c.expires_at > now).scalar_subquery()
-
-
 def has_place(connection: sa.Connection, task_id: str, now: datetime) -> bool:
     """Whether the task wants more labels than it has live labels and live leases."""
-    places = sa.select(tasks.c.overlap - tasks.c.n_live - _live_leases(now)).where(tasks.c.task_id == task_id)
-    return bool((connection.scalar(places) or 0) > 0)
+    return bool((connection.scalar(_PLACES, {"of_task": task_id, "now": now}) or 0) > 0)
+
+
+def find_lease(connection: sa.Connection, task_id: str, rater_id: str) -> Row | None:
+    """The lease of the rater on the task, live or not."""
+    return connection.execute(_FIND_LEASE, {"of_task": task_id, "of_rater": rater_id}).one_or_none()
+
+
+def give_lease(connection: sa.Connection, task_id: str, rater_id: str, **values: object) -> None:
+    """Makes a lease in place of the earlier one."""
+    connection.execute(_FORGET_LEASE, {"of_task": task_id, "of_rater": rater_id})
+    connection.execute(_NEW_LEASE, {"task_id": task_id, "rater_id": rater_id, **values})
+
+
+def end_lease(connection: sa.Connection, task_id: str, rater_id: str, at: datetime | None) -> None:
+    """Sets when the rater's hold on the task ends; None ends it now, because it was answered."""
+    connection.execute(_END_LEASE_AT, {"of_task": task_id, "of_rater": rater_id, "end": at})
 
 
 def is_over(lease: Row, now: datetime) -> bool:
@@ -88,53 +125,77 @@ def is_over(lease: Row, now: datetime) -> bool:
     return lease.expires_at is None or lease.expires_at <= now
 
 
-def release(connection: sa.Connection, task_id: str, rater_id: str) -> None:
-    """Ends the rater's hold on the task."""
-    connection.execute(sa.update(leases).where(lease_of(task_id, rater_id)).values(expires_at=None))
+def find_label(connection: sa.Connection, submission_id: str) -> Row | None:
+    """The label that this submission made."""
+    return connection.execute(_RECEIVED, {"submission": submission_id}).one_or_none()
+
+
+def next_revision(connection: sa.Connection, task_id: str, rater_id: str) -> int:
+    """The number of the rater's next revision of the task, from 1."""
+    return (connection.scalar(_LAST_REVISION, {"of_task": task_id, "of_rater": rater_id}) or 0) + 1
+
+
+def insert_label(connection: sa.Connection, row: dict[str, object]) -> None:
+    """Adds a revision."""
+    connection.execute(_NEW_LABEL, row)
 
 
 def retire_live(connection: sa.Connection, task_id: str, rater_id: str) -> bool:
     """Makes the rater's live label of the task, if there is one, an earlier revision; returns whether there was one."""
-    mine = sa.and_(labels.c.task_id == task_id, labels.c.rater_id == rater_id, labels.c.is_live)
-    return connection.execute(sa.update(labels).where(mine).values(is_live=False)).rowcount > 0
+    return connection.execute(_RETIRE, {"of_task": task_id, "of_rater": rater_id}).rowcount > 0
 
 
 def add_to_live_count(connection: sa.Connection, task_id: str, change: int) -> None:
     """Keeps the task's number of live labels in step."""
-    connection.execute(sa.update(tasks).where(tasks.c.task_id == task_id).values(n_live=tasks.c.n_live + change))
+    connection.execute(_ADD_LIVE, {"of_task": task_id, "change": change})
+
+
+def count_live(connection: sa.Connection, rater_id: str) -> int:
+    """The rater's live labels."""
+    return connection.scalar(_COUNT_MINE, {"of_rater": rater_id}) or 0
+
+
+@cache
+def _held(kind: TaskKind | None) -> sa.Select[Any]:
+    return (
+        sa.select(leases)
+        .join(tasks, tasks.c.task_id == leases.c.task_id)
+        .where(leases.c.rater_id == _RATER, leases.c.expires_at > _NOW, leases.c.task_id.not_in(_NO_OTHERS), _of_kind(kind))
+        .order_by(leases.c.shown_at.desc(), leases.c.task_id)
+        .limit(1)
+    )
 
 
 def held_lease(
     connection: sa.Connection, rater_id: str, kind: TaskKind | None, now: datetime, excluding: Collection[str] = ()
 ) -> Row | None:
     """The rater's live lease that was given last, of other tasks than `excluding`: after an undo that is the task taken back."""
-    query = (
-        sa.select(leases)
-        .join(tasks, tasks.c.task_id == leases.c.task_id)
-        .where(leases.c.rater_id == rater_id, leases.c.expires_at > now, leases.c.task_id.not_in(excluding), _of_kind(kind))
-        .order_by(leases.c.shown_at.desc(), leases.c.task_id)
+    return connection.execute(_held(kind), {"of_rater": rater_id, "now": now, "excluding": list(excluding)}).one_or_none()
+
+
+@cache
+def _free(kind: TaskKind | None, *, gold: bool, skip_locked: bool) -> sa.Select[Any]:
+    # "is not false" keeps SQLite from looking through all labels of the rater for each task: it takes the index of task and rater
+    mine = sa.exists().where(labels.c.task_id == tasks.c.task_id, labels.c.rater_id == _RATER, labels.c.is_live.is_not(sa.false()))
+    return (
+        sa.select(tasks.c.task_id)
+        # the first condition is the queue index's own
+        .where(tasks.c.n_live < tasks.c.overlap, tasks.c.n_live + _LIVE_LEASES < tasks.c.overlap, ~mine, _of_kind(kind))
+        .where(tasks.c.gold_source.is_not(None) if gold else NO_CHECK, tasks.c.task_id.not_in(_NO_OTHERS))
+        .order_by(*((tasks.c.n_live,) if gold else (tasks.c.priority.desc(),)), tasks.c.order_key)
         .limit(1)
+        .with_for_update(skip_locked=skip_locked, of=tasks)
     )
-    return connection.execute(query).one_or_none()
 
 
 def free_task(
     connection: sa.Connection, rater_id: str, kind: TaskKind | None, now: datetime, excluding: Collection[str] = (), *, gold: bool = False
 ) -> str | None:
     """The first task of the queue with a place left that the rater has not answered, locked; of hidden gold, the least answered one."""
-    # "is not false" keeps SQLite from looking through all labels of the rater for each task: it takes the index of task and rater
-    mine = sa.exists().where(labels.c.task_id == tasks.c.task_id, labels.c.rater_id == rater_id, labels.c.is_live.is_not(sa.false()))
-    query = (
-        sa.select(tasks.c.task_id)
-        # the first condition is the queue index's own
-        .where(tasks.c.n_live < tasks.c.overlap, tasks.c.n_live + _live_leases(now) < tasks.c.overlap, ~mine, _of_kind(kind))
-        .where(tasks.c.gold_source.is_not(None) if gold else NO_CHECK, tasks.c.task_id.not_in(excluding))
-        .order_by(*((tasks.c.n_live,) if gold else (tasks.c.priority.desc(),)), tasks.c.order_key)
-        .limit(1)
-    )
+    values = {"of_rater": rater_id, "now": now, "excluding": list(excluding)}
     # On PostgreSQL, tasks that another claim is deciding on are passed over, and waited for only when there are no others.
     for skip_locked in (True, False):
-        while (task_id := connection.scalar(query.with_for_update(skip_locked=skip_locked, of=tasks))) is not None:
+        while (task_id := connection.scalar(_free(kind, gold=gold, skip_locked=skip_locked), values)) is not None:
             # The query may have seen the leases of before another claim's commit: look again, now under the lock.
             if has_place(connection, task_id, now):
                 return str(task_id)
@@ -171,34 +232,38 @@ class Totals:
         return self.n_tasks > LARGE_CAMPAIGN and now - self.counted_at < timedelta(seconds=1)
 
 
+_FINISHED = sa.case((tasks.c.n_live < tasks.c.overlap, tasks.c.n_live), else_=tasks.c.overlap)
+_TOTALS = sa.select(sa.func.count(), sa.func.sum(_FINISHED), sa.func.sum(tasks.c.overlap)).where(NO_CHECK)
+_LATEST_LABELS = (
+    sa.select(labels.c.submitted_at)
+    .where(labels.c.submitted_at > sa.bindparam("since"))
+    .order_by(labels.c.sequence.desc())
+    .limit(RECENT_LABELS)
+    .subquery()
+)
+_PACE = sa.select(sa.func.count(), sa.func.min(_LATEST_LABELS.c.submitted_at))
+_TIMES = (
+    sa.select(labels.c.time_on_task_ms)
+    .where(labels.c.kind == sa.bindparam("of_kind"), labels.c.time_on_task_ms.is_not(None))
+    .order_by(labels.c.sequence.desc())
+    .limit(RECENT_LABELS)
+)
+
+
 def count_totals(connection: sa.Connection, now: datetime) -> Totals:
     """Counts all tasks."""
-    finished = sa.case((tasks.c.n_live < tasks.c.overlap, tasks.c.n_live), else_=tasks.c.overlap)
-    query = sa.select(sa.func.count(), sa.func.sum(finished), sa.func.sum(tasks.c.overlap)).where(NO_CHECK)
-    n_tasks, done, total = connection.execute(query).one()
+    n_tasks, done, total = connection.execute(_TOTALS).one()
     return Totals(now, n_tasks, int(done or 0), int(total or 0))
 
 
 def labels_per_second(connection: sa.Connection, now: datetime) -> float | None:
     """The pace of all raters together over the latest labels of the last minutes; None when these are too few to tell."""
-    recent = (
-        sa.select(labels.c.submitted_at)
-        .where(labels.c.submitted_at > now - PACE_WITHIN)
-        .order_by(labels.c.sequence.desc())
-        .limit(RECENT_LABELS)
-    )
-    moments = connection.scalars(recent).all()
-    elapsed_s = (now - moments[-1]).total_seconds() if moments else 0.0
-    return len(moments) / elapsed_s if len(moments) >= FEWEST_FOR_PACE and elapsed_s > 0 else None
+    count, first = connection.execute(_PACE, {"since": now - PACE_WITHIN}).one()
+    elapsed_s = (now - first).total_seconds() if count else 0.0
+    return count / elapsed_s if count >= FEWEST_FOR_PACE and elapsed_s > 0 else None
 
 
 def median_seconds(connection: sa.Connection, kind: TaskKind) -> float:
     """The median time on task over the latest labels of this kind; 0 before there are any."""
-    recent = (
-        sa.select(labels.c.time_on_task_ms)
-        .where(labels.c.kind == kind, labels.c.time_on_task_ms.is_not(None))
-        .order_by(labels.c.sequence.desc())
-        .limit(RECENT_LABELS)
-    )
-    times = connection.scalars(recent).all()
+    times = connection.scalars(_TIMES, {"of_kind": kind}).all()
     return median(times) / 1000 if times else 0.0

@@ -38,25 +38,30 @@ from data.queries import (
     Row,
     Totals,
     add_to_live_count,
+    count_live,
     count_totals,
+    end_lease,
+    find_label,
+    find_lease,
     find_row,
     free_task,
+    give_lease,
     has_place,
     held_lease,
+    insert_label,
     insert_rows,
     is_over,
     labels_per_second,
-    lease_of,
     load_task,
     lock_task,
     median_seconds,
-    release,
+    next_revision,
     repeatable_tasks,
     retire_live,
 )
 from data.raters import Raters
 from data.schema import prompt_id
-from data.tables import labels, leases, prompts, raters, settings, task_images, tasks
+from data.tables import labels, prompts, raters, settings, task_images, tasks
 
 
 def utc_now() -> datetime:
@@ -197,9 +202,7 @@ class FeedbackStore:
                 shown_order = list(range(len(task.image_ids)))
                 self._rng.shuffle(shown_order)
             expires_at = self._lease_end(connection, task.kind, now)
-            connection.execute(sa.delete(leases).where(lease_of(task_id, rater_id)))
-            lease = {"task_id": task_id, "rater_id": rater_id, "shown_order": shown_order, "shown_at": now, "expires_at": expires_at}
-            connection.execute(sa.insert(leases).values(lease))
+            give_lease(connection, task_id, rater_id, shown_order=shown_order, shown_at=now, expires_at=expires_at)
             return Claim(task, expires_at, tuple(shown_order), now)
 
     def renew(self, rater_id: str, task_id: str) -> datetime:
@@ -211,7 +214,7 @@ class FeedbackStore:
         with self.database.write() as connection:
             now = self._clock()
             task = lock_task(connection, task_id)
-            lease = connection.execute(sa.select(leases).where(lease_of(task_id, rater_id))).one_or_none()
+            lease = find_lease(connection, task_id, rater_id)
             if lease is None or lease.expires_at is None:
                 raise NotFound(f"task {task_id}: not held by this rater; claim a task first")
             if lease.expires_at <= now and not has_place(connection, task_id, now):
@@ -231,17 +234,17 @@ class FeedbackStore:
         with self.database.write() as connection:
             now = self._clock()
             task = lock_task(connection, submission.task_id)
-            received = connection.execute(sa.select(labels).where(labels.c.submission_id == submission.submission_id)).one_or_none()
+            received = find_label(connection, submission.submission_id)
             if received is not None:
                 return _receipt_of_earlier(received, submission)
             check_answer(submission.answer, task.kind, task.image_ids)
-            lease = connection.execute(sa.select(leases).where(lease_of(task.task_id, submission.rater_id))).one_or_none()
+            lease = find_lease(connection, task.task_id, submission.rater_id)
             if lease is None and find_row(connection, raters, submission.rater_id) is None:
                 raise NotFound(f"rater {submission.rater_id}: not known; sign in again")
             if lease is None:
                 raise InvalidAnswer(f"task {task.task_id}: was never given to this rater; claim it first")
             live = retire_live(connection, task.task_id, submission.rater_id)
-            release(connection, task.task_id, submission.rater_id)
+            end_lease(connection, task.task_id, submission.rater_id, None)
             if not live:
                 add_to_live_count(connection, task.task_id, 1)
             return self._add_revision(connection, lease, now, _values_of(submission) | {"lease_late": not live and is_over(lease, now)})
@@ -263,26 +266,26 @@ class FeedbackStore:
             task = lock_task(connection, last.task_id)
             retire_live(connection, task.task_id, rater_id)
             add_to_live_count(connection, task.task_id, -1)
-            lease = connection.execute(sa.select(leases).where(lease_of(task.task_id, rater_id))).one()
+            lease = find_lease(connection, task.task_id, rater_id)
+            assert lease is not None
             # one undo per label, so this id is as unique as the label's
             taken_back = {"submission_id": f"undo-{last.label_id}", "kind": task.kind, "is_live": False, "lease_late": False}
             self._add_revision(connection, lease, now, taken_back)
-            connection.execute(sa.update(leases).where(lease_of(task.task_id, rater_id)).values(shown_at=now))
-            self._extend(connection, task, rater_id, now)
+            expires_at = self._lease_end(connection, task.kind, now)
+            give_lease(connection, task.task_id, rater_id, shown_order=lease.shown_order, shown_at=now, expires_at=expires_at)
             return task
 
     def progress(self, rater_id: str | None = None) -> Progress:
         """How far the labeling is, and how many live labels are by this rater."""
-        mine = sa.select(sa.func.count()).where(labels.c.rater_id == rater_id, labels.c.is_live)
         with self.database.read() as connection:
             now = self._clock()
             totals = self._totals
             if totals is None or not totals.holds(now):
                 totals = self._totals = count_totals(connection, now)
-            count = connection.scalar(mine) if rater_id is not None else 0
+            mine = 0 if rater_id is None else count_live(connection, rater_id)
             pace = labels_per_second(connection, now)
         seconds_left = None if pace is None else (totals.total - totals.done) / pace
-        return Progress(mine=count or 0, done=totals.done, total=totals.total, seconds_left=seconds_left)
+        return Progress(mine=mine, done=totals.done, total=totals.total, seconds_left=seconds_left)
 
     @property
     def is_paused(self) -> bool:
@@ -316,8 +319,9 @@ class FeedbackStore:
         task_id = add_repeat(connection, earlier, now)
         if not has_place(connection, task_id, now):
             return None
-        shown = connection.execute(sa.select(leases.c.shown_order).where(lease_of(earlier, rater_id))).scalar_one()
-        return task_id, [len(shown) - 1 - place for place in shown]
+        before = find_lease(connection, earlier, rater_id)
+        assert before is not None
+        return task_id, [len(before.shown_order) - 1 - place for place in before.shown_order]
 
     def _insert_tasks(self, connection: sa.Connection, new_tasks: Iterable[NewTask]) -> int:
         now = self._clock()
@@ -366,16 +370,15 @@ class FeedbackStore:
 
     def _extend(self, connection: sa.Connection, task: Task, rater_id: str, now: datetime) -> datetime:
         expires_at = self._lease_end(connection, task.kind, now)
-        connection.execute(sa.update(leases).where(lease_of(task.task_id, rater_id)).values(expires_at=expires_at))
+        end_lease(connection, task.task_id, rater_id, expires_at)
         return expires_at
 
     def _add_revision(self, connection: sa.Connection, lease: Row, now: datetime, values: dict[str, object]) -> Receipt:
-        earlier = sa.select(sa.func.max(labels.c.revision)).where(labels.c.task_id == lease.task_id, labels.c.rater_id == lease.rater_id)
-        revision = (connection.scalar(earlier) or 0) + 1
+        revision = next_revision(connection, lease.task_id, lease.rater_id)
         label_id = uuid7(now, str(values["submission_id"]))
         row = {"task_id": lease.task_id, "rater_id": lease.rater_id, "shown_order": lease.shown_order, "shown_at": lease.shown_at}
         row |= {"label_id": label_id, "revision": revision, "submitted_at": now}
-        connection.execute(sa.insert(labels).values(row | values))
+        insert_label(connection, row | values)
         return Receipt(label_id, revision, created=True)
 
 

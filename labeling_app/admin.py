@@ -11,7 +11,7 @@ from data.errors import PictuneError
 from data.feedback import Status
 from data.overview import GivenLabel, PromptCount, counts_by_prompt, latest_labels
 from labeling_app.desk import STATIC, Desk, TheDesk
-from labeling_app.sign_in import Admin, Name, admin, present, signed_in
+from labeling_app.sign_in import Admin, Name, admin, present, rater_of
 
 STREAM = 30
 """Labels in the stream of the page."""
@@ -35,7 +35,7 @@ def page(request: Request, desk: TheDesk) -> HTMLResponse:
     """The page, which asks for the figures; or for a sign-in, with the status that says why."""
     status = 200
     try:
-        admin(present(signed_in(request, desk), desk))
+        admin(present(rater_of(request, desk), desk))
     except HTTPException as refusal:
         status = refusal.status_code
     return HTMLResponse((STATIC / "admin.html").read_text(encoding="utf-8"), status, {"Cache-Control": "no-cache"})

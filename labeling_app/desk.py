@@ -67,7 +67,7 @@ class Health:
 class Exports:
     """Exports to Parquet, one at a time, and how the last one went."""
 
-    def __init__(self, on_export: Callable[[], None] | None, health: Health) -> None:
+    def __init__(self, on_export: Callable[[], object] | None, health: Health) -> None:
         self._on_export = on_export
         self._health = health
         self._lock = Lock()
@@ -124,7 +124,7 @@ class Desk:
     attempts_by_address: Throttle = field(default_factory=lambda: Throttle(limit=50, window_s=60))
 
 
-def _desk(request: Request) -> Desk:
+async def _desk(request: Request) -> Desk:  # async, as a thread for so little would cost more than it does
     desk: Desk = request.app.state.desk
     return desk
 

@@ -23,6 +23,9 @@ from labeling_app.page import mount_page
 from labeling_app.refusals import add_refusals
 from labeling_app.training import TrainingItem
 
+SECONDS_BETWEEN_ANSWERS = 75
+"""A connection that is idle for longer is closed; a rater who thinks shall find it open."""
+
 SECONDS_TO_FINISH = 3
 """Open pages hold a connection for good; after Ctrl-C they get this long."""
 
@@ -56,7 +59,7 @@ def create_app(
     config: LabelConfig,
     *,
     secret: bytes,
-    on_export: Callable[[], None] | None,
+    on_export: Callable[[], object] | None,
     training: tuple[TrainingItem, ...] = (),
     categories: Mapping[str, str] | None = None,
 ) -> FastAPI:
@@ -122,7 +125,7 @@ def serve(
     config: LabelConfig,
     *,
     secret: bytes,
-    on_export: Callable[[], None] | None,
+    on_export: Callable[[], object] | None,
     training: tuple[TrainingItem, ...] = (),
     categories: Mapping[str, str] | None = None,
     announce: Callable[[str], None] = print,
@@ -135,7 +138,9 @@ def serve(
     app = create_app(store, image_path, config, secret=secret, on_export=on_export, training=training, categories=categories)
     with _listen(config.host, config.port) as listener:
         announce(f"label at http://{config.host}:{listener.getsockname()[1]} (Ctrl-C ends; every answer is saved as it is given)")
-        settings = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=SECONDS_TO_FINISH)
+        settings = uvicorn.Config(
+            app, log_level="warning", timeout_graceful_shutdown=SECONDS_TO_FINISH, timeout_keep_alive=SECONDS_BETWEEN_ANSWERS
+        )
         with suppress(KeyboardInterrupt):  # uvicorn passes it on after its orderly end
             uvicorn.Server(settings).run(sockets=[listener])
 

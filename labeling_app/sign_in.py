@@ -88,7 +88,7 @@ def _proof(account: Account) -> str | None:
     return None if account.password_hash is None else hashlib.sha256(account.password_hash.encode()).hexdigest()[:16]
 
 
-def signed_in(request: Request, desk: TheDesk) -> Rater:
+def rater_of(request: Request, desk: Desk) -> Rater:
     """The rater of the request's cookie.
 
     Raises:
@@ -102,7 +102,11 @@ def signed_in(request: Request, desk: TheDesk) -> Rater:
     return rater
 
 
-SignedIn = Annotated[Rater, Depends(signed_in)]
+async def _rater(request: Request, desk: TheDesk) -> Rater:
+    return rater_of(request, desk)
+
+
+SignedIn = Annotated[Rater, Depends(_rater)]
 
 
 def present(rater: SignedIn, desk: TheDesk) -> Account:

@@ -4,4 +4,5 @@ import sys
 
 from pipelines.cli import main
 
-sys.exit(main())
+if __name__ == "__main__":  # a process that this one starts imports it, too
+    sys.exit(main())

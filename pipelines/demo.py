@@ -24,7 +24,7 @@ def main(run: RunFolder, settings: Settings) -> None:
         stage()
     print(f"\ndone in {_clock(time.monotonic() - started)}")
     print(f"report: {(run.evaluation_dir / report.FILE).resolve()}")
-    print(f"label the same pictures yourself: make label RUN={run.root.name}")
+    print(f"label the same pictures yourself: make label RUN={run.root.name} OPEN=1")
 
 
 def _clock(seconds: float) -> str:

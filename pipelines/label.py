@@ -7,13 +7,13 @@ from data.errors import PictuneError
 from data.files import write_atomically
 from data.runs import RunFolder
 from data.schema import PROMPTS, read_table
-from data.store import FeedbackStore
 from labeling_app.server import LabelConfig, serve
 from labeling_app.tasks import TasksConfig
 from labeling_app.training import read_training
 from pipelines.config import Settings
+from pipelines.exporter import Exporter
 from pipelines.record import record
-from pipelines.tasks import add_planned_tasks, campaign_images, export_labels, image_files, open_store
+from pipelines.tasks import add_planned_tasks, campaign_images, image_files, open_store
 
 
 def main(run: RunFolder, settings: Settings) -> None:
@@ -25,7 +25,7 @@ def main(run: RunFolder, settings: Settings) -> None:
     config = settings.table("label", LabelConfig)
     files = image_files(run)
     training = read_training(config.training, campaign_images(run)) if config.training else ()
-    with open_store(run, settings.table("tasks", TasksConfig)) as store:
+    with open_store(run, settings.table("tasks", TasksConfig)) as store, Exporter(run, settings) as exporter:
         if not config.open and not store.raters.has_passwords():
             raise PictuneError(f"{run.root}: nobody can sign in yet; `make rater NAME=...` adds a rater, OPEN=1 lets in anyone with a name")
         add_planned_tasks(store, run, settings)
@@ -38,11 +38,11 @@ def main(run: RunFolder, settings: Settings) -> None:
             files.get,
             config,
             secret=_cookie_secret(run),
-            on_export=lambda: _export(store, run, settings),
+            on_export=exporter.export,
             training=training,
             categories=_categories(run),
         )
-        print(f"label: {export_labels(store, run, settings)}")
+        print(f"label: {exporter.export()}")
 
 
 def _priorities(run: RunFolder, config: LabelConfig) -> dict[str, float]:
@@ -57,10 +57,6 @@ def _categories(run: RunFolder) -> dict[str, str]:
     table = read_table(run.prompts_table, PROMPTS)
     pairs = zip(table["prompt_id"].to_pylist(), table["category"].to_pylist(), strict=True)
     return {prompt_id: category for prompt_id, category in pairs if category is not None}
-
-
-def _export(store: FeedbackStore, run: RunFolder, settings: Settings) -> None:
-    export_labels(store, run, settings)
 
 
 def _cookie_secret(run: RunFolder) -> bytes:

@@ -1,15 +1,18 @@
+from multiprocessing import active_children
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 import torch
 
+from data.errors import PictuneError
 from data.feedback import ChecksConfig
 from data.runs import RunFolder
 from data.store import FeedbackStore
 from data.tables import tasks
 from pipelines.cli import main
 from pipelines.config import check
+from pipelines.exporter import Exporter
 from pipelines.tasks import add_planned_tasks, open_store
 from pipelines.uncertainty import image_uncertainties
 from reward.backbone import ClipBackbone
@@ -80,3 +83,19 @@ def test_images_are_as_uncertain_as_the_reward_is_undecided(campaign: Campaign, 
     model.temperature.fill_(1e-3)  # every score becomes 0 or 1
     model.save_pretrained(campaign.run.reward_dir)
     assert max(image_uncertainties(campaign.run).values()) < min(uncertainties.values())
+
+
+def test_a_killed_export_process_is_said_once_and_started_again(campaign: Campaign) -> None:
+    settings = check({}, ("store", "dataset"), "test")
+    with open_store(campaign.run) as store, Exporter(campaign.run, settings) as exporter:
+        store.add_rater("Ann")
+        assert exporter.export() == f"0 labels in {campaign.run.latest}"
+        (child,) = active_children()
+        child.kill()
+        with pytest.raises(PictuneError, match="was killed; the next export starts another"):
+            exporter.export()
+        assert exporter.export() == f"0 labels in {campaign.run.latest}"
+        campaign.run.images_table.unlink()
+        with pytest.raises(PictuneError, match=r"images\.parquet"):
+            exporter.export()
+    assert not active_children()

@@ -175,14 +175,18 @@ class Page {
   async sync() {
     const { queue } = this;
     if (!queue) return; // signed out meanwhile
-    await this.send();
-    while (queue.missing && (await queue.fetchOne())) {
+    let uncounted = await this.send();
+    while (queue.missing) {
+      const fetched = await queue.fetchOne();
+      uncounted = false;
+      if (!fetched) break;
       if (queue !== this.queue) return;
       this.status.progress(queue.progress);
-      await this.send(); // what was answered meanwhile must arrive before the next claim
+      uncounted = await this.send(); // what was answered meanwhile must arrive before the next claim
       for (const { submission } of this.outbox.waiting) queue.drop(submission.task_id);
       if (!this.resuming) this.presentIfFree();
     }
+    if (uncounted) queue.progress = await call("GET", "progress");
     if (queue !== this.queue) return;
     this.status.progress(queue.progress);
     this.resume();
@@ -197,14 +201,17 @@ class Page {
     this.resuming = null;
   }
 
+  /** Sends what waits; whether there was anything. */
   async send() {
     const { outbox } = this;
-    if (outbox.waiting.length) {
+    const sends = outbox.waiting.length > 0;
+    if (sends) {
       this.status.saved("Saving…");
       await outbox.flush();
       this.status.saved(outbox.refused.length ? "" : "Saved ✓");
     }
     this.status.refused(outbox.refused.length);
+    return sends;
   }
 
   presentIfFree() {
