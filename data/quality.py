@@ -113,22 +113,21 @@ class DawidSkeneEstimate:
     """By rater id: `skill`, `ds_sensitivity`, `ds_specificity`, as in `data.schema.RATERS`."""
 
 
-def rater_table(store: FeedbackStore) -> list[dict[str, Any]]:
-    """One row per rater, by when they joined.
+def campaign_quality(store: FeedbackStore, categories: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """What the admin page shows of a campaign.
 
-    The columns are those of `data.schema.RATERS`, but `rater_id` is the store's own id and the exported one is `public_id`; and `name`.
+    Returns:
+        `raters`: one row per rater, by when they joined, with the columns of `data.schema.RATERS`, but `rater_id` is the store's own id and
+        the exported one is `public_id`; and `name`. `agreement`: see `agreement_of`; of the labels by people, or of simulated ones where
+        there are no others.
     """
     judgments, raters = _read_store(store)
     rows = rater_quality(judgments, raters).to_pylist()
-    return [
+    named = [
         row | {"rater_id": rater.rater_id, "public_id": rater.public_id, "name": rater.name}
         for row, rater in zip(rows, raters, strict=True)
     ]
-
-
-def agreement(store: FeedbackStore, categories: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """How far raters agree, see `agreement_of`; of the labels by people, or of simulated ones where there are no others."""
-    return agreement_of(_read_store(store)[0], categories)
+    return {"raters": named, "agreement": agreement_of(judgments, categories)}
 
 
 def agreement_of(judgments: Judgments, categories: Mapping[str, str] | None = None, *, seed: int = 0) -> dict[str, Any]:
@@ -336,13 +335,36 @@ def _alpha_with_interval(rows: pd.DataFrame, level: Level, rng: np.random.Genera
         return {"alpha": None, "alpha_ci_low": None, "alpha_ci_high": None, **sizes}
     task_of = rows.drop_duplicates("unit").set_index("unit").reindex(counts.index)["task_id"]
     tasks = pd.Categorical(task_of)
+    patterns, pattern_of = np.unique(counts.to_numpy(), axis=0, return_inverse=True)
     samples = []
     for _ in range(RESAMPLES):
         drawn = rng.multinomial(len(tasks.categories), np.full(len(tasks.categories), 1 / len(tasks.categories)))
-        value = _alpha(np.repeat(counts.to_numpy(), drawn[tasks.codes], axis=0), counts.columns.to_numpy(), level)
+        times = np.bincount(pattern_of, weights=drawn[tasks.codes], minlength=len(patterns))
+        value = alpha_of_repeated(patterns, times, level)
         samples += [] if value is None else [value]
     low, high = np.quantile(samples, [0.025, 0.975]) if samples else (alpha, alpha)
     return {"alpha": alpha, "alpha_ci_low": float(low), "alpha_ci_high": float(high), **sizes}
+
+
+def alpha_of_repeated(counts: NDArray[Any], times: NDArray[Any], level: Level) -> float | None:
+    """Alpha of units of which each is there several times: what the library gives for all of them, which takes it too long for a bootstrap.
+
+    Args:
+        counts: [units, values], how often each unit, of two labels or more, was given each value.
+        times: [units].
+        level: of the values, which are in order.
+    """
+    pairs = (counts[:, :, None] * counts[:, None, :] - counts[:, :, None] * np.eye(counts.shape[1])) / (counts.sum(1) - 1)[:, None, None]
+    observed = np.tensordot(times, pairs, 1)
+    totals = observed.sum(0)
+    if (totals > 0).sum() < 2:
+        return None
+    distance = 1 - np.eye(len(totals))
+    if level == "ordinal":
+        middles = np.cumsum(totals) - totals / 2
+        distance = np.square(middles[:, None] - middles[None, :])
+    expected = np.outer(totals, totals) / (totals.sum() - 1)
+    return float(1 - (observed * distance).sum() / (expected * distance).sum())
 
 
 def _alpha(counts: NDArray[Any], values: NDArray[Any], level: Level) -> float | None:

@@ -1,6 +1,5 @@
 """The admin page and its part of the HTTP interface; for raters of the role `admin`."""
 
-import importlib
 from typing import Any
 
 from fastapi import APIRouter, HTTPException, Request
@@ -44,14 +43,14 @@ def page(request: Request, desk: TheDesk) -> HTMLResponse:
 @router.get("/api/v1/admin/summary")
 def summary(desk: TheDesk, _admin: Admin) -> dict[str, Any]:
     """Progress by category and rater, agreement, gold accuracy, times, position bias, and the latest labels."""
-    quality = importlib.import_module("data.quality")  # its libraries take seconds to load, and raters need none of them
+    quality = desk.quality()
     progress = desk.store.progress()
     return {
         "paused": desk.store.is_paused,
         "progress": {"done": progress.done, "total": progress.total, "seconds_left": progress.seconds_left},
         "categories": _by_category(desk, counts_by_prompt(desk.store)),
-        "raters": quality.rater_table(desk.store),
-        "agreement": quality.agreement(desk.store, desk.categories),
+        "raters": quality["raters"],
+        "agreement": quality["agreement"],
         "stream": [_line(label) for label in latest_labels(desk.store, limit=STREAM)],
         "last_export": desk.health.last_export,
         "export_error": desk.health.export_error,

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from threading import Lock
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends, Request
 
@@ -109,6 +109,8 @@ class Desk:
     image_path: Callable[[str], Path | None]
     guidelines: Guidelines
     exports: Exports
+    quality: Callable[[], Mapping[str, Any]]
+    """`data.quality.campaign_quality`."""
     health: Health
     folder: Path
     """Where labels are kept: its disk must not run full."""

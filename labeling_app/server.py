@@ -1,11 +1,12 @@
 """The labeling app as a web server: built by `create_app`, run by `serve` until Ctrl-C."""
 
 import asyncio
+import importlib
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import uvicorn
 from fastapi import FastAPI
@@ -62,6 +63,7 @@ def create_app(
     on_export: Callable[[], object] | None,
     training: tuple[TrainingItem, ...] = (),
     categories: Mapping[str, str] | None = None,
+    quality: Callable[[], Mapping[str, Any]] | None = None,
 ) -> FastAPI:
     """The whole app: HTTP interface, page and regular exports.
 
@@ -73,6 +75,7 @@ def create_app(
         on_export: called every `export_every_s` seconds while the app runs, once when it ends, and when an admin asks for it.
         training: the questions of `config.training`, read.
         categories: the category of each prompt id, for the admin page.
+        quality: gives `data.quality.campaign_quality`; without it, it is worked out here, which of many labels takes seconds.
 
     Raises:
         PictuneError: the guidelines cannot be read.
@@ -83,6 +86,7 @@ def create_app(
         image_path,
         Guidelines.read(config.guidelines),
         Exports(on_export, health),
+        quality or (lambda: _quality(store, categories or {})),
         health,
         store.database.folder or Path.cwd(),
         is_open=config.open,
@@ -128,6 +132,7 @@ def serve(
     on_export: Callable[[], object] | None,
     training: tuple[TrainingItem, ...] = (),
     categories: Mapping[str, str] | None = None,
+    quality: Callable[[], Mapping[str, Any]] | None = None,
     announce: Callable[[str], None] = print,
 ) -> None:
     """Serves the app until Ctrl-C; arguments as of `create_app`, and `announce` is told the page's address.
@@ -135,7 +140,9 @@ def serve(
     Raises:
         PictuneError: the address cannot be listened on.
     """
-    app = create_app(store, image_path, config, secret=secret, on_export=on_export, training=training, categories=categories)
+    app = create_app(
+        store, image_path, config, secret=secret, on_export=on_export, training=training, categories=categories, quality=quality
+    )
     with _listen(config.host, config.port) as listener:
         announce(f"label at http://{config.host}:{listener.getsockname()[1]} (Ctrl-C ends; every answer is saved as it is given)")
         settings = uvicorn.Config(
@@ -143,6 +150,12 @@ def serve(
         )
         with suppress(KeyboardInterrupt):  # uvicorn passes it on after its orderly end
             uvicorn.Server(settings).run(sockets=[listener])
+
+
+def _quality(store: FeedbackStore, categories: Mapping[str, str]) -> Mapping[str, Any]:
+    # its libraries take seconds to load, and raters need none of them
+    found: Mapping[str, Any] = importlib.import_module("data.quality").campaign_quality(store, categories)
+    return found
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -1,19 +1,25 @@
-"""Exports of the labeling app in a process of their own: of many labels one takes seconds of computing, for which no rater shall wait."""
+"""What the labeling app has done in a process beside it: exports of many labels take seconds, for which no rater shall wait."""
 
 import os
 import signal
+from collections.abc import Mapping
 from contextlib import suppress
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from threading import Lock
 from types import TracebackType
 from typing import Any, Self
 
 from data.errors import PictuneError
+from data.quality import campaign_quality
 from data.runs import RunFolder
 from data.store import FeedbackStore
 from pipelines.config import Settings
 from pipelines.tasks import export_labels, open_store
+
+Request = Mapping[str, str] | None
+"""None asks for an export, categories by prompt id for the campaign's quality."""
 
 RATERS_FIRST = 10
 """Niceness of the process."""
@@ -25,8 +31,9 @@ class Exporter:
     def __init__(self, run: RunFolder, settings: Settings) -> None:
         self._run = run
         self._settings = settings
+        self._one_at_a_time = Lock()
         self._process: BaseProcess | None = None
-        self._requests: Connection[Any, Any] | None = None
+        self._connection: Connection[Any, Any] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -35,48 +42,55 @@ class Exporter:
         self._end()
 
     def export(self) -> str:
-        """Exports as `pipelines.tasks.export_labels`, one call at a time.
+        """Exports as `pipelines.tasks.export_labels`.
 
         Raises:
             PictuneError: the export failed, or the process was killed; the next call starts another.
         """
-        requests = self._requests or self._start()
-        try:
-            requests.send(None)
-            answer = requests.recv()
-        except (EOFError, OSError) as error:
-            self._end()
-            raise PictuneError(f"{self._run.latest}: the process that exports was killed; the next export starts another") from error
+        return str(self._ask(None))
+
+    def quality(self, categories: Mapping[str, str]) -> dict[str, Any]:
+        """`data.quality.campaign_quality`; raises as `export`."""
+        return dict(self._ask(categories))
+
+    def _ask(self, request: Request) -> Any:
+        with self._one_at_a_time:
+            connection = self._connection or self._start()
+            try:
+                connection.send(request)
+                answer = connection.recv()
+            except (EOFError, OSError) as error:
+                self._end()
+                raise PictuneError(f"{self._run.latest}: the process that exports was killed; the next export starts another") from error
         if isinstance(answer, PictuneError):
             raise answer
-        return str(answer)
+        return answer
 
     def _start(self) -> "Connection[Any, Any]":
         context = get_context("spawn")  # a fork would take the store's connections along
-        self._requests, theirs = context.Pipe()
+        self._connection, theirs = context.Pipe()
         self._process = context.Process(target=_export_on_request, args=(theirs, self._run, self._settings), name="export")
         self._process.start()
         theirs.close()
-        return self._requests
+        return self._connection
 
     def _end(self) -> None:
-        if self._requests is not None and self._process is not None:
-            self._requests.close()
+        if self._connection is not None and self._process is not None:
+            self._connection.close()
             self._process.join()
-        self._requests = self._process = None
+        self._connection = self._process = None
 
 
-def _export_on_request(requests: "Connection[Any, Any]", run: RunFolder, settings: Settings) -> None:
+def _export_on_request(connection: "Connection[Any, Any]", run: RunFolder, settings: Settings) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal; the app asks for a last export then
     os.nice(RATERS_FIRST)
     with open_store(run) as store, suppress(EOFError, BrokenPipeError):  # the app has ended
         while True:
-            requests.recv()
-            requests.send(_export(store, run, settings))
+            connection.send(_answer(store, run, settings, connection.recv()))
 
 
-def _export(store: FeedbackStore, run: RunFolder, settings: Settings) -> str | PictuneError:
+def _answer(store: FeedbackStore, run: RunFolder, settings: Settings, request: Request) -> object:
     try:
-        return export_labels(store, run, settings)
+        return export_labels(store, run, settings) if request is None else campaign_quality(store, request)
     except (PictuneError, OSError) as error:
         return PictuneError(str(error))

@@ -23,7 +23,7 @@ def main(run: RunFolder, settings: Settings) -> None:
         PictuneError: a file of the campaign cannot be understood, or nobody could sign in.
     """
     config = settings.table("label", LabelConfig)
-    files = image_files(run)
+    files, categories = image_files(run), _categories(run)
     training = read_training(config.training, campaign_images(run)) if config.training else ()
     with open_store(run, settings.table("tasks", TasksConfig)) as store, Exporter(run, settings) as exporter:
         if not config.open and not store.raters.has_passwords():
@@ -40,7 +40,8 @@ def main(run: RunFolder, settings: Settings) -> None:
             secret=_cookie_secret(run),
             on_export=exporter.export,
             training=training,
-            categories=_categories(run),
+            categories=categories,
+            quality=lambda: exporter.quality(categories),
         )
         print(f"label: {exporter.export()}")
 

@@ -4,13 +4,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import krippendorff
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
 
 from data.feedback import BinaryAnswer, NewTask
-from data.quality import Judgments, agreement, agreement_of, consensus, rater_quality, rater_table
+from data.quality import Judgments, Level, agreement_of, alpha_of_repeated, campaign_quality, consensus, rater_quality
 from data.rows import RaterFacts
 from data.schema import LABELS_BINARY, LABELS_RANKING, TASKS
 from tests.data_campaign import Campaign, answer_all
@@ -207,6 +208,17 @@ def test_alpha_of_ranks_is_ordinal_and_comes_by_category() -> None:
     assert by_name["count"] < measured["alpha"] < 1
 
 
+@pytest.mark.parametrize("level", ["nominal", "ordinal"])
+def test_alpha_of_repeated_units_is_the_librarys_of_all_of_them(level: Level) -> None:
+    rng = np.random.default_rng(0)
+    counts = rng.integers(0, 4, (12, 4)) + np.eye(4, dtype=int)[rng.integers(4, size=12)] * 2
+    times = rng.integers(0, 5, 12)
+    repeated = np.repeat(counts, times, axis=0)
+    expected = krippendorff.alpha(value_counts=repeated, value_domain=np.arange(4), level_of_measurement=level)
+    assert alpha_of_repeated(counts, times, level) == pytest.approx(expected)
+    assert alpha_of_repeated(np.array([[2, 0], [3, 0]]), np.array([1, 1]), level) is None
+
+
 def test_alpha_is_unknown_where_everyone_always_says_the_same() -> None:
     answers = [verdict(name, rater, "good") for name in "ab" for rater in ("anna", "bert")]
     given = judgments([task("a"), task("b")], answers)
@@ -224,10 +236,10 @@ def test_a_store_gives_the_same_figures_as_its_export_with_names(tmp_path: Path)
         answer_all(campaign.store, campaign.store.add_rater(name))
     export(campaign.store, campaign.run)
     exported = pd.read_parquet(campaign.run.latest / "raters.parquet").set_index("rater_id")
-    rows = rater_table(campaign.store)
+    measured = campaign_quality(campaign.store)
+    rows, agreement = measured["raters"], measured["agreement"]
     assert sorted(row["name"] for row in rows) == ["anna", "bert"]
     for row in rows:
         assert exported.loc[row["public_id"], "gold_ci_high"] == pytest.approx(row["gold_ci_high"])
         assert exported.loc[row["public_id"], "n"] == row["n"]
-    measured = agreement(campaign.store)
-    assert (measured["binary"]["n_tasks"], measured["binary"]["alpha"]) == (4, None)
+    assert (agreement["binary"]["n_tasks"], agreement["binary"]["alpha"]) == (4, None)

@@ -89,6 +89,7 @@ def test_a_killed_export_process_is_said_once_and_started_again(campaign: Campai
     settings = check({}, ("store", "dataset"), "test")
     with open_store(campaign.run) as store, Exporter(campaign.run, settings) as exporter:
         store.add_rater("Ann")
+        assert [row["name"] for row in exporter.quality({})["raters"]] == ["Ann"]
         assert exporter.export() == f"0 labels in {campaign.run.latest}"
         (child,) = active_children()
         child.kill()

@@ -74,6 +74,7 @@ function showAgreement() {
       kind, row.category, interval(row.alpha, row.alpha_ci_low, row.alpha_ci_high, number), row.n_tasks,
     ]);
   });
+  at("source").textContent = summary.agreement.source === "simulated" ? "Among simulated raters." : "Among people.";
   fill("agreement", ["Kind", "Category", "Alpha", "Tasks with several raters"], rows);
 }
 
