@@ -90,6 +90,7 @@ models: $(INSTALLED) ## Train the embedded models anew, for hours (needs fonts-n
 
 bench: $(INSTALLED) ## Measure labeling, dataset and queries; figures go to benchmarks/results/
 	$(PYTHON) -m benchmarks.bench_labeling
+	$(PYTHON) -m benchmarks.bench_latency
 	$(PYTHON) -m benchmarks.bench_dataset
 	$(PYTHON) -m benchmarks.bench_queries
 

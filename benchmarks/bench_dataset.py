@@ -8,8 +8,6 @@ the clock says little and the ratio much.
 
 import argparse
 import json
-import os
-import platform
 import random
 import resource
 import subprocess
@@ -30,8 +28,9 @@ import pyarrow as pa
 import sqlalchemy as sa
 from PIL import Image
 
+from benchmarks.record import record, recorded
 from data.feedback import Answer, BinaryAnswer, NewTask, RankingAnswer
-from data.files import sha256_of, write_json
+from data.files import sha256_of
 from data.parquet import export
 from data.rows import task_table
 from data.runs import RunFolder
@@ -40,7 +39,6 @@ from data.store import FeedbackStore
 from data.tables import labels
 from data.verification import verify
 
-RESULTS = Path(__file__).parent / "results"
 START = datetime(2026, 1, 1, tzinfo=UTC)
 CATEGORIES = ("color", "count", "composition", "place")
 RATERS, PROMPT_COUNT, BATCH = 200, 500, 100_000
@@ -220,17 +218,14 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             print(json.dumps(PARTS[given.only](getattr(given, given.only), Path(folder) / "run")))
         return
-    path = RESULTS / "bench_dataset.json"
-    results = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    kept = recorded("bench_dataset")
+    results = {name: kept[name] for name in PARTS if name in kept}
     for name in PARTS:
         if rows := getattr(given, name):
             command = [sys.executable, __file__, "--only", name, f"--{name}", str(rows)]
             results[name] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=True).stdout.strip()
-    load = [round(value, 1) for value in os.getloadavg()]
-    machine = f"{platform.machine()}, {len(os.sched_getaffinity(0))} CPUs, load {load[0]} when done"
-    write_json(path, results | {"commit": commit, "machine": machine})
-    print(path.read_text(encoding="utf-8"))
+    record("bench_dataset", results)
+    print(json.dumps(results, indent=2))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ import argparse
 import asyncio
 import csv
 import os
-import platform
 import random
 import re
 import socket
@@ -35,8 +34,8 @@ import numpy as np
 import uvicorn
 from fastapi import FastAPI
 
-from benchmarks.bench_dataset import RESULTS, write_run
-from data.files import write_json
+from benchmarks.bench_dataset import write_run
+from benchmarks.record import record
 from data.runs import RunFolder
 from data.store import FeedbackStore
 
@@ -339,9 +338,7 @@ def main() -> None:
         folder, port = given.serve_gradio
         uvicorn.run(gradio_app(Path(folder)), port=int(port), log_level="warning")
         return
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=True).stdout.strip()
-    machine = f"{platform.machine()}, {len(os.sched_getaffinity(0))} CPUs"
-    figures: dict[str, Any] = {"commit": commit, "machine": machine, "seconds": given.seconds}
+    figures: dict[str, Any] = {"seconds": given.seconds}
     for name, target in targets(given.label_studio).items():
         figures[name] = {
             "thinking": measure(target, given.raters, given.seconds, given.think),
@@ -352,7 +349,7 @@ def main() -> None:
     figures["labels_per_second_over"] = {
         name: round(ours / figures[name]["eager"]["labels_per_second"], 2) for name in targets(given.label_studio) if name != "pictune"
     }
-    write_json(RESULTS / "bench_labeling.json", figures)
+    record("bench_labeling", figures)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ the work costs, other programs on the machine aside. The labels are those of `be
 
 import argparse
 import os
-import platform
 import tempfile
 import time
 from collections.abc import Callable
@@ -15,8 +14,8 @@ from typing import Any
 
 import duckdb
 
-from benchmarks.bench_dataset import RESULTS, fill, write_run
-from data.files import write_json
+from benchmarks.bench_dataset import fill, write_run
+from benchmarks.record import record
 from data.parquet import export
 from data.runs import RunFolder
 from data.store import FeedbackStore
@@ -56,12 +55,12 @@ def main() -> None:
         with FeedbackStore.open(run.store_url) as store:
             fill(store, image_ids, count)
             export(store, run)
+        home = Path.cwd()
         os.chdir(run.latest)
         with duckdb.connect() as connection:
             rows = [ask_both(connection, *question) for question in questions()]
-        os.chdir("/")
-    versions = {"duckdb": duckdb.__version__, "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} CPUs"}
-    write_json(RESULTS / "bench_queries.json", {"labels": count, "questions": rows} | versions)
+        os.chdir(home)
+    record("bench_queries", {"labels": count, "duckdb": duckdb.__version__, "questions": rows})
     for row in rows:
         print(f"{row['question']:60s} duckdb {row['duckdb']['seconds']:.3f} s, pandas {row['pandas']['seconds']:.3f} s, {row['rows']} rows")
 

@@ -1,4 +1,4 @@
-"""The demo with several seeds: what it gains, and how sure that is. `python benchmarks/demo_seeds.py` writes `results/demo_seeds.json`.
+"""The demo with several seeds: what it gains, and how sure that is. `python -m benchmarks.demo_seeds` writes `results/demo_seeds.json`.
 
 Each seed is a run of its own (images, simulated raters, reward, both methods, evaluation). The figures are the oracle's alignment on the
 four training prompts and on held-out prompts; the intervals over seeds are Student's, 95 %.
@@ -6,8 +6,6 @@ four training prompts and on held-out prompts; the intervals over seeds are Stud
 
 import argparse
 import json
-import os
-import platform
 import subprocess
 import sys
 import time
@@ -17,10 +15,9 @@ from typing import Any
 import numpy as np
 from scipy.stats import t as student
 
-from data.files import write_json
+from benchmarks.record import record
 from pipelines.metrics_log import METRICS_FILE
 
-RESULTS = Path(__file__).parent / "results"
 Row = dict[str, Any]
 
 
@@ -94,11 +91,8 @@ def main() -> None:
     seconds = [run_demo(seed, f"{a.name}-{seed}", a.set) for seed in a.seeds]
     rows = compare([figures_of(f"{a.name}-{seed}") for seed in a.seeds])
     training = [training_of(f"{a.name}-{seed}") for seed in a.seeds]
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=True).stdout.strip()
-    machine = f"{platform.machine()}, {len(os.sched_getaffinity(0))} CPUs"
-    made_by = {"command": " ".join(["python", *sys.argv]), "commit": commit, "machine": machine, "seconds": seconds}
     figures = {name: summary([one[name] for one in training]) for name in training[0]}
-    write_json(RESULTS / "demo_seeds.json", {**made_by, "training": figures, "rows": rows})
+    record("demo_seeds", {"seconds": seconds, "training": figures, "rows": rows})
     for row in rows:
         gains = " ".join(f"{value:+.2f}" for value in row["gain"]["values"])
         print(f"{row['model']:12s} eta {row['eta']:g}: {row['trained']['mean']:.3f}, over base {row['gain']['mean']:+.3f} ({gains})")

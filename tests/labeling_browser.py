@@ -33,6 +33,7 @@ SECRET = b"a secret of the tests only"
 PROMPT = "Four wolves in the park."
 PATIENCE_S = 120
 """A busy machine may take a minute to start the app."""
+PICTURES = ".stage:visible img, .picture:visible img"
 PHONE: dict[str, Any] = {"viewport": {"width": 390, "height": 760}, "has_touch": True, "is_mobile": True}
 DESK: dict[str, Any] = {"viewport": {"width": 1280, "height": 800}}
 
@@ -149,7 +150,7 @@ def kind_of(page: Page) -> str:
 
 def pictures_of(page: Page) -> list[str]:
     """The addresses of the pictures to judge, in the order shown."""
-    images = page.locator(".stage:visible img, .picture:visible img")
+    images = page.locator(PICTURES)
     return [str(image.get_attribute("src")) for image in images.all()]
 
 

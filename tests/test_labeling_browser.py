@@ -19,6 +19,7 @@ from tests.labeling_browser import (
     CHROMIUM,
     DESK,
     PHONE,
+    PICTURES,
     Server,
     add_accounts,
     add_training,
@@ -274,7 +275,7 @@ def test_trouble_is_shown_and_no_answer_is_dropped(page: Page, campaign: Campaig
     assert pictures_of(other) == shown
     answer_by_keys(page)
     expect_saved(page, 2)
-    expect(other.locator(".stage img, .picture img").first).not_to_have_attribute("src", shown[0])
+    expect(other.locator(PICTURES).first).not_to_have_attribute("src", shown[0])
     other.close()
 
     page.context.clear_cookies()
@@ -296,7 +297,7 @@ def test_trouble_is_shown_and_no_answer_is_dropped(page: Page, campaign: Campaig
     page.get_by_role("button", name="Discard").click()
     expect(page.locator("[data-slot=refusals]")).to_be_hidden()
     page.keyboard.press("Escape")
-    expect(page.get_by_text("not accepted by the server")).to_be_hidden()
+    expect(page.get_by_text("not accepted by the server")).to_be_hidden(timeout=20_000)
     assert len(answers(campaign, "Dan")) == 4
 
     with campaign.open_store() as store:
@@ -342,6 +343,25 @@ def test_axe_finds_no_serious_violation(browser: Browser, server: Server, colors
         page.keyboard.press("Escape")
     assert [line for lines in found for line in lines] == []
     page.context.close()
+
+
+def test_axe_finds_no_serious_violation_in_training_and_on_the_admin_page(browser: Browser, tmp_path: Path) -> None:
+    campaign = prepare(tmp_path, TasksConfig(rankings_per_prompt=5, ranking_size=3))
+    add_training(campaign)
+    with campaign.open_store() as store:
+        store.raters.set_role(store.rater_id_of("human", "Eve"), "admin")
+    with serving(tmp_path) as server:
+        page = open_page(browser, server.url, **DESK)
+        sign_in(page, "Eve", PASSWORD)
+        page.keyboard.press("g")
+        page.keyboard.press("2")
+        expect(page.locator("[data-slot=feedback]")).to_be_visible()
+        found = violations(page, "feedback")
+        page.goto(f"{server.url}/admin")
+        expect(page.get_by_role("heading", name="Raters")).to_be_visible()
+        found += violations(page, "admin")
+        assert found == []
+        page.context.close()
 
 
 def violations(page: Page, view: str) -> list[str]:

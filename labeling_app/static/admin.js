@@ -116,6 +116,7 @@ function notice(text) {
 
 /** Asks for the figures; without an admin's sign-in it asks for that. */
 async function refresh() {
+  if (!summary) notice("Working out the figures…");
   try {
     summary = await call("GET", "admin/summary");
     notice("");

@@ -14,16 +14,16 @@ export class History {
     this.change = change;
   }
 
-  /** Opens the list; throws when the server cannot be reached. `sendAgain()` is called after a refused answer was put back. */
-  async show(outbox, sendAgain) {
+  /** Opens the list; throws when the server cannot be reached. `decided()` is called after a refused answer was put back or discarded. */
+  async show(outbox, decided) {
     const { labels } = await call("GET", `history?limit=${SHOWN}`);
-    this.drawRefusals(outbox, sendAgain);
+    this.drawRefusals(outbox, decided);
     this.list.replaceChildren(...labels.map((label) => this.entry(label)));
     if (!labels.length) this.list.append(text("li", "No labels yet."));
     if (!this.dialog.open) this.dialog.showModal();
   }
 
-  drawRefusals(outbox, sendAgain) {
+  drawRefusals(outbox, decided) {
     const entries = outbox.refused;
     this.refusals.hidden = !entries.length;
     this.refusals.querySelector("ul").replaceChildren(
@@ -32,11 +32,12 @@ export class History {
         const words = describe(entry.submission.answer, []);
         const decide = (act) => () => {
           act();
-          this.drawRefusals(outbox, sendAgain);
+          this.drawRefusals(outbox, decided);
+          decided();
         };
         item.append(
           lines(text("strong", entry.prompt), text("span", words), text("span", entry.refused, "reason")),
-          button("Send again", `Send again: ${entry.prompt}`, decide(() => (outbox.retry(entry), sendAgain()))),
+          button("Send again", `Send again: ${entry.prompt}`, decide(() => outbox.retry(entry))),
           button("Discard", `Discard: ${entry.prompt}`, decide(() => outbox.remove(entry))),
         );
         return item;

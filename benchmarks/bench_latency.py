@@ -1,18 +1,17 @@
-"""How long raters wait from a key press to the next picture: `python -m tests.labeling_latency` prints the figures as JSON.
+"""How long raters wait from a key press to the next picture: `python -m benchmarks.bench_latency`.
 
 A key is pressed whenever the page has been at rest for `--pause-ms`. The clock runs in the browser: from the keydown event's own time
 to the frame after the one in which the next, decoded picture stands on the page.
 """
 
 import argparse
-import json
-import os
 import statistics
 import tempfile
 from pathlib import Path
 
 from playwright.sync_api import Page
 
+from benchmarks.record import record
 from labeling_app.tasks import TasksConfig
 from tests.labeling_browser import DESK, add_accounts, chromium, drawn_campaign, open_page, serving, sign_in
 
@@ -60,7 +59,8 @@ def main() -> None:
             waits = measure(page, arguments.answers, arguments.pause_ms)
     percentiles = statistics.quantiles(waits, n=100)
     figures = {f"p{percent}_ms": round(percentiles[percent - 1], 1) for percent in (50, 95, 99)}
-    print(json.dumps({"answers": len(waits), "pause_ms": arguments.pause_ms, **figures, "load": os.getloadavg()[0]}))
+    record("bench_latency", {"answers": len(waits), "pause_ms": arguments.pause_ms, **figures})
+    print(figures)
 
 
 if __name__ == "__main__":
