@@ -42,19 +42,22 @@ def page(request: Request, desk: TheDesk) -> HTMLResponse:
 
 @router.get("/api/v1/admin/summary")
 def summary(desk: TheDesk, _admin: Admin) -> dict[str, Any]:
-    """Progress by category and rater, agreement, gold accuracy, times, position bias, and the latest labels."""
-    quality = desk.quality()
+    """Progress, also by category, and the latest labels."""
     progress = desk.store.progress()
     return {
         "paused": desk.store.is_paused,
         "progress": {"done": progress.done, "total": progress.total, "seconds_left": progress.seconds_left},
         "categories": _by_category(desk, counts_by_prompt(desk.store)),
-        "raters": quality["raters"],
-        "agreement": quality["agreement"],
         "stream": [_line(label) for label in latest_labels(desk.store, limit=STREAM)],
         "last_export": desk.health.last_export,
         "export_error": desk.health.export_error,
     }
+
+
+@router.get("/api/v1/admin/quality")
+def quality(desk: TheDesk, _admin: Admin) -> dict[str, Any]:
+    """Agreement, and each rater's gold accuracy, times and position bias. Of many labels it takes seconds."""
+    return dict(desk.quality())
 
 
 @router.post("/api/v1/admin/export")

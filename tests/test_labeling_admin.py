@@ -70,7 +70,7 @@ def label_as(client: TestClient, name: str, count: int) -> None:
 
 def test_raters_see_nothing_of_the_admins_part(client: TestClient) -> None:
     client.post("/api/v1/login", json={"rater": "Ann"})
-    assert client.get("/api/v1/admin/summary").status_code == 403
+    assert [client.get(f"/api/v1/admin/{call}").status_code for call in ("summary", "quality")] == [403] * 2
     assert [client.post(f"/api/v1/admin/{call}", json={}).status_code for call in ("export", "pause", "resume")] == [403] * 3
     assert client.get("/admin").status_code == 403
 
@@ -92,11 +92,12 @@ def test_the_summary_tells_how_the_campaign_goes(client: TestClient) -> None:
     label_as(client, "Ann", 3)
     label_as(client, "Ben", 1)
     summary = as_admin(client).get("/api/v1/admin/summary").json()
+    quality = client.get("/api/v1/admin/quality").json()
     assert summary["progress"] == {"done": 4, "total": 6, "seconds_left": None}
     assert summary["categories"] == [{"category": "place", "kind": "binary", "done": 4, "total": 6}]
-    counts = {rater["name"]: (rater["n"], rater["median_ms"], rater["status"]) for rater in summary["raters"]}
+    counts = {rater["name"]: (rater["n"], rater["median_ms"], rater["status"]) for rater in quality["raters"]}
     assert counts == {"Ann": (3, 1000, "active"), "Ben": (1, 1000, "active"), "Boss": (0, None, "active")}
-    assert summary["agreement"]["binary"]["n_tasks"] == 1
+    assert quality["agreement"]["binary"]["n_tasks"] == 1
     assert [label["rater"] for label in summary["stream"]] == ["Ben", "Ann", "Ann", "Ann"]
     assert summary["stream"][0]["prompt"] == HOSTILE
     assert summary["paused"] is False

@@ -89,6 +89,7 @@ def live_labels(store: FeedbackStore) -> list[sa.Row[Any]]:
         ("POST", "admin/pause", {}),
         ("POST", "admin/resume", {}),
         ("GET", "admin/summary", None),
+        ("GET", "admin/quality", None),
         ("GET", "training", None),
         ("GET", "history", None),
         ("GET", "progress", None),

@@ -1,11 +1,14 @@
-// The admin page: asks for the summary every few seconds and shows it as tables. All that raters wrote is shown as text.
+// The admin page: asks for the figures every few seconds and shows them as tables. All that raters wrote is shown as text.
 
 import { call } from "./api.js";
 
 const EVERY_MS = 10000;
+const QUALITY_PATIENCE_MS = 120000; // of many labels, on a busy machine
 
 const at = (id) => document.getElementById(id);
 let summary = null;
+let quality = null;
+let judging = null; // the present call for the quality
 
 /** Shows a table; cells are texts, or elements. */
 function fill(table, head, rows) {
@@ -58,8 +61,6 @@ function show() {
   const when = exported ? `last export ${new Date(exported).toLocaleTimeString()}` : "not exported since the start";
   at("exported").textContent = failure ? `the last export failed: ${failure}` : when;
   fill("categories", ["Category", "Kind", "Done", "Wanted"], summary.categories.map((row) => [row.category, row.kind, row.done, row.total]));
-  showAgreement();
-  showRaters();
   fill(
     "stream",
     ["When", "Rater", "Prompt", "Answer"],
@@ -69,12 +70,12 @@ function show() {
 
 function showAgreement() {
   const rows = ["binary", "ranking"].flatMap((kind) => {
-    const all = summary.agreement[kind];
+    const all = quality.agreement[kind];
     return [{ category: "all", ...all }, ...(all.categories ?? [])].map((row) => [
       kind, row.category, interval(row.alpha, row.alpha_ci_low, row.alpha_ci_high, number), row.n_tasks,
     ]);
   });
-  at("source").textContent = summary.agreement.source === "simulated" ? "Among simulated raters." : "Among people.";
+  at("source").textContent = quality.agreement.source === "simulated" ? "Among simulated raters." : "Among people.";
   fill("agreement", ["Kind", "Category", "Alpha", "Tasks with several raters"], rows);
 }
 
@@ -82,7 +83,7 @@ function showRaters() {
   fill(
     "raters",
     ["Rater", "Labels", "Skipped", "Gold accuracy", "Gold answers", "Same answer again", "Skill", "Median time", "Active", "First place", ""],
-    summary.raters.map((row) => [
+    quality.raters.map((row) => [
       row.name,
       row.n,
       row.n_skipped,
@@ -116,13 +117,13 @@ function notice(text) {
 
 /** Asks for the figures; without an admin's sign-in it asks for that. */
 async function refresh() {
-  if (!summary) notice("Working out the figures…");
   try {
     summary = await call("GET", "admin/summary");
     notice("");
     show();
     at("sign-in").hidden = true;
     at("figures").hidden = false;
+    judging ??= judge();
   } catch (error) {
     const refused = error.status === 401 || error.status === 403;
     at("sign-in").hidden = !refused;
@@ -131,9 +132,22 @@ async function refresh() {
   }
 }
 
+/** Asks for agreement and raters, which take longer than the rest; one call at a time. */
+async function judge() {
+  try {
+    quality = await call("GET", "admin/quality", undefined, QUALITY_PATIENCE_MS);
+    showAgreement();
+    showRaters();
+  } catch (error) {
+    notice(error.status ? error.message : "the server cannot be reached");
+  }
+  judging = null;
+}
+
 async function act(path, body) {
   try {
     await call("POST", `admin/${path}`, body);
+    await judging; // it may tell what was before
     await refresh();
   } catch (error) {
     notice(error.message);

@@ -19,11 +19,12 @@ export class Refused extends Error {
 export class Unreachable extends Error {}
 
 /** Sends a call and returns the answer's JSON; throws Refused or Unreachable. */
-export async function call(method, path, body) {
+export async function call(method, path, body, patienceMs = PATIENCE_MS) {
   const { response, text } = await reach(`/api/v1/${path}`, {
     method,
     headers: { "X-Pictune": "1", ...(body === undefined ? {} : { "Content-Type": "application/json" }) },
     body: body === undefined ? undefined : JSON.stringify(body),
+    signal: AbortSignal.timeout(patienceMs),
   });
   if (!response.ok) throw new Refused(response.status, reasonOf(text) || response.statusText);
   return text ? JSON.parse(text) : null;
@@ -31,7 +32,7 @@ export async function call(method, path, body) {
 
 /** Throws Refused when the server does not give what is at the address, Unreachable when it gives no answer. */
 export async function check(url) {
-  const { response, text } = await reach(url);
+  const { response, text } = await reach(url, { signal: AbortSignal.timeout(PATIENCE_MS) });
   if (!response.ok) throw new Refused(response.status, reasonOf(text) || response.statusText);
 }
 
@@ -47,7 +48,7 @@ export function isSignedOut(error) {
 
 async function reach(url, options) {
   try {
-    const response = await fetch(url, { ...options, signal: AbortSignal.timeout(PATIENCE_MS) });
+    const response = await fetch(url, options);
     return { response, text: await response.text() };
   } catch (error) {
     throw new Unreachable(error.message);
