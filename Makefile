@@ -14,6 +14,11 @@ CHECK ?=
 FORMAT ?=
 FROM ?=
 TO ?=
+PROCESSES ?=
+REWARD ?=
+IMAGES ?=
+OUT ?=
+N ?=
 SET ?=
 
 VENV := .venv
@@ -26,16 +31,17 @@ flag = $(if $(strip $(2)),--$(1) '$(strip $(2))')
 COMMON = $(strip --run '$(RUN)' $(call flag,config,$(CONFIG)) $(foreach setting,$(SET),--set '$(setting)'))
 INPUTS = $(call flag,model,$(MODEL)) $(call flag,prompts,$(PROMPTS))
 STAGE = $(PYTHON) -m pipelines
+LAUNCH = $(VENV)/bin/accelerate launch --multi_gpu --num_processes '$(PROCESSES)' --num_machines 1 --mixed_precision no --dynamo_backend no
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PRECIOUS: runs/%/labels/feedback.db
-.PHONY: help setup images label rater simulate import dataset inspect export reward finetune evaluate report demo models bench check test clean-caches
+.PHONY: help setup images label rater simulate import dataset inspect export reward score best-of-n finetune evaluate report demo models bench bench-reward bench-finetune check test clean-caches
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo '  variables      RUN= METHOD=rwl|dpok MODEL= PROMPTS= CONFIG= PORT= OPEN= ORDER= NAME= ROLE= CHECK='
-	@echo '                 FORMAT= FROM= TO= SET="table.name=value ..."'
+	@echo '  variables      RUN= METHOD=rwl|dpok|ddpo MODEL= PROMPTS= CONFIG= PORT= OPEN= ORDER= NAME= ROLE= CHECK='
+	@echo '                 FORMAT= FROM= TO= PROCESSES= REWARD= IMAGES= OUT= N= SET="table.name=value ..."'
 
 setup: $(INSTALLED) ## Make .venv with everything in it (quick when it is there)
 
@@ -71,8 +77,14 @@ export: $(INSTALLED) ## Write the labels for other tools (FORMAT=, TO=)
 reward: $(INSTALLED) ## Train the reward model on the labels
 	$(STAGE) reward $(COMMON)
 
-finetune: $(INSTALLED) ## Fine-tune the model on the reward (METHOD=rwl or dpok)
-	$(STAGE) finetune $(COMMON) --method '$(METHOD)'
+score: $(INSTALLED) ## Score pictures with a trained reward (REWARD=, IMAGES=, PROMPTS=, OUT=)
+	$(STAGE) score $(COMMON) $(call flag,reward,$(REWARD)) $(call flag,images,$(IMAGES)) $(call flag,prompts,$(PROMPTS)) $(call flag,out,$(OUT))
+
+best-of-n: $(INSTALLED) ## Draw N pictures a prompt and pick the best (N=, REWARD=, PROMPTS=, OUT=)
+	$(STAGE) best-of-n $(COMMON) $(INPUTS) $(call flag,n,$(N)) $(call flag,reward,$(REWARD)) $(call flag,out,$(OUT))
+
+finetune: $(INSTALLED) ## Fine-tune the model on the reward (METHOD=rwl, dpok or ddpo; PROCESSES=)
+	$(if $(filter-out 1,$(PROCESSES)),$(LAUNCH) -m pipelines,$(STAGE)) finetune $(COMMON) --method '$(METHOD)'
 
 evaluate: $(INSTALLED) ## Compare base and tuned models; write the report
 	$(STAGE) evaluate $(COMMON)
@@ -93,6 +105,13 @@ bench: $(INSTALLED) ## Measure labeling, dataset and queries; figures go to benc
 	$(PYTHON) -m benchmarks.bench_latency
 	$(PYTHON) -m benchmarks.bench_dataset
 	$(PYTHON) -m benchmarks.bench_queries
+
+bench-reward: $(INSTALLED) ## Measure the reward: speed, and what each part of it brings
+	$(PYTHON) -m benchmarks.bench_reward
+	$(PYTHON) -m benchmarks.reward_ablation
+
+bench-finetune: $(INSTALLED) ## Measure an iteration of fine-tuning beside a straightforward loop
+	$(PYTHON) -m benchmarks.bench_finetune
 
 check: $(INSTALLED) ## Lint, types and layers, within a minute
 	$(VENV)/bin/ruff check

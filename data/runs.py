@@ -78,6 +78,11 @@ class RunFolder:
         """The report and its figures."""
         return self.root / "evaluation"
 
+    @property
+    def embeddings_dir(self) -> Path:
+        """The embeddings of pictures and prompts, beside the runs, which share them."""
+        return self.root.parent / ".cache" / "embeddings"
+
     def finetune_dir(self, method: str) -> Path:
-        """What fine-tuning by `method` (`rwl`, `dpok`) makes."""
+        """What fine-tuning by `method` (`rwl`, `dpok`, `ddpo`) makes."""
         return self.root / "finetune" / method

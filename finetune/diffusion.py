@@ -1,7 +1,11 @@
 """A Stable Diffusion pipeline as the fine-tuning methods see it: noise prediction with guidance, LoRA, and the untouched reference.
 
-One path for every `StableDiffusionPipeline` folder (SD 1.x, SD 2.x and the embedded model). The reference model is the same
-weights with the adapters off, so it costs no memory.
+One path for every `StableDiffusionPipeline` folder (SD 1.x, SD 2.x and the embedded model) and every `StableDiffusionXLPipeline`
+folder. The reference model is the same weights with the adapters off, so it costs no memory.
+
+A prompt is one tensor [L, D] for all of them. SDXL (Podell et al. 2023, arXiv 2307.01952) also gives its UNet a pooled embedding of the
+whole prompt: it is the last row, filled up with zeros, so that whoever stores, repeats or mixes prompts need not know. The sizes that
+SDXL is told are those of the image that is drawn, not cropped.
 """
 
 import json
@@ -10,16 +14,17 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import torch
-from diffusers import DDIMScheduler, StableDiffusionPipeline
+from diffusers import DDIMScheduler, DiffusionPipeline, StableDiffusionPipeline, StableDiffusionXLPipeline
 from diffusers.models.attention_processor import AttnProcessor
 from diffusers.utils.state_dict_utils import convert_state_dict_to_diffusers
 from peft import LoraConfig, get_peft_model_state_dict
 from peft.tuners.tuners_utils import BaseTunerLayer
 from pydantic import BaseModel, PositiveFloat, PositiveInt
 from torch import Tensor, nn
+from torch.nn import functional
 
 from data.errors import PictuneError
 from data.files import write_atomically
@@ -27,7 +32,11 @@ from data.files import write_atomically
 LORA_FILE = "pytorch_lora_weights.safetensors"
 Precision = Literal["fp32", "bf16"]
 _ADAPTER = "default"
-_WEIGHTED_PARTS = ("unet", "vae", "text_encoder")
+Pipeline: TypeAlias = StableDiffusionPipeline | StableDiffusionXLPipeline
+_PIPELINES: dict[str, type[Pipeline]] = {one.__name__: one for one in (StableDiffusionPipeline, StableDiffusionXLPipeline)}
+_NO_CHECKER = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+_VAE_PIXELS = 4 * 64 * 64
+"""Latent pixels that the VAE takes at once: four images of 512x512, one of 1024x1024."""
 _ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 _FEED_FORWARD = ("ff.net.0.proj", "ff.net.2")
 
@@ -46,14 +55,16 @@ class LoraSettings(BaseModel, frozen=True, extra="forbid"):
 class DiffusionModel:
     """A frozen Stable Diffusion pipeline with, after `add_lora`, trainable adapters on its UNet."""
 
-    def __init__(self, pipeline: StableDiffusionPipeline, *, precision: Precision = "fp32") -> None:
+    def __init__(self, pipeline: Pipeline, *, precision: Precision = "fp32") -> None:
         """Freezes the pipeline; with precision "bf16" the UNet runs under bfloat16 autocast, while weights stay as they are."""
         self.pipeline = pipeline
         self.precision: Precision = precision
         self.device = torch.device(pipeline.device)
         self._embeddings: dict[str, Tensor] = {}
-        for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
-            part.requires_grad_(False).eval()
+        self._is_xl = isinstance(pipeline, StableDiffusionXLPipeline)
+        for part in pipeline.components.values():
+            if isinstance(part, nn.Module):
+                part.requires_grad_(False).eval()
         if self.device.type == "cpu":
             pipeline.unet.set_attn_processor(AttnProcessor())  # on CPU the backward pass of bf16 SDPA is slower than plain products
         pipeline.set_progress_bar_config(disable=True)
@@ -70,17 +81,23 @@ class DiffusionModel:
         """Opens a diffusers folder or a model of the Hugging Face hub ("owner/name"); only safetensors weights are read.
 
         Raises:
-            PictuneError: there is no such model, or it is not a complete StableDiffusionPipeline.
+            PictuneError: there is no such model, or it is not a complete Stable Diffusion 1.x, 2.x or XL.
         """
         source = str(path_or_id)
-        _check_source(source)
+        variant = _check_source(source)
         try:
-            pipeline = StableDiffusionPipeline.from_pretrained(
-                source, dtype=dtype, use_safetensors=True, safety_checker=None, feature_extractor=None, requires_safety_checker=False
-            )
+            kind = _PIPELINES[_check_kind(source, DiffusionPipeline.load_config(source)["_class_name"])]
+            extra = _NO_CHECKER if kind is StableDiffusionPipeline else {}
+            pipeline = kind.from_pretrained(source, dtype=dtype, variant=variant, use_safetensors=True, **extra)
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             reason = str(error).strip().split("\n")[0]
             raise PictuneError(f"{source}: could not be opened as a Stable Diffusion model ({reason}); check the folder") from error
+        unet, vae = pipeline.unet.config, pipeline.vae.config
+        if unet.in_channels != vae.latent_channels:
+            raise PictuneError(
+                f"{source}: its UNet takes {unet.in_channels} channels and its VAE gives {vae.latent_channels}, as models that fill in or "
+                "edit pictures do; give a model that draws from text alone"
+            )
         return cls(pipeline.to(device), precision=precision)
 
     @property
@@ -90,6 +107,12 @@ class DiffusionModel:
         size = config.sample_size
         height, width = (size, size) if isinstance(size, int) else size
         return config.in_channels, height, width
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of the images that those latents stand for, in pixels."""
+        _, height, width = self.latent_shape
+        return height * self.pipeline.vae_scale_factor, width * self.pipeline.vae_scale_factor
 
     def scheduler(self, steps: int) -> DDIMScheduler:
         """The pipeline's noise schedule as a DDIM sampler (Song et al. 2020, arXiv 2010.02502) with `steps` steps.
@@ -107,9 +130,19 @@ class DiffusionModel:
         """Embeddings [B, L, D] as the stock pipeline makes them; each different prompt is encoded once and kept."""
         new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._embeddings]
         if new:
-            encoded, _ = self.pipeline.encode_prompt(new, self.device, 1, False)
+            encoded = self._encode_xl(new) if self._is_xl else self.pipeline.encode_prompt(new, self.device, 1, False)[0]
             self._embeddings.update(zip(new, encoded, strict=True))
         return torch.stack([self._embeddings[prompt] for prompt in prompts])
+
+    def _encode_xl(self, prompts: Sequence[str]) -> Tensor:
+        """The tokens' embeddings and, as the last row, the pooled one."""
+        tokens, _, pooled, _ = self.pipeline.encode_prompt(
+            list(prompts), device=self.device, num_images_per_prompt=1, do_classifier_free_guidance=False
+        )
+        encoded = torch.cat([tokens, functional.pad(pooled, (0, tokens.shape[-1] - pooled.shape[-1])).unsqueeze(1)], dim=1)
+        if self.pipeline.config.force_zeros_for_empty_prompt:  # how SDXL was taught to draw without a prompt
+            encoded[[prompt == "" for prompt in prompts]] = 0
+        return encoded
 
     def predict(self, latents: Tensor, timesteps: Tensor, cond: Tensor, uncond: Tensor, guidance: float) -> Tensor:
         """The UNet's output [B, C, h, w] in float32 with classifier-free guidance (Ho & Salimans 2022, arXiv 2207.12598).
@@ -129,8 +162,16 @@ class DiffusionModel:
 
     def _unet(self, latents: Tensor, timesteps: Tensor, embeddings: Tensor) -> Tensor:
         unet = self.pipeline.unet
+        embeddings = embeddings.to(unet.dtype)
+        extra = {}
+        if self._is_xl:
+            pooled = embeddings[:, -1, : self.pipeline.text_encoder_2.config.projection_dim]
+            height, width = (side * self.pipeline.vae_scale_factor for side in latents.shape[-2:])
+            sizes = embeddings.new_tensor([height, width, 0, 0, height, width])  # of the original, its crop, and what is drawn
+            extra["added_cond_kwargs"] = {"text_embeds": pooled, "time_ids": sizes.expand(len(latents), -1)}
+            embeddings = embeddings[:, :-1]
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            output: Tensor = unet(latents.to(unet.dtype), timesteps, embeddings.to(unet.dtype)).sample
+            output: Tensor = unet(latents.to(unet.dtype), timesteps, embeddings, **extra).sample
         return output.float()
 
     @torch.no_grad()
@@ -138,6 +179,7 @@ class DiffusionModel:
         """Images [N, 3, H, W] in [0, 1], float32, of latents [N, C, h, w]."""
         vae = self.pipeline.vae
         scaled = (latents / vae.config.scaling_factor).to(vae.dtype)
+        batch = min(batch, max(1, _VAE_PIXELS // latents[0, 0].numel()))
         images = torch.cat([vae.decode(part).sample.float() for part in scaled.split(batch)])
         return (images / 2 + 0.5).clamp(0, 1)
 
@@ -145,6 +187,7 @@ class DiffusionModel:
     def encode_images(self, images: Tensor, *, batch: int = 16) -> Tensor:
         """Latents [N, C, h, w] (the mode of the VAE's posterior) of images [N, 3, H, W] in [0, 1]."""
         vae = self.pipeline.vae
+        batch = min(batch, max(1, _VAE_PIXELS * self.pipeline.vae_scale_factor**2 // images[0, 0].numel()))
         parts = [vae.encode((2 * part - 1).to(self.device, vae.dtype)).latent_dist.mode().float() for part in images.split(batch)]
         return torch.cat(parts) * float(vae.config.scaling_factor)
 
@@ -219,7 +262,7 @@ class DiffusionModel:
         unet = self.pipeline.unet
         layers = convert_state_dict_to_diffusers(get_peft_model_state_dict(unet, adapter_name=_ADAPTER))
         with write_atomically(folder / LORA_FILE) as temporary:
-            StableDiffusionPipeline.save_lora_weights(
+            self.pipeline.save_lora_weights(
                 temporary.parent,
                 unet_lora_layers=layers,
                 weight_name=temporary.name,
@@ -246,12 +289,15 @@ class DiffusionModel:
         self._leave_casts_to_autocast()
 
 
-def _check_source(source: str) -> None:
-    """Refuses, in one line, what `from_pretrained` would answer with a page of text or a wait for the network."""
+def _check_source(source: str) -> str | None:
+    """Refuses, in one line, what `from_pretrained` would answer with a page of text or a wait for the network.
+
+    Gives the variant of the weights to read, None for the plain ones.
+    """
     folder = Path(source)
     if not folder.exists():
         if re.fullmatch(r"[\w.-]+/[\w.-]+", source) and not folder.parent.exists():
-            return
+            return None
         raise PictuneError(f"{source}: no such model folder; give a diffusers folder or a hub id such as owner/name")
     index = folder / "model_index.json"
     if not index.is_file():
@@ -260,16 +306,28 @@ def _check_source(source: str) -> None:
         kind = json.loads(index.read_text(encoding="utf-8")).get("_class_name")
     except (ValueError, AttributeError) as error:
         raise PictuneError(f"{index}: not valid JSON; download the model again") from error
-    if kind != "StableDiffusionPipeline":
-        raise PictuneError(f"{source}: holds a {kind}, and only StableDiffusionPipeline folders (SD 1.x, SD 2.x) can be tuned")
-    _check_parts(folder)
-
-
-def _check_parts(folder: Path) -> None:
-    files = [f"{part}/config.json" for part in _WEIGHTED_PARTS] + ["tokenizer/tokenizer_config.json", "scheduler/scheduler_config.json"]
-    missing = [name for name in files if not (folder / name).is_file()]
+    encoders = ("", "_2") if _check_kind(source, kind) == StableDiffusionXLPipeline.__name__ else ("",)
+    weighted = ["unet", "vae", *(f"text_encoder{number}" for number in encoders)]
+    files = [f"{part}/config.json" for part in weighted] + [f"tokenizer{number}/tokenizer_config.json" for number in encoders]
+    missing = [name for name in [*files, "scheduler/scheduler_config.json"] if not (folder / name).is_file()]
     if missing:
         raise PictuneError(f"{folder}: incomplete, without {', '.join(missing)}; download the model again")
-    for part in _WEIGHTED_PARTS:
+    for part in weighted:
         if not any((folder / part).glob("*.safetensors")):
-            raise PictuneError(f"{folder}: {part}/ has no .safetensors weights; convert it with pipeline.save_pretrained")
+            held = "Flax weights only" if any((folder / part).glob("*.msgpack")) else "no .safetensors weights"
+            raise PictuneError(f"{folder}: {part}/ has {held}; download the safetensors ones, or convert it with pipeline.save_pretrained")
+    half = all(not _has_weights(folder / part, "") and _has_weights(folder / part, ".fp16") for part in weighted)
+    return "fp16" if half else None
+
+
+def _check_kind(source: str, kind: object) -> str:
+    if not isinstance(kind, str) or kind not in _PIPELINES:
+        raise PictuneError(f"{source}: holds a {kind}, and only {' and '.join(_PIPELINES)} (SD 1.x, SD 2.x, SDXL) can be tuned")
+    return kind
+
+
+def _has_weights(folder: Path, variant: str) -> bool:
+    """Whether a part has weights of this variant, in one file or in several."""
+    return any((folder / f"{name}{variant}.safetensors").exists() for name in ("model", "diffusion_pytorch_model")) or any(
+        folder.glob(f"*.safetensors.index{variant}.json")
+    )

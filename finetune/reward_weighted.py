@@ -2,51 +2,55 @@
 
     loss = E_(x,z)~rewarded[ w(r(x, z)) * ||target - prediction(x_t, t, z)||^2 ] + beta * E_(x,z)~pretraining[ ||target - prediction||^2 ]
 
-The denoising error stands for -log p(x | z); its target is the noise, the velocity or the image, as the model's scheduler says.
-Weights: "raw" is max(r, 0), the paper's. With pretraining on the same images the whole weight is r + beta, which is exactly the optimum
-of reward under a chi-squared penalty to the base model (Fan et al. 2023, arXiv 2305.16381, call it KL-D). "exp" is
-exp(r / temperature), the optimum under a KL penalty, normalised per prompt; "top" takes each prompt's best images alone.
+The denoising error stands for -log p(x | z); its target is the noise, the velocity or the image, as the model's scheduler says. What the
+weights w can be and what each is the best answer to stands in `finetune/weighting.py`. With `kl = "kl-o"` (Fan et al. 2023, arXiv
+2305.16381) the loss has a third term, gamma * E_(x,z)~rewarded[ ||prediction - pretrained prediction||^2 ].
 
-Differs from the paper in:
+Differs from the papers in:
 1. LoRA instead of all weights, so that the reference model stays at hand.
 2. Images are drawn with probability proportional to their weight and count equally: the same expected gradient with less variance, and
-   no time spent on images that weigh nothing.
-3. Timesteps are weighted by min-SNR (Hang et al. 2023, arXiv 2303.09556) unless `min_snr` is None, the paper's uniform weighting.
+   no time spent on images that weigh nothing. KL-O is taken on those that are drawn, which are what the tuned model should say.
+3. Timesteps are weighted by min-SNR (Hang et al. 2023, arXiv 2303.09556) unless `min_snr` is None, the papers' uniform weighting.
 4. Some prompts are left empty, so that classifier-free guidance goes on working.
+5. `rounds` above 1 draw again from the tuned model and go on with its images, as expectation maximisation would; the papers stop after one.
 """
 
-import math
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, Self
 
 import torch
 from diffusers import DDIMScheduler
-from pydantic import BaseModel, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor
 
 from data.errors import PictuneError
 from finetune.diffusion import DiffusionModel, LoraSettings, Precision
-from finetune.reward_fn import RewardFn
-from finetune.training import TrainState, ValidationConfig, lora_optimizer, take_step, validate
+from finetune.monitors import PIXELS, Monitor
+from finetune.reward_fn import RewardFn, score
+from finetune.sampling import draw_latents
+from finetune.training import TrainState, ValidationConfig, lora_optimizer, schedule, take_step, under, validate
+from finetune.weighting import WeightingConfig, effective_sample_size, sample_weights
 
-Weighting = Literal["raw", "exp", "top"]
+_logger = logging.getLogger(__name__)
+FEW = 0.1
+"""Effective sample size below which the training rests on too few images."""
 
 
-class RewardWeightedConfig(BaseModel, frozen=True, extra="forbid"):
+class RewardWeightedConfig(WeightingConfig, frozen=True, extra="forbid"):
     """Settings of reward-weighted likelihood; the paper's stand beside ours, which are for the embedded model."""
 
     updates: PositiveInt = 600
-    """Optimizer steps. Paper: 10,000."""
+    """Optimizer steps, over all rounds. Paper: 10,000."""
+    rounds: PositiveInt = 1
+    """Parts of equal length into which the steps fall; at the start of each but the first, new images are drawn from the tuned model."""
+    images_per_round: PositiveInt = 64
+    """Images of each prompt that are drawn then; the rounds before are no longer trained on."""
     batch: int = Field(default=32, ge=2)
     """Images per step; half of them are for pretraining unless `pretraining_weight` is 0. Paper: 512, half pretraining."""
-    weighting: Weighting = "exp"
-    """How a reward becomes a weight: "raw", "exp" or "top" (see the top of this file). Paper: raw."""
-    temperature: PositiveFloat = 0.2
-    """For "exp", in the reward's units: lower follows the reward harder and uses fewer images."""
-    top_share: float = Field(default=0.25, gt=0, le=1)
-    """For "top": the share of each prompt's images that is used."""
     pretraining_weight: NonNegativeFloat = 0.1
     """beta, the pull to the pretraining data; 0 switches it off. Not stated in the paper."""
     learning_rate: PositiveFloat = 5e-4
@@ -60,9 +64,11 @@ class RewardWeightedConfig(BaseModel, frozen=True, extra="forbid"):
     caption_dropout: float = Field(default=0.1, ge=0, le=1)
     """Share of prompts left empty."""
     steps: PositiveInt = 20
-    """Sampler steps of the validation images."""
+    """Sampler steps of the validation images and of further rounds."""
     guidance: PositiveFloat = 2.0
-    """Guidance scale of the validation images."""
+    """Guidance scale of the validation images and of further rounds."""
+    eta: NonNegativeFloat = 1.0
+    """Noise of the sampler of further rounds; validation is always deterministic."""
     report_every: PositiveInt = 20
     """Steps between two metrics."""
     lora: LoraSettings = LoraSettings()
@@ -71,6 +77,12 @@ class RewardWeightedConfig(BaseModel, frozen=True, extra="forbid"):
     """Arithmetic of the UNet; bf16 is about 1.5 times as fast on CPUs that have it."""
     validation: ValidationConfig = ValidationConfig(every=100)
     """How the best weights are chosen."""
+
+    @model_validator(mode="after")
+    def _every_round_has_a_step(self) -> Self:
+        if self.rounds > self.updates:
+            raise ValueError(f"{self.rounds} rounds need as many updates, not {self.updates}")
+        return self
 
 
 @dataclass(frozen=True)
@@ -100,6 +112,12 @@ class Metrics:
     """Mean weighted denoising error of the rewarded images."""
     pretraining_loss: float | None
     """Mean denoising error of the pretraining images, before beta; None when beta is 0."""
+    kl_loss: float | None
+    """Mean squared difference to the base's predictions, before gamma; None without KL-O."""
+    round: int
+    """Which round's images the steps were on, from 0."""
+    reward: float
+    """Mean reward of that round's images."""
     effective_sample_size: float
     """(sum w)^2 / sum w^2 over the number of images, in (0, 1]: the share of the images that really counts."""
     gradient_norm: float
@@ -107,28 +125,6 @@ class Metrics:
     seconds: float
     validation_reward: float | None
     """Mean reward on the validation seeds; None where it was not due."""
-
-
-def sample_weights(
-    rewards: Tensor, prompts: Sequence[str], *, weighting: Weighting, temperature: float = 1.0, top_share: float = 1.0
-) -> Tensor:
-    """Weights [N] of rewards [N]; "exp" and "top" have mean 1 for every prompt."""
-    if weighting == "raw":
-        return rewards.clamp(min=0)
-    weights = torch.zeros_like(rewards)
-    for prompt in dict.fromkeys(prompts):
-        rows = torch.tensor([i for i, other in enumerate(prompts) if other == prompt], device=rewards.device)
-        if weighting == "exp":
-            weights[rows] = torch.softmax(rewards[rows] / temperature, dim=0) * len(rows)
-        else:
-            kept = math.ceil(top_share * len(rows))
-            weights[rows[rewards[rows].topk(kept).indices]] = len(rows) / kept
-    return weights
-
-
-def effective_sample_size(weights: Tensor) -> float:
-    """Kish's (sum w)^2 / sum w^2 of weights [N], as a share of N."""
-    return float(weights.sum().square() / weights.square().sum() / len(weights))
 
 
 def weighted_denoising_loss(prediction: Tensor, target: Tensor, weights: Tensor) -> Tensor:
@@ -157,9 +153,37 @@ def timestep_weights(scheduler: DDIMScheduler, timesteps: Tensor, min_snr: float
     return weights[scheduler.config.prediction_type]
 
 
-def start(model: DiffusionModel, config: RewardWeightedConfig) -> TrainState:
+@dataclass(kw_only=True)
+class RewardWeightedState(TrainState):
+    """`TrainState` with the images of the present round."""
+
+    round: int = 0
+    """Which round the steps are in, from 0."""
+    drawn: dict[str, Tensor] = field(default_factory=dict)
+    """`latents` and `rewards` of a round after the first, as in `WeightedData`; the images of the first are given."""
+
+    def weights(self) -> dict[str, Tensor]:
+        """Adds the round's images."""
+        return super().weights() | {f"drawn/{name}": values for name, values in self.drawn.items()}
+
+    def load_weights(self, weights: dict[str, Tensor]) -> None:
+        """Takes back what `weights` gave."""
+        super().load_weights(weights)
+        self.drawn = under("drawn/", weights)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Adds the round."""
+        return super().state_dict() | {"round": self.round}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes back what `state_dict` gave."""
+        super().load_state_dict(state)
+        self.round = state["round"]
+
+
+def start(model: DiffusionModel, config: RewardWeightedConfig) -> RewardWeightedState:
     """The state before the first step; the model must have its LoRA."""
-    return TrainState(model=model, optimizer=lora_optimizer(model, config.learning_rate))
+    return RewardWeightedState(model=model, optimizer=lora_optimizer(model, config.learning_rate))
 
 
 def train(
@@ -169,38 +193,45 @@ def train(
     config: RewardWeightedConfig,
     *,
     generator: torch.Generator,
-    state: TrainState | None = None,
+    state: RewardWeightedState | None = None,
     pretraining: WeightedData | None = None,
     validation_prompts: Sequence[str] = (),
+    monitor: Monitor = PIXELS,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Iterator[Metrics]:
     """Trains the model's LoRA in place and yields every `report_every` steps, when `state` may be saved.
 
-    `reward` scores the validation images only. `pretraining` are image-text pairs to stay close to (their rewards are not read); left
-    out, the images in `data` serve, unweighted. `state`, `generator` and `validation_prompts` are as in `finetune.dpok.train`.
+    `reward` scores the validation images and those of further rounds. `pretraining` are image-text pairs to stay close to (their
+    rewards are not read); left out, the images in `data`, which the base drew, serve unweighted. `state`, `generator` and
+    `validation_prompts` are as in `finetune.policy_gradient.train`.
 
     Raises:
         PictuneError: no image has a positive weight.
     """
     state = state or start(model, config)
-    prompts = validation_prompts or list(dict.fromkeys(data.prompts))
-    weights = sample_weights(
-        data.rewards, data.prompts, weighting=config.weighting, temperature=config.temperature, top_share=config.top_share
-    )
-    if not float(weights.sum()) > 0:
-        raise PictuneError("finetune: no image has a reward above 0, so nothing can be learnt; use weighting 'exp' or 'top'")
-    batches = _Batches(model, data, pretraining or data, weights, config)
+    prompts = list(dict.fromkeys(data.prompts))
+    held_out = validation_prompts or prompts
 
     def validation_reward() -> float:
-        state.record_validation(validate(model, prompts, reward, config.validation, steps=config.steps, guidance=config.guidance))
+        found = validate(model, held_out, reward, config.validation, steps=config.steps, guidance=config.guidance, monitor=monitor)
+        state.record_validation(found)
         return state.validation[-1][1]
 
+    def batches_of_round() -> _Batches:
+        now = WeightedData(prompts=_repeated(prompts, config), **state.drawn) if state.drawn else data
+        return _Batches(model, now, pretraining or data, config)
+
+    batches = batches_of_round()
     if not state.validation:
         validation_reward()
     records: list[Tensor] = []
     started = clock()
-    while state.step < config.updates:
-        learning_rate = _learning_rate(state.step, config)
+    while state.step < config.updates and not state.stopped:
+        if state.step * config.rounds // config.updates > state.round:
+            state.round += 1
+            state.drawn = draw_round(model, prompts, reward, config, generator=generator)
+            batches = batches_of_round()
+        learning_rate = config.learning_rate * schedule(state.step, warmup=config.warmup, total=config.updates)
         losses = batches.losses(generator)
         losses.sum().backward()
         norm = take_step(state, learning_rate=learning_rate, clip_norm=config.clip_norm)
@@ -209,12 +240,15 @@ def train(
         last = state.step == config.updates
         due = last or state.step % config.validation.every == 0
         if last or due or state.step % config.report_every == 0:
-            loss, pretraining_loss, gradient_norm = torch.stack(records).mean(0).tolist()
+            loss, pretraining_loss, kl_loss, gradient_norm = torch.stack(records).mean(0).tolist()
             yield Metrics(
                 step=state.step,
                 loss=loss,
                 pretraining_loss=pretraining_loss / config.pretraining_weight if config.pretraining_weight else None,
-                effective_sample_size=effective_sample_size(weights),
+                kl_loss=kl_loss / config.gamma if config.kl == "kl-o" else None,
+                round=state.round,
+                reward=batches.reward,
+                effective_sample_size=batches.effective_sample_size,
                 gradient_norm=gradient_norm,
                 learning_rate=learning_rate,
                 seconds=clock() - started,
@@ -223,27 +257,52 @@ def train(
             records, started = [], clock()
 
 
-def _learning_rate(step: int, config: RewardWeightedConfig) -> float:
-    return config.learning_rate * min(1.0, (step + 1) / max(1, config.warmup)) * (1 - step / config.updates)
+def draw_round(
+    model: DiffusionModel, prompts: Sequence[str], reward: RewardFn, config: RewardWeightedConfig, *, generator: torch.Generator
+) -> dict[str, Tensor]:
+    """Draws `images_per_round` images of each prompt with the model as it is; gives their `latents` and `rewards`, as in `WeightedData`."""
+    texts = _repeated(prompts, config)
+    seeds = torch.randint(2**62, (len(texts),), generator=generator).tolist()
+    names = iter(texts)
+    latents, rewards = [], []
+    for part in draw_latents(
+        model, texts, seeds=seeds, steps=config.steps, guidance=config.guidance, eta=config.eta, batch=config.validation.batch
+    ):
+        latents.append(part)
+        rewards.append(score(reward, model.decode(part), list(islice(names, len(part)))))
+    return {"latents": torch.cat(latents), "rewards": torch.cat(rewards)}
+
+
+def _repeated(prompts: Sequence[str], config: RewardWeightedConfig) -> list[str]:
+    return [prompt for prompt in prompts for _ in range(config.images_per_round)]
 
 
 class _Batches:
-    """Random batches and their two losses."""
+    """Random batches of one round's images and of the pretraining ones, and their losses."""
 
-    def __init__(
-        self, model: DiffusionModel, data: WeightedData, pretraining: WeightedData, weights: Tensor, config: RewardWeightedConfig
-    ) -> None:
+    def __init__(self, model: DiffusionModel, data: WeightedData, pretraining: WeightedData, config: RewardWeightedConfig) -> None:
         self.model, self.config = model, config
+        weights = sample_weights(data.rewards, data.prompts, config)
+        if not float(weights.sum()) > 0:
+            raise PictuneError("finetune: no image has a reward above 0, so nothing can be learnt; use weighting 'softmax' or 'top'")
+        self.reward, self.effective_sample_size = float(data.rewards.mean()), effective_sample_size(weights)
+        if self.effective_sample_size < FEW:
+            _logger.warning(
+                "rwl: only %.0f %% of %d images really count (effective sample size); draw more, or follow the reward less: "
+                "a higher temperature, top_share or gamma, a smaller kl_budget",
+                100 * self.effective_sample_size,
+                len(weights),
+            )
         self.probabilities = (weights / weights.sum()).cpu()
         self.mean_weight = float(weights.mean())
         both = (data, pretraining) if config.pretraining_weight else (data,)
-        self.latents = torch.cat([part.latents for part in both]).to(model.device)
+        self.latents = torch.cat([part.latents.to(model.device) for part in both])
         self.prompts = [prompt for part in both for prompt in part.prompts]
         self.rewarded, self.others = len(data.prompts), len(self.prompts) - len(data.prompts)
         self.scheduler = model.scheduler(config.steps)
 
     def losses(self, generator: torch.Generator) -> Tensor:
-        """The rewarded images' loss and beta times the pretraining loss, [2]."""
+        """The rewarded images' loss, beta times the pretraining loss, and gamma times KL-O, [3]."""
         half = self.config.batch // 2 if self.others else 0
         chosen = torch.multinomial(self.probabilities, self.config.batch - half, replacement=True, generator=generator)
         if half:
@@ -259,7 +318,11 @@ class _Batches:
         by_time = timestep_weights(self.scheduler, timesteps, self.config.min_snr)
         n = len(latents) - half
         loss = weighted_denoising_loss(prediction[:n], target[:n], self.mean_weight * by_time[:n])
-        if not half:
-            return torch.stack([loss, torch.zeros_like(loss)])
-        other = weighted_denoising_loss(prediction[n:], target[n:], self.config.pretraining_weight * by_time[n:])
-        return torch.stack([loss, other])
+        other = penalty = torch.zeros_like(loss)
+        if half:
+            other = weighted_denoising_loss(prediction[n:], target[n:], self.config.pretraining_weight * by_time[n:])
+        if self.config.kl == "kl-o":
+            with torch.no_grad(), self.model.adapters_off():
+                base = self.model.predict(noisy[:n], timesteps[:n], cond[:n], cond[:n], guidance=1.0)
+            penalty = weighted_denoising_loss(prediction[:n], base, self.config.gamma * by_time[:n])
+        return torch.stack([loss, other, penalty])

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from pydantic import BaseModel, Field, PositiveFloat, PositiveInt
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from finetune.advantages import PromptStatistics
 from finetune.diffusion import DiffusionModel
+from finetune.processes import ALONE, Processes
 from finetune.reward_fn import RewardFn, score
 from finetune.sampling import Trajectories, part_of, sample_trajectories
 
@@ -92,6 +94,36 @@ class Rollout:
         return {prompt: sum(mine) / len(mine) for prompt, mine in values.items()}
 
 
+def merged(rollouts: Sequence[Rollout]) -> Rollout:
+    """The images of several iterations, of as many steps each, as one."""
+    if len(rollouts) == 1:
+        return rollouts[0]
+    chains = [one.trajectories for one in rollouts]
+    latents, log_probs = torch.cat([chain.latents for chain in chains]), torch.cat([chain.log_probs for chain in chains])
+    return Rollout(
+        prompts=[prompt for one in rollouts for prompt in one.prompts],
+        cond=torch.cat([one.cond for one in rollouts]),
+        trajectories=Trajectories(latents, log_probs, chains[0].timesteps),
+        rewards=torch.cat([one.rewards for one in rollouts]),
+        advantages=torch.cat([one.advantages for one in rollouts]),
+    )
+
+
+def packed(rollout: Rollout) -> dict[str, Any]:
+    """What a checkpoint keeps of a rollout: plain values and tensors on the CPU."""
+    chain = rollout.trajectories
+    tensors = {"latents": chain.latents, "log_probs": chain.log_probs, "rewards": rollout.rewards, "advantages": rollout.advantages}
+    return {"prompts": rollout.prompts} | {name: tensor.cpu() for name, tensor in tensors.items()}
+
+
+def unpacked(kept: dict[str, Any], model: DiffusionModel) -> Rollout:
+    """The rollout that `packed` gave."""
+    tensors = {name: tensor.to(model.device) for name, tensor in kept.items() if name != "prompts"}
+    timesteps = model.scheduler(tensors["log_probs"].shape[1]).timesteps
+    chain = Trajectories(tensors["latents"], tensors["log_probs"], timesteps)
+    return Rollout(kept["prompts"], model.encode_prompts(kept["prompts"]), chain, tensors["rewards"], tensors["advantages"])
+
+
 def collect(
     model: DiffusionModel,
     prompts: Sequence[str],
@@ -100,6 +132,7 @@ def collect(
     *,
     statistics: PromptStatistics,
     generator: torch.Generator,
+    processes: Processes = ALONE,
 ) -> Rollout:
     """Draws the iteration's images with the present policy and scores them; `statistics` takes in their rewards."""
     chosen = list(prompts)
@@ -108,18 +141,39 @@ def collect(
         chosen = [chosen[i] for i in order.tolist()]
     texts = [prompt for prompt in chosen for _ in range(config.images_per_prompt)]
     cond = model.encode_prompts(texts)
-    trajectories = sample_trajectories(
-        model,
-        cond,
-        steps=config.steps,
-        guidance=config.guidance,
-        eta=config.eta,
-        generator=generator,
-        stochastic_steps=config.stochastic_steps,
-        batch=config.micro_batch,
-    )
-    rewards = score(reward, model.decode(trajectories.latents[:, -1]), texts)
+    trajectories = _trajectories(model, cond, config, generator, processes)
+    mine = processes.share(len(texts), config.micro_batch)
+    rewards = torch.zeros(len(texts), device=model.device)
+    if len(mine):
+        images = model.decode(trajectories.latents[mine.to(model.device), -1])
+        rewards[mine.to(model.device)] = score(reward, images, [texts[i] for i in mine.tolist()])
+    rewards = processes.total(rewards)
     return Rollout(texts, cond, trajectories, rewards, statistics.normalise(texts, rewards))
+
+
+def _trajectories(
+    model: DiffusionModel, cond: Tensor, config: RolloutConfig, generator: torch.Generator, processes: Processes
+) -> Trajectories:
+    """One chain per prompt embedding in `cond` [N, L, D], each process's batches drawn by it."""
+    latents = cond.new_zeros(len(cond), config.steps + 1, *model.latent_shape, dtype=torch.float32)
+    log_probs = cond.new_zeros(len(cond), config.steps, dtype=torch.float32)
+    for number, rows in enumerate(torch.arange(len(cond), device=cond.device).split(config.micro_batch)):
+        if not processes.has(number):
+            for _ in range(1 + config.stochastic_steps):  # the noise that its process draws, so that the generators stay alike
+                torch.randn((len(rows), *model.latent_shape), generator=generator, device=generator.device)
+            continue
+        drawn = sample_trajectories(
+            model,
+            cond[rows],
+            steps=config.steps,
+            guidance=config.guidance,
+            eta=config.eta,
+            generator=generator,
+            stochastic_steps=config.stochastic_steps,
+            batch=config.micro_batch,
+        )
+        latents[rows], log_probs[rows] = drawn.latents, drawn.log_probs
+    return Trajectories(processes.total(latents), processes.total(log_probs), model.scheduler(config.steps).timesteps)
 
 
 def choose_transitions(samples: int, config: RolloutConfig, *, generator: torch.Generator) -> Tensor:

@@ -144,7 +144,7 @@ def _noise(shape: Sequence[int], generator: torch.Generator, device: torch.devic
 
 
 @torch.no_grad()
-def draw_batches(
+def draw_latents(
     model: DiffusionModel,
     prompts: Sequence[str],
     *,
@@ -154,7 +154,7 @@ def draw_batches(
     eta: float = 0.0,
     batch: int = 16,
 ) -> Iterator[Tensor]:
-    """Yields the finished images of `prompts` in order, float32 [<= batch, 3, H, W] in [0, 1], as they get ready.
+    """Yields the finished latents of `prompts` in order, float32 [<= batch, C, h, w], as they get ready.
 
     Image i depends on its prompt, `seeds[i]` and the settings, and not on its neighbours (but for rounding, which may differ with the
     size of the batch): its starting noise and every step's noise come from a generator of its own.
@@ -172,6 +172,21 @@ def draw_batches(
             latents, std = step_distribution(scheduler, output, timestep, latents, eta=eta)
             if eta > 0:
                 latents = latents + std * torch.stack([_noise(model.latent_shape, g, model.device) for g in generators])
+        yield latents
+
+
+def draw_batches(
+    model: DiffusionModel,
+    prompts: Sequence[str],
+    *,
+    seeds: Sequence[int],
+    steps: int,
+    guidance: float,
+    eta: float = 0.0,
+    batch: int = 16,
+) -> Iterator[Tensor]:
+    """The images of `draw_latents`, float32 [<= batch, 3, H, W] in [0, 1], as they get ready."""
+    for latents in draw_latents(model, prompts, seeds=seeds, steps=steps, guidance=guidance, eta=eta, batch=batch):
         yield model.decode(latents, batch=batch)
 
 

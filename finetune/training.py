@@ -1,9 +1,9 @@
-"""What the fine-tuning methods share: optimizer state, validation, checkpoints that a killed run continues from."""
+"""What the fine-tuning methods share: optimizer state, validation and its guards, checkpoints that a killed run continues from."""
 
 import json
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from data.errors import PictuneError
 from data.files import sha256_of, write_atomically, write_json
 from finetune.diffusion import DiffusionModel
+from finetune.monitors import PIXELS, Limits, Measure, Monitor, summary
+from finetune.processes import ALONE, Processes
 from finetune.reward_fn import RewardFn, score
 from finetune.sampling import draw
 
@@ -34,6 +36,24 @@ class ValidationConfig(BaseModel, frozen=True, extra="forbid"):
     """First of the seeds, the same at every validation, so that differences come from the weights."""
     batch: PositiveInt = 32
     """Images drawn at a time."""
+    patience: PositiveInt | None = None
+    """Validations in a row without a better reward after which the training ends; left out, it goes on."""
+    limits: Limits = Limits()
+    """How far saturation, sharpness, diversity and the reward ensemble's disagreement may go before there is a warning."""
+    stop_on: tuple[Measure, ...] = ()
+    """Those of them that end the training."""
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What one validation found."""
+
+    reward: float
+    """Mean over the images."""
+    monitors: dict[str, float]
+    """`finetune.monitors.summary` of the images."""
+    config: ValidationConfig
+    """The settings that it was done with."""
 
 
 @dataclass(kw_only=True)
@@ -49,11 +69,32 @@ class TrainState:
     best_lora: dict[str, Tensor] = field(default_factory=dict)
     """The adapters of the best validation; the earlier one when two are equal."""
 
-    def record_validation(self, reward: float) -> None:
-        """Notes the reward of the present weights and keeps them when no earlier ones were as good."""
-        if all(reward > earlier for _, earlier in self.validation):
+    monitors: dict[str, float] = field(default_factory=dict)
+    """What `finetune.monitors` saw at the last validation."""
+    untuned: dict[str, float] = field(default_factory=dict)
+    """What it saw at the first."""
+    stopped: str = ""
+    """Why a guard ended the training; empty while it may go on."""
+
+    def record_validation(self, found: Validation) -> None:
+        """Notes the reward of the present weights, keeps them when no earlier ones were as good, and lets the guards judge."""
+        if all(found.reward > earlier for _, earlier in self.validation):
             self.best_lora = self.model.lora_state()
-        self.validation.append((self.step, reward))
+        self.monitors = found.monitors
+        if not self.validation:
+            self.untuned = found.monitors
+        self.validation.append((self.step, found.reward))
+        alarms = found.config.limits.exceeded(found.monitors, self.untuned)
+        for sentence in alarms.values():
+            _logger.warning("finetune: step %d: %s; look at the samples, the reward may be exploited", self.step, sentence)
+        reasons = [alarms[name] for name in found.config.stop_on if name in alarms]
+        if found.config.patience and self._validations_since_best() >= found.config.patience:
+            reasons.append(f"no better validation reward in {found.config.patience} validations")
+        self.stopped = "; ".join(reasons)
+
+    def _validations_since_best(self) -> int:
+        rewards = [reward for _, reward in self.validation]
+        return len(rewards) - 1 - rewards.index(max(rewards))
 
     def restore_best(self) -> None:
         """Puts the best weights of all validations into the model."""
@@ -72,13 +113,20 @@ class TrainState:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that is not a weight: tensors and plain values only."""
-        return {"step": self.step, "optimizer": self.optimizer.state_dict(), "validation": self.validation}
+        guards = {"validation": self.validation, "monitors": self.monitors, "untuned": self.untuned, "stopped": self.stopped}
+        return {"step": self.step, "optimizer": self.optimizer.state_dict(), **guards}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes back what `state_dict` gave."""
         self.step = state["step"]
         self.optimizer.load_state_dict(state["optimizer"])
         self.validation = [(step, reward) for step, reward in state["validation"]]
+        self.monitors, self.untuned, self.stopped = state["monitors"], state["untuned"], state["stopped"]
+
+
+def schedule(step: int, *, warmup: int, total: int | None) -> float:
+    """The share of the full learning rate for the step after `step`: rises over `warmup` steps and falls to 0 over `total`, if given."""
+    return min(1.0, (step + 1) / max(1, warmup)) * (1.0 if total is None else 1 - step / total)
 
 
 def lora_optimizer(model: DiffusionModel, learning_rate: float) -> torch.optim.AdamW:
@@ -93,16 +141,26 @@ def lora_optimizer(model: DiffusionModel, learning_rate: float) -> torch.optim.A
     return torch.optim.AdamW(parameters, learning_rate, betas=(0.9, 0.99), weight_decay=0.0)
 
 
-def take_step(state: TrainState, *, learning_rate: float, clip_norm: float) -> Tensor:
-    """One optimizer step on the gradients at hand; gives their norm before clipping.
+def take_step(
+    state: TrainState,
+    *,
+    learning_rate: float,
+    clip_norm: float,
+    blame: Callable[[], Sequence[str]] = tuple,
+    processes: Processes = ALONE,
+) -> Tensor:
+    """One optimizer step on the gradients at hand, summed over the processes; gives their norm before clipping.
 
     Raises:
-        PictuneError: the gradients are not finite; the weights stay as they were.
+        PictuneError: the gradients are not finite; names the prompts that `blame` gives. The weights stay as they were.
     """
     parameters: list[nn.Parameter] = [p for group in state.optimizer.param_groups for p in group["params"]]
+    processes.sum_gradients(parameters)
     norm: Tensor = nn.utils.clip_grad_norm_(parameters, clip_norm)
     if not norm.isfinite():
-        raise PictuneError(f"finetune: the gradient is not finite in step {state.step + 1}; lower learning_rate, or use precision fp32")
+        prompts = ", ".join(repr(prompt) for prompt in dict.fromkeys(blame()))
+        where = f"step {state.step + 1}{f', for {prompts}' if prompts else ''}"
+        raise PictuneError(f"finetune: the gradient is not finite in {where}; lower learning_rate, or use precision fp32")
     for group in state.optimizer.param_groups:
         group["lr"] = learning_rate
     state.optimizer.step()
@@ -111,17 +169,30 @@ def take_step(state: TrainState, *, learning_rate: float, clip_norm: float) -> T
 
 
 def validate(
-    model: DiffusionModel, prompts: Sequence[str], reward: RewardFn, config: ValidationConfig, *, steps: int, guidance: float
-) -> float:
-    """Mean reward of the present weights on the fixed validation seeds, drawn with deterministic DDIM."""
+    model: DiffusionModel,
+    prompts: Sequence[str],
+    reward: RewardFn,
+    config: ValidationConfig,
+    *,
+    steps: int,
+    guidance: float,
+    monitor: Monitor = PIXELS,
+    processes: Processes = ALONE,
+) -> Validation:
+    """Scores the present weights on the fixed validation seeds, drawn with deterministic DDIM."""
     texts = [prompt for prompt in prompts for _ in range(config.images_per_prompt)]
     seeds = [config.seed + i for _ in prompts for i in range(config.images_per_prompt)]
-    images = draw(model, texts, seeds=seeds, steps=steps, guidance=guidance, eta=0.0, batch=config.batch)
-    return float(score(reward, images, texts).mean())
+    rows = processes.share(len(texts), config.batch)
+    some = rows.tolist() or [0]  # a process without a batch draws one image for its shapes, and drops it
+    mine = [texts[i] for i in some]
+    images = draw(model, mine, seeds=[seeds[i] for i in some], steps=steps, guidance=guidance, eta=0.0, batch=config.batch)
+    found = {"reward": score(reward, images, mine), **monitor.measure(images, mine)}
+    found = {name: processes.gather(rows, values[: len(rows)], len(texts)) for name, values in found.items()}
+    return Validation(float(found.pop("reward").mean()), summary(found, texts), config)
 
 
 def save_checkpoint(folder: Path, state: TrainState, generator: torch.Generator, *, keep: int = 2) -> Path:
-    """Writes `folder/step-<n>/` and removes all but the newest `keep`; a checkpoint counts only once its manifest is there."""
+    """Writes `folder/step-<n>/` and removes all but it and those just before; a checkpoint counts only once its manifest is there."""
     place = folder / f"step-{state.step:07d}"
     (place / _MANIFEST).unlink(missing_ok=True)
     with write_atomically(place / _WEIGHTS) as temporary:
@@ -129,26 +200,32 @@ def save_checkpoint(folder: Path, state: TrainState, generator: torch.Generator,
     with write_atomically(place / _REST) as temporary:
         torch.save({"generator": generator.get_state(), **state.state_dict()}, temporary)
     write_json(place / _MANIFEST, {name: sha256_of(place / name) for name in (_WEIGHTS, _REST)})
-    for old in sorted(folder.glob("step-*"))[:-keep]:
-        shutil.rmtree(old)
+    saved = sorted(folder.glob("step-*"))
+    now = saved.index(place) + 1  # later ones are damaged, or this training would have gone on from there
+    for other in [*saved[: max(0, now - keep)], *saved[now:]]:
+        shutil.rmtree(other)
     return place
 
 
-def load_latest(folder: Path, state: TrainState, generator: torch.Generator) -> bool:
-    """Puts the newest whole checkpoint into `state` and `generator`; False when there is none.
-
-    Damaged ones are passed over with a warning.
-    """
+def latest_checkpoint(folder: Path) -> Path | None:
+    """The newest whole checkpoint in `folder`; unfinished and damaged ones are passed over with a warning."""
     for place in sorted(folder.glob("step-*"), reverse=True):
-        if not _is_whole(place):
-            _logger.warning("%s: unfinished or damaged checkpoint; taking the one before", place)
-            continue
-        rest = torch.load(place / _REST, weights_only=True)
-        generator.set_state(rest.pop("generator"))
-        state.load_weights(load_file(place / _WEIGHTS))
-        state.load_state_dict(rest)
-        return True
-    return False
+        if _is_whole(place):
+            return place
+        _logger.warning("%s: unfinished or damaged checkpoint; taking the one before", place)
+    return None
+
+
+def load_latest(folder: Path, state: TrainState, generator: torch.Generator) -> bool:
+    """Puts the newest whole checkpoint into `state` and `generator`; False when there is none."""
+    place = latest_checkpoint(folder)
+    if place is None:
+        return False
+    rest = torch.load(place / _REST, weights_only=True)
+    generator.set_state(rest.pop("generator"))
+    state.load_weights(load_file(place / _WEIGHTS))
+    state.load_state_dict(rest)
+    return True
 
 
 def _is_whole(place: Path) -> bool:

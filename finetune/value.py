@@ -7,7 +7,7 @@ from diffusers.models.embeddings import get_timestep_embedding
 from torch import Tensor, nn
 from torch.nn import functional
 
-from finetune.rollout import Transitions
+from finetune.rollout import Rollout, Transitions
 
 _GRID = 4
 _TIME_WIDTH = 32
@@ -42,10 +42,14 @@ class ValueFunction(nn.Module):
 
 @dataclass(frozen=True)
 class Critic:
-    """The value function and its optimizer."""
+    """The value function and how it learns."""
 
     network: ValueFunction
     optimizer: torch.optim.Optimizer
+    steps: int
+    """Steps of the optimizer per iteration."""
+    batch: int
+    """Transitions in each of them."""
 
     @torch.no_grad()
     def predict(self, transitions: Transitions) -> Tensor:
@@ -53,9 +57,12 @@ class Critic:
         value: Tensor = self.network(transitions.latents, transitions.cond, transitions.timesteps)
         return value
 
-    def learn(self, transitions: Transitions) -> None:
-        """One step towards the normalised rewards, by mean squared error."""
-        predicted = self.network(transitions.latents, transitions.cond, transitions.timesteps)
-        self.optimizer.zero_grad()
-        functional.mse_loss(predicted, transitions.advantages).backward()
-        self.optimizer.step()
+    def fit(self, rollout: Rollout, stochastic_steps: int, generator: torch.Generator) -> None:
+        """Learns the normalised rewards from random noisy latents of their trajectories, by mean squared error."""
+        for _ in range(self.steps):
+            sample = torch.randint(len(rollout.prompts), (self.batch,), generator=generator)
+            step = torch.randint(stochastic_steps, (self.batch,), generator=generator)
+            some = rollout.transitions(torch.stack([sample, step], dim=1).to(rollout.rewards.device))
+            self.optimizer.zero_grad()
+            functional.mse_loss(self.network(some.latents, some.cond, some.timesteps), some.advantages).backward()
+            self.optimizer.step()

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.dates import ConciseDateFormatter
 from matplotlib.figure import Figure
 
-COLORS = {"base": "#8a8f98", "best of n": "#c9a227", "rwl": "#3b7dd8", "dpok": "#d1495b"}
+COLORS = {"base": "#8a8f98", "best of n": "#c9a227", "rwl": "#3b7dd8", "dpok": "#d1495b", "ddpo": "#5b8c5a"}
 INK = "#333333"
 VERDICT_COLORS = {"good": "#2a7f62", "bad": "#c8553d", "skip": "#b9bec6", "unsafe": "#5b4b8a"}
 SOURCE_COLORS = {"human": "#3b7dd8", "simulated": "#c9a227", "imported": "#8a8f98"}
@@ -53,6 +53,19 @@ def training_chart(lines: Lines, values: dict[str, str], *, color: str, ylabel: 
     if len(values) > 1:
         axes.legend(frameon=False, fontsize=8)
     return _svg(figure)
+
+
+def learning_chart(points: Lines, parts: dict[str, str], figure: str, ylabel: str) -> str:
+    """A held-out figure over the labels learned from, one line a part (name to legend); points without it are left out; SVG."""
+    drawing, axes = _figure(height=2.9, width=4.6)
+    for (part, legend), color in zip(parts.items(), (COLORS["dpok"], COLORS["rwl"], COLORS["base"]), strict=False):
+        known = [(point["labels"] + point["pairs"], point[part][figure]) for point in points if point[part][figure] is not None]
+        if known:
+            labels, heights = zip(*known, strict=True)
+            axes.plot(labels, heights, color=color, marker="o", markersize=4, linewidth=1.6, label=legend)
+    axes.set(xlim=(0, None), ylim=(min(0.5, axes.get_ylim()[0]), 1), xlabel="verdicts and ranked pairs learned from", ylabel=ylabel)
+    axes.legend(frameon=False, fontsize=8)
+    return _svg(drawing)
 
 
 def verdict_chart(rows: Lines) -> str:

@@ -16,10 +16,9 @@ from data.database import StoreConfig
 from data.errors import PictuneError
 from data.feedback import Role
 from data.runs import RunFolder
-from pipelines.config import TABLES, Settings, check, config_file, override, parse_override, read_toml
+from pipelines.config import METHODS, TABLES, Settings, check, config_file, override, parse_override, read_toml
 from pipelines.record import refuse_changes
 
-METHODS = ("rwl", "dpok")
 ROLES = get_args(Role)
 EVERYTHING = tuple(TABLES)
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -34,6 +33,8 @@ class Stage:
     """The tables of settings that are checked before it runs."""
     module: str = ""
     """Its module where that has another name than the stage."""
+    standalone: bool = False
+    """Whether it works on what its flags name and leaves the run as it is: then the run's earlier stages do not bind it."""
 
 
 STAGES = {
@@ -46,8 +47,10 @@ STAGES = {
     "inspect": Stage("a first look at the labels: tables here, and a page with plots", ("run", "store"), "inspect_labels"),
     "export": Stage("write the labels in a format of other people's tools", ("run", "store", "dataset"), "export_feedback"),
     "reward": Stage("train the reward model on the labels"),
-    "finetune": Stage("fine-tune the model on the reward, by --method rwl or dpok"),
+    "finetune": Stage("fine-tune the model on the reward, by --method rwl, dpok or ddpo"),
     "evaluate": Stage("compare base, best-of-n and tuned models; writes metrics and the report"),
+    "score": Stage("score pictures for prompts with a trained reward; writes a Parquet table", ("run", "store"), standalone=True),
+    "best-of-n": Stage("draw N pictures a prompt and pick the best", ("run", "store", "images"), "best_of_n", standalone=True),
     "report": Stage("write the report again from the figures that evaluate left"),
     "demo": Stage("all stages one after the other"),
 }
@@ -73,7 +76,7 @@ def parser() -> argparse.ArgumentParser:
     for name, stage in STAGES.items():
         sub = stages.add_parser(name, help=stage.help, description=stage.help, parents=[common])
         if name == "finetune":
-            sub.add_argument("--method", required=True, metavar="|".join(METHODS), help="reward-weighted likelihood or DPOK")
+            sub.add_argument("--method", required=True, metavar="|".join(METHODS), help="reward-weighted likelihood, DPOK or DDPO")
         if name in ("import", "export"):
             sub.add_argument("--format", required=True, help="such as pick-a-pic; an unknown one is answered with all that are known")
         if name == "import":
@@ -82,6 +85,8 @@ def parser() -> argparse.ArgumentParser:
             sub.add_argument("--to", required=True, type=Path, metavar="DIR", dest="target", help="the folder to write, new or empty")
         if name == "dataset":
             sub.add_argument("--check", action="store_true", help="only check; exit status 1 and a line for each thing that is wrong")
+        if stage.standalone:
+            _add_scoring_flags(sub, name)
         if name == "label":
             sub.add_argument("--port", type=int, help="port to listen on (label.port)")
             sub.add_argument("--open", action="store_const", const=True, help="anyone may sign in by name alone (label.open)")
@@ -90,6 +95,17 @@ def parser() -> argparse.ArgumentParser:
             sub.add_argument("--name", required=True, help="the name to sign in with")
             sub.add_argument("--role", default="rater", metavar="|".join(ROLES), help="what the rater may do (default: rater)")
     return result
+
+
+def _add_scoring_flags(sub: argparse.ArgumentParser, name: str) -> None:
+    sub.add_argument("--reward", type=Path, metavar="DIR", help="the folder of a trained reward (default: the run's)")
+    if name == "score":
+        sub.add_argument("--images", type=Path, metavar="DIR", help="the folder with the pictures (default: the run's)")
+        sub.add_argument("--out", type=Path, metavar="FILE", help="the table to write (default: scores.parquet beside the reward)")
+    else:
+        sub.add_argument("--n", type=int, default=16, help="pictures drawn for each prompt (default: 16)")
+        sub.add_argument("--keep", type=int, default=1, help="how many of them are picked (default: 1)")
+        sub.add_argument("--out", type=Path, metavar="DIR", help="the folder to write (default: best-of-n in the run's)")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -125,10 +141,11 @@ def _dispatch(words: list[str]) -> int:
     if given.dry_run:
         print(settings.as_toml(), end="")
         return 0
-    if given.stage not in ("images", "import", "rater", "demo") and not run.images_table.exists():
-        raise PictuneError(f"{run.root}: has no pictures yet; run `make images RUN={given.run}` first")
-    refuse_changes(run, settings)
-    if STAGES[given.stage].tables is EVERYTHING:
+    if not STAGES[given.stage].standalone:
+        if given.stage not in ("images", "import", "rater", "demo") and not run.images_table.exists():
+            raise PictuneError(f"{run.root}: has no pictures yet; run `make images RUN={given.run}` first")
+        refuse_changes(run, settings)
+    if STAGES[given.stage].tables is EVERYTHING or STAGES[given.stage].standalone:
         for library in ("diffusers", "transformers"):  # their bars show even when nobody watches
             importlib.import_module(f"{library}.utils.logging").disable_progress_bar()
     return importlib.import_module(f"pipelines.{STAGES[given.stage].module or given.stage}").main(run, settings, **options) or 0
@@ -145,6 +162,11 @@ def _options(given: argparse.Namespace) -> dict[str, Any]:
         options |= {"source_format": _known_format(given.format, "read"), "source": given.source}
     if given.stage == "export":
         options |= {"target_format": _known_format(given.format, "write"), "target": given.target}
+    if given.stage == "score":
+        prompts = None if given.prompts is None else Path(given.prompts)
+        options |= {"reward": given.reward, "images": given.images, "prompts": prompts, "out": given.out}
+    if given.stage == "best-of-n":
+        options |= {"reward": given.reward, "n": given.n, "keep": given.keep, "out": given.out}
     if given.stage == "rater":
         options |= {"name": given.name, "role": _known("ROLE", given.role, ROLES)}
     return options

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from torch import Tensor
 
 from data.intervals import wilson_interval
+from pipelines.best_of_n import by_reward
 from pipelines.images import Planned
 from pipelines.measures import Values, frechet_distance, vendi_score
 
@@ -55,9 +56,8 @@ class Judged:
 
 def best_of(candidates: Judged, n: int) -> Judged:
     """Of each `n` candidates in a row, the one with the highest reward; they stand under the seed of the first."""
-    starts = range(0, len(candidates.rewards), n)
-    best = candidates.chosen([max(range(start, start + n), key=candidates.rewards.__getitem__) for start in starts])
-    first = [candidates.planned[start] for start in starts]
+    best = candidates.chosen([ranked[0] for ranked in by_reward(candidates.rewards, n)])
+    first = candidates.planned[::n]
     return Judged(first, best.paths, best.met, best.readable, best.rewards, best.features)
 
 

@@ -23,6 +23,9 @@ PRESETS = Path(__file__).parent / "presets"
 
 DEFAULT_PRESET = "emoji"
 
+METHODS = ("rwl", "dpok", "ddpo")
+"""The ways to fine-tune; each one's table has its name."""
+
 TABLES = {
     "run": "pipelines.config:RunConfig",
     "store": "data.database:StoreConfig",
@@ -33,8 +36,9 @@ TABLES = {
     "dataset": "data.publication:DatasetConfig",
     "reward": "reward.training:RewardConfig",
     "finetune": "pipelines.finetune:FinetuneConfig",
-    "rwl": "finetune.reward_weighted:RewardWeightedConfig",
+    "rwl": "pipelines.rewarded_images:RWLConfig",
     "dpok": "finetune.dpok:DPOKConfig",
+    "ddpo": "finetune.ddpo:DDPOConfig",
     "evaluate": "pipelines.evaluate:EvaluateConfig",
 }
 """Every table of a settings file and the model that checks it."""

@@ -17,7 +17,6 @@ from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt
 from safetensors.torch import load_file
 from tqdm import tqdm
 
-from data.errors import PictuneError
 from data.files import sha256_of, write_json
 from data.runs import RunFolder
 from finetune.diffusion import LORA_FILE, DiffusionModel
@@ -25,16 +24,15 @@ from finetune.reward_fn import RewardFn
 from finetune.sampling import part_of
 from pipelines import report
 from pipelines.comparison import EvaluationPrompt, Judged, best_of, by_family, by_prompt, overall
-from pipelines.config import Settings
+from pipelines.config import METHODS, Settings
 from pipelines.images import EVALUATION_SEEDS, ImagesConfig, Planned, draw_missing, focus_of, prompts_of, seeded, weights_hash
 from pipelines.measures import chain_kl
-from pipelines.models import device_of, open_model, open_reward
+from pipelines.models import device_of, open_model, open_reward, reward_hash
 from pipelines.pictures import load_pictures, save_sheet
 from pipelines.record import StageFolder
 from pipelines.world.oracle import REFERENCE, Oracle
 from pipelines.world.prompts import Requirement, family_of, held_out_prompts
 
-METHODS = ("rwl", "dpok")
 CANDIDATE_SEEDS = 100_000
 """Distance of the seeds of one picture's best-of-n candidates."""
 
@@ -90,11 +88,9 @@ class Bench:
 def main(run: RunFolder, settings: Settings) -> None:
     """Draws what is missing, judges, writes `metrics.json`, sheets and the report."""
     tuned = [method for method in METHODS if (run.finetune_dir(method) / LORA_FILE).exists()]
-    if not (run.reward_dir / "metrics.json").exists():
-        raise PictuneError(f"{run.reward_dir}: no trained reward model; run `make reward` first")
     inputs = {
         "model": weights_hash(settings.run.model),
-        "reward": sha256_of(run.reward_dir / "config.json"),
+        "reward": reward_hash(run.reward_dir),
         "judge": weights_hash(str(settings.run.judge)),
         **{method: sha256_of(run.finetune_dir(method) / LORA_FILE) for method in tuned},
     }

@@ -1,7 +1,13 @@
-"""Stage `finetune`: tunes the model's LoRA on the reward by RWL or DPOK, with checkpoints that a killed run goes on from."""
+"""Stage `finetune`: tunes the model's LoRA on the reward by RWL, DPOK or DDPO, with checkpoints that a killed run goes on from.
 
+In several processes all of them train, and the first alone writes files and speaks.
+"""
+
+import logging
+import resource
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -11,40 +17,47 @@ from pydantic import BaseModel, NonNegativeInt, PositiveInt
 from tqdm import tqdm
 
 from data.errors import PictuneError
-from data.files import sha256_of, write_atomically
+from data.files import write_atomically
 from data.runs import RunFolder
-from finetune import dpok, reward_weighted
+from finetune import policy_gradient, reward_weighted
+from finetune.ddpo import DDPOConfig
 from finetune.diffusion import DiffusionModel
 from finetune.dpok import DPOKConfig
+from finetune.monitors import PIXELS, Monitor
+from finetune.policy_gradient import PolicyGradientConfig
+from finetune.processes import Processes, launched
 from finetune.reward_fn import RewardFn
-from finetune.reward_weighted import RewardWeightedConfig, WeightedData
 from finetune.sampling import draw
-from finetune.training import TrainState, load_latest, save_checkpoint
+from finetune.training import TrainState, latest_checkpoint, load_latest, save_checkpoint
 from pipelines.config import Settings
 from pipelines.images import (
     EVALUATION_SEEDS,
     SCORED_SEEDS,
     SEEDS_PER_RUN,
     ImagesConfig,
-    Planned,
-    draw_missing,
     focus_of,
-    plan,
     prompts_of,
     seeded,
     weights_hash,
 )
 from pipelines.metrics_log import MetricsLog
-from pipelines.models import open_model, open_reward
-from pipelines.pictures import load_pictures, save_sheet
+from pipelines.models import as_monitor, as_reward_fn, device_of, open_model, open_reward_model, reward_hash
+from pipelines.pictures import save_sheet
 from pipelines.record import StageFolder
+from pipelines.rewarded_images import Encoder, RWLConfig, pretraining_pairs, rewarded_images
+from reward.sources import RewardSource, load_reward
 
 CHECKPOINTS = "checkpoints"
-Method = Literal["rwl", "dpok"]
-CONFIGS: dict[Method, type[DPOKConfig] | type[RewardWeightedConfig]] = {"rwl": RewardWeightedConfig, "dpok": DPOKConfig}
+Method = Literal["rwl", "dpok", "ddpo"]
+CONFIGS: dict[Method, type[DPOKConfig | DDPOConfig | RWLConfig]] = {
+    "rwl": RWLConfig,
+    "dpok": DPOKConfig,
+    "ddpo": DDPOConfig,
+}
 TITLES: dict[Method, str] = {
     "rwl": "reward-weighted likelihood (Lee et al. 2023, arXiv 2302.12192)",
     "dpok": "DPOK (Fan et al. 2023, arXiv 2305.16381)",
+    "ddpo": "DDPO (Black et al. 2023, arXiv 2305.13301)",
 }
 
 _CARD = """# LoRA tuned by {title}
@@ -52,8 +65,8 @@ _CARD = """# LoRA tuned by {title}
 On `{model}`, for the reward model in `{reward}`. Prompts: {prompts}
 
 ```python
-from diffusers import StableDiffusionPipeline
-pipeline = StableDiffusionPipeline.from_pretrained("{model}")
+from diffusers import DiffusionPipeline
+pipeline = DiffusionPipeline.from_pretrained("{model}")
 pipeline.load_lora_weights("{folder}")
 ```
 
@@ -64,10 +77,12 @@ labels: a higher one is not always a better picture, so look at the evaluation's
 
 
 class FinetuneConfig(BaseModel, frozen=True, extra="forbid"):
-    """What both methods share; what is their own stands in [rwl] and [dpok]."""
+    """What the methods share; what is their own stands in [rwl], [dpok] and [ddpo]."""
 
     train_on: Literal["focus", "all"] = "focus"
     """Prompts to train on: `run.focus_prompts`, or all of the run."""
+    validation_prompts: tuple[str, ...] = ()
+    """Held-out prompts that choose the best weights and that the guards watch; none means the training prompts, on seeds of their own."""
     scored_per_prompt: NonNegativeInt = 0
     """RWL: pictures a prompt that are drawn beside those of the run and that the reward alone scores."""
     checkpoints: PositiveInt = 10
@@ -76,6 +91,10 @@ class FinetuneConfig(BaseModel, frozen=True, extra="forbid"):
     """How often a sheet of sample pictures is drawn, evenly over the steps, beside the one before training."""
     samples_per_prompt: PositiveInt = 6
     """Pictures a prompt on a sheet, at fixed seeds."""
+    rewards: tuple[RewardSource, ...] = ()
+    """What to tune on in place of the run's own reward, which the evaluation still shows: a weighted sum, see `reward/sources.py`."""
+    gradient_checkpointing: bool = False
+    """Compute the UNet's blocks again in the backward pass rather than keep what they computed: less memory, one more forward pass."""
 
 
 @dataclass(frozen=True)
@@ -86,9 +105,11 @@ class Job:
     folder: Path
     model: DiffusionModel
     reward: RewardFn
+    monitor: Monitor
     prompts: Sequence[str]
     settings: Settings
     generator: torch.Generator
+    processes: Processes
 
     @property
     def config(self) -> FinetuneConfig:
@@ -98,47 +119,94 @@ class Job:
 
 def main(run: RunFolder, settings: Settings, method: Method) -> None:
     """Trains, or goes on training; a LoRA made from the same reward, model and settings is kept."""
+    with launched(device_of(settings.run)) as processes:
+        if not processes.is_first:
+            logging.disable(logging.WARNING)
+        _tune(run, settings, method, processes)
+
+
+def _tune(run: RunFolder, settings: Settings, method: Method, processes: Processes) -> None:
     folder = run.finetune_dir(method)
-    if not (run.reward_dir / "metrics.json").exists():
-        raise PictuneError(f"{run.reward_dir}: no trained reward model; run `make reward` first")
-    inputs = {"reward": sha256_of(run.reward_dir / "config.json"), "model": weights_hash(settings.run.model)}
+    inputs = {
+        "reward": "finetune.rewards" if settings.table("finetune", FinetuneConfig).rewards else reward_hash(run.reward_dir),
+        "model": weights_hash(settings.run.model),
+    }
     stage = StageFolder(run, settings, folder, f"finetune {method}", ("run", "images", "finetune", method), inputs)
-    if stage.is_done:
-        print(f"finetune {method}: done, LoRA in {folder}")
+    done, stale = stage.is_done, stage.stamp is None and folder.exists()
+    processes.wait()  # all have seen the folder as it was
+    if done:
+        if processes.is_first:
+            print(f"finetune {method}: done, LoRA in {folder}")
         return
-    if stage.stamp is None and folder.exists():
+    if stale and processes.is_first:
         shutil.rmtree(folder)  # made from another reward or model
+    processes.wait()
+    if not processes.is_first:
+        _train(run, _open(run, settings, method, processes))
+        return
     with stage.working():
-        job = _open(run, settings, method)
+        for leftover in folder.rglob(".tmp-*"):
+            leftover.unlink()  # of a process that was killed while it wrote
+        job = _open(run, settings, method, processes)
         state = _train(run, job)
         state.restore_best()
         job.model.save_lora(folder)
         with write_atomically(folder / "README.md") as path:
             path.write_text(_card(run, job, state), encoding="utf-8")
     best = max(reward for _, reward in state.validation)
+    if state.stopped:
+        print(f"finetune {method}: stopped at step {state.step}: {state.stopped}")
     print(f"finetune {method}: LoRA in {folder}, validation reward {state.validation[0][1]:.3f} -> {best:.3f}")
 
 
-def _open(run: RunFolder, settings: Settings, method: Method) -> Job:
-    config = settings.table(method, CONFIGS[method])
+def _open(run: RunFolder, settings: Settings, method: Method, processes: Processes) -> Job:
+    config, shared = settings.table(method, CONFIGS[method]), settings.table("finetune", FinetuneConfig)
     generator = torch.Generator().manual_seed(settings.run.seed)
     model = open_model(settings.run, precision=config.precision)
     model.add_lora(config.lora, generator=generator)
-    reward = open_reward(run.reward_dir, settings.run)
-    everything = settings.table("finetune", FinetuneConfig).train_on == "all"
-    prompts = tuple(prompts_of(settings.run)) if everything else focus_of(settings.run)
-    return Job(method, run.finetune_dir(method), model, reward, prompts, settings, generator)
+    if shared.gradient_checkpointing:
+        model.pipeline.unet.enable_gradient_checkpointing()
+    if shared.rewards:
+        reward, monitor = load_reward(shared.rewards, device=device_of(settings.run)), PIXELS
+    else:
+        trained = open_reward_model(run.reward_dir, settings.run)
+        reward, monitor = as_reward_fn(trained), as_monitor(trained)
+    prompts = tuple(prompts_of(settings.run)) if shared.train_on == "all" else focus_of(settings.run)
+    folder = run.finetune_dir(method)
+    return Job(method, folder, model, reward, monitor, prompts, settings, generator, processes)
 
 
 def _train(run: RunFolder, job: Job) -> TrainState:
-    state, total, steps = _dpok(job) if job.method == "dpok" else _rwl(run, job)
+    """Trains until it is done, or a guard stops it.
+
+    Raises:
+        PictuneError: a loss or reward is not finite, or a file cannot be written; names the checkpoint to go on from.
+    """
+    state, total, steps = _rwl(run, job) if job.method == "rwl" else _online(job)
+    job.processes.wait()  # all have loaded the checkpoint, and the first may write new ones
+    try:
+        with _journal(job, state, total) if job.processes.is_first else nullcontext(lambda _metrics: None) as note:
+            for metrics in steps:
+                note(metrics)
+    except PictuneError as error:
+        place = latest_checkpoint(job.folder / CHECKPOINTS)
+        raise PictuneError(f"{error}; step {state.step + 1} failed, the last good checkpoint is {place or 'none yet'}") from error
+    return state
+
+
+@contextmanager
+def _journal(job: Job, state: TrainState, total: int) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Yields the function that takes a step's metrics: logs them, and draws samples and saves checkpoints where they are due."""
     if state.step == 0:
         _save_samples(job, 0)
     before = state.step
     bar = tqdm(total=total, initial=state.step, desc=job.method, unit="step", disable=None)
     with MetricsLog(job.folder, step=state.step) as log, bar:
-        for metrics in steps:
-            log.write(state.step, metrics)
+
+        def note(metrics: dict[str, Any]) -> None:
+            nonlocal before
+            monitors = {"monitors": state.monitors} if metrics["validation_reward"] is not None else {}
+            log.write(state.step, metrics | monitors | {"peak_memory_gb": _peak_memory_gb(job.model.device)})
             bar.update(state.step - before)
             bar.set_postfix({key: metrics[key] for key in ("reward", "loss", "kl") if metrics.get(key) is not None})
             if _is_due(before, state.step, total, job.config.sheets):
@@ -146,7 +214,8 @@ def _train(run: RunFolder, job: Job) -> TrainState:
             if _is_due(before, state.step, total, job.config.checkpoints):
                 save_checkpoint(job.folder / CHECKPOINTS, state, job.generator)
             before = state.step
-    return state
+
+        yield note
 
 
 def _is_due(before: int, now: int, total: int, times: int) -> bool:
@@ -154,43 +223,54 @@ def _is_due(before: int, now: int, total: int, times: int) -> bool:
     return now * times // total > before * times // total
 
 
-def _dpok(job: Job) -> tuple[TrainState, int, Iterator[dict[str, Any]]]:
-    config = job.settings.table("dpok", DPOKConfig)
-    state = dpok.start(job.model, config, generator=job.generator)
+def _peak_memory_gb(device: torch.device) -> float:
+    """The most memory so far in 10^9 bytes: of the device's tensors, or of the whole process where that is a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e9
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+
+
+def _online(job: Job) -> tuple[TrainState, int, Iterator[dict[str, Any]]]:
+    config = job.settings.table(job.method, PolicyGradientConfig)
+    state = policy_gradient.start(job.model, config, generator=job.generator)
     load_latest(job.folder / CHECKPOINTS, state, job.generator)
-    steps = dpok.train(job.model, job.prompts, job.reward, config, generator=job.generator, state=state)
+    steps = policy_gradient.train(
+        job.model,
+        job.prompts,
+        job.reward,
+        config,
+        generator=job.generator,
+        state=state,
+        validation_prompts=job.config.validation_prompts,
+        monitor=job.monitor,
+        processes=job.processes,
+    )
     return state, config.iterations, (asdict(metrics) for metrics in steps)
 
 
 def _rwl(run: RunFolder, job: Job) -> tuple[TrainState, int, Iterator[dict[str, Any]]]:
-    config = job.settings.table("rwl", RewardWeightedConfig)
-    data = _weighted_data(run, job)
+    config, encoder = job.settings.table("rwl", RWLConfig), Encoder(job.model, job.settings.table("images", ImagesConfig))
+    pretraining = pretraining_pairs(config.pretraining_pairs, encoder)
+    scored = seeded(job.prompts, job.config.scored_per_prompt, job.settings.run.seed, offset=SCORED_SEEDS)
+    if not job.processes.is_first:
+        job.processes.wait()  # until the first has drawn what is missing
+    data = rewarded_images(run, job.prompts, config, encoder, job.reward, scored=scored, folder=job.folder / "images")
+    if job.processes.is_first:
+        job.processes.wait()
     state = reward_weighted.start(job.model, config)
     load_latest(job.folder / CHECKPOINTS, state, job.generator)
-    steps = reward_weighted.train(job.model, data, job.reward, config, generator=job.generator, state=state)
+    steps = reward_weighted.train(
+        job.model,
+        data,
+        job.reward,
+        config,
+        generator=job.generator,
+        state=state,
+        validation_prompts=job.config.validation_prompts,
+        pretraining=pretraining,
+        monitor=job.monitor,
+    )
     return state, config.updates, (asdict(metrics) for metrics in steps)
-
-
-def _weighted_data(run: RunFolder, job: Job) -> WeightedData:
-    """The run's pictures of the training prompts, and the ones drawn beside them, with what the reward says of each."""
-    images = job.settings.table("images", ImagesConfig)
-    seed = job.settings.run.seed
-    focus = () if job.settings.run.prompts_file else job.settings.run.focus_prompts
-    drawn = plan(job.prompts, focus, images, seed)
-    scored = seeded(job.prompts, job.config.scored_per_prompt, seed, offset=SCORED_SEEDS)
-    with job.model.adapters_off():
-        draw_missing(job.model, scored, job.folder / "images", images, title="scored images")
-    paths = _present(run.images_dir, drawn) + _present(job.folder / "images", scored)
-    latents, rewards = [], []
-    for start in tqdm(range(0, len(paths), images.batch), desc="score", unit="batch", disable=None):
-        part = load_pictures([path for path, _ in paths[start : start + images.batch]]).to(job.model.device)
-        rewards.append(job.reward(part, [one.prompt for _, one in paths[start : start + images.batch]]))
-        latents.append(job.model.encode_images(part))
-    return WeightedData(latents=torch.cat(latents), prompts=[one.prompt for _, one in paths], rewards=torch.cat(rewards))
-
-
-def _present(folder: Path, planned: Sequence[Planned]) -> list[tuple[Path, Planned]]:
-    return [(folder / one.file_name, one) for one in planned]
 
 
 def _save_samples(job: Job, step: int) -> None:

@@ -30,8 +30,8 @@ from pipelines.record import StageFolder
 SEEDS_PER_RUN = 10_000_000
 """The pictures of a run with seed s have seeds from s times this on; the offsets below keep other uses apart from them."""
 
-SCORED_SEEDS, VALIDATION_SEEDS, EVALUATION_SEEDS = 100_000, 1_000_000, 5_000_000
-"""Offsets of the pictures that only the reward scores, of validation while training, and of the evaluation."""
+SCORED_SEEDS, VALIDATION_SEEDS, EVALUATION_SEEDS, BEST_OF_SEEDS = 100_000, 1_000_000, 5_000_000, 9_000_000
+"""Offsets of the pictures that only the reward scores, of validation while training, of the evaluation, and of `best-of-n`."""
 
 
 class ImagesConfig(BaseModel, frozen=True, extra="forbid"):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from data.errors import PictuneError
@@ -32,12 +32,31 @@ def load_picture(path: Path) -> Tensor:
     Raises:
         PictuneError: the file is missing or is no picture.
     """
+    return _to_tensor(_open(path))
+
+
+def load_fitted(path: Path, size: tuple[int, int]) -> Tensor:
+    """The picture of a file as [3, *size] in [0, 1]: of another size, it is scaled to cover that one, and its middle is kept.
+
+    Raises:
+        PictuneError: the file is missing or is no picture.
+    """
+    image, (height, width) = _open(path), size
+    if image.size != (width, height):
+        image = ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
+    return _to_tensor(image)
+
+
+def _open(path: Path) -> Image.Image:
     try:
         with Image.open(path) as image:
-            pixels = np.asarray(image.convert("RGB"), dtype=np.float32)
+            return image.convert("RGB")
     except (OSError, UnidentifiedImageError) as error:
         raise PictuneError(f"{path}: cannot be read as a picture; remove it and run `make images` again") from error
-    return torch.from_numpy(pixels / 255).permute(2, 0, 1)
+
+
+def _to_tensor(image: Image.Image) -> Tensor:
+    return torch.from_numpy(np.asarray(image, dtype=np.float32) / 255).permute(2, 0, 1)
 
 
 def load_pictures(paths: Sequence[Path]) -> Tensor:

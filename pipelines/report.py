@@ -17,7 +17,7 @@ from pipelines.record import stamps
 
 FILE = "report.html"
 METRICS = "metrics.json"
-TITLES = {"base": "base", "best of n": "best of {n}", "rwl": "RWL", "dpok": "DPOK"}
+TITLES = {"base": "base", "best of n": "best of {n}", "rwl": "RWL", "dpok": "DPOK", "ddpo": "DDPO"}
 GROUPS = ("trained", "held out")
 SHOWN = 6
 """Pictures of a prompt for each model in the grids."""
@@ -164,6 +164,7 @@ def _curves(run: RunFolder) -> list[tuple[str, str]]:
         ("rwl", {"loss": "weighted denoising loss", "pretraining_loss": "pretraining loss"}, "loss"),
         ("dpok", {"validation_reward": "validation, deterministic sampler", "reward": "training pictures"}, "reward"),
         ("dpok", {"kl": "KL to the base"}, "KL to the base, nats"),
+        ("ddpo", {"validation_reward": "validation, deterministic sampler", "reward": "training pictures"}, "reward"),
     ):
         lines = read_metrics(run.finetune_dir(method))
         if lines:

@@ -1,6 +1,6 @@
 """Stage `reward`: trains the reward model on the exported labels and says how far it can be trusted."""
 
-from collections.abc import Iterable
+import sys
 from dataclasses import asdict
 from typing import Any
 
@@ -13,15 +13,23 @@ from data.parquet import MANIFEST
 from data.runs import RunFolder
 from pipelines.config import Settings
 from pipelines.metrics_log import MetricsLog
-from pipelines.models import open_backbone
+from pipelines.models import embedding_bar, open_backbone, open_cache
+from pipelines.page import number
 from pipelines.record import StageFolder
+from pipelines.reward_page import OTHERS, RELIABILITY, SCORERS, headline, write_report
 from pipelines.tasks import export_labels, open_store
+from reward.backbone import ClipBackbone
+from reward.baselines import baselines
 from reward.dataset import FeedbackDataset
-from reward.evaluation import evaluate
-from reward.examples import prepare
+from reward.evaluation import MODEL, UNCALIBRATED, evaluate, model_scorer, score_pictures
+from reward.examples import Examples, prepare
+from reward.learning_curve import SHARES, learning_curve, point
 from reward.model import RewardModel
 from reward.plots import reliability_figure
-from reward.training import RewardConfig, train
+from reward.rater_types import RatedPart, fit_types
+from reward.raters import LabelRaters
+from reward.training import RewardConfig, new_model, train
+from reward.type_comparison import compare_types
 
 _CARD = """# Reward model
 
@@ -40,7 +48,7 @@ Trained on {labels}. On prompts that it never saw:
 |---|---|---|---|---|---|
 {rows}
 
-More figures are in `metrics.json`, curves in `metrics.jsonl` and TensorBoard, calibration in `reliability.png`. It knows what its
+How far it can be trusted is in `report.html`, all figures in `metrics.json`, curves in `metrics.jsonl` and TensorBoard. It knows what its
 labels show and nothing else: outside those prompts and pictures its scores are guesses, and a model that is tuned on it for
 long will find its blind spots.
 """
@@ -66,16 +74,25 @@ def main(run: RunFolder, settings: Settings) -> None:
 def _train(run: RunFolder, settings: Settings, config: RewardConfig) -> dict[str, Any]:
     backbone = open_backbone(config.backbone, settings.run)
     dataset = FeedbackDataset.from_latest(run.latest, run.root)
-    examples = prepare(dataset, config, backbone, track=_embedding_bar)
+    cache = open_cache(run)
+    examples = prepare(dataset, config, backbone, track=embedding_bar, cache=cache)
+    if cache.failure:
+        print(f"reward: {cache.failure}", file=sys.stderr)
     generator = torch.Generator().manual_seed(config.seed)
-    model = RewardModel.create(backbone, hidden=config.hidden, members=config.members, generator=generator)
+    model = new_model(backbone, config, generator=generator)
     with MetricsLog(run.reward_dir) as log:
         epochs = train(model, examples, config, generator=generator)
         for metrics in tqdm(epochs, total=config.epochs, desc="reward", unit="epoch", disable=None):
             log.write(metrics.epoch, asdict(metrics))
-    report = evaluate(model, examples, seed=config.seed)
-    with write_atomically(run.reward_dir / "reliability.png") as path:
+    raters = LabelRaters.from_latest(run.latest)
+    report = _measure(model, examples, raters, config, backbone)
+    if config.rater_types > 1:
+        parts = RatedPart.of(examples, examples.split.train, raters), RatedPart.of(examples, examples.split.val, raters)
+        fit_types(model, examples, parts, raters.names, config, generator=generator).save_pretrained(run.reward_dir / "types")
+        report["rater_types"] = compare_types(backbone, examples, raters, config)
+    with write_atomically(run.reward_dir / RELIABILITY) as path:
         reliability_figure(model, examples).savefig(path, dpi=120)
+    write_report(run, report, examples, score_pictures(model, examples))
     model.save_pretrained(run.reward_dir)
     with write_atomically(run.reward_dir / "README.md") as path:
         path.write_text(_card(run, config, report), encoding="utf-8")
@@ -83,28 +100,18 @@ def _train(run: RunFolder, settings: Settings, config: RewardConfig) -> dict[str
     return report
 
 
-def _embedding_bar(batches: range) -> Iterable[int]:
-    bar: Iterable[int] = tqdm(batches, desc="embed", unit="batch", disable=None)
-    return bar
-
-
-def headline(report: dict[str, Any]) -> str:
-    """How well it does, in a few words, on unseen prompts or else on unseen pictures."""
-    for part, words in (("test_unseen", "unseen prompts"), ("test_seen", "unseen pictures"), ("val", "validation labels")):
-        ours, theirs = report[part]["model"], report[part]["clip_score"]
-        if ours["roc_auc"] is not None:
-            return f"ROC-AUC {ours['roc_auc']:.2f} on {words} (CLIP score {theirs['roc_auc']:.2f})"
-    return "too few held-out labels to measure it"
+def _measure(model: RewardModel, examples: Examples, raters: LabelRaters, config: RewardConfig, backbone: ClipBackbone) -> dict[str, Any]:
+    """What `metrics.json` holds; `backbone` is the one without trained blocks."""
+    ours = {MODEL: model_scorer(model, examples), UNCALIBRATED: model_scorer(model, examples, calibrated=False)}
+    report = evaluate(ours | baselines(backbone, examples, config), examples, raters, seed=config.seed)
+    smaller = tqdm(learning_curve(backbone, examples, config), total=len(SHARES), desc="learning curve", unit="training", disable=None)
+    return report | {"temperature": float(model.temperature), "learning_curve": [*smaller, point(model, examples)]}
 
 
 def _card(run: RunFolder, config: RewardConfig, report: dict[str, Any]) -> str:
-    def cells(name: str) -> str:
-        values = report["test_unseen"][name]
-        keys = ("roc_auc", "accuracy", "pairwise_accuracy", "brier", "ece")
-        return " | ".join("\N{EN DASH}" if values[key] is None else f"{values[key]:.3f}" for key in keys)
-
-    rows = "\n".join(
-        f"| {title} | {cells(name)} |" for title, name in (("this model", "model"), ("CLIP score", "clip_score"), ("majority", "majority"))
-    )
+    part = report["test_unseen"]
+    keys = ("roc_auc", "accuracy", "pairwise_accuracy", "brier", "ece")
+    lines = [(title, part[name]) for name, title in SCORERS.items()] + [(OTHERS, part["human"]["others"])]
+    rows = "\n".join(f"| {title} | {' | '.join(number(figures[key], 3) for key in keys)} |" for title, figures in lines)
     labels = ", ".join(f"{count} {name}" for name, count in report["train"]["counts"].items())
     return _CARD.format(backbone=config.backbone, folder=run.reward_dir, labels=labels, rows=rows)

@@ -1,19 +1,21 @@
 """The labels as arrays: which rater verdicts and which ranked pairs speak of which picture and prompt."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from data.errors import PictuneError
-from data.schema import IMAGES, LABELS_BINARY, LABELS_PAIRS, PROMPTS, read_table
+from data.schema import CONSENSUS, IMAGES, LABELS_BINARY, LABELS_PAIRS, PROMPTS, RATERS, read_table
 
 Indices = NDArray[np.int64]
 Numbers = NDArray[np.float32]
 Mask = NDArray[np.bool_]
+
+_ASKED = ["task_id", "image_id", "source"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,13 +28,17 @@ class Verdicts:
     """[V] into `FeedbackDataset.prompts`."""
     good: Numbers
     """[V], 1 for good and 0 for bad."""
+    skill: Numbers | None = None
+    """[V], probability that the rater is right, NaN where it is not known; None where nobody estimated it."""
+    p_good: Numbers | None = None
+    """[V], probability of good by all raters of the task, NaN where there is none; None where nobody estimated it."""
 
     def __len__(self) -> int:
         return len(self.image)
 
     def where(self, mask: Mask) -> Self:
         """The entries where `mask` [V] holds."""
-        return replace(self, image=self.image[mask], prompt=self.prompt[mask], good=self.good[mask])
+        return _where(self, mask)
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,14 +55,17 @@ class RankedPairs:
     """[K]: 1 when picture 0 is better, 0.5 for a tie, 0 when it is worse."""
     weight: Numbers
     """[K]: 1 over the number of pairs of the ranking, so that every ranking counts the same."""
+    ranking: Indices | None = None
+    """[K], equal for the pairs of one ranking; None where that is not known."""
+    skill: Numbers | None = None
+    """[K], as `Verdicts.skill`."""
 
     def __len__(self) -> int:
         return len(self.image_0)
 
     def where(self, mask: Mask) -> Self:
         """The entries where `mask` [K] holds."""
-        kept = {name: getattr(self, name)[mask] for name in ("image_0", "image_1", "prompt", "label_0", "weight")}
-        return replace(self, **kept)
+        return _where(self, mask)
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +106,7 @@ class FeedbackDataset:
         gone = [path for path in paths if not path.is_file()]
         if gone:
             raise PictuneError(f"{latest}: the files of {len(gone)} labelled images are gone, {gone[0]} first; put them back")
+        skills = _skills(latest)
         return cls(
             image_ids=tuple(image_ids),
             paths=paths,
@@ -106,6 +116,8 @@ class FeedbackDataset:
                 image=image_ids.get_indexer(verdicts["image_id"]).astype(np.int64),
                 prompt=prompt_ids.get_indexer(verdicts["prompt_id"]).astype(np.int64),
                 good=(verdicts["label"] == "good").to_numpy(np.float32),
+                skill=None if skills is None else verdicts["rater_id"].map(skills).to_numpy(np.float32),
+                p_good=_p_good(latest, verdicts),
             ),
             pairs=RankedPairs(
                 image_0=image_ids.get_indexer(pairs["image_id_0"]).astype(np.int64),
@@ -113,6 +125,8 @@ class FeedbackDataset:
                 prompt=prompt_ids.get_indexer(pairs["prompt_id"]).astype(np.int64),
                 label_0=pairs["label_0"].to_numpy(np.float32),
                 weight=pairs["weight"].to_numpy(np.float32),
+                ranking=pd.factorize(pairs["ranking_label_id"])[0].astype(np.int64),
+                skill=None if skills is None else pairs["rater_id"].map(skills).to_numpy(np.float32),
             ),
         )
 
@@ -128,6 +142,33 @@ class FeedbackDataset:
         prompts = np.unique(np.concatenate([self.verdicts.prompt, self.pairs.prompt]))
         counts = {"good": good, "bad": len(self.verdicts) - good, "pairs": len(self.pairs)}
         return counts | {"images": len(images), "prompts": len(prompts)}
+
+
+L = TypeVar("L", bound="Verdicts | RankedPairs")
+
+
+def _where(labels: L, mask: Mask) -> L:
+    columns = {field.name: getattr(labels, field.name) for field in fields(labels)}
+    return replace(labels, **{name: column[mask] for name, column in columns.items() if column is not None})
+
+
+def _skills(latest: Path) -> "pd.Series[float] | None":
+    """The skill of each rater, by id; None without a table of raters or without any estimate in it."""
+    path = latest / "raters.parquet"
+    if not path.is_file():
+        return None
+    skills = read_table(path, RATERS).to_pandas().drop_duplicates("rater_id").set_index("rater_id")["skill"].astype("float64")
+    return skills if skills.notna().any() else None
+
+
+def _p_good(latest: Path, verdicts: pd.DataFrame) -> Numbers | None:
+    """What all raters of each verdict's task make of it, by Dawid and Skene or else by votes; None without a table of consensus."""
+    path = latest / "consensus.parquet"
+    if not path.is_file():
+        return None
+    table = read_table(path, CONSENSUS).to_pandas()
+    by_method = table[table["p_good"].notna()].sort_values("method").drop_duplicates(_ASKED)  # ds before mv
+    return verdicts[_ASKED].merge(by_method, on=_ASKED, how="left")["p_good"].to_numpy(np.float32)
 
 
 def _known(ids: "pd.Series[str]", known: "pd.Index[str]", latest: Path, what: str) -> "pd.Index[str]":

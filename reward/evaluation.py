@@ -1,141 +1,68 @@
-"""How well the reward foretells held-out labels, beside the CLIP score of the same backbone and the majority's verdict."""
+"""What scorers are worth on held-out labels: figures by part, category and rater, intervals, and raters themselves as a measure."""
 
-from collections.abc import Callable
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.special import expit
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import accuracy_score, average_precision_score, brier_score_loss, roc_auc_score
 
-from reward.calibration import Values, expected_calibration_error
-from reward.dataset import FeedbackDataset, Indices, Numbers
+from reward.calibration import Values
+from reward.dataset import FeedbackDataset, Indices
 from reward.examples import Examples
+from reward.metrics import CONVENTIONS, Figures, Resamples, Scored, Scorer, figures, fit_tie_threshold, interval, pair_accuracy
 from reward.model import RewardModel
-
-Scorer = Callable[[Indices, Indices], Values]
-"""Probability of "good" for picture and prompt indices [V] each."""
+from reward.raters import LabelRaters, others_said
+from reward.scoring import score_and_std
 
 PARTS = ("val", "test_seen", "test_unseen")
-ENOUGH_CLUSTERS = 10
-"""With fewer prompts than this, intervals resample pictures: resampling a handful of prompts says nothing."""
+MODEL, UNCALIBRATED, CLIP_SCORE = "model", "uncalibrated", "clip_score"
+"""The reward model, the same without its temperature, and the baseline that it has to beat."""
 
 
-def evaluate(model: RewardModel, examples: Examples, *, seed: int, resamples: int = 500) -> dict[str, Any]:
-    """Metrics of every held-out part, ready for JSON.
+def evaluate(
+    scorers: Mapping[str, Scorer], examples: Examples, raters: LabelRaters | None = None, *, seed: int, resamples: int = 500
+) -> dict[str, Any]:
+    """Figures of every held-out part, ready for JSON; `scorers` has `model` and `clip_score` at least.
 
-    `report["val" | "test_seen" | "test_unseen"]` holds `counts` and, for `model`, `clip_score` and `majority` each, the metrics of
-    `measure`; `by_category` holds `model` and `clip_score` for the prompts of each category. `temperature` is the fitted one.
-    Probabilities of the CLIP score come from a logistic regression on the training labels.
+    `report["val" | "test_seen" | "test_unseen"]` holds `counts`; for each scorer the figures of `metrics.figures` with 95 % `intervals`
+    of `resampled` prompts or images; `gain`, by how much the model is above the CLIP score, with intervals from the same samples;
+    `conventions`, the pairwise accuracy as others count it; `by_category` for `model` and `clip_score`. With `raters`, `human` says how
+    well the other raters of a label foretell it, beside the model on the same labels, and `by_rater` how well both foretell each rater.
     """
-    scorers = {
-        "model": model_scorer(model, examples),
-        "clip_score": clip_scorer(examples),
-        "majority": majority_scorer(examples),
-    }
-    report: dict[str, Any] = {"temperature": float(model.temperature), "train": {"counts": examples.split.train.counts}}
+    threshold = {name: fit_tie_threshold(Scored.of(scorer, examples.split.val)) for name, scorer in scorers.items()}
+    report: dict[str, Any] = {"train": {"counts": examples.split.train.counts}}
     for name in PARTS:
         part: FeedbackDataset = getattr(examples.split, name)
-        rows: dict[str, Any] = {"counts": part.counts}
-        for scorer_name, scorer in scorers.items():
-            rng = np.random.default_rng(seed)
-            rows[scorer_name] = measure(scorer, part) | {"roc_auc_interval": roc_auc_interval(scorer, part, rng, resamples)}
-        rows["by_category"] = {
-            category: {each: measure(scorers[each], of_category(part, category)) for each in ("model", "clip_score")}
+        scored = {each: Scored.of(scorer, part) for each, scorer in scorers.items()}
+        samples = Resamples.draw(scored[MODEL], np.random.default_rng(seed), resamples)
+        report[name] = {"counts": part.counts, "resampled": "prompts" if samples.by_prompt else "images"}
+        report[name] |= _with_intervals(scored, samples)
+        report[name]["by_category"] = {
+            category: {each: figures(_of_category(scored[each], part, category)) for each in (MODEL, CLIP_SCORE)}
             for category in sorted(set(part.categories))
             if category
         }
-        report[name] = rows
+        report[name]["conventions"] = {
+            each: {convention: pair_accuracy(one, convention, tie_below=threshold[each]) for convention in CONVENTIONS}
+            for each, one in scored.items()
+        }
+        if raters is not None:
+            report[name] |= _beside_raters(scored[MODEL], raters.of_part(examples.dataset, part), samples)
     return report
 
 
-def measure(scorer: Scorer, part: FeedbackDataset) -> dict[str, float | int | None]:
-    """Metrics of a scorer on the labels of `part`; None where they are undefined, as for labels of one class only.
-
-    Of `n` verdicts, `share_good` of them good: `roc_auc`, `average_precision`, `accuracy` at 0.5, `brier`, `ece` (15 bins). Of `n_pairs`
-    ranked pairs without ties: `pairwise_accuracy`, where equal scores count as half right.
-    """
-    good = part.verdicts.good.astype(np.float64)
-    probabilities = scorer(part.verdicts.image, part.verdicts.prompt)
-    both = len(np.unique(good)) == 2
-    some = len(good) > 0
-    pairs = part.pairs.where(part.pairs.label_0 != 0.5)
-    margins = scorer(pairs.image_0, pairs.prompt) - scorer(pairs.image_1, pairs.prompt)
-    right = np.where(margins == 0, 0.5, (margins > 0) == (pairs.label_0 > 0.5))
-    return {
-        "n": len(good),
-        "share_good": float(good.mean()) if some else None,
-        "roc_auc": float(roc_auc_score(good, probabilities)) if both else None,
-        "average_precision": float(average_precision_score(good, probabilities)) if both else None,
-        "accuracy": float(accuracy_score(good, probabilities >= 0.5)) if some else None,
-        "brier": float(brier_score_loss(good, probabilities, labels=[0, 1])) if some else None,
-        "ece": expected_calibration_error(probabilities, good) if some else None,
-        "n_pairs": len(pairs),
-        "pairwise_accuracy": float(right.mean()) if len(pairs) else None,
-    }
+def measure(scorer: Scorer, part: FeedbackDataset) -> Figures:
+    """`metrics.figures` of a scorer on the labels of `part`."""
+    return figures(Scored.of(scorer, part))
 
 
-def roc_auc_interval(scorer: Scorer, part: FeedbackDataset, rng: np.random.Generator, resamples: int) -> tuple[float, float] | None:
-    """95 % bootstrap interval of the ROC-AUC; whole prompts are resampled, or all labels of a picture where there are few prompts."""
-    verdicts = part.verdicts
-    if not len(verdicts):
-        return None
-    by_prompt = len(np.unique(verdicts.prompt)) >= ENOUGH_CLUSTERS
-    clusters = np.unique(verdicts.prompt if by_prompt else verdicts.image, return_inverse=True)[1]
-    n = int(clusters.max()) + 1
-    scores = np.unique(scorer(verdicts.image, verdicts.prompt), return_inverse=True)[1]
-    draws = (np.bincount(rng.integers(n, size=n), minlength=n)[clusters] for _ in range(resamples))
-    values = [weighted_roc_auc(scores, verdicts.good, weights) for weights in draws]
-    defined = [value for value in values if value is not None]
-    if not defined:
-        return None
-    low, high = np.quantile(defined, [0.025, 0.975])
-    return float(low), float(high)
-
-
-def weighted_roc_auc(scores: Indices, good: Numbers, weights: Indices) -> float | None:
-    """ROC-AUC of scores given as ranks from 0, all arguments [V]; None without weight on both classes.
-
-    The same figure as scikit-learn's `roc_auc_score`, whose checks of its arguments take 200 times as long: too long for a bootstrap.
-    """
-    positive = np.bincount(scores, weights=weights * good)
-    negative = np.bincount(scores, weights=weights * (1 - good))
-    total = positive.sum() * negative.sum()
-    below = np.cumsum(negative) - negative
-    return float(positive @ (below + negative / 2) / total) if total else None
-
-
-def of_category(part: FeedbackDataset, category: str) -> FeedbackDataset:
-    """The labels of `part` on prompts of `category`."""
-    belongs = np.array([each == category for each in part.categories])
-    return part.where(belongs[part.verdicts.prompt], belongs[part.pairs.prompt])
-
-
-def model_scorer(model: RewardModel, examples: Examples) -> Scorer:
-    """The calibrated probability of the reward model."""
-    return lambda image, prompt: expit(_logits(model, examples, image, prompt) / float(model.temperature))
-
-
-def clip_scorer(examples: Examples) -> Scorer:
-    """The cosine of picture and prompt, made a probability by logistic regression on the training labels."""
-    verdicts = examples.split.train.verdicts
-    if len(np.unique(verdicts.good)) < 2:
-        return lambda image, prompt: (1 + _cosines(examples, image, prompt)) / 2
-    cosines = _cosines(examples, verdicts.image, verdicts.prompt)
-    center, scale = cosines.mean(), max(cosines.std(), 1e-9)
-    fitted = LogisticRegression().fit(((cosines - center) / scale)[:, None], verdicts.good)
-    # Never negative: a CLIP score that ranks the wrong way round has to show.
-    slope, intercept = max(fitted.coef_.item(), 1e-6), fitted.intercept_.item()
-    return lambda image, prompt: expit(slope * (_cosines(examples, image, prompt) - center) / scale + intercept)
-
-
-def majority_scorer(examples: Examples) -> Scorer:
-    """The share of good among the training labels, whatever the picture."""
-    verdicts = examples.split.train.verdicts
-    share = float(verdicts.good.mean()) if len(verdicts) else 0.5
-    return lambda image, _prompt: np.full(len(image), share)
+def model_scorer(model: RewardModel, examples: Examples, *, calibrated: bool = True) -> Scorer:
+    """The probability of the reward model, after its temperature or before it."""
+    temperature = float(model.temperature) if calibrated else 1.0
+    return lambda image, prompt: expit(_logits(model, examples, image, prompt) / temperature)
 
 
 def verdict_logits(model: RewardModel, examples: Examples, part: FeedbackDataset) -> tuple[Values, Values]:
@@ -143,14 +70,91 @@ def verdict_logits(model: RewardModel, examples: Examples, part: FeedbackDataset
     return _logits(model, examples, part.verdicts.image, part.verdicts.prompt), part.verdicts.good.astype(np.float64)
 
 
+@dataclass(frozen=True, eq=False)
+class ScoredPictures:
+    """What the reward says of every labelled picture for its prompt, [N] each."""
+
+    image: Indices
+    prompt: Indices
+    probability: Values
+    std: Values
+    """Of the members' own probabilities: how far they differ."""
+    good: Values
+    """The share of raters who said good; NaN where it was only ranked."""
+
+
+@torch.no_grad()
+def score_pictures(model: RewardModel, examples: Examples) -> ScoredPictures:
+    """Every picture and prompt of the dataset once, in the order of their indices."""
+    verdicts, pairs = examples.dataset.verdicts, examples.dataset.pairs
+    image = np.concatenate([verdicts.image, pairs.image_0, pairs.image_1])
+    prompt = np.concatenate([verdicts.prompt, pairs.prompt, pairs.prompt])
+    keys, at = np.unique(np.stack([image, prompt], axis=1), axis=0, return_inverse=True)
+    of_verdicts = at[: len(verdicts)]
+    given, good = (np.bincount(of_verdicts, weights, minlength=len(keys)) for weights in (None, verdicts.good))
+    probability, std = score_and_std(model, *_embeddings(model, examples, keys[:, 0], keys[:, 1]))
+    return ScoredPictures(
+        image=keys[:, 0],
+        prompt=keys[:, 1],
+        probability=_numpy(probability),
+        std=_numpy(std),
+        good=np.divide(good, given, out=np.full(len(keys), np.nan), where=given > 0),
+    )
+
+
+def _with_intervals(scored: Mapping[str, Scored], samples: Resamples) -> dict[str, Any]:
+    """Figures and intervals of each scorer, and `gain`, the model's figures less those of the CLIP score."""
+    resampled = {name: samples.figures(one) for name, one in scored.items()}
+    rows: dict[str, Any] = {name: _row(one, resampled[name]) for name, one in scored.items()}
+    ours, theirs = rows[MODEL], rows[CLIP_SCORE]
+    rows["gain"] = {
+        figure: {"value": ours[figure] - theirs[figure], "interval": interval(values - resampled[CLIP_SCORE][figure])}
+        for figure, values in resampled[MODEL].items()
+        if ours[figure] is not None and theirs[figure] is not None
+    }
+    return rows
+
+
+def _row(scored: Scored, resampled: Mapping[str, Values]) -> dict[str, Any]:
+    return figures(scored) | {"intervals": {figure: interval(values) for figure, values in resampled.items()}}
+
+
+def _of_category(scored: Scored, part: FeedbackDataset, category: str) -> Scored:
+    belongs = np.array([each == category for each in part.categories])
+    return scored.where(belongs[scored.prompt], belongs[scored.pair_prompt])
+
+
+def _beside_raters(scored: Scored, raters: LabelRaters, samples: Resamples) -> dict[str, Any]:
+    """`human` and `by_rater` for the labels of a part, whose raters are `raters`."""
+    others = replace(
+        scored,
+        probability=others_said(scored.good, raters.of_verdicts, scored.image, scored.prompt),
+        score_0=others_said(scored.label_0, raters.of_pairs, scored.image_0, scored.image_1, scored.pair_prompt),
+        score_1=np.full(len(scored.label_0), 0.5),
+    )
+    comparable = np.isfinite(others.probability), np.isfinite(others.score_0)
+    by_rater = {}
+    for number, name in enumerate(raters.names):
+        mine = raters.of_verdicts == number, raters.of_pairs == number
+        if any(mask.any() for mask in mine):
+            same = mine[0] & comparable[0], mine[1] & comparable[1]
+            by_rater[name] = {MODEL: figures(scored.where(*mine)), "others": figures(others.where(*same))}
+    both = {"others": others.where(*comparable), MODEL: scored.where(*comparable)}
+    human = {name: _row(one, samples.figures(one)) for name, one in both.items()}
+    human["others"]["nll"] = None  # raters are never unsure: one contradiction would cost infinitely much
+    return {"human": human, "by_rater": by_rater}
+
+
 @torch.no_grad()
 def _logits(model: RewardModel, examples: Examples, image: Indices, prompt: Indices) -> Values:
-    chosen = examples.image_embeddings[torch.from_numpy(image)], examples.text_embeddings[torch.from_numpy(prompt)]
-    return _numpy(model.logit(image_embeddings=chosen[0], text_embeddings=chosen[1]))
+    images, texts = _embeddings(model, examples, image, prompt)
+    return _numpy(model.logit(image_embeddings=images, text_embeddings=texts))
 
 
-def _cosines(examples: Examples, image: Indices, prompt: Indices) -> Values:
-    return _numpy((examples.image_embeddings[torch.from_numpy(image)] * examples.text_embeddings[torch.from_numpy(prompt)]).sum(-1))
+def _embeddings(model: RewardModel, examples: Examples, image: Indices, prompt: Indices) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of pictures and prompts, [V, D] each."""
+    images = examples.images_seen_by(model.backbone, torch.from_numpy(image))
+    return images[torch.from_numpy(image)], examples.text_embeddings[torch.from_numpy(prompt)]
 
 
 def _numpy(values: torch.Tensor) -> NDArray[np.float64]:

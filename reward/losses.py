@@ -2,7 +2,8 @@
 
 Lee et al. 2023 (arXiv 2302.12192):  L = E[(y - r(x, z))^2] + lambda * L_pc, where L_pc is the cross-entropy of the true prompt under
 P(i | x, {z_j}) = exp(r(x, z_i) / T) / sum_j exp(r(x, z_j) / T) over the true prompt and rule-made wrong ones.
-Rankings: Bradley and Terry 1952, each pair of a ranking once, a tie being half a win for either side.
+Rankings, pair by pair: Bradley and Terry 1952, a tie being half a win for either side; Rao and Kupper 1967 and Davidson 1970, where a
+tie is an outcome of its own. As a whole: Plackett 1975 and Luce 1959, ties as Breslow 1974 has them.
 """
 
 import torch
@@ -17,6 +18,12 @@ def binary_loss(rewards: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
     The mean target weighted by its number of raters has the gradient of all their labels one by one.
     """
     return (weights * (targets - rewards) ** 2).sum(-1).div(weights.sum()).mean()
+
+
+def binary_cross_entropy_loss(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+    """Weighted mean cross-entropy of targets over the last dimension; arguments as `binary_loss`, but for `logits` [..., B]."""
+    losses = F.binary_cross_entropy_with_logits(logits, targets.expand_as(logits), reduction="none")
+    return (weights * losses).sum(-1).div(weights.sum()).mean()
 
 
 def prompt_classification_loss(rewards: Tensor, present: Tensor, weights: Tensor, temperature: float) -> Tensor:
@@ -36,4 +43,49 @@ def bradley_terry_loss(logits_0: Tensor, logits_1: Tensor, labels_0: Tensor, wei
     """
     margin = logits_0 - logits_1
     losses = F.binary_cross_entropy_with_logits(margin, labels_0.expand_as(margin), reduction="none")
+    return (weights * losses).sum(-1).div(weights.sum()).mean()
+
+
+def davidson_loss(logits_0: Tensor, logits_1: Tensor, labels_0: Tensor, weights: Tensor, tie: Tensor) -> Tensor:
+    """Weighted mean cross-entropy where P(0 wins) : P(1 wins) : P(tie) = p_0 : p_1 : nu sqrt(p_0 p_1) with p = exp(logit), nu = exp(`tie`).
+
+    `tie` is a scalar, the other arguments are those of `bradley_terry_loss`, which it equals without ties as `tie` goes to -infinity.
+    """
+    half = (logits_0 - logits_1) / 2
+    wins, loses, ties = F.log_softmax(torch.stack([half, -half, torch.zeros_like(half) + tie]), dim=0)
+    return _three_way_loss(wins, loses, ties, labels_0, weights)
+
+
+def rao_kupper_loss(logits_0: Tensor, logits_1: Tensor, labels_0: Tensor, weights: Tensor, tie: Tensor) -> Tensor:
+    """Weighted mean cross-entropy where P(0 wins) = p_0 / (p_0 + theta p_1), P(1 wins) likewise, with log theta = softplus(`tie`).
+
+    Arguments as `davidson_loss`: a rater sees a difference of logits only where it passes a threshold of about log theta.
+    """
+    threshold = F.softplus(tie)
+    margin = logits_0 - logits_1
+    wins, loses = F.logsigmoid(margin - threshold), F.logsigmoid(-margin - threshold)
+    return _three_way_loss(wins, loses, torch.log(torch.expm1(2 * threshold)) + wins + loses, labels_0, weights)
+
+
+def plackett_luce_loss(logits: Tensor, ranks: Tensor, present: Tensor, weights: Tensor) -> Tensor:
+    """Weighted mean over rankings of the cross-entropy of "the next best is this one among all that are left", a mean over its choices.
+
+    `logits` [..., R, M] of up to M pictures in each of R rankings; `ranks` [R, M], lower is better, equal is a tie; `present` bool [R, M],
+    false where a ranking has fewer; `weights` [R]. Pictures that tie are each chosen among all that are no better. Of two pictures it is
+    `bradley_terry_loss`.
+    """
+    left = present[:, None, :] & present[:, :, None] & (ranks[:, None, :] >= ranks[:, :, None])  # [R, choice, picture]
+    open_choices = left.sum(-1) > 1
+    chances = logits[..., None, :].masked_fill(~left, -torch.inf)
+    # An absent row would be the log of 0, whose gradient is not a number.
+    chances = chances.masked_fill(~present[:, :, None], 0.0)
+    losses = (torch.logsumexp(chances, dim=-1) - logits) * open_choices
+    by_ranking = losses.sum(-1) / open_choices.sum(-1).clamp(min=1)
+    return (weights * by_ranking).sum(-1).div(weights.sum()).mean()
+
+
+def _three_way_loss(wins: Tensor, loses: Tensor, ties: Tensor, labels_0: Tensor, weights: Tensor) -> Tensor:
+    """From the logarithms of the probabilities of the outcomes [..., B]; a label between 0.5 and 0 or 1 is a mean of several."""
+    lead = 2 * labels_0 - 1
+    losses = -(lead.clamp(min=0) * wins + (-lead).clamp(min=0) * loses + (1 - lead.abs()) * ties)
     return (weights * losses).sum(-1).div(weights.sum()).mean()

@@ -1,11 +1,11 @@
 """The reward model: how likely a rater is to call a picture good for its prompt."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 import torch
-from pydantic import BaseModel, PositiveFloat, PositiveInt, ValidationError
+from pydantic import BaseModel, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -17,6 +17,8 @@ from reward.head import EnsembleHead
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "head.safetensors"
+BACKBONE_FILE = "backbone.safetensors"
+"""The trained weights of the backbone, where `tune_last` trained any."""
 
 
 class RewardModelConfig(BaseModel, frozen=True, extra="forbid"):
@@ -32,6 +34,12 @@ class RewardModelConfig(BaseModel, frozen=True, extra="forbid"):
     """Length of the backbone's embeddings."""
     hidden: tuple[PositiveInt, ...]
     """Widths of the head's hidden layers."""
+    tune_last: NonNegativeInt = 0
+    """Blocks at the end of the backbone's vision tower whose weights are in `backbone.safetensors`."""
+    lora_rank: NonNegativeInt = 0
+    """Rank of the updates that are in `backbone.safetensors` in the place of weights; 0 where there are none."""
+    tuned_sha256: str | None = None
+    """SHA-256 of `backbone.safetensors`; None where the backbone is as it was."""
     members: PositiveInt
     """MLPs in the ensemble."""
     temperature: PositiveFloat
@@ -41,7 +49,7 @@ class RewardModelConfig(BaseModel, frozen=True, extra="forbid"):
 
 
 class RewardModel(nn.Module):
-    """A frozen CLIP backbone and a trained `EnsembleHead`."""
+    """A CLIP backbone, frozen or with trained last blocks, and a trained `EnsembleHead`."""
 
     temperature: Tensor
 
@@ -56,17 +64,40 @@ class RewardModel(nn.Module):
         self.register_buffer("temperature", torch.ones(()))
 
     @classmethod
-    def create(cls, backbone: ClipBackbone, *, hidden: Sequence[int], members: int, generator: torch.Generator) -> Self:
-        """An untrained model on the backbone's device; `generator` (CPU) draws the head's weights."""
+    def create(
+        cls,
+        backbone: ClipBackbone,
+        *,
+        hidden: Sequence[int],
+        members: int,
+        generator: torch.Generator,
+        tune_last: int = 0,
+        lora_rank: int = 0,
+    ) -> Self:
+        """An untrained model on the backbone's device; `generator` (CPU) draws the head's weights.
+
+        With `tune_last` it has its own copy of the last blocks of the vision tower, or of updates of rank `lora_rank` to them; `backbone`
+        stays as it is.
+
+        Raises:
+            PictuneError: the vision tower has fewer than `tune_last` blocks.
+        """
         head = EnsembleHead(backbone.dim, hidden, members, generator=generator)
+        backbone = backbone.tunable(tune_last, lora_rank=lora_rank, generator=generator) if tune_last else backbone
         return cls(backbone, head, hidden=hidden, members=members).to(backbone.device)
 
-    def score(self, *, images: Tensor, prompts: Sequence[str]) -> Tensor:
+    def score(self, *, images: Tensor, prompts: Sequence[str], reduce: Literal["mean", "lcb"] = "mean") -> Tensor:
         """Probability that a rater calls each picture good for its prompt, [B] in (0, 1).
 
-        `images` [B, 3, H, W] in [0, 1], to which it is differentiable; a picture's score does not depend on the others in its batch.
+        `images` [B, 3, H, W] in [0, 1], to which it is differentiable; a picture's score does not depend on the others in its batch. With
+        `reduce = "lcb"` it is a lower bound: the probability at the mean logit of the members less its standard deviation, which is harder
+        to gain by fooling some of them.
         """
-        return torch.sigmoid(self._member_logits_of(images, prompts).mean(0) / self.temperature)
+        logits = self._member_logits_of(images, prompts)
+        mean = logits.mean(0)
+        if reduce == "lcb" and self.members > 1:
+            mean = mean - logits.std(0, correction=0)
+        return torch.sigmoid(mean / self.temperature)
 
     def score_with_std(self, *, images: Tensor, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """`score` and the standard deviation of the members' own probabilities, both [B]; 0 for a single member."""
@@ -89,25 +120,33 @@ class RewardModel(nn.Module):
         return self.member_logits(image_embeddings=image_embeddings, text_embeddings=self.backbone.text_embedding(prompts))
 
     def save_pretrained(self, folder: Path) -> None:
-        """Writes `head.safetensors`, then `config.json`; the backbone is named in it, not copied.
+        """Writes `head.safetensors`, `backbone.safetensors` if blocks of it were trained, then `config.json`.
+
+        The rest of the backbone is named in `config.json`, not copied.
 
         Raises:
             PictuneError: the files cannot be written.
         """
-        weights = {name: weight.detach().cpu().contiguous() for name, weight in self.head.state_dict().items()}
-        with write_atomically(folder / WEIGHTS_FILE) as temporary:
-            save_file(weights, temporary)
+        _save(self.head.state_dict(), folder / WEIGHTS_FILE)
+        tuned = self.backbone.tuned_weights()
+        if tuned:
+            _save(tuned, folder / BACKBONE_FILE)
         config = RewardModelConfig(
             backbone=self.backbone.name,
             backbone_sha256=self.backbone.fingerprint,
             head_sha256=sha256_of(folder / WEIGHTS_FILE),
             embedding_dim=self.backbone.dim,
             hidden=self.hidden,
+            tune_last=self.backbone.tuned_blocks,
+            lora_rank=self.backbone.lora_rank,
+            tuned_sha256=sha256_of(folder / BACKBONE_FILE) if tuned else None,
             members=self.members,
             temperature=float(self.temperature),
             labels=self.labels,
         )
-        write_json(folder / CONFIG_FILE, config.model_dump())
+        write_json(folder / CONFIG_FILE, config.model_dump(exclude_none=True))
+        if not tuned:
+            (folder / BACKBONE_FILE).unlink(missing_ok=True)  # of an earlier training
 
     @classmethod
     def from_pretrained(cls, folder: Path, *, backbone: ClipBackbone | None = None) -> Self:
@@ -123,26 +162,50 @@ class RewardModel(nn.Module):
             raise PictuneError(
                 f"{folder}: trained on {trained_on}, but {backbone.name} is another CLIP model; give that one, or train again"
             )
-        model = cls.create(backbone, hidden=config.hidden, members=config.members, generator=torch.Generator())
-        try:
-            model.head.load_state_dict(load_file(folder / WEIGHTS_FILE))
-        except (SafetensorError, RuntimeError) as error:
-            raise PictuneError(f"{folder / WEIGHTS_FILE}: does not fit {CONFIG_FILE} beside it; train the reward again") from error
+        shape = {"members": config.members, "tune_last": config.tune_last, "lora_rank": config.lora_rank}
+        model = cls.create(backbone, hidden=config.hidden, generator=torch.Generator(), **shape)
+        _load(model.head.state_dict(), folder / WEIGHTS_FILE)
+        if config.tune_last:
+            _load(model.backbone.tuned_weights(), folder / BACKBONE_FILE)
         model.temperature.fill_(config.temperature)
         model.labels = dict(config.labels)
         return model
 
 
+def _save(weights: Mapping[str, Tensor], path: Path) -> None:
+    with write_atomically(path) as temporary:
+        save_file({name: weight.detach().cpu().contiguous() for name, weight in weights.items()}, temporary)
+
+
+@torch.no_grad()
+def _load(weights: Mapping[str, Tensor], path: Path) -> None:
+    """Copies the file's tensors into `weights`, which must have the same names and shapes."""
+    try:
+        saved = load_file(path)
+    except SafetensorError as error:
+        raise PictuneError(f"{path}: not a whole safetensors file ({error}); train the reward again") from error
+    if {name: each.shape for name, each in saved.items()} != {name: each.shape for name, each in weights.items()}:
+        raise PictuneError(f"{path}: does not fit {CONFIG_FILE} beside it; train the reward again")
+    for name, weight in weights.items():
+        weight.copy_(saved[name])
+
+
 def _read_config(folder: Path) -> RewardModelConfig:
-    for name in (CONFIG_FILE, WEIGHTS_FILE):
-        if not (folder / name).is_file():
-            raise PictuneError(f"{folder}: no {name} in this folder; give the folder of a trained reward model, or run `make reward`")
+    _check_is_there(folder, CONFIG_FILE)
     try:
         config = RewardModelConfig.model_validate_json((folder / CONFIG_FILE).read_bytes())
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "file"
         raise PictuneError(f"{folder / CONFIG_FILE}: {where}: {first['msg']}; train the reward again") from error
-    if sha256_of(folder / WEIGHTS_FILE) != config.head_sha256:
-        raise PictuneError(f"{folder}: {WEIGHTS_FILE} and {CONFIG_FILE} are of two trainings; train the reward again")
+    weights = {WEIGHTS_FILE: config.head_sha256} | ({BACKBONE_FILE: config.tuned_sha256} if config.tune_last else {})
+    for name, wanted in weights.items():
+        _check_is_there(folder, name)
+        if sha256_of(folder / name) != wanted:
+            raise PictuneError(f"{folder}: {name} and {CONFIG_FILE} are of two trainings; train the reward again")
     return config
+
+
+def _check_is_there(folder: Path, name: str) -> None:
+    if not (folder / name).is_file():
+        raise PictuneError(f"{folder}: no {name} in this folder; give the folder of a trained reward model, or run `make reward`")

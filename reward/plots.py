@@ -10,12 +10,12 @@ from reward.evaluation import PARTS, model_scorer
 from reward.examples import Examples
 from reward.model import RewardModel
 
-GOOD, BAD, INK = "#2a7f62", "#c8553d", "#333333"
+GOOD, BAD, INK, FAINT = "#2a7f62", "#c8553d", "#333333", "#b9bec6"
 
 
 def reliability_figure(model: RewardModel, examples: Examples) -> Figure:
     """For each held-out part that has verdicts, a reliability diagram above the histograms of the scores of good and bad pictures."""
-    scorer = model_scorer(model, examples)
+    scorer, before = model_scorer(model, examples), model_scorer(model, examples, calibrated=False)
     verdicts = {name: getattr(examples.split, name).verdicts for name in PARTS}
     shown = {name: each for name, each in verdicts.items() if len(each)}
     figure = Figure(figsize=(4 * max(len(shown), 1), 5.5), layout="constrained")
@@ -24,19 +24,21 @@ def reliability_figure(model: RewardModel, examples: Examples) -> Figure:
         return figure
     axes = figure.subplots(2, len(shown), squeeze=False, sharex=True)
     for column, (name, each) in enumerate(shown.items()):
-        probabilities = scorer(each.image, each.prompt)
+        good, probabilities = each.good.astype(np.float64), scorer(each.image, each.prompt)
         axes[0, column].set_title(f"{name.replace('_', ' ')}: {len(each)} verdicts")
-        draw_reliability(axes[0, column], probabilities, each.good.astype(np.float64))
-        draw_scores(axes[1, column], probabilities, each.good.astype(np.float64))
+        axes[0, column].plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle=":")
+        draw_reliability(axes[0, column], before(each.image, each.prompt), good, color=FAINT, label="before calibration")
+        draw_reliability(axes[0, column], probabilities, good, color=GOOD, label="calibrated")
+        draw_scores(axes[1, column], probabilities, good)
     return figure
 
 
-def draw_reliability(axes: Axes, probabilities: Values, good: Values, *, bins: int = 10) -> None:
-    """Share of good labels over the mean score in bins of equal number of labels; the diagonal is perfect calibration."""
+def draw_reliability(axes: Axes, probabilities: Values, good: Values, *, color: str, label: str, bins: int = 10) -> None:
+    """Share of good labels over the mean score in bins of equal number of labels; perfect calibration is the diagonal."""
     observed, predicted = calibration_curve(good, probabilities, n_bins=bins, strategy="quantile", pos_label=1)
-    axes.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle=":")
-    axes.plot(predicted, observed, color=GOOD, marker="o", markersize=4)
+    axes.plot(predicted, observed, color=color, marker="o", markersize=4, label=label)
     axes.set(xlim=(0, 1), ylim=(0, 1), ylabel="share called good")
+    axes.legend(frameon=False)
 
 
 def draw_scores(axes: Axes, probabilities: Values, good: Values, *, bins: int = 20) -> None:

@@ -1,20 +1,23 @@
-"""Training of the reward on cached embeddings (Lee et al. 2023, arXiv 2302.12192), with rankings by Bradley and Terry.
+"""Training of the reward on cached embeddings (Lee et al. 2023, arXiv 2302.12192), with rankings by Bradley and Terry or others.
 
     loss = (y - r)^2 + auxiliary_weight * prompt classification + ranking_weight * Bradley-Terry
 
 Differs from the paper in: 1. an ensemble of heads, each trained on its own loss, instead of one; 2. all raters of a picture count, by the
-mean of their labels; 3. rankings are learned from as well; 4. early stopping and a temperature from the validation part.
+mean of their labels; 3. rankings are learned from as well; 4. early stopping and a temperature from the validation part; 5. the last
+blocks of the vision tower may be trained with the head.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import torch
-from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 from sklearn.metrics import roc_auc_score
 
 from data.errors import PictuneError
+from reward.backbone import ClipBackbone
 from reward.calibration import fit_temperature
 from reward.dataset import FeedbackDataset
 from reward.evaluation import verdict_logits
@@ -37,9 +40,21 @@ class RewardConfig(ExamplesConfig, ObjectiveConfig, frozen=True, extra="forbid")
     batch_size: PositiveInt = 256
     """Labelled pictures a step; ranked pairs are spread over the same steps."""
     learning_rate: PositiveFloat = 1e-3
-    """Of AdamW."""
+    """Of AdamW, for the head."""
+    tune_learning_rate: PositiveFloat = 1e-4
+    """Of AdamW, for the blocks of the backbone that `tune_last` trains."""
     weight_decay: NonNegativeFloat = 0.01
     """Of AdamW."""
+    rater_types: PositiveInt = 1
+    """Groups of raters with a reward of their own, beside that of all raters; 1 makes none. Each rater should give 10 labels or more."""
+
+    @model_validator(mode="after")
+    def _types_are_of_single_raters(self) -> Self:
+        if self.rater_types > 1 and self.tune_last:
+            raise ValueError("rater types have heads of their own on one backbone; set rater_types to 1 or tune_last to 0")
+        if self.rater_types > 1 and self.label_weights != "equal":
+            raise ValueError('who has another taste would count as unskilled; set rater_types to 1 or label_weights to "equal"')
+        return self
 
 
 @dataclass(frozen=True)
@@ -56,8 +71,20 @@ class RewardMetrics:
     val_roc_auc: float | None
 
 
+def new_model(backbone: ClipBackbone, config: RewardConfig, *, generator: torch.Generator) -> RewardModel:
+    """An untrained model as the settings want it; `generator` (CPU) draws its weights.
+
+    Raises:
+        PictuneError: the backbone has fewer than `tune_last` blocks.
+    """
+    tuned = {"tune_last": config.tune_last, "lora_rank": config.lora_rank}
+    return RewardModel.create(backbone, hidden=config.hidden, members=config.members, generator=generator, **tuned)
+
+
 def train(model: RewardModel, examples: Examples, config: RewardConfig, *, generator: torch.Generator) -> Iterator[RewardMetrics]:
-    """Trains the head of `model` in place and yields the metrics of each epoch; `generator` (CPU) orders the labels.
+    """Trains `model` in place and yields the metrics of each epoch; `generator` (CPU) orders the labels.
+
+    The head is trained, and the blocks of the backbone that `model` was made tunable with.
 
     When the iterator is exhausted, the model has the weights of the epoch with the lowest validation loss (of the last epoch where
     nothing was held out) and the temperature fitted on the validation part.
@@ -66,36 +93,50 @@ def train(model: RewardModel, examples: Examples, config: RewardConfig, *, gener
         PictuneError: there is nothing to learn from, or the loss is no longer a number.
     """
     _check(examples.split.train)
+    if model.backbone.tuned_blocks != config.tune_last or (config.tune_last and model.backbone.lora_rank != config.lora_rank):
+        raise ValueError("the model was created with another tune_last or lora_rank than the settings say")
     objective = Objective(model, examples, config)
-    labels = LabelTensors.of(examples.split.train, model.backbone.device)
-    held_out = LabelTensors.of(examples.split.val, model.backbone.device)
-    optimizer = torch.optim.AdamW(model.head.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+    labels, held_out = objective.labels(examples.split.train), objective.labels(examples.split.val)
+    if not len(labels.image) + len(labels.image_0):
+        raise PictuneError('reward.label_weights: no rater\'s skill is above chance; look at `make inspect`, or set it to "equal"')
+    trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+    optimizer = optimizer_of(objective, config)
     best_loss, best_epoch, best_weights = float("inf"), 0, None
     for epoch in range(1, config.epochs + 1):
-        losses = _train_epoch(objective, optimizer, labels, config.batch_size, generator)
+        losses = train_epoch(objective, optimizer, labels, config.batch_size, generator)
         val_loss = objective.validation_loss(held_out)
         yield RewardMetrics(epoch, *losses, val_loss, _validation_auc(model, examples))
         if val_loss is not None and val_loss < best_loss:
             best_loss, best_epoch = val_loss, epoch
-            best_weights = {name: weight.clone() for name, weight in model.head.state_dict().items()}
+            best_weights = {name: weight.detach().clone() for name, weight in trained.items()}
         elif best_weights is not None and epoch - best_epoch >= config.patience:
             break
     if best_weights is not None:
-        model.head.load_state_dict(best_weights)
+        model.load_state_dict(best_weights, strict=False)
     model.temperature.fill_(fit_temperature(*verdict_logits(model, examples, examples.split.val)))
     model.labels = examples.split.train.counts
 
 
-def _train_epoch(
+def optimizer_of(objective: Objective, config: RewardConfig) -> torch.optim.Optimizer:
+    """AdamW for the head, the blocks of the backbone that may be trained, and how readily raters call two pictures equal."""
+    groups = [
+        {"params": list(objective.model.head.parameters()), "lr": config.learning_rate},
+        {"params": list(objective.model.backbone.tuned_weights().values()), "lr": config.tune_learning_rate},
+        {"params": [objective.tie], "lr": config.learning_rate, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, weight_decay=config.weight_decay)
+
+
+def train_epoch(
     objective: Objective, optimizer: torch.optim.Optimizer, labels: LabelTensors, batch_size: int, generator: torch.Generator
 ) -> tuple[float | None, float | None, float | None]:
     """One pass over the labels; the mean binary, prompt-classification and ranking loss."""
     steps = -(-(len(labels.image) or len(labels.image_0)) // batch_size)
-    orders = (torch.randperm(n, generator=generator).tensor_split(steps) for n in (len(labels.image), len(labels.image_0)))
+    orders = (torch.randperm(n, generator=generator).tensor_split(steps) for n in (len(labels.image), labels.n_rankings))
     history = []
-    for rows, pairs in zip(*orders, strict=True):
+    for rows, rankings in zip(*orders, strict=True):
         device = labels.image.device
-        terms = objective.training_terms(labels, rows.to(device), pairs.to(device))
+        terms = objective.training_terms(labels, rows.to(device), labels.pairs_of(rankings.to(device)))
         loss = terms.total(objective.config)
         if loss is None:
             raise PictuneError("reward: all labels are rankings and reward.ranking_weight is 0; raise it")

@@ -8,13 +8,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from finetune import dpok, reward_weighted
+from finetune import policy_gradient, reward_weighted
+from finetune.ddpo import DDPOConfig
 from finetune.diffusion import DiffusionModel, LoraSettings
-from finetune.training import TrainState, ValidationConfig, load_latest, save_checkpoint
+from finetune.dpok import DPOKConfig
+from finetune.training import TrainState, Validation, ValidationConfig, load_latest, save_checkpoint
 from tests.tiny_diffusion import write_tiny_diffusion
 
 VALIDATION = ValidationConfig(every=2, images_per_prompt=2)
-DPOK = dpok.DPOKConfig(iterations=4, images_per_prompt=3, steps=3, micro_batch=4, prompts_per_iteration=1, validation=VALIDATION)
+SMALL = {"iterations": 4, "images_per_prompt": 3, "steps": 3, "micro_batch": 4, "prompts_per_iteration": 1, "validation": VALIDATION}
+ONLINE = {"dpok": DPOKConfig.model_validate(SMALL | {"replay_iterations": 1}), "ddpo": DDPOConfig.model_validate(SMALL)}
 RWL = reward_weighted.RewardWeightedConfig(updates=4, batch=4, steps=2, report_every=1, validation=VALIDATION)
 
 
@@ -26,12 +29,16 @@ class Run:
         self.model = DiffusionModel.from_pretrained(folder)
         self.model.add_lora(LoraSettings(rank=2), generator=self.generator)
         self.state: TrainState = (
-            dpok.start(self.model, DPOK, generator=self.generator) if method == "dpok" else reward_weighted.start(self.model, RWL)
+            reward_weighted.start(self.model, RWL)
+            if method == "rwl"
+            else policy_gradient.start(self.model, ONLINE[method], generator=self.generator)
         )
 
     def steps(self) -> Iterator[Any]:
-        if isinstance(self.state, dpok.DPOKState):
-            return dpok.train(self.model, ["a cat", "a dog"], contrast, DPOK, generator=self.generator, state=self.state)
+        if isinstance(self.state, policy_gradient.PolicyState):
+            config = ONLINE[self.method]
+            return policy_gradient.train(self.model, ["a cat", "a dog"], contrast, config, generator=self.generator, state=self.state)
+        assert isinstance(self.state, reward_weighted.RewardWeightedState)
         latents = torch.randn(6, 4, 8, 8, generator=torch.Generator().manual_seed(3))
         data = reward_weighted.WeightedData(latents, ["a cat", "a dog"] * 3, torch.linspace(0, 1, 6))
         return reward_weighted.train(self.model, data, contrast, RWL, generator=self.generator, state=self.state)
@@ -54,7 +61,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_diffusion(tmp_path_factory.mktemp("tiny") / "model")
 
 
-@pytest.mark.parametrize("method", ["dpok", "rwl"])
+@pytest.mark.parametrize("method", ["dpok", "ddpo", "rwl"])
 def test_stopped_and_continued_equals_uninterrupted(folder: Path, tmp_path: Path, method: str) -> None:
     whole = Run(folder, method)
     list(whole.steps())
@@ -90,7 +97,7 @@ def test_the_best_weights_are_kept_and_restored(folder: Path) -> None:
     base = run.model.lora_state()
     for step, reward in enumerate([0.5, 0.7, 0.7, 0.6]):
         run.state.step = step
-        run.state.record_validation(reward)
+        run.state.record_validation(Validation(reward, {}, VALIDATION))
         for weight in run.model.lora_parameters().values():
             weight.data.add_(1.0)
     run.state.restore_best()

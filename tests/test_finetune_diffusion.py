@@ -2,21 +2,30 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import DiffusionPipeline, StableDiffusionPipeline, StableDiffusionXLPipeline
 from torch import Tensor
 
 from data.errors import PictuneError
 from finetune.diffusion import LORA_FILE, DiffusionModel, LoraSettings
-from tests.tiny_diffusion import write_tiny_diffusion
+from finetune.sampling import draw
+from tests.tiny_diffusion import write_tiny_diffusion, write_tiny_sd2, write_tiny_sdxl
+
+LAYOUTS: dict[str, Callable[[Path], Path]] = {"sd1": write_tiny_diffusion, "sd2": write_tiny_sd2, "sdxl": write_tiny_sdxl}
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_diffusion(tmp_path_factory.mktemp("tiny") / "model")
+
+
+@pytest.fixture(scope="module")
+def layouts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return {name: write(tmp_path_factory.mktemp(name) / "model") for name, write in LAYOUTS.items()}
 
 
 def with_lora(folder: Path, settings: LoraSettings | None = None) -> DiffusionModel:
@@ -65,6 +74,69 @@ def test_only_the_adapters_train(folder: Path) -> None:
     model.predict(latents, timesteps, cond, cond, 2.0).square().mean().backward()
     gradients = [weight.grad for name, weight in model.lora_parameters().items() if "lora_B" in name]
     assert all(gradient is not None and gradient.abs().max() > 0 for gradient in gradients)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+def test_every_layout_draws_what_its_stock_pipeline_draws_with_ddim(layouts: dict[str, Path], layout: str, guidance: float) -> None:
+    model = DiffusionModel.from_pretrained(layouts[layout])
+    stock = DiffusionPipeline.from_pretrained(layouts[layout])
+    stock.scheduler = model.scheduler(4)
+    noise = torch.randn((1, 4, 8, 8), generator=torch.Generator().manual_seed(5))
+    images = stock("a dog", num_inference_steps=4, guidance_scale=guidance, latents=noise, height=16, width=16, output_type="pt").images
+    torch.testing.assert_close(draw(model, ["a dog"], seeds=[5], steps=4, guidance=guidance), images, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_lora_of_every_layout_loads_into_its_stock_pipeline_and_draws_the_same(
+    layouts: dict[str, Path], layout: str, tmp_path: Path
+) -> None:
+    model = with_lora(layouts[layout], LoraSettings(rank=4))
+    untuned = draw(model, ["a dog"], seeds=[5], steps=4, guidance=3.0)
+    perturb(model)
+    tuned = draw(model, ["a dog"], seeds=[5], steps=4, guidance=3.0)
+    assert (tuned - untuned).abs().max() > 1e-3
+    model.save_lora(tmp_path)
+    stock = DiffusionPipeline.from_pretrained(layouts[layout])
+    stock.load_lora_weights(tmp_path)
+    stock.scheduler = model.scheduler(4)
+    noise = torch.randn((1, 4, 8, 8), generator=torch.Generator().manual_seed(5))
+    images = stock("a dog", num_inference_steps=4, guidance_scale=3.0, latents=noise, height=16, width=16, output_type="pt").images
+    torch.testing.assert_close(tuned, images, rtol=0, atol=1e-5)
+    stock.unload_lora_weights()
+    reopened = DiffusionModel.from_pretrained(layouts[layout])
+    reopened.load_lora(tmp_path)
+    torch.testing.assert_close(draw(reopened, ["a dog"], seeds=[5], steps=4, guidance=3.0), tuned, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_adapters_of_every_layout_get_a_gradient(layouts: dict[str, Path], layout: str) -> None:
+    model = with_lora(layouts[layout])
+    cond = model.encode_prompts(["a cat", "a dog"])
+    latents = torch.randn(2, *model.latent_shape, generator=torch.Generator().manual_seed(0))
+    uncond = model.encode_prompts([""]).expand_as(cond)
+    model.predict(latents, torch.tensor([10, 900]), cond, uncond, 2.0).square().mean().backward()
+    gradients = [weight.grad for name, weight in model.lora_parameters().items() if "lora_B" in name]
+    assert gradients
+    assert all(gradient is not None and gradient.abs().max() > 0 for gradient in gradients)
+
+
+def test_the_pooled_embedding_of_sdxl_is_the_last_row_and_the_empty_prompt_is_zero(layouts: dict[str, Path]) -> None:
+    model = DiffusionModel.from_pretrained(layouts["sdxl"])
+    packed, empty = model.encode_prompts(["a dog", ""])
+    stock = StableDiffusionXLPipeline.from_pretrained(layouts["sdxl"])
+    tokens, without, pooled, without_pooled = stock.encode_prompt("a dog", device=torch.device("cpu"))
+    torch.testing.assert_close(packed[:-1], tokens[0])
+    torch.testing.assert_close(packed[-1, :24], pooled[0])
+    assert packed[-1, 24:].abs().max() == without.abs().max() == without_pooled.abs().max() == empty.abs().max() == 0
+
+
+def test_weights_of_half_precision_alone_are_read(layouts: dict[str, Path], tmp_path: Path) -> None:
+    StableDiffusionXLPipeline.from_pretrained(layouts["sdxl"]).to(torch.float16).save_pretrained(tmp_path / "half", variant="fp16")
+    model = DiffusionModel.from_pretrained(tmp_path / "half")
+    assert model.pipeline.unet.dtype == torch.float32
+    drawn, whole = (draw(m, ["a"], seeds=[0], steps=2, guidance=2.0) for m in (model, DiffusionModel.from_pretrained(layouts["sdxl"])))
+    torch.testing.assert_close(drawn, whole, rtol=0, atol=0.02)
 
 
 @pytest.mark.parametrize("alpha", [None, 2.0])
@@ -117,6 +189,16 @@ def test_latents_and_images_have_the_models_own_size(folder: Path) -> None:
     assert model.encode_images(images, batch=2).shape == (3, *model.latent_shape)
 
 
+def test_large_images_pass_the_vae_a_few_at_a_time(folder: Path) -> None:
+    model = DiffusionModel.from_pretrained(folder)
+    rows: list[int] = []
+    for part in (model.pipeline.vae.decoder, model.pipeline.vae.encoder):
+        part.register_forward_pre_hook(lambda _, inputs: rows.append(len(inputs[0])))
+    images = model.decode(torch.zeros(5, 4, 64, 64))
+    assert model.encode_images(images).shape == (5, 4, 64, 64)
+    assert rows == [4, 1, 4, 1]
+
+
 def test_half_precision_arithmetic_still_gives_float32(folder: Path) -> None:
     model = DiffusionModel.from_pretrained(folder, precision="bf16")
     assert predict(model).dtype == torch.float32
@@ -135,13 +217,33 @@ def test_inside_exact_the_arithmetic_is_that_of_the_weights(folder: Path) -> Non
     torch.testing.assert_close(predict(model), rounded, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder", "tokenizer", "scheduler"])
-def test_a_folder_without_a_part_gets_one_clear_line(folder: Path, tmp_path: Path, part: str) -> None:
-    broken = shutil.copytree(folder, tmp_path / "model")
+PARTS = ["unet", "vae", "text_encoder", "tokenizer", "scheduler"]
+
+
+@pytest.mark.parametrize(
+    ("layout", "part"), [("sd1", part) for part in PARTS] + [("sdxl", part) for part in [*PARTS, "text_encoder_2", "tokenizer_2"]]
+)
+def test_a_folder_without_a_part_gets_one_clear_line(layouts: dict[str, Path], tmp_path: Path, layout: str, part: str) -> None:
+    broken = shutil.copytree(layouts[layout], tmp_path / "model")
     shutil.rmtree(broken / part)
-    with pytest.raises(PictuneError, match=part) as error:
+    with pytest.raises(PictuneError, match=f"without {part}/") as error:
         DiffusionModel.from_pretrained(broken)
     assert "\n" not in str(error.value)
+
+
+def test_flax_weights_are_named(folder: Path, tmp_path: Path) -> None:
+    broken = shutil.copytree(folder, tmp_path / "model")
+    (broken / "unet" / "diffusion_pytorch_model.safetensors").rename(broken / "unet" / "diffusion_flax_model.msgpack")
+    with pytest.raises(PictuneError, match="unet/ has Flax weights only"):
+        DiffusionModel.from_pretrained(broken)
+
+
+def test_a_model_that_edits_pictures_is_refused(folder: Path, tmp_path: Path) -> None:
+    pipeline = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None, requires_safety_checker=False)
+    unet = type(pipeline.unet).from_config(pipeline.unet.config, in_channels=9)
+    unet.save_pretrained(shutil.copytree(folder, tmp_path / "model") / "unet")
+    with pytest.raises(PictuneError, match="UNet takes 9 channels and its VAE gives 4"):
+        DiffusionModel.from_pretrained(tmp_path / "model")
 
 
 def test_weights_that_would_be_unpickled_are_refused(folder: Path, tmp_path: Path) -> None:

@@ -5,14 +5,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers import DDIMScheduler
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
 from data.errors import PictuneError
 from finetune.advantages import PromptStatistics
 from finetune.diffusion import DiffusionModel, LoraSettings, Precision
-from finetune.dpok import DPOKConfig, gaussian_kl, improve, policy_loss, start, train
+from finetune.dpok import DPOKConfig, gaussian_kl, policy_loss
+from finetune.policy_gradient import improve, noise_per_output, start, train
 from finetune.rollout import choose_transitions, collect
+from finetune.sampling import step_distribution
 from finetune.training import ValidationConfig
 from tests.tiny_diffusion import write_tiny_diffusion
 
@@ -50,6 +53,15 @@ def test_gradient_stops_only_beyond_the_clip_range_on_the_improving_side(advanta
     assert (new.grad.item() == 0) == stopped
 
 
+def test_hard_clamp_stops_the_gradient_on_both_sides() -> None:
+    new = torch.tensor([0.95, 0.995, 1.005, 1.05]).log().requires_grad_()
+    for advantage in (1.0, -1.0):
+        new.grad = None
+        policy_loss(new, torch.zeros(4), torch.full((4,), advantage), 0.01, surrogate="hard_clamp").backward()
+        assert new.grad is not None
+        assert (new.grad == 0).tolist() == [True, False, False, True]
+
+
 def test_policy_loss_of_unit_ratio_is_minus_the_mean_advantage() -> None:
     log_probs, advantages = torch.tensor([-1.0, 2.0]), torch.tensor([3.0, -1.0])
     assert policy_loss(log_probs, log_probs, advantages, 0.1).item() == -1.0
@@ -62,6 +74,32 @@ def test_kl_equals_torch_distributions() -> None:
     torch.testing.assert_close(gaussian_kl(mean, ref_mean, std), expected.sum((1, 2, 3)))
     torch.testing.assert_close(gaussian_kl(mean, ref_mean, std, reduction="mean"), expected.mean((1, 2, 3)))
     assert gaussian_kl(mean, ref_mean, torch.zeros(4, 1, 1, 1)).tolist() == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
+def test_noise_error_is_the_kl_without_its_weight_for_every_prediction(prediction: str) -> None:
+    scheduler = DDIMScheduler(prediction_type=prediction, beta_schedule="scaled_linear", clip_sample=False)
+    scheduler.set_timesteps(10)
+    timesteps = torch.tensor([900, 400, 100])
+    latents, output, reference = torch.randn(3, 3, 4, 5, 5, generator=torch.Generator().manual_seed(0)).unbind()
+    error = (noise_per_output(scheduler, timesteps) * (output - reference)).square().flatten(1).mean(1)
+    mean, std = step_distribution(scheduler, output, timesteps, latents, eta=1.0)
+    ref_mean, _ = step_distribution(scheduler, reference, timesteps, latents, eta=1.0)
+    at, before = scheduler.alphas_cumprod[timesteps], scheduler.alphas_cumprod[timesteps - 100]
+    variance = std.flatten().square()
+    per_noise = (1 - before - variance).sqrt() - (before * (1 - at) / at).sqrt()
+    expected = per_noise.square() / (2 * variance) * error
+    torch.testing.assert_close(gaussian_kl(mean, ref_mean, std, reduction="mean"), expected, rtol=1e-3, atol=1e-7)
+
+
+def test_the_published_codes_loss_is_hard_clamp_and_noise_error(folder: Path) -> None:
+    model, generator = open_model(folder), torch.Generator().manual_seed(0)
+    config = SMALL.model_copy(update={"surrogate": "hard_clamp", "kl": "noise_error", "kl_weight": 10.0, "learning_rate": 5e-3})
+    for weight in model.lora_parameters().values():
+        weight.data.add_(0.05 * torch.randn(weight.shape, generator=generator))
+    config = config.model_copy(update={"iterations": 4, "baseline": "prompt_mean"})
+    kls = [m.kl or 0.0 for m in train(model, ["a cat"], lambda images, _: torch.ones(len(images)), config, generator=generator)]
+    assert kls[-1] < 0.8 * kls[0]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -79,10 +117,24 @@ def test_first_update_has_unit_ratio_and_no_kl(folder: Path, precision: Precisio
 def test_every_iteration_starts_on_policy_and_later_ones_leave_the_pretrained_model(folder: Path) -> None:
     first, second = train(open_model(folder), ["a cat", "a dog"], redness, SMALL, generator=torch.Generator().manual_seed(0))
     assert first.first_ratio_gap == second.first_ratio_gap == 0
+    assert second.kl is not None
     assert second.kl > 0
     assert second.ratio_mean != 1
     assert set(first.reward_by_prompt) == {"a cat", "a dog"}
     assert (first.validation_reward, second.validation_reward is None) == (None, False)
+
+
+def test_replayed_transitions_are_weighed_by_their_ratio_to_the_policy_that_drew_them(folder: Path) -> None:
+    config = SMALL.model_copy(update={"updates": 1, "iterations": 3})
+    for earlier in (0, 1):
+        model, generator = open_model(folder), torch.Generator().manual_seed(0)
+        state = start(model, config, generator=generator)
+        replaying = config.model_copy(update={"replay_iterations": earlier})
+        first, *later = train(model, ["a cat", "a dog"], redness, replaying, generator=generator, state=state)
+        assert first.ratio_mean == 1
+        assert [metrics.first_ratio_gap for metrics in later] == [0, 0]
+        assert [metrics.ratio_mean != 1 for metrics in later] == [earlier > 0] * 2
+        assert len(state.replay) == earlier
 
 
 def test_a_constant_reward_moves_nothing(folder: Path) -> None:
@@ -99,7 +151,7 @@ def test_kl_weight_alone_pulls_back_to_the_pretrained_model(folder: Path) -> Non
     for weight in model.lora_parameters().values():
         weight.data.add_(0.05 * torch.randn(weight.shape, generator=generator))
     config = SMALL.model_copy(update={"iterations": 4, "kl_weight": 10.0, "baseline": "prompt_mean", "learning_rate": 5e-3})
-    kls = [m.kl for m in train(model, ["a cat"], lambda images, _: torch.ones(len(images)), config, generator=generator)]
+    kls = [m.kl or 0.0 for m in train(model, ["a cat"], lambda images, _: torch.ones(len(images)), config, generator=generator)]
     assert kls[-1] < 0.7 * kls[0]
 
 
@@ -142,3 +194,28 @@ def test_a_diverging_gradient_stops_before_the_weights_are_spoilt(folder: Path) 
     with pytest.raises(PictuneError, match="learning_rate"):
         list(train(model, ["a cat"], redness, config, generator=generator))
     assert all(weight.isfinite().all() for weight in model.lora_state().values())
+
+
+def test_gradient_checkpointing_keeps_less_and_changes_nothing(folder: Path) -> None:
+    model = open_model(folder)
+    latents = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    text, timesteps = model.encode_prompts(["a cat", "a dog"]), torch.tensor([900, 400])
+
+    def kept_and_gradients() -> tuple[int, list[Tensor]]:
+        """Bytes that the forward pass keeps for the backward pass, and what that gives."""
+        kept: dict[int, int] = {}
+
+        def pack(tensor: Tensor) -> Tensor:
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            output = model.predict(latents, timesteps, text, text, 2.0)
+        parameters = list(model.lora_parameters().values())
+        return sum(kept.values()), list(torch.autograd.grad(output.square().mean(), parameters))
+
+    plain, expected = kept_and_gradients()
+    model.pipeline.unet.enable_gradient_checkpointing()
+    less, gradients = kept_and_gradients()
+    assert less < 0.6 * plain
+    assert all(torch.equal(mine, other) for mine, other in zip(gradients, expected, strict=True))

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from finetune import dpok, reward_weighted
+from finetune import policy_gradient, reward_weighted
 from finetune.diffusion import DiffusionModel, LoraSettings
+from finetune.dpok import DPOKConfig
 from finetune.sampling import sample_trajectories
 from finetune.training import ValidationConfig
 from tests.tiny_diffusion import write_tiny_diffusion
@@ -38,7 +39,7 @@ def open_model(folder: Path, generator: torch.Generator) -> DiffusionModel:
 def test_dpok_raises_the_reward_of_training_and_of_validation(folder: Path) -> None:
     generator = torch.Generator().manual_seed(0)
     model = open_model(folder, generator)
-    config = dpok.DPOKConfig(
+    config = DPOKConfig(
         iterations=10,
         images_per_prompt=64,
         micro_batch=64,
@@ -54,8 +55,8 @@ def test_dpok_raises_the_reward_of_training_and_of_validation(folder: Path) -> N
         baseline="prompt_mean",
         validation=ValidationConfig(every=10, images_per_prompt=64, batch=64),
     )
-    state = dpok.start(model, config, generator=generator)
-    rewards = [metrics.reward for metrics in dpok.train(model, [PROMPT], redness, config, generator=generator, state=state)]
+    state = policy_gradient.start(model, config, generator=generator)
+    rewards = [metrics.reward for metrics in policy_gradient.train(model, [PROMPT], redness, config, generator=generator, state=state)]
     assert mean(rewards[-3:]) - rewards[0] > 0.4 * SPREAD
     assert state.validation[-1][1] - state.validation[0][1] > 0.25 * SPREAD
 

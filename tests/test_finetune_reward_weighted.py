@@ -1,7 +1,7 @@
 """Reward-weighted likelihood: its loss and weights against plain formulas, and its loop."""
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
 
 import pytest
 import torch
@@ -12,16 +12,18 @@ from torch.nn import functional
 from data.errors import PictuneError
 from finetune.diffusion import DiffusionModel, LoraSettings
 from finetune.reward_weighted import (
+    Metrics,
     RewardWeightedConfig,
+    RewardWeightedState,
     WeightedData,
     denoising_target,
-    effective_sample_size,
-    sample_weights,
+    draw_round,
+    start,
     timestep_weights,
     train,
     weighted_denoising_loss,
 )
-from finetune.training import ValidationConfig
+from finetune.training import ValidationConfig, load_latest, save_checkpoint
 from tests.tiny_diffusion import write_tiny_diffusion
 
 SMALL = RewardWeightedConfig(
@@ -48,6 +50,19 @@ def open_model(folder: Path) -> DiffusionModel:
     return model
 
 
+def perturb(model: DiffusionModel) -> None:
+    for weight in model.lora_parameters().values():
+        weight.data.add_(0.1 * torch.randn(weight.shape, generator=seeded()))
+
+
+def seeded() -> torch.Generator:
+    return torch.Generator().manual_seed(1)
+
+
+def brightness(images: Tensor, _: object) -> Tensor:
+    return images.mean((1, 2, 3))
+
+
 def test_unit_weights_give_the_plain_denoising_error_and_scale_with_it() -> None:
     prediction, target = randn(2, 5, 4, 8, 8).unbind()
     plain = functional.mse_loss(prediction, target)
@@ -58,7 +73,7 @@ def test_unit_weights_give_the_plain_denoising_error_and_scale_with_it() -> None
 def test_loop_with_equal_rewards_and_no_pretraining_is_plain_denoising(folder: Path) -> None:
     model, data = open_model(folder), small_data([1.0, 1.0])
     config = SMALL.model_copy(update={"weighting": "raw", "pretraining_weight": 0.0, "min_snr": None, "caption_dropout": 0.0, "updates": 1})
-    (metrics,) = train(model, data, lambda images, _: images.mean((1, 2, 3)), config, generator=torch.Generator().manual_seed(1))
+    (metrics,) = train(model, data, brightness, config, generator=torch.Generator().manual_seed(1))
     generator = torch.Generator().manual_seed(1)
     chosen = torch.multinomial(torch.full((2,), 0.5), 4, replacement=True, generator=generator)
     latents = data.latents[chosen]
@@ -71,41 +86,101 @@ def test_loop_with_equal_rewards_and_no_pretraining_is_plain_denoising(folder: P
     assert metrics.pretraining_loss is None
 
 
-def test_raw_weights_are_the_rewards_above_zero() -> None:
-    assert sample_weights(torch.tensor([-1.0, 0.0, 0.5]), ["a"] * 3, weighting="raw").tolist() == [0.0, 0.0, 0.5]
+def test_kl_o_adds_the_squared_difference_to_the_base(folder: Path) -> None:
+    data = small_data([1.0, 0.2, 0.4, 0.9])
+    alone = {"pretraining_weight": 0.0, "updates": 1, "learning_rate": 0.0}
+    losses = {}
+    for kl in ("none", "kl-o"):
+        model = open_model(folder)
+        perturb(model)
+        config = SMALL.model_copy(update=alone | {"kl": kl, "gamma": 3.0})
+        (losses[kl],) = train(model, data, brightness, config, generator=torch.Generator().manual_seed(1))
+    assert losses["none"].kl_loss is None
+    assert losses["kl-o"].kl_loss is not None
+    assert losses["kl-o"].kl_loss > 0
+    assert losses["kl-o"].loss == losses["none"].loss
+    assert losses["kl-o"].gradient_norm != losses["none"].gradient_norm
 
 
-def test_raw_weights_plus_beta_are_the_chi_squared_optimum() -> None:
-    rewards, beta = torch.rand(50, generator=torch.Generator().manual_seed(0), dtype=torch.float64), 0.3
-    tuned = rewards + beta
-    tuned = tuned / tuned.sum()
-    penalty = rewards.mean() + beta
-
-    def objective(q: Tensor) -> Tensor:
-        return (q * rewards).sum() - penalty / 2 * ((q * 50 - 1).square() / 50).sum()
-
-    for seed in range(5):
-        change = torch.randn(50, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-        assert objective(tuned + 1e-3 * (change - change.mean())) < objective(tuned)
+def test_kl_o_is_zero_and_has_no_gradient_while_the_model_is_the_base(folder: Path) -> None:
+    config = SMALL.model_copy(update={"updates": 1, "kl": "kl-o", "gamma": 5.0, "pretraining_weight": 0.0})
+    (penalised,) = train(open_model(folder), small_data([1.0, 0.2]), brightness, config, generator=torch.Generator().manual_seed(1))
+    plain_config = config.model_copy(update={"kl": "none"})
+    (plain,) = train(open_model(folder), small_data([1.0, 0.2]), brightness, plain_config, generator=torch.Generator().manual_seed(1))
+    assert penalised.kl_loss == 0
+    assert penalised.gradient_norm == plain.gradient_norm
 
 
-@pytest.mark.parametrize("weighting", ["exp", "top"])
-def test_every_prompt_has_mean_weight_one(weighting: Literal["exp", "top"]) -> None:
-    rewards = torch.tensor([0.9, 0.1, 0.5, 0.2, 0.8, 0.0])
-    weights = sample_weights(rewards, ["a", "b"] * 3, weighting=weighting, temperature=0.3, top_share=0.5)
-    torch.testing.assert_close(weights[0::2].mean(), torch.tensor(1.0))
-    torch.testing.assert_close(weights[1::2].mean(), torch.tensor(1.0))
-    assert weights[0] == weights[0::2].max()
+def test_kl_o_alone_pulls_back_to_the_base(folder: Path) -> None:
+    model = open_model(folder)
+    perturb(model)
+    update = {"updates": 30, "kl": "kl-o", "gamma": 1e4, "pretraining_weight": 0.0, "learning_rate": 5e-3, "report_every": 1}
+    losses = [m.kl_loss or 0 for m in train(model, small_data([1.0, 1.0]), brightness, SMALL.model_copy(update=update), generator=seeded())]
+    assert sum(losses[-5:]) < 0.5 * sum(losses[:5])
 
 
-def test_top_takes_each_prompts_best() -> None:
-    weights = sample_weights(torch.tensor([0.9, 0.1, 0.5, 0.2]), ["a", "b", "a", "b"], weighting="top", top_share=0.5)
-    assert weights.tolist() == [2.0, 0.0, 0.0, 2.0]
+def test_further_rounds_learn_from_what_the_tuned_model_draws(folder: Path) -> None:
+    model, config = open_model(folder), SMALL.model_copy(update={"updates": 4, "rounds": 2, "images_per_round": 3, "report_every": 1})
+    perturb(model)
+    state, generator = start(model, config), seeded()
+    first, second, third, fourth = train(model, small_data([0.1, 0.9]), brightness, config, generator=generator, state=state)
+    assert [m.round for m in (first, second, third, fourth)] == [0, 0, 1, 1]
+    assert first.reward == second.reward == pytest.approx(0.5)
+    assert third.reward == fourth.reward == pytest.approx(float(state.drawn["rewards"].mean()))
+    images = model.decode(state.drawn["latents"])
+    assert state.drawn["latents"].shape == (2 * 3, 4, 8, 8)
+    torch.testing.assert_close(brightness(images, []), state.drawn["rewards"])
 
 
-def test_effective_sample_size_counts_the_images_that_weigh() -> None:
-    assert effective_sample_size(torch.ones(8)) == 1.0
-    assert effective_sample_size(torch.tensor([1.0, 1.0, 0.0, 0.0])) == 0.5
+@pytest.mark.parametrize("stop", [2, 3])
+def test_stopped_before_or_within_a_round_and_continued_equals_uninterrupted(folder: Path, tmp_path: Path, stop: int) -> None:
+    config = SMALL.model_copy(update={"updates": 4, "rounds": 2, "images_per_round": 2, "report_every": 1})
+
+    def steps(state: RewardWeightedState, generator: torch.Generator) -> Iterator[Metrics]:
+        return train(state.model, small_data([0.1, 0.9]), brightness, config, generator=generator, state=state)
+
+    whole, generator = start(open_model(folder), config), seeded()
+    for metrics in steps(whole, generator):
+        if metrics.step == stop:
+            save_checkpoint(tmp_path, whole, generator)
+    resumed, other = start(open_model(folder), config), torch.Generator()
+    assert load_latest(tmp_path, resumed, other)
+    assert [metrics.round for metrics in steps(resumed, other)] == [1] * (4 - stop)
+    expected = whole.weights()
+    assert all(torch.equal(weight, expected[name]) for name, weight in resumed.weights().items())
+    assert resumed.weights().keys() == expected.keys()
+
+
+def test_more_rounds_than_updates_are_refused() -> None:
+    with pytest.raises(ValueError, match="3 rounds need as many updates, not 2"):
+        RewardWeightedConfig(rounds=3, updates=2)
+
+
+def test_a_round_depends_on_the_weights_of_the_model(folder: Path) -> None:
+    model = open_model(folder)
+    before = draw_round(model, ["a cat"], brightness, SMALL, generator=seeded())
+    assert torch.equal(draw_round(model, ["a cat"], brightness, SMALL, generator=seeded())["latents"], before["latents"])
+    perturb(model)
+    assert not torch.equal(draw_round(model, ["a cat"], brightness, SMALL, generator=seeded())["latents"], before["latents"])
+
+
+def test_pretraining_pairs_take_the_place_of_the_bases_images(folder: Path) -> None:
+    config = SMALL.model_copy(update={"updates": 1, "learning_rate": 0.0})
+    pairs = WeightedData(10 * randn(2, 4, 8, 8), ["a", "b"], torch.zeros(2))
+    own, others = (
+        next(train(open_model(folder), small_data([1.0, 0.5]), brightness, config, generator=seeded(), pretraining=pretraining))
+        for pretraining in (None, pairs)
+    )
+    assert own.loss == pytest.approx(others.loss, rel=1e-5)
+    assert own.pretraining_loss != pytest.approx(others.pretraining_loss, rel=1e-2)
+
+
+@pytest.mark.parametrize(("share", "warned"), [(0.05, True), (0.25, False)])
+def test_weights_on_few_images_are_warned_of(folder: Path, share: float, warned: bool, caplog: pytest.LogCaptureFixture) -> None:
+    config = SMALL.model_copy(update={"updates": 1, "weighting": "top", "top_share": share})
+    (metrics,) = train(open_model(folder), small_data([i / 80 for i in range(80)]), brightness, config, generator=seeded())
+    assert metrics.effective_sample_size == pytest.approx(share)
+    assert ("5 % of 80 images really count" in caplog.text) == warned
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
@@ -133,9 +208,7 @@ def test_target_gives_back_the_image_through_the_samplers_formula(prediction: st
 
 def test_loop_reports_and_keeps_the_best_weights(folder: Path) -> None:
     model = open_model(folder)
-    history = list(
-        train(model, small_data([0.1, 0.9, 0.4, 0.3]), lambda images, _: images.mean((1, 2, 3)), SMALL, generator=torch.Generator())
-    )
+    history = list(train(model, small_data([0.1, 0.9, 0.4, 0.3]), brightness, SMALL, generator=torch.Generator()))
     assert [metrics.step for metrics in history] == [2, 3]
     assert history[0].validation_reward is None
     assert history[1].validation_reward is not None

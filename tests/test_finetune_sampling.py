@@ -3,9 +3,11 @@
 import pytest
 import torch
 from diffusers import DDIMScheduler
-from torch.distributions import Normal
+from torch.distributions import Normal, kl_divergence
 
 from finetune.diffusion import DiffusionModel
+from finetune.dpok import gaussian_kl
+from finetune.reward_weighted import denoising_target
 from finetune.sampling import draw, log_prob, padded_batches, sample_trajectories, step_distribution
 from tests.tiny_diffusion import write_tiny_diffusion
 
@@ -54,6 +56,52 @@ def test_log_prob_is_the_mean_of_torch_distributions() -> None:
     sample, mean = torch.randn(2, 5, 4, 8, 8, generator=generator).unbind()
     std = torch.rand(5, 1, 1, 1, generator=generator) + 0.1
     torch.testing.assert_close(log_prob(sample, mean, std), Normal(mean, std).log_prob(sample).mean((1, 2, 3)))
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
+@pytest.mark.parametrize("clip_sample", [True, False])
+def test_log_prob_of_a_step_is_that_of_the_stock_step_under_the_closed_form_deviation(prediction: str, clip_sample: bool) -> None:
+    scheduler = scheduler_of(prediction_type=prediction, clip_sample=clip_sample, set_alpha_to_one=False, steps_offset=1)
+    alphas, stride = scheduler.alphas_cumprod, 1000 // 7
+    generator = torch.Generator().manual_seed(0)
+    for timestep in scheduler.timesteps:
+        output, sample, noise, drawn = torch.randn(4, 3, 4, 8, 8, generator=generator).unbind()
+        at, before = alphas[timestep], alphas[max(int(timestep) - stride, 0)]  # set_alpha_to_one=False ends at the first training step
+        deviation = ((1 - before) / (1 - at) * (1 - at / before)).sqrt()
+        stock = scheduler.step(output, timestep, sample, eta=1.0, variance_noise=torch.zeros_like(noise)).prev_sample
+        following = stock + 0.5 * deviation * drawn
+        expected = Normal(stock, deviation).log_prob(following).mean((1, 2, 3))
+        mean, std = step_distribution(scheduler, output, timestep, sample, eta=1.0)
+        torch.testing.assert_close(log_prob(following, mean, std), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_kl_of_a_step_is_a_weight_times_the_squared_difference_of_the_predicted_noise() -> None:
+    scheduler = scheduler_of(prediction_type="epsilon", clip_sample=False, set_alpha_to_one=False, steps_offset=1)
+    output, reference, sample = torch.randn(3, 7, 4, 8, 8, generator=torch.Generator().manual_seed(0)).unbind()
+    steps = scheduler.timesteps
+    mean, std = step_distribution(scheduler, output, steps, sample, eta=1.0)
+    ref_mean, _ = step_distribution(scheduler, reference, steps, sample, eta=1.0)
+    at, before = (scheduler.alphas_cumprod[(steps - shift).clamp(min=0)].double().view(-1, 1, 1, 1) for shift in (0, 1000 // 7))
+    variance = (1 - before) / (1 - at) * (1 - at / before)
+    # mean = sqrt(before) * (x - sqrt(1 - at) eps) / sqrt(at) + sqrt(1 - before - variance) eps, so eps enters with this factor
+    factor = (1 - before - variance).sqrt() - (before * (1 - at) / at).sqrt()
+    weighted = (factor.square() / (2 * variance) * (output - reference).double().square()).float()
+    torch.testing.assert_close(gaussian_kl(mean, ref_mean, std), weighted.sum((1, 2, 3)), rtol=1e-3, atol=1e-4)
+    expected = kl_divergence(Normal(mean, std), Normal(ref_mean, std)).mean((1, 2, 3))
+    torch.testing.assert_close(gaussian_kl(mean, ref_mean, std, reduction="mean"), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_the_same_image_predicted_in_any_way_gives_the_same_step() -> None:
+    image, noise = torch.randn(2, 7, 4, 8, 8, generator=torch.Generator().manual_seed(0)).unbind()
+    steps = []
+    for prediction in ("epsilon", "v_prediction", "sample"):
+        scheduler = scheduler_of(prediction_type=prediction, clip_sample=False, set_alpha_to_one=False, steps_offset=1)
+        sample = scheduler.add_noise(image, noise, scheduler.timesteps)
+        output = denoising_target(scheduler, image, noise, scheduler.timesteps)
+        steps.append(step_distribution(scheduler, output, scheduler.timesteps, sample, eta=1.0))
+    for mean, std in steps[1:]:
+        torch.testing.assert_close(mean, steps[0][0], rtol=1e-3, atol=1e-3)
+        assert torch.equal(std, steps[0][1])
 
 
 def test_log_prob_of_half_precision_is_computed_in_float32() -> None:

@@ -17,6 +17,7 @@ from data.runs import RunFolder
 from data.store import FeedbackStore
 from pipelines.cli import main
 from pipelines.metrics_log import METRICS_FILE, MetricsLog, read_metrics
+from reward.model import RewardModel
 from tests.interruption import abandons_open_files, interrupted_when
 from tests.tiny_models import write_tiny_models
 
@@ -45,6 +46,7 @@ def test_demo_leaves_everything_that_the_design_names(run: RunFolder) -> None:
         run.latest / "labels_binary.parquet",
         run.reward_dir / "metrics.json",
         run.reward_dir / "README.md",
+        run.reward_dir / "report.html",
         run.reward_dir / "reliability.png",
         run.evaluation_dir / "metrics.json",
         run.evaluation_dir / "report.html",
@@ -208,6 +210,70 @@ def test_an_interrupted_stage_leaves_nothing_half_written_and_goes_on(run: RunFo
     with FeedbackStore.open(copy.store_url) as store:
         progress = store.progress()
     assert progress.done == progress.total
+
+
+def test_ddpo_is_tuned_evaluated_and_reported_like_the_others(run: RunFolder, tmp_path: Path) -> None:
+    copy = RunFolder(tmp_path / "r")
+    shutil.copytree(run.root, copy.root, ignore=lambda folder, _: ("evaluation",) if Path(folder) == run.root else ())
+    assert command(copy, "finetune", "--method", "ddpo") == 0
+    lines = read_metrics(copy.finetune_dir("ddpo"))
+    assert len(lines) == 2
+    assert lines[1]["kl"] is None
+    assert {"saturation", "sharpness", "diversity", "disagreement"} == set(lines[1]["monitors"])
+    assert lines[1]["images_per_second"] > 0
+    assert lines[1]["peak_memory_gb"] > 0.1
+    assert command(copy, "evaluate") == 0
+    metrics = json.loads((copy.evaluation_dir / "metrics.json").read_text())
+    assert {result["model"] for result in metrics["results"]} == {"base", "best of n", "rwl", "dpok", "ddpo"}
+    assert "DDPO: reward" in (copy.evaluation_dir / "report.html").read_text()
+
+
+def test_a_guard_ends_the_training_early_on_held_out_prompts(run: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    copy = RunFolder(tmp_path / "r")
+    shutil.copytree(run.root, copy.root, ignore=lambda folder, _: ("evaluation",) if Path(folder) == run.root else ())
+    held_out = ("--set", 'finetune.validation_prompts=["Two dogs."]', "--set", "ddpo.validation.images_per_prompt=2")
+    limits = ("--set", "ddpo.validation.limits.sharpness=1.0000001", "--set", 'ddpo.validation.stop_on=["sharpness"]')
+    for method in ("rwl", "dpok"):
+        shutil.rmtree(copy.finetune_dir(method))  # they were made without held-out prompts
+    assert command(copy, "finetune", "--method", "ddpo", "--set", "ddpo.iterations=50", *held_out, *limits) == 0
+    printed = capsys.readouterr().out
+    steps = len(read_metrics(copy.finetune_dir("ddpo")))
+    assert steps < 50
+    assert f"finetune ddpo: stopped at step {steps}: sharpness is" in printed
+    assert (copy.finetune_dir("ddpo") / "pytorch_lora_weights.safetensors").is_file()
+
+
+def test_a_sum_of_rewards_from_elsewhere_is_tuned_on(run: RunFolder, tmp_path: Path) -> None:
+    copy = RunFolder(tmp_path / "r")
+    shutil.copytree(run.root, copy.root, ignore=lambda folder, _: ("evaluation", "finetune", "reward") if Path(folder) == run.root else ())
+    rewards = 'finetune.rewards=[{kind="python", path="tests.test_finetune_ddpo:redness", weight=2.0}]'
+    assert command(copy, "finetune", "--method", "ddpo", "--set", rewards) == 0
+    mean = read_metrics(copy.finetune_dir("ddpo"))[0]["reward"]
+    assert 0.2 < mean < 1.8  # twice the mean red of noise: no probability of the run's own reward, which is not there
+    clip = re.search(r'backbone = "(.*)"', (copy.root / "config.toml").read_text())
+    assert clip
+    both = rewards.removesuffix("]") + f', {{kind="clip_score", path="{clip[1]}", weight=-1.0}}]'
+    assert command(copy, "finetune", "--method", "ddpo", "--set", both) == 2  # another reward, another run
+    shutil.rmtree(copy.finetune_dir("ddpo"))
+    assert command(copy, "finetune", "--method", "ddpo", "--set", both) == 0
+    assert read_metrics(copy.finetune_dir("ddpo"))[0]["reward"] != mean
+
+
+@pytest.mark.parametrize("settings", [("reward.rater_types=2",), ("reward.tune_last=1", "reward.lora_rank=1")])
+def test_rater_types_and_low_rank_blocks_are_trained_by_settings(run: RunFolder, tmp_path: Path, settings: tuple[str, ...]) -> None:
+    copy = RunFolder(tmp_path / "r")
+    shutil.copytree(run.root, copy.root, ignore=lambda folder, _: ("evaluation", "finetune", "reward") if Path(folder) == run.root else ())
+    assert command(copy, "reward", *(word for setting in settings for word in ("--set", setting))) == 0
+    types = "reward.rater_types=2" in settings
+    assert (copy.reward_dir / "types").is_dir() == types
+    assert ("rater_types" in json.loads((copy.reward_dir / "metrics.json").read_text())) == types
+    assert (RewardModel.from_pretrained(copy.reward_dir).backbone.tuned_blocks == 0) == types
+
+
+def test_runs_share_the_embeddings_of_pictures(run: RunFolder) -> None:
+    files = list(run.embeddings_dir.glob("*-image-*")) + list(run.embeddings_dir.glob("*-text-*"))
+    assert len(files) == 2
+    assert all(file.stat().st_size > 0 for file in files)
 
 
 def test_new_labels_make_the_reward_train_again(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,11 +6,11 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from transformers import CLIPImageProcessorPil, CLIPModel
+from transformers import CLIPImageProcessorPil, CLIPModel, SiglipImageProcessorPil, SiglipModel
 
 from data.errors import PictuneError
 from reward.backbone import ClipBackbone
-from tests.tiny_clip import save_tiny_clip
+from tests.tiny_clip import save_tiny_clip, save_tiny_siglip
 
 PROMPTS = ["a dog", "four wolves in the park", "a dog", "Ein Hündchen 🐶"]
 
@@ -108,6 +108,47 @@ def test_a_missing_folder_is_refused_without_asking_the_hub(tmp_path: Path, monk
     (tmp_path / "models").mkdir()
     for name in ("models/nothing", "nothing", str(tmp_path / "a" / "b")):
         _refuses(Path(name), "no such folder")
+
+
+@pytest.fixture(scope="module")
+def siglip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_siglip(tmp_path_factory.mktemp("siglip"))
+
+
+def test_siglip_embeddings_are_those_of_siglip(siglip_folder: Path) -> None:
+    backbone = ClipBackbone.from_pretrained(siglip_folder)
+    siglip = SiglipModel.from_pretrained(siglip_folder).eval()
+    images = torch.rand(2, 3, 32, 32)
+    tokens = backbone.tokenizer(PROMPTS[:2], padding="max_length", max_length=48, return_tensors="pt").input_ids
+    with torch.no_grad():
+        wanted = siglip(pixel_values=backbone.preprocess(images), input_ids=tokens)
+    for last in (0, 1, 2):
+        ours = backbone.embed_tokens(backbone.image_tokens(backbone.preprocess(images), last=last), last=last)
+        torch.testing.assert_close(ours, wanted.image_embeds, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(backbone.text_embedding(PROMPTS[:2]), wanted.text_embeds, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(backbone.text_embedding(PROMPTS[:1]), wanted.text_embeds[:1], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("size", [(32, 32), (48, 80), (20, 24)], ids=str)
+def test_siglip_stretches_pictures_as_its_own_processor_does(siglip_folder: Path, size: tuple[int, int]) -> None:
+    smooth = np.indices(size).sum(0)[..., None] * np.array([1.0, 0.5, 0.25]) + 40
+    picture = Image.fromarray(smooth.astype(np.uint8))
+    wanted = SiglipImageProcessorPil.from_pretrained(siglip_folder)(picture, return_tensors="pt").pixel_values
+    ours = ClipBackbone.from_pretrained(siglip_folder).preprocess(torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None] / 255)
+    assert ours.shape == wanted.shape
+    assert (ours - wanted).abs().max() < 2.5 / 255 / 0.5
+
+
+def test_the_fingerprint_of_the_embedded_clip_is_the_one_that_saved_rewards_name() -> None:
+    embedded = ClipBackbone.from_pretrained(Path(__file__).parent.parent / "models" / "emoji-clip")
+    assert embedded.fingerprint.startswith("701c985d1a50fe41")
+
+
+def test_tokenizer_and_processor_may_be_in_another_folder(folder: Path, backbone: ClipBackbone, tmp_path: Path) -> None:
+    bare = shutil.copytree(folder, tmp_path / "bare")
+    for name in ("tokenizer.json", "tokenizer_config.json", "preprocessor_config.json"):
+        (bare / name).unlink()
+    assert ClipBackbone.from_pretrained(bare, processor=folder).fingerprint == backbone.fingerprint
 
 
 def _refuses(folder: Path, reason: str) -> None:

@@ -9,15 +9,31 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import expit
-from sklearn.metrics import roc_auc_score
+from scipy.stats import kendalltau
+from sklearn.metrics import average_precision_score, roc_auc_score
 
 from reward.backbone import ClipBackbone
+from reward.baselines import baselines, blind_scorer, clip_scorer
 from reward.calibration import Values, expected_calibration_error, fit_temperature
 from reward.dataset import FeedbackDataset, RankedPairs, Verdicts
-from reward.evaluation import ENOUGH_CLUSTERS, Scorer, clip_scorer, evaluate, measure, roc_auc_interval, weighted_roc_auc
+from reward.evaluation import evaluate, measure, model_scorer
 from reward.examples import Examples, prepare
+from reward.learning_curve import SHARES, learning_curve, point
+from reward.metrics import (
+    ENOUGH_CLUSTERS,
+    Resamples,
+    Scored,
+    Scorer,
+    figures,
+    fit_tie_threshold,
+    interval,
+    pair_accuracy,
+    weighted_average_precision,
+    weighted_roc_auc,
+)
 from reward.model import RewardModel
 from reward.plots import reliability_figure
+from reward.raters import LabelRaters, others_said
 from reward.split import SplitConfig
 from reward.training import RewardConfig
 from tests.tiny_clip import save_tiny_clip
@@ -81,14 +97,18 @@ def test_what_is_undefined_is_none_and_not_a_number(good: list[float]) -> None:
     json.dumps(measured, allow_nan=False)
 
 
-@given(st.lists(st.tuples(st.integers(0, 5), st.booleans(), st.integers(0, 3)), min_size=2, max_size=30))
-def test_weighted_roc_auc_is_that_of_scikit_learn(rows: list[tuple[int, bool, int]]) -> None:
-    scores, good, weights = (np.array(column) for column in zip(*rows, strict=True))
-    ours = weighted_roc_auc(scores, good.astype(np.float32), weights)
-    if len({bool(g) for g, w in zip(good, weights, strict=True) if w}) < 2:
-        assert ours is None
-    else:
-        assert ours == pytest.approx(roc_auc_score(good, scores, sample_weight=weights))
+@given(st.lists(st.tuples(st.integers(0, 5), st.booleans(), st.integers(0, 3), st.integers(0, 3)), min_size=2, max_size=30))
+def test_weighted_areas_are_those_of_scikit_learn(rows: list[tuple[int, bool, int, int]]) -> None:
+    scores, good, *weights = (np.array(column) for column in zip(*rows, strict=True))
+    ranks = np.unique(scores, return_inverse=True)[1]
+    areas = weighted_roc_auc(ranks, good.astype(float), np.stack(weights))
+    precisions = weighted_average_precision(ranks, good.astype(float), np.stack(weights))
+    for row, area, precision in zip(weights, areas, precisions, strict=True):
+        if len({bool(g) for g, w in zip(good, row, strict=True) if w}) < 2:
+            assert np.isnan(area)
+        else:
+            assert area == pytest.approx(roc_auc_score(good, scores, sample_weight=row))
+            assert precision == pytest.approx(average_precision_score(good, scores, sample_weight=row))
 
 
 def test_interval_holds_the_roc_auc_and_narrows_with_more_pictures() -> None:
@@ -97,26 +117,110 @@ def test_interval_holds_the_roc_auc_and_narrows_with_more_pictures() -> None:
         rng = np.random.default_rng(0)
         good = rng.integers(0, 2, n).astype(float)
         scores = expit(good + rng.normal(size=n))
-        interval = roc_auc_interval(_fixed(scores), _part(good.tolist()), rng, 200)
-        assert interval is not None
-        assert interval[0] < roc_auc_score(good, scores) < interval[1]
-        widths.append(interval[1] - interval[0])
+        scored = Scored.of(_fixed(scores), _part(good.tolist()))
+        found = interval(Resamples.draw(scored, rng, 200).figures(scored)["roc_auc"])
+        assert found is not None
+        assert found[0] < roc_auc_score(good, scores) < found[1]
+        widths.append(found[1] - found[0])
     assert widths[1] < widths[0] / 3
 
 
 def test_with_enough_prompts_whole_prompts_are_resampled() -> None:
     n = 2 * ENOUGH_CLUSTERS
     part = _part([1.0, 0.0] * ENOUGH_CLUSTERS)
-    part = replace(part, verdicts=replace(part.verdicts, prompt=np.arange(n) // 2))
-    sizes = []
+    for prompts, clusters in ((np.arange(n) // 2, ENOUGH_CLUSTERS), (np.arange(n) % 3, n)):
+        spread = replace(part, verdicts=replace(part.verdicts, prompt=prompts))
+        samples = Resamples.draw(Scored.of(_fixed(np.tile([1.0, 0.0], ENOUGH_CLUSTERS)), spread), np.random.default_rng(0), 5)
+        assert samples.by_prompt == (clusters == ENOUGH_CLUSTERS)
+        assert samples.counts.shape == (5, clusters)
+        assert (samples.counts.sum(1) == clusters).all()
 
-    class CountingGenerator(np.random.Generator):
-        def integers(self, low: Any, *args: Any, **kwargs: Any) -> Any:
-            sizes.append(low)
-            return super().integers(low, *args, **kwargs)
 
-    roc_auc_interval(_fixed(np.tile([1.0, 0.0], ENOUGH_CLUSTERS)), part, CountingGenerator(np.random.PCG64(0)), 5)
-    assert sizes == [ENOUGH_CLUSTERS] * 5
+def _many(rng: np.random.Generator, *, prompts: int = 12, images: int = 6, pairs: int = 80) -> Scored:
+    """Labels of random scores, with ties; pictures and prompts are the numbers from 0."""
+    image = np.repeat(np.arange(prompts * images), 2)
+    first = rng.integers(prompts * images, size=pairs)
+    second = first // images * images + (first + rng.integers(1, images, size=pairs)) % images
+    scores = np.round(rng.random(prompts * images), 1)
+    return Scored(
+        probability=scores[image],
+        good=(rng.random(len(image)) < scores[image]).astype(float),
+        image=image,
+        prompt=image // images,
+        score_0=scores[first],
+        score_1=scores[second],
+        label_0=rng.choice([0, 0.5, 1], pairs),
+        image_0=first,
+        image_1=second,
+        pair_prompt=first // images,
+    )
+
+
+@pytest.mark.parametrize("by_prompt", [True, False])
+def test_a_bootstrap_sample_has_the_figures_of_its_labels_written_out(by_prompt: bool) -> None:
+    rng = np.random.default_rng(0)
+    scored = _many(rng, prompts=ENOUGH_CLUSTERS + 2 if by_prompt else 3)
+    samples = Resamples.draw(scored, rng, 6)
+    assert samples.by_prompt == by_prompt
+    columns = samples.figures(scored)
+    for row, counts in enumerate(samples.counts):
+        times = np.zeros(int(samples.clusters.max()) + 1, int)
+        times[samples.clusters] = counts
+        single = times[scored.prompt if by_prompt else scored.image]
+        ranked = times[scored.pair_prompt] if by_prompt else times[scored.image_0] * times[scored.image_1]
+        written = figures(scored.where(np.repeat(np.arange(len(single)), single), np.repeat(np.arange(len(ranked)), ranked)))
+        names = {"roc_auc", "average_precision", "accuracy", "brier", "nll", "pairwise_accuracy"}
+        assert names <= set(columns)
+        assert {name: columns[name][row] for name in names} == pytest.approx({name: written[name] for name in names})
+    assert ("kendall_tau" in columns) == by_prompt
+
+
+def test_figures_by_prompt_count_every_prompt_alike() -> None:
+    part = _part([1, 0, 1, 0, 0, 0, 0, 1])
+    part = replace(part, verdicts=replace(part.verdicts, prompt=np.array([0, 0, 1, 1, 1, 1, 1, 1])))
+    measured = measure(_fixed(np.array([0.9, 0.1, 0.6, 0.7, 0.8, 0.2, 0.3, 0.4])), part)
+    assert measured["roc_auc_macro"] == pytest.approx((1 + 4 / 8) / 2)
+    assert measured["accuracy_macro"] == pytest.approx((1 + 3 / 6) / 2)
+    assert measured["good_at_1"] == pytest.approx((1 + 0) / 2)
+
+
+def test_kendall_tau_of_a_ranking_is_that_of_scipy() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        ranks, scores = rng.integers(1, 4, 5), rng.integers(0, 4, 5) / 10
+        first, second = (side.ravel() for side in np.triu_indices(5, 1))
+        part = _part([1.0] * 5)
+        labels = ((1 + np.sign(ranks[second] - ranks[first])) / 2).astype(np.float32)
+        pairs = RankedPairs(first, second, 0 * first, labels, np.ones(len(first), np.float32))
+        tau = measure(_fixed(scores), replace(part, pairs=pairs))["kendall_tau"]
+        if len(set(ranks)) > 1 and len(set(scores)) > 1:
+            assert tau == pytest.approx(kendalltau(scores, -ranks).statistic)
+
+
+def test_recall_at_1_asks_whether_the_winner_scored_highest() -> None:
+    part = _part([1, 1, 1], (1, 1))  # 0 beats 1, 1 beats 2
+    assert measure(_fixed(np.array([0.9, 0.5, 0.1])), part)["recall_at_1"] == 1
+    assert measure(_fixed(np.array([0.1, 0.5, 0.9])), part)["recall_at_1"] == 0
+    assert measure(_fixed(np.array([0.5, 0.5, 0.5])), part)["recall_at_1"] == pytest.approx(1 / 3)
+
+
+def test_conventions_differ_in_ties_as_their_authors_count_them() -> None:
+    part = _part([1] * 5, (1, 0, 0.5, 0.5))
+    constant = Scored.of(_fixed(np.full(5, 0.5)), part)
+    assert [pair_accuracy(constant, name) for name in ("strict", "imagereward", "hpsv2")] == [0.5, 0, 1]
+    assert pair_accuracy(constant, "pickscore", tie_below=0.1) == pytest.approx((0.5 + 0.5 + 1 + 1) / 4)
+    sure = Scored.of(_fixed(np.array([0.9, 0.1, 0.8, 0.79, 0.01])), part)  # right, right, then ties of the rater: near and far
+    assert [pair_accuracy(sure, name) for name in ("strict", "imagereward", "hpsv2")] == [1, 1, 1]
+    assert pair_accuracy(sure, "pickscore", tie_below=0.0) == pytest.approx((1 + 1 + 0.5 + 0.5) / 4)
+    threshold = fit_tie_threshold(sure)
+    assert pair_accuracy(sure, "pickscore", tie_below=threshold) == pytest.approx((1 + 1 + 1 + 0.5) / 4)
+    assert pair_accuracy(Scored.of(_fixed(np.zeros(1)), _part([1])), "strict") is None
+
+
+def test_others_are_those_who_answered_the_same_question_and_not_oneself() -> None:
+    answers, raters, asked = np.array([1.0, 0, 1, 1, 0]), np.array([0, 1, 2, 0, 0]), np.array([7, 7, 7, 8, 8])
+    said = others_said(answers, raters, asked)
+    np.testing.assert_allclose(said, [0.5, 1, 0.5, np.nan, np.nan])  # nobody else was asked about 8
 
 
 def test_calibrated_probabilities_have_no_calibration_error() -> None:
@@ -135,24 +239,96 @@ def test_the_fitted_temperature_is_the_one_that_made_the_labels(true: float) -> 
     assert fit_temperature(logits, np.ones(20_000)) == 1
 
 
+def _report(model: RewardModel, examples: Examples, raters: LabelRaters | None = None, *, resamples: int = 5) -> dict[str, Any]:
+    scorers = {"model": model_scorer(model, examples), "uncalibrated": model_scorer(model, examples, calibrated=False)}
+    return evaluate(scorers | baselines(model.backbone, examples, CONFIG), examples, raters, seed=0, resamples=resamples)
+
+
 def test_temperature_leaves_the_order_as_it_is(model: RewardModel, examples: Examples) -> None:
-    before = evaluate(model, examples, seed=0, resamples=5)["val"]["model"]
+    before = _report(model, examples)["val"]["model"]
     hotter = RewardModel(model.backbone, model.head, hidden=(8,), members=2)
     hotter.temperature.fill_(4.0)
-    after = evaluate(hotter, examples, seed=0, resamples=5)["val"]["model"]
+    report = _report(hotter, examples)["val"]
+    after = report["model"]
     assert all(before[name] == after[name] for name in ("roc_auc", "average_precision", "accuracy", "pairwise_accuracy"))
     assert before["brier"] != after["brier"]
+    assert report["uncalibrated"] == before
 
 
 def test_report_compares_with_baselines_on_every_part_and_category(model: RewardModel, examples: Examples) -> None:
-    report = evaluate(model, examples, seed=0, resamples=20)
+    report = _report(model, examples, resamples=20)
     json.dumps(report, allow_nan=False)
     for name in ("val", "test_seen", "test_unseen"):
         part = report[name]
         assert part["majority"]["roc_auc"] == 0.5
         assert part["model"]["n"] == part["clip_score"]["n"] > 0
         assert sum(row["model"]["n"] for row in part["by_category"].values()) == part["model"]["n"]
-    assert evaluate(model, examples, seed=0, resamples=20) == report
+        for scorer in ("model", "uncalibrated", "clip_score", "image_only", "prompt_only", "majority", "random"):
+            for figure, bounds in part[scorer]["intervals"].items():
+                assert bounds is None or bounds[0] <= bounds[1], figure
+        gain = part["gain"]["roc_auc"]
+        assert gain["value"] == part["model"]["roc_auc"] - part["clip_score"]["roc_auc"]
+        assert gain["interval"][0] <= gain["interval"][1]
+    assert _report(model, examples, resamples=20) == report
+
+
+def test_a_part_without_labels_has_a_report_as_well(model: RewardModel, examples: Examples) -> None:
+    nothing = examples.dataset.where(np.zeros(len(examples.dataset.verdicts), bool), np.zeros(len(examples.dataset.pairs), bool))
+    empty = replace(examples, split=replace(examples.split, test_unseen=nothing))
+    report = _report(model, empty)
+    json.dumps(report, allow_nan=False)
+    assert report["test_unseen"]["model"]["n"] == 0
+    assert report["test_unseen"]["model"]["intervals"]["roc_auc"] is None
+
+
+def test_a_model_with_trained_blocks_is_measured_on_a_part_without_pairs(backbone: ClipBackbone, examples: Examples) -> None:
+    dataset = examples.dataset
+    config = CONFIG.model_copy(update={"tune_last": 1})
+    prepared = prepare(dataset.where(np.ones(len(dataset.verdicts), bool), np.zeros(len(dataset.pairs), bool)), config, backbone)
+    tuned = RewardModel.create(backbone, hidden=(8,), members=2, tune_last=1, generator=torch.Generator().manual_seed(0))
+    measured = measure(model_scorer(tuned, prepared), prepared.split.test_unseen)
+    assert measured["roc_auc"] is not None
+    assert measured["n_pairs"] == 0
+
+
+def test_raters_stand_beside_the_model_on_the_labels_that_others_gave_too(backbone: ClipBackbone, tmp_path: Path) -> None:
+    run = make_feedback(tmp_path, images_per_prompt=6, raters=3, noise=0.1)
+    dataset = FeedbackDataset.from_latest(run.latest, run.root)
+    examples = prepare(dataset, CONFIG, backbone)
+    model = RewardModel.create(backbone, hidden=(8,), members=2, generator=torch.Generator().manual_seed(0))
+    raters = LabelRaters.from_latest(run.latest)
+    assert np.bincount(raters.of_verdicts).tolist() == [90, 90, 90]
+    report = _report(model, examples, raters)
+    for name in ("val", "test_seen", "test_unseen"):
+        part = report[name]
+        assert part["human"]["others"]["n"] == part["human"]["model"]["n"] == part["model"]["n"]
+        assert part["human"]["model"]["roc_auc"] == part["model"]["roc_auc"]
+        assert part["human"]["others"]["roc_auc"] > 0.8  # one in ten labels is wrong
+        assert sum(row["model"]["n"] for row in part["by_rater"].values()) == part["model"]["n"]
+    json.dumps(report, allow_nan=False)
+
+
+def test_blind_heads_cannot_tell_what_is_hidden_from_them(backbone: ClipBackbone, examples: Examples) -> None:
+    verdicts = examples.split.test_seen.verdicts
+    assert len(np.unique(verdicts.image)) == len(verdicts)
+    prompt_alone = blind_scorer(backbone, examples, CONFIG, sees="prompt")
+    assert len(np.unique(prompt_alone(verdicts.image, verdicts.prompt).round(5))) == len(np.unique(verdicts.prompt))
+    image_alone = blind_scorer(backbone, examples, CONFIG, sees="image")
+    others = np.roll(verdicts.prompt, 1)
+    np.testing.assert_allclose(image_alone(verdicts.image, others), image_alone(verdicts.image, verdicts.prompt), atol=1e-6)
+
+
+def test_learning_curve_learns_from_more_and_more_of_the_training_labels(
+    backbone: ClipBackbone, model: RewardModel, examples: Examples
+) -> None:
+    config = CONFIG.model_copy(update={"hidden": (8,), "members": 2, "epochs": 2})
+    curve = [*learning_curve(backbone, examples, config), point(model, examples)]
+    assert len(curve) == len(SHARES) + 1
+    labels = [each["labels"] for each in curve]
+    assert labels == sorted(labels)
+    assert labels[-1] == len(examples.split.train.verdicts)
+    assert {"roc_auc", "pairwise_accuracy", "ece"} == set(curve[0]["test_unseen"])
+    assert curve == [*learning_curve(backbone, examples, config), point(model, examples)]
 
 
 def test_clip_baseline_orders_by_the_cosine(examples: Examples) -> None:

@@ -1,10 +1,21 @@
+from itertools import permutations
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 from torch.autograd.functional import jacobian
 
-from reward.losses import binary_loss, bradley_terry_loss, prompt_classification_loss
+from reward.losses import (
+    binary_cross_entropy_loss,
+    binary_loss,
+    bradley_terry_loss,
+    davidson_loss,
+    plackett_luce_loss,
+    prompt_classification_loss,
+    rao_kupper_loss,
+)
 
 ONE = torch.ones(1)
 logits = st.floats(-8, 8, width=32)
@@ -61,3 +72,92 @@ def test_a_ranking_counts_the_same_whatever_its_size() -> None:
     bradley_terry_loss(logits_0, members, label, weight).backward()
     assert logits_0.grad is not None
     torch.testing.assert_close(logits_0.grad[:, :3].sum(1), -logits_0.grad[:, 3])
+
+
+def _of_ranks(logits: list[float], ranks: list[float]) -> Tensor:
+    """The Plackett-Luce loss of one ranking."""
+    return plackett_luce_loss(torch.tensor([logits]), torch.tensor([ranks]), torch.ones(1, len(ranks), dtype=torch.bool), ONE)
+
+
+def test_binary_cross_entropy_is_that_of_the_labels_one_by_one() -> None:
+    logits_, good = torch.tensor([0.3, -1.2]), torch.tensor([2 / 3, 0.0])
+    joined = binary_cross_entropy_loss(logits_, good, torch.tensor([3.0, 1.0]))
+    p = torch.sigmoid(logits_)
+    torch.testing.assert_close(joined, -(2 * p[0].log() + (1 - p[0]).log() + (1 - p[1]).log()) / 4)
+
+
+@pytest.mark.parametrize("loss", [davidson_loss, rao_kupper_loss])
+@given(a=logits, b=logits, shift=logits, tie=st.floats(-3, 3, width=32))
+def test_losses_with_ties_are_of_probabilities_of_three_outcomes(loss: object, a: float, b: float, shift: float, tie: float) -> None:
+    assert callable(loss)
+    a_, b_, tie_ = torch.tensor([a]), torch.tensor([b]), torch.tensor(tie)
+    of = {label: loss(a_, b_, torch.tensor([label]), ONE, tie_) for label in (0.0, 0.5, 1.0)}
+    torch.testing.assert_close(torch.stack(list(of.values())).neg().exp().sum(), torch.tensor(1.0), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(loss(b_, a_, torch.tensor([0.0]), ONE, tie_), of[1.0], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(loss(a_ + shift, b_ + shift, torch.tensor([1.0]), ONE, tie_), of[1.0], atol=1e-4, rtol=1e-4)
+
+
+def test_losses_with_ties_by_formula() -> None:
+    a, b, nought = torch.tensor([2.0]).log(), torch.tensor([1.0]).log(), torch.tensor(0.0)
+    of_davidson = [davidson_loss(a, b, torch.tensor([label]), ONE, nought).neg().exp().item() for label in (1.0, 0.5, 0.0)]
+    assert of_davidson == pytest.approx([2 / (3 + 2**0.5), 2**0.5 / (3 + 2**0.5), 1 / (3 + 2**0.5)], abs=1e-6)
+    of_rao_kupper = [rao_kupper_loss(a, b, torch.tensor([label]), ONE, nought).neg().exp().item() for label in (1.0, 0.5, 0.0)]
+    assert of_rao_kupper == pytest.approx([2 / 4, 3 * 2 / (4 * 5), 1 / 5], abs=1e-6)  # theta = 2
+
+
+@pytest.mark.parametrize("loss", [davidson_loss, rao_kupper_loss])
+def test_without_ties_all_pairwise_losses_are_the_same(loss: object) -> None:
+    assert callable(loss)
+    a, b, label = torch.randn(5), torch.randn(5), torch.tensor([1.0, 0, 1, 1, 0])
+    never = torch.tensor(-25.0)
+    torch.testing.assert_close(
+        loss(a, b, label, torch.ones(5), never), bradley_terry_loss(a, b, label, torch.ones(5)), atol=1e-5, rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("loss", [davidson_loss, rao_kupper_loss])
+def test_the_tie_parameter_learns_how_many_ties_there_are(loss: object) -> None:
+    assert callable(loss)
+    tie, equal = torch.zeros((), requires_grad=True), torch.zeros(10)
+    labels = torch.tensor([0.5] * 8 + [1.0, 0.0])
+    optimizer = torch.optim.Adam([tie], lr=0.1)
+    for _ in range(300):
+        optimizer.zero_grad()
+        loss(equal, equal, labels, torch.ones(10), tie).backward()
+        optimizer.step()
+    chance_of_a_tie = loss(ONE, ONE, torch.tensor([0.5]), ONE, tie.detach()).neg().exp()
+    assert chance_of_a_tie.item() == pytest.approx(0.8, abs=1e-3)
+
+
+def test_plackett_luce_chances_of_all_orders_sum_to_one() -> None:
+    scores = [0.3, -1.0, 2.0, 0.0]
+    # A mean over the three choices; the last picture is no choice.
+    chances = [torch.exp(-3 * _of_ranks(scores, list(map(float, order)))) for order in permutations(range(4))]
+    torch.testing.assert_close(torch.stack(chances).sum(), torch.tensor(1.0), atol=1e-5, rtol=1e-5)
+    assert max(range(24), key=lambda i: float(chances[i])) == list(permutations(range(4))).index((1, 3, 0, 2))
+
+
+def test_plackett_luce_by_formula() -> None:
+    e = torch.tensor([0.5, -0.2, 0.1]).exp()
+    first, second = -(e[1] / e.sum()).log(), -(e[0] / (e[0] + e[2])).log()
+    torch.testing.assert_close(_of_ranks([0.5, -0.2, 0.1], [2, 1, 3]), (first + second) / 2)
+    tied = (-(e[1] / e.sum()).log() - (e[0] / e.sum()).log()) / 2  # both first places are chosen among all three
+    torch.testing.assert_close(_of_ranks([0.5, -0.2, 0.1], [1, 1, 2]), tied)
+
+
+@given(a=logits, b=logits, shift=logits, label=shares)
+def test_plackett_luce_of_two_pictures_is_bradley_terry(a: float, b: float, shift: float, label: float) -> None:
+    pairwise = bradley_terry_loss(torch.tensor([a]), torch.tensor([b]), torch.tensor([label]), ONE)
+    torch.testing.assert_close(_of_ranks([a + shift, b + shift], [1 - label, label]), pairwise, atol=1e-4, rtol=1e-4)
+
+
+def test_pictures_that_a_ranking_does_not_have_do_not_count() -> None:
+    scores = torch.tensor([[0.5, -0.2, 9.0], [0.1, 0.2, 0.3]], requires_grad=True)
+    present = torch.tensor([[True, True, False], [True, True, True]])
+    ranks, weights = torch.tensor([[1.0, 2, 0], [1, 2, 3]]), torch.tensor([1.0, 3.0])
+    loss = plackett_luce_loss(scores, ranks, present, weights)
+    torch.testing.assert_close(loss, (_of_ranks([0.5, -0.2], [1, 2]) + 3 * _of_ranks([0.1, 0.2, 0.3], [1, 2, 3])) / 4)
+    loss.backward()
+    assert scores.grad is not None
+    assert scores.grad.isfinite().all()
+    assert scores.grad[0, 2] == 0

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -6,7 +7,7 @@ import torch
 from data.errors import PictuneError
 from reward.backbone import ClipBackbone
 from reward.model import RewardModel
-from tests.tiny_clip import save_tiny_clip
+from tests.tiny_clip import save_tiny_clip, save_tiny_siglip
 
 PROMPTS = ["a dog", "four wolves in the park", "a green rabbit"]
 
@@ -70,6 +71,45 @@ def test_members_are_independent_of_each_other(model: RewardModel, images: torch
     after = model.member_logits(**embeddings)
     assert torch.equal(before[[0, 2]], after[[0, 2]])
     assert not torch.equal(before[1], after[1])
+
+
+def test_the_lower_bound_is_below_the_mean_by_what_the_members_differ(model: RewardModel, images: torch.Tensor) -> None:
+    mean, lower = (model.score(images=images, prompts=PROMPTS, reduce=reduce) for reduce in ("mean", "lcb"))
+    embeddings = {"image_embeddings": model.backbone.image_embedding(images), "text_embeddings": model.backbone.text_embedding(PROMPTS)}
+    logits = model.member_logits(**embeddings)
+    torch.testing.assert_close(torch.logit(mean) - torch.logit(lower), logits.std(0, correction=0) / 1.7, atol=1e-5, rtol=1e-4)
+    assert (lower < mean).all()
+
+
+def test_the_lower_bound_of_one_member_is_its_score_and_has_gradients(backbone: ClipBackbone, images: torch.Tensor) -> None:
+    alone = RewardModel.create(backbone, hidden=(8,), members=1, generator=torch.Generator().manual_seed(0))
+    images = images.clone().requires_grad_()
+    lower = alone.score(images=images, prompts=PROMPTS, reduce="lcb")
+    assert torch.equal(lower, alone.score(images=images, prompts=PROMPTS))
+    (gradient,) = torch.autograd.grad(lower.sum(), images)
+    assert gradient.isfinite().all()
+    assert gradient.abs().sum() > 0
+
+
+@pytest.mark.parametrize("reduce", ["mean", "lcb"])
+def test_a_lower_bound_does_not_depend_on_its_batch_either(
+    model: RewardModel, images: torch.Tensor, reduce: Literal["mean", "lcb"]
+) -> None:
+    together = model.score(images=images, prompts=PROMPTS, reduce=reduce)
+    order = [1, 2, 0]
+    alone = torch.cat([model.score(images=images[i : i + 1], prompts=[PROMPTS[i]], reduce=reduce) for i in order])
+    torch.testing.assert_close(alone, together[order], atol=1e-5, rtol=1e-5)
+
+
+def test_a_reward_stands_on_siglip_too(images: torch.Tensor, tmp_path: Path) -> None:
+    siglip = ClipBackbone.from_pretrained(save_tiny_siglip(tmp_path / "siglip"))
+    model = RewardModel.create(siglip, hidden=(8,), members=2, tune_last=1, generator=torch.Generator().manual_seed(0))
+    model.save_pretrained(tmp_path / "reward")
+    loaded = RewardModel.from_pretrained(tmp_path / "reward")
+    assert torch.equal(loaded.score(images=images, prompts=PROMPTS), model.score(images=images, prompts=PROMPTS))
+    images = images.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(model.score(images=images, prompts=PROMPTS).sum(), images)
+    assert (gradient.flatten(1).abs().sum(1) > 0).all()
 
 
 @pytest.mark.parametrize("prompts", [["a dog"], []])

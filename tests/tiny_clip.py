@@ -1,10 +1,18 @@
-"""A tiny random CLIP in the ordinary folder format: real classes of transformers, 32 pixels, a tokenizer of bytes."""
+"""A tiny random CLIP and SigLIP in the ordinary folder format: real classes of transformers, 32 pixels, a tokenizer of bytes."""
 
 from pathlib import Path
 
 import torch
 from tokenizers.pre_tokenizers import ByteLevel
-from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
+from transformers import (
+    CLIPConfig,
+    CLIPImageProcessorPil,
+    CLIPModel,
+    CLIPTokenizer,
+    SiglipConfig,
+    SiglipImageProcessorPil,
+    SiglipModel,
+)
 
 MAX_TOKENS = 48
 
@@ -31,4 +39,20 @@ def save_tiny_clip(folder: Path, *, seed: int = 0, dim: int = 32, image_size: in
         CLIPModel(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     CLIPImageProcessorPil(size={"shortest_edge": image_size}, crop_size={"height": image_size, "width": image_size}).save_pretrained(folder)
+    return folder
+
+
+def save_tiny_siglip(folder: Path, *, seed: int = 0, dim: int = 32, image_size: int = 32) -> Path:
+    """Saves a random SiglipModel as `save_tiny_clip` does, with the same tokenizer; returns `folder`."""
+    tokenizer = byte_tokenizer()
+    layers = {"hidden_size": dim, "intermediate_size": 2 * dim, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = SiglipConfig(
+        text_config={**layers, "vocab_size": len(tokenizer), "max_position_embeddings": MAX_TOKENS, "projection_size": dim},
+        vision_config={**layers, "image_size": image_size, "patch_size": 8},
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        SiglipModel(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    SiglipImageProcessorPil(size={"height": image_size, "width": image_size}, resample=2).save_pretrained(folder)
     return folder

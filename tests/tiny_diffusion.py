@@ -1,12 +1,20 @@
-"""Writes a StableDiffusionPipeline folder in the exact layout of Stable Diffusion 1.5, with random weights and small widths."""
+"""Writes a diffusers folder in the exact layout of Stable Diffusion 1.5, 2.1 or XL, with random weights and small widths."""
 
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    EulerDiscreteScheduler,
+    PNDMScheduler,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 TEXT_LENGTH = 16
 Prediction = Literal["epsilon", "v_prediction", "sample"]
@@ -21,13 +29,63 @@ def write_tiny_diffusion(
         tokenizer = _tokenizer(folder / "tokenizer")
         pipeline = StableDiffusionPipeline(
             vae=_vae(),
-            text_encoder=_text_encoder(tokenizer),
+            text_encoder=CLIPTextModel(_text_config(tokenizer)),
             tokenizer=tokenizer,
             unet=_unet(),
             scheduler=_scheduler(prediction, scheduler),
             safety_checker=None,
             feature_extractor=None,
             requires_safety_checker=False,
+        )
+    pipeline.save_pretrained(folder)
+    return folder
+
+
+def write_tiny_sd2(folder: Path) -> Path:
+    """The layout of Stable Diffusion 2.1: velocity prediction, linear projections, heads by level, a text encoder with plain GELU."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        tokenizer = _tokenizer(folder / "tokenizer")
+        pipeline = StableDiffusionPipeline(
+            vae=_vae(),
+            text_encoder=CLIPTextModel(_text_config(tokenizer, hidden_act="gelu")),
+            tokenizer=tokenizer,
+            unet=_unet(attention_head_dim=(2, 4), use_linear_projection=True, upcast_attention=True),
+            scheduler=_scheduler("v_prediction", "ddim"),
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        )
+    pipeline.save_pretrained(folder)
+    return folder
+
+
+def write_tiny_sdxl(folder: Path) -> Path:
+    """The layout of Stable Diffusion XL: two text encoders, pooled embeddings, sizes, blocks of different depth, Euler sampler."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        tokenizer, other = _tokenizer(folder / "tokenizer"), _tokenizer(folder / "tokenizer_2")
+        other.pad_token = "!"
+        schedule = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "steps_offset": 1}
+        pipeline = StableDiffusionXLPipeline(
+            vae=_vae(),
+            text_encoder=CLIPTextModel(_text_config(tokenizer)),
+            text_encoder_2=CLIPTextModelWithProjection(_text_config(other, hidden_act="gelu", projection_dim=24)),
+            tokenizer=tokenizer,
+            tokenizer_2=other,
+            unet=_unet(
+                down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+                up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+                transformer_layers_per_block=(1, 2),
+                attention_head_dim=(2, 4),
+                cross_attention_dim=64,
+                use_linear_projection=True,
+                addition_embed_type="text_time",
+                addition_time_embed_dim=8,
+                projection_class_embeddings_input_dim=24 + 6 * 8,
+            ),
+            scheduler=EulerDiscreteScheduler(**schedule, timestep_spacing="leading"),
+            add_watermarker=False,
         )
     pipeline.save_pretrained(folder)
     return folder
@@ -45,8 +103,8 @@ def _tokenizer(folder: Path) -> CLIPTokenizer:
     return tokenizer
 
 
-def _text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
-    config = CLIPTextConfig(
+def _text_config(tokenizer: CLIPTokenizer, **settings: Any) -> CLIPTextConfig:
+    return CLIPTextConfig(
         vocab_size=len(tokenizer),
         hidden_size=32,
         intermediate_size=64,
@@ -56,8 +114,8 @@ def _text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
+        **settings,
     )
-    return CLIPTextModel(config)
 
 
 def _vae() -> AutoencoderKL:
@@ -95,17 +153,18 @@ def _decode_linearly(vae: AutoencoderKL) -> None:
     decoder.conv_out.bias.fill_(-raised * gain)
 
 
-def _unet() -> UNet2DConditionModel:
-    return UNet2DConditionModel(
-        sample_size=8,
-        block_out_channels=(16, 32),
-        layers_per_block=1,
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        cross_attention_dim=32,
-        attention_head_dim=4,
-        norm_num_groups=8,
-    )
+def _unet(**settings: Any) -> UNet2DConditionModel:
+    layout = {
+        "sample_size": 8,
+        "block_out_channels": (16, 32),
+        "layers_per_block": 1,
+        "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+        "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+        "cross_attention_dim": 32,
+        "attention_head_dim": 4,
+        "norm_num_groups": 8,
+    }
+    return UNet2DConditionModel(**layout | settings)
 
 
 def _scheduler(prediction: Prediction, kind: Literal["pndm", "ddim"]) -> PNDMScheduler | DDIMScheduler:

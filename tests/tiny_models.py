@@ -67,6 +67,17 @@ value_batch = 8
 every = 1
 images_per_prompt = 1
 
+[ddpo]
+iterations = 2
+images_per_prompt = 2
+prompts_per_iteration = 2
+steps = 2
+micro_batch = 4
+
+[ddpo.validation]
+every = 1
+images_per_prompt = 2
+
 [evaluate]
 images_per_prompt = 2
 held_out_per_family = 1

@@ -1,0 +1,87 @@
+"""How the reward of an image becomes its weight in training, and what each weight is the best answer to.
+
+Training on images x drawn from the base p(x | z), weighted by w, pulls the model towards q = p w / E_p[w]. Asking for as much reward
+E_q[r] as possible at a price for leaving p gives, for each price, one w:
+
+- "raw", max(r, 0): Lee et al. 2023 (arXiv 2302.12192). With `kl = "kl-d"` it is max(r + gamma, 0), and where nothing is cut off, q is
+  exactly the optimum of E_q[r] - (E_p[r] + gamma) / 2 * chi^2(q || p): gamma is the price, 0 the cheapest. One round reaches
+  E_p[r (r + gamma)] / E_p[r + gamma] at best.
+- "exp", exp(r / b): the optimum of E_q[r] under KL(q || p) <= kl_budget, over images and prompts together, so that prompts with higher
+  rewards also gain; b is the price at which the budget is just used up (the E-step of reinforcement learning as inference, Chow et
+  al. 2020, arXiv 2006.05443; the KL case of Diffusion Controller, Yang et al. 2026, arXiv 2603.06981).
+- "softmax", exp(r / temperature) with mean 1 for every prompt: the optimum of E_q[r] - temperature * KL(q || p) for each prompt, which
+  all keep their share (the weights of DDPO's baseline RWR, Black et al. 2023, arXiv 2305.13301).
+- "top", each prompt's best images alike and no others: the optimum of E_q[r] when no density may rise above 1 / top_share times p.
+
+`kl` is DPOK's penalty in supervised training (Fan et al. 2023, arXiv 2305.16381): "kl-d" adds gamma to every weight, an upper
+bound of gamma * KL(p || tuned), which pulls to the base's images; "kl-o" adds gamma times the squared difference to the base's
+predictions to the loss instead (see `finetune.reward_weighted`).
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, Field, PositiveFloat
+from scipy.optimize import brentq
+from torch import Tensor
+
+
+class WeightingConfig(BaseModel, frozen=True, extra="forbid"):
+    """Which weights; their theory stands at the top of `finetune/weighting.py`."""
+
+    weighting: Literal["raw", "exp", "softmax", "top"] = "softmax"
+    """How a reward becomes a weight. Paper: raw."""
+    kl_budget: PositiveFloat = 0.5
+    """For "exp": how far the weighted images may leave the drawn ones, in nats; ln 2 is as far as the better half of them."""
+    temperature: PositiveFloat = 0.2
+    """For "softmax", in the reward's units: lower follows the reward harder and uses fewer images."""
+    top_share: float = Field(default=0.25, gt=0, le=1)
+    """For "top": the share of each prompt's images that is used."""
+    kl: Literal["none", "kl-d", "kl-o"] = "none"
+    """DPOK's penalty for leaving the base: "kl-d" in the weights, "kl-o" in the loss."""
+    gamma: PositiveFloat = 1.0
+    """The weight of `kl`; not read when that is "none". DPOK's paper tries 0.1, 1, 2 and 5."""
+
+
+def sample_weights(rewards: Tensor, prompts: Sequence[str], config: WeightingConfig) -> Tensor:
+    """Weights [N], none negative, of rewards [N]; before "kl-d", "exp" has mean 1, "softmax" and "top" have it for every prompt."""
+    if config.weighting == "raw":
+        weights = rewards
+    elif config.weighting == "exp":
+        weights = _within_budget(rewards, config.kl_budget)
+    else:
+        weights = torch.zeros_like(rewards)
+        for prompt in dict.fromkeys(prompts):
+            rows = torch.tensor([i for i, other in enumerate(prompts) if other == prompt], device=rewards.device)
+            if config.weighting == "softmax":
+                weights[rows] = torch.softmax(rewards[rows] / config.temperature, dim=0) * len(rows)
+            else:
+                kept = math.ceil(config.top_share * len(rows))
+                weights[rows[rewards[rows].topk(kept).indices]] = len(rows) / kept
+    return (weights + (config.gamma if config.kl == "kl-d" else 0.0)).clamp(min=0)
+
+
+def _within_budget(rewards: Tensor, kl_budget: float) -> Tensor:
+    """exp(r / b) with mean 1, with b such that KL to equal weights is the budget; on the best alone when even they do not use it up."""
+    values = rewards.double()
+    spread = float(values.max() - values.min())
+    if spread == 0:
+        return torch.ones_like(rewards)
+
+    def share(log_b: float) -> Tensor:
+        return torch.softmax(values / math.exp(log_b), dim=0)
+
+    def excess(log_b: float) -> float:
+        return math.log(len(values)) - float(torch.special.entr(share(log_b)).sum()) - kl_budget
+
+    # The KL grows with 1 / b, its slope (the variance over b) being at most spread^2 / 4b: at the upper end it is within the budget.
+    lower, upper = math.log(spread) - 20, math.log(spread / math.sqrt(8 * kl_budget))
+    log_b = brentq(excess, lower, upper, xtol=1e-10) if lower < upper and excess(lower) > 0 else lower
+    return (share(log_b) * len(values)).to(rewards.dtype)
+
+
+def effective_sample_size(weights: Tensor) -> float:
+    """Kish's (sum w)^2 / sum w^2 of weights [N], as a share of N."""
+    return float(weights.sum().square() / weights.square().sum() / len(weights))

@@ -1,0 +1,169 @@
+"""The page that says how far a reward can be trusted: `reward/report.html`, one file that holds everything it shows."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data.runs import RunFolder
+from data.schema import LABELS_BINARY, read_table
+from pipelines.charts import COLORS, learning_chart, training_chart
+from pipelines.metrics_log import read_metrics
+from pipelines.page import file_uri, picture_uri, svg_uri, write_page
+from reward.dataset import Indices
+from reward.evaluation import CLIP_SCORE, MODEL, PARTS, UNCALIBRATED, ScoredPictures
+from reward.examples import Examples
+
+FILE = "report.html"
+RELIABILITY = "reliability.png"
+SCORERS = {
+    MODEL: "this model",
+    UNCALIBRATED: "before calibration",
+    CLIP_SCORE: "CLIP score",
+    "image_only": "picture alone",
+    "prompt_only": "prompt alone",
+    "majority": "majority",
+    "random": "random",
+}
+"""What the scorers of `metrics.json` are called."""
+OTHERS = "other raters"
+VERDICTS = {
+    "roc_auc": "ROC-AUC",
+    "roc_auc_macro": "ROC-AUC, by prompt",
+    "average_precision": "average precision",
+    "brier": "Brier score",
+    "nll": "log loss",
+    "ece": "calibration error",
+    "good_at_1": "best is good",
+}
+PAIRS = {
+    "pairwise_accuracy": "right",
+    "pairwise_accuracy_macro": "right, by prompt",
+    "kendall_tau": "Kendall's tau",
+    "recall_at_1": "recall@1",
+}
+TESTS = {"test_unseen": "Prompts that it never saw", "test_seen": "New pictures of known prompts"}
+LEGENDS = {"test_unseen": "unseen prompts", "test_seen": "new pictures", "val": "validation"}
+MOST_PROMPTS = 24
+"""Prompts with contact sheets."""
+SHOWN = 4
+"""Pictures in a contact sheet."""
+MOST_RATERS = 30
+"""Raters in a table, those with most labels."""
+
+Report = dict[str, Any]
+
+
+def write_report(run: RunFolder, report: Report, examples: Examples, pictures: ScoredPictures) -> None:
+    """Writes the page from what `metrics.json` will hold, the training's curves and the pictures."""
+    write_page("reward_report.html.jinja", _context(run, report, examples, pictures), run.reward_dir / FILE)
+
+
+def headline(report: Report) -> str:
+    """How well it does, in a few words, on unseen prompts or else on unseen pictures."""
+    part = main_part(report)
+    if part is None:
+        return "too few held-out labels to measure it"
+    words = {"test_unseen": "unseen prompts", "test_seen": "unseen pictures", "val": "validation labels"}[part]
+    ours, theirs = report[part][MODEL], report[part][CLIP_SCORE]
+    return f"ROC-AUC {ours['roc_auc']:.2f} on {words} (CLIP score {theirs['roc_auc']:.2f})"
+
+
+def main_part(report: Report) -> str | None:
+    """The most telling part that has a ROC-AUC."""
+    return next((part for part in reversed(PARTS) if report[part][MODEL]["roc_auc"] is not None), None)
+
+
+def doubts(part: Report) -> list[str]:
+    """What speaks against trusting the reward, a sentence each."""
+    found = []
+    ours = part[MODEL]["roc_auc"]
+    if part["resampled"] == "images":
+        found.append(
+            f"Only {part['counts']['prompts']} prompts are held out, so the intervals resample pictures: of other prompts they say nothing."
+        )
+    low, high = part["gain"]["roc_auc"]["interval"]
+    if low <= 0:
+        found.append(f"It is not surely better than the CLIP score: the gain in ROC-AUC lies between {low:+.2f} and {high:+.2f}.")
+    for name, what in (("image_only", "picture alone"), ("prompt_only", "prompt alone")):
+        blind = part[name]["roc_auc"]
+        if blind >= ours:
+            found.append(f"A head that sees the {what} does at least as well (ROC-AUC {blind:.2f}): the two need not be compared.")
+    human = part["human"]["others"]["roc_auc"]
+    if human is not None and human < ours:
+        found.append(
+            f"It foretells a label better (ROC-AUC {ours:.2f}) than the other raters of the picture do ({human:.2f}): the labels limit it."
+        )
+    return found
+
+
+def _context(run: RunFolder, report: Report, examples: Examples, pictures: ScoredPictures) -> dict[str, Any]:
+    part = main_part(report)
+    sources = read_table(run.latest / "labels_binary.parquet", LABELS_BINARY).column("source").unique().to_pylist()
+    return {
+        "run": run.root.name,
+        "folder": run.reward_dir,
+        "headline": headline(report),
+        "report": report,
+        "main": part and report[part],
+        "main_title": part and TESTS.get(part, "Validation labels"),
+        "doubts": doubts(report[part]) if part else [],
+        "simulated": sources == ["simulated"],
+        "tests": {name: title for name, title in TESTS.items() if report[name][MODEL]["n"] or report[name][MODEL]["n_pairs"]},
+        "ranked": any(report[name][MODEL]["n_pairs"] for name in TESTS),
+        "scorers": SCORERS,
+        "others": OTHERS,
+        "verdict_figures": VERDICTS,
+        "pair_figures": PAIRS,
+        "raters": {name: _raters(report[name]["by_rater"]) for name in TESTS},
+        "reliability": file_uri(run.reward_dir / RELIABILITY, "image/png"),
+        "curves": list(_curves(run.reward_dir, report)),
+        "sheets": list(_sheets(examples, pictures)),
+        "prompts": len(np.unique(pictures.prompt)),
+    }
+
+
+def _raters(rows: dict[str, Report]) -> list[Report]:
+    by_labels = sorted(rows.items(), key=lambda item: -(item[1][MODEL]["n"] + item[1][MODEL]["n_pairs"]))
+    return [{"rater_id": name, **row} for name, row in by_labels[:MOST_RATERS]]
+
+
+def _curves(folder: Path, report: Report) -> Iterator[tuple[str, str]]:
+    """Titles and SVG pictures."""
+    points = report["learning_curve"]
+    for figure, title in (("roc_auc", "ROC-AUC"), ("pairwise_accuracy", "ranked pairs right")):
+        if any(point[part][figure] is not None for point in points for part in PARTS):
+            yield f"Would more labels help? {title}", svg_uri(learning_chart(points, LEGENDS, figure, title))
+    lines = read_metrics(folder)
+    values = {"val_loss": "validation", "binary_loss": "training, verdicts"}
+    yield "Training: loss", svg_uri(training_chart(lines, values, color=COLORS["dpok"], ylabel="loss"))
+
+
+def _sheets(examples: Examples, pictures: ScoredPictures) -> Iterator[dict[str, Any]]:
+    """For each prompt, unseen ones first, the pictures with the highest and lowest score and those that the members differ on most."""
+    unseen = examples.split.test_unseen
+    held_out = set(np.concatenate([unseen.verdicts.prompt, unseen.pairs.prompt]).tolist())
+    prompts = sorted(np.unique(pictures.prompt).tolist(), key=lambda prompt: prompt not in held_out)
+    for prompt in prompts[:MOST_PROMPTS]:
+        rows = np.flatnonzero(pictures.prompt == prompt)
+        by_score, by_std = (rows[np.argsort(-values[rows], kind="stable")] for values in (pictures.probability, pictures.std))
+        chosen = {"best": by_score[:SHOWN], "most uncertain": by_std[:SHOWN], "worst": by_score[::-1][:SHOWN]}
+        yield {
+            "prompt": examples.dataset.prompts[prompt],
+            "held_out": prompt in held_out,
+            "n": len(rows),
+            "columns": [(title, _pictures(examples, pictures, some)) for title, some in chosen.items()],
+        }
+
+
+def _pictures(examples: Examples, pictures: ScoredPictures, rows: Indices) -> Sequence[dict[str, Any]]:
+    return [
+        {
+            "uri": picture_uri(examples.dataset.paths[pictures.image[row]]),
+            "score": pictures.probability[row],
+            "std": pictures.std[row],
+            "good": None if np.isnan(pictures.good[row]) else float(pictures.good[row]),
+        }
+        for row in rows
+    ]

@@ -1,0 +1,55 @@
+"""Would more labels help? The reward trained anew on parts of the training labels, measured on the same held-out ones."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from reward.backbone import ClipBackbone
+from reward.dataset import FeedbackDataset
+from reward.evaluation import PARTS, measure, model_scorer
+from reward.examples import Examples
+from reward.model import RewardModel
+from reward.training import RewardConfig, new_model, train
+
+SHARES = (0.25, 0.5)
+"""Of the training labels; together they cost less than one training with all of them."""
+FIGURES = ("roc_auc", "pairwise_accuracy", "ece")
+
+
+def learning_curve(
+    backbone: ClipBackbone, examples: Examples, config: RewardConfig, *, shares: Sequence[float] = SHARES
+) -> Iterator[dict[str, Any]]:
+    """For each of `shares`: `labels` and `pairs` learned from, and for every held-out part the figures of `FIGURES`, ready for JSON.
+
+    A larger share holds the smaller ones. A share without labels of both classes, and without pairs, is left out.
+    """
+    draw = np.random.default_rng(config.seed)
+    of_image, of_pair = draw.random(len(examples.dataset.image_ids)), draw.random(len(examples.split.train.pairs))
+    for share in shares:
+        train_part = examples.split.train
+        some = train_part.where(of_image[train_part.verdicts.image] < share, of_pair < share)
+        if can_teach(some):
+            generator = torch.Generator().manual_seed(config.seed)
+            fewer = replace(examples, split=replace(examples.split, train=some))
+            model = new_model(backbone, config, generator=generator)
+            for _ in train(model, fewer, config, generator=generator):
+                pass
+            yield point(model, fewer)
+
+
+def point(model: RewardModel, examples: Examples) -> dict[str, Any]:
+    """The point of a learning curve that a model trained on `examples` is."""
+    scorer = model_scorer(model, examples)
+    parts = {name: measure(scorer, getattr(examples.split, name)) for name in PARTS}
+    counts = examples.split.train.counts
+    held_out = {name: {figure: row[figure] for figure in FIGURES} for name, row in parts.items()}
+    return {"labels": counts["good"] + counts["bad"], "pairs": counts["pairs"], **held_out}
+
+
+def can_teach(part: FeedbackDataset) -> bool:
+    """Whether there are single labels of both classes, or ranked pairs alone."""
+    counts = part.counts
+    return bool(counts["good"] and counts["bad"]) or (counts["good"] + counts["bad"] == 0 < counts["pairs"])

@@ -1,0 +1,139 @@
+"""Rewards from elsewhere, and weighted sums of several, each as one function of pictures and prompts.
+
+- clip_score: cosine of picture and prompt under a CLIP or SigLIP (Hessel et al. 2021, arXiv 2104.08718); HPSv2 is such a score under a CLIP
+  that learned from people (Wu et al. 2023, arXiv 2306.09341).
+- pickscore: the same times the checkpoint's own scale, exp(logit_scale) (Kirstain et al. 2023, arXiv 2305.01569).
+- aesthetic: linear layers on a CLIP's picture embedding, which know no prompt (LAION's aesthetic predictor, 2022).
+- model: a reward model of ours; python: any function.
+"""
+
+import pkgutil
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal, Self
+
+import torch
+from pydantic import BaseModel, Field, model_validator
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from data.errors import PictuneError
+from reward.backbone import ClipBackbone
+from reward.model import RewardModel
+
+Reward = Callable[[Tensor, Sequence[str]], Tensor]
+"""Images [B, 3, H, W] in [0, 1] and their prompts to rewards [B]; higher is better."""
+
+_OURS = ("pipelines", "labeling_app")
+"""No reward may be a function of these: what stands for ground truth must not reach a training."""
+
+
+class RewardSource(BaseModel, frozen=True, extra="forbid"):
+    """One reward of a sum."""
+
+    kind: Literal["model", "clip_score", "pickscore", "aesthetic", "python"]
+    """What it is; see the top of reward/sources.py."""
+    path: str = Field(min_length=1)
+    """Folder of the reward model; folder or hub name of the CLIP model; safetensors file of the aesthetic layers; or `module:function`."""
+    weight: float = 1.0
+    """What it is multiplied with; below 0 its opposite is wanted. Scales differ: a probability is in [0, 1], a PickScore about 20."""
+    reduce: Literal["mean", "lcb"] = "mean"
+    """Of a reward model: its score, or a lower bound that is harder to fool."""
+    processor: str | None = None
+    """Of a CLIP model: where its tokenizer and image processor are, if not beside its weights."""
+    backbone: str | None = None
+    """Of aesthetic layers: folder or hub name of the CLIP model whose embeddings they read."""
+
+    @model_validator(mode="after")
+    def _has_what_its_kind_needs(self) -> Self:
+        if (self.kind == "aesthetic") != (self.backbone is not None):
+            raise ValueError("backbone is needed by kind aesthetic, and by no other")
+        if self.processor is not None and self.kind not in ("clip_score", "pickscore"):
+            raise ValueError("processor belongs to the kinds clip_score and pickscore")
+        if self.reduce != "mean" and self.kind != "model":
+            raise ValueError("reduce belongs to kind model")
+        return self
+
+
+def load_reward(sources: Sequence[RewardSource], *, device: torch.device) -> Reward:
+    """The weighted sum of `sources`; differentiable to the pixels where all of them are.
+
+    Raises:
+        PictuneError: there is none, or one cannot be loaded; when it is called, that one did not give one number a picture.
+    """
+    if not sources:
+        raise PictuneError("reward sources: there are none; name at least one")
+    parts = [(source, _load(source, device)) for source in sources]
+
+    def reward(images: Tensor, prompts: Sequence[str]) -> Tensor:
+        return torch.stack([source.weight * _checked(source, part(images, prompts), images) for source, part in parts]).sum(0)
+
+    return reward
+
+
+def _load(source: RewardSource, device: torch.device) -> Reward:
+    if source.kind == "model":
+        model = RewardModel.from_pretrained(Path(source.path)).to(device).eval()
+        return lambda images, prompts: model.score(images=images, prompts=prompts, reduce=source.reduce)
+    if source.kind == "aesthetic":
+        assert source.backbone is not None
+        return _aesthetic(Path(source.path), ClipBackbone.from_pretrained(source.backbone).to(device))
+    if source.kind == "python":
+        return _function(source.path)
+    clip = ClipBackbone.from_pretrained(source.path, processor=source.processor).to(device)
+    scale = clip.logit_scale if source.kind == "pickscore" else 1.0
+    return lambda images, prompts: scale * clip.clip_score(images, prompts)
+
+
+def _aesthetic(path: Path, clip: ClipBackbone) -> Reward:
+    """The layers of `path`, in the order of the numbers in their names, on the embeddings of `clip`; they have no activations between."""
+    try:
+        saved = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise PictuneError(
+            f"{path}: not a safetensors file ({error}); convert the layers' state dict with safetensors.torch.save_file"
+        ) from error
+    names = sorted((name.removesuffix("weight") for name in saved if name.endswith("weight")), key=_numbers_in)
+    weight, bias = torch.eye(clip.dim), torch.zeros(clip.dim)
+    for name in names:
+        layer, offset = saved[f"{name}weight"].float(), saved.get(f"{name}bias")
+        if layer.ndim != 2 or layer.shape[1] != len(weight) or offset is None or offset.shape != layer.shape[:1]:
+            raise PictuneError(
+                f"{path}: {name}weight does not follow {len(weight)} values; give the CLIP model that the layers were made for"
+            )
+        weight, bias = layer @ weight, layer @ bias + offset.float()
+    if not names or len(weight) != 1:
+        raise PictuneError(f"{path}: holds no linear layers that end in one value; give the layers of an aesthetic predictor")
+    weight, bias = weight[0].to(clip.device), bias.to(clip.device)
+    return lambda images, _prompts: clip.image_embedding(images) @ weight + bias
+
+
+def _function(name: str) -> Reward:
+    module, colon, attribute = name.partition(":")
+    if not (module and colon and attribute):
+        raise PictuneError(f"{name}: not a function; write it as module:function, the module as Python imports it")
+    if module.split(".")[0] in _OURS:
+        raise PictuneError(
+            f"{name}: a reward may not come from {module.split('.')[0]}, which knows the right answers; give one of your own"
+        )
+    try:
+        function = pkgutil.resolve_name(name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise PictuneError(f"{name}: cannot be imported ({error}); check its name, and that Python finds the module from here") from error
+    if not callable(function):
+        raise PictuneError(f"{name}: is no function; it must take images [B, 3, H, W] and their prompts, and give a tensor [B]")
+    reward: Reward = function
+    return reward
+
+
+def _checked(source: RewardSource, rewards: object, images: Tensor) -> Tensor:
+    if not isinstance(rewards, Tensor) or rewards.shape != images.shape[:1]:
+        gave = f"a tensor {tuple(rewards.shape)}" if isinstance(rewards, Tensor) else f"a {type(rewards).__name__}"
+        raise PictuneError(f"{source.path}: gave {gave} for {len(images)} pictures; a reward gives a tensor of one number a picture")
+    return rewards.to(images.device, torch.float32)
+
+
+def _numbers_in(name: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", name)]

@@ -1,0 +1,86 @@
+"""`kill -9` at any moment of `python -m pipelines finetune`, and the same command again: as if nothing had happened."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from data.runs import RunFolder
+from finetune.diffusion import LORA_FILE
+from pipelines.cli import main
+from tests.tuned_run import Commands, checkpoint_steps, commands, copy_of, figures_of, weights_of, words, write_ready_run
+
+SETTINGS = {
+    "dpok": ("dpok.iterations=6", "finetune.checkpoints=6"),
+    "ddpo": ("ddpo.iterations=6", "finetune.checkpoints=6"),
+    "rwl": ("rwl.updates=12", "finetune.checkpoints=12"),
+}
+
+
+@pytest.fixture(scope="module")
+def ready(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    return write_ready_run(tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture(scope="module")
+def terminal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
+    with commands(tmp_path_factory.mktemp("log") / "log") as ready:
+        yield ready
+
+
+def is_as_uninterrupted(run: RunFolder, ready: RunFolder, method: str, folder: Path) -> None:
+    """Compares weights bit for bit, and every figure, with those of a run of the same command that nothing interrupted."""
+    whole = copy_of(ready, folder / "whole")
+    assert main(words(whole, method, SETTINGS[method])) == 0
+    assert figures_of(run, method) == figures_of(whole, method)
+    tuned, expected = weights_of(run, method), weights_of(whole, method)
+    assert tuned.keys() == expected.keys()
+    assert all(torch.equal(weight, expected[name]) for name, weight in tuned.items())
+    assert any(weight.any() for name, weight in tuned.items() if name.startswith("lora/") and "lora_B" in name)
+    kept, same = (load_file(folder.finetune_dir(method) / LORA_FILE) for folder in (run, whole))
+    assert all(torch.equal(weight, same[name]) for name, weight in kept.items())
+    assert not list(run.root.rglob(".tmp-*"))
+
+
+def test_dpok_killed_again_and_again_ends_as_uninterrupted(ready: RunFolder, terminal: Commands, tmp_path: Path) -> None:
+    run = copy_of(ready, tmp_path)
+    command, folder = words(run, "dpok", SETTINGS["dpok"]), run.finetune_dir("dpok")
+    terminal.kill_when((folder / "metrics.jsonl").exists, command)  # before the first checkpoint
+    terminal.kill_when(lambda: 1 in checkpoint_steps(run, "dpok"), command)
+    terminal.kill_when(lambda: any(folder.glob("checkpoints/step-0000003/*")), command)  # while the third is written
+    terminal.kill_when(lambda: 5 in checkpoint_steps(run, "dpok"), command)
+    newest = folder / "checkpoints" / f"step-{checkpoint_steps(run, 'dpok')[-1]:07d}" / "weights.safetensors"
+    newest.write_bytes(newest.read_bytes()[:-100])
+    printed = terminal.run(command)
+    assert f"{newest.parent}: unfinished or damaged checkpoint; taking the one before" in printed
+    is_as_uninterrupted(run, ready, "dpok", tmp_path)
+
+
+@pytest.mark.parametrize("method", ["ddpo", "rwl"])
+def test_a_killed_training_goes_on_and_ends_as_uninterrupted(ready: RunFolder, terminal: Commands, tmp_path: Path, method: str) -> None:
+    run = copy_of(ready, tmp_path)
+    command = words(run, method, SETTINGS[method])
+    terminal.kill_when(lambda: 3 in checkpoint_steps(run, method), command)
+    terminal.run(command)
+    is_as_uninterrupted(run, ready, method, tmp_path)
+
+
+def test_a_training_that_diverges_names_the_step_and_the_last_good_checkpoint(
+    ready: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = copy_of(ready, tmp_path)
+    diverging = (
+        "ddpo.learning_rate=1e30",
+        "ddpo.warmup=0",
+        "ddpo.updates=1",
+        "ddpo.iterations=4",
+        "ddpo.validation.every=4",
+        "finetune.checkpoints=4",
+    )
+    assert main(words(run, "ddpo", diverging)) == 2
+    error = capsys.readouterr().err
+    assert "not a finite number for an image of 'A " in error
+    assert "step 2 failed, the last good checkpoint is" in error
+    assert str(run.finetune_dir("ddpo") / "checkpoints" / "step-0000001") in error

@@ -1,0 +1,57 @@
+"""Several processes, connected by gloo on the CPU, give what one gives; a failure ends them all."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from data.runs import RunFolder
+from finetune.processes import ALONE, Processes
+from pipelines.cli import main
+from tests.tuned_run import Commands, commands, copy_of, figures_of, weights_of, words, write_ready_run
+
+LAUNCH = ("--multi_gpu", "--num_processes=2", "--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no", "--main_process_port=0")
+
+
+@pytest.fixture(scope="module")
+def ready(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    return write_ready_run(tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture(scope="module")
+def terminal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
+    with commands(tmp_path_factory.mktemp("log") / "log") as started:
+        yield started
+
+
+def test_shares_are_whole_batches_and_leave_nothing_out() -> None:
+    shares = [Processes(rank, 2).share(10, 4).tolist() for rank in range(2)]
+    assert shares == [[0, 1, 2, 3, 8, 9], [4, 5, 6, 7]]
+    assert ALONE.share(10, 4).tolist() == list(range(10))
+    assert Processes(1, 2).share(3, 4).tolist() == []
+
+
+@pytest.mark.parametrize("method", ["dpok", "rwl"])
+def test_two_processes_train_as_one(ready: RunFolder, terminal: Commands, tmp_path: Path, method: str) -> None:
+    settings = ("dpok.micro_batch=2", "dpok.updates=1", "dpok.iterations=3", "rwl.updates=3")
+    two, one = copy_of(ready, tmp_path / "two"), copy_of(ready, tmp_path / "one")
+    printed = terminal.run(words(two, method, settings), processes=2)
+    assert main(words(one, method, settings)) == 0
+    assert printed.count(f"finetune {method}: LoRA in") == 1  # the first alone speaks, and writes
+    assert len(figures_of(two, method)) == len(figures_of(one, method)) == 3
+    tuned = weights_of(two, method)
+    for name, weight in weights_of(one, method).items():
+        # The reward scores two pictures at a time in place of four; its rounding grows in the advantages and in AdamW.
+        assert float((tuned[name] - weight).norm()) <= 2e-3 * float(weight.norm())
+    for mine, others in zip(figures_of(two, method), figures_of(one, method), strict=True):
+        assert mine["gradient_norm"] == pytest.approx(others["gradient_norm"], rel=1e-3)
+        assert mine["validation_reward"] == pytest.approx(others["validation_reward"], rel=1e-4)
+
+
+def test_a_process_that_fails_ends_the_others() -> None:
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", *LAUNCH, "-m", "tests.failing_process"]
+    ended = subprocess.run(launcher, capture_output=True, text=True, timeout=300, check=False)
+    assert ended.returncode != 0
+    assert "exitcode  : 2" in ended.stderr

@@ -1,0 +1,66 @@
+"""The whole story on folders laid out as SD 2.1 and as SDXL, and the one line that wrong folders get."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from diffusers import DiffusionPipeline
+
+from data.runs import RunFolder
+from pipelines.cli import main
+from pipelines.metrics_log import read_metrics
+from tests.tiny_diffusion import write_tiny_sd2, write_tiny_sdxl
+from tests.tiny_models import write_tiny_models
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_models(tmp_path_factory.mktemp("models"))
+
+
+@pytest.mark.parametrize("write", [write_tiny_sd2, write_tiny_sdxl])
+def test_every_stage_runs_and_both_loras_load_into_the_stock_pipeline(
+    settings: Path, tmp_path: Path, write: Callable[[Path], Path]
+) -> None:
+    model = write(tmp_path / "model")
+    assert main(["demo", "--runs", str(tmp_path), "--run", "r", "--config", str(settings), "--model", str(model)]) == 0
+    run = RunFolder(tmp_path / "r")
+    assert (run.evaluation_dir / "report.html").is_file()
+    for method in ("rwl", "dpok"):
+        assert len(read_metrics(run.finetune_dir(method))) == 2
+        pipeline = DiffusionPipeline.from_pretrained(model)
+        pipeline.load_lora_weights(run.finetune_dir(method))
+        assert pipeline.get_active_adapters()
+    assert read_metrics(run.finetune_dir("dpok"))[0]["first_ratio_gap"] == 0
+
+
+def without_unet(folder: Path) -> None:
+    shutil.rmtree(folder / "unet")
+
+
+def with_flax_alone(folder: Path) -> None:
+    (folder / "unet" / "diffusion_pytorch_model.safetensors").rename(folder / "unet" / "diffusion_flax_model.msgpack")
+
+
+def as_sd3(folder: Path) -> None:
+    index = json.loads((folder / "model_index.json").read_text())
+    (folder / "model_index.json").write_text(json.dumps(index | {"_class_name": "StableDiffusion3Pipeline"}))
+    (folder / "unet").rename(folder / "transformer")
+
+
+@pytest.mark.parametrize(("spoil", "message"), [
+    (without_unet, "incomplete, without unet/config.json"),
+    (with_flax_alone, "unet/ has Flax weights only"),
+    (as_sd3, "holds a StableDiffusion3Pipeline, and only StableDiffusionPipeline and StableDiffusionXLPipeline"),
+])  # fmt: skip
+def test_a_wrong_folder_gets_one_line_and_status_2(
+    settings: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], spoil: Callable[[Path], None], message: str
+) -> None:
+    folder = shutil.copytree(settings.parent / "sd", tmp_path / "model")
+    spoil(folder)
+    assert main(["images", "--runs", str(tmp_path), "--run", "r", "--config", str(settings), "--model", str(folder)]) == 2
+    lines = capfd.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert f"pictune: {folder}: {message}" in lines[0]

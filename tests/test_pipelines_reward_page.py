@@ -1,0 +1,121 @@
+"""The page that says how far a reward can be trusted."""
+
+import re
+import shutil
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from data.runs import RunFolder
+from pipelines.metrics_log import MetricsLog
+from pipelines.reward_page import FILE, RELIABILITY, doubts, write_report
+from reward.backbone import ClipBackbone
+from reward.baselines import baselines
+from reward.dataset import FeedbackDataset
+from reward.evaluation import evaluate, model_scorer, score_pictures
+from reward.examples import Examples, prepare
+from reward.learning_curve import point
+from reward.model import RewardModel
+from reward.plots import reliability_figure
+from reward.raters import LabelRaters
+from reward.split import SplitConfig
+from reward.training import RewardConfig
+from tests.tiny_clip import save_tiny_clip
+from tests.tiny_feedback import make_feedback
+
+CONFIG = RewardConfig(split=SplitConfig(split_by="image", unseen_prompts=0.2), hidden=(8,), members=2, epochs=2)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    return make_feedback(tmp_path_factory.mktemp("run"), images_per_prompt=8, raters=2, noise=0.1, rankings=2)
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> ClipBackbone:
+    return ClipBackbone.from_pretrained(save_tiny_clip(tmp_path_factory.mktemp("clip")))
+
+
+@pytest.fixture(scope="module")
+def examples(run: RunFolder, backbone: ClipBackbone) -> Examples:
+    return prepare(FeedbackDataset.from_latest(run.latest, run.root), CONFIG, backbone)
+
+
+@pytest.fixture(scope="module")
+def model(backbone: ClipBackbone) -> RewardModel:
+    return RewardModel.create(backbone, hidden=(8,), members=2, generator=torch.Generator().manual_seed(0))
+
+
+def report_of(run: RunFolder, model: RewardModel, examples: Examples) -> dict[str, Any]:
+    scorers = {"model": model_scorer(model, examples), "uncalibrated": model_scorer(model, examples, calibrated=False)}
+    scorers |= baselines(model.backbone, examples, CONFIG)
+    report = evaluate(scorers, examples, LabelRaters.from_latest(run.latest), seed=0, resamples=20)
+    return report | {"temperature": 1.0, "learning_curve": [point(model, examples)]}
+
+
+class _Page(HTMLParser):
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.sources: list[str] = []
+        self.tags: set[str] = set()
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.sources += [value or "" for name, value in attrs if name in ("src", "href")]
+
+
+def page_of(run: RunFolder, model: RewardModel, examples: Examples) -> str:
+    with MetricsLog(run.reward_dir) as log:
+        log.write(1, {"val_loss": 0.5, "binary_loss": 0.4})
+    reliability_figure(model, examples).savefig(run.reward_dir / RELIABILITY, dpi=40)
+    write_report(run, report_of(run, model, examples), examples, score_pictures(model, examples))
+    return (run.reward_dir / FILE).read_text(encoding="utf-8")
+
+
+def test_it_holds_all_that_it_shows(run: RunFolder, model: RewardModel, examples: Examples) -> None:
+    text = page_of(run, model, examples)
+    page = _Page(text)
+    assert page.sources
+    assert all(source.startswith("data:") for source in page.sources)
+    assert not page.tags & {"script", "link", "iframe"}
+    assert not re.search(r"url\(|@import", text)
+    for words in (
+        "Prompts that it never saw",
+        "picture alone",
+        "other raters",
+        "Would more labels help?",
+        "most uncertain",
+        "simulated rater",
+    ):
+        assert words in text
+    for prompt in examples.dataset.prompts:
+        assert f"“{prompt}”" in text
+
+
+def test_it_is_written_when_nothing_was_held_out(run: RunFolder, model: RewardModel, examples: Examples, tmp_path: Path) -> None:
+    copy = RunFolder(tmp_path / "r")
+    shutil.copytree(run.latest, copy.latest)
+    dataset = examples.dataset
+    nothing = dataset.where(np.zeros(len(dataset.verdicts), bool), np.zeros(len(dataset.pairs), bool))
+    empty = replace(examples, split=replace(examples.split, train=dataset, val=nothing, test_seen=nothing, test_unseen=nothing))
+    assert "Too few labels were held out" in page_of(copy, model, empty)
+
+
+def test_it_says_what_speaks_against_the_reward(run: RunFolder, model: RewardModel, examples: Examples) -> None:
+    part = report_of(run, model, examples)["test_unseen"]
+    part["model"]["roc_auc"], part["human"]["others"]["roc_auc"] = 0.8, 0.9
+    part["gain"]["roc_auc"] = {"value": 0.1, "interval": (0.05, 0.15)}
+    part["image_only"]["roc_auc"] = part["prompt_only"]["roc_auc"] = 0.6
+    part["resampled"] = "prompts"
+    assert doubts(part) == []
+    part["gain"]["roc_auc"]["interval"] = (-0.05, 0.15)
+    part["image_only"]["roc_auc"] = 0.85
+    part["human"]["others"]["roc_auc"] = 0.75
+    part["resampled"] = "images"
+    assert len(doubts(part)) == 4

@@ -1,0 +1,271 @@
+import random
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from data.errors import PictuneError
+from reward.backbone import ClipBackbone
+from reward.cache import EmbeddingCache
+from reward.dataset import FeedbackDataset
+from reward.examples import ExamplesConfig, embed_images, embed_prompts, prepare
+from tests.tiny_clip import save_tiny_clip
+from tests.tiny_feedback import COLORS, draw, make_feedback
+
+ROOT = Path(__file__).parent.parent
+DIM = 6
+
+
+class CountingBackbone(ClipBackbone):
+    """Counts the pictures and prompts that it encodes."""
+
+    pictures = 0
+    prompts = 0
+
+    def encode_pixels(self, pixels: Tensor) -> Tensor:
+        self.pictures += len(pixels)
+        return super().encode_pixels(pixels)
+
+    def _encode_text(self, prompts: list[str]) -> Tensor:
+        self.prompts += len(prompts)
+        return super()._encode_text(prompts)
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_clip(tmp_path_factory.mktemp("clip"))
+
+
+@pytest.fixture
+def backbone(clip: Path) -> CountingBackbone:
+    return CountingBackbone.from_pretrained(clip)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder, rng = tmp_path_factory.mktemp("pictures"), random.Random(0)
+    paths = [folder / f"{i}.png" for i in range(10)]
+    for path in paths:
+        draw(path, rng.choice(list(COLORS.values())), rng)
+    return paths
+
+
+def _keys(count: int, first: int = 0) -> list[bytes]:
+    return [i.to_bytes(32, "big") for i in range(first, first + count)]
+
+
+def _vectors(count: int, seed: int = 0) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    return np.random.default_rng(seed).random((count, DIM)).astype(np.float32)
+
+
+def _only_file(folder: Path) -> Path:
+    (file,) = folder.iterdir()
+    return file
+
+
+def test_a_second_run_encodes_nothing_and_has_the_same_bits(backbone: CountingBackbone, pictures: list[Path], tmp_path: Path) -> None:
+    plain = embed_images(pictures, backbone, batch_size=4)
+    first = embed_images(pictures, backbone, batch_size=4, cache=EmbeddingCache(tmp_path))
+    backbone.pictures = 0
+    cache = EmbeddingCache(tmp_path)
+    again = embed_images(pictures, backbone, batch_size=3, cache=cache)
+    assert torch.equal(plain, first)
+    assert torch.equal(first, again)
+    assert (backbone.pictures, cache.found, cache.stored) == (0, 10, 0)
+
+
+def test_pictures_of_the_same_bytes_are_encoded_once(backbone: CountingBackbone, pictures: list[Path], tmp_path: Path) -> None:
+    copy = tmp_path / "copy.png"
+    copy.write_bytes(pictures[0].read_bytes())
+    embeddings = embed_images([*pictures[:3], copy, pictures[1]], backbone, batch_size=2)
+    assert backbone.pictures == 3
+    assert torch.equal(embeddings[[0, 1]], embeddings[[3, 4]])
+
+
+def test_each_distinct_prompt_is_encoded_once_over_runs(backbone: CountingBackbone, tmp_path: Path) -> None:
+    prompts = ["a dog", "two cats", "a dog"]
+    first = embed_prompts(prompts, backbone, cache=EmbeddingCache(tmp_path))
+    again = embed_prompts([*prompts, "a cow"], backbone, cache=EmbeddingCache(tmp_path))
+    assert backbone.prompts == 3
+    assert torch.equal(first, again[:3])
+    assert torch.equal(first[0], first[2])
+
+
+def test_another_backbone_and_trained_blocks_have_embeddings_of_their_own(
+    backbone: CountingBackbone, pictures: list[Path], tmp_path: Path
+) -> None:
+    other = CountingBackbone.from_pretrained(save_tiny_clip(tmp_path / "other", seed=1))
+    tuned = backbone.tunable(1)
+    folder = tmp_path / "cache"
+    spaces = set()
+    for each in (backbone, other, tuned):
+        embed_images(pictures, each, batch_size=8, cache=EmbeddingCache(folder))
+        spaces.add(each.image_space)
+    with torch.no_grad():
+        tuned.clip.visual_projection.weight.add_(0.1)
+    stale = embed_images(pictures, tuned, batch_size=8)
+    assert torch.equal(embed_images(pictures, tuned, batch_size=8, cache=EmbeddingCache(folder)), stale)
+    assert len(spaces | {tuned.image_space}) == 4
+
+
+def test_a_training_takes_its_embeddings_from_the_cache(backbone: CountingBackbone, tmp_path: Path) -> None:
+    run = make_feedback(tmp_path / "run", images_per_prompt=2)
+    dataset = FeedbackDataset.from_latest(run.latest, run.root)
+    first = prepare(dataset, ExamplesConfig(), backbone, cache=EmbeddingCache(tmp_path / "cache"))
+    assert backbone.pictures == len(dataset.paths)
+    again = prepare(dataset, ExamplesConfig(), backbone, cache=EmbeddingCache(tmp_path / "cache"))
+    assert backbone.pictures == len(dataset.paths)
+    assert torch.equal(first.image_embeddings, again.image_embeddings)
+    assert torch.equal(first.text_embeddings, again.text_embeddings)
+
+
+def test_a_picture_that_is_no_longer_the_labelled_one_is_refused(backbone: CountingBackbone, tmp_path: Path) -> None:
+    run = make_feedback(tmp_path / "run", images_per_prompt=2)
+    dataset = FeedbackDataset.from_latest(run.latest, run.root)
+    dataset.paths[3].write_bytes(dataset.paths[4].read_bytes())
+    with pytest.raises(PictuneError, match=rf"{dataset.paths[3].name}: not the picture that was labelled \(1 in all\)"):
+        prepare(dataset, ExamplesConfig(), backbone)
+
+
+def test_a_half_written_tail_is_skipped_and_cut_by_the_next_writer(tmp_path: Path) -> None:
+    vectors = _vectors(5)
+    EmbeddingCache(tmp_path).append("space", _keys(3), vectors[:3])
+    file = _only_file(tmp_path)
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-7])
+    cache = EmbeddingCache(tmp_path)
+    read, known = cache.read("space", _keys(5), DIM)
+    assert known.tolist() == [True, True, False, False, False]
+    assert np.array_equal(read[:2], vectors[:2])
+    cache.append("space", _keys(3, first=2), vectors[2:])
+    assert file.stat().st_size * 3 == len(whole) * 5
+    read, known = EmbeddingCache(tmp_path).read("space", _keys(5), DIM)
+    assert known.all()
+    assert np.array_equal(read, vectors)
+
+
+def test_a_damaged_record_is_encoded_again(backbone: CountingBackbone, pictures: list[Path], tmp_path: Path) -> None:
+    whole = embed_images(pictures, backbone, batch_size=10, cache=EmbeddingCache(tmp_path))
+    content = bytearray(_only_file(tmp_path).read_bytes())
+    content[len(content) // 2 + 40] ^= 1
+    _only_file(tmp_path).write_bytes(content)
+    backbone.pictures = 0
+    cache = EmbeddingCache(tmp_path)
+    again = embed_images(pictures, backbone, batch_size=10, cache=cache)
+    assert (backbone.pictures, cache.damaged, cache.found, cache.stored) == (1, 1, 9, 1)
+    torch.testing.assert_close(again, whole, atol=1e-6, rtol=1e-5)
+    healed = EmbeddingCache(tmp_path)
+    assert torch.equal(embed_images(pictures, backbone, batch_size=10, cache=healed), again)
+    assert healed.damaged == 0
+
+
+def test_one_cache_sees_what_another_adds_and_takes_away(tmp_path: Path) -> None:
+    vectors = _vectors(4)
+    reader, writer = EmbeddingCache(tmp_path), EmbeddingCache(tmp_path)
+    writer.append("space", _keys(2), vectors[:2])
+    assert reader.read("space", _keys(4), DIM)[1].tolist() == [True, True, False, False]
+    writer.append("space", _keys(2, first=2), vectors[2:])
+    assert np.array_equal(reader.read("space", _keys(4), DIM)[0], vectors)
+    _only_file(tmp_path).unlink()
+    writer.append("space", _keys(4)[::-1], vectors[::-1])  # as many records, in another order
+    read, known = reader.read("space", _keys(4), DIM)
+    assert not read[~known].any()
+    assert np.array_equal(read[known], vectors[known])
+
+
+def test_embeddings_that_are_not_finite_are_never_stored(clip: Path, pictures: list[Path], tmp_path: Path) -> None:
+    broken = ClipBackbone.from_pretrained(clip)
+    broken.clip.visual_projection.weight[0, 0] = torch.nan
+    with pytest.raises(PictuneError, match="no finite embedding"):
+        embed_images(pictures, broken, batch_size=4, cache=EmbeddingCache(tmp_path))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_used_is_said_and_costs_only_the_cache(
+    backbone: CountingBackbone, pictures: list[Path], tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    cache = EmbeddingCache(tmp_path / "file" / "cache")
+    embeddings = embed_images(pictures, backbone, batch_size=4, cache=cache)
+    assert torch.equal(embeddings, embed_images(pictures, backbone, batch_size=4))
+    assert cache.failure is not None
+    assert "Not a directory" in cache.failure
+    assert cache.stored == 0
+
+
+_WRITE = """
+import sys
+import numpy as np
+from pathlib import Path
+from reward.cache import EmbeddingCache
+
+folder, first, count, dim = Path(sys.argv[1]), *map(int, sys.argv[2:5])
+cache = EmbeddingCache(folder)
+input()
+for number in range(first, first + count):
+    cache.append("space", [number.to_bytes(32, "big")], np.full((1, dim), number, np.float32))
+print(cache.stored, cache.failure)
+"""
+
+_FULL_DISK = """
+import resource
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+"""
+
+
+def _writer(folder: Path, first: int, count: int, *, before: str = "") -> "subprocess.Popen[str]":
+    arguments: Sequence[str] = [sys.executable, "-c", before + _WRITE, str(folder), str(first), str(count), str(DIM)]
+    return subprocess.Popen(arguments, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def test_two_processes_may_write_at_once(tmp_path: Path) -> None:
+    writers = [_writer(tmp_path, first, 1500) for first in (0, 1000)]
+    for writer in writers:
+        assert writer.stdin is not None
+        writer.stdin.write("go\n")
+        writer.stdin.flush()
+    assert [writer.communicate()[0].split()[:2] for writer in writers] == [["1500", "None"]] * 2
+    cache = EmbeddingCache(tmp_path)
+    vectors, known = cache.read("space", _keys(2500), DIM)
+    assert known.all()
+    assert np.array_equal(vectors, np.repeat(np.arange(2500, dtype=np.float32)[:, None], DIM, axis=1))
+    assert (cache.found, cache.damaged) == (2500, 0)
+
+
+def test_a_full_disk_keeps_what_is_whole_and_says_so(tmp_path: Path) -> None:
+    full = _writer(tmp_path, 0, 100, before=_FULL_DISK)
+    said, _ = full.communicate("go\n")
+    assert "embeddings are not kept for the next run (File too large)" in said
+    record = 32 + 4 * DIM + 4
+    assert _only_file(tmp_path).stat().st_size == 1000 // record * record
+    vectors, known = EmbeddingCache(tmp_path).read("space", _keys(100), DIM)
+    assert known.sum() == 1000 // record == int(said.split()[0])
+    assert np.array_equal(vectors[known][:, 0], np.arange(known.sum()))
+
+
+_READ_ALL = """
+import resource, sys
+import numpy as np
+from pathlib import Path
+from reward.cache import EmbeddingCache
+
+cache = EmbeddingCache(Path(sys.argv[1]))
+keys = [number.to_bytes(32, "big") for number in range(100_000)]
+vectors, known = cache.read("space", keys, 768)
+assert known.all() and (vectors[:, 0] == np.arange(100_000)).all()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def test_a_hundred_thousand_pictures_fit_in_two_gigabytes(tmp_path: Path) -> None:
+    cache = EmbeddingCache(tmp_path)
+    for first in range(0, 100_000, 10_000):
+        rows = np.repeat(np.arange(first, first + 10_000, dtype=np.float32)[:, None], 768, axis=1)
+        cache.append("space", _keys(10_000, first), rows)
+    done = subprocess.run([sys.executable, "-c", _READ_ALL, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 2_000_000  # kilobytes

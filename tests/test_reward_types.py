@@ -1,0 +1,152 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from data.errors import PictuneError
+from reward.backbone import ClipBackbone
+from reward.dataset import FeedbackDataset
+from reward.examples import Examples, prepare
+from reward.model import RewardModel
+from reward.rater_types import RatedPart, RaterTypes, fit_types, posterior
+from reward.raters import LabelRaters
+from reward.split import SplitConfig
+from reward.training import RewardConfig, new_model, train
+from reward.type_comparison import compare_types
+from tests.tiny_clip import save_tiny_clip
+from tests.tiny_feedback import make_feedback
+
+BY_IMAGE = SplitConfig(split_by="image", unseen_prompts=0, validation=0.2, test_images=0.2)
+CONFIG = RewardConfig(hidden=(32,), members=2, epochs=25, patience=5, batch_size=256, learning_rate=3e-3, split=BY_IMAGE, rater_types=2)
+RATERS = 10
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> ClipBackbone:
+    return ClipBackbone.from_pretrained(save_tiny_clip(tmp_path_factory.mktemp("clip")))
+
+
+@pytest.fixture(scope="module")
+def alike(tmp_path_factory: pytest.TempPathFactory, backbone: ClipBackbone) -> tuple[Examples, LabelRaters]:
+    """Ten raters who want the same."""
+    run = make_feedback(tmp_path_factory.mktemp("run"), images_per_prompt=10, raters=RATERS, noise=0.05)
+    dataset = FeedbackDataset.from_latest(run.latest, run.root)
+    return prepare(dataset, CONFIG, backbone), LabelRaters.from_latest(run.latest)
+
+
+@pytest.fixture(scope="module")
+def of_two_tastes(alike: tuple[Examples, LabelRaters], backbone: ClipBackbone) -> tuple[Examples, LabelRaters]:
+    """The same raters, but three of ten, 1, 4 and 7, call good what the others call bad."""
+    examples, raters = alike
+    verdicts = examples.dataset.verdicts
+    contrary = raters.of_verdicts % 3 == 1
+    turned = replace(verdicts, good=np.where(contrary, 1 - verdicts.good, verdicts.good))
+    return prepare(replace(examples.dataset, verdicts=turned), CONFIG, backbone), raters
+
+
+def _parts(examples: Examples, raters: LabelRaters) -> tuple[RatedPart, RatedPart]:
+    return RatedPart.of(examples, examples.split.train, raters), RatedPart.of(examples, examples.split.val, raters)
+
+
+@pytest.fixture(scope="module")
+def fitted(of_two_tastes: tuple[Examples, LabelRaters], backbone: ClipBackbone) -> tuple[RewardModel, RaterTypes]:
+    examples, raters = of_two_tastes
+    generator = torch.Generator().manual_seed(0)
+    pooled = new_model(backbone, CONFIG, generator=generator)
+    for _ in train(pooled, examples, CONFIG, generator=generator):
+        pass
+    return pooled, fit_types(pooled, examples, _parts(examples, raters), raters.names, CONFIG, generator=generator)
+
+
+def test_raters_of_two_tastes_are_told_apart(fitted: tuple[RewardModel, RaterTypes], of_two_tastes: tuple[Examples, LabelRaters]) -> None:
+    _, types = fitted
+    _, raters = of_two_tastes
+    likely = {name: int(np.argmax(shares)) for name, shares in types.raters.items()}
+    contrary = {likely[name] for i, name in enumerate(raters.names) if i % 3 == 1}
+    others = {likely[name] for i, name in enumerate(raters.names) if i % 3 != 1}
+    assert len(contrary) == len(others) == 1
+    assert contrary != others
+    assert sorted(types.prior) == pytest.approx([0.3, 0.7], abs=0.02)
+    assert all(max(shares) > 0.99 for shares in types.raters.values())
+
+
+def test_each_type_has_a_score_and_the_score_of_any_rater_is_their_mean(fitted: tuple[RewardModel, RaterTypes]) -> None:
+    _, types = fitted
+    images, prompts = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0)), ["a dog", "a cat", "a cow"]
+    first, second = (types.score(images=images, prompts=prompts, shares=shares) for shares in ((1, 0), (0, 1)))
+    assert torch.equal(first, types.models[0].score(images=images, prompts=prompts))
+    anybody = types.score(images=images, prompts=prompts)
+    torch.testing.assert_close(anybody, float(types.prior[0]) * first + float(types.prior[1]) * second)
+
+
+def test_a_rater_without_labels_has_the_prior(fitted: tuple[RewardModel, RaterTypes], of_two_tastes: tuple[Examples, LabelRaters]) -> None:
+    _, types = fitted
+    examples, raters = of_two_tastes
+    nobody = _parts(examples, raters)[0].of_raters(np.zeros(RATERS, bool))
+    assert posterior(types.models, types.prior, examples, nobody, RATERS) == pytest.approx(np.tile(types.prior, (RATERS, 1)))
+
+
+def test_types_are_saved_and_loaded_to_the_bit(fitted: tuple[RewardModel, RaterTypes], backbone: ClipBackbone, tmp_path: Path) -> None:
+    _, types = fitted
+    types.save_pretrained(tmp_path)
+    loaded = RaterTypes.from_pretrained(tmp_path, backbone=backbone)
+    images, prompts = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)), ["a dog", "a cat"]
+    assert torch.equal(loaded.score(images=images, prompts=prompts), types.score(images=images, prompts=prompts))
+    assert loaded.raters == types.raters
+    types.models[1].temperature.add_(1)
+    types.models[1].save_pretrained(tmp_path / "type-1")
+    types.models[1].temperature.sub_(1)
+    with pytest.raises(PictuneError, match=r"type-1 and types\.json are of two trainings"):
+        RaterTypes.from_pretrained(tmp_path, backbone=backbone)
+    with pytest.raises(PictuneError, match="no saved rater types"):
+        RaterTypes.from_pretrained(tmp_path / "elsewhere", backbone=backbone)
+
+
+def test_the_reward_of_all_raters_stays_as_it_is(
+    fitted: tuple[RewardModel, RaterTypes], of_two_tastes: tuple[Examples, LabelRaters]
+) -> None:
+    pooled, types = fitted
+    examples, raters = of_two_tastes
+    before = [weight.clone() for weight in pooled.head.parameters()]
+    again = fit_types(
+        pooled,
+        examples,
+        _parts(examples, raters),
+        raters.names,
+        CONFIG.model_copy(update={"epochs": 2}),
+        generator=torch.Generator().manual_seed(0),
+    )
+    assert all(torch.equal(a, b) for a, b in zip(before, pooled.head.parameters(), strict=True))
+    assert len(again.models) == len(types.models) == 2
+
+
+def test_two_types_foretell_new_raters_better_where_there_are_two(
+    of_two_tastes: tuple[Examples, LabelRaters], alike: tuple[Examples, LabelRaters], backbone: ClipBackbone
+) -> None:
+    helped = compare_types(backbone, *of_two_tastes, CONFIG)
+    assert helped is not None
+    assert helped["held_out_raters"] == 3
+    assert helped["gain"]["interval"][0] > 0
+    assert helped["several"]["roc_auc"] > helped["one"]["roc_auc"] + 0.05
+    useless = compare_types(backbone, *alike, CONFIG)
+    assert useless is not None
+    assert useless["gain"]["value"] < 0.1 * helped["gain"]["value"]
+    assert useless["gain"]["interval"][0] < 0
+
+
+def test_too_few_raters_are_said(alike: tuple[Examples, LabelRaters], backbone: ClipBackbone) -> None:
+    examples, raters = alike
+    many = CONFIG.model_copy(update={"rater_types": 11})
+    assert compare_types(backbone, examples, raters, many) is None
+    pooled = RewardModel.create(backbone, hidden=(8,), members=1, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(PictuneError, match="11 types of 10 raters"):
+        fit_types(pooled, examples, _parts(examples, raters), raters.names, many, generator=torch.Generator())
+
+
+def test_types_are_not_for_trained_blocks_nor_for_weighted_raters() -> None:
+    with pytest.raises(ValueError, match="set rater_types to 1 or tune_last to 0"):
+        RewardConfig(rater_types=2, tune_last=1)
+    with pytest.raises(ValueError, match="another taste"):
+        RewardConfig(rater_types=2, label_weights="consensus")

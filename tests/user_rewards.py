@@ -1,0 +1,24 @@
+"""Rewards as a user of Pictune would write them; the tests name them as `tests.user_rewards:brightness`."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+NOT_A_FUNCTION = 3
+
+
+def brightness(images: Tensor, _prompts: Sequence[str]) -> Tensor:
+    return images.mean(dim=(1, 2, 3))
+
+
+def words(_images: Tensor, prompts: Sequence[str]) -> Tensor:
+    return torch.tensor([float(len(prompt.split())) for prompt in prompts])
+
+
+def of_one_number(images: Tensor, _prompts: Sequence[str]) -> float:
+    return float(images.mean())
+
+
+def of_wrong_shape(images: Tensor, _prompts: Sequence[str]) -> Tensor:
+    return images.mean(dim=(2, 3))
