@@ -9,10 +9,11 @@ from torch import Tensor, nn
 
 
 class EnsembleHead(nn.Module):
-    """`members` MLPs with ReLU on [image, text, image * text, cosine]; each has its own random start.
+    """`members` MLPs with ReLU on [image, text, image * text, cosine], each added to a slope times the cosine.
 
     Differs from Lee et al.'s head (two layers of 1,024 on [image, text]) in: 1. the product and the cosine are inputs, since an MLP learns
-    products slowly and has no way to find them for a prompt that it never saw; 2. the inputs are brought to unit scale.
+    products slowly and has no way to find them for a prompt that it never saw; 2. the inputs are brought to unit scale; 3. the cosine is
+    added with a slope of its own, so that training starts near the CLIP score and falls back on it for new prompts.
     """
 
     def __init__(self, dim: int, hidden: Sequence[int], members: int, *, generator: torch.Generator) -> None:
@@ -25,19 +26,30 @@ class EnsembleHead(nn.Module):
             bound = 1 / math.sqrt(inputs)
             self.weights.append(_uniform((members, inputs, outputs), math.sqrt(3) * bound, generator))
             self.biases.append(_uniform((members, 1, outputs), bound, generator))
+        self.slope = nn.Parameter(torch.ones(members, 1))
+
+    def center(self, image: Tensor, text: Tensor) -> None:
+        """Moves the logits of pairs of embeddings [B, D] to around 0, where a sigmoid learns quickest."""
+        with torch.no_grad():
+            self.biases[-1] -= self(image, text).mean(1)[:, None, None]
 
     def forward(self, image: Tensor, text: Tensor) -> Tensor:
         """Unit-length embeddings [B, D] of pictures and prompts -> logits [members, B]."""
         scale = math.sqrt(self.dim)
         product = image * text
+        cosine = self._cosine(product)
         # The entries of a unit vector are about 1/sqrt(D), those of a product about 1/D, a cosine of two random ones about 1/sqrt(D).
-        inputs = torch.cat([scale * image, scale * text, self.dim * product, scale * product.sum(-1, keepdim=True)], dim=-1)
+        inputs = torch.cat([scale * image, scale * text, self.dim * product, cosine[:, None]], dim=-1)
         hidden = inputs.expand(self.weights[0].shape[0], -1, -1)  # [members, B, inputs]
         last = len(self.weights) - 1
         for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             hidden = torch.baddbmm(bias, hidden, weight)
             hidden = hidden if layer == last else torch.relu(hidden)
-        return hidden.squeeze(-1)
+        return hidden.squeeze(-1) + self.slope * cosine
+
+    def _cosine(self, product: Tensor) -> Tensor:
+        """[B], of about unit spread."""
+        return math.sqrt(self.dim) * product.sum(-1)
 
 
 def _uniform(shape: tuple[int, ...], bound: float, generator: torch.Generator) -> nn.Parameter:

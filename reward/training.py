@@ -4,7 +4,7 @@
 
 Differs from the paper in: 1. an ensemble of heads, each trained on its own loss, instead of one; 2. all raters of a picture count, by the
 mean of their labels; 3. rankings are learned from as well; 4. early stopping and a temperature from the validation part; 5. the last
-blocks of the vision tower may be trained with the head.
+blocks of the vision tower may be trained with the head; 6. the head starts from the CLIP score (`reward/head.py`).
 """
 
 from collections.abc import Iterator
@@ -99,6 +99,8 @@ def train(model: RewardModel, examples: Examples, config: RewardConfig, *, gener
     labels, held_out = objective.labels(examples.split.train), objective.labels(examples.split.val)
     if not len(labels.image) + len(labels.image_0):
         raise PictuneError('reward.label_weights: no rater\'s skill is above chance; look at `make inspect`, or set it to "equal"')
+    image, prompt = torch.cat([labels.image, labels.image_0, labels.image_1]), torch.cat([labels.prompt, *[labels.pair_prompt] * 2])
+    model.head.center(examples.image_embeddings[image], examples.text_embeddings[prompt])
     trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
     optimizer = optimizer_of(objective, config)
     best_loss, best_epoch, best_weights = float("inf"), 0, None

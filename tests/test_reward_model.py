@@ -3,9 +3,11 @@ from typing import Literal
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from data.errors import PictuneError
 from reward.backbone import ClipBackbone
+from reward.head import EnsembleHead
 from reward.model import RewardModel
 from tests.tiny_clip import save_tiny_clip, save_tiny_siglip
 
@@ -170,3 +172,13 @@ def _refuses(folder: Path, backbone: ClipBackbone, reason: str) -> None:
     with pytest.raises(PictuneError, match=reason) as caught:
         RewardModel.from_pretrained(folder, backbone=backbone)
     assert "\n" not in str(caught.value)
+
+
+def test_a_head_starts_near_the_clip_score_of_the_labelled_pairs() -> None:
+    generator = torch.Generator().manual_seed(0)
+    head = EnsembleHead(64, (32,), members=4, generator=generator)
+    image, text = (F.normalize(0.5 + torch.randn(200, 64, generator=generator), dim=-1) for _ in range(2))
+    head.center(image, text)
+    logits = head(image, text)
+    torch.testing.assert_close(logits.mean(1), torch.zeros(4), atol=1e-5, rtol=0)
+    assert float(torch.corrcoef(torch.stack([logits.mean(0), (image * text).sum(-1)]))[0, 1]) > 0.9
