@@ -177,8 +177,10 @@ def _refuses(folder: Path, backbone: ClipBackbone, reason: str) -> None:
 def test_a_head_starts_near_the_clip_score_of_the_labelled_pairs() -> None:
     generator = torch.Generator().manual_seed(0)
     head = EnsembleHead(64, (32,), members=4, generator=generator)
-    image, text = (F.normalize(0.5 + torch.randn(200, 64, generator=generator), dim=-1) for _ in range(2))
+    image, text = (F.normalize(torch.randn(200, 64, generator=generator), dim=-1) for _ in range(2))
+    alike = torch.rand(200, 1, generator=generator)
+    text = F.normalize(alike * image + (1 - alike) * text, dim=-1)
     head.center(image, text)
-    logits = head(image, text)
+    logits = head(image, text).detach()
     torch.testing.assert_close(logits.mean(1), torch.zeros(4), atol=1e-5, rtol=0)
-    assert float(torch.corrcoef(torch.stack([logits.mean(0), (image * text).sum(-1)]))[0, 1]) > 0.9
+    assert float(torch.corrcoef(torch.stack([logits.mean(0), (image * text).sum(-1)]))[0, 1]) > 0.95
