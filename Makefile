@@ -36,7 +36,7 @@ LAUNCH = $(VENV)/bin/accelerate launch --multi_gpu --num_processes '$(PROCESSES)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PRECIOUS: runs/%/labels/feedback.db
-.PHONY: help setup images label rater simulate import dataset inspect export reward score best-of-n finetune evaluate report demo models bench bench-reward bench-finetune check test clean-caches
+.PHONY: help setup images label rater simulate import dataset inspect export reward score best-of-n finetune evaluate report demo models bench bench-reward bench-methods bench-finetune check test clean-caches
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -109,6 +109,9 @@ bench: $(INSTALLED) ## Measure labeling, dataset and queries; figures go to benc
 bench-reward: $(INSTALLED) ## Measure the reward: speed, and what each part of it brings
 	$(PYTHON) -m benchmarks.bench_reward
 	$(PYTHON) -m benchmarks.reward_ablation
+
+bench-methods: $(INSTALLED) ## Compare all methods over three seeds, for hours
+	$(PYTHON) -m benchmarks.methods
 
 bench-finetune: $(INSTALLED) ## Measure an iteration of fine-tuning beside a straightforward loop
 	$(PYTHON) -m benchmarks.bench_finetune

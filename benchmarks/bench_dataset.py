@@ -222,7 +222,7 @@ def main() -> None:
     results = {name: kept[name] for name in PARTS if name in kept}
     for name in PARTS:
         if rows := getattr(given, name):
-            command = [sys.executable, __file__, "--only", name, f"--{name}", str(rows)]
+            command = [sys.executable, "-m", "benchmarks.bench_dataset", "--only", name, f"--{name}", str(rows)]
             results[name] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
     record("bench_dataset", results)
     print(json.dumps(results, indent=2))

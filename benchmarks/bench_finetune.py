@@ -27,7 +27,7 @@ from torch.distributions import Normal
 
 from benchmarks.record import record
 from finetune import dpok, policy_gradient
-from finetune.diffusion import DiffusionModel, LoraSettings, Precision
+from finetune.diffusion import DiffusionModel, LoraSettings, Precision, UNetSettings
 from finetune.rollout import choose_transitions
 from finetune.training import ValidationConfig
 
@@ -258,11 +258,15 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=16, help="images of each of the two prompts")
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--micro-batch", type=int, default=32)
+    parser.add_argument("--channels-last", action="store_true", help="as finetune.channels_last, for ours")
+    parser.add_argument("--compile", action="store_true", help="as finetune.compile, for ours")
     given = parser.parse_args()
     config = work(given.iterations, given.images, given.steps, given.micro_batch)
     rows = {}
     for precision in ("fp32", "bf16"):
-        ours = Ours(open_model(given.model, given.device, precision), config, torch.Generator().manual_seed(1))
+        model = open_model(given.model, given.device, precision)
+        model.set_up(UNetSettings(channels_last=given.channels_last, compile=given.compile))
+        ours = Ours(model, config, torch.Generator().manual_seed(1))
         plain = Straightforward(open_model(given.model, given.device, "fp32"), config, torch.Generator().manual_seed(1))
         rows[precision] = compare(ours, plain, given.iterations)
         print(precision, rows[precision], flush=True)

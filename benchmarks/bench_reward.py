@@ -5,11 +5,15 @@ Seconds are of the clock and of the processor: on a busy machine the clock says 
 
 train: 10 epochs of the head on cached embeddings, encoding them included, against an epoch that encodes each picture and prompt anew in
 every batch, times 10. score: four pictures for each prompt, against a loop that encodes one picture and one prompt, padded to 77 tokens, at
-a time, as the example of PickScore's README does.
+a time, as the example of PickScore's README does; score_warm: the same again, with all embeddings in the cache by then. memory: the most
+that a process of its own had resident, which holds the CLIP too, here with embeddings of width 768, reads as many cached embeddings of
+pictures as it is told and scores each. `--score 8 --train 8 --memory 1000` tries it all in a minute.
 """
 
 import argparse
+import hashlib
 import json
+import multiprocessing
 import random
 import tempfile
 import time
@@ -25,27 +29,31 @@ from torch import Tensor
 from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
 
 from benchmarks.record import record
+from data.files import sha256_of
+from pipelines.score import ROWS
 from reward.backbone import ClipBackbone, Preprocessing
+from reward.cache import EmbeddingCache
 from reward.dataset import FeedbackDataset, RankedPairs, Verdicts
 from reward.examples import embed_prompts, prepare, read_image
 from reward.losses import binary_loss
 from reward.model import RewardModel
-from reward.scoring import embed_readable, score_and_std
+from reward.scoring import embed_readable
 from reward.split import SplitConfig
 from reward.training import RewardConfig, train
 from tests.tiny_clip import byte_tokenizer
 
-EPOCHS, BATCH, TOKENS = 10, 32, 77
+EPOCHS, BATCH, TOKENS, WIDTH = 10, 32, 77, 768
+SPACE = "bench"
 Figures = dict[str, Any]
 
 
-def backbone_like_vit_b_32() -> ClipBackbone:
-    """The shape of `openai/clip-vit-base-patch32`, but for a vocabulary of bytes; random weights."""
+def backbone_like_vit_b_32(width: int = 512) -> ClipBackbone:
+    """The shape of `openai/clip-vit-base-patch32`, but for a vocabulary of bytes; random weights and embeddings of any `width`."""
     tokenizer = byte_tokenizer()
     tokenizer.model_max_length = TOKENS
     special = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
     torch.manual_seed(0)
-    clip = CLIPModel(CLIPConfig(text_config={**special, "vocab_size": len(tokenizer)})).eval()
+    clip = CLIPModel(CLIPConfig(text_config={**special, "vocab_size": len(tokenizer)}, projection_dim=width)).eval()
     return ClipBackbone("random ViT-B/32", clip, tokenizer, Preprocessing.of(CLIPImageProcessorPil(), clip.config.vision_config.image_size))
 
 
@@ -67,7 +75,8 @@ def dataset_of(paths: list[Path], prompts: int) -> FeedbackDataset:
     nothing = np.zeros(0, np.int64)
     pairs = RankedPairs(nothing, nothing, nothing, np.zeros(0, np.float32), np.zeros(0, np.float32))
     texts = tuple(f"A photo of {number} dogs." for number in range(prompts))
-    return FeedbackDataset(tuple(map(str, image)), tuple(paths), texts, ("",) * prompts, Verdicts(image, image % prompts, good), pairs)
+    verdicts, ids = Verdicts(image, image % prompts, good), tuple(map(sha256_of, paths))
+    return FeedbackDataset(ids, tuple(paths), texts, ("",) * prompts, verdicts, pairs)
 
 
 def timed(work: Callable[[], object], times: int = 1) -> dict[str, float]:
@@ -80,7 +89,7 @@ def timed(work: Callable[[], object], times: int = 1) -> dict[str, float]:
 def compared(ours: dict[str, float], theirs: dict[str, float]) -> Figures:
     """Both, and how many times as long the other way takes."""
     ratio = {f"times_{unit}": round(theirs[unit] / ours[unit], 2) for unit in ours}
-    return {"ours": {k: round(v, 2) for k, v in ours.items()}, "one_by_one": {k: round(v, 2) for k, v in theirs.items()}} | ratio
+    return {"ours": {k: round(v, 3) for k, v in ours.items()}, "one_by_one": {k: round(v, 3) for k, v in theirs.items()}} | ratio
 
 
 @torch.no_grad()
@@ -124,40 +133,83 @@ def bench_train(backbone: ClipBackbone, paths: list[Path]) -> Figures:
     return {"pictures": len(paths), "epochs": EPOCHS} | compared(timed(cached), timed(encoded_anew, EPOCHS))
 
 
-def bench_score(backbone: ClipBackbone, paths: list[Path]) -> Figures:
-    """Each picture for its prompt."""
+def bench_score(backbone: ClipBackbone, paths: list[Path], cache: EmbeddingCache) -> dict[str, Figures]:
+    """Each picture for its prompt, first without the cache, then with all that is needed in it."""
     model = RewardModel.create(backbone, hidden=(128, 128), members=4, generator=torch.Generator().manual_seed(0)).eval()
     prompts = [f"A photo of {i // 4} dogs in the park." for i in range(len(paths))]
     found: dict[str, Tensor] = {}
 
     @torch.no_grad()
-    def ours() -> None:
-        images, _ = embed_readable(paths, backbone, batch_size=64, skipped=print)
-        found["ours"], _ = score_and_std(model, images, embed_prompts(prompts, backbone))
+    def ours(cache: EmbeddingCache | None) -> None:
+        images, _ = embed_readable(paths, backbone, batch_size=64, skipped=print, cache=cache)
+        texts = embed_prompts(prompts, backbone, cache=cache)
+        found["ours"], _ = model.embeddings_score_with_std(image_embeddings=images, text_embeddings=texts)
 
     @torch.no_grad()
     def one_by_one() -> None:
         scores = []
         for path, prompt in zip(paths, prompts, strict=True):
-            scores.append(score_and_std(model, encode_picture(backbone, path), encode_text_padded(backbone, [prompt]))[0])
+            image, text = encode_picture(backbone, path), encode_text_padded(backbone, [prompt])
+            scores.append(model.embeddings_score_with_std(image_embeddings=image, text_embeddings=text)[0])
         found["theirs"] = torch.cat(scores)
 
-    result = compared(timed(ours), timed(one_by_one))
+    cold, theirs = timed(lambda: ours(None)), timed(one_by_one)
+    ours(cache)
+    warm = timed(lambda: ours(cache))
     torch.testing.assert_close(found["ours"], found["theirs"], atol=1e-4, rtol=1e-4)
-    return {"pictures": len(paths), "prompts": len(set(prompts))} | result
+    size = {"pictures": len(paths), "prompts": len(set(prompts))}
+    return {"score": size | compared(cold, theirs), "score_warm": size | compared(warm, theirs)}
+
+
+def bench_memory(folder: Path, count: int) -> Figures:
+    """What a process needs that scores `count` pictures whose embeddings are in the cache."""
+    cache, rng = EmbeddingCache(folder), np.random.default_rng(0)
+    for start in range(0, count, ROWS):
+        keys = _keys(count)[start : start + ROWS]
+        vectors = rng.standard_normal((len(keys), WIDTH), np.float32)
+        cache.append(SPACE, keys, vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        start_mb, peak_mb = pool.apply(_score_cached, (folder, count))
+    return {"pictures": count, "width": WIDTH, "with_the_model_loaded_mb": start_mb, "peak_mb": peak_mb}
+
+
+@torch.no_grad()
+def _score_cached(folder: Path, count: int) -> tuple[int, int]:
+    """The most that was resident, in MB, once the model was loaded, and in all."""
+    torch.set_num_threads(1)
+    backbone = backbone_like_vit_b_32(WIDTH)
+    model = RewardModel.create(backbone, hidden=(128, 128), members=4, generator=torch.Generator().manual_seed(0)).eval()
+    text, loaded = backbone.text_embedding(["A photo of a dog."]), _peak_mb()
+    vectors, known = EmbeddingCache(folder).read(SPACE, _keys(count), WIDTH)
+    assert known.all()
+    for images in torch.from_numpy(vectors).split(ROWS):
+        model.embeddings_score_with_std(image_embeddings=images, text_embeddings=text.expand(len(images), -1))
+    return loaded, _peak_mb()
+
+
+def _keys(count: int) -> list[bytes]:
+    return [hashlib.sha256(str(number).encode()).digest() for number in range(count)]
+
+
+def _peak_mb() -> int:
+    status = Path("/proc/self/status").read_text(encoding="ascii")  # getrusage would count what the parent had when it forked
+    return int(status.split("VmHWM:")[1].split()[0]) // 1024
 
 
 def main() -> None:
-    """Runs both parts and writes the figures."""
+    """Runs all parts and writes the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--score", type=int, default=256, metavar="PICTURES")
     parser.add_argument("--train", type=int, default=128, metavar="PICTURES")
+    parser.add_argument("--memory", type=int, default=100_000, metavar="PICTURES")
     given = parser.parse_args()
     torch.set_num_threads(1)
     backbone = backbone_like_vit_b_32()
     with tempfile.TemporaryDirectory() as folder:
         paths = write_pictures(Path(folder), max(given.score, given.train))
-        results = {"score": bench_score(backbone, paths[: given.score]), "train": bench_train(backbone, paths[: given.train])}
+        results = bench_score(backbone, paths[: given.score], EmbeddingCache(Path(folder, "cache")))
+        results["train"] = bench_train(backbone, paths[: given.train])
+        results["memory"] = bench_memory(Path(folder, "cache"), given.memory)
     record("bench_reward", results)
     print(json.dumps(results, indent=2))
 

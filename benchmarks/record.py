@@ -8,9 +8,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from scipy.stats import t as student
+
 from data.files import write_json
 
 RESULTS = Path(__file__).parent / "results"
+Row = dict[str, Any]
 
 
 def record(name: str, figures: dict[str, Any]) -> None:
@@ -26,3 +30,10 @@ def recorded(name: str) -> dict[str, Any]:
     path = RESULTS / f"{name}.json"
     kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     return kept
+
+
+def summary(values: list[float]) -> Row:
+    """Mean over seeds, its 95 % interval (Student's t; None for one seed), and the values."""
+    mean, n = float(np.mean(values)), len(values)
+    half = float(student.ppf(0.975, n - 1) * np.std(values, ddof=1) / np.sqrt(n)) if n > 1 else None
+    return {"mean": mean, "interval": [mean - half, mean + half] if half is not None else None, "values": values}

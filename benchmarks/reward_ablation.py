@@ -3,7 +3,8 @@
 2,000 pictures of the embedded world, verdicts of three simulated raters each, who are wrong in 15 % of them and skip 2 %. Every variant is
 trained with several seeds, which also choose the raters' slips and the split. What counts is the ROC-AUC against the oracle itself, which
 no training has seen, on prompts that were wholly held out, beside the CLIP score of the same backbone. Intervals over seeds are Student's,
-95 %. The pictures are drawn once, in `runs/reward-ablation/`, and their embeddings serve all trainings.
+95 %. The pictures are drawn once, in `runs/reward-ablation/`, and their embeddings serve all trainings. The calibration error stands beside
+the one that a perfectly calibrated reward with the same scores would show on as many labels by chance.
 """
 
 import argparse
@@ -18,8 +19,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from benchmarks.demo_seeds import Row, summary
-from benchmarks.record import record
+from benchmarks.record import Row, record, summary
 from data.files import sha256_of
 from finetune.diffusion import DiffusionModel
 from labeling_app.simulated import SimulatedRater
@@ -30,12 +30,13 @@ from pipelines.world.oracle import Oracle
 from pipelines.world.prompts import Requirement, family_of, held_out_prompts
 from reward.backbone import ClipBackbone
 from reward.baselines import clip_scorer
-from reward.dataset import FeedbackDataset, RankedPairs, Verdicts
+from reward.calibration import Values, expected_calibration_error
+from reward.dataset import FeedbackDataset, Indices, RankedPairs, Verdicts
 from reward.evaluation import measure, model_scorer
 from reward.examples import Examples, prepare
 from reward.model import RewardModel
 from reward.split import SplitConfig, split_feedback
-from reward.training import RewardConfig, train
+from reward.training import RewardConfig, trained
 
 IMAGES, PER_FAMILY, RATERS = 2000, 12, 3
 BATCH = 64
@@ -48,6 +49,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     DEFAULT: {},
     "no auxiliary loss": {"auxiliary_weight": 0.0},
     "one head": {"members": 1},
+    "slips fitted": {"calibration": "temperature_and_slips"},
     "tune_last 1": {"tune_last": 1},
     "tune_last 2": {"tune_last": 2},
 }
@@ -99,15 +101,6 @@ def rated(truth: FeedbackDataset, qualities: list[float], seed: int) -> Feedback
     return replace(truth, verdicts=Verdicts(image, truth.verdicts.prompt[image], good))
 
 
-def trained(examples: Examples, backbone: ClipBackbone, config: RewardConfig) -> RewardModel:
-    """A reward as the stage trains it."""
-    generator = torch.Generator().manual_seed(config.seed)
-    model = RewardModel.create(backbone, hidden=config.hidden, members=config.members, tune_last=config.tune_last, generator=generator)
-    for _ in train(model, examples, config, generator=generator):
-        pass
-    return model
-
-
 def figures(model: RewardModel, examples: Examples, truth: FeedbackDataset) -> Row:
     """On the unseen prompts: ROC-AUC against the oracle, of the CLIP score too, and the calibration error on raters' labels."""
     unseen = examples.split.test_unseen
@@ -122,8 +115,19 @@ def figures(model: RewardModel, examples: Examples, truth: FeedbackDataset) -> R
         "clip_score": clip,
         "over the CLIP score": ours - clip,
         "ece": measure(scorer, unseen)["ece"],
+        "ece by chance": error_by_chance(scorer(unseen.verdicts.image, unseen.verdicts.prompt), unseen.verdicts.image),
         "roc_auc on raters' labels": measure(scorer, unseen)["roc_auc"],
     }
+
+
+def error_by_chance(probability: Values, image: Indices, *, draws: int = 200) -> float:
+    """The calibration error of right scores [V] on labels drawn anew: raters share the truth of a picture, and slip by themselves."""
+    rng = np.random.default_rng(0)
+    _, first, at = np.unique(image, return_index=True, return_inverse=True)
+    good = np.clip((probability[first] - RATER.noise) / (1 - 2 * RATER.noise), 0, 1)
+    right = RATER.noise + (1 - 2 * RATER.noise) * good[at]
+    labels = ((rng.random(len(good)) < good)[at] != (rng.random(len(at)) < RATER.noise) for _ in range(draws))
+    return float(np.mean([expected_calibration_error(right, each.astype(np.float64)) for each in labels]))
 
 
 def runs(
@@ -138,7 +142,7 @@ def runs(
             labels = rated(truth, qualities, seed)
             seeded_config = varied.model_copy(update={"seed": seed, "split": SplitConfig(seed=seed)})
             examples = replace(encoded, dataset=labels, split=split_feedback(labels, seeded_config.split))
-            row = figures(trained(examples, backbone, seeded_config), examples, truth)
+            row = figures(trained(backbone, examples, seeded_config), examples, truth)
             yield name, seed, row | {"cpu_seconds": round(time.process_time() - started, 1)}
 
 

@@ -11,10 +11,11 @@ SDXL is told are those of the image that is drawn, not cropped.
 import json
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 from diffusers import DDIMScheduler, DiffusionPipeline, StableDiffusionPipeline, StableDiffusionXLPipeline
@@ -25,12 +26,14 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from pydantic import BaseModel, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from data.errors import PictuneError
 from data.files import write_atomically
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "bf16", "fp16"]
+_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _ADAPTER = "default"
 Pipeline: TypeAlias = StableDiffusionPipeline | StableDiffusionXLPipeline
 _PIPELINES: dict[str, type[Pipeline]] = {one.__name__: one for one in (StableDiffusionPipeline, StableDiffusionXLPipeline)}
@@ -52,15 +55,27 @@ class LoraSettings(BaseModel, frozen=True, extra="forbid"):
     """Also adapt the transformer blocks' feed-forward layers; DPOK's paper adapts attention alone."""
 
 
+class UNetSettings(BaseModel, frozen=True, extra="forbid"):
+    """How the UNet is run: other time and memory, the same results but for rounding."""
+
+    gradient_checkpointing: bool = False
+    """Compute the UNet's blocks again in the backward pass rather than keep what they computed: less memory, one more forward pass."""
+    channels_last: bool = False
+    """Keep the channels of a pixel side by side in memory, which suits the convolutions of GPUs in half precision."""
+    compile: bool = False
+    """Compile the UNet by torch.compile: minutes at the start and for each number of pictures at a time that is new, quicker steps then."""
+
+
 class DiffusionModel:
     """A frozen Stable Diffusion pipeline with, after `add_lora`, trainable adapters on its UNet."""
 
     def __init__(self, pipeline: Pipeline, *, precision: Precision = "fp32") -> None:
-        """Freezes the pipeline; with precision "bf16" the UNet runs under bfloat16 autocast, while weights stay as they are."""
+        """Freezes the pipeline; with precision "bf16" or "fp16" the UNet runs under its autocast, while weights stay as they are."""
         self.pipeline = pipeline
         self.precision: Precision = precision
         self.device = torch.device(pipeline.device)
         self._embeddings: dict[str, Tensor] = {}
+        self._is_compiled = False
         self._is_xl = isinstance(pipeline, StableDiffusionXLPipeline)
         for part in pipeline.components.values():
             if isinstance(part, nn.Module):
@@ -99,6 +114,23 @@ class DiffusionModel:
                 "edit pictures do; give a model that draws from text alone"
             )
         return cls(pipeline.to(device), precision=precision)
+
+    def set_up(self, settings: UNetSettings, *, compiler: str | Callable[..., Any] = "inductor") -> None:
+        """Runs the UNet in this way from now on; `compiler` is a backend of torch.compile.
+
+        Raises:
+            PictuneError: it should be compiled, which cannot be done here.
+        """
+        unet = self.pipeline.unet
+        if settings.gradient_checkpointing:
+            unet.enable_gradient_checkpointing(partial(checkpoint, use_reentrant=False))  # diffusers' own draws warnings from torch.compile
+        if settings.channels_last:
+            unet.to(memory_format=torch.channels_last)
+        if settings.compile:
+            torch.compiler.reset()  # or programs of a model before this one would count against torch's limit for a function
+            _check_compiler(compiler, self.device)
+            unet.compile(backend=compiler, dynamic=False)  # a program's numbers shall not depend on the shapes that came before
+            self._is_compiled = True
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -170,9 +202,14 @@ class DiffusionModel:
             sizes = embeddings.new_tensor([height, width, 0, 0, height, width])  # of the original, its crop, and what is drawn
             extra["added_cond_kwargs"] = {"text_embeds": pooled, "time_ids": sizes.expand(len(latents), -1)}
             embeddings = embeddings[:, :-1]
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            output: Tensor = unet(latents.to(unet.dtype), timesteps, embeddings, **extra).sample
-        return output.float()
+        # A rollout runs the very program that training does, or the first importance ratio would not be 1.
+        with self.autocast(), torch.set_grad_enabled(torch.is_grad_enabled() or self._is_compiled):
+            output: Tensor = unet(latents.to(unet.dtype), timesteps.contiguous(), embeddings, **extra).sample
+        return output.float() if torch.is_grad_enabled() else output.detach().float()
+
+    def autocast(self) -> torch.autocast:
+        """Inside the block, arithmetic is in the model's precision."""
+        return torch.autocast(self.device.type, _AUTOCAST.get(self.precision), enabled=self.precision in _AUTOCAST)
 
     @torch.no_grad()
     def decode(self, latents: Tensor, *, batch: int = 16) -> Tensor:
@@ -258,16 +295,18 @@ class DiffusionModel:
             self._leave_casts_to_autocast()
 
     def save_lora(self, folder: Path) -> Path:
-        """Writes the adapters in diffusers' own format, for `pipeline.load_lora_weights(folder)`; gives the file's path."""
+        """Writes the adapters in diffusers' own format, for `pipeline.load_lora_weights(folder)`; gives the file's path.
+
+        Equal adapters give equal files.
+        """
         unet = self.pipeline.unet
         layers = convert_state_dict_to_diffusers(get_peft_model_state_dict(unet, adapter_name=_ADAPTER))
+        about = {name: sorted(value) if isinstance(value, set) else value for name, value in unet.peft_config[_ADAPTER].to_dict().items()}
         with write_atomically(folder / LORA_FILE) as temporary:
             self.pipeline.save_lora_weights(
-                temporary.parent,
-                unet_lora_layers=layers,
-                weight_name=temporary.name,
-                unet_lora_adapter_metadata=unet.peft_config[_ADAPTER].to_dict(),
+                temporary.parent, unet_lora_layers=layers, weight_name=temporary.name, unet_lora_adapter_metadata=about
             )
+            temporary.write_bytes(_with_sorted_header(temporary.read_bytes()))
         return folder / LORA_FILE
 
     def load_lora(self, folder: Path) -> None:
@@ -287,6 +326,25 @@ class DiffusionModel:
             reason = str(error).strip().split("\n")[0]
             raise PictuneError(f"{folder / LORA_FILE}: does not fit this model ({reason}); it was made for another one") from error
         self._leave_casts_to_autocast()
+
+
+def _with_sorted_header(file: bytes) -> bytes:
+    """A safetensors file whose header, 8 bytes of length and JSON, has its keys in order: safetensors shuffles those of the metadata."""
+    start = 8 + int.from_bytes(file[:8], "little")
+    header = json.dumps(json.loads(file[8:start]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + file[start:]
+
+
+def _check_compiler(compiler: str | Callable[..., Any], device: torch.device) -> None:
+    """Refuses, in one line, what would fail with pages of text at the first step."""
+    try:
+        torch.compile(torch.neg, backend=compiler)(torch.zeros(1, device=device))
+    except RuntimeError as error:
+        reason = str(error).strip().split("\n")[0]
+        raise PictuneError(
+            f"finetune.compile: torch.compile does not work here ({reason}); install a C++ compiler (g++), or set it to false"
+        ) from error
 
 
 def _check_source(source: str) -> str | None:

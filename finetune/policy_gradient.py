@@ -23,7 +23,7 @@ from finetune.processes import ALONE, Processes
 from finetune.reward_fn import RewardFn
 from finetune.rollout import Rollout, RolloutConfig, Transitions, choose_transitions, collect, merged, packed, unpacked
 from finetune.sampling import log_prob, padded_batches, step_distribution
-from finetune.training import TrainState, ValidationConfig, lora_optimizer, schedule, take_step, under, validate
+from finetune.training import TrainState, ValidationConfig, lora_optimizer, schedule, take_step, validate
 from finetune.value import Critic
 
 Surrogate = Literal["ppo", "hard_clamp"]
@@ -59,7 +59,7 @@ class PolicyGradientConfig(RolloutConfig, frozen=True, extra="forbid"):
     """Which weights are trained."""
     precision: Precision = "fp32"
     """Arithmetic of the UNet; bf16 is about 1.5 times as fast on CPUs that have it, but its rounding shows in ratios and KL: about one
-    nat a step."""
+    nat a step. fp16 rounds finer and is for GPUs."""
     validation: ValidationConfig = ValidationConfig()
     """How the best weights are chosen, and what ends the training early."""
 
@@ -114,22 +114,11 @@ class PolicyState(TrainState):
     replay: list[Rollout] = field(default_factory=list)
     """The rollouts of the last iterations that are trained on again, oldest first."""
 
-    def weights(self) -> dict[str, Tensor]:
-        """Adds the value function's."""
-        value = self.value.network.state_dict() if self.value else {}
-        return super().weights() | {f"value/{name}": weight for name, weight in value.items()}
-
-    def load_weights(self, weights: dict[str, Tensor]) -> None:
-        """Takes back what `weights` gave."""
-        super().load_weights(weights)
-        if self.value:
-            self.value.network.load_state_dict(under("value/", weights))
-
     def state_dict(self) -> dict[str, Any]:
-        """Adds the value function's optimizer, the statistics and the earlier rollouts."""
-        optimizer = self.value.optimizer.state_dict() if self.value else None
+        """Adds the value function, the statistics and the earlier rollouts."""
+        value = self.value.state_dict() if self.value else None
         replay = [packed(rollout) for rollout in self.replay]
-        return super().state_dict() | {"value_optimizer": optimizer, "statistics": self.statistics.state_dict(), "replay": replay}
+        return super().state_dict() | {"value": value, "statistics": self.statistics.state_dict(), "replay": replay}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes back what `state_dict` gave."""
@@ -137,7 +126,7 @@ class PolicyState(TrainState):
         self.statistics.load_state_dict(state["statistics"])
         self.replay = [unpacked(kept, self.model) for kept in state["replay"]]
         if self.value:
-            self.value.optimizer.load_state_dict(state["value_optimizer"])
+            self.value.load_state_dict(state["value"])
 
 
 def policy_loss(log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor, clip_range: float, *, surrogate: Surrogate = "ppo") -> Tensor:
@@ -263,7 +252,8 @@ def improve(
     """The iteration's optimizer steps on the `fresh` rollout and those of the state; gives the part of `Metrics` that they decide."""
     rollout = merged([*state.replay, fresh])
     pairs = choose_transitions(len(rollout.prompts), config, generator=generator).to(model.device)
-    advantages, explained = _advantages(rollout.transitions(pairs), config, state.value)
+    whole, explained = _advantages(rollout, config, state.value)
+    advantages = whole[pairs[:, 0], pairs[:, 1]]
     learning_rate = config.learning_rate * schedule(state.step, warmup=config.warmup, total=config.iterations if config.decay else None)
     scheduler = model.scheduler(config.steps)
     log_ratios, kls = torch.zeros_like(advantages), torch.zeros_like(advantages)
@@ -275,7 +265,7 @@ def improve(
                 continue
             kept = rows[:real]
             step = _evaluate(model, scheduler, rollout.transitions(pairs[rows]), real, config)
-            (config.loss(step, advantages[kept]) * (real / len(group))).backward()
+            state.scaler.scale(config.loss(step, advantages[kept]) * (real / len(group))).backward()
             log_ratios[kept] = step.log_probs.detach() - step.old_log_probs
             if step.reference is not None:
                 kls[kept] = gaussian_kl(step.policy.mean.detach(), step.reference.mean, step.policy.std)
@@ -288,7 +278,7 @@ def improve(
 
         norms.append(take_step(state, learning_rate=learning_rate, clip_norm=config.clip_norm, blame=blame, processes=processes))
     if state.value is not None:
-        state.value.fit(rollout, config.stochastic_steps, generator)
+        state.value.fit(fresh, generator)
     state.replay = [*state.replay, fresh][-config.replay_iterations :] if config.replay_iterations else []
     ratios = processes.total(log_ratios).exp()
     first = groups[0]
@@ -305,14 +295,13 @@ def improve(
     }
 
 
-def _advantages(transitions: Transitions, config: PolicyGradientConfig, value: Critic | None) -> tuple[Tensor, float | None]:
-    """Advantages [M], and the share of their variance that the value function foresaw."""
-    target, explained = transitions.advantages, None
+def _advantages(rollout: Rollout, config: PolicyGradientConfig, value: Critic | None) -> tuple[Tensor, float | None]:
+    """Advantages [N, S], and the share of the returns' variance that the value function foresaw, the mean over steps."""
+    advantages, explained = rollout.returns[:, None].expand(-1, config.stochastic_steps), None
     if value is not None:
-        residual = target - value.predict(transitions)
-        explained = float(1 - residual.var() / target.var().clamp(min=1e-12))
-        target = residual
-    return target.clamp(-config.advantage_clip, config.advantage_clip), explained
+        advantages = advantages - value.values(rollout)
+        explained = float((1 - advantages.var(0) / rollout.returns.var().clamp(min=1e-12)).mean())
+    return advantages.clamp(-config.advantage_clip, config.advantage_clip), explained
 
 
 def _evaluate(model: DiffusionModel, scheduler: DDIMScheduler, batch: Transitions, real: int, config: PolicyGradientConfig) -> Step:

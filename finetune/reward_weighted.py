@@ -30,6 +30,7 @@ from torch import Tensor
 from data.errors import PictuneError
 from finetune.diffusion import DiffusionModel, LoraSettings, Precision
 from finetune.monitors import PIXELS, Monitor
+from finetune.processes import ALONE, Processes
 from finetune.reward_fn import RewardFn, score
 from finetune.sampling import draw_latents
 from finetune.training import TrainState, ValidationConfig, lora_optimizer, schedule, take_step, under, validate
@@ -74,7 +75,7 @@ class RewardWeightedConfig(WeightingConfig, frozen=True, extra="forbid"):
     lora: LoraSettings = LoraSettings()
     """Which weights are trained."""
     precision: Precision = "fp32"
-    """Arithmetic of the UNet; bf16 is about 1.5 times as fast on CPUs that have it."""
+    """Arithmetic of the UNet; bf16 is about 1.5 times as fast on CPUs that have it. fp16 rounds finer and is for GPUs."""
     validation: ValidationConfig = ValidationConfig(every=100)
     """How the best weights are chosen."""
 
@@ -197,13 +198,14 @@ def train(
     pretraining: WeightedData | None = None,
     validation_prompts: Sequence[str] = (),
     monitor: Monitor = PIXELS,
+    processes: Processes = ALONE,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Iterator[Metrics]:
     """Trains the model's LoRA in place and yields every `report_every` steps, when `state` may be saved.
 
     `reward` scores the validation images and those of further rounds. `pretraining` are image-text pairs to stay close to (their
-    rewards are not read); left out, the images in `data`, which the base drew, serve unweighted. `state`, `generator` and
-    `validation_prompts` are as in `finetune.policy_gradient.train`.
+    rewards are not read); left out, the images in `data`, which the base drew, serve unweighted. `state`, `generator`,
+    `validation_prompts` and `processes` are as in `finetune.policy_gradient.train`.
 
     Raises:
         PictuneError: no image has a positive weight.
@@ -213,9 +215,11 @@ def train(
     held_out = validation_prompts or prompts
 
     def validation_reward() -> float:
-        found = validate(model, held_out, reward, config.validation, steps=config.steps, guidance=config.guidance, monitor=monitor)
+        found = validate(
+            model, held_out, reward, config.validation, steps=config.steps, guidance=config.guidance, monitor=monitor, processes=processes
+        )
         state.record_validation(found)
-        return state.validation[-1][1]
+        return found.reward
 
     def batches_of_round() -> _Batches:
         now = WeightedData(prompts=_repeated(prompts, config), **state.drawn) if state.drawn else data
@@ -229,13 +233,14 @@ def train(
     while state.step < config.updates and not state.stopped:
         if state.step * config.rounds // config.updates > state.round:
             state.round += 1
-            state.drawn = draw_round(model, prompts, reward, config, generator=generator)
+            state.drawn = draw_round(model, prompts, reward, config, generator=generator, processes=processes)
             batches = batches_of_round()
         learning_rate = config.learning_rate * schedule(state.step, warmup=config.warmup, total=config.updates)
-        losses = batches.losses(generator)
-        losses.sum().backward()
-        norm = take_step(state, learning_rate=learning_rate, clip_norm=config.clip_norm)
-        records.append(torch.stack([*losses.detach(), norm]))
+        losses = batches.losses(generator, processes)
+        if losses.requires_grad:
+            state.scaler.scale(losses.sum()).backward()
+        norm = take_step(state, learning_rate=learning_rate, clip_norm=config.clip_norm, processes=processes)
+        records.append(torch.stack([*processes.total(losses.detach()), norm]))
         state.step += 1
         last = state.step == config.updates
         due = last or state.step % config.validation.every == 0
@@ -258,19 +263,28 @@ def train(
 
 
 def draw_round(
-    model: DiffusionModel, prompts: Sequence[str], reward: RewardFn, config: RewardWeightedConfig, *, generator: torch.Generator
+    model: DiffusionModel,
+    prompts: Sequence[str],
+    reward: RewardFn,
+    config: RewardWeightedConfig,
+    *,
+    generator: torch.Generator,
+    processes: Processes = ALONE,
 ) -> dict[str, Tensor]:
     """Draws `images_per_round` images of each prompt with the model as it is; gives their `latents` and `rewards`, as in `WeightedData`."""
-    texts = _repeated(prompts, config)
+    texts, batch = _repeated(prompts, config), config.validation.batch
     seeds = torch.randint(2**62, (len(texts),), generator=generator).tolist()
-    names = iter(texts)
+    rows = processes.share(len(texts), batch)
+    some = rows.tolist() or [0]  # a process without a batch draws one image for its shapes, and drops it
+    names = iter(mine := [texts[i] for i in some])
     latents, rewards = [], []
     for part in draw_latents(
-        model, texts, seeds=seeds, steps=config.steps, guidance=config.guidance, eta=config.eta, batch=config.validation.batch
+        model, mine, seeds=[seeds[i] for i in some], steps=config.steps, guidance=config.guidance, eta=config.eta, batch=batch
     ):
         latents.append(part)
         rewards.append(score(reward, model.decode(part), list(islice(names, len(part)))))
-    return {"latents": torch.cat(latents), "rewards": torch.cat(rewards)}
+    found = {"latents": torch.cat(latents), "rewards": torch.cat(rewards)}
+    return {name: processes.gather(rows, values[: len(rows)], len(texts)) for name, values in found.items()}
 
 
 def _repeated(prompts: Sequence[str], config: RewardWeightedConfig) -> list[str]:
@@ -301,28 +315,39 @@ class _Batches:
         self.rewarded, self.others = len(data.prompts), len(self.prompts) - len(data.prompts)
         self.scheduler = model.scheduler(config.steps)
 
-    def losses(self, generator: torch.Generator) -> Tensor:
-        """The rewarded images' loss, beta times the pretraining loss, and gamma times KL-O, [3]."""
+    def losses(self, generator: torch.Generator, processes: Processes = ALONE) -> Tensor:
+        """The rewarded images' loss, beta times the pretraining loss, and gamma times KL-O, [3]; the sum of all processes' is the batch's.
+
+        A process without an image of the batch gives zeros without a gradient.
+        """
         half = self.config.batch // 2 if self.others else 0
-        chosen = torch.multinomial(self.probabilities, self.config.batch - half, replacement=True, generator=generator)
+        n = self.config.batch - half
+        chosen = torch.multinomial(self.probabilities, n, replacement=True, generator=generator)
         if half:
             chosen = torch.cat([chosen, self.rewarded + torch.randint(self.others, (half,), generator=generator)])
         latents = self.latents[chosen.to(self.latents.device)]
         noise = torch.randn(latents.shape, generator=generator).to(latents.device)
         timesteps = torch.randint(self.scheduler.config.num_train_timesteps, (len(latents),), generator=generator).to(latents.device)
         dropped = (torch.rand(len(latents), generator=generator) < self.config.caption_dropout).tolist()
-        cond = self.model.encode_prompts(["" if drop else self.prompts[i] for i, drop in zip(chosen.tolist(), dropped, strict=True)])
+        texts = ["" if drop else self.prompts[i] for i, drop in zip(chosen.tolist(), dropped, strict=True)]
+        mine = processes.share(len(latents), 1)  # every so many-th, so that each process has its part of both halves
+        loss = other = penalty = torch.zeros((), device=latents.device)
+        if not len(mine):
+            return torch.stack([loss, other, penalty])
+        latents, noise, timesteps = (values[mine.to(values.device)] for values in (latents, noise, timesteps))
+        cond = self.model.encode_prompts([texts[i] for i in mine.tolist()])
         noisy = self.scheduler.add_noise(latents, noise, timesteps)
         prediction = self.model.predict(noisy, timesteps, cond, cond, guidance=1.0)
         target = denoising_target(self.scheduler, latents, noise, timesteps)
         by_time = timestep_weights(self.scheduler, timesteps, self.config.min_snr)
-        n = len(latents) - half
-        loss = weighted_denoising_loss(prediction[:n], target[:n], self.mean_weight * by_time[:n])
-        other = penalty = torch.zeros_like(loss)
-        if half:
-            other = weighted_denoising_loss(prediction[n:], target[n:], self.config.pretraining_weight * by_time[n:])
-        if self.config.kl == "kl-o":
+        k = int((mine < n).sum())
+        if k:
+            loss = weighted_denoising_loss(prediction[:k], target[:k], self.mean_weight * by_time[:k]) * (k / n)
+        if k and self.config.kl == "kl-o":
             with torch.no_grad(), self.model.adapters_off():
-                base = self.model.predict(noisy[:n], timesteps[:n], cond[:n], cond[:n], guidance=1.0)
-            penalty = weighted_denoising_loss(prediction[:n], base, self.config.gamma * by_time[:n])
+                base = self.model.predict(noisy[:k], timesteps[:k], cond[:k], cond[:k], guidance=1.0)
+            penalty = weighted_denoising_loss(prediction[:k], base, self.config.gamma * by_time[:k]) * (k / n)
+        if len(mine) > k:
+            part = (len(mine) - k) / half
+            other = weighted_denoising_loss(prediction[k:], target[k:], self.config.pretraining_weight * by_time[k:]) * part
         return torch.stack([loss, other, penalty])

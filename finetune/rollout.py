@@ -41,6 +41,11 @@ class RolloutConfig(BaseModel, frozen=True, extra="forbid"):
         """How many steps of a trajectory are stochastic."""
         return part_of(self.steps, self.stochastic_share)
 
+    @property
+    def foresees(self) -> bool:
+        """Whether `Rollout.foreseen` is wanted."""
+        return False
+
 
 @dataclass(frozen=True)
 class Transitions:
@@ -56,8 +61,6 @@ class Transitions:
     """[M, L, D]."""
     log_probs: Tensor
     """[M]: of the step when it was drawn."""
-    advantages: Tensor
-    """[M]: normalised reward of the finished image."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +73,11 @@ class Rollout:
     trajectories: Trajectories
     rewards: Tensor
     """[N]."""
-    advantages: Tensor
+    returns: Tensor
     """[N]: rewards normalised per prompt."""
+    foreseen: Tensor | None = None
+    """[N, S]: at each of the stochastic steps the reward of the image that the model predicts there, normalised like the image's own; None
+    where it is not wanted."""
 
     def transitions(self, pairs: Tensor) -> Transitions:
         """The transitions of (sample, step) pairs [M, 2]."""
@@ -83,7 +89,6 @@ class Rollout:
             timesteps=chain.timesteps[step],
             cond=self.cond[sample],
             log_probs=chain.log_probs[sample, step],
-            advantages=self.advantages[sample],
         )
 
     def reward_by_prompt(self) -> dict[str, float]:
@@ -105,14 +110,16 @@ def merged(rollouts: Sequence[Rollout]) -> Rollout:
         cond=torch.cat([one.cond for one in rollouts]),
         trajectories=Trajectories(latents, log_probs, chains[0].timesteps),
         rewards=torch.cat([one.rewards for one in rollouts]),
-        advantages=torch.cat([one.advantages for one in rollouts]),
+        returns=torch.cat([one.returns for one in rollouts]),
+        foreseen=None if rollouts[0].foreseen is None else torch.cat([one.foreseen for one in rollouts if one.foreseen is not None]),
     )
 
 
 def packed(rollout: Rollout) -> dict[str, Any]:
     """What a checkpoint keeps of a rollout: plain values and tensors on the CPU."""
     chain = rollout.trajectories
-    tensors = {"latents": chain.latents, "log_probs": chain.log_probs, "rewards": rollout.rewards, "advantages": rollout.advantages}
+    tensors = {"latents": chain.latents, "log_probs": chain.log_probs, "rewards": rollout.rewards, "returns": rollout.returns}
+    tensors |= {} if rollout.foreseen is None else {"foreseen": rollout.foreseen}
     return {"prompts": rollout.prompts} | {name: tensor.cpu() for name, tensor in tensors.items()}
 
 
@@ -121,7 +128,8 @@ def unpacked(kept: dict[str, Any], model: DiffusionModel) -> Rollout:
     tensors = {name: tensor.to(model.device) for name, tensor in kept.items() if name != "prompts"}
     timesteps = model.scheduler(tensors["log_probs"].shape[1]).timesteps
     chain = Trajectories(tensors["latents"], tensors["log_probs"], timesteps)
-    return Rollout(kept["prompts"], model.encode_prompts(kept["prompts"]), chain, tensors["rewards"], tensors["advantages"])
+    embedded = model.encode_prompts(kept["prompts"])
+    return Rollout(kept["prompts"], embedded, chain, tensors["rewards"], tensors["returns"], tensors.get("foreseen"))
 
 
 def collect(
@@ -143,12 +151,20 @@ def collect(
     cond = model.encode_prompts(texts)
     trajectories = _trajectories(model, cond, config, generator, processes)
     mine = processes.share(len(texts), config.micro_batch)
-    rewards = torch.zeros(len(texts), device=model.device)
-    if len(mine):
-        images = model.decode(trajectories.latents[mine.to(model.device), -1])
-        rewards[mine.to(model.device)] = score(reward, images, [texts[i] for i in mine.tolist()])
-    rewards = processes.total(rewards)
-    return Rollout(texts, cond, trajectories, rewards, statistics.normalise(texts, rewards))
+
+    def scored(latents: Tensor) -> Tensor:
+        """The rewards [N] of latents [N, C, h, w], each process scoring its own."""
+        own = latents[mine.to(model.device)]
+        found = score(reward, model.decode(own), [texts[i] for i in mine.tolist()]) if len(mine) else latents.new_zeros(0)
+        return processes.gather(mine, found, len(texts))
+
+    rewards = scored(trajectories.latents[:, -1])
+    returns = statistics.normalise(texts, rewards)
+    foreseen = None
+    if trajectories.predicted is not None:
+        with model.autocast():  # blurred pictures need no exact decoding
+            foreseen = torch.stack([statistics.scale(texts, scored(latents)) for latents in trajectories.predicted.unbind(1)], dim=1)
+    return Rollout(texts, cond, trajectories, rewards, returns, foreseen)
 
 
 def _trajectories(
@@ -157,6 +173,7 @@ def _trajectories(
     """One chain per prompt embedding in `cond` [N, L, D], each process's batches drawn by it."""
     latents = cond.new_zeros(len(cond), config.steps + 1, *model.latent_shape, dtype=torch.float32)
     log_probs = cond.new_zeros(len(cond), config.steps, dtype=torch.float32)
+    predicted = torch.zeros_like(latents[:, : config.stochastic_steps]) if config.foresees else None
     for number, rows in enumerate(torch.arange(len(cond), device=cond.device).split(config.micro_batch)):
         if not processes.has(number):
             for _ in range(1 + config.stochastic_steps):  # the noise that its process draws, so that the generators stay alike
@@ -170,10 +187,13 @@ def _trajectories(
             eta=config.eta,
             generator=generator,
             stochastic_steps=config.stochastic_steps,
+            keep_predicted=config.foresees,
             batch=config.micro_batch,
         )
         latents[rows], log_probs[rows] = drawn.latents, drawn.log_probs
-    return Trajectories(processes.total(latents), processes.total(log_probs), model.scheduler(config.steps).timesteps)
+        if predicted is not None and drawn.predicted is not None:
+            predicted[rows] = drawn.predicted  # needed by the process that drew them alone
+    return Trajectories(processes.total(latents), processes.total(log_probs), model.scheduler(config.steps).timesteps, predicted)
 
 
 def choose_transitions(samples: int, config: RolloutConfig, *, generator: torch.Generator) -> Tensor:

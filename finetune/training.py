@@ -58,7 +58,11 @@ class Validation:
 
 @dataclass(kw_only=True)
 class TrainState:
-    """All that changes while a method trains, beside the generator."""
+    """All that changes while a method trains, beside the generator.
+
+    Losses are backpropagated through `scaler`, which enlarges those of precision fp16 as far as float16 goes (Micikevicius et al. 2018,
+    arXiv 1710.03740), and leaves all others alone.
+    """
 
     model: DiffusionModel
     optimizer: torch.optim.Optimizer
@@ -75,6 +79,12 @@ class TrainState:
     """What it saw at the first."""
     stopped: str = ""
     """Why a guard ended the training; empty while it may go on."""
+
+    def __post_init__(self) -> None:
+        """Makes the scaler."""
+        device = self.model.device
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.model.precision == "fp16")
+        self.scaler.scale(torch.zeros((), device=device))  # it starts with its first loss, and some process may never have one
 
     def record_validation(self, found: Validation) -> None:
         """Notes the reward of the present weights, keeps them when no earlier ones were as good, and lets the guards judge."""
@@ -114,12 +124,13 @@ class TrainState:
     def state_dict(self) -> dict[str, Any]:
         """Everything that is not a weight: tensors and plain values only."""
         guards = {"validation": self.validation, "monitors": self.monitors, "untuned": self.untuned, "stopped": self.stopped}
-        return {"step": self.step, "optimizer": self.optimizer.state_dict(), **guards}
+        return {"step": self.step, "optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict(), **guards}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes back what `state_dict` gave."""
         self.step = state["step"]
         self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
         self.validation = [(step, reward) for step, reward in state["validation"]]
         self.monitors, self.untuned, self.stopped = state["monitors"], state["untuned"], state["stopped"]
 
@@ -151,21 +162,26 @@ def take_step(
 ) -> Tensor:
     """One optimizer step on the gradients at hand, summed over the processes; gives their norm before clipping.
 
+    Where they are not finite because the losses were scaled up too far, the scale falls and the step is left out: its norm is 0.
+
     Raises:
-        PictuneError: the gradients are not finite; names the prompts that `blame` gives. The weights stay as they were.
+        PictuneError: the gradients are not finite at any scale; names the prompts that `blame` gives. The weights stay as they were.
     """
     parameters: list[nn.Parameter] = [p for group in state.optimizer.param_groups for p in group["params"]]
     processes.sum_gradients(parameters)
+    state.scaler.unscale_(state.optimizer)
     norm: Tensor = nn.utils.clip_grad_norm_(parameters, clip_norm)
-    if not norm.isfinite():
+    is_finite = bool(norm.isfinite())
+    if not is_finite and state.scaler.get_scale() <= 1:
         prompts = ", ".join(repr(prompt) for prompt in dict.fromkeys(blame()))
         where = f"step {state.step + 1}{f', for {prompts}' if prompts else ''}"
         raise PictuneError(f"finetune: the gradient is not finite in {where}; lower learning_rate, or use precision fp32")
     for group in state.optimizer.param_groups:
         group["lr"] = learning_rate
-    state.optimizer.step()
+    state.scaler.step(state.optimizer)
+    state.scaler.update()
     state.optimizer.zero_grad()
-    return norm.detach()
+    return norm.detach() if is_finite else torch.zeros_like(norm)
 
 
 def validate(

@@ -75,8 +75,8 @@ def parser() -> argparse.ArgumentParser:
     stages = result.add_subparsers(dest="stage", metavar="STAGE", required=True)
     for name, stage in STAGES.items():
         sub = stages.add_parser(name, help=stage.help, description=stage.help, parents=[common])
-        if name == "finetune":
-            sub.add_argument("--method", required=True, metavar="|".join(METHODS), help="reward-weighted likelihood, DPOK or DDPO")
+        if name in ("reward", "finetune"):
+            _add_training_flags(sub, name)
         if name in ("import", "export"):
             sub.add_argument("--format", required=True, help="such as pick-a-pic; an unknown one is answered with all that are known")
         if name == "import":
@@ -95,6 +95,14 @@ def parser() -> argparse.ArgumentParser:
             sub.add_argument("--name", required=True, help="the name to sign in with")
             sub.add_argument("--role", default="rater", metavar="|".join(ROLES), help="what the rater may do (default: rater)")
     return result
+
+
+def _add_training_flags(sub: argparse.ArgumentParser, name: str) -> None:
+    if name == "finetune":
+        sub.add_argument("--method", required=True, metavar="|".join(METHODS), help="reward-weighted likelihood, DPOK or DDPO")
+    else:
+        words = "also tell the share of ranked pairs in the right order as its authors count them"
+        sub.add_argument("--convention", metavar="imagereward|hpsv2|pickscore|strict", help=words)
 
 
 def _add_scoring_flags(sub: argparse.ArgumentParser, name: str) -> None:
@@ -156,6 +164,9 @@ def _options(given: argparse.Namespace) -> dict[str, Any]:
     options: dict[str, Any] = {}
     if given.stage == "finetune":
         options["method"] = _known("METHOD", given.method, METHODS)
+    if given.stage == "reward" and given.convention is not None:
+        conventions = importlib.import_module("pipelines.reward_page").CONVENTIONS  # as costly as a stage
+        options["convention"] = _known("CONVENTION", given.convention, list(conventions))
     if given.stage == "dataset":
         options["check"] = given.check
     if given.stage == "import":

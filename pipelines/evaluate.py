@@ -118,10 +118,10 @@ def _evaluate(run: RunFolder, settings: Settings, tuned: Sequence[str]) -> dict[
     for name in ("base", *tuned):
         if name != "base":
             model.load_lora(run.finetune_dir(name))
-            kl[name] = _chain_kl(model, [one.prompt for one in prompts if one.group == "trained"], settings)
+            kl[name] = kl_to_base(model, [one.prompt for one in prompts if one.group == "trained"], settings)
         for eta in config.etas:
             sampler = images.model_copy(update={"eta": eta})
-            planned = _pictures(prompts, config, settings.run.seed, candidates=config.best_of if name == "base" else 1)
+            planned = evaluation_pictures(prompts, config, settings.run.seed, candidates=config.best_of if name == "base" else 1)
             folder = run.evaluation_dir / "images" / f"{name}-eta{eta:g}"
             draw_missing(model, planned, folder, sampler, title=f"{name}, eta {eta:g}")
             drawn = bench.judge(planned, folder, "judge")
@@ -143,7 +143,7 @@ def evaluation_prompts(settings: Settings) -> list[EvaluationPrompt]:
     return [EvaluationPrompt(prompt=prompt, family=family_of(prompt), group=group) for prompt, group in groups]
 
 
-def _pictures(prompts: Sequence[EvaluationPrompt], config: EvaluateConfig, run_seed: int, *, candidates: int) -> list[Planned]:
+def evaluation_pictures(prompts: Sequence[EvaluationPrompt], config: EvaluateConfig, run_seed: int, *, candidates: int) -> list[Planned]:
     """The pictures of one model under one sampler; further candidates for a picture follow it."""
     planned = []
     for one in prompts:
@@ -153,7 +153,8 @@ def _pictures(prompts: Sequence[EvaluationPrompt], config: EvaluateConfig, run_s
     return planned
 
 
-def _chain_kl(model: DiffusionModel, prompts: Sequence[str], settings: Settings) -> list[float]:
+def kl_to_base(model: DiffusionModel, prompts: Sequence[str], settings: Settings) -> list[float]:
+    """KL of each of `evaluate.kl_images` chains of the tuned model to the base, in nats (`measures.chain_kl`)."""
     config, images = settings.table("evaluate", EvaluateConfig), settings.table("images", ImagesConfig)
     texts = [prompts[i % len(prompts)] for i in range(config.kl_images)]
     with model.exact():  # the rounding of bfloat16 would count as a nat a step

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, NonNegativeInt, PositiveInt
+from pydantic import NonNegativeInt, PositiveInt
 from tqdm import tqdm
 
 from data.errors import PictuneError
@@ -21,11 +21,11 @@ from data.files import write_atomically
 from data.runs import RunFolder
 from finetune import policy_gradient, reward_weighted
 from finetune.ddpo import DDPOConfig
-from finetune.diffusion import DiffusionModel
+from finetune.diffusion import DiffusionModel, UNetSettings
 from finetune.dpok import DPOKConfig
 from finetune.monitors import PIXELS, Monitor
 from finetune.policy_gradient import PolicyGradientConfig
-from finetune.processes import Processes, launched
+from finetune.processes import ALONE, Processes, launched
 from finetune.reward_fn import RewardFn
 from finetune.sampling import draw
 from finetune.training import TrainState, latest_checkpoint, load_latest, save_checkpoint
@@ -44,7 +44,7 @@ from pipelines.metrics_log import MetricsLog
 from pipelines.models import as_monitor, as_reward_fn, device_of, open_model, open_reward_model, reward_hash
 from pipelines.pictures import save_sheet
 from pipelines.record import StageFolder
-from pipelines.rewarded_images import Encoder, RWLConfig, pretraining_pairs, rewarded_images
+from pipelines.rewarded_images import Encoder, RWLConfig, pairs_hash, pretraining_pairs, rewarded_images
 from reward.sources import RewardSource, load_reward
 
 CHECKPOINTS = "checkpoints"
@@ -62,7 +62,7 @@ TITLES: dict[Method, str] = {
 
 _CARD = """# LoRA tuned by {title}
 
-On `{model}`, for the reward model in `{reward}`. Prompts: {prompts}
+On `{model}`, for {reward}. Prompts: {prompts}
 
 ```python
 from diffusers import DiffusionPipeline
@@ -71,12 +71,12 @@ pipeline.load_lora_weights("{folder}")
 ```
 
 These are the weights of step {best} of {steps}, the best by mean reward on validation seeds: {reward_best:.3f}, from {reward_base:.3f} of
-the untuned model. Metrics are in `metrics.jsonl` and TensorBoard, pictures at fixed seeds in `samples/`. The reward is learned from
-labels: a higher one is not always a better picture, so look at the evaluation's report.
+the untuned model. Metrics are in `metrics.jsonl` and TensorBoard, pictures at fixed seeds in `samples/`. A higher reward is not always a
+better picture, so look at the evaluation's report.
 """
 
 
-class FinetuneConfig(BaseModel, frozen=True, extra="forbid"):
+class FinetuneConfig(UNetSettings, frozen=True, extra="forbid"):
     """What the methods share; what is their own stands in [rwl], [dpok] and [ddpo]."""
 
     train_on: Literal["focus", "all"] = "focus"
@@ -93,8 +93,6 @@ class FinetuneConfig(BaseModel, frozen=True, extra="forbid"):
     """Pictures a prompt on a sheet, at fixed seeds."""
     rewards: tuple[RewardSource, ...] = ()
     """What to tune on in place of the run's own reward, which the evaluation still shows: a weighted sum, see `reward/sources.py`."""
-    gradient_checkpointing: bool = False
-    """Compute the UNet's blocks again in the backward pass rather than keep what they computed: less memory, one more forward pass."""
 
 
 @dataclass(frozen=True)
@@ -131,6 +129,8 @@ def _tune(run: RunFolder, settings: Settings, method: Method, processes: Process
         "reward": "finetune.rewards" if settings.table("finetune", FinetuneConfig).rewards else reward_hash(run.reward_dir),
         "model": weights_hash(settings.run.model),
     }
+    if method == "rwl" and (pairs := settings.table("rwl", RWLConfig).pretraining_pairs) is not None:
+        inputs["pretraining_pairs"] = pairs_hash(pairs)
     stage = StageFolder(run, settings, folder, f"finetune {method}", ("run", "images", "finetune", method), inputs)
     done, stale = stage.is_done, stage.stamp is None and folder.exists()
     processes.wait()  # all have seen the folder as it was
@@ -142,12 +142,12 @@ def _tune(run: RunFolder, settings: Settings, method: Method, processes: Process
         shutil.rmtree(folder)  # made from another reward or model
     processes.wait()
     if not processes.is_first:
-        _train(run, _open(run, settings, method, processes))
+        _train(run, open_job(run, settings, method, processes))
         return
     with stage.working():
         for leftover in folder.rglob(".tmp-*"):
             leftover.unlink()  # of a process that was killed while it wrote
-        job = _open(run, settings, method, processes)
+        job = open_job(run, settings, method, processes)
         state = _train(run, job)
         state.restore_best()
         job.model.save_lora(folder)
@@ -159,13 +159,17 @@ def _tune(run: RunFolder, settings: Settings, method: Method, processes: Process
     print(f"finetune {method}: LoRA in {folder}, validation reward {state.validation[0][1]:.3f} -> {best:.3f}")
 
 
-def _open(run: RunFolder, settings: Settings, method: Method, processes: Processes) -> Job:
+def open_job(run: RunFolder, settings: Settings, method: Method, processes: Processes = ALONE) -> Job:
+    """Opens what the training needs: a model with fresh adapters, the reward, and the generator that all randomness comes from.
+
+    Raises:
+        PictuneError: the model or the reward cannot be opened.
+    """
     config, shared = settings.table(method, CONFIGS[method]), settings.table("finetune", FinetuneConfig)
     generator = torch.Generator().manual_seed(settings.run.seed)
     model = open_model(settings.run, precision=config.precision)
     model.add_lora(config.lora, generator=generator)
-    if shared.gradient_checkpointing:
-        model.pipeline.unet.enable_gradient_checkpointing()
+    model.set_up(shared)
     if shared.rewards:
         reward, monitor = load_reward(shared.rewards, device=device_of(settings.run)), PIXELS
     else:
@@ -182,7 +186,7 @@ def _train(run: RunFolder, job: Job) -> TrainState:
     Raises:
         PictuneError: a loss or reward is not finite, or a file cannot be written; names the checkpoint to go on from.
     """
-    state, total, steps = _rwl(run, job) if job.method == "rwl" else _online(job)
+    state, total, steps = training(run, job)
     job.processes.wait()  # all have loaded the checkpoint, and the first may write new ones
     try:
         with _journal(job, state, total) if job.processes.is_first else nullcontext(lambda _metrics: None) as note:
@@ -192,6 +196,11 @@ def _train(run: RunFolder, job: Job) -> TrainState:
         place = latest_checkpoint(job.folder / CHECKPOINTS)
         raise PictuneError(f"{error}; step {state.step + 1} failed, the last good checkpoint is {place or 'none yet'}") from error
     return state
+
+
+def training(run: RunFolder, job: Job) -> tuple[TrainState, int, Iterator[dict[str, Any]]]:
+    """The state, of the last checkpoint if there is one; how many steps there are; and the training itself, which yields metrics."""
+    return _rwl(run, job) if job.method == "rwl" else _online(job)
 
 
 @contextmanager
@@ -206,7 +215,8 @@ def _journal(job: Job, state: TrainState, total: int) -> Iterator[Callable[[dict
         def note(metrics: dict[str, Any]) -> None:
             nonlocal before
             monitors = {"monitors": state.monitors} if metrics["validation_reward"] is not None else {}
-            log.write(state.step, metrics | monitors | {"peak_memory_gb": _peak_memory_gb(job.model.device)})
+            scale = {"loss_scale": state.scaler.get_scale()} if state.scaler.is_enabled() else {}
+            log.write(state.step, metrics | monitors | scale | {"peak_memory_gb": _peak_memory_gb(job.model.device)})
             bar.update(state.step - before)
             bar.set_postfix({key: metrics[key] for key in ("reward", "loss", "kl") if metrics.get(key) is not None})
             if _is_due(before, state.step, total, job.config.sheets):
@@ -269,6 +279,7 @@ def _rwl(run: RunFolder, job: Job) -> tuple[TrainState, int, Iterator[dict[str, 
         validation_prompts=job.config.validation_prompts,
         pretraining=pretraining,
         monitor=job.monitor,
+        processes=job.processes,
     )
     return state, config.updates, (asdict(metrics) for metrics in steps)
 
@@ -291,10 +302,11 @@ def _save_samples(job: Job, step: int) -> None:
 
 def _card(run: RunFolder, job: Job, state: TrainState) -> str:
     best = max(state.validation, key=lambda one: one[1])
+    elsewhere = " + ".join(f"{source.weight:g} * {source.kind} of `{source.path}`" for source in job.config.rewards)
     return _CARD.format(
         title=TITLES[job.method],
         model=job.settings.run.model,
-        reward=run.reward_dir,
+        reward=elsewhere or f"the reward model in `{run.reward_dir}`",
         prompts=" · ".join(job.prompts),
         folder=job.folder,
         best=best[0],

@@ -4,6 +4,8 @@ A stage leaves `stage.json` in the folder that it writes to. While that file sta
 change; whoever wants them changed removes the folder or starts another run.
 """
 
+import hashlib
+import importlib.util
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,11 +16,13 @@ from pathlib import Path
 from pydantic import BaseModel, ValidationError
 
 from data.errors import PictuneError
-from data.files import write_atomically, write_json
+from data.files import sha256_of, write_atomically, write_json
 from data.runs import RunFolder
 from pipelines.config import Settings, check, read_toml
 
 STAMP = "stage.json"
+MODEL_FILES = (".safetensors", ".json", ".txt")
+"""What the files of a model end in that change what it does."""
 
 
 class Stamp(BaseModel, frozen=True, extra="forbid"):
@@ -87,6 +91,30 @@ class StageFolder:
 
     def _write(self, stamp: Stamp) -> None:
         write_json(self.folder / STAMP, stamp.model_dump(mode="json"))
+
+
+def content_hash(name: str) -> str:
+    """SHA-256 of a file, of that of a `module:function`, or over the names and hashes of a folder's weights and settings; else the name.
+
+    Hidden files do not count, nor does what describes a model to people.
+    """
+    path = Path(_file_of(name) if ":" in name else name)
+    if path.is_file():
+        return sha256_of(path)
+    if not path.is_dir():
+        return name
+    files = {file.relative_to(path): file for file in path.rglob("*") if file.suffix in MODEL_FILES and file.is_file()}
+    lines = [f"{place} {sha256_of(file)}" for place, file in sorted(files.items()) if not any(part.startswith(".") for part in place.parts)]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _file_of(function: str) -> str:
+    """The file of a function's module; the function's name where there is none, which loading it explains."""
+    try:
+        module = importlib.util.find_spec(function.partition(":")[0])
+    except (ImportError, ValueError):
+        module = None
+    return function if module is None or module.origin is None else module.origin
 
 
 def read_stamp(path: Path) -> Stamp | None:

@@ -1,6 +1,8 @@
 """Stage `reward`: trains the reward model on the exported labels and says how far it can be trusted."""
 
+import json
 import sys
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
@@ -15,16 +17,14 @@ from pipelines.config import Settings
 from pipelines.metrics_log import MetricsLog
 from pipelines.models import embedding_bar, open_backbone, open_cache
 from pipelines.page import number
-from pipelines.record import StageFolder
-from pipelines.reward_page import OTHERS, RELIABILITY, SCORERS, headline, write_report
+from pipelines.record import StageFolder, content_hash
+from pipelines.reward_page import OTHERS, RELIABILITY, by_convention, headline, scorers, write_report
 from pipelines.tasks import export_labels, open_store
-from reward.backbone import ClipBackbone
-from reward.baselines import baselines
+from reward.baselines import baselines, rewards_from_elsewhere
 from reward.dataset import FeedbackDataset
 from reward.evaluation import MODEL, UNCALIBRATED, evaluate, model_scorer, score_pictures
-from reward.examples import Examples, prepare
+from reward.examples import prepare
 from reward.learning_curve import SHARES, learning_curve, point
-from reward.model import RewardModel
 from reward.plots import reliability_figure
 from reward.rater_types import RatedPart, fit_types
 from reward.raters import LabelRaters
@@ -54,21 +54,25 @@ long will find its blind spots.
 """
 
 
-def main(run: RunFolder, settings: Settings) -> None:
-    """Trains and evaluates; a model made from the same labels and settings is kept."""
+def main(run: RunFolder, settings: Settings, *, convention: str | None = None) -> None:
+    """Trains and evaluates; a model made from the same labels, backbone and settings is kept. Tells figures by a `convention` too."""
     config = settings.table("reward", RewardConfig)
     if run.has_store:
         with open_store(run) as store:
             export_labels(store, run, settings)
     if not (run.latest / MANIFEST).exists():
         raise PictuneError(f"{run.latest}: no labels yet; run `make label` or `make simulate` first")
-    stage = StageFolder(run, settings, run.reward_dir, "reward", ("run", "reward"), {"labels": sha256_of(run.latest / MANIFEST)})
+    inputs = {"labels": sha256_of(run.latest / MANIFEST), "backbone": content_hash(config.backbone)}
+    inputs |= {f"baseline {name}": content_hash(name) for source in config.baselines for name in source.read_from}
+    stage = StageFolder(run, settings, run.reward_dir, "reward", ("run", "reward"), inputs)
     if stage.is_done:
         print(f"reward: done, model in {run.reward_dir}")
-        return
-    with stage.working():
-        report = _train(run, settings, config)
-    print(f"reward: model in {run.reward_dir}, {headline(report)}")
+    else:
+        with stage.working():
+            report = _train(run, settings, config)
+        print(f"reward: model in {run.reward_dir}, {headline(report)}")
+    if convention is not None:
+        print(by_convention(json.loads((run.reward_dir / "metrics.json").read_text(encoding="utf-8")), convention))
 
 
 def _train(run: RunFolder, settings: Settings, config: RewardConfig) -> dict[str, Any]:
@@ -78,6 +82,7 @@ def _train(run: RunFolder, settings: Settings, config: RewardConfig) -> dict[str
     examples = prepare(dataset, config, backbone, track=embedding_bar, cache=cache)
     if cache.failure:
         print(f"reward: {cache.failure}", file=sys.stderr)
+    elsewhere = rewards_from_elsewhere(examples, config, device=backbone.device, track=_bar)
     generator = torch.Generator().manual_seed(config.seed)
     model = new_model(backbone, config, generator=generator)
     with MetricsLog(run.reward_dir) as log:
@@ -85,11 +90,16 @@ def _train(run: RunFolder, settings: Settings, config: RewardConfig) -> dict[str
         for metrics in tqdm(epochs, total=config.epochs, desc="reward", unit="epoch", disable=None):
             log.write(metrics.epoch, asdict(metrics))
     raters = LabelRaters.from_latest(run.latest)
-    report = _measure(model, examples, raters, config, backbone)
+    ours = {MODEL: model_scorer(model, examples), UNCALIBRATED: model_scorer(model, examples, calibrated=False)}
+    compared = {**ours, **baselines(backbone, examples, config), **elsewhere}
+    report = evaluate(compared, examples, raters, seed=config.seed) | {"temperature": float(model.temperature), "slip": float(model.slip)}
+    smaller = tqdm(learning_curve(backbone, examples, config), total=len(SHARES), desc="learning curve", unit="training", disable=None)
+    report["learning_curve"] = [*smaller, point(model, examples)]
     if config.rater_types > 1:
         parts = RatedPart.of(examples, examples.split.train, raters), RatedPart.of(examples, examples.split.val, raters)
-        fit_types(model, examples, parts, raters.names, config, generator=generator).save_pretrained(run.reward_dir / "types")
-        report["rater_types"] = compare_types(backbone, examples, raters, config)
+        types = fit_types(model, examples, parts, raters.names, config, generator=generator)
+        types.save_pretrained(run.reward_dir / "types")
+        report["rater_types"] = types.summary | (compare_types(backbone, examples, raters, config) or {})
     with write_atomically(run.reward_dir / RELIABILITY) as path:
         reliability_figure(model, examples).savefig(path, dpi=120)
     write_report(run, report, examples, score_pictures(model, examples))
@@ -100,18 +110,15 @@ def _train(run: RunFolder, settings: Settings, config: RewardConfig) -> dict[str
     return report
 
 
-def _measure(model: RewardModel, examples: Examples, raters: LabelRaters, config: RewardConfig, backbone: ClipBackbone) -> dict[str, Any]:
-    """What `metrics.json` holds; `backbone` is the one without trained blocks."""
-    ours = {MODEL: model_scorer(model, examples), UNCALIBRATED: model_scorer(model, examples, calibrated=False)}
-    report = evaluate(ours | baselines(backbone, examples, config), examples, raters, seed=config.seed)
-    smaller = tqdm(learning_curve(backbone, examples, config), total=len(SHARES), desc="learning curve", unit="training", disable=None)
-    return report | {"temperature": float(model.temperature), "learning_curve": [*smaller, point(model, examples)]}
+def _bar(batches: range) -> Iterable[int]:
+    bar: Iterable[int] = tqdm(batches, desc="baseline", unit="batch", disable=None)
+    return bar
 
 
 def _card(run: RunFolder, config: RewardConfig, report: dict[str, Any]) -> str:
     part = report["test_unseen"]
     keys = ("roc_auc", "accuracy", "pairwise_accuracy", "brier", "ece")
-    lines = [(title, part[name]) for name, title in SCORERS.items()] + [(OTHERS, part["human"]["others"])]
+    lines = [(title, part[name]) for name, title in scorers(report).items()] + [(OTHERS, part["human"]["others"])]
     rows = "\n".join(f"| {title} | {' | '.join(number(figures[key], 3) for key in keys)} |" for title, figures in lines)
     labels = ", ".join(f"{count} {name}" for name, count in report["train"]["counts"].items())
     return _CARD.format(backbone=config.backbone, folder=run.reward_dir, labels=labels, rows=rows)

@@ -10,7 +10,7 @@ from data.runs import RunFolder
 from data.schema import LABELS_BINARY, read_table
 from pipelines.charts import COLORS, learning_chart, training_chart
 from pipelines.metrics_log import read_metrics
-from pipelines.page import file_uri, picture_uri, svg_uri, write_page
+from pipelines.page import file_uri, percent, picture_uri, svg_uri, write_page
 from reward.dataset import Indices
 from reward.evaluation import CLIP_SCORE, MODEL, PARTS, UNCALIBRATED, ScoredPictures
 from reward.examples import Examples
@@ -43,6 +43,16 @@ PAIRS = {
     "kendall_tau": "Kendall's tau",
     "recall_at_1": "recall@1",
 }
+CONVENTIONS = {
+    "strict": ("strict", "ties of raters are left out, equal scores count as half right"),
+    "imagereward": ("ImageReward", "ties of raters are left out, equal scores count as wrong"),
+    "hpsv2": ("HPSv2", "ties of raters and equal scores count as right, and the mean is over prompts"),
+    "pickscore": (
+        "PickScore",
+        "scores tie where the chances to win are close, by a threshold from validation labels; a tie that one side sees is half right",
+    ),
+}
+"""The conventions of `reward.metrics.pair_accuracy`: what each is called, and how it counts."""
 TESTS = {"test_unseen": "Prompts that it never saw", "test_seen": "New pictures of known prompts"}
 LEGENDS = {"test_unseen": "unseen prompts", "test_seen": "new pictures", "val": "validation"}
 MOST_PROMPTS = 24
@@ -70,9 +80,37 @@ def headline(report: Report) -> str:
     return f"ROC-AUC {ours['roc_auc']:.2f} on {words} (CLIP score {theirs['roc_auc']:.2f})"
 
 
+def scorers(report: Report) -> dict[str, str]:
+    """What the scorers of a report are called; rewards from elsewhere have their own names."""
+    return SCORERS | {name: name for name in _elsewhere(report["test_unseen"])}
+
+
+def by_convention(report: Report, convention: str) -> str:
+    """The pairwise accuracies of the model and its baselines as one of `CONVENTIONS` counts them, a line for each test."""
+    title, meaning = CONVENTIONS[convention]
+    lines = [f"ranked pairs in the right order as {title} counts them ({meaning}):"]
+    for name, test in TESTS.items():
+        rows = report[name]["conventions"]
+        lines.append(f"{test}: {', '.join(f'{words} {percent(rows[each][convention])}' for each, words in scorers(report).items())}")
+    return "\n".join(lines)
+
+
 def main_part(report: Report) -> str | None:
     """The most telling part that has a ROC-AUC."""
     return next((part for part in reversed(PARTS) if report[part][MODEL]["roc_auc"] is not None), None)
+
+
+def do_types_help(types: Report) -> str:
+    """What the comparison on raters whom nobody learned from says, in a sentence."""
+    if "gain" not in types:
+        return "There are too few raters, or labels of each, to say whether several types help: let more people label."
+    gain, (low, high) = types["gain"]["value"], types["gain"]["interval"]
+    if low > 0:
+        return f"Several rewards foretell them better than one: the log loss falls by {gain:.3f} ({low:.3f} to {high:.3f})."
+    if high < 0:
+        found = f"One reward foretells them better than several, with which the log loss rises by {-gain:.3f} ({-high:.3f} to {-low:.3f})"
+        return f"{found}: set reward.rater_types to 1."
+    return f"It is not shown that several foretell them better than one: the log loss falls by {gain:.3f} ({low:+.3f} to {high:+.3f})."
 
 
 def doubts(part: Report) -> list[str]:
@@ -90,6 +128,10 @@ def doubts(part: Report) -> list[str]:
         blind = part[name]["roc_auc"]
         if blind >= ours:
             found.append(f"A head that sees the {what} does at least as well (ROC-AUC {blind:.2f}): the two need not be compared.")
+    for name in _elsewhere(part):
+        theirs = part[name]["roc_auc"]
+        if theirs >= ours:
+            found.append(f"{name} foretells the labels at least as well (ROC-AUC {theirs:.2f}).")
     human = part["human"]["others"]["roc_auc"]
     if human is not None and human < ours:
         found.append(
@@ -112,16 +154,25 @@ def _context(run: RunFolder, report: Report, examples: Examples, pictures: Score
         "simulated": sources == ["simulated"],
         "tests": {name: title for name, title in TESTS.items() if report[name][MODEL]["n"] or report[name][MODEL]["n_pairs"]},
         "ranked": any(report[name][MODEL]["n_pairs"] for name in TESTS),
-        "scorers": SCORERS,
+        "scorers": scorers(report),
+        "elsewhere": _elsewhere(report["test_unseen"]),
+        "conventions": CONVENTIONS,
         "others": OTHERS,
         "verdict_figures": VERDICTS,
         "pair_figures": PAIRS,
         "raters": {name: _raters(report[name]["by_rater"]) for name in TESTS},
         "reliability": file_uri(run.reward_dir / RELIABILITY, "image/png"),
+        "types": report.get("rater_types"),
+        "do_types_help": do_types_help(report["rater_types"]) if "rater_types" in report else "",
         "curves": list(_curves(run.reward_dir, report)),
         "sheets": list(_sheets(examples, pictures)),
         "prompts": len(np.unique(pictures.prompt)),
     }
+
+
+def _elsewhere(part: Report) -> list[str]:
+    """The scorers of a part that come from elsewhere."""
+    return [name for name in part["conventions"] if name not in SCORERS]
 
 
 def _raters(rows: dict[str, Report]) -> list[Report]:

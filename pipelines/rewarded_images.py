@@ -1,5 +1,6 @@
 """What RWL learns from: labelled and reward-scored pictures of the training prompts, and the user's own pairs of picture and text."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from tqdm import tqdm
 
 from data.errors import PictuneError
+from data.files import sha256_of
 from data.runs import RunFolder
 from data.schema import IMAGES, read_table
 from finetune.diffusion import DiffusionModel
@@ -33,7 +35,7 @@ class RWLConfig(RewardWeightedConfig, frozen=True, extra="forbid"):
     for each; left out, the base's own pictures serve."""
 
 
-class _Pair(BaseModel, frozen=True):
+class Pair(BaseModel, frozen=True):
     """One line of `metadata.jsonl`; what else stands there is not read."""
 
     file_name: str
@@ -95,10 +97,32 @@ def pretraining_pairs(folder: Path | None, encoder: Encoder) -> WeightedData | N
     """The user's pairs; None without a folder.
 
     Raises:
-        PictuneError: the folder has no pairs, a line of `metadata.jsonl` is wrong, or a picture cannot be read.
+        PictuneError: as of `read_pairs`, or a picture cannot be read.
     """
     if folder is None:
         return None
+    pairs = read_pairs(folder)
+    return encoder.encode([folder / pair.file_name for pair in pairs], [pair.text for pair in pairs], None)
+
+
+def pairs_hash(folder: Path) -> str:
+    """SHA-256 over the texts and pictures of the user's pairs, in their order.
+
+    Raises:
+        PictuneError: as of `read_pairs`.
+    """
+    digest = hashlib.sha256()
+    for pair in read_pairs(folder):
+        digest.update(f"{sha256_of(folder / pair.file_name)} {pair.text}\n".encode())
+    return digest.hexdigest()
+
+
+def read_pairs(folder: Path) -> list[Pair]:
+    """The lines of the folder's `metadata.jsonl`.
+
+    Raises:
+        PictuneError: there are none, or one is wrong.
+    """
     try:
         lines = (folder / PAIRS).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -106,12 +130,12 @@ def pretraining_pairs(folder: Path | None, encoder: Encoder) -> WeightedData | N
     pairs = [_pair(folder, number, line) for number, line in enumerate(lines, start=1) if line.strip()]
     if not pairs:
         raise PictuneError(f"{folder / PAIRS}: is empty; write one line for each picture")
-    return encoder.encode([folder / pair.file_name for pair in pairs], [pair.text for pair in pairs], None)
+    return pairs
 
 
-def _pair(folder: Path, number: int, line: str) -> _Pair:
+def _pair(folder: Path, number: int, line: str) -> Pair:
     try:
-        pair = _Pair.model_validate_json(line)
+        pair = Pair.model_validate_json(line)
     except ValidationError as error:
         wanted = '{"file_name": "a.png", "text": "A cat."}'
         raise PictuneError(f"{folder / PAIRS}:{number}: not a pair; write it as {wanted}") from error

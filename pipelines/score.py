@@ -21,11 +21,11 @@ from data.runs import RunFolder
 from data.schema import read_table, write_batches
 from pipelines.config import Settings
 from pipelines.images import read_prompts
-from pipelines.models import device_of, embedding_bar, open_cache
+from pipelines.models import embedding_bar, open_cache, open_reward_model
 from reward.cache import EmbeddingCache
 from reward.examples import embed_prompts
 from reward.model import RewardModel
-from reward.scoring import embed_readable, score_and_std
+from reward.scoring import embed_readable
 
 FILE = "scores.parquet"
 SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"))
@@ -81,7 +81,7 @@ def main(run: RunFolder, settings: Settings, *, reward: Path | None, images: Pat
         raise PictuneError("--images: needs --prompts, a text file with one prompt a line or a table with the columns path and prompt")
     folder, out = images or (run.root if prompts is None else run.images_dir), out or (reward or run.reward_dir) / FILE
     request = Request.read(folder, prompts or run.images_table)
-    model = RewardModel.from_pretrained(reward or run.reward_dir).to(device_of(settings.run)).eval()
+    model = open_reward_model(reward or run.reward_dir, settings.run)
     cache = open_cache(run)
     known = _embed_pictures(model, folder, request.paths, cache)
     if not known.image_ids:
@@ -130,7 +130,8 @@ def _score(model: RewardModel, request: Request, known: _Pictures, cache: Embedd
     for start in range(0, len(readable), ROWS):
         chosen = readable[start : start + ROWS]
         path, prompt = request.path[chosen], request.prompt[chosen]
-        score, std = score_and_std(model, known.embeddings[torch.from_numpy(at[path])], texts[torch.from_numpy(prompt)])
+        pictures, asked = known.embeddings[torch.from_numpy(at[path])], texts[torch.from_numpy(prompt)]
+        score, std = model.embeddings_score_with_std(image_embeddings=pictures, text_embeddings=asked)
         paths = [request.paths[i] for i in path]
         columns = {"image_id": [known.image_ids[one] for one in paths], "path": paths, "prompt": [request.prompts[i] for i in prompt]}
         yield pa.table(columns | {"score": score.cpu().numpy(), "std": std.cpu().numpy()}, schema=SCORES)

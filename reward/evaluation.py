@@ -9,13 +9,12 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from reward.calibration import Values
+from reward.calibration import Values, with_slips
 from reward.dataset import FeedbackDataset, Indices
 from reward.examples import Examples
 from reward.metrics import CONVENTIONS, Figures, Resamples, Scored, Scorer, figures, fit_tie_threshold, interval, pair_accuracy
 from reward.model import RewardModel
 from reward.raters import LabelRaters, others_said
-from reward.scoring import score_and_std
 
 PARTS = ("val", "test_seen", "test_unseen")
 MODEL, UNCALIBRATED, CLIP_SCORE = "model", "uncalibrated", "clip_score"
@@ -60,14 +59,27 @@ def measure(scorer: Scorer, part: FeedbackDataset) -> Figures:
 
 
 def model_scorer(model: RewardModel, examples: Examples, *, calibrated: bool = True) -> Scorer:
-    """The probability of the reward model, after its temperature or before it."""
-    temperature = float(model.temperature) if calibrated else 1.0
-    return lambda image, prompt: expit(_logits(model, examples, image, prompt) / temperature)
+    """The probability of the reward model, after its calibration or before it."""
+    temperature, slip = (float(model.temperature), float(model.slip)) if calibrated else (1.0, 0.0)
+    return lambda image, prompt: with_slips(expit(logits_of(model, examples, image, prompt) / temperature), slip)
 
 
 def verdict_logits(model: RewardModel, examples: Examples, part: FeedbackDataset) -> tuple[Values, Values]:
     """The logit, before the temperature, and the label of each verdict of `part`, both [V]."""
-    return _logits(model, examples, part.verdicts.image, part.verdicts.prompt), part.verdicts.good.astype(np.float64)
+    return logits_of(model, examples, part.verdicts.image, part.verdicts.prompt), part.verdicts.good.astype(np.float64)
+
+
+def logits_and_margins(model: RewardModel, examples: Examples, part: FeedbackDataset) -> tuple[Values, Values]:
+    """Before the temperature, the logit of each verdict of `part` [V], and by how much that of each pair's picture 0 is the higher [K]."""
+    verdicts, pairs = part.verdicts, part.pairs
+    logits = logits_of(model, examples, verdicts.image, verdicts.prompt)
+    return logits, logits_of(model, examples, pairs.image_0, pairs.prompt) - logits_of(model, examples, pairs.image_1, pairs.prompt)
+
+
+@torch.no_grad()
+def logits_of(model: RewardModel, examples: Examples, image: Indices, prompt: Indices) -> Values:
+    """The logit, before the temperature, of pictures and prompts given by index, [N]."""
+    return _numpy(model.logit(**_embeddings(model, examples, image, prompt)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,16 +95,22 @@ class ScoredPictures:
     """The share of raters who said good; NaN where it was only ranked."""
 
 
+def labelled(dataset: FeedbackDataset) -> tuple[Indices, Indices]:
+    """Each picture and prompt with a label once, sorted [N, 2], and which of them each verdict, picture 0 and picture 1 is [V + K + K]."""
+    verdicts, pairs = dataset.verdicts, dataset.pairs
+    image = np.concatenate([verdicts.image, pairs.image_0, pairs.image_1])
+    prompt = np.concatenate([verdicts.prompt, pairs.prompt, pairs.prompt])
+    return np.unique(np.stack([image, prompt], axis=1), axis=0, return_inverse=True)
+
+
 @torch.no_grad()
 def score_pictures(model: RewardModel, examples: Examples) -> ScoredPictures:
     """Every picture and prompt of the dataset once, in the order of their indices."""
-    verdicts, pairs = examples.dataset.verdicts, examples.dataset.pairs
-    image = np.concatenate([verdicts.image, pairs.image_0, pairs.image_1])
-    prompt = np.concatenate([verdicts.prompt, pairs.prompt, pairs.prompt])
-    keys, at = np.unique(np.stack([image, prompt], axis=1), axis=0, return_inverse=True)
+    verdicts = examples.dataset.verdicts
+    keys, at = labelled(examples.dataset)
     of_verdicts = at[: len(verdicts)]
     given, good = (np.bincount(of_verdicts, weights, minlength=len(keys)) for weights in (None, verdicts.good))
-    probability, std = score_and_std(model, *_embeddings(model, examples, keys[:, 0], keys[:, 1]))
+    probability, std = model.embeddings_score_with_std(**_embeddings(model, examples, keys[:, 0], keys[:, 1]))
     return ScoredPictures(
         image=keys[:, 0],
         prompt=keys[:, 1],
@@ -145,16 +163,10 @@ def _beside_raters(scored: Scored, raters: LabelRaters, samples: Resamples) -> d
     return {"human": human, "by_rater": by_rater}
 
 
-@torch.no_grad()
-def _logits(model: RewardModel, examples: Examples, image: Indices, prompt: Indices) -> Values:
-    images, texts = _embeddings(model, examples, image, prompt)
-    return _numpy(model.logit(image_embeddings=images, text_embeddings=texts))
-
-
-def _embeddings(model: RewardModel, examples: Examples, image: Indices, prompt: Indices) -> tuple[torch.Tensor, torch.Tensor]:
+def _embeddings(model: RewardModel, examples: Examples, image: Indices, prompt: Indices) -> dict[str, torch.Tensor]:
     """Of pictures and prompts, [V, D] each."""
     images = examples.images_seen_by(model.backbone, torch.from_numpy(image))
-    return images[torch.from_numpy(image)], examples.text_embeddings[torch.from_numpy(prompt)]
+    return {"image_embeddings": images[torch.from_numpy(image)], "text_embeddings": examples.text_embeddings[torch.from_numpy(prompt)]}
 
 
 def _numpy(values: torch.Tensor) -> NDArray[np.float64]:

@@ -7,6 +7,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+ROWS = 16_384
+"""Pairs of embeddings that go through the layers at a time, so that memory does not grow with their number."""
+
 
 class EnsembleHead(nn.Module):
     """`members` MLPs with ReLU on [image, text, image * text, cosine], each added to a slope times the cosine.
@@ -35,6 +38,8 @@ class EnsembleHead(nn.Module):
 
     def forward(self, image: Tensor, text: Tensor) -> Tensor:
         """Unit-length embeddings [B, D] of pictures and prompts -> logits [members, B]."""
+        if len(image) > ROWS:
+            return torch.cat([self(*some) for some in zip(image.split(ROWS), text.split(ROWS), strict=True)], dim=1)
         scale = math.sqrt(self.dim)
         product = image * text
         cosine = self._cosine(product)

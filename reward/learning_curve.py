@@ -5,14 +5,13 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
 
 from reward.backbone import ClipBackbone
 from reward.dataset import FeedbackDataset
 from reward.evaluation import PARTS, measure, model_scorer
 from reward.examples import Examples
 from reward.model import RewardModel
-from reward.training import RewardConfig, new_model, train
+from reward.training import RewardConfig, trained
 
 SHARES = (0.25, 0.5)
 """Of the training labels; together they cost less than one training with all of them."""
@@ -32,12 +31,8 @@ def learning_curve(
         train_part = examples.split.train
         some = train_part.where(of_image[train_part.verdicts.image] < share, of_pair < share)
         if can_teach(some):
-            generator = torch.Generator().manual_seed(config.seed)
             fewer = replace(examples, split=replace(examples.split, train=some))
-            model = new_model(backbone, config, generator=generator)
-            for _ in train(model, fewer, config, generator=generator):
-                pass
-            yield point(model, fewer)
+            yield point(trained(backbone, fewer, config), fewer)
 
 
 def point(model: RewardModel, examples: Examples) -> dict[str, Any]:

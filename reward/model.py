@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal, Self
 
 import torch
-from pydantic import BaseModel, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
+from pydantic import BaseModel, Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from data.errors import PictuneError
 from data.files import sha256_of, write_atomically, write_json
 from reward.backbone import ClipBackbone
+from reward.calibration import with_slips
 from reward.head import EnsembleHead
 
 CONFIG_FILE = "config.json"
@@ -44,6 +45,8 @@ class RewardModelConfig(BaseModel, frozen=True, extra="forbid"):
     """MLPs in the ensemble."""
     temperature: PositiveFloat
     """Divides the logit before the sigmoid; fitted on validation labels."""
+    slip: float = Field(default=0.0, ge=0, lt=0.5)
+    """How often raters answer the wrong way round; fitted on validation labels where the settings asked for it."""
     labels: dict[str, int]
     """How many labels of each kind it learned from."""
 
@@ -52,6 +55,7 @@ class RewardModel(nn.Module):
     """A CLIP backbone, frozen or with trained last blocks, and a trained `EnsembleHead`."""
 
     temperature: Tensor
+    slip: Tensor
 
     def __init__(self, backbone: ClipBackbone, head: EnsembleHead, *, hidden: Sequence[int], members: int) -> None:
         super().__init__()
@@ -62,6 +66,7 @@ class RewardModel(nn.Module):
         self.labels: dict[str, int] = {}
         """How many labels of each kind it learned from; filled by training."""
         self.register_buffer("temperature", torch.ones(()))
+        self.register_buffer("slip", torch.zeros(()))
 
     @classmethod
     def create(
@@ -93,16 +98,20 @@ class RewardModel(nn.Module):
         `reduce = "lcb"` it is a lower bound: the probability at the mean logit of the members less its standard deviation, which is harder
         to gain by fooling some of them.
         """
-        logits = self._member_logits_of(images, prompts)
+        logits = self.member_logits(**self._embed(images, prompts))
         mean = logits.mean(0)
         if reduce == "lcb" and self.members > 1:
             mean = mean - logits.std(0, correction=0)
-        return torch.sigmoid(mean / self.temperature)
+        return with_slips(torch.sigmoid(mean / self.temperature), self.slip)
 
     def score_with_std(self, *, images: Tensor, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """`score` and the standard deviation of the members' own probabilities, both [B]; 0 for a single member."""
-        logits = self._member_logits_of(images, prompts) / self.temperature
-        return torch.sigmoid(logits.mean(0)), torch.sigmoid(logits).std(0, correction=0)
+        return self.embeddings_score_with_std(**self._embed(images, prompts))
+
+    def embeddings_score_with_std(self, *, image_embeddings: Tensor, text_embeddings: Tensor) -> tuple[Tensor, Tensor]:
+        """`score_with_std` from unit-length embeddings [B, D]."""
+        logits = self.member_logits(image_embeddings=image_embeddings, text_embeddings=text_embeddings) / self.temperature
+        return with_slips(torch.sigmoid(logits.mean(0)), self.slip), with_slips(torch.sigmoid(logits), self.slip).std(0, correction=0)
 
     def logit(self, *, image_embeddings: Tensor, text_embeddings: Tensor) -> Tensor:
         """Mean logit of the members before the temperature, [B], from unit-length embeddings [B, D]."""
@@ -113,11 +122,10 @@ class RewardModel(nn.Module):
         logits: Tensor = self.head(image_embeddings, text_embeddings)
         return logits
 
-    def _member_logits_of(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+    def _embed(self, images: Tensor, prompts: Sequence[str]) -> dict[str, Tensor]:
         if images.ndim != 4 or images.shape[1] != 3 or len(prompts) != len(images):
             raise ValueError(f"wanted images [B, 3, H, W] and B prompts; got {tuple(images.shape)} and {len(prompts)} prompts")
-        image_embeddings = self.backbone.image_embedding(images)
-        return self.member_logits(image_embeddings=image_embeddings, text_embeddings=self.backbone.text_embedding(prompts))
+        return {"image_embeddings": self.backbone.image_embedding(images), "text_embeddings": self.backbone.text_embedding(prompts)}
 
     def save_pretrained(self, folder: Path) -> None:
         """Writes `head.safetensors`, `backbone.safetensors` if blocks of it were trained, then `config.json`.
@@ -142,6 +150,7 @@ class RewardModel(nn.Module):
             tuned_sha256=sha256_of(folder / BACKBONE_FILE) if tuned else None,
             members=self.members,
             temperature=float(self.temperature),
+            slip=float(self.slip),
             labels=self.labels,
         )
         write_json(folder / CONFIG_FILE, config.model_dump(exclude_none=True))
@@ -168,6 +177,7 @@ class RewardModel(nn.Module):
         if config.tune_last:
             _load(model.backbone.tuned_weights(), folder / BACKBONE_FILE)
         model.temperature.fill_(config.temperature)
+        model.slip.fill_(config.slip)
         model.labels = dict(config.labels)
         return model
 

@@ -13,7 +13,7 @@ import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ from data.files import sha256_of, write_json
 from reward.backbone import ClipBackbone
 from reward.calibration import Values
 from reward.dataset import FeedbackDataset, Indices, Mask
+from reward.evaluation import logits_and_margins
 from reward.examples import Examples
 from reward.model import CONFIG_FILE, RewardModel
 from reward.objective import Objective
@@ -84,6 +85,13 @@ class RaterTypes:
     """[k], share of the raters that each type has."""
     raters: dict[str, tuple[float, ...]]
     """By rater, the probability of each type."""
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """Ready for JSON: how many `types` there are, the `prior` of each, and for how many `raters` it is the likeliest."""
+        likeliest = np.argmax(list(self.raters.values()), axis=1)
+        raters = np.bincount(likeliest, minlength=len(self.models)).tolist()
+        return {"types": len(self.models), "prior": self.prior.tolist(), "raters": raters}
 
     def score(self, *, images: Tensor, prompts: Sequence[str], shares: Sequence[float] | None = None) -> Tensor:
         """Probability that a rater calls each picture good for its prompt, [B], as `RewardModel.score`.
@@ -181,19 +189,10 @@ def posterior(models: Sequence[RewardModel], prior: Values, examples: Examples, 
     return shares
 
 
-@torch.no_grad()
-def logits_of(model: RewardModel, examples: Examples, image: Indices, prompt: Indices) -> Values:
-    """The logit, before the temperature, of pictures and prompts given by index, [N]."""
-    chosen = examples.image_embeddings[torch.from_numpy(image)], examples.text_embeddings[torch.from_numpy(prompt)]
-    logits: Values = model.logit(image_embeddings=chosen[0], text_embeddings=chosen[1]).double().cpu().numpy()
-    return logits
-
-
 def _log_likelihoods(model: RewardModel, examples: Examples, part: FeedbackDataset) -> tuple[Values, Values]:
     """Of each verdict [V], and of each pair [K] times its weight, if all raters were of the model's type."""
     verdicts, pairs = part.verdicts, part.pairs
-    logits = logits_of(model, examples, verdicts.image, verdicts.prompt)
-    margins = logits_of(model, examples, pairs.image_0, pairs.prompt) - logits_of(model, examples, pairs.image_1, pairs.prompt)
+    logits, margins = logits_and_margins(model, examples, part)
     single, ranked = (
         label * log_expit(each) + (1 - label) * log_expit(-each)
         for label, each in ((verdicts.good.astype(np.float64), logits), (pairs.label_0.astype(np.float64), margins))
@@ -219,8 +218,7 @@ def _first_shares(pooled: RewardModel, examples: Examples, part: RatedPart, n_ra
         features: Values = torch.cat([images, images * texts * pooled.backbone.dim**0.5], dim=1).double().cpu().numpy()
         return features
 
-    logits = logits_of(pooled, examples, verdicts.image, verdicts.prompt)
-    margins = logits_of(pooled, examples, pairs.image_0, pairs.prompt) - logits_of(pooled, examples, pairs.image_1, pairs.prompt)
+    logits, margins = logits_and_margins(pooled, examples, part.labels)
     departures = (verdicts.good - expit(logits))[:, None] * seen(verdicts.image, verdicts.prompt)
     of_pairs = (pairs.label_0 - expit(margins))[:, None] * (seen(pairs.image_0, pairs.prompt) - seen(pairs.image_1, pairs.prompt))
     raters, rows = np.concatenate([part.of_verdicts, part.of_pairs]), np.concatenate([departures, of_pairs])
@@ -237,5 +235,6 @@ def _twin(model: RewardModel) -> RewardModel:
     """A model with a head of its own on the same backbone."""
     twin = RewardModel(model.backbone, copy.deepcopy(model.head), hidden=model.hidden, members=model.members).to(model.backbone.device)
     twin.temperature.copy_(model.temperature)
+    twin.slip.copy_(model.slip)
     twin.labels = dict(model.labels)
     return twin

@@ -1,4 +1,4 @@
-"""Scores of many pictures and prompts: each is encoded once, however often it is asked for."""
+"""The embeddings of many picture files, some of which cannot be read."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,13 +10,6 @@ from data.errors import PictuneError
 from reward.backbone import ClipBackbone
 from reward.cache import EmbeddingCache
 from reward.examples import Track, embed_images
-from reward.model import RewardModel
-
-
-def score_and_std(model: RewardModel, images: Tensor, texts: Tensor) -> tuple[Tensor, Tensor]:
-    """`RewardModel.score_with_std` from unit-length embeddings [B, D] of pictures and prompts, both [B]."""
-    logits = model.member_logits(image_embeddings=images, text_embeddings=texts) / model.temperature
-    return torch.sigmoid(logits.mean(0)), torch.sigmoid(logits).std(0, correction=0)
 
 
 def embed_readable(

@@ -56,6 +56,16 @@ class RewardSource(BaseModel, frozen=True, extra="forbid"):
             raise ValueError("reduce belongs to kind model")
         return self
 
+    @property
+    def name(self) -> str:
+        """What it is called beside others."""
+        return f"{self.kind} {self.path}{' (lower bound)' if self.reduce == 'lcb' else ''}"
+
+    @property
+    def read_from(self) -> tuple[str, ...]:
+        """The files, folders, names of the hub and functions that it is read from."""
+        return tuple(each for each in (self.path, self.processor, self.backbone) if each is not None)
+
 
 def load_reward(sources: Sequence[RewardSource], *, device: torch.device) -> Reward:
     """The weighted sum of `sources`; differentiable to the pixels where all of them are.

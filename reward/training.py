@@ -4,12 +4,12 @@
 
 Differs from the paper in: 1. an ensemble of heads, each trained on its own loss, instead of one; 2. all raters of a picture count, by the
 mean of their labels; 3. rankings are learned from as well; 4. early stopping and a temperature from the validation part; 5. the last
-blocks of the vision tower may be trained with the head; 6. the head starts from the CLIP score (`reward/head.py`).
+blocks of the vision tower may be trained with the head; 6. the head starts near the CLIP score (`reward/head.py`).
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Self
+from typing import Literal, Self
 
 import numpy as np
 import torch
@@ -18,12 +18,13 @@ from sklearn.metrics import roc_auc_score
 
 from data.errors import PictuneError
 from reward.backbone import ClipBackbone
-from reward.calibration import fit_temperature
+from reward.calibration import fit_temperature, fit_temperature_and_slips
 from reward.dataset import FeedbackDataset
 from reward.evaluation import verdict_logits
 from reward.examples import Examples, ExamplesConfig
 from reward.model import RewardModel
 from reward.objective import LabelTensors, Objective, ObjectiveConfig
+from reward.sources import RewardSource
 
 
 class RewardConfig(ExamplesConfig, ObjectiveConfig, frozen=True, extra="forbid"):
@@ -45,6 +46,10 @@ class RewardConfig(ExamplesConfig, ObjectiveConfig, frozen=True, extra="forbid")
     """Of AdamW, for the blocks of the backbone that `tune_last` trains."""
     weight_decay: NonNegativeFloat = 0.01
     """Of AdamW."""
+    calibration: Literal["temperature", "temperature_and_slips"] = "temperature"
+    """What validation labels make of logits: a temperature, or one with a rate at which raters answer the wrong way round beside it."""
+    baselines: tuple[RewardSource, ...] = ()
+    """Rewards from elsewhere that the model is measured beside, each by itself; see `reward/sources.py`."""
     rater_types: PositiveInt = 1
     """Groups of raters with a reward of their own, beside that of all raters; 1 makes none. Each rater should give 10 labels or more."""
 
@@ -81,13 +86,22 @@ def new_model(backbone: ClipBackbone, config: RewardConfig, *, generator: torch.
     return RewardModel.create(backbone, hidden=config.hidden, members=config.members, generator=generator, **tuned)
 
 
+def trained(backbone: ClipBackbone, examples: Examples, config: RewardConfig) -> RewardModel:
+    """A model that was trained from the seed of `config` to the end; raises what `train` raises."""
+    generator = torch.Generator().manual_seed(config.seed)
+    model = new_model(backbone, config, generator=generator)
+    for _ in train(model, examples, config, generator=generator):
+        pass
+    return model
+
+
 def train(model: RewardModel, examples: Examples, config: RewardConfig, *, generator: torch.Generator) -> Iterator[RewardMetrics]:
     """Trains `model` in place and yields the metrics of each epoch; `generator` (CPU) orders the labels.
 
     The head is trained, and the blocks of the backbone that `model` was made tunable with.
 
     When the iterator is exhausted, the model has the weights of the epoch with the lowest validation loss (of the last epoch where
-    nothing was held out) and the temperature fitted on the validation part.
+    nothing was held out) and the calibration fitted on the validation part.
 
     Raises:
         PictuneError: there is nothing to learn from, or the loss is no longer a number.
@@ -101,7 +115,7 @@ def train(model: RewardModel, examples: Examples, config: RewardConfig, *, gener
         raise PictuneError('reward.label_weights: no rater\'s skill is above chance; look at `make inspect`, or set it to "equal"')
     image, prompt = torch.cat([labels.image, labels.image_0, labels.image_1]), torch.cat([labels.prompt, *[labels.pair_prompt] * 2])
     model.head.center(examples.image_embeddings[image], examples.text_embeddings[prompt])
-    trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+    learned = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
     optimizer = optimizer_of(objective, config)
     best_loss, best_epoch, best_weights = float("inf"), 0, None
     for epoch in range(1, config.epochs + 1):
@@ -110,13 +124,21 @@ def train(model: RewardModel, examples: Examples, config: RewardConfig, *, gener
         yield RewardMetrics(epoch, *losses, val_loss, _validation_auc(model, examples))
         if val_loss is not None and val_loss < best_loss:
             best_loss, best_epoch = val_loss, epoch
-            best_weights = {name: weight.detach().clone() for name, weight in trained.items()}
+            best_weights = {name: weight.detach().clone() for name, weight in learned.items()}
         elif best_weights is not None and epoch - best_epoch >= config.patience:
             break
     if best_weights is not None:
         model.load_state_dict(best_weights, strict=False)
-    model.temperature.fill_(fit_temperature(*verdict_logits(model, examples, examples.split.val)))
+    _calibrate(model, examples, config)
     model.labels = examples.split.train.counts
+
+
+def _calibrate(model: RewardModel, examples: Examples, config: RewardConfig) -> None:
+    logits, good = verdict_logits(model, examples, examples.split.val)
+    slips = config.calibration == "temperature_and_slips"
+    temperature, slip = fit_temperature_and_slips(logits, good) if slips else (fit_temperature(logits, good), 0.0)
+    model.temperature.fill_(temperature)
+    model.slip.fill_(slip)
 
 
 def optimizer_of(objective: Objective, config: RewardConfig) -> torch.optim.Optimizer:

@@ -10,12 +10,14 @@ from scipy.special import expit
 from sklearn.metrics import log_loss, roc_auc_score
 
 from reward.backbone import ClipBackbone
-from reward.calibration import Values
+from reward.calibration import Values, with_slips
 from reward.dataset import Indices
+from reward.evaluation import logits_and_margins
 from reward.examples import Examples
-from reward.rater_types import RatedPart, RaterTypes, fit_types, logits_of, posterior
+from reward.metrics import interval
+from reward.rater_types import RatedPart, RaterTypes, fit_types, posterior
 from reward.raters import LabelRaters
-from reward.training import RewardConfig, new_model, train
+from reward.training import RewardConfig, trained
 
 HELD_OUT = 0.3
 """Of the raters."""
@@ -64,10 +66,7 @@ def compare_types(backbone: ClipBackbone, examples: Examples, raters: LabelRater
     if len(teaching.raters) < config.rater_types or not len(known.raters) or not any(len(each.raters) for each in asked):
         return None
     fewer = replace(examples, split=replace(split, train=teaching.labels, val=validating.labels))
-    generator = torch.Generator().manual_seed(config.seed)
-    pooled = new_model(backbone, config, generator=generator)
-    for _ in train(pooled, fewer, config, generator=generator):
-        pass
+    pooled = trained(backbone, fewer, config)
     foretold = {}
     for name, types in (("one", 1), ("several", config.rater_types)):  # one by the same way: it trains longer than the pooled reward
         of_types = config.model_copy(update={"rater_types": types})
@@ -90,17 +89,16 @@ def _foretell(types: RaterTypes, examples: Examples, known: RatedPart, asked: Se
         label = np.concatenate([verdicts.good, pairs.label_0[strict]]).astype(np.float64)
         by_type = []
         for model in types.models:
-            logits = logits_of(model, examples, verdicts.image, verdicts.prompt)
-            margins = logits_of(model, examples, pairs.image_0, pairs.prompt) - logits_of(model, examples, pairs.image_1, pairs.prompt)
-            by_type.append(expit(np.concatenate([logits, margins[strict]]) / float(model.temperature)))
+            logits, margins = logits_and_margins(model, examples, part.labels)
+            said = expit(np.concatenate([logits, margins[strict]]) / float(model.temperature))
+            by_type.append(with_slips(said, float(model.slip)))
         columns.append((rater, label, (shares[rater] * np.stack(by_type, axis=1)).sum(1)))
     return Foretold(*(np.concatenate(column) for column in zip(*columns, strict=True)))
 
 
-def _interval(gains: Values, rater: Indices, rng: np.random.Generator) -> tuple[float, float]:
+def _interval(gains: Values, rater: Indices, rng: np.random.Generator) -> tuple[float, float] | None:
     """95 % of the mean gain over samples of raters."""
     names, at = np.unique(rater, return_inverse=True)
     times = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=RESAMPLES)
     totals, sizes = np.bincount(at, weights=gains), np.bincount(at)
-    low, high = np.quantile(times @ totals / (times @ sizes), [0.025, 0.975])
-    return float(low), float(high)
+    return interval(times @ totals / (times @ sizes))

@@ -1,4 +1,4 @@
-"""Settings for all tests: no network, no telemetry, no more threads than a small machine has cores; and a PostgreSQL server."""
+"""Settings for all tests: no network, no telemetry, no more threads than a small machine has cores; and what is dear to start."""
 
 import os
 import pwd
@@ -8,9 +8,14 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
+
+if TYPE_CHECKING:
+    from data.runs import RunFolder
+    from tests.tuned_run import Commands
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -56,3 +61,20 @@ def postgres_url(postgres_folder: Path) -> Iterator[str]:
         connection.execute(f"CREATE DATABASE {name}")
         yield f"postgresql+psycopg://postgres@/{name}?host={postgres_folder}"
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(scope="session")
+def ready(tmp_path_factory: pytest.TempPathFactory) -> "RunFolder":
+    """A run on tiny models that only wants `finetune`; tests work on copies of it."""
+    from tests.tuned_run import write_ready_run  # torch starts with the tests that need it
+
+    return write_ready_run(tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture(scope="session")
+def terminal(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Commands"]:
+    """`python -m pipelines` in processes of its own."""
+    from tests.tuned_run import commands
+
+    with commands(tmp_path_factory.mktemp("log") / "log") as started:
+        yield started

@@ -44,6 +44,6 @@ def test_its_example_of_an_own_reward_runs(tmp_path: Path, monkeypatch: pytest.M
 def test_the_curves_that_it_explains_are_logged() -> None:
     table = GUIDE[GUIDE.index("| curve |") :].split("\n\n")[0]
     named = {name.split("/")[0] for row in table.splitlines()[2:] for name in re.findall(r"`([\w/*]+)`", row.split("|")[1])}
-    logged = {field.name for field in fields(policy_gradient.Metrics)} | {"monitors", "peak_memory_gb"}
-    assert len(named) == 13
+    logged = {field.name for field in fields(policy_gradient.Metrics)} | {"monitors", "peak_memory_gb", "loss_scale"}
+    assert len(named) == 14
     assert named <= logged

@@ -17,7 +17,11 @@ from tests.tiny_diffusion import write_tiny_diffusion
 
 VALIDATION = ValidationConfig(every=2, images_per_prompt=2)
 SMALL = {"iterations": 4, "images_per_prompt": 3, "steps": 3, "micro_batch": 4, "prompts_per_iteration": 1, "validation": VALIDATION}
-ONLINE = {"dpok": DPOKConfig.model_validate(SMALL | {"replay_iterations": 1}), "ddpo": DDPOConfig.model_validate(SMALL)}
+ONLINE = {
+    "dpok": DPOKConfig.model_validate(SMALL | {"replay_iterations": 1}),
+    "dpok, posterior mean": DPOKConfig.model_validate(SMALL | {"replay_iterations": 1, "baseline": "posterior_mean"}),
+    "ddpo": DDPOConfig.model_validate(SMALL),
+}
 RWL = reward_weighted.RewardWeightedConfig(updates=4, batch=4, steps=2, report_every=1, validation=VALIDATION)
 
 
@@ -61,7 +65,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_diffusion(tmp_path_factory.mktemp("tiny") / "model")
 
 
-@pytest.mark.parametrize("method", ["dpok", "ddpo", "rwl"])
+@pytest.mark.parametrize("method", [*ONLINE, "rwl"])
 def test_stopped_and_continued_equals_uninterrupted(folder: Path, tmp_path: Path, method: str) -> None:
     whole = Run(folder, method)
     list(whole.steps())

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import mean
 
 import pytest
 import torch
@@ -11,12 +10,9 @@ from torch import Tensor
 from finetune.ddpo import DDPOConfig
 from finetune.diffusion import DiffusionModel, LoraSettings
 from finetune.dpok import DPOKConfig
-from finetune.policy_gradient import PolicyGradientConfig, start, train
+from finetune.policy_gradient import PolicyGradientConfig, train
 from finetune.training import ValidationConfig, schedule
 from tests.tiny_diffusion import write_tiny_diffusion
-
-SPREAD = 0.0165
-"""Standard deviation of the untuned model's rewards."""
 
 SMALL = {
     "iterations": 2,
@@ -65,29 +61,6 @@ def test_ddpo_never_asks_the_reference_and_logs_no_kl(folder: Path, monkeypatch:
     assert first.kl is second.kl is None
     assert first.value_explained_variance is None
     assert first.first_ratio_gap == second.first_ratio_gap == 0
-
-
-def test_ddpo_raises_the_reward(folder: Path) -> None:
-    generator = torch.Generator().manual_seed(0)
-    model = DiffusionModel.from_pretrained(folder)
-    model.add_lora(LoraSettings(), generator=generator)
-    config = DDPOConfig(
-        iterations=10,
-        images_per_prompt=64,
-        micro_batch=64,
-        steps=4,
-        stochastic_share=1.0,
-        guidance=1.0,
-        updates=1,
-        learning_rate=5e-3,
-        clip_range=0.05,
-        std_floor=1e-3,
-        validation=ValidationConfig(every=10, images_per_prompt=64, batch=64),
-    )
-    state = start(model, config, generator=generator)
-    rewards = [metrics.reward for metrics in train(model, ["red"], redness, config, generator=generator, state=state)]
-    assert mean(rewards[-3:]) - rewards[0] > 0.4 * SPREAD
-    assert state.validation[-1][1] - state.validation[0][1] > 0.25 * SPREAD
 
 
 def test_a_decaying_learning_rate_rises_over_the_warmup_and_falls_to_nothing(folder: Path) -> None:

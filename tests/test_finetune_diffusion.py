@@ -1,13 +1,17 @@
 """Folders that open and folders that do not; LoRA that starts neutral, saves, and loads into stock diffusers."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from diffusers import DiffusionPipeline, StableDiffusionPipeline, StableDiffusionXLPipeline
+from safetensors import safe_open
 from torch import Tensor
 
 from data.errors import PictuneError
@@ -154,6 +158,28 @@ def test_saved_lora_reproduces_the_prediction_in_stock_diffusers(folder: Path, t
     reopened = DiffusionModel.from_pretrained(folder)
     reopened.load_lora(tmp_path / "lora")
     assert (predict(reopened) - expected).abs().max() < 1e-5
+
+
+def test_equal_adapters_give_equal_files_in_every_process(folder: Path, tmp_path: Path) -> None:
+    code = """
+import sys
+from pathlib import Path
+from tests.test_finetune_diffusion import with_lora
+model = with_lora(Path(sys.argv[1]))
+for place in sys.argv[2:]:
+    model.save_lora(Path(place))
+"""
+    places = [[tmp_path / f"{seed}-{number}" for number in range(6)] for seed in "12"]
+    processes = [
+        subprocess.Popen([sys.executable, "-c", code, folder, *saved], env=os.environ | {"PYTHONHASHSEED": seed})
+        for saved, seed in zip(places, "12", strict=True)
+    ]
+    assert [process.wait() for process in processes] == [0, 0]
+    files = [place / LORA_FILE for saved in places for place in saved]
+    assert len({path.read_bytes() for path in files}) == 1
+    with safe_open(files[0], "pt") as file:
+        assert json.loads(file.metadata()["lora_adapter_metadata"])["unet.r"] == 8
+        assert file.metadata()["format"] == "pt"
 
 
 def test_loading_replaces_the_present_lora(folder: Path, tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """`kill -9` at any moment of `python -m pipelines finetune`, and the same command again: as if nothing had happened."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,24 +9,13 @@ from safetensors.torch import load_file
 from data.runs import RunFolder
 from finetune.diffusion import LORA_FILE
 from pipelines.cli import main
-from tests.tuned_run import Commands, checkpoint_steps, commands, copy_of, figures_of, weights_of, words, write_ready_run
+from tests.tuned_run import Commands, checkpoint_steps, copy_of, figures_of, weights_of, words
 
 SETTINGS = {
     "dpok": ("dpok.iterations=6", "finetune.checkpoints=6"),
     "ddpo": ("ddpo.iterations=6", "finetune.checkpoints=6"),
     "rwl": ("rwl.updates=12", "finetune.checkpoints=12"),
 }
-
-
-@pytest.fixture(scope="module")
-def ready(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    return write_ready_run(tmp_path_factory.mktemp("runs"))
-
-
-@pytest.fixture(scope="module")
-def terminal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
-    with commands(tmp_path_factory.mktemp("log") / "log") as ready:
-        yield ready
 
 
 def is_as_uninterrupted(run: RunFolder, ready: RunFolder, method: str, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Both methods raise a simple reward, the amount of red, on a tiny random model."""
+"""Every method raises a simple reward, the amount of red, on a tiny random model."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from finetune import policy_gradient, reward_weighted
+from finetune.ddpo import DDPOConfig
 from finetune.diffusion import DiffusionModel, LoraSettings
 from finetune.dpok import DPOKConfig
+from finetune.policy_gradient import PolicyGradientConfig
 from finetune.sampling import sample_trajectories
 from finetune.training import ValidationConfig
 from tests.tiny_diffusion import write_tiny_diffusion
@@ -36,25 +38,28 @@ def open_model(folder: Path, generator: torch.Generator) -> DiffusionModel:
     return model
 
 
-def test_dpok_raises_the_reward_of_training_and_of_validation(folder: Path) -> None:
+ONLINE = {
+    "iterations": 10,
+    "images_per_prompt": 64,
+    "micro_batch": 64,
+    "steps": 4,
+    "stochastic_share": 1.0,
+    "guidance": 1.0,
+    "updates": 1,
+    "learning_rate": 5e-3,
+    "clip_range": 0.05,
+    "std_floor": 1e-3,
+    "validation": ValidationConfig(every=10, images_per_prompt=64, batch=64),
+}
+
+
+@pytest.mark.parametrize("config", [
+    DPOKConfig.model_validate(ONLINE | {"kl_weight": 0.003, "baseline": "prompt_mean"}),
+    DDPOConfig.model_validate(ONLINE),
+], ids=["dpok", "ddpo"])  # fmt: skip
+def test_policy_gradients_raise_the_reward_of_training_and_of_validation(folder: Path, config: PolicyGradientConfig) -> None:
     generator = torch.Generator().manual_seed(0)
     model = open_model(folder, generator)
-    config = DPOKConfig(
-        iterations=10,
-        images_per_prompt=64,
-        micro_batch=64,
-        steps=4,
-        stochastic_share=1.0,
-        timestep_fraction=1.0,
-        guidance=1.0,
-        updates=1,
-        learning_rate=5e-3,
-        clip_range=0.05,
-        kl_weight=0.003,
-        std_floor=1e-3,
-        baseline="prompt_mean",
-        validation=ValidationConfig(every=10, images_per_prompt=64, batch=64),
-    )
     state = policy_gradient.start(model, config, generator=generator)
     rewards = [metrics.reward for metrics in policy_gradient.train(model, [PROMPT], redness, config, generator=generator, state=state)]
     assert mean(rewards[-3:]) - rewards[0] > 0.4 * SPREAD

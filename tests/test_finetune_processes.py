@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,20 +9,9 @@ import pytest
 from data.runs import RunFolder
 from finetune.processes import ALONE, Processes
 from pipelines.cli import main
-from tests.tuned_run import Commands, commands, copy_of, figures_of, weights_of, words, write_ready_run
+from tests.tuned_run import Commands, copy_of, figures_of, weights_of, words
 
 LAUNCH = ("--multi_gpu", "--num_processes=2", "--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no", "--main_process_port=0")
-
-
-@pytest.fixture(scope="module")
-def ready(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    return write_ready_run(tmp_path_factory.mktemp("runs"))
-
-
-@pytest.fixture(scope="module")
-def terminal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
-    with commands(tmp_path_factory.mktemp("log") / "log") as started:
-        yield started
 
 
 def test_shares_are_whole_batches_and_leave_nothing_out() -> None:

@@ -11,11 +11,13 @@ from torch.nn import functional
 
 from data.errors import PictuneError
 from finetune.diffusion import DiffusionModel, LoraSettings
+from finetune.processes import ALONE, Processes
 from finetune.reward_weighted import (
     Metrics,
     RewardWeightedConfig,
     RewardWeightedState,
     WeightedData,
+    _Batches,
     denoising_target,
     draw_round,
     start,
@@ -109,6 +111,26 @@ def test_kl_o_is_zero_and_has_no_gradient_while_the_model_is_the_base(folder: Pa
     (plain,) = train(open_model(folder), small_data([1.0, 0.2]), brightness, plain_config, generator=torch.Generator().manual_seed(1))
     assert penalised.kl_loss == 0
     assert penalised.gradient_norm == plain.gradient_norm
+
+
+@pytest.mark.parametrize("count", [2, 5])
+def test_the_processes_parts_of_a_batch_add_up_to_it(folder: Path, count: int) -> None:
+    model, data = open_model(folder), small_data([0.1, 0.9, 0.4, 0.6])
+    perturb(model)
+    batches = _Batches(model, data, data, SMALL.model_copy(update={"kl": "kl-o", "gamma": 2.0}))
+    parameters = list(model.lora_parameters().values())
+
+    def losses_and_gradient(processes: Processes) -> tuple[Tensor, Tensor]:
+        losses = batches.losses(seeded(), processes)
+        parts = torch.autograd.grad(losses.sum(), parameters) if losses.requires_grad else map(torch.zeros_like, parameters)
+        return losses.detach(), torch.cat([part.flatten() for part in parts])
+
+    whole, gradient = losses_and_gradient(ALONE)
+    parts = [losses_and_gradient(Processes(rank, count)) for rank in range(count)]
+    assert (whole > 0).all()
+    torch.testing.assert_close(sum(losses for losses, _ in parts), whole)
+    torch.testing.assert_close(sum(part for _, part in parts), gradient)
+    assert all(not torch.equal(losses, whole) for losses, _ in parts)
 
 
 def test_kl_o_alone_pulls_back_to_the_base(folder: Path) -> None:

@@ -13,7 +13,7 @@ import torch
 
 from data.runs import RunFolder
 from pipelines.metrics_log import MetricsLog
-from pipelines.reward_page import FILE, RELIABILITY, doubts, write_report
+from pipelines.reward_page import CONVENTIONS, FILE, RELIABILITY, by_convention, do_types_help, doubts, write_report
 from reward.backbone import ClipBackbone
 from reward.baselines import baselines
 from reward.dataset import FeedbackDataset
@@ -55,7 +55,7 @@ def report_of(run: RunFolder, model: RewardModel, examples: Examples) -> dict[st
     scorers = {"model": model_scorer(model, examples), "uncalibrated": model_scorer(model, examples, calibrated=False)}
     scorers |= baselines(model.backbone, examples, CONFIG)
     report = evaluate(scorers, examples, LabelRaters.from_latest(run.latest), seed=0, resamples=20)
-    return report | {"temperature": 1.0, "learning_curve": [point(model, examples)]}
+    return report | {"temperature": 1.0, "slip": 0.0, "learning_curve": [point(model, examples)]}
 
 
 class _Page(HTMLParser):
@@ -70,11 +70,23 @@ class _Page(HTMLParser):
         self.sources += [value or "" for name, value in attrs if name in ("src", "href")]
 
 
-def page_of(run: RunFolder, model: RewardModel, examples: Examples) -> str:
+TYPES: dict[str, Any] = {
+    "types": 2,
+    "prior": [0.3, 0.7],
+    "raters": [3, 7],
+    "one": {"nll": 0.6, "roc_auc": 0.71},
+    "several": {"nll": 0.5, "roc_auc": 0.82},
+    "gain": {"value": 0.1, "interval": (0.05, 0.15)},
+    "held_out_raters": 3,
+    "labels": 120,
+}
+
+
+def page_of(run: RunFolder, model: RewardModel, examples: Examples, **more: Any) -> str:
     with MetricsLog(run.reward_dir) as log:
         log.write(1, {"val_loss": 0.5, "binary_loss": 0.4})
     reliability_figure(model, examples).savefig(run.reward_dir / RELIABILITY, dpi=40)
-    write_report(run, report_of(run, model, examples), examples, score_pictures(model, examples))
+    write_report(run, report_of(run, model, examples) | more, examples, score_pictures(model, examples))
     return (run.reward_dir / FILE).read_text(encoding="utf-8")
 
 
@@ -92,10 +104,25 @@ def test_it_holds_all_that_it_shows(run: RunFolder, model: RewardModel, examples
         "Would more labels help?",
         "most uncertain",
         "simulated rater",
+        "<i>ImageReward</i>: ties of raters are left out, equal scores count as wrong.",
     ):
         assert words in text
     for prompt in examples.dataset.prompts:
         assert f"“{prompt}”" in text
+
+
+def test_rater_types_are_shown_with_what_they_bring(run: RunFolder, model: RewardModel, examples: Examples) -> None:
+    text = page_of(run, model, examples, rater_types=TYPES)
+    for words in ("Do raters want different things?", "<td>30%</td><td>70%</td>", "<td>3</td><td>7</td>", "<td>0.600</td><td>0.71</td>"):
+        assert words in text
+    assert "Several rewards foretell them better than one: the log loss falls by 0.100 (0.050 to 0.150)." in text
+    worse, unsure = (TYPES | {"gain": gain} for gain in ({"value": -0.1, "interval": (-0.2, -0.05)}, {"value": 0, "interval": (-0.1, 0.1)}))
+    assert "the log loss rises by 0.100 (0.050 to 0.200): set reward.rater_types to 1" in do_types_help(worse)
+    assert do_types_help(unsure).startswith("It is not shown")
+    alone = {name: TYPES[name] for name in ("types", "prior", "raters")}
+    text = page_of(run, model, examples, rater_types=alone)
+    assert "too few raters" in text
+    assert "a reward for each type" not in text
 
 
 def test_it_is_written_when_nothing_was_held_out(run: RunFolder, model: RewardModel, examples: Examples, tmp_path: Path) -> None:
@@ -105,6 +132,18 @@ def test_it_is_written_when_nothing_was_held_out(run: RunFolder, model: RewardMo
     nothing = dataset.where(np.zeros(len(dataset.verdicts), bool), np.zeros(len(dataset.pairs), bool))
     empty = replace(examples, split=replace(examples.split, train=dataset, val=nothing, test_seen=nothing, test_unseen=nothing))
     assert "Too few labels were held out" in page_of(copy, model, empty)
+
+
+def test_the_command_line_tells_the_same_pairs_as_each_convention_counts_them(
+    run: RunFolder, model: RewardModel, examples: Examples
+) -> None:
+    report = report_of(run, model, examples)
+    assert set(report["test_unseen"]["conventions"]["model"]) == set(CONVENTIONS)
+    report["test_unseen"]["conventions"]["model"] = {"strict": 0.5, "imagereward": 0.25, "hpsv2": 0.75, "pickscore": None}
+    unseen = {name: by_convention(report, name).splitlines()[1].split(", ")[0] for name in CONVENTIONS}
+    wanted = {"strict": "50%", "imagereward": "25%", "hpsv2": "75%", "pickscore": "\N{EN DASH}"}
+    assert unseen == {name: f"Prompts that it never saw: this model {share}" for name, share in wanted.items()}
+    assert "as HPSv2 counts them (ties of raters and equal scores count as right" in by_convention(report, "hpsv2")
 
 
 def test_it_says_what_speaks_against_the_reward(run: RunFolder, model: RewardModel, examples: Examples) -> None:
@@ -119,3 +158,5 @@ def test_it_says_what_speaks_against_the_reward(run: RunFolder, model: RewardMod
     part["human"]["others"]["roc_auc"] = 0.75
     part["resampled"] = "images"
     assert len(doubts(part)) == 4
+    part["conventions"]["aesthetic head"], part["aesthetic head"] = {}, {"roc_auc": 0.85}
+    assert "aesthetic head foretells the labels at least as well (ROC-AUC 0.85)." in doubts(part)

@@ -15,7 +15,8 @@ from pipelines.cli import main
 from pipelines.images import ImagesConfig
 from pipelines.metrics_log import read_metrics
 from pipelines.pictures import load_fitted, load_picture
-from pipelines.rewarded_images import Encoder, RWLConfig, pretraining_pairs, rewarded_images, run_pictures
+from pipelines.record import read_stamp
+from pipelines.rewarded_images import Encoder, RWLConfig, pairs_hash, pretraining_pairs, rewarded_images, run_pictures
 from tests.tiny_diffusion import write_tiny_diffusion
 from tests.tiny_feedback import image_row, make_feedback, verdict_row, write
 from tests.tiny_models import write_tiny_models
@@ -93,6 +94,18 @@ def test_pairs_are_read_with_their_texts(tmp_path: Path, encoder: Encoder) -> No
     assert pretraining_pairs(None, encoder) is None
 
 
+def test_other_pairs_have_another_hash(tmp_path: Path) -> None:
+    folder = write_pairs(tmp_path / "pairs")
+    first = pairs_hash(folder)
+    assert pairs_hash(shutil.copytree(folder, tmp_path / "elsewhere")) == first
+    lines = (folder / "metadata.jsonl").read_text()
+    (folder / "metadata.jsonl").write_text(lines.replace("A red thing.", "A rose."))
+    other_text = pairs_hash(folder)
+    (folder / "metadata.jsonl").write_text(lines)
+    Image.new("RGB", (24, 32), "green").save(folder / "b.png")
+    assert len({first, other_text, pairs_hash(folder)}) == 3
+
+
 @pytest.mark.parametrize(("line", "message"), [
     ('{"file_name": "a.png"', r"metadata\.jsonl:2: not a pair"),
     ('{"file_name": "a.png"}', r"metadata\.jsonl:2: not a pair"),
@@ -126,3 +139,6 @@ def test_the_stage_trains_on_labelled_pictures_with_pairs_kl_o_and_rounds(tmp_pa
     assert [line["round"] for line in read_metrics(folder)] == [0, 1]
     assert all(line["kl_loss"] is not None and line["pretraining_loss"] > 0 for line in read_metrics(folder))
     assert not (folder / "images").exists()
+    stamp = read_stamp(folder / "stage.json")
+    assert stamp is not None
+    assert stamp.inputs["pretraining_pairs"] == pairs_hash(pairs)

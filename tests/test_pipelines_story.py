@@ -257,6 +257,9 @@ def test_a_sum_of_rewards_from_elsewhere_is_tuned_on(run: RunFolder, tmp_path: P
     shutil.rmtree(copy.finetune_dir("ddpo"))
     assert command(copy, "finetune", "--method", "ddpo", "--set", both) == 0
     assert read_metrics(copy.finetune_dir("ddpo"))[0]["reward"] != mean
+    card = (copy.finetune_dir("ddpo") / "README.md").read_text()
+    assert f"for 2 * python of `tests.test_finetune_ddpo:redness` + -1 * clip_score of `{clip[1]}`." in card
+    assert str(copy.reward_dir) not in card
 
 
 @pytest.mark.parametrize("settings", [("reward.rater_types=2",), ("reward.tune_last=1", "reward.lora_rank=1")])
@@ -267,6 +270,7 @@ def test_rater_types_and_low_rank_blocks_are_trained_by_settings(run: RunFolder,
     types = "reward.rater_types=2" in settings
     assert (copy.reward_dir / "types").is_dir() == types
     assert ("rater_types" in json.loads((copy.reward_dir / "metrics.json").read_text())) == types
+    assert ("Do raters want different things?" in (copy.reward_dir / "report.html").read_text()) == types
     assert (RewardModel.from_pretrained(copy.reward_dir).backbone.tuned_blocks == 0) == types
 
 

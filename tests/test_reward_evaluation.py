@@ -8,13 +8,15 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from scipy.special import expit
 from scipy.stats import kendalltau
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from data.errors import PictuneError
 from reward.backbone import ClipBackbone
-from reward.baselines import baselines, blind_scorer, clip_scorer
-from reward.calibration import Values, expected_calibration_error, fit_temperature
+from reward.baselines import baselines, blind_scorer, clip_scorer, rewards_from_elsewhere
+from reward.calibration import Values, expected_calibration_error, fit_temperature, fit_temperature_and_slips, with_slips
 from reward.dataset import FeedbackDataset, RankedPairs, Verdicts
 from reward.evaluation import evaluate, measure, model_scorer
 from reward.examples import Examples, prepare
@@ -34,10 +36,12 @@ from reward.metrics import (
 from reward.model import RewardModel
 from reward.plots import reliability_figure
 from reward.raters import LabelRaters, others_said
+from reward.sources import RewardSource
 from reward.split import SplitConfig
 from reward.training import RewardConfig
 from tests.tiny_clip import save_tiny_clip
 from tests.tiny_feedback import make_feedback
+from tests.user_rewards import SCORED
 
 CONFIG = RewardConfig(split=SplitConfig(split_by="image", unseen_prompts=0.2))
 
@@ -239,6 +243,20 @@ def test_the_fitted_temperature_is_the_one_that_made_the_labels(true: float) -> 
     assert fit_temperature(logits, np.ones(20_000)) == 1
 
 
+@pytest.mark.parametrize("slip", [0.0, 0.15])
+def test_the_fitted_slip_rate_is_the_one_that_turned_the_labels_round(slip: float) -> None:
+    rng = np.random.default_rng(0)
+    logits = rng.normal(scale=5, size=20_000)
+    good = ((rng.random(20_000) < expit(logits / 2)) != (rng.random(20_000) < slip)).astype(float)
+    assert fit_temperature_and_slips(logits, good) == pytest.approx((2, slip), rel=0.1, abs=0.01)
+    assert fit_temperature_and_slips(logits, np.ones(20_000)) == (1, 0)
+    calibrated = with_slips(expit(logits / 2), slip)
+    hottest = expit(logits / fit_temperature(logits, good))  # no temperature makes up for slips
+    errors = [expected_calibration_error(each, good) for each in (calibrated, hottest)]
+    assert errors[0] < 0.015
+    assert (errors[1] > 0.025) == bool(slip)
+
+
 def _report(model: RewardModel, examples: Examples, raters: LabelRaters | None = None, *, resamples: int = 5) -> dict[str, Any]:
     scorers = {"model": model_scorer(model, examples), "uncalibrated": model_scorer(model, examples, calibrated=False)}
     return evaluate(scorers | baselines(model.backbone, examples, CONFIG), examples, raters, seed=0, resamples=resamples)
@@ -337,6 +355,46 @@ def test_clip_baseline_orders_by_the_cosine(examples: Examples) -> None:
     probabilities = clip_scorer(examples)(verdicts.image, verdicts.prompt)
     assert ((probabilities > 0) & (probabilities < 1)).all()
     assert np.array_equal(np.argsort(cosines), np.argsort(probabilities))
+
+
+def _elsewhere(examples: Examples, *sources: RewardSource) -> dict[str, Scorer]:
+    config = CONFIG.model_copy(update={"baselines": sources, "encode_batch": 16})
+    return rewards_from_elsewhere(examples, config, device=torch.device("cpu"))
+
+
+def test_a_clip_score_from_elsewhere_is_the_clip_baseline_of_the_same_backbone(examples: Examples, backbone: ClipBackbone) -> None:
+    source = RewardSource(kind="clip_score", path=backbone.name)
+    scorers = _elsewhere(examples, source, RewardSource(kind="pickscore", path=backbone.name))
+    for part in (examples.split.train, examples.split.test_unseen):
+        wanted = Scored.of(clip_scorer(examples), part)
+        for scorer in scorers.values():  # a scale changes nothing
+            scored = Scored.of(scorer, part)
+            assert scored.probability == pytest.approx(wanted.probability, abs=1e-4)
+            assert scored.score_0 == pytest.approx(wanted.score_0, abs=1e-4)
+    assert list(scorers) == [f"clip_score {backbone.name}", f"pickscore {backbone.name}"]
+
+
+def test_a_reward_from_elsewhere_sees_each_labelled_picture_once_whatever_its_size(examples: Examples, tmp_path: Path) -> None:
+    dataset = examples.dataset
+    verdicts, pairs = dataset.verdicts, dataset.pairs
+    Image.new("RGB", (64, 24), (255, 255, 255)).save(tmp_path / "white.png")
+    first = int(examples.split.val.verdicts.image[0])
+    paths = tuple(tmp_path / "white.png" if i == first else path for i, path in enumerate(dataset.paths))
+    SCORED.clear()
+    (scorer,) = _elsewhere(
+        replace(examples, dataset=replace(dataset, paths=paths)), RewardSource(kind="python", path="tests.user_rewards:noted_brightness")
+    ).values()
+    asked = {*zip(verdicts.image, verdicts.prompt, strict=True)}
+    asked |= {*zip(pairs.image_0, pairs.prompt, strict=True)} | {*zip(pairs.image_1, pairs.prompt, strict=True)}
+    assert sorted(SCORED) == sorted(dataset.prompts[prompt] for _, prompt in asked)
+    some = examples.split.val.verdicts
+    assert some.image[np.argmax(scorer(some.image, some.prompt))] == first
+    assert measure(scorer, examples.split.val)["n"] == len(some)
+
+
+def test_a_reward_from_elsewhere_that_gives_no_number_names_the_picture(examples: Examples) -> None:
+    with pytest.raises(PictuneError, match=r"not_a_number: gives no finite number for .*\.png"):
+        _elsewhere(examples, RewardSource(kind="python", path="tests.user_rewards:not_a_number"))
 
 
 def test_figure_has_a_column_for_each_part_with_verdicts(model: RewardModel, examples: Examples, tmp_path: Path) -> None:

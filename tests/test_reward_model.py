@@ -174,6 +174,39 @@ def _refuses(folder: Path, backbone: ClipBackbone, reason: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_memory_does_not_grow_with_the_pairs_that_are_scored_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(0)
+    head = EnsembleHead(16, (8,), members=2, generator=generator)
+    image, text = (F.normalize(torch.randn(100, 16, generator=generator), dim=-1) for _ in range(2))
+    whole = head(image, text)
+    monkeypatch.setattr("reward.head.ROWS", 4)
+    longest: list[int] = []
+
+    def note(saved: torch.Tensor) -> torch.Tensor:
+        longest.append(max(saved.shape))
+        return saved
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda saved: saved):
+        in_parts = head(image, text)
+    torch.testing.assert_close(in_parts, whole)
+    assert max(longest) == 3 * 16 + 1  # the width of the inputs, not the 100 pairs
+
+
+def test_raters_who_slip_bound_the_score_and_leave_its_order(
+    model: RewardModel, images: torch.Tensor, backbone: ClipBackbone, tmp_path: Path
+) -> None:
+    before, spread = model.score_with_std(images=images, prompts=PROMPTS)
+    slipping = RewardModel(backbone, model.head, hidden=model.hidden, members=model.members)
+    slipping.temperature.copy_(model.temperature)
+    slipping.slip.fill_(0.2)
+    slipping.save_pretrained(tmp_path)
+    loaded = RewardModel.from_pretrained(tmp_path, backbone=backbone)
+    after, narrower = loaded.score_with_std(images=images, prompts=PROMPTS)
+    torch.testing.assert_close(after, 0.2 + 0.6 * before)
+    torch.testing.assert_close(narrower, 0.6 * spread)
+    assert torch.equal(loaded.score(images=images, prompts=PROMPTS), slipping.score(images=images, prompts=PROMPTS))
+
+
 def test_a_head_starts_near_the_clip_score_of_the_labelled_pairs() -> None:
     generator = torch.Generator().manual_seed(0)
     head = EnsembleHead(64, (32,), members=4, generator=generator)

@@ -14,7 +14,7 @@ from reward.evaluation import measure, model_scorer
 from reward.examples import Examples, embed_images, prepare, read_image
 from reward.model import RewardModel
 from reward.split import SplitConfig
-from reward.training import RewardConfig, RewardMetrics, train
+from reward.training import RewardConfig, RewardMetrics, train, trained
 from tests.tiny_clip import save_tiny_clip
 from tests.tiny_feedback import make_feedback
 
@@ -103,6 +103,17 @@ def test_learns_from_rankings_alone(dataset: FeedbackDataset, backbone: ClipBack
     assert _number(metrics[-1].ranking_loss) < _number(metrics[0].ranking_loss)
     assert _number(measure(model_scorer(model, examples), examples.split.train)["pairwise_accuracy"]) > 0.8
     assert model.temperature == 1
+
+
+def test_slips_are_fitted_where_the_settings_ask_for_it(dataset: FeedbackDataset, backbone: ClipBackbone) -> None:
+    turned = np.random.default_rng(0).random(len(dataset.verdicts)) < 0.2
+    noisy = replace(dataset, verdicts=replace(dataset.verdicts, good=np.where(turned, 1 - dataset.verdicts.good, dataset.verdicts.good)))
+    config = CONFIG.model_copy(update={"calibration": "temperature_and_slips"})
+    noisy_examples = prepare(noisy, config, backbone)
+    model, plain = (trained(backbone, noisy_examples, each) for each in (config, CONFIG))
+    assert model.slip > 0.02
+    assert plain.slip == 0
+    assert all(torch.equal(a, b) for a, b in zip(model.head.parameters(), plain.head.parameters(), strict=True))
 
 
 def test_without_a_validation_part_the_last_epoch_counts(dataset: FeedbackDataset, backbone: ClipBackbone) -> None:

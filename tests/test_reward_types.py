@@ -70,6 +70,7 @@ def test_raters_of_two_tastes_are_told_apart(fitted: tuple[RewardModel, RaterTyp
     assert contrary != others
     assert sorted(types.prior) == pytest.approx([0.3, 0.7], abs=0.02)
     assert all(max(shares) > 0.99 for shares in types.raters.values())
+    assert types.summary == {"types": 2, "prior": types.prior.tolist(), "raters": [round(10 * share) for share in types.prior]}
 
 
 def test_each_type_has_a_score_and_the_score_of_any_rater_is_their_mean(fitted: tuple[RewardModel, RaterTypes]) -> None:

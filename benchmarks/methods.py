@@ -1,0 +1,342 @@
+"""All methods beside each other: `python -m benchmarks.methods` writes `results/methods.json`, `methods.md` and `methods.svg`.
+
+For each seed a run with its own pictures, simulated raters and reward, as the demo makes it. On that reward every variant below is trained
+and judged by the oracle, which no training has seen, on the four training prompts and on held-out prompts, with three samplers: the
+stochastic one that the online methods train with, deterministic DDIM, and the stock pipeline with DPM-Solver++ (Lu et al. 2022, arXiv
+2211.01095). Beside the variants stand the base and the best of 4 and of 16 of its pictures by the reward.
+
+A reward query is one picture scored while a method trains, validation and predicted pictures included, or one candidate for the best of n.
+Intervals over seeds are Student's, 95 %. With the first seed alone some more variants are trained: RWL on other pictures, and DPOK with
+other weights of its KL. What is trained and judged stays in `runs/NAME-SEED/methods/`, and a second call goes on from there.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import torch
+from diffusers import DPMSolverMultistepScheduler
+from matplotlib.figure import Figure
+from safetensors.torch import load_file
+from torch import Tensor
+from tqdm import tqdm
+
+from benchmarks.record import RESULTS, Row, record, summary
+from data.files import write_json
+from data.runs import RunFolder
+from finetune.diffusion import DiffusionModel
+from finetune.reward_fn import RewardFn
+from pipelines import images as images_stage
+from pipelines import reward as reward_stage
+from pipelines import simulate
+from pipelines.comparison import EvaluationPrompt, Judged, best_of, by_prompt, overall
+from pipelines.config import TABLES, Settings, check, config_file, override, parse_override, read_toml
+from pipelines.evaluate import Bench, EvaluateConfig, evaluation_pictures, evaluation_prompts, kl_to_base
+from pipelines.finetune import Method, open_job, training
+from pipelines.images import ImagesConfig, Planned, draw_missing
+from pipelines.models import device_of, open_model, open_reward
+from pipelines.pictures import save_png
+from pipelines.world.oracle import REFERENCE, Oracle
+
+MOST = 16
+"""Candidates of the base for each picture."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to train."""
+
+    method: Method
+    changes: tuple[str, ...] = ()
+    """Settings that differ from the demo's."""
+
+
+VARIANTS: dict[str, Variant] = {
+    "RWL + pretraining": Variant("rwl"),
+    "DPOK": Variant("dpok"),
+    "DPOK, posterior mean": Variant("dpok", ("dpok.baseline=posterior_mean", "dpok.stochastic_share=0.8")),
+    "DDPO": Variant("ddpo"),
+    "RWL": Variant("rwl", ("rwl.pretraining_weight=0",)),
+    "KL-O": Variant("rwl", ("rwl.pretraining_weight=0", 'rwl.kl="kl-o"')),
+}
+MORE: dict[str, Variant] = {
+    **{f"DPOK, kl_weight {weight:g}": Variant("dpok", (f"dpok.kl_weight={weight:g}",)) for weight in (0.0, 0.1, 0.5)},
+    **{f"RWL, {which} images": Variant("rwl", (f"rwl.images={which}", "rwl.pretraining_weight=0")) for which in ("labelled", "scored")},
+}
+"""Trained with the first seed alone."""
+COLORS = {
+    "base": "#8a8f98",
+    "best of n": "#c9a227",
+    "RWL + pretraining": "#3b7dd8",
+    "DDPO": "#5b8c5a",
+    "DPOK": "#d1495b",
+    "DPOK, posterior mean": "#8e5aa8",
+}
+SAMPLERS = ("DDIM", "ancestral", "DPM-Solver++")
+Draw = Callable[[DiffusionModel, Sequence[Planned], Path], None]
+
+
+@dataclass
+class Counted:
+    """A reward that counts the pictures it is asked about."""
+
+    reward: RewardFn
+    queries: int = 0
+
+    def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        """The reward of each picture."""
+        self.queries += len(prompts)
+        return self.reward(images, prompts)
+
+
+def draw_stock(images: ImagesConfig, model: DiffusionModel, planned: Sequence[Planned], folder: Path) -> None:
+    """Draws what is missing by the stock pipeline with DPM-Solver++ in float32, as users do."""
+    solver = DPMSolverMultistepScheduler.from_config(model.pipeline.scheduler.config, algorithm_type="dpmsolver++")
+    pipeline = type(model.pipeline)(**{**model.pipeline.components, "scheduler": solver}, requires_safety_checker=False)
+    pipeline.set_progress_bar_config(disable=True)
+    missing = [one for one in planned if not (folder / one.file_name).exists()]
+    for start in tqdm(range(0, len(missing), images.batch), desc="DPM-Solver++", unit="batch", disable=None):
+        some = missing[start : start + images.batch]
+        pictures = pipeline(
+            [one.prompt for one in some],
+            num_inference_steps=images.steps,
+            guidance_scale=images.guidance,
+            generator=[torch.Generator().manual_seed(one.seed) for one in some],
+            output_type="pt",
+        ).images
+        for one, picture in zip(some, pictures, strict=True):
+            save_png(picture, folder / one.file_name)
+
+
+def draw_ours(images: ImagesConfig, eta: float, model: DiffusionModel, planned: Sequence[Planned], folder: Path) -> None:
+    """Draws what is missing by `finetune.sampling`."""
+    draw_missing(model, planned, folder, images.model_copy(update={"eta": eta}))
+
+
+class Bed:
+    """One seed's run: everything that the variants share."""
+
+    def __init__(self, name: str, seed: int, changes: Sequence[str]) -> None:
+        """Draws the pictures, labels them and trains the reward, where that is not done yet."""
+        self.run, self.seed = RunFolder(Path("runs") / f"{name}-{seed}"), seed
+        source = self.run.config_file if self.run.config_file.exists() else config_file(None)
+        self.tables = override(read_toml(source), [parse_override(change) for change in (f"run.seed={seed}", *changes)])
+        self.settings = self.with_changes(())
+        for stage in (images_stage, simulate, reward_stage):
+            stage.main(self.run, self.settings)
+        self.images, self.config = self.settings.table("images", ImagesConfig), self.settings.table("evaluate", EvaluateConfig)
+        self.prompts = evaluation_prompts(self.settings)
+        judge, reward = Oracle.from_pretrained(self.settings.run.judge), open_reward(self.run.reward_dir, self.settings.run)
+        self.bench = Bench(judge, reward, device_of(self.settings.run), self.images.batch)
+        self.reference = load_file(self.settings.run.judge / REFERENCE)
+        ours = {"DDIM": 0.0, "ancestral": 1.0}
+        self.draw: dict[str, Draw] = {sampler: partial(draw_ours, self.images, eta) for sampler, eta in ours.items()}
+        self.draw["DPM-Solver++"] = partial(draw_stock, self.images)
+
+    def with_changes(self, changes: Sequence[str]) -> Settings:
+        """The run's settings with some others."""
+        return check(override(self.tables, [parse_override(change) for change in changes]), TABLES, self.run.root.name)
+
+    def judged(self, model: DiffusionModel, sampler: str, folder: Path, planned: Sequence[Planned]) -> Judged:
+        """Draws and judges pictures."""
+        place = folder / sampler
+        self.draw[sampler](model, planned, place)
+        return self.bench.judge(planned, place, "judge")
+
+    def planned(self, prompts: Sequence[EvaluationPrompt], *, candidates: int = 1) -> list[Planned]:
+        """The pictures of some prompts, of the evaluation's seeds."""
+        return evaluation_pictures(prompts, self.config, self.seed, candidates=candidates)
+
+    @property
+    def trained(self) -> list[EvaluationPrompt]:
+        """The prompts that are trained on."""
+        return [one for one in self.prompts if one.group == "trained"]
+
+    def row(self, judged: Judged, prompts: Sequence[EvaluationPrompt]) -> Row:
+        """Figures of a model's pictures of some prompts under one sampler, by group of prompts and by training prompt."""
+        rows = by_prompt(judged, prompts, self.reference["mean"].numpy())
+        groups = {group: overall(judged, rows, group, self.reference) for group in dict.fromkeys(one.group for one in prompts)}
+        return {"groups": groups, "prompts": {row["prompt"]: row["alignment"] for row in rows if row["group"] == "trained"}}
+
+
+def base_rows(bed: Bed, folder: Path) -> dict[str, Any]:
+    """The base and the best of its pictures; figures by model and sampler."""
+    model = open_model(bed.settings.run, precision=bed.images.precision)
+    found: dict[str, Any] = {"base": {"queries": 0, "samplers": {}}}
+    found |= {f"best of {n}": {"queries": n, "samplers": {}} for n in (4, MOST)}
+    for sampler in SAMPLERS:
+        found["base"]["samplers"][sampler] = bed.row(bed.judged(model, sampler, folder, bed.planned(bed.prompts)), bed.prompts)
+        drawn = bed.judged(model, sampler, folder, bed.planned(bed.trained, candidates=MOST))
+        for n in (4, MOST):
+            rows = [first + i for first in range(0, len(drawn.met), MOST) for i in range(n)]
+            found[f"best of {n}"]["samplers"][sampler] = bed.row(best_of(drawn.chosen(rows), n), bed.trained)
+    return found
+
+
+def variant_rows(bed: Bed, variant: Variant, folder: Path) -> dict[str, Any]:
+    """Trains one variant; its figures by sampler, the way there, and what the guards said."""
+    settings = bed.with_changes(variant.changes)
+    job = replace(open_job(bed.run, settings, variant.method), folder=folder)
+    counted = Counted(job.reward)
+    state, total, steps = training(bed.run, replace(job, reward=counted))
+    limits, alarms, curve = settings.models[variant.method].validation.limits, [], []  # type: ignore[attr-defined]
+    started, judging = time.monotonic(), 0.0
+    for metrics in tqdm(steps, total=total, desc=variant.method, disable=None):
+        if metrics["validation_reward"] is None:
+            continue
+        paused = time.monotonic()
+        alarms += [f"step {state.step}: {sentence}" for sentence in limits.exceeded(state.monitors, state.untuned).values()]
+        met = bed.judged(job.model, "DDIM", folder / f"step-{state.step}", bed.planned(bed.trained)).met
+        curve.append({"step": state.step, "queries": counted.queries, "alignment": float(np.mean(met))})
+        judging += time.monotonic() - paused
+    seconds = time.monotonic() - started - judging
+    state.restore_best()
+    job.model.save_lora(folder)
+    samplers = {sampler: bed.row(bed.judged(job.model, sampler, folder, bed.planned(bed.prompts)), bed.prompts) for sampler in SAMPLERS}
+    kl = float(np.mean(kl_to_base(job.model, [one.prompt for one in bed.trained], settings)))
+    monitors = {name: value / state.untuned[name] for name, value in state.monitors.items() if state.untuned.get(name)}
+    guards = {"alarms": alarms, "monitors, of untuned": monitors, "stopped": state.stopped}
+    return {"queries": counted.queries, "seconds": seconds, "kl": kl, "curve": curve, "guards": guards, "samplers": samplers}
+
+
+def kept(path: Path, make: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
+    """What `make` gave in the folder of `path`, made only once."""
+    if not path.exists():
+        write_json(path, make(path.parent))
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def of_seed(bed: Bed, variants: Mapping[str, Variant]) -> dict[str, Any]:
+    """The figures of one seed by model."""
+    place = bed.run.root / "methods"
+    found = kept(place / "base" / "figures.json", partial(base_rows, bed))
+    for name, variant in variants.items():
+        folder = place / name.replace(", ", "-").replace(" ", "-")
+        found[name] = kept(folder / "figures.json", partial(variant_rows, bed, variant))
+        print(f"seed {bed.seed}, {name}: {found[name]['samplers']['DDIM']['groups']['trained']['alignment']:.2f}", flush=True)
+    return found
+
+
+def table(by_seed: Sequence[dict[str, Any]]) -> list[Row]:
+    """A row for each model and sampler, each figure over seeds; gains and shares are of the base with the same seed and sampler."""
+    rows: list[Row] = []
+    for name in by_seed[0]:
+        for sampler in SAMPLERS:
+            mine = [one[name]["samplers"][sampler] for one in by_seed]
+            base = [one["base"]["samplers"][sampler] for one in by_seed]
+            row: Row = {"model": name, "sampler": sampler}
+            for group in mine[0]["groups"]:
+                figures = [one["groups"][group] for one in mine]
+                row[group] = {
+                    key: summary([one[key] for one in figures]) for key in ("alignment", "reward", "readable", "frechet", "vendi")
+                }
+                pairs = list(zip(figures, (one["groups"][group] for one in base), strict=True))
+                row[group]["gain"] = summary([ours["alignment"] - theirs["alignment"] for ours, theirs in pairs])
+                row[group]["vendi, of base"] = summary([ours["vendi"] / theirs["vendi"] for ours, theirs in pairs])
+            row["prompts"] = {prompt: summary([one["prompts"][prompt] for one in mine]) for prompt in mine[0]["prompts"]}
+            row["kl"] = summary([one[name].get("kl", 0.0) for one in by_seed])
+            row["queries"] = summary([float(one[name]["queries"]) for one in by_seed])
+            rows.append(row)
+    return rows
+
+
+def plot(by_seed: Sequence[dict[str, Any]], path: Path) -> None:
+    """Alignment with deterministic DDIM against reward queries, a thin line a seed and a thick one for their mean."""
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    base = [one["base"]["samplers"]["DDIM"]["groups"]["trained"]["alignment"] for one in by_seed]
+    axes.axhline(float(np.mean(base)), color=COLORS["base"], linewidth=1.2, label="base")
+    for name, color in COLORS.items():
+        curves = [
+            [(0, start), *((p["queries"], p["alignment"]) for p in one[name]["curve"])]
+            for start, one in zip(base, by_seed, strict=True)
+            if name in one and "curve" in one[name]
+        ]
+        for curve in curves:
+            axes.plot(*zip(*curve, strict=True), color=color, linewidth=0.7, alpha=0.4)
+        if curves:
+            axes.plot(*np.mean(curves, axis=0).T, color=color, linewidth=2, marker="o", markersize=4, label=name)
+    for n, marker in ((4, "^"), (MOST, "s")):
+        values = [one[f"best of {n}"]["samplers"]["DDIM"]["groups"]["trained"]["alignment"] for one in by_seed]
+        axes.axhline(
+            float(np.mean(values)),
+            color=COLORS["best of n"],
+            linewidth=1,
+            linestyle=":" if marker == "^" else "--",
+            label=f"best of {n}, for every picture",
+        )
+    axes.set(xlabel="pictures that the reward scored in training", ylabel="alignment, DDIM", ylim=(0, 1))
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=8)
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "pictune"}):
+        figure.savefig(path, metadata={"Date": None})
+
+
+def page(rows: Sequence[Row], guards: Mapping[str, Sequence[Row]], seeds: Sequence[int]) -> str:
+    """The table as Markdown, a part for each sampler, then alignment by prompt and what the guards said."""
+    lines = [
+        "# Methods on the embedded world",
+        "",
+        f"Made by `python -m benchmarks.methods`; how: see there. Seeds: {', '.join(map(str, seeds))}. In per cent, means of them and",
+        "in brackets the 95 % interval; without brackets the first seed alone. Gains and diversity (Vendi score) are beside the base of",
+        "the same seed and sampler.",
+        "",
+        "![Alignment against reward queries](methods.svg)",
+    ]
+    titles = ("four prompts", "over base", "held-out prompts", "over base", "diversity, of base", "Frechet", "readable", "KL, nats")
+    for sampler in SAMPLERS:
+        lines += ["", f"## {sampler}", "", f"| model | {' | '.join(titles)} |", "|---" * (1 + len(titles)) + "|"]
+        for row in (row for row in rows if row["sampler"] == sampler):
+            trained, held_out = row["trained"], row.get("held out")
+            cells = [share(trained["alignment"]), share(trained["gain"], signed=True)]
+            cells += [share(held_out["alignment"]), share(held_out["gain"], signed=True)] if held_out else ["", ""]
+            cells += [share(trained["vendi, of base"]), f"{trained['frechet']['mean']:.2f}", share(trained["readable"])]
+            lines.append(f"| {row['model']} | {' | '.join(cells)} | {row['kl']['mean']:.1f} |")
+    prompts = list(rows[0]["prompts"])
+    lines += ["", "## By prompt, DDIM", "", f"| model | {' | '.join(prompts)} |", "|---" * (1 + len(prompts)) + "|"]
+    for row in (row for row in rows if row["sampler"] == "DDIM"):
+        lines.append(f"| {row['model']} | {' | '.join(share(row['prompts'][prompt]) for prompt in prompts)} |")
+    lines += ["", "## What the guards said", ""]
+    for name, found in guards.items():
+        alarms = [f"seed {seed}, {alarm}" for seed, one in zip(seeds, found, strict=False) for alarm in one["alarms"]]
+        lines.append(f"- {name}: {'; '.join(alarms) or 'nothing'}.")
+    return "\n".join(lines) + "\n"
+
+
+def share(figure: Row, *, signed: bool = False) -> str:
+    """A share in per cent with its interval."""
+    text = f"{100 * figure['mean']:{'+' if signed else ''}.0f}"
+    return text if figure["interval"] is None else f"{text} ({100 * figure['interval'][0]:.0f} to {100 * figure['interval'][1]:.0f})"
+
+
+def main() -> None:
+    """Runs what is missing, writes the table and the plot."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--name", default="methods", help="runs are called NAME-0, NAME-1, ...")
+    parser.add_argument("--set", action="append", default=[], metavar="TABLE.KEY=VALUE", help="a setting of every run")
+    a = parser.parse_args()
+    beds = [Bed(a.name, seed, a.set) for seed in a.seeds]
+    by_seed = [of_seed(bed, VARIANTS) for bed in beds]
+    first = of_seed(beds[0], VARIANTS | MORE)
+    rows = table(by_seed) + [row for row in table([first]) if row["model"] in MORE]
+    by_name = {name: [one[name] for one in (by_seed if name in VARIANTS else [first])] for name in VARIANTS | MORE}
+    guards = {name: [one["guards"] for one in found] for name, found in by_name.items()}
+    curves = {name: [one["curve"] for one in found] for name, found in by_name.items()}
+    record("methods", {"seeds": a.seeds, "rows": rows, "guards": guards, "curves": curves})
+    plot(by_seed, RESULTS / "methods.svg")
+    text = page(rows, guards, a.seeds)
+    (RESULTS / "methods.md").write_text(text, encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""The stage `reward` as the command line runs it, on labels that are there already."""
+
+import json
+import re
+import shutil
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from data.files import write_json
+from data.parquet import MANIFEST
+from data.runs import RunFolder
+from pipelines.cli import main
+from pipelines.config import check
+from reward.training import RewardConfig
+from tests.tiny_clip import save_tiny_clip
+from tests.tiny_feedback import make_feedback
+
+BRIGHTNESS = "python tests.user_rewards:brightness"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A run whose reward is trained, and the folder of its backbone."""
+
+    run: RunFolder
+    clip: Path
+
+    def again(self, *words: str) -> int:
+        settings = {"backbone": f'"{self.clip}"', "hidden": "[8]", "members": "2", "epochs": "1", "split": '{split_by = "image"}'}
+        settings["baselines"] = '[{kind = "python", path = "tests.user_rewards:brightness"}]'
+        overrides = [word for key, value in settings.items() for word in ("--set", f"reward.{key}={value}")]
+        return main(["reward", "--runs", str(self.run.root.parent), "--run", self.run.root.name, *overrides, *words])
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    folder = tmp_path_factory.mktemp("reward")
+    run = make_feedback(folder / "runs" / "r", images_per_prompt=6, raters=2, noise=0.1, rankings=1)
+    write_json(run.latest / MANIFEST, {})
+    shutil.copy(run.latest / "images.parquet", run.images_table)
+    stage = Trained(run, save_tiny_clip(folder / "clip"))
+    assert stage.again() == 0
+    return stage
+
+
+def test_rewards_from_elsewhere_stand_beside_the_other_baselines(trained: Trained) -> None:
+    report = json.loads((trained.run.reward_dir / "metrics.json").read_text())
+    for part in ("test_seen", "test_unseen"):
+        assert 0 < report[part][BRIGHTNESS]["roc_auc"] < 1
+        assert set(report[part][BRIGHTNESS]["intervals"]) == set(report[part]["clip_score"]["intervals"])
+    for page in ("report.html", "README.md"):
+        assert BRIGHTNESS in (trained.run.reward_dir / page).read_text()
+
+
+def test_a_reward_that_is_trained_tells_its_figures_by_a_convention(trained: Trained, capsys: pytest.CaptureFixture[str]) -> None:
+    assert trained.again("--convention", "imagereward") == 0
+    told = capsys.readouterr().out
+    assert told.startswith("reward: done")
+    assert "as ImageReward counts them (ties of raters are left out, equal scores count as wrong):" in told
+    assert "New pictures of known prompts: this model" in told
+    assert f"{BRIGHTNESS} " in told
+    assert trained.again("--convention", "imagereword") == 2
+    assert "did you mean imagereward?" in capsys.readouterr().err
+
+
+def test_another_model_in_the_backbones_folder_makes_it_train_again(
+    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (trained.clip / "README.md").write_text("Words for people.")
+    assert trained.again() == 0
+    assert "reward: done" in capsys.readouterr().out
+    shutil.copytree(save_tiny_clip(tmp_path / "other", dim=16), trained.clip, dirs_exist_ok=True)
+    assert trained.again() == 0
+    assert "reward: model in" in capsys.readouterr().out
+
+
+def test_the_settings_in_its_guide_are_read() -> None:
+    guide = (Path(__file__).parents[1] / "docs" / "reward.md").read_text(encoding="utf-8")
+    for block in re.findall(r"```toml\n(.*?)```", guide, re.DOTALL):
+        tables = tomllib.loads(block)
+        assert len(check(tables, tables, "docs/reward.md").table("reward", RewardConfig).baselines) == 4
