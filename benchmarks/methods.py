@@ -126,8 +126,7 @@ class Bed:
     def __init__(self, name: str, seed: int, changes: Sequence[str]) -> None:
         """Draws the pictures, labels them and trains the reward, where that is not done yet."""
         self.run, self.seed = RunFolder(Path("runs") / f"{name}-{seed}"), seed
-        source = self.run.config_file if self.run.config_file.exists() else config_file(None)
-        self.tables = override(read_toml(source), [parse_override(change) for change in (f"run.seed={seed}", *changes)])
+        self.tables = override(read_toml(config_file(None)), [parse_override(change) for change in (f"run.seed={seed}", *changes)])
         self.settings = self.with_changes(())
         for stage in (images_stage, simulate, reward_stage):
             stage.main(self.run, self.settings)

@@ -1,7 +1,7 @@
 """What online methods learn from: images of the present policy with their trajectories, rewards and advantages."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -164,7 +164,7 @@ def collect(
     if trajectories.predicted is not None:
         with model.autocast():  # blurred pictures need no exact decoding
             foreseen = torch.stack([statistics.scale(texts, scored(latents)) for latents in trajectories.predicted.unbind(1)], dim=1)
-    return Rollout(texts, cond, trajectories, rewards, returns, foreseen)
+    return Rollout(texts, cond, replace(trajectories, predicted=None), rewards, returns, foreseen)
 
 
 def _trajectories(
