@@ -135,7 +135,7 @@ def bench_train(backbone: ClipBackbone, paths: list[Path]) -> Figures:
 
 def bench_score(backbone: ClipBackbone, paths: list[Path], cache: EmbeddingCache) -> dict[str, Figures]:
     """Each picture for its prompt, first without the cache, then with all that is needed in it."""
-    model = RewardModel.create(backbone, hidden=(128, 128), members=4, generator=torch.Generator().manual_seed(0)).eval()
+    model = RewardModel.create(backbone, hidden=(128, 128), members=RewardConfig().members, generator=torch.Generator().manual_seed(0)).eval()
     prompts = [f"A photo of {i // 4} dogs in the park." for i in range(len(paths))]
     found: dict[str, Tensor] = {}
 
@@ -178,7 +178,7 @@ def _score_cached(folder: Path, count: int) -> tuple[int, int]:
     """The most that was resident, in MB, once the model was loaded, and in all."""
     torch.set_num_threads(1)
     backbone = backbone_like_vit_b_32(WIDTH)
-    model = RewardModel.create(backbone, hidden=(128, 128), members=4, generator=torch.Generator().manual_seed(0)).eval()
+    model = RewardModel.create(backbone, hidden=(128, 128), members=RewardConfig().members, generator=torch.Generator().manual_seed(0)).eval()
     text, loaded = backbone.text_embedding(["A photo of a dog."]), _peak_mb()
     vectors, known = EmbeddingCache(folder).read(SPACE, _keys(count), WIDTH)
     assert known.all()

@@ -32,7 +32,7 @@ class RewardConfig(ExamplesConfig, ObjectiveConfig, frozen=True, extra="forbid")
 
     hidden: tuple[PositiveInt, ...] = (128, 128)
     """Widths of the head's hidden layers; the paper has two of 1,024 on CLIP ViT-L/14."""
-    members: PositiveInt = 4
+    members: PositiveInt = 5
     """Heads in the ensemble; their mean logit is the score, their spread its uncertainty."""
     epochs: PositiveInt = 60
     """Passes over the labels at most."""
