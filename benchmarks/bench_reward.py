@@ -36,10 +36,9 @@ from reward.cache import EmbeddingCache
 from reward.dataset import FeedbackDataset, RankedPairs, Verdicts
 from reward.examples import embed_prompts, prepare, read_image
 from reward.losses import binary_loss
-from reward.model import RewardModel
 from reward.scoring import embed_readable
 from reward.split import SplitConfig
-from reward.training import RewardConfig, train
+from reward.training import RewardConfig, new_model, trained
 from tests.tiny_clip import byte_tokenizer
 
 EPOCHS, BATCH, TOKENS, WIDTH = 10, 32, 77, 768
@@ -112,14 +111,11 @@ def bench_train(backbone: ClipBackbone, paths: list[Path]) -> Figures:
     split = SplitConfig(split_by="image", validation=0, test_images=0, unseen_prompts=0)
     config = RewardConfig(split=split, epochs=EPOCHS, batch_size=BATCH, auxiliary_weight=0, negatives=0)
 
-    def new_model() -> RewardModel:
-        return RewardModel.create(backbone, hidden=config.hidden, members=config.members, generator=torch.Generator().manual_seed(0))
-
     def cached() -> None:
-        list(train(new_model(), prepare(dataset, config, backbone), config, generator=torch.Generator().manual_seed(0)))
+        trained(backbone, prepare(dataset, config, backbone), config)
 
     def encoded_anew() -> None:
-        model = new_model()
+        model = new_model(backbone, config, generator=torch.Generator().manual_seed(0))
         optimizer = torch.optim.AdamW(model.head.parameters())
         for rows in torch.randperm(len(paths)).split(BATCH):
             images = torch.cat([encode_picture(backbone, paths[i]) for i in rows])
@@ -135,7 +131,7 @@ def bench_train(backbone: ClipBackbone, paths: list[Path]) -> Figures:
 
 def bench_score(backbone: ClipBackbone, paths: list[Path], cache: EmbeddingCache) -> dict[str, Figures]:
     """Each picture for its prompt, first without the cache, then with all that is needed in it."""
-    model = RewardModel.create(backbone, hidden=(128, 128), members=RewardConfig().members, generator=torch.Generator().manual_seed(0)).eval()
+    model = new_model(backbone, RewardConfig(), generator=torch.Generator().manual_seed(0)).eval()
     prompts = [f"A photo of {i // 4} dogs in the park." for i in range(len(paths))]
     found: dict[str, Tensor] = {}
 
@@ -178,7 +174,7 @@ def _score_cached(folder: Path, count: int) -> tuple[int, int]:
     """The most that was resident, in MB, once the model was loaded, and in all."""
     torch.set_num_threads(1)
     backbone = backbone_like_vit_b_32(WIDTH)
-    model = RewardModel.create(backbone, hidden=(128, 128), members=RewardConfig().members, generator=torch.Generator().manual_seed(0)).eval()
+    model = new_model(backbone, RewardConfig(), generator=torch.Generator().manual_seed(0)).eval()
     text, loaded = backbone.text_embedding(["A photo of a dog."]), _peak_mb()
     vectors, known = EmbeddingCache(folder).read(SPACE, _keys(count), WIDTH)
     assert known.all()

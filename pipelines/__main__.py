@@ -1,8 +1,6 @@
 """`python -m pipelines STAGE`."""
 
-import sys
-
-from pipelines.cli import main
+from pipelines.cli import leave, main
 
 if __name__ == "__main__":  # a process that this one starts imports it, too
-    sys.exit(main())
+    leave(main())

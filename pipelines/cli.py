@@ -136,6 +136,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise
 
 
+def leave(status: int) -> NoReturn:
+    """Ends the process with this status.
+
+    One of several processes that failed ends at once: torch's threads would now and then abort it on its way out and hide the status.
+    """
+    if status and "LOCAL_RANK" in os.environ:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
+
+
 def _dispatch(words: list[str]) -> int:
     """Returns 1 where a stage's check failed, else 0."""
     _check_stage(words)

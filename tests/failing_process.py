@@ -1,14 +1,13 @@
 """Two connected processes of which the second fails while the first waits for it."""
 
-import sys
-
 import torch
 
 from finetune.processes import launched
+from pipelines.cli import leave
 
 if __name__ == "__main__":
     with launched(torch.device("cpu")) as processes:
         assert processes.total(torch.ones(3)).tolist() == [2.0, 2.0, 2.0]
         if processes.rank == 1:
-            sys.exit(2)
+            leave(2)
         processes.wait()
