@@ -59,22 +59,22 @@ class Variant:
 
 
 VARIANTS: dict[str, Variant] = {
-    "RWL + pretraining": Variant("rwl"),
+    "RWL": Variant("rwl"),
     "DPOK": Variant("dpok"),
     "DPOK, posterior mean": Variant("dpok", ("dpok.baseline=posterior_mean", "dpok.stochastic_share=0.8")),
     "DDPO": Variant("ddpo"),
-    "RWL": Variant("rwl", ("rwl.pretraining_weight=0",)),
-    "KL-O": Variant("rwl", ("rwl.pretraining_weight=0", 'rwl.kl="kl-o"')),
+    "RWL + pretraining": Variant("rwl", ("rwl.pretraining_weight=0.1",)),
+    "KL-O": Variant("rwl", ('rwl.kl="kl-o"',)),
 }
 MORE: dict[str, Variant] = {
     **{f"DPOK, kl_weight {weight:g}": Variant("dpok", (f"dpok.kl_weight={weight:g}",)) for weight in (0.0, 0.1, 0.5)},
-    **{f"RWL, {which} images": Variant("rwl", (f"rwl.images={which}", "rwl.pretraining_weight=0")) for which in ("labelled", "scored")},
+    **{f"RWL, {which} images": Variant("rwl", (f"rwl.images={which}",)) for which in ("labelled", "scored")},
 }
 """Trained with the first seed alone."""
 COLORS = {
     "base": "#8a8f98",
     "best of n": "#c9a227",
-    "RWL + pretraining": "#3b7dd8",
+    "RWL": "#3b7dd8",
     "DDPO": "#5b8c5a",
     "DPOK": "#d1495b",
     "DPOK, posterior mean": "#8e5aa8",
