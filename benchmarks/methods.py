@@ -39,7 +39,7 @@ from pipelines import simulate
 from pipelines.comparison import EvaluationPrompt, Judged, best_of, by_prompt, overall
 from pipelines.config import TABLES, Settings, check, config_file, override, parse_override, read_toml
 from pipelines.evaluate import Bench, EvaluateConfig, evaluation_pictures, evaluation_prompts, kl_to_base
-from pipelines.finetune import Method, open_job, training
+from pipelines.finetune import CONFIGS, Method, open_job, training
 from pipelines.images import ImagesConfig, Planned, draw_missing
 from pipelines.models import device_of, open_model, open_reward
 from pipelines.pictures import save_png
@@ -79,8 +79,8 @@ COLORS = {
     "DPOK": "#d1495b",
     "DPOK, posterior mean": "#8e5aa8",
 }
-SAMPLERS = ("DDIM", "ancestral", "DPM-Solver++")
-Draw = Callable[[DiffusionModel, Sequence[Planned], Path], None]
+SAMPLERS = {"DDIM": 0.0, "ancestral": 1.0, "DPM-Solver++": None}
+"""The eta of our sampler; None is the stock pipeline's solver."""
 
 
 @dataclass
@@ -96,7 +96,7 @@ class Counted:
         return self.reward(images, prompts)
 
 
-def draw_stock(images: ImagesConfig, model: DiffusionModel, planned: Sequence[Planned], folder: Path) -> None:
+def draw_stock(model: DiffusionModel, planned: Sequence[Planned], folder: Path, images: ImagesConfig) -> None:
     """Draws what is missing by the stock pipeline with DPM-Solver++ in float32, as users do."""
     solver = DPMSolverMultistepScheduler.from_config(model.pipeline.scheduler.config, algorithm_type="dpmsolver++")
     pipeline = type(model.pipeline)(**{**model.pipeline.components, "scheduler": solver}, requires_safety_checker=False)
@@ -115,11 +115,6 @@ def draw_stock(images: ImagesConfig, model: DiffusionModel, planned: Sequence[Pl
             save_png(picture, folder / one.file_name)
 
 
-def draw_ours(images: ImagesConfig, eta: float, model: DiffusionModel, planned: Sequence[Planned], folder: Path) -> None:
-    """Draws what is missing by `finetune.sampling`."""
-    draw_missing(model, planned, folder, images.model_copy(update={"eta": eta}))
-
-
 class Bed:
     """One seed's run: everything that the variants share."""
 
@@ -135,9 +130,6 @@ class Bed:
         judge, reward = Oracle.from_pretrained(self.settings.run.judge), open_reward(self.run.reward_dir, self.settings.run)
         self.bench = Bench(judge, reward, device_of(self.settings.run), self.images.batch)
         self.reference = load_file(self.settings.run.judge / REFERENCE)
-        ours = {"DDIM": 0.0, "ancestral": 1.0}
-        self.draw: dict[str, Draw] = {sampler: partial(draw_ours, self.images, eta) for sampler, eta in ours.items()}
-        self.draw["DPM-Solver++"] = partial(draw_stock, self.images)
 
     def with_changes(self, changes: Sequence[str]) -> Settings:
         """The run's settings with some others."""
@@ -145,8 +137,11 @@ class Bed:
 
     def judged(self, model: DiffusionModel, sampler: str, folder: Path, planned: Sequence[Planned]) -> Judged:
         """Draws and judges pictures."""
-        place = folder / sampler
-        self.draw[sampler](model, planned, place)
+        place, eta = folder / sampler, SAMPLERS[sampler]
+        if eta is None:
+            draw_stock(model, planned, place, self.images)
+        else:
+            draw_missing(model, planned, place, self.images.model_copy(update={"eta": eta}))
         return self.bench.judge(planned, place, "judge")
 
     def planned(self, prompts: Sequence[EvaluationPrompt], *, candidates: int = 1) -> list[Planned]:
@@ -185,7 +180,8 @@ def variant_rows(bed: Bed, variant: Variant, folder: Path) -> dict[str, Any]:
     job = replace(open_job(bed.run, settings, variant.method), folder=folder)
     counted = Counted(job.reward)
     state, total, steps = training(bed.run, replace(job, reward=counted))
-    limits, alarms, curve = settings.models[variant.method].validation.limits, [], []  # type: ignore[attr-defined]
+    limits = settings.table(variant.method, CONFIGS[variant.method]).validation.limits
+    alarms, curve = list[str](), list[Row]()
     started, judging = time.monotonic(), 0.0
     for metrics in tqdm(steps, total=total, desc=variant.method, disable=None):
         if metrics["validation_reward"] is None:
@@ -225,12 +221,16 @@ def of_seed(bed: Bed, variants: Mapping[str, Variant]) -> dict[str, Any]:
 
 
 def table(by_seed: Sequence[dict[str, Any]]) -> list[Row]:
-    """A row for each model and sampler, each figure over seeds; gains and shares are of the base with the same seed and sampler."""
+    """A row for each model of the first seed and sampler, each figure over the seeds that have the model.
+
+    Gains and shares are of the base with the same seed and sampler.
+    """
     rows: list[Row] = []
     for name in by_seed[0]:
+        having = [one for one in by_seed if name in one]
         for sampler in SAMPLERS:
-            mine = [one[name]["samplers"][sampler] for one in by_seed]
-            base = [one["base"]["samplers"][sampler] for one in by_seed]
+            mine = [one[name]["samplers"][sampler] for one in having]
+            base = [one["base"]["samplers"][sampler] for one in having]
             row: Row = {"model": name, "sampler": sampler}
             for group in mine[0]["groups"]:
                 figures = [one["groups"][group] for one in mine]
@@ -241,8 +241,8 @@ def table(by_seed: Sequence[dict[str, Any]]) -> list[Row]:
                 row[group]["gain"] = summary([ours["alignment"] - theirs["alignment"] for ours, theirs in pairs])
                 row[group]["vendi, of base"] = summary([ours["vendi"] / theirs["vendi"] for ours, theirs in pairs])
             row["prompts"] = {prompt: summary([one["prompts"][prompt] for one in mine]) for prompt in mine[0]["prompts"]}
-            row["kl"] = summary([one[name].get("kl", 0.0) for one in by_seed])
-            row["queries"] = summary([float(one[name]["queries"]) for one in by_seed])
+            row["kl"] = summary([one[name].get("kl", 0.0) for one in having])
+            row["queries"] = summary([float(one[name]["queries"]) for one in having])
             rows.append(row)
     return rows
 
@@ -263,13 +263,13 @@ def plot(by_seed: Sequence[dict[str, Any]], path: Path) -> None:
             axes.plot(*zip(*curve, strict=True), color=color, linewidth=0.7, alpha=0.4)
         if curves:
             axes.plot(*np.mean(curves, axis=0).T, color=color, linewidth=2, marker="o", markersize=4, label=name)
-    for n, marker in ((4, "^"), (MOST, "s")):
+    for n, style in ((4, ":"), (MOST, "--")):
         values = [one[f"best of {n}"]["samplers"]["DDIM"]["groups"]["trained"]["alignment"] for one in by_seed]
         axes.axhline(
             float(np.mean(values)),
             color=COLORS["best of n"],
             linewidth=1,
-            linestyle=":" if marker == "^" else "--",
+            linestyle=style,
             label=f"best of {n}, for every picture",
         )
     axes.set(xlabel="pictures that the reward scored in training", ylabel="alignment, DDIM", ylim=(0, 1))
@@ -323,13 +323,10 @@ def main() -> None:
     parser.add_argument("--name", default="methods", help="runs are called NAME-0, NAME-1, ...")
     parser.add_argument("--set", action="append", default=[], metavar="TABLE.KEY=VALUE", help="a setting of every run")
     a = parser.parse_args()
-    beds = [Bed(a.name, seed, a.set) for seed in a.seeds]
-    by_seed = [of_seed(bed, VARIANTS) for bed in beds]
-    first = of_seed(beds[0], VARIANTS | MORE)
-    rows = table(by_seed) + [row for row in table([first]) if row["model"] in MORE]
-    by_name = {name: [one[name] for one in (by_seed if name in VARIANTS else [first])] for name in VARIANTS | MORE}
-    guards = {name: [one["guards"] for one in found] for name, found in by_name.items()}
-    curves = {name: [one["curve"] for one in found] for name, found in by_name.items()}
+    by_seed = [of_seed(Bed(a.name, seed, a.set), VARIANTS if number else VARIANTS | MORE) for number, seed in enumerate(a.seeds)]
+    rows = table(by_seed)
+    guards = {name: [one[name]["guards"] for one in by_seed if name in one] for name in VARIANTS | MORE}
+    curves = {name: [one[name]["curve"] for one in by_seed if name in one] for name in VARIANTS | MORE}
     record("methods", {"seeds": a.seeds, "rows": rows, "guards": guards, "curves": curves})
     plot(by_seed, RESULTS / "methods.svg")
     text = page(rows, guards, a.seeds)

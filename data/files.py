@@ -5,7 +5,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -71,6 +71,12 @@ def sha256_of(path: Path) -> str:
     """The SHA-256 of the file's bytes in lower-case hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_of_files(folder: Path, files: Iterable[Path]) -> str:
+    """A SHA-256 over the places and contents of files in `folder`, whatever their order."""
+    lines = (f"{path.relative_to(folder)} {sha256_of(path)}\n" for path in sorted(files))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def _temporary_name(name: str) -> str:

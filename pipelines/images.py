@@ -17,7 +17,7 @@ from pydantic import BaseModel, NonNegativeFloat, PositiveInt
 from tqdm import tqdm
 
 from data.errors import PictuneError
-from data.files import sha256_of
+from data.files import sha256_of, sha256_of_files
 from data.runs import RunFolder
 from data.schema import IMAGES, PROMPTS, prompt_id, read_table, write_table
 from finetune.diffusion import DiffusionModel, Precision
@@ -132,13 +132,10 @@ def weights_hash(model: str) -> str:
             raise PictuneError(
                 f"{model}: no such folder, nor a model of the hub on this machine; give a diffusers folder as MODEL="
             ) from error
-    files = sorted(path for path in folder.rglob("*") if path.suffix == ".safetensors")
+    files = [path for path in folder.rglob("*") if path.suffix == ".safetensors"]
     if not files:
         raise PictuneError(f"{model}: no weight files in this folder; give a diffusers folder as MODEL=")
-    digest = hashlib.sha256()
-    for path in files:
-        digest.update(f"{path.relative_to(folder)} {sha256_of(path)}\n".encode())
-    return digest.hexdigest()
+    return sha256_of_files(folder, files)
 
 
 def draw_missing(model: DiffusionModel, planned: Sequence[Planned], folder: Path, config: ImagesConfig, *, title: str = "images") -> int:

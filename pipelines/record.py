@@ -4,7 +4,6 @@ A stage leaves `stage.json` in the folder that it writes to. While that file sta
 change; whoever wants them changed removes the folder or starts another run.
 """
 
-import hashlib
 import importlib.util
 import time
 from collections.abc import Iterator, Mapping
@@ -16,7 +15,7 @@ from pathlib import Path
 from pydantic import BaseModel, ValidationError
 
 from data.errors import PictuneError
-from data.files import sha256_of, write_atomically, write_json
+from data.files import sha256_of, sha256_of_files, write_atomically, write_json
 from data.runs import RunFolder
 from pipelines.config import Settings, check, read_toml
 
@@ -103,9 +102,8 @@ def content_hash(name: str) -> str:
         return sha256_of(path)
     if not path.is_dir():
         return name
-    files = {file.relative_to(path): file for file in path.rglob("*") if file.suffix in MODEL_FILES and file.is_file()}
-    lines = [f"{place} {sha256_of(file)}" for place, file in sorted(files.items()) if not any(part.startswith(".") for part in place.parts)]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    files = (file for file in path.rglob("*") if file.suffix in MODEL_FILES and file.is_file())
+    return sha256_of_files(path, (file for file in files if not any(part.startswith(".") for part in file.relative_to(path).parts)))
 
 
 def _file_of(function: str) -> str:

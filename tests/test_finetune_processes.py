@@ -21,9 +21,10 @@ def test_shares_are_whole_batches_and_leave_nothing_out() -> None:
     assert Processes(1, 2).share(3, 4).tolist() == []
 
 
-@pytest.mark.parametrize(("method", "rounding"), [("dpok", 2e-3), ("rwl", 1e-2)])
-def test_two_processes_train_as_one(ready: RunFolder, terminal: Commands, tmp_path: Path, method: str, rounding: float) -> None:
-    settings = ("dpok.micro_batch=2", "dpok.updates=1", "dpok.iterations=3", "rwl.updates=3")
+@pytest.mark.parametrize("method", ["dpok", "rwl"])
+def test_two_processes_train_as_one(ready: RunFolder, terminal: Commands, tmp_path: Path, method: str) -> None:
+    # RWL with weights of about a thousand: gradients near AdamW's epsilon would show their rounding in the weights.
+    settings = ("dpok.micro_batch=2", "dpok.updates=1", "dpok.iterations=3", "rwl.updates=3", "rwl.kl=kl-d", "rwl.gamma=1000")
     two, one = copy_of(ready, tmp_path / "two"), copy_of(ready, tmp_path / "one")
     printed = terminal.run(words(two, method, settings), processes=2)
     assert main(words(one, method, settings)) == 0
@@ -31,9 +32,8 @@ def test_two_processes_train_as_one(ready: RunFolder, terminal: Commands, tmp_pa
     assert len(figures_of(two, method)) == len(figures_of(one, method)) == 3
     tuned = weights_of(two, method)
     for name, weight in weights_of(one, method).items():
-        # Two pictures at a time in place of four, in the reward or in the loss: the rounding grows in the advantages and in AdamW, which
-        # gives gradients that are all but zero a whole step (2.3e-3 was seen for RWL).
-        assert float((tuned[name] - weight).norm()) <= rounding * float(weight.norm())
+        # Two pictures at a time in place of four, in the reward or in the loss: the rounding grows in the advantages and in AdamW.
+        assert float((tuned[name] - weight).norm()) <= 2e-3 * float(weight.norm())
     for mine, others in zip(figures_of(two, method), figures_of(one, method), strict=True):
         assert mine["gradient_norm"] == pytest.approx(others["gradient_norm"], rel=1e-3)
         assert mine["validation_reward"] == pytest.approx(others["validation_reward"], rel=1e-4)
