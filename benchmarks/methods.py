@@ -5,7 +5,7 @@ and judged by the oracle, which no training has seen, on the four training promp
 stochastic one that the online methods train with, deterministic DDIM, and the stock pipeline with DPM-Solver++ (Lu et al. 2022, arXiv
 2211.01095). Beside the variants stand the base and the best of 4 and of 16 of its pictures by the reward.
 
-A reward query is one picture scored while a method trains, validation and predicted pictures included, or one candidate for the best of n.
+A reward query is one picture scored while a method trains, validation included, or one candidate for the best of n.
 Intervals over seeds are Student's, 95 %. With the first seed alone some more variants are trained: RWL on other pictures, and DPOK with
 other weights of its KL. What is trained and judged stays in `runs/NAME-SEED/methods/`, and a second call goes on from there.
 """
@@ -61,7 +61,6 @@ class Variant:
 VARIANTS: dict[str, Variant] = {
     "RWL": Variant("rwl"),
     "DPOK": Variant("dpok"),
-    "DPOK, posterior mean": Variant("dpok", ("dpok.baseline=posterior_mean", "dpok.stochastic_share=0.8")),
     "DDPO": Variant("ddpo"),
     "RWL + pretraining": Variant("rwl", ("rwl.pretraining_weight=0.1",)),
     "KL-O": Variant("rwl", ('rwl.kl="kl-o"',)),
@@ -77,7 +76,6 @@ COLORS = {
     "RWL": "#3b7dd8",
     "DDPO": "#5b8c5a",
     "DPOK": "#d1495b",
-    "DPOK, posterior mean": "#8e5aa8",
 }
 SAMPLERS = {"DDIM": 0.0, "ancestral": 1.0, "DPM-Solver++": None}
 """The eta of our sampler; None is the stock pipeline's solver."""

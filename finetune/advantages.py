@@ -19,19 +19,15 @@ class PromptStatistics:
 
     def normalise(self, prompts: Sequence[str], rewards: Tensor) -> Tensor:
         """Takes in rewards [N] and gives (reward - mean) / std [N] by the statistics of each one's prompt, the new ones included."""
+        advantages = torch.empty_like(rewards)
         for prompt in dict.fromkeys(prompts):
-            mine = rewards[_of(prompt, prompts)]
-            seen = torch.cat([self._rewards.get(prompt, rewards.new_empty(0)).to(rewards.device), mine])
-            self._rewards[prompt] = seen[-max(self.window, len(mine)) :]
-        return self.scale(prompts, rewards)
-
-    def scale(self, prompts: Sequence[str], rewards: Tensor) -> Tensor:
-        """(reward - mean) / std [N] by the statistics as they are, of prompts that `normalise` has seen."""
-        scaled = torch.empty_like(rewards)
-        for prompt in dict.fromkeys(prompts):
-            mine, seen = _of(prompt, prompts), self._rewards[prompt].to(rewards.device)
-            scaled[mine] = (rewards[mine] - seen.mean()) / seen.std(correction=0).clamp(min=self.std_floor)
-        return scaled
+            mine = torch.tensor([other == prompt for other in prompts], device=rewards.device)
+            seen = torch.cat([self._rewards.get(prompt, rewards.new_empty(0)).to(rewards.device), rewards[mine]])
+            seen = seen[-max(self.window, int(mine.sum())) :]
+            self._rewards[prompt] = seen
+            std = seen.std(correction=0).clamp(min=self.std_floor)
+            advantages[mine] = (rewards[mine] - seen.mean()) / std
+        return advantages
 
     def state_dict(self) -> dict[str, Tensor]:
         """The remembered rewards by prompt."""
@@ -40,8 +36,3 @@ class PromptStatistics:
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Takes back what `state_dict` gave."""
         self._rewards = dict(state)
-
-
-def _of(prompt: str, prompts: Sequence[str]) -> Tensor:
-    """The rows of a prompt."""
-    return torch.tensor([i for i, other in enumerate(prompts) if other == prompt])

@@ -12,9 +12,7 @@ Differs from the paper and its code in:
 2. The exact Gaussian KL, ||mean - mean_ref||^2 / (2 std^2); their code has the plain squared difference of the predicted noise, whose
    ratio to the KL varies 77-fold over Stable Diffusion's 50 steps. `kl = "noise_error"` is theirs.
 3. Rewards are normalised per prompt before the value function sees them; it learns what that leaves, and starts at zero.
-4. Advantages come from the value function of the iterations before, so the baseline does not know the action's outcome. With
-   `baseline = "posterior_mean"` it is not a network but the reward of the image that the model sees in the noise, trusted at each step as
-   far as earlier rollouts bear it out.
+4. Advantages come from the value function of the iterations before, so the baseline does not know the action's outcome.
 5. Every iteration trains on its own images only, each transition at most once; their buffer keeps 1000 transitions of older policies,
    and draws from them at random. `replay_iterations` keeps whole iterations, of which every transition is trained on.
 6. Transitions of different samples and timesteps share a batch.
@@ -30,7 +28,7 @@ from torch import Tensor
 
 from finetune.diffusion import DiffusionModel
 from finetune.policy_gradient import PolicyGradientConfig, Step, Surrogate, gaussian_kl, policy_loss
-from finetune.value import Critic, LearnedCritic, PosteriorMeanCritic, ValueFunction
+from finetune.value import Critic, ValueFunction
 
 __all__ = ["DPOKConfig", "gaussian_kl", "policy_loss"]
 
@@ -45,9 +43,8 @@ class DPOKConfig(PolicyGradientConfig, frozen=True, extra="forbid"):
     in the code of DPOK's authors."""
     surrogate: Surrogate = "ppo"
     """Where ratios are clipped: "ppo" on the improving side, "hard_clamp" on both, as in the code of DPOK's authors."""
-    baseline: Literal["value", "posterior_mean", "prompt_mean"] = "value"
-    """What a reward is compared with, beside the prompt's mean: the learned value function, the reward of the image that the model already
-    sees in the noise (one more reward query a step), or nothing."""
+    baseline: Literal["value", "prompt_mean"] = "value"
+    """What a reward is compared with: the prompt's mean and the learned value function, or the mean alone."""
     value_learning_rate: PositiveFloat = 1e-3
     """AdamW's, for the value function. Paper: 1e-4."""
     value_steps: PositiveInt = 5
@@ -59,11 +56,6 @@ class DPOKConfig(PolicyGradientConfig, frozen=True, extra="forbid"):
     def needs_reference(self) -> bool:
         """Always: for its loss, and to log the KL where the weight is 0."""
         return True
-
-    @property
-    def foresees(self) -> bool:
-        """Whether the value function asks the reward about unfinished images."""
-        return self.baseline == "posterior_mean"
 
     def loss(self, step: Step, advantages: Tensor) -> Tensor:
         """The clipped surrogate and the weighted distance to the pretrained model."""
@@ -80,9 +72,7 @@ class DPOKConfig(PolicyGradientConfig, frozen=True, extra="forbid"):
         """The value function, where it is the baseline."""
         if self.baseline == "prompt_mean":
             return None
-        if self.baseline == "posterior_mean":
-            return PosteriorMeanCritic(self.stochastic_steps, device=model.device)
         text_width = model.encode_prompts([""]).shape[-1]
         network = ValueFunction(model.latent_shape[0], text_width, generator=generator).to(model.device)
         optimizer = torch.optim.AdamW(network.parameters(), self.value_learning_rate)
-        return LearnedCritic(network, optimizer, self.value_steps, self.value_batch, self.stochastic_steps)
+        return Critic(network, optimizer, self.value_steps, self.value_batch, self.stochastic_steps)

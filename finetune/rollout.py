@@ -1,7 +1,7 @@
 """What online methods learn from: images of the present policy with their trajectories, rewards and advantages."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -41,11 +41,6 @@ class RolloutConfig(BaseModel, frozen=True, extra="forbid"):
         """How many steps of a trajectory are stochastic."""
         return part_of(self.steps, self.stochastic_share)
 
-    @property
-    def foresees(self) -> bool:
-        """Whether `Rollout.foreseen` is wanted."""
-        return False
-
 
 @dataclass(frozen=True)
 class Transitions:
@@ -75,9 +70,6 @@ class Rollout:
     """[N]."""
     returns: Tensor
     """[N]: rewards normalised per prompt."""
-    foreseen: Tensor | None = None
-    """[N, S]: at each of the stochastic steps the reward of the image that the model predicts there, normalised like the image's own; None
-    where it is not wanted."""
 
     def transitions(self, pairs: Tensor) -> Transitions:
         """The transitions of (sample, step) pairs [M, 2]."""
@@ -111,7 +103,6 @@ def merged(rollouts: Sequence[Rollout]) -> Rollout:
         trajectories=Trajectories(latents, log_probs, chains[0].timesteps),
         rewards=torch.cat([one.rewards for one in rollouts]),
         returns=torch.cat([one.returns for one in rollouts]),
-        foreseen=None if rollouts[0].foreseen is None else torch.cat([one.foreseen for one in rollouts if one.foreseen is not None]),
     )
 
 
@@ -119,7 +110,6 @@ def packed(rollout: Rollout) -> dict[str, Any]:
     """What a checkpoint keeps of a rollout: plain values and tensors on the CPU."""
     chain = rollout.trajectories
     tensors = {"latents": chain.latents, "log_probs": chain.log_probs, "rewards": rollout.rewards, "returns": rollout.returns}
-    tensors |= {} if rollout.foreseen is None else {"foreseen": rollout.foreseen}
     return {"prompts": rollout.prompts} | {name: tensor.cpu() for name, tensor in tensors.items()}
 
 
@@ -128,8 +118,7 @@ def unpacked(kept: dict[str, Any], model: DiffusionModel) -> Rollout:
     tensors = {name: tensor.to(model.device) for name, tensor in kept.items() if name != "prompts"}
     timesteps = model.scheduler(tensors["log_probs"].shape[1]).timesteps
     chain = Trajectories(tensors["latents"], tensors["log_probs"], timesteps)
-    embedded = model.encode_prompts(kept["prompts"])
-    return Rollout(kept["prompts"], embedded, chain, tensors["rewards"], tensors["returns"], tensors.get("foreseen"))
+    return Rollout(kept["prompts"], model.encode_prompts(kept["prompts"]), chain, tensors["rewards"], tensors["returns"])
 
 
 def collect(
@@ -151,20 +140,10 @@ def collect(
     cond = model.encode_prompts(texts)
     trajectories = _trajectories(model, cond, config, generator, processes)
     mine = processes.share(len(texts), config.micro_batch)
-
-    def scored(latents: Tensor) -> Tensor:
-        """The rewards [N] of latents [N, C, h, w], each process scoring its own."""
-        own = latents[mine.to(model.device)]
-        found = score(reward, model.decode(own), [texts[i] for i in mine.tolist()]) if len(mine) else latents.new_zeros(0)
-        return processes.gather(mine, found, len(texts))
-
-    rewards = scored(trajectories.latents[:, -1])
-    returns = statistics.normalise(texts, rewards)
-    foreseen = None
-    if trajectories.predicted is not None:
-        with model.autocast():  # blurred pictures need no exact decoding
-            foreseen = torch.stack([statistics.scale(texts, scored(latents)) for latents in trajectories.predicted.unbind(1)], dim=1)
-    return Rollout(texts, cond, replace(trajectories, predicted=None), rewards, returns, foreseen)
+    finished = trajectories.latents[mine.to(model.device), -1]
+    found = score(reward, model.decode(finished), [texts[i] for i in mine.tolist()]) if len(mine) else finished.new_zeros(0)
+    rewards = processes.gather(mine, found, len(texts))
+    return Rollout(texts, cond, trajectories, rewards, statistics.normalise(texts, rewards))
 
 
 def _trajectories(
@@ -173,7 +152,6 @@ def _trajectories(
     """One chain per prompt embedding in `cond` [N, L, D], each process's batches drawn by it."""
     latents = cond.new_zeros(len(cond), config.steps + 1, *model.latent_shape, dtype=torch.float32)
     log_probs = cond.new_zeros(len(cond), config.steps, dtype=torch.float32)
-    predicted = torch.zeros_like(latents[:, : config.stochastic_steps]) if config.foresees else None
     for number, rows in enumerate(torch.arange(len(cond), device=cond.device).split(config.micro_batch)):
         if not processes.has(number):
             for _ in range(1 + config.stochastic_steps):  # the noise that its process draws, so that the generators stay alike
@@ -187,13 +165,10 @@ def _trajectories(
             eta=config.eta,
             generator=generator,
             stochastic_steps=config.stochastic_steps,
-            keep_predicted=config.foresees,
             batch=config.micro_batch,
         )
         latents[rows], log_probs[rows] = drawn.latents, drawn.log_probs
-        if predicted is not None and drawn.predicted is not None:
-            predicted[rows] = drawn.predicted  # needed by the process that drew them alone
-    return Trajectories(processes.total(latents), processes.total(log_probs), model.scheduler(config.steps).timesteps, predicted)
+    return Trajectories(processes.total(latents), processes.total(log_probs), model.scheduler(config.steps).timesteps)
 
 
 def choose_transitions(samples: int, config: RolloutConfig, *, generator: torch.Generator) -> Tensor:

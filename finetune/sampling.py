@@ -28,8 +28,6 @@ class Trajectories:
     """[N, T]: log-probability of each step, mean over its dimensions; 0 where the step is deterministic."""
     timesteps: Tensor
     """[T]: the training timestep at which step i starts."""
-    predicted: Tensor | None = None
-    """[N, S, C, h, w]: the finished latents as the model predicts them at each of the stochastic steps; None where nobody asked."""
 
 
 def step_distribution(
@@ -47,14 +45,14 @@ def step_distribution(
         sample: x_t [B, C, h, w].
         eta: 0 deterministic, 1 ancestral (DDPM) sampling.
     """
-    original, noise = clean_and_noise(scheduler, model_output, timestep, sample)
+    original, noise = _clean_and_noise(scheduler, model_output, timestep, sample)
     at, before = _alphas(scheduler, timestep, sample)
     std = eta * ((1 - before) / (1 - at) * (1 - at / before)).sqrt()
     direction = (1 - before - std.square()).clamp(min=0).sqrt()  # rounding may push an exact zero below zero
     return before.sqrt() * original + direction * noise, std
 
 
-def clean_and_noise(scheduler: DDIMScheduler, model_output: Tensor, timestep: int | Tensor, sample: Tensor) -> tuple[Tensor, Tensor]:
+def _clean_and_noise(scheduler: DDIMScheduler, model_output: Tensor, timestep: int | Tensor, sample: Tensor) -> tuple[Tensor, Tensor]:
     """The finished sample E[x_0 | x_t] and the noise that the model sees in x_t, both [B, C, h, w] in float32; as `step_distribution`."""
     sample, output = sample.float(), model_output.float()
     at, _ = _alphas(scheduler, timestep, sample)
@@ -114,12 +112,11 @@ def sample_trajectories(
     eta: float,
     generator: torch.Generator,
     stochastic_steps: int | None = None,
-    keep_predicted: bool = False,
     batch: int = 32,
 ) -> Trajectories:
     """Draws one chain per prompt embedding in `cond` [N, L, D].
 
-    The first `stochastic_steps` (left out: all) have the given eta, the later ones eta 0. `keep_predicted` gives `Trajectories.predicted`.
+    The first `stochastic_steps` (left out: all) have the given eta, the later ones eta 0.
 
     Every UNet call has exactly `batch` rows (the last chunk is filled up with repeats): kernels depend on the shape, and training
     with the same shape gives bit-equal predictions, so that the first importance ratio is exactly 1.
@@ -128,7 +125,6 @@ def sample_trajectories(
     latents = cond.new_empty(len(cond), steps + 1, *model.latent_shape, dtype=torch.float32)
     log_probs = cond.new_zeros(len(cond), steps, dtype=torch.float32)
     stochastic_steps = steps if stochastic_steps is None else stochastic_steps
-    predicted = torch.empty_like(latents[:, :stochastic_steps]) if keep_predicted else None
     uncond = model.encode_prompts([""]).expand(batch, -1, -1)
     for rows, real in padded_batches(torch.arange(len(cond), device=cond.device), batch):
         kept = rows[:real]
@@ -140,9 +136,7 @@ def sample_trajectories(
             mean, std = step_distribution(scheduler, output, timestep, sample[:real], eta=eta if noisy else 0.0)
             latents[kept, i + 1] = mean + std * _noise(mean.shape, generator, model.device) if noisy else mean
             log_probs[kept, i] = log_prob(latents[kept, i + 1], mean, std)
-            if predicted is not None and noisy:
-                predicted[kept, i], _ = clean_and_noise(scheduler, output, timestep, sample[:real])
-    return Trajectories(latents, log_probs, scheduler.timesteps, predicted)
+    return Trajectories(latents, log_probs, scheduler.timesteps)
 
 
 def padded_batches(rows: Tensor, batch: int) -> Iterator[tuple[Tensor, int]]:

@@ -1,12 +1,7 @@
-"""Value functions: what reward an unfinished image will get (Fan et al. 2023, arXiv 2305.16381, section 4.4).
-
-DPOK's is a network that learns it from noisy latents. The other one asks the reward about the image that the model sees in them, its
-posterior mean E[x_0 | x_t] (as Chung et al. 2023, arXiv 2209.14687, do for other ends), and learns only how far that can be trusted at each
-step.
-"""
+"""The value function of DPOK: what reward an unfinished image will get (Fan et al. 2023, arXiv 2305.16381, section 4.4)."""
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from diffusers.models.embeddings import get_timestep_embedding
@@ -46,25 +41,9 @@ class ValueFunction(nn.Module):
         return value.squeeze(1)
 
 
-class Critic(Protocol):
-    """What images are expected to get while they are unfinished; returns and values are rewards normalised per prompt."""
-
-    def values(self, rollout: Rollout) -> Tensor:
-        """Values [N, S] of the states before each stochastic step."""
-
-    def fit(self, rollout: Rollout, generator: torch.Generator) -> None:
-        """Learns from a rollout whose values have been used."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """All that it has learned."""
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes back what `state_dict` gave."""
-
-
 @dataclass(frozen=True)
-class LearnedCritic:
-    """A `ValueFunction` and how it learns."""
+class Critic:
+    """The value function and how it learns; returns and values are rewards normalised per prompt."""
 
     network: ValueFunction
     optimizer: torch.optim.Optimizer
@@ -76,7 +55,7 @@ class LearnedCritic:
 
     @torch.no_grad()
     def values(self, rollout: Rollout) -> Tensor:
-        """As `Critic.values`."""
+        """Values [N, S] of the states before each stochastic step."""
         count = len(rollout.prompts) * self.stochastic_steps
         at = torch.arange(count, device=rollout.rewards.device)
         values = self._of(rollout, at // self.stochastic_steps, at % self.stochastic_steps)
@@ -104,46 +83,3 @@ class LearnedCritic:
         """Takes back what `state_dict` gave."""
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
-
-
-class PosteriorMeanCritic:
-    """V_t = a_t + b_t * (reward of the posterior mean), the line of least squares through what earlier rollouts got in the end.
-
-    Later rollouts count more, by `FORGET`. The first one's values are of a line through itself.
-    """
-
-    FORGET = 0.8
-
-    def __init__(self, stochastic_steps: int, *, device: torch.device) -> None:
-        """Knows nothing yet."""
-        self.moments = torch.zeros(5, stochastic_steps, device=device)
-        """Sums, for each step, of 1, f, y, f * f and f * y, where f is foreseen and y came."""
-
-    def values(self, rollout: Rollout) -> Tensor:
-        """As `Critic.values`."""
-        moments = self.moments if self.moments.any() else self._moments(rollout)
-        count, f, y, ff, fy = moments
-        slope = (fy - f * y / count) / (ff - f * f / count).clamp(min=1e-6)
-        values: Tensor = y / count + slope * (self._foreseen(rollout) - f / count)
-        return values
-
-    def fit(self, rollout: Rollout, generator: torch.Generator) -> None:  # noqa: ARG002 - nothing is drawn
-        """Adds a rollout to the sums."""
-        self.moments = self.FORGET * self.moments + self._moments(rollout)
-
-    def _moments(self, rollout: Rollout) -> Tensor:
-        f, y = self._foreseen(rollout), rollout.returns[:, None]
-        return torch.stack([term.expand_as(f).sum(0) for term in (torch.ones_like(f), f, y, f * f, f * y)])
-
-    @staticmethod
-    def _foreseen(rollout: Rollout) -> Tensor:
-        assert rollout.foreseen is not None
-        return rollout.foreseen
-
-    def state_dict(self) -> dict[str, Any]:
-        """The sums."""
-        return {"moments": self.moments}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes back what `state_dict` gave."""
-        self.moments = state["moments"].to(self.moments.device)

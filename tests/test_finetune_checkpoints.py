@@ -19,7 +19,6 @@ VALIDATION = ValidationConfig(every=2, images_per_prompt=2)
 SMALL = {"iterations": 4, "images_per_prompt": 3, "steps": 3, "micro_batch": 4, "prompts_per_iteration": 1, "validation": VALIDATION}
 ONLINE = {
     "dpok": DPOKConfig.model_validate(SMALL | {"replay_iterations": 1}),
-    "dpok, posterior mean": DPOKConfig.model_validate(SMALL | {"replay_iterations": 1, "baseline": "posterior_mean"}),
     "ddpo": DDPOConfig.model_validate(SMALL),
 }
 RWL = reward_weighted.RewardWeightedConfig(updates=4, batch=4, steps=2, report_every=1, validation=VALIDATION)

@@ -14,10 +14,9 @@ from finetune.advantages import PromptStatistics
 from finetune.diffusion import DiffusionModel, LoraSettings, Precision, UNetSettings
 from finetune.dpok import DPOKConfig, gaussian_kl, policy_loss
 from finetune.policy_gradient import improve, noise_per_output, start, train
-from finetune.rollout import Rollout, choose_transitions, collect
-from finetune.sampling import Trajectories, step_distribution
+from finetune.rollout import choose_transitions, collect
+from finetune.sampling import step_distribution
 from finetune.training import ValidationConfig
-from finetune.value import PosteriorMeanCritic
 from tests.tiny_diffusion import write_tiny_diffusion
 
 SMALL = DPOKConfig(iterations=2, images_per_prompt=3, steps=3, micro_batch=4, validation=ValidationConfig(every=2, images_per_prompt=2))
@@ -165,40 +164,6 @@ def test_value_function_learns_to_foresee_the_reward_of_each_prompt(folder: Path
     assert foreseen[0] == 0
     assert foreseen[1] is not None
     assert foreseen[1] > 0.5
-
-
-def test_the_posterior_mean_foresees_the_reward_from_the_first_iteration_on(folder: Path) -> None:
-    model, generator = open_model(folder), torch.Generator().manual_seed(0)
-    update = {"images_per_prompt": 16, "steps": 6, "micro_batch": 16, "stochastic_share": 1.0, "baseline": "posterior_mean"}
-    config = SMALL.model_copy(update=update)
-    state = start(model, config, generator=generator)
-    assert isinstance(state.value, PosteriorMeanCritic)
-    rollout = collect(model, ["a cat", "a dog"], redness, config, statistics=state.statistics, generator=generator)
-    assert rollout.foreseen is not None
-    unexplained = (rollout.returns[:, None] - state.value.values(rollout)).var(0) / rollout.returns.var()
-    assert unexplained[-1] < 0.1
-    assert unexplained[0] > 2 * unexplained[-1]
-    explained = improve(model, rollout, config, state, generator=generator)["value_explained_variance"]
-    assert explained == pytest.approx(float((1 - unexplained).mean()), abs=1e-5)
-
-
-def test_the_posterior_mean_is_trusted_as_far_as_earlier_rollouts_say() -> None:
-    critic, generator = PosteriorMeanCritic(2, device=torch.device("cpu")), torch.Generator().manual_seed(0)
-
-    def rollout() -> Rollout:
-        foreseen = torch.randn(200, 2, generator=generator)
-        returns = 0.5 * foreseen[:, 1] + 0.2
-        nothing = Trajectories(torch.empty(0), torch.empty(0), torch.empty(0))
-        return Rollout([""] * 200, torch.empty(0), nothing, returns, returns, foreseen)
-
-    critic.fit(rollout(), generator)
-    other = rollout()
-    values = critic.values(other)
-    torch.testing.assert_close(values[:, 1], other.returns)
-    assert values[:, 0].std() < 0.1 * other.returns.std() + 0.1
-    again = PosteriorMeanCritic(2, device=torch.device("cpu"))
-    again.load_state_dict(critic.state_dict())
-    assert torch.equal(again.values(other), values)
 
 
 def test_transitions_are_distinct_and_leave_out_the_deterministic_steps() -> None:
