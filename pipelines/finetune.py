@@ -43,7 +43,7 @@ from pipelines.images import (
 from pipelines.metrics_log import MetricsLog
 from pipelines.models import as_monitor, as_reward_fn, device_of, open_model, open_reward_model, reward_hash
 from pipelines.pictures import save_sheet
-from pipelines.record import StageFolder
+from pipelines.record import StageFolder, content_hash
 from pipelines.rewarded_images import Encoder, RWLConfig, pairs_hash, pretraining_pairs, rewarded_images
 from reward.sources import RewardSource, load_reward
 
@@ -125,10 +125,11 @@ def main(run: RunFolder, settings: Settings, method: Method) -> None:
 
 def _tune(run: RunFolder, settings: Settings, method: Method, processes: Processes) -> None:
     folder = run.finetune_dir(method)
-    inputs = {
-        "reward": "finetune.rewards" if settings.table("finetune", FinetuneConfig).rewards else reward_hash(run.reward_dir),
-        "model": weights_hash(settings.run.model),
-    }
+    inputs = {"model": weights_hash(settings.run.model)}
+    if rewards := settings.table("finetune", FinetuneConfig).rewards:
+        inputs |= {f"reward {name}": content_hash(name) for source in rewards for name in source.read_from}
+    else:
+        inputs["reward"] = reward_hash(run.reward_dir)
     if method == "rwl" and (pairs := settings.table("rwl", RWLConfig).pretraining_pairs) is not None:
         inputs["pretraining_pairs"] = pairs_hash(pairs)
     stage = StageFolder(run, settings, folder, f"finetune {method}", ("run", "images", "finetune", method), inputs)

@@ -17,6 +17,7 @@ from data.runs import RunFolder
 from data.store import FeedbackStore
 from pipelines.cli import main
 from pipelines.metrics_log import METRICS_FILE, MetricsLog, read_metrics
+from pipelines.record import STAMP, content_hash, read_stamp
 from reward.model import RewardModel
 from tests.interruption import abandons_open_files, interrupted_when
 from tests.tiny_models import write_tiny_models
@@ -248,6 +249,9 @@ def test_a_sum_of_rewards_from_elsewhere_is_tuned_on(run: RunFolder, tmp_path: P
     shutil.copytree(run.root, copy.root, ignore=lambda folder, _: ("evaluation", "finetune", "reward") if Path(folder) == run.root else ())
     rewards = 'finetune.rewards=[{kind="python", path="tests.test_finetune_ddpo:redness", weight=2.0}]'
     assert command(copy, "finetune", "--method", "ddpo", "--set", rewards) == 0
+    stamp = read_stamp(copy.finetune_dir("ddpo") / STAMP)
+    assert stamp is not None
+    assert stamp.inputs["reward tests.test_finetune_ddpo:redness"] == content_hash("tests/test_finetune_ddpo.py")
     mean = read_metrics(copy.finetune_dir("ddpo"))[0]["reward"]
     assert 0.2 < mean < 1.8  # twice the mean red of noise: no probability of the run's own reward, which is not there
     clip = re.search(r'backbone = "(.*)"', (copy.root / "config.toml").read_text())
