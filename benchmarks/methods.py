@@ -5,7 +5,8 @@ and judged by the oracle, which no training has seen, on the four training promp
 stochastic one that the online methods train with, deterministic DDIM, and the stock pipeline with DPM-Solver++ (Lu et al. 2022, arXiv
 2211.01095). Beside the variants stand the base and the best of 4 and of 16 of its pictures by the reward.
 
-A reward query is one picture scored while a method trains, validation included, or one candidate for the best of n.
+A reward query is one picture scored while a method trains, validation included, or one candidate for the best of n. What goes on from
+another variant counts that one's as well.
 Intervals over seeds are Student's, 95 %. With the first seed alone some more variants are trained: RWL on other pictures, and DPOK with
 other weights of its KL. What is trained and judged stays in `runs/NAME-SEED/methods/`, and a second call goes on from there.
 """
@@ -56,11 +57,14 @@ class Variant:
     method: Method
     changes: tuple[str, ...] = ()
     """Settings that differ from the demo's."""
+    start: str | None = None
+    """The variant whose LoRA it starts from; none is the base."""
 
 
 VARIANTS: dict[str, Variant] = {
     "RWL": Variant("rwl"),
     "DPOK": Variant("dpok"),
+    "RWL, then DPOK": Variant("dpok", start="RWL"),
     "DDPO": Variant("ddpo"),
     "RWL + pretraining": Variant("rwl", ("rwl.pretraining_weight=0.1",)),
     "KL-O": Variant("rwl", ('rwl.kl="kl-o"',)),
@@ -76,6 +80,7 @@ COLORS = {
     "RWL": "#3b7dd8",
     "DDPO": "#5b8c5a",
     "DPOK": "#d1495b",
+    "RWL, then DPOK": "#8e5aa8",
 }
 SAMPLERS = {"DDIM": 0.0, "ancestral": 1.0, "DPM-Solver++": None}
 """The eta of our sampler; None is the stock pipeline's solver."""
@@ -133,6 +138,10 @@ class Bed:
         """The run's settings with some others."""
         return check(override(self.tables, [parse_override(change) for change in changes]), TABLES, self.run.root.name)
 
+    def folder(self, name: str) -> Path:
+        """Where a variant's training, pictures and figures are."""
+        return self.run.root / "methods" / name.replace(", ", "-").replace(" ", "-")
+
     def judged(self, model: DiffusionModel, sampler: str, folder: Path, planned: Sequence[Planned]) -> Judged:
         """Draws and judges pictures."""
         place, eta = folder / sampler, SAMPLERS[sampler]
@@ -172,14 +181,16 @@ def base_rows(bed: Bed, folder: Path) -> dict[str, Any]:
     return found
 
 
-def variant_rows(bed: Bed, variant: Variant, folder: Path) -> dict[str, Any]:
-    """Trains one variant; its figures by sampler, the way there, and what the guards said."""
-    settings = bed.with_changes(variant.changes)
+def variant_rows(bed: Bed, variant: Variant, found: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Trains one variant, perhaps on from one of those found; its figures by sampler, the way there, and what the guards said."""
+    before: Mapping[str, Any] = {"queries": 0, "curve": []} if variant.start is None else found[variant.start]
+    start = () if variant.start is None else (f"{variant.method}.lora.start={bed.folder(variant.start)}",)
+    settings = bed.with_changes((*variant.changes, *start))
     job = replace(open_job(bed.run, settings, variant.method), folder=folder)
-    counted = Counted(job.reward)
+    counted = Counted(job.reward, before["queries"])
     state, total, steps = training(bed.run, replace(job, reward=counted))
     limits = settings.table(variant.method, CONFIGS[variant.method]).validation.limits
-    alarms, curve = list[str](), list[Row]()
+    alarms, curve = list[str](), list[Row](before["curve"])
     started, judging = time.monotonic(), 0.0
     for metrics in tqdm(steps, total=total, desc=variant.method, disable=None):
         if metrics["validation_reward"] is None:
@@ -209,11 +220,9 @@ def kept(path: Path, make: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
 
 def of_seed(bed: Bed, variants: Mapping[str, Variant]) -> dict[str, Any]:
     """The figures of one seed by model."""
-    place = bed.run.root / "methods"
-    found = kept(place / "base" / "figures.json", partial(base_rows, bed))
+    found = kept(bed.folder("base") / "figures.json", partial(base_rows, bed))
     for name, variant in variants.items():
-        folder = place / name.replace(", ", "-").replace(" ", "-")
-        found[name] = kept(folder / "figures.json", partial(variant_rows, bed, variant))
+        found[name] = kept(bed.folder(name) / "figures.json", partial(variant_rows, bed, variant, found))
         print(f"seed {bed.seed}, {name}: {found[name]['samplers']['DDIM']['groups']['trained']['alignment']:.2f}", flush=True)
     return found
 

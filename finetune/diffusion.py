@@ -11,7 +11,7 @@ SDXL is told are those of the image that is drawn, not cropped.
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -53,6 +53,9 @@ class LoraSettings(BaseModel, frozen=True, extra="forbid"):
     """The update is scaled by alpha / rank; left out, alpha is the rank, so that the scale is 1."""
     feed_forward: bool = True
     """Also adapt the transformer blocks' feed-forward layers; DPOK's paper adapts attention alone."""
+    start: Path | None = None
+    """A folder with a LoRA of this rank and these layers to start from, like `runs/mine/finetune/rwl`; left out, the pretrained model. The
+    KL is to the pretrained model either way."""
 
 
 class UNetSettings(BaseModel, frozen=True, extra="forbid"):
@@ -229,10 +232,15 @@ class DiffusionModel:
         return torch.cat(parts) * float(vae.config.scaling_factor)
 
     def add_lora(self, settings: LoraSettings, *, generator: torch.Generator) -> None:
-        """Adds adapters that change nothing yet (Hu et al.: A is random, B is zero); `generator` draws A."""
+        """Adds those of `settings.start`, or adapters that change nothing yet (Hu et al.: A is random, B is zero); `generator` draws A.
+
+        Raises:
+            PictuneError: there is no LoRA to start from, or it is of another model or of other settings.
+        """
         targets = [*_ATTENTION, *(_FEED_FORWARD if settings.feed_forward else ())]
         alpha = settings.rank if settings.alpha is None else settings.alpha
         unet = self.pipeline.unet
+        started, scales = ({}, set()) if settings.start is None else self._read_lora(settings.start)
         unet.add_adapter(LoraConfig(r=settings.rank, lora_alpha=alpha, target_modules=targets), _ADAPTER)
         for name, weight in self.lora_parameters().items():
             weight.data = weight.data.float()  # the optimizer's small steps would vanish in half precision
@@ -240,7 +248,20 @@ class DiffusionModel:
                 drawn = torch.empty(weight.shape)
                 nn.init.kaiming_uniform_(drawn, a=math.sqrt(5), generator=generator)
                 weight.data.copy_(drawn)
+        if settings.start is not None:
+            if scales != {alpha / settings.rank} or _shapes(started) != _shapes(self.lora_parameters()):
+                raise PictuneError(
+                    f"{settings.start / LORA_FILE}: its rank, scale or layers are not those of the settings `lora`; make them alike"
+                )
+            self.set_lora_state(started)
         self._leave_casts_to_autocast()
+
+    def _read_lora(self, folder: Path) -> tuple[dict[str, Tensor], set[float]]:
+        """The weights and scales of a saved LoRA, which leaves the model again."""
+        self.load_lora(folder)
+        weights, scales = self.lora_state(), {layer.scaling[_ADAPTER] for layer in self._lora_layers()}
+        self.pipeline.unet.delete_adapters(_ADAPTER)
+        return weights, scales
 
     def _leave_casts_to_autocast(self) -> None:
         """Keeps peft from casting inputs up to fp32 where autocast casts them down again: same numbers, a sixth quicker."""
@@ -265,10 +286,9 @@ class DiffusionModel:
         Raises:
             PictuneError: the weights belong to other LoRA settings.
         """
-        parameters = self.lora_parameters()
-        if {name: weight.shape for name, weight in parameters.items()} != {name: weight.shape for name, weight in state.items()}:
+        if _shapes(state) != _shapes(self.lora_parameters()):
             raise PictuneError("checkpoint: its LoRA has another rank or other layers than the settings; restore them or start anew")
-        for name, weight in parameters.items():
+        for name, weight in self.lora_parameters().items():
             weight.copy_(state[name])
 
     @contextmanager
@@ -315,8 +335,7 @@ class DiffusionModel:
         Raises:
             PictuneError: the folder holds no LoRA, or one of another model.
         """
-        if not (folder / LORA_FILE).is_file():
-            raise PictuneError(f"{folder}: no {LORA_FILE} in it; run the finetune stage first")
+        lora_file(folder)
         if self.lora_parameters():
             self.pipeline.unet.delete_adapters(_ADAPTER)
         try:
@@ -326,6 +345,21 @@ class DiffusionModel:
             reason = str(error).strip().split("\n")[0]
             raise PictuneError(f"{folder / LORA_FILE}: does not fit this model ({reason}); it was made for another one") from error
         self._leave_casts_to_autocast()
+
+
+def lora_file(folder: Path) -> Path:
+    """The file of the LoRA in a folder.
+
+    Raises:
+        PictuneError: there is none.
+    """
+    if not (folder / LORA_FILE).is_file():
+        raise PictuneError(f"{folder}: no {LORA_FILE} in it; run the finetune stage first")
+    return folder / LORA_FILE
+
+
+def _shapes(weights: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: weight.shape for name, weight in weights.items()}
 
 
 def _with_sorted_header(file: bytes) -> bytes:

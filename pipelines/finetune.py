@@ -17,11 +17,11 @@ from pydantic import NonNegativeInt, PositiveInt
 from tqdm import tqdm
 
 from data.errors import PictuneError
-from data.files import write_atomically
+from data.files import sha256_of, write_atomically
 from data.runs import RunFolder
 from finetune import policy_gradient, reward_weighted
 from finetune.ddpo import DDPOConfig
-from finetune.diffusion import DiffusionModel, UNetSettings
+from finetune.diffusion import DiffusionModel, UNetSettings, lora_file
 from finetune.dpok import DPOKConfig
 from finetune.monitors import PIXELS, Monitor
 from finetune.policy_gradient import PolicyGradientConfig
@@ -70,8 +70,8 @@ pipeline = DiffusionPipeline.from_pretrained("{model}")
 pipeline.load_lora_weights("{folder}")
 ```
 
-These are the weights of step {best} of {steps}, the best by mean reward on validation seeds: {reward_best:.3f}, from {reward_base:.3f} of
-the untuned model. Metrics are in `metrics.jsonl` and TensorBoard, pictures at fixed seeds in `samples/`. A higher reward is not always a
+These are the weights of step {best} of {steps}, the best by mean reward on validation seeds: {reward_best:.3f}, from {reward_base:.3f}
+before. Metrics are in `metrics.jsonl` and TensorBoard, pictures at fixed seeds in `samples/`. A higher reward is not always a
 better picture, so look at the evaluation's report.
 """
 
@@ -130,6 +130,8 @@ def _tune(run: RunFolder, settings: Settings, method: Method, processes: Process
         inputs |= {f"reward {name}": content_hash(name) for source in rewards for name in source.read_from}
     else:
         inputs["reward"] = reward_hash(run.reward_dir)
+    if (start := settings.table(method, CONFIGS[method]).lora.start) is not None:
+        inputs["start"] = sha256_of(lora_file(start))
     if method == "rwl" and (pairs := settings.table("rwl", RWLConfig).pretraining_pairs) is not None:
         inputs["pretraining_pairs"] = pairs_hash(pairs)
     stage = StageFolder(run, settings, folder, f"finetune {method}", ("run", "images", "finetune", method), inputs)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -188,6 +189,24 @@ def test_loading_replaces_the_present_lora(folder: Path, tmp_path: Path) -> None
     perturb(other)
     other.load_lora(tmp_path)
     assert torch.equal(predict(other), predict(fresh))
+
+
+def test_training_starts_from_a_saved_lora(folder: Path, tmp_path: Path) -> None:
+    earlier, untuned = with_lora(folder, LoraSettings(rank=4)), DiffusionModel.from_pretrained(folder)
+    perturb(earlier)
+    earlier.save_lora(tmp_path)
+    model = with_lora(folder, LoraSettings(rank=4, start=tmp_path))
+    assert torch.equal(predict(model), predict(earlier))
+    assert all(weight.requires_grad for weight in model.lora_parameters().values())
+    with model.adapters_off():
+        assert torch.equal(predict(model), predict(untuned))
+
+
+@pytest.mark.parametrize("other", [{"rank": 2}, {"rank": 4, "alpha": 8.0}, {"rank": 4, "feed_forward": False}])
+def test_a_start_of_other_settings_is_refused(folder: Path, tmp_path: Path, other: dict[str, Any]) -> None:
+    with_lora(folder, LoraSettings(rank=4)).save_lora(tmp_path)
+    with pytest.raises(PictuneError, match=f"{LORA_FILE}: its rank, scale or layers are not those of the settings `lora`"):
+        with_lora(folder, LoraSettings.model_validate(other | {"start": tmp_path}))
 
 
 def test_lora_state_of_other_settings_is_refused(folder: Path) -> None:

@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 from diffusers import StableDiffusionPipeline
 
+from data.files import sha256_of
 from data.runs import RunFolder
 from data.store import FeedbackStore
+from finetune.diffusion import LORA_FILE
 from pipelines.cli import main
 from pipelines.metrics_log import METRICS_FILE, MetricsLog, read_metrics
 from pipelines.record import STAMP, content_hash, read_stamp
@@ -264,6 +266,21 @@ def test_a_sum_of_rewards_from_elsewhere_is_tuned_on(run: RunFolder, tmp_path: P
     card = (copy.finetune_dir("ddpo") / "README.md").read_text()
     assert f"for 2 * python of `tests.test_finetune_ddpo:redness` + -1 * clip_score of `{clip[1]}`." in card
     assert str(copy.reward_dir) not in card
+
+
+def test_dpok_goes_on_where_rwl_ended(run: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    copy = RunFolder(tmp_path / "r")
+    shutil.copytree(run.root, copy.root, ignore=lambda folder, _: ("evaluation", "finetune") if Path(folder) == run.root else ())
+    start = f"dpok.lora.start='{copy.finetune_dir('rwl')}'"
+    assert command(copy, "finetune", "--method", "dpok", "--set", start) == 2
+    assert f"{copy.finetune_dir('rwl')}: no {LORA_FILE} in it" in capsys.readouterr().err
+    assert command(copy, "finetune", "--method", "rwl", "--set", "rwl.learning_rate=0.1") == 0
+    assert command(copy, "finetune", "--method", "dpok", "--set", start) == 0
+    stamp = read_stamp(copy.finetune_dir("dpok") / STAMP)
+    assert stamp is not None
+    assert stamp.inputs["start"] == sha256_of(copy.finetune_dir("rwl") / LORA_FILE)
+    fresh, warm = (read_metrics(one.finetune_dir("dpok"))[0]["kl"] for one in (run, copy))
+    assert warm > 10 * fresh  # nats to the pretrained model, which an untuned start has hardly left
 
 
 @pytest.mark.parametrize("settings", [("reward.rater_types=2",), ("reward.tune_last=1", "reward.lora_rank=1")])
