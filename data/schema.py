@@ -98,7 +98,7 @@ _WHO_AND_WHAT = [
 _CIRCUMSTANCES = [
     _column("skip_reason", TEXT, "why the rater skipped or found it unsafe", nullable=True),
     _column("comment", TEXT, "free text", nullable=True),
-    _column("source", TEXT, "human or simulated"),
+    _column("source", TEXT, "human, simulated or imported"),
     _column("is_gold", pa.bool_(), "true where the right answer is known"),
     _column("gold_correct", pa.bool_(), "agrees with the right answer; null without one or when skipped", nullable=True),
     _column("shown_at", MOMENT, "when the task was handed to the rater"),
@@ -159,7 +159,7 @@ LABELS_PAIRS = pa.schema(
         _column("ranking_label_id", TEXT, "the ranking that the pair is derived from"),
         _column("weight", pa.float32(), "1 over the number of pairs of the ranking"),
         _column("task_id", TEXT, "the task answered", nullable=True),
-        _column("source", TEXT, "human or simulated", nullable=True),
+        _column("source", TEXT, "human, simulated or imported", nullable=True),
         _column("left_shown", pa.int8(), "0 when image_id_0 stood before image_id_1 on the screen, else 1", nullable=True),
         _column("are_different", pa.bool_(), "false for a tie", nullable=True),
     ]
@@ -168,7 +168,7 @@ LABELS_PAIRS = pa.schema(
 RATERS = pa.schema(
     [
         _column("rater_id", TEXT, "salted hash of the rater"),
-        _column("source", TEXT, "human or simulated"),
+        _column("source", TEXT, "human, simulated or imported"),
         _column("joined_at", MOMENT, "when the rater was added"),
         _column("n", pa.int32(), "live labels"),
         _column("n_skipped", pa.int32(), "live labels that are skip, unsafe, or a ranking without any rank"),
@@ -203,7 +203,7 @@ CONSENSUS = pa.schema(
         _column("task_id", TEXT, "the task answered"),
         _column("image_id", TEXT, "the image judged"),
         _column("method", TEXT, "mv (majority vote) and ds (Dawid-Skene) for binary tasks, borda for rankings"),
-        _column("source", TEXT, "whose labels: human or simulated"),
+        _column("source", TEXT, "whose labels: human, simulated or imported"),
         _column("value", pa.float32(), "mv, ds: 1 good, 0 bad, 0.5 undecided; borda: mean share of the others that it beats, ties half"),
         _column("p_good", pa.float32(), "probability that it is good: share of votes, or Dawid-Skene's; null for rankings", nullable=True),
         _column("n_raters", pa.int32(), "raters whose answers count; skips and repeats do not"),

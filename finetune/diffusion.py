@@ -264,7 +264,7 @@ class DiffusionModel:
         return weights, scales
 
     def _leave_casts_to_autocast(self) -> None:
-        """Keeps peft from casting inputs up to fp32 where autocast casts them down again: same numbers, a sixth quicker."""
+        """Keeps peft from casting inputs up to fp32 where autocast casts them down again: same numbers, and quicker."""
         for layer in self._lora_layers():
             layer.cast_input_dtype_enabled = self.precision == "fp32"
 

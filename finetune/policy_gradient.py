@@ -58,7 +58,7 @@ class PolicyGradientConfig(RolloutConfig, frozen=True, extra="forbid"):
     lora: LoraSettings = LoraSettings()
     """Which weights are trained."""
     precision: Precision = "fp32"
-    """Arithmetic of the UNet; bf16 is about 1.5 times as fast on CPUs that have it, but its rounding shows in ratios and KL: about one
+    """Arithmetic of the UNet; bf16 is about 1.7 times as fast on CPUs that have it, but its rounding shows in ratios and KL: about one
     nat a step. fp16 rounds finer and is for GPUs."""
     validation: ValidationConfig = ValidationConfig()
     """How the best weights are chosen, and what ends the training early."""

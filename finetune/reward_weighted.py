@@ -75,7 +75,7 @@ class RewardWeightedConfig(WeightingConfig, frozen=True, extra="forbid"):
     lora: LoraSettings = LoraSettings()
     """Which weights are trained."""
     precision: Precision = "fp32"
-    """Arithmetic of the UNet; bf16 is about 1.5 times as fast on CPUs that have it. fp16 rounds finer and is for GPUs."""
+    """Arithmetic of the UNet; bf16 is about 1.7 times as fast on CPUs that have it. fp16 rounds finer and is for GPUs."""
     validation: ValidationConfig = ValidationConfig(every=100)
     """How the best weights are chosen."""
 

@@ -93,7 +93,7 @@ def parser() -> argparse.ArgumentParser:
             sub.add_argument("--order", metavar="random|uncertain", help="which tasks come first (label.order)")
         if name == "rater":
             sub.add_argument("--name", required=True, help="the name to sign in with")
-            sub.add_argument("--role", default="rater", metavar="|".join(ROLES), help="what the rater may do (default: rater)")
+            sub.add_argument("--role", metavar="|".join(ROLES), help="what the rater may do (default: as before, a new one is a rater)")
     return result
 
 
@@ -191,7 +191,7 @@ def _options(given: argparse.Namespace) -> dict[str, Any]:
     if given.stage == "best-of-n":
         options |= {"reward": given.reward, "n": given.n, "keep": given.keep, "out": given.out}
     if given.stage == "rater":
-        options |= {"name": given.name, "role": _known("ROLE", given.role, ROLES)}
+        options |= {"name": given.name, "role": None if given.role is None else _known("ROLE", given.role, ROLES)}
     return options
 
 

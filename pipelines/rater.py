@@ -1,4 +1,4 @@
-"""Stage `rater`: adds a rater with a password, or gives one that is there a new password or role."""
+"""Stage `rater`: adds a rater with a password, or gives one that is there a new password and perhaps another role."""
 
 import getpass
 import sys
@@ -13,7 +13,7 @@ from pipelines.config import Settings
 from pipelines.tasks import open_store
 
 
-def main(run: RunFolder, settings: Settings, *, name: str, role: str) -> None:  # noqa: ARG001 - every stage is called alike
+def main(run: RunFolder, settings: Settings, *, name: str, role: str | None) -> None:  # noqa: ARG001 - every stage is called alike
     """Asks for the password, on the terminal or as a line of standard input.
 
     Raises:
@@ -27,8 +27,11 @@ def main(run: RunFolder, settings: Settings, *, name: str, role: str) -> None:  
     with open_store(run) as store:
         rater_id = store.add_rater(tidy)
         store.raters.set_password(rater_id, password_hash)
-        store.raters.set_role(rater_id, "admin" if role == "admin" else "rater")
-    print(f"rater: {tidy} may sign in as {role}")
+        if role is not None:
+            store.raters.set_role(rater_id, "admin" if role == "admin" else "rater")
+        account = store.raters.get(rater_id)
+    assert account is not None
+    print(f"rater: {tidy} may sign in as {account.role}")
 
 
 def _ask_password(name: str) -> str:

@@ -132,6 +132,8 @@ def test_a_rater_is_added_from_the_command_line(
         return main(["rater", "--runs", str(tmp_path), "--run", "first", *words])
 
     assert add("--name", "Ann  Smith", "--role", "admin") == 0
+    assert add("--name", "Ann Smith", password=f"new {PASSWORD}") == 0  # stays an admin
+    assert "Ann Smith may sign in as admin" in capsys.readouterr().out
     assert add("--name", "Ben", "--role", "emperor") == 2
     assert add("--name", "Ben", password="short") == 2
     assert "ROLE emperor: unknown" in capsys.readouterr().err
@@ -139,5 +141,5 @@ def test_a_rater_is_added_from_the_command_line(
         ann = store.raters.find("Ann Smith")
         assert ann is not None
         assert ann.role == "admin"
-        assert is_password(PASSWORD, ann.password_hash)
+        assert is_password(f"new {PASSWORD}", ann.password_hash)
         assert store.raters.find("Ben") is None
