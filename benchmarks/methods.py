@@ -1,22 +1,24 @@
 """All methods beside each other: `python -m benchmarks.methods` writes `results/methods.json`, `methods.md` and `methods.svg`.
 
 For each seed a run with its own pictures, simulated raters and reward, as the demo makes it. On that reward every variant below is trained
-and judged by the oracle, which no training has seen, on the four training prompts and on held-out prompts, with three samplers: the
-stochastic one that the online methods train with, deterministic DDIM, and the stock pipeline with DPM-Solver++ (Lu et al. 2022, arXiv
-2211.01095). Beside the variants stand the base and the best of 4 and of 16 of its pictures by the reward.
+and judged by the oracle, which no training has seen, on the four training prompts and on held-out prompts, with three samplers: the one
+that the online methods train with (ancestral in the first steps, then deterministic), DDIM, and the stock pipeline with DPM-Solver++ (Lu
+et al. 2022, arXiv 2211.01095). Beside the variants stand the base and the best of 4 and of 16 of its pictures by the reward.
 
 A reward query is one picture scored while a method trains, validation included, or one candidate for the best of n. What goes on from
 another variant counts that one's as well.
+The KL is that of the chain to the base's, an upper bound of the pictures' own; of the best of n it is the bound log n - (n - 1) / n.
 Intervals over seeds are Student's, 95 %. With the first seed alone some more variants are trained: RWL on other pictures, and DPOK with
-other weights of its KL. What is trained and judged stays in `runs/NAME-SEED/methods/`, and a second call goes on from there.
+other weights of its KL. What is trained and drawn stays in `runs/NAME-SEED/methods/`, and a second call goes on from there.
 """
 
 import argparse
 import json
+import math
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +32,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from benchmarks.record import RESULTS, Row, record, summary
+from data.errors import PictuneError
 from data.files import write_json
 from data.runs import RunFolder
 from finetune.diffusion import DiffusionModel
+from finetune.dpok import DPOKConfig
 from finetune.reward_fn import RewardFn
+from finetune.sampling import part_of
 from pipelines import images as images_stage
 from pipelines import reward as reward_stage
 from pipelines import simulate
@@ -41,9 +46,10 @@ from pipelines.comparison import EvaluationPrompt, Judged, best_of, by_prompt, o
 from pipelines.config import TABLES, Settings, check, config_file, override, parse_override, read_toml
 from pipelines.evaluate import Bench, EvaluateConfig, evaluation_pictures, evaluation_prompts, kl_to_base
 from pipelines.finetune import CONFIGS, Method, open_job, training
-from pipelines.images import ImagesConfig, Planned, draw_missing
-from pipelines.models import device_of, open_model, open_reward
+from pipelines.images import ImagesConfig, Planned, draw_missing, weights_hash
+from pipelines.models import device_of, open_model, open_reward, reward_hash
 from pipelines.pictures import save_png
+from pipelines.record import refuse_changes
 from pipelines.world.oracle import REFERENCE, Oracle
 
 MOST = 16
@@ -82,8 +88,7 @@ COLORS = {
     "DPOK": "#d1495b",
     "RWL, then DPOK": "#8e5aa8",
 }
-SAMPLERS = {"DDIM": 0.0, "ancestral": 1.0, "DPM-Solver++": None}
-"""The eta of our sampler; None is the stock pipeline's solver."""
+SAMPLERS = ("as trained", "DDIM", "DPM-Solver++")
 
 
 @dataclass
@@ -126,11 +131,13 @@ class Bed:
         self.run, self.seed = RunFolder(Path("runs") / f"{name}-{seed}"), seed
         self.tables = override(read_toml(config_file(None)), [parse_override(change) for change in (f"run.seed={seed}", *changes)])
         self.settings = self.with_changes(())
+        refuse_changes(self.run, self.settings)
         for stage in (images_stage, simulate, reward_stage):
             stage.main(self.run, self.settings)
         self.images, self.config = self.settings.table("images", ImagesConfig), self.settings.table("evaluate", EvaluateConfig)
         self.prompts = evaluation_prompts(self.settings)
         judge, reward = Oracle.from_pretrained(self.settings.run.judge), open_reward(self.run.reward_dir, self.settings.run)
+        self.model = open_model(self.settings.run, precision=self.images.precision)
         self.bench = Bench(judge, reward, device_of(self.settings.run), self.images.batch)
         self.reference = load_file(self.settings.run.judge / REFERENCE)
 
@@ -142,13 +149,16 @@ class Bed:
         """Where a variant's training, pictures and figures are."""
         return self.run.root / "methods" / name.replace(", ", "-").replace(" ", "-")
 
-    def judged(self, model: DiffusionModel, sampler: str, folder: Path, planned: Sequence[Planned]) -> Judged:
-        """Draws and judges pictures."""
-        place, eta = folder / sampler, SAMPLERS[sampler]
-        if eta is None:
-            draw_stock(model, planned, place, self.images)
+    def judged(self, sampler: str, folder: Path, planned: Sequence[Planned]) -> Judged:
+        """Draws with the model as it is, and judges."""
+        place = folder / sampler.replace(" ", "-")
+        if sampler == "DPM-Solver++":
+            draw_stock(self.model, planned, place, self.images)
+        elif sampler == "DDIM":
+            draw_missing(self.model, planned, place, self.images.model_copy(update={"eta": 0.0}))
         else:
-            draw_missing(model, planned, place, self.images.model_copy(update={"eta": eta}))
+            steps = part_of(self.images.steps, self.settings.table("dpok", DPOKConfig).stochastic_share)
+            draw_missing(self.model, planned, place, self.images.model_copy(update={"eta": 1.0}), stochastic_steps=steps)
         return self.bench.judge(planned, place, "judge")
 
     def planned(self, prompts: Sequence[EvaluationPrompt], *, candidates: int = 1) -> list[Planned]:
@@ -167,62 +177,91 @@ class Bed:
         return {"groups": groups, "prompts": {row["prompt"]: row["alignment"] for row in rows if row["group"] == "trained"}}
 
 
-def base_rows(bed: Bed, folder: Path) -> dict[str, Any]:
+def base_rows(bed: Bed) -> dict[str, Any]:
     """The base and the best of its pictures; figures by model and sampler."""
-    model = open_model(bed.settings.run, precision=bed.images.precision)
-    found: dict[str, Any] = {"base": {"queries": 0, "samplers": {}}}
-    found |= {f"best of {n}": {"queries": n, "samplers": {}} for n in (4, MOST)}
+    found: dict[str, Any] = {f"best of {n}": {"queries": n, "kl": math.log(n) - (n - 1) / n, "samplers": {}} for n in (4, MOST)}
+    found = {"base": {"queries": 0, "kl": 0.0, "samplers": {}}} | found
+    folder = bed.folder("base")
+    kept(folder, made_from(bed.settings, ("run", "images")), dict)
     for sampler in SAMPLERS:
-        found["base"]["samplers"][sampler] = bed.row(bed.judged(model, sampler, folder, bed.planned(bed.prompts)), bed.prompts)
-        drawn = bed.judged(model, sampler, folder, bed.planned(bed.trained, candidates=MOST))
+        with bed.model.adapters_off():
+            drawn = bed.judged(sampler, folder, bed.planned(bed.prompts, candidates=MOST))
+        found["base"]["samplers"][sampler] = bed.row(drawn.chosen(range(0, len(drawn.met), MOST)), bed.prompts)
         for n in (4, MOST):
             rows = [first + i for first in range(0, len(drawn.met), MOST) for i in range(n)]
-            found[f"best of {n}"]["samplers"][sampler] = bed.row(best_of(drawn.chosen(rows), n), bed.trained)
+            found[f"best of {n}"]["samplers"][sampler] = bed.row(best_of(drawn.chosen(rows), n), bed.prompts)
     return found
 
 
-def variant_rows(bed: Bed, variant: Variant, found: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Trains one variant, perhaps on from one of those found; its figures by sampler, the way there, and what the guards said."""
-    before: Mapping[str, Any] = {"queries": 0, "curve": []} if variant.start is None else found[variant.start]
-    start = () if variant.start is None else (f"{variant.method}.lora.start={bed.folder(variant.start)}",)
-    settings = bed.with_changes((*variant.changes, *start))
-    job = replace(open_job(bed.run, settings, variant.method), folder=folder)
+def variant_rows(bed: Bed, variant: Variant, folder: Path, start: Mapping[str, Any] | None) -> dict[str, Any]:
+    """One variant, trained now or before, perhaps on from `start`: what training it took, and its figures by sampler."""
+    changes = variant.changes
+    if variant.start is not None:
+        changes = (*changes, f"{variant.method}.lora.start={bed.folder(variant.start)}")
+    settings = bed.with_changes(changes)
+    inputs = made_from(settings, ("run", "images", "finetune", variant.method, "evaluate"))
+    inputs |= {"reward": reward_hash(bed.run.reward_dir), "start": start and start["made_from"]}
+    trained = kept(folder, inputs, lambda: train(bed, settings, variant.method, folder, start or {"queries": 0, "curve": []}))
+    bed.model.load_lora(folder)
+    return trained | {
+        "samplers": {sampler: bed.row(bed.judged(sampler, folder, bed.planned(bed.prompts)), bed.prompts) for sampler in SAMPLERS}
+    }
+
+
+def train(bed: Bed, settings: Settings, method: Method, folder: Path, before: Mapping[str, Any]) -> dict[str, Any]:
+    """Trains and saves the LoRA; gives queries and curve, which go on from those `before`, the KL, and what the guards said."""
+    job = replace(open_job(bed.run, settings, method), folder=folder)
     counted = Counted(job.reward, before["queries"])
     state, total, steps = training(bed.run, replace(job, reward=counted))
-    limits = settings.table(variant.method, CONFIGS[variant.method]).validation.limits
+    limits = settings.table(method, CONFIGS[method]).validation.limits
     alarms, curve = list[str](), list[Row](before["curve"])
     started, judging = time.monotonic(), 0.0
-    for metrics in tqdm(steps, total=total, desc=variant.method, disable=None):
+    for metrics in tqdm(steps, total=total, desc=method, disable=None):
         if metrics["validation_reward"] is None:
             continue
         paused = time.monotonic()
         alarms += [f"step {state.step}: {sentence}" for sentence in limits.exceeded(state.monitors, state.untuned).values()]
-        met = bed.judged(job.model, "DDIM", folder / f"step-{state.step}", bed.planned(bed.trained)).met
+        job.model.save_lora(folder / f"step-{state.step}")
+        bed.model.load_lora(folder / f"step-{state.step}")
+        met = bed.judged("DDIM", folder / f"step-{state.step}", bed.planned(bed.trained)).met
         curve.append({"step": state.step, "queries": counted.queries, "alignment": float(np.mean(met))})
         judging += time.monotonic() - paused
     seconds = time.monotonic() - started - judging
     state.restore_best()
     job.model.save_lora(folder)
-    samplers = {sampler: bed.row(bed.judged(job.model, sampler, folder, bed.planned(bed.prompts)), bed.prompts) for sampler in SAMPLERS}
     kl = float(np.mean(kl_to_base(job.model, [one.prompt for one in bed.trained], settings)))
     monitors = {name: value / state.untuned[name] for name, value in state.monitors.items() if state.untuned.get(name)}
     guards = {"alarms": alarms, "monitors, of untuned": monitors, "stopped": state.stopped}
-    return {"queries": counted.queries, "seconds": seconds, "kl": kl, "curve": curve, "guards": guards, "samplers": samplers}
+    return {"queries": counted.queries, "seconds": seconds, "kl": kl, "curve": curve, "guards": guards}
 
 
-def kept(path: Path, make: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
-    """What `make` gave in the folder of `path`, made only once."""
+def made_from(settings: Settings, tables: Sequence[str]) -> dict[str, Any]:
+    """What a training or drawing rests on: these tables and the model's weights."""
+    resolved = settings.resolved()
+    return {"settings": {table: resolved[table] for table in tables}, "model": weights_hash(settings.run.model)}
+
+
+def kept(folder: Path, inputs: dict[str, Any], make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What `make` gave, which fills the folder, made only once.
+
+    Raises:
+        PictuneError: the folder rests on other inputs.
+    """
+    path = folder / "made.json"
     if not path.exists():
-        write_json(path, make(path.parent))
+        shutil.rmtree(folder, ignore_errors=True)  # of a training that did not end
+        write_json(path, make() | {"made_from": inputs})
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if found["made_from"] != inputs:
+        raise PictuneError(f"{path}: made from other settings, another model or another reward; remove {folder} to make it anew")
     return found
 
 
 def of_seed(bed: Bed, variants: Mapping[str, Variant]) -> dict[str, Any]:
     """The figures of one seed by model."""
-    found = kept(bed.folder("base") / "figures.json", partial(base_rows, bed))
+    found = base_rows(bed)
     for name, variant in variants.items():
-        found[name] = kept(bed.folder(name) / "figures.json", partial(variant_rows, bed, variant, found))
+        found[name] = variant_rows(bed, variant, bed.folder(name), found.get(variant.start or ""))
         print(f"seed {bed.seed}, {name}: {found[name]['samplers']['DDIM']['groups']['trained']['alignment']:.2f}", flush=True)
     return found
 
@@ -248,7 +287,7 @@ def table(by_seed: Sequence[dict[str, Any]]) -> list[Row]:
                 row[group]["gain"] = summary([ours["alignment"] - theirs["alignment"] for ours, theirs in pairs])
                 row[group]["vendi, of base"] = summary([ours["vendi"] / theirs["vendi"] for ours, theirs in pairs])
             row["prompts"] = {prompt: summary([one["prompts"][prompt] for one in mine]) for prompt in mine[0]["prompts"]}
-            row["kl"] = summary([one[name].get("kl", 0.0) for one in having])
+            row["kl"] = summary([one[name]["kl"] for one in having])
             row["queries"] = summary([float(one[name]["queries"]) for one in having])
             rows.append(row)
     return rows
@@ -293,19 +332,18 @@ def page(rows: Sequence[Row], guards: Mapping[str, Sequence[Row]], seeds: Sequen
         "",
         f"Made by `python -m benchmarks.methods`; how: see there. Seeds: {', '.join(map(str, seeds))}. In per cent, means of them and",
         "in brackets the 95 % interval; without brackets the first seed alone. Gains and diversity (Vendi score) are beside the base of",
-        "the same seed and sampler.",
+        "the same seed and sampler; Frechet distance (to real renders, in the judge's features) and KL (nats) are no shares.",
         "",
         "![Alignment against reward queries](methods.svg)",
     ]
-    titles = ("four prompts", "over base", "held-out prompts", "over base", "diversity, of base", "Frechet", "readable", "KL, nats")
+    titles = ("four prompts", "over base", "held-out prompts", "over base", "diversity, of base", "readable", "Frechet", "KL")
     for sampler in SAMPLERS:
         lines += ["", f"## {sampler}", "", f"| model | {' | '.join(titles)} |", "|---" * (1 + len(titles)) + "|"]
         for row in (row for row in rows if row["sampler"] == sampler):
-            trained, held_out = row["trained"], row.get("held out")
-            cells = [share(trained["alignment"]), share(trained["gain"], signed=True)]
-            cells += [share(held_out["alignment"]), share(held_out["gain"], signed=True)] if held_out else ["", ""]
-            cells += [share(trained["vendi, of base"]), f"{trained['frechet']['mean']:.2f}", share(trained["readable"])]
-            lines.append(f"| {row['model']} | {' | '.join(cells)} | {row['kl']['mean']:.1f} |")
+            trained, held_out = row["trained"], row["held out"]
+            cells = [share(part[key], signed=key == "gain") for part in (trained, held_out) for key in ("alignment", "gain")]
+            cells += [share(trained["vendi, of base"]), share(trained["readable"]), number(trained["frechet"]), number(row["kl"])]
+            lines.append(f"| {row['model']} | {' | '.join(cells)} |")
     prompts = list(rows[0]["prompts"])
     lines += ["", "## By prompt, DDIM", "", f"| model | {' | '.join(prompts)} |", "|---" * (1 + len(prompts)) + "|"]
     for row in (row for row in rows if row["sampler"] == "DDIM"):
@@ -319,8 +357,14 @@ def page(rows: Sequence[Row], guards: Mapping[str, Sequence[Row]], seeds: Sequen
 
 def share(figure: Row, *, signed: bool = False) -> str:
     """A share in per cent with its interval."""
-    text = f"{100 * figure['mean']:{'+' if signed else ''}.0f}"
-    return text if figure["interval"] is None else f"{text} ({100 * figure['interval'][0]:.0f} to {100 * figure['interval'][1]:.0f})"
+    interval = figure["interval"] and [100 * end for end in figure["interval"]]
+    return number({"mean": 100 * figure["mean"], "interval": interval}, f"{'+' if signed else ''}.0f", ".0f")
+
+
+def number(figure: Row, form: str = ".1f", ends: str = ".1f") -> str:
+    """A figure with its interval."""
+    text = f"{figure['mean']:{form}}"
+    return text if figure["interval"] is None else f"{text} ({figure['interval'][0]:{ends}} to {figure['interval'][1]:{ends}})"
 
 
 def main() -> None:

@@ -16,7 +16,8 @@ Differs from the paper and its code in:
 5. Every iteration trains on its own images only, each transition at most once; their buffer keeps 1000 transitions of older policies,
    and draws from them at random. `replay_iterations` keeps whole iterations, of which every transition is trained on.
 6. Transitions of different samples and timesteps share a batch.
-7. Only the first steps of a trajectory are stochastic and trained on; the later ones are deterministic and count as part of what turns
+7. AdamW forgets squared gradients at 0.99 in place of 0.999, for runs of some dozens of steps.
+8. Only the first steps of a trajectory are stochastic and trained on; the later ones are deterministic and count as part of what turns
    the last trained state into an image (as in MixGRPO, Li et al. 2025, arXiv 2507.21802).
 """
 

@@ -23,7 +23,7 @@ from finetune.processes import ALONE, Processes
 from finetune.reward_fn import RewardFn
 from finetune.rollout import Rollout, RolloutConfig, Transitions, choose_transitions, collect, merged, packed, unpacked
 from finetune.sampling import log_prob, padded_batches, step_distribution
-from finetune.training import TrainState, ValidationConfig, lora_optimizer, schedule, take_step, validate
+from finetune.training import TrainState, Validation, ValidationConfig, lora_optimizer, schedule, take_step, validate
 from finetune.value import Critic
 
 Surrogate = Literal["ppo", "hard_clamp"]
@@ -211,15 +211,12 @@ def train(
     state = state or start(model, config, generator=generator)
     held_out = validation_prompts or prompts
 
-    def validation_reward() -> float:
-        found = validate(
+    def validation() -> Validation:
+        return validate(
             model, held_out, reward, config.validation, steps=config.steps, guidance=config.guidance, monitor=monitor, processes=processes
         )
-        state.record_validation(found)
-        return found.reward
 
-    if not state.validation:
-        validation_reward()
+    state.begin(validation, is_tuned=config.lora.start is not None)
     while state.step < config.iterations and not state.stopped:
         started = clock()
         rollout = collect(model, prompts, reward, config, statistics=state.statistics, generator=generator, processes=processes)
@@ -235,7 +232,7 @@ def train(
             seconds_rollout=collected - started,
             seconds_update=finished - collected,
             images_per_second=len(rollout.prompts) / max(finished - started, 1e-9),
-            validation_reward=validation_reward() if due else None,
+            validation_reward=state.record_validation(validation()) if due else None,
             **figures,  # type: ignore[arg-type]
         )
 

@@ -8,6 +8,7 @@ sums.
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 from accelerate import PartialState
@@ -72,6 +73,7 @@ def launched(device: torch.device) -> Iterator[Processes]:
 
     After an error the connection is left as it is: the process ends, and the launcher ends the others, which may be waiting for it.
     """
-    state = PartialState(cpu=device.type == "cpu")
+    # One process may work for long while the others wait, as when it draws RWL's pictures; a process that fails ends the others anyway.
+    state = PartialState(cpu=device.type == "cpu", timeout=timedelta(days=1))
     yield Processes(state.process_index, state.num_processes)
     state.destroy_process_group()

@@ -10,7 +10,7 @@ Differs from the papers in:
 1. LoRA instead of all weights, so that the reference model stays at hand.
 2. Images are drawn with probability proportional to their weight and count equally: the same expected gradient with less variance, and
    no time spent on images that weigh nothing. KL-O is taken on those that are drawn, which are what the tuned model should say.
-3. Timesteps are weighted by min-SNR (Hang et al. 2023, arXiv 2303.09556) unless `min_snr` is None, the papers' uniform weighting.
+3. Timesteps are weighted by min-SNR (Hang et al. 2023, arXiv 2303.09556) unless `min_snr` is 0, the papers' uniform weighting.
 4. Some prompts are left empty, so that classifier-free guidance goes on working.
 5. `rounds` above 1 draw again from the tuned model and go on with its images, as expectation maximisation would; the papers stop after one.
 """
@@ -33,7 +33,7 @@ from finetune.monitors import PIXELS, Monitor
 from finetune.processes import ALONE, Processes
 from finetune.reward_fn import RewardFn, score
 from finetune.sampling import draw_latents
-from finetune.training import TrainState, ValidationConfig, lora_optimizer, schedule, take_step, under, validate
+from finetune.training import TrainState, Validation, ValidationConfig, lora_optimizer, schedule, take_step, under, validate
 from finetune.weighting import WeightingConfig, effective_sample_size, sample_weights
 
 _logger = logging.getLogger(__name__)
@@ -52,6 +52,8 @@ class RewardWeightedConfig(WeightingConfig, frozen=True, extra="forbid"):
     """Images of each prompt that are drawn then; the rounds before are no longer trained on."""
     batch: int = Field(default=32, ge=2)
     """Images per step; half of them are for pretraining unless `pretraining_weight` is 0. Paper: 512, half pretraining."""
+    micro_batch: PositiveInt = 32
+    """Images of one UNet call in training; bounds the memory, and changes nothing else but rounding."""
     pretraining_weight: NonNegativeFloat = 0.1
     """beta, the pull to the pretraining data; 0 switches it off. Not stated in the paper."""
     learning_rate: PositiveFloat = 5e-4
@@ -60,8 +62,8 @@ class RewardWeightedConfig(WeightingConfig, frozen=True, extra="forbid"):
     """Steps over which the learning rate rises to its full value."""
     clip_norm: PositiveFloat = 1.0
     """The gradient is scaled down to this norm."""
-    min_snr: PositiveFloat | None = 5.0
-    """Signal-to-noise ratio from which on timesteps get no more weight; None weighs all alike, as the paper."""
+    min_snr: NonNegativeFloat = 5.0
+    """Signal-to-noise ratio from which on timesteps get no more weight; 0 weighs all alike, as the paper."""
     caption_dropout: float = Field(default=0.1, ge=0, le=1)
     """Share of prompts left empty."""
     steps: PositiveInt = 20
@@ -143,9 +145,9 @@ def denoising_target(scheduler: DDIMScheduler, latents: Tensor, noise: Tensor, t
     return velocity
 
 
-def timestep_weights(scheduler: DDIMScheduler, timesteps: Tensor, min_snr: float | None) -> Tensor:
-    """Min-SNR weights [B], in the units of the scheduler's prediction type; ones when `min_snr` is None."""
-    if min_snr is None:
+def timestep_weights(scheduler: DDIMScheduler, timesteps: Tensor, min_snr: float) -> Tensor:
+    """Min-SNR weights [B], in the units of the scheduler's prediction type; ones when `min_snr` is 0."""
+    if min_snr == 0:
         return torch.ones(len(timesteps), device=timesteps.device)
     alphas = scheduler.alphas_cumprod.to(timesteps.device)[timesteps]
     snr = alphas / (1 - alphas)
@@ -214,20 +216,17 @@ def train(
     prompts = list(dict.fromkeys(data.prompts))
     held_out = validation_prompts or prompts
 
-    def validation_reward() -> float:
-        found = validate(
+    def validation() -> Validation:
+        return validate(
             model, held_out, reward, config.validation, steps=config.steps, guidance=config.guidance, monitor=monitor, processes=processes
         )
-        state.record_validation(found)
-        return found.reward
 
     def batches_of_round() -> _Batches:
         now = WeightedData(prompts=_repeated(prompts, config), **state.drawn) if state.drawn else data
         return _Batches(model, now, pretraining or data, config)
 
     batches = batches_of_round()
-    if not state.validation:
-        validation_reward()
+    state.begin(validation, is_tuned=config.lora.start is not None)
     records: list[Tensor] = []
     started = clock()
     while state.step < config.updates and not state.stopped:
@@ -236,11 +235,12 @@ def train(
             state.drawn = draw_round(model, prompts, reward, config, generator=generator, processes=processes)
             batches = batches_of_round()
         learning_rate = config.learning_rate * schedule(state.step, warmup=config.warmup, total=config.updates)
-        losses = batches.losses(generator, processes)
-        if losses.requires_grad:
-            state.scaler.scale(losses.sum()).backward()
-        norm = take_step(state, learning_rate=learning_rate, clip_norm=config.clip_norm, processes=processes)
-        records.append(torch.stack([*processes.total(losses.detach()), norm]))
+        losses = torch.zeros(3, device=model.device)
+        for part in batches.losses(generator, processes):
+            state.scaler.scale(part.sum()).backward()
+            losses += part.detach()
+        norm = take_step(state, learning_rate=learning_rate, clip_norm=config.clip_norm, blame=batches.blamed, processes=processes)
+        records.append(torch.stack([*processes.total(losses), norm]))
         state.step += 1
         last = state.step == config.updates
         due = last or state.step % config.validation.every == 0
@@ -257,7 +257,7 @@ def train(
                 gradient_norm=gradient_norm,
                 learning_rate=learning_rate,
                 seconds=clock() - started,
-                validation_reward=validation_reward() if due else None,
+                validation_reward=state.record_validation(validation()) if due else None,
             )
             records, started = [], clock()
 
@@ -314,11 +314,16 @@ class _Batches:
         self.prompts = [prompt for part in both for prompt in part.prompts]
         self.rewarded, self.others = len(data.prompts), len(self.prompts) - len(data.prompts)
         self.scheduler = model.scheduler(config.steps)
+        self.texts: list[str] = []
 
-    def losses(self, generator: torch.Generator, processes: Processes = ALONE) -> Tensor:
-        """The rewarded images' loss, beta times the pretraining loss, and gamma times KL-O, [3]; the sum of all processes' is the batch's.
+    def blamed(self) -> list[str]:
+        """The prompts of the last batch."""
+        return self.texts
 
-        A process without an image of the batch gives zeros without a gradient.
+    def losses(self, generator: torch.Generator, processes: Processes = ALONE) -> Iterator[Tensor]:
+        """Yields the rewarded images' loss, beta times the pretraining loss, and gamma times KL-O, [3], of each micro-batch.
+
+        The sum over all micro-batches of all processes is the batch's.
         """
         half = self.config.batch // 2 if self.others else 0
         n = self.config.batch - half
@@ -329,25 +334,23 @@ class _Batches:
         noise = torch.randn(latents.shape, generator=generator).to(latents.device)
         timesteps = torch.randint(self.scheduler.config.num_train_timesteps, (len(latents),), generator=generator).to(latents.device)
         dropped = (torch.rand(len(latents), generator=generator) < self.config.caption_dropout).tolist()
-        texts = ["" if drop else self.prompts[i] for i, drop in zip(chosen.tolist(), dropped, strict=True)]
+        self.texts = ["" if drop else self.prompts[i] for i, drop in zip(chosen.tolist(), dropped, strict=True)]
         mine = processes.share(len(latents), 1)  # every so many-th, so that each process has its part of both halves
-        loss = other = penalty = torch.zeros((), device=latents.device)
-        if not len(mine):
-            return torch.stack([loss, other, penalty])
-        latents, noise, timesteps = (values[mine.to(values.device)] for values in (latents, noise, timesteps))
-        cond = self.model.encode_prompts([texts[i] for i in mine.tolist()])
-        noisy = self.scheduler.add_noise(latents, noise, timesteps)
-        prediction = self.model.predict(noisy, timesteps, cond, cond, guidance=1.0)
-        target = denoising_target(self.scheduler, latents, noise, timesteps)
-        by_time = timestep_weights(self.scheduler, timesteps, self.config.min_snr)
-        k = int((mine < n).sum())
-        if k:
-            loss = weighted_denoising_loss(prediction[:k], target[:k], self.mean_weight * by_time[:k]) * (k / n)
-        if k and self.config.kl == "kl-o":
-            with torch.no_grad(), self.model.adapters_off():
-                base = self.model.predict(noisy[:k], timesteps[:k], cond[:k], cond[:k], guidance=1.0)
-            penalty = weighted_denoising_loss(prediction[:k], base, self.config.gamma * by_time[:k]) * (k / n)
-        if len(mine) > k:
-            part = (len(mine) - k) / half
-            other = weighted_denoising_loss(prediction[k:], target[k:], self.config.pretraining_weight * by_time[k:]) * part
-        return torch.stack([loss, other, penalty])
+        for rows in mine.split(self.config.micro_batch) if len(mine) else ():
+            part, k = rows.to(latents.device), int((rows < n).sum())
+            target = denoising_target(self.scheduler, latents[part], noise[part], timesteps[part])
+            noisy = self.scheduler.add_noise(latents[part], noise[part], timesteps[part])
+            cond = self.model.encode_prompts([self.texts[i] for i in rows.tolist()])
+            prediction = self.model.predict(noisy, timesteps[part], cond, cond, guidance=1.0)
+            by_time = timestep_weights(self.scheduler, timesteps[part], self.config.min_snr)
+            loss = other = penalty = torch.zeros((), device=latents.device)
+            if k:
+                loss = weighted_denoising_loss(prediction[:k], target[:k], self.mean_weight * by_time[:k]) * (k / n)
+            if k and self.config.kl == "kl-o":
+                with torch.no_grad(), self.model.adapters_off():
+                    base = self.model.predict(noisy[:k], timesteps[part][:k], cond[:k], cond[:k], guidance=1.0)
+                penalty = weighted_denoising_loss(prediction[:k], base, self.config.gamma * by_time[:k]) * (k / n)
+            if len(rows) > k:
+                weights = self.config.pretraining_weight * by_time[k:]
+                other = weighted_denoising_loss(prediction[k:], target[k:], weights) * ((len(rows) - k) / half)
+            yield torch.stack([loss, other, penalty])

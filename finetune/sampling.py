@@ -160,10 +160,12 @@ def draw_latents(
     steps: int,
     guidance: float,
     eta: float = 0.0,
+    stochastic_steps: int | None = None,
     batch: int = 16,
 ) -> Iterator[Tensor]:
     """Yields the finished latents of `prompts` in order, float32 [<= batch, C, h, w], as they get ready.
 
+    The first `stochastic_steps` (left out: all) have the given eta, the later ones eta 0.
     Image i depends on its prompt, `seeds[i]` and the settings, and not on its neighbours (but for rounding, which may differ with the
     size of the batch): its starting noise and every step's noise come from a generator of its own.
     """
@@ -175,10 +177,11 @@ def draw_latents(
         uncond = model.encode_prompts([""]).expand_as(cond)
         generators = [torch.Generator().manual_seed(seed) for seed in seeds[start : start + batch]]
         latents = torch.stack([_noise(model.latent_shape, g, model.device) for g in generators])
-        for timestep in scheduler.timesteps:
+        for i, timestep in enumerate(scheduler.timesteps):
+            is_noisy = eta > 0 and (stochastic_steps is None or i < stochastic_steps)
             output = model.predict(latents, timestep.expand(len(cond)), cond, uncond, guidance)
-            latents, std = step_distribution(scheduler, output, timestep, latents, eta=eta)
-            if eta > 0:
+            latents, std = step_distribution(scheduler, output, timestep, latents, eta=eta if is_noisy else 0.0)
+            if is_noisy:
                 latents = latents + std * torch.stack([_noise(model.latent_shape, g, model.device) for g in generators])
         yield latents
 
@@ -191,10 +194,14 @@ def draw_batches(
     steps: int,
     guidance: float,
     eta: float = 0.0,
+    stochastic_steps: int | None = None,
     batch: int = 16,
 ) -> Iterator[Tensor]:
     """The images of `draw_latents`, float32 [<= batch, 3, H, W] in [0, 1], as they get ready."""
-    for latents in draw_latents(model, prompts, seeds=seeds, steps=steps, guidance=guidance, eta=eta, batch=batch):
+    chains = draw_latents(
+        model, prompts, seeds=seeds, steps=steps, guidance=guidance, eta=eta, stochastic_steps=stochastic_steps, batch=batch
+    )
+    for latents in chains:
         yield model.decode(latents, batch=batch)
 
 

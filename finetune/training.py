@@ -71,12 +71,13 @@ class TrainState:
     validation: list[tuple[int, float]] = field(default_factory=list)
     """(step, mean reward) of every validation so far."""
     best_lora: dict[str, Tensor] = field(default_factory=dict)
-    """The adapters of the best validation; the earlier one when two are equal."""
-
+    """The adapters of the best validation that no guard objected to; the earlier one when two are equal."""
+    best: tuple[int, float] | None = None
+    """Its step and mean reward."""
     monitors: dict[str, float] = field(default_factory=dict)
     """What `finetune.monitors` saw at the last validation."""
     untuned: dict[str, float] = field(default_factory=dict)
-    """What it saw at the first."""
+    """What it saw of the untuned model."""
     stopped: str = ""
     """Why a guard ended the training; empty while it may go on."""
 
@@ -86,25 +87,35 @@ class TrainState:
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.model.precision == "fp16")
         self.scaler.scale(torch.zeros((), device=device))  # it starts with its first loss, and some process may never have one
 
-    def record_validation(self, found: Validation) -> None:
-        """Notes the reward of the present weights, keeps them when no earlier ones were as good, and lets the guards judge."""
-        if all(found.reward > earlier for _, earlier in self.validation):
-            self.best_lora = self.model.lora_state()
+    def begin(self, validation: Callable[[], Validation], *, is_tuned: bool) -> None:
+        """The first validation, where there was none yet; if the adapters are tuned already, the untuned model is looked at as well."""
+        if self.validation:
+            return
+        if is_tuned:
+            with self.model.adapters_off():
+                self.untuned = validation().monitors
+        self.record_validation(validation())
+
+    def record_validation(self, found: Validation) -> float:
+        """Lets the guards judge the present weights, keeps them when no earlier ones were as good, and gives their reward back.
+
+        What a guard in `stop_on` objects to is never kept: where a reward is exploited, it is highest.
+        """
         self.monitors = found.monitors
-        if not self.validation:
+        if not self.untuned:
             self.untuned = found.monitors
         self.validation.append((self.step, found.reward))
         alarms = found.config.limits.exceeded(found.monitors, self.untuned)
         for sentence in alarms.values():
             _logger.warning("finetune: step %d: %s; look at the samples, the reward may be exploited", self.step, sentence)
         reasons = [alarms[name] for name in found.config.stop_on if name in alarms]
-        if found.config.patience and self._validations_since_best() >= found.config.patience:
+        if not reasons and (self.best is None or found.reward > self.best[1]):
+            self.best, self.best_lora = (self.step, found.reward), self.model.lora_state()
+        since_best = len(self.validation) if self.best is None else sum(step > self.best[0] for step, _ in self.validation)
+        if found.config.patience and since_best >= found.config.patience:
             reasons.append(f"no better validation reward in {found.config.patience} validations")
         self.stopped = "; ".join(reasons)
-
-    def _validations_since_best(self) -> int:
-        rewards = [reward for _, reward in self.validation]
-        return len(rewards) - 1 - rewards.index(max(rewards))
+        return found.reward
 
     def restore_best(self) -> None:
         """Puts the best weights of all validations into the model."""
@@ -123,8 +134,9 @@ class TrainState:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that is not a weight: tensors and plain values only."""
-        guards = {"validation": self.validation, "monitors": self.monitors, "untuned": self.untuned, "stopped": self.stopped}
-        return {"step": self.step, "optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict(), **guards}
+        guards = {"monitors": self.monitors, "untuned": self.untuned, "stopped": self.stopped}
+        found = {"validation": self.validation, "best": self.best}
+        return {"step": self.step, "optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict(), **found, **guards}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes back what `state_dict` gave."""
@@ -132,6 +144,7 @@ class TrainState:
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.validation = [(step, reward) for step, reward in state["validation"]]
+        self.best = None if state["best"] is None else (state["best"][0], state["best"][1])
         self.monitors, self.untuned, self.stopped = state["monitors"], state["untuned"], state["stopped"]
 
 
@@ -202,7 +215,10 @@ def validate(
     some = rows.tolist() or [0]  # a process without a batch draws one image for its shapes, and drops it
     mine = [texts[i] for i in some]
     images = draw(model, mine, seeds=[seeds[i] for i in some], steps=steps, guidance=guidance, eta=0.0, batch=config.batch)
-    found = {"reward": score(reward, images, mine), **monitor.measure(images, mine)}
+    starts = range(0, len(mine), config.batch)
+    parts = [monitor.measure(images[i : i + config.batch], mine[i : i + config.batch]) for i in starts]
+    measured = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    found = {"reward": score(reward, images, mine), **measured}
     found = {name: processes.gather(rows, values[: len(rows)], len(texts)) for name, values in found.items()}
     return Validation(float(found.pop("reward").mean()), summary(found, texts), config)
 

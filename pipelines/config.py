@@ -61,7 +61,7 @@ class RunConfig(BaseModel, frozen=True, extra="forbid"):
     judge: Path = Path("models/emoji-oracle")
     """Folder of the oracle: it stands for the raters in `simulate` and for ground truth in `evaluate`."""
     seed: int = Field(default=0, ge=0, lt=2**31)
-    """All randomness of the run starts here."""
+    """All randomness of the run starts here, but for validation while fine-tuning, whose pictures have `validation.seed` in every run."""
     device: str = "cpu"
     """Torch device of the models, such as `cpu` or `cuda`."""
 

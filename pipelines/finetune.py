@@ -156,7 +156,7 @@ def _tune(run: RunFolder, settings: Settings, method: Method, processes: Process
         job.model.save_lora(folder)
         with write_atomically(folder / "README.md") as path:
             path.write_text(_card(run, job, state), encoding="utf-8")
-    best = max(reward for _, reward in state.validation)
+    _, best = state.best or state.validation[-1]
     if state.stopped:
         print(f"finetune {method}: stopped at step {state.step}: {state.stopped}")
     print(f"finetune {method}: LoRA in {folder}, validation reward {state.validation[0][1]:.3f} -> {best:.3f}")
@@ -304,7 +304,7 @@ def _save_samples(job: Job, step: int) -> None:
 
 
 def _card(run: RunFolder, job: Job, state: TrainState) -> str:
-    best = max(state.validation, key=lambda one: one[1])
+    best = state.best or state.validation[-1]
     elsewhere = " + ".join(f"{source.weight:g} * {source.kind} of `{source.path}`" for source in job.config.rewards)
     return _CARD.format(
         title=TITLES[job.method],

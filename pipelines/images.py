@@ -30,8 +30,8 @@ from pipelines.record import StageFolder
 SEEDS_PER_RUN = 10_000_000
 """The pictures of a run with seed s have seeds from s times this on; the offsets below keep other uses apart from them."""
 
-SCORED_SEEDS, VALIDATION_SEEDS, EVALUATION_SEEDS, BEST_OF_SEEDS = 100_000, 1_000_000, 5_000_000, 9_000_000
-"""Offsets of the pictures that only the reward scores, of validation while training, of the evaluation, and of `best-of-n`."""
+SCORED_SEEDS, EVALUATION_SEEDS, BEST_OF_SEEDS = 100_000, 5_000_000, 9_000_000
+"""Offsets of the pictures that only the reward scores, of the evaluation, and of `best-of-n`."""
 
 
 class ImagesConfig(BaseModel, frozen=True, extra="forbid"):
@@ -138,8 +138,19 @@ def weights_hash(model: str) -> str:
     return sha256_of_files(folder, files)
 
 
-def draw_missing(model: DiffusionModel, planned: Sequence[Planned], folder: Path, config: ImagesConfig, *, title: str = "images") -> int:
-    """Draws the pictures that are not in `folder` yet, with a progress bar; returns how many."""
+def draw_missing(
+    model: DiffusionModel,
+    planned: Sequence[Planned],
+    folder: Path,
+    config: ImagesConfig,
+    *,
+    stochastic_steps: int | None = None,
+    title: str = "images",
+) -> int:
+    """Draws the pictures that are not in `folder` yet, with a progress bar; returns how many.
+
+    `stochastic_steps` is that of `finetune.sampling.draw_latents`.
+    """
     missing = [one for one in planned if not (folder / one.file_name).exists()]
     pictures = draw_batches(
         model,
@@ -148,6 +159,7 @@ def draw_missing(model: DiffusionModel, planned: Sequence[Planned], folder: Path
         steps=config.steps,
         guidance=config.guidance,
         eta=config.eta,
+        stochastic_steps=stochastic_steps,
         batch=config.batch,
     )
     names = iter(missing)

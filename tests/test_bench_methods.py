@@ -7,6 +7,7 @@ import pytest
 
 from benchmarks import methods
 from benchmarks.methods import SAMPLERS, Bed, Variant, of_seed, page, plot, table
+from data.errors import PictuneError
 from finetune.diffusion import LORA_FILE
 
 SMALL = (
@@ -51,6 +52,8 @@ def test_a_variant_is_trained_and_judged_once(tmp_path: Path, monkeypatch: pytes
     pictures = {path: path.stat().st_mtime_ns for path in Path("runs/small-3/methods").rglob("*.*")}
     assert json.dumps(of_seed(bed, variants)) == json.dumps(found)
     assert {path: path.stat().st_mtime_ns for path in pictures} == pictures
+    with pytest.raises(PictuneError, match=f"{bed.folder('DPOK') / 'made.json'}: made from other settings"):
+        of_seed(bed, {"DPOK": Variant("dpok")})
     rows = table([found])
     assert [(row["model"], row["sampler"]) for row in rows[-3:]] == [("DPOK, again", sampler) for sampler in SAMPLERS]
     assert all(row["trained"]["gain"]["mean"] == 0 for row in rows[:3])

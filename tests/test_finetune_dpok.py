@@ -13,7 +13,7 @@ from data.errors import PictuneError
 from finetune.advantages import PromptStatistics
 from finetune.diffusion import DiffusionModel, LoraSettings, Precision, UNetSettings
 from finetune.dpok import DPOKConfig, gaussian_kl, policy_loss
-from finetune.policy_gradient import improve, noise_per_output, start, train
+from finetune.policy_gradient import Prediction, Step, improve, noise_per_output, start, train
 from finetune.rollout import choose_transitions, collect
 from finetune.sampling import step_distribution
 from finetune.training import ValidationConfig
@@ -92,14 +92,20 @@ def test_noise_error_is_the_kl_without_its_weight_for_every_prediction(predictio
     torch.testing.assert_close(gaussian_kl(mean, ref_mean, std, reduction="mean"), expected, rtol=1e-3, atol=1e-7)
 
 
-def test_the_published_codes_loss_is_hard_clamp_and_noise_error(folder: Path) -> None:
-    model, generator = open_model(folder), torch.Generator().manual_seed(0)
-    config = SMALL.model_copy(update={"surrogate": "hard_clamp", "kl": "noise_error", "kl_weight": 10.0, "learning_rate": 5e-3})
-    for weight in model.lora_parameters().values():
-        weight.data.add_(0.05 * torch.randn(weight.shape, generator=generator))
-    config = config.model_copy(update={"iterations": 4, "baseline": "prompt_mean"})
-    kls = [m.kl or 0.0 for m in train(model, ["a cat"], lambda images, _: torch.ones(len(images)), config, generator=generator)]
-    assert kls[-1] < 0.8 * kls[0]
+def test_the_published_codes_loss_is_hard_clamp_and_noise_error() -> None:
+    mean, ref_mean, output, ref_output = torch.randn(4, 3, 4, 5, 5, generator=torch.Generator().manual_seed(0)).unbind()
+    std, factor = torch.tensor([0.5, 1.0, 2.0]).view(3, 1, 1, 1), torch.tensor([0.3, 2.0, 5.0]).view(3, 1, 1, 1)
+    log_probs, advantages = torch.tensor([0.5, -0.5, 0.0]), torch.tensor([-1.0, 2.0, 3.0])  # beyond the range, the bad way: PPO keeps these
+    step = Step(log_probs, torch.zeros(3), Prediction(mean, std, output), Prediction(ref_mean, std, ref_output), factor)
+    ours = DPOKConfig(clip_range=0.1, kl_weight=0.5)
+    theirs = ours.model_copy(update={"surrogate": "hard_clamp", "kl": "noise_error"})
+    expected = -torch.tensor([-1.1, 1.8, 3.0]).mean() + 0.5 * (factor * (output - ref_output)).square().mean()
+    torch.testing.assert_close(theirs.loss(step, advantages), expected)
+    ratio = log_probs.exp()
+    expected = (
+        -torch.minimum(ratio * advantages, torch.tensor([-1.1, 1.8, 3.0])).mean() + 0.5 * ((mean - ref_mean) / std).square().mean() / 2
+    )
+    torch.testing.assert_close(ours.loss(step, advantages), expected)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

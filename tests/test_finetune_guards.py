@@ -14,7 +14,7 @@ from finetune.diffusion import DiffusionModel, LoraSettings
 from finetune.monitors import Limits, Measure, Monitor, diversity, saturation, sharpness, summary
 from finetune.policy_gradient import PolicyState, improve, start, train
 from finetune.rollout import collect
-from finetune.training import TrainState, Validation, ValidationConfig
+from finetune.training import TrainState, Validation, ValidationConfig, validate
 from tests.tiny_diffusion import write_tiny_diffusion
 
 LIMITS = Limits(saturation=2.0, sharpness=2.0, diversity=0.5, disagreement=3.0)
@@ -107,17 +107,27 @@ def test_a_measure_beyond_its_limit_is_warned_of_and_stops_only_where_asked(
     assert not caplog.records
     assert history(model, ValidationConfig(), collapsing).stopped == ""
     assert "step 2: diversity is 0.25 times the untuned model's (0.1 from 0.4, at least 0.6)" in caplog.text
-    assert "diversity" in history(model, ValidationConfig(stop_on=("diversity",)), collapsing).stopped
+    stopped = history(model, ValidationConfig(stop_on=("diversity",)), collapsing)
+    assert "diversity" in stopped.stopped
+    assert stopped.best == (1, 0.6)  # not the collapsed weights, though their reward is the highest
+    assert history(model, ValidationConfig(), collapsing).best == (2, 0.9)
     assert history(model, ValidationConfig(stop_on=("sharpness",)), collapsing).stopped == ""
 
 
 def online(
-    folder: Path, validation: ValidationConfig, reward: Callable[[Tensor, Sequence[str]], Tensor], monitor: Monitor, iterations: int = 6
+    folder: Path,
+    validation: ValidationConfig,
+    reward: Callable[[Tensor, Sequence[str]], Tensor],
+    monitor: Monitor,
+    *,
+    iterations: int = 6,
+    start_lora: Path | None = None,
 ) -> PolicyState:
     generator = torch.Generator().manual_seed(0)
     model = DiffusionModel.from_pretrained(folder)
-    model.add_lora(LoraSettings(rank=2), generator=generator)
-    config = DDPOConfig.model_validate(SMALL | {"iterations": iterations, "validation": validation})
+    lora = LoraSettings(rank=2, start=start_lora)
+    model.add_lora(lora, generator=generator)
+    config = DDPOConfig.model_validate(SMALL | {"iterations": iterations, "validation": validation, "lora": lora})
     state = start(model, config, generator=generator)
     list(train(model, ["a cat"], reward, config, generator=generator, state=state, validation_prompts=["a lion"], monitor=monitor))
     return state
@@ -152,6 +162,42 @@ def test_collapsing_diversity_stops_the_training(folder: Path) -> None:
     state = online(folder, validation, redness, Monitor(embed))
     assert state.step == 2
     assert state.stopped.startswith("diversity is")
+
+
+def test_guards_compare_with_the_untuned_model_where_training_starts_from_a_lora(folder: Path, tmp_path: Path) -> None:
+    first = DiffusionModel.from_pretrained(folder)
+    first.add_lora(LoraSettings(rank=2), generator=torch.Generator().manual_seed(0))
+    for weight in first.lora_parameters().values():
+        weight.data.add_(0.3)
+    first.save_lora(tmp_path)
+    seen: list[Tensor] = []
+
+    def embed(images: Tensor) -> Tensor:
+        seen.append(images)
+        return images.flatten(1)
+
+    validation = ValidationConfig(every=5, images_per_prompt=2)
+    state = online(folder, validation, redness, Monitor(embed), iterations=1, start_lora=tmp_path)
+    untuned = validate(
+        DiffusionModel.from_pretrained(folder), ["a lion"], redness, validation, steps=2, guidance=2.0, monitor=Monitor(embed)
+    )
+    assert state.untuned == pytest.approx(untuned.monitors)
+    assert not torch.equal(seen[0], seen[1])  # the untuned model, then the start
+
+
+def test_the_monitor_sees_a_batch_at_a_time(folder: Path) -> None:
+    counts: list[int] = []
+
+    def embed(images: Tensor) -> Tensor:
+        counts.append(len(images))
+        return images.flatten(1)
+
+    config = ValidationConfig(images_per_prompt=5, batch=2)
+    found = validate(DiffusionModel.from_pretrained(folder), ["a lion"], redness, config, steps=2, guidance=2.0, monitor=Monitor(embed))
+    assert counts == [2, 2, 1]
+    whole = config.model_copy(update={"batch": 5})
+    together = validate(DiffusionModel.from_pretrained(folder), ["a lion"], redness, whole, steps=2, guidance=2.0, monitor=Monitor(embed))
+    assert found.monitors == pytest.approx(together.monitors, rel=1e-3)
 
 
 def test_a_loss_that_is_not_finite_names_step_and_prompt(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -74,7 +75,7 @@ def test_unit_weights_give_the_plain_denoising_error_and_scale_with_it() -> None
 
 def test_loop_with_equal_rewards_and_no_pretraining_is_plain_denoising(folder: Path) -> None:
     model, data = open_model(folder), small_data([1.0, 1.0])
-    config = SMALL.model_copy(update={"weighting": "raw", "pretraining_weight": 0.0, "min_snr": None, "caption_dropout": 0.0, "updates": 1})
+    config = SMALL.model_copy(update={"weighting": "raw", "pretraining_weight": 0.0, "min_snr": 0.0, "caption_dropout": 0.0, "updates": 1})
     (metrics,) = train(model, data, brightness, config, generator=torch.Generator().manual_seed(1))
     generator = torch.Generator().manual_seed(1)
     chosen = torch.multinomial(torch.full((2,), 0.5), 4, replacement=True, generator=generator)
@@ -121,9 +122,11 @@ def test_the_processes_parts_of_a_batch_add_up_to_it(folder: Path, count: int) -
     parameters = list(model.lora_parameters().values())
 
     def losses_and_gradient(processes: Processes) -> tuple[Tensor, Tensor]:
-        losses = batches.losses(seeded(), processes)
-        parts = torch.autograd.grad(losses.sum(), parameters) if losses.requires_grad else map(torch.zeros_like, parameters)
-        return losses.detach(), torch.cat([part.flatten() for part in parts])
+        losses, gradient = torch.zeros(3), [torch.zeros_like(parameter) for parameter in parameters]
+        for part in batches.losses(seeded(), processes):
+            gradient = [whole + own for whole, own in zip(gradient, torch.autograd.grad(part.sum(), parameters), strict=True)]
+            losses += part.detach()
+        return losses, torch.cat([part.flatten() for part in gradient])
 
     whole, gradient = losses_and_gradient(ALONE)
     parts = [losses_and_gradient(Processes(rank, count)) for rank in range(count)]
@@ -131,6 +134,35 @@ def test_the_processes_parts_of_a_batch_add_up_to_it(folder: Path, count: int) -
     torch.testing.assert_close(sum(losses for losses, _ in parts), whole)
     torch.testing.assert_close(sum(part for _, part in parts), gradient)
     assert all(not torch.equal(losses, whole) for losses, _ in parts)
+
+
+def test_micro_batches_add_up_to_the_batch(folder: Path) -> None:
+    model, data, rows = open_model(folder), small_data([0.1, 0.9, 0.4, 0.6]), []
+    perturb(model)
+    predict = model.predict
+
+    def noted(latents: Tensor, *rest: Any, **named: Any) -> Tensor:
+        rows.append(len(latents))
+        return predict(latents, *rest, **named)
+
+    model.predict = noted  # type: ignore[method-assign]
+    config = SMALL.model_copy(update={"updates": 1, "batch": 8, "validation": ValidationConfig(images_per_prompt=1, batch=1)})
+    found = []
+    for micro_batch in (8, 3):
+        before = model.lora_state()
+        (metrics,) = train(model, data, brightness, config.model_copy(update={"micro_batch": micro_batch}), generator=seeded())
+        model.set_lora_state(before)
+        found.append(metrics)
+    assert rows.count(8) == 1
+    assert rows.count(3) == 2
+    for name in ("loss", "pretraining_loss", "gradient_norm"):
+        assert getattr(found[1], name) == pytest.approx(getattr(found[0], name), rel=1e-5)
+
+
+def test_a_step_that_is_not_finite_names_its_prompts(folder: Path) -> None:
+    data = WeightedData(torch.full((2, 4, 8, 8), float("nan")), ["a cat", "a cat"], torch.ones(2))
+    with pytest.raises(PictuneError, match=r"not finite in step 1, for .*'a cat'"):
+        next(train(open_model(folder), data, brightness, SMALL, generator=seeded()))
 
 
 def test_kl_o_alone_pulls_back_to_the_base(folder: Path) -> None:
@@ -214,7 +246,7 @@ def test_min_snr_weighs_the_same_image_error_alike_for_every_prediction(predicti
     # The same error in the image appears this much larger or smaller in the predicted quantity.
     error = {"epsilon": snr, "v_prediction": 1 / (1 - alphas), "sample": torch.ones(4)}[prediction]
     torch.testing.assert_close(timestep_weights(scheduler, timesteps, 5.0) * error, snr.clamp(max=5.0), rtol=1e-4, atol=1e-6)
-    assert timestep_weights(scheduler, timesteps, None).tolist() == [1, 1, 1, 1]
+    assert timestep_weights(scheduler, timesteps, 0.0).tolist() == [1, 1, 1, 1]
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])

@@ -8,7 +8,7 @@ from torch.distributions import Normal, kl_divergence
 from finetune.diffusion import DiffusionModel
 from finetune.dpok import gaussian_kl
 from finetune.reward_weighted import denoising_target
-from finetune.sampling import draw, log_prob, padded_batches, sample_trajectories, step_distribution
+from finetune.sampling import draw, draw_latents, log_prob, padded_batches, sample_trajectories, step_distribution
 from tests.tiny_diffusion import write_tiny_diffusion
 
 
@@ -156,6 +156,18 @@ def test_an_image_depends_on_its_seed_and_not_on_its_neighbours(model: Diffusion
     assert (together[0] - together[2]).abs().max() > 0.01
     assert together.min() >= 0
     assert together.max() <= 1
+
+
+def test_drawing_is_noisy_in_its_first_steps_alone_where_that_is_asked_for(model: DiffusionModel) -> None:
+    def drawn(eta: float, stochastic_steps: int | None = None) -> torch.Tensor:
+        return next(draw_latents(model, ["a"], seeds=[3], steps=4, guidance=2.0, eta=eta, stochastic_steps=stochastic_steps))
+
+    assert torch.equal(drawn(1.0, 4), drawn(1.0))
+    assert torch.equal(drawn(1.0, 0), drawn(0.0))
+    generator = torch.Generator().manual_seed(3)
+    cond = model.encode_prompts(["a"])
+    chain = sample_trajectories(model, cond, steps=4, guidance=2.0, eta=1.0, generator=generator, stochastic_steps=2, batch=1)
+    torch.testing.assert_close(drawn(1.0, 2), chain.latents[:, -1])
 
 
 def test_drawing_equals_the_stock_pipeline_with_ddim(model: DiffusionModel) -> None:
