@@ -25,7 +25,17 @@ from finetune.sampling import part_of
 from pipelines import report
 from pipelines.comparison import EvaluationPrompt, Judged, best_of, by_family, by_prompt, overall
 from pipelines.config import METHODS, Settings
-from pipelines.images import EVALUATION_SEEDS, ImagesConfig, Planned, draw_missing, focus_of, prompts_of, seeded, weights_hash
+from pipelines.images import (
+    EVALUATION_SEEDS,
+    ImagesConfig,
+    Planned,
+    draw_missing,
+    focus_of,
+    prompts_digest,
+    prompts_of,
+    seeded,
+    weights_hash,
+)
 from pipelines.measures import chain_kl
 from pipelines.models import device_of, open_model, open_reward, reward_hash
 from pipelines.pictures import load_pictures, save_sheet
@@ -92,9 +102,11 @@ def main(run: RunFolder, settings: Settings) -> None:
         "model": weights_hash(settings.run.model),
         "reward": reward_hash(run.reward_dir),
         "judge": weights_hash(str(settings.run.judge)),
+        "prompts": prompts_digest(f"{one.group}: {one.prompt}" for one in evaluation_prompts(settings)),
         **{method: sha256_of(run.finetune_dir(method) / LORA_FILE) for method in tuned},
     }
-    stage = StageFolder(run, settings, run.evaluation_dir, "evaluate", ("run", "images", "evaluate"), inputs)
+    outputs = run.evaluation_dir / report.METRICS, run.evaluation_dir / report.FILE
+    stage = StageFolder(run, settings, run.evaluation_dir, "evaluate", ("run", "images", "evaluate"), inputs, outputs)
     if stage.is_done:
         print(f"evaluate: done, report in {run.evaluation_dir / report.FILE}")
     else:

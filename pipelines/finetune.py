@@ -21,7 +21,7 @@ from data.files import sha256_of, write_atomically
 from data.runs import RunFolder
 from finetune import policy_gradient, reward_weighted
 from finetune.ddpo import DDPOConfig
-from finetune.diffusion import DiffusionModel, UNetSettings, lora_file
+from finetune.diffusion import LORA_FILE, DiffusionModel, UNetSettings, lora_file
 from finetune.dpok import DPOKConfig
 from finetune.monitors import PIXELS, Monitor
 from finetune.policy_gradient import PolicyGradientConfig
@@ -134,7 +134,7 @@ def _tune(run: RunFolder, settings: Settings, method: Method, processes: Process
         inputs["start"] = sha256_of(lora_file(start))
     if method == "rwl" and (pairs := settings.table("rwl", RWLConfig).pretraining_pairs) is not None:
         inputs["pretraining_pairs"] = pairs_hash(pairs)
-    stage = StageFolder(run, settings, folder, f"finetune {method}", ("run", "images", "finetune", method), inputs)
+    stage = StageFolder(run, settings, folder, f"finetune {method}", ("run", "images", "finetune", method), inputs, (folder / LORA_FILE,))
     done, stale = stage.is_done, stage.stamp is None and folder.exists()
     processes.wait()  # all have seen the folder as it was
     if done:

@@ -178,7 +178,8 @@ def main(run: RunFolder, settings: Settings) -> None:
     planned = plan(prompts, () if settings.run.prompts_file else settings.run.focus_prompts, config, settings.run.seed)
     model = open_model(settings.run, precision=config.precision)
     weights = weights_hash(settings.run.model)
-    stage = StageFolder(run, settings, run.images_dir, "images", ("run", "images"), {"model": weights, "prompts": _digest(prompts)})
+    inputs, outputs = {"model": weights, "prompts": prompts_digest(prompts)}, (run.images_table, run.prompts_table)
+    stage = StageFolder(run, settings, run.images_dir, "images", ("run", "images"), inputs, outputs)
     _refuse_other_model(stage, weights)
     if stage.is_done and all((run.images_dir / one.file_name).exists() for one in planned):
         print(f"images: done, {len(planned)} pictures in {run.images_dir}")
@@ -192,7 +193,8 @@ def main(run: RunFolder, settings: Settings) -> None:
     print(f"images: {drawn} drawn, {len(kept) + len(rows)} in {run.images_table}")
 
 
-def _digest(prompts: dict[str, str | None]) -> str:
+def prompts_digest(prompts: Iterable[str]) -> str:
+    """SHA-256 over the prompts in their order."""
     return hashlib.sha256("\n".join(prompts).encode()).hexdigest()
 
 

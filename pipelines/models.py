@@ -16,7 +16,10 @@ from finetune.reward_fn import RewardFn
 from pipelines.config import RunConfig
 from reward.backbone import ClipBackbone
 from reward.cache import EmbeddingCache
-from reward.model import RewardModel
+from reward.model import CONFIG_FILE, RewardModel
+
+REWARD_METRICS = "metrics.json"
+"""The last file that the training of a reward writes."""
 
 
 def device_of(config: RunConfig) -> torch.device:
@@ -63,9 +66,9 @@ def reward_hash(folder: Path) -> str:
     Raises:
         PictuneError: there is none.
     """
-    if not (folder / "metrics.json").exists():
+    if not all((folder / name).exists() for name in (REWARD_METRICS, CONFIG_FILE)):
         raise PictuneError(f"{folder}: no trained reward model; run `make reward` first")
-    return sha256_of(folder / "config.json")
+    return sha256_of(folder / CONFIG_FILE)
 
 
 def open_cache(run: RunFolder) -> EmbeddingCache:

@@ -51,6 +51,8 @@ class StageFolder:
     stage: str
     tables: tuple[str, ...]
     inputs: Mapping[str, str]
+    outputs: tuple[Path, ...] = ()
+    """The files without which it is not done."""
 
     @property
     def earlier(self) -> Stamp | None:
@@ -65,8 +67,8 @@ class StageFolder:
 
     @property
     def is_done(self) -> bool:
-        """Whether the stage is finished with these inputs."""
-        return self.stamp is not None and self.stamp.finished is not None
+        """Whether the stage is finished with these inputs, and what it wrote is still there."""
+        return self.stamp is not None and self.stamp.finished is not None and all(path.exists() for path in self.outputs)
 
     @contextmanager
     def working(self) -> Iterator[bool]:

@@ -12,6 +12,7 @@ from pipelines.charts import COLORS, alignment_chart, training_chart
 from pipelines.config import Settings
 from pipelines.label_statistics import label_statistics
 from pipelines.metrics_log import read_metrics
+from pipelines.models import REWARD_METRICS
 from pipelines.page import file_uri, picture_uri, svg_uri, write_page
 from pipelines.record import stamps
 
@@ -99,7 +100,7 @@ def _context(run: RunFolder, settings: Settings, evaluation: Evaluation) -> dict
         "alignment_chart": svg_uri(alignment_chart(_chart_rows(results), names)),
         "curves": _curves(run),
         "labels": label_statistics(run),
-        "reward": json.loads((run.reward_dir / "metrics.json").read_text(encoding="utf-8")),
+        "reward": json.loads((run.reward_dir / REWARD_METRICS).read_text(encoding="utf-8")),
         "reliability": file_uri(run.reward_dir / "reliability.png", "image/png"),
         "audit": evaluation["audit"],
         "images": images.num_rows,

@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Iterable
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from data.parquet import MANIFEST
 from data.runs import RunFolder
 from pipelines.config import Settings
 from pipelines.metrics_log import MetricsLog
-from pipelines.models import embedding_bar, open_backbone, open_cache
+from pipelines.models import REWARD_METRICS, embedding_bar, open_backbone, open_cache
 from pipelines.page import number
 from pipelines.record import StageFolder, content_hash
 from pipelines.reward_page import OTHERS, RELIABILITY, by_convention, headline, scorers, write_report
@@ -25,11 +26,15 @@ from reward.dataset import FeedbackDataset
 from reward.evaluation import MODEL, UNCALIBRATED, evaluate, model_scorer, score_pictures
 from reward.examples import prepare
 from reward.learning_curve import SHARES, learning_curve, point
+from reward.model import BACKBONE_FILE, CONFIG_FILE, WEIGHTS_FILE
 from reward.plots import reliability_figure
-from reward.rater_types import RatedPart, fit_types
+from reward.rater_types import TYPES_FILE, RatedPart, fit_types
 from reward.raters import LabelRaters
 from reward.training import RewardConfig, new_model, train
 from reward.type_comparison import compare_types
+
+TYPES = "types"
+"""Folder of the rater types, where there are some."""
 
 _CARD = """# Reward model
 
@@ -64,7 +69,7 @@ def main(run: RunFolder, settings: Settings, *, convention: str | None = None) -
         raise PictuneError(f"{run.latest}: no labels yet; run `make label` or `make simulate` first")
     inputs = {"labels": sha256_of(run.latest / MANIFEST), "backbone": content_hash(config.backbone)}
     inputs |= {f"baseline {name}": content_hash(name) for source in config.baselines for name in source.read_from}
-    stage = StageFolder(run, settings, run.reward_dir, "reward", ("run", "reward"), inputs)
+    stage = StageFolder(run, settings, run.reward_dir, "reward", ("run", "reward"), inputs, _outputs(run.reward_dir, config))
     if stage.is_done:
         print(f"reward: done, model in {run.reward_dir}")
     else:
@@ -72,7 +77,14 @@ def main(run: RunFolder, settings: Settings, *, convention: str | None = None) -
             report = _train(run, settings, config)
         print(f"reward: model in {run.reward_dir}, {headline(report)}")
     if convention is not None:
-        print(by_convention(json.loads((run.reward_dir / "metrics.json").read_text(encoding="utf-8")), convention))
+        print(by_convention(json.loads((run.reward_dir / REWARD_METRICS).read_text(encoding="utf-8")), convention))
+
+
+def _outputs(folder: Path, config: RewardConfig) -> tuple[Path, ...]:
+    """What has to be in the folder of a trained reward."""
+    weights = [WEIGHTS_FILE, *[BACKBONE_FILE] * bool(config.tune_last)]
+    types = [TYPES_FILE, *(f"type-{number}" for number in range(config.rater_types))] if config.rater_types > 1 else []
+    return tuple(folder / name for name in (CONFIG_FILE, *weights, REWARD_METRICS, *(f"{TYPES}/{name}" for name in types)))
 
 
 def _train(run: RunFolder, settings: Settings, config: RewardConfig) -> dict[str, Any]:
@@ -98,7 +110,7 @@ def _train(run: RunFolder, settings: Settings, config: RewardConfig) -> dict[str
     if config.rater_types > 1:
         parts = RatedPart.of(examples, examples.split.train, raters), RatedPart.of(examples, examples.split.val, raters)
         types = fit_types(model, examples, parts, raters.names, config, generator=generator)
-        types.save_pretrained(run.reward_dir / "types")
+        types.save_pretrained(run.reward_dir / TYPES)
         report["rater_types"] = types.summary | (compare_types(backbone, examples, raters, config) or {})
     with write_atomically(run.reward_dir / RELIABILITY) as path:
         reliability_figure(model, examples).savefig(path, dpi=120)
@@ -106,7 +118,7 @@ def _train(run: RunFolder, settings: Settings, config: RewardConfig) -> dict[str
     model.save_pretrained(run.reward_dir)
     with write_atomically(run.reward_dir / "README.md") as path:
         path.write_text(_card(run, config, report), encoding="utf-8")
-    write_json(run.reward_dir / "metrics.json", report)
+    write_json(run.reward_dir / REWARD_METRICS, report)
     return report
 
 

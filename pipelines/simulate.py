@@ -7,6 +7,7 @@ import random
 
 from tqdm import tqdm
 
+from data.parquet import MANIFEST
 from data.runs import RunFolder
 from labeling_app.simulated import SimulatedRaterConfig, simulate
 from labeling_app.tasks import TasksConfig
@@ -25,7 +26,8 @@ BATCH = 64
 def main(run: RunFolder, settings: Settings) -> None:
     """Answers every open task, then exports."""
     files = image_files(run)
-    stage = StageFolder(run, settings, run.labels_dir, "simulate", ("run", "tasks", "simulate"), {"images": images_digest(run)})
+    inputs, outputs = {"images": images_digest(run)}, (run.latest / MANIFEST,)
+    stage = StageFolder(run, settings, run.labels_dir, "simulate", ("run", "tasks", "simulate"), inputs, outputs)
     if stage.is_done:
         print(f"simulate: done, labels in {run.latest}")
         return

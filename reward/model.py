@@ -193,9 +193,9 @@ def _load(weights: Mapping[str, Tensor], path: Path) -> None:
     try:
         saved = load_file(path)
     except SafetensorError as error:
-        raise PictuneError(f"{path}: not a whole safetensors file ({error}); train the reward again") from error
+        raise PictuneError(f"{path}: not a whole safetensors file ({error}); remove {path.parent} and run `make reward`") from error
     if {name: each.shape for name, each in saved.items()} != {name: each.shape for name, each in weights.items()}:
-        raise PictuneError(f"{path}: does not fit {CONFIG_FILE} beside it; train the reward again")
+        raise PictuneError(f"{path}: does not fit {CONFIG_FILE} beside it; remove {path.parent} and run `make reward`")
     for name, weight in weights.items():
         weight.copy_(saved[name])
 
@@ -207,12 +207,12 @@ def _read_config(folder: Path) -> RewardModelConfig:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "file"
-        raise PictuneError(f"{folder / CONFIG_FILE}: {where}: {first['msg']}; train the reward again") from error
+        raise PictuneError(f"{folder / CONFIG_FILE}: {where}: {first['msg']}; remove {folder} and run `make reward`") from error
     weights = {WEIGHTS_FILE: config.head_sha256} | ({BACKBONE_FILE: config.tuned_sha256} if config.tune_last else {})
     for name, wanted in weights.items():
         _check_is_there(folder, name)
         if sha256_of(folder / name) != wanted:
-            raise PictuneError(f"{folder}: {name} and {CONFIG_FILE} are of two trainings; train the reward again")
+            raise PictuneError(f"{folder}: {name} and {CONFIG_FILE} are of two trainings; remove {folder} and run `make reward`")
     return config
 
 

@@ -125,12 +125,12 @@ class RaterTypes:
             config = RaterTypesConfig.model_validate_json((folder / TYPES_FILE).read_bytes())
         except (OSError, ValidationError) as error:
             reason = str(error).splitlines()[0]
-            raise PictuneError(f"{folder / TYPES_FILE}: no saved rater types ({reason}); train the reward again") from error
+            raise PictuneError(f"{folder / TYPES_FILE}: no saved rater types ({reason}); remove {folder} and run `make reward`") from error
         models = []
         for number, wanted in enumerate(config.types_sha256):
             models.append(RewardModel.from_pretrained(folder / f"type-{number}", backbone=backbone))
             if sha256_of(folder / f"type-{number}" / CONFIG_FILE) != wanted:
-                raise PictuneError(f"{folder}: type-{number} and {TYPES_FILE} are of two trainings; train the reward again")
+                raise PictuneError(f"{folder}: type-{number} and {TYPES_FILE} are of two trainings; remove {folder} and run `make reward`")
         return cls(tuple(models), np.array(config.prior), config.raters)
 
 

@@ -106,9 +106,9 @@ def test_a_stage_that_checks_few_tables_keeps_the_recorded_others(tmp_path: Path
     assert read_toml(run.config_file)["dpok"]["iterations"] == 3
 
 
-def stage_folder(tmp_path: Path, labels: str) -> StageFolder:
+def stage_folder(tmp_path: Path, labels: str, *outputs: Path) -> StageFolder:
     run = RunFolder(tmp_path / "run")
-    return StageFolder(run, settings_of("", tmp_path, "run"), run.reward_dir, "reward", ("run",), {"labels": labels})
+    return StageFolder(run, settings_of("", tmp_path, "run"), run.reward_dir, "reward", ("run",), {"labels": labels}, outputs)
 
 
 def test_a_stage_is_done_only_for_the_inputs_it_was_made_from(tmp_path: Path) -> None:
@@ -118,6 +118,17 @@ def test_a_stage_is_done_only_for_the_inputs_it_was_made_from(tmp_path: Path) ->
         assert not resumed
     assert stage.is_done
     assert not stage_folder(tmp_path, "b").is_done
+
+
+def test_a_stage_whose_files_are_gone_is_not_done(tmp_path: Path) -> None:
+    stage = stage_folder(tmp_path, "a", tmp_path / "weights")
+    with stage.working():
+        (tmp_path / "weights").touch()
+    assert stage.is_done
+    (tmp_path / "weights").unlink()
+    assert not stage.is_done
+    with stage.working() as resumed:
+        assert resumed
 
 
 def test_an_interrupted_stage_is_resumed_not_done(tmp_path: Path) -> None:

@@ -215,6 +215,41 @@ def test_an_interrupted_stage_leaves_nothing_half_written_and_goes_on(run: RunFo
     assert progress.done == progress.total
 
 
+@pytest.mark.parametrize(
+    ("words", "lost"),
+    [
+        (["images"], "images.parquet"),
+        (["simulate"], "labels/latest"),
+        (["reward"], "reward/head.safetensors"),
+        (["finetune", "--method", "rwl"], f"finetune/rwl/{LORA_FILE}"),
+        (["evaluate"], "evaluation/metrics.json"),
+    ],
+)
+def test_a_stage_writes_again_what_was_removed(run: RunFolder, tmp_path: Path, words: list[str], lost: str) -> None:
+    copy = RunFolder(tmp_path / "r")
+    shutil.copytree(run.root, copy.root, symlinks=True)
+    before = (copy.root / lost).stat().st_size
+    (copy.root / lost).unlink()
+    assert command(copy, *words) == 0
+    assert (copy.root / lost).stat().st_size == pytest.approx(before, rel=0.1)
+    assert command(copy, "images") == 0
+
+
+def test_an_edited_prompt_file_is_evaluated_anew(run: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    copy, prompts = RunFolder(tmp_path / "r"), tmp_path / "prompts.txt"
+    prompts.write_text("A red cat.\n")
+    shutil.copytree(run.root, copy.root, ignore=lambda folder, _: ("finetune", "evaluation") if Path(folder) == run.root else ())
+    for stamp in copy.root.glob(f"*/{STAMP}"):
+        stamp.unlink()  # of stages with other prompts
+    assert command(copy, "evaluate", "--prompts", str(prompts)) == 0
+    assert command(copy, "evaluate") == 0
+    assert "evaluate: done" in capsys.readouterr().out
+    prompts.write_text("Two dogs.\n")
+    assert command(copy, "evaluate") == 0
+    metrics = json.loads((copy.evaluation_dir / "metrics.json").read_text())
+    assert metrics["results"][0]["prompts"][0]["prompt"] == "Two dogs."
+
+
 def test_ddpo_is_tuned_evaluated_and_reported_like_the_others(run: RunFolder, tmp_path: Path) -> None:
     copy = RunFolder(tmp_path / "r")
     shutil.copytree(run.root, copy.root, ignore=lambda folder, _: ("evaluation",) if Path(folder) == run.root else ())

@@ -158,7 +158,7 @@ def test_files_of_two_trainings_are_never_mixed(model: RewardModel, backbone: Cl
 def test_a_broken_config_is_one_clear_line(model: RewardModel, backbone: ClipBackbone, tmp_path: Path, text: str) -> None:
     model.save_pretrained(tmp_path)
     (tmp_path / "config.json").write_text(text)
-    _refuses(tmp_path, backbone, "train the reward again")
+    _refuses(tmp_path, backbone, "remove .* and run `make reward`")
 
 
 def test_a_head_of_another_shape_is_refused(model: RewardModel, backbone: ClipBackbone, tmp_path: Path) -> None:
