@@ -76,7 +76,7 @@ VARIANTS: dict[str, Variant] = {
     "KL-O": Variant("rwl", ('rwl.kl="kl-o"',)),
 }
 MORE: dict[str, Variant] = {
-    **{f"DPOK, kl_weight {weight:g}": Variant("dpok", (f"dpok.kl_weight={weight:g}",)) for weight in (0.0, 0.1, 0.5)},
+    **{f"DPOK, kl_weight {weight:g}": Variant("dpok", (f"dpok.kl_weight={weight:g}",)) for weight in (0.0, 0.1)},
     **{f"RWL, {which} images": Variant("rwl", (f"rwl.images={which}",)) for which in ("labelled", "scored")},
 }
 """Trained with the first seed alone."""

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from data.errors import PictuneError
 from data.files import sha256_of, write_atomically
+from data.parquet import MANIFEST
 from data.runs import RunFolder
 from finetune import policy_gradient, reward_weighted
 from finetune.ddpo import DDPOConfig
@@ -36,6 +37,7 @@ from pipelines.images import (
     SEEDS_PER_RUN,
     ImagesConfig,
     focus_of,
+    prompts_digest,
     prompts_of,
     seeded,
     weights_hash,
@@ -45,6 +47,7 @@ from pipelines.models import as_monitor, as_reward_fn, device_of, open_model, op
 from pipelines.pictures import save_sheet
 from pipelines.record import StageFolder, content_hash
 from pipelines.rewarded_images import Encoder, RWLConfig, pairs_hash, pretraining_pairs, rewarded_images
+from pipelines.tasks import images_digest
 from reward.sources import RewardSource, load_reward
 
 CHECKPOINTS = "checkpoints"
@@ -125,15 +128,7 @@ def main(run: RunFolder, settings: Settings, method: Method) -> None:
 
 def _tune(run: RunFolder, settings: Settings, method: Method, processes: Processes) -> None:
     folder = run.finetune_dir(method)
-    inputs = {"model": weights_hash(settings.run.model)}
-    if rewards := settings.table("finetune", FinetuneConfig).rewards:
-        inputs |= {f"reward {name}": content_hash(name) for source in rewards for name in source.read_from}
-    else:
-        inputs["reward"] = reward_hash(run.reward_dir)
-    if (start := settings.table(method, CONFIGS[method]).lora.start) is not None:
-        inputs["start"] = sha256_of(lora_file(start))
-    if method == "rwl" and (pairs := settings.table("rwl", RWLConfig).pretraining_pairs) is not None:
-        inputs["pretraining_pairs"] = pairs_hash(pairs)
+    inputs = _inputs(run, settings, method)
     stage = StageFolder(run, settings, folder, f"finetune {method}", ("run", "images", "finetune", method), inputs, (folder / LORA_FILE,))
     done, stale = stage.is_done, stage.stamp is None and folder.exists()
     processes.wait()  # all have seen the folder as it was
@@ -162,6 +157,25 @@ def _tune(run: RunFolder, settings: Settings, method: Method, processes: Process
     print(f"finetune {method}: LoRA in {folder}, validation reward {state.validation[0][1]:.3f} -> {best:.3f}")
 
 
+def _inputs(run: RunFolder, settings: Settings, method: Method) -> dict[str, str]:
+    """Hashes of what a training rests on beside its settings."""
+    inputs = {"model": weights_hash(settings.run.model), "prompts": prompts_digest(_prompts(settings))}
+    if rewards := settings.table("finetune", FinetuneConfig).rewards:
+        inputs |= {f"reward {name}": content_hash(name) for source in rewards for name in source.read_from}
+    else:
+        inputs["reward"] = reward_hash(run.reward_dir)
+    if (start := settings.table(method, CONFIGS[method]).lora.start) is not None:
+        inputs["start"] = sha256_of(lora_file(start))
+    if method == "rwl":
+        config = settings.table("rwl", RWLConfig)
+        inputs["images"] = images_digest(run)
+        if config.images != "both":
+            inputs["labels"] = sha256_of(run.latest / MANIFEST)
+        if config.pretraining_pairs is not None:
+            inputs["pretraining_pairs"] = pairs_hash(config.pretraining_pairs)
+    return inputs
+
+
 def open_job(run: RunFolder, settings: Settings, method: Method, processes: Processes = ALONE) -> Job:
     """Opens what the training needs: a model with fresh adapters, the reward, and the generator that all randomness comes from.
 
@@ -178,9 +192,13 @@ def open_job(run: RunFolder, settings: Settings, method: Method, processes: Proc
     else:
         trained = open_reward_model(run.reward_dir, settings.run)
         reward, monitor = as_reward_fn(trained), as_monitor(trained)
-    prompts = tuple(prompts_of(settings.run)) if shared.train_on == "all" else focus_of(settings.run)
-    folder = run.finetune_dir(method)
-    return Job(method, folder, model, reward, monitor, prompts, settings, generator, processes)
+    return Job(method, run.finetune_dir(method), model, reward, monitor, _prompts(settings), settings, generator, processes)
+
+
+def _prompts(settings: Settings) -> Sequence[str]:
+    """The prompts to train on."""
+    every = settings.table("finetune", FinetuneConfig).train_on == "all"
+    return tuple(prompts_of(settings.run)) if every else focus_of(settings.run)
 
 
 def _train(run: RunFolder, job: Job) -> TrainState:

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 from diffusers import StableDiffusionPipeline
 
-from data.files import sha256_of
+from data.files import sha256_of, write_json
 from data.runs import RunFolder
+from data.schema import IMAGES, read_table, write_table
 from data.store import FeedbackStore
 from finetune.diffusion import LORA_FILE
 from pipelines.cli import main
@@ -301,6 +302,26 @@ def test_a_sum_of_rewards_from_elsewhere_is_tuned_on(run: RunFolder, tmp_path: P
     card = (copy.finetune_dir("ddpo") / "README.md").read_text()
     assert f"for 2 * python of `tests.test_finetune_ddpo:redness` + -1 * clip_score of `{clip[1]}`." in card
     assert str(copy.reward_dir) not in card
+
+
+def test_other_pictures_and_prompts_make_a_fine_tuning_start_again(
+    run: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = RunFolder(tmp_path / "r")
+    shutil.copytree(run.root, copy.root)
+    for method in ("rwl", "dpok"):
+        assert command(copy, "finetune", "--method", method) == 0
+        assert f"finetune {method}: done" in capsys.readouterr().out
+        stamp = read_stamp(copy.finetune_dir(method) / STAMP)
+        assert stamp is not None
+        write_json(copy.finetune_dir(method) / STAMP, stamp.model_dump(mode="json") | {"inputs": stamp.inputs | {"prompts": "others"}})
+        assert command(copy, "finetune", "--method", method) == 0
+        assert f"finetune {method}: LoRA in" in capsys.readouterr().out
+    write_table(read_table(copy.images_table, IMAGES).slice(1), IMAGES, copy.images_table)
+    assert command(copy, "finetune", "--method", "dpok") == 0
+    assert "finetune dpok: done" in capsys.readouterr().out
+    assert command(copy, "finetune", "--method", "rwl") == 0
+    assert "finetune rwl: LoRA in" in capsys.readouterr().out
 
 
 def test_dpok_goes_on_where_rwl_ended(run: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
