@@ -270,6 +270,6 @@ def read_table(path: Path, schema: pa.Schema) -> pa.Table:
         return table.select(schema.names).cast(schema)
     except FileNotFoundError as error:
         raise PictuneError(f"{path}: no such file; run the stage that writes it first") from error
-    except (pa.ArrowInvalid, KeyError) as error:
+    except (ValueError, pa.ArrowNotImplementedError, KeyError) as error:
         reason = str(error).strip("\"'").splitlines()[0]
         raise PictuneError(f"{path}: not the table it should be ({reason}); remove it and run the stage that writes it again") from error

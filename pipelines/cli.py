@@ -131,9 +131,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - the interpreter flushes it at exit
         return 0
     except Exception as error:
-        if isinstance(error, OSError) or _disk_is_full(error):
-            return _failed(_file_trouble(error))
-        raise
+        explained = _explained(error)
+        if explained is None:
+            raise
+        return _failed(explained)
 
 
 def leave(status: int) -> NoReturn:
@@ -222,6 +223,16 @@ def _known(what: str, word: str, known: Sequence[str] | dict[str, Stage]) -> str
         close = get_close_matches(word, list(known), n=1)
         raise PictuneError(f"{what} {word}: unknown{f', did you mean {close[0]}?' if close else ''}; known are {', '.join(known)}")
     return word
+
+
+def _explained(error: Exception) -> str | None:
+    """One line for what the user can mend; None for faults of the program."""
+    if isinstance(error, ModuleNotFoundError):
+        return f"needs the package {error.name}; run `make setup`"
+    # By their names, since torch may not be there.
+    if type(error).__name__ in ("MemoryError", "OutOfMemoryError") or "can't allocate memory" in str(error):
+        return "out of memory; lower images.batch, or the method's micro_batch and validation.batch"
+    return _file_trouble(error) if isinstance(error, OSError) or _disk_is_full(error) else None
 
 
 def _disk_is_full(error: Exception) -> bool:

@@ -6,7 +6,8 @@ No training has seen the oracle, nor these seeds, nor the held-out prompts. Ever
 import json
 import random
 import shutil
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from finetune.sampling import part_of
 from pipelines import report
 from pipelines.comparison import EvaluationPrompt, Judged, best_of, by_family, by_prompt, overall
 from pipelines.config import METHODS, Settings
+from pipelines.finetune import FinetuneConfig
 from pipelines.images import (
     EVALUATION_SEEDS,
     ImagesConfig,
@@ -39,7 +41,7 @@ from pipelines.images import (
 from pipelines.measures import chain_kl
 from pipelines.models import device_of, open_model, open_reward, reward_hash
 from pipelines.pictures import load_pictures, save_sheet
-from pipelines.record import StageFolder
+from pipelines.record import STAMP, StageFolder, read_stamp
 from pipelines.world.oracle import REFERENCE, Oracle
 from pipelines.world.prompts import Requirement, family_of, held_out_prompts
 
@@ -105,6 +107,13 @@ def main(run: RunFolder, settings: Settings) -> None:
         "prompts": prompts_digest(f"{one.group}: {one.prompt}" for one in evaluation_prompts(settings)),
         **{method: sha256_of(run.finetune_dir(method) / LORA_FILE) for method in tuned},
     }
+    outdated = {method: others for method in tuned if (others := _now_others(run.finetune_dir(method), inputs))}
+    for method, others in outdated.items():
+        print(
+            f"evaluate: {run.finetune_dir(method)}: tuned on another {' and '.join(others)} than the run has now; "
+            f"run `make finetune METHOD={method}` to tune anew",
+            file=sys.stderr,
+        )
     outputs = run.evaluation_dir / report.METRICS, run.evaluation_dir / report.FILE
     stage = StageFolder(run, settings, run.evaluation_dir, "evaluate", ("run", "images", "evaluate"), inputs, outputs)
     if stage.is_done:
@@ -113,9 +122,15 @@ def main(run: RunFolder, settings: Settings) -> None:
         if stage.stamp is None and run.evaluation_dir.exists():
             shutil.rmtree(run.evaluation_dir)  # of other models
         with stage.working():
-            write_json(run.evaluation_dir / report.METRICS, _evaluate(run, settings, tuned))
+            write_json(run.evaluation_dir / report.METRICS, _evaluate(run, settings, tuned) | {"outdated": outdated})
             report.main(run, settings)
     print(report.table(report.read_evaluation(run)))
+
+
+def _now_others(folder: Path, inputs: Mapping[str, str]) -> list[str]:
+    """Which of reward and model are others in `inputs` than the LoRA in `folder` was tuned on; a reward from elsewhere is none of them."""
+    stamp = read_stamp(folder / STAMP)
+    return [name for name in ("reward", "model") if stamp is not None and stamp.inputs.get(name, inputs[name]) != inputs[name]]
 
 
 def _evaluate(run: RunFolder, settings: Settings, tuned: Sequence[str]) -> dict[str, Any]:
@@ -146,10 +161,10 @@ def _evaluate(run: RunFolder, settings: Settings, tuned: Sequence[str]) -> dict[
 
 
 def evaluation_prompts(settings: Settings) -> list[EvaluationPrompt]:
-    """The training prompts, and prompts of each family that ask for what neither the base nor any training prompt knows."""
+    """The training prompts, and prompts of each family that ask for what neither the base nor a prompt of training or validation knows."""
     config = settings.table("evaluate", EvaluateConfig)
     trained = focus_of(settings.run)[: config.most_prompts]
-    known = frozenset([*prompts_of(settings.run), *trained])
+    known = frozenset([*prompts_of(settings.run), *trained, *settings.table("finetune", FinetuneConfig).validation_prompts])
     held_out = held_out_prompts(config.held_out_per_family, random.Random(settings.run.seed), exclude=known)
     groups = [*((prompt, "trained") for prompt in trained), *((prompt, "held out") for prompt in held_out)]
     return [EvaluationPrompt(prompt=prompt, family=family_of(prompt), group=group) for prompt, group in groups]

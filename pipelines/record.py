@@ -20,6 +20,8 @@ from data.runs import RunFolder
 from pipelines.config import Settings, check, read_toml
 
 STAMP = "stage.json"
+UNBOUND = frozenset({"run.device"})
+"""Settings that results do not rest on: they may change at any time."""
 MODEL_FILES = (".safetensors", ".json", ".txt")
 """What the files of a model end in that change what it does."""
 
@@ -112,7 +114,7 @@ def _file_of(function: str) -> str:
     """The file of a function's module; the function's name where there is none, which loading it explains."""
     try:
         module = importlib.util.find_spec(function.partition(":")[0])
-    except (ImportError, ValueError):
+    except Exception:  # noqa: BLE001 - finding it runs the user's packages
         module = None
     return function if module is None or module.origin is None else module.origin
 
@@ -158,7 +160,7 @@ def refuse_changes(run: RunFolder, settings: Settings) -> None:
             for table in stamp.tables
             if table in new
             for key in sorted({*old.get(table, {}), *new[table]})
-            if old.get(table, {}).get(key) != new[table].get(key)
+            if old.get(table, {}).get(key) != new[table].get(key) and f"{table}.{key}" not in UNBOUND
         ]
         if changed:
             problems += [c for c in changed if c not in problems]

@@ -93,6 +93,7 @@ def _context(run: RunFolder, settings: Settings, evaluation: Evaluation) -> dict
         "results": results,
         "groups": _groups(evaluation),
         "judged": evaluation["judged"],
+        "outdated": evaluation.get("outdated", {}),
         "grids": [_grid(run, results, side_by_side, row) for row in first["prompts"] if row["group"] == "trained"][:8],
         "held_out_grids": [_grid(run, results, side_by_side, row) for row in _one_a_family(first["prompts"])],
         "models": side_by_side,

@@ -79,6 +79,8 @@ def main(run: RunFolder, settings: Settings, *, reward: Path | None, images: Pat
     """Writes the scores; without `images` and `prompts`, those of the run's own pictures for their own prompts."""
     if images is not None and prompts is None:
         raise PictuneError("--images: needs --prompts, a text file with one prompt a line or a table with the columns path and prompt")
+    if prompts is None and not run.images_table.exists():
+        raise PictuneError(f"{run.root}: has no pictures yet; run `make images RUN={run.root.name}`, or give --images and --prompts")
     folder, out = images or (run.root if prompts is None else run.images_dir), out or (reward or run.reward_dir) / FILE
     request = Request.read(folder, prompts or run.images_table)
     model = open_reward_model(reward or run.reward_dir, settings.run)
@@ -150,7 +152,10 @@ def _pictures_in(folder: Path) -> list[str]:
 def _read_pairs(file: Path) -> tuple[list[str], list[str]]:
     """The paths and the prompts of a table."""
     if file.suffix == ".parquet":
-        pairs = read_table(file, PAIRS)
+        try:
+            pairs = read_table(file, PAIRS)
+        except PictuneError as error:
+            raise PictuneError(f"{str(error).rpartition('; ')[0]}; give a table with the columns path and prompt") from error
         return pairs["path"].to_pylist(), pairs["prompt"].to_pylist()
     try:
         table = pd.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8-sig")

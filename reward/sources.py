@@ -130,8 +130,9 @@ def _function(name: str) -> Reward:
         )
     try:
         function = pkgutil.resolve_name(name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise PictuneError(f"{name}: cannot be imported ({error}); check its name, and that Python finds the module from here") from error
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise PictuneError(f"{name}: cannot be imported ({reason}); check its name, and that Python finds the module from here") from error
     if not callable(function):
         raise PictuneError(f"{name}: is no function; it must take images [B, 3, H, W] and their prompts, and give a tensor [B]")
     reward: Reward = function

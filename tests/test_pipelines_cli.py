@@ -65,6 +65,14 @@ def test_dry_run_prints_the_settings_and_writes_nothing(capsys: pytest.CaptureFi
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_package_that_is_missing_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("diffusers", "diffusers.utils.logging"):
+        monkeypatch.setitem(sys.modules, name, None)
+    error = failure(capsys, "score", "--runs", str(tmp_path))
+    assert "needs the package diffusers" in error
+    assert "make setup" in error
+
+
 def test_labelling_imports_no_torch() -> None:
     code = "import sys; import pipelines.cli, pipelines.label, pipelines.dataset; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -6,7 +6,8 @@ import pytest
 
 from data.errors import PictuneError
 from data.runs import RunFolder
-from pipelines.config import PRESETS, TABLES, Settings, check, config_file, override, parse_override, read_toml
+from pipelines.config import PRESETS, TABLES, Settings, Tables, check, config_file, override, parse_override, read_toml
+from pipelines.evaluate import evaluation_prompts
 from pipelines.record import StageFolder, record, refuse_changes
 
 
@@ -94,6 +95,7 @@ def test_settings_change_freely_until_a_stage_rests_on_them(tmp_path: Path) -> N
     with StageFolder(run, second, run.images_dir, "images", ("run",), {}).working():
         pass
     refuse_changes(run, settings_of("[run]\nseed = 2\n[tasks]\nranking_size = 3\n", tmp_path, "run", "tasks"))
+    refuse_changes(run, settings_of('[run]\nseed = 2\ndevice = "cuda"\n', tmp_path, "run", "tasks"))
     with pytest.raises(PictuneError, match=r"run\.seed is 2 there and 3 now.*RUN="):
         refuse_changes(run, settings_of("[run]\nseed = 3\n", tmp_path, "run", "tasks"))
     assert read_toml(run.config_file)["run"]["seed"] == 2
@@ -104,6 +106,19 @@ def test_a_stage_that_checks_few_tables_keeps_the_recorded_others(tmp_path: Path
     record(run, settings_of("[dpok]\niterations = 3\n", tmp_path, "run", "dpok"))
     record(run, settings_of("", tmp_path, "run"))
     assert read_toml(run.config_file)["dpok"]["iterations"] == 3
+
+
+def test_prompts_that_choose_the_weights_are_not_held_out() -> None:
+    tables = read_toml(config_file("emoji"))
+
+    def held_out(tables: Tables) -> list[str]:
+        prompts = evaluation_prompts(check(tables, ("run", "finetune", "evaluate"), "emoji"))
+        return [one.prompt for one in prompts if one.group == "held out"]
+
+    asked = held_out(tables)
+    validating = override(tables, [(["finetune", "validation_prompts"], asked[:3])])
+    assert len(held_out(validating)) == len(asked)
+    assert not set(asked[:3]) & set(held_out(validating))
 
 
 def stage_folder(tmp_path: Path, labels: str, *outputs: Path) -> StageFolder:

@@ -77,6 +77,14 @@ def test_another_model_in_the_backbones_folder_makes_it_train_again(
     assert "reward: model in" in capsys.readouterr().out
 
 
+def test_memory_that_is_not_there_is_one_line(trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = RunFolder(tmp_path / "r")
+    shutil.copytree(trained.run.root, run.root, ignore=shutil.ignore_patterns("reward"))
+    hungry = 'reward.baselines=[{kind = "python", path = "tests.user_rewards:of_too_much_memory"}]'
+    assert Trained(run, trained.clip).again("--set", hungry) == 2
+    assert "pictune: out of memory; lower images.batch" in capsys.readouterr().err
+
+
 def test_the_settings_in_its_guide_are_read() -> None:
     guide = (Path(__file__).parents[1] / "docs" / "reward.md").read_text(encoding="utf-8")
     for block in re.findall(r"```toml\n(.*?)```", guide, re.DOTALL):

@@ -127,6 +127,8 @@ def test_what_cannot_be_scored_at_all_is_one_clear_line(
     empty = tmp_path / "empty"
     empty.mkdir()
     (tmp_path / "bad.csv").write_text("file,prompt\na.png,a dog\n")
+    pd.DataFrame({"file": ["a.png"], "prompt": ["a dog"]}).to_parquet(tmp_path / "bad.parquet")
+    pd.DataFrame({"path": ["a.png", "b.png"], "prompt": ["a dog", None]}).to_parquet(tmp_path / "holes.parquet")
     (tmp_path / "gone.csv").write_text("path,prompt\ngone.png,a dog\n")
     for arguments, message in (
         (["--reward", str(tmp_path), "--images", str(pictures), "--prompts", str(prompts)], "no config.json"),
@@ -135,9 +137,15 @@ def test_what_cannot_be_scored_at_all_is_one_clear_line(
         (["--reward", str(reward), "--images", str(pictures), "--prompts", str(tmp_path / "bad.csv")], "no column path"),
         (["--reward", str(reward), "--images", str(pictures), "--prompts", str(tmp_path / "gone.csv")], "none of its 1 pictures"),
         (["--reward", str(reward), "--images", str(pictures)], "needs --prompts"),
+        (["--reward", str(reward)], "make images RUN=demo"),
     ):
         assert main(["score", *runs, *arguments, "--out", str(tmp_path / "scores.parquet")]) == 2
         assert message in capsys.readouterr().err
+    for name in ("bad.parquet", "holes.parquet", "gone.parquet"):
+        assert score(reward, pictures, tmp_path / name)[0] == 2
+        error = capsys.readouterr().err
+        assert error.startswith(f"pictune: {tmp_path / name}: ")
+        assert error.endswith("; give a table with the columns path and prompt\n")
     assert not (tmp_path / "scores.parquet").exists()
 
 

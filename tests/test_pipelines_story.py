@@ -236,6 +236,19 @@ def test_a_stage_writes_again_what_was_removed(run: RunFolder, tmp_path: Path, w
     assert command(copy, "images") == 0
 
 
+def test_a_lora_of_another_reward_is_told(run: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    copy = RunFolder(tmp_path / "r")
+    shutil.copytree(run.root, copy.root, ignore=shutil.ignore_patterns("evaluation", "dpok", "checkpoints"))
+    stamp = copy.finetune_dir("rwl") / STAMP
+    stamp.write_text(re.sub(r'"reward": "\w+"', '"reward": "another"', stamp.read_text()))
+    assert command(copy, "evaluate", "--set", "evaluate.etas=[0]", "--set", "evaluate.best_of=1") == 0
+    told = [line for line in capsys.readouterr().err.splitlines() if "tuned on another reward" in line]
+    assert len(told) == 1
+    assert "make finetune METHOD=rwl" in told[0]
+    assert json.loads((copy.evaluation_dir / "metrics.json").read_text())["outdated"] == {"rwl": ["reward"]}
+    assert "RWL was tuned on another reward" in (copy.evaluation_dir / "report.html").read_text()
+
+
 def test_an_edited_prompt_file_is_evaluated_anew(run: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     copy, prompts = RunFolder(tmp_path / "r"), tmp_path / "prompts.txt"
     prompts.write_text("A red cat.\n")

@@ -132,6 +132,14 @@ def test_a_name_that_is_no_reward_is_one_clear_line(path: str, reason: str) -> N
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("code", ["def reward(:", "reward = undefined", "1 / 0"])
+def test_a_module_that_fails_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "mistaken.py").write_text(code)
+    with pytest.raises(PictuneError, match="mistaken:reward: cannot be imported"):
+        _load({"kind": "python", "path": "mistaken:reward"})
+
+
 @pytest.mark.parametrize("function", ["of_one_number", "of_wrong_shape"])
 def test_a_function_that_gives_anything_but_one_number_a_picture_is_refused(images: torch.Tensor, function: str) -> None:
     with pytest.raises(PictuneError, match=f"{function}: gave a"):
