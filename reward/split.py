@@ -105,8 +105,9 @@ def _parts_of_images(dataset: FeedbackDataset, part_of_prompt: list[Part], confi
         whole = part_of_prompt[prompt]
         parts |= {(i, prompt): whole for i in ordered}
         if whole is Part.TRAIN:
-            testing = _count(config.test_images, len(ordered), 0)
-            validating = _count(config.validation, len(ordered), 0) if config.split_by == "image" else 0
+            test, validation = config.test_images * len(ordered), config.validation * len(ordered) * (config.split_by == "image")
+            drawn = _drawn(dataset.prompts[prompt], config.seed)
+            testing, validating = round(test) or int(drawn < test), round(validation) or int(1 - drawn < validation)
             parts |= {(i, prompt): Part.TEST_SEEN for i in ordered[:testing]}
             parts |= {(i, prompt): Part.VAL for i in ordered[testing : testing + validating]}
     return parts
@@ -114,6 +115,11 @@ def _parts_of_images(dataset: FeedbackDataset, part_of_prompt: list[Part], confi
 
 def _count(share: float, total: int, least: int) -> int:
     return max(round(share * total), least) if share else 0
+
+
+def _drawn(prompt: str, seed: int) -> float:
+    """Of a prompt, uniform in [0, 1]: where its share is less than half a picture, a picture is held out with that probability."""
+    return int.from_bytes(hashlib.sha256(f"{seed}:pictures of {normalised(prompt)}".encode()).digest()[:8], "big") / 2**64
 
 
 def _by_hash(keys: Iterable[str], seed: int) -> list[str]:

@@ -105,6 +105,14 @@ def test_the_seed_decides_and_nothing_else() -> None:
     assert _images(first.train) != _images(other.train)
 
 
+@pytest.mark.parametrize("images", [1, 2, 3])
+def test_shares_of_few_pictures_are_kept_over_all_prompts(images: int) -> None:
+    config = SplitConfig(split_by="image", unseen_prompts=0, validation=0.15, test_images=0.1)
+    split = split_feedback(_dataset(600, images), config)
+    shares = [len(_images(part)) / (600 * images) for part in (split.val, split.test_seen)]
+    assert shares == pytest.approx([0.15, 0.1], abs=0.04)
+
+
 def test_shares_are_kept() -> None:
     split = split_feedback(_dataset(20), SplitConfig(split_by="image", unseen_prompts=0.2, validation=0.2, test_images=0.1))
     assert len(_prompts(split.test_unseen)) == 4
