@@ -26,6 +26,9 @@ from reward.model import RewardModel
 from reward.objective import LabelTensors, Objective, ObjectiveConfig
 from reward.sources import RewardSource
 
+RANKINGS_A_VERDICT = 8
+"""The most ranked pairs, or rankings, in a step for each labelled picture of `batch_size`."""
+
 
 class RewardConfig(ExamplesConfig, ObjectiveConfig, frozen=True, extra="forbid"):
     """Settings of the reward model and its training; the table `[reward]`."""
@@ -39,7 +42,8 @@ class RewardConfig(ExamplesConfig, ObjectiveConfig, frozen=True, extra="forbid")
     patience: PositiveInt = 10
     """Epochs without a lower validation loss after which training stops."""
     batch_size: PositiveInt = 256
-    """Labelled pictures a step; ranked pairs are spread over the same steps."""
+    """Labelled pictures a step; ranked pairs are spread over the same steps. There are more steps where one would get over 8 times as many
+    pairs."""
     learning_rate: PositiveFloat = 1e-3
     """Of AdamW, for the head."""
     tune_learning_rate: PositiveFloat = 1e-4
@@ -155,7 +159,12 @@ def train_epoch(
     objective: Objective, optimizer: torch.optim.Optimizer, labels: LabelTensors, batch_size: int, generator: torch.Generator
 ) -> tuple[float | None, float | None, float | None]:
     """One pass over the labels; the mean binary, prompt-classification and ranking loss."""
-    steps = -(-(len(labels.image) or len(labels.image_0)) // batch_size)
+    ranking_weight, verdicts = objective.config.ranking_weight, len(labels.image)
+    if not verdicts and not ranking_weight:
+        raise PictuneError("reward: all labels are rankings and reward.ranking_weight is 0; raise it")
+    # A step takes in more rankings than verdicts, of which each picture has several, but not all of them where verdicts are few.
+    of_rankings = -(-labels.n_rankings // (RANKINGS_A_VERDICT * batch_size)) if ranking_weight else 0
+    steps = max(-(-verdicts // batch_size), of_rankings) if verdicts else -(-len(labels.image_0) // batch_size)
     orders = (torch.randperm(n, generator=generator).tensor_split(steps) for n in (len(labels.image), labels.n_rankings))
     history = []
     for rows, rankings in zip(*orders, strict=True):
@@ -163,7 +172,7 @@ def train_epoch(
         terms = objective.training_terms(labels, rows.to(device), labels.pairs_of(rankings.to(device)))
         loss = terms.total(objective.config)
         if loss is None:
-            raise PictuneError("reward: all labels are rankings and reward.ranking_weight is 0; raise it")
+            continue
         if not loss.isfinite():
             raise PictuneError("reward: the loss is no longer a number; lower reward.learning_rate")
         optimizer.zero_grad()

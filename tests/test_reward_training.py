@@ -13,8 +13,9 @@ from reward.dataset import FeedbackDataset
 from reward.evaluation import measure, model_scorer
 from reward.examples import Examples, embed_images, prepare, read_image
 from reward.model import RewardModel
+from reward.objective import Objective
 from reward.split import SplitConfig
-from reward.training import RewardConfig, RewardMetrics, train, trained
+from reward.training import RewardConfig, RewardMetrics, optimizer_of, train, train_epoch, trained
 from tests.tiny_clip import save_tiny_clip
 from tests.tiny_feedback import make_feedback
 
@@ -73,6 +74,29 @@ def test_the_best_epoch_is_kept_and_training_stops_after_patience(examples: Exam
     assert len(metrics) == best + 1 + 3
     at_best, _ = _train(examples, backbone, config.model_copy(update={"epochs": best + 1}))
     assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), at_best.state_dict().values(), strict=True))
+
+
+def test_a_few_verdicts_beside_many_pairs_make_no_giant_step(examples: Examples, backbone: ClipBackbone) -> None:
+    generator = torch.Generator().manual_seed(0)
+    few = np.arange(len(examples.split.train.verdicts)) < 10
+    part = examples.split.train.where(few, np.ones(len(examples.split.train.pairs), bool))
+    for ranking_weight in (0.5, 0.0):
+        config = CONFIG.model_copy(update={"batch_size": 1, "ranking_weight": ranking_weight})
+        objective = Objective(RewardModel.create(backbone, hidden=(8,), members=1, generator=generator), examples, config)
+        labels, optimizer = objective.labels(part), optimizer_of(objective, config)
+        of_verdicts, of_pairs = len(labels.image), -(-len(labels.image_0) // 8)
+        assert of_verdicts < of_pairs
+        train_epoch(objective, optimizer, labels, config.batch_size, generator)
+        assert max(state["step"] for state in optimizer.state.values()) == (of_pairs if ranking_weight else of_verdicts)
+
+
+def test_whole_rankings_alone_are_learned_from(dataset: FeedbackDataset, backbone: ClipBackbone) -> None:
+    rankings = dataset.where(np.zeros(len(dataset.verdicts), bool), np.ones(len(dataset.pairs), bool))
+    config = CONFIG.model_copy(update={"epochs": 1, "batch_size": 1, "ranking_loss": "plackett_luce"})
+    _, (metrics,) = _train(prepare(rankings, config, backbone), backbone, config)
+    assert _number(metrics.ranking_loss) > 0
+    with pytest.raises(PictuneError, match="all labels are rankings"):
+        _train(prepare(rankings, config, backbone), backbone, config.model_copy(update={"ranking_weight": 0.0}))
 
 
 def test_the_backbone_is_left_as_it_was(examples: Examples, backbone: ClipBackbone) -> None:
