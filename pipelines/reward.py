@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from pipelines.record import StageFolder, content_hash
 from pipelines.reward_page import OTHERS, RELIABILITY, by_convention, headline, scorers, write_report
 from pipelines.tasks import export_labels, open_store
 from reward.baselines import baselines, rewards_from_elsewhere
-from reward.dataset import FeedbackDataset
+from reward.dataset import FeedbackDataset, label_sources
 from reward.evaluation import MODEL, UNCALIBRATED, evaluate, model_scorer, score_pictures
 from reward.examples import prepare
 from reward.learning_curve import SHARES, learning_curve, point
@@ -36,10 +36,18 @@ from reward.type_comparison import compare_types
 TYPES = "types"
 """Folder of the rater types, where there are some."""
 
+RANKINGS = {
+    "bradley_terry": "Bradley and Terry",
+    "davidson": "Davidson",
+    "rao_kupper": "Rao and Kupper",
+    "plackett_luce": "Plackett and Luce",
+}
+"""What the losses on rankings are called."""
+
 _CARD = """# Reward model
 
-Predicts the probability that a rater calls a picture good for its prompt. A head on frozen CLIP embeddings of picture and prompt
-(`{backbone}`), trained with the loss of Lee et al. 2023 (arXiv 2302.12192) and on rankings by Bradley and Terry.
+Predicts the probability that a rater calls a picture good for its prompt. {members} on the embeddings of picture and prompt by
+`{backbone}`, {backbone_state}, trained on {losses}.
 
 ```python
 from reward.model import RewardModel
@@ -47,7 +55,7 @@ model = RewardModel.from_pretrained(Path("{folder}"))
 model.score(images=images, prompts=prompts)  # images float [B, 3, H, W] in [0, 1] -> [B]
 ```
 
-Trained on {labels}. On prompts that it never saw:
+Trained on {labels}; the verdicts and pairs are {sources}. On prompts that it never saw:
 
 | | ROC-AUC | accuracy | pairwise accuracy | Brier score | calibration error |
 |---|---|---|---|---|---|
@@ -92,6 +100,12 @@ def _train(run: RunFolder, settings: Settings, config: RewardConfig) -> dict[str
     dataset = FeedbackDataset.from_latest(run.latest, run.root)
     cache = open_cache(run)
     examples = prepare(dataset, config, backbone, track=embedding_bar, cache=cache)
+    if not sum(len(labels) for labels in (examples.split.val.verdicts, examples.split.val.pairs)):
+        print(
+            "reward: no label validates, so it stops at the last epoch and its scores are not calibrated; "
+            "label more pictures, or raise reward.split.validation",
+            file=sys.stderr,
+        )
     if cache.failure:
         print(f"reward: {cache.failure}", file=sys.stderr)
     elsewhere = rewards_from_elsewhere(examples, config, device=backbone.device, track=_bar)
@@ -101,10 +115,13 @@ def _train(run: RunFolder, settings: Settings, config: RewardConfig) -> dict[str
         epochs = train(model, examples, config, generator=generator)
         for metrics in tqdm(epochs, total=config.epochs, desc="reward", unit="epoch", disable=None):
             log.write(metrics.epoch, asdict(metrics))
+    (run.reward_dir / REWARD_METRICS).unlink(missing_ok=True)  # of an earlier training; the new one comes last
+    model.save_pretrained(run.reward_dir)
     raters = LabelRaters.from_latest(run.latest)
     ours = {MODEL: model_scorer(model, examples), UNCALIBRATED: model_scorer(model, examples, calibrated=False)}
     compared = {**ours, **baselines(backbone, examples, config), **elsewhere}
     report = evaluate(compared, examples, raters, seed=config.seed) | {"temperature": float(model.temperature), "slip": float(model.slip)}
+    report["sources"] = label_sources(run.latest)
     smaller = tqdm(learning_curve(backbone, examples, config), total=len(SHARES), desc="learning curve", unit="training", disable=None)
     report["learning_curve"] = [*smaller, point(model, examples)]
     if config.rater_types > 1:
@@ -115,7 +132,6 @@ def _train(run: RunFolder, settings: Settings, config: RewardConfig) -> dict[str
     with write_atomically(run.reward_dir / RELIABILITY) as path:
         reliability_figure(model, examples).savefig(path, dpi=120)
     write_report(run, report, examples, score_pictures(model, examples))
-    model.save_pretrained(run.reward_dir)
     with write_atomically(run.reward_dir / "README.md") as path:
         path.write_text(_card(run, config, report), encoding="utf-8")
     write_json(run.reward_dir / REWARD_METRICS, report)
@@ -133,4 +149,24 @@ def _card(run: RunFolder, config: RewardConfig, report: dict[str, Any]) -> str:
     lines = [(title, part[name]) for name, title in scorers(report).items()] + [(OTHERS, part["human"]["others"])]
     rows = "\n".join(f"| {title} | {' | '.join(number(figures[key], 3) for key in keys)} |" for title, figures in lines)
     labels = ", ".join(f"{count} {name}" for name, count in report["train"]["counts"].items())
-    return _CARD.format(backbone=config.backbone, folder=run.reward_dir, labels=labels, rows=rows)
+    blocks = f"its last {config.tune_last} blocks {f'by updates of rank {config.lora_rank}' if config.lora_rank else 'as a whole'}"
+    return _CARD.format(
+        members=f"{config.members} heads" if config.members > 1 else "A head",
+        backbone=config.backbone,
+        backbone_state=f"tuned in {blocks}" if config.tune_last else "which stays frozen",
+        losses=", ".join(_losses(config)),
+        folder=run.reward_dir,
+        labels=labels,
+        sources=", ".join(f"{count} {source}" for source, count in report["sources"].items()),
+        rows=rows,
+    )
+
+
+def _losses(config: RewardConfig) -> Iterator[str]:
+    """What it was trained on, in words."""
+    lee = "the squared error of Lee et al. 2023 (arXiv 2302.12192)"
+    yield f"single labels by {lee if config.binary_loss == 'mse' else 'cross-entropy'}"
+    if config.auxiliary_weight:
+        yield "contrastive prompts"
+    if config.ranking_weight:
+        yield f"rankings by {RANKINGS[config.ranking_loss]}"

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from data.runs import RunFolder
-from data.schema import LABELS_BINARY, read_table
 from pipelines.charts import COLORS, learning_chart, training_chart
 from pipelines.metrics_log import read_metrics
 from pipelines.page import file_uri, percent, picture_uri, svg_uri, write_page
@@ -142,7 +141,6 @@ def doubts(part: Report) -> list[str]:
 
 def _context(run: RunFolder, report: Report, examples: Examples, pictures: ScoredPictures) -> dict[str, Any]:
     part = main_part(report)
-    sources = read_table(run.latest / "labels_binary.parquet", LABELS_BINARY).column("source").unique().to_pylist()
     return {
         "run": run.root.name,
         "folder": run.reward_dir,
@@ -151,7 +149,6 @@ def _context(run: RunFolder, report: Report, examples: Examples, pictures: Score
         "main": part and report[part],
         "main_title": part and TESTS.get(part, "Validation labels"),
         "doubts": doubts(report[part]) if part else [],
-        "simulated": sources == ["simulated"],
         "tests": {name: title for name, title in TESTS.items() if report[name][MODEL]["n"] or report[name][MODEL]["n_pairs"]},
         "ranked": any(report[name][MODEL]["n_pairs"] for name in TESTS),
         "scorers": scorers(report),

@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from data.errors import PictuneError
-from data.schema import CONSENSUS, IMAGES, LABELS_BINARY, LABELS_PAIRS, PROMPTS, RATERS, read_table
+from data.schema import CONSENSUS, IMAGES, LABELS_BINARY, LABELS_PAIRS, PROMPTS, RATERS, TASKS, read_table
 
 Indices = NDArray[np.int64]
 Numbers = NDArray[np.float32]
@@ -90,9 +90,7 @@ class FeedbackDataset:
         Raises:
             PictuneError: a table is missing or broken, there are no labels, or labels speak of images that are gone.
         """
-        verdicts = read_table(latest / "labels_binary.parquet", LABELS_BINARY).to_pandas()
-        verdicts = verdicts[verdicts["label"].isin(["good", "bad"])]
-        pairs = read_table(latest / "labels_pairs.parquet", LABELS_PAIRS).to_pandas()
+        verdicts, pairs = read_labels(latest)
         if verdicts.empty and pairs.empty:
             raise PictuneError(
                 f"{latest}: no label says good, bad or better; label some pictures with `make label` or `make simulate` first"
@@ -142,6 +140,30 @@ class FeedbackDataset:
         prompts = np.unique(np.concatenate([self.verdicts.prompt, self.pairs.prompt]))
         counts = {"good": good, "bad": len(self.verdicts) - good, "pairs": len(self.pairs)}
         return counts | {"images": len(images), "prompts": len(prompts)}
+
+
+def read_labels(latest: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """What an export has to learn from: the rows of single labels that say good or bad, and of ranked pairs.
+
+    Tasks that ask a rater the same again are checks: their labels are left out, so that nobody counts twice.
+
+    Raises:
+        PictuneError: a table is missing or broken.
+    """
+    verdicts = read_table(latest / "labels_binary.parquet", LABELS_BINARY).to_pandas()
+    pairs = read_table(latest / "labels_pairs.parquet", LABELS_PAIRS).to_pandas()
+    verdicts = verdicts[verdicts["label"].isin(["good", "bad"])]
+    if not (latest / "tasks.parquet").is_file():
+        return verdicts, pairs
+    tasks = read_table(latest / "tasks.parquet", TASKS).to_pandas()
+    again = tasks.loc[tasks["repeat_of"].notna(), "task_id"]
+    return verdicts[~verdicts["task_id"].isin(again)], pairs[~pairs["task_id"].isin(again)]
+
+
+def label_sources(latest: Path) -> dict[str, int]:
+    """How many of the rows of `read_labels` are human, simulated or imported."""
+    counts = pd.concat([table["source"] for table in read_labels(latest)]).value_counts()
+    return {str(source): int(count) for source, count in counts.items()}
 
 
 L = TypeVar("L", bound="Verdicts | RankedPairs")

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from data.errors import PictuneError
 from reward.backbone import ClipBackbone
-from reward.dataset import FeedbackDataset
 from reward.evaluation import PARTS, measure, model_scorer
 from reward.examples import Examples
 from reward.model import RewardModel
@@ -23,16 +23,19 @@ def learning_curve(
 ) -> Iterator[dict[str, Any]]:
     """For each of `shares`: `labels` and `pairs` learned from, and for every held-out part the figures of `FIGURES`, ready for JSON.
 
-    A larger share holds the smaller ones. A share without labels of both classes, and without pairs, is left out.
+    A larger share holds the smaller ones. A share that is too small to learn from is left out.
     """
     draw = np.random.default_rng(config.seed)
     of_image, of_pair = draw.random(len(examples.dataset.image_ids)), draw.random(len(examples.split.train.pairs))
     for share in shares:
         train_part = examples.split.train
         some = train_part.where(of_image[train_part.verdicts.image] < share, of_pair < share)
-        if can_teach(some):
-            fewer = replace(examples, split=replace(examples.split, train=some))
-            yield point(trained(backbone, fewer, config), fewer)
+        fewer = replace(examples, split=replace(examples.split, train=some))
+        try:
+            model = trained(backbone, fewer, config)
+        except PictuneError:
+            continue
+        yield point(model, fewer)
 
 
 def point(model: RewardModel, examples: Examples) -> dict[str, Any]:
@@ -42,9 +45,3 @@ def point(model: RewardModel, examples: Examples) -> dict[str, Any]:
     counts = examples.split.train.counts
     held_out = {name: {figure: row[figure] for figure in FIGURES} for name, row in parts.items()}
     return {"labels": counts["good"] + counts["bad"], "pairs": counts["pairs"], **held_out}
-
-
-def can_teach(part: FeedbackDataset) -> bool:
-    """Whether there are single labels of both classes, or ranked pairs alone."""
-    counts = part.counts
-    return bool(counts["good"] and counts["bad"]) or (counts["good"] + counts["bad"] == 0 < counts["pairs"])

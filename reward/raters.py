@@ -7,9 +7,8 @@ from typing import Literal, Self
 import numpy as np
 import pandas as pd
 
-from data.schema import LABELS_BINARY, LABELS_PAIRS, read_table
 from reward.calibration import Values
-from reward.dataset import FeedbackDataset, Indices
+from reward.dataset import FeedbackDataset, Indices, read_labels
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,9 +25,7 @@ class LabelRaters:
     @classmethod
     def from_latest(cls, latest: Path) -> Self:
         """The raters of the labels of an export, in the order of `FeedbackDataset.from_latest`."""
-        verdicts = read_table(latest / "labels_binary.parquet", LABELS_BINARY).to_pandas()
-        verdicts = verdicts[verdicts["label"].isin(["good", "bad"])]
-        pairs = read_table(latest / "labels_pairs.parquet", LABELS_PAIRS).to_pandas()
+        verdicts, pairs = read_labels(latest)
         names = pd.Index(sorted({*verdicts["rater_id"], *pairs["rater_id"]}))
         columns = (names.get_indexer(table["rater_id"]).astype(np.int64) for table in (verdicts, pairs))
         return cls(tuple(names), *columns)

@@ -9,6 +9,7 @@ import torch
 from scipy.special import expit
 from sklearn.metrics import log_loss, roc_auc_score
 
+from data.errors import PictuneError
 from reward.backbone import ClipBackbone
 from reward.calibration import Values, with_slips
 from reward.dataset import Indices
@@ -66,13 +67,18 @@ def compare_types(backbone: ClipBackbone, examples: Examples, raters: LabelRater
     if len(teaching.raters) < config.rater_types or not len(known.raters) or not any(len(each.raters) for each in asked):
         return None
     fewer = replace(examples, split=replace(split, train=teaching.labels, val=validating.labels))
-    pooled = trained(backbone, fewer, config)
     foretold = {}
-    for name, types in (("one", 1), ("several", config.rater_types)):  # one by the same way: it trains longer than the pooled reward
-        of_types = config.model_copy(update={"rater_types": types})
-        generator = torch.Generator().manual_seed(config.seed)
-        fitted = fit_types(pooled, fewer, (teaching, validating), raters.names, of_types, generator=generator)
-        foretold[name] = _foretell(fitted, examples, known, asked, count)
+    try:
+        pooled = trained(backbone, fewer, config)
+        for name, types in (("one", 1), ("several", config.rater_types)):  # one by the same way: it trains longer than the pooled reward
+            of_types = config.model_copy(update={"rater_types": types})
+            generator = torch.Generator().manual_seed(config.seed)
+            fitted = fit_types(pooled, fewer, (teaching, validating), raters.names, of_types, generator=generator)
+            foretold[name] = _foretell(fitted, examples, known, asked, count)
+    except PictuneError:  # what is left teaches nothing
+        return None
+    if not len(foretold["one"].label):
+        return None
     gains = foretold["one"].losses - foretold["several"].losses
     rows: dict[str, Any] = {name: each.figures for name, each in foretold.items()}
     rows["gain"] = {"value": float(gains.mean()), "interval": _interval(gains, foretold["one"].rater, rng)}

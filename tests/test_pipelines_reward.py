@@ -55,6 +55,20 @@ def test_rewards_from_elsewhere_stand_beside_the_other_baselines(trained: Traine
         assert BRIGHTNESS in (trained.run.reward_dir / page).read_text()
 
 
+def test_its_card_says_how_and_on_whose_labels_it_was_trained(trained: Trained, tmp_path: Path) -> None:
+    card = (trained.run.reward_dir / "README.md").read_text()
+    assert f"2 heads on the embeddings of picture and prompt by\n`{trained.clip}`, which stays frozen, trained on" in card
+    assert "squared error of Lee et al. 2023 (arXiv 2302.12192), contrastive prompts, rankings by Bradley and Terry." in card
+    assert "; the verdicts and pairs are 180 simulated." in card
+    run = RunFolder(tmp_path / "r")
+    shutil.copytree(trained.run.root, run.root, ignore=shutil.ignore_patterns("reward"))
+    other = ("tune_last=1", "lora_rank=2", "members=1", 'binary_loss="bce"', "auxiliary_weight=0", 'ranking_loss="davidson"')
+    assert Trained(run, trained.clip).again(*(word for one in other for word in ("--set", f"reward.{one}"))) == 0
+    card = (run.reward_dir / "README.md").read_text()
+    assert f"A head on the embeddings of picture and prompt by\n`{trained.clip}`, tuned in its last 1 blocks by updates of rank 2" in card
+    assert "trained on single labels by cross-entropy, rankings by Davidson." in card
+
+
 def test_a_reward_that_is_trained_tells_its_figures_by_a_convention(trained: Trained, capsys: pytest.CaptureFixture[str]) -> None:
     assert trained.again("--convention", "imagereward") == 0
     told = capsys.readouterr().out

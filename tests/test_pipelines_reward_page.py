@@ -16,7 +16,7 @@ from pipelines.metrics_log import MetricsLog
 from pipelines.reward_page import CONVENTIONS, FILE, RELIABILITY, by_convention, do_types_help, doubts, write_report
 from reward.backbone import ClipBackbone
 from reward.baselines import baselines
-from reward.dataset import FeedbackDataset
+from reward.dataset import FeedbackDataset, label_sources
 from reward.evaluation import evaluate, model_scorer, score_pictures
 from reward.examples import Examples, prepare
 from reward.learning_curve import point
@@ -55,7 +55,7 @@ def report_of(run: RunFolder, model: RewardModel, examples: Examples) -> dict[st
     scorers = {"model": model_scorer(model, examples), "uncalibrated": model_scorer(model, examples, calibrated=False)}
     scorers |= baselines(model.backbone, examples, CONFIG)
     report = evaluate(scorers, examples, LabelRaters.from_latest(run.latest), seed=0, resamples=20)
-    return report | {"temperature": 1.0, "slip": 0.0, "learning_curve": [point(model, examples)]}
+    return report | {"temperature": 1.0, "slip": 0.0, "learning_curve": [point(model, examples)], "sources": label_sources(run.latest)}
 
 
 class _Page(HTMLParser):
@@ -123,6 +123,12 @@ def test_rater_types_are_shown_with_what_they_bring(run: RunFolder, model: Rewar
     text = page_of(run, model, examples, rater_types=alone)
     assert "too few raters" in text
     assert "a reward for each type" not in text
+
+
+def test_labels_of_two_sources_are_never_mixed_silently(run: RunFolder, model: RewardModel, examples: Examples) -> None:
+    text = page_of(run, model, examples, sources={"simulated": 70, "human": 30})
+    assert "more than one source: 70 simulated, 30 human." in text
+    assert "Every label here is by a simulated rater" not in text
 
 
 def test_it_is_written_when_nothing_was_held_out(run: RunFolder, model: RewardModel, examples: Examples, tmp_path: Path) -> None:

@@ -2,13 +2,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from data.errors import PictuneError
 from data.runs import RunFolder
-from data.schema import IMAGES, read_table
+from data.schema import IMAGES, TASKS, prompt_id, read_table, write_table
 from reward.dataset import FeedbackDataset
-from tests.tiny_feedback import image_row, make_feedback, pair_row, verdict_row, write
+from reward.raters import LabelRaters
+from tests.tiny_feedback import NOON, image_row, make_feedback, pair_row, verdict_row, write
 
 PROMPT = "A red ball."
 
@@ -47,6 +49,22 @@ def test_skips_and_unsafe_pictures_are_not_bad(run: RunFolder) -> None:
     assert [dataset.image_ids[i] for i in dataset.verdicts.image] == [images[0]["image_id"], images[3]["image_id"]]
     assert dataset.verdicts.good.tolist() == [1, 0]
     assert len(dataset.image_ids) == 2
+
+
+def test_the_same_asked_again_is_not_another_rater(run: RunFolder) -> None:
+    images = _images(run)[:3]
+    ids = [row["image_id"] for row in images]
+    verdicts = [verdict_row(image_id, PROMPT, label) for image_id, label in zip(ids, (True, False, False), strict=True)]
+    verdicts += [{**verdict_row(ids[0], PROMPT, False), "task_id": "again"}]
+    pairs = [{**pair_row(PROMPT, ids[0], ids[1], 1.0), "task_id": task} for task in ("first", "again")]
+    write(run, images=images, prompts={PROMPT: "color"}, verdicts=verdicts, pairs=pairs)
+    asked = {"kind": "binary", "prompt_id": prompt_id(PROMPT), "image_ids": ids[:1], "overlap": 1, "priority": 0.0, "is_gold": False}
+    tasks = [{"task_id": task, "repeat_of": of, **asked, "created_at": NOON} for task, of in (("first", None), ("again", "first"))]
+    write_table(pa.Table.from_pylist(tasks, schema=TASKS), TASKS, run.latest / "tasks.parquet")
+    dataset, raters = _load(run), LabelRaters.from_latest(run.latest)
+    assert dataset.verdicts.good.tolist() == [1, 0, 0]
+    assert len(dataset.pairs) == 1
+    assert (len(raters.of_verdicts), len(raters.of_pairs)) == (3, 1)
 
 
 def test_rankings_alone_are_a_dataset(run: RunFolder) -> None:

@@ -146,6 +146,17 @@ def test_too_few_raters_are_said(alike: tuple[Examples, LabelRaters], backbone: 
         fit_types(pooled, examples, _parts(examples, raters), raters.names, many, generator=torch.Generator())
 
 
+def test_where_nothing_can_be_learned_or_foretold_there_is_no_comparison(
+    alike: tuple[Examples, LabelRaters], backbone: ClipBackbone
+) -> None:
+    examples, raters = alike
+    left_out = np.random.default_rng(CONFIG.seed).permutation(RATERS)[:3]  # as compare_types chooses them
+    verdicts = examples.dataset.verdicts
+    only_good = replace(verdicts, good=np.where(np.isin(raters.of_verdicts, left_out), verdicts.good, 1).astype(np.float32))
+    one_sided = prepare(replace(examples.dataset, verdicts=only_good), CONFIG, backbone)
+    assert compare_types(backbone, one_sided, raters, CONFIG) is None
+
+
 def test_types_are_not_for_trained_blocks_nor_for_weighted_raters() -> None:
     with pytest.raises(ValueError, match="set rater_types to 1 or tune_last to 0"):
         RewardConfig(rater_types=2, tune_last=1)
