@@ -6,8 +6,7 @@ Refusals are 401 (not signed in), 403 (not allowed, or not sent by a page of our
 """
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
@@ -15,7 +14,7 @@ from fastapi import APIRouter, HTTPException, Query, Request, Response
 from pydantic import BaseModel, Discriminator, Field, NonNegativeInt, Tag
 
 from data.errors import PictuneError
-from data.feedback import Account, BinaryAnswer, Claim, Identifier, InputMode, NotFound, RankingAnswer, Submission, Task, TaskKind
+from data.feedback import Account, BinaryAnswer, Claim, Identifier, InputMode, RankingAnswer, Submission, Task, TaskKind
 from data.overview import GivenLabel, latest_labels
 from labeling_app.desk import APP_VERSION, Desk, TheDesk
 from labeling_app.gold_bound import pause_if_below
@@ -116,19 +115,19 @@ def claim(body: ClaimBody, desk: TheDesk, account: Present) -> dict[str, Any]:
 
 
 @router.post("/api/v1/leases")
-def renew(body: LeaseBody, desk: TheDesk, rater: SignedIn) -> dict[str, Any]:
+def renew(body: LeaseBody, desk: TheDesk, account: Present) -> dict[str, Any]:
     """Prolongs the hold on a task; 404 when it is not held any more (an answer is taken all the same)."""
-    return {"lease_expires_at": desk.store.renew(rater.rater_id, body.task_id)}
+    return {"lease_expires_at": desk.store.renew(account.rater_id, body.task_id)}
 
 
 @router.post("/api/v1/submissions", status_code=201)
-def submit(body: SubmissionBody, response: Response, desk: TheDesk, rater: SignedIn) -> dict[str, Any]:
+def submit(body: SubmissionBody, response: Response, desk: TheDesk, account: Present, rater: SignedIn) -> dict[str, Any]:
     """Stores an answer; the reply is sent once it is on disk: 201, or 200 if it had been received before."""
     receipt = desk.store.submit(
         Submission(
             submission_id=body.submission_id,
             task_id=body.task_id,
-            rater_id=rater.rater_id,
+            rater_id=account.rater_id,
             answer=body.answer,
             time_on_task_ms=body.time_on_task_ms,
             active_ms=body.active_ms,
@@ -141,22 +140,21 @@ def submit(body: SubmissionBody, response: Response, desk: TheDesk, rater: Signe
     if not receipt.created:
         response.status_code = 200
     elif desk.gold_bound is not None:
-        pause_if_below(desk.store, rater.rater_id, desk.gold_bound)
+        pause_if_below(desk.store, account.rater_id, desk.gold_bound)
     return {"label_id": receipt.label_id, "revision": receipt.revision}
 
 
 @router.post("/api/v1/undo")
-def undo(_body: UndoBody, desk: TheDesk, rater: SignedIn) -> dict[str, Any]:
+def undo(_body: UndoBody, desk: TheDesk, account: Present) -> dict[str, Any]:
     """Takes back the rater's last label; the next claim hands out its task again. `task` is null when there is nothing to undo."""
-    with _known_to_store():
-        task = desk.store.undo(rater.rater_id)
-    return {"task": None if task is None else _task(task, task.image_ids), "progress": _progress(desk, rater.rater_id)}
+    task = desk.store.undo(account.rater_id)
+    return {"task": None if task is None else _task(task, task.image_ids), "progress": _progress(desk, account.rater_id)}
 
 
 @router.get("/api/v1/history")
-def history(desk: TheDesk, rater: SignedIn, limit: Annotated[int, Query(ge=1, le=100)] = 20) -> dict[str, Any]:
+def history(desk: TheDesk, account: Present, limit: Annotated[int, Query(ge=1, le=100)] = 20) -> dict[str, Any]:
     """The rater's last labels, newest first; an answer to one of their tasks is an edit."""
-    return {"labels": [_given(label) for label in latest_labels(desk.store, rater_id=rater.rater_id, limit=limit)]}
+    return {"labels": [_given(label) for label in latest_labels(desk.store, rater_id=account.rater_id, limit=limit)]}
 
 
 @router.get("/api/v1/training")
@@ -179,13 +177,13 @@ def train(body: TrainingBody, desk: TheDesk, account: Present) -> dict[str, Any]
 
 
 @router.get("/api/v1/progress")
-def progress(desk: TheDesk, rater: SignedIn) -> dict[str, Any]:
+def progress(desk: TheDesk, account: Present) -> dict[str, Any]:
     """Labels of this rater (`mine`), of all raters (`done`) and wanted (`total`), and how long the rest will take (`seconds_left`)."""
-    return _progress(desk, rater.rater_id)
+    return _progress(desk, account.rater_id)
 
 
 @router.get("/api/v1/images/{image_id}")
-def image(image_id: str, desk: TheDesk, _rater: SignedIn) -> Response:
+def image(image_id: str, desk: TheDesk, _account: Present) -> Response:
     """One image of the campaign as PNG, without metadata."""
     path = desk.image_path(image_id)
     if path is None:
@@ -226,14 +224,6 @@ def _reason_to_wait(desk: Desk, account: Account) -> str | None:
 def _training_left(desk: Desk, account: Account) -> set[str]:
     items = {item.task.task_id for item in desk.training}
     return items - desk.store.raters.trained(account.rater_id) if items else items
-
-
-@contextmanager
-def _known_to_store() -> Iterator[None]:
-    try:
-        yield
-    except NotFound as error:  # the cookie is older than the store
-        raise HTTPException(401, str(error)) from error
 
 
 def _claimed_task(claimed: Claim) -> dict[str, Any]:

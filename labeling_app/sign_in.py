@@ -89,16 +89,20 @@ def _proof(account: Account) -> str | None:
 
 
 def rater_of(request: Request, desk: Desk) -> Rater:
-    """The rater of the request's cookie.
+    """The rater of the request's cookie, which all tabs of a browser share.
+
+    A page that names its rater in `X-Pictune` must not act for another one, who has signed in since.
 
     Raises:
-        HTTPException: 401, nobody is signed in.
+        HTTPException: 401, nobody is signed in, or somebody else than the page says.
     """
     if "rater" not in request.session:
         raise HTTPException(401, "not signed in; give your name first")
     rater = Rater.model_validate(request.session["rater"])
     if rater.proof is None and not desk.is_open:
         raise HTTPException(401, "a password is needed now; sign in again")
+    if request.headers.get("x-pictune", "1") not in ("1", rater.rater_id):
+        raise HTTPException(401, "somebody else has signed in in this browser; sign in again")
     return rater
 
 

@@ -322,6 +322,24 @@ def test_tabs_follow_the_rater_who_signed_in_last(page: Page, server: Server) ->
     sign_in(other, "Ben", PASSWORD)
     expect(page.locator(".who")).to_have_text("Ben")
     kind_of(page)
+    other.goto(f"{server.url}/admin")
+    other.locator("[name=rater]").fill("Cleo")
+    other.locator("[name=password]").fill(PASSWORD)
+    other.keyboard.press("Enter")
+    expect(page.locator(".who")).to_have_text("Cleo")
+
+
+@rater("Fay")
+def test_an_answer_is_never_saved_for_somebody_who_signed_in_unseen(page: Page, campaign: Campaign, server: Server) -> None:
+    before = {name: len(answers(campaign, name)) for name in ("Ben", "Fay")}
+    kind_of(page)
+    signed_in = page.request.post(f"{server.url}/api/v1/login", data={"rater": "Ben", "password": PASSWORD})  # the page hears nothing of it
+    assert signed_in.ok
+    answer_by_keys(page)
+    expect(page.get_by_role("alert").first).to_contain_text("You are signed out. Your last answers are kept")
+    sign_in(page, "Fay", PASSWORD)
+    expect(page.locator(".saved")).to_have_text("Saved ✓")
+    assert {name: len(answers(campaign, name)) for name in before} == before | {"Fay": before["Fay"] + 1}
 
 
 @pytest.mark.parametrize("colors", ["light", "dark"])

@@ -85,9 +85,34 @@ def test_a_throttle_lets_go_when_its_window_has_passed() -> None:
 def test_a_new_password_ends_earlier_sign_ins(campaign: Campaign, store: FeedbackStore, ann: str) -> None:
     visitor = client(campaign, store)
     login(visitor, "Ann", PASSWORD)
-    assert visitor.get("/api/v1/me").status_code == 200
+    claimed = visitor.post("/api/v1/claim", json={}).json()["task"]
+    submission = {"submission_id": "s", "task_id": claimed["task_id"], "answer": {"verdict": "good"}}
+    calls: list[tuple[str, str, dict[str, object] | None]] = [
+        ("GET", "me", None),
+        ("POST", "leases", {"task_id": claimed["task_id"]}),
+        ("POST", "submissions", submission),
+        ("GET", "history", None),
+        ("GET", "progress", None),
+        ("GET", f"images/{claimed['images'][0]['image_id']}", None),
+        ("POST", "undo", {}),
+    ]
     store.raters.set_password(ann, hash_password("another horse"))
-    assert visitor.get("/api/v1/me").status_code == 401
+    assert {visitor.request(method, f"/api/v1/{path}", json=body).status_code for method, path, body in calls} == {401}
+    assert login(visitor, "Ann", "another horse") == 200
+    assert {visitor.request(method, f"/api/v1/{path}", json=body).status_code for method, path, body in calls} == {200, 201}
+
+
+def test_a_page_never_acts_for_somebody_who_signed_in_after_its_rater(campaign: Campaign, store: FeedbackStore) -> None:
+    tabs = client(campaign, store, open=True)  # which share a cookie
+    zoe, boss = (tabs.post("/api/v1/login", json={"rater": name}).json()["rater_id"] for name in ("Zoe", "Boss"))
+    assert tabs.post("/api/v1/claim", json={}, headers={"X-Pictune": zoe}).status_code == 401
+    task_id = tabs.post("/api/v1/claim", json={}, headers={"X-Pictune": boss}).json()["task"]["task_id"]
+    submission = {"submission_id": "of Zoe", "task_id": task_id, "answer": {"verdict": "good"}}
+    refused = tabs.post("/api/v1/submissions", json=submission, headers={"X-Pictune": zoe})
+    assert (refused.status_code, refused.json()["detail"]) == (401, "somebody else has signed in in this browser; sign in again")
+    assert tabs.post("/api/v1/undo", json={}, headers={"X-Pictune": zoe}).status_code == 401
+    assert tabs.post("/api/v1/submissions", json=submission, headers={"X-Pictune": boss}).status_code == 201
+    assert store.progress(boss).mine == 1
 
 
 def test_a_sign_in_by_name_is_worth_nothing_where_passwords_are_needed(campaign: Campaign, store: FeedbackStore) -> None:

@@ -1,6 +1,6 @@
 // The admin page: asks for the figures every few seconds and shows them as tables. All that raters wrote is shown as text.
 
-import { call } from "./api.js";
+import { SIGNED_IN, call } from "./api.js";
 
 const EVERY_MS = 10000;
 const QUALITY_PATIENCE_MS = 120000; // of many labels, on a busy machine
@@ -135,7 +135,7 @@ async function refresh() {
 /** Asks for agreement and raters, which take longer than the rest; one call at a time. */
 async function judge() {
   try {
-    quality = await call("GET", "admin/quality", undefined, QUALITY_PATIENCE_MS);
+    quality = await call("GET", "admin/quality", undefined, { patienceMs: QUALITY_PATIENCE_MS });
     showAgreement();
     showRaters();
   } catch (error) {
@@ -157,7 +157,8 @@ async function act(path, body) {
 at("sign-in").addEventListener("submit", async (event) => {
   event.preventDefault();
   try {
-    await call("POST", "login", Object.fromEntries(new FormData(event.target)));
+    const rater = await call("POST", "login", Object.fromEntries(new FormData(event.target)));
+    localStorage.setItem(SIGNED_IN, rater.rater_id); // labeling pages in other tabs go on as this one
     event.target.reset();
     await refresh();
   } catch (error) {

@@ -2,6 +2,9 @@
 
 const PATIENCE_MS = 15000;
 
+/** Key in localStorage: the id of the rater who signed in last in this browser. */
+export const SIGNED_IN = "pictune.rater";
+
 /** The server answered and said no. */
 export class Refused extends Error {
   constructor(status, reason) {
@@ -18,11 +21,15 @@ export class Refused extends Error {
 /** The server did not answer, or its answer was cut off. */
 export class Unreachable extends Error {}
 
-/** Sends a call and returns the answer's JSON; throws Refused or Unreachable. */
-export async function call(method, path, body, patienceMs = PATIENCE_MS) {
+/**
+ * Sends a call and returns the answer's JSON; throws Refused or Unreachable.
+ *
+ * All tabs share one cookie: with `asRater`, a rater's id, the server refuses the call once somebody else has signed in.
+ */
+export async function call(method, path, body, { asRater = "1", patienceMs = PATIENCE_MS } = {}) {
   const { response, text } = await reach(`/api/v1/${path}`, {
     method,
-    headers: { "X-Pictune": "1", ...(body === undefined ? {} : { "Content-Type": "application/json" }) },
+    headers: { "X-Pictune": asRater, ...(body === undefined ? {} : { "Content-Type": "application/json" }) },
     body: body === undefined ? undefined : JSON.stringify(body),
     signal: AbortSignal.timeout(patienceMs),
   });
@@ -41,7 +48,7 @@ export function isPassing(error) {
   return error instanceof Unreachable || (error instanceof Refused && error.passing);
 }
 
-/** Whether nobody is signed in. */
+/** Whether nobody is signed in, or somebody else is. */
 export function isSignedOut(error) {
   return error instanceof Refused && error.status === 401;
 }

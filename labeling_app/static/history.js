@@ -16,7 +16,7 @@ export class History {
 
   /** Opens the list; throws when the server cannot be reached. `decided()` is called after a refused answer was put back or discarded. */
   async show(outbox, decided) {
-    const { labels } = await call("GET", `history?limit=${SHOWN}`);
+    const { labels } = await call("GET", `history?limit=${SHOWN}`, undefined, { asRater: outbox.raterId });
     this.drawRefusals(outbox, decided);
     this.list.replaceChildren(...labels.map((label) => this.entry(label)));
     if (!labels.length) this.list.append(text("li", "No labels yet."));

@@ -1,6 +1,6 @@
 // The labeling page: signs in, shows a task that was fetched ahead, keeps the answer until the server has it, shows the next.
 
-import { Refused, call, isSignedOut } from "./api.js";
+import { Refused, SIGNED_IN, call, isSignedOut } from "./api.js";
 import { Binary } from "./binary.js";
 import { Guidelines } from "./guidelines.js";
 import { History } from "./history.js";
@@ -16,7 +16,6 @@ import { Training } from "./training.js";
 
 const LOOK_AGAIN_MS = 15000;
 const RENEW_MS = 60000;
-const SIGNED_IN = "pictune.rater"; // key in localStorage
 
 /** Starts the page inside the element that holds page.html. */
 export function start(element) {
@@ -128,7 +127,7 @@ class Page {
     this.hideTask();
     const trained = await this.attempt(() => this.training.run());
     if (!trained) return;
-    this.queue = new Queue();
+    this.queue = new Queue(rater.rater_id);
     this.resuming = JSON.parse(localStorage.getItem(this.memory));
     this.work();
   }
@@ -186,7 +185,7 @@ class Page {
       for (const { submission } of this.outbox.waiting) queue.drop(submission.task_id);
       if (!this.resuming) this.presentIfFree();
     }
-    if (uncounted) queue.progress = await call("GET", "progress");
+    if (uncounted) queue.progress = await call("GET", "progress", undefined, { asRater: queue.raterId });
     if (queue !== this.queue) return;
     this.status.progress(queue.progress);
     this.resume();
@@ -317,11 +316,12 @@ class Page {
 
   async undo() {
     if (!this.queue || this.undoing) return;
+    const asRater = this.raterId;
     this.undoing = true;
     this.hideTask(); // the next key is meant for the task that comes back
     try {
       await this.send();
-      const { task } = await call("POST", "undo", {});
+      const { task } = await call("POST", "undo", {}, { asRater });
       this.status.saved(task ? "Undone: your turn again" : "Nothing to undo");
       this.status.say(this.slots.saved.textContent);
       if (task) {

@@ -14,6 +14,7 @@ export function newId() {
 export class Outbox {
   /** One rater's outbox: others who use this browser have their own. */
   constructor(raterId) {
+    this.raterId = raterId;
     this.prefix = `pictune.answers.${raterId}.`;
   }
 
@@ -61,7 +62,7 @@ export class Outbox {
   async flush() {
     for (const entry of this.waiting) {
       try {
-        await call("POST", "submissions", entry.submission);
+        await call("POST", "submissions", entry.submission, { asRater: this.raterId });
         this.remove(entry);
       } catch (error) {
         if (isPassing(error) || isSignedOut(error)) throw error;

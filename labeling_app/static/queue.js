@@ -6,7 +6,9 @@ import { loadPictures } from "./pictures.js";
 const HELD = 3;
 
 export class Queue {
-  constructor() {
+  /** The tasks of one rater. */
+  constructor(raterId) {
+    this.raterId = raterId;
     this.tasks = [];
     this.progress = null;
     this.reason = null; // why nothing more was given, null while something was
@@ -23,7 +25,7 @@ export class Queue {
   /** Asks for one more task and puts it last, or first; false when there is none for now. */
   async fetchOne({ first = false } = {}) {
     const except = this.tasks.slice(0, HELD).map((task) => task.task_id);
-    const { task, reason, progress } = await call("POST", "claim", { except });
+    const { task, reason, progress } = await call("POST", "claim", { except }, { asRater: this.raterId });
     this.progress = progress;
     if (!task) {
       this.reason = reason;
@@ -57,7 +59,7 @@ export class Queue {
   async renew() {
     for (const task of [...this.tasks]) {
       try {
-        await call("POST", "leases", { task_id: task.task_id });
+        await call("POST", "leases", { task_id: task.task_id }, { asRater: this.raterId });
       } catch (error) {
         if (!(error instanceof Refused) || error.status !== 404) throw error;
         if (task !== this.first) this.drop(task.task_id);
