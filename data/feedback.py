@@ -87,7 +87,12 @@ def is_skip(answer: Answer) -> bool:
 
 
 def agrees_with_gold(answer: Answer, gold: Answer) -> bool | None:
-    """Whether an answer is right: the gold verdict, or no pair of images the other way round or tied; None for a skip."""
+    """Whether an answer is right: the gold verdict, or no pair of images the other way round or tied.
+
+    None for a skip, unless the gold verdict is skip or unsafe itself.
+    """
+    if isinstance(answer, BinaryAnswer) and isinstance(gold, BinaryAnswer) and is_skip(gold):
+        return answer.verdict == gold.verdict
     if is_skip(answer):
         return None
     if isinstance(answer, BinaryAnswer) or isinstance(gold, BinaryAnswer):

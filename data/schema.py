@@ -100,7 +100,12 @@ _CIRCUMSTANCES = [
     _column("comment", TEXT, "free text", nullable=True),
     _column("source", TEXT, "human, simulated or imported"),
     _column("is_gold", pa.bool_(), "true where the right answer is known"),
-    _column("gold_correct", pa.bool_(), "agrees with the right answer; null without one or when skipped", nullable=True),
+    _column(
+        "gold_correct",
+        pa.bool_(),
+        "agrees with the right answer; null without one or when skipped, unless skip or unsafe is right",
+        nullable=True,
+    ),
     _column("shown_at", MOMENT, "when the task was handed to the rater"),
     _column("submitted_at", MOMENT, "when the label was saved"),
     _column("time_on_task_ms", pa.int32(), "milliseconds as measured by the browser", nullable=True),
