@@ -61,11 +61,13 @@ def counts_by_prompt(store: FeedbackStore) -> list[PromptCount]:
 
 
 def gold_record(store: FeedbackStore, rater_id: str) -> list[bool]:
-    """Whether each of the rater's answers to gold tasks is right; skips are left out."""
+    """Whether each of the rater's answers to gold tasks is right, since they were last let go on after a pause; skips are left out."""
     query = (
         sa.select(labels.c.kind, labels.c.answer_json, tasks.c.gold_json)
         .join(tasks, tasks.c.task_id == labels.c.task_id)
+        .join(raters, raters.c.rater_id == labels.c.rater_id)
         .where(labels.c.rater_id == rater_id, labels.c.is_live, tasks.c.gold_json.is_not(None))
+        .where(sa.or_(raters.c.resumed_at.is_(None), labels.c.submitted_at > raters.c.resumed_at))
     )
     with store.database.read() as connection:
         rows = connection.execute(query).all()

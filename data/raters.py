@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -45,8 +46,8 @@ class Raters:
         self._change(rater_id, {"role": role})
 
     def set_status(self, rater_id: str, status: Status) -> None:
-        """Pauses a rater, who is then given no tasks, or lets them go on."""
-        self._change(rater_id, {"status": status})
+        """Pauses a rater, who is then given no tasks, or lets them go on, with a new record on gold."""
+        self._change(rater_id, {"status": status} | ({"resumed_at": self._clock()} if status == "active" else {}))
 
     def trained(self, rater_id: str) -> set[str]:
         """The training items that the rater has answered."""
@@ -64,7 +65,7 @@ class Raters:
             if connection.execute(answered).one_or_none() is None:
                 connection.execute(sa.insert(training_answers).values(row))
 
-    def _change(self, rater_id: str, values: dict[str, str]) -> None:
+    def _change(self, rater_id: str, values: dict[str, Any]) -> None:
         with self._database.write() as connection:
             if connection.execute(sa.update(raters).where(raters.c.rater_id == rater_id).values(values)).rowcount == 0:
                 raise NotFound(f"rater {rater_id}: not known; add the rater first")

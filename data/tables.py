@@ -62,7 +62,7 @@ metadata = MetaData(
 settings = Table(
     "settings",
     metadata,
-    Column("name", String(100), primary_key=True),  # salt, order_seed, paused, priorities
+    Column("name", String(100), primary_key=True),  # salt, order_seed, paused, priorities, gold_sources
     Column("value", Text, nullable=False),
 )
 
@@ -76,6 +76,7 @@ raters = Table(
     Column("role", String(20), nullable=False, server_default="rater"),  # rater, admin
     Column("password_hash", Text),  # argon2; empty: may sign in by name alone, where that is allowed
     Column("status", String(20), nullable=False, server_default="active"),  # active, paused
+    Column("resumed_at", UtcDateTime),  # when the rater was last let go on
     UniqueConstraint("source", "name"),
 )
 

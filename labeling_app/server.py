@@ -49,7 +49,7 @@ class LabelConfig(BaseModel, frozen=True, extra="forbid"):
     order: Literal["random", "uncertain"] = "random"
     """Which tasks come first: by chance, or those with images that the run's trained reward is least sure of."""
     gold_bound: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Accuracy on gold tasks; raters who are surely below (by the 95 % interval) are paused. None pauses nobody."""
+    """Accuracy on gold tasks; raters who are surely below (by the exact 99 % interval, after five) are paused. None pauses nobody."""
     export_every_s: PositiveFloat = 30.0
     """Seconds between exports to Parquet while the app runs."""
 

@@ -41,7 +41,7 @@ def _go_back(connection: sa.Connection, version: str) -> None:
     """Takes off what later versions added, as no user can."""
     for index in ("ix_tasks_gold", "ix_tasks_repeat_of"):
         connection.execute(sa.text(f"DROP INDEX {index}"))
-    added = {"raters": ("role", "password_hash", "status"), "labels": ("active_ms",), "tasks": ("gold_source", "repeat_of")}
+    added = {"raters": ("role", "password_hash", "status", "resumed_at"), "labels": ("active_ms",), "tasks": ("gold_source", "repeat_of")}
     for table, columns in added.items():
         for column in columns:
             connection.execute(sa.text(f"ALTER TABLE {table} DROP COLUMN {column}"))

@@ -21,7 +21,7 @@ IMAGES = {name: ImageRow(f"id-{name}", "a cat") for name in ("one", "two", "thre
 
 @pytest.fixture
 def campaign(tmp_path: Path) -> Campaign:
-    return make_campaign(tmp_path, prompts=("a dog",), images=3, config=TasksConfig(rankings_per_prompt=1, ranking_size=3))
+    return make_campaign(tmp_path, prompts=("a dog",), images=8, config=TasksConfig(rankings_per_prompt=1, ranking_size=3))
 
 
 @pytest.fixture
@@ -103,13 +103,21 @@ def test_training_comes_first_gives_feedback_and_makes_no_labels(campaign: Campa
 def test_a_rater_surely_below_the_bound_is_paused_and_an_admin_may_resume(campaign: Campaign, store: FeedbackStore) -> None:
     with store.database.write() as connection:
         connection.execute(sa.update(tasks).where(tasks.c.kind == "binary").values(gold_json='{"verdict": "good"}'))
-    app = create_app(store, campaign.paths.get, LabelConfig(open=True, gold_bound=0.7), secret=SECRET, on_export=None)
+    app = create_app(store, campaign.paths.get, LabelConfig(open=True, gold_bound=0.8), secret=SECRET, on_export=None)
     client = TestClient(app)
     rater = client.post("/api/v1/login", json={"rater": "Ann"}).json()["rater_id"]
-    for number in range(2):
-        task = client.post("/api/v1/claim", json={"kind": "binary"}).json()["task"]
-        assert task is not None  # one miss may be chance: the interval of 0 of 1 ends at 0.79, of 0 of 2 at 0.66
-        client.post("/api/v1/submissions", json={"submission_id": f"{number}", "task_id": task["task_id"], "answer": {"verdict": "bad"}})
+
+    def answer_wrongly(kind: str) -> None:
+        task = client.post("/api/v1/claim", json={"kind": kind}).json()["task"]
+        assert task is not None
+        wrong = {"verdict": "bad"} if kind == "binary" else {"ranks": {image["image_id"]: 1 for image in task["images"]}}
+        body = {"submission_id": task["task_id"], "task_id": task["task_id"], "answer": wrong}
+        assert client.post("/api/v1/submissions", json=body).status_code == 201
+
+    for _ in range(5):  # fewer misses may be chance
+        answer_wrongly("binary")
     assert client.post("/api/v1/claim", json={}).json()["reason"].startswith("you have been paused")
     store.raters.set_status(rater, "active")
+    answer_wrongly("ranking")  # no gold
+    answer_wrongly("binary")
     assert client.post("/api/v1/claim", json={}).json()["task"]

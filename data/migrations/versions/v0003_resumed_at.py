@@ -1,0 +1,14 @@
+"""When a rater was last let go on: gold answered before does not pause them again."""
+
+import sqlalchemy as sa
+from alembic import op
+
+from data.tables import UtcDateTime
+
+revision = "0003"
+down_revision = "0002"
+
+
+def upgrade() -> None:
+    """Adds the column, which leaves every row where it is."""
+    op.add_column("raters", sa.Column("resumed_at", UtcDateTime))
