@@ -67,31 +67,33 @@ class _Placed:
         return self.task_id, self.rater_id
 
 
+def new_labels(connection: sa.Connection, imported: Iterable[ImportedLabel]) -> list[ImportedLabel]:
+    """Those that are not in the store yet, each once."""
+    rest = iter(imported)
+    new: dict[str, ImportedLabel] = {}
+    while chunk := {one.submission_id: one for one in islice(rest, LABELS_AT_ONCE)}:
+        known = set(connection.scalars(sa.select(labels.c.submission_id).where(labels.c.submission_id.in_(chunk))))
+        new |= {key: one for key, one in chunk.items() if key not in known}
+    return list(new.values())
+
+
 def insert_labels(
     connection: sa.Connection,
-    imported: Iterable[ImportedLabel],
+    new: Iterable[ImportedLabel],
     now: datetime,
     *,
     task_id: Callable[[NewTask], str],
     rater_id: Callable[[Source, str], str],
     label_id: Callable[[datetime, str], str],
-) -> int:
-    """Adds the labels that are not in the store yet, whose tasks and raters are; returns how many.
+) -> None:
+    """Adds labels that are not in the store yet, whose tasks and raters are.
 
     A further label of one rater to one task is a new revision, as an edit is.
     """
-    rest = iter(imported)
-    added = 0
+    rest = iter(new)
     while chunk := list(islice(rest, LABELS_AT_ONCE)):
-        known = set(
-            connection.scalars(sa.select(labels.c.submission_id).where(labels.c.submission_id.in_([one.submission_id for one in chunk])))
-        )
-        fresh = {one.submission_id: one for one in chunk if one.submission_id not in known}
-        placed = [_Placed(one, task_id(one.task), rater_id(one.source, one.rater)) for one in fresh.values()]
-        if placed:
-            _insert_chunk(connection, placed, now, label_id)
-        added += len(placed)
-    return added
+        placed = [_Placed(one, task_id(one.task), rater_id(one.source, one.rater)) for one in chunk]
+        _insert_chunk(connection, placed, now, label_id)
 
 
 def _insert_chunk(connection: sa.Connection, placed: Sequence[_Placed], now: datetime, label_id: Callable[[datetime, str], str]) -> None:

@@ -1,6 +1,7 @@
-"""Changes of a plan that is in the store already: gold, repeats and priorities; each function works within the caller's transaction."""
+"""Changes of a plan that is in the store already: overlap, gold, repeats, priorities; each function works in its caller's transaction."""
 
 import hashlib
+import json
 from collections.abc import Mapping
 from datetime import datetime
 
@@ -11,17 +12,37 @@ from data.queries import find_row, insert_rows, lock_task
 from data.tables import settings, task_images, tasks
 
 
-def update_gold(connection: sa.Connection, wanted: Mapping[str, NewTask]) -> None:
-    """Makes known tasks hidden gold as they are wanted, by task id; of each source named, what is gold no more is ordinary again."""
-    sources = {task.gold_source for task in wanted.values()} - {None}
+def update_plan(connection: sa.Connection, wanted: Mapping[str, NewTask]) -> None:
+    """Gives known tasks the overlap and the hidden gold that they are wanted with, by task id.
+
+    What a source of gold named now or the last time does not name any more is ordinary again; gold from elsewhere stays.
+    """
+    named = {task.gold_source for task in wanted.values() if task.gold_source is not None}
+    own = named | _replace_sources(connection, named)
     for known in connection.execute(sa.select(tasks).where(tasks.c.repeat_of.is_(None))).all():
         task = wanted.get(known.task_id)
-        gold = (None, None) if task is None or task.gold_source is None else (task.gold_json, task.gold_source)
-        concerned = gold[1] is not None or known.gold_source in sources
-        if concerned and gold != (known.gold_json, known.gold_source):
+        values = {"gold_json": known.gold_json, "gold_source": known.gold_source, "overlap": known.overlap}
+        if task is not None and task.gold_source is not None:
+            planned = {"gold_json": task.gold_json, "gold_source": task.gold_source, "overlap": task.overlap}
+        elif known.gold_source in own:
             overlap = task.overlap if task is not None else max(known.n_live, 1)  # not planned otherwise: nobody is asked any more
-            values = {"gold_json": gold[0], "gold_source": gold[1], "overlap": overlap}
-            connection.execute(sa.update(tasks).where(tasks.c.task_id == known.task_id).values(values))
+            planned = {"gold_json": None, "gold_source": None, "overlap": overlap}
+        elif task is not None and known.gold_source is None:
+            planned = values | {"overlap": task.overlap}
+        else:
+            continue
+        if planned != values:
+            connection.execute(sa.update(tasks).where(tasks.c.task_id == known.task_id).values(planned))
+
+
+def _replace_sources(connection: sa.Connection, named: set[str]) -> set[str]:
+    """Remembers the plan's sources of gold; returns those of the plan before."""
+    text = connection.scalar(sa.select(settings.c.value).where(settings.c.name == "gold_sources"))
+    before = set(json.loads(text)) if text is not None else set()
+    if named != before:  # replicas that start at once with the same plan must not meet here
+        connection.execute(sa.delete(settings).where(settings.c.name == "gold_sources"))
+        connection.execute(sa.insert(settings).values(name="gold_sources", value=json.dumps(sorted(named))))
+    return before
 
 
 def set_priorities(connection: sa.Connection, image_priorities: Mapping[str, float], now: datetime) -> None:

@@ -32,8 +32,8 @@ from data.feedback import (
     check_answer,
 )
 from data.ids import uuid7
-from data.imported import Added, ImportedLabel, insert_labels
-from data.planning import add_repeat, set_priorities, update_gold
+from data.imported import Added, ImportedLabel, insert_labels, new_labels
+from data.planning import add_repeat, set_priorities, update_plan
 from data.queries import (
     Row,
     Totals,
@@ -140,14 +140,13 @@ class FeedbackStore:
     def add_tasks(self, new_tasks: Iterable[NewTask]) -> int:
         """Adds tasks, all or none; returns how many are new.
 
-        A task of the same kind about the same images is the same task, in whatever order they stand, and keeps its first settings. Only
-        hidden gold follows the new ones: a known task becomes gold or gets another right answer; and of each source that is named, what
-        is gold no more is an ordinary task again.
+        A task of the same kind about the same images is the same task, in whatever order they stand. Its overlap and hidden gold follow
+        the new ones, see `data.planning.update_plan`; all else stays as it was at first.
         """
         wanted = list(new_tasks)
         with self.database.write() as connection:
             added = self._insert_tasks(connection, wanted)
-            update_gold(connection, {task_id_of(task): task for task in wanted})
+            update_plan(connection, {task_id_of(task): task for task in wanted})
         self._totals = None
         return added
 
@@ -162,13 +161,14 @@ class FeedbackStore:
             now = self._clock()
             n_tasks = self._insert_tasks(connection, new_tasks)
             known = set(connection.scalars(sa.select(raters.c.rater_id)))
-            wanted = {self.rater_id_of(one.source, one.rater): one for one in imported}
+            fresh = new_labels(connection, imported)
+            wanted = {self.rater_id_of(one.source, one.rater): one for one in fresh}
             added = {rater_id: one for rater_id, one in wanted.items() if rater_id not in known}
             new_raters = [{"rater_id": i, "name": one.rater, "source": one.source, "joined_at": now} for i, one in added.items()]
             insert_rows(connection, raters, new_raters)
-            n_labels = insert_labels(connection, imported, now, task_id=task_id_of, rater_id=self.rater_id_of, label_id=uuid7)
+            insert_labels(connection, fresh, now, task_id=task_id_of, rater_id=self.rater_id_of, label_id=uuid7)
             finish()
-        return Added(n_tasks, n_labels, len(new_raters))
+        return Added(n_tasks, len(fresh), len(new_raters))
 
     def set_priorities(self, image_priorities: Mapping[str, float]) -> None:
         """Decides by images which tasks come first, see `data.planning.set_priorities`."""

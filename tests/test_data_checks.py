@@ -66,13 +66,38 @@ def test_a_planned_task_becomes_gold_and_an_ordinary_one_again(checking: Feedbac
     for plan, expected in (
         ([plain, other], (None, None, 1)),
         ([plain, other, gold], (GOLD_JSON, "gold.csv", 100)),
-        ([plain, other], (GOLD_JSON, "gold.csv", 100)),  # a plan that names no source leaves what came from elsewhere
-        ([plain, other_gold], (None, None, 1)),
+        ([plain, other], (None, None, 1)),  # the file is not named any more
+        ([plain, other, gold], (GOLD_JSON, "gold.csv", 100)),
+        ([plain, other_gold], (None, None, 1)),  # the row is gone
+        ([plain, other, gold], (GOLD_JSON, "gold.csv", 100)),
+        ([plain, other.model_copy(update=changes | {"gold_source": "renamed.csv"})], (None, None, 1)),
         ([plain.model_copy(update={"gold_json": GOLD_JSON}), other_gold], (None, None, 1)),  # known, but no check
     ):
         checking.add_tasks(plan)
         with checking.database.read() as connection:
             assert tuple(connection.execute(query).one()) == expected
+
+
+def test_gold_of_an_import_stays_whatever_the_plan_names(checking: FeedbackStore) -> None:
+    (plain,) = binary_tasks(1)
+    gold = plain.model_copy(update={"gold_json": GOLD_JSON, "gold_source": "theirs.csv", "overlap": 100})
+    checking.import_labels([gold], [], finish=lambda: None)
+    for _ in range(2):
+        checking.add_tasks([plain])
+        with checking.database.read() as connection:
+            row = connection.execute(sa.select(tasks)).one()
+        assert (row.gold_json, row.gold_source, row.overlap) == (GOLD_JSON, "theirs.csv", 100)
+
+
+def test_a_changed_overlap_is_taken_over_and_no_label_is_lost(checking: FeedbackStore) -> None:
+    checking.add_tasks(binary_tasks(2, overlap=1))
+    ann, ben = checking.add_rater("ann"), checking.add_rater("ben")
+    assert (len(work(checking, ann)), len(work(checking, ben))) == (2, 0)
+    checking.add_tasks(binary_tasks(2, overlap=2))
+    assert checking.progress().total == 4
+    assert len(work(checking, ben)) == 2
+    checking.add_tasks(binary_tasks(2, overlap=1))
+    assert (checking.progress().done, checking.progress().total, checking.progress(ben).mine) == (2, 2, 2)
 
 
 def test_a_repeat_asks_the_same_rater_once_more_in_mirrored_order(tmp_path: Path) -> None:
