@@ -1,5 +1,6 @@
 """Files and folders that are either whole or not there: written under a temporary name in the same folder, fsynced, then renamed."""
 
+import fcntl
 import hashlib
 import json
 import os
@@ -38,6 +39,15 @@ def write_atomically(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # the error that led here says more
             temporary.unlink()
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Keeps out everybody else who locks this file, in whatever process; the file is made and stays."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 @contextmanager

@@ -6,10 +6,9 @@ sequence numbers that are written once, when their range is full. The same store
 names every file with its rows and hash; `data.verification` compares it with the store.
 """
 
-import fcntl
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow as pa
@@ -19,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 
 from data.errors import PictuneError
 from data.feedback import TaskKind
-from data.files import new_folder, replace_link, sha256_of, write_json
+from data.files import locked, new_folder, replace_link, sha256_of, write_json
 from data.quality import Judgments, consensus, rater_quality
 from data.rows import ANSWERS, RaterFacts, label_batches, log_table, pair_batches, rater_facts, task_facts, task_table
 from data.runs import RunFolder
@@ -77,12 +76,13 @@ def export(store: FeedbackStore, run: RunFolder) -> Manifest:
     known = {"prompts": read_table(run.prompts_table, PROMPTS), "images": read_table(run.images_table, IMAGES)}
     with store.database.read(settled=labels) as connection:  # a short one: it makes PostgreSQL's writers wait
         settled = last_sequence(connection)
-    with _alone(run), store.database.read() as connection:
+    with locked(run.export_lock), store.database.read() as connection:
         earlier = _earlier_manifest(run)
         parts = dict(_full_parts(connection, store, run, settled, earlier))
         last, tasks = last_sequence(connection), task_table(connection)
+        revisions = connection.scalar(sa.select(sa.func.count()).select_from(labels))  # PostgreSQL may commit a lower number later
         raters = rater_facts(connection, store.public_rater_id)
-        inputs = _digest((*known.values(), tasks), (last, list(raters.values()), sorted(parts)))
+        inputs = _digest((*known.values(), tasks), (last, revisions, list(raters.values()), sorted(parts)))
         if earlier is not None and earlier.inputs == inputs and _is_intact(run, earlier):
             return earlier
         with new_folder(run.snapshots) as folder:
@@ -113,15 +113,6 @@ def read_manifest(run: RunFolder) -> Manifest:
 def last_sequence(connection: sa.Connection) -> int:
     """The highest sequence number of a label; 0 before the first."""
     return connection.scalar(sa.select(sa.func.max(labels.c.sequence))) or 0
-
-
-@contextmanager
-def _alone(run: RunFolder) -> Iterator[None]:
-    """Keeps out other exports of the run, by whatever process: the app's and that of a stage may come at once."""
-    run.snapshots.mkdir(parents=True, exist_ok=True)
-    with (run.snapshots / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _earlier_manifest(run: RunFolder) -> Manifest | None:

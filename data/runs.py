@@ -64,6 +64,16 @@ class RunFolder:
         return self.labels_dir / "snapshots"
 
     @property
+    def export_lock(self) -> Path:
+        """Held while an export is written or compared."""
+        return self.snapshots / ".lock"
+
+    @property
+    def import_lock(self) -> Path:
+        """Held while an import writes the tables of images and prompts."""
+        return self.labels_dir / ".import.lock"
+
+    @property
     def parts(self) -> Path:
         """Every revision of every label in immutable Parquet parts."""
         return self.labels_dir / "parts"

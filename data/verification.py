@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from PIL import Image, UnidentifiedImageError
 
 from data.errors import PictuneError
-from data.files import sha256_of
+from data.files import locked, sha256_of
 from data.parquet import MANIFEST, PART_ROWS, Manifest, last_sequence, read_manifest
 from data.rows import ANSWERS, label_batches, log_table, rater_facts, task_facts, task_table
 from data.runs import RunFolder
@@ -29,7 +29,9 @@ def verify(store: FeedbackStore, run: RunFolder) -> list[str]:
         PictuneError: the run's `images.parquet` or `prompts.parquet` is missing or broken.
     """
     images, prompts = read_table(run.images_table, IMAGES), read_table(run.prompts_table, PROMPTS)
-    return [*_image_faults(run, images), *_orphans(store, run, images, prompts), *_export_faults(store, run)]
+    with locked(run.export_lock):  # first: hashing the images takes long, and raters are at work
+        of_export = list(_export_faults(store, run))
+    return [*_image_faults(run, images), *_orphans(store, run, images, prompts), *of_export]
 
 
 def _image_faults(run: RunFolder, images: pa.Table) -> Iterator[str]:

@@ -3,11 +3,12 @@
 import json
 import random
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -17,11 +18,13 @@ from data.errors import PictuneError
 from data.feedback import BinaryAnswer, NewTask, RankingAnswer
 from data.files import sha256_of
 from data.formats.landing import Imported, import_records
-from data.formats.latest import Latest
+from data.formats.latest import FIELDS, Latest, fields_table
+from data.formats.records import Record
 from data.formats.registry import FORMATS, export_to
-from data.imported import ImportedLabel
+from data.imported import Added, ImportedLabel
 from data.parquet import export
 from data.runs import RunFolder
+from data.schema import PROMPTS
 from data.verification import verify
 from tests import exchange_files as files
 from tests.data_campaign import START, Campaign, Clock, answer_all, open_store, submission
@@ -207,9 +210,20 @@ def test_an_import_leaves_labels_and_images_of_the_run_alone(tmp_path: Path) -> 
 
 def _bad_csv(folder: Path, line: str) -> Path:
     path = files.folder_with_csv(folder)
+    files.write_images(folder, ["53.png"])
     with (path / "prompts.csv").open("a", encoding="utf-8") as file:
         file.write(line + "\n")
     return path
+
+
+def _dataset(folder: Path, **prompt: str) -> Path:
+    """A dataset folder whose first prompt says something else."""
+    campaign = Campaign(folder / "run")
+    export(campaign.store, campaign.run)
+    export_to("dataset", Latest(campaign.run), folder / "out")
+    path = folder / "out" / "data" / "prompts.parquet"
+    pq.write_table(pa.Table.from_pylist([row | prompt for row in pq.read_table(path).to_pylist()], schema=PROMPTS), path)
+    return folder / "out"
 
 
 def _pairs(**changes: Any) -> Callable[[Path], Path]:
@@ -255,7 +269,18 @@ def _hpdv2(**changes: Any) -> Callable[[Path], Path]:
         ("folder", lambda folder: _bad_csv(folder, "51.png,,,,,"), r"row 3, column prompt: is '', not a text"),
         ("folder", lambda folder: _bad_csv(folder, "51.png,a cat,,dev,,"), r"row 3, column split: is 'dev', not one of"),
         ("folder", lambda folder: _text(folder / "a.csv", "file,prompt\n"), r"a\.csv: row 1, column file_name: is missing"),
+        (
+            "folder",
+            lambda folder: _bad_csv(folder, f"53.png,a cat,,,,{2**64 - 1}"),
+            r"column seed: is 18446744073709551615, which does not fit",
+        ),
+        (
+            "folder",
+            lambda folder: _bad_csv(folder, "http://[bad/x.png,a cat,,,,"),
+            r"row 3, column file_name: 'http://\[bad/x\.png' is not an address",
+        ),
         ("dataset", lambda folder: folder, r"holds no folder data/"),
+        ("dataset", lambda folder: _dataset(folder, split="../../escaped"), r"prompts\.parquet: row 1, column split: is '\.\./"),
         ("pick-a-pic", lambda folder: _text(folder / "a.parquet", "no"), r"a\.parquet: not a Parquet file"),
         ("pick-a-pic", lambda folder: folder / "nowhere.parquet", r"nowhere\.parquet: no such file"),
     ],
@@ -275,6 +300,62 @@ def test_a_bad_row_is_named_and_nothing_is_imported(tmp_path: Path, run: Run, na
 def _text(path: Path, text: str) -> Path:
     path.write_text(text)
     return path
+
+
+def test_what_an_import_kept_cannot_choose_the_files_of_an_export(tmp_path: Path, run: Run) -> None:
+    run.take("pick-a-pic", files.write_pick_a_pic(tmp_path / "train-0.parquet", PAIRS))
+    path = fields_table(run.run)
+    kept = [
+        row | {"fields_json": json.dumps(json.loads(row["fields_json"]) | {"split": "../away"})} for row in pq.read_table(path).to_pylist()
+    ]
+    pq.write_table(pa.Table.from_pylist(kept, schema=FIELDS), path)
+    assert [file.name for file in run.give("pick-a-pic", tmp_path / "out").iterdir()] == ["train.parquet"]
+    assert not list(tmp_path.glob("away*"))
+
+
+def test_two_imports_at_once_keep_each_others_images_and_prompts(tmp_path: Path, run: Run) -> None:
+    run.take("pick-a-pic", files.write_pick_a_pic(tmp_path / "first.parquet", [files.pick_a_pic_row(1, 2, 1.0)]))
+    mine = files.write_pick_a_pic(tmp_path / "mine.parquet", [files.pick_a_pic_row(2, 3, 1.0), files.pick_a_pic_row(5, 6, 1.0)])
+    theirs = files.write_pick_a_pic(
+        tmp_path / "theirs.parquet", [files.pick_a_pic_row(3, 4, 1.0), files.pick_a_pic_row(8, 9, 1.0, caption="a dog")]
+    )
+
+    read = FORMATS["pick-a-pic"].read
+    assert read is not None
+    read_mine = read(mine)
+
+    def records() -> Iterator[Record]:
+        yield from read_mine
+        run.take("pick-a-pic", theirs)
+
+    with open_store(run.run.root, run.clock) as store:
+        import_records(records(), "pick-a-pic", run.run, store, now=START)
+        export(store, run.run)
+        assert verify(store, run.run) == []
+    contents = run.contents()
+    assert [len(contents[what]) for what in ("images", "prompts", "labels")] == [8, 2, 5]
+    assert len(pq.read_table(fields_table(run.run))) == 5
+
+
+def test_what_is_read_of_an_export_is_of_one_export(tmp_path: Path) -> None:
+    campaign = Campaign(tmp_path)
+    export(campaign.store, campaign.run)
+    latest = Latest(campaign.run)
+    assert len(latest.images) == 3
+    answer_all(campaign.store, campaign.store.add_rater("anna"))
+    export(campaign.store, campaign.run)
+    assert (latest.verdicts, latest.rankings) == ([], [])
+    assert len(Latest(campaign.run).verdicts) == 3
+
+
+def test_a_run_that_imports_its_own_dataset_has_no_new_raters(tmp_path: Path) -> None:
+    campaign = Campaign(tmp_path / "mine")
+    answer_all(campaign.store, campaign.store.add_rater("anna"))
+    export(campaign.store, campaign.run)
+    mine = Run(campaign.run.root)
+    again = mine.take("dataset", mine.give("dataset", tmp_path / "out"))
+    assert (again.images, again.prompts, again.feedback) == (0, 0, Added(tasks=0, labels=0, raters=0))
+    assert len(mine.table("raters")) == 1
 
 
 def test_labels_are_taken_back_when_the_files_cannot_be_put_in_place(tmp_path: Path) -> None:

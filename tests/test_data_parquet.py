@@ -5,6 +5,7 @@ import pyarrow as pa
 import pytest
 import sqlalchemy as sa
 
+import data.verification
 from data.errors import PictuneError
 from data.feedback import BinaryAnswer, NewTask, RankingAnswer
 from data.files import sha256_of
@@ -156,6 +157,24 @@ def _fill_with_earlier_revisions(store: FeedbackStore, count: int) -> None:
         connection.execute(sa.insert(labels), [row | copy for copy in copies])
 
 
+def test_a_label_whose_number_is_lower_than_the_last_exported_one_is_exported(campaign: Campaign) -> None:
+    store, rater = campaign.store, campaign.store.add_rater("anna")
+    store.submit(submission(claimed(store, rater), rater, "number 2"))
+    _renumber(store, "number 2", 2)
+    export(store, campaign.run)
+    store.submit(submission(claimed(store, rater), rater, "number 1"))
+    _renumber(store, "number 1", 1)  # as when PostgreSQL commits the first of two writes last
+    export(store, campaign.run)
+    assert verify(store, campaign.run) == []
+    exported = [*latest(campaign, "labels_binary")["submission_id"], *latest(campaign, "labels_ranking")["submission_id"]]
+    assert sorted(exported) == ["number 1", "number 2"]
+
+
+def _renumber(store: FeedbackStore, submission_id: str, sequence: int) -> None:
+    with store.database.write() as connection:
+        connection.execute(sa.update(labels).where(labels.c.submission_id == submission_id).values(sequence=sequence))
+
+
 def test_an_export_without_images_says_what_to_do(campaign: Campaign) -> None:
     campaign.run.images_table.unlink()
     with pytest.raises(PictuneError, match=r"images\.parquet: no such file; run the stage"):
@@ -188,6 +207,18 @@ def test_verify_notices_an_export_that_is_missing_old_or_damaged(campaign: Campa
     faults = verify(campaign.store, campaign.run)
     assert ["not as it was exported" in fault or "the file is gone" in fault for fault in faults] == [True, True]
     export(campaign.store, campaign.run)
+    assert verify(campaign.store, campaign.run) == []
+
+
+def test_labels_given_while_the_images_are_checked_are_no_faults(campaign: Campaign, monkeypatch: pytest.MonkeyPatch) -> None:
+    export(campaign.store, campaign.run)
+    opens = data.verification._opens
+
+    def opens_late(path: Path) -> bool:
+        answer_all(campaign.store, campaign.store.add_rater("anna"))
+        return opens(path)
+
+    monkeypatch.setattr(data.verification, "_opens", opens_late)
     assert verify(campaign.store, campaign.run) == []
 
 

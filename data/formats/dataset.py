@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from data.errors import PictuneError
 from data.formats.latest import FIELDS, Exported, Latest, fields_table
-from data.formats.reading import parquet_rows
+from data.formats.reading import SPLITS, parquet_rows
 from data.formats.records import Record, Row, SourceImage, SourceLabel
 from data.schema import IMAGES, LABELS_BINARY, LABELS_RANKING, PROMPTS, TASKS, prompt_id
 
@@ -35,7 +35,7 @@ def read(source: Path) -> Iterator[Record]:
     folder = source / TABLES
     if not folder.is_dir():
         raise PictuneError(f"{source}: holds no folder {TABLES}/; give a folder that `make export FORMAT=dataset` wrote as FROM=")
-    prompts = {row.values["prompt_id"]: row.values for row in _rows(folder, "prompts", PROMPTS)}
+    prompts = {row.text("prompt_id"): _prompt(row) for row in _rows(folder, "prompts", PROMPTS)}
     carried = tuple(row.values for row in _rows(folder, "imported", FIELDS)) if (folder / "imported.parquet").exists() else ()
     for row in parquet_rows(folder / "images.parquet", ("image_id", "image", "prompt"), IMAGE_FACTS):
         image: Any = row.values["image"]
@@ -60,6 +60,10 @@ def read(source: Path) -> Iterator[Record]:
 def _rows(folder: Path, name: str, schema: pa.Schema) -> Iterator[Row]:
     needed = [field.name for field in schema if not field.nullable]
     return parquet_rows(folder / f"{name}.parquet", needed, [field.name for field in schema if field.nullable])
+
+
+def _prompt(row: Row) -> dict[str, Any]:
+    return dict(row.values) | {"split": row.choice("split", SPLITS) if row.has("split") else None}
 
 
 def _record(row: Row, prompt: str, prompts: Mapping[str, Mapping[str, Any]], **rest: Any) -> Record:
@@ -98,15 +102,16 @@ def _label(row: Row, answer: str | tuple[int | None, ...], shown_order: tuple[in
 def write(latest: Latest, folder: Path) -> Exported:
     """The folder: `README.md` and `data/*.parquet`."""
     (folder / TABLES).mkdir()
-    tables = sorted(path.stem for path in latest.run.latest.glob("*.parquet"))
+    exported = Exported(rows=len(latest.verdicts) + len(latest.rankings))
+    tables = sorted(path.stem for path in latest.folder.glob("*.parquet"))
     for name in tables:
         if name != "images":
-            shutil.copyfile(latest.run.latest / f"{name}.parquet", folder / TABLES / f"{name}.parquet")
+            shutil.copyfile(latest.folder / f"{name}.parquet", folder / TABLES / f"{name}.parquet")
     if fields_table(latest.run).exists():
         shutil.copyfile(fields_table(latest.run), folder / TABLES / "imported.parquet")
     _write_images(latest, folder / TABLES / "images.parquet")
     (folder / "README.md").write_text(_card(latest, folder), encoding="utf-8")
-    return Exported(rows=len(latest.verdicts) + len(latest.rankings))
+    return exported
 
 
 def _write_images(latest: Latest, path: Path) -> None:

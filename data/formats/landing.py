@@ -20,7 +20,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from data.feedback import Answer, BinaryAnswer, NewTask, RankingAnswer
-from data.files import write_atomically
+from data.files import locked, write_atomically
 from data.formats.latest import FIELDS, fields_table
 from data.formats.records import Ranks, Record, Row, SourceImage, SourceLabel
 from data.imported import Added, ImportedLabel
@@ -74,7 +74,7 @@ class _Batch:
         self._now = now
         self._images = {row["image_id"]: row for row in _rows(run.images_table, IMAGES)}
         self._prompts = {row["prompt_id"]: row for row in _rows(run.prompts_table, PROMPTS)}
-        self._fields = {_key(row): row for row in _rows(fields_table(run), FIELDS)}
+        self._fields: dict[tuple[str, str, str], TableRow] = {}
         self._tasks: dict[str, NewTask] = {}
         self._fixed_overlap: set[str] = set()
         self._answers: Counter[str] = Counter()
@@ -108,24 +108,27 @@ class _Batch:
         return [task.model_copy(update={"overlap": overlap.get(task_id, task.overlap)}) for task_id, task in self._tasks.items()]
 
     def put_in_place(self) -> None:
-        """Moves the images to the run and writes its tables, `images.parquet` last; what fails takes the moved images back."""
-        moved: list[Path] = []
-        try:
-            for row in self.new_images.values():
-                path = self._run.root / row["path"]
-                moved.append((self._waiting / path.name).replace(path))
-            self._write(self._prompts | self.new_prompts, PROMPTS, self._run.prompts_table)
-            if self._fields:
-                self._write(dict(sorted(self._fields.items())), FIELDS, fields_table(self._run))
-            self._write(self._images | self.new_images, IMAGES, self._run.images_table)
-        except BaseException:
-            for path in moved:
-                path.unlink(missing_ok=True)
-            raise
+        """Moves the images to the run and writes its tables, `images.parquet` last; what fails takes the moved images back.
 
-    @staticmethod
-    def _write(rows: Mapping[Any, TableRow], schema: pa.Schema, path: Path) -> None:
-        write_table(pa.Table.from_pylist(list(rows.values()), schema=schema), schema, path)
+        The tables are read anew, as another import may have written them since; its rows stay.
+        """
+        moved: list[Path] = []
+        with locked(self._run.import_lock):
+            images = {row["image_id"]: row for row in _rows(self._run.images_table, IMAGES)}
+            prompts = {row["prompt_id"]: row for row in _rows(self._run.prompts_table, PROMPTS)}
+            fields = {_key(row): row for row in _rows(fields_table(self._run), FIELDS)}
+            try:
+                for image_id in self.new_images.keys() - images.keys():
+                    path = self._run.root / self.new_images[image_id]["path"]
+                    moved.append((self._waiting / path.name).replace(path))
+                _write(_with_new(prompts, self.new_prompts), PROMPTS, self._run.prompts_table)
+                if self._fields:
+                    _write(dict(sorted((fields | self._fields).items())), FIELDS, fields_table(self._run))
+                _write(_with_new(images, self.new_images), IMAGES, self._run.images_table)
+            except BaseException:
+                for path in moved:
+                    path.unlink(missing_ok=True)
+                raise
 
     def _image(self, record: Record, image: SourceImage, prompt_key: str) -> str:
         row = record.row
@@ -154,7 +157,7 @@ class _Batch:
         path = self._run.images_dir / f"{image_id}.{kind}"
         with write_atomically(self._waiting / path.name) as temporary:
             temporary.write_bytes(content)
-        known = {name: image.facts.get(name) for name in IMAGES.names}
+        known = {field.name: _fact(row, image.facts.get(field.name), field) for field in IMAGES}
         where = {
             "image_id": image_id,
             "path": path.relative_to(self._run.root).as_posix(),
@@ -211,9 +214,25 @@ def _key(row: Mapping[str, str]) -> tuple[str, str, str]:
     return row["format"], row["what"], row["id"]
 
 
+def _with_new(rows: dict[str, TableRow], new: Mapping[str, TableRow]) -> dict[str, TableRow]:
+    return rows | {key: row for key, row in new.items() if key not in rows}
+
+
+def _write(rows: Mapping[Any, TableRow], schema: pa.Schema, path: Path) -> None:
+    write_table(pa.Table.from_pylist(list(rows.values()), schema=schema), schema, path)
+
+
 def _rows(path: Path, schema: pa.Schema) -> list[TableRow]:
     rows: list[TableRow] = read_table(path, schema).to_pylist() if path.exists() else []
     return rows
+
+
+def _fact(row: Row, value: object, field: pa.Field) -> object:
+    try:
+        pa.scalar(value, field.type)
+    except (OverflowError, pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise row.bad(field.name, f"is {value!r}, which does not fit {field.type}") from error
+    return value
 
 
 def _new_task(record: Record, image_ids: tuple[str, ...]) -> NewTask:

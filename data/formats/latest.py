@@ -47,6 +47,11 @@ class Latest:
     run: RunFolder
 
     @cached_property
+    def folder(self) -> Path:
+        """Where the tables are; the link moves with each export, and tables of two exports must not be mixed."""
+        return self.run.latest.resolve()
+
+    @cached_property
     def images(self) -> dict[str, TableRow]:
         """Rows of IMAGES by image id."""
         return {row["image_id"]: row for row in self._rows("images", IMAGES)}
@@ -104,5 +109,5 @@ class Latest:
         return self.file(image_id).read_bytes()
 
     def _rows(self, name: str, schema: pa.Schema) -> list[TableRow]:
-        rows: list[TableRow] = read_table(self.run.latest / f"{name}.parquet", schema).to_pylist()
+        rows: list[TableRow] = read_table(self.folder / f"{name}.parquet", schema).to_pylist()
         return rows

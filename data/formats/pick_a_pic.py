@@ -170,7 +170,7 @@ def _row(latest: Latest, prompt_id: str, pictures: tuple[str, ...], known: dict[
     for number, image_id in enumerate(pictures):
         image = latest.images[image_id]
         row |= {f"image_{number}_uid": image_id, f"image_{number}_url": image["source_uri"], f"model_{number}": image["model_id"]}
-    return row | known
+    return row | {name: known[name] for name in COLUMNS.names if name in known}
 
 
 def _write_file(latest: Latest, rows: list[dict[str, Any]], path: Path) -> None:

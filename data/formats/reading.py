@@ -113,7 +113,10 @@ def find_image(row: Row, column: str, reference: str) -> Path | bytes:
     """
     if reference.startswith("data:"):
         return _of_data_address(row, column, reference)
-    path = PurePosixPath(_local_part(reference))
+    try:
+        path = PurePosixPath(_local_part(reference))
+    except ValueError as error:
+        raise row.bad(column, f"{reference!r} is not an address ({error})") from error
     if path.is_absolute() or ".." in path.parts or not path.parts:
         raise row.bad(column, f"{reference!r} is not a path within the source's folder")
     folder = row.path.parent
