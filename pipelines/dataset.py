@@ -1,5 +1,6 @@
 """Stage `dataset`: exports the labels to Parquet, checks that store, files and tables agree, and says what they hold."""
 
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -34,14 +35,14 @@ def main(run: RunFolder, settings: Settings, *, check: bool = False) -> int:
         print(f"dataset: {len(faults)} faults")
         return 1
     print(f"dataset: {written}{f', a copy in {target}' if target else ''}: all of it agrees with the store and the files")
-    print("\n".join(_summary(run)))
+    print("\n".join(_summary(run.latest.resolve())))
     return 0
 
 
-def _summary(run: RunFolder) -> list[str]:
-    judgments = Judgments.read(run.latest)
-    prompts = read_table(run.latest / "prompts.parquet", PROMPTS)
-    raters = read_table(run.latest / "raters.parquet", RATERS)
+def _summary(folder: Path) -> list[str]:
+    judgments = Judgments.read(folder)
+    prompts = read_table(folder / "prompts.parquet", PROMPTS)
+    raters = read_table(folder / "raters.parquet", RATERS)
     verdicts = judgments.binary["label"].value_counts()
     named = {key: name for key, name in zip(*(prompts[c].to_pylist() for c in ("prompt_id", "category")), strict=True) if name}
     measured = agreement_of(judgments, named)

@@ -6,6 +6,7 @@ Reads `labels/latest/` and the image files, nothing else, so that it works on a 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -43,8 +44,8 @@ class Labels:
     consensus: pd.DataFrame
 
     @classmethod
-    def read(cls, run: RunFolder) -> "Labels":
-        """From `labels/latest/`; raises PictuneError where a table is missing."""
+    def read(cls, folder: Path) -> "Labels":
+        """From the folder of an export; raises PictuneError where a table is missing."""
         named = {
             "images": IMAGES,
             "prompts": PROMPTS,
@@ -54,7 +55,7 @@ class Labels:
             "raters": RATERS,
             "consensus": CONSENSUS,
         }
-        return cls(*(read_table(run.latest / f"{name}.parquet", schema).to_pandas() for name, schema in named.items()))
+        return cls(*(read_table(folder / f"{name}.parquet", schema).to_pandas() for name, schema in named.items()))
 
 
 def main(run: RunFolder, settings: Settings) -> None:  # noqa: ARG001 - every stage is called alike
@@ -69,7 +70,8 @@ def main(run: RunFolder, settings: Settings) -> None:  # noqa: ARG001 - every st
 
 def inspect(run: RunFolder) -> dict[str, Any]:
     """All figures of the first look."""
-    labels = Labels.read(run)
+    folder = run.latest.resolve()  # an export that comes meanwhile moves the link
+    labels = Labels.read(folder)
     named = labels.prompts[labels.prompts["category"].notna()]
     categories = dict(zip(named["prompt_id"], named["category"], strict=True))
     sources = pd.concat([labels.binary["source"], labels.rankings["source"]]).value_counts()
@@ -79,15 +81,15 @@ def inspect(run: RunFolder) -> dict[str, Any]:
         "images": len(labels.images),
         "prompts": len(labels.prompts),
         "tasks": _task_counts(labels.tasks),
-        "labels": label_statistics(run),
-        "agreement": agreement_of(Judgments.read(run.latest), categories),
+        "labels": label_statistics(folder),
+        "agreement": agreement_of(Judgments.read(folder), categories),
         "raters": _raters(labels.raters),
         "times": _times(labels),
         "seconds": _seconds(labels),
         "progress": _progress(labels),
         "places": _places(labels.rankings),
         "disputed": _disputed(labels),
-        "exported": json.loads((run.latest / MANIFEST).read_text(encoding="utf-8")),
+        "exported": json.loads((folder / MANIFEST).read_text(encoding="utf-8")),
     }
 
 

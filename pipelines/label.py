@@ -2,6 +2,7 @@
 
 import importlib
 import secrets
+from pathlib import Path
 
 from data.errors import PictuneError
 from data.files import write_atomically
@@ -23,7 +24,7 @@ def main(run: RunFolder, settings: Settings) -> None:
         PictuneError: a file of the campaign cannot be understood, or nobody could sign in.
     """
     config = settings.table("label", LabelConfig)
-    files, categories = image_files(run), _categories(run)
+    files, categories = ImageFiles(run), _categories(run)
     training = read_training(config.training, campaign_images(run)) if config.training else ()
     with open_store(run, settings.table("tasks", TasksConfig)) as store, Exporter(run, settings) as exporter:
         if not config.open and not store.raters.has_passwords():
@@ -44,6 +45,24 @@ def main(run: RunFolder, settings: Settings) -> None:
             quality=lambda: exporter.quality(categories),
         )
         print(f"label: {exporter.export()}")
+
+
+class ImageFiles:
+    """The files of the run's images, also of those that come in while the app runs."""
+
+    def __init__(self, run: RunFolder) -> None:
+        self._run = run
+        self._read()
+
+    def get(self, image_id: str) -> Path | None:
+        """The image's file; None of an image that the run does not have."""
+        if image_id not in self._files and self._run.images_table.stat().st_mtime_ns != self._changed_ns:
+            self._read()
+        return self._files.get(image_id)
+
+    def _read(self) -> None:
+        self._changed_ns = self._run.images_table.stat().st_mtime_ns
+        self._files = image_files(self._run)
 
 
 def _priorities(run: RunFolder, config: LabelConfig) -> dict[str, float]:

@@ -100,7 +100,7 @@ def _context(run: RunFolder, settings: Settings, evaluation: Evaluation) -> dict
         "all_results": sorted(evaluation["results"], key=lambda result: list(TITLES).index(result["model"])),
         "alignment_chart": svg_uri(alignment_chart(_chart_rows(results), names)),
         "curves": _curves(run),
-        "labels": label_statistics(run),
+        "labels": label_statistics(run.latest.resolve()),
         "reward": json.loads((run.reward_dir / REWARD_METRICS).read_text(encoding="utf-8")),
         "reliability": file_uri(run.reward_dir / "reliability.png", "image/png"),
         "audit": evaluation["audit"],

@@ -7,11 +7,16 @@ from pathlib import Path
 
 import pytest
 
+from data.feedback import BinaryAnswer, NewTask, Submission
 from data.parquet import export
+from data.planning import add_repeat
+from data.queries import give_lease
 from data.runs import RunFolder
+from data.store import task_id_of
 from pipelines.cli import main
 from pipelines.inspect_labels import DISPUTED, inspect
-from tests.data_campaign import Campaign
+from pipelines.label_statistics import label_statistics
+from tests.data_campaign import START, Campaign
 from tests.labeled_run import PROMPTS_BY_CATEGORY, write_labeled_run
 
 
@@ -63,6 +68,26 @@ def test_its_figures_are_those_of_the_tables(run: RunFolder) -> None:
     assert all(row["good"] and row["bad"] for row in disputed)
     margins = [abs(row["good"] - row["bad"]) / (row["good"] + row["bad"]) for row in disputed]
     assert margins == sorted(margins)
+
+
+def test_raters_are_compared_with_others_of_their_kind_alone(tmp_path: Path) -> None:
+    campaign = Campaign(tmp_path / "r")
+    store = campaign.store
+    ann, ben, robot = store.add_rater("ann"), store.add_rater("ben"), store.add_rater("robot", source="simulated")
+    store.add_rater("cleo")  # gives no label
+    task_id = task_id_of(NewTask(kind="binary", prompt="a cat", image_ids=(campaign.image_ids[0],)))
+    with store.database.write() as connection:
+        again = add_repeat(connection, task_id, START)
+    given = [(ann, task_id, "good"), (ben, task_id, "bad"), (robot, task_id, "good"), (ann, again, "bad")]
+    for number, (rater, asked, verdict) in enumerate(given):
+        with store.database.write() as connection:
+            give_lease(connection, asked, rater, shown_order=[0], shown_at=START, expires_at=START)
+        answer = BinaryAnswer.model_validate({"verdict": verdict})
+        store.submit(Submission(submission_id=str(number), task_id=asked, rater_id=rater, answer=answer))
+    export(store, campaign.run)
+    seen = label_statistics(campaign.run.latest)
+    assert (seen["agreement"], seen["agreement_pairs"], seen["binary"]) == (0.0, 1, 4)
+    assert seen["raters"] == {"human": 2, "simulated": 1}
 
 
 def test_it_reads_a_copy_without_the_store_and_without_pictures(run: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,3 +1,4 @@
+import shutil
 from multiprocessing import active_children
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from data.tables import tasks
 from pipelines.cli import main
 from pipelines.config import check
 from pipelines.exporter import Exporter
+from pipelines.label import ImageFiles
 from pipelines.tasks import add_planned_tasks, open_store
 from pipelines.uncertainty import image_uncertainties
 from reward.backbone import ClipBackbone
@@ -62,6 +64,17 @@ def test_gold_of_a_campaign_is_asked_of_everybody_and_may_be_mended(campaign: Ca
     assert len(gold("images/0.png,good", f"{campaign.image_ids[1]},bad")) == 2
     (mended,) = gold("images/0.png,unsafe")
     assert '"unsafe"' in mended
+
+
+def test_images_that_come_while_the_app_runs_are_found(campaign: Campaign, tmp_path: Path) -> None:
+    files = ImageFiles(campaign.run)
+    late = Campaign(tmp_path / "late", n_images=4)
+    late.store.close()
+    new = late.image_ids[3]
+    assert files.get(new) is None
+    shutil.copy(late.run.images_table, campaign.run.images_table)
+    assert files.get(new) == campaign.root / "images" / "3.png"
+    assert files.get("unknown") is None
 
 
 def test_another_database_is_named_in_the_settings(campaign: Campaign, tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ from data.intervals import wilson_interval
 from finetune.diffusion import DiffusionModel, LoraSettings
 from pipelines.comparison import EvaluationPrompt, Judged, best_of, by_family, by_prompt
 from pipelines.images import Planned
-from pipelines.label_statistics import agreement_of
 from pipelines.measures import chain_kl, frechet_distance, vendi_score
 from tests.tiny_diffusion import write_tiny_diffusion
 
@@ -72,9 +71,3 @@ def test_families_pool_the_pictures_of_their_prompts() -> None:
     assert rows[1]["reward"] == 0.75
     (family,) = by_family(rows)
     assert (family["met"], family["n"]) == (2, 3)
-
-
-def test_agreement_counts_pairs_of_raters_and_ignores_skips() -> None:
-    labels = [("x", "good"), ("x", "good"), ("x", "bad"), ("y", "bad"), ("y", "skip")]
-    assert agreement_of(labels) == (1 / 3, 3)
-    assert agreement_of([("x", "good")]) == (None, 0)
