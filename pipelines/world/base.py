@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from data.errors import PictuneError
 from data.files import write_atomically
 from pipelines.world.tokenizer import MAX_TOKENS, token_ids
 from pipelines.world.training import Average, steps_with_log, warmup_cosine
@@ -102,10 +103,16 @@ class Base(nn.Module):
 
 
 class BaseTrainer:
-    """One training run; `run` may be interrupted and continues from the last checkpoint in `folder`."""
+    """One training run; `run` may be interrupted and continues from the last checkpoint in `folder`.
 
-    def __init__(self, tokenizer: CLIPTokenizer, latent_channels: int, config: BaseConfig, folder: Path, *, seed: int) -> None:
+    `vae_sha256` names the autoencoder that its latents come from.
+    """
+
+    def __init__(
+        self, tokenizer: CLIPTokenizer, latent_channels: int, config: BaseConfig, folder: Path, *, seed: int, vae_sha256: str
+    ) -> None:
         torch.manual_seed(seed)
+        self.made_from = {"config": config.model_dump_json(), "seed": seed, "vae": vae_sha256}
         self.config, self.folder, self.tokenizer = config, folder, tokenizer
         self.model = Base(new_unet(config, latent_channels), new_text_encoder(config, tokenizer))
         self.average = Average(self.model, config.average_decay)
@@ -161,15 +168,22 @@ class BaseTrainer:
             "optimizer": self.optimizer.state_dict(),
             "generator": self.generator.get_state(),
             "step": self.step,
+            "made_from": self.made_from,
         }
         with write_atomically(self.folder / "state.pt") as path:
             torch.save(state, path)
 
     def resume(self) -> None:
-        """Continues from the last checkpoint, if there is one."""
+        """Continues from the last checkpoint, if there is one.
+
+        Raises:
+            PictuneError: it was made from other settings, another seed or autoencoder; one that does not say is taken as made from these.
+        """
         if not (self.folder / "state.pt").exists():
             return
         state = torch.load(self.folder / "state.pt", weights_only=True)
+        if state.get("made_from", self.made_from) != self.made_from:
+            raise PictuneError(f"{self.folder}: made from other settings, another seed or another autoencoder; remove {self.folder}")
         self.model.load_state_dict(state["model"])
         self.average.module.load_state_dict(state["average"])
         self.average.updates = state["updates"]

@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import CLIPImageProcessor, CLIPProcessor, CLIPTextModel, CLIPTokenizer
 
 from data.errors import PictuneError
-from data.files import write_json
+from data.files import sha256_of, write_json
 from pipelines.world.autoencoder import AutoencoderConfig, decode, encode, train_autoencoder
 from pipelines.world.base import BaseConfig, BaseTrainer, new_scheduler
 from pipelines.world.captions import EXACT, WORDS, CaptionNoise, can_be_said, caption
@@ -96,7 +96,8 @@ def build_base(seed: int) -> None:
     latents = encode(open_vae(), as_tensor(drawn))
     noise = CaptionNoise()
     captions = torch.stack([token_ids(tokenizer, [caption(s, rng, noise) for s in drawn.scenes]) for _ in range(config.captions)])
-    trainer = BaseTrainer(tokenizer, latents.shape[1], config, WORK / "base", seed=seed)
+    vae = sha256_of(WORK / "vae" / "diffusion_pytorch_model.safetensors")
+    trainer = BaseTrainer(tokenizer, latents.shape[1], config, WORK / "base", seed=seed, vae_sha256=vae)
     trainer.resume()
     trainer.run(latents, captions)
 
