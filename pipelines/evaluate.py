@@ -103,7 +103,7 @@ def main(run: RunFolder, settings: Settings) -> None:
     inputs = {
         "model": weights_hash(settings.run.model),
         "reward": reward_hash(run.reward_dir),
-        "judge": weights_hash(str(settings.run.judge)),
+        "judge": weights_hash(str(settings.run.judge), "set run.judge to the folder of an oracle"),
         "prompts": prompts_digest(f"{one.group}: {one.prompt}" for one in evaluation_prompts(settings)),
         **{method: sha256_of(run.finetune_dir(method) / LORA_FILE) for method in tuned},
     }

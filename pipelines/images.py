@@ -118,23 +118,21 @@ def plan(prompts: Iterable[str], focus: Sequence[str], config: ImagesConfig, run
     return [one for prompt, count in counts.items() for one in seeded([prompt], count, run_seed)]
 
 
-def weights_hash(model: str) -> str:
+def weights_hash(model: str, advice: str = "give a diffusers folder as MODEL=") -> str:
     """SHA-256 over the names and hashes of the weight files of a folder, or of a hub model that was loaded before.
 
     Raises:
-        PictuneError: there are no weight files.
+        PictuneError: there are no weight files; it ends with `advice`.
     """
     folder = Path(model)
     if not folder.is_dir():
         try:
             folder = Path(snapshot_download(model, local_files_only=True))
         except (LocalEntryNotFoundError, HFValidationError) as error:
-            raise PictuneError(
-                f"{model}: no such folder, nor a model of the hub on this machine; give a diffusers folder as MODEL="
-            ) from error
+            raise PictuneError(f"{model}: no such folder, nor a model of the hub on this machine; {advice}") from error
     files = [path for path in folder.rglob("*") if path.suffix == ".safetensors"]
     if not files:
-        raise PictuneError(f"{model}: no weight files in this folder; give a diffusers folder as MODEL=")
+        raise PictuneError(f"{model}: no weight files in this folder; {advice}")
     return sha256_of_files(folder, files)
 
 

@@ -217,9 +217,15 @@ class ClipBackbone(nn.Module):
         return encoded[[position[prompt] for prompt in prompts]]
 
     def _encode_text(self, prompts: list[str]) -> Tensor:
+        return F.normalize(self.towers.read(self.clip, self._tokens(prompts).input_ids.to(self.device)), dim=-1)
+
+    def cut(self, prompts: Sequence[str]) -> int:
+        """How many of the prompts are longer than the text tower reads, so that their end is left out."""
+        return sum(bool(encoding.overflowing) for encoding in self._tokens(list(prompts)).encodings or ())
+
+    def _tokens(self, prompts: list[str]) -> Any:
         longest = self.clip.config.text_config.max_position_embeddings
-        tokens: Any = self.tokenizer(prompts, padding=self.towers.padding, truncation=True, max_length=longest, return_tensors="pt")
-        return F.normalize(self.towers.read(self.clip, tokens.input_ids.to(self.device)), dim=-1)
+        return self.tokenizer(prompts, padding=self.towers.padding, truncation=True, max_length=longest, return_tensors="pt")
 
     def _last_parts(self, last: int) -> list[nn.Module]:
         """The last blocks of the vision tower and what comes after them; nothing for 0."""

@@ -20,6 +20,7 @@ KINDS: tuple[Kind, ...] = ("count", "color", "object", "place")
 COLORS = frozenset(
     ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white", "gray", "grey", "golden", "silver", "violet")
 )
+_SAME_COLOR = {"grey": "gray", "violet": "purple"}
 _PREPOSITIONS = r"in front of|on top of|next to|in|on|at|under|near|by|inside|over|above|below|behind|beside"
 _PLACE = re.compile(rf"\b(?:{_PREPOSITIONS})\s+\w[^.,;:!?]*?(?=\s+(?:and|with)\b|[.,;:!?]|\s*$)", re.IGNORECASE)
 _NOUN_PHRASE = re.compile(r"(?:(?!\b(?:and|with|of|or)\b)[^.,;:!?])+", re.IGNORECASE)
@@ -35,7 +36,7 @@ class Slot:
     start: int
     stop: int
     value: str
-    """What it says, whatever its form: objects in the singular, counts as digits."""
+    """What it says, whatever its form: objects in the singular, counts as digits, colours by one name."""
     many: bool = False
     """For objects: whether the text has the plural."""
 
@@ -57,7 +58,7 @@ def find_slots(prompt: str) -> list[Slot]:
             if text in NUMBERS:
                 slots.append(Slot("count", *word.span(), str(NUMBERS[text])))
             elif text in COLORS:
-                slots.append(Slot("color", *word.span(), text))
+                slots.append(Slot("color", *word.span(), _SAME_COLOR.get(text, text)))
             elif word is words[-1]:
                 slots.append(Slot("object", *word.span(), singular(text), many=singular(text) != text))
     return sorted(slots, key=lambda slot: slot.start)

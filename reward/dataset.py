@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -142,8 +142,8 @@ class FeedbackDataset:
         return counts | {"images": len(images), "prompts": len(prompts)}
 
 
-def read_labels(latest: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """What an export has to learn from: the rows of single labels that say good or bad, and of ranked pairs.
+def read_labels(latest: Path) -> tuple[Any, Any]:
+    """What an export has to learn from, as data frames: the rows of single labels that say good or bad, and those of ranked pairs.
 
     Tasks that ask a rater the same again are checks: their labels are left out, so that nobody counts twice.
 

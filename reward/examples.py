@@ -1,6 +1,7 @@
 """What training and evaluation work on: the split labels, and the embeddings of every picture and prompt, computed once."""
 
 import hashlib
+import logging
 import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from reward.cache import EmbeddingCache
 from reward.contrastive import negatives, vocabulary
 from reward.dataset import FeedbackDataset
 from reward.split import Split, SplitConfig, split_feedback
+
+_logger = logging.getLogger(__name__)
 
 TUNED_BATCH = 256
 """Pictures that go through the trained blocks at a time."""
@@ -164,6 +167,8 @@ def embed_images(
 def embed_prompts(prompts: Sequence[str], backbone: ClipBackbone, *, cache: EmbeddingCache | None = None) -> Tensor:
     """The embedding of each prompt, [len(prompts), D] of unit length; each distinct one is encoded once, and those in `cache` not at all.
 
+    Says so where some are longer than the backbone reads.
+
     Raises:
         PictuneError: an embedding is not finite.
     """
@@ -171,6 +176,9 @@ def embed_prompts(prompts: Sequence[str], backbone: ClipBackbone, *, cache: Embe
     def encode(rows: Sequence[int]) -> Tensor:
         return _finite(backbone.text_embedding([prompts[i] for i in rows]), [repr(prompts[i]) for i in rows], backbone)
 
+    if prompts and (cut := backbone.cut(prompts)):
+        share = f"{cut / len(prompts):.0%} of the prompts"
+        _logger.warning("%s: %s are longer than its text tower reads, so their end is left out; shorten them", backbone.name, share)
     keys = [hashlib.sha256(prompt.encode()).digest() for prompt in prompts]
     return _encode_once(keys, encode, space=backbone.text_space, backbone=backbone, cache=cache, batch_size=TEXT_BATCH)
 

@@ -10,6 +10,7 @@ from transformers import CLIPImageProcessorPil, CLIPModel, SiglipImageProcessorP
 
 from data.errors import PictuneError
 from reward.backbone import ClipBackbone
+from reward.examples import embed_prompts
 from tests.tiny_clip import save_tiny_clip, save_tiny_siglip
 
 PROMPTS = ["a dog", "four wolves in the park", "a dog", "Ein Hündchen 🐶"]
@@ -53,6 +54,13 @@ def test_a_prompt_has_one_embedding_whatever_its_batch(backbone: ClipBackbone) -
 
 def test_a_prompt_longer_than_the_text_model_is_cut(backbone: ClipBackbone) -> None:
     assert backbone.text_embedding(["word " * 100]).isfinite().all()
+
+
+def test_prompts_that_are_cut_are_told_with_their_share(backbone: ClipBackbone, caplog: pytest.LogCaptureFixture) -> None:
+    embed_prompts(["a dog", "a cat"], backbone)
+    assert not caplog.messages
+    embed_prompts(["a dog", "a very " * 40, "a cat", "a cow"], backbone)
+    assert [message.partition(": ")[2].split(" longer")[0] for message in caplog.messages] == ["25% of the prompts are"]
 
 
 def test_gradient_reaches_pixels_and_not_weights(backbone: ClipBackbone) -> None:

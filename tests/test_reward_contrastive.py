@@ -50,6 +50,12 @@ def test_one_word_is_swapped_and_the_grammar_kept(prompt: str, expected: set[str
     assert expected <= set(negatives(prompt, vocabulary(PROMPTS), 100, random.Random(0)))
 
 
+def test_two_names_of_a_colour_are_not_two_colours() -> None:
+    prompts = ["A grey cat.", "A gray cat.", "A violet cat.", "A purple cat."]
+    assert vocabulary(prompts)["color"] == ("gray", "purple")
+    assert negatives(prompts[0], vocabulary(prompts), 9, random.Random(0)) == ["A purple cat."]
+
+
 def test_kinds_take_turns() -> None:
     wrong = negatives("Four wolves in the park.", vocabulary(PROMPTS), 3, random.Random(0))
     changed = [next(kind for kind in ("count", "object", "place") if _values(text, kind) != _values(PROMPTS[1], kind)) for text in wrong]
