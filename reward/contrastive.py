@@ -6,7 +6,7 @@ dogs on the moon"; always one swap at a time. The words to swap in are those of 
 
 import random
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain, zip_longest
 from typing import Literal
@@ -70,8 +70,13 @@ def vocabulary(prompts: Iterable[str]) -> dict[Kind, tuple[str, ...]]:
     return {kind: tuple(sorted({slot.value for slot in slots if slot.kind == kind})) for kind in KINDS}
 
 
-def negatives(prompt: str, words: dict[Kind, tuple[str, ...]], limit: int, rng: random.Random) -> list[str]:
-    """Up to `limit` distinct prompts that differ from `prompt` in one count, colour, object or place; the kinds take turns."""
+def negatives(
+    prompt: str, words: dict[Kind, tuple[str, ...]], limit: int, rng: random.Random, *, leave_out: Collection[str] = ()
+) -> list[str]:
+    """Up to `limit` distinct prompts that differ from `prompt` in one count, colour, object or place; the kinds take turns.
+
+    None has a normalised text of `leave_out`: prompts that are held out must not be taught, not even as wrong ones.
+    """
     slots = find_slots(prompt)
     mentioned = {slot.value for slot in slots}
     by_kind = []
@@ -82,7 +87,8 @@ def negatives(prompt: str, words: dict[Kind, tuple[str, ...]], limit: int, rng: 
     rng.shuffle(by_kind)
     in_turns = (text for turn in zip_longest(*by_kind) for text in turn if text is not None)
     distinct = {normalised(text): text for text in in_turns}
-    distinct.pop(normalised(prompt), None)
+    for text in (normalised(prompt), *leave_out):
+        distinct.pop(text, None)
     return list(distinct.values())[:limit]
 
 

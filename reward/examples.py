@@ -20,7 +20,7 @@ from reward.backbone import TEXT_BATCH, ClipBackbone
 from reward.cache import EmbeddingCache
 from reward.contrastive import negatives, vocabulary
 from reward.dataset import FeedbackDataset
-from reward.split import Split, SplitConfig, split_feedback
+from reward.split import Split, SplitConfig, normalised, split_feedback
 
 _logger = logging.getLogger(__name__)
 
@@ -99,9 +99,12 @@ def prepare(
     Raises:
         PictuneError: a picture cannot be read or is not the one that was labelled, or the backbone gives embeddings that are not finite.
     """
-    words = vocabulary([*dataset.prompts, *config.vocabulary_prompts])
+    split = split_feedback(dataset, config.split)
+    taught = np.union1d(split.train.verdicts.prompt, split.train.pairs.prompt).tolist()
+    held_out = {normalised(prompt) for i, prompt in enumerate(dataset.prompts) if i not in taught}
+    words = vocabulary([*(dataset.prompts[i] for i in taught), *config.vocabulary_prompts])
     rng = random.Random(config.seed)
-    wrong_texts = [negatives(prompt, words, config.negatives, rng) for prompt in dataset.prompts]
+    wrong_texts = [negatives(prompt, words, config.negatives, rng, leave_out=held_out) for prompt in dataset.prompts]
     row = {text: len(dataset.prompts) + i for i, text in enumerate(dict.fromkeys(text for texts in wrong_texts for text in texts))}
     wrong = torch.full((len(dataset.prompts), config.negatives), -1)
     for prompt, texts in enumerate(wrong_texts):
@@ -116,7 +119,7 @@ def prepare(
         tokens, images = None, embed_images(paths, backbone, batch_size=batch_size, track=track, cache=cache, keys=keys)
     return Examples(
         dataset=dataset,
-        split=split_feedback(dataset, config.split),
+        split=split,
         image_embeddings=images,
         text_embeddings=embed_prompts([*dataset.prompts, *row], backbone, cache=cache),
         wrong=wrong.to(backbone.device),

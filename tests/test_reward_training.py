@@ -76,6 +76,17 @@ def test_the_best_epoch_is_kept_and_training_stops_after_patience(examples: Exam
     assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), at_best.state_dict().values(), strict=True))
 
 
+def test_no_wrong_prompt_is_one_that_is_held_out(dataset: FeedbackDataset, backbone: ClipBackbone) -> None:
+    examples = prepare(dataset, RewardConfig(), backbone)
+    taught = np.unique(examples.split.train.verdicts.prompt)
+    held_out = np.setdiff1d(np.arange(len(dataset.prompts)), taught)
+    wrong = examples.wrong[torch.from_numpy(taught)]
+    likeness = examples.text_embeddings[wrong[wrong >= 0]] @ examples.text_embeddings[torch.from_numpy(held_out)].T
+    assert len(likeness) > 20
+    assert likeness.shape[1] == 4
+    assert likeness.max() < 0.9999
+
+
 def test_a_few_verdicts_beside_many_pairs_make_no_giant_step(examples: Examples, backbone: ClipBackbone) -> None:
     generator = torch.Generator().manual_seed(0)
     few = np.arange(len(examples.split.train.verdicts)) < 10
