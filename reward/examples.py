@@ -102,7 +102,7 @@ def prepare(
     split = split_feedback(dataset, config.split)
     taught = np.union1d(split.train.verdicts.prompt, split.train.pairs.prompt).tolist()
     held_out = {normalised(prompt) for i, prompt in enumerate(dataset.prompts) if i not in taught}
-    words = vocabulary([*(dataset.prompts[i] for i in taught), *config.vocabulary_prompts])
+    words = vocabulary([*dataset.prompts, *config.vocabulary_prompts])
     rng = random.Random(config.seed)
     wrong_texts = [negatives(prompt, words, config.negatives, rng, leave_out=held_out) for prompt in dataset.prompts]
     row = {text: len(dataset.prompts) + i for i, text in enumerate(dict.fromkeys(text for texts in wrong_texts for text in texts))}
