@@ -63,7 +63,7 @@ class EvaluateConfig(BaseModel, frozen=True, extra="forbid"):
     best_of: PositiveInt = 4
     """Candidates of the base from which the reward picks one, the baseline without training; 1 leaves it out."""
     etas: tuple[float, ...] = Field(default=(0.0, 1.0), min_length=1)
-    """Samplers: 0 is deterministic DDIM, which users run, 1 is the stochastic one that DPOK trains with."""
+    """Samplers: 0 is deterministic DDIM, which users run, 1 ancestral sampling, of which DPOK trains the first steps."""
     judge_knows_pictures: bool = True
     """False where `run.judge` cannot read such pictures, as photographs: then nothing is said about which are right."""
     kl_images: PositiveInt = 16

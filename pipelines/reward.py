@@ -47,7 +47,7 @@ RANKINGS = {
 _CARD = """# Reward model
 
 Predicts the probability that a rater calls a picture good for its prompt. {members} on the embeddings of picture and prompt by
-`{backbone}`, {backbone_state}, trained on {losses}.
+`{backbone}`, {state}, trained on {losses}.
 
 ```python
 from reward.model import RewardModel
@@ -102,7 +102,7 @@ def _train(run: RunFolder, settings: Settings, config: RewardConfig) -> dict[str
     examples = prepare(dataset, config, backbone, track=embedding_bar, cache=cache)
     if not sum(len(labels) for labels in (examples.split.val.verdicts, examples.split.val.pairs)):
         print(
-            "reward: no label validates, so it stops at the last epoch and its scores are not calibrated; "
+            "reward: no label validates, so it trains for all epochs and its scores are not calibrated; "
             "label more pictures, or raise reward.split.validation",
             file=sys.stderr,
         )
@@ -149,15 +149,16 @@ def _card(run: RunFolder, config: RewardConfig, report: dict[str, Any]) -> str:
     lines = [(title, part[name]) for name, title in scorers(report).items()] + [(OTHERS, part["human"]["others"])]
     rows = "\n".join(f"| {title} | {' | '.join(number(figures[key], 3) for key in keys)} |" for title, figures in lines)
     labels = ", ".join(f"{count} {name}" for name, count in report["train"]["counts"].items())
-    blocks = f"its last {config.tune_last} blocks {f'by updates of rank {config.lora_rank}' if config.lora_rank else 'as a whole'}"
+    how = f"by updates of rank {config.lora_rank}" if config.lora_rank else "as a whole"
+    tuned = f"tuned in its last {config.tune_last} block{'s' * (config.tune_last > 1)} {how}"
     return _CARD.format(
         members=f"{config.members} heads" if config.members > 1 else "A head",
         backbone=config.backbone,
-        backbone_state=f"tuned in {blocks}" if config.tune_last else "which stays frozen",
+        state=tuned if config.tune_last else "which stays frozen",
         losses=", ".join(_losses(config)),
         folder=run.reward_dir,
         labels=labels,
-        sources=", ".join(f"{count} {source}" for source, count in report["sources"].items()),
+        sources=", ".join(f"{count} {source}" for source, count in report["sources"].items()) or "of unknown source",
         rows=rows,
     )
 

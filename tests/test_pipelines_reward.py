@@ -14,6 +14,8 @@ from data.parquet import MANIFEST
 from data.runs import RunFolder
 from pipelines.cli import main
 from pipelines.config import check
+from pipelines.record import STAMP
+from reward.model import WEIGHTS_FILE, RewardModel
 from reward.training import RewardConfig
 from tests.tiny_clip import save_tiny_clip
 from tests.tiny_feedback import make_feedback
@@ -65,7 +67,7 @@ def test_its_card_says_how_and_on_whose_labels_it_was_trained(trained: Trained, 
     other = ("tune_last=1", "lora_rank=2", "members=1", 'binary_loss="bce"', "auxiliary_weight=0", 'ranking_loss="davidson"')
     assert Trained(run, trained.clip).again(*(word for one in other for word in ("--set", f"reward.{one}"))) == 0
     card = (run.reward_dir / "README.md").read_text()
-    assert f"A head on the embeddings of picture and prompt by\n`{trained.clip}`, tuned in its last 1 blocks by updates of rank 2" in card
+    assert f"A head on the embeddings of picture and prompt by\n`{trained.clip}`, tuned in its last 1 block by updates of rank 2" in card
     assert "trained on single labels by cross-entropy, rankings by Davidson." in card
 
 
@@ -89,6 +91,20 @@ def test_another_model_in_the_backbones_folder_makes_it_train_again(
     shutil.copytree(save_tiny_clip(tmp_path / "other", dim=16), trained.clip, dirs_exist_ok=True)
     assert trained.again() == 0
     assert "reward: model in" in capsys.readouterr().out
+
+
+def test_a_side_figure_that_fails_keeps_the_trained_reward(trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = RunFolder(tmp_path / "r")
+    shutil.copytree(trained.run.root, run.root)
+    (run.reward_dir / STAMP).unlink()
+    (run.reward_dir / WEIGHTS_FILE).unlink()
+    types = ("--set", "reward.rater_types=3", "--set", "reward.split.validation=0.0")
+    assert Trained(run, trained.clip).again(*types) == 2
+    error = capsys.readouterr().err
+    assert "3 types of 2 raters" in error
+    assert "reward: no label validates" in error
+    assert RewardModel.from_pretrained(run.reward_dir).labels["prompts"] > 0
+    assert not (run.reward_dir / "metrics.json").exists()  # it would say that all is done, of an earlier training
 
 
 def test_memory_that_is_not_there_is_one_line(trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
