@@ -45,17 +45,15 @@ def step_distribution(
         sample: x_t [B, C, h, w].
         eta: 0 deterministic, 1 ancestral (DDPM) sampling.
     """
-    original, noise = _clean_and_noise(scheduler, model_output, timestep, sample)
     at, before = _alphas(scheduler, timestep, sample)
+    original, noise = _clean_and_noise(scheduler, model_output.float(), at, sample.float())
     std = eta * ((1 - before) / (1 - at) * (1 - at / before)).sqrt()
     direction = (1 - before - std.square()).clamp(min=0).sqrt()  # rounding may push an exact zero below zero
     return before.sqrt() * original + direction * noise, std
 
 
-def _clean_and_noise(scheduler: DDIMScheduler, model_output: Tensor, timestep: int | Tensor, sample: Tensor) -> tuple[Tensor, Tensor]:
-    """The finished sample E[x_0 | x_t] and the noise that the model sees in x_t, both [B, C, h, w] in float32; as `step_distribution`."""
-    sample, output = sample.float(), model_output.float()
-    at, _ = _alphas(scheduler, timestep, sample)
+def _clean_and_noise(scheduler: DDIMScheduler, output: Tensor, at: Tensor, sample: Tensor) -> tuple[Tensor, Tensor]:
+    """The finished sample E[x_0 | x_t] and the noise that the model sees in x_t, both [B, C, h, w], at cumulative alphas [B, 1, 1, 1]."""
     config = scheduler.config
     if config.prediction_type == "epsilon":
         original, noise = (sample - (1 - at).sqrt() * output) / at.sqrt(), output
