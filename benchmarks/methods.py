@@ -35,7 +35,7 @@ from benchmarks.record import RESULTS, Row, record, summary
 from data.errors import PictuneError
 from data.files import write_json
 from data.runs import RunFolder
-from finetune.diffusion import DiffusionModel
+from finetune.diffusion import BASE, DiffusionModel
 from finetune.dpok import DPOKConfig
 from finetune.reward_fn import RewardFn
 from finetune.sampling import part_of
@@ -72,12 +72,14 @@ VARIANTS: dict[str, Variant] = {
     "DPOK": Variant("dpok"),
     "RWL, then DPOK": Variant("dpok", start="RWL"),
     "DDPO": Variant("ddpo"),
+    "RWL, softmax weights": Variant("rwl", ('rwl.weighting="softmax"',)),
     "RWL + pretraining": Variant("rwl", ("rwl.pretraining_weight=0.1",)),
     "KL-O": Variant("rwl", ('rwl.kl="kl-o"',)),
 }
 MORE: dict[str, Variant] = {
     **{f"DPOK, kl_weight {weight:g}": Variant("dpok", (f"dpok.kl_weight={weight:g}",)) for weight in (0.0, 0.1)},
     **{f"RWL, {which} images": Variant("rwl", (f"rwl.images={which}",)) for which in ("labelled", "scored")},
+    "RWL, raw weights": Variant("rwl", ('rwl.weighting="raw"',)),
 }
 """Trained with the first seed alone."""
 COLORS = {
@@ -195,10 +197,8 @@ def base_rows(bed: Bed) -> dict[str, Any]:
 
 def variant_rows(bed: Bed, variant: Variant, folder: Path, start: Mapping[str, Any] | None) -> dict[str, Any]:
     """One variant, trained now or before, perhaps on from `start`: what training it took, and its figures by sampler."""
-    changes = variant.changes
-    if variant.start is not None:
-        changes = (*changes, f"{variant.method}.lora.start={bed.folder(variant.start)}")
-    settings = bed.with_changes(changes)
+    begin = BASE if variant.start is None else bed.folder(variant.start)
+    settings = bed.with_changes((*variant.changes, f"{variant.method}.lora.start={begin}"))
     inputs = made_from(settings, ("run", "images", "finetune", variant.method, "evaluate"))
     inputs |= {"reward": reward_hash(bed.run.reward_dir), "start": start and start["made_from"]}
     trained = kept(folder, inputs, lambda: train(bed, settings, variant.method, folder, start or {"queries": 0, "curve": []}))

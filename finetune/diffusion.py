@@ -38,6 +38,8 @@ _ADAPTER = "default"
 Pipeline: TypeAlias = StableDiffusionPipeline | StableDiffusionXLPipeline
 _PIPELINES: dict[str, type[Pipeline]] = {one.__name__: one for one in (StableDiffusionPipeline, StableDiffusionXLPipeline)}
 _NO_CHECKER = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+BASE = "base"
+"""What training starts from unless the settings name a LoRA."""
 _VAE_PIXELS = 4 * 64 * 64
 """Latent pixels that the VAE takes at once: four images of 512x512, one of 1024x1024."""
 _ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
@@ -53,9 +55,9 @@ class LoraSettings(BaseModel, frozen=True, extra="forbid"):
     """The update is scaled by alpha / rank; left out, alpha is the rank, so that the scale is 1."""
     feed_forward: bool = True
     """Also adapt the transformer blocks' feed-forward layers; DPOK's paper adapts attention alone."""
-    start: Path | None = None
-    """A folder with a LoRA of this rank and these layers to start from, like `runs/mine/finetune/rwl`; left out, the pretrained model. The
-    KL is to the pretrained model either way."""
+    start: str = BASE
+    """What training starts from: "base", the pretrained model, or the folder of a LoRA of this rank and these layers. In a run's settings
+    also a method, as "rwl": the LoRA that it gave in this run. The KL is to the pretrained model either way."""
 
 
 class UNetSettings(BaseModel, frozen=True, extra="forbid"):
@@ -232,7 +234,7 @@ class DiffusionModel:
         return torch.cat(parts) * float(vae.config.scaling_factor)
 
     def add_lora(self, settings: LoraSettings, *, generator: torch.Generator) -> None:
-        """Adds those of `settings.start`, or adapters that change nothing yet (Hu et al.: A is random, B is zero); `generator` draws A.
+        """Adds those of the folder `settings.start`, or such that change nothing (Hu et al.: A is random, B is zero); `generator` draws A.
 
         Raises:
             PictuneError: there is no LoRA to start from, or it is of another model or of other settings.
@@ -240,7 +242,7 @@ class DiffusionModel:
         targets = [*_ATTENTION, *(_FEED_FORWARD if settings.feed_forward else ())]
         alpha = settings.rank if settings.alpha is None else settings.alpha
         unet = self.pipeline.unet
-        started, scales = ({}, set()) if settings.start is None else self._read_lora(settings.start)
+        started, scales = ({}, set()) if settings.start == BASE else self._read_lora(Path(settings.start))
         unet.add_adapter(LoraConfig(r=settings.rank, lora_alpha=alpha, target_modules=targets), _ADAPTER)
         for name, weight in self.lora_parameters().items():
             weight.data = weight.data.float()  # the optimizer's small steps would vanish in half precision
@@ -248,10 +250,10 @@ class DiffusionModel:
                 drawn = torch.empty(weight.shape)
                 nn.init.kaiming_uniform_(drawn, a=math.sqrt(5), generator=generator)
                 weight.data.copy_(drawn)
-        if settings.start is not None:
+        if settings.start != BASE:
             if scales != {alpha / settings.rank} or _shapes(started) != _shapes(self.lora_parameters()):
                 raise PictuneError(
-                    f"{settings.start / LORA_FILE}: its rank, scale or layers are not those of the settings `lora`; make them alike"
+                    f"{Path(settings.start) / LORA_FILE}: its rank, scale or layers are not those of the settings `lora`; make them alike"
                 )
             self.set_lora_state(started)
         self._leave_casts_to_autocast()

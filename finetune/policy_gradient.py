@@ -17,7 +17,7 @@ from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from finetune.advantages import PromptStatistics
-from finetune.diffusion import DiffusionModel, LoraSettings, Precision
+from finetune.diffusion import BASE, DiffusionModel, LoraSettings, Precision
 from finetune.monitors import PIXELS, Monitor
 from finetune.processes import ALONE, Processes
 from finetune.reward_fn import RewardFn
@@ -216,7 +216,7 @@ def train(
             model, held_out, reward, config.validation, steps=config.steps, guidance=config.guidance, monitor=monitor, processes=processes
         )
 
-    state.begin(validation, is_tuned=config.lora.start is not None)
+    state.begin(validation, is_tuned=config.lora.start != BASE)
     while state.step < config.iterations and not state.stopped:
         started = clock()
         rollout = collect(model, prompts, reward, config, statistics=state.statistics, generator=generator, processes=processes)

@@ -28,7 +28,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from torch import Tensor
 
 from data.errors import PictuneError
-from finetune.diffusion import DiffusionModel, LoraSettings, Precision
+from finetune.diffusion import BASE, DiffusionModel, LoraSettings, Precision
 from finetune.monitors import PIXELS, Monitor
 from finetune.processes import ALONE, Processes
 from finetune.reward_fn import RewardFn, score
@@ -226,7 +226,7 @@ def train(
         return _Batches(model, now, pretraining or data, config)
 
     batches = batches_of_round()
-    state.begin(validation, is_tuned=config.lora.start is not None)
+    state.begin(validation, is_tuned=config.lora.start != BASE)
     records: list[Tensor] = []
     started = clock()
     while state.step < config.updates and not state.stopped:

@@ -25,8 +25,8 @@ from finetune.reward_fn import RewardFn
 from finetune.sampling import part_of
 from pipelines import report
 from pipelines.comparison import EvaluationPrompt, Judged, best_of, by_family, by_prompt, overall
-from pipelines.config import METHODS, Settings
-from pipelines.finetune import FinetuneConfig
+from pipelines.config import Settings
+from pipelines.finetune import CONFIGS, FinetuneConfig, Method
 from pipelines.images import (
     EVALUATION_SEEDS,
     ImagesConfig,
@@ -99,15 +99,15 @@ class Bench:
 
 def main(run: RunFolder, settings: Settings) -> None:
     """Draws what is missing, judges, writes `metrics.json`, sheets and the report."""
-    tuned = [method for method in METHODS if (run.finetune_dir(method) / LORA_FILE).exists()]
-    inputs = {
+    tuned = [method for method in CONFIGS if (run.finetune_dir(method) / LORA_FILE).exists()]
+    inputs: dict[str, str] = {
         "model": weights_hash(settings.run.model),
         "reward": reward_hash(run.reward_dir),
         "judge": weights_hash(str(settings.run.judge), "set run.judge to the folder of an oracle"),
         "prompts": prompts_digest(f"{one.group}: {one.prompt}" for one in evaluation_prompts(settings)),
         **{method: sha256_of(run.finetune_dir(method) / LORA_FILE) for method in tuned},
     }
-    outdated = {method: others for method in tuned if (others := _now_others(run.finetune_dir(method), inputs))}
+    outdated = {method: others for method in tuned if (others := _now_others(run, settings, method, inputs))}
     for method, others in outdated.items():
         print(
             f"evaluate: {run.finetune_dir(method)}: tuned on another {' and '.join(others)} than the run has now; "
@@ -127,10 +127,12 @@ def main(run: RunFolder, settings: Settings) -> None:
     print(report.table(report.read_evaluation(run)))
 
 
-def _now_others(folder: Path, inputs: Mapping[str, str]) -> list[str]:
-    """Which of reward and model are others in `inputs` than the LoRA in `folder` was tuned on; a reward from elsewhere is none of them."""
-    stamp = read_stamp(folder / STAMP)
-    return [name for name in ("reward", "model") if stamp is not None and stamp.inputs.get(name, inputs[name]) != inputs[name]]
+def _now_others(run: RunFolder, settings: Settings, method: Method, inputs: Mapping[str, str]) -> list[str]:
+    """Which of reward, model and start the method's LoRA was tuned on are others now; what is from elsewhere is none of them."""
+    stamp = read_stamp(run.finetune_dir(method) / STAMP)
+    then = {} if stamp is None else stamp.inputs
+    now = {**inputs, "start": inputs.get(settings.table(method, CONFIGS[method]).lora.start)}
+    return [name for name in ("reward", "model", "start") if then.get(name) and now[name] and then[name] != now[name]]
 
 
 def _evaluate(run: RunFolder, settings: Settings, tuned: Sequence[str]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from data.parquet import MANIFEST
 from data.runs import RunFolder
 from finetune import policy_gradient, reward_weighted
 from finetune.ddpo import DDPOConfig
-from finetune.diffusion import LORA_FILE, DiffusionModel, UNetSettings, lora_file
+from finetune.diffusion import BASE, LORA_FILE, DiffusionModel, UNetSettings, lora_file
 from finetune.dpok import DPOKConfig
 from finetune.monitors import PIXELS, Monitor
 from finetune.policy_gradient import PolicyGradientConfig
@@ -74,7 +74,7 @@ pipeline.load_lora_weights("{folder}")
 ```
 
 These are the weights of step {best} of {steps}, the best by mean reward on validation seeds: {reward_best:.3f}, from {reward_base:.3f}
-before. Metrics are in `metrics.jsonl` and TensorBoard, pictures at fixed seeds in `samples/`. A higher reward is not always a
+before{start}. Metrics are in `metrics.jsonl` and TensorBoard, pictures at fixed seeds in `samples/`. A higher reward is not always a
 better picture, so look at the evaluation's report.
 """
 
@@ -126,7 +126,13 @@ def main(run: RunFolder, settings: Settings, method: Method) -> None:
         _tune(run, settings, method, processes)
 
 
-def _tune(run: RunFolder, settings: Settings, method: Method, processes: Processes) -> None:
+def _tune(run: RunFolder, settings: Settings, method: Method, processes: Processes, *, asked_by: tuple[str, ...] = ()) -> None:
+    earlier, chain = _earlier(settings, method), (*asked_by, method)
+    if earlier is not None:
+        if earlier in chain:
+            raise PictuneError(f'{method}.lora.start: {" starts from ".join((*chain, earlier))}; set one of them to "{BASE}"')
+        _tune(run, settings, earlier, processes, asked_by=chain)
+        processes.wait()  # until its LoRA is there
     folder = run.finetune_dir(method)
     inputs = _inputs(run, settings, method)
     stage = StageFolder(run, settings, folder, f"finetune {method}", ("run", "images", "finetune", method), inputs, (folder / LORA_FILE,))
@@ -164,8 +170,8 @@ def _inputs(run: RunFolder, settings: Settings, method: Method) -> dict[str, str
         inputs |= {f"reward {name}": content_hash(name) for source in rewards for name in source.read_from}
     else:
         inputs["reward"] = reward_hash(run.reward_dir)
-    if (start := settings.table(method, CONFIGS[method]).lora.start) is not None:
-        inputs["start"] = sha256_of(lora_file(start))
+    if (start := _start(run, settings, method)) != BASE:
+        inputs["start"] = sha256_of(lora_file(Path(start)))
     if method == "rwl":
         config = settings.table("rwl", RWLConfig)
         inputs["images"] = images_digest(run)
@@ -174,6 +180,18 @@ def _inputs(run: RunFolder, settings: Settings, method: Method) -> dict[str, str
         if config.pretraining_pairs is not None:
             inputs["pretraining_pairs"] = pairs_hash(config.pretraining_pairs)
     return inputs
+
+
+def _earlier(settings: Settings, method: Method) -> Method | None:
+    """The method whose LoRA of this run the training starts from, if it is one."""
+    start = settings.table(method, CONFIGS[method]).lora.start
+    return next((name for name in CONFIGS if name == start), None)
+
+
+def _start(run: RunFolder, settings: Settings, method: Method) -> str:
+    """What the training starts from: "base", or the folder of a LoRA."""
+    earlier = _earlier(settings, method)
+    return settings.table(method, CONFIGS[method]).lora.start if earlier is None else str(run.finetune_dir(earlier))
 
 
 def open_job(run: RunFolder, settings: Settings, method: Method, processes: Processes = ALONE) -> Job:
@@ -185,7 +203,7 @@ def open_job(run: RunFolder, settings: Settings, method: Method, processes: Proc
     config, shared = settings.table(method, CONFIGS[method]), settings.table("finetune", FinetuneConfig)
     generator = torch.Generator().manual_seed(settings.run.seed)
     model = open_model(settings.run, precision=config.precision)
-    model.add_lora(config.lora, generator=generator)
+    model.add_lora(config.lora.model_copy(update={"start": _start(run, settings, method)}), generator=generator)
     model.set_up(shared)
     if shared.rewards:
         reward, monitor = load_reward(shared.rewards, device=device_of(settings.run)), PIXELS
@@ -323,6 +341,7 @@ def _save_samples(job: Job, step: int) -> None:
 
 def _card(run: RunFolder, job: Job, state: TrainState) -> str:
     best = state.best or state.validation[-1]
+    start = _start(run, job.settings, job.method)
     elsewhere = " + ".join(f"{source.weight:g} * {source.kind} of `{source.path}`" for source in job.config.rewards)
     return _CARD.format(
         title=TITLES[job.method],
@@ -334,4 +353,5 @@ def _card(run: RunFolder, job: Job, state: TrainState) -> str:
         steps=state.step,
         reward_best=best[1],
         reward_base=state.validation[0][1],
+        start="" if start == BASE else f", which is where training started: `{start}`",
     )

@@ -3,11 +3,13 @@
 import importlib.metadata
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from data.errors import PictuneError
 from data.runs import RunFolder
 from data.schema import IMAGES, read_table
+from finetune.diffusion import BASE
 from pipelines.charts import COLORS, alignment_chart, training_chart
 from pipelines.config import Settings
 from pipelines.label_statistics import label_statistics
@@ -22,6 +24,8 @@ TITLES = {"base": "base", "best of n": "best of {n}", "rwl": "RWL", "dpok": "DPO
 GROUPS = ("trained", "held out")
 SHOWN = 6
 """Pictures of a prompt for each model in the grids."""
+WIDTH = 16
+"""Characters of a column in the terminal."""
 Evaluation = dict[str, Any]
 
 
@@ -50,7 +54,10 @@ def read_evaluation(run: RunFolder) -> Evaluation:
 
 def titles(evaluation: Evaluation) -> dict[str, str]:
     """What each model is called."""
-    return {name: title.format(n=evaluation["best_of"]) for name, title in TITLES.items()}
+    settings = evaluation["settings"]
+    starts = {name: settings.get(name, {}).get("lora", {}).get("start", BASE) for name in TITLES}
+    before = {name: "" if start == BASE else f"{TITLES.get(start, Path(start).name)}, then " for name, start in starts.items()}
+    return {name: before[name] + title.format(n=evaluation["best_of"]) for name, title in TITLES.items()}
 
 
 def table(evaluation: Evaluation) -> str:
@@ -62,7 +69,7 @@ def table(evaluation: Evaluation) -> str:
     for eta in _etas(evaluation):
         results = _results(evaluation, eta)
         sampler = "deterministic sampler, eta 0" if eta == 0 else f"stochastic sampler, eta {eta:g}"
-        lines += ["", f"{title} ({sampler})", f"{'':36}" + "".join(f"{names[name]:>11}" for name in results)]
+        lines += ["", f"{title} ({sampler})", f"{'':36}" + "".join(f"{names[name]:>{WIDTH}}" for name in results)]
         for rows in zip(*(result["prompts"] for result in results.values()), strict=True):
             if rows[0]["group"] == "trained":
                 lines.append(_line(rows[0]["prompt"], rows, judged=judged))
@@ -73,7 +80,7 @@ def table(evaluation: Evaluation) -> str:
 
 def _line(label: str, figures: Sequence[dict[str, Any]], *, judged: bool) -> str:
     short = label if len(label) <= 34 else label[:33] + "…"
-    return f"{short:36}" + "".join(f"{one['alignment']:>11.0%}" if judged else f"{one['reward']:>11.3f}" for one in figures)
+    return f"{short:36}" + "".join(f"{one['alignment']:>{WIDTH}.0%}" if judged else f"{one['reward']:>{WIDTH}.3f}" for one in figures)
 
 
 def _context(run: RunFolder, settings: Settings, evaluation: Evaluation) -> dict[str, Any]:
@@ -99,7 +106,7 @@ def _context(run: RunFolder, settings: Settings, evaluation: Evaluation) -> dict
         "models": side_by_side,
         "all_results": sorted(evaluation["results"], key=lambda result: list(TITLES).index(result["model"])),
         "alignment_chart": svg_uri(alignment_chart(_chart_rows(results), names)),
-        "curves": _curves(run),
+        "curves": _curves(run, names),
         "labels": label_statistics(run.latest.resolve()),
         "reward": json.loads((run.reward_dir / REWARD_METRICS).read_text(encoding="utf-8")),
         "reliability": file_uri(run.reward_dir / "reliability.png", "image/png"),
@@ -158,7 +165,7 @@ def _grid(run: RunFolder, results: dict[str, dict[str, Any]], models: Sequence[s
     return {**prompt, "columns": columns}
 
 
-def _curves(run: RunFolder) -> list[tuple[str, str]]:
+def _curves(run: RunFolder, names: dict[str, str]) -> list[tuple[str, str]]:
     """Titles and SVG pictures of the training curves."""
     curves = []
     for method, values, ylabel in (
@@ -171,7 +178,7 @@ def _curves(run: RunFolder) -> list[tuple[str, str]]:
         lines = read_metrics(run.finetune_dir(method))
         if lines:
             chart = training_chart(lines, values, color=COLORS[method], ylabel=ylabel)
-            curves.append((f"{TITLES[method]}: {ylabel}", svg_uri(chart)))
+            curves.append((f"{names[method]}: {ylabel}", svg_uri(chart)))
     lines = read_metrics(run.reward_dir)
     if lines:
         chart = training_chart(

@@ -195,7 +195,7 @@ def test_training_starts_from_a_saved_lora(folder: Path, tmp_path: Path) -> None
     earlier, untuned = with_lora(folder, LoraSettings(rank=4)), DiffusionModel.from_pretrained(folder)
     perturb(earlier)
     earlier.save_lora(tmp_path)
-    model = with_lora(folder, LoraSettings(rank=4, start=tmp_path))
+    model = with_lora(folder, LoraSettings(rank=4, start=str(tmp_path)))
     assert torch.equal(predict(model), predict(earlier))
     assert all(weight.requires_grad for weight in model.lora_parameters().values())
     with model.adapters_off():
@@ -206,7 +206,7 @@ def test_training_starts_from_a_saved_lora(folder: Path, tmp_path: Path) -> None
 def test_a_start_of_other_settings_is_refused(folder: Path, tmp_path: Path, other: dict[str, Any]) -> None:
     with_lora(folder, LoraSettings(rank=4)).save_lora(tmp_path)
     with pytest.raises(PictuneError, match=f"{LORA_FILE}: its rank, scale or layers are not those of the settings `lora`"):
-        with_lora(folder, LoraSettings.model_validate(other | {"start": tmp_path}))
+        with_lora(folder, LoraSettings.model_validate(other | {"start": str(tmp_path)}))
 
 
 def test_lora_state_of_other_settings_is_refused(folder: Path) -> None:

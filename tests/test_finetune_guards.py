@@ -10,7 +10,7 @@ from torch import Tensor
 
 from data.errors import PictuneError
 from finetune.ddpo import DDPOConfig
-from finetune.diffusion import DiffusionModel, LoraSettings
+from finetune.diffusion import BASE, DiffusionModel, LoraSettings
 from finetune.monitors import Limits, Measure, Monitor, diversity, saturation, sharpness, summary
 from finetune.policy_gradient import PolicyState, improve, start, train
 from finetune.rollout import collect
@@ -121,7 +121,7 @@ def online(
     monitor: Monitor,
     *,
     iterations: int = 6,
-    start_lora: Path | None = None,
+    start_lora: str = BASE,
 ) -> PolicyState:
     generator = torch.Generator().manual_seed(0)
     model = DiffusionModel.from_pretrained(folder)
@@ -177,7 +177,7 @@ def test_guards_compare_with_the_untuned_model_where_training_starts_from_a_lora
         return images.flatten(1)
 
     validation = ValidationConfig(every=5, images_per_prompt=2)
-    state = online(folder, validation, redness, Monitor(embed), iterations=1, start_lora=tmp_path)
+    state = online(folder, validation, redness, Monitor(embed), iterations=1, start_lora=str(tmp_path))
     untuned = validate(
         DiffusionModel.from_pretrained(folder), ["a lion"], redness, validation, steps=2, guidance=2.0, monitor=Monitor(embed)
     )

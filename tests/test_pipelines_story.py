@@ -340,16 +340,26 @@ def test_other_pictures_and_prompts_make_a_fine_tuning_start_again(
 def test_dpok_goes_on_where_rwl_ended(run: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     copy = RunFolder(tmp_path / "r")
     shutil.copytree(run.root, copy.root, ignore=lambda folder, _: ("evaluation", "finetune") if Path(folder) == run.root else ())
-    start = f"dpok.lora.start='{copy.finetune_dir('rwl')}'"
-    assert command(copy, "finetune", "--method", "dpok", "--set", start) == 2
-    assert f"{copy.finetune_dir('rwl')}: no {LORA_FILE} in it" in capsys.readouterr().err
-    assert command(copy, "finetune", "--method", "rwl", "--set", "rwl.learning_rate=0.1") == 0
-    assert command(copy, "finetune", "--method", "dpok", "--set", start) == 0
-    stamp = read_stamp(copy.finetune_dir("dpok") / STAMP)
+    rwl, dpok = copy.finetune_dir("rwl"), copy.finetune_dir("dpok")
+    assert command(copy, "finetune", "--method", "dpok", "--set", f"dpok.lora.start={rwl}") == 2
+    assert f"{rwl}: no {LORA_FILE} in it" in capsys.readouterr().err
+    assert command(copy, "finetune", "--method", "dpok", "--set", "dpok.lora.start=rwl", "--set", "rwl.lora.start=dpok") == 2
+    assert "rwl.lora.start: dpok starts from rwl starts from dpok; set one of them" in capsys.readouterr().err
+    assert not rwl.exists()
+    assert command(copy, "finetune", "--method", "dpok", "--set", "dpok.lora.start=rwl", "--set", "rwl.learning_rate=0.1") == 0
+    assert re.search("finetune rwl: LoRA in .*\nfinetune dpok: LoRA in", capsys.readouterr().out)
+    assert f"training started: `{rwl}`" in (dpok / "README.md").read_text()
+    stamp = read_stamp(dpok / STAMP)
     assert stamp is not None
-    assert stamp.inputs["start"] == sha256_of(copy.finetune_dir("rwl") / LORA_FILE)
+    assert stamp.inputs["start"] == sha256_of(rwl / LORA_FILE)
     fresh, warm = (read_metrics(one.finetune_dir("dpok"))[0]["kl"] for one in (run, copy))
     assert warm > 10 * fresh  # nats to the pretrained model, which an untuned start has hardly left
+    shutil.copy(dpok / LORA_FILE, rwl / LORA_FILE)
+    assert command(copy, "evaluate", "--set", "evaluate.etas=[0]", "--set", "evaluate.best_of=1") == 0
+    told = capsys.readouterr()
+    assert f"{dpok}: tuned on another start than the run has now" in told.err
+    assert "RWL, then DPOK" in told.out
+    assert "on that reward by RWL and by RWL, then DPOK." in (copy.evaluation_dir / "report.html").read_text()
 
 
 @pytest.mark.parametrize("settings", [("reward.rater_types=2",), ("reward.tune_last=1", "reward.lora_rank=1")])
