@@ -24,8 +24,6 @@ TITLES = {"base": "base", "best of n": "best of {n}", "rwl": "RWL", "dpok": "DPO
 GROUPS = ("trained", "held out")
 SHOWN = 6
 """Pictures of a prompt for each model in the grids."""
-WIDTH = 16
-"""Characters of a column in the terminal."""
 Evaluation = dict[str, Any]
 
 
@@ -69,18 +67,22 @@ def table(evaluation: Evaluation) -> str:
     for eta in _etas(evaluation):
         results = _results(evaluation, eta)
         sampler = "deterministic sampler, eta 0" if eta == 0 else f"stochastic sampler, eta {eta:g}"
-        lines += ["", f"{title} ({sampler})", f"{'':36}" + "".join(f"{names[name]:>{WIDTH}}" for name in results)]
+        columns = [f"{names[name]:>11}" if len(names[name]) < 10 else f"  {names[name]}" for name in results]
+        lines += ["", f"{title} ({sampler})", f"{'':36}" + "".join(columns)]
+        widths = [len(column) for column in columns]
         for rows in zip(*(result["prompts"] for result in results.values()), strict=True):
             if rows[0]["group"] == "trained":
-                lines.append(_line(rows[0]["prompt"], rows, judged=judged))
+                lines.append(_line(rows[0]["prompt"], rows, widths, judged=judged))
         for group in _groups(evaluation):
-            lines.append(_line(f"mean over the {group} prompts", [result["groups"][group] for result in results.values()], judged=judged))
+            means = [result["groups"][group] for result in results.values()]
+            lines.append(_line(f"mean over the {group} prompts", means, widths, judged=judged))
     return "\n".join(lines)
 
 
-def _line(label: str, figures: Sequence[dict[str, Any]], *, judged: bool) -> str:
+def _line(label: str, figures: Sequence[dict[str, Any]], widths: Sequence[int], *, judged: bool) -> str:
     short = label if len(label) <= 34 else label[:33] + "…"
-    return f"{short:36}" + "".join(f"{one['alignment']:>{WIDTH}.0%}" if judged else f"{one['reward']:>{WIDTH}.3f}" for one in figures)
+    texts = [f"{one['alignment']:.0%}" if judged else f"{one['reward']:.3f}" for one in figures]
+    return f"{short:36}" + "".join(text.rjust(width) for text, width in zip(texts, widths, strict=True))
 
 
 def _context(run: RunFolder, settings: Settings, evaluation: Evaluation) -> dict[str, Any]:
