@@ -69,15 +69,15 @@ class Variant:
 
 VARIANTS: dict[str, Variant] = {
     "RWL": Variant("rwl"),
-    "DPOK": Variant("dpok"),
+    "DPOK": Variant("dpok", ("dpok.learning_rate=3e-3",)),
     "RWL, then DPOK": Variant("dpok", start="RWL"),
-    "DDPO": Variant("ddpo"),
+    "DDPO": Variant("ddpo", ("ddpo.learning_rate=3e-3",)),
     "RWL, softmax weights": Variant("rwl", ('rwl.weighting="softmax"',)),
     "RWL + pretraining": Variant("rwl", ("rwl.pretraining_weight=0.1",)),
     "KL-O": Variant("rwl", ('rwl.kl="kl-o"',)),
 }
 MORE: dict[str, Variant] = {
-    **{f"DPOK, kl_weight {weight:g}": Variant("dpok", (f"dpok.kl_weight={weight:g}",)) for weight in (0.0, 0.1)},
+    **{f"DPOK, kl_weight {weight:g}": Variant("dpok", ("dpok.learning_rate=3e-3", f"dpok.kl_weight={weight:g}")) for weight in (0.0, 0.1)},
     **{f"RWL, {which} images": Variant("rwl", (f"rwl.images={which}",)) for which in ("labelled", "scored")},
     "RWL, raw weights": Variant("rwl", ('rwl.weighting="raw"',)),
 }
