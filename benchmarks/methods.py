@@ -67,19 +67,21 @@ class Variant:
     """The variant whose LoRA it starts from; none is the base."""
 
 
+SOFTMAX = 'rwl.weighting="softmax"'
+ALONE = {method: f"{method}.learning_rate=3e-3" for method in ("dpok", "ddpo")}
+"""From the base the online methods take larger steps than from RWL's LoRA."""
 VARIANTS: dict[str, Variant] = {
     "RWL": Variant("rwl"),
-    "DPOK": Variant("dpok", ("dpok.learning_rate=3e-3",)),
+    "DPOK": Variant("dpok", (ALONE["dpok"],)),
     "RWL, then DPOK": Variant("dpok", start="RWL"),
-    "DDPO": Variant("ddpo", ("ddpo.learning_rate=3e-3",)),
-    "RWL, softmax weights": Variant("rwl", ('rwl.weighting="softmax"',)),
-    "RWL + pretraining": Variant("rwl", ("rwl.pretraining_weight=0.1",)),
-    "KL-O": Variant("rwl", ('rwl.kl="kl-o"',)),
+    "DDPO": Variant("ddpo", (ALONE["ddpo"],)),
+    "RWL, softmax": Variant("rwl", (SOFTMAX,)),
+    "RWL, softmax, pretraining": Variant("rwl", (SOFTMAX, "rwl.pretraining_weight=0.1")),
+    "RWL, softmax, KL-O": Variant("rwl", (SOFTMAX, 'rwl.kl="kl-o"')),
 }
 MORE: dict[str, Variant] = {
-    **{f"DPOK, kl_weight {weight:g}": Variant("dpok", ("dpok.learning_rate=3e-3", f"dpok.kl_weight={weight:g}")) for weight in (0.0, 0.1)},
-    **{f"RWL, {which} images": Variant("rwl", (f"rwl.images={which}",)) for which in ("labelled", "scored")},
-    "RWL, raw weights": Variant("rwl", ('rwl.weighting="raw"',)),
+    **{f"DPOK, kl_weight {weight:g}": Variant("dpok", (ALONE["dpok"], f"dpok.kl_weight={weight:g}")) for weight in (0.0, 0.1)},
+    **{f"RWL, softmax, {which} images": Variant("rwl", (SOFTMAX, f"rwl.images={which}")) for which in ("labelled", "scored")},
 }
 """Trained with the first seed alone."""
 COLORS = {
