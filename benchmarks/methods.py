@@ -5,6 +5,9 @@ and judged by the oracle, which no training has seen, on the four training promp
 that the online methods train with (ancestral in the first steps, then deterministic), DDIM, and the stock pipeline with DPM-Solver++ (Lu
 et al. 2022, arXiv 2211.01095). Beside the variants stand the base and the best of 4 and of 16 of its pictures by the reward.
 
+Settings are the demo's, with half the learning rate where an online method goes on from RWL's LoRA as the demo does. Variants of RWL are
+of its softmax weights.
+
 A reward query is one picture scored while a method trains, validation included, or one candidate for the best of n. What goes on from
 another variant counts that one's as well.
 The KL is that of the chain to the base's, an upper bound of the pictures' own; of the best of n it is the bound log n - (n - 1) / n.
