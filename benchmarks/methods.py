@@ -5,8 +5,8 @@ and judged by the oracle, which no training has seen, on the four training promp
 that the online methods train with (ancestral in the first steps, then deterministic), DDIM, and the stock pipeline with DPM-Solver++ (Lu
 et al. 2022, arXiv 2211.01095). Beside the variants stand the base and the best of 4 and of 16 of its pictures by the reward.
 
-Settings are the demo's, with half the learning rate where an online method goes on from RWL's LoRA as the demo does. Variants of RWL are
-of its softmax weights.
+Settings are the demo's, with half the learning rate where an online method goes on from RWL's LoRA as the demo does. Variants of RWL have
+softmax weights, or, with min-SNR, the steps that it needs then.
 
 A reward query is one picture scored while a method trains, validation included, or one candidate for the best of n. What goes on from
 another variant counts that one's as well.
@@ -71,6 +71,7 @@ class Variant:
 
 
 SOFTMAX = 'rwl.weighting="softmax"'
+MIN_SNR = ("rwl.min_snr=5", "rwl.updates=200", "rwl.validation.every=100", "rwl.validation.images_per_prompt=8")
 ALONE = {method: f"{method}.learning_rate=3e-3" for method in ("dpok", "ddpo")}
 """From the base the online methods take larger steps than from RWL's LoRA."""
 VARIANTS: dict[str, Variant] = {
@@ -78,12 +79,14 @@ VARIANTS: dict[str, Variant] = {
     "DPOK": Variant("dpok", (ALONE["dpok"],)),
     "RWL, then DPOK": Variant("dpok", start="RWL"),
     "DDPO": Variant("ddpo", (ALONE["ddpo"],)),
+    "RWL, min-SNR": Variant("rwl", MIN_SNR),
     "RWL, softmax": Variant("rwl", (SOFTMAX,)),
     "RWL, softmax, pretraining": Variant("rwl", (SOFTMAX, "rwl.pretraining_weight=0.1")),
     "RWL, softmax, KL-O": Variant("rwl", (SOFTMAX, 'rwl.kl="kl-o"')),
 }
 MORE: dict[str, Variant] = {
     **{f"DPOK, kl_weight {weight:g}": Variant("dpok", (ALONE["dpok"], f"dpok.kl_weight={weight:g}")) for weight in (0.0, 0.1)},
+    "RWL, two rounds": Variant("rwl", ("rwl.rounds=2", "rwl.updates=180", "rwl.validation.every=90")),
     **{f"RWL, softmax, {which} images": Variant("rwl", (SOFTMAX, f"rwl.images={which}")) for which in ("labelled", "scored")},
 }
 """Trained with the first seed alone."""

@@ -10,7 +10,8 @@ Differs from the papers in:
 1. LoRA instead of all weights, so that the reference model stays at hand.
 2. Images are drawn with probability proportional to their weight and count equally: the same expected gradient with less variance, and
    no time spent on images that weigh nothing. KL-O is taken on those that are drawn, which are what the tuned model should say.
-3. Timesteps are weighted by min-SNR (Hang et al. 2023, arXiv 2303.09556) unless `min_snr` is 0, the papers' uniform weighting.
+3. Timesteps may be weighted by min-SNR (Hang et al. 2023, arXiv 2303.09556). It is off: a model that predicts the velocity learns next to
+   nothing then in the noisiest steps, where the sampler decides what is in the picture.
 4. Some prompts are left empty, so that classifier-free guidance goes on working.
 5. `rounds` above 1 draw again from the tuned model and go on with its images, as expectation maximisation would; the papers stop after one.
 """
@@ -62,8 +63,8 @@ class RewardWeightedConfig(WeightingConfig, frozen=True, extra="forbid"):
     """Steps over which the learning rate rises to its full value."""
     clip_norm: PositiveFloat = 1.0
     """The gradient is scaled down to this norm."""
-    min_snr: NonNegativeFloat = 5.0
-    """Signal-to-noise ratio from which on timesteps get no more weight; 0 weighs all alike, as the paper."""
+    min_snr: NonNegativeFloat = 0.0
+    """Signal-to-noise ratio from which on timesteps get no more weight (5 in the paper of min-SNR); 0 weighs all alike, as the papers."""
     caption_dropout: float = Field(default=0.1, ge=0, le=1)
     """Share of prompts left empty."""
     steps: PositiveInt = 20

@@ -246,7 +246,8 @@ def test_min_snr_weighs_the_same_image_error_alike_for_every_prediction(predicti
     # The same error in the image appears this much larger or smaller in the predicted quantity.
     error = {"epsilon": snr, "v_prediction": 1 / (1 - alphas), "sample": torch.ones(4)}[prediction]
     torch.testing.assert_close(timestep_weights(scheduler, timesteps, 5.0) * error, snr.clamp(max=5.0), rtol=1e-4, atol=1e-6)
-    assert timestep_weights(scheduler, timesteps, 0.0).tolist() == [1, 1, 1, 1]
+    # Not weighted, as by default, the noisiest steps count as much as the others.
+    assert timestep_weights(scheduler, timesteps, RewardWeightedConfig().min_snr).tolist() == [1, 1, 1, 1]
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
