@@ -5,8 +5,8 @@ and judged by the oracle, which no training has seen, on the four training promp
 that the online methods train with (ancestral in the first steps, then deterministic), DDIM, and the stock pipeline with DPM-Solver++ (Lu
 et al. 2022, arXiv 2211.01095). Beside the variants stand the base and the best of 4 and of 16 of its pictures by the reward.
 
-Settings are the demo's, with half the learning rate where an online method goes on from RWL's LoRA as the demo does. Variants of RWL have
-softmax weights, or, with min-SNR, the steps that it needs then.
+Settings are the demo's, where an online method goes on from RWL's LoRA; from the base it has twice the learning rate. The variants of RWL
+have softmax weights; the one with min-SNR has the more steps that it gains most from.
 
 A reward query is one picture scored while a method trains, validation included, or one candidate for the best of n. What goes on from
 another variant counts that one's as well.
@@ -73,7 +73,6 @@ class Variant:
 SOFTMAX = 'rwl.weighting="softmax"'
 MIN_SNR = ("rwl.min_snr=5", "rwl.updates=200", "rwl.validation.every=100", "rwl.validation.images_per_prompt=8")
 ALONE = {method: f"{method}.learning_rate=3e-3" for method in ("dpok", "ddpo")}
-"""From the base the online methods take larger steps than from RWL's LoRA."""
 VARIANTS: dict[str, Variant] = {
     "RWL": Variant("rwl"),
     "DPOK": Variant("dpok", (ALONE["dpok"],)),
