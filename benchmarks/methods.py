@@ -5,8 +5,8 @@ and judged by the oracle, which no training has seen, on the four training promp
 that the online methods train with (ancestral in the first steps, then deterministic), DDIM, and the stock pipeline with DPM-Solver++ (Lu
 et al. 2022, arXiv 2211.01095). Beside the variants stand the base and the best of 4 and of 16 of its pictures by the reward.
 
-Settings are the demo's, where an online method goes on from RWL's LoRA; from the base it has twice the learning rate. The variants of RWL
-have softmax weights; the one with min-SNR has the more steps that it gains most from.
+Settings are the demo's, but more pictures of held-out prompts are judged. Online methods go on from RWL's LoRA there; from the base they
+have twice the learning rate here. The variants of RWL have softmax weights; the one with min-SNR has as many steps as it was tuned for.
 
 A reward query is one picture scored while a method trains, validation included, or one candidate for the best of n. What goes on from
 another variant counts that one's as well.
@@ -70,6 +70,8 @@ class Variant:
     """The variant whose LoRA it starts from; none is the base."""
 
 
+EVALUATION = ("evaluate.images_per_held_out=2", "evaluate.kl_images=16")
+"""Twice what the demo has time for."""
 SOFTMAX = 'rwl.weighting="softmax"'
 MIN_SNR = ("rwl.min_snr=5", "rwl.updates=200", "rwl.validation.every=100", "rwl.validation.images_per_prompt=8")
 ALONE = {method: f"{method}.learning_rate=3e-3" for method in ("dpok", "ddpo")}
@@ -138,7 +140,8 @@ class Bed:
     def __init__(self, name: str, seed: int, changes: Sequence[str]) -> None:
         """Draws the pictures, labels them and trains the reward, where that is not done yet."""
         self.run, self.seed = RunFolder(Path("runs") / f"{name}-{seed}"), seed
-        self.tables = override(read_toml(config_file(None)), [parse_override(change) for change in (f"run.seed={seed}", *changes)])
+        changes = (f"run.seed={seed}", *EVALUATION, *changes)
+        self.tables = override(read_toml(config_file(None)), [parse_override(change) for change in changes])
         self.settings = self.with_changes(())
         refuse_changes(self.run, self.settings)
         for stage in (images_stage, simulate, reward_stage):
