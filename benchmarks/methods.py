@@ -6,7 +6,7 @@ that the online methods train with (ancestral in the first steps, then determini
 et al. 2022, arXiv 2211.01095). Beside the variants stand the base and the best of 4 and of 16 of its pictures by the reward.
 
 Settings are the demo's, but more pictures of held-out prompts are judged. Online methods go on from RWL's LoRA there; from the base they
-have twice the learning rate here. The variants of RWL have softmax weights; the one with min-SNR has as many steps as it was tuned for.
+have twice the learning rate here. RWL with min-SNR has the steps and validations that it was tuned with.
 
 A reward query is one picture scored while a method trains, validation included, or one candidate for the best of n. What goes on from
 another variant counts that one's as well.
