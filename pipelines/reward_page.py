@@ -45,7 +45,13 @@ PAIRS = {
 CONVENTIONS = {
     "strict": ("strict", "ties of raters are left out, equal scores count as half right"),
     "imagereward": ("ImageReward", "ties of raters are left out, equal scores count as wrong"),
-    "hpsv2": ("HPSv2", "ties of raters and equal scores count as right, and the mean is over prompts"),
+    "hpsv2": (
+        "HPSv2",
+        (
+            "ties of raters count as right, equal scores as half right, and the mean is over prompts; each rater's own "
+            "ranking counts, where published figures on HPDv2 have one that is pooled over raters"
+        ),
+    ),
     "pickscore": (
         "PickScore",
         "scores tie where the chances to win are close, by a threshold from validation labels; a tie that one side sees is half right",

@@ -45,7 +45,7 @@ def evaluate(
             if category
         }
         report[name]["conventions"] = {
-            each: {convention: pair_accuracy(one, convention, tie_below=threshold[each]) for convention in CONVENTIONS}
+            each: {convention: pair_accuracy(one, convention, tie_within=threshold[each]) for convention in CONVENTIONS}
             for each, one in scored.items()
         }
         if raters is not None:

@@ -143,12 +143,13 @@ def by_prompt(scored: Scored) -> dict[str, Values]:
     return {name: np.array([np.nan if row[name] is None else row[name] for row in rows], np.float64) for name in names}
 
 
-def pair_accuracy(scored: Scored, convention: Convention, *, tie_below: float = 0.0) -> float | None:
+def pair_accuracy(scored: Scored, convention: Convention, *, tie_within: float = 0.0) -> float | None:
     """Accuracy on ranked pairs as `convention` counts it, to compare with published figures; None without pairs that it counts.
 
     strict: ties of raters are left out, equal scores count as half right. imagereward: the same, but equal scores count as wrong.
-    hpsv2: ties of raters and equal scores count as right, and prompts are averaged. pickscore: scores tie when the two chances to win are
-    less than `tie_below` apart (`fit_tie_threshold`); a tie that only one side sees counts as half right.
+    hpsv2: ties of raters count as right, equal scores as half right, and prompts are averaged; HPSv2's programs bring equal
+    scores into some order before they look at labels. pickscore: scores tie when the two chances to win are at most
+    `tie_within` apart (`fit_tie_threshold`); a tie that only one side sees counts as half right.
     """
     labels, right = scored.label_0, scored.right
     strict = labels != 0.5
@@ -157,17 +158,17 @@ def pair_accuracy(scored: Scored, convention: Convention, *, tie_below: float = 
     if convention == "imagereward":
         return _mean((right == 1)[strict])
     if convention == "hpsv2":
-        fair = np.where(strict, right > 0, True)
+        fair = np.where(strict, right, 1.0)
         return _mean(np.array([fair[rows].mean() for rows in _rows_of(scored.pair_prompt, np.unique(scored.pair_prompt))]))
-    tied = np.abs(np.tanh(scored.margin / 2)) < tie_below  # the chances to win are sigmoid(margin) and sigmoid(-margin)
+    tied = np.abs(np.tanh(scored.margin / 2)) <= tie_within  # the chances to win are sigmoid(margin) and sigmoid(-margin)
     return _mean(np.where(tied | ~strict, np.where(tied & ~strict, 1.0, 0.5), right == 1))
 
 
 def fit_tie_threshold(scored: Scored) -> float:
-    """The `tie_below` of the convention pickscore that is right most often on these pairs, to be fitted on the validation part."""
+    """The `tie_within` of the convention pickscore that is right most often on these pairs, to be fitted on the validation part."""
     gaps = np.abs(np.tanh(scored.margin / 2))
     candidates = np.unique([0.0, *np.quantile(gaps, np.linspace(0, 1, 101))]) if len(gaps) else np.zeros(1)
-    return float(max(candidates, key=lambda threshold: pair_accuracy(scored, "pickscore", tie_below=threshold) or 0.0))
+    return float(max(candidates, key=lambda threshold: pair_accuracy(scored, "pickscore", tie_within=threshold) or 0.0))
 
 
 @dataclass(frozen=True, eq=False)

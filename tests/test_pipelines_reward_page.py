@@ -149,7 +149,7 @@ def test_the_command_line_tells_the_same_pairs_as_each_convention_counts_them(
     unseen = {name: by_convention(report, name).splitlines()[1].split(", ")[0] for name in CONVENTIONS}
     wanted = {"strict": "50%", "imagereward": "25%", "hpsv2": "75%", "pickscore": "\N{EN DASH}"}
     assert unseen == {name: f"Prompts that it never saw: this model {share}" for name, share in wanted.items()}
-    assert "as HPSv2 counts them (ties of raters and equal scores count as right" in by_convention(report, "hpsv2")
+    assert "as HPSv2 counts them (ties of raters count as right, equal scores as half right" in by_convention(report, "hpsv2")
 
 
 def test_it_says_what_speaks_against_the_reward(run: RunFolder, model: RewardModel, examples: Examples) -> None:
