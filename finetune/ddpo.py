@@ -9,8 +9,11 @@ logged, because the reference model is never asked; the evaluation measures it.
 Differs from the paper and its code in:
 1. LoRA with AdamW as in `finetune.dpok`, not all weights.
 2. The prompt's statistics take in the present rewards before they normalise them, also where there are few.
-3. Only the first steps of a trajectory are stochastic and trained on, transitions of different samples and timesteps share a batch, and
-   log-probabilities are means over the dimensions: deviations 6 and 7 of `finetune.dpok`, with which it shares `policy_gradient`.
+3. The standard deviation is at least `std_floor`; their code adds 1e-6 to it, which blows up the noise of prompts
+   whose rewards hardly differ.
+4. Only the first steps of a trajectory are stochastic and trained on, transitions of different samples and timesteps
+   share a batch, and log-probabilities are means over the dimensions: deviations 6 and 8 of `finetune.dpok`, with which
+   it shares `policy_gradient`.
 """
 
 from torch import Tensor

@@ -11,7 +11,8 @@ E_q[r] as possible at a price for leaving p gives, for each price, one w:
   al. 2020, arXiv 2006.05443; the KL case of Diffusion Controller, Yang et al. 2026, arXiv 2603.06981).
 - "softmax", exp(r / temperature) with mean 1 for every prompt: the optimum of E_q[r] - temperature * KL(q || p) for each prompt, which
   all keep their share (the weights of DDPO's baseline RWR, Black et al. 2023, arXiv 2305.13301).
-- "top", each prompt's best images alike and no others: the optimum of E_q[r] when no density may rise above 1 / top_share times p.
+- "top", each prompt's best images alike and no others (those that tie for the last places share them): the optimum of
+  E_q[r] when no density may rise above 1 / top_share times p.
 
 `kl` is DPOK's penalty in supervised training (Fan et al. 2023, arXiv 2305.16381): "kl-d" adds gamma to every weight, an upper
 bound of gamma * KL(p || tuned), which pulls to the base's images; "kl-o" adds gamma times the squared difference to the base's
@@ -58,9 +59,15 @@ def sample_weights(rewards: Tensor, prompts: Sequence[str], config: WeightingCon
             if config.weighting == "softmax":
                 weights[rows] = torch.softmax(rewards[rows] / config.temperature, dim=0) * len(rows)
             else:
-                kept = math.ceil(config.top_share * len(rows))
-                weights[rows[rewards[rows].topk(kept).indices]] = len(rows) / kept
+                weights[rows] = _top(rewards[rows], math.ceil(config.top_share * len(rows)))
     return (weights + (config.gamma if config.kl == "kl-d" else 0.0)).clamp(min=0)
+
+
+def _top(rewards: Tensor, kept: int) -> Tensor:
+    """Weights [N] of mean 1 on the best `kept`; rewards that tie for the last places share them."""
+    last = rewards.topk(kept).values[-1]
+    above, ties = (rewards > last).to(rewards.dtype), (rewards == last).to(rewards.dtype)
+    return (above + ties * (kept - above.sum()) / ties.sum()) * (len(rewards) / kept)
 
 
 def _within_budget(rewards: Tensor, kl_budget: float) -> Tensor:

@@ -64,7 +64,9 @@ def rao_kupper_loss(logits_0: Tensor, logits_1: Tensor, labels_0: Tensor, weight
     threshold = F.softplus(tie)
     margin = logits_0 - logits_1
     wins, loses = F.logsigmoid(margin - threshold), F.logsigmoid(-margin - threshold)
-    return _three_way_loss(wins, loses, torch.log(torch.expm1(2 * threshold)) + wins + loses, labels_0, weights)
+    # (theta^2 - 1) P(0 wins) P(1 wins), with theta^2 drawn into the two chances: it alone would overflow.
+    ties = torch.log(-torch.expm1(-2 * threshold)) + F.logsigmoid(threshold - margin) + F.logsigmoid(threshold + margin)
+    return _three_way_loss(wins, loses, ties, labels_0, weights)
 
 
 def plackett_luce_loss(logits: Tensor, ranks: Tensor, present: Tensor, weights: Tensor) -> Tensor:

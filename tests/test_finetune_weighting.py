@@ -109,6 +109,15 @@ def test_top_takes_each_prompts_best() -> None:
     assert sample_weights(torch.tensor([0.9, 0.1, 0.5, 0.2]), ["a", "b", "a", "b"], config).tolist() == [2.0, 0.0, 0.0, 2.0]
 
 
+def test_images_that_tie_for_the_last_places_share_them() -> None:
+    rewards = torch.tensor([0.5, 0.9, 0.5, 0.1, 0.5])
+    config = WeightingConfig(weighting="top", top_share=0.4)  # two of five
+    for order in ([0, 1, 2, 3, 4], [4, 3, 2, 1, 0]):
+        weights = sample_weights(rewards[order], ["a"] * 5, config)
+        torch.testing.assert_close(weights[torch.tensor(order).argsort()], torch.tensor([1 / 3, 1.0, 1 / 3, 0.0, 1 / 3]) * 2.5)
+    assert sample_weights(torch.full((4,), 0.7), ["a"] * 4, config).tolist() == [1.0] * 4
+
+
 def test_the_better_half_is_ln_2_away() -> None:
     half = normalised(weighting="top", top_share=0.5)
     assert kl(np.maximum(half, 1e-300)) == pytest.approx(math.log(2))

@@ -115,6 +115,21 @@ def test_without_ties_all_pairwise_losses_are_the_same(loss: object) -> None:
     )
 
 
+@pytest.mark.parametrize("threshold", [1e-3, 1.0, 44.0, 45.0, 100.0, 1000.0])
+@pytest.mark.parametrize("margin", [0.0, 7.5, -300.0])
+def test_rao_kupper_is_that_of_double_precision_at_every_threshold(threshold: float, margin: float) -> None:
+    def of(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        values = torch.tensor([margin, 0.0], dtype=dtype, requires_grad=True)
+        tie = torch.tensor(threshold, dtype=torch.float64).expm1().log().clamp(max=threshold).to(dtype).requires_grad_()
+        labels = torch.tensor([1.0, 0.5, 0.0], dtype=dtype)
+        loss = rao_kupper_loss(values[:1].expand(3), values[1:].expand(3), labels, torch.ones(3, dtype=dtype), tie)
+        return loss, torch.cat([each.flatten() for each in torch.autograd.grad(loss, [values, tie])])
+
+    (loss, gradient), (wanted, slope) = of(torch.float32), of(torch.float64)
+    torch.testing.assert_close(loss.double(), wanted, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(gradient.double(), slope, rtol=1e-3, atol=1e-5)
+
+
 @pytest.mark.parametrize("loss", [davidson_loss, rao_kupper_loss])
 def test_the_tie_parameter_learns_how_many_ties_there_are(loss: object) -> None:
     assert callable(loss)
