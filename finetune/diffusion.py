@@ -30,6 +30,7 @@ from torch.utils.checkpoint import checkpoint
 
 from data.errors import PictuneError
 from data.files import write_atomically
+from data.weights import check_finite
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -78,6 +79,8 @@ class DiffusionModel:
         """Freezes the pipeline; with precision "bf16" or "fp16" the UNet runs under its autocast, while weights stay as they are."""
         self.pipeline = pipeline
         self.precision: Precision = precision
+        self.variant: str | None = None
+        """The variant of the weights that it was opened from, in the words of diffusers; None for the plain ones."""
         self.device = torch.device(pipeline.device)
         self._embeddings: dict[str, Tensor] = {}
         self._is_compiled = False
@@ -101,7 +104,7 @@ class DiffusionModel:
         """Opens a diffusers folder or a model of the Hugging Face hub ("owner/name"); only safetensors weights are read.
 
         Raises:
-            PictuneError: there is no such model, or it is not a complete Stable Diffusion 1.x, 2.x or XL.
+            PictuneError: there is no such model, it is not a complete Stable Diffusion 1.x, 2.x or XL, or it would draw NaN.
         """
         source = str(path_or_id)
         variant = _check_source(source)
@@ -118,7 +121,10 @@ class DiffusionModel:
                 f"{source}: its UNet takes {unet.in_channels} channels and its VAE gives {vae.latent_channels}, as models that fill in or "
                 "edit pictures do; give a model that draws from text alone"
             )
-        return cls(pipeline.to(device), precision=precision)
+        model = cls(pipeline.to(device), precision=precision)
+        model.variant = variant
+        _check_numbers(source, model)
+        return model
 
     def set_up(self, settings: UNetSettings, *, compiler: str | Callable[..., Any] = "inductor") -> None:
         """Runs the UNet in this way from now on; `compiler` is a backend of torch.compile.
@@ -316,48 +322,50 @@ class DiffusionModel:
             self.precision = before
             self._leave_casts_to_autocast()
 
-    def save_lora(self, folder: Path) -> Path:
+    def save_lora(self, folder: str | Path) -> Path:
         """Writes the adapters in diffusers' own format, for `pipeline.load_lora_weights(folder)`; gives the file's path.
 
         Equal adapters give equal files.
         """
-        unet = self.pipeline.unet
+        unet, file = self.pipeline.unet, Path(folder) / LORA_FILE
         layers = convert_state_dict_to_diffusers(get_peft_model_state_dict(unet, adapter_name=_ADAPTER))
         about = {name: sorted(value) if isinstance(value, set) else value for name, value in unet.peft_config[_ADAPTER].to_dict().items()}
-        with write_atomically(folder / LORA_FILE) as temporary:
+        with write_atomically(file) as temporary:
             self.pipeline.save_lora_weights(
                 temporary.parent, unet_lora_layers=layers, weight_name=temporary.name, unet_lora_adapter_metadata=about
             )
             temporary.write_bytes(_with_sorted_header(temporary.read_bytes()))
-        return folder / LORA_FILE
+        return file
 
-    def load_lora(self, folder: Path) -> None:
+    def load_lora(self, folder: str | Path) -> None:
         """Puts a saved LoRA in place of the present one, if any, for drawing.
 
         Raises:
-            PictuneError: the folder holds no LoRA, or one of another model.
+            PictuneError: the folder holds no LoRA, or one of another model, or one that is not made of numbers.
         """
-        lora_file(folder)
+        file = lora_file(folder)
         if self.lora_parameters():
             self.pipeline.unet.delete_adapters(_ADAPTER)
         try:
             unet = self.pipeline.unet
-            unet.load_lora_adapter(folder, weight_name=LORA_FILE, prefix="unet", adapter_name=_ADAPTER, use_safetensors=True)
+            unet.load_lora_adapter(file.parent, weight_name=LORA_FILE, prefix="unet", adapter_name=_ADAPTER, use_safetensors=True)
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             reason = str(error).strip().split("\n")[0]
-            raise PictuneError(f"{folder / LORA_FILE}: does not fit this model ({reason}); it was made for another one") from error
+            raise PictuneError(f"{file}: does not fit this model ({reason}); it was made for another one") from error
+        check_finite(self.lora_parameters(), str(file))
         self._leave_casts_to_autocast()
 
 
-def lora_file(folder: Path) -> Path:
+def lora_file(folder: str | Path) -> Path:
     """The file of the LoRA in a folder.
 
     Raises:
         PictuneError: there is none.
     """
-    if not (folder / LORA_FILE).is_file():
+    file = Path(folder) / LORA_FILE
+    if not file.is_file():
         raise PictuneError(f"{folder}: no {LORA_FILE} in it; run the finetune stage first")
-    return folder / LORA_FILE
+    return file
 
 
 def _shapes(weights: Mapping[str, Tensor]) -> dict[str, torch.Size]:
@@ -412,6 +420,19 @@ def _check_source(source: str) -> str | None:
             raise PictuneError(f"{folder}: {part}/ has {held}; download the safetensors ones, or convert it with pipeline.save_pretrained")
     half = all(not _has_weights(folder / part, "") and _has_weights(folder / part, ".fp16") for part in weighted)
     return "fp16" if half else None
+
+
+def _check_numbers(source: str, model: DiffusionModel) -> None:
+    """Refuses what would draw NaN: weights that are no numbers, or a schedule that its prediction cannot start from."""
+    for name, part in model.pipeline.components.items():
+        if isinstance(part, nn.Module):
+            check_finite(part.state_dict(), f"{source}: {name}")
+    schedule = model.scheduler(1)
+    if schedule.config.prediction_type == "epsilon" and schedule.alphas_cumprod[-1] == 0:
+        raise PictuneError(
+            f"{source}: its schedule ends in pure noise (rescale_betas_zero_snr), from which predicted noise (epsilon) leads "
+            "nowhere; set rescale_betas_zero_snr to false in its scheduler_config.json, or give a model with v_prediction"
+        )
 
 
 def _check_kind(source: str, kind: object) -> str:

@@ -15,6 +15,7 @@ import torch
 from diffusers import DDIMScheduler
 from torch import Tensor
 
+from data.errors import PictuneError
 from finetune.diffusion import DiffusionModel
 
 
@@ -195,12 +196,19 @@ def draw_batches(
     stochastic_steps: int | None = None,
     batch: int = 16,
 ) -> Iterator[Tensor]:
-    """The images of `draw_latents`, float32 [<= batch, 3, H, W] in [0, 1], as they get ready."""
+    """The images of `draw_latents`, float32 [<= batch, 3, H, W] in [0, 1], as they get ready.
+
+    Raises:
+        PictuneError: an image is NaN, as where half precision overflows.
+    """
     chains = draw_latents(
         model, prompts, seeds=seeds, steps=steps, guidance=guidance, eta=eta, stochastic_steps=stochastic_steps, batch=batch
     )
     for latents in chains:
-        yield model.decode(latents, batch=batch)
+        images = model.decode(latents, batch=batch)
+        if not images.isfinite().all():
+            raise PictuneError("model: the image that it draws is NaN; use precision fp32")
+        yield images
 
 
 def draw(

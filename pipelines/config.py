@@ -6,6 +6,7 @@ labeling needs no torch. A run keeps its resolved settings in `config.toml`.
 
 import difflib
 import importlib
+import math
 import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
@@ -178,6 +179,8 @@ def check(tables: Tables, names: Iterable[str], source: str) -> Settings:
             models[name] = model.model_validate(tables.get(name, {}))
         except ValidationError as error:
             errors += [_explained(name, model, dict(one)) for one in error.errors(include_url=False)]
+        else:
+            errors += _not_finite(name, models[name].model_dump())
     if errors:
         raise PictuneError(f"{source}: {'; '.join(errors)}")
     return Settings(tables, models)
@@ -198,6 +201,14 @@ def _explained(table: str, model: type[BaseModel], error: dict[str, Any]) -> str
         return f"{path} is unknown{_did_you_mean(str(error['loc'][-1]), _fields_at(model, error['loc'][:-1]))}"
     message = str(error["msg"]).removeprefix("Value error, ").removeprefix("Input should be ")
     return f"{path} should be {message}, not {error['input']!r}" if "Input should be" in error["msg"] else f"{path}: {message}"
+
+
+def _not_finite(path: str, value: Any) -> list[str]:
+    """TOML has inf and nan, which pass as numbers; no setting means anything by them."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return [f"{path} should be a finite number, not {value}"]
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()
+    return [error for key, each in inner for error in _not_finite(f"{path}.{key}", each)]
 
 
 def _fields_at(model: type[BaseModel], loc: Sequence[int | str]) -> Iterable[str]:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from data.errors import PictuneError
+from data.weights import check_finite
 from reward.low_rank import add_low_rank
 from reward.towers import FAMILIES, Towers
 
@@ -99,7 +100,8 @@ class ClipBackbone(nn.Module):
         `processor` is where the last two are, if elsewhere.
 
         Raises:
-            PictuneError: there is no such folder or model, files are missing or broken, or it is neither CLIP nor SigLIP.
+            PictuneError: there is no such folder or model, files are missing or broken, weights are no numbers, or it is
+                neither CLIP nor SigLIP.
         """
         name, beside = str(folder_or_id), str(processor or folder_or_id)
         _check_name(name)
@@ -262,6 +264,7 @@ def _load_clip(name: str) -> tuple[Towers, Any]:
     missing = sorted(loading["missing_keys"])  # transformers fills these at random and only logs it
     if missing:
         raise PictuneError(f"{name}: {len(missing)} weights are missing, {missing[0]} first; fetch the model again")
+    check_finite(clip.state_dict(), name)
     return towers, clip
 
 

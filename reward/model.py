@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from data.errors import PictuneError
 from data.files import sha256_of, write_atomically, write_json
+from data.weights import check_finite
 from reward.backbone import ClipBackbone
 from reward.calibration import with_slips
 from reward.head import EnsembleHead
@@ -22,7 +23,7 @@ BACKBONE_FILE = "backbone.safetensors"
 """The trained weights of the backbone, where `tune_last` trained any."""
 
 
-class RewardModelConfig(BaseModel, frozen=True, extra="forbid"):
+class RewardModelConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """What `config.json` of a saved reward model says."""
 
     backbone: str
@@ -102,7 +103,7 @@ class RewardModel(nn.Module):
         mean = logits.mean(0)
         if reduce == "lcb" and self.members > 1:
             mean = mean - logits.std(0, correction=0)
-        return with_slips(torch.sigmoid(mean / self.temperature), self.slip)
+        return _checked(with_slips(torch.sigmoid(mean / self.temperature), self.slip))
 
     def score_with_std(self, *, images: Tensor, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """`score` and the standard deviation of the members' own probabilities, both [B]; 0 for a single member."""
@@ -111,7 +112,8 @@ class RewardModel(nn.Module):
     def embeddings_score_with_std(self, *, image_embeddings: Tensor, text_embeddings: Tensor) -> tuple[Tensor, Tensor]:
         """`score_with_std` from unit-length embeddings [B, D]."""
         logits = self.member_logits(image_embeddings=image_embeddings, text_embeddings=text_embeddings) / self.temperature
-        return with_slips(torch.sigmoid(logits.mean(0)), self.slip), with_slips(torch.sigmoid(logits), self.slip).std(0, correction=0)
+        score = _checked(with_slips(torch.sigmoid(logits.mean(0)), self.slip))
+        return score, with_slips(torch.sigmoid(logits), self.slip).std(0, correction=0)
 
     def logit(self, *, image_embeddings: Tensor, text_embeddings: Tensor) -> Tensor:
         """Mean logit of the members before the temperature, [B], from unit-length embeddings [B, D]."""
@@ -127,7 +129,7 @@ class RewardModel(nn.Module):
             raise ValueError(f"wanted images [B, 3, H, W] and B prompts; got {tuple(images.shape)} and {len(prompts)} prompts")
         return {"image_embeddings": self.backbone.image_embedding(images), "text_embeddings": self.backbone.text_embedding(prompts)}
 
-    def save_pretrained(self, folder: Path) -> None:
+    def save_pretrained(self, folder: str | Path) -> None:
         """Writes `head.safetensors`, `backbone.safetensors` if blocks of it were trained, then `config.json`.
 
         The rest of the backbone is named in `config.json`, not copied.
@@ -135,6 +137,7 @@ class RewardModel(nn.Module):
         Raises:
             PictuneError: the files cannot be written.
         """
+        folder = Path(folder)
         _save(self.head.state_dict(), folder / WEIGHTS_FILE)
         tuned = self.backbone.tuned_weights()
         if tuned:
@@ -158,12 +161,14 @@ class RewardModel(nn.Module):
             (folder / BACKBONE_FILE).unlink(missing_ok=True)  # of an earlier training
 
     @classmethod
-    def from_pretrained(cls, folder: Path, *, backbone: ClipBackbone | None = None) -> Self:
+    def from_pretrained(cls, folder: str | Path, *, backbone: ClipBackbone | None = None) -> Self:
         """Loads what `save_pretrained` wrote, on `backbone` or else on the one that its config names.
 
         Raises:
-            PictuneError: files are missing, broken or of two trainings, or the backbone is not the one it was trained on.
+            PictuneError: files are missing, broken or of two trainings, weights are no numbers, or the backbone is not the
+                one it was trained on.
         """
+        folder = Path(folder)
         config = _read_config(folder)
         backbone = backbone or ClipBackbone.from_pretrained(config.backbone)
         if backbone.fingerprint != config.backbone_sha256:
@@ -182,6 +187,17 @@ class RewardModel(nn.Module):
         return model
 
 
+def _checked(scores: Tensor) -> Tensor:
+    """Refuses what nobody may take for a score.
+
+    Raises:
+        PictuneError: a score is no number, as where numbers inside the model grew too large.
+    """
+    if not scores.isfinite().all():
+        raise PictuneError("reward model: its score of an image is no number; train it with a lower reward.learning_rate")
+    return scores
+
+
 def _save(weights: Mapping[str, Tensor], path: Path) -> None:
     with write_atomically(path) as temporary:
         save_file({name: weight.detach().cpu().contiguous() for name, weight in weights.items()}, temporary)
@@ -196,6 +212,7 @@ def _load(weights: Mapping[str, Tensor], path: Path) -> None:
         raise PictuneError(f"{path}: not a whole safetensors file ({error}); remove {path.parent} and run `make reward`") from error
     if {name: each.shape for name, each in saved.items()} != {name: each.shape for name, each in weights.items()}:
         raise PictuneError(f"{path}: does not fit {CONFIG_FILE} beside it; remove {path.parent} and run `make reward`")
+    check_finite(saved, str(path))
     for name, weight in weights.items():
         weight.copy_(saved[name])
 

@@ -101,12 +101,13 @@ class RaterTypes:
         weights = torch.tensor(self.prior if shares is None else shares, dtype=torch.float32)
         return torch.stack([w * model.score(images=images, prompts=prompts) for w, model in zip(weights, self.models, strict=True)]).sum(0)
 
-    def save_pretrained(self, folder: Path) -> None:
+    def save_pretrained(self, folder: str | Path) -> None:
         """Writes each type's model into a folder `type-0`, `type-1`, ..., then `types.json`.
 
         Raises:
             PictuneError: the files cannot be written.
         """
+        folder = Path(folder)
         folders = [folder / f"type-{number}" for number in range(len(self.models))]
         for model, each in zip(self.models, folders, strict=True):
             model.save_pretrained(each)
@@ -115,12 +116,13 @@ class RaterTypes:
         write_json(folder / TYPES_FILE, config.model_dump())
 
     @classmethod
-    def from_pretrained(cls, folder: Path, *, backbone: ClipBackbone) -> Self:
+    def from_pretrained(cls, folder: str | Path, *, backbone: ClipBackbone) -> Self:
         """Loads what `save_pretrained` wrote.
 
         Raises:
             PictuneError: files are missing, broken or of two trainings, or the backbone is not the one that the types were trained on.
         """
+        folder = Path(folder)
         try:
             config = RaterTypesConfig.model_validate_json((folder / TYPES_FILE).read_bytes())
         except (OSError, ValidationError) as error:

@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from data.errors import PictuneError
+from data.weights import check_finite
 from reward.backbone import ClipBackbone
 from reward.model import RewardModel
 
@@ -85,7 +86,7 @@ def load_reward(sources: Sequence[RewardSource], *, device: torch.device) -> Rew
 
 def _load(source: RewardSource, device: torch.device) -> Reward:
     if source.kind == "model":
-        model = RewardModel.from_pretrained(Path(source.path)).to(device).eval()
+        model = RewardModel.from_pretrained(source.path).to(device).eval()
         return lambda images, prompts: model.score(images=images, prompts=prompts, reduce=source.reduce)
     if source.kind == "aesthetic":
         assert source.backbone is not None
@@ -105,6 +106,7 @@ def _aesthetic(path: Path, clip: ClipBackbone) -> Reward:
         raise PictuneError(
             f"{path}: not a safetensors file ({error}); convert the layers' state dict with safetensors.torch.save_file"
         ) from error
+    check_finite(saved, str(path))
     names = sorted((name.removesuffix("weight") for name in saved if name.endswith("weight")), key=_numbers_in)
     weight, bias = torch.eye(clip.dim), torch.zeros(clip.dim)
     for name in names:

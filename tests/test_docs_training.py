@@ -35,7 +35,7 @@ def test_its_example_of_an_own_reward_runs(tmp_path: Path, monkeypatch: pytest.M
         code = code.replace(there, here)
     write_tiny_diffusion(tmp_path / "model")
     monkeypatch.chdir(tmp_path)
-    names: dict[str, Any] = {"torch": torch, "Path": Path, "DiffusionModel": DiffusionModel, "DPOKConfig": DPOKConfig}
+    names: dict[str, Any] = {"torch": torch, "DiffusionModel": DiffusionModel, "DPOKConfig": DPOKConfig}
     exec(code, names | {"policy_gradient": policy_gradient})
     assert capsys.readouterr().out.startswith("1 ")
     assert (tmp_path / "lora" / LORA_FILE).is_file()

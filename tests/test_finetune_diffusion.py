@@ -13,6 +13,7 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline, StableDiffusionPipeline, StableDiffusionXLPipeline
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from data.errors import PictuneError
@@ -297,6 +298,52 @@ def test_weights_that_would_be_unpickled_are_refused(folder: Path, tmp_path: Pat
     weights.rename(weights.with_suffix(".bin"))
     with pytest.raises(PictuneError, match="safetensors"):
         DiffusionModel.from_pretrained(broken)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder", "text_encoder_2"])
+def test_weights_that_are_no_numbers_get_one_clear_line(layouts: dict[str, Path], tmp_path: Path, part: str, value: float) -> None:
+    broken = shutil.copytree(layouts["sdxl"], tmp_path / "model")
+    (file,) = (broken / part).glob("*.safetensors")
+    weights = load_file(file)
+    name = max(weights)
+    weights[name].view(-1)[-1] = value
+    save_file(weights, file, metadata={"format": "pt"})
+    with pytest.raises(PictuneError, match=rf"model: {part}: NaN or infinity in {name} \(1 of {len(weights)} weights\)") as error:
+        DiffusionModel.from_pretrained(broken)
+    assert "\n" not in str(error.value)
+
+
+def test_a_lora_that_is_no_numbers_gets_one_clear_line(folder: Path, tmp_path: Path) -> None:
+    model = with_lora(folder)
+    next(iter(model.lora_parameters().values())).data.fill_(torch.nan)
+    file = model.save_lora(str(tmp_path))
+    with pytest.raises(PictuneError, match=f"{LORA_FILE}: NaN or infinity in"):
+        DiffusionModel.from_pretrained(folder).load_lora(str(tmp_path))
+    assert file == tmp_path / LORA_FILE
+
+
+def test_images_that_are_no_numbers_are_not_drawn(folder: Path) -> None:
+    model = DiffusionModel.from_pretrained(folder)
+    model.pipeline.unet.conv_out.bias.fill_(torch.inf)  # as half precision overflows
+    with pytest.raises(PictuneError, match="the image that it draws is NaN; use precision fp32"):
+        draw(model, ["a dog"], seeds=[0], steps=2, guidance=1.0)
+
+
+def rescaled(folder: Path, **settings: object) -> Path:
+    """The folder with a schedule whose last step is pure noise (Lin et al. 2023, arXiv 2305.08891)."""
+    file = folder / "scheduler" / "scheduler_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"} | settings))
+    return folder
+
+
+def test_noise_cannot_be_predicted_from_pure_noise(folder: Path, tmp_path: Path) -> None:
+    model = rescaled(shutil.copytree(folder, tmp_path / "model"))
+    with pytest.raises(PictuneError, match=r"its schedule ends in pure noise.*v_prediction") as error:
+        DiffusionModel.from_pretrained(model)
+    assert "\n" not in str(error.value)
+    velocity = DiffusionModel.from_pretrained(rescaled(model, prediction_type="v_prediction"))
+    assert draw(velocity, ["a dog"], seeds=[0], steps=2, guidance=1.0).isfinite().all()
 
 
 def test_truncated_weights_get_one_clear_line(folder: Path, tmp_path: Path) -> None:

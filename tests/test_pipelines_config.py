@@ -40,6 +40,19 @@ def test_all_errors_come_at_once_each_with_its_path(tmp_path: Path) -> None:
     assert "\n" not in message
 
 
+@pytest.mark.parametrize("value", ["inf", "-inf", "nan", "1e999", "Infinity"])
+def test_a_setting_that_is_no_finite_number_is_refused_with_its_path(value: str) -> None:
+    keys, parsed = parse_override(f"dpok.learning_rate={value}")
+    rewards = [{"kind": "python", "path": "a:b", "weight": float("inf")}]
+    tables: Tables = override({"finetune": {"rewards": rewards}, "run": {"sede": 1}}, [(keys, parsed)])
+    with pytest.raises(PictuneError) as error:
+        check(tables, ("run", "dpok", "finetune"), "settings.toml")
+    assert "dpok.learning_rate should be " in str(error.value)
+    assert "finetune.rewards.0.weight should be a finite number, not inf" in str(error.value)
+    assert "run.sede is unknown" in str(error.value)  # all errors come at once
+    assert "\n" not in str(error.value)
+
+
 def test_a_typo_in_a_nested_table_names_the_nested_field(tmp_path: Path) -> None:
     with pytest.raises(PictuneError, match=r"dpok\.lora\.rnak is unknown, did you mean rank\?"):
         settings_of("[dpok.lora]\nrnak = 2\n", tmp_path, "run", "dpok")

@@ -105,6 +105,14 @@ def test_missing_weights_are_never_made_up(folder: Path, tmp_path: Path) -> None
     _refuses(broken, "text_projection.weight")
 
 
+def test_weights_that_are_no_numbers_are_one_clear_line(folder: Path, tmp_path: Path) -> None:
+    broken = shutil.copytree(folder, tmp_path / "clip")
+    weights = load_file(broken / "model.safetensors")
+    weights["visual_projection.weight"][0, 0] = torch.nan
+    save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
+    _refuses(broken, r"clip: NaN or infinity in visual_projection\.weight \(1 of")
+
+
 def test_another_kind_of_model_is_refused(folder: Path, tmp_path: Path) -> None:
     broken = shutil.copytree(folder, tmp_path / "clip")
     (broken / "config.json").write_text('{"model_type": "bert"}')

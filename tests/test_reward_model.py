@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -121,9 +122,9 @@ def test_prompts_and_pictures_must_be_as_many(model: RewardModel, images: torch.
 
 
 def test_saving_and_loading_keeps_every_bit(model: RewardModel, images: torch.Tensor, backbone: ClipBackbone, tmp_path: Path) -> None:
-    model.save_pretrained(tmp_path)
+    model.save_pretrained(str(tmp_path))
     given = RewardModel.from_pretrained(tmp_path, backbone=backbone)
-    named = RewardModel.from_pretrained(tmp_path)
+    named = RewardModel.from_pretrained(str(tmp_path))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "head.safetensors"]
     for loaded in (given, named):
         assert torch.equal(loaded.score(images=images, prompts=PROMPTS), model.score(images=images, prompts=PROMPTS))
@@ -166,6 +167,31 @@ def test_a_head_of_another_shape_is_refused(model: RewardModel, backbone: ClipBa
     config = (tmp_path / "config.json").read_text()
     (tmp_path / "config.json").write_text(config.replace('"members": 3', '"members": 2'))
     _refuses(tmp_path, backbone, "does not fit")
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_a_head_that_is_no_numbers_is_refused(model: RewardModel, backbone: ClipBackbone, tmp_path: Path, value: float) -> None:
+    with torch.no_grad():
+        model.head.biases[-1].view(-1)[0] = value
+    model.save_pretrained(tmp_path)
+    _refuses(tmp_path, backbone, r"head\.safetensors: NaN or infinity in biases\.\d")
+
+
+def test_a_temperature_that_is_no_number_is_refused(model: RewardModel, backbone: ClipBackbone, tmp_path: Path) -> None:
+    model.save_pretrained(tmp_path)
+    config = (tmp_path / "config.json").read_text()
+    (tmp_path / "config.json").write_text(re.sub('("temperature": )[^,]*', r"\1Infinity", config))
+    _refuses(tmp_path, backbone, "temperature: Input should be a finite number")
+
+
+def test_a_score_that_is_no_number_is_never_given(model: RewardModel, images: torch.Tensor) -> None:
+    with torch.no_grad():
+        for weight in model.head.weights:
+            weight.fill_(3e38)  # a number, but the sums of its products are none
+    with pytest.raises(PictuneError, match="its score of an image is no number"):
+        model.score(images=images, prompts=PROMPTS)
+    with pytest.raises(PictuneError, match="its score of an image is no number"):
+        model.score_with_std(images=images, prompts=PROMPTS)
 
 
 def _refuses(folder: Path, backbone: ClipBackbone, reason: str) -> None:

@@ -91,6 +91,12 @@ def test_layers_that_are_no_safetensors_are_refused_and_never_unpickled(folder: 
         _load({"kind": "aesthetic", "path": str(tmp_path / "head.pth"), "backbone": str(folder)})
 
 
+def test_layers_that_are_no_numbers_are_refused(folder: Path, tmp_path: Path) -> None:
+    save_file({"weight": torch.full((1, 32), torch.nan), "bias": torch.zeros(1)}, tmp_path / "head.safetensors")
+    with pytest.raises(PictuneError, match=r"head\.safetensors: NaN or infinity in weight"):
+        _load({"kind": "aesthetic", "path": str(tmp_path / "head.safetensors"), "backbone": str(folder)})
+
+
 def test_layers_that_end_in_several_values_are_refused(folder: Path, tmp_path: Path) -> None:
     save_file({"weight": torch.zeros(2, 32), "bias": torch.zeros(2)}, tmp_path / "head.safetensors")
     with pytest.raises(PictuneError, match="end in one value"):

@@ -91,8 +91,8 @@ def test_a_rater_without_labels_has_the_prior(fitted: tuple[RewardModel, RaterTy
 
 def test_types_are_saved_and_loaded_to_the_bit(fitted: tuple[RewardModel, RaterTypes], backbone: ClipBackbone, tmp_path: Path) -> None:
     _, types = fitted
-    types.save_pretrained(tmp_path)
-    loaded = RaterTypes.from_pretrained(tmp_path, backbone=backbone)
+    types.save_pretrained(str(tmp_path))
+    loaded = RaterTypes.from_pretrained(str(tmp_path), backbone=backbone)
     images, prompts = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)), ["a dog", "a cat"]
     assert torch.equal(loaded.score(images=images, prompts=prompts), types.score(images=images, prompts=prompts))
     assert loaded.raters == types.raters

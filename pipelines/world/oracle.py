@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from data.errors import PictuneError
 from data.files import write_atomically, write_json
+from data.weights import check_finite
 from pipelines.world.scenes import ANIMALS, PLACES, TINTS, Reading
 
 GRID = 16
@@ -120,8 +121,9 @@ class Oracle(nn.Module):
             tints.setdefault(name, TINTS[shade - 1] if shade else None)
         return Reading(counts, tints, PLACES[int(place.argmax())], readable and bool(counts))
 
-    def save_pretrained(self, folder: Path) -> None:
+    def save_pretrained(self, folder: str | Path) -> None:
         """Writes config.json and model.safetensors (fp16)."""
+        folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "config.json", self.config.model_dump())
         weights = {k: v.half() if v.is_floating_point() else v for k, v in self.state_dict().items()}
@@ -135,11 +137,13 @@ class Oracle(nn.Module):
             save_file({"mean": features.mean(0), "covariance": features.T.cov()}, path)
 
     @classmethod
-    def from_pretrained(cls, folder: Path) -> "Oracle":
+    def from_pretrained(cls, folder: str | Path) -> "Oracle":
         """Opens a folder written by `save_pretrained`."""
+        folder = Path(folder)
         try:
             oracle = cls(OracleConfig(**json.loads((folder / "config.json").read_text())))
             weights = load_file(folder / "model.safetensors")
+            check_finite(weights, str(folder))
             oracle.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in weights.items()})
         except (OSError, ValueError, ValidationError, RuntimeError) as error:
             raise PictuneError(f"{folder}: not an oracle folder ({str(error).splitlines()[0]}); `make models` builds it") from error
