@@ -67,13 +67,18 @@ _CARD = """# LoRA tuned by {title}
 
 On `{model}`, for {reward}. Prompts: {prompts}
 
+From the folder that the training was started in:
+
 ```python
+import torch
 from diffusers import DiffusionPipeline
-pipeline = DiffusionPipeline.from_pretrained("{model}")
-pipeline.load_lora_weights("{folder}")
+
+pipeline = DiffusionPipeline.from_pretrained({opened}, dtype=torch.float32)
+pipeline.load_lora_weights({folder!r})
+image = pipeline({prompt!r}, num_inference_steps={steps}, guidance_scale={guidance:g}).images[0]
 ```
 
-These are the weights of step {best} of {steps}, the best by mean reward on validation seeds: {reward_best:.3f}, from {reward_base:.3f}
+These are the weights of step {best} of {last}, the best by mean reward on validation seeds: {reward_best:.3f}, from {reward_base:.3f}
 before{start}. Metrics are in `metrics.jsonl` and TensorBoard, pictures at fixed seeds in `samples/`. A higher reward is not always a
 better picture, so look at the evaluation's report.
 """
@@ -341,16 +346,20 @@ def _save_samples(job: Job, step: int) -> None:
 
 def _card(run: RunFolder, job: Job, state: TrainState) -> str:
     best = state.best or state.validation[-1]
-    start = _start(run, job.settings, job.method)
+    start, images = _start(run, job.settings, job.method), job.settings.table("images", ImagesConfig)
     elsewhere = " + ".join(f"{source.weight:g} * {source.kind} of `{source.path}`" for source in job.config.rewards)
     return _CARD.format(
         title=TITLES[job.method],
         model=job.settings.run.model,
         reward=elsewhere or f"the reward model in `{run.reward_dir}`",
         prompts=" · ".join(job.prompts),
-        folder=job.folder,
+        opened=repr(job.settings.run.model) + (f", variant={job.model.variant!r}" if job.model.variant else ""),
+        folder=str(job.folder),
+        prompt=job.prompts[0],
+        steps=images.steps,
+        guidance=images.guidance,
         best=best[0],
-        steps=state.step,
+        last=state.step,
         reward_best=best[1],
         reward_base=state.validation[0][1],
         start="" if start == BASE else f", which is where training started: `{start}`",

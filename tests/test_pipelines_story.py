@@ -4,6 +4,8 @@ import json
 import re
 import shutil
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
@@ -11,6 +13,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+import torch
 from diffusers import StableDiffusionPipeline
 
 from data.files import sha256_of, write_json
@@ -315,6 +318,30 @@ def test_a_sum_of_rewards_from_elsewhere_is_tuned_on(run: RunFolder, tmp_path: P
     card = (copy.finetune_dir("ddpo") / "README.md").read_text()
     assert f"for 2 * python of `tests.test_finetune_ddpo:redness` + -1 * clip_score of `{clip[1]}`." in card
     assert str(copy.reward_dir) not in card
+
+
+def draw_as_the_card_says(folder: Path) -> str:
+    """Runs the lines of a tuned folder's model card, word for word, in a fresh Python; gives them."""
+    (lines,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
+    drawn = subprocess.run([sys.executable, "-c", f"{lines}\nprint(image.size)"], capture_output=True, text=True, check=False)
+    assert drawn.returncode == 0, drawn.stderr
+    assert drawn.stdout == "(16, 16)\n"
+    return str(lines)
+
+
+def test_the_lines_of_a_card_draw_in_a_fresh_python(run: RunFolder) -> None:
+    lines = draw_as_the_card_says(run.finetune_dir("dpok"))
+    assert f"load_lora_weights('{run.finetune_dir('dpok')}')" in lines
+    assert "variant" not in lines
+
+
+def test_the_lines_of_a_card_draw_where_all_weights_are_a_variant(models: Path, tmp_path: Path) -> None:
+    StableDiffusionPipeline.from_pretrained(models.parent / "sd").to(torch.float16).save_pretrained(tmp_path / "half", variant="fp16")
+    half = RunFolder(tmp_path / "r")
+    rewards = 'finetune.rewards=[{kind="python", path="tests.test_finetune_ddpo:redness"}]'
+    assert command(half, "images", "--config", str(models), "--set", f"run.model={tmp_path / 'half'}") == 0
+    assert command(half, "finetune", "--method", "ddpo", "--set", rewards) == 0
+    assert "variant='fp16'" in draw_as_the_card_says(half.finetune_dir("ddpo"))
 
 
 def test_other_pictures_and_prompts_make_a_fine_tuning_start_again(

@@ -1,15 +1,18 @@
 """The committed models of the embedded world: small, stock, and as good as their tables say."""
 
 import random
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from safetensors.torch import load_file, save_file
 from transformers import CLIPModel, CLIPTokenizer
 
+from data.errors import PictuneError
 from pipelines.world.audit import agreement, load_audit
-from pipelines.world.build import MODELS, as_tensor
+from pipelines.world.build import MODELS, as_tensor, save_pipeline
 from pipelines.world.clip import retrieval
 from pipelines.world.drawing import draw_world
 from pipelines.world.measure import draw
@@ -61,7 +64,7 @@ def test_clip_finds_a_true_caption_among_hundreds() -> None:
 
 
 def test_base_draws_single_animals_through_the_stock_pipeline(oracle: Oracle) -> None:
-    pipeline = StableDiffusionPipeline.from_pretrained(MODELS / "emoji-sd", dtype=torch.float32)
+    pipeline = StableDiffusionPipeline.from_pretrained(MODELS / "emoji-sd")
     pipeline.set_progress_bar_config(disable=True)
     prompts = [f"a {animal}" for animal in ANIMALS for _ in range(2)]
     readings = oracle.read(draw(pipeline, prompts, steps=20, guidance=2.0, eta=0.0, seed=7))
@@ -69,8 +72,22 @@ def test_base_draws_single_animals_through_the_stock_pipeline(oracle: Oracle) ->
     assert sum(met) / len(met) >= 0.75  # of 24 pictures; models/base_alignment.json has the figure on more
 
 
-def test_broken_oracle_folder_is_named(tmp_path: Path) -> None:
-    from data.errors import PictuneError
+def test_the_base_is_stored_as_its_builder_stores_a_pipeline(tmp_path: Path) -> None:
+    save_pipeline(StableDiffusionPipeline.from_pretrained(MODELS / "emoji-sd"), tmp_path)
+    for name in ("text_encoder/model", "unet/diffusion_pytorch_model", "vae/diffusion_pytorch_model"):
+        assert (tmp_path / f"{name}.safetensors").read_bytes() == (MODELS / "emoji-sd" / f"{name}.safetensors").read_bytes()
 
+
+def test_an_oracle_that_is_no_numbers_is_refused(tmp_path: Path) -> None:
+    folder = shutil.copytree(MODELS / "emoji-oracle", tmp_path / "oracle")
+    weights = load_file(folder / "model.safetensors")
+    name = next(name for name, weight in weights.items() if weight.is_floating_point())
+    weights[name].fill_(torch.nan)
+    save_file(weights, folder / "model.safetensors")
+    with pytest.raises(PictuneError, match=f"oracle: NaN or infinity in {name}"):
+        Oracle.from_pretrained(str(folder))
+
+
+def test_broken_oracle_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(PictuneError, match="not an oracle folder"):
         Oracle.from_pretrained(tmp_path / str(random.random()))

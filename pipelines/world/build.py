@@ -148,7 +148,7 @@ def build_oracle(seed: int) -> None:
 
 
 def assemble_pipeline(seed: int) -> None:
-    """Puts autoencoder, text encoder, tokenizer, UNet and scheduler into one StableDiffusionPipeline folder (fp16)."""
+    """Puts autoencoder, text encoder, tokenizer, UNet and scheduler into one StableDiffusionPipeline folder."""
     del seed
     pipeline = StableDiffusionPipeline(
         vae=open_vae(),
@@ -160,7 +160,17 @@ def assemble_pipeline(seed: int) -> None:
         feature_extractor=None,
         requires_safety_checker=False,
     )
-    pipeline.to(dtype=torch.float16).save_pretrained(MODELS / "emoji-sd")
+    save_pipeline(pipeline, MODELS / "emoji-sd")
+
+
+def save_pipeline(pipeline: StableDiffusionPipeline, folder: Path) -> None:
+    """Writes the folder with weights rounded to fp16; the text encoder's are stored as fp32.
+
+    `StableDiffusionPipeline.from_pretrained` opens it in the type that it is stored in, and all other parts in fp32.
+    """
+    pipeline.to(dtype=torch.float16)
+    pipeline.text_encoder.float()
+    pipeline.save_pretrained(folder)
 
 
 PARTS = {
