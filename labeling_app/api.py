@@ -21,8 +21,8 @@ from labeling_app.gold_bound import pause_if_below
 from labeling_app.pictures import bare_png
 from labeling_app.sign_in import Identity, Login, Present, SignedIn, sign_in
 
-MOST_HELD = 3
-"""Tasks that a page may hold besides the one that it asks for."""
+MOST_HELD = 30
+"""Tasks that a page may hold, or have answers to on the way, besides the one that it asks for."""
 
 router = APIRouter()
 
@@ -43,7 +43,7 @@ class ClaimBody(BaseModel, frozen=True, extra="forbid"):
     kind: TaskKind | None = None
     """Only tasks of this kind."""
     excluding: Annotated[tuple[Identifier, ...], Field(alias="except", max_length=MOST_HELD)] = ()
-    """Tasks that the page holds already: another one is wanted."""
+    """Tasks that the page holds already or has answered: another one is wanted."""
 
 
 class LeaseBody(BaseModel, frozen=True, extra="forbid"):

@@ -148,6 +148,11 @@ def kind_of(page: Page) -> str:
     return "ranking" if page.locator(".ranking").is_visible() else "binary"
 
 
+def see(page: Page) -> None:
+    """Looks at what is on the screen for as long as it takes no answer."""
+    page.evaluate("new Promise((seen) => requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(seen, 250))))")
+
+
 def pictures_of(page: Page) -> list[str]:
     """The addresses of the pictures to judge, in the order shown."""
     images = page.locator(PICTURES)

@@ -9,7 +9,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Page
 
 from labeling_app.tasks import TasksConfig
-from tests.labeling_browser import DESK, PHONE, add_accounts, chromium, drag, drawn_campaign, kind_of, open_page, serving, sign_in
+from tests.labeling_browser import DESK, PHONE, add_accounts, chromium, drag, drawn_campaign, kind_of, open_page, see, serving, sign_in
 
 PROMPTS = ("A green colored rabbit.", "Four wolves in the park.", "A dog on the moon.", "A cat and a dog.")
 COLORS = 128
@@ -18,10 +18,12 @@ COLORS = 128
 def go_to(page: Page, kind: str) -> None:
     """Answers until a task of this kind comes."""
     while kind_of(page) != kind:
+        see(page)
         for key in ["1"] if kind_of(page) == "binary" else ["1", "2", "3", "4", "Enter"]:
             page.keyboard.press(key)
         page.wait_for_timeout(200)
         page.get_by_text("Saved ✓").wait_for()
+    see(page)
 
 
 def take(page: Page, path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Locator, Page, expect
+from playwright.sync_api import Browser, Locator, Page, Route, expect
 from playwright.sync_api import TimeoutError as TookTooLong
 
 from data.store import task_id_of
@@ -28,6 +28,7 @@ from tests.labeling_browser import (
     kind_of,
     open_page,
     pictures_of,
+    see,
     serving,
     sign_in,
 )
@@ -36,7 +37,7 @@ from tests.labeling_campaign import HOSTILE, Campaign, make_campaign
 pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"{CHROMIUM} is missing; `make test` installs it")
 
 PASSWORD = "correct horse"
-RATERS = ("Ann", "Ben", "Cleo", "Dan", "Eve", "Fay")
+RATERS = ("Ann", "Ben", "Cleo", "Dan", "Eve", "Fay", "Gil", "Hal")
 
 
 @pytest.fixture(scope="module")
@@ -58,8 +59,8 @@ def server(campaign: Campaign) -> Iterator[Server]:
         yield running
 
 
-def prepare(root: Path, config: TasksConfig) -> Campaign:
-    campaign = make_campaign(root, prompts=(HOSTILE,), images=10, config=config)
+def prepare(root: Path, config: TasksConfig, images: int = 10) -> Campaign:
+    campaign = make_campaign(root, prompts=(HOSTILE,), images=images, config=config)
     add_accounts(campaign, RATERS, PASSWORD)
     return campaign
 
@@ -89,12 +90,16 @@ def answers(campaign: Campaign, name: str) -> list[dict[str, Any]]:
 
 
 def answer_by_keys(page: Page) -> None:
-    for key in ["1"] if kind_of(page) == "binary" else ["1", "1", "2", "Enter"]:
+    keys = ["1"] if kind_of(page) == "binary" else ["1", "1", "2", "Enter"]
+    see(page)
+    for key in keys:
         page.keyboard.press(key)
 
 
 def answer_by_mouse(page: Page) -> None:
-    if kind_of(page) == "binary":
+    kind = kind_of(page)
+    see(page)
+    if kind == "binary":
         page.get_by_role("button", name="Good").click()
         return
     for place, rank in enumerate("112"):
@@ -124,6 +129,7 @@ def test_a_rater_works_through_a_campaign_and_loses_nothing(browser: Browser, tm
         expect(page.locator(".panel")).to_be_hidden()
 
         expect(page.locator(".banner")).to_contain_text("Training, 1 of 2")
+        see(page)
         page.keyboard.press("2")
         expect(page.locator("[data-slot=mark]")).to_have_text("Not quite")
         page.keyboard.press("Enter")
@@ -194,6 +200,7 @@ def test_the_page_fits_a_phone_and_is_worked_by_touch(page: Page, campaign: Camp
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
         heights = [button.bounding_box() for button in page.locator(".task button:visible").all()]
         assert all(box is not None and box["height"] >= 40 for box in heights)
+        see(page)
         if kind == "binary":
             page.get_by_role("button", name="Bad").tap()
         else:
@@ -234,9 +241,12 @@ def touch_drag(page: Page, source: str, target: str) -> None:
 
 @rater("Cleo")
 def test_typing_is_no_answer_and_history_is_editable(page: Page, campaign: Campaign) -> None:
+    before = 0
     while kind_of(page) != "binary":
         answer_by_keys(page)
-    before = len(answers(campaign, "Cleo"))
+        before += 1
+        expect_saved(page, before)
+    see(page)
     page.keyboard.press("c")
     page.keyboard.type(f"1 2 u {HOSTILE}")
     page.keyboard.press("Enter")
@@ -252,6 +262,7 @@ def test_typing_is_no_answer_and_history_is_editable(page: Page, campaign: Campa
     expect(entry).to_contain_text("Skipped: The prompt is unclear, “1 2 u <img")
     entry.get_by_role("button").click()
     expect(page.get_by_label("Comment")).to_have_value(f"1 2 u {HOSTILE}")
+    see(page)
     page.get_by_role("button", name="Good").click()
     expect(page.locator(".banner")).to_be_hidden()
     assert pictures_of(page) == shown
@@ -314,6 +325,86 @@ def test_trouble_is_shown_and_no_answer_is_dropped(page: Page, campaign: Campaig
     assert len(answers(campaign, "Dan")) == 7
 
 
+@rater("Gil")
+def test_nothing_is_answered_before_it_can_have_been_seen(page: Page, campaign: Campaign) -> None:
+    kinds: set[str] = set()
+    mine = 0
+    while kinds != {"binary", "ranking"}:
+        kinds.add(kind_of(page))
+        see(page)
+        shown = pictures_of(page)
+        page.evaluate(HASTE, ["1"] if kind_of(page) == "binary" else ["1", "1", "2", "Enter"])
+        mine += 1
+        expect_saved(page, mine)
+        assert len(answers(campaign, "Gil")) == mine
+        assert pictures_of(page) != shown
+        assert page.locator("dialog[open], .card.ranked >> visible=true").count() == 0
+        page.keyboard.press("?")  # these are no answers
+        expect(page.locator("[data-slot=help]")).to_be_visible()
+        page.keyboard.press("?")
+    answer_by_keys(page)
+    expect_saved(page, mine + 1)
+
+
+HASTE = """
+(keys) => {
+  const press = (key) => document.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
+  keys.forEach(press); // within the same moment, the next one is on the screen
+  ["1", "1", "2", "3", "4", "s", "Enter"].forEach(press);
+  for (const button of document.querySelectorAll("[data-kind]:not([hidden]) button")) button.click();
+}
+"""
+
+
+@rater("Hal")
+def test_an_answer_given_while_others_are_sent_is_not_asked_for_again(page: Page, campaign: Campaign) -> None:
+    held: list[Route] = []
+    shown = []
+
+    def hold_the_first(route: Route) -> None:
+        if held:
+            route.continue_()
+        else:
+            held.append(route)
+
+    page.route("**/api/v1/submissions", hold_the_first)
+    for _ in range(2):  # the second answer waits for the first one's arrival
+        kind_of(page)
+        shown.append(pictures_of(page))
+        answer_by_keys(page)
+    held[0].continue_()
+    expect_saved(page, 2)
+    while len(shown) < 8:
+        kind_of(page)
+        shown.append(pictures_of(page))
+        answer_by_keys(page)
+    expect_saved(page, 8)
+    assert all(pictures not in shown[:place] for place, pictures in enumerate(shown))
+    assert {answer["row"].revision for answer in answers(campaign, "Hal")} == {1}
+
+
+def test_on_a_slow_connection_every_task_is_shown_once(browser: Browser, tmp_path: Path) -> None:
+    campaign = prepare(tmp_path, TasksConfig(rankings_per_prompt=10, ranking_size=3), images=30)
+    with serving(tmp_path) as server:
+        page = open_page(browser, server.url, **DESK)
+        sign_in(page, "Ann", PASSWORD)
+        page.get_by_label("Close the guidelines").click()
+        network = page.context.new_cdp_session(page)
+        network.send("Network.enable")
+        slow = {"offline": False, "latency": 600, "downloadThroughput": -1, "uploadThroughput": -1}
+        network.send("Network.emulateNetworkConditions", slow)
+        shown = []
+        for number in range(40):
+            kind_of(page)
+            shown.append(pictures_of(page))
+            page.wait_for_timeout(700 + 400 * (number % 3))
+            answer_by_keys(page)
+        expect(page.get_by_role("heading", name="All done")).to_be_visible()
+        page.context.close()
+    assert all(pictures not in shown[:place] for place, pictures in enumerate(shown))
+    assert [answer["row"].revision for answer in answers(campaign, "Ann")] == [1] * 40
+
+
 @rater("Fay")
 def test_tabs_follow_the_rater_who_signed_in_last(page: Page, server: Server) -> None:
     other = page.context.new_page()
@@ -355,6 +446,8 @@ def test_axe_finds_no_serious_violation(browser: Browser, server: Server, colors
         found.append(violations(page, kind))
         answer_by_keys(page)
         page.wait_for_timeout(50)
+    kind_of(page)
+    see(page)
     for key, view in (("?", "help"), ("h", "history"), ("3" if kind_of(page) == "binary" else "s", "reasons")):
         page.keyboard.press(key)
         found.append(violations(page, view))
@@ -372,6 +465,7 @@ def test_axe_finds_no_serious_violation_in_training_and_on_the_admin_page(browse
         page = open_page(browser, server.url, **DESK)
         sign_in(page, "Eve", PASSWORD)
         page.keyboard.press("g")
+        see(page)
         page.keyboard.press("2")
         expect(page.locator("[data-slot=feedback]")).to_be_visible()
         found = violations(page, "feedback")

@@ -1,6 +1,7 @@
 // What raters do with keys, mouse and fingers, and how long they take.
 
 const IDLE_MS = 30000;
+const UNSEEN_MS = 200; // nobody sees and answers within less
 const SIGNS_OF_LIFE = ["keydown", "pointermove", "pointerdown", "wheel", "scroll", "touchstart"];
 
 /** The digit that a key stands for, or null. On keyboards such as AZERTY digits need Shift, so the key's place counts too. */
@@ -31,9 +32,21 @@ export class Stopwatch {
     document.addEventListener("visibilitychange", () => this.live());
   }
 
+  /** Starts as soon as what the page shows now is on the screen, which is before the frame after the next. */
   start() {
-    this.startedAt = this.lastSign = performance.now();
-    this.active = 0;
+    this.startedAt = Infinity;
+    cancelAnimationFrame(this.frame);
+    this.frame = requestAnimationFrame(() => {
+      this.frame = requestAnimationFrame(() => {
+        this.startedAt = this.lastSign = performance.now();
+        this.active = 0;
+      });
+    });
+  }
+
+  /** Whether a key press or click came before the rater can have seen what is on the screen. */
+  isTooSoon(event) {
+    return event.timeStamp - this.startedAt < UNSEEN_MS;
   }
 
   /** Returns `{time_on_task_ms, active_ms}` since the start. */

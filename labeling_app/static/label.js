@@ -66,6 +66,9 @@ class Page {
       this.actions[button?.dataset.do]?.(button);
       if (event.detail) button?.blur(); // a button that was clicked must not take the next Enter
     });
+    for (const type of ["pointerdown", "click"]) {
+      this.root.addEventListener(type, (event) => this.ignoreTooSoon(event), { capture: true });
+    }
     this.root.querySelector("form").addEventListener("submit", (event) => this.signIn(event));
     this.slots.comment.addEventListener("keydown", (event) => {
       if (event.key === "Escape" || (event.key === "Enter" && !event.shiftKey && !event.isComposing)) {
@@ -127,7 +130,7 @@ class Page {
     this.hideTask();
     const trained = await this.attempt(() => this.training.run());
     if (!trained) return;
-    this.queue = new Queue(rater.rater_id);
+    this.queue = new Queue(rater.rater_id, this.outbox);
     this.resuming = JSON.parse(localStorage.getItem(this.memory));
     this.work();
   }
@@ -181,8 +184,7 @@ class Page {
       if (!fetched) break;
       if (queue !== this.queue) return;
       this.status.progress(queue.progress);
-      uncounted = await this.send(); // what was answered meanwhile must arrive before the next claim
-      for (const { submission } of this.outbox.waiting) queue.drop(submission.task_id);
+      uncounted = await this.send();
       if (!this.resuming) this.presentIfFree();
     }
     if (uncounted) queue.progress = await call("GET", "progress", undefined, { asRater: queue.raterId });
@@ -382,8 +384,15 @@ class Page {
     else if (event.key === "Escape" && this.guidelines.open) this.guidelines.toggle();
     else if (event.key === "Escape" && this.item?.editing) this.present();
     else if (event.key === "Enter" && this.root.dataset.view === "rest") this.work();
-    else return this.item !== null && this.kinds[this.item.kind].key(event);
+    else return this.item !== null && !this.watch.isTooSoon(event) && this.kinds[this.item.kind].key(event);
     return true;
+  }
+
+  /** A second click that was meant for the item before must not answer one that nobody has seen yet. */
+  ignoreTooSoon(event) {
+    if (!event.target.closest("[data-kind]") || !this.watch.isTooSoon(event)) return;
+    event.stopPropagation();
+    event.target.closest("button")?.blur();
   }
 
   // The server

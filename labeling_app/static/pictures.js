@@ -16,6 +16,7 @@ async function loadPicture({ image_id, url }, place, images) {
   const element = new Image();
   element.alt = images.length === 1 ? "The picture to judge" : `Picture ${place + 1}`;
   element.draggable = false;
+  element.decoding = "sync"; // in the first frame of its task, not in a later one
   element.src = url;
   try {
     await element.decode();

@@ -4,12 +4,15 @@ import { Refused, call } from "./api.js";
 import { loadPictures } from "./pictures.js";
 
 const HELD = 3;
+const MOST_EXCEPT = 30; // as the interface has it
 
 export class Queue {
-  /** The tasks of one rater. */
-  constructor(raterId) {
+  /** The tasks of one rater; those with answers in the outbox are not asked for again. */
+  constructor(raterId, outbox) {
     this.raterId = raterId;
+    this.outbox = outbox;
     this.tasks = [];
+    this.droppedAt = new Map(); // task id to performance.now()
     this.progress = null;
     this.reason = null; // why nothing more was given, null while something was
   }
@@ -24,7 +27,10 @@ export class Queue {
 
   /** Asks for one more task and puts it last, or first; false when there is none for now. */
   async fetchOne({ first = false } = {}) {
-    const except = this.tasks.slice(0, HELD).map((task) => task.task_id);
+    const askedAt = performance.now();
+    // to the server, a task is held until its answer has arrived: it would be given again
+    const known = [...this.tasks, ...this.outbox.waiting.map((entry) => entry.submission)].map(({ task_id }) => task_id);
+    const except = [...new Set(known)].slice(0, MOST_EXCEPT);
     const { task, reason, progress } = await call("POST", "claim", { except }, { asRater: this.raterId });
     this.progress = progress;
     if (!task) {
@@ -32,6 +38,7 @@ export class Queue {
       return false;
     }
     task.pictures = await loadPictures(task.images);
+    if (this.droppedAt.get(task.task_id) >= askedAt) return true; // another tab has answered it meanwhile
     if (this.tasks.some((held) => held.task_id === task.task_id)) return false; // two calls have crossed
     if (first) this.tasks.unshift(task);
     else this.tasks.push(task);
@@ -41,6 +48,7 @@ export class Queue {
   /** Takes a task out: it is answered, or no longer held. */
   drop(taskId) {
     this.tasks = this.tasks.filter((task) => task.task_id !== taskId);
+    this.droppedAt.set(taskId, performance.now());
     this.reason = null; // there may be more now
   }
 
