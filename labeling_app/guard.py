@@ -1,7 +1,8 @@
-"""What holds for every request: no writes from other sites' pages, no large bodies, and headers that browsers keep to.
+"""What holds for every request: no calls from other sites' pages, no large bodies, and headers that browsers keep to.
 
-The cookie is SameSite=Strict. Besides, a POST of the interface must be JSON or carry the header `X-Pictune`: a form of another site can
-send neither, and a script of another site would have to ask first, which is never granted.
+The cookie is SameSite=Strict, but to browsers all ports of a host and all names of a domain are one site. So a call of the interface that
+says which page it comes from must come from a page of the app itself. Besides, a POST must be JSON or carry the header `X-Pictune`: a form
+can send neither, and a script of another site would have to ask first, which is never granted.
 """
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -59,17 +60,34 @@ class Guard:
 
 
 def _refusal(scope: Scope) -> tuple[int, str] | None:
-    if scope["method"] in ("GET", "HEAD", "OPTIONS"):
-        return None
     headers = Headers(scope=scope)
+    reads = scope["method"] in ("GET", "HEAD", "OPTIONS")
     if not scope["path"].startswith("/api/"):
-        return 404, "nothing is sent there"  # of Gradio's own routes the page uses none that writes
-    if headers.get("sec-fetch-site") == "cross-site":
-        return 403, "sent by a page of another site"
+        return None if reads else (404, "nothing is sent there")
+    if _is_foreign(headers, typed=reads):
+        return 403, "sent by a page of another site; a proxy in front of the app must hand on the Host header"
+    if reads:
+        return None
     is_json = headers.get("content-type", "").split(";")[0].strip().lower() == "application/json"
     if not is_json and "x-pictune" not in headers:
         return 403, "send JSON, with Content-Type: application/json"
     return None
+
+
+def _is_foreign(headers: Headers, *, typed: bool) -> bool:
+    """Whether a page of another origin sends this; `typed` lets in what the browser's address bar asks for."""
+    site = headers.get("sec-fetch-site", "same-origin")
+    if site != "same-origin" and not (typed and site == "none"):
+        return True
+    origin = headers.get("origin")
+    return origin is not None and not _is_at(origin, headers.get("host", ""))
+
+
+def _is_at(origin: str, host: str) -> bool:
+    """Whether this is the origin of the pages at this host; the scheme is left open, as a proxy with TLS changes it."""
+    scheme, _, address = origin.lower().partition("://")
+    port = {"http": ":80", "https": ":443"}.get(scheme, "")
+    return bool(address) and address.removesuffix(port) == host.lower().removesuffix(port)
 
 
 async def _read(receive: Receive) -> bytes | None:

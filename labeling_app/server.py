@@ -104,7 +104,13 @@ def create_app(
         await exports
 
     app = FastAPI(
-        title="Pictune labeling", version=APP_VERSION, lifespan=lifespan, openapi_url="/api/v1/openapi.json", docs_url=None, redoc_url=None
+        title="Pictune labeling",
+        version=APP_VERSION,
+        lifespan=lifespan,
+        openapi_url="/api/v1/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,  # a redirect would repeat the request's Host
     )
     app.state.desk = desk
     app.add_middleware(

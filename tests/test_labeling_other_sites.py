@@ -1,0 +1,161 @@
+"""What pages of other origins can do to the labeling app: nothing, though browsers send its cookie with calls from within its site."""
+
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+
+import httpx
+import pytest
+from playwright.sync_api import Browser, Response
+
+from labeling_app.tasks import TasksConfig
+from tests.labeling_browser import CHROMIUM, Server, add_accounts, chromium, open_page, see, serving, sign_in
+from tests.labeling_campaign import Campaign, make_campaign
+
+pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"{CHROMIUM} is missing; `make test` installs it")
+
+PASSWORD = "correct horse"
+WRITES = ("api/v1/undo", "api/v1/admin/pause", "api/v1/logout", "gradio_api/queue/join", "gradio_api/run/0")
+READS = ("api/v1/me", "api/v1/history", "api/v1/admin/summary", "api/v1/openapi.json", "", "config")
+ATTACK = """
+async ([app, writes, reads]) => {
+  const readable = [];
+  const fetched = (path, options) =>
+    fetch(`${app}/${path}`, { credentials: "include", ...options }).then(
+      (answer) => answer.type === "opaque" || readable.push(`${options.method} ${path}: ${answer.status}`),
+      () => {},
+    );
+  const posted = (path, type) =>
+    new Promise((done) => {
+      const frame = Object.assign(document.createElement("iframe"), { name: `${path} ${type}` });
+      const target = { action: `${app}/${path}`, target: frame.name };
+      const form = Object.assign(document.createElement("form"), { method: "POST", enctype: type, ...target });
+      form.append(Object.assign(document.createElement("input"), { name: "{}", value: "" }));
+      document.body.append(frame, form);
+      frame.onload = done;
+      form.submit();
+    });
+  const json = { "Content-Type": "application/json" };
+  for (const path of writes) {
+    for (const method of ["POST", "PUT", "DELETE"]) await fetched(path, { method, headers: json, body: "{}" });
+    await fetched(path, { method: "POST", headers: { ...json, "X-Pictune": "1" }, body: "{}" });
+    await fetched(path, { method: "POST", body: "{}" });
+    await fetched(path, { method: "POST", mode: "no-cors", body: "{}" });
+    await fetched(path, { method: "POST", mode: "no-cors", body: new URLSearchParams("a=1") });
+    for (const type of ["application/json", "text/plain"]) navigator.sendBeacon(`${app}/${path}`, new Blob(["{}"], { type }));
+    for (const type of ["text/plain", "multipart/form-data", "application/x-www-form-urlencoded"]) await posted(path, type);
+    const image = new Image();
+    image.src = `${app}/${path}`;
+    await image.decode().catch(() => {});
+  }
+  for (const path of reads) await fetched(path, { method: "GET" });
+  return readable;
+}
+"""
+
+
+class Stranger(BaseHTTPRequestHandler):
+    """A page of somebody else."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html")
+        self.end_headers()
+        sandboxed = '<iframe sandbox="allow-scripts allow-forms" srcdoc="<p>of no origin</p>"></iframe>'
+        self.wfile.write(f"<!doctype html><title>elsewhere</title>{sandboxed}".encode())
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        pass
+
+
+@contextmanager
+def stranger() -> Iterator[int]:
+    """The port where the page is."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Stranger) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_port
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def campaign(tmp_path_factory: pytest.TempPathFactory) -> Campaign:
+    made = make_campaign(tmp_path_factory.mktemp("campaign"), prompts=("a dog",), images=3, config=TasksConfig(binary_overlap=9))
+    add_accounts(made, ["Ann", "Ben"], PASSWORD)
+    with made.open_store() as store:
+        for name in ("Ann", "Ben"):
+            store.raters.set_role(store.rater_id_of("human", name), "admin")
+    return made
+
+
+@pytest.fixture(scope="module")
+def server(campaign: Campaign) -> Iterator[Server]:
+    with serving(next(iter(campaign.paths.values())).parent) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as opened:
+        yield opened
+
+
+@pytest.mark.parametrize(
+    ("name", "hosts"),
+    [("Ann", ("127.0.0.1", "127.0.0.1")), ("Ben", ("app.team.localhost", "blog.team.localhost"))],
+    ids=["another port", "a sibling domain"],
+)
+def test_a_page_of_the_same_site_changes_and_reads_nothing(
+    browser: Browser, campaign: Campaign, server: Server, name: str, hosts: tuple[str, str]
+) -> None:
+    host, elsewhere = hosts
+    app = f"http://{host}:{server.port}"
+    page = open_page(browser, app)
+    sign_in(page, name, PASSWORD)
+    page.get_by_label("Close the guidelines").click()
+    see(page)
+    page.get_by_role("button", name="Good").click()
+    page.get_by_text("Saved ✓").wait_for()
+
+    granted: list[str] = []
+
+    def note(answer: Response) -> None:
+        granted.extend(f"{answer.url}: {header}" for header in answer.headers if header.startswith("access-control"))
+
+    other = page.context.new_page()
+    other.on("response", note)
+    with stranger() as port:
+        other.goto(f"http://{elsewhere}:{port}")
+        for frame in other.frames:
+            assert frame.evaluate(ATTACK, [app, WRITES, READS]) == []
+        other.goto("about:blank")
+    assert granted == []
+    page.reload()
+    page.locator(".who", has_text=name).wait_for()  # still signed in
+    with campaign.open_store() as store:
+        assert store.progress(store.rater_id_of("human", name)).mine == 1
+        assert not store.is_paused
+    page.context.close()
+
+
+@pytest.mark.parametrize("method", ["OPTIONS", "GET"])
+def test_no_origin_is_ever_granted_anything(server: Server, method: str) -> None:
+    asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type, x-pictune"}
+    origins = ("http://127.0.0.1:1", "http://localhost", "https://blog.label.example", "https://label.example", "null")
+    for path in (*WRITES, *READS, "ui/label.js", "admin", "metrics"):
+        for host, origin in itertools.product((f"127.0.0.1:{server.port}", "label.example"), origins):
+            answer = httpx.request(method, f"{server.url}/{path}", headers={"Host": host, "Origin": origin} | asked)
+            assert not [name for name in answer.headers if name.startswith("access-control")]
+            assert method == "GET" or answer.status_code in (403, 404, 405)
+
+
+def test_links_from_anywhere_lead_to_the_page_and_the_admin_page(browser: Browser, server: Server) -> None:
+    page = browser.new_context().new_page()
+    with stranger() as port:
+        for path, title in (("/", "Pictune"), ("/admin", "Pictune: admin")):
+            page.goto(f"http://localhost:{port}")
+            page.evaluate("(url) => { location = url; }", server.url + path)
+            page.wait_for_url(server.url + path)
+            page.wait_for_function("(title) => document.title === title", arg=title)
+    page.context.close()
