@@ -1,7 +1,7 @@
 """How long raters wait from a key press to the next picture: `python -m benchmarks.bench_latency`.
 
-A key is pressed whenever the page has been at rest for `--pause-ms`. The clock runs in the browser: from the keydown event's own time
-to the frame after the one in which the next, decoded picture stands on the page.
+A key is pressed whenever the page takes an answer and has then been at rest for `--pause-ms`. The clock runs in the browser: from the
+keydown event's own time to the frame after the one in which the next, decoded picture stands on the page.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from playwright.sync_api import Page
 
 from benchmarks.record import record
 from labeling_app.tasks import TasksConfig
-from tests.labeling_browser import DESK, add_accounts, chromium, drawn_campaign, open_page, serving, sign_in
+from tests.labeling_browser import DESK, add_accounts, chromium, drawn_campaign, open_page, see, serving, sign_in
 
 LISTEN = """
 () => {
@@ -36,9 +36,10 @@ def measure(page: Page, answers: int, pause_ms: int) -> list[float]:
     """Milliseconds of each wait."""
     page.evaluate(LISTEN)
     for given in range(1, answers + 1):
+        see(page)
+        page.wait_for_timeout(pause_ms)
         page.keyboard.press("1")
         page.wait_for_function("given => window.waits.length >= given", arg=given)
-        page.wait_for_timeout(pause_ms)
     waits: list[float] = page.evaluate("window.waits")
     return waits
 
