@@ -143,7 +143,7 @@ class NewTask(BaseModel, frozen=True, extra="forbid"):
     image_ids: tuple[Identifier, ...]
     """Different from each other."""
     overlap: Annotated[int, Field(ge=1, le=1000)] = 1
-    """How many raters shall answer it."""
+    """How many people are to answer it, and how many simulated raters besides."""
     priority: float = 0.0
     """Higher is asked first; equal priorities come in random order."""
     gold_json: str | None = None
@@ -236,7 +236,7 @@ class Progress:
     mine: int
     """Live labels of the rater asked for; 0 when none was named."""
     done: int
-    """Live labels, at most as many per task as are wanted."""
+    """Live labels in people's places, at most as many per task as are wanted."""
     total: int
     """Wanted labels: the sum of the overlaps of all tasks that are no checks."""
     seconds_left: float | None = None

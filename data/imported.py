@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from data.feedback import Answer, InputMode, NewTask, Source
-from data.queries import insert_rows
+from data.queries import count_again, insert_rows
 from data.tables import labels, leases, task_images, tasks
 
 LABELS_AT_ONCE = 500
@@ -117,8 +117,7 @@ def _insert_chunk(connection: sa.Connection, placed: Sequence[_Placed], now: dat
         connection.execute(sa.update(labels).where(labels.c.task_id == task, labels.c.rater_id == rater).values(is_live=False))
     insert_rows(connection, labels, rows)
     _record_showing(connection, task_ids, {(row["task_id"], row["rater_id"]): row for row in rows})
-    counts = sa.select(sa.func.count()).where(labels.c.task_id == tasks.c.task_id, labels.c.is_live).scalar_subquery()
-    connection.execute(sa.update(tasks).where(tasks.c.task_id.in_(task_ids)).values(n_live=counts))
+    count_again(connection, task_ids)
 
 
 def _images_of(connection: sa.Connection, task_ids: Sequence[str]) -> Mapping[str, list[str]]:

@@ -6,7 +6,7 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from data.feedback import Answer, Task, TaskKind, agrees_with_gold, parse_answer
-from data.queries import NO_CHECK, Row, load_task
+from data.queries import NO_CHECK, Row, finished_labels, load_task
 from data.store import FeedbackStore
 from data.tables import labels, prompts, raters, tasks
 
@@ -32,7 +32,7 @@ class PromptCount:
     prompt_id: str
     kind: TaskKind
     done: int
-    """Live labels, at most as many per task as are wanted."""
+    """Live labels by people, at most as many per task as are wanted."""
     total: int
 
 
@@ -48,9 +48,9 @@ def latest_labels(store: FeedbackStore, *, rater_id: str | None = None, limit: i
 
 def counts_by_prompt(store: FeedbackStore) -> list[PromptCount]:
     """Labels done and wanted of each prompt and kind; without checks."""
-    finished = sa.case((tasks.c.n_live < tasks.c.overlap, tasks.c.n_live), else_=tasks.c.overlap)
+    done, total = sa.func.sum(finished_labels("human")), sa.func.sum(tasks.c.overlap)
     query = (
-        sa.select(tasks.c.prompt_id, tasks.c.kind, sa.func.sum(finished).label("done"), sa.func.sum(tasks.c.overlap).label("total"))
+        sa.select(tasks.c.prompt_id, tasks.c.kind, done.label("done"), total.label("total"))
         .join(prompts, prompts.c.prompt_id == tasks.c.prompt_id)
         .where(NO_CHECK)
         .group_by(tasks.c.prompt_id, tasks.c.kind)

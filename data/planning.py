@@ -25,7 +25,9 @@ def update_plan(connection: sa.Connection, wanted: Mapping[str, NewTask]) -> Non
         if task is not None and task.gold_source is not None:
             planned = {"gold_json": task.gold_json, "gold_source": task.gold_source, "overlap": task.overlap}
         elif known.gold_source in own:
-            overlap = task.overlap if task is not None else max(known.n_live, 1)  # not planned otherwise: nobody is asked any more
+            overlap = (
+                task.overlap if task is not None else max(known.n_live, known.n_simulated, 1)
+            )  # not planned otherwise: nobody is asked any more
             planned = {"gold_json": None, "gold_source": None, "overlap": overlap}
         elif task is not None and known.gold_source is None:
             planned = values | {"overlap": task.overlap}
@@ -75,7 +77,7 @@ def add_repeat(connection: sa.Connection, earlier: str, now: datetime) -> str:
     if find_row(connection, tasks, task_id) is None:
         row = find_row(connection, tasks, earlier)
         assert row is not None
-        again = {"task_id": task_id, "n_live": 0, "gold_json": None, "repeat_of": earlier, "created_at": now}
+        again = {"task_id": task_id, "n_live": 0, "n_simulated": 0, "gold_json": None, "repeat_of": earlier, "created_at": now}
         connection.execute(sa.insert(tasks).values(dict(row._mapping) | again))  # noqa: SLF001 - SQLAlchemy's public name
         images = [{"task_id": task_id, "position": place, "image_id": image_id} for place, image_id in enumerate(image_ids)]
         insert_rows(connection, task_images, images)

@@ -13,8 +13,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from data.feedback import NotFound, Task, TaskKind
-from data.tables import labels, leases, prompts, task_images, tasks
+from data.feedback import NotFound, Source, Task, TaskKind
+from data.tables import labels, leases, prompts, raters, task_images, tasks
 
 Row = sa.Row[Any]
 
@@ -45,13 +45,19 @@ _RATER: sa.BindParameter[str] = sa.bindparam("of_rater")
 _NOW: sa.BindParameter[datetime] = sa.bindparam("now")
 _NO_OTHERS: sa.BindParameter[str] = sa.bindparam("excluding", expanding=True)
 _LEASE = sa.and_(leases.c.task_id == _TASK, leases.c.rater_id == _RATER)
-_LIVE_LEASES = sa.select(sa.func.count()).where(leases.c.task_id == tasks.c.task_id, leases.c.expires_at > _NOW).scalar_subquery()
+_SOURCE = sa.select(raters.c.source).where(raters.c.rater_id == _RATER).scalar_subquery()
 
 _ASKED = sa.select(tasks.c.kind, prompts.c.prompt).join(prompts, prompts.c.prompt_id == tasks.c.prompt_id).where(tasks.c.task_id == _TASK)
 _IMAGES = sa.select(task_images.c.image_id).where(task_images.c.task_id == _TASK).order_by(task_images.c.position)
 _LOCK = sa.select(tasks.c.task_id).where(tasks.c.task_id == _TASK).with_for_update()
-_PLACES = sa.select(tasks.c.overlap - tasks.c.n_live - _LIVE_LEASES).where(tasks.c.task_id == _TASK)
-_ADD_LIVE = sa.update(tasks).where(tasks.c.task_id == _TASK).values(n_live=tasks.c.n_live + sa.bindparam("change"))
+_ADD_LIVE = (
+    sa.update(tasks)
+    .where(tasks.c.task_id == _TASK)
+    .values(
+        n_live=tasks.c.n_live + sa.bindparam("change") * sa.case((_SOURCE == "simulated", 0), else_=1),
+        n_simulated=tasks.c.n_simulated + sa.bindparam("change") * sa.case((_SOURCE == "human", 0), else_=1),
+    )
+)
 _FIND_LEASE = sa.select(leases).where(_LEASE)
 _FORGET_LEASE = sa.delete(leases).where(_LEASE)
 _NEW_LEASE = sa.insert(leases)
@@ -60,6 +66,7 @@ _RETIRE = sa.update(labels).where(labels.c.task_id == _TASK, labels.c.rater_id =
 _RECEIVED = sa.select(labels).where(labels.c.submission_id == sa.bindparam("submission"))
 _LAST_REVISION = sa.select(sa.func.max(labels.c.revision)).where(labels.c.task_id == _TASK, labels.c.rater_id == _RATER)
 _NEW_LABEL = sa.insert(labels)
+_LATEST_LIVE = sa.select(labels).where(labels.c.rater_id == _RATER, labels.c.is_live).order_by(labels.c.sequence.desc()).limit(1)
 _COUNT_MINE = sa.select(sa.func.count()).where(labels.c.rater_id == _RATER, labels.c.is_live)
 
 
@@ -99,9 +106,25 @@ def _of_kind(kind: TaskKind | None) -> sa.ColumnElement[bool]:
     return sa.true() if kind is None else tasks.c.kind == kind
 
 
-def has_place(connection: sa.Connection, task_id: str, now: datetime) -> bool:
-    """Whether the task wants more labels than it has live labels and live leases."""
-    return bool((connection.scalar(_PLACES, {"of_task": task_id, "now": now}) or 0) > 0)
+def _given(source: Source) -> sa.Column[int]:
+    """Live labels in the places of such raters: people and simulated raters do not take each other's, imported labels take both's."""
+    return tasks.c.n_simulated if source == "simulated" else tasks.c.n_live
+
+
+def _held_places(source: Source) -> sa.ColumnElement[int]:
+    holds = raters.c.source == "simulated" if source == "simulated" else raters.c.source != "simulated"
+    holders = sa.select(sa.func.count()).select_from(leases).join(raters, raters.c.rater_id == leases.c.rater_id)
+    return holders.where(leases.c.task_id == tasks.c.task_id, leases.c.expires_at > _NOW, holds).scalar_subquery()
+
+
+@cache
+def _places(source: Source) -> sa.Select[Any]:
+    return sa.select(tasks.c.overlap - _given(source) - _held_places(source)).where(tasks.c.task_id == _TASK)
+
+
+def has_place(connection: sa.Connection, task_id: str, source: Source, now: datetime) -> bool:
+    """Whether the task wants more labels of such raters than they have live labels and live leases of it."""
+    return bool((connection.scalar(_places(source), {"of_task": task_id, "now": now}) or 0) > 0)
 
 
 def find_lease(connection: sa.Connection, task_id: str, rater_id: str) -> Row | None:
@@ -130,6 +153,11 @@ def find_label(connection: sa.Connection, submission_id: str) -> Row | None:
     return connection.execute(_RECEIVED, {"submission": submission_id}).one_or_none()
 
 
+def latest_live(connection: sa.Connection, rater_id: str) -> Row | None:
+    """The rater's last live label."""
+    return connection.execute(_LATEST_LIVE, {"of_rater": rater_id}).one_or_none()
+
+
 def next_revision(connection: sa.Connection, task_id: str, rater_id: str) -> int:
     """The number of the rater's next revision of the task, from 1."""
     return (connection.scalar(_LAST_REVISION, {"of_task": task_id, "of_rater": rater_id}) or 0) + 1
@@ -145,9 +173,19 @@ def retire_live(connection: sa.Connection, task_id: str, rater_id: str) -> bool:
     return connection.execute(_RETIRE, {"of_task": task_id, "of_rater": rater_id}).rowcount > 0
 
 
-def add_to_live_count(connection: sa.Connection, task_id: str, change: int) -> None:
-    """Keeps the task's number of live labels in step."""
-    connection.execute(_ADD_LIVE, {"of_task": task_id, "change": change})
+def add_to_live_count(connection: sa.Connection, task_id: str, rater_id: str, change: int) -> None:
+    """Keeps the task's numbers of live labels in step with a change of this rater's."""
+    connection.execute(_ADD_LIVE, {"of_task": task_id, "of_rater": rater_id, "change": change})
+
+
+def count_again(connection: sa.Connection, task_ids: Sequence[str]) -> None:
+    """Sets the tasks' numbers of live labels after changes of many raters."""
+    live = sa.select(sa.func.count()).select_from(labels).join(raters, raters.c.rater_id == labels.c.rater_id)
+    live = live.where(labels.c.task_id == tasks.c.task_id, labels.c.is_live)
+    counts = {other: live.where(raters.c.source != other).scalar_subquery() for other in ("simulated", "human")}
+    connection.execute(
+        sa.update(tasks).where(tasks.c.task_id.in_(task_ids)).values(n_live=counts["simulated"], n_simulated=counts["human"])
+    )
 
 
 def count_live(connection: sa.Connection, rater_id: str) -> int:
@@ -174,30 +212,31 @@ def held_lease(
 
 
 @cache
-def _free(kind: TaskKind | None, *, gold: bool, skip_locked: bool) -> sa.Select[Any]:
+def _free(source: Source, kind: TaskKind | None, *, gold: bool, skip_locked: bool) -> sa.Select[Any]:
+    given = _given(source)
     # "is not false" keeps SQLite from looking through all labels of the rater for each task: it takes the index of task and rater
     mine = sa.exists().where(labels.c.task_id == tasks.c.task_id, labels.c.rater_id == _RATER, labels.c.is_live.is_not(sa.false()))
     return (
         sa.select(tasks.c.task_id)
         # the first condition is the queue index's own
-        .where(tasks.c.n_live < tasks.c.overlap, tasks.c.n_live + _LIVE_LEASES < tasks.c.overlap, ~mine, _of_kind(kind))
+        .where(given < tasks.c.overlap, given + _held_places(source) < tasks.c.overlap, ~mine, _of_kind(kind))
         .where(tasks.c.gold_source.is_not(None) if gold else NO_CHECK, tasks.c.task_id.not_in(_NO_OTHERS))
-        .order_by(*((tasks.c.n_live,) if gold else (tasks.c.priority.desc(),)), tasks.c.order_key)
+        .order_by(*((given,) if gold else (tasks.c.priority.desc(),)), tasks.c.order_key)
         .limit(1)
         .with_for_update(skip_locked=skip_locked, of=tasks)
     )
 
 
 def free_task(
-    connection: sa.Connection, rater_id: str, kind: TaskKind | None, now: datetime, excluding: Collection[str] = (), *, gold: bool = False
+    connection: sa.Connection, rater: Row, kind: TaskKind | None, now: datetime, excluding: Collection[str] = (), *, gold: bool = False
 ) -> str | None:
     """The first task of the queue with a place left that the rater has not answered, locked; of hidden gold, the least answered one."""
-    values = {"of_rater": rater_id, "now": now, "excluding": list(excluding)}
+    values = {"of_rater": rater.rater_id, "now": now, "excluding": list(excluding)}
     # On PostgreSQL, tasks that another claim is deciding on are passed over, and waited for only when there are no others.
     for skip_locked in (True, False):
-        while (task_id := connection.scalar(_free(kind, gold=gold, skip_locked=skip_locked), values)) is not None:
+        while (task_id := connection.scalar(_free(rater.source, kind, gold=gold, skip_locked=skip_locked), values)) is not None:
             # The query may have seen the leases of before another claim's commit: look again, now under the lock.
-            if has_place(connection, task_id, now):
+            if has_place(connection, task_id, rater.source, now):
                 return str(task_id)
     return None
 
@@ -218,7 +257,7 @@ def repeatable_tasks(connection: sa.Connection, rater_id: str, kind: TaskKind | 
 
 @dataclass(frozen=True)
 class Totals:
-    """How far the campaign is; without checks."""
+    """How far the campaign is among raters of one source; without checks."""
 
     counted_at: datetime
     n_tasks: int
@@ -229,19 +268,11 @@ class Totals:
 
     def holds(self, now: datetime) -> bool:
         """Whether it need not be counted again: only large campaigns, where that takes long, make do with older figures."""
-        return self.n_tasks > LARGE_CAMPAIGN and now - self.counted_at < timedelta(seconds=1)
+        # figures from the future were counted before the clock was set back
+        return self.n_tasks > LARGE_CAMPAIGN and timedelta(0) <= now - self.counted_at < timedelta(seconds=1)
 
 
-_FINISHED = sa.case((tasks.c.n_live < tasks.c.overlap, tasks.c.n_live), else_=tasks.c.overlap)
-_TOTALS = sa.select(sa.func.count(), sa.func.sum(_FINISHED), sa.func.sum(tasks.c.overlap)).where(NO_CHECK)
-_LATEST_LABELS = (
-    sa.select(labels.c.submitted_at)
-    .where(labels.c.submitted_at > sa.bindparam("since"))
-    .order_by(labels.c.sequence.desc())
-    .limit(RECENT_LABELS)
-    .subquery()
-)
-_PACE = sa.select(sa.func.count(), sa.func.min(_LATEST_LABELS.c.submitted_at))
+_LATEST_LABELS = sa.select(labels.c.submitted_at, labels.c.rater_id).order_by(labels.c.sequence.desc()).limit(RECENT_LABELS).subquery()
 _TIMES = (
     sa.select(labels.c.time_on_task_ms)
     .where(labels.c.kind == sa.bindparam("of_kind"), labels.c.time_on_task_ms.is_not(None))
@@ -250,15 +281,35 @@ _TIMES = (
 )
 
 
-def count_totals(connection: sa.Connection, now: datetime) -> Totals:
+def finished_labels(source: Source) -> sa.ColumnElement[int]:
+    """A task's live labels in the places of such raters, at most as many as are wanted."""
+    given = _given(source)
+    return sa.case((given < tasks.c.overlap, given), else_=tasks.c.overlap)
+
+
+@cache
+def _totals(source: Source) -> sa.Select[int, Any, Any]:
+    return sa.select(sa.func.count(), sa.func.sum(finished_labels(source)), sa.func.sum(tasks.c.overlap)).where(NO_CHECK)
+
+
+def count_totals(connection: sa.Connection, source: Source, now: datetime) -> Totals:
     """Counts all tasks."""
-    n_tasks, done, total = connection.execute(_TOTALS).one()
+    n_tasks, done, total = connection.execute(_totals(source)).one()
     return Totals(now, n_tasks, int(done or 0), int(total or 0))
 
 
-def labels_per_second(connection: sa.Connection, now: datetime) -> float | None:
-    """The pace of all raters together over the latest labels of the last minutes; None when these are too few to tell."""
-    count, first = connection.execute(_PACE, {"since": now - PACE_WITHIN}).one()
+@cache
+def _pace(source: Source) -> sa.Select[int, Any]:
+    return (
+        sa.select(sa.func.count(), sa.func.min(_LATEST_LABELS.c.submitted_at))
+        .join(raters, raters.c.rater_id == _LATEST_LABELS.c.rater_id)
+        .where(_LATEST_LABELS.c.submitted_at > sa.bindparam("since"), raters.c.source == source)
+    )
+
+
+def labels_per_second(connection: sa.Connection, source: Source, now: datetime) -> float | None:
+    """The pace of all raters of a source over the latest labels of the last minutes; None when these are too few to tell."""
+    count, first = connection.execute(_pace(source), {"since": now - PACE_WITHIN}).one()
     elapsed_s = (now - first).total_seconds() if count else 0.0
     return count / elapsed_s if count >= FEWEST_FOR_PACE and elapsed_s > 0 else None
 

@@ -76,7 +76,7 @@ TASKS = pa.schema(
         _column("kind", TEXT, "binary or ranking"),
         _column("prompt_id", TEXT, "the prompt shown"),
         _column("image_ids", TEXTS, "the images shown, in the order that `ranks` and `shown_order` refer to"),
-        _column("overlap", pa.int16(), "how many raters are wanted"),
+        _column("overlap", pa.int16(), "how many people are wanted, and simulated raters besides"),
         _column("priority", pa.float32(), "higher is asked first"),
         _column("is_gold", pa.bool_(), "true where the right answer is known"),
         _column("gold_json", TEXT, "the right answer as JSON", nullable=True),
@@ -143,7 +143,7 @@ LABELS_LOG = pa.schema(
     [
         _column("sequence", pa.int64(), "counts the revisions of all labels, in the order in which they were saved"),
         _column("label_id", TEXT, "identifies this revision of the label (UUID version 7)"),
-        _column("submission_id", TEXT, "made by the browser; undo- and the label's id for an undo"),
+        _column("submission_id", TEXT, "made by the browser; undo- and a random id for an undo"),
         _column("revision", pa.int16(), "1 for the first answer of this rater to this task, then counting edits and undos"),
         _column("task_id", TEXT, "the task answered"),
         _column("rater_id", TEXT, "salted hash of the rater"),

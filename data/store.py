@@ -3,6 +3,8 @@
 Guarantees: a method that returns has its effect on disk; labels are only ever added; a claim never lets live labels and live leases of a
 task exceed its overlap (an answer that comes after its lease has run out is still accepted, flagged, and may be one too many); a rater is
 never given a task twice unless the answer was undone. One process with any number of threads may share a store.
+
+Each task has its overlap of places for people, and as many for simulated raters. Imported labels fill places of both.
 """
 
 import hashlib
@@ -52,6 +54,7 @@ from data.queries import (
     insert_rows,
     is_over,
     labels_per_second,
+    latest_live,
     load_task,
     lock_task,
     median_seconds,
@@ -61,7 +64,7 @@ from data.queries import (
 )
 from data.raters import Raters
 from data.schema import prompt_id
-from data.tables import labels, prompts, raters, settings, task_images, tasks
+from data.tables import prompts, raters, settings, task_images, tasks
 
 
 def utc_now() -> datetime:
@@ -81,7 +84,7 @@ class FeedbackStore:
         self._rng = rng
         self._lease = lease
         self._checks = checks
-        self._totals: Totals | None = None
+        self._totals: dict[Source, Totals] = {}
         with database.write() as connection:
             self._salt = self._setting(connection, "salt")
             self._order_seed = self._setting(connection, "order_seed")
@@ -147,7 +150,7 @@ class FeedbackStore:
         with self.database.write() as connection:
             added = self._insert_tasks(connection, wanted)
             update_plan(connection, {task_id_of(task): task for task in wanted})
-        self._totals = None
+        self._totals = {}
         return added
 
     def import_labels(self, new_tasks: Iterable[NewTask], imported: Sequence[ImportedLabel], *, finish: Callable[[], None]) -> Added:
@@ -187,16 +190,17 @@ class FeedbackStore:
         """
         with self.database.write() as connection:
             now = self._clock()
-            if find_row(connection, raters, rater_id) is None:
+            rater = find_row(connection, raters, rater_id)
+            if rater is None:
                 raise NotFound(f"rater {rater_id}: not known; sign in again")
             held = held_lease(connection, rater_id, kind, now, excluding)
             if held is not None:
                 task = load_task(connection, held.task_id)
                 return Claim(task, self._extend(connection, task, rater_id, now), tuple(held.shown_order), held.shown_at)
-            next_in_queue = free_task(connection, rater_id, kind, now, excluding)
+            next_in_queue = free_task(connection, rater, kind, now, excluding)
             if next_in_queue is None:
                 return None
-            task_id, shown_order = self._check(connection, rater_id, kind, now, excluding) or (next_in_queue, None)
+            task_id, shown_order = self._check(connection, rater, kind, now, excluding) or (next_in_queue, None)
             task = load_task(connection, task_id)
             if shown_order is None:
                 shown_order = list(range(len(task.image_ids)))
@@ -217,7 +221,9 @@ class FeedbackStore:
             lease = find_lease(connection, task_id, rater_id)
             if lease is None or lease.expires_at is None:
                 raise NotFound(f"task {task_id}: not held by this rater; claim a task first")
-            if lease.expires_at <= now and not has_place(connection, task_id, now):
+            rater = find_row(connection, raters, rater_id)
+            assert rater is not None  # the lease refers to it
+            if lease.expires_at <= now and not has_place(connection, task_id, rater.source, now):
                 raise NotFound(f"task {task_id}: the hold has run out and others have taken the place; an answer is still accepted")
             return self._extend(connection, task, rater_id, now)
 
@@ -246,7 +252,7 @@ class FeedbackStore:
             live = retire_live(connection, task.task_id, submission.rater_id)
             end_lease(connection, task.task_id, submission.rater_id, None)
             if not live:
-                add_to_live_count(connection, task.task_id, 1)
+                add_to_live_count(connection, task.task_id, submission.rater_id, 1)
             return self._add_revision(connection, lease, now, _values_of(submission) | {"lease_late": not live and is_over(lease, now)})
 
     def undo(self, rater_id: str) -> Task | None:
@@ -259,31 +265,31 @@ class FeedbackStore:
             now = self._clock()
             if find_row(connection, raters, rater_id) is None:
                 raise NotFound(f"rater {rater_id}: not known; sign in again")
-            query = sa.select(labels).where(labels.c.rater_id == rater_id, labels.c.is_live).order_by(labels.c.sequence.desc()).limit(1)
-            last = connection.execute(query).one_or_none()
-            if last is None:
-                return None
-            task = lock_task(connection, last.task_id)
-            retire_live(connection, task.task_id, rater_id)
-            add_to_live_count(connection, task.task_id, -1)
-            lease = find_lease(connection, task.task_id, rater_id)
-            assert lease is not None
-            # one undo per label, so this id is as unique as the label's
-            taken_back = {"submission_id": f"undo-{last.label_id}", "kind": task.kind, "is_live": False, "lease_late": False}
-            self._add_revision(connection, lease, now, taken_back)
-            expires_at = self._lease_end(connection, task.kind, now)
-            give_lease(connection, task.task_id, rater_id, shown_order=lease.shown_order, shown_at=now, expires_at=expires_at)
-            return task
+            while (last := latest_live(connection, rater_id)) is not None:
+                task = lock_task(connection, last.task_id)
+                if not retire_live(connection, task.task_id, rater_id):
+                    continue  # another undo took this one back before the lock was ours
+                add_to_live_count(connection, task.task_id, rater_id, -1)
+                lease = find_lease(connection, task.task_id, rater_id)
+                assert lease is not None
+                # by chance: an id made of what clients know might be one that they have sent
+                undo_id = f"undo-{uuid.UUID(int=self._rng.getrandbits(128), version=4)}"
+                taken_back = {"submission_id": undo_id, "kind": task.kind, "is_live": False, "lease_late": False}
+                self._add_revision(connection, lease, now, taken_back)
+                expires_at = self._lease_end(connection, task.kind, now)
+                give_lease(connection, task.task_id, rater_id, shown_order=lease.shown_order, shown_at=now, expires_at=expires_at)
+                return task
+            return None
 
-    def progress(self, rater_id: str | None = None) -> Progress:
-        """How far the labeling is, and how many live labels are by this rater."""
+    def progress(self, rater_id: str | None = None, *, source: Source = "human") -> Progress:
+        """How far people's labeling is, or that of simulated raters, and how many live labels are by this rater."""
         with self.database.read() as connection:
             now = self._clock()
-            totals = self._totals
+            totals = self._totals.get(source)
             if totals is None or not totals.holds(now):
-                totals = self._totals = count_totals(connection, now)
+                totals = self._totals[source] = count_totals(connection, source, now)
             mine = 0 if rater_id is None else count_live(connection, rater_id)
-            pace = labels_per_second(connection, now)
+            pace = labels_per_second(connection, source, now)
         seconds_left = None if pace is None else (totals.total - totals.done) / pace
         return Progress(mine=mine, done=totals.done, total=totals.total, seconds_left=seconds_left)
 
@@ -301,25 +307,25 @@ class FeedbackStore:
                 connection.execute(sa.insert(settings).values(name="paused", value=self._clock().isoformat()))
 
     def _check(
-        self, connection: sa.Connection, rater_id: str, kind: TaskKind | None, now: datetime, excluding: Collection[str]
+        self, connection: sa.Connection, rater: Row, kind: TaskKind | None, now: datetime, excluding: Collection[str]
     ) -> tuple[str, list[int] | None] | None:
         """Now and then a hidden gold task or a repeat, with its order on the screen if that is not up to chance."""
         if not self._checks.gold_share and not self._checks.repeat_share:
             return None
         drawn = self._rng.random()
         if drawn < self._checks.gold_share:
-            gold = free_task(connection, rater_id, kind, now, excluding, gold=True)
+            gold = free_task(connection, rater, kind, now, excluding, gold=True)
             return None if gold is None else (gold, None)
         if drawn - self._checks.gold_share < self._checks.repeat_share:
-            earlier = sorted(repeatable_tasks(connection, rater_id, kind))
-            return self._repeat(connection, self._rng.choice(earlier), rater_id, now) if earlier else None
+            earlier = sorted(repeatable_tasks(connection, rater.rater_id, kind))
+            return self._repeat(connection, self._rng.choice(earlier), rater, now) if earlier else None
         return None
 
-    def _repeat(self, connection: sa.Connection, earlier: str, rater_id: str, now: datetime) -> tuple[str, list[int]] | None:
+    def _repeat(self, connection: sa.Connection, earlier: str, rater: Row, now: datetime) -> tuple[str, list[int]] | None:
         task_id = add_repeat(connection, earlier, now)
-        if not has_place(connection, task_id, now):
+        if not has_place(connection, task_id, rater.source, now):
             return None
-        before = find_lease(connection, earlier, rater_id)
+        before = find_lease(connection, earlier, rater.rater_id)
         assert before is not None
         return task_id, [len(before.shown_order) - 1 - place for place in before.shown_order]
 
@@ -357,6 +363,7 @@ class FeedbackStore:
             "prompt_id": prompt_id(task.prompt),
             "overlap": task.overlap,
             "n_live": 0,
+            "n_simulated": 0,
             "priority": task.priority,
             "order_key": int.from_bytes(order, "big", signed=True),
             "gold_json": task.gold_json,

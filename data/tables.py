@@ -103,17 +103,21 @@ tasks = Table(
     Column("kind", String(20), nullable=False),
     Column("prompt_id", String(64), ForeignKey(prompts.c.prompt_id), nullable=False),
     Column("overlap", Integer, nullable=False),
-    Column("n_live", Integer, nullable=False),  # live labels, kept here so that a claim need not count the finished tasks
+    # live labels, kept here so that a claim need not count the finished tasks: people's and simulated raters'; imported ones are in both
+    Column("n_live", Integer, nullable=False),
     Column("priority", Double, nullable=False),
     Column("order_key", BigInteger, nullable=False),  # random, from the recorded seed
     Column("gold_json", Text),
     Column("created_at", UtcDateTime, nullable=False),
     Column("gold_source", String(200)),  # where the right answer comes from; such a task is a check, as repeats are
     Column("repeat_of", String(64)),  # the task that asked the same before
+    Column("n_simulated", Integer, nullable=False, server_default="0"),
     CheckConstraint("n_live >= 0", name="n_live"),
 )
 _open = tasks.c.n_live < tasks.c.overlap  # finished tasks leave the queue's index
 Index("ix_tasks_queue", tasks.c.priority.desc(), tasks.c.order_key, sqlite_where=_open, postgresql_where=_open)
+_simulated = tasks.c.n_simulated < tasks.c.overlap
+Index("ix_tasks_simulated", tasks.c.priority.desc(), tasks.c.order_key, sqlite_where=_simulated, postgresql_where=_simulated)
 _gold = tasks.c.gold_source.is_not(None)
 Index("ix_tasks_gold", tasks.c.n_live, sqlite_where=_gold, postgresql_where=_gold)
 _repeat = tasks.c.repeat_of.is_not(None)

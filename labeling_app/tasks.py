@@ -21,13 +21,13 @@ class TasksConfig(ChecksConfig, frozen=True, extra="forbid"):
     """Which tasks are made of a set of images, and how often raters are checked."""
 
     binary_overlap: Annotated[int, Field(ge=0, le=1000)] = 1
-    """Raters who judge each image good or bad; 0 asks for no binary labels."""
+    """People who judge each image good or bad, and simulated raters, who have as many places of their own; 0 asks for no binary labels."""
     rankings_per_prompt: Annotated[int, Field(ge=0)] = 2
     """Rankings of each prompt that has two images or more, each of a different set of images; 0 asks for no rankings."""
     ranking_size: Annotated[int, Field(ge=2, le=LARGEST_RANKING)] = 4
     """Images of a ranking; a prompt with fewer images is ranked with those it has."""
     ranking_overlap: Annotated[int, Field(ge=1, le=1000)] = 1
-    """Raters who answer each ranking."""
+    """People who answer each ranking, and simulated raters."""
     gold: Path | None = None
     """CSV file of images whose right answers are known; they are asked of everybody, hidden among the others."""
     gold_share: Annotated[float, Field(ge=0, le=1)] = 0.05

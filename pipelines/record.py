@@ -20,8 +20,8 @@ from data.runs import RunFolder
 from pipelines.config import Settings, check, read_toml
 
 STAMP = "stage.json"
-UNBOUND = frozenset({"run.device"})
-"""Settings that results do not rest on: they may change at any time."""
+UNBOUND = frozenset({"run.device", "tasks"})
+"""Settings and tables that results do not rest on: they may change at any time."""
 MODEL_FILES = (".safetensors", ".json", ".txt")
 """What the files of a model end in that change what it does."""
 
@@ -158,7 +158,7 @@ def refuse_changes(run: RunFolder, settings: Settings) -> None:
         changed = [
             f"{table}.{key} is {old[table].get(key)!r} there and {new[table].get(key)!r} now"
             for table in stamp.tables
-            if table in new
+            if table in new and table not in UNBOUND
             for key in sorted({*old.get(table, {}), *new[table]})
             if old.get(table, {}).get(key) != new[table].get(key) and f"{table}.{key}" not in UNBOUND
         ]

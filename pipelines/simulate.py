@@ -14,7 +14,7 @@ from labeling_app.tasks import TasksConfig
 from pipelines.config import Settings
 from pipelines.pictures import load_pictures
 from pipelines.record import StageFolder
-from pipelines.tasks import add_planned_tasks, export_labels, image_files, images_digest, open_store
+from pipelines.tasks import add_planned_tasks, export_labels, image_files, images_digest, open_store, plan_digest
 from pipelines.world.oracle import Oracle
 from pipelines.world.prompts import Requirement
 from pipelines.world.scenes import Reading
@@ -26,8 +26,8 @@ BATCH = 64
 def main(run: RunFolder, settings: Settings) -> None:
     """Answers every open task, then exports."""
     files = image_files(run)
-    inputs, outputs = {"images": images_digest(run)}, (run.latest / MANIFEST,)
-    stage = StageFolder(run, settings, run.labels_dir, "simulate", ("run", "tasks", "simulate"), inputs, outputs)
+    inputs, outputs = {"images": images_digest(run), "tasks": plan_digest(settings)}, (run.latest / MANIFEST,)
+    stage = StageFolder(run, settings, run.labels_dir, "simulate", ("run", "simulate"), inputs, outputs)
     if stage.is_done:
         print(f"simulate: done, labels in {run.latest}")
         return
@@ -44,7 +44,7 @@ def main(run: RunFolder, settings: Settings) -> None:
     rng = random.Random(settings.run.seed)
     with stage.working(), open_store(run, settings.table("tasks", TasksConfig)) as store:
         add_planned_tasks(store, run, settings)
-        progress = store.progress()
+        progress = store.progress(source="simulated")
         answers = simulate(store, judge, settings.table("simulate", SimulatedRaterConfig), rng=rng)
         for _ in tqdm(answers, total=progress.total - progress.done, desc="simulate", unit="label", disable=None):
             pass

@@ -6,6 +6,7 @@ from pathlib import Path
 from data.feedback import ChecksConfig
 from data.parquet import export
 from data.publication import DatasetConfig, publish
+from data.rows import ANSWERS
 from data.runs import RunFolder
 from data.schema import IMAGES, read_table
 from data.store import FeedbackStore
@@ -24,6 +25,12 @@ def images_digest(run: RunFolder) -> str:
     """Hash of which images the run has."""
     image_ids = sorted(read_table(run.images_table, IMAGES)["image_id"].to_pylist())
     return hashlib.sha256("\n".join(image_ids).encode()).hexdigest()
+
+
+def plan_digest(settings: Settings) -> str:
+    """Hash of the settings that say what is asked of raters; checks aside, which come and go while they label."""
+    plan = settings.table("tasks", TasksConfig).model_dump_json(exclude={*ChecksConfig.model_fields, "gold"})
+    return hashlib.sha256(plan.encode()).hexdigest()
 
 
 def campaign_images(run: RunFolder) -> dict[str, ImageRow]:
@@ -54,8 +61,8 @@ def add_planned_tasks(store: FeedbackStore, run: RunFolder, settings: Settings) 
 
 def export_labels(store: FeedbackStore, run: RunFolder, settings: Settings) -> str:
     """Exports to Parquet, and copies that to `[dataset] target` if there is one; returns a line that says what was written."""
-    export(store, run)
+    files = export(store, run).files
     target = settings.table("dataset", DatasetConfig).target
     if target is not None:
         publish(run, target)
-    return f"{store.progress().done} labels in {run.latest}"
+    return f"{sum(files[f'latest/labels_{kind}.parquet'].rows for kind in ANSWERS)} labels in {run.latest}"

@@ -1,4 +1,4 @@
-"""Any history of claims, as a state machine for hypothesis: three raters and the rules that no history may break."""
+"""Any history of claims, as a state machine for hypothesis: three people, two simulated raters and the rules that no history may break."""
 
 import random
 import shutil
@@ -11,18 +11,19 @@ import sqlalchemy as sa
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from data.feedback import Claim, NewTask, NotFound
+from data.feedback import Claim, NewTask, NotFound, Source
 from data.store import FeedbackStore
-from data.tables import labels, leases, metadata, tasks
+from data.tables import labels, leases, metadata, raters, tasks
 from tests.data_campaign import Clock, submission
 
-RATERS = st.integers(0, 2)
+SOURCES: tuple[Source, ...] = ("human", "human", "human", "simulated", "simulated")
+RATERS = st.integers(0, len(SOURCES) - 1)
 MOST_HELD = 4
 """A page asks for one task besides the three that it holds."""
 
 
 class Campaigning(RuleBasedStateMachine):
-    """Three raters claim, fetch ahead, prolong, answer in time or late, edit, undo and wander off, in any order."""
+    """Raters claim, fetch ahead, prolong, answer in time or late, edit, undo and wander off, in any order."""
 
     def __init__(self, url: str | None = None) -> None:
         super().__init__()
@@ -33,14 +34,14 @@ class Campaigning(RuleBasedStateMachine):
     def open(self, overlaps: list[int]) -> None:
         self.clock = Clock()
         self.store = FeedbackStore.open(self.url, clock=self.clock, rng=random.Random(0))
-        self.raters = [self.store.add_rater(f"rater{number}") for number in range(3)]
+        self.raters = [self.store.add_rater(f"rater{number}", source=source) for number, source in enumerate(SOURCES)]
         images = [(f"image{number}",) for number in range(len(overlaps))]
         self.store.add_tasks(
             NewTask(kind="binary", prompt="a cat", image_ids=ids, overlap=overlap) for ids, overlap in zip(images, overlaps, strict=True)
         )
-        self.shown: dict[int, dict[str, Claim]] = {0: {}, 1: {}, 2: {}}
-        self.answered: dict[int, list[Claim]] = {0: [], 1: [], 2: []}
-        self.late: Counter[str] = Counter()
+        self.shown: dict[int, dict[str, Claim]] = {rater: {} for rater in range(len(SOURCES))}
+        self.answered: dict[int, list[Claim]] = {rater: [] for rater in range(len(SOURCES))}
+        self.late: Counter[tuple[str, Source]] = Counter()
         self.sent = 0
 
     def teardown(self) -> None:
@@ -96,7 +97,7 @@ class Campaigning(RuleBasedStateMachine):
         if self.shown[rater]:
             task_id, claim = next(iter(self.shown[rater].items()))
             del self.shown[rater][task_id]
-            self.late[task_id] += not self.is_held(claim)
+            self.late[task_id, SOURCES[rater]] += not self.is_held(claim)
             self.send(rater, claim)
             self.answered[rater].append(claim)
 
@@ -125,14 +126,17 @@ class Campaigning(RuleBasedStateMachine):
         self.clock.pass_seconds(seconds)
 
     @invariant()
-    def overlap_is_kept(self) -> None:
+    def overlap_is_kept_among_people_and_among_simulated_raters(self) -> None:
+        live_labels = sa.select(labels.c.task_id, raters.c.source).join(raters).where(labels.c.is_live)
+        live_leases = sa.select(leases.c.task_id, raters.c.source).join(raters).where(leases.c.expires_at > self.clock.now)
         with self.store.database.read() as connection:
             states = connection.execute(sa.select(tasks)).all()
-            live = Counter(connection.scalars(sa.select(labels.c.task_id).where(labels.c.is_live)))
-            held = Counter(connection.scalars(sa.select(leases.c.task_id).where(leases.c.expires_at > self.clock.now)))
+            live, held = (Counter((row.task_id, row.source) for row in connection.execute(query)) for query in (live_labels, live_leases))
         for task in states:
-            assert task.n_live == live[task.task_id]
-            assert live[task.task_id] + held[task.task_id] <= task.overlap + self.late[task.task_id]
+            assert (task.n_live, task.n_simulated) == (live[task.task_id, "human"], live[task.task_id, "simulated"])
+            for source in set(SOURCES):
+                key = task.task_id, source
+                assert live[key] + held[key] <= task.overlap + self.late[key]
 
     @invariant()
     def revisions_count_and_one_at_most_is_live(self) -> None:

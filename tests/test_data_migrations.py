@@ -37,11 +37,27 @@ def test_labels_of_the_first_version_stay_as_they_were(tmp_path: Path) -> None:
         assert store.raters.find("anna")
 
 
+def test_places_that_simulated_raters_had_taken_become_peoples_again(tmp_path: Path) -> None:
+    with open_store(tmp_path) as store:
+        store.add_tasks(binary_tasks(2))
+        answer_all(store, store.add_rater("robot", source="simulated"))
+        with store.database.write() as connection:
+            connection.execute(sa.text("UPDATE tasks SET n_live = n_simulated"))
+            _go_back(connection, "0001")
+    with open_store(tmp_path) as store:
+        assert (store.progress().done, store.progress(source="simulated").done) == (0, 2)
+        assert len(answer_all(store, store.add_rater("anna"))) == 2
+
+
 def _go_back(connection: sa.Connection, version: str) -> None:
     """Takes off what later versions added, as no user can."""
-    for index in ("ix_tasks_gold", "ix_tasks_repeat_of"):
+    for index in ("ix_tasks_gold", "ix_tasks_repeat_of", "ix_tasks_simulated"):
         connection.execute(sa.text(f"DROP INDEX {index}"))
-    added = {"raters": ("role", "password_hash", "status", "resumed_at"), "labels": ("active_ms",), "tasks": ("gold_source", "repeat_of")}
+    added = {
+        "raters": ("role", "password_hash", "status", "resumed_at"),
+        "labels": ("active_ms",),
+        "tasks": ("gold_source", "repeat_of", "n_simulated"),
+    }
     for table, columns in added.items():
         for column in columns:
             connection.execute(sa.text(f"ALTER TABLE {table} DROP COLUMN {column}"))

@@ -8,6 +8,8 @@ import sqlalchemy as sa
 
 from data.errors import PictuneError
 from data.feedback import BinaryAnswer, InvalidAnswer, NewTask, NotFound, Progress, RankingAnswer
+from data.imported import ImportedLabel
+from data.queries import LARGE_CAMPAIGN
 from data.store import FeedbackStore
 from data.tables import labels
 from tests.data_campaign import Clock, answer_all, binary_tasks, claimed, open_store, submission
@@ -166,6 +168,19 @@ def test_undo_takes_back_the_last_label_and_gives_the_task_again(store: Feedback
     assert on_screen.task.task_id not in (first.task.task_id, second.task.task_id)
 
 
+def test_no_submission_of_a_client_stands_in_the_way_of_an_undo(store: FeedbackStore) -> None:
+    store.add_tasks(binary_tasks(2))
+    rater = store.add_rater("anna")
+    first = claimed(store, rater)
+    receipt = store.submit(submission(first, rater, "first"))
+    store.submit(submission(first, rater, f"undo-{receipt.label_id}"))
+    edited = store.submit(submission(first, rater, "third"))
+    store.submit(submission(claimed(store, rater), rater, f"undo-{edited.label_id}"))
+    assert store.undo(rater) is not None
+    assert store.undo(rater) == first.task
+    assert store.undo(rater) is None
+
+
 def test_answers_that_do_not_fit_are_refused(store: FeedbackStore) -> None:
     store.add_tasks(binary_tasks(1))
     anna, ben = store.add_rater("anna"), store.add_rater("ben")
@@ -204,6 +219,40 @@ def test_a_file_that_is_no_database_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "feedback.db").write_bytes(b"not a database, but long enough to be taken for one" * 100)
     with pytest.raises(PictuneError, match=r"feedback\.db: file is not a database; nothing was saved"):
         FeedbackStore.open(f"sqlite:///{tmp_path / 'feedback.db'}")
+
+
+def test_progress_goes_on_when_the_clock_is_set_back(store: FeedbackStore, clock: Clock) -> None:
+    store.add_tasks(binary_tasks(LARGE_CAMPAIGN + 1))
+    rater = store.add_rater("anna")
+    assert store.progress().done == 0
+    clock.pass_seconds(-3600)
+    store.submit(submission(claimed(store, rater), rater, "first"))
+    assert store.progress().done == 1
+
+
+def test_people_and_simulated_raters_have_places_of_their_own(store: FeedbackStore) -> None:
+    store.add_tasks(binary_tasks(2, overlap=1))
+    robot, anna, ben = store.add_rater("robot", source="simulated"), store.add_rater("anna"), store.add_rater("ben")
+    assert len(answer_all(store, robot)) == 2
+    assert answer_all(store, store.add_rater("another robot", source="simulated")) == []
+    assert (store.progress().done, store.progress(source="simulated").done) == (0, 2)
+    held = claimed(store, anna)
+    assert claimed(store, ben).task != held.task
+    assert len(answer_all(store, anna)) == len(answer_all(store, ben)) == 1
+    assert (store.progress().done, store.progress(source="simulated").done) == (2, 2)
+    assert store.undo(anna) == held.task
+    assert (store.progress().done, store.progress(source="simulated").done) == (1, 2)
+
+
+def test_imported_labels_fill_places_of_people_and_of_simulated_raters(store: FeedbackStore) -> None:
+    (task,) = binary_tasks(1)
+    given = ImportedLabel(
+        submission_id="theirs", rater="theirs", source="imported", task=task, answer=BinaryAnswer(verdict="good"), shown_order=(0,)
+    )
+    store.import_labels([task], [given], finish=lambda: None)
+    assert store.claim(store.add_rater("anna")) is None
+    assert store.claim(store.add_rater("robot", source="simulated")) is None
+    assert (store.progress().done, store.progress(source="simulated").done) == (1, 1)
 
 
 def test_every_commit_waits_for_the_disk(store: FeedbackStore) -> None:

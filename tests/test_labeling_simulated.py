@@ -66,7 +66,7 @@ def test_raters_without_noise_or_bias_say_what_the_judge_says(store: FeedbackSto
 
 def test_every_task_gets_its_overlap_and_no_more(store: FeedbackStore) -> None:
     count = run(store, SimulatedRaterConfig(raters=3))
-    progress = store.progress()
+    progress = store.progress(source="simulated")
     assert count == progress.done == progress.total == 2 * (IMAGES + 20)
 
 
@@ -127,4 +127,4 @@ def test_the_same_seeds_give_the_same_answers(tmp_path: Path) -> None:
 def test_a_second_run_with_the_same_seed_answers_what_was_added_since(store: FeedbackStore) -> None:
     run(store, PERFECT)
     store.add_tasks(plan_tasks([ImageRow(str(IMAGES - 1 - number), "a fox") for number in range(6)], TasksConfig(binary_overlap=0)))
-    assert run(store, PERFECT) == store.progress().total - 2 * (IMAGES + 20)
+    assert run(store, PERFECT) == store.progress(source="simulated").total - 2 * (IMAGES + 20)
