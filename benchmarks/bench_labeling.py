@@ -85,6 +85,8 @@ class Target:
     plan: Callable[[str], None] = lambda _address: None
     """What has to be asked of the running server before anyone signs in."""
     environment: Callable[[Path], dict[str, str]] = lambda _folder: {}
+    checkout: Path | None = None
+    """Where the command is run: the folder of the server's code."""
 
 
 def _body(answer: httpx.Response) -> Any:
@@ -241,7 +243,8 @@ def serving(target: Target, folder: Path) -> Iterator[str]:
     """The address of a server of that kind, in a process of its own."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    with subprocess.Popen(target.command(folder, port), env=os.environ | target.environment(folder), stdout=subprocess.DEVNULL) as server:
+    environment = os.environ | target.environment(folder)
+    with subprocess.Popen(target.command(folder, port), env=environment, cwd=target.checkout, stdout=subprocess.DEVNULL) as server:
         try:
             _wait_for(f"http://127.0.0.1:{port}/", server)
             yield f"http://127.0.0.1:{port}"

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from threading import Lock
+from threading import Lock, local
 from typing import Any
 
 import sqlalchemy as sa
@@ -48,6 +48,7 @@ class Database:
             sa.event.listen(self.engine, "begin", _begin)
         # Threads queue here rather than in SQLite, whose waiting is by polling and starves the unlucky.
         self._writing = Lock() if self.is_sqlite else nullcontext()
+        self._of_thread = local()
 
     @property
     def folder(self) -> Path | None:
@@ -71,9 +72,20 @@ class Database:
 
     @contextmanager
     def write(self) -> Iterator[sa.Connection]:
-        """A transaction that may write; it is on disk when the block has ended without an exception."""
+        """A transaction that may write; it is on disk when the block has ended without an exception.
+
+        Within it, further writes and reads of the same thread are part of it: it is all one commit, or nothing.
+        """
+        outer: sa.Connection | None = getattr(self._of_thread, "writing", None)
+        if outer is not None:
+            yield outer
+            return
         with self._writing, self._explained(), self.engine.begin() as connection:
-            yield connection
+            self._of_thread.writing = connection
+            try:
+                yield connection
+            finally:
+                self._of_thread.writing = None
 
     @contextmanager
     def read(self, *, settled: sa.Table | None = None) -> Iterator[sa.Connection]:
@@ -82,6 +94,10 @@ class Database:
         With `settled` that moment comes after every write that had begun on this table, so that numbers given out earlier are all there;
         SQLite, with its one writer, needs no waiting for that.
         """
+        outer: sa.Connection | None = getattr(self._of_thread, "writing", None)
+        if outer is not None and settled is None:
+            yield outer
+            return
         level: dict[str, Any] = {} if self.is_sqlite else {"isolation_level": "REPEATABLE READ"}
         with self._explained(), self.engine.connect().execution_options(**{READING: True}, **level) as connection, connection.begin():
             if settled is not None and not self.is_sqlite:

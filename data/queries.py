@@ -8,7 +8,6 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
-from statistics import median
 from typing import Any
 
 import sqlalchemy as sa
@@ -19,7 +18,10 @@ from data.tables import labels, leases, prompts, raters, task_images, tasks
 Row = sa.Row[Any]
 
 RECENT_LABELS = 101
-"""The median time on task, and so the length of a lease, is taken over this many labels."""
+"""The median time on task, and so the length of a lease, is taken over this many labels, as is the pace."""
+
+LOOK_BACK = 1000
+"""Labels among which those are looked for: of a kind that nobody labels now, or without times, there may be none for long."""
 
 PACE_WITHIN = timedelta(minutes=10)
 """How far back the campaign's pace looks."""
@@ -27,7 +29,7 @@ PACE_WITHIN = timedelta(minutes=10)
 FEWEST_FOR_PACE = 5
 """Labels; fewer tell no pace."""
 
-LARGE_CAMPAIGN = 2000
+LARGE_CAMPAIGN = 500
 """Tasks; the progress of larger campaigns is up to a second old."""
 
 REPEAT_AFTER = 10
@@ -48,8 +50,8 @@ _LEASE = sa.and_(leases.c.task_id == _TASK, leases.c.rater_id == _RATER)
 _SOURCE = sa.select(raters.c.source).where(raters.c.rater_id == _RATER).scalar_subquery()
 
 _ASKED = sa.select(tasks.c.kind, prompts.c.prompt).join(prompts, prompts.c.prompt_id == tasks.c.prompt_id).where(tasks.c.task_id == _TASK)
+_ASKED_LOCKED = _ASKED.with_for_update(of=tasks)
 _IMAGES = sa.select(task_images.c.image_id).where(task_images.c.task_id == _TASK).order_by(task_images.c.position)
-_LOCK = sa.select(tasks.c.task_id).where(tasks.c.task_id == _TASK).with_for_update()
 _ADD_LIVE = (
     sa.update(tasks)
     .where(tasks.c.task_id == _TASK)
@@ -87,9 +89,9 @@ def find_row(connection: sa.Connection, table: sa.Table, key: str) -> Row | None
     return connection.execute(_with_key(table), {"key": key}).one_or_none()
 
 
-def load_task(connection: sa.Connection, task_id: str) -> Task:
+def load_task(connection: sa.Connection, task_id: str, *, asked: sa.Select[Any, Any] = _ASKED) -> Task:
     """The task as raters see it; raises NotFound."""
-    row = connection.execute(_ASKED, {"of_task": task_id}).one_or_none()
+    row = connection.execute(asked, {"of_task": task_id}).one_or_none()
     if row is None:
         raise NotFound(f"task {task_id}: not known; claim a task first")
     return Task(task_id, row.kind, row.prompt, tuple(connection.scalars(_IMAGES, {"of_task": task_id})))
@@ -98,8 +100,7 @@ def load_task(connection: sa.Connection, task_id: str) -> Task:
 def lock_task(connection: sa.Connection, task_id: str) -> Task:
     """The task, which no other transaction can answer or give away until this one ends; raises NotFound."""
     # SQLite's write transaction is alone anyway; PostgreSQL serialises what touches one task here.
-    connection.execute(_LOCK, {"of_task": task_id})
-    return load_task(connection, task_id)
+    return load_task(connection, task_id, asked=_ASKED_LOCKED)
 
 
 def _of_kind(kind: TaskKind | None) -> sa.ColumnElement[bool]:
@@ -232,6 +233,8 @@ def free_task(
 ) -> str | None:
     """The first task of the queue with a place left that the rater has not answered, locked; of hidden gold, the least answered one."""
     values = {"of_rater": rater.rater_id, "now": now, "excluding": list(excluding)}
+    if connection.dialect.name == "sqlite":  # its write transaction is alone
+        return connection.scalar(_free(rater.source, kind, gold=gold, skip_locked=False), values)
     # On PostgreSQL, tasks that another claim is deciding on are passed over, and waited for only when there are no others.
     for skip_locked in (True, False):
         while (task_id := connection.scalar(_free(rater.source, kind, gold=gold, skip_locked=skip_locked), values)) is not None:
@@ -265,6 +268,8 @@ class Totals:
     """Labels, at most as many per task as are wanted."""
     total: int
     """Labels wanted."""
+    pace: float | None
+    """Labels per second, of all raters together, over the latest labels of the last minutes; None when these are too few to tell."""
 
     def holds(self, now: datetime) -> bool:
         """Whether it need not be counted again: only large campaigns, where that takes long, make do with older figures."""
@@ -273,12 +278,18 @@ class Totals:
 
 
 _LATEST_LABELS = sa.select(labels.c.submitted_at, labels.c.rater_id).order_by(labels.c.sequence.desc()).limit(RECENT_LABELS).subquery()
+_LOOKED_AT = labels.c.sequence > sa.select(sa.func.max(labels.c.sequence) - LOOK_BACK).scalar_subquery()
 _TIMES = (
-    sa.select(labels.c.time_on_task_ms)
-    .where(labels.c.kind == sa.bindparam("of_kind"), labels.c.time_on_task_ms.is_not(None))
+    sa.select(labels.c.time_on_task_ms.label("ms"))
+    .where(_LOOKED_AT, labels.c.kind == sa.bindparam("of_kind"), labels.c.time_on_task_ms.is_not(None))
     .order_by(labels.c.sequence.desc())
     .limit(RECENT_LABELS)
+    .subquery()
 )
+_RANKED_TIMES = sa.select(
+    _TIMES.c.ms, sa.func.row_number().over(order_by=_TIMES.c.ms).label("place"), sa.func.count().over().label("n")
+).subquery()
+_MEDIAN = sa.select(sa.func.avg(_RANKED_TIMES.c.ms)).where((2 * _RANKED_TIMES.c.place - _RANKED_TIMES.c.n).between(0, 2))
 
 
 def finished_labels(source: Source) -> sa.ColumnElement[int]:
@@ -295,7 +306,7 @@ def _totals(source: Source) -> sa.Select[int, Any, Any]:
 def count_totals(connection: sa.Connection, source: Source, now: datetime) -> Totals:
     """Counts all tasks."""
     n_tasks, done, total = connection.execute(_totals(source)).one()
-    return Totals(now, n_tasks, int(done or 0), int(total or 0))
+    return Totals(now, n_tasks, int(done or 0), int(total or 0), _labels_per_second(connection, source, now))
 
 
 @cache
@@ -307,8 +318,7 @@ def _pace(source: Source) -> sa.Select[int, Any]:
     )
 
 
-def labels_per_second(connection: sa.Connection, source: Source, now: datetime) -> float | None:
-    """The pace of all raters of a source over the latest labels of the last minutes; None when these are too few to tell."""
+def _labels_per_second(connection: sa.Connection, source: Source, now: datetime) -> float | None:
     count, first = connection.execute(_pace(source), {"since": now - PACE_WITHIN}).one()
     elapsed_s = (now - first).total_seconds() if count else 0.0
     return count / elapsed_s if count >= FEWEST_FOR_PACE and elapsed_s > 0 else None
@@ -316,5 +326,4 @@ def labels_per_second(connection: sa.Connection, source: Source, now: datetime) 
 
 def median_seconds(connection: sa.Connection, kind: TaskKind) -> float:
     """The median time on task over the latest labels of this kind; 0 before there are any."""
-    times = connection.scalars(_TIMES, {"of_kind": kind}).all()
-    return median(times) / 1000 if times else 0.0
+    return float(connection.scalar(_MEDIAN, {"of_kind": kind}) or 0) / 1000

@@ -53,7 +53,6 @@ from data.queries import (
     insert_label,
     insert_rows,
     is_over,
-    labels_per_second,
     latest_live,
     load_task,
     lock_task,
@@ -281,23 +280,25 @@ class FeedbackStore:
                 return task
             return None
 
-    def progress(self, rater_id: str | None = None, *, source: Source = "human") -> Progress:
-        """How far people's labeling is, or that of simulated raters, and how many live labels are by this rater."""
+    def progress(self, rater_id: str | None = None, *, source: Source = "human", newest: bool = False) -> Progress:
+        """How far people's labeling is, or that of simulated raters, and how many live labels are by this rater.
+
+        Of a large campaign the figures are up to a second old, unless the `newest` are asked for.
+        """
         with self.database.read() as connection:
             now = self._clock()
             totals = self._totals.get(source)
-            if totals is None or not totals.holds(now):
+            if newest or totals is None or not totals.holds(now):
                 totals = self._totals[source] = count_totals(connection, source, now)
             mine = 0 if rater_id is None else count_live(connection, rater_id)
-            pace = labels_per_second(connection, source, now)
-        seconds_left = None if pace is None else (totals.total - totals.done) / pace
+        seconds_left = None if totals.pace is None else (totals.total - totals.done) / totals.pace
         return Progress(mine=mine, done=totals.done, total=totals.total, seconds_left=seconds_left)
 
     @property
     def is_paused(self) -> bool:
         """Whether the campaign hands out no tasks for now; kept in the store, so that all replicas and the next start know."""
         with self.database.read() as connection:
-            return connection.scalar(sa.select(settings.c.value).where(settings.c.name == "paused")) is not None
+            return find_row(connection, settings, "paused") is not None
 
     def set_paused(self, paused: bool) -> None:
         """Pauses the campaign or goes on with it; the app reads `is_paused`, `claim` does not."""

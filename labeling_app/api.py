@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, HTTPException, Query, Request, Response
 from pydantic import BaseModel, Discriminator, Field, NonNegativeInt, Tag
+from pydantic_core import to_json
 
 from data.errors import PictuneError
 from data.feedback import Account, BinaryAnswer, Claim, Identifier, InputMode, RankingAnswer, Submission, Task, TaskKind
@@ -19,7 +20,7 @@ from data.overview import GivenLabel, latest_labels
 from labeling_app.desk import APP_VERSION, Desk, TheDesk
 from labeling_app.gold_bound import pause_if_below
 from labeling_app.pictures import bare_png
-from labeling_app.sign_in import Identity, Login, Present, SignedIn, sign_in
+from labeling_app.sign_in import Identity, Login, Present, SignedIn, present, sign_in
 
 MOST_HELD = 30
 """Tasks that a page may hold, or have answers to on the way, besides the one that it asks for."""
@@ -100,18 +101,21 @@ def me(account: Present, rater: SignedIn, desk: TheDesk) -> dict[str, Any]:
     return identity | {"trained": not _training_left(desk, account)}
 
 
-@router.post("/api/v1/claim")
-def claim(body: ClaimBody, desk: TheDesk, account: Present) -> dict[str, Any]:
+@router.post("/api/v1/claim", response_model=dict[str, Any])
+def claim(body: ClaimBody, desk: TheDesk, rater: SignedIn) -> Response:
     """Hands out the next task, or one that the rater holds already; `task` is null when there is none, with the reason."""
-    reason = _reason_to_wait(desk, account)
-    claimed = None if reason else desk.store.claim(account.rater_id, kind=body.kind, excluding=body.excluding)
-    progress = _progress(desk, account.rater_id)
+    # Claims and submissions are what raters wait for: each is one transaction on one thread, with the check of the sign-in and its answer.
+    with desk.store.database.write():
+        account = present(rater, desk)
+        reason = _reason_to_wait(desk, account)
+        claimed = None if reason else desk.store.claim(account.rater_id, kind=body.kind, excluding=body.excluding)
+        progress = _progress(desk, account.rater_id, newest=claimed is None)  # "all done" is said of this moment
     if claimed is not None:
-        return {"task": _claimed_task(claimed), "progress": progress}
+        return _json({"task": _claimed_task(claimed), "progress": progress})
     if not reason:
         all_done = progress["done"] >= progress["total"]
         reason = "everything is labeled" if all_done else "the tasks that are left are not for you or with others"
-    return {"task": None, "reason": reason, "progress": progress}
+    return _json({"task": None, "reason": reason, "progress": progress})
 
 
 @router.post("/api/v1/leases")
@@ -120,28 +124,27 @@ def renew(body: LeaseBody, desk: TheDesk, account: Present) -> dict[str, Any]:
     return {"lease_expires_at": desk.store.renew(account.rater_id, body.task_id)}
 
 
-@router.post("/api/v1/submissions", status_code=201)
-def submit(body: SubmissionBody, response: Response, desk: TheDesk, account: Present, rater: SignedIn) -> dict[str, Any]:
+@router.post("/api/v1/submissions", status_code=201, response_model=dict[str, Any])
+def submit(body: SubmissionBody, desk: TheDesk, rater: SignedIn) -> Response:
     """Stores an answer; the reply is sent once it is on disk: 201, or 200 if it had been received before."""
-    receipt = desk.store.submit(
-        Submission(
-            submission_id=body.submission_id,
-            task_id=body.task_id,
-            rater_id=account.rater_id,
-            answer=body.answer,
-            time_on_task_ms=body.time_on_task_ms,
-            active_ms=body.active_ms,
-            input_mode=body.input_mode,
-            session_id=rater.session_id,
-            app_version=APP_VERSION,
-            guideline_version=desk.guidelines.version,
-        )
+    submission = Submission(
+        submission_id=body.submission_id,
+        task_id=body.task_id,
+        rater_id=rater.rater_id,
+        answer=body.answer,
+        time_on_task_ms=body.time_on_task_ms,
+        active_ms=body.active_ms,
+        input_mode=body.input_mode,
+        session_id=rater.session_id,
+        app_version=APP_VERSION,
+        guideline_version=desk.guidelines.version,
     )
-    if not receipt.created:
-        response.status_code = 200
-    elif desk.gold_bound is not None:
-        pause_if_below(desk.store, account.rater_id, desk.gold_bound)
-    return {"label_id": receipt.label_id, "revision": receipt.revision}
+    with desk.store.database.write():
+        present(rater, desk)
+        receipt = desk.store.submit(submission)
+    if receipt.created and desk.gold_bound is not None:
+        pause_if_below(desk.store, rater.rater_id, desk.gold_bound)
+    return _json({"label_id": receipt.label_id, "revision": receipt.revision}, 201 if receipt.created else 200)
 
 
 @router.post("/api/v1/undo")
@@ -207,8 +210,13 @@ def health(desk: TheDesk, response: Response) -> dict[str, Any]:
     return {"status": status, **asdict(desk.health), "free_disk_bytes": shutil.disk_usage(desk.folder).free}
 
 
-def _progress(desk: Desk, rater_id: str) -> dict[str, Any]:
-    return asdict(desk.store.progress(rater_id))
+def _json(content: dict[str, Any], status: int = 200) -> Response:
+    # FastAPI would check and write it out in two more steps
+    return Response(to_json(content), status, media_type="application/json")
+
+
+def _progress(desk: Desk, rater_id: str, *, newest: bool = False) -> dict[str, Any]:
+    return asdict(desk.store.progress(rater_id, newest=newest))
 
 
 def _reason_to_wait(desk: Desk, account: Account) -> str | None:

@@ -1,13 +1,14 @@
 import random
 import sqlite3
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
 from data.errors import PictuneError
-from data.feedback import BinaryAnswer, InvalidAnswer, NewTask, NotFound, Progress, RankingAnswer
+from data.feedback import BinaryAnswer, InvalidAnswer, NewTask, NotFound, Progress, RankingAnswer, TaskKind
 from data.imported import ImportedLabel
 from data.queries import LARGE_CAMPAIGN
 from data.store import FeedbackStore
@@ -260,6 +261,41 @@ def test_every_commit_waits_for_the_disk(store: FeedbackStore) -> None:
         assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
         assert connection.exec_driver_sql("PRAGMA foreign_keys").scalar() == 1
+
+
+def test_calls_within_one_transaction_are_saved_together_or_not_at_all(store: FeedbackStore) -> None:
+    store.add_tasks(binary_tasks(2))
+    rater = store.add_rater("anna")
+
+    def fail_at_the_end() -> None:
+        with store.database.write():
+            store.submit(submission(claimed(store, rater), rater, "first"))
+            assert store.progress(rater).mine == 1
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        fail_at_the_end()
+    assert store.progress(rater).mine == 0
+    assert revisions(store) == []
+    with store.database.write():
+        store.submit(submission(claimed(store, rater), rater, "first"))
+        with ThreadPoolExecutor(1) as other:  # other threads see nothing of it before it is saved
+            assert other.submit(store.progress, rater).result().mine == 0
+    assert store.progress(rater).mine == 1
+
+
+def test_the_lease_follows_the_median_of_the_latest_times_of_its_kind(store: FeedbackStore, clock: Clock) -> None:
+    store.add_tasks([*binary_tasks(6), NewTask(kind="ranking", prompt="a cat", image_ids=("a", "b"))])
+    rater = store.add_rater("anna")
+    for number, seconds in enumerate((100, 900, 200, 300)):
+        claim = store.claim(rater, kind="binary")
+        assert claim is not None
+        store.submit(submission(claim, rater, str(number)).model_copy(update={"time_on_task_ms": 1000 * seconds}))
+    lengths: dict[TaskKind, float] = {"binary": 3 * 250, "ranking": 300}
+    for kind, held_s in lengths.items():
+        claim = store.claim(rater, kind=kind)
+        assert claim is not None
+        assert (claim.lease_expires_at - clock.now).total_seconds() == held_s
 
 
 def test_reading_does_not_wait_for_a_writer(store: FeedbackStore) -> None:

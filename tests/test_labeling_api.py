@@ -10,7 +10,9 @@ import pytest
 import sqlalchemy as sa
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from gradio.routes import App as GradioApp
 from PIL import Image
+from starlette.routing import Mount
 
 from data.errors import PictuneError
 from data.store import FeedbackStore
@@ -422,6 +424,21 @@ def test_a_store_that_cannot_write_says_so_and_is_counted(client: TestClient, st
     assert answer.status_code == 503
     assert "sqlite" not in answer.text
     assert client.get("/health").json()["writes_failed"] == 1
+
+
+def test_a_claim_and_a_submission_are_one_transaction_each(client: TestClient, store: FeedbackStore) -> None:
+    sign_in(client)
+    begun: list[sa.Connection] = []
+    sa.event.listen(store.database.engine, "begin", begun.append)
+    task = claim(client)["task"]
+    assert len(begun) == 1
+    client.post("/api/v1/submissions", json=submission(task)).raise_for_status()
+    assert len(begun) == 2
+
+
+def test_gradio_does_not_look_for_events_that_never_come(visitor: TestClient) -> None:
+    mounted = next(route.app for route in visitor.app.routes if isinstance(route, Mount) and isinstance(route.app, GradioApp))  # type: ignore[attr-defined]
+    assert mounted.get_blocks()._queue.sleep_when_free > 1
 
 
 def test_the_page_asks_no_other_machine_for_anything(visitor: TestClient) -> None:

@@ -1,0 +1,88 @@
+"""How long raters wait for their next task, beside an earlier version: `python -m benchmarks.bench_claims --against REV`.
+
+The load of `bench_labeling`, raters with time to think, on the checkout and on a revision of it, in turns and several times: on a machine
+that does other work as well, only figures of the same minutes compare. First the machine is left alone, then `--busy` processes each keep a
+core from the servers. The ratios are those of the medians over the rounds; see `results/bench_claims.json`.
+"""
+
+import argparse
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from benchmarks.bench_labeling import Target, measure, targets
+from benchmarks.record import record
+
+HERE = Path(__file__).parent.parent
+
+
+@contextmanager
+def checked_out(revision: str) -> Iterator[Path]:
+    """A folder with the files of a revision."""
+    with tempfile.TemporaryDirectory() as root:
+        folder = Path(root) / "checkout"
+        subprocess.run(["git", "worktree", "add", "--quiet", "--detach", folder, revision], cwd=HERE, check=True)
+        try:
+            yield folder
+        finally:
+            subprocess.run(["git", "worktree", "remove", "--force", folder], cwd=HERE, check=True)
+
+
+@contextmanager
+def cores_taken(count: int) -> Iterator[None]:
+    """So many processes that do nothing but work."""
+    with ExitStack() as stack:
+        for _ in range(count):
+            process = stack.enter_context(subprocess.Popen([sys.executable, "-c", "while True: pass"]))
+            stack.callback(process.kill)
+        yield
+
+
+def compare(versions: dict[str, Target], rounds: int, raters: int, seconds: float, think_s: float) -> dict[str, Any]:
+    """Figures of all rounds, the versions in turns, and how the later one's compare."""
+    told: dict[str, list[dict[str, Any]]] = {name: [] for name in versions}
+    for number in range(rounds):
+        for name in sorted(versions, reverse=number % 2 == 1):  # neither always goes first
+            told[name].append(measure(versions[name], raters, seconds, think_s))
+            print(f"{name}: {told[name][-1]}", flush=True)
+    ratios = {
+        f"{call}_{quantile}": round(
+            statistics.median(told["before"][i][call][quantile] for i in range(rounds))
+            / statistics.median(told["now"][i][call][quantile] for i in range(rounds)),
+            2,
+        )
+        for call in ("claim_ms", "submit_ms")
+        for quantile in ("p50", "p95", "p99")
+    }
+    return told | {"before_over_now": ratios}
+
+
+def main() -> None:
+    """Measures both versions, on a machine left alone and on a busy one."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--against", required=True, metavar="REV", help="the earlier version, as git names it")
+    parser.add_argument("--raters", type=int, default=200, help="(default: 200)")
+    parser.add_argument("--think", type=float, default=2.5, help="mean seconds that they think before each of the two calls (default: 2.5)")
+    parser.add_argument("--seconds", type=float, default=60, help="how long each measurement lasts (default: 60)")
+    parser.add_argument("--rounds", type=int, default=3, help="measurements of each version, on either machine (default: 3)")
+    parser.add_argument("--busy", type=int, default=1, help="cores that others take in the second part (default: 1)")
+    given = parser.parse_args()
+    with checked_out(given.against) as folder:
+        now = targets(None)["pictune"]
+        versions = {"before": replace(now, checkout=folder), "now": replace(now, checkout=HERE)}
+        figures: dict[str, Any] = {"against": given.against, "seconds": given.seconds}
+        for name, busy in (("left_alone", 0), ("cores_taken", given.busy)):
+            with cores_taken(busy):
+                figures[name] = compare(versions, given.rounds, given.raters, given.seconds, given.think)
+            print(f"{name}: {figures[name]['before_over_now']}", flush=True)
+    record("bench_claims", figures)
+
+
+if __name__ == "__main__":
+    main()
