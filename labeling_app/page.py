@@ -30,10 +30,6 @@ SHIPPED = ("assets", "static/img", "static/js")
 """Folders of Gradio's files that its page loads."""
 
 
-SECONDS_BETWEEN_EVENTS = 60.0
-"""Of Gradio's queue, which nothing ever enters."""
-
-
 class FreshFiles(StaticFiles):
     """Static files that browsers keep but ask about: after an update no old script may talk to a new server."""
 
@@ -54,9 +50,6 @@ def build_page(guidelines: Guidelines) -> gr.Blocks:
             apply_default_css=False,
         )
         gr.Markdown(guidelines.text, elem_id="guidelines")
-    # Gradio looks for events a thousand times a second, each time in the way of a rater's call; this page has none.
-    queue = page._queue  # noqa: SLF001 - there is no public way
-    queue.sleep_when_free = queue.progress_update_sleep_when_free = SECONDS_BETWEEN_EVENTS
     return page
 
 

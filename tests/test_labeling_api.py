@@ -10,9 +10,7 @@ import pytest
 import sqlalchemy as sa
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from gradio.routes import App as GradioApp
 from PIL import Image
-from starlette.routing import Mount
 
 from data.errors import PictuneError
 from data.store import FeedbackStore
@@ -434,11 +432,6 @@ def test_a_claim_and_a_submission_are_one_transaction_each(client: TestClient, s
     assert len(begun) == 1
     client.post("/api/v1/submissions", json=submission(task)).raise_for_status()
     assert len(begun) == 2
-
-
-def test_gradio_does_not_look_for_events_that_never_come(visitor: TestClient) -> None:
-    mounted = next(route.app for route in visitor.app.routes if isinstance(route, Mount) and isinstance(route.app, GradioApp))  # type: ignore[attr-defined]
-    assert mounted.get_blocks()._queue.sleep_when_free > 1
 
 
 def test_the_page_asks_no_other_machine_for_anything(visitor: TestClient) -> None:
