@@ -1,7 +1,8 @@
 """Connections to the feedback store's database: durable commits, one writer at a time on SQLite, errors that say what to do."""
 
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from threading import Lock, local
 from typing import Any
@@ -17,6 +18,9 @@ from data.errors import PictuneError
 
 BUSY_TIMEOUT_MS = 30_000
 """How long a connection waits for another process to finish writing."""
+
+OWNERS_ALONE = 0o600
+"""Mode of the database's files, which hold names, comments and hashes of passwords."""
 
 READING = "reading"
 """Execution option of connections that never write."""
@@ -38,7 +42,7 @@ class Database:
             address = sa.make_url(url)
             self.url = address.render_as_string(hide_password=True)
             if address.get_backend_name() == "sqlite":
-                _prepare_folder(address)
+                _prepare_file(address)
             self.engine = sa.create_engine(address, pool_timeout=BUSY_TIMEOUT_MS / 1000)
         except (ArgumentError, NoSuchModuleError) as error:
             raise PictuneError(f"{url}: not a database URL; use sqlite:///FILE or postgresql+psycopg://USER@HOST/NAME") from error
@@ -119,13 +123,22 @@ class Database:
             ) from error
 
 
-def _prepare_folder(address: sa.URL) -> None:
+def _prepare_file(address: sa.URL) -> None:
+    """Makes the file for its owner alone, as SQLite then makes `-wal` and `-shm`; those of an earlier version are closed to others."""
     if not address.database or address.database == ":memory:":
         raise PictuneError(f"{address}: labels in memory would be lost; name a file, as in sqlite:///labels/feedback.db")
+    file = Path(address.database)
     try:
-        Path(address.database).parent.mkdir(parents=True, exist_ok=True)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileExistsError):  # opening an existing one to close it again would take SQLite's locks off
+            os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, OWNERS_ALONE))
     except OSError as error:
-        raise PictuneError(f"{address.database}: {error.strerror}; choose a folder that you may write to") from error
+        raise PictuneError(f"{file}: {error.strerror}; choose a folder that you may write to") from error
+    for path in (file, *(file.with_name(file.name + end) for end in ("-wal", "-shm"))):
+        with suppress(OSError):  # not there, somebody else's, or on a disk that is not written to
+            mode = path.stat().st_mode & 0o777
+            if mode & ~OWNERS_ALONE:
+                path.chmod(mode & OWNERS_ALONE)
 
 
 def _set_up_connection(connection: Any, _record: object) -> None:

@@ -1,3 +1,4 @@
+import os
 import random
 import sqlite3
 from collections.abc import Iterator
@@ -296,6 +297,28 @@ def test_the_lease_follows_the_median_of_the_latest_times_of_its_kind(store: Fee
         claim = store.claim(rater, kind=kind)
         assert claim is not None
         assert (claim.lease_expires_at - clock.now).total_seconds() == held_s
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o000])
+def test_the_files_of_the_store_are_for_their_owner_alone(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        with open_store(tmp_path) as store:
+            store.add_tasks(binary_tasks(1))
+            assert _modes(tmp_path) == {"feedback.db": 0o600, "feedback.db-wal": 0o600, "feedback.db-shm": 0o600}
+            for path in (tmp_path / "labels").iterdir():  # as earlier versions left them
+                path.chmod(0o644)
+            with open_store(tmp_path) as again:
+                assert set(_modes(tmp_path).values()) == {0o600}
+                assert again.progress().total == 1
+                again.add_tasks(binary_tasks(2))
+            assert store.progress().total == 2
+    finally:
+        os.umask(before)
+
+
+def _modes(root: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mode & 0o777 for path in (root / "labels").iterdir()}
 
 
 def test_reading_does_not_wait_for_a_writer(store: FeedbackStore) -> None:
