@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from data.errors import PictuneError
 
@@ -75,6 +76,39 @@ def write_json(path: Path, value: object) -> None:
     text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
     with write_atomically(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def read_json(path: Path, advice: str) -> Any:
+    """The value of a JSON file that we did not write.
+
+    Raises:
+        PictuneError: it is no JSON in UTF-8, is nested too deep or has a number of too many digits; ends with `advice`.
+    """
+    try:
+        return parse_json(path.read_text(encoding="utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise PictuneError(f"{path}: is not UTF-8 text; {advice}") from error
+    except json.JSONDecodeError as error:
+        raise PictuneError(f"{path}:{error.lineno}: not valid JSON ({error.msg}); {advice}") from error
+    except ValueError as error:
+        raise PictuneError(f"{path}: cannot be read as JSON ({error}); {advice}") from error
+
+
+def parse_json(text: str) -> Any:
+    """The value of a JSON text; raises ValueError for all that cannot be read, also for what is valid but beyond bounds."""
+    try:
+        return _parse_deep_down(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deep") from error
+    except json.JSONDecodeError:
+        raise
+    except ValueError as error:  # Python bounds the digits of a whole number, as their conversion takes long
+        raise ValueError("it has a number of too many digits") from error
+
+
+def _parse_deep_down(text: str, frames: int = 100) -> Any:
+    """Leaves room on the stack for those who handle the value, each level of which takes a frame of theirs as well."""
+    return _parse_deep_down(text, frames - 1) if frames else json.loads(text)
 
 
 def sha256_of(path: Path) -> str:

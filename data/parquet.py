@@ -31,6 +31,7 @@ from data.schema import (
     RATERS,
     SCHEMA_VERSION,
     TASKS,
+    read_metadata,
     read_table,
     write_batches,
     write_table,
@@ -140,7 +141,7 @@ def _full_parts(
         known = earlier.files.get(name) if earlier is not None and path.exists() else None
         if not path.exists():
             write_table(log_table(connection, first, end, store.public_rater_id), LABELS_LOG, path)
-        yield name, known or ExportedFile(rows=pq.read_metadata(path).num_rows, sha256=sha256_of(path))
+        yield name, known or ExportedFile(rows=read_metadata(path).num_rows, sha256=sha256_of(path))
 
 
 def _digest(tables: Iterable[pa.Table], facts: object) -> str:

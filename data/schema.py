@@ -5,8 +5,10 @@ Flat names, one row per fact, timestamps in UTC with microseconds, no pandas ind
 """
 
 import hashlib
+import os
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,6 +19,8 @@ from data.files import write_atomically
 
 SCHEMA_VERSION = 2
 """Stored in every file's metadata under `schema_version`."""
+
+WRITE_AGAIN = "remove it and run the stage that writes it again"
 
 ROW_GROUP_ROWS = 100_000
 """Large enough for quick scans, small enough to skip by."""
@@ -265,16 +269,37 @@ def read_table(path: Path, schema: pa.Schema) -> pa.Table:
     Columns that a newer version added are left out; those of `schema` that are newer than the file are null.
 
     Raises:
-        PictuneError: the file is missing, is not Parquet, or lacks columns of `schema` that must be filled.
+        PictuneError: the file is missing, is not Parquet or damaged, or lacks columns of `schema` that must be filled.
     """
-    try:
+    if not path.exists():
+        raise PictuneError(f"{path}: no such file; run the stage that writes it first")
+    with parquet_faults(path, "the table it should be", WRITE_AGAIN):
         table = pq.read_table(path, partitioning=None)
         for field in schema:
             if field.nullable and field.name not in table.column_names:
                 table = table.append_column(field, pa.nulls(table.num_rows, field.type))
-        return table.select(schema.names).cast(schema)
-    except FileNotFoundError as error:
-        raise PictuneError(f"{path}: no such file; run the stage that writes it first") from error
-    except (ValueError, pa.ArrowNotImplementedError, KeyError) as error:
-        reason = str(error).strip("\"'").splitlines()[0]
-        raise PictuneError(f"{path}: not the table it should be ({reason}); remove it and run the stage that writes it again") from error
+        table = table.select(schema.names).cast(schema)
+        table.validate(full=True)  # a damaged text would otherwise fail wherever it is used first
+        return table
+
+
+def read_metadata(path: Path) -> pq.FileMetaData:
+    """What a Parquet file says of itself: rows, columns and types.
+
+    Raises:
+        PictuneError: the file is missing or is not Parquet.
+    """
+    with parquet_faults(path, "the table it should be", WRITE_AGAIN):
+        return pq.read_metadata(path)
+
+
+@contextmanager
+def parquet_faults(path: Path, wanted: str, advice: str) -> Iterator[None]:
+    """Makes one line, which names the file, of all that pyarrow raises over one that is missing, damaged or something else."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise PictuneError(f"{path}: cannot be read ({os.strerror(error.errno)}); make it readable, or {advice}") from error
+        reason = next(iter(str(error).strip("\"'\n ").splitlines()), type(error).__name__)
+        raise PictuneError(f"{path}: not {wanted} ({reason}); {advice}") from error

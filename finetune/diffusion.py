@@ -29,7 +29,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from data.errors import PictuneError
-from data.files import write_atomically
+from data.files import read_json, write_atomically
 from data.weights import check_finite
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
@@ -404,10 +404,8 @@ def _check_source(source: str) -> str | None:
     index = folder / "model_index.json"
     if not index.is_file():
         raise PictuneError(f"{source}: no model_index.json in it, so it is not a diffusers folder; save one with pipeline.save_pretrained")
-    try:
-        kind = json.loads(index.read_text(encoding="utf-8")).get("_class_name")
-    except (ValueError, AttributeError) as error:
-        raise PictuneError(f"{index}: not valid JSON; download the model again") from error
+    about = read_json(index, "download the model again")
+    kind = about.get("_class_name") if isinstance(about, dict) else None
     encoders = ("", "_2") if _check_kind(source, kind) == StableDiffusionXLPipeline.__name__ else ("",)
     weighted = ["unet", "vae", *(f"text_encoder{number}" for number in encoders)]
     files = [f"{part}/config.json" for part in weighted] + [f"tokenizer{number}/tokenizer_config.json" for number in encoders]

@@ -245,7 +245,8 @@ def _file_trouble(error: Exception) -> str:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         advice = "free disk space, then run the same command again" if full else "mend that, then run the same command again"
         return f"{error.filename or 'a file'}: {error.strerror}; {advice}"
-    return f"{' '.join(str(error).split())[:300]}; free disk space, then run the same command again"
+    advice = "free disk space, then run the same command again" if _disk_is_full(error) else "fix that, then run the same command again"
+    return f"{' '.join(str(error).split())[:300]}; {advice}"
 
 
 def _failed(message: str) -> int:

@@ -70,6 +70,24 @@ def write_json(path: Path, rows: Sequence[Row]) -> Path:
     return path
 
 
+def deep_json(depth: int) -> str:
+    """Lists in a list, so many deep."""
+    return "[" * depth + "]" * depth
+
+
+def long_number(digits: int) -> str:
+    """A whole number of so many digits."""
+    return "9" * digits
+
+
+def damage_footer(path: Path) -> Path:
+    """Overwrites a few bytes of what a Parquet file says of itself at its end."""
+    content = bytearray(path.read_bytes())
+    content[-60:-40] = b"\xff" * 20
+    path.write_bytes(content)
+    return path
+
+
 def hpdv2_test(folder: Path) -> Path:
     names = ["61.png", "62.png", "63.png", "64.png"]
     write_images(folder / "test", names)

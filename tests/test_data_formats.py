@@ -226,6 +226,14 @@ def _dataset(folder: Path, **prompt: str) -> Path:
     return folder / "out"
 
 
+def _kept(folder: Path, text: str) -> Path:
+    """A dataset folder that says this of what an import kept."""
+    path = _dataset(folder)
+    row = {"format": "hpdv2", "what": "task", "id": "t", "fields_json": text}
+    pq.write_table(pa.Table.from_pylist([row], schema=FIELDS), path / "data" / "imported.parquet")
+    return path
+
+
 def _pairs(**changes: Any) -> Callable[[Path], Path]:
     rows = [files.pick_a_pic_row(1, 2, 1.0), files.pick_a_pic_row(3, 4, 1.0) | changes]
     return lambda folder: files.write_pick_a_pic(folder / "train.parquet", rows)
@@ -262,6 +270,13 @@ def _hpdv2(**changes: Any) -> Callable[[Path], Path]:
         ("hpdv2", _hpdv2(image_path=["61.png", "62.png", "63.png", "9.png"]), r"column image_path\[3\]: no image 9\.png in"),
         ("hpdv2", _hpdv2(prompt=None), r"row 2, column prompt: is empty, not a text"),
         ("hpdv2", lambda folder: _text(folder / "test.json", "[{"), r"test\.json:1: not valid JSON"),
+        (
+            "hpdv2",
+            lambda folder: _text(folder / "test.json", files.deep_json(100_000)),
+            r"test\.json: cannot be read as JSON \(it is nested",
+        ),
+        ("hpdv2", lambda folder: _text(folder / "test.json", f"[{files.long_number(5000)}]"), r"test\.json: cannot be .* too many digits"),
+        ("hpdv2", lambda folder: _text(folder / "test.json", "\ufeff{}"), r"test\.json: holds no list of rows"),
         ("hpdv2", lambda folder: _text(folder / "test.json", "{}"), r"test\.json: holds no list of rows"),
         ("hpdv2", lambda folder: folder, r"holds no \.json file"),
         ("image-reward", lambda folder: files.write_json(folder / "t.json", [{"prompt": "x"}]), r"row 1, column generations: is missing"),
@@ -282,6 +297,9 @@ def _hpdv2(**changes: Any) -> Callable[[Path], Path]:
         ("dataset", lambda folder: folder, r"holds no folder data/"),
         ("dataset", lambda folder: _dataset(folder, split="../../escaped"), r"prompts\.parquet: row 1, column split: is '\.\./"),
         ("pick-a-pic", lambda folder: _text(folder / "a.parquet", "no"), r"a\.parquet: not a Parquet file"),
+        ("pick-a-pic", lambda folder: files.damage_footer(_pairs()(folder)), r"train\.parquet: not a Parquet file that can be read"),
+        ("dataset", lambda folder: _kept(folder, files.deep_json(100_000)), r"imported\.parquet: row 1, column fields_json: cannot"),
+        ("dataset", lambda folder: _kept(folder, "[]"), r"row 1, column fields_json: is no JSON object"),
         ("pick-a-pic", lambda folder: folder / "nowhere.parquet", r"nowhere\.parquet: no such file"),
     ],
 )
@@ -300,6 +318,20 @@ def test_a_bad_row_is_named_and_nothing_is_imported(tmp_path: Path, run: Run, na
 def _text(path: Path, text: str) -> Path:
     path.write_text(text)
     return path
+
+
+def test_json_that_can_just_be_read_can_be_kept_and_written_as_well(tmp_path: Path, run: Run) -> None:
+    path = files.image_reward_test(tmp_path)
+    (row,) = json.loads(path.read_text())
+    refused = []
+    for depth in range(800, 1001, 40):
+        path.write_text(json.dumps([row | {"id": "deep"}]).replace('"deep"', files.deep_json(depth)))
+        try:
+            run.take("image-reward", path)
+        except PictuneError as error:
+            refused.append(str(error))
+    assert 0 < len(refused) < 6
+    assert all("nested too deep" in line for line in refused)
 
 
 def test_what_an_import_kept_cannot_choose_the_files_of_an_export(tmp_path: Path, run: Run) -> None:

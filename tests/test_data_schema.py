@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from data.errors import PictuneError
+from data.formats.reading import parquet_rows
 from data.schema import PROMPTS, SCHEMA_VERSION, prompt_id, read_table, write_batches, write_table
 
 
@@ -63,6 +64,21 @@ def test_a_missing_or_broken_file_says_what_to_do(tmp_path: Path) -> None:
     pq.write_table(prompt_table().drop_columns(["prompt"]), path)
     with pytest.raises(PictuneError, match="prompt"):
         read_table(path, PROMPTS)
+
+
+def test_a_damaged_file_reads_as_before_or_is_one_line_that_names_it(tmp_path: Path) -> None:
+    path = tmp_path / "prompts.parquet"
+    write_table(prompt_table(), PROMPTS, path)
+    whole, refused = path.read_bytes(), []
+    for place in range(0, len(whole) - 4, 7):
+        path.write_bytes(whole[:place] + b"\xff\xff\xff\xff" + whole[place + 4 :])
+        for read in (lambda: read_table(path, PROMPTS).to_pylist(), lambda: list(parquet_rows(path, PROMPTS.names))):
+            try:
+                read()
+            except PictuneError as error:
+                refused.append(str(error))
+    assert len(refused) > len(whole) // 14
+    assert all(line.startswith(f"{path}: ") and "\n" not in line for line in refused)
 
 
 def test_columns_that_the_file_is_too_old_for_are_null(tmp_path: Path) -> None:

@@ -360,6 +360,10 @@ def test_other_pipelines_and_missing_folders_are_refused(folder: Path, tmp_path:
     (other / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusion3Pipeline"}))
     with pytest.raises(PictuneError, match="StableDiffusion3Pipeline"):
         DiffusionModel.from_pretrained(other)
+    for text in ("[" * 100_000, f"[{'9' * 5000}]", '{"_class_name": '):
+        (other / "model_index.json").write_text(text)
+        with pytest.raises(PictuneError, match=r"model_index\.json.*; download the model again"):
+            DiffusionModel.from_pretrained(other)
     (other / "model_index.json").unlink()
     with pytest.raises(PictuneError, match=r"model_index\.json"):
         DiffusionModel.from_pretrained(other)

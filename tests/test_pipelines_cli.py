@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from data.parquet import export
 from pipelines.cli import main
+from tests.data_campaign import Campaign
+from tests.exchange_files import damage_footer
 
 
 def failure(capsys: pytest.CaptureFixture[str], *words: str) -> str:
@@ -46,6 +49,18 @@ def test_a_stage_without_pictures_says_which_stage_comes_first(capsys: pytest.Ca
 def test_a_missing_model_folder_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert "no such model folder" in failure(capsys, "images", "--runs", str(tmp_path), "--model", str(tmp_path / "nowhere"))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("table", "stage"), [("images.parquet", "dataset"), ("labels/latest/tasks.parquet", "inspect")])
+def test_a_table_with_a_damaged_footer_is_one_line_that_names_it(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, table: str, stage: str
+) -> None:
+    campaign = Campaign(tmp_path / "r")
+    export(campaign.store, campaign.run)
+    damage_footer(campaign.root / table)
+    line = failure(capsys, stage, "--runs", str(tmp_path), "--run", "r")
+    assert f"{Path(table).name}: not the table it should be" in line
+    assert "disk" not in line
 
 
 def test_an_empty_prompt_file_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -15,10 +15,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data.errors import PictuneError
+from data.files import parse_json
 from data.formats.latest import FIELDS, Exported, Latest, fields_table
 from data.formats.reading import SPLITS, parquet_rows
 from data.formats.records import Record, Row, SourceImage, SourceLabel
-from data.schema import IMAGES, LABELS_BINARY, LABELS_RANKING, PROMPTS, TASKS, prompt_id
+from data.schema import IMAGES, LABELS_BINARY, LABELS_RANKING, PROMPTS, TASKS, prompt_id, read_metadata
 
 TABLES = "data"
 """Folder of the tables."""
@@ -36,7 +37,7 @@ def read(source: Path) -> Iterator[Record]:
     if not folder.is_dir():
         raise PictuneError(f"{source}: holds no folder {TABLES}/; give a folder that `make export FORMAT=dataset` wrote as FROM=")
     prompts = {row.text("prompt_id"): _prompt(row) for row in _rows(folder, "prompts", PROMPTS)}
-    carried = tuple(row.values for row in _rows(folder, "imported", FIELDS)) if (folder / "imported.parquet").exists() else ()
+    carried = tuple(map(_carried, _rows(folder, "imported", FIELDS))) if (folder / "imported.parquet").exists() else ()
     for row in parquet_rows(folder / "images.parquet", ("image_id", "image", "prompt"), IMAGE_FACTS):
         image: Any = row.values["image"]
         content = image.get("bytes") if isinstance(image, dict) else None
@@ -60,6 +61,16 @@ def read(source: Path) -> Iterator[Record]:
 def _rows(folder: Path, name: str, schema: pa.Schema) -> Iterator[Row]:
     needed = [field.name for field in schema if not field.nullable]
     return parquet_rows(folder / f"{name}.parquet", needed, [field.name for field in schema if field.nullable])
+
+
+def _carried(row: Row) -> Mapping[str, Any]:
+    try:
+        is_object = isinstance(parse_json(row.text("fields_json")), dict)
+    except ValueError as error:
+        raise row.bad("fields_json", f"cannot be read as JSON ({error})") from error
+    if not is_object:
+        raise row.bad("fields_json", "is no JSON object")
+    return row.values
 
 
 def _prompt(row: Row) -> dict[str, Any]:
@@ -139,9 +150,10 @@ def _dtype(kind: pa.DataType) -> str:
 def _card(latest: Latest, folder: Path) -> str:
     tables = []
     for path in sorted((folder / TABLES).glob("*.parquet")):
-        schema = pq.read_schema(path)
+        about = read_metadata(path)
+        schema = about.schema.to_arrow_schema()
         columns = [(field.name, str(field.type), (field.metadata or {}).get(b"description", b"").decode()) for field in schema]
-        tables.append({"name": path.stem, "rows": pq.read_metadata(path).num_rows, "columns": columns})
+        tables.append({"name": path.stem, "rows": about.num_rows, "columns": columns})
     sources: dict[str, int] = {}
     for row in (*latest.verdicts, *latest.rankings):
         sources[row["source"]] = sources.get(row["source"], 0) + 1

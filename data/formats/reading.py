@@ -3,17 +3,17 @@
 import base64
 import binascii
 import csv
-import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data.errors import PictuneError
+from data.files import read_json
 from data.formats.records import Row
+from data.schema import parquet_faults
 
 BATCH_ROWS = 128
 """Rows that are in memory at once; they may hold images."""
@@ -46,19 +46,16 @@ def parquet_rows(path: Path, required: Sequence[str], optional: Sequence[str] = 
     """The rows of a Parquet file with these columns; `optional` ones may be missing.
 
     Raises:
-        PictuneError: it is not Parquet, or lacks a required column.
+        PictuneError: it is missing, is not Parquet or damaged, or lacks a required column.
     """
-    try:
-        with pq.ParquetFile(path) as file:
-            names = file.schema_arrow.names
-            _check_columns(path, names, required)
-            number = 0
-            for batch in file.iter_batches(BATCH_ROWS, columns=[name for name in (*required, *optional) if name in names]):
-                for values in batch.to_pylist():
-                    number += 1
-                    yield Row(path, number, values)
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise PictuneError(f"{path}: not a Parquet file ({str(error).splitlines()[0]}); give another file as FROM=") from error
+    with parquet_faults(path, "a Parquet file that can be read", "give another file as FROM="), pq.ParquetFile(path) as file:
+        names = file.schema_arrow.names
+        _check_columns(path, names, required)
+        number = 0
+        for batch in file.iter_batches(BATCH_ROWS, columns=[name for name in (*required, *optional) if name in names]):
+            for values in batch.to_pylist():
+                number += 1
+                yield Row(path, number, values)
 
 
 def json_rows(path: Path, required: Sequence[str]) -> Iterator[Row]:
@@ -67,12 +64,7 @@ def json_rows(path: Path, required: Sequence[str]) -> Iterator[Row]:
     Raises:
         PictuneError: it is not JSON or not a list, or an object lacks a required name.
     """
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
-    except UnicodeDecodeError as error:
-        raise PictuneError(f"{path}: is not UTF-8 text; save it as UTF-8") from error
-    except json.JSONDecodeError as error:
-        raise PictuneError(f"{path}:{error.lineno}: not valid JSON ({error.msg}); mend that line") from error
+    rows = read_json(path, "fix it, or give another file as FROM=")
     if not isinstance(rows, list):
         raise PictuneError(f"{path}: holds no list of rows; give a file in this format as FROM=")
     for number, values in enumerate(rows, start=1):
