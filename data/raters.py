@@ -1,4 +1,4 @@
-"""What the store knows of raters besides their labels: accounts and training."""
+"""What the store knows of raters besides their labels: accounts, sign-outs and training."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -9,11 +9,15 @@ import sqlalchemy as sa
 from data.database import Database
 from data.feedback import Account, NotFound, Role, Source, Status
 from data.queries import Row, find_row
-from data.tables import raters, training_answers
+from data.tables import ended_sessions, raters, training_answers
+
+_SIGNED_IN = sa.select(raters).where(
+    raters.c.rater_id == sa.bindparam("rater_id"), ~sa.exists().where(ended_sessions.c.session_id == sa.bindparam("session_id"))
+)
 
 
 class Raters:
-    """Accounts and training answers; `FeedbackStore.raters`, and `FeedbackStore.add_rater` adds one."""
+    """Accounts, sign-outs and training answers; `FeedbackStore.raters`, and `FeedbackStore.add_rater` adds one."""
 
     def __init__(self, database: Database, clock: Callable[[], datetime]) -> None:
         self._database = database
@@ -31,6 +35,18 @@ class Raters:
         with self._database.read() as connection:
             row = find_row(connection, raters, rater_id)
         return None if row is None else _account(row)
+
+    def get_signed_in(self, rater_id: str, session_id: str) -> Account | None:
+        """The rater of this id, unless this browser session of theirs was ended."""
+        with self._database.read() as connection:
+            row = connection.execute(_SIGNED_IN, {"rater_id": rater_id, "session_id": session_id}).one_or_none()
+        return None if row is None else _account(row)
+
+    def end_session(self, session_id: str) -> None:
+        """Ends a browser session for good; other sessions of the rater go on."""
+        with self._database.write() as connection:
+            if find_row(connection, ended_sessions, session_id) is None:
+                connection.execute(sa.insert(ended_sessions).values(session_id=session_id, ended_at=self._clock()))
 
     def has_passwords(self) -> bool:
         """Whether anyone can sign in with a password."""

@@ -89,6 +89,13 @@ training_answers = Table(
     Column("answered_at", UtcDateTime, nullable=False),
 )
 
+ended_sessions = Table(
+    "ended_sessions",
+    metadata,
+    Column("session_id", String(36), primary_key=True),  # of a browser that was signed out; its cookie opens nothing any more
+    Column("ended_at", UtcDateTime, nullable=False),
+)
+
 prompts = Table(
     "prompts",
     metadata,

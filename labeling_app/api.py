@@ -5,6 +5,7 @@ Refusals are 401 (not signed in), 403 (not allowed, or not sent by a page of our
 `{"detail": "..."}` or, for a bad body, `{"detail": [{"field", "reason"}, ...]}`.
 """
 
+import asyncio
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -20,7 +21,7 @@ from data.overview import GivenLabel, latest_labels
 from labeling_app.desk import APP_VERSION, Desk, TheDesk
 from labeling_app.gold_bound import pause_if_below
 from labeling_app.pictures import bare_png
-from labeling_app.sign_in import Identity, Login, Present, SignedIn, present, sign_in
+from labeling_app.sign_in import Identity, Login, Present, SignedIn, present, sign_in, sign_out
 
 MOST_HELD = 30
 """Tasks that a page may hold, or have answers to on the way, besides the one that it asks for."""
@@ -83,15 +84,15 @@ def settings(desk: TheDesk) -> dict[str, Any]:
 
 
 @router.post("/api/v1/login")
-def login(request: Request, body: Login, desk: TheDesk) -> Identity:
+async def login(request: Request, body: Login, desk: TheDesk) -> Identity:
     """Signs in and sets the cookie."""
-    return sign_in(request, desk, body)
+    return await asyncio.get_running_loop().run_in_executor(desk.signing_in, sign_in, request, desk, body)
 
 
 @router.post("/api/v1/logout", status_code=204)
-def logout(request: Request) -> None:
-    """Signs out."""
-    request.session.clear()
+def logout(request: Request, desk: TheDesk) -> None:
+    """Signs this browser out: its cookie, and any copy of it, opens nothing any more."""
+    sign_out(request, desk)
 
 
 @router.get("/api/v1/me")

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import Callable, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -122,8 +123,14 @@ class Desk:
     """What raters answer, with feedback, before their first task."""
     categories: Mapping[str, str] = field(default_factory=dict)
     """Prompt id to category."""
-    attempts_by_name: Throttle = field(default_factory=lambda: Throttle(limit=5, window_s=60))
+    attempts: Throttle = field(default_factory=lambda: Throttle(limit=5, window_s=60))
+    """Wrong passwords for a name from one address, or from one browser that is known for it."""
     attempts_by_address: Throttle = field(default_factory=lambda: Throttle(limit=50, window_s=60))
+    """Wrong passwords for any name."""
+    attempts_by_name: Throttle = field(default_factory=lambda: Throttle(limit=100, window_s=60))
+    """Wrong passwords from all addresses, known browsers left out; far more than one address may try, or it could keep raters out."""
+    signing_in: Executor = field(default_factory=lambda: ThreadPoolExecutor(2, "sign-in"))
+    """Where passwords are checked, which takes tens of megabytes and a core each: who waits here keeps no other request waiting."""
 
 
 async def _desk(request: Request) -> Desk:  # async, as a thread for so little would cost more than it does

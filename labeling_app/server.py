@@ -41,7 +41,8 @@ class LabelConfig(BaseModel, frozen=True, extra="forbid"):
     open: bool = False
     """Whether anyone who reaches it may sign in by name alone, for a team on a trusted network; otherwise raters have passwords."""
     https: bool = False
-    """Whether raters come through a proxy with TLS: their cookies are then never sent without it."""
+    """Whether raters come through a proxy with TLS on this machine: their cookies are then never sent without it, and their addresses are
+    those that the proxy tells."""
     guidelines: Path | None = None
     """Markdown file with the instructions that raters read; without it, our own."""
     training: Path | None = None
@@ -151,11 +152,19 @@ def serve(
     )
     with _listen(config.host, config.port) as listener:
         announce(f"label at http://{config.host}:{listener.getsockname()[1]} (Ctrl-C ends; every answer is saved as it is given)")
-        settings = uvicorn.Config(
-            app, log_level="warning", timeout_graceful_shutdown=SECONDS_TO_FINISH, timeout_keep_alive=SECONDS_BETWEEN_ANSWERS
-        )
         with suppress(KeyboardInterrupt):  # uvicorn passes it on after its orderly end
-            uvicorn.Server(settings).run(sockets=[listener])
+            uvicorn.Server(server_settings(app, config)).run(sockets=[listener])
+
+
+def server_settings(app: FastAPI, config: LabelConfig) -> uvicorn.Config:
+    """How the app is run: only where there is a proxy, and only by it, are clients' addresses taken from `X-Forwarded-For`."""
+    return uvicorn.Config(
+        app,
+        log_level="warning",
+        proxy_headers=config.https,
+        timeout_graceful_shutdown=SECONDS_TO_FINISH,
+        timeout_keep_alive=SECONDS_BETWEEN_ANSWERS,
+    )
 
 
 def _quality(store: FeedbackStore, categories: Mapping[str, str]) -> Mapping[str, Any]:

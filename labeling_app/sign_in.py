@@ -5,8 +5,10 @@ must give it there too.
 """
 
 import hashlib
+import ipaddress
 import unicodedata
 import uuid
+from collections.abc import Sequence
 from typing import Annotated
 
 from fastapi import Depends, HTTPException, Request
@@ -15,6 +17,10 @@ from pydantic import AfterValidator, BaseModel, Field
 from data.feedback import Account, Role
 from labeling_app.desk import Desk, TheDesk
 from labeling_app.passwords import LONGEST, is_password
+from labeling_app.throttle import Throttle
+
+MOST_KNOWN = 10
+"""Raters whom a browser is known for."""
 
 
 def tidy_name(name: str) -> str:
@@ -45,6 +51,19 @@ class Rater(BaseModel, frozen=True):
     """Names the password that was given; None where a name was enough."""
 
 
+class Browser(BaseModel, frozen=True):
+    """What a browser is known for, also after a sign-out; in the cookie."""
+
+    browser_id: str
+    rater_ids: tuple[str, ...]
+    """The raters whose right passwords were given there, the latest last."""
+
+    def with_rater(self, rater_id: str) -> "Browser":
+        """The browser with one rater more; a cookie is small, so that only the latest are kept."""
+        others = [known for known in self.rater_ids if known != rater_id]
+        return self.model_copy(update={"rater_ids": (*others, rater_id)[-MOST_KNOWN:]})
+
+
 class Identity(BaseModel, frozen=True):
     """Who is signed in, as clients are told."""
 
@@ -63,25 +82,67 @@ def sign_in(request: Request, desk: Desk, login: Login) -> Identity:
     account = desk.store.raters.find(login.rater)
     if account is None or account.password_hash is None:
         if not desk.is_open:
-            _check_password(request, desk, login, None)
+            _check_password(request, desk, login, account)
         rater_id = desk.store.add_rater(login.rater)
         account = desk.store.raters.get(rater_id)
         assert account is not None
     else:
-        _check_password(request, desk, login, account.password_hash)
+        _check_password(request, desk, login, account)
+        request.session["browser"] = _browser(request).with_rater(account.rater_id).model_dump()
     rater = Rater(rater_id=account.rater_id, name=account.name, session_id=str(uuid.uuid4()), proof=_proof(account))
     request.session["rater"] = rater.model_dump()
     return Identity(**rater.model_dump(exclude={"proof"}), role=account.role)
 
 
-def _check_password(request: Request, desk: Desk, login: Login, password_hash: str | None) -> None:
-    address = request.client.host if request.client else ""
-    wait_s = desk.attempts_by_name.attempt(login.rater) or desk.attempts_by_address.attempt(address)
-    if wait_s:
-        raise HTTPException(429, f"too many attempts; try again in {wait_s} s", headers={"Retry-After": str(wait_s)})
-    if not is_password(login.password or "", password_hash):
+def sign_out(request: Request, desk: Desk) -> None:
+    """Ends the session of the request's cookie, if there is one; the browser stays known."""
+    if "rater" in request.session:
+        desk.store.raters.end_session(Rater.model_validate(request.session["rater"]).session_id)
+        del request.session["rater"]
+
+
+def _check_password(request: Request, desk: Desk, login: Login, account: Account | None) -> None:
+    limits = _limits(request, desk, login, account)
+    for number, (throttle, key) in enumerate(limits):  # counted before it is known to be wrong, as many may come at once
+        wait_s = throttle.attempt(key)
+        if wait_s:
+            _take_back(limits[:number])
+            raise HTTPException(429, f"too many attempts; try again in {wait_s} s", headers={"Retry-After": str(wait_s)})
+    if not is_password(login.password or "", account.password_hash if account else None):
         raise HTTPException(401, "name or password is wrong")
-    desk.attempts_by_name.forget(login.rater)
+    _take_back(limits)
+
+
+def _limits(request: Request, desk: Desk, login: Login, account: Account | None) -> list[tuple[Throttle, str]]:
+    """What a wrong password counts towards. A browser that once gave the right one has a limit of its own: nobody else can keep it out."""
+    who = account.rater_id if account else login.rater
+    browser = _browser(request)
+    if who in browser.rater_ids:
+        return [(desk.attempts, f"{who} {browser.browser_id}")]
+    address = _address(request)
+    return [(desk.attempts, f"{who} {address}"), (desk.attempts_by_address, address), (desk.attempts_by_name, who)]
+
+
+def _take_back(limits: Sequence[tuple[Throttle, str]]) -> None:
+    for throttle, key in limits:
+        throttle.take_back(key)
+
+
+def _browser(request: Request) -> Browser:
+    known = request.session.get("browser")
+    return Browser(browser_id=str(uuid.uuid4()), rater_ids=()) if known is None else Browser.model_validate(known)
+
+
+def _address(request: Request) -> str:
+    """The client's address; of IPv6 the network, since each of its clients has 2^64 addresses to choose from."""
+    host = request.client.host if request.client else ""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host
+    if isinstance(address, ipaddress.IPv6Address) and not address.ipv4_mapped:
+        return str(ipaddress.ip_network((address, 64), strict=False))
+    return host
 
 
 def _proof(account: Account) -> str | None:
@@ -114,12 +175,12 @@ SignedIn = Annotated[Rater, Depends(_rater)]
 
 
 def present(rater: SignedIn, desk: TheDesk) -> Account:
-    """What the store knows of the rater now, who may have been given another password or role since the sign-in.
+    """What the store knows of the rater now, who may have signed out or been given another password or role since the sign-in.
 
     Raises:
         HTTPException: 401, the sign-in does not hold any more.
     """
-    account = desk.store.raters.get(rater.rater_id)
+    account = desk.store.raters.get_signed_in(rater.rater_id, rater.session_id)
     if account is None or _proof(account) != rater.proof:
         raise HTTPException(401, "your sign-in does not hold any more; sign in again")
     return account

@@ -25,7 +25,8 @@ class Throttle:
         with self._lock:
             now = self._clock()
             if len(self._attempts) > MOST_KEYS:
-                self._attempts = {kept: times for kept, times in self._attempts.items() if times[-1] > now - self._window_s}
+                since = now - self._window_s
+                self._attempts = {kept: times for kept, times in self._attempts.items() if times and times[-1] > since}
             times = self._attempts.setdefault(key, deque())
             while times and times[0] <= now - self._window_s:
                 times.popleft()
@@ -34,7 +35,9 @@ class Throttle:
             times.append(now)
             return 0
 
-    def forget(self, key: str) -> None:
-        """The attempts were by someone who is known now."""
+    def take_back(self, key: str) -> None:
+        """The last attempt does not count after all."""
         with self._lock:
-            self._attempts.pop(key, None)
+            times = self._attempts.get(key)
+            if times:
+                times.pop()

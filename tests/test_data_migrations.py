@@ -61,7 +61,8 @@ def _go_back(connection: sa.Connection, version: str) -> None:
     for table, columns in added.items():
         for column in columns:
             connection.execute(sa.text(f"ALTER TABLE {table} DROP COLUMN {column}"))
-    connection.execute(sa.text("DROP TABLE training_answers"))
+    for table in ("training_answers", "ended_sessions"):
+        connection.execute(sa.text(f"DROP TABLE {table}"))
     connection.execute(sa.text("UPDATE alembic_version SET version_num = :version"), {"version": version})
 
 

@@ -1,9 +1,17 @@
 import io
 import sys
+import threading
+import time
+from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
+import httpx
 import pytest
+from argon2 import PasswordHasher
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from data.errors import PictuneError
@@ -14,9 +22,11 @@ from labeling_app.tasks import TasksConfig
 from labeling_app.throttle import Throttle
 from pipelines.cli import main
 from tests.labeling_campaign import SECRET, Campaign, make_campaign
+from tests.labeling_thread import served
 
 PASSWORD = "correct horse"
 HASH = hash_password(PASSWORD)
+QUICK_HASH = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash(PASSWORD)
 
 
 @pytest.fixture(scope="module")
@@ -37,8 +47,23 @@ def ann(store: FeedbackStore) -> str:
     return rater_id
 
 
+@pytest.fixture
+def quick(store: FeedbackStore, ann: str) -> None:
+    """Ann, whose password takes no time to check."""
+    store.raters.set_password(ann, QUICK_HASH)
+
+
 def client(campaign: Campaign, store: FeedbackStore, **config: bool) -> TestClient:
     return TestClient(create_app(store, campaign.paths.get, LabelConfig.model_validate(config), secret=SECRET, on_export=None))
+
+
+def app_at_one_moment(campaign: Campaign, store: FeedbackStore) -> FastAPI:
+    """The app, for which no time passes between attempts to sign in, however busy the machine is."""
+    created = create_app(store, campaign.paths.get, LabelConfig(), secret=SECRET, on_export=None)
+    limits = {"attempts": 5, "attempts_by_address": 50, "attempts_by_name": 100}
+    standing = {name: Throttle(limit, window_s=60, clock=lambda: 0.0) for name, limit in limits.items()}
+    created.state.desk = replace(created.state.desk, **standing)
+    return created
 
 
 def login(client: TestClient, rater: str, password: str | None = None) -> int:
@@ -71,6 +96,88 @@ def test_too_many_attempts_have_to_wait(campaign: Campaign, store: FeedbackStore
     assert 0 < int(answer.headers["Retry-After"]) <= 60
 
 
+@pytest.mark.usefixtures("quick")
+def test_wrong_passwords_from_elsewhere_keep_nobody_out(campaign: Campaign, store: FeedbackStore) -> None:
+    app = app_at_one_moment(campaign, store)
+    known = TestClient(app, client=("10.0.0.66", 1))
+    assert login(known, "Ann", PASSWORD) == 200
+    known.post("/api/v1/logout", json={})
+    attacker = TestClient(app, client=("10.0.0.66", 2))
+    assert [login(attacker, "Ann", f"guess {number}") for number in range(8)] == [401] * 5 + [429] * 3
+    assert login(TestClient(app, client=("10.0.0.7", 1)), "Ann", PASSWORD) == 200
+    assert login(known, "Ann", PASSWORD) == 200  # at the attacker's own address
+    assert [login(known, "Ann", f"guess {number}") for number in range(8)] == [401] * 5 + [429] * 3
+
+
+@pytest.mark.usefixtures("quick")
+def test_guesses_from_many_addresses_at_one_name_have_an_end_and_known_browsers_still_get_in(
+    campaign: Campaign, store: FeedbackStore
+) -> None:
+    app = app_at_one_moment(campaign, store)
+    known = TestClient(app, client=("10.0.0.7", 1))
+    assert login(known, "Ann", PASSWORD) == 200
+    statuses = [
+        login(TestClient(app, client=(f"2001:db8:0:{number:x}::1", 1)), "Ann", f"guess {attempt}")
+        for number in range(25)
+        for attempt in range(5)
+    ]
+    assert Counter(statuses) == {401: 100, 429: 25}
+    assert login(known, "Ann", PASSWORD) == 200
+    assert login(TestClient(app, client=("2001:db8:0:ffff::1", 1)), "nobody", "guess") == 401
+
+
+@pytest.mark.usefixtures("quick")
+def test_right_passwords_do_not_count_and_wrong_ones_do_for_all_names_of_an_address(campaign: Campaign, store: FeedbackStore) -> None:
+    app = app_at_one_moment(campaign, store)
+    for number in range(11):
+        store.raters.set_password(store.add_rater(f"rater {number}"), QUICK_HASH)
+    assert {login(TestClient(app), "Ann", PASSWORD) for _ in range(60)} == {200}
+    assert [login(TestClient(app), f"rater {number // 5}", "guess") for number in range(52)] == [401] * 50 + [429] * 2
+
+
+@pytest.mark.usefixtures("quick")
+def test_guesses_at_once_and_from_one_network_are_no_more_than_one_after_the_other(campaign: Campaign, store: FeedbackStore) -> None:
+    app = app_at_one_moment(campaign, store)
+
+    def guess(number: int) -> int:
+        return login(TestClient(app, client=(f"2001:db8::{number:x}", 1)), "Ann", "guess")
+
+    with ThreadPoolExecutor(10) as pool:
+        assert Counter(pool.map(guess, range(20))) == {401: 5, 429: 15}
+
+
+@pytest.mark.parametrize("https", [False, True])
+@pytest.mark.usefixtures("quick")
+def test_the_address_that_a_request_claims_counts_only_where_there_is_a_proxy(
+    campaign: Campaign, store: FeedbackStore, https: bool
+) -> None:
+    app = app_at_one_moment(campaign, store)
+    with served(app, LabelConfig(https=https)) as url:
+
+        def guess(*hops: str) -> int:
+            body = {"rater": "Ann", "password": "guess"}
+            return httpx.post(f"{url}/api/v1/login", json=body, headers={"X-Forwarded-For": ", ".join(hops)}, timeout=60).status_code
+
+        # a proxy appends the address that it sees to what the client claims
+        assert [guess(f"192.0.2.{number}", "198.51.100.1") for number in range(6)] == [401] * 5 + [429]
+        assert guess("198.51.100.2") == (401 if https else 429)
+
+
+def test_who_waits_for_a_password_check_keeps_no_other_request_waiting(campaign: Campaign, store: FeedbackStore) -> None:
+    app = app_at_one_moment(campaign, store)
+    pool, going_on = app.state.desk.signing_in, threading.Event()
+    with served(app, LabelConfig()) as url, ThreadPoolExecutor(60) as visitors:
+        for _ in range(2):
+            pool.submit(going_on.wait)
+        body = {"rater": "nobody", "password": "guess"}
+        answers = [visitors.submit(httpx.post, f"{url}/api/v1/login", json=body, timeout=120) for _ in range(60)]
+        while pool._work_queue.qsize() < 60:
+            time.sleep(0.01)
+        assert httpx.get(f"{url}/api/v1/settings", timeout=120).status_code == 200
+        going_on.set()
+        assert Counter(answer.result().status_code for answer in answers) == {401: 5, 429: 55}
+
+
 def test_a_throttle_lets_go_when_its_window_has_passed() -> None:
     now = 0.0
     throttle = Throttle(limit=2, window_s=10, clock=lambda: now)
@@ -78,7 +185,7 @@ def test_a_throttle_lets_go_when_its_window_has_passed() -> None:
     assert throttle.attempt("ben") == 0
     now = 10.0
     assert throttle.attempt("ann") == 0
-    throttle.forget("ann")
+    throttle.take_back("ann")
     assert [throttle.attempt("ann") for _ in range(3)] == [0, 0, 10]
 
 
@@ -100,6 +207,28 @@ def test_a_new_password_ends_earlier_sign_ins(campaign: Campaign, store: Feedbac
     assert {visitor.request(method, f"/api/v1/{path}", json=body).status_code for method, path, body in calls} == {401}
     assert login(visitor, "Ann", "another horse") == 200
     assert {visitor.request(method, f"/api/v1/{path}", json=body).status_code for method, path, body in calls} == {200, 201}
+
+
+def test_a_cookie_that_was_copied_before_the_sign_out_opens_nothing_after_it(campaign: Campaign, store: FeedbackStore, ann: str) -> None:
+    store.raters.set_role(ann, "admin")
+    visitor, at_home = client(campaign, store), client(campaign, store)
+    for browser in (visitor, at_home):
+        assert login(browser, "Ann", PASSWORD) == 200
+    (name, copied), *_ = visitor.cookies.items()
+    image_id = next(iter(campaign.paths))
+    assert visitor.post("/api/v1/logout", json={}).status_code == 204
+    assert visitor.get("/api/v1/me").status_code == 401
+    with campaign.open_store() as later:  # also when the app was started again
+        thief = client(campaign, later)
+        thief.cookies.set(name, copied)
+        for path in ("me", "history", f"images/{image_id}", "admin/summary"):
+            assert thief.get(f"/api/v1/{path}").status_code == 401
+        assert thief.get("/admin").status_code == 401
+        assert thief.post("/api/v1/claim", json={}).status_code == 401
+        assert thief.post("/api/v1/logout", json={}).status_code == 204
+    assert at_home.get("/api/v1/me").status_code == 200
+    assert login(visitor, "Ann", PASSWORD) == 200
+    assert visitor.get("/api/v1/me").status_code == 200
 
 
 def test_a_page_never_acts_for_somebody_who_signed_in_after_its_rater(campaign: Campaign, store: FeedbackStore) -> None:

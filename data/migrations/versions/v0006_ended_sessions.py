@@ -1,0 +1,19 @@
+"""Browser sessions that a rater has signed out of: their cookies, wherever they were copied to, open nothing any more."""
+
+import sqlalchemy as sa
+from alembic import op
+
+from data.tables import UtcDateTime
+
+revision = "0006"
+down_revision = "0003"
+
+
+def upgrade() -> None:
+    """Adds the table."""
+    op.create_table(
+        "ended_sessions",
+        sa.Column("session_id", sa.String(36), nullable=False),
+        sa.Column("ended_at", UtcDateTime, nullable=False),
+        sa.PrimaryKeyConstraint("session_id", name="pk_ended_sessions"),
+    )
