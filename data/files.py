@@ -52,6 +52,21 @@ def locked(path: Path) -> Iterator[None]:
 
 
 @contextmanager
+def locked_folder(folder: Path) -> Iterator[None]:
+    """Locks a folder without waiting; however the process ends, so does the lock.
+
+    Raises:
+        BlockingIOError: somebody else has it locked.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
 def new_folder(parent: Path) -> Iterator[Path]:
     """Yields a new folder in `parent` to fill and rename; it is removed, with its files, if it was not renamed when the block ends."""
     folder = parent / _temporary_name("folder")

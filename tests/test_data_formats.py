@@ -3,6 +3,9 @@
 import json
 import random
 import shutil
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -367,6 +370,51 @@ def test_two_imports_at_once_keep_each_others_images_and_prompts(tmp_path: Path,
     contents = run.contents()
     assert [len(contents[what]) for what in ("images", "prompts", "labels")] == [8, 2, 5]
     assert len(pq.read_table(fields_table(run.run))) == 5
+
+
+def test_what_a_killed_import_left_is_removed_by_the_next_one_and_a_running_ones_images_are_not(tmp_path: Path, run: Run) -> None:
+    rows = [files.pick_a_pic_row(2 * number, 2 * number + 1, 1.0) for number in range(200)]
+    source = files.write_pick_a_pic(tmp_path / "train.parquet", rows)
+    words = ["import", "--runs", str(tmp_path), "--run", "run", "--format", "pick-a-pic", "--from", str(source)]
+    with subprocess.Popen([sys.executable, "-m", "pipelines", *words], stderr=subprocess.DEVNULL) as importing:
+        while not list(run.run.root.glob(".import-*/*.png")):
+            assert importing.poll() is None
+            time.sleep(0.001)
+        importing.kill()
+    (left,) = run.run.root.glob(".import-*")
+
+    read = FORMATS["pick-a-pic"].read
+    assert read is not None
+    read_mine = read(source)
+
+    def records() -> Iterator[Record]:
+        yield next(read_mine)
+        (mine,) = (folder for folder in run.run.root.glob(".import-*") if folder != left)
+        waiting = list(mine.iterdir())
+        run.take("hpdv2", files.hpdv2_test(tmp_path / "other"))
+        assert list(mine.iterdir()) == waiting != []
+        yield from read_mine
+
+    with open_store(run.run.root, run.clock) as store:
+        new = import_records(records(), "pick-a-pic", run.run, store, now=START)
+        export(store, run.run)
+        assert verify(store, run.run) == []
+    assert (new.images, new.feedback.labels) == (400, 200)
+    assert not list(run.run.root.glob(".import-*"))
+
+
+@pytest.mark.parametrize("linked", ["an image", "a folder of images", "the table"])
+def test_a_link_out_of_the_source_is_refused_and_one_within_it_is_followed(tmp_path: Path, run: Run, linked: str) -> None:
+    source = files.hpdv2_test(tmp_path / "source").parent
+    path = source / {"an image": "test/61.png", "a folder of images": "test", "the table": "test.json"}[linked]
+    moved = path.rename(tmp_path / "private")
+    path.symlink_to(moved)
+    with pytest.raises(PictuneError, match=rf"is a link out of {source}, to {tmp_path}/private.*; put the file itself there") as caught:
+        run.take("hpdv2", source)
+    assert str(caught.value).startswith(f"{source / 'test.json'}: ")
+    path.unlink()
+    path.symlink_to(moved.rename(source / "elsewhere"))
+    assert run.take("hpdv2", source).images == 4
 
 
 def test_what_is_read_of_an_export_is_of_one_export(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from data.errors import PictuneError
 from data.files import parse_json
 from data.formats.latest import FIELDS, Exported, Latest, fields_table
-from data.formats.reading import SPLITS, parquet_rows
+from data.formats.reading import SPLITS, check_link, parquet_rows
 from data.formats.records import Record, Row, SourceImage, SourceLabel
 from data.schema import IMAGES, LABELS_BINARY, LABELS_RANKING, PROMPTS, TASKS, prompt_id, read_metadata
 
@@ -36,6 +36,8 @@ def read(source: Path) -> Iterator[Record]:
     folder = source / TABLES
     if not folder.is_dir():
         raise PictuneError(f"{source}: holds no folder {TABLES}/; give a folder that `make export FORMAT=dataset` wrote as FROM=")
+    for path in sorted(folder.glob("*.parquet")):
+        check_link(path, source)
     prompts = {row.text("prompt_id"): _prompt(row) for row in _rows(folder, "prompts", PROMPTS)}
     carried = tuple(map(_carried, _rows(folder, "imported", FIELDS))) if (folder / "imported.parquet").exists() else ()
     for row in parquet_rows(folder / "images.parquet", ("image_id", "image", "prompt"), IMAGE_FACTS):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from data.errors import PictuneError
-from data.formats.reading import SPLITS, csv_rows, find_image
+from data.formats.reading import SPLITS, check_link, csv_rows, find_image
 from data.formats.records import Record, Row, SourceImage
 
 FACTS: dict[str, Callable[[str], object]] = {
@@ -29,6 +29,7 @@ def read(source: Path) -> Iterator[Record]:
         if len(files) != 1:
             raise PictuneError(f"{source}: holds {len(files)} .csv files; give the one that lists the images as FROM=")
         (path,) = files
+        check_link(path, source)
     elif not source.is_file():
         raise PictuneError(f"{source}: no such file; give a CSV file, or the folder that holds one, as FROM=")
     for row in csv_rows(path, ("file_name", "prompt")):

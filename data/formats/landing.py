@@ -7,9 +7,11 @@ tasks and labels, and puts the files in place before it commits. The same record
 import hashlib
 import io
 import json
+import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -20,7 +22,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from data.feedback import Answer, BinaryAnswer, NewTask, RankingAnswer
-from data.files import locked, write_atomically
+from data.files import locked, locked_folder, write_atomically
 from data.formats.latest import FIELDS, fields_table
 from data.formats.records import Ranks, Record, Row, SourceImage, SourceLabel
 from data.imported import Added, ImportedLabel
@@ -31,6 +33,8 @@ from data.store import FeedbackStore, task_id_of
 TableRow = dict[str, Any]
 IMAGE_FORMATS = {"PNG": "png", "WEBP": "webp", "JPEG": "jpeg", "MPO": "jpeg"}
 """Our names by Pillow's; a phone's photo may be MPO, which every reader of JPEG opens."""
+WAITING = ".import-"
+"""How the names of folders begin in which images wait."""
 MOST_RATERS = 1000
 """Of one task, in the store."""
 LONGEST_NAME = 200
@@ -53,12 +57,29 @@ def import_records(records: Iterable[Record], source_format: str, run: RunFolder
         PictuneError: a row is wrong (named by file, row and column) or a file cannot be written; nothing was added.
     """
     run.images_dir.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".import-", dir=run.root) as waiting:
-        batch = _Batch(run, source_format, Path(waiting), now)
+    with _waiting_folder(run) as waiting:
+        batch = _Batch(run, source_format, waiting, now)
         for record in records:
             batch.add(record)
         added = store.import_labels(batch.wanted_tasks(), batch.labels, finish=batch.put_in_place)
     return Imported(len(batch.new_images), len(batch.new_prompts), added)
+
+
+@contextmanager
+def _waiting_folder(run: RunFolder) -> Iterator[Path]:
+    """A new folder, removed at the end of the block; those of imports that were killed are removed at its start.
+
+    An import that lives has its folder locked, and makes and locks it while no other one looks for those of the dead.
+    """
+    with ExitStack() as ending:
+        with locked(run.import_lock):
+            for left in run.root.glob(f"{WAITING}*"):
+                with suppress(OSError), locked_folder(left):  # one that is locked is in use
+                    shutil.rmtree(left)
+            folder = Path(tempfile.mkdtemp(prefix=WAITING, dir=run.root))
+            ending.enter_context(locked_folder(folder))
+            ending.callback(shutil.rmtree, folder, ignore_errors=True)
+        yield folder
 
 
 class _Batch:

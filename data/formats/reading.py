@@ -30,16 +30,32 @@ def source_files(source: Path, suffix: str) -> list[Path]:
     """The source itself, or all files of this suffix in the folder that it is, by name.
 
     Raises:
-        PictuneError: there are none.
+        PictuneError: there are none, or one is a link out of the folder.
     """
     if source.is_dir():
         files = sorted(source.rglob(f"*{suffix}"))
+        for file in files:
+            check_link(file, source)
         if files:
             return files
         raise PictuneError(f"{source}: holds no {suffix} file; give the folder or file to import as FROM=")
     if not source.is_file():
         raise PictuneError(f"{source}: no such file; give the folder or file to import as FROM=")
     return [source]
+
+
+def check_link(file: Path, folder: Path) -> None:
+    """Refuses a link out of the folder: whoever made the folder chose what it leads to, and could choose any file that you may read.
+
+    Raises:
+        PictuneError: it is one.
+    """
+    if not _is_within(file, folder):
+        raise PictuneError(f"{file}: is a link out of {folder}, to {file.resolve()}; put the file itself there")
+
+
+def _is_within(file: Path, folder: Path) -> bool:
+    return file.resolve().is_relative_to(folder.resolve())
 
 
 def parquet_rows(path: Path, required: Sequence[str], optional: Sequence[str] = ()) -> Iterator[Row]:
@@ -101,7 +117,7 @@ def find_image(row: Row, column: str, reference: str) -> Path | bytes:
 
     For rows of `test.json` it is looked for in its folder, and there in `test/`, `test_images/` and `images/`.
 
-    Of the address of a file on a hub or a server, the path within it counts. Nothing is downloaded.
+    A link out of that folder is refused. Of the address of a file on a hub or a server, the path within it counts. Nothing is downloaded.
     """
     if reference.startswith("data:"):
         return _of_data_address(row, column, reference)
@@ -115,6 +131,8 @@ def find_image(row: Row, column: str, reference: str) -> Path | bytes:
     subfolders = (row.path.stem, f"{row.path.stem}_images", "images")
     for place in (folder / path, *(folder / name / path for name in subfolders)):
         if place.is_file():
+            if not _is_within(place, folder):
+                raise row.bad(column, f"{reference!r} is a link out of {folder}, to {place.resolve()}; put the file itself there")
             return place
     raise row.bad(column, f"no image {path} in {folder}, nor in its folders {', '.join(subfolders)}")
 
