@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pyarrow as pa
 import sqlalchemy as sa
-from PIL import Image, UnidentifiedImageError
 
 from data.errors import PictuneError
 from data.files import locked, sha256_of
+from data.image_files import open_image
 from data.parquet import MANIFEST, PART_ROWS, Manifest, last_sequence, read_manifest
 from data.rows import ANSWERS, label_batches, log_table, rater_facts, task_facts, task_table
 from data.runs import RunFolder
@@ -41,17 +41,18 @@ def _image_faults(run: RunFolder, images: pa.Table) -> Iterator[str]:
             yield f"{path}: the image is gone; draw the run's images again"
         elif sha256_of(path) != image_id:
             yield f"{path}: the image is not the one that was labeled; its bytes have changed"
-        elif not _opens(path):
-            yield f"{path}: cannot be read as an image; bring a whole file in, under an image id of its own"
+        else:
+            yield from _damage(path)
 
 
-def _opens(path: Path) -> bool:
+def _damage(path: Path) -> Iterator[str]:
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             image.verify()
-    except (UnidentifiedImageError, OSError, SyntaxError):  # a broken PNG is a SyntaxError
-        return False
-    return True
+    except PictuneError as error:
+        yield str(error)
+    except (OSError, SyntaxError):  # a broken PNG is a SyntaxError
+        yield f"{path}: cannot be read as an image; bring a whole file in, under an image id of its own"
 
 
 def _orphans(store: FeedbackStore, run: RunFolder, images: pa.Table, prompts: pa.Table) -> Iterator[str]:

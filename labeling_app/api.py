@@ -187,15 +187,9 @@ def progress(desk: TheDesk, account: Present) -> dict[str, Any]:
 
 
 @router.get("/api/v1/images/{image_id}")
-def image(image_id: str, desk: TheDesk, _account: Present) -> Response:
+async def image(image_id: str, desk: TheDesk, _account: Present) -> Response:
     """One image of the campaign as PNG, without metadata."""
-    path = desk.image_path(image_id)
-    if path is None:
-        raise HTTPException(404, "no such image")
-    try:
-        content = bare_png(path)
-    except OSError as error:
-        raise HTTPException(404, "the image's file is missing or damaged") from error
+    content = await asyncio.get_running_loop().run_in_executor(desk.decoding, _png, desk, image_id)
     # the id names the content, so a browser may keep it for good
     return Response(content, media_type="image/png", headers={"Cache-Control": "private, max-age=31536000, immutable"})
 
@@ -218,6 +212,18 @@ def _json(content: dict[str, Any], status: int = 200) -> Response:
 
 def _progress(desk: Desk, rater_id: str, *, newest: bool = False) -> dict[str, Any]:
     return asdict(desk.store.progress(rater_id, newest=newest))
+
+
+def _png(desk: Desk, image_id: str) -> bytes:
+    path = desk.image_path(image_id)
+    if path is None:
+        raise HTTPException(404, "no such image")
+    try:
+        return bare_png(path)
+    except OSError as error:
+        raise HTTPException(404, "the image's file is missing or damaged") from error
+    except PictuneError as error:
+        raise HTTPException(404, "the image has too many pixels to be shown") from error
 
 
 def _reason_to_wait(desk: Desk, account: Account) -> str | None:

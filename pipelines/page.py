@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from PIL import Image
 
 from data.files import write_atomically
+from data.image_files import open_image
 
 LARGEST = 192
 """Side in pixels above which a picture is made smaller for the page."""
@@ -28,7 +28,7 @@ def write_page(template: str, context: Mapping[str, Any], path: Path) -> None:
 
 def picture_uri(path: Path) -> str:
     """A picture for the `src` of an image, made smaller where it is large."""
-    with Image.open(path) as image:
+    with open_image(path) as image:
         if max(image.size) <= LARGEST and image.format == "PNG":
             return file_uri(path, "image/png")
         small = image.convert("RGB")

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from data.errors import PictuneError
 from data.files import write_atomically
+from data.image_files import open_image
 
 GAP = 2
 """Pixels between the pictures of a sheet."""
@@ -30,7 +31,7 @@ def load_picture(path: Path) -> Tensor:
     """The picture of a file as [3, H, W] in [0, 1].
 
     Raises:
-        PictuneError: the file is missing or is no picture.
+        PictuneError: the file is missing, is no picture or has too many pixels.
     """
     return _to_tensor(_open(path))
 
@@ -39,7 +40,7 @@ def load_fitted(path: Path, size: tuple[int, int]) -> Tensor:
     """The picture of a file as [3, *size] in [0, 1]: of another size, it is scaled to cover that one, and its middle is kept.
 
     Raises:
-        PictuneError: the file is missing or is no picture.
+        PictuneError: the file is missing, is no picture or has too many pixels.
     """
     image, (height, width) = _open(path), size
     if image.size != (width, height):
@@ -49,9 +50,9 @@ def load_fitted(path: Path, size: tuple[int, int]) -> Tensor:
 
 def _open(path: Path) -> Image.Image:
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             return image.convert("RGB")
-    except (OSError, UnidentifiedImageError) as error:
+    except (OSError, ValueError, SyntaxError) as error:
         raise PictuneError(f"{path}: cannot be read as a picture; remove it and run `make images` again") from error
 
 

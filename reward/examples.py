@@ -10,12 +10,12 @@ from typing import Self
 
 import numpy as np
 import torch
-from PIL import Image
 from pydantic import BaseModel, NonNegativeInt, PositiveInt, model_validator
 from torch import Tensor
 
 from data.errors import PictuneError
 from data.files import sha256_of
+from data.image_files import open_image
 from reward.backbone import TEXT_BATCH, ClipBackbone
 from reward.cache import EmbeddingCache
 from reward.contrastive import negatives, vocabulary
@@ -131,12 +131,12 @@ def read_image(path: Path) -> Tensor:
     """A picture file as [3, H, W] in [0, 1].
 
     Raises:
-        PictuneError: the file is missing, truncated or no picture.
+        PictuneError: the file is missing, truncated or no picture, or has too many pixels.
     """
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             pixels = np.array(image.convert("RGB"))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except (OSError, ValueError, SyntaxError) as error:
         raise _unreadable(path, error) from error
     return torch.from_numpy(pixels).permute(2, 0, 1).float().div(255)
 

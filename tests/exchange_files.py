@@ -2,6 +2,8 @@
 
 import io
 import json
+import struct
+import zlib
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -22,6 +24,18 @@ def picture(number: int, kind: str = "PNG") -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", (4, 3), (number % 256, number // 256 % 256, 7)).save(buffer, kind)
     return buffer.getvalue()
+
+
+def large_png(width: int, height: int) -> bytes:
+    """A black image in few bytes: each row is the filter's number and one bit a pixel, and zlib says them all at once."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    packer, row = zlib.compressobj(), bytes(1 + (width + 7) // 8)
+    rows = b"".join([*(packer.compress(row) for _ in range(height)), packer.flush()])
+    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
 
 
 def pick_a_pic_row(first: int, second: int, label_0: float | None, **changes: Any) -> Row:

@@ -1,5 +1,6 @@
 """Import from and export to other people's formats."""
 
+import hashlib
 import json
 import random
 import shutil
@@ -27,12 +28,13 @@ from data.formats.registry import FORMATS, export_to
 from data.imported import Added, ImportedLabel
 from data.parquet import export
 from data.runs import RunFolder
-from data.schema import PROMPTS
+from data.schema import IMAGES, PROMPTS, read_table, write_table
 from data.verification import verify
 from tests import exchange_files as files
 from tests.data_campaign import START, Campaign, Clock, answer_all, open_store, submission
 
 Contents = dict[str, Any]
+LARGE = files.large_png(13_000, 13_000)
 PAIRS = [files.pick_a_pic_row(1, 2, 1.0), files.pick_a_pic_row(2, 3, 0.5, user_id=8), files.pick_a_pic_row(4, 5, None)]
 SOURCES: dict[str, tuple[str, Callable[[Path], Path]]] = {
     "HPDv2 test": ("hpdv2", files.hpdv2_test),
@@ -261,6 +263,8 @@ def _hpdv2(**changes: Any) -> Callable[[Path], Path]:
         ("pick-a-pic", _pairs(jpg_1=b"no picture"), r"row 2, column jpg_1: is not an image that can be read"),
         ("pick-a-pic", _pairs(jpg_1=files.picture(3)[:45]), r"row 2, column jpg_1: is not an image that can be read"),
         ("pick-a-pic", _pairs(jpg_1=files.picture(3, "GIF")), r"row 2, column jpg_1: is an image, but neither"),
+        ("pick-a-pic", _pairs(jpg_1=LARGE), r"row 2, column jpg_1: has 13000 x 13000 pixels, more than 16,777,216 .*; make it smaller"),
+        ("pick-a-pic", _pairs(jpg_1=files.large_png(4096, 4097)), r"row 2, column jpg_1: has 4096 x 4097 pixels"),
         ("pick-a-pic", _pairs(jpg_0=None), r"row 2, column jpg_0: has no image bytes"),
         ("pick-a-pic", _pairs(jpg_1=files.picture(3)), r"row 2, column jpg_1: an image stands in the task twice"),
         ("pick-a-pic", _pairs(user_id=None), r"row 2, column user_id: is empty, not a whole number"),
@@ -370,6 +374,24 @@ def test_two_imports_at_once_keep_each_others_images_and_prompts(tmp_path: Path,
     contents = run.contents()
     assert [len(contents[what]) for what in ("images", "prompts", "labels")] == [8, 2, 5]
     assert len(pq.read_table(fields_table(run.run))) == 5
+
+
+def test_the_largest_image_is_imported(tmp_path: Path, run: Run) -> None:
+    rows = [files.pick_a_pic_row(1, 2, 1.0, jpg_0=files.large_png(4096, 4096))]
+    assert run.take("pick-a-pic", files.write_pick_a_pic(tmp_path / "train.parquet", rows)).images == 2
+    assert sorted(run.table("images")["width"]) == [4, 4096]
+
+
+def test_an_image_of_an_earlier_import_that_is_too_large_is_one_line(tmp_path: Path, run: Run) -> None:
+    run.take("hpdv2", files.hpdv2_test(tmp_path / "source"))
+    images = read_table(run.run.images_table, IMAGES)
+    changed = images.slice(0, 1).to_pylist()[0] | {"image_id": hashlib.sha256(LARGE).hexdigest()}
+    (run.run.root / changed["path"]).write_bytes(LARGE)
+    write_table(pa.concat_tables([pa.Table.from_pylist([changed], schema=images.schema), images.slice(1)]), IMAGES, run.run.images_table)
+    with open_store(run.run.root) as store:
+        lines = [line for line in verify(store, run.run) if "13000 x 13000" in line]
+    assert len(lines) == 1
+    assert lines[0].startswith(f"{run.run.root / changed['path']}: has 13000 x 13000 pixels, more than 16,777,216")
 
 
 def test_what_a_killed_import_left_is_removed_by_the_next_one_and_a_running_ones_images_are_not(tmp_path: Path, run: Run) -> None:

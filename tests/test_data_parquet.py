@@ -1,3 +1,4 @@
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -212,13 +213,13 @@ def test_verify_notices_an_export_that_is_missing_old_or_damaged(campaign: Campa
 
 def test_labels_given_while_the_images_are_checked_are_no_faults(campaign: Campaign, monkeypatch: pytest.MonkeyPatch) -> None:
     export(campaign.store, campaign.run)
-    opens = data.verification._opens
+    damage = data.verification._damage
 
-    def opens_late(path: Path) -> bool:
+    def damage_late(path: Path) -> Iterator[str]:
         answer_all(campaign.store, campaign.store.add_rater("anna"))
-        return opens(path)
+        return damage(path)
 
-    monkeypatch.setattr(data.verification, "_opens", opens_late)
+    monkeypatch.setattr(data.verification, "_damage", damage_late)
     assert verify(campaign.store, campaign.run) == []
 
 

@@ -1,11 +1,15 @@
 import io
 import json
 import re
+import threading
+import time
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import sqlalchemy as sa
 from fastapi import FastAPI
@@ -17,7 +21,9 @@ from data.store import FeedbackStore
 from data.tables import labels
 from labeling_app.server import LabelConfig, create_app
 from labeling_app.tasks import TasksConfig
+from tests.exchange_files import large_png
 from tests.labeling_campaign import HOSTILE, SECRET, Campaign, make_campaign
+from tests.labeling_thread import served
 
 FINISHED = {"mine": 4, "done": 4, "total": 4, "seconds_left": None}
 TASKS = TasksConfig(rankings_per_prompt=1, ranking_size=3)
@@ -396,6 +402,44 @@ def test_an_image_is_served_as_pixels_without_metadata(client: TestClient, campa
     assert b"secret model" not in answer.content
     with Image.open(path) as original, Image.open(io.BytesIO(answer.content)) as served:
         assert served.tobytes() == original.tobytes()
+
+
+def test_an_image_of_too_many_pixels_is_not_decoded(client: TestClient, campaign: Campaign) -> None:
+    sign_in(client)
+    image_id, path = next(iter(campaign.paths.items()))
+    path.write_bytes(large_png(13_000, 13_000))
+    answer = client.get(f"/api/v1/images/{image_id}")
+    assert (answer.status_code, answer.json()["detail"]) == (404, "the image has too many pixels to be shown")
+
+
+def test_four_images_are_decoded_at_once_and_no_other_request_waits_for_them(campaign: Campaign, store: FeedbackStore) -> None:
+    going_on, counting, decoding, most = threading.Event(), threading.Lock(), 0, 0
+
+    def slow_path(image_id: str) -> Path | None:
+        nonlocal decoding, most
+        with counting:
+            decoding += 1
+            most = max(most, decoding)
+        going_on.wait()
+        with counting:
+            decoding -= 1
+        return campaign.paths.get(image_id)
+
+    config = LabelConfig(open=True)
+    app = create_app(store, slow_path, config, secret=SECRET, on_export=None)
+    with served(app, config) as url, httpx.Client(base_url=f"{url}/api/v1", timeout=120) as rater, ThreadPoolExecutor(60) as pages:
+        rater.post("/login", json={"rater": "Ann"})
+        headers = {"Cookie": "; ".join(f"{name}={value}" for name, value in rater.cookies.items())}
+        address = f"{url}/api/v1/images/{next(iter(campaign.paths))}"
+        answers = [pages.submit(httpx.get, address, headers=headers, timeout=120) for _ in range(60)]
+        try:
+            while decoding < 4:
+                time.sleep(0.01)
+            assert rater.post("/claim", json={}).json()["task"] is not None
+        finally:
+            going_on.set()
+        assert {answer.result().status_code for answer in answers} == {200}
+    assert most == 4
 
 
 @pytest.mark.parametrize("name", ["nothing", "..%2Ffeedback.db", "%2Fetc%2Fpasswd", "0.png", "%00"])

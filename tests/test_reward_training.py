@@ -8,6 +8,7 @@ from PIL import Image
 
 from data.errors import PictuneError
 from data.runs import RunFolder
+from pipelines.pictures import load_picture
 from reward.backbone import ClipBackbone
 from reward.dataset import FeedbackDataset
 from reward.evaluation import measure, model_scorer
@@ -16,6 +17,7 @@ from reward.model import RewardModel
 from reward.objective import Objective
 from reward.split import SplitConfig
 from reward.training import RewardConfig, RewardMetrics, optimizer_of, train, train_epoch, trained
+from tests.exchange_files import large_png
 from tests.tiny_clip import save_tiny_clip
 from tests.tiny_feedback import make_feedback
 
@@ -47,6 +49,14 @@ def _train(examples: Examples, backbone: ClipBackbone, config: RewardConfig, see
     generator = torch.Generator().manual_seed(seed)
     model = RewardModel.create(backbone, hidden=config.hidden, members=config.members, generator=generator)
     return model, list(train(model, examples, config, generator=generator))
+
+
+def test_an_image_of_too_many_pixels_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "large.png"
+    path.write_bytes(large_png(13_000, 13_000))
+    for read in (read_image, load_picture):
+        with pytest.raises(PictuneError, match=r"large\.png: has 13000 x 13000 pixels, more than 16,777,216"):
+            read(path)
 
 
 def test_learns_which_colour_a_prompt_means(examples: Examples, backbone: ClipBackbone) -> None:

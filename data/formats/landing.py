@@ -25,6 +25,7 @@ from data.feedback import Answer, BinaryAnswer, NewTask, RankingAnswer
 from data.files import locked, locked_folder, write_atomically
 from data.formats.latest import FIELDS, fields_table
 from data.formats.records import Ranks, Record, Row, SourceImage, SourceLabel
+from data.image_files import excess
 from data.imported import Added, ImportedLabel
 from data.runs import RunFolder
 from data.schema import IMAGES, PROMPTS, prompt_id, read_table, write_table
@@ -169,12 +170,14 @@ class _Batch:
     def _new_image(self, row: Row, image: SourceImage, content: bytes, image_id: str) -> TableRow:
         try:
             with Image.open(io.BytesIO(content)) as picture:
-                picture.load()
                 (width, height), kind = picture.size, IMAGE_FORMATS.get(picture.format or "")
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+                fault = excess(picture) or (None if kind else "is an image, but neither PNG, WebP nor JPEG")
+                if fault is None:
+                    picture.load()
+        except (OSError, SyntaxError, ValueError) as error:
             raise row.bad(image.column, "is not an image that can be read") from error
-        if kind is None:
-            raise row.bad(image.column, "is an image, but neither PNG, WebP nor JPEG")
+        if fault is not None:
+            raise row.bad(image.column, fault)
         path = self._run.images_dir / f"{image_id}.{kind}"
         with write_atomically(self._waiting / path.name) as temporary:
             temporary.write_bytes(content)
