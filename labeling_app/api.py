@@ -220,7 +220,7 @@ def _png(desk: Desk, image_id: str) -> bytes:
         raise HTTPException(404, "no such image")
     try:
         return bare_png(path)
-    except OSError as error:
+    except (OSError, SyntaxError, ValueError) as error:  # of a broken PNG it is a SyntaxError
         raise HTTPException(404, "the image's file is missing or damaged") from error
     except PictuneError as error:
         raise HTTPException(404, "the image has too many pixels to be shown") from error

@@ -130,7 +130,7 @@ class Desk:
     attempts_by_name: Throttle = field(default_factory=lambda: Throttle(limit=100, window_s=60))
     """Wrong passwords from all addresses, known browsers left out; far more than one address may try, or it could keep raters out."""
     decoding: Executor = field(default_factory=lambda: ThreadPoolExecutor(4, "images"))
-    """Where images are decoded, of which each may take hundreds of megabytes. Who waits here keeps no other request waiting."""
+    """Where images are decoded, of which each may take more than a hundred megabytes. Who waits here keeps no other request waiting."""
     signing_in: Executor = field(default_factory=lambda: ThreadPoolExecutor(2, "sign-in"))
     """Where passwords are checked, which takes tens of megabytes and a core each."""
 
