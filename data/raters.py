@@ -1,5 +1,6 @@
 """What the store knows of raters besides their labels: accounts, sign-outs and training."""
 
+import unicodedata
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
@@ -24,10 +25,9 @@ class Raters:
         self._clock = clock
 
     def find(self, name: str, *, source: Source = "human") -> Account | None:
-        """The rater of this name."""
-        query = sa.select(raters).where(raters.c.name == name.strip(), raters.c.source == source)
+        """The rater of this name, see `find_named`."""
         with self._database.read() as connection:
-            row = connection.execute(query).one_or_none()
+            row = find_named(connection, name, source)
         return None if row is None else _account(row)
 
     def get(self, rater_id: str) -> Account | None:
@@ -85,6 +85,23 @@ class Raters:
         with self._database.write() as connection:
             if connection.execute(sa.update(raters).where(raters.c.rater_id == rater_id).values(values)).rowcount == 0:
                 raise NotFound(f"rater {rater_id}: not known; add the rater first")
+
+
+def find_named(connection: sa.Connection, name: str, source: Source) -> Row | None:
+    """The rater of exactly this name; else, of people, the one whose name differs in case, spaces or composition alone.
+
+    Of several such, in stores from before they were taken for one, none is meant.
+    """
+    of_source = sa.select(raters).where(raters.c.source == source)
+    row = connection.execute(of_source.where(raters.c.name == name.strip())).one_or_none()
+    if row is not None or source != "human":
+        return row
+    alike = [one for one in connection.execute(of_source) if _folded(one.name) == _folded(name)]
+    return alike[0] if len(alike) == 1 else None
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", " ".join(name.split()).casefold())
 
 
 def _account(row: Row) -> Account:

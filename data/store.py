@@ -61,7 +61,7 @@ from data.queries import (
     repeatable_tasks,
     retire_live,
 )
-from data.raters import Raters
+from data.raters import Raters, find_named
 from data.schema import prompt_id
 from data.tables import prompts, raters, settings, task_images, tasks
 
@@ -129,14 +129,16 @@ class FeedbackStore:
         return str(uuid.UUID(hashlib.sha256(f"{self._salt}:{source}:{name}".encode()).hexdigest()[:32], version=5))
 
     def add_rater(self, name: str, *, source: Source = "human") -> str:
-        """Adds a rater, or finds the one of this name and source; returns the rater's id."""
+        """Adds a rater, or finds the one of this name and source, see `data.raters.find_named`; returns the rater's id."""
         if not 1 <= len(name.strip()) <= 200:
             raise PictuneError("rater name: empty or longer than 200 characters; give a shorter one")
         rater_id = self.rater_id_of(source, name.strip())
         with self.database.write() as connection:
-            if find_row(connection, raters, rater_id) is None:
-                row = {"rater_id": rater_id, "name": name.strip(), "source": source, "joined_at": self._clock()}
-                connection.execute(sa.insert(raters).values(row))
+            known = find_named(connection, name, source)
+            if known is not None:
+                return str(known.rater_id)
+            row = {"rater_id": rater_id, "name": name.strip(), "source": source, "joined_at": self._clock()}
+            connection.execute(sa.insert(raters).values(row))
         return rater_id
 
     def add_tasks(self, new_tasks: Iterable[NewTask]) -> int:

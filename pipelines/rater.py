@@ -31,7 +31,7 @@ def main(run: RunFolder, settings: Settings, *, name: str, role: str | None) -> 
             store.raters.set_role(rater_id, "admin" if role == "admin" else "rater")
         account = store.raters.get(rater_id)
     assert account is not None
-    print(f"rater: {tidy} may sign in as {account.role}")
+    print(f"rater: {account.name} may sign in as {account.role}")
 
 
 def _ask_password(name: str) -> str:

@@ -1,6 +1,7 @@
 import os
 import random
 import sqlite3
+import unicodedata
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,8 +14,8 @@ from data.feedback import BinaryAnswer, InvalidAnswer, NewTask, NotFound, Progre
 from data.imported import ImportedLabel
 from data.queries import LARGE_CAMPAIGN
 from data.store import FeedbackStore
-from data.tables import labels
-from tests.data_campaign import Clock, answer_all, binary_tasks, claimed, open_store, submission
+from data.tables import labels, raters
+from tests.data_campaign import START, Clock, answer_all, binary_tasks, claimed, open_store, submission
 
 
 @pytest.fixture
@@ -40,6 +41,26 @@ def test_a_rater_is_added_once_for_each_name_and_source(store: FeedbackStore) ->
     assert store.add_rater("anna", source="simulated") != store.add_rater("anna")
     with pytest.raises(PictuneError, match="rater name: empty"):
         store.add_rater(" ")
+
+
+def test_names_that_differ_in_case_and_spaces_alone_are_one_person(store: FeedbackStore) -> None:
+    ann = store.add_rater("Ann Álvarez")
+    composed_otherwise = unicodedata.normalize("NFD", "ANN  álvarez")
+    assert [store.add_rater(name) for name in ("ann álvarez", composed_otherwise, "Ann Álvarez")] == [ann] * 3
+    found = store.raters.find("ANN ÁLVAREZ")
+    assert found is not None
+    assert (found.rater_id, found.name) == (ann, "Ann Álvarez")
+    assert store.add_rater("ann álvarez", source="imported") != ann
+
+
+def test_a_store_with_two_spellings_of_a_name_keeps_both_raters(store: FeedbackStore) -> None:
+    names = ("ann", "ANN")
+    with store.database.write() as connection:
+        for name in names:
+            row = {"rater_id": store.rater_id_of("human", name), "name": name, "source": "human", "joined_at": START}
+            connection.execute(sa.insert(raters).values(row))
+    assert [store.add_rater(name) for name in names] == [store.rater_id_of("human", name) for name in names]
+    assert store.raters.find("Ann") is None
 
 
 def test_exports_show_neither_name_nor_id_of_a_rater(store: FeedbackStore) -> None:

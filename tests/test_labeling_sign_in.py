@@ -285,8 +285,9 @@ def test_a_rater_is_added_from_the_command_line(
         monkeypatch.setattr(sys, "stdin", io.StringIO(f"{password}\n"))
         return main(["rater", "--runs", str(tmp_path), "--run", "first", *words])
 
+    (tmp_path / "first").mkdir()
     assert add("--name", "Ann  Smith", "--role", "admin") == 0
-    assert add("--name", "Ann Smith", password=f"new {PASSWORD}") == 0  # stays an admin
+    assert add("--name", "ann smith", password=f"new {PASSWORD}") == 0  # stays an admin
     assert "Ann Smith may sign in as admin" in capsys.readouterr().out
     assert add("--name", "Ben", "--role", "emperor") == 2
     assert add("--name", "Ben", password="short") == 2
