@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from data.errors import PictuneError
 
@@ -43,11 +43,28 @@ def write_atomically(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Keeps out everybody else who locks this file, in whatever process; the file is made and stays."""
+def locked(path: Path, *, wait: bool = True) -> Iterator[TextIO]:
+    """Keeps out everybody else who locks this file, in whatever process; the file is made and stays.
+
+    Yields it, to note in it who they are kept out by.
+
+    Raises:
+        BlockingIOError: somebody else has it, and there shall be no waiting.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with path.open("a", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield file
+
+
+@contextmanager
+def locked_to_read(path: Path) -> Iterator[None]:
+    """Keeps out those who lock this file, but no other readers, and writes nothing; without the file there is nobody to keep out."""
+    if not path.exists():
+        yield
+        return
+    with path.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
         yield
 
 

@@ -1,13 +1,16 @@
 """Whether store, Parquet and image files agree: `verify` compares all of it and tells of everything that does not."""
 
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pyarrow as pa
 import sqlalchemy as sa
 
 from data.errors import PictuneError
-from data.files import locked, sha256_of
+from data.files import locked_to_read, sha256_of
 from data.image_files import open_image
 from data.parquet import MANIFEST, PART_ROWS, Manifest, last_sequence, read_manifest
 from data.rows import ANSWERS, label_batches, log_table, rater_facts, task_facts, task_table
@@ -20,6 +23,35 @@ NAMED = 3
 """How many ids a line names before it only counts."""
 
 
+@contextmanager
+def store_to_read(run: RunFolder) -> Iterator[FeedbackStore]:
+    """The run's store for reading alone: of an SQLite file a copy, so that a disk that cannot be written will do."""
+    url = sa.make_url(run.store_url)
+    if url.get_backend_name() != "sqlite":
+        with FeedbackStore.open(run.store_url) as store:
+            yield store
+        return
+    assert url.database is not None
+    with TemporaryDirectory(prefix="pictune-") as folder:
+        _copy(Path(url.database), copy := Path(folder) / "feedback.db")
+        with FeedbackStore.open(f"sqlite:///{copy}") as store:
+            yield store
+
+
+def _copy(database: Path, copy: Path) -> None:
+    """Copies what is committed, also what stands in the write-ahead log alone."""
+    # Without a log nobody has it open, and SQLite, which would make one to read, is told that nothing will change.
+    immutable = "" if database.with_name(f"{database.name}-wal").exists() else "&immutable=1"
+    try:
+        with (
+            closing(sqlite3.connect(f"{database.resolve().as_uri()}?mode=ro{immutable}", uri=True)) as source,
+            closing(sqlite3.connect(copy)) as target,
+        ):
+            source.backup(target)
+    except sqlite3.Error as error:
+        raise PictuneError(f"{database}: cannot be copied to {copy.parent} for the check ({error}); free that disk") from error
+
+
 def verify(store: FeedbackStore, run: RunFolder) -> list[str]:
     """What is wrong with the run's images, its labels and their export, one line each; empty when all is well.
 
@@ -29,7 +61,7 @@ def verify(store: FeedbackStore, run: RunFolder) -> list[str]:
         PictuneError: the run's `images.parquet` or `prompts.parquet` is missing or broken.
     """
     images, prompts = read_table(run.images_table, IMAGES), read_table(run.prompts_table, PROMPTS)
-    with locked(run.export_lock):  # first: hashing the images takes long, and raters are at work
+    with locked_to_read(run.export_lock):  # first: hashing the images takes long, and raters are at work
         of_export = list(_export_faults(store, run))
     return [*_image_faults(run, images), *_orphans(store, run, images, prompts), *of_export]
 

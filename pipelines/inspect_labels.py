@@ -19,7 +19,7 @@ from data.runs import RunFolder
 from data.schema import CONSENSUS, IMAGES, LABELS_BINARY, LABELS_RANKING, PROMPTS, RATERS, TASKS, read_table
 from pipelines.charts import position_chart, progress_chart, rater_chart, time_chart, verdict_chart
 from pipelines.config import Settings
-from pipelines.label_statistics import label_statistics
+from pipelines.label_statistics import RATERS_OF, label_statistics
 from pipelines.page import number, percent, picture_uri, svg_uri, write_page
 
 FILE = "inspection.html"
@@ -75,6 +75,7 @@ def inspect(run: RunFolder) -> dict[str, Any]:
     named = labels.prompts[labels.prompts["category"].notna()]
     categories = dict(zip(named["prompt_id"], named["category"], strict=True))
     sources = pd.concat([labels.binary["source"], labels.rankings["source"]]).value_counts()
+    agreement = agreement_of(Judgments.read(folder), categories)
     return {
         "run": run.root.name,
         "sources": {str(source): int(count) for source, count in sources.items()},
@@ -82,7 +83,7 @@ def inspect(run: RunFolder) -> dict[str, Any]:
         "prompts": len(labels.prompts),
         "tasks": _task_counts(labels.tasks),
         "labels": label_statistics(folder),
-        "agreement": agreement_of(Judgments.read(folder), categories),
+        "agreement": agreement | {"raters": RATERS_OF[agreement["source"]]},
         "raters": _raters(labels.raters),
         "times": _times(labels),
         "seconds": _seconds(labels),
@@ -216,7 +217,11 @@ def _summary_text(seen: dict[str, Any]) -> str:
     asked = f"{tasks['binary']} binary and {tasks['ranking']} ranking tasks ({tasks['gold']} gold, {tasks['repeats']} repeats)"
     given = f"{labels['binary']} verdicts and {labels['rankings']} rankings by {len(seen['raters'])} raters"
     sources = ", ".join(f"{count} {source}" for source, count in seen["sources"].items()) or "none yet"
-    return f"run {seen['run']}: {seen['images']} images of {seen['prompts']} prompts, {asked}\n{given}: {sources}"
+    lines = [f"run {seen['run']}: {seen['images']} images of {seen['prompts']} prompts, {asked}", f"{given}: {sources}"]
+    if len(seen["sources"]) > 1:
+        alone = seen["agreement"]["raters"]
+        lines.append(f"verdicts, seconds, places and disputed images count all of these together; agreement is among {alone} alone")
+    return "\n".join(lines)
 
 
 def _verdict_text(seen: dict[str, Any]) -> str:
@@ -268,7 +273,9 @@ def _agreement_text(seen: dict[str, Any]) -> str:
             interval = _interval((figures["alpha_ci_low"], figures["alpha_ci_high"]), number)
             lines.append([title, number(figures["alpha"]), interval, figures["n_tasks"], figures["n_labels"]])
     if not lines:
-        return "agreement: no task was answered by two raters"
+        told_alike = any(seen["agreement"][kind]["n_tasks"] for kind in ("binary", "ranking"))
+        no_pairs = f"no task was answered by two {seen['agreement']['raters']}"
+        return f"agreement: {'everybody gave the same answer to everything' if told_alike else no_pairs}"
     return _columns([f"agreement ({seen['agreement']['source']})", "alpha", "95 %", "tasks", "labels"], lines)
 
 

@@ -9,6 +9,9 @@ from data.schema import LABELS_BINARY, LABELS_RANKING, PROMPTS, RATERS, read_tab
 
 VERDICTS = ("good", "bad", "skip", "unsafe")
 
+RATERS_OF = {"human": "people", "simulated": "simulated raters", "imported": "raters of imported labels"}
+"""Who gives the labels of a source, in words."""
+
 
 def label_statistics(folder: Path) -> dict[str, Any]:
     """The figures of the report's section on labels, from the folder of an export."""

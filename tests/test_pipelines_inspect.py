@@ -16,7 +16,7 @@ from data.store import task_id_of
 from pipelines.cli import main
 from pipelines.inspect_labels import DISPUTED, inspect
 from pipelines.label_statistics import label_statistics
-from tests.data_campaign import START, Campaign
+from tests.data_campaign import START, Campaign, answer_all
 from tests.labeled_run import PROMPTS_BY_CATEGORY, write_labeled_run
 
 
@@ -51,6 +51,32 @@ def test_it_prints_tables_and_writes_a_page_that_holds_all_it_shows(run: RunFold
     assert not re.search(r"url\(|@import", page)
     assert "seen from &lt;b&gt;far&lt;/b&gt; away &amp; above" in page
     assert "anna" not in page
+
+
+def test_agreement_says_among_whom_and_the_rest_what_it_mixes(run: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["inspect", "--runs", str(tmp_path), "--run", "r"]
+    shutil.copytree(run.root, tmp_path / "r", symlinks=True)
+    assert main(command) == 0
+    mixed = "verdicts, seconds, places and disputed images count all of these together; agreement is among people alone"
+    assert mixed in capsys.readouterr().out
+    campaign = Campaign(tmp_path / "s")
+    person, *programs = [campaign.store.add_rater("ann"), *(campaign.store.add_rater(name, source="simulated") for name in "12")]
+    for rater in programs:
+        answer_all(campaign.store, rater)
+    command[-1] = "s"
+    export(campaign.store, campaign.run)
+    assert main(command) == 0
+    printed = capsys.readouterr().out
+    assert "agreement: everybody gave the same answer to everything" in printed
+    assert "together" not in printed
+    campaign.store.add_tasks([NewTask(kind="binary", prompt="a cat", image_ids=(campaign.image_ids[0],), overlap=3)])
+    answer_all(campaign.store, person)
+    export(campaign.store, campaign.run)
+    assert main(command) == 0
+    assert "agreement: no task was answered by two people" in capsys.readouterr().out
+    assert "answered by two people, so agreement" in (campaign.run.labels_dir / "inspection.html").read_text()
+    assert main(["dataset", *command[1:]]) == 0
+    assert "binary: agreement unknown, no two people have judged the same" in capsys.readouterr().out
 
 
 def test_its_figures_are_those_of_the_tables(run: RunFolder) -> None:
