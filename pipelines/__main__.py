@@ -1,6 +1,8 @@
 """`python -m pipelines STAGE`."""
 
-from pipelines.cli import leave, main
+from pipelines.interruption import ends_at_once
 
 if __name__ == "__main__":  # a process that this one starts imports it, too
+    with ends_at_once():
+        from pipelines.cli import leave, main
     leave(main())

@@ -43,6 +43,8 @@ def by_reward(rewards: Sequence[float], n: int) -> list[list[int]]:
 
 def main(run: RunFolder, settings: Settings, *, reward: Path | None, n: int, keep: int, out: Path | None) -> None:
     """Draws what is missing, then writes the table of all candidates, the picked ones to `best/`, and a contact sheet."""
+    if n < 1:
+        raise PictuneError(f"--n {n}: draw at least one picture a prompt, as N=16 does")
     if not 1 <= keep <= n:
         raise PictuneError(f"--keep {keep}: pick at least one of --n {n} and at most all")
     folder, images = out or run.root / "best-of-n", settings.table("images", ImagesConfig)

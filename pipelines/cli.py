@@ -6,9 +6,10 @@ import importlib
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, get_args
 
@@ -16,11 +17,16 @@ from data.database import StoreConfig
 from data.errors import PictuneError
 from data.feedback import Role
 from data.runs import RunFolder
-from pipelines.config import METHODS, TABLES, Settings, check, config_file, override, parse_override, read_toml
+from pipelines.config import METHODS, NESTED_TOO_DEEP, TABLES, Settings, check, config_file, override, parse_override, read_toml
+from pipelines.interruption import INTERRUPTED, ends_at_once
 from pipelines.record import refuse_changes
 
 ROLES = get_args(Role)
 EVERYTHING = tuple(TABLES)
+BEGINNINGS = ("images", "import", "demo")
+"""The stages that make a run."""
+LISTED = 8
+"""How many runs an error names before it only counts."""
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -117,7 +123,7 @@ def _add_scoring_flags(sub: argparse.ArgumentParser, name: str) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one stage; the exit status is 0, 1 for a check that failed, 2 for what the user can mend, 130 for Ctrl-C."""
+    """Runs one stage; the exit status is 0, 1 for a check that failed, 2 for what the user can correct, 130 for Ctrl-C."""
     for library in ("DIFFUSERS", "TRANSFORMERS"):  # they read it when they are imported
         os.environ.setdefault(f"{library}_VERBOSITY", "error")
     try:
@@ -126,7 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _failed(str(error))
     except KeyboardInterrupt:
         print("pictune: stopped; the same command goes on from here", file=sys.stderr)
-        return 130
+        return INTERRUPTED
     except BrokenPipeError:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - the interpreter flushes it at exit
         return 0
@@ -150,7 +156,14 @@ def leave(status: int) -> NoReturn:
 
 
 def _dispatch(words: list[str]) -> int:
-    """Returns 1 where a stage's check failed, else 0."""
+    """Returns the stage's exit status."""
+    with ends_at_once():
+        stage = _prepared(words)
+    return stage() or 0
+
+
+def _prepared(words: list[str]) -> Callable[[], int | None]:
+    """The stage, ready to run."""
     _check_stage(words)
     given = parser().parse_args(words)
     if not _RUN_NAME.fullmatch(given.run):
@@ -160,16 +173,28 @@ def _dispatch(words: list[str]) -> int:
     settings = load_settings(given, run)
     run = replace(run, database_url=settings.table("store", StoreConfig).url)
     if given.dry_run:
-        print(settings.as_toml(), end="")
-        return 0
+        return partial(print, settings.as_toml(), end="")
     if not STAGES[given.stage].standalone:
-        if given.stage not in ("images", "import", "rater", "demo") and not run.images_table.exists():
+        if given.stage not in BEGINNINGS and not run.root.exists():
+            meant = _meant_run(given.runs, given.run)
+            raise PictuneError(f"{run.root}: no such run{meant}; `make images RUN={given.run}` begins it")
+        if given.stage not in (*BEGINNINGS, "rater") and not run.images_table.exists():
             raise PictuneError(f"{run.root}: has no pictures yet; run `make images RUN={given.run}` first")
         refuse_changes(run, settings)
     if STAGES[given.stage].tables is EVERYTHING or STAGES[given.stage].standalone:
         for library in ("diffusers", "transformers"):  # their bars show even when nobody watches
             importlib.import_module(f"{library}.utils.logging").disable_progress_bar()
-    return importlib.import_module(f"pipelines.{STAGES[given.stage].module or given.stage}").main(run, settings, **options) or 0
+    module = importlib.import_module(f"pipelines.{STAGES[given.stage].module or given.stage}")
+    return partial(module.main, run, settings, **options)
+
+
+def _meant_run(runs: Path, name: str) -> str:
+    """The run that was probably meant, and which there are."""
+    known = sorted(path.name for path in runs.glob("*") if path.is_dir() and _RUN_NAME.fullmatch(path.name))
+    close = get_close_matches(name, known, n=1)
+    more = f" and {len(known) - LISTED} more" if len(known) > LISTED else ""
+    meant = f", did you mean {close[0]}?" if close else ""
+    return f"{meant}; there are {', '.join(known[:LISTED])}{more}" if known else meant
 
 
 def _options(given: argparse.Namespace) -> dict[str, Any]:
@@ -199,10 +224,15 @@ def _options(given: argparse.Namespace) -> dict[str, Any]:
 def load_settings(given: argparse.Namespace, run: RunFolder) -> Settings:
     """The settings that the stage sees: --config or the run's own or the default preset, then --set, then the other flags."""
     source = run.config_file if given.config is None and run.config_file.exists() else config_file(given.config)
-    flags = {"model": "run.model", "prompts": "run.prompts_file", "port": "label.port", "open": "label.open", "order": "label.order"}
-    changes = [parse_override(text) for text in given.overrides]
-    changes += [(path.split("."), getattr(given, flag)) for flag, path in flags.items() if getattr(given, flag, None) is not None]
-    return check(override(read_toml(source), changes), STAGES[given.stage].tables, str(source))
+    own = {"model": "run.model", "prompts": "run.prompts_file", "port": "label.port", "open": "label.open", "order": "label.order"}
+    told = {path: flag for flag, path in own.items() if getattr(given, flag, None) is not None}
+    settings = [parse_override(text) for text in given.overrides]
+    changes = [*settings, *((path.split("."), getattr(given, flag)) for path, flag in told.items())]
+    flags = {".".join(keys): "--set" for keys, _ in settings} | {path: f"--{flag}" for path, flag in told.items()}
+    try:
+        return check(override(read_toml(source), changes), STAGES[given.stage].tables, str(source), flags)
+    except RecursionError as error:
+        raise PictuneError(f"{source}: {NESTED_TOO_DEEP}") from error
 
 
 def _known_format(word: str, direction: str) -> str:
@@ -219,6 +249,8 @@ def _check_stage(words: list[str]) -> None:
 
 
 def _known(what: str, word: str, known: Sequence[str] | dict[str, Stage]) -> str:
+    if not word.strip():
+        raise PictuneError(f"{what}: is empty; known are {', '.join(known)}")
     if word not in known:
         close = get_close_matches(word, list(known), n=1)
         raise PictuneError(f"{what} {word}: unknown{f', did you mean {close[0]}?' if close else ''}; known are {', '.join(known)}")

@@ -24,6 +24,8 @@ PRESETS = Path(__file__).parent / "presets"
 
 DEFAULT_PRESET = "emoji"
 
+NESTED_TOO_DEEP = "tables or lists within each other, too deep to be read; write the settings as the presets do"
+
 METHODS = ("rwl", "dpok", "ddpo")
 """The ways to fine-tune; each one's table has its name."""
 
@@ -119,7 +121,7 @@ def read_toml(path: Path) -> Tables:
         PictuneError: the file cannot be read, is not TOML, or has values outside tables.
     """
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        tables = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise PictuneError(f"{path}: cannot be read ({error.strerror}); give a TOML file") from error
     except UnicodeDecodeError as error:
@@ -129,6 +131,10 @@ def read_toml(path: Path) -> Tables:
         line = int(place[1]) if place else len(path.read_text(encoding="utf-8").splitlines())
         reason = str(error).split(" (at ")[0]
         raise PictuneError(f"{path}:{line}: not valid TOML ({reason}); mend that line") from error
+    except RecursionError as error:
+        raise PictuneError(f"{path}: {NESTED_TOO_DEEP}") from error
+    except ValueError as error:  # Python's own limit on the digits of a number
+        raise PictuneError(f"{path}: holds a number of too many digits to be read; write a shorter one") from error
     loose = [name for name, value in tables.items() if not isinstance(value, dict)]
     if loose:
         raise PictuneError(f"{path}: {', '.join(loose)} stand outside a table; put them under one of {', '.join(f'[{t}]' for t in TABLES)}")
@@ -143,7 +149,7 @@ def parse_override(text: str) -> tuple[list[str], Any]:
         raise PictuneError(f"--set {text}: not a setting; write it as table.key=value, for example dpok.kl_weight=0.1")
     try:
         parsed = tomllib.loads(f"value = {value}")
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return keys, value
     return keys, parsed["value"] if len(parsed) == 1 else value
 
@@ -165,13 +171,15 @@ def override(tables: Tables, changes: Iterable[tuple[Sequence[str], Any]]) -> Ta
     return result
 
 
-def check(tables: Tables, names: Iterable[str], source: str) -> Settings:
+def check(tables: Tables, names: Iterable[str], source: str, flags: Mapping[str, str] | None = None) -> Settings:
     """Checks the tables `names`; a table that is not there has its defaults.
 
+    `flags` has, by the paths that they set, the flags that stand over what `source` says.
+
     Raises:
-        PictuneError: all that is wrong, each with its path, in one line.
+        PictuneError: all that is wrong, each with its path and where it comes from, in one line.
     """
-    errors = [f"[{name}] is no table{_did_you_mean(name, TABLES)}" for name in tables if name not in TABLES]
+    errors = [(name, f"[{name}] is no table{_did_you_mean(name, TABLES)}") for name in tables if name not in TABLES]
     models: dict[str, BaseModel] = {}
     for name in names:
         model = _model(name)
@@ -182,8 +190,21 @@ def check(tables: Tables, names: Iterable[str], source: str) -> Settings:
         else:
             errors += _not_finite(name, models[name].model_dump())
     if errors:
-        raise PictuneError(f"{source}: {'; '.join(errors)}")
+        raise PictuneError("; ".join(_by_origin(errors, source, flags or {})))
     return Settings(tables, models)
+
+
+def _by_origin(errors: Iterable[tuple[str, str]], source: str, flags: Mapping[str, str]) -> list[str]:
+    """The errors behind what they come from: a flag that set the path, a part of it or all around it, or else the file."""
+    told: dict[str, list[str]] = {}
+    for path, text in errors:
+        origin = next((flag for other, flag in flags.items() if _overlap(path, other)), source)
+        told.setdefault(origin, []).append(text)
+    return [f"{origin}: {'; '.join(texts)}" for origin, texts in told.items()]
+
+
+def _overlap(path: str, other: str) -> bool:
+    return f"{path}.".startswith(f"{other}.") or f"{other}.".startswith(f"{path}.")
 
 
 def _model(name: str) -> type[BaseModel]:
@@ -195,12 +216,15 @@ def _model(name: str) -> type[BaseModel]:
     return model
 
 
-def _explained(table: str, model: type[BaseModel], error: dict[str, Any]) -> str:
+def _explained(table: str, model: type[BaseModel], error: dict[str, Any]) -> tuple[str, str]:
+    """The path of what is wrong, and what is wrong with it."""
     path = ".".join([table, *map(str, error["loc"])])
     if error["type"] == "extra_forbidden":
-        return f"{path} is unknown{_did_you_mean(str(error['loc'][-1]), _fields_at(model, error['loc'][:-1]))}"
+        return path, f"{path} is unknown{_did_you_mean(str(error['loc'][-1]), _fields_at(model, error['loc'][:-1]))}"
     message = str(error["msg"]).removeprefix("Value error, ").removeprefix("Input should be ")
-    return f"{path} should be {message}, not {error['input']!r}" if "Input should be" in error["msg"] else f"{path}: {message}"
+    if "Input should be" in error["msg"]:
+        return path, f"{path} should be {message}, not {shortened(error['input'])}"
+    return path, f"{path}: {message}"
 
 
 def _not_finite(path: str, value: Any) -> list[str]:
@@ -231,6 +255,12 @@ def _did_you_mean(word: str, known: Iterable[str]) -> str:
     if close:
         return f", did you mean {close[0]}?"
     return f", known are {', '.join(known)}" if known else ""
+
+
+def shortened(value: object, length: int = 60) -> str:
+    """The value as Python writes it, cut where a line of errors would be unreadable."""
+    text = repr(value)
+    return text if len(text) <= length else f"{text[: length - 3]}..."
 
 
 def _copied(value: Any) -> Any:

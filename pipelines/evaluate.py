@@ -115,7 +115,8 @@ def main(run: RunFolder, settings: Settings) -> None:
             file=sys.stderr,
         )
     outputs = run.evaluation_dir / report.METRICS, run.evaluation_dir / report.FILE
-    stage = StageFolder(run, settings, run.evaluation_dir, "evaluate", ("run", "images", "evaluate"), inputs, outputs)
+    tables, pictures = ("run", "images", "evaluate"), {"images/*/[!.]*.png": ("run", "images")}
+    stage = StageFolder(run, settings, run.evaluation_dir, "evaluate", tables, inputs, outputs, goes_on_from=pictures)
     if stage.is_done:
         print(f"evaluate: done, report in {run.evaluation_dir / report.FILE}")
     else:

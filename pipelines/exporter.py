@@ -4,7 +4,7 @@ import os
 import signal
 from collections.abc import Mapping
 from contextlib import suppress
-from multiprocessing import get_context
+from multiprocessing import get_context, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from threading import Lock
@@ -23,6 +23,9 @@ Request = Mapping[str, str] | None
 
 RATERS_FIRST = 10
 """Niceness of the process."""
+
+FOR_THE_APP = (signal.SIGINT, signal.SIGTERM)
+"""Signals that reach all processes of a terminal or service; they end the app, which then asks for a last export."""
 
 
 class Exporter:
@@ -70,7 +73,12 @@ class Exporter:
         context = get_context("spawn")  # a fork would take the store's connections along
         self._connection, theirs = context.Pipe()
         self._process = context.Process(target=_export_on_request, args=(theirs, self._run, self._settings), name="export")
-        self._process.start()
+        resource_tracker.ensure_running()  # starting it lets signals through again
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, FOR_THE_APP)  # the new process begins with this
+        try:
+            self._process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         theirs.close()
         return self._connection
 
@@ -82,7 +90,6 @@ class Exporter:
 
 
 def _export_on_request(connection: "Connection[Any, Any]", run: RunFolder, settings: Settings) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal; the app asks for a last export then
     os.nice(RATERS_FIRST)
     with open_store(run) as store, suppress(EOFError, BrokenPipeError):  # the app has ended
         while True:

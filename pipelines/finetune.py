@@ -50,7 +50,7 @@ from pipelines.rewarded_images import Encoder, RWLConfig, pairs_hash, pretrainin
 from pipelines.tasks import images_digest
 from reward.sources import RewardSource, load_reward
 
-CHECKPOINTS = "checkpoints"
+CHECKPOINTS, IMAGES = "checkpoints", "images"
 Method = Literal["rwl", "dpok", "ddpo"]
 CONFIGS: dict[Method, type[DPOKConfig | DDPOConfig | RWLConfig]] = {
     "rwl": RWLConfig,
@@ -140,23 +140,25 @@ def _tune(run: RunFolder, settings: Settings, method: Method, processes: Process
         processes.wait()  # until its LoRA is there
     folder = run.finetune_dir(method)
     inputs = _inputs(run, settings, method)
-    stage = StageFolder(run, settings, folder, f"finetune {method}", ("run", "images", "finetune", method), inputs, (folder / LORA_FILE,))
+    tables = ("run", "images", "finetune", method)
+    goes_on_from = {f"{IMAGES}/[!.]*.png": ("run", "images"), f"{CHECKPOINTS}/*/manifest.json": tables}
+    stage = StageFolder(run, settings, folder, f"finetune {method}", tables, inputs, (folder / LORA_FILE,), goes_on_from)
     done, stale = stage.is_done, stage.stamp is None and folder.exists()
     processes.wait()  # all have seen the folder as it was
     if done:
         if processes.is_first:
             print(f"finetune {method}: done, LoRA in {folder}")
         return
+    job = open_job(run, settings, method, processes)  # first: what cannot be opened shall cost no earlier LoRA
     if stale and processes.is_first:
         shutil.rmtree(folder)  # made from another reward or model
     processes.wait()
     if not processes.is_first:
-        _train(run, open_job(run, settings, method, processes))
+        _train(run, job)
         return
     with stage.working():
         for leftover in folder.rglob(".tmp-*"):
             leftover.unlink()  # of a process that was killed while it wrote
-        job = open_job(run, settings, method, processes)
         state = _train(run, job)
         state.restore_best()
         job.model.save_lora(folder)
@@ -308,7 +310,7 @@ def _rwl(run: RunFolder, job: Job) -> tuple[TrainState, int, Iterator[dict[str, 
     scored = seeded(job.prompts, job.config.scored_per_prompt, job.settings.run.seed, offset=SCORED_SEEDS)
     if not job.processes.is_first:
         job.processes.wait()  # until the first has drawn what is missing
-    data = rewarded_images(run, job.prompts, config, encoder, job.reward, scored=scored, folder=job.folder / "images")
+    data = rewarded_images(run, job.prompts, config, encoder, job.reward, scored=scored, folder=job.folder / IMAGES)
     if job.processes.is_first:
         job.processes.wait()
     state = reward_weighted.start(job.model, config)

@@ -177,7 +177,8 @@ def main(run: RunFolder, settings: Settings) -> None:
     model = open_model(settings.run, precision=config.precision)
     weights = weights_hash(settings.run.model)
     inputs, outputs = {"model": weights, "prompts": prompts_digest(prompts)}, (run.images_table, run.prompts_table)
-    stage = StageFolder(run, settings, run.images_dir, "images", ("run", "images"), inputs, outputs)
+    tables = ("run", "images")
+    stage = StageFolder(run, settings, run.images_dir, "images", tables, inputs, outputs, goes_on_from={"[!.]*.png": tables})
     _refuse_other_model(stage, weights)
     if stage.is_done and all((run.images_dir / one.file_name).exists() for one in planned):
         print(f"images: done, {len(planned)} pictures in {run.images_dir}")

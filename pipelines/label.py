@@ -1,50 +1,119 @@
 """Stage `label`: serves the labeling app until Ctrl-C; labels go to the feedback store and from there to Parquet."""
 
 import importlib
+import os
 import secrets
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from data.errors import PictuneError
-from data.files import write_atomically
+from data.files import locked, write_atomically
 from data.runs import RunFolder
 from data.schema import PROMPTS, read_table
+from data.store import FeedbackStore
 from labeling_app.server import LabelConfig, serve
 from labeling_app.tasks import TasksConfig
 from labeling_app.training import read_training
 from pipelines.config import Settings
 from pipelines.exporter import Exporter
+from pipelines.interruption import INTERRUPTED
 from pipelines.record import record
 from pipelines.tasks import add_planned_tasks, campaign_images, image_files, open_store
 
+TERMINATED = 128 + signal.SIGTERM
+"""Exit status, as shells have it."""
 
-def main(run: RunFolder, settings: Settings) -> None:
-    """Plans the tasks, serves the app, and exports at its end.
+
+def main(run: RunFolder, settings: Settings) -> int:
+    """Plans the tasks, serves the app until Ctrl-C or SIGTERM, and exports at its end; returns the exit status.
 
     Raises:
-        PictuneError: a file of the campaign cannot be understood, or nobody could sign in.
+        PictuneError: a file of the campaign cannot be understood, nobody could sign in, or another app serves these labels.
     """
     config = settings.table("label", LabelConfig)
     files, categories = ImageFiles(run), _categories(run)
     training = read_training(config.training, campaign_images(run)) if config.training else ()
-    with open_store(run, settings.table("tasks", TasksConfig)) as store, Exporter(run, settings) as exporter:
+    with (
+        _ordered_end(),
+        open_store(run, settings.table("tasks", TasksConfig)) as store,
+        _served_alone(store) as note,
+        Exporter(run, settings) as exporter,
+    ):
         if not config.open and not store.raters.has_passwords():
             raise PictuneError(f"{run.root}: nobody can sign in yet; `make rater NAME=...` adds a rater, OPEN=1 lets in anyone with a name")
         add_planned_tasks(store, run, settings)
         store.set_priorities(_priorities(run, config))
-        record(run, settings)
         progress = store.progress()
         print(f"label: {progress.done} of {progress.total} answers given{', anyone may sign in by name' if config.open else ''}")
-        serve(
-            store,
-            files.get,
-            config,
-            secret=_cookie_secret(run),
-            on_export=exporter.export,
-            training=training,
-            categories=categories,
-            quality=lambda: exporter.quality(categories),
-        )
+
+        def announce(text: str) -> None:
+            note(text.partition(" (")[0])
+            record(run, settings)  # not before it listens: until then a setting may be wrong
+            print(text, flush=True)
+
+        status = INTERRUPTED  # serving returns after Ctrl-C
+        try:
+            serve(
+                store,
+                files.get,
+                config,
+                secret=_cookie_secret(run),
+                on_export=exporter.export,
+                training=training,
+                categories=categories,
+                quality=lambda: exporter.quality(categories),
+                announce=announce,
+            )
+        except SystemExit as ending:
+            if ending.code != TERMINATED:
+                raise
+            status = TERMINATED
         print(f"label: {exporter.export()}")
+        return status
+
+
+@contextmanager
+def _ordered_end() -> Iterator[None]:
+    """Makes SIGTERM, by which services are stopped, an exception, so that it ends the app as Ctrl-C does."""
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _served_alone(store: FeedbackStore) -> Iterator[Callable[[str], None]]:
+    """Lets one app at a time serve the labels of an SQLite file; yields the function that notes its address.
+
+    The lock ends with the process, in whatever way that ends. A database server may have several apps.
+
+    Raises:
+        PictuneError: another app serves them; names it.
+    """
+    database = store.database
+    if not database.is_sqlite:
+        yield lambda _address: None
+        return
+    lock = Path(f"{database.engine.url.database}.lock")
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(locked(lock, wait=False))
+        except BlockingIOError as error:
+            other = lock.read_text(encoding="utf-8") or "about to start"
+            advice = "stop that one, or use another RUN="
+            raise PictuneError(f"{lock}: another `make label` serves these labels ({other}); {advice}") from error
+
+        def note(address: str) -> None:
+            file.truncate(0)
+            file.write(f"process {os.getpid()}, {address}")
+            file.flush()
+
+        note("about to start")
+        yield note
 
 
 class ImageFiles:

@@ -1,12 +1,13 @@
 """What a run folder remembers: its settings in `config.toml`, and for each stage what it was made from and whether it is done.
 
 A stage leaves `stage.json` in the folder that it writes to. While that file stands, the tables which the stage used may not
-change; whoever wants them changed removes the folder or starts another run.
+change; whoever wants them changed removes the folder or starts another run. An attempt that failed or was interrupted before it had
+anything to go on from leaves neither: its settings may be what was wrong.
 """
 
 import importlib.util
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,11 +18,15 @@ from pydantic import BaseModel, ValidationError
 from data.errors import PictuneError
 from data.files import sha256_of, sha256_of_files, write_atomically, write_json
 from data.runs import RunFolder
-from pipelines.config import Settings, check, read_toml
+from pipelines.config import Settings, Tables, check, read_toml, shortened
 
 STAMP = "stage.json"
-UNBOUND = frozenset({"run.device", "tasks"})
+UNBOUND = frozenset({"run.device", "images.batch", "tasks"})
 """Settings and tables that results do not rest on: they may change at any time."""
+UNRECORDED = (("label", "port"),)
+"""Settings that hold for one call and are never remembered."""
+NAMED = 3
+"""How many differing settings a refusal names before it only counts."""
 MODEL_FILES = (".safetensors", ".json", ".txt")
 """What the files of a model end in that change what it does."""
 
@@ -40,7 +45,17 @@ class Stamp(BaseModel, frozen=True, extra="forbid"):
     finished: datetime | None = None
     """UTC; None while it is unfinished."""
     seconds: float = 0.0
-    """Time spent, over all attempts."""
+    """Time spent, also by the earlier attempts that it went on from."""
+    goes_on_from: dict[str, tuple[str, ...]] | None = None
+    """Patterns of the files that an unfinished stage goes on from, each with the tables that such files rest on; None where it goes on
+    from more than files of its folder, which rests on all its tables."""
+
+    def bound(self, folder: Path) -> tuple[str, ...]:
+        """The tables that may not change, because something in the stage's folder rests on them."""
+        if self.finished is not None or self.goes_on_from is None:
+            return self.tables
+        there = [tables for pattern, tables in self.goes_on_from.items() if any(folder.glob(pattern))]
+        return tuple(table for table in self.tables if any(table in tables for tables in there))
 
 
 @dataclass(frozen=True)
@@ -55,6 +70,8 @@ class StageFolder:
     inputs: Mapping[str, str]
     outputs: tuple[Path, ...] = ()
     """The files without which it is not done."""
+    goes_on_from: Mapping[str, tuple[str, ...]] | None = None
+    """As of `Stamp`."""
 
     @property
     def earlier(self) -> Stamp | None:
@@ -76,24 +93,44 @@ class StageFolder:
     def working(self) -> Iterator[bool]:
         """Records the settings and marks the stage as begun, and as finished when the block ends cleanly.
 
+        After an error or Ctrl-C the settings are taken back, but for those that rest on what the next attempt goes on from.
         Yields whether it resumes an earlier attempt.
         """
+        before, earlier = _recorded(self.run), self.earlier
+        resumed = self.stamp
+        begun = Stamp(
+            stage=self.stage,
+            tables=self.tables,
+            inputs=dict(self.inputs),
+            started=datetime.now(UTC),
+            goes_on_from=None if self.goes_on_from is None else dict(self.goes_on_from),
+        )
+        spent = resumed.seconds if resumed else 0.0
         record(self.run, self.settings)
-        earlier = self.stamp
-        begun = Stamp(stage=self.stage, tables=self.tables, inputs=dict(self.inputs), started=datetime.now(UTC))
-        before = earlier.seconds if earlier else 0.0
-        self._write(begun.model_copy(update={"seconds": before}))
+        self._write(begun.model_copy(update={"seconds": spent}))
         clock = time.monotonic()
         finished: datetime | None = None
         try:
-            yield earlier is not None
+            yield resumed is not None
             finished = datetime.now(UTC)
         finally:
             # Also after Ctrl-C, for the time spent.
-            self._write(begun.model_copy(update={"finished": finished, "seconds": round(before + time.monotonic() - clock, 1)}))
+            done = begun.model_copy(update={"finished": finished, "seconds": round(spent + time.monotonic() - clock, 1)})
+            if bound := done.bound(self.folder):
+                self._write(done)
+                _take_back(self.run, set(self.tables) - set(bound), before)
+            else:
+                self._put_back(earlier)
+                _take_back(self.run, self.settings.models, before)
 
     def _write(self, stamp: Stamp) -> None:
         write_json(self.folder / STAMP, stamp.model_dump(mode="json"))
+
+    def _put_back(self, earlier: Stamp | None) -> None:
+        if earlier is not None:
+            self._write(earlier)
+        else:
+            (self.folder / STAMP).unlink(missing_ok=True)
 
 
 def content_hash(name: str) -> str:
@@ -135,11 +172,31 @@ def stamps(run: RunFolder) -> dict[Path, Stamp]:
 
 def record(run: RunFolder, settings: Settings) -> None:
     """Writes the settings to the run's `config.toml`; tables that these settings do not have stay as they are."""
-    old = read_toml(run.config_file) if run.config_file.exists() else None
-    new = {**(old or {}), **settings.resolved()}
-    if new != old:
-        with write_atomically(run.config_file) as path:
-            path.write_text(Settings(new, {}).as_toml(), encoding="utf-8")
+    resolved = settings.resolved()
+    for table, key in UNRECORDED:
+        resolved.get(table, {}).pop(key, None)
+    _write_recorded(run, {**_recorded(run), **resolved})
+
+
+def _take_back(run: RunFolder, names: Collection[str], before: Tables) -> None:
+    """Gives these tables of `config.toml` the values that they had before."""
+    kept = {name: table for name, table in _recorded(run).items() if name not in names}
+    _write_recorded(run, kept | {name: before[name] for name in names if name in before})
+
+
+def _recorded(run: RunFolder) -> Tables:
+    return read_toml(run.config_file) if run.config_file.exists() else {}
+
+
+def _write_recorded(run: RunFolder, tables: Tables) -> None:
+    """Writes what differs from what is there; no tables, no file."""
+    if tables == _recorded(run):
+        return
+    if not tables:
+        run.config_file.unlink()
+        return
+    with write_atomically(run.config_file) as path:
+        path.write_text(Settings(tables, {}).as_toml(), encoding="utf-8")
 
 
 def refuse_changes(run: RunFolder, settings: Settings) -> None:
@@ -156,8 +213,8 @@ def refuse_changes(run: RunFolder, settings: Settings) -> None:
     folders: list[str] = []
     for folder, stamp in stamps(run).items():
         changed = [
-            f"{table}.{key} is {old[table].get(key)!r} there and {new[table].get(key)!r} now"
-            for table in stamp.tables
+            f"{table}.{key} is {shortened(old[table].get(key))} there and {shortened(new[table].get(key))} now"
+            for table in stamp.bound(folder)
             if table in new and table not in UNBOUND
             for key in sorted({*old.get(table, {}), *new[table]})
             if old.get(table, {}).get(key) != new[table].get(key) and f"{table}.{key}" not in UNBOUND
@@ -166,7 +223,8 @@ def refuse_changes(run: RunFolder, settings: Settings) -> None:
             problems += [c for c in changed if c not in problems]
             folders.append(str(folder))
     if problems:
+        more = f" and {len(problems) - NAMED} more settings differ" if len(problems) > NAMED else ""
         raise PictuneError(
-            f"{run.config_file}: {', '.join(problems)}, but {', '.join(folders)} rest on it; set it back, use another RUN=, "
+            f"{run.config_file}: {', '.join(problems[:NAMED])}{more}, but {', '.join(folders)} rest on it; set it back, use another RUN=, "
             f"or remove those folders to make them anew (never labels/ that you want to keep)"
         )

@@ -77,7 +77,8 @@ def main(run: RunFolder, settings: Settings, *, convention: str | None = None) -
         raise PictuneError(f"{run.latest}: no labels yet; run `make label` or `make simulate` first")
     inputs = {"labels": sha256_of(run.latest / MANIFEST), "backbone": content_hash(config.backbone)}
     inputs |= {f"baseline {name}": content_hash(name) for source in config.baselines for name in source.read_from}
-    stage = StageFolder(run, settings, run.reward_dir, "reward", ("run", "reward"), inputs, _outputs(run.reward_dir, config))
+    outputs = _outputs(run.reward_dir, config)
+    stage = StageFolder(run, settings, run.reward_dir, "reward", ("run", "reward"), inputs, outputs, goes_on_from={})
     if stage.is_done:
         print(f"reward: done, model in {run.reward_dir}")
     else:

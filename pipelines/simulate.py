@@ -42,11 +42,12 @@ def main(run: RunFolder, settings: Settings) -> None:
         return Requirement.parse(prompt).score(readings[image_id])
 
     rng = random.Random(settings.run.seed)
-    with stage.working(), open_store(run, settings.table("tasks", TasksConfig)) as store:
+    with open_store(run, settings.table("tasks", TasksConfig)) as store:
         add_planned_tasks(store, run, settings)
-        progress = store.progress(source="simulated")
-        answers = simulate(store, judge, settings.table("simulate", SimulatedRaterConfig), rng=rng)
-        for _ in tqdm(answers, total=progress.total - progress.done, desc="simulate", unit="label", disable=None):
-            pass
-        written = export_labels(store, run, settings)
+        with stage.working():
+            progress = store.progress(source="simulated")
+            answers = simulate(store, judge, settings.table("simulate", SimulatedRaterConfig), rng=rng)
+            for _ in tqdm(answers, total=progress.total - progress.done, desc="simulate", unit="label", disable=None):
+                pass
+            written = export_labels(store, run, settings)
     print(f"simulate: {written}")

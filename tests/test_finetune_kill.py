@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from data.runs import RunFolder
 from finetune.diffusion import LORA_FILE
 from pipelines.cli import main
+from pipelines.config import read_toml
 from tests.tuned_run import Commands, checkpoint_steps, copy_of, figures_of, weights_of, words
 
 SETTINGS = {
@@ -72,3 +73,28 @@ def test_a_training_that_diverges_names_the_step_and_the_last_good_checkpoint(
     assert "not a finite number for an image of 'A " in error
     assert "step 2 failed, the last good checkpoint is" in error
     assert str(run.finetune_dir("ddpo") / "checkpoints" / "step-0000001") in error
+    assert main(words(run, "ddpo", ("ddpo.learning_rate=1e-4",))) == 2
+    assert "ddpo.learning_rate is 1e+30 there and 0.0001 now" in capsys.readouterr().err
+
+
+def test_settings_that_failed_before_a_checkpoint_may_be_corrected_and_the_pictures_stay(ready: RunFolder, tmp_path: Path) -> None:
+    run = copy_of(ready, tmp_path)
+    failing = ("rwl.learning_rate=1e30", "rwl.warmup=0", "rwl.updates=8", "finetune.checkpoints=1", "finetune.scored_per_prompt=2")
+    before = read_toml(run.config_file)
+    assert main(words(run, "rwl", failing)) == 2
+    assert read_toml(run.config_file) == before
+    drawn = {path: path.stat().st_mtime_ns for path in (run.finetune_dir("rwl") / "images").glob("*.png")}
+    assert drawn
+    assert main(words(run, "rwl", ("rwl.updates=2", "finetune.scored_per_prompt=2"))) == 0
+    assert {path: path.stat().st_mtime_ns for path in drawn} == drawn
+
+
+def test_a_reward_that_cannot_be_opened_costs_no_earlier_lora(ready: RunFolder, tmp_path: Path) -> None:
+    run = copy_of(ready, tmp_path)
+    assert main(words(run, "ddpo", ("ddpo.iterations=1",))) == 0
+    weights = (run.finetune_dir("ddpo") / LORA_FILE).read_bytes()
+    config = run.reward_dir / "config.json"
+    config.write_text(config.read_text() + " ")  # another one, by its hash
+    (run.reward_dir / "head.safetensors").unlink()
+    assert main(words(run, "ddpo", ())) == 2
+    assert (run.finetune_dir("ddpo") / LORA_FILE).read_bytes() == weights

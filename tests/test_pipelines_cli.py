@@ -1,5 +1,6 @@
 """The command line: bad input is one line and status 2."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -28,6 +29,41 @@ def test_an_unknown_stage_is_told_what_was_meant(capsys: pytest.CaptureFixture[s
 
 def test_an_unknown_method_is_told_what_is_known(capsys: pytest.CaptureFixture[str]) -> None:
     assert "METHOD dpo: unknown, did you mean dpok?; known are rwl, dpok" in failure(capsys, "finetune", "--method", "dpo")
+
+
+def test_an_empty_method_is_said_to_be_empty(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "METHOD: is empty; known are rwl, dpok, ddpo" in failure(capsys, "finetune", "--method", "")
+
+
+@pytest.mark.parametrize("stage", ["rater", "label", "reward"])
+def test_a_run_that_is_not_there_is_told_which_was_meant(capsys: pytest.CaptureFixture[str], tmp_path: Path, stage: str) -> None:
+    for name in ("mine", "other", ".cache"):
+        (tmp_path / name).mkdir()
+    rater = ("--name", "Ann") if stage == "rater" else ()
+    error = failure(capsys, stage, "--runs", str(tmp_path), "--run", "mien", *rater)
+    assert f"{tmp_path / 'mien'}: no such run, did you mean mine?; there are mine, other; `make images RUN=mien`" in error
+    assert not (tmp_path / "mien").exists()
+
+
+def test_no_pictures_at_all_are_said_to_be_too_few(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert "--n 0: draw at least one picture a prompt" in failure(capsys, "best-of-n", "--runs", str(tmp_path), "--n", "0")
+    assert "--keep 3: pick at least one of --n 2" in failure(capsys, "best-of-n", "--runs", str(tmp_path), "--n", "2", "--keep", "3")
+
+
+def test_a_wrong_setting_is_blamed_on_what_gave_it(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "r").mkdir()
+    file = tmp_path / "r" / "config.toml"
+    file.write_text("[run]\nseed = 1\n")
+    where = ("--runs", str(tmp_path), "--run", "r")
+    assert "pictune: --set: run.sede is unknown, did you mean seed?\n" in failure(capsys, "label", *where, "--set", "run.sede=3")
+    assert "pictune: --set: [dpock] is no table, did you mean dpok?\n" in failure(capsys, "label", *where, "--set", "dpock.steps=3")
+    assert "pictune: --port: label.port should be less than" in failure(capsys, "label", *where, "--port", "70000")
+    file.write_text("[run]\nseed = -1\n")
+    error = failure(capsys, "label", *where, "--set", "tasks.ranking_size=1")
+    assert f"{file}: run.seed should be greater than or equal to 0, not -1; --set: tasks.ranking_size should be" in error
+    assert "label.port" in failure(capsys, "label", *where, "--set", f"label.port={'9' * 5000}")
+    for deep in (f"tasks.gold={'[' * 3000}{']' * 3000}", f"tasks.gold{'.a' * 3000}=1"):
+        assert len(failure(capsys, "label", *where, "--set", deep)) < 500
 
 
 def test_a_missing_method_and_an_unknown_flag_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
@@ -86,6 +122,17 @@ def test_a_package_that_is_missing_is_one_line(capsys: pytest.CaptureFixture[str
     error = failure(capsys, "score", "--runs", str(tmp_path))
     assert "needs the package diffusers" in error
     assert "make setup" in error
+
+
+def test_ctrl_c_while_libraries_are_loaded_is_one_line(tmp_path: Path) -> None:
+    interrupting = tmp_path / "sqlalchemy.py"  # in the place of the first library that takes long
+    interrupting.write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    # a process that was started in the background ignores SIGINT, and so would this one
+    listening = "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    start = f"{listening}; runpy.run_module('pipelines', run_name='__main__')"
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"}
+    ended = subprocess.run([sys.executable, "-c", start], env=environment, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (130, "pictune: stopped; the same command goes on from here\n")
 
 
 def test_labelling_imports_no_torch() -> None:

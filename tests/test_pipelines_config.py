@@ -1,5 +1,7 @@
 """The settings: read, checked, recorded."""
 
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -134,9 +136,106 @@ def test_prompts_that_choose_the_weights_are_not_held_out() -> None:
     assert not set(asked[:3]) & set(held_out(validating))
 
 
-def stage_folder(tmp_path: Path, labels: str, *outputs: Path) -> StageFolder:
+def test_settings_with_a_byte_order_mark_are_read(tmp_path: Path) -> None:
+    assert settings_of("\ufeff[run]\nseed = 1\n", tmp_path).run.seed == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (f"[run]\nfocus_prompts = {'[' * 3000}{']' * 3000}\n", "too deep"),
+        (f"[run]\nseed = {'9' * 5000}\n", "too many digits"),
+    ],
+)
+def test_toml_that_python_cannot_hold_is_one_line(tmp_path: Path, text: str, told: str) -> None:
+    with pytest.raises(PictuneError, match=told) as error:
+        settings_of(text, tmp_path)
+    assert "settings.toml" in str(error.value)
+    assert len(str(error.value)) < 300
+
+
+def test_a_port_is_never_recorded(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "run")
-    return StageFolder(run, settings_of("", tmp_path, "run"), run.reward_dir, "reward", ("run",), {"labels": labels}, outputs)
+    record(run, settings_of("[label]\nport = 8000\nopen = true\n", tmp_path))
+    assert read_toml(run.config_file)["label"]["open"] is True
+    assert "port" not in read_toml(run.config_file)["label"]
+
+
+def test_the_settings_of_another_preset_are_refused_in_a_line_that_can_be_read(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    emoji, paper = (check(read_toml(config_file(name)), TABLES, name) for name in ("emoji", "paper"))
+    with StageFolder(run, emoji, run.images_dir, "images", tuple(TABLES), {}).working():
+        pass
+    with pytest.raises(PictuneError, match=r"there and .* now and \d+ more settings differ, but .*images rest on it") as error:
+        refuse_changes(run, paper)
+    assert len(str(error.value)) < 800
+
+
+def stage_folder(
+    tmp_path: Path, labels: str, *outputs: Path, text: str = "", goes_on_from: Mapping[str, tuple[str, ...]] | None = None
+) -> StageFolder:
+    run = RunFolder(tmp_path / "run")
+    settings = settings_of(text, tmp_path, "run", "tasks")
+    return StageFolder(run, settings, run.reward_dir, "reward", ("run", "tasks"), {"labels": labels}, outputs, goes_on_from)
+
+
+def attempt(stage: StageFolder, error: BaseException | None = None, *, writes: Path | None = None) -> None:
+    with stage.working():
+        if writes is not None:
+            writes.parent.mkdir(exist_ok=True)
+            writes.touch()
+        if error is not None:
+            raise error
+
+
+FIRST, SECOND = "[run]\nseed = 1\n", "[run]\nseed = 2\n"
+
+
+@pytest.mark.parametrize("error", [PictuneError("no hub"), KeyboardInterrupt()])
+def test_an_attempt_that_came_to_nothing_pins_nothing_and_is_not_remembered(tmp_path: Path, error: BaseException) -> None:
+    wrong, right = (stage_folder(tmp_path, "a", text=text, goes_on_from={}) for text in (FIRST, SECOND))
+    with pytest.raises(type(error)):
+        attempt(wrong, error)
+    assert not wrong.run.config_file.exists()
+    assert wrong.earlier is None
+    refuse_changes(right.run, right.settings)
+    attempt(right)
+    with pytest.raises(type(error)):
+        attempt(stage_folder(tmp_path, "b", text=FIRST, goes_on_from={}), error)
+    assert read_toml(right.run.config_file)["run"]["seed"] == 2
+    assert right.is_done
+    with pytest.raises(PictuneError, match=r"run\.seed is 2 there and 1 now"):
+        refuse_changes(wrong.run, wrong.settings)
+
+
+def test_what_an_unfinished_stage_goes_on_from_keeps_the_settings_that_it_rests_on(tmp_path: Path) -> None:
+    def stage(seed: int, size: int) -> StageFolder:
+        text = f"[run]\nseed = {seed}\n[tasks]\nranking_size = {size}\n"
+        return stage_folder(tmp_path, "a", text=text, goes_on_from={"*.png": ("run",), "steps/*": ("run", "tasks")})
+
+    first = stage(1, 3)
+    with pytest.raises(PictuneError, match="memory"):
+        attempt(first, PictuneError("out of memory"), writes=first.folder / "picture.png")
+    assert list(read_toml(first.run.config_file)) == ["run"]
+    refuse_changes(first.run, stage(1, 4).settings)
+    with pytest.raises(PictuneError, match=r"run\.seed is 1 there and 2 now"):
+        refuse_changes(first.run, stage(2, 3).settings)
+    with pytest.raises(KeyboardInterrupt):
+        attempt(stage(1, 4), KeyboardInterrupt(), writes=first.folder / "steps" / "1")
+    with pytest.raises(PictuneError, match=r"tasks\.ranking_size is 4 there and 3 now"):
+        refuse_changes(first.run, first.settings)
+
+
+def test_a_stage_that_was_killed_before_it_had_anything_to_go_on_from_pins_nothing(tmp_path: Path) -> None:
+    stage = stage_folder(tmp_path, "a", text=FIRST, goes_on_from={"*.png": ("run", "tasks")})
+    with stage.working():
+        shutil.copytree(stage.run.root, tmp_path / "killed")  # as a kill leaves it
+    killed = RunFolder(tmp_path / "killed")
+    other = settings_of(SECOND, tmp_path, "run", "tasks")
+    refuse_changes(killed, other)
+    (killed.reward_dir / "picture.png").touch()
+    with pytest.raises(PictuneError, match=r"run\.seed is 1 there and 2 now"):
+        refuse_changes(killed, other)
 
 
 def test_a_stage_is_done_only_for_the_inputs_it_was_made_from(tmp_path: Path) -> None:

@@ -1,4 +1,12 @@
+import io
+import os
 import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing import active_children
 from pathlib import Path
 
@@ -8,11 +16,12 @@ import torch
 
 from data.errors import PictuneError
 from data.feedback import ChecksConfig
+from data.parquet import MANIFEST
 from data.runs import RunFolder
 from data.store import FeedbackStore
 from data.tables import tasks
 from pipelines.cli import main
-from pipelines.config import check
+from pipelines.config import check, read_toml
 from pipelines.exporter import Exporter
 from pipelines.label import ImageFiles
 from pipelines.tasks import add_planned_tasks, open_store
@@ -21,6 +30,9 @@ from reward.backbone import ClipBackbone
 from reward.model import RewardModel
 from tests.data_campaign import Campaign
 from tests.tiny_clip import save_tiny_clip
+
+PATIENCE_S = 120
+"""A busy machine may take a minute to end the app."""
 
 
 @pytest.fixture
@@ -96,6 +108,76 @@ def test_images_are_as_uncertain_as_the_reward_is_undecided(campaign: Campaign, 
     model.temperature.fill_(1e-3)  # every score becomes 0 or 1
     model.save_pretrained(campaign.run.reward_dir)
     assert max(image_uncertainties(campaign.run).values()) < min(uncertainties.values())
+
+
+class App:
+    """`python -m pipelines label` in a process group of its own, with what it prints."""
+
+    def __init__(self, campaign: Campaign, *words: str) -> None:
+        where = ["--runs", str(campaign.root.parent), "--run", campaign.root.name]
+        # a process that was started in the background ignores SIGINT, and so would this one
+        listening = "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+        start = f"{listening}; runpy.run_module('pipelines', run_name='__main__')"
+        command = [sys.executable, "-c", start, "label", *where, "--open", "--port", "0", *words]
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
+        assert self.process.stdout is not None
+        self.started = [self.process.stdout.readline(), self.process.stdout.readline()]
+
+    def end(self, how: signal.Signals) -> tuple[int, str, str]:
+        """Sends the signal to all of its processes; the exit status and the rest of both streams."""
+        os.killpg(self.process.pid, how)
+        printed, errors = self.process.communicate(timeout=PATIENCE_S)
+        return self.process.returncode, printed, errors
+
+
+@contextmanager
+def serving(campaign: Campaign, *words: str) -> Iterator[App]:
+    app = App(campaign, *words)
+    try:
+        assert app.started[1].startswith("label at http://127.0.0.1:"), app.started
+        yield app
+    finally:
+        if app.process.poll() is None:
+            app.end(signal.SIGKILL)
+
+
+@pytest.mark.parametrize(("how", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_app_exports_and_ends_with_the_status_of_what_stopped_it(campaign: Campaign, how: signal.Signals, status: int) -> None:
+    # often: when it is stopped an export is under way, or its process about to start
+    with serving(campaign, "--set", "label.export_every_s=0.01") as app:
+        ended, printed, errors = app.end(how)
+    assert (ended, printed, errors) == (status, f"label: 0 labels in {campaign.run.latest}\n", "")
+    assert (campaign.run.latest / MANIFEST).exists()
+
+
+def test_the_labels_of_a_file_are_served_by_one_app_at_a_time(
+    campaign: Campaign, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving(campaign) as app:
+        address = app.started[1].split(" (")[0]
+        assert label(campaign, "--open", "--port", "0", "--set", "tasks.binary_overlap=7") == 2
+        told = capsys.readouterr().err
+        assert f"another `make label` serves these labels (process {app.process.pid}, {address}); stop that one" in told
+        where = ["--runs", str(campaign.root.parent), "--run", campaign.root.name]
+        monkeypatch.setattr(sys, "stdin", io.StringIO("a long password\n"))
+        assert main(["rater", *where, "--name", "Ann"]) == 0
+        assert main(["dataset", *where]) == 0
+        app.end(signal.SIGKILL)
+    with serving(campaign):  # a killed one locks nobody out
+        pass
+
+
+def test_nothing_of_a_call_that_failed_is_remembered_and_never_a_port(campaign: Campaign, capsys: pytest.CaptureFixture[str]) -> None:
+    assert label(campaign, "--open", "--port", "0", "--set", "label.guidelines=nowhere.md") == 2
+    assert "nowhere.md" in capsys.readouterr().err
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        assert label(campaign, "--open", "--port", str(taken.getsockname()[1])) == 2
+        assert "cannot listen there" in capsys.readouterr().err
+    assert not campaign.run.config_file.exists()
+    with serving(campaign, "--set", "label.gold_bound=0.5"):
+        recorded = read_toml(campaign.run.config_file)["label"]
+    assert (recorded["gold_bound"], "port" in recorded) == (0.5, False)
 
 
 def test_a_killed_export_process_is_said_once_and_started_again(campaign: Campaign) -> None:

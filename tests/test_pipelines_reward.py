@@ -13,7 +13,7 @@ from data.files import write_json
 from data.parquet import MANIFEST
 from data.runs import RunFolder
 from pipelines.cli import main
-from pipelines.config import check
+from pipelines.config import check, read_toml
 from pipelines.record import STAMP
 from reward.model import WEIGHTS_FILE, RewardModel
 from reward.training import RewardConfig
@@ -105,6 +105,18 @@ def test_a_side_figure_that_fails_keeps_the_trained_reward(trained: Trained, tmp
     assert "reward: no label validates" in error
     assert RewardModel.from_pretrained(run.reward_dir).labels["prompts"] > 0
     assert not (run.reward_dir / "metrics.json").exists()  # it would say that all is done, of an earlier training
+
+
+def test_a_backbone_that_could_not_be_had_may_be_corrected(trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = RunFolder(tmp_path / "r")
+    shutil.copytree(trained.run.root, run.root, ignore=shutil.ignore_patterns("reward", "config.toml"))
+    stage = Trained(run, trained.clip)
+    for wrong in ("reward.backbone=somewhere/else", 'reward.baselines=[{kind = "clip_score", path = "somewhere/else"}]'):
+        assert stage.again("--set", wrong) == 2
+        assert "somewhere/else" in capsys.readouterr().err
+        assert not run.config_file.exists()
+    assert stage.again() == 0
+    assert read_toml(run.config_file)["reward"]["backbone"] == str(trained.clip)
 
 
 def test_memory_that_is_not_there_is_one_line(trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
