@@ -42,7 +42,7 @@ from pipelines.images import (
     seeded,
     weights_hash,
 )
-from pipelines.metrics_log import MetricsLog
+from pipelines.metrics_log import UNTRAINED, MetricsLog
 from pipelines.models import as_monitor, as_reward_fn, device_of, open_model, open_reward_model, reward_hash
 from pipelines.pictures import save_sheet
 from pipelines.record import StageFolder, content_hash
@@ -79,7 +79,9 @@ image = pipeline({prompt!r}, num_inference_steps={steps}, guidance_scale={guidan
 ```
 
 These are the weights of step {best} of {last}, the best by mean reward on validation seeds: {reward_best:.3f}, from {reward_base:.3f}
-before{start}. Metrics are in `metrics.jsonl` and TensorBoard, pictures at fixed seeds in `samples/`. A higher reward is not always a
+before{start}.{untrained}
+
+Metrics are in `metrics.jsonl` and TensorBoard, pictures at fixed seeds in `samples/`. A higher reward is not always a
 better picture, so look at the evaluation's report.
 """
 
@@ -164,10 +166,12 @@ def _tune(run: RunFolder, settings: Settings, method: Method, processes: Process
         job.model.save_lora(folder)
         with write_atomically(folder / "README.md") as path:
             path.write_text(_card(run, job, state), encoding="utf-8")
-    _, best = state.best or state.validation[-1]
+    kept, best = state.best or state.validation[-1]
     if state.stopped:
         print(f"finetune {method}: stopped at step {state.step}: {state.stopped}")
     print(f"finetune {method}: LoRA in {folder}, validation reward {state.validation[0][1]:.3f} -> {best:.3f}")
+    if kept == 0:
+        print(f"finetune {method}: {UNTRAINED}")
 
 
 def _inputs(run: RunFolder, settings: Settings, method: Method) -> dict[str, str]:
@@ -256,11 +260,15 @@ def _journal(job: Job, state: TrainState, total: int) -> Iterator[Callable[[dict
         _save_samples(job, 0)
     before = state.step
     bar = tqdm(total=total, initial=state.step, desc=job.method, unit="step", disable=None)
-    with MetricsLog(job.folder, step=state.step) as log, bar:
+    with MetricsLog(job.folder, step=state.step or -1) as log, bar:  # the line of step 0 comes again with step 1
 
         def note(metrics: dict[str, Any]) -> None:
             nonlocal before
-            monitors = {"monitors": state.monitors} if metrics["validation_reward"] is not None else {}
+            if before == 0:
+                log.write(0, {"validation_reward": state.validation[0][1]})
+            validated = metrics["validation_reward"] is not None
+            kept, _ = state.best or state.validation[-1]
+            monitors = {"monitors": state.monitors, "kept_step": kept} if validated else {}
             scale = {"loss_scale": state.scaler.get_scale()} if state.scaler.is_enabled() else {}
             log.write(state.step, metrics | monitors | scale | {"peak_memory_gb": _peak_memory_gb(job.model.device)})
             bar.update(state.step - before)
@@ -364,5 +372,6 @@ def _card(run: RunFolder, job: Job, state: TrainState) -> str:
         last=state.step,
         reward_best=best[1],
         reward_base=state.validation[0][1],
+        untrained=f" So {UNTRAINED}." if best[0] == 0 else "",
         start="" if start == BASE else f", which is where training started: `{start}`",
     )

@@ -1,6 +1,7 @@
 """Training metrics on their way to `metrics.jsonl` and TensorBoard."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -10,6 +11,8 @@ from torch.utils.tensorboard import SummaryWriter
 from data.files import write_atomically
 
 METRICS_FILE = "metrics.jsonl"
+UNTRAINED = "the kept weights are those before training, since no later ones validated better"
+"""What is said of a training that kept the weights of step 0."""
 
 
 class MetricsLog:
@@ -60,3 +63,8 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
         except ValueError:
             break
     return lines
+
+
+def kept_step(lines: Sequence[dict[str, Any]]) -> int | None:
+    """Returns the step whose weights a training kept, 0 for those before it; None where an earlier version trained."""
+    return next((line["kept_step"] for line in reversed(lines) if "kept_step" in line), None)

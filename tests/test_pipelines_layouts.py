@@ -29,11 +29,11 @@ def test_every_stage_runs_and_both_loras_load_into_the_stock_pipeline(
     run = RunFolder(tmp_path / "r")
     assert (run.evaluation_dir / "report.html").is_file()
     for method in ("rwl", "dpok"):
-        assert len(read_metrics(run.finetune_dir(method))) == 2
+        assert len(read_metrics(run.finetune_dir(method))) == 3
         pipeline = DiffusionPipeline.from_pretrained(model)
         pipeline.load_lora_weights(run.finetune_dir(method))
         assert pipeline.get_active_adapters()
-    assert read_metrics(run.finetune_dir("dpok"))[0]["first_ratio_gap"] == 0
+    assert read_metrics(run.finetune_dir("dpok"))[1]["first_ratio_gap"] == 0
 
 
 def without_unet(folder: Path) -> None:

@@ -65,7 +65,7 @@ def test_demo_leaves_everything_that_the_design_names(run: RunFolder) -> None:
         assert {"README.md", METRICS_FILE, "pytorch_lora_weights.safetensors", "checkpoints", "samples", "tensorboard"} <= {
             path.name for path in folder.iterdir()
         }
-        assert len(read_metrics(folder)) == 2
+        assert [line["step"] for line in read_metrics(folder)] == [0, 1, 2]
 
 
 def test_demo_run_again_skips_what_is_done(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
@@ -156,7 +156,7 @@ def test_interrupted_fine_tuning_goes_on_from_its_checkpoint(run: RunFolder, tmp
     assert not list(folder.rglob(".tmp-*"))
     assert main(words) == 0
     after = read_metrics(folder)
-    assert [line["step"] for line in after] == list(range(1, iterations + 1))
+    assert [line["step"] for line in after] == list(range(iterations + 1))
     assert after[0] == before[0]
 
 
@@ -272,7 +272,7 @@ def test_ddpo_is_tuned_evaluated_and_reported_like_the_others(run: RunFolder, tm
     shutil.copytree(run.root, copy.root, ignore=lambda folder, _: ("evaluation",) if Path(folder) == run.root else ())
     assert command(copy, "finetune", "--method", "ddpo") == 0
     lines = read_metrics(copy.finetune_dir("ddpo"))
-    assert len(lines) == 2
+    assert len(lines) == 3
     assert lines[1]["kl"] is None
     assert {"saturation", "sharpness", "diversity", "disagreement"} == set(lines[1]["monitors"])
     assert lines[1]["images_per_second"] > 0
@@ -292,7 +292,7 @@ def test_a_guard_ends_the_training_early_on_held_out_prompts(run: RunFolder, tmp
         shutil.rmtree(copy.finetune_dir(method))  # they were made without held-out prompts
     assert command(copy, "finetune", "--method", "ddpo", "--set", "ddpo.iterations=50", *held_out, *limits) == 0
     printed = capsys.readouterr().out
-    steps = len(read_metrics(copy.finetune_dir("ddpo")))
+    steps = read_metrics(copy.finetune_dir("ddpo"))[-1]["step"]
     assert steps < 50
     assert f"finetune ddpo: stopped at step {steps}: sharpness is" in printed
     assert (copy.finetune_dir("ddpo") / "pytorch_lora_weights.safetensors").is_file()
@@ -306,7 +306,7 @@ def test_a_sum_of_rewards_from_elsewhere_is_tuned_on(run: RunFolder, tmp_path: P
     stamp = read_stamp(copy.finetune_dir("ddpo") / STAMP)
     assert stamp is not None
     assert stamp.inputs["reward tests.test_finetune_ddpo:redness"] == content_hash("tests/test_finetune_ddpo.py")
-    mean = read_metrics(copy.finetune_dir("ddpo"))[0]["reward"]
+    mean = read_metrics(copy.finetune_dir("ddpo"))[1]["reward"]
     assert 0.2 < mean < 1.8  # twice the mean red of noise: no probability of the run's own reward, which is not there
     clip = re.search(r'backbone = "(.*)"', (copy.root / "config.toml").read_text())
     assert clip
@@ -314,7 +314,7 @@ def test_a_sum_of_rewards_from_elsewhere_is_tuned_on(run: RunFolder, tmp_path: P
     assert command(copy, "finetune", "--method", "ddpo", "--set", both) == 2  # another reward, another run
     shutil.rmtree(copy.finetune_dir("ddpo"))
     assert command(copy, "finetune", "--method", "ddpo", "--set", both) == 0
-    assert read_metrics(copy.finetune_dir("ddpo"))[0]["reward"] != mean
+    assert read_metrics(copy.finetune_dir("ddpo"))[1]["reward"] != mean
     card = (copy.finetune_dir("ddpo") / "README.md").read_text()
     assert f"for 2 * python of `tests.test_finetune_ddpo:redness` + -1 * clip_score of `{clip[1]}`." in card
     assert str(copy.reward_dir) not in card
@@ -379,7 +379,7 @@ def test_dpok_goes_on_where_rwl_ended(run: RunFolder, tmp_path: Path, capsys: py
     stamp = read_stamp(dpok / STAMP)
     assert stamp is not None
     assert stamp.inputs["start"] == sha256_of(rwl / LORA_FILE)
-    fresh, warm = (read_metrics(one.finetune_dir("dpok"))[0]["kl"] for one in (run, copy))
+    fresh, warm = (read_metrics(one.finetune_dir("dpok"))[1]["kl"] for one in (run, copy))
     assert warm > 10 * fresh  # nats to the pretrained model, which an untuned start has hardly left
     shutil.copy(dpok / LORA_FILE, rwl / LORA_FILE)
     assert command(copy, "evaluate", "--set", "evaluate.etas=[0]", "--set", "evaluate.best_of=1") == 0
