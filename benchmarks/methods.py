@@ -45,15 +45,17 @@ from finetune.sampling import part_of
 from pipelines import images as images_stage
 from pipelines import reward as reward_stage
 from pipelines import simulate
-from pipelines.comparison import EvaluationPrompt, Judged, best_of, by_prompt, overall
+from pipelines.comparison import EvaluationPrompt, Measured, Verdicts, best_of, by_prompt, overall
 from pipelines.config import TABLES, Settings, check, config_file, override, parse_override, read_toml
 from pipelines.evaluate import Bench, EvaluateConfig, evaluation_pictures, evaluation_prompts, kl_to_base
 from pipelines.finetune import CONFIGS, Method, open_job, training
 from pipelines.images import ImagesConfig, Planned, draw_missing, weights_hash
-from pipelines.models import device_of, open_model, open_reward, reward_hash
+from pipelines.judge import EMBEDDED_JUDGE
+from pipelines.measures import vendi_score
+from pipelines.models import open_model, reward_hash
 from pipelines.pictures import save_png
 from pipelines.record import refuse_changes
-from pipelines.world.oracle import REFERENCE, Oracle
+from pipelines.world.oracle import REFERENCE
 
 MOST = 16
 """Candidates of the base for each picture."""
@@ -148,10 +150,9 @@ class Bed:
             stage.main(self.run, self.settings)
         self.images, self.config = self.settings.table("images", ImagesConfig), self.settings.table("evaluate", EvaluateConfig)
         self.prompts = evaluation_prompts(self.settings)
-        judge, reward = Oracle.from_pretrained(self.settings.run.judge), open_reward(self.run.reward_dir, self.settings.run)
         self.model = open_model(self.settings.run, precision=self.images.precision)
-        self.bench = Bench(judge, reward, device_of(self.settings.run), self.images.batch)
-        self.reference = load_file(self.settings.run.judge / REFERENCE)
+        self.bench = Bench.open(self.run, self.settings)
+        self.reference = load_file(EMBEDDED_JUDGE / REFERENCE)
 
     def with_changes(self, changes: Sequence[str]) -> Settings:
         """The run's settings with some others."""
@@ -161,7 +162,7 @@ class Bed:
         """Where a variant's training, pictures and figures are."""
         return self.run.root / "methods" / name.replace(", ", "-").replace(" ", "-")
 
-    def judged(self, sampler: str, folder: Path, planned: Sequence[Planned]) -> Judged:
+    def judged(self, sampler: str, folder: Path, planned: Sequence[Planned]) -> Measured:
         """Draws with the model as it is, and judges."""
         place = folder / sampler.replace(" ", "-")
         if sampler == "DPM-Solver++":
@@ -171,7 +172,7 @@ class Bed:
         else:
             steps = part_of(self.images.steps, self.settings.table("dpok", DPOKConfig).stochastic_share)
             draw_missing(self.model, planned, place, self.images.model_copy(update={"eta": 1.0}), stochastic_steps=steps)
-        return self.bench.judge(planned, place, "judge")
+        return self.bench.measure(planned, place, "judge")
 
     def planned(self, prompts: Sequence[EvaluationPrompt], *, candidates: int = 1) -> list[Planned]:
         """The pictures of some prompts, of the evaluation's seeds."""
@@ -182,11 +183,24 @@ class Bed:
         """The prompts that are trained on."""
         return [one for one in self.prompts if one.group == "trained"]
 
-    def row(self, judged: Judged, prompts: Sequence[EvaluationPrompt]) -> Row:
+    def row(self, judged: Measured, prompts: Sequence[EvaluationPrompt]) -> Row:
         """Figures of a model's pictures of some prompts under one sampler, by group of prompts and by training prompt."""
-        rows = by_prompt(judged, prompts, self.reference["mean"].numpy())
+        rows = by_prompt(judged, prompts)
         groups = {group: overall(judged, rows, group, self.reference) for group in dict.fromkeys(one.group for one in prompts)}
+        for group, figures in groups.items():
+            figures["vendi"] = float(np.mean([self.vendi(judged, one.prompt) for one in prompts if one.group == group]))
         return {"groups": groups, "prompts": {row["prompt"]: row["alignment"] for row in rows if row["group"] == "trained"}}
+
+    def vendi(self, judged: Measured, prompt: str) -> float:
+        """Diversity of a prompt's pictures in the judge's features less their mean over real renders."""
+        features = verdicts_of(judged.chosen(judged.rows_of({prompt}))).features
+        return vendi_score(features - self.reference["mean"].numpy())
+
+
+def verdicts_of(judged: Measured) -> Verdicts:
+    """The judge's, which it has, since the embedded model draws."""
+    assert judged.verdicts is not None
+    return judged.verdicts
 
 
 def base_rows(bed: Bed) -> dict[str, Any]:
@@ -198,9 +212,9 @@ def base_rows(bed: Bed) -> dict[str, Any]:
     for sampler in SAMPLERS:
         with bed.model.adapters_off():
             drawn = bed.judged(sampler, folder, bed.planned(bed.prompts, candidates=MOST))
-        found["base"]["samplers"][sampler] = bed.row(drawn.chosen(range(0, len(drawn.met), MOST)), bed.prompts)
+        found["base"]["samplers"][sampler] = bed.row(drawn.chosen(range(0, len(drawn.planned), MOST)), bed.prompts)
         for n in (4, MOST):
-            rows = [first + i for first in range(0, len(drawn.met), MOST) for i in range(n)]
+            rows = [first + i for first in range(0, len(drawn.planned), MOST) for i in range(n)]
             found[f"best of {n}"]["samplers"][sampler] = bed.row(best_of(drawn.chosen(rows), n), bed.prompts)
     return found
 
@@ -233,7 +247,7 @@ def train(bed: Bed, settings: Settings, method: Method, folder: Path, before: Ma
         alarms += [f"step {state.step}: {sentence}" for sentence in limits.exceeded(state.monitors, state.untuned).values()]
         job.model.save_lora(folder / f"step-{state.step}")
         bed.model.load_lora(folder / f"step-{state.step}")
-        met = bed.judged("DDIM", folder / f"step-{state.step}", bed.planned(bed.trained)).met
+        met = verdicts_of(bed.judged("DDIM", folder / f"step-{state.step}", bed.planned(bed.trained))).met
         curve.append({"step": state.step, "queries": counted.queries, "alignment": float(np.mean(met))})
         judging += time.monotonic() - paused
     seconds = time.monotonic() - started - judging

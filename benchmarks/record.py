@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import t as student
 
 from data.files import write_json
+from data.intervals import mean_interval
 
 RESULTS = Path(__file__).parent / "results"
 Row = dict[str, Any]
@@ -34,6 +34,5 @@ def recorded(name: str) -> dict[str, Any]:
 
 def summary(values: list[float]) -> Row:
     """Mean over seeds, its 95 % interval (Student's t; None for one seed), and the values."""
-    mean, n = float(np.mean(values)), len(values)
-    half = float(student.ppf(0.975, n - 1) * np.std(values, ddof=1) / np.sqrt(n)) if n > 1 else None
-    return {"mean": mean, "interval": [mean - half, mean + half] if half is not None else None, "values": values}
+    interval = mean_interval(values)
+    return {"mean": float(np.mean(values)), "interval": interval and list(interval), "values": values}

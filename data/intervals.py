@@ -1,6 +1,10 @@
-"""Intervals of shares."""
+"""95 % intervals of shares and of means."""
 
+from collections.abc import Sequence
+
+import numpy as np
 from scipy.stats import binomtest
+from scipy.stats import t as student
 
 
 def wilson_interval(met: int, n: int) -> tuple[float, float]:
@@ -9,3 +13,12 @@ def wilson_interval(met: int, n: int) -> tuple[float, float]:
         return 0.0, 1.0
     interval = binomtest(met, n).proportion_ci(method="wilson")
     return float(interval.low), float(interval.high)
+
+
+def mean_interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """95 % interval of the mean of independent values (Student's t); None for fewer than two."""
+    if len(values) < 2:
+        return None
+    mean, error = np.mean(values), np.std(values, ddof=1) / np.sqrt(len(values))
+    half = student.ppf(0.975, len(values) - 1) * error
+    return float(mean - half), float(mean + half)

@@ -9,68 +9,81 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.dates import ConciseDateFormatter
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 COLORS = {"base": "#8a8f98", "best of n": "#c9a227", "rwl": "#3b7dd8", "dpok": "#d1495b", "ddpo": "#5b8c5a"}
 INK = "#333333"
 VERDICT_COLORS = {"good": "#2a7f62", "bad": "#c8553d", "skip": "#b9bec6", "unsafe": "#5b4b8a"}
 SOURCE_COLORS = {"human": "#3b7dd8", "simulated": "#c9a227", "imported": "#8a8f98"}
+SMALL = {"height": 2.6, "width": 3.8}
+"""Inches of a chart that shares a row with others; on a phone's screen its text stays readable."""
+LONGEST = 40
+"""Letters of a label beside a bar."""
 Lines = Sequence[dict[str, Any]]
+Estimate = tuple[float, tuple[float, float] | None]
+"""A figure and its interval, if it has one."""
 
 
-def alignment_chart(rows: Sequence[tuple[str, dict[str, dict[str, Any]]]], titles: dict[str, str]) -> str:
-    """Alignment with its interval for each prompt (label, figures by model), models side by side; SVG."""
-    figure, axes = _figure(height=0.6 + 0.55 * len(rows))
+def comparison_chart(rows: Sequence[tuple[str, dict[str, Estimate]]], titles: dict[str, str], xlabel: str) -> str:
+    """A figure in [0, 1] with its interval for each prompt (label, estimates by model), models side by side; SVG."""
+    figure, axes = _figure(height=0.9 + 0.13 * len(rows) * (len(rows[0][1]) + 1))
     models = list(rows[0][1])
     step = 0.8 / len(models)
     for offset, model in enumerate(models):
         at = [i + (offset - (len(models) - 1) / 2) * step for i in range(len(rows))]
-        values = [figures[model]["alignment"] for _, figures in rows]
-        lows, highs = zip(*(figures[model]["interval"] for _, figures in rows), strict=True)
+        values = [estimates[model][0] for _, estimates in rows]
+        intervals = [estimates[model][1] or (value, value) for value, (_, estimates) in zip(values, rows, strict=True)]
         errors = [
-            [max(0, value - low) for value, low in zip(values, lows, strict=True)],
-            [max(0, high - value) for value, high in zip(values, highs, strict=True)],
+            [max(0, value - low) for value, (low, _) in zip(values, intervals, strict=True)],
+            [max(0, high - value) for value, (_, high) in zip(values, intervals, strict=True)],
         ]
         axes.barh(
             at, values, step * 0.9, xerr=errors, color=COLORS[model], label=titles[model], error_kw={"ecolor": INK, "elinewidth": 0.8}
         )
-    axes.set_yticks(range(len(rows)), [label for label, _ in rows])
+    labels = [label if len(label) <= LONGEST else label[: LONGEST - 1] + "…" for label, _ in rows]
+    axes.set_yticks(range(len(rows)), labels)
     axes.invert_yaxis()
-    axes.set(xlim=(0, 1), xlabel="share of pictures that show all that the prompt asks for")
-    axes.legend(frameon=False, fontsize=8, loc="lower right")
+    axes.set(xlim=(0, 1), xlabel=xlabel)
+    _legend(axes, columns=len(models))
     return _svg(figure)
 
 
-def training_chart(lines: Lines, values: dict[str, str], *, color: str, ylabel: str) -> str:
-    """Curves of the named values (name to legend) over the steps; steps without a value are left out; SVG."""
-    figure, axes = _figure(height=2.6, width=4.6)
+def training_chart(lines: Lines, values: dict[str, str], *, color: str, ylabel: str, kept: int | None = None) -> str:
+    """Curves of the named values (name to legend) over the steps, with a line at the one whose weights were kept; SVG.
+
+    Steps without a value are left out.
+    """
+    figure, axes = _figure(**SMALL)
     for number, (name, legend) in enumerate(values.items()):
         points = [(line["step"], line[name]) for line in lines if line.get(name) is not None]
         if points:
             steps, heights = zip(*points, strict=True)
             style = {"marker": "o", "markersize": 3, "linewidth": 1.6} if number == 0 else {"linewidth": 0.9, "alpha": 0.6}
             axes.plot(steps, heights, color=color if number == 0 else INK, label=legend, **style)
+    if kept is not None:
+        axes.axvline(kept, color=INK, linewidth=1, linestyle=":", label="kept")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(xlabel="step", ylabel=ylabel)
-    if len(values) > 1:
-        axes.legend(frameon=False, fontsize=8)
+    _legend(axes, columns=3)
     return _svg(figure)
 
 
 def learning_chart(points: Lines, parts: dict[str, str], figure: str, ylabel: str) -> str:
     """A held-out figure over the labels learned from, one line a part (name to legend); points without it are left out; SVG."""
-    drawing, axes = _figure(height=2.9, width=4.6)
+    drawing, axes = _figure(**SMALL)
     for (part, legend), color in zip(parts.items(), (COLORS["dpok"], COLORS["rwl"], COLORS["base"]), strict=False):
         known = [(point["labels"] + point["pairs"], point[part][figure]) for point in points if point[part][figure] is not None]
         if known:
             labels, heights = zip(*known, strict=True)
             axes.plot(labels, heights, color=color, marker="o", markersize=4, linewidth=1.6, label=legend)
     axes.set(xlim=(0, None), ylim=(min(0.5, axes.get_ylim()[0]), 1), xlabel="verdicts and ranked pairs learned from", ylabel=ylabel)
-    axes.legend(frameon=False, fontsize=8)
+    _legend(axes)
     return _svg(drawing)
 
 
 def verdict_chart(rows: Lines) -> str:
     """Shares of the verdicts of each row (name, n, and a count for each verdict), most labels first; SVG."""
-    figure, axes = _figure(height=0.8 + 0.26 * len(rows), width=9.0)
+    figure, axes = _figure(height=0.8 + 0.26 * len(rows))
     left = [0.0] * len(rows)
     for verdict, color in VERDICT_COLORS.items():
         shares = [row[verdict] / max(row["n"], 1) for row in rows]
@@ -79,24 +92,24 @@ def verdict_chart(rows: Lines) -> str:
     axes.set_yticks(range(len(rows)), [f"{row['name']} ({row['n']})" for row in rows])
     axes.invert_yaxis()
     axes.set(xlim=(0, 1), xlabel="share of verdicts")
-    axes.legend(frameon=False, fontsize=8, ncols=4, loc="lower left", bbox_to_anchor=(0, 1))
+    _legend(axes, columns=4)
     return _svg(figure)
 
 
 def progress_chart(series: dict[str, tuple[Sequence[Any], Sequence[int]]]) -> str:
     """Labels so far over time, by source (moments, counts); SVG."""
-    figure, axes = _figure(height=2.9, width=4.6)
+    figure, axes = _figure(**SMALL)
     for source, (moments, counts) in series.items():
         axes.step(moments, counts, where="post", color=SOURCE_COLORS[source], label=source, linewidth=1.6)
     axes.xaxis.set_major_formatter(ConciseDateFormatter(axes.xaxis.get_major_locator()))  # type: ignore[no-untyped-call]
     axes.set(ylim=(0, None), ylabel="labels")
-    axes.legend(frameon=False, fontsize=8)
+    _legend(axes, columns=3)
     return _svg(figure)
 
 
 def time_chart(seconds: dict[str, Sequence[float]]) -> str:
     """Histograms of the seconds on a task, by kind of task, on a logarithmic axis; SVG."""
-    figure, axes = _figure(height=2.9, width=4.6)
+    figure, axes = _figure(**SMALL)
     longest = max(max(values) for values in seconds.values())
     edges: list[float] = np.geomspace(0.1, max(longest, 1.0), 40).tolist()
     for color, (kind, values) in zip((SOURCE_COLORS["human"], COLORS["dpok"]), seconds.items(), strict=False):
@@ -105,13 +118,13 @@ def time_chart(seconds: dict[str, Sequence[float]]) -> str:
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:g}")
     axes.set(xlabel="seconds (dashed: median)", ylabel="labels")
-    axes.legend(frameon=False, fontsize=8)
+    _legend(axes)
     return _svg(figure)
 
 
 def position_chart(places: Lines) -> str:
     """How often each place on the screen (place, share, interval, expected) holds the best image; SVG."""
-    figure, axes = _figure(height=2.9, width=4.6)
+    figure, axes = _figure(**SMALL)
     at = [one["place"] for one in places]
     shares = [one["share"] for one in places]
     lows = [max(0.0, one["share"] - one["interval"][0]) for one in places]
@@ -120,13 +133,13 @@ def position_chart(places: Lines) -> str:
     axes.plot(at, [one["expected"] for one in places], color=INK, linestyle="--", linewidth=1, marker="_", label="without bias")
     axes.set_xticks(at)
     axes.set(ylim=(0, 1.25 * max(one["interval"][1] for one in places)), xlabel="place on the screen", ylabel="share ranked best")
-    axes.legend(frameon=False, fontsize=8)
+    _legend(axes)
     return _svg(figure)
 
 
 def rater_chart(raters: Lines) -> str:
     """Agreement with others over the median time on task: a dot a rater (seconds, agreement, n, source), larger with more labels; SVG."""
-    figure, axes = _figure(height=2.9, width=4.6)
+    figure, axes = _figure(**SMALL)
     most = max(one["n"] for one in raters)
     for source in dict.fromkeys(one["source"] for one in raters):
         mine = [one for one in raters if one["source"] == source]
@@ -145,16 +158,22 @@ def rater_chart(raters: Lines) -> str:
         xlabel="median seconds on a task",
         ylabel="agreement with others",
     )
-    axes.legend(frameon=False, fontsize=8, loc="lower right", markerscale=0.5)
+    _legend(axes, columns=3, markerscale=0.5)
     return _svg(figure)
 
 
-def _figure(*, height: float, width: float = 8.0) -> tuple[Figure, Axes]:
+def _figure(*, height: float, width: float = 6.0) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(width, height), layout="constrained")
     axes: Axes = figure.subplots()
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=8)
     return figure, axes
+
+
+def _legend(axes: Axes, *, columns: int = 2, **style: Any) -> None:
+    """Above the axes, where it hides nothing."""
+    spacing = {"columnspacing": 1.0, "handlelength": 1.5, "handletextpad": 0.5}
+    axes.legend(frameon=False, fontsize=8, ncols=columns, loc="lower left", bbox_to_anchor=(0, 1), **spacing | style)
 
 
 def _svg(figure: Figure) -> str:

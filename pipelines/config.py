@@ -61,8 +61,9 @@ class RunConfig(BaseModel, frozen=True, extra="forbid"):
     """Text file with one prompt a line, `#` starts a comment line; it stands in the place of `prompts` and `focus_prompts`."""
     focus_prompts: tuple[str, ...] = ()
     """Those of `prompts` that get more images and that `finetune` trains on; none means all alike."""
-    judge: Path = Path("models/emoji-oracle")
-    """Folder of the oracle: it stands for the raters in `simulate` and for ground truth in `evaluate`."""
+    judge: Path | None = None
+    """Folder of the oracle that stands for the raters in `simulate` and for ground truth in `evaluate`. Without it, the
+    embedded one judges what the embedded model draws, and nothing judges images of other models."""
     seed: int = Field(default=0, ge=0, lt=2**31)
     """All randomness of the run starts here, but for validation while fine-tuning, whose pictures have `validation.seed` in every run."""
     device: str = "cpu"
@@ -138,7 +139,17 @@ def read_toml(path: Path) -> Tables:
     loose = [name for name, value in tables.items() if not isinstance(value, dict)]
     if loose:
         raise PictuneError(f"{path}: {', '.join(loose)} stand outside a table; put them under one of {', '.join(f'[{t}]' for t in TABLES)}")
-    return tables
+    return _in_present_terms(tables)
+
+
+def _in_present_terms(tables: Tables) -> Tables:
+    """The tables, also of an earlier version, which named the embedded judge for every model, and if it counts."""
+    evaluate, run = tables.get("evaluate", {}), tables.get("run", {})
+    if "judge_knows_pictures" not in evaluate:
+        return tables
+    evaluate = {key: value for key, value in evaluate.items() if key != "judge_knows_pictures"}
+    run = {key: value for key, value in run.items() if (key, value) != ("judge", "models/emoji-oracle")}
+    return {**tables, "evaluate": evaluate, "run": run}
 
 
 def parse_override(text: str) -> tuple[list[str], Any]:

@@ -16,7 +16,7 @@ def main(run: RunFolder, settings: Settings) -> None:
         ("reward: a model learns what they like", lambda: reward.main(run, settings)),
         ("finetune rwl: reward-weighted likelihood", lambda: finetune.main(run, settings, "rwl")),
         ("finetune dpok: policy gradient with KL", lambda: finetune.main(run, settings, "dpok")),
-        ("evaluate: the judge compares the models", lambda: evaluate.main(run, settings)),
+        ("evaluate: the models are compared", lambda: evaluate.main(run, settings)),
     ]
     started = time.monotonic()
     for number, (title, stage) in enumerate(steps, start=1):

@@ -1,6 +1,7 @@
-"""Stage `evaluate`: base, best-of-n and tuned models on the same prompts, seeds and samplers, judged by the oracle.
+"""Stage `evaluate`: base, best-of-n and tuned models on the same prompts, seeds and samplers, by reward and judge.
 
-No training has seen the oracle, nor these seeds, nor the held-out prompts. Everything that the report shows is in `metrics.json`.
+No training has seen the judge, nor these seeds, nor the held-out prompts. Where no judge knows the images, there are no
+verdicts. Everything that the report shows is in `metrics.json`.
 """
 
 import json
@@ -16,15 +17,16 @@ import numpy as np
 import torch
 from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt
 from safetensors.torch import load_file
+from torch import Tensor
 from tqdm import tqdm
 
 from data.files import sha256_of, write_json
+from data.intervals import mean_interval
 from data.runs import RunFolder
 from finetune.diffusion import LORA_FILE, DiffusionModel
-from finetune.reward_fn import RewardFn
 from finetune.sampling import part_of
 from pipelines import report
-from pipelines.comparison import EvaluationPrompt, Judged, best_of, by_family, by_prompt, overall
+from pipelines.comparison import EvaluationPrompt, Measured, Verdicts, best_of, by_family, by_prompt, gains, overall
 from pipelines.config import Settings
 from pipelines.finetune import CONFIGS, FinetuneConfig, Method
 from pipelines.images import (
@@ -38,12 +40,16 @@ from pipelines.images import (
     seeded,
     weights_hash,
 )
+from pipelines.judge import judge_of
 from pipelines.measures import chain_kl
-from pipelines.models import device_of, open_model, open_reward, reward_hash
+from pipelines.metrics_log import kept_step, read_metrics
+from pipelines.models import open_backbone, open_model, open_reward_model, reward_hash
 from pipelines.pictures import load_pictures, save_sheet
 from pipelines.record import STAMP, StageFolder, read_stamp
 from pipelines.world.oracle import REFERENCE, Oracle
 from pipelines.world.prompts import Requirement, family_of, held_out_prompts
+from reward.backbone import ClipBackbone
+from reward.model import RewardModel
 
 CANDIDATE_SEEDS = 100_000
 """Distance of the seeds of one picture's best-of-n candidates."""
@@ -64,8 +70,6 @@ class EvaluateConfig(BaseModel, frozen=True, extra="forbid"):
     """Candidates of the base from which the reward picks one, the baseline without training; 1 leaves it out."""
     etas: tuple[float, ...] = Field(default=(0.0, 1.0), min_length=1)
     """Samplers: 0 is deterministic DDIM, which users run, 1 ancestral sampling, of which DPOK trains the first steps."""
-    judge_knows_pictures: bool = True
-    """False where `run.judge` cannot read such pictures, as photographs: then nothing is said about which are right."""
     kl_images: PositiveInt = 16
     """Chains of each tuned model for its KL to the base."""
     kl_share: float = Field(default=0.6, gt=0, le=1)
@@ -75,26 +79,53 @@ class EvaluateConfig(BaseModel, frozen=True, extra="forbid"):
 
 @dataclass(frozen=True)
 class Bench:
-    """What judges pictures."""
+    """What measures images."""
 
-    oracle: Oracle
-    reward: RewardFn
-    device: torch.device
+    oracle: Oracle | None
+    reward: RewardModel
+    clip: ClipBackbone
+    """The reward's CLIP as it was before the reward was trained."""
     batch: int
 
-    def judge(self, planned: Sequence[Planned], folder: Path, title: str) -> Judged:
-        """Reads, scores and describes pictures that lie in `folder`."""
+    @classmethod
+    def open(cls, run: RunFolder, settings: Settings) -> "Bench":
+        """With the run's reward, and its judge if it has one."""
+        judge, reward = judge_of(settings.run), open_reward_model(run.reward_dir, settings.run)
+        clip = open_backbone(reward.backbone.name, settings.run) if reward.backbone.tuned_blocks else reward.backbone
+        oracle = None if judge is None else Oracle.from_pretrained(judge)
+        return cls(oracle, reward, clip, settings.table("images", ImagesConfig).batch)
+
+    @torch.no_grad()
+    def measure(self, planned: Sequence[Planned], folder: Path, title: str) -> Measured:
+        """Scores and embeds images that lie in `folder`, and reads them if there is a judge."""
         paths = [folder / one.file_name for one in planned]
-        met, readable, rewards, features = [], [], [], []
+        rewards, stds, clip_scores, embeddings, verdicts = [], [], [], [], []
         for start in tqdm(range(0, len(paths), self.batch), desc=title, unit="batch", disable=None):
             texts = [one.prompt for one in planned[start : start + self.batch]]
             images = load_pictures(paths[start : start + self.batch])
-            readings = self.oracle.read(images)
-            met += [Requirement.parse(text).met_by(reading) for text, reading in zip(texts, readings, strict=True)]
-            readable += [reading.readable for reading in readings]
-            rewards += self.reward(images.to(self.device), texts).tolist()
-            features.append(self.oracle.features(images).double().numpy())
-        return Judged(planned, paths, met, readable, rewards, np.concatenate(features))
+            verdicts += [] if self.oracle is None else [_read(self.oracle, images, texts)]
+            images = images.to(self.clip.device)
+            image, text = self.reward.backbone.image_embedding(images), self.reward.backbone.text_embedding(texts)
+            reward, std = self.reward.embeddings_score_with_std(image_embeddings=image, text_embeddings=text)
+            rewards += reward.tolist()
+            stds += std.tolist()
+            clip_scores += self.clip.clip_score(images, texts).tolist()
+            embeddings.append(image.double().cpu().numpy())
+        return Measured(
+            planned,
+            paths,
+            rewards,
+            stds if self.reward.members > 1 else None,
+            clip_scores,
+            np.concatenate(embeddings),
+            None if self.oracle is None else Verdicts.joined(verdicts),
+        )
+
+
+def _read(oracle: Oracle, images: Tensor, texts: Sequence[str]) -> Verdicts:
+    readings = oracle.read(images)
+    met = [Requirement.parse(text).met_by(reading) for text, reading in zip(texts, readings, strict=True)]
+    return Verdicts(met, [reading.readable for reading in readings], oracle.features(images).double().numpy())
 
 
 def main(run: RunFolder, settings: Settings) -> None:
@@ -103,10 +134,11 @@ def main(run: RunFolder, settings: Settings) -> None:
     inputs: dict[str, str] = {
         "model": weights_hash(settings.run.model),
         "reward": reward_hash(run.reward_dir),
-        "judge": weights_hash(str(settings.run.judge), "set run.judge to the folder of an oracle"),
         "prompts": prompts_digest(f"{one.group}: {one.prompt}" for one in evaluation_prompts(settings)),
         **{method: sha256_of(run.finetune_dir(method) / LORA_FILE) for method in tuned},
     }
+    if (judge := judge_of(settings.run)) is not None:
+        inputs["judge"] = weights_hash(str(judge), "set run.judge to the folder of an oracle")
     outdated = {method: others for method in tuned if (others := _now_others(run, settings, method, inputs))}
     for method, others in outdated.items():
         print(
@@ -120,12 +152,18 @@ def main(run: RunFolder, settings: Settings) -> None:
     if stage.is_done:
         print(f"evaluate: done, report in {run.evaluation_dir / report.FILE}")
     else:
-        if stage.stamp is None and run.evaluation_dir.exists():
+        earlier = stage.earlier.inputs if stage.earlier else {}
+        if _drawn_from(earlier) != _drawn_from(inputs) and run.evaluation_dir.exists():
             shutil.rmtree(run.evaluation_dir)  # of other models
         with stage.working():
             write_json(run.evaluation_dir / report.METRICS, _evaluate(run, settings, tuned) | {"outdated": outdated})
-            report.main(run, settings)
+        report.main(run, settings)  # last, to tell the time that it took
     print(report.table(report.read_evaluation(run)))
+
+
+def _drawn_from(inputs: Mapping[str, str]) -> dict[str, str]:
+    """The inputs that images rest on, apart from those that only measure them."""
+    return {name: value for name, value in inputs.items() if name not in ("judge", "reward")}
 
 
 def _now_others(run: RunFolder, settings: Settings, method: Method, inputs: Mapping[str, str]) -> list[str]:
@@ -139,11 +177,9 @@ def _now_others(run: RunFolder, settings: Settings, method: Method, inputs: Mapp
 def _evaluate(run: RunFolder, settings: Settings, tuned: Sequence[str]) -> dict[str, Any]:
     config, images = settings.table("evaluate", EvaluateConfig), settings.table("images", ImagesConfig)
     prompts = evaluation_prompts(settings)
-    bench = Bench(
-        Oracle.from_pretrained(settings.run.judge), open_reward(run.reward_dir, settings.run), device_of(settings.run), images.batch
-    )
+    bench = Bench.open(run, settings)
     model = open_model(settings.run, precision=images.precision)
-    judged: dict[tuple[str, float], Judged] = {}
+    measured: dict[tuple[str, float], Measured] = {}
     kl: dict[str, list[float]] = {}
     for name in ("base", *tuned):
         if name != "base":
@@ -154,13 +190,14 @@ def _evaluate(run: RunFolder, settings: Settings, tuned: Sequence[str]) -> dict[
             planned = evaluation_pictures(prompts, config, settings.run.seed, candidates=config.best_of if name == "base" else 1)
             folder = run.evaluation_dir / "images" / f"{name}-eta{eta:g}"
             draw_missing(model, planned, folder, sampler, title=f"{name}, eta {eta:g}")
-            drawn = bench.judge(planned, folder, "judge")
+            drawn = bench.measure(planned, folder, "measure")
             if name == "base" and config.best_of > 1:
-                judged["best of n", eta] = best_of(drawn, config.best_of)
+                measured["best of n", eta] = best_of(drawn, config.best_of)
                 drawn = drawn.chosen(range(0, len(planned), config.best_of))
-            judged[name, eta] = drawn
-    _save_sheets(run, prompts, judged)
-    return _figures(run, settings, prompts, judged, kl)
+            measured[name, eta] = drawn
+    _save_sheets(run, prompts, measured)
+    kept = {name: kept_step(read_metrics(run.finetune_dir(name))) for name in tuned}
+    return _figures(run, settings, prompts, measured, kl) | {"kept_steps": kept}
 
 
 def evaluation_prompts(settings: Settings) -> list[EvaluationPrompt]:
@@ -204,48 +241,62 @@ def _figures(
     run: RunFolder,
     settings: Settings,
     prompts: Sequence[EvaluationPrompt],
-    judged: dict[tuple[str, float], Judged],
+    measured: dict[tuple[str, float], Measured],
     kl: dict[str, list[float]],
 ) -> dict[str, Any]:
     """What `metrics.json` holds."""
-    config, judge = settings.table("evaluate", EvaluateConfig), settings.run.judge
-    reference = load_file(judge / REFERENCE)
+    config, judge = settings.table("evaluate", EvaluateConfig), judge_of(settings.run)
+    reference = None if judge is None else load_file(judge / REFERENCE)
+    audit = None if judge is None else judge / "audit.json"
     results = []
-    for (name, eta), pictures in judged.items():
-        rows = by_prompt(pictures, prompts, reference["mean"].numpy())
-        groups = dict.fromkeys(one.group for one in prompts)
+    for (name, eta), drawn in measured.items():
+        rows, groups = by_prompt(drawn, prompts), {}
+        for group in dict.fromkeys(one.group for one in prompts):
+            groups[group] = overall(drawn, rows, group, reference)
+            if name != "base":
+                texts = {one.prompt for one in prompts if one.group == group}
+                groups[group] |= gains(drawn, measured["base", eta], texts)
         results.append(
             {
                 "model": name,
                 "eta": eta,
                 "prompts": rows,
-                "families": by_family(rows),
-                "groups": {group: overall(pictures, rows, group, reference) for group in groups},
-                "kl": {"mean": float(np.mean(kl[name])), "std": float(np.std(kl[name])), "n": len(kl[name])} if name in kl else None,
-                "pictures": [_picture(run, pictures, i) for i in range(len(pictures.met))],
+                "families": by_family(drawn, prompts),
+                "groups": groups,
+                "kl": _mean_and_spread(kl[name]) if name in kl else None,
+                "pictures": [_picture(run, drawn, i) for i in range(len(drawn.planned))],
             }
         )
-    audit = judge / "audit.json"
     return {
         "settings": settings.resolved(),
         "model_hash": weights_hash(settings.run.model),
         "best_of": config.best_of,
-        "judged": config.judge_knows_pictures,
-        "audit": json.loads(audit.read_text(encoding="utf-8")) if audit.exists() else None,
+        "judged": judge is not None,
+        "audit": json.loads(audit.read_text(encoding="utf-8")) if audit is not None and audit.exists() else None,
         "results": results,
     }
 
 
-def _picture(run: RunFolder, judged: Judged, i: int) -> dict[str, Any]:
-    one = judged.planned[i]
-    path = judged.paths[i].relative_to(run.root).as_posix()
-    return {"prompt": one.prompt, "seed": one.seed, "path": path, "met": judged.met[i], "reward": round(judged.rewards[i], 4)}
+def _mean_and_spread(nats: Sequence[float]) -> dict[str, Any]:
+    return {"mean": float(np.mean(nats)), "std": float(np.std(nats)), "n": len(nats), "interval": mean_interval(nats)}
 
 
-def _save_sheets(run: RunFolder, prompts: Sequence[EvaluationPrompt], judged: dict[tuple[str, float], Judged]) -> None:
+def _picture(run: RunFolder, drawn: Measured, i: int) -> dict[str, Any]:
+    one = drawn.planned[i]
+    verdict = {} if drawn.verdicts is None else {"met": drawn.verdicts.met[i]}
+    place = {"prompt": one.prompt, "seed": one.seed, "path": drawn.paths[i].relative_to(run.root).as_posix()}
+    return place | verdict | {"reward": round(drawn.rewards[i], 4)}
+
+
+def _save_sheets(
+    run: RunFolder,
+    prompts: Sequence[EvaluationPrompt],
+    measured: dict[tuple[str, float], Measured],
+) -> None:
     """One sheet a training prompt and sampler: a row of pictures for each model, the same seeds below each other."""
     for number, one in enumerate((p for p in prompts if p.group == "trained"), start=1):
-        for eta in dict.fromkeys(eta for _, eta in judged):
-            parts = [pictures.chosen(pictures.rows_of({one.prompt})[:12]) for (_, other), pictures in judged.items() if other == eta]
+        for eta in dict.fromkeys(eta for _, eta in measured):
+            models = [drawn for (_, other), drawn in measured.items() if other == eta]
+            parts = [drawn.chosen(drawn.rows_of({one.prompt})[:12]) for drawn in models]
             path = run.evaluation_dir / "sheets" / f"prompt-{number:02d}-eta{eta:g}.png"
             save_sheet([load_pictures(part.paths) for part in parts], path)

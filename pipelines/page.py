@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ def write_page(template: str, context: Mapping[str, Any], path: Path) -> None:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
     )
-    environment.filters |= {"percent": percent, "number": number}
+    formats = (percent, number, signed, interval, percent_interval, duration)
+    environment.filters |= {form.__name__: form for form in formats}
     page = environment.get_template(template).render(context)
     with write_atomically(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
@@ -50,12 +51,35 @@ def svg_uri(text: str) -> str:
 
 def percent(value: float | None) -> str:
     """A share as whole percents; a dash for None."""
-    return "\N{EN DASH}" if value is None else f"{value:.0%}"
+    return "\N{EN DASH}" if value is None else f"{value:z.0%}"
 
 
 def number(value: float | None, digits: int = 2) -> str:
     """With so many decimals; a dash for None."""
-    return "\N{EN DASH}" if value is None else f"{value:.{digits}f}"
+    return "\N{EN DASH}" if value is None else f"{value:z.{digits}f}"
+
+
+def signed(value: float | None, digits: int = 2) -> str:
+    """A difference, with its sign; a dash for None."""
+    return "\N{EN DASH}" if value is None else f"{value:+z.{digits}f}"
+
+
+def interval(bounds: Sequence[float] | None, digits: int = 2, *, sign: bool = False) -> str:
+    """Both bounds with so many decimals; nothing for None."""
+    form = signed if sign else number
+    return "" if bounds is None else f"{form(bounds[0], digits)} to {form(bounds[1], digits)}"
+
+
+def percent_interval(bounds: Sequence[float] | None) -> str:
+    """Both bounds as whole percents; nothing for None."""
+    return "" if bounds is None else f"{percent(bounds[0])} to {percent(bounds[1])}"
+
+
+def duration(seconds: float) -> str:
+    """A stage's time, in minutes where it took many."""
+    if seconds < 1:
+        return "less than 1 s"
+    return f"{seconds:.0f} s" if seconds < 600 else f"{seconds / 60:.0f} min"
 
 
 def _uri(content: bytes, kind: str) -> str:

@@ -21,8 +21,9 @@ from data.runs import RunFolder
 from pipelines.config import Settings, Tables, check, read_toml, shortened
 
 STAMP = "stage.json"
-UNBOUND = frozenset({"run.device", "images.batch", "tasks"})
-"""Settings and tables that results do not rest on: they may change at any time."""
+UNBOUND = frozenset({"run.device", "run.judge", "images.batch", "tasks"})
+"""Settings and tables that may change at any time: results do not rest on them, `evaluate` has its judge's hash, and
+labels stay."""
 UNRECORDED = (("label", "port"),)
 """Settings that hold for one call and are never remembered."""
 NAMED = 3

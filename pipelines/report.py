@@ -10,12 +10,12 @@ from data.errors import PictuneError
 from data.runs import RunFolder
 from data.schema import IMAGES, read_table
 from finetune.diffusion import BASE
-from pipelines.charts import COLORS, alignment_chart, training_chart
-from pipelines.config import Settings
+from pipelines.charts import COLORS, Estimate, comparison_chart, training_chart
+from pipelines.config import METHODS, Settings
 from pipelines.label_statistics import label_statistics
-from pipelines.metrics_log import read_metrics
+from pipelines.metrics_log import UNTRAINED, kept_step, read_metrics
 from pipelines.models import REWARD_METRICS
-from pipelines.page import file_uri, picture_uri, svg_uri, write_page
+from pipelines.page import file_uri, interval, number, percent, percent_interval, picture_uri, svg_uri, write_page
 from pipelines.record import stamps
 
 FILE = "report.html"
@@ -24,6 +24,8 @@ TITLES = {"base": "base", "best of n": "best of {n}", "rwl": "RWL", "dpok": "DPO
 GROUPS = ("trained", "held out")
 SHOWN = 6
 """Pictures of a prompt for each model in the grids."""
+FEW = 10
+"""A share of fewer images is told as a count, and has no bar."""
 Evaluation = dict[str, Any]
 
 
@@ -59,30 +61,51 @@ def titles(evaluation: Evaluation) -> dict[str, str]:
 
 
 def table(evaluation: Evaluation) -> str:
-    """Alignment by prompt and model, in text, for every sampler; the mean reward where nobody can judge the pictures."""
+    """Alignment by prompt and model, in text, for every sampler; the mean reward where there is no judge."""
     names = titles(evaluation)
     judged = evaluation["judged"]
-    title = "share of pictures that show what the prompt asks for, by the judge" if judged else "mean reward"
+    title = "share of images that show what the prompt asks for, by the judge" if judged else "mean reward"
     lines: list[str] = []
     for eta in _etas(evaluation):
         results = _results(evaluation, eta)
         sampler = "deterministic sampler, eta 0" if eta == 0 else f"stochastic sampler, eta {eta:g}"
-        columns = [f"{names[name]:>11}" if len(names[name]) < 10 else f"  {names[name]}" for name in results]
+        columns = [f"{names[name]:>14}" if len(names[name]) < 13 else f"  {names[name]}" for name in results]
         lines += ["", f"{title} ({sampler})", f"{'':36}" + "".join(columns)]
         widths = [len(column) for column in columns]
         for rows in zip(*(result["prompts"] for result in results.values()), strict=True):
             if rows[0]["group"] == "trained":
-                lines.append(_line(rows[0]["prompt"], rows, widths, judged=judged))
+                lines.append(_line(rows[0]["prompt"], [_told(row, judged=judged) for row in rows], widths))
         for group in _groups(evaluation):
             means = [result["groups"][group] for result in results.values()]
-            lines.append(_line(f"mean over the {group} prompts", means, widths, judged=judged))
+            told = [_told(mean, judged=judged) for mean in means]
+            lines.append(_line(f"mean over the {group} prompts", told, widths))
+            key, form = ("interval", percent_interval) if judged else ("reward_interval", interval)
+            bounds = [form(mean.get(key)) for mean in means]
+            lines += [_line("  95 % interval", bounds, widths)] * any(bounds)
+            for key, words in (("clip_score", "  CLIP score"), ("diversity", "  diversity")):
+                if any(mean.get(key) is not None for mean in means):
+                    lines.append(_line(words, [number(mean.get(key)) for mean in means], widths))
+        if any(result["kl"] for result in results.values()):
+            nats = [number(result["kl"]["mean"], 1) if result["kl"] else "" for result in results.values()]
+            lines.append(_line("KL to the base, nats", nats, widths))
+    lines += [f"{names[name]}: {UNTRAINED}" for name in _untrained(evaluation)]
     return "\n".join(lines)
 
 
-def _line(label: str, figures: Sequence[dict[str, Any]], widths: Sequence[int], *, judged: bool) -> str:
+def _told(figures: dict[str, Any], *, judged: bool) -> str:
+    if not judged:
+        return number(figures["reward"], 3)
+    return f"{figures['met']} of {figures['n']}" if figures["n"] < FEW else percent(figures["alignment"])
+
+
+def _line(label: str, texts: Sequence[str], widths: Sequence[int]) -> str:
     short = label if len(label) <= 34 else label[:33] + "…"
-    texts = [f"{one['alignment']:.0%}" if judged else f"{one['reward']:.3f}" for one in figures]
-    return f"{short:36}" + "".join(text.rjust(width) for text, width in zip(texts, widths, strict=True))
+    return (f"{short:36}" + "".join(text.rjust(width) for text, width in zip(texts, widths, strict=True))).rstrip()
+
+
+def _untrained(evaluation: Evaluation) -> list[str]:
+    """The methods that kept the weights from before their training."""
+    return [name for name, step in evaluation.get("kept_steps", {}).items() if step == 0]
 
 
 def _context(run: RunFolder, settings: Settings, evaluation: Evaluation) -> dict[str, Any]:
@@ -102,12 +125,18 @@ def _context(run: RunFolder, settings: Settings, evaluation: Evaluation) -> dict
         "results": results,
         "groups": _groups(evaluation),
         "judged": evaluation["judged"],
+        "few": FEW,
+        "known": {group: _known(evaluation, group) for group in _groups(evaluation)},
+        "tuned": [name for name in results if name in METHODS],
+        "from_elsewhere": bool(evaluation["settings"].get("finetune", {}).get("rewards")),
+        "untrained": {names[name]: UNTRAINED for name in _untrained(evaluation)},
+        "marked": any(step is not None for step in evaluation.get("kept_steps", {}).values()),
         "outdated": evaluation.get("outdated", {}),
         "grids": [_grid(run, results, side_by_side, row) for row in first["prompts"] if row["group"] == "trained"][:8],
         "held_out_grids": [_grid(run, results, side_by_side, row) for row in _one_a_family(first["prompts"])],
         "models": side_by_side,
         "all_results": sorted(evaluation["results"], key=lambda result: list(TITLES).index(result["model"])),
-        "alignment_chart": svg_uri(alignment_chart(_chart_rows(results), names)),
+        "chart": _chart(results, names, judged=evaluation["judged"]),
         "curves": _curves(run, names),
         "labels": label_statistics(run.latest.resolve()),
         "reward": json.loads((run.reward_dir / REWARD_METRICS).read_text(encoding="utf-8")),
@@ -144,17 +173,25 @@ def _one_a_family(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return list(first.values())
 
 
-def _chart_rows(results: dict[str, dict[str, Any]]) -> list[tuple[str, dict[str, dict[str, Any]]]]:
-    """The trained prompts, then the held-out families, with every model's figures."""
-    rows: list[tuple[str, dict[str, dict[str, Any]]]] = []
+def _known(evaluation: Evaluation, group: str) -> set[str]:
+    """The figures of a group that are known of some model."""
+    figures = [result["groups"][group] for result in evaluation["results"]]
+    return {name for one in figures for name, value in one.items() if value is not None}
+
+
+def _chart(results: dict[str, dict[str, Any]], names: dict[str, str], *, judged: bool) -> str | None:
+    """The trained prompts, then the held-out families, with every model's figures; those of few images are left out."""
+    value, bounds = ("alignment", "interval") if judged else ("reward", "reward_interval")
+    rows: list[tuple[str, dict[str, Estimate]]] = []
     first = next(iter(results.values()))
-    for i, row in enumerate(first["prompts"]):
-        if row["group"] == "trained":
-            rows.append((row["prompt"], {name: result["prompts"][i] for name, result in results.items()}))
-    for i, row in enumerate(first["families"]):
-        if row["group"] != "trained":
-            rows.append((f"held out: {row['family']}", {name: result["families"][i] for name, result in results.items()}))
-    return rows
+    for part, prefix in (("prompts", ""), ("families", "held out: ")):
+        for i, row in enumerate(first[part]):
+            if value in row and row["n"] >= FEW and (row["group"] == "trained") == (part == "prompts"):
+                figures = {name: result[part][i] for name, result in results.items()}
+                estimates = {name: (one[value], one.get(bounds)) for name, one in figures.items()}
+                rows.append((prefix + row["prompt" if part == "prompts" else "family"], estimates))
+    xlabel = "share of images that show all that the prompt asks for" if judged else "mean reward"
+    return svg_uri(comparison_chart(rows, names, xlabel)) if rows else None
 
 
 def _grid(run: RunFolder, results: dict[str, dict[str, Any]], models: Sequence[str], prompt: dict[str, Any]) -> dict[str, Any]:
@@ -171,15 +208,15 @@ def _curves(run: RunFolder, names: dict[str, str]) -> list[tuple[str, str]]:
     """Titles and SVG pictures of the training curves."""
     curves = []
     for method, values, ylabel in (
-        ("rwl", {"validation_reward": "validation, deterministic sampler"}, "reward"),
-        ("rwl", {"loss": "weighted denoising loss", "pretraining_loss": "pretraining loss"}, "loss"),
-        ("dpok", {"validation_reward": "validation, deterministic sampler", "reward": "training pictures"}, "reward"),
+        ("rwl", {"validation_reward": "validation"}, "reward"),
+        ("rwl", {"loss": "denoising", "pretraining_loss": "pretraining"}, "loss"),
+        ("dpok", {"validation_reward": "validation", "reward": "training images"}, "reward"),
         ("dpok", {"kl": "KL to the base"}, "KL to the base, nats"),
-        ("ddpo", {"validation_reward": "validation, deterministic sampler", "reward": "training pictures"}, "reward"),
+        ("ddpo", {"validation_reward": "validation", "reward": "training images"}, "reward"),
     ):
         lines = read_metrics(run.finetune_dir(method))
         if lines:
-            chart = training_chart(lines, values, color=COLORS[method], ylabel=ylabel)
+            chart = training_chart(lines, values, color=COLORS[method], ylabel=ylabel, kept=kept_step(lines))
             curves.append((f"{names[method]}: {ylabel}", svg_uri(chart)))
     lines = read_metrics(run.reward_dir)
     if lines:

@@ -9,7 +9,7 @@ import numpy as np
 from data.runs import RunFolder
 from pipelines.charts import COLORS, learning_chart, training_chart
 from pipelines.metrics_log import read_metrics
-from pipelines.page import file_uri, percent, picture_uri, svg_uri, write_page
+from pipelines.page import file_uri, interval, number, percent, picture_uri, signed, svg_uri, write_page
 from reward.dataset import Indices
 from reward.evaluation import CLIP_SCORE, MODEL, PARTS, UNCALIBRATED, ScoredPictures
 from reward.examples import Examples
@@ -109,13 +109,16 @@ def do_types_help(types: Report) -> str:
     """What the comparison on raters whom nobody learned from says, in a sentence."""
     if "gain" not in types:
         return "There are too few raters, or labels of each, to say whether several types help: let more people label."
-    gain, (low, high) = types["gain"]["value"], types["gain"]["interval"]
-    if low > 0:
-        return f"Several rewards foretell them better than one: the log loss falls by {gain:.3f} ({low:.3f} to {high:.3f})."
-    if high < 0:
-        found = f"One reward foretells them better than several, with which the log loss rises by {-gain:.3f} ({-high:.3f} to {-low:.3f})"
+    gain, bounds = types["gain"]["value"], types["gain"]["interval"]
+    if bounds[0] > 0:
+        loss = f"{number(gain, 3)} ({interval(bounds, 3)})"
+        return f"Several rewards predict them better than one: the log loss falls by {loss}."
+    if bounds[1] < 0:
+        loss = f"{number(-gain, 3)} ({interval((-bounds[1], -bounds[0]), 3)})"
+        found = f"One reward predicts them better than several, with which the log loss rises by {loss}"
         return f"{found}: set reward.rater_types to 1."
-    return f"It is not shown that several foretell them better than one: the log loss falls by {gain:.3f} ({low:+.3f} to {high:+.3f})."
+    found = f"the log loss falls by {number(gain, 3)} ({interval(bounds, 3, sign=True)})"
+    return f"It is not shown that several predict them better than one: {found}."
 
 
 def doubts(part: Report) -> list[str]:
@@ -128,7 +131,8 @@ def doubts(part: Report) -> list[str]:
         )
     low, high = part["gain"]["roc_auc"]["interval"]
     if low <= 0:
-        found.append(f"It is not surely better than the CLIP score: the gain in ROC-AUC lies between {low:+.2f} and {high:+.2f}.")
+        bounds = f"between {signed(low)} and {signed(high)}"
+        found.append(f"It is not surely better than the CLIP score: the gain in ROC-AUC lies {bounds}.")
     for name, what in (("image_only", "picture alone"), ("prompt_only", "prompt alone")):
         blind = part[name]["roc_auc"]
         if blind >= ours:

@@ -7,11 +7,13 @@ import random
 
 from tqdm import tqdm
 
+from data.errors import PictuneError
 from data.parquet import MANIFEST
 from data.runs import RunFolder
 from labeling_app.simulated import SimulatedRaterConfig, simulate
 from labeling_app.tasks import TasksConfig
 from pipelines.config import Settings
+from pipelines.judge import judge_of
 from pipelines.pictures import load_pictures
 from pipelines.record import StageFolder
 from pipelines.tasks import add_planned_tasks, export_labels, image_files, images_digest, open_store, plan_digest
@@ -31,7 +33,13 @@ def main(run: RunFolder, settings: Settings) -> None:
     if stage.is_done:
         print(f"simulate: done, labels in {run.latest}")
         return
-    oracle = Oracle.from_pretrained(settings.run.judge)
+    folder = judge_of(settings.run)
+    if folder is None:
+        raise PictuneError(
+            f"run.judge: no judge knows the images of {settings.run.model}, so nothing can stand for raters; "
+            "name a judge's folder there, or let people label with `make label`"
+        )
+    oracle = Oracle.from_pretrained(folder)
     ids = list(files)
     readings: dict[str, Reading] = {}
     for start in tqdm(range(0, len(ids), BATCH), desc="judge", unit="batch", disable=None):

@@ -115,7 +115,7 @@ def test_rater_types_are_shown_with_what_they_bring(run: RunFolder, model: Rewar
     text = page_of(run, model, examples, rater_types=TYPES)
     for words in ("Do raters want different things?", "<td>30%</td><td>70%</td>", "<td>3</td><td>7</td>", "<td>0.600</td><td>0.71</td>"):
         assert words in text
-    assert "Several rewards foretell them better than one: the log loss falls by 0.100 (0.050 to 0.150)." in text
+    assert "Several rewards predict them better than one: the log loss falls by 0.100 (0.050 to 0.150)." in text
     worse, unsure = (TYPES | {"gain": gain} for gain in ({"value": -0.1, "interval": (-0.2, -0.05)}, {"value": 0, "interval": (-0.1, 0.1)}))
     assert "the log loss rises by 0.100 (0.050 to 0.200): set reward.rater_types to 1" in do_types_help(worse)
     assert do_types_help(unsure).startswith("It is not shown")

@@ -1,0 +1,305 @@
+"""The evaluation's page, its terminal table and `metrics.json`: with a judge, without one, and on small screens."""
+
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from playwright.sync_api import Browser
+
+from data.runs import RunFolder
+from pipelines import charts
+from pipelines.charts import comparison_chart, position_chart, time_chart, training_chart, verdict_chart
+from pipelines.cli import main
+from pipelines.config import RunConfig, read_toml
+from pipelines.judge import EMBEDDED_JUDGE, EMBEDDED_MODEL, judge_of
+from pipelines.metrics_log import UNTRAINED, kept_step, read_metrics
+from pipelines.page import duration, interval, number, percent, percent_interval, signed
+from pipelines.record import STAMP, read_stamp
+from tests.labeling_browser import chromium
+from tests.tiny_diffusion import write_tiny_diffusion
+from tests.tuned_run import copy_of
+
+VERDICTS = {"met", "alignment", "readable", "frechet", "gain"}
+"""Names of figures that a judge's word stands behind."""
+
+
+@pytest.fixture(scope="module")
+def run(ready: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A run whose training moved nothing, evaluated with the judge that its settings name."""
+    copy = copy_of(ready, tmp_path_factory.mktemp("runs"))
+    assert command(copy, "finetune", "--method", "dpok", "--set", "dpok.learning_rate=1e-30") == 0
+    assert command(copy, "evaluate") == 0
+    return copy
+
+
+@pytest.fixture(scope="module")
+def unjudged(run: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """The same run of a foreign model, whose settings name no judge, not evaluated yet."""
+    copy = copy_of(run, tmp_path_factory.mktemp("runs"))
+    shutil.rmtree(copy.evaluation_dir)
+    settings = copy.config_file.read_text()
+    copy.config_file.write_text(re.sub("(?m)^judge = .*\n", "", settings))
+    assert copy.config_file.read_text() != settings
+    return copy
+
+
+def command(run: RunFolder, stage: str, *words: str) -> int:
+    return main([stage, "--runs", str(run.root.parent), "--run", run.root.name, *words])
+
+
+def names_in(figures: Any) -> set[str]:
+    """Names of all values, however deep they stand."""
+    if isinstance(figures, list):
+        return {name for one in figures for name in names_in(one)}
+    nested = figures.items() if isinstance(figures, dict) else ()
+    return {name for key, value in nested for name in {key, *names_in(value)}}
+
+
+def metrics_of(run: RunFolder) -> dict[str, Any]:
+    metrics: dict[str, Any] = json.loads((run.evaluation_dir / "metrics.json").read_text())
+    return metrics
+
+
+def page_of(run: RunFolder) -> str:
+    """The page without pictures and without the settings of the run."""
+    return re.sub('data:[^"]*|<pre>.*?</pre>', "", (run.evaluation_dir / "report.html").read_text(), flags=re.DOTALL)
+
+
+def pages_of(run: RunFolder) -> list[Path]:
+    """The pages of evaluation, reward and labels."""
+    assert command(run, "inspect") == 0
+    folders = {run.evaluation_dir: "report.html", run.reward_dir: "report.html", run.labels_dir: "inspection.html"}
+    return [folder / name for folder, name in folders.items()]
+
+
+def test_a_foreign_model_without_a_judge_has_no_verdicts_anywhere(
+    unjudged: RunFolder,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert command(unjudged, "evaluate") == 0
+    printed = capsys.readouterr().out
+    metrics, page = metrics_of(unjudged), page_of(unjudged)
+    assert metrics["judged"] is False
+    assert metrics["audit"] is None
+    assert not VERDICTS & names_in(metrics["results"])
+    for words in (
+        "independent judge",
+        "the judge",
+        "another judge",
+        "eadable",
+        "Fréchet",
+        "✓",
+        "of images right",
+        " right</",
+    ):
+        assert words not in page, words
+    assert "judge" not in printed
+    assert "%" not in printed.replace("95 %", "")
+    for words in ("mean reward", "95 % interval", "CLIP score", "diversity", "KL to the base, nats"):
+        assert words in printed, words
+    assert "No judge knows images of this kind" in page
+    for words in ("mean reward", "doubt", "CLIP score", "diversity", "KL, nats", "Best of n"):
+        assert words in page, words
+    trained = metrics["results"][0]["groups"]["trained"]
+    assert trained["reward_interval"][0] < trained["reward"] < trained["reward_interval"][1]
+    assert trained["reward_std"] > 0
+    assert -1 <= trained["clip_score"] <= 1
+    assert 1 <= trained["diversity"] <= 2  # two images a prompt
+
+
+def test_a_judge_that_is_named_later_judges_the_images_that_are_there(
+    run: RunFolder,
+    unjudged: RunFolder,
+    tmp_path: Path,
+) -> None:
+    copy = copy_of(unjudged, tmp_path)
+    assert command(copy, "evaluate") == 0
+    drawn = {path: path.stat().st_mtime_ns for path in copy.evaluation_dir.glob("images/*/*.png")}
+    assert command(copy, "evaluate", "--set", f"run.judge={judge_in(run)}") == 0
+    metrics = metrics_of(copy)
+    assert metrics["judged"] is True
+    assert names_in(metrics["results"]) >= VERDICTS
+    assert {path: path.stat().st_mtime_ns for path in drawn} == drawn
+    before = metrics_of(run)["results"]
+    assert [[row["reward"] for row in one["prompts"]] for one in metrics["results"]] == [
+        pytest.approx([row["reward"] for row in one["prompts"]]) for one in before
+    ]
+
+
+def judge_in(run: RunFolder) -> str:
+    return str(read_toml(run.config_file)["run"]["judge"])
+
+
+def test_nothing_stands_for_raters_where_no_judge_knows_the_images(
+    unjudged: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = copy_of(unjudged, tmp_path)
+    shutil.rmtree(copy.labels_dir)
+    assert command(copy, "simulate") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "run.judge: no judge knows the images of" in line
+    assert "make label" in line
+
+
+def test_the_embedded_model_has_its_judge_wherever_it_lies(tmp_path: Path) -> None:
+    assert judge_of(RunConfig()) == EMBEDDED_JUDGE
+    assert judge_of(RunConfig(model=str(EMBEDDED_MODEL.resolve()))) == EMBEDDED_JUDGE
+    (tmp_path / "link").symlink_to(EMBEDDED_MODEL)
+    assert judge_of(RunConfig(model=str(tmp_path / "link"))) == EMBEDDED_JUDGE
+    assert judge_of(RunConfig(model=str(shutil.copytree(EMBEDDED_MODEL, tmp_path / "copy")))) == EMBEDDED_JUDGE
+    foreign = str(write_tiny_diffusion(tmp_path / "foreign"))
+    assert judge_of(RunConfig(model=foreign)) is None
+    assert judge_of(RunConfig(model="some/hub-model")) is None
+    assert judge_of(RunConfig(model=foreign, judge=EMBEDDED_JUDGE)) == EMBEDDED_JUDGE
+
+
+def test_settings_of_an_earlier_version_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    evaluate = "[evaluate]\njudge_knows_pictures = false\nbest_of = 2\n"
+    path.write_text('[run]\njudge = "models/emoji-oracle"\nseed = 3\n' + evaluate)
+    assert read_toml(path) == {"run": {"seed": 3}, "evaluate": {"best_of": 2}}
+    path.write_text('[run]\njudge = "mine"\n[evaluate]\njudge_knows_pictures = true\n')
+    assert read_toml(path) == {"run": {"judge": "mine"}, "evaluate": {}}
+
+
+def test_weights_from_before_training_are_called_so_everywhere(
+    run: RunFolder,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    lines = read_metrics(run.finetune_dir("dpok"))
+    assert kept_step(lines) == 0
+    assert lines[0].keys() == {"step", "validation_reward"}
+    assert lines[0]["validation_reward"] == lines[1]["validation_reward"]
+    assert metrics_of(run)["kept_steps"] == {"dpok": 0}
+    assert UNTRAINED in " ".join((run.finetune_dir("dpok") / "README.md").read_text().split())
+    assert f"DPOK: {UNTRAINED}" in page_of(run)
+    assert command(run, "evaluate") == 0
+    assert f"DPOK: {UNTRAINED}" in capsys.readouterr().out
+
+
+def test_training_says_that_it_kept_the_weights_from_before_it(
+    ready: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = copy_of(ready, tmp_path)
+    assert command(copy, "finetune", "--method", "rwl", "--set", "rwl.learning_rate=1e-30") == 0
+    assert f"finetune rwl: {UNTRAINED}" in capsys.readouterr().out
+
+
+def test_shares_of_few_images_are_counts_and_a_single_image_has_no_diversity(run: RunFolder) -> None:
+    page = page_of(run)
+    heads = re.findall(r"<span>([^<]*) right</span>", page)
+    assert heads
+    assert all(re.fullmatch(r"[0-2] of [12]", head) for head in heads)
+    trained, held_out = re.findall(r"<th>(?:training|held-out) prompts</th>.*?</thead>", page, flags=re.DOTALL)
+    assert "<th>diversity</th>" in trained
+    assert "<th>diversity</th>" not in held_out
+    assert "Alignment by prompt" not in page  # a chart of two images a prompt says nothing
+
+
+def test_the_page_tells_the_time_that_the_evaluation_took(run: RunFolder) -> None:
+    stamp = read_stamp(run.evaluation_dir / STAMP)
+    assert stamp is not None
+    assert f"evaluate {duration(stamp.seconds)}" in page_of(run)
+    assert stamp.seconds >= 1
+    assert duration(0.04) == "less than 1 s"
+
+
+def test_intervals_have_no_dash_between_signs_and_no_negative_zero() -> None:
+    assert interval((-0.42, -0.001)) == "-0.42 to 0.00"
+    assert interval((-0.421, -0.0001), 1, sign=True) == "-0.4 to +0.0"
+    assert percent_interval((-0.001, 0.5)) == "0% to 50%"
+    assert (interval(None), percent_interval(None)) == ("", "")
+    assert (number(-0.0001), signed(-0.0001), percent(-0.0001)) == ("0.00", "+0.00", "0%")
+
+
+def test_no_page_has_a_dash_between_numbers(run: RunFolder) -> None:
+    for page in pages_of(run):
+        text = re.sub('data:[^"]*|<pre>.*?</pre>', "", page.read_text(), flags=re.DOTALL)
+        assert not re.search("\\d%?\N{EN DASH}-?\\d", text), page
+        assert not re.search(r"-0(\.0+)?\b(?!\.)", text), page
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """The figures of the charts that a test draws."""
+    figures: list[Figure] = []
+
+    def keep(figure: Figure) -> str:
+        figures.append(figure)
+        return ""
+
+    monkeypatch.setattr(charts, "_svg", keep)
+    return figures
+
+
+FIGURES = {"base": (0.5, (0.4, 0.6)), "dpok": (1.0, None)}
+NAMES = {"base": "base", "dpok": "RWL, then DPOK"}
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda: comparison_chart([("A cat.", FIGURES), ("A dog.", FIGURES)], NAMES, "share"),
+        lambda: verdict_chart([{"name": "color", "n": 4, "good": 4, "bad": 0, "skip": 0, "unsafe": 0}]),
+        lambda: time_chart({"verdict": [1.0] * 9, "ranking": [900.0] * 9}),
+        lambda: position_chart([{"place": i, "share": 0.9, "interval": (0.8, 1), "expected": 0.2} for i in range(4)]),
+    ],
+)
+def test_no_legend_lies_over_bars(drawn: list[Figure], draw: Callable[[], str]) -> None:
+    draw()
+    (figure,) = drawn
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    legend = axes.get_legend()
+    assert legend is not None
+    frame, bars = legend.get_window_extent(), [patch.get_window_extent() for patch in axes.patches]
+    assert bars
+    assert not [bar for bar in bars if bar.width and bar.height and frame.overlaps(bar)]
+    assert frame.x1 <= figure.bbox.x1
+
+
+def test_legends_of_curves_fit_their_charts(drawn: list[Figure]) -> None:
+    lines = [{"step": step, "reward": 0.5, "validation_reward": 0.5} for step in range(3)]
+    for names in (("validation", "training images"), ("denoising", "pretraining")):
+        values = dict(zip(("validation_reward", "reward"), names, strict=True))
+        training_chart(lines, values, color="#000000", ylabel="reward", kept=2)
+    for figure in drawn:
+        figure.draw_without_rendering()
+        legend = figure.axes[0].get_legend()
+        assert legend is not None
+        assert legend.get_window_extent().x1 <= figure.bbox.x1
+
+
+def test_curves_start_at_step_0_and_mark_the_kept_weights(drawn: list[Figure]) -> None:
+    lines = [{"step": step, "reward": 1.0} for step in range(3)]
+    training_chart(lines, {"reward": "validation"}, color="#000000", ylabel="reward", kept=0)
+    curve, kept = drawn[0].axes[0].get_lines()
+    assert np.array_equal(curve.get_xdata(), [0, 1, 2])
+    assert np.array_equal(kept.get_xdata(), [0, 0])
+    assert kept.get_label() == "kept"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as started:
+        yield started
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_pages_fit_the_screen_and_charts_stay_readable(run: RunFolder, browser: Browser, width: int) -> None:
+    page = browser.new_page(viewport={"width": width, "height": 844})
+    for path in pages_of(run):
+        page.goto(path.as_uri())
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, path
+        shown = page.locator("img[src^='data:image/svg']")
+        shrunk = shown.evaluate_all("charts => charts.map(one => [one.alt, one.clientWidth / one.naturalWidth])")
+        assert shrunk
+        # letters of 8 points become 8 pixels at the smallest
+        assert [name for name, scale in shrunk if scale < 0.75] == [], path
+    page.close()
