@@ -234,7 +234,8 @@ def free_task(
     """The first task of the queue with a place left that the rater has not answered, locked; of hidden gold, the least answered one."""
     values = {"of_rater": rater.rater_id, "now": now, "excluding": list(excluding)}
     if connection.dialect.name == "sqlite":  # its write transaction is alone
-        return connection.scalar(_free(rater.source, kind, gold=gold, skip_locked=False), values)
+        first: str | None = connection.scalar(_free(rater.source, kind, gold=gold, skip_locked=False), values)
+        return first
     # On PostgreSQL, tasks that another claim is deciding on are passed over, and waited for only when there are no others.
     for skip_locked in (True, False):
         while (task_id := connection.scalar(_free(rater.source, kind, gold=gold, skip_locked=skip_locked), values)) is not None:
