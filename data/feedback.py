@@ -6,7 +6,7 @@ from datetime import datetime
 from itertools import permutations
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, Field, NonNegativeFloat, NonNegativeInt, field_validator, model_validator
+from pydantic import BaseModel, Field, NonNegativeFloat, NonNegativeInt, ValidationInfo, field_validator, model_validator
 
 from data.errors import PictuneError
 
@@ -14,6 +14,7 @@ TaskKind = Literal["binary", "ranking"]
 Source = Literal["human", "simulated", "imported"]
 Role = Literal["rater", "admin"]
 Status = Literal["active", "paused"]
+Decision = Literal["kept", "removed"]
 InputMode = Literal["key", "mouse", "touch"]
 WITHOUT_NUL = r"^[^\x00]*$"
 """PostgreSQL keeps no text with that character in it."""
@@ -52,6 +53,8 @@ class RankingAnswer(BaseModel, frozen=True, extra="forbid"):
     """Why it was skipped."""
     comment: Remark | None = None
     """Free text."""
+    unsafe: Annotated[tuple[Identifier, ...], Field(max_length=100, exclude_if=lambda image_ids: not image_ids)] = ()
+    """Images that nobody should be shown; they have no rank."""
 
     @field_validator("ranks")
     @classmethod
@@ -60,6 +63,14 @@ class RankingAnswer(BaseModel, frozen=True, extra="forbid"):
         if used and used[0] < 1:
             raise ValueError(f"ranks start at 1, not at {used[0]}")
         return {image_id: None if rank is None else used.index(rank) + 1 for image_id, rank in ranks.items()}
+
+    @field_validator("unsafe")
+    @classmethod
+    def _unranked(cls, unsafe: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        ranks = info.data.get("ranks", {})
+        if any(ranks.get(image_id, 0) is not None for image_id in unsafe):
+            raise ValueError("an image that is not in `ranks`, or has a rank there; give it null")
+        return unsafe
 
 
 Answer = BinaryAnswer | RankingAnswer
@@ -84,6 +95,13 @@ def is_skip(answer: Answer) -> bool:
     if isinstance(answer, BinaryAnswer):
         return answer.verdict in ("skip", "unsafe")
     return all(rank is None for rank in answer.ranks.values())
+
+
+def reported_images(answer: Answer, image_ids: Sequence[str]) -> set[str]:
+    """The images that, as the answer to a task about `image_ids` says, nobody should be shown."""
+    if isinstance(answer, BinaryAnswer):
+        return set(image_ids) if answer.verdict == "unsafe" else set()
+    return set(answer.unsafe)
 
 
 def agrees_with_gold(answer: Answer, gold: Answer) -> bool | None:

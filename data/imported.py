@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from data.feedback import Answer, InputMode, NewTask, Source
 from data.queries import count_again, insert_rows
+from data.reports import open_reports, withdraw_reports
 from data.tables import labels, leases, task_images, tasks
 
 LABELS_AT_ONCE = 500
@@ -115,7 +116,11 @@ def _insert_chunk(connection: sa.Connection, placed: Sequence[_Placed], now: dat
         rows.append(row | ids | {"revision": revisions[one.key], "is_live": last[one.key] is one})
     for task, rater in sorted(live & set(last)):
         connection.execute(sa.update(labels).where(labels.c.task_id == task, labels.c.rater_id == rater).values(is_live=False))
+        withdraw_reports(connection, task, rater)
     insert_rows(connection, labels, rows)
+    for one, row in zip(placed, rows, strict=True):
+        if row["is_live"]:
+            open_reports(connection, row["label_id"], one.task_id, one.label.task.image_ids, one.label.answer)
     _record_showing(connection, task_ids, {(row["task_id"], row["rater_id"]): row for row in rows})
     count_again(connection, task_ids)
 

@@ -6,7 +6,7 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from data.feedback import Answer, Task, TaskKind, agrees_with_gold, parse_answer
-from data.queries import NO_CHECK, Row, finished_labels, load_task
+from data.queries import NO_CHECK, Row, finished_labels, load_task, wanted_labels
 from data.store import FeedbackStore
 from data.tables import labels, prompts, raters, tasks
 
@@ -48,7 +48,7 @@ def latest_labels(store: FeedbackStore, *, rater_id: str | None = None, limit: i
 
 def counts_by_prompt(store: FeedbackStore) -> list[PromptCount]:
     """Labels done and wanted of each prompt and kind; without checks."""
-    done, total = sa.func.sum(finished_labels("human")), sa.func.sum(tasks.c.overlap)
+    done, total = sa.func.sum(finished_labels("human")), sa.func.sum(wanted_labels("human"))
     query = (
         sa.select(tasks.c.prompt_id, tasks.c.kind, done.label("done"), total.label("total"))
         .join(prompts, prompts.c.prompt_id == tasks.c.prompt_id)

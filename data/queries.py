@@ -13,7 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from data.feedback import NotFound, Source, Task, TaskKind
-from data.tables import labels, leases, prompts, raters, task_images, tasks
+from data.tables import labels, leases, prompts, raters, reports, task_images, tasks
 
 Row = sa.Row[Any]
 
@@ -40,6 +40,18 @@ REPEAT_AMONG = 100
 
 NO_CHECK = sa.and_(tasks.c.gold_source.is_(None), tasks.c.repeat_of.is_(None))
 """The condition that a task is neither hidden gold nor a repeat."""
+
+OUT_OF_CIRCULATION = reports.c.state.in_(("open", "removed"))
+"""The condition that a report keeps its image from raters."""
+
+WITHHELD_IMAGES = sa.select(reports.c.image_id).where(OUT_OF_CIRCULATION)
+"""The images that are kept from raters, some more than once."""
+
+WITHHELD_TASKS = sa.select(task_images.c.task_id).where(task_images.c.image_id.in_(WITHHELD_IMAGES))
+"""The tasks with an image that is kept from raters, some more than once."""
+
+WITHHELD = sa.exists().where(task_images.c.task_id == tasks.c.task_id, reports.c.image_id == task_images.c.image_id, OUT_OF_CIRCULATION)
+"""The condition that a task is one of these: quicker to ask of a few tasks, as looking for them is of all."""
 
 
 _TASK: sa.BindParameter[str] = sa.bindparam("of_task")
@@ -120,11 +132,11 @@ def _held_places(source: Source) -> sa.ColumnElement[int]:
 
 @cache
 def _places(source: Source) -> sa.Select[Any]:
-    return sa.select(tasks.c.overlap - _given(source) - _held_places(source)).where(tasks.c.task_id == _TASK)
+    return sa.select(tasks.c.overlap - _given(source) - _held_places(source)).where(tasks.c.task_id == _TASK, ~WITHHELD)
 
 
 def has_place(connection: sa.Connection, task_id: str, source: Source, now: datetime) -> bool:
-    """Whether the task wants more labels of such raters than they have live labels and live leases of it."""
+    """Whether the task wants more labels of such raters than they have live labels and live leases of it, and is not withheld."""
     return bool((connection.scalar(_places(source), {"of_task": task_id, "now": now}) or 0) > 0)
 
 
@@ -199,7 +211,7 @@ def _held(kind: TaskKind | None) -> sa.Select[Any]:
     return (
         sa.select(leases)
         .join(tasks, tasks.c.task_id == leases.c.task_id)
-        .where(leases.c.rater_id == _RATER, leases.c.expires_at > _NOW, leases.c.task_id.not_in(_NO_OTHERS), _of_kind(kind))
+        .where(leases.c.rater_id == _RATER, leases.c.expires_at > _NOW, leases.c.task_id.not_in(_NO_OTHERS), _of_kind(kind), ~WITHHELD)
         .order_by(leases.c.shown_at.desc(), leases.c.task_id)
         .limit(1)
     )
@@ -222,6 +234,7 @@ def _free(source: Source, kind: TaskKind | None, *, gold: bool, skip_locked: boo
         # the first condition is the queue index's own
         .where(given < tasks.c.overlap, given + _held_places(source) < tasks.c.overlap, ~mine, _of_kind(kind))
         .where(tasks.c.gold_source.is_not(None) if gold else NO_CHECK, tasks.c.task_id.not_in(_NO_OTHERS))
+        .where(~WITHHELD)
         .order_by(*((given,) if gold else (tasks.c.priority.desc(),)), tasks.c.order_key)
         .limit(1)
         .with_for_update(skip_locked=skip_locked, of=tasks)
@@ -252,7 +265,7 @@ def repeatable_tasks(connection: sa.Connection, rater_id: str, kind: TaskKind | 
     query = (
         sa.select(labels.c.task_id)
         .join(tasks, tasks.c.task_id == labels.c.task_id)
-        .where(labels.c.rater_id == rater_id, labels.c.is_live, NO_CHECK, _of_kind(kind))
+        .where(labels.c.rater_id == rater_id, labels.c.is_live, NO_CHECK, _of_kind(kind), ~WITHHELD)
         .order_by(labels.c.sequence.desc())
     )
     earlier = query.offset(REPEAT_AFTER).limit(REPEAT_AMONG).subquery()
@@ -299,9 +312,14 @@ def finished_labels(source: Source) -> sa.ColumnElement[int]:
     return sa.case((given < tasks.c.overlap, given), else_=tasks.c.overlap)
 
 
+def wanted_labels(source: Source) -> sa.ColumnElement[int]:
+    """Labels of a task that are wanted of such raters: of a withheld task no more than there are."""
+    return sa.case((tasks.c.task_id.in_(WITHHELD_TASKS), finished_labels(source)), else_=tasks.c.overlap)
+
+
 @cache
 def _totals(source: Source) -> sa.Select[int, Any, Any]:
-    return sa.select(sa.func.count(), sa.func.sum(finished_labels(source)), sa.func.sum(tasks.c.overlap)).where(NO_CHECK)
+    return sa.select(sa.func.count(), sa.func.sum(finished_labels(source)), sa.func.sum(wanted_labels(source))).where(NO_CHECK)
 
 
 def count_totals(connection: sa.Connection, source: Source, now: datetime) -> Totals:

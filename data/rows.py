@@ -11,6 +11,7 @@ import pyarrow as pa
 import sqlalchemy as sa
 
 from data.feedback import Answer, TaskKind, agrees_with_gold, parse_answer
+from data.queries import WITHHELD_IMAGES
 from data.schema import LABELS_BINARY, LABELS_LOG, LABELS_PAIRS, LABELS_RANKING, ROW_GROUP_ROWS, TASKS
 from data.tables import labels, raters, task_images, tasks
 
@@ -70,6 +71,8 @@ def task_table(connection: sa.Connection) -> pa.Table:
     columns = _columns(same, connection.execute(query).all())
     columns["image_ids"] = [image_ids[task_id] for task_id in columns["task_id"]]
     columns["is_gold"] = [gold is not None for gold in columns["gold_json"]]
+    withheld = set(connection.scalars(WITHHELD_IMAGES))
+    columns["withheld_image_ids"] = [[image_id for image_id in shown if image_id in withheld] for shown in columns["image_ids"]]
     return pa.Table.from_pydict(columns, schema=TASKS)
 
 
@@ -153,6 +156,7 @@ def _rank_columns(answers: Sequence[dict[str, Any]], asked: Sequence[TaskFacts])
         "image_ids": [task.image_ids for task in asked],
         "ranks": ranks,
         "n_images": [len(task.image_ids) for task in asked],
+        "unsafe_image_ids": [answer.get("unsafe", []) for answer in answers],
         "n_tie_groups": [sum(one.count(rank) > 1 for rank in set(one)) for one in given],
         "best_image_id": [
             task.image_ids[one.index(1)] if judged.count(1) == 1 else None for one, judged, task in zip(ranks, given, asked, strict=True)

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from data.errors import PictuneError
 from data.files import write_atomically
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Stored in every file's metadata under `schema_version`."""
 
 WRITE_AGAIN = "remove it and run the stage that writes it again"
@@ -87,6 +87,7 @@ TASKS = pa.schema(
         _column("created_at", MOMENT, "when it was planned"),
         _column("gold_source", TEXT, "where the right answer comes from; such a task is a hidden check", nullable=True),
         _column("repeat_of", TEXT, "the task that asked the same before; null otherwise", nullable=True),
+        _column("withheld_image_ids", TEXTS, "its images that were reported or removed: it is asked of nobody", nullable=True),
     ]
 )
 
@@ -140,6 +141,7 @@ LABELS_RANKING = pa.schema(
         _column("n_tie_groups", pa.int8(), "how many ranks are shared by two images or more"),
         *_CIRCUMSTANCES,
         _column("best_image_id", TEXT, "the image of rank 1; null when there is none or it is shared", nullable=True),
+        _column("unsafe_image_ids", TEXTS, "the images that the rater reported as unsafe", nullable=True),
     ]
 )
 

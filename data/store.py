@@ -2,7 +2,8 @@
 
 Guarantees: a method that returns has its effect on disk; labels are only ever added; a claim never lets live labels and live leases of a
 task exceed its overlap (an answer that comes after its lease has run out is still accepted, flagged, and may be one too many); a rater is
-never given a task twice unless the answer was undone. One process with any number of threads may share a store.
+never given a task twice unless the answer was undone, nor one with an image that was reported (`data.reports`). One process with any number
+of threads may share a store.
 
 Each task has its overlap of places for people, and as many for simulated raters. Imported labels fill places of both.
 """
@@ -62,6 +63,7 @@ from data.queries import (
     retire_live,
 )
 from data.raters import Raters, find_named
+from data.reports import Reports, open_reports, withdraw_reports, withheld_tasks
 from data.schema import prompt_id
 from data.tables import prompts, raters, settings, task_images, tasks
 
@@ -79,6 +81,7 @@ class FeedbackStore:
     ) -> None:
         self.database = database
         self.raters = Raters(database, clock)
+        self.reports = Reports(database, clock)
         self._clock = clock
         self._rng = rng
         self._lease = lease
@@ -214,7 +217,8 @@ class FeedbackStore:
         """Prolongs the rater's hold on a task; returns when it will run out.
 
         Raises:
-            NotFound: the rater does not hold the task: it was never claimed or is answered, or the hold ran out and others have the place.
+            NotFound: the rater does not hold the task: it was never claimed or is answered, an image of it was reported, or the hold ran
+                out and others have the place.
         """
         with self.database.write() as connection:
             now = self._clock()
@@ -222,6 +226,8 @@ class FeedbackStore:
             lease = find_lease(connection, task_id, rater_id)
             if lease is None or lease.expires_at is None:
                 raise NotFound(f"task {task_id}: not held by this rater; claim a task first")
+            if withheld_tasks(connection, [task_id]):
+                raise NotFound(f"task {task_id}: an image of it was reported; claim another task, an answer is still accepted")
             rater = find_row(connection, raters, rater_id)
             assert rater is not None  # the lease refers to it
             if lease.expires_at <= now and not has_place(connection, task_id, rater.source, now):
@@ -231,7 +237,8 @@ class FeedbackStore:
     def submit(self, submission: Submission) -> Receipt:
         """Saves an answer; when this returns it is on disk. The same submission again gives the same receipt and changes nothing.
 
-        Another submission of the same rater for the same task is an edit: a new revision that takes the place of the one before.
+        Another submission of the same rater for the same task is an edit: a new revision that takes the place of the one before. An image
+        that the answer reports is out of circulation from now on; one that only the answer before reported is back.
 
         Raises:
             NotFound: no such task or rater.
@@ -252,9 +259,14 @@ class FeedbackStore:
                 raise InvalidAnswer(f"task {task.task_id}: was never given to this rater; claim it first")
             live = retire_live(connection, task.task_id, submission.rater_id)
             end_lease(connection, task.task_id, submission.rater_id, None)
-            if not live:
+            if live:
+                withdraw_reports(connection, task.task_id, submission.rater_id)
+            else:
                 add_to_live_count(connection, task.task_id, submission.rater_id, 1)
-            return self._add_revision(connection, lease, now, _values_of(submission) | {"lease_late": not live and is_over(lease, now)})
+            late = {"lease_late": not live and is_over(lease, now)}
+            receipt = self._add_revision(connection, lease, now, _values_of(submission) | late)
+            open_reports(connection, receipt.label_id, task.task_id, task.image_ids, submission.answer)
+            return receipt
 
     def undo(self, rater_id: str) -> Task | None:
         """Takes back the rater's last live label by a revision without an answer, and gives the task to the rater again; None without one.
@@ -270,6 +282,7 @@ class FeedbackStore:
                 task = lock_task(connection, last.task_id)
                 if not retire_live(connection, task.task_id, rater_id):
                     continue  # another undo took this one back before the lock was ours
+                withdraw_reports(connection, task.task_id, rater_id)
                 add_to_live_count(connection, task.task_id, rater_id, -1)
                 lease = find_lease(connection, task.task_id, rater_id)
                 assert lease is not None

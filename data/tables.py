@@ -180,3 +180,13 @@ labels = Table(
 Index(
     "ix_labels_one_live", labels.c.task_id, labels.c.rater_id, unique=True, sqlite_where=labels.c.is_live, postgresql_where=labels.c.is_live
 )
+
+reports = Table(
+    "reports",
+    metadata,
+    Column("label_id", String(36), ForeignKey(labels.c.label_id), primary_key=True),  # the answer that reports the image
+    Column("image_id", String(200), primary_key=True, index=True),
+    Column("state", String(20), nullable=False),  # open, withdrawn by its rater; kept, removed by an admin
+    Column("decided_by", String(36), ForeignKey(raters.c.rater_id)),
+    Column("decided_at", UtcDateTime),
+)

@@ -1,5 +1,6 @@
 """The admin page and its part of the HTTP interface; for raters of the role `admin`."""
 
+from dataclasses import asdict
 from typing import Any
 
 from fastapi import APIRouter, HTTPException, Request
@@ -7,9 +8,10 @@ from fastapi.responses import HTMLResponse
 from pydantic import BaseModel
 
 from data.errors import PictuneError
-from data.feedback import Status
+from data.feedback import Account, Decision, Identifier, Status
 from data.overview import GivenLabel, PromptCount, counts_by_prompt, latest_labels
-from labeling_app.desk import STATIC, Desk, TheDesk
+from data.reports import ReportedImage
+from labeling_app.desk import STATIC, Desk, TheDesk, image_url
 from labeling_app.sign_in import Admin, Name, admin, present, rater_of
 
 STREAM = 30
@@ -27,6 +29,12 @@ class PauseBody(BaseModel, frozen=True, extra="forbid"):
 
     rater: Name | None = None
     """One rater's name; without it, the whole campaign."""
+
+
+class ImageBody(BaseModel, frozen=True, extra="forbid"):
+    """The image that is decided about."""
+
+    image_id: Identifier
 
 
 @router.get("/admin", include_in_schema=False)
@@ -60,6 +68,27 @@ def quality(desk: TheDesk, _admin: Admin) -> dict[str, Any]:
     return dict(desk.quality())
 
 
+@router.get("/api/v1/admin/reports")
+def reports(desk: TheDesk, _admin: Admin) -> dict[str, list[dict[str, Any]]]:
+    """The images that wait for a decision, the one reported first at the beginning, and those that are removed."""
+    images = desk.store.reports.images()
+    return {
+        name: [_reported(image) for image in images if image.removed == removed] for name, removed in (("open", False), ("removed", True))
+    }
+
+
+@router.post("/api/v1/admin/put-back")
+def put_back(body: ImageBody, desk: TheDesk, account: Admin) -> dict[str, Decision]:
+    """Puts a reported or removed image back into circulation; it stays there unless it is reported again."""
+    return _decide(desk, account, body.image_id, "kept")
+
+
+@router.post("/api/v1/admin/remove")
+def remove(body: ImageBody, desk: TheDesk, account: Admin) -> dict[str, Decision]:
+    """Keeps a reported image out of circulation for good; no label is lost."""
+    return _decide(desk, account, body.image_id, "removed")
+
+
 @router.post("/api/v1/admin/export")
 def export(_body: EmptyBody, desk: TheDesk, _admin: Admin) -> dict[str, Any]:
     """Exports to Parquet now."""
@@ -80,6 +109,17 @@ def pause(body: PauseBody, desk: TheDesk, _admin: Admin) -> dict[str, bool]:
 def resume(body: PauseBody, desk: TheDesk, _admin: Admin) -> dict[str, bool]:
     """Hands out tasks again."""
     return _set_paused(desk, body, paused=False)
+
+
+def _decide(desk: Desk, account: Account, image_id: str, decision: Decision) -> dict[str, Decision]:
+    desk.store.reports.decide(image_id, decision, account.rater_id)
+    return {"decision": decision}
+
+
+def _reported(image: ReportedImage) -> dict[str, Any]:
+    facts = asdict(image)
+    del facts["removed"]
+    return facts | {"url": image_url(image.image_id)}
 
 
 def _set_paused(desk: Desk, body: PauseBody, *, paused: bool) -> dict[str, bool]:

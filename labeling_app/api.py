@@ -1,24 +1,24 @@
 """The HTTP interface, version 1: the page uses it, and so may any other client. Bodies and answers are JSON.
 
-Refusals are 401 (not signed in), 403 (not allowed, or not sent by a page of ours), 404 (no such task or image), 413 (body too large), 422
-(bad body, with field and reason), 429 (too many attempts to sign in) and 503 (not saved, send it again); their body is
-`{"detail": "..."}` or, for a bad body, `{"detail": [{"field", "reason"}, ...]}`.
+Refusals are 401 (not signed in), 403 (not allowed, or not sent by a page of ours), 404 (no such task or image), 410 (an image that was
+reported), 413 (body too large), 422 (bad body, with field and reason), 429 (too many attempts to sign in) and 503 (not saved, send it
+again); their body is `{"detail": "..."}` or, for a bad body, `{"detail": [{"field", "reason"}, ...]}`.
 """
 
 import asyncio
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, HTTPException, Query, Request, Response
-from pydantic import BaseModel, Discriminator, Field, NonNegativeInt, Tag
+from pydantic import BaseModel, Discriminator, Field, NonNegativeInt, Tag, field_validator
 from pydantic_core import to_json
 
 from data.errors import PictuneError
 from data.feedback import Account, BinaryAnswer, Claim, Identifier, InputMode, RankingAnswer, Submission, Task, TaskKind
 from data.overview import GivenLabel, latest_labels
-from labeling_app.desk import APP_VERSION, Desk, TheDesk
+from labeling_app.desk import APP_VERSION, Desk, TheDesk, image_url
 from labeling_app.gold_bound import pause_if_below
 from labeling_app.pictures import bare_png
 from labeling_app.sign_in import Identity, Login, Present, SignedIn, present, sign_in, sign_out
@@ -64,6 +64,13 @@ class SubmissionBody(BaseModel, frozen=True, extra="forbid"):
     time_on_task_ms: Annotated[NonNegativeInt, Field(lt=2**31)] | None = None
     active_ms: Annotated[NonNegativeInt, Field(lt=2**31)] | None = None
     input_mode: InputMode | None = None
+
+    @field_validator("answer")
+    @classmethod
+    def _names_what_is_unsafe(cls, answer: BinaryAnswer | RankingAnswer) -> BinaryAnswer | RankingAnswer:
+        if isinstance(answer, RankingAnswer) and "unsafe" in (answer.reason or "").casefold() and not answer.unsafe:
+            raise ValueError("says that an image is unsafe but not which; give the ids of such images as `unsafe`")
+        return answer
 
 
 class UndoBody(BaseModel, frozen=True, extra="forbid"):
@@ -111,12 +118,13 @@ def claim(body: ClaimBody, desk: TheDesk, rater: SignedIn) -> Response:
         reason = _reason_to_wait(desk, account)
         claimed = None if reason else desk.store.claim(account.rater_id, kind=body.kind, excluding=body.excluding)
         progress = _progress(desk, account.rater_id, newest=claimed is None)  # "all done" is said of this moment
+        withdrawn = _withdrawn(desk, body.excluding)
     if claimed is not None:
-        return _json({"task": _claimed_task(claimed), "progress": progress})
+        return _json({"task": _claimed_task(claimed), "progress": progress} | withdrawn)
     if not reason:
         all_done = progress["done"] >= progress["total"]
         reason = "everything is labeled" if all_done else "the tasks that are left are not for you or with others"
-    return _json({"task": None, "reason": reason, "progress": progress})
+    return _json({"task": None, "reason": reason, "progress": progress} | withdrawn)
 
 
 @router.post("/api/v1/leases")
@@ -158,7 +166,9 @@ def undo(_body: UndoBody, desk: TheDesk, account: Present) -> dict[str, Any]:
 @router.get("/api/v1/history")
 def history(desk: TheDesk, account: Present, limit: Annotated[int, Query(ge=1, le=100)] = 20) -> dict[str, Any]:
     """The rater's last labels, newest first; an answer to one of their tasks is an edit."""
-    return {"labels": [_given(label) for label in latest_labels(desk.store, rater_id=account.rater_id, limit=limit)]}
+    given = latest_labels(desk.store, rater_id=account.rater_id, limit=limit)
+    withheld = desk.store.reports.withheld_images({image_id for label in given for image_id in label.task.image_ids})
+    return {"labels": [_given(label, withheld) for label in given]}
 
 
 @router.get("/api/v1/training")
@@ -181,15 +191,15 @@ def train(body: TrainingBody, desk: TheDesk, account: Present) -> dict[str, Any]
 
 
 @router.get("/api/v1/progress")
-def progress(desk: TheDesk, account: Present) -> dict[str, Any]:
+def progress(desk: TheDesk, account: Present, held: Annotated[tuple[Identifier, ...], Query(max_length=MOST_HELD)] = ()) -> dict[str, Any]:
     """Labels of this rater (`mine`), of all raters (`done`) and wanted (`total`), and how long the rest will take (`seconds_left`)."""
-    return _progress(desk, account.rater_id)
+    return _progress(desk, account.rater_id) | _withdrawn(desk, held)
 
 
 @router.get("/api/v1/images/{image_id}")
-async def image(image_id: str, desk: TheDesk, _account: Present) -> Response:
-    """One image of the campaign as PNG, without metadata."""
-    content = await asyncio.get_running_loop().run_in_executor(desk.decoding, _png, desk, image_id)
+async def image(image_id: str, desk: TheDesk, account: Present) -> Response:
+    """One image of the campaign as PNG, without metadata; of those that were reported, admins alone get it."""
+    content = await asyncio.get_running_loop().run_in_executor(desk.decoding, _png, desk, account, image_id)
     # the id names the content, so a browser may keep it for good
     return Response(content, media_type="image/png", headers={"Cache-Control": "private, max-age=31536000, immutable"})
 
@@ -214,16 +224,23 @@ def _progress(desk: Desk, rater_id: str, *, newest: bool = False) -> dict[str, A
     return asdict(desk.store.progress(rater_id, newest=newest))
 
 
-def _png(desk: Desk, image_id: str) -> bytes:
+def _png(desk: Desk, account: Account, image_id: str) -> bytes:
     path = desk.image_path(image_id)
     if path is None:
         raise HTTPException(404, "no such image")
+    if account.role != "admin" and desk.store.reports.withheld_images([image_id]):
+        raise HTTPException(410, "the image was reported and is shown to nobody", headers={"Cache-Control": "no-store"})
     try:
         return bare_png(path)
     except (OSError, SyntaxError, ValueError) as error:  # of a broken PNG it is a SyntaxError
         raise HTTPException(404, "the image's file is missing or damaged") from error
     except PictuneError as error:
         raise HTTPException(404, "the image has too many pixels to be shown") from error
+
+
+def _withdrawn(desk: Desk, held: Collection[str]) -> dict[str, list[str]]:
+    """Those of the tasks that a page holds which must not be shown any more; nothing for a page that holds none."""
+    return {"withdrawn": desk.store.reports.withheld_tasks(held)} if held else {}
 
 
 def _reason_to_wait(desk: Desk, account: Account) -> str | None:
@@ -237,18 +254,23 @@ def _reason_to_wait(desk: Desk, account: Account) -> str | None:
 
 
 def _training_left(desk: Desk, account: Account) -> set[str]:
-    items = {item.task.task_id for item in desk.training}
-    return items - desk.store.raters.trained(account.rater_id) if items else items
+    if not desk.training:
+        return set()
+    withheld = desk.store.reports.withheld_images({image_id for item in desk.training for image_id in item.task.image_ids})
+    items = {item.task.task_id for item in desk.training if withheld.isdisjoint(item.task.image_ids)}
+    return items - desk.store.raters.trained(account.rater_id)
 
 
 def _claimed_task(claimed: Claim) -> dict[str, Any]:
     return _task(claimed.task, _as_shown(claimed.task, claimed.shown_order)) | {"lease_expires_at": claimed.lease_expires_at}
 
 
-def _given(label: GivenLabel) -> dict[str, Any]:
+def _given(label: GivenLabel, withheld: Collection[str]) -> dict[str, Any]:
     answer = label.answer.model_dump(exclude={"kind"}, exclude_none=label.answer.kind == "binary")
     about = {"answer": answer, "submitted_at": label.submitted_at, "revision": label.revision}
-    return _task(label.task, _as_shown(label.task, label.shown_order)) | about
+    task = _task(label.task, _as_shown(label.task, label.shown_order))
+    task["images"] = [image | {"url": None} if image["image_id"] in withheld else image for image in task["images"]]
+    return task | about
 
 
 def _as_shown(task: Task, shown_order: Sequence[int]) -> list[str]:
@@ -260,5 +282,5 @@ def _task(task: Task, image_ids: Sequence[str]) -> dict[str, Any]:
 
 
 def _question(task: Task, image_ids: Sequence[str]) -> dict[str, Any]:
-    images = [{"image_id": image_id, "url": f"/api/v1/images/{image_id}"} for image_id in image_ids]
+    images = [{"image_id": image_id, "url": image_url(image_id)} for image_id in image_ids]
     return {"kind": task.kind, "prompt": task.prompt, "images": images}

@@ -29,6 +29,11 @@ STATIC = Path(__file__).parent / "static"
 """The front end's own files."""
 
 
+def image_url(image_id: str) -> str:
+    """Where the app serves an image."""
+    return f"/api/v1/images/{image_id}"
+
+
 @dataclass(frozen=True)
 class Guidelines:
     """The instructions that raters read."""

@@ -5,14 +5,16 @@ import shutil
 import tempfile
 from collections import Counter
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
+from typing import Literal
 
 import sqlalchemy as sa
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from data.feedback import Claim, NewTask, NotFound, Source
-from data.store import FeedbackStore
+from data.feedback import BinaryAnswer, Claim, Decision, LeaseConfig, NewTask, NotFound, Source
+from data.store import FeedbackStore, task_id_of
 from data.tables import labels, leases, metadata, raters, tasks
 from tests.data_campaign import Clock, submission
 
@@ -23,7 +25,7 @@ MOST_HELD = 4
 
 
 class Campaigning(RuleBasedStateMachine):
-    """Raters claim, fetch ahead, prolong, answer in time or late, edit, undo and wander off, in any order."""
+    """Raters claim, fetch ahead, prolong, answer in time or late, report, edit, undo and wander off, in any order, and an admin decides."""
 
     def __init__(self, url: str | None = None) -> None:
         super().__init__()
@@ -35,13 +37,17 @@ class Campaigning(RuleBasedStateMachine):
         self.clock = Clock()
         self.store = FeedbackStore.open(self.url, clock=self.clock, rng=random.Random(0))
         self.raters = [self.store.add_rater(f"rater{number}", source=source) for number, source in enumerate(SOURCES)]
-        images = [(f"image{number}",) for number in range(len(overlaps))]
-        self.store.add_tasks(
-            NewTask(kind="binary", prompt="a cat", image_ids=ids, overlap=overlap) for ids, overlap in zip(images, overlaps, strict=True)
-        )
+        planned = [
+            NewTask(kind="binary", prompt="a cat", image_ids=(f"image{number}",), overlap=overlap)
+            for number, overlap in enumerate(overlaps)
+        ]
+        self.store.add_tasks(planned)
+        self.images = {task_id_of(task): task.image_ids[0] for task in planned}
         self.shown: dict[int, dict[str, Claim]] = {rater: {} for rater in range(len(SOURCES))}
         self.answered: dict[int, list[Claim]] = {rater: [] for rater in range(len(SOURCES))}
         self.late: Counter[tuple[str, Source]] = Counter()
+        self.reporters: dict[str, set[int]] = {}
+        self.removed: set[str] = set()
         self.sent = 0
 
     def teardown(self) -> None:
@@ -52,9 +58,16 @@ class Campaigning(RuleBasedStateMachine):
             self.store.close()
         shutil.rmtree(self.folder)
 
-    def send(self, rater: int, claim: Claim) -> None:
+    def send(self, rater: int, claim: Claim, verdict: Literal["good", "unsafe"] = "good") -> None:
         self.sent += 1
-        assert self.store.submit(submission(claim, self.raters[rater], str(self.sent))).created
+        assert self.store.submit(submission(claim, self.raters[rater], str(self.sent), BinaryAnswer(verdict=verdict))).created
+        reporters = self.reporters.setdefault(claim.task.task_id, set())
+        reporters.discard(rater)
+        if verdict == "unsafe":
+            reporters.add(rater)
+
+    def is_withheld(self, task_id: str) -> bool:
+        return bool(self.reporters.get(task_id)) or task_id in self.removed
 
     def is_held(self, claim: Claim) -> bool:
         return claim.lease_expires_at > self.clock.now
@@ -63,11 +76,12 @@ class Campaigning(RuleBasedStateMachine):
         if claim is not None:
             assert claim.task.task_id not in {earlier.task.task_id for earlier in self.answered[rater]}
             assert self.is_held(claim)
+            assert not self.is_withheld(claim.task.task_id)
             self.shown[rater][claim.task.task_id] = claim
 
     @rule(rater=RATERS)
     def claim(self, rater: int) -> None:
-        held = {task_id for task_id, claim in self.shown[rater].items() if self.is_held(claim)}
+        held = {task_id for task_id, claim in self.shown[rater].items() if self.is_held(claim) and not self.is_withheld(task_id)}
         claim = self.store.claim(self.raters[rater])
         if held:
             assert claim is not None
@@ -87,18 +101,19 @@ class Campaigning(RuleBasedStateMachine):
             try:
                 until = self.store.renew(self.raters[rater], task_id)
             except NotFound:
-                assert not self.is_held(claim)
+                assert not self.is_held(claim) or self.is_withheld(task_id)
             else:
+                assert not self.is_withheld(task_id)
                 assert until >= claim.lease_expires_at
                 self.shown[rater][task_id] = replace(claim, lease_expires_at=until)
 
-    @rule(rater=RATERS)
-    def answer(self, rater: int) -> None:
+    @rule(rater=RATERS, verdict=st.sampled_from(["good", "unsafe"]))
+    def answer(self, rater: int, verdict: Literal["good", "unsafe"]) -> None:
         if self.shown[rater]:
             task_id, claim = next(iter(self.shown[rater].items()))
             del self.shown[rater][task_id]
             self.late[task_id, SOURCES[rater]] += not self.is_held(claim)
-            self.send(rater, claim)
+            self.send(rater, claim, verdict)
             self.answered[rater].append(claim)
 
     @precondition(lambda self: any(self.answered.values()))
@@ -116,10 +131,28 @@ class Campaigning(RuleBasedStateMachine):
         assert (task is None) == (not self.answered[rater])
         if task is not None:
             assert self.answered[rater].pop().task == task
+            self.reporters[task.task_id].discard(rater)
+            if self.is_withheld(task.task_id):  # held again, but not handed out
+                until = self.clock.now + timedelta(seconds=LeaseConfig().shortest_s)
+                self.shown[rater][task.task_id] = Claim(task, until, (0,), self.clock.now)
+                return
             claim = self.store.claim(self.raters[rater])
             assert claim is not None
             assert claim.task == task
             self.note(rater, claim)
+
+    @precondition(lambda self: any(self.is_withheld(task_id) for task_id in self.reporters))
+    @rule(decision=st.sampled_from(["kept", "removed"]))
+    def decide(self, decision: Decision) -> None:
+        task_id = next(task_id for task_id in self.reporters if self.is_withheld(task_id))
+        if decision == "kept":
+            self.removed.discard(task_id)
+        elif self.reporters[task_id]:
+            self.removed.add(task_id)
+        else:
+            return  # is removed
+        self.reporters[task_id].clear()
+        self.store.reports.decide(self.images[task_id], decision, self.raters[0])
 
     @rule(seconds=st.sampled_from([1, 200, 400]))
     def wait(self, seconds: int) -> None:

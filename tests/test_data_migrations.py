@@ -6,6 +6,8 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from data.errors import PictuneError
+from data.feedback import BinaryAnswer, NewTask
+from data.imported import ImportedLabel
 from data.tables import metadata
 from tests.data_campaign import answer_all, binary_tasks, open_store
 
@@ -49,21 +51,50 @@ def test_places_that_simulated_raters_had_taken_become_peoples_again(tmp_path: P
         assert len(answer_all(store, store.add_rater("anna"))) == 2
 
 
+def test_images_that_were_reported_before_are_out_of_circulation(tmp_path: Path) -> None:
+    answers = {"image0": "good", "image1": "unsafe", "image2": "skip", "image3": "unsafe", "image4": "unsafe"}
+    with open_store(tmp_path) as store:
+        known = {"gold_json": '{"verdict": "unsafe"}', "gold_source": "us"}
+        tasks = [*binary_tasks(4, overlap=2), NewTask.model_validate(dict(binary_tasks(5)[4]) | known)]
+        store.import_labels(tasks, [_imported(task, answers[task.image_ids[0]]) for task in tasks], finish=lambda: None)
+        store.undo(store.rater_id_of("human", "image3"))
+        with store.database.write() as connection:
+            _go_back(connection, "0003")
+    with open_store(tmp_path) as store:
+        (image,) = store.reports.images()
+        assert (image.image_id, [one.rater for one in image.reports]) == ("image1", ["image1"])
+        claim = store.claim(store.add_rater("ben"))
+        assert claim is not None
+        assert claim.task.image_ids != ("image1",)
+        assert store.progress().total == 7
+
+
+def _imported(task: NewTask, verdict: str) -> ImportedLabel:
+    answer = BinaryAnswer.model_validate({"verdict": verdict, "reason": "It says unsafe here, too."})
+    (image_id,) = task.image_ids
+    return ImportedLabel(submission_id=image_id, rater=image_id, source="human", task=task, answer=answer, shown_order=(0,))
+
+
 def _go_back(connection: sa.Connection, version: str) -> None:
     """Takes off what later versions added, as no user can."""
-    for index in ("ix_tasks_gold", "ix_tasks_repeat_of", "ix_tasks_simulated"):
+    connection.execute(sa.text("UPDATE alembic_version SET version_num = :version"), {"version": version})
+    connection.execute(sa.text("DROP INDEX ix_tasks_simulated"))
+    connection.execute(sa.text("ALTER TABLE tasks DROP COLUMN n_simulated"))
+    for table in ("reports", "ended_sessions"):
+        connection.execute(sa.text(f"DROP TABLE {table}"))
+    if version == "0003":
+        return
+    for index in ("ix_tasks_gold", "ix_tasks_repeat_of"):
         connection.execute(sa.text(f"DROP INDEX {index}"))
     added = {
         "raters": ("role", "password_hash", "status", "resumed_at"),
         "labels": ("active_ms",),
-        "tasks": ("gold_source", "repeat_of", "n_simulated"),
+        "tasks": ("gold_source", "repeat_of"),
     }
     for table, columns in added.items():
         for column in columns:
             connection.execute(sa.text(f"ALTER TABLE {table} DROP COLUMN {column}"))
-    for table in ("training_answers", "ended_sessions"):
-        connection.execute(sa.text(f"DROP TABLE {table}"))
-    connection.execute(sa.text("UPDATE alembic_version SET version_num = :version"), {"version": version})
+    connection.execute(sa.text("DROP TABLE training_answers"))
 
 
 def test_a_store_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:

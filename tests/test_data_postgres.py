@@ -90,3 +90,22 @@ def test_a_server_that_does_not_answer_is_one_clear_line_without_the_password(tm
         FeedbackStore.open(f"postgresql+psycopg://anna:secret@/feedback?host={tmp_path}")
     assert "secret" not in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def test_reports_are_taken_over_from_the_version_before_and_withheld(store: FeedbackStore, postgres_url: str) -> None:
+    store.add_tasks(binary_tasks(2, overlap=2))
+    anna, ben = store.add_rater("anna"), store.add_rater("ben")
+    for verdict in ("unsafe", "good"):
+        claim = claimed(store, anna)
+        store.submit(submission(claim, anna, verdict, BinaryAnswer.model_validate({"verdict": verdict})))
+    (reported,) = store.reports.images()
+    with store.database.write() as connection:
+        connection.execute(sa.text("DROP TABLE reports"))
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = '0003'"))
+    with FeedbackStore.open(postgres_url, clock=Clock()) as again:
+        assert again.reports.images() == [reported]
+        assert again.progress().total == 3
+        answer_all(again, ben)
+        assert again.progress().done == 3
+        again.reports.decide(reported.image_id, "kept", anna)
+        assert claimed(again, ben).task.image_ids == (reported.image_id,)

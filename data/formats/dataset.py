@@ -106,6 +106,7 @@ def _label(row: Row, answer: str | tuple[int | None, ...], shown_order: tuple[in
         shown_order=shown_order,
         reason=row.values.get("skip_reason"),
         comment=row.values.get("comment"),
+        unsafe=tuple(row.listed("unsafe_image_ids", str)) if row.has("unsafe_image_ids") else (),
         source=row.choice("source", {name: name for name in ("human", "simulated", "imported")}),
         submission_id=row.text("submission_id"),
         circumstances={name: row.values[name] for name in CIRCUMSTANCES if name in row.values},

@@ -274,7 +274,7 @@ def _answer(row: Row, label: SourceLabel, task: NewTask) -> Answer:
         if isinstance(label.answer, str):
             return BinaryAnswer.model_validate({"verdict": label.answer} | remarks)
         ranks = dict(zip(task.image_ids, _from_one(label.answer), strict=True))
-        return RankingAnswer.model_validate({"ranks": ranks} | remarks)
+        return RankingAnswer.model_validate({"ranks": ranks, "unsafe": label.unsafe} | remarks)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise row.bad(str(first["loc"][0]), str(first["msg"])) from error

@@ -95,6 +95,8 @@ class SourceLabel:
     """The place on the screen of each image; None where it is not known, the order of the row then stands for it."""
     reason: str | None = None
     comment: str | None = None
+    unsafe: tuple[str, ...] = ()
+    """Image ids that a ranking reports."""
     source: Source = "imported"
     submission_id: str | None = None
     """Its identity, where the source knows one."""
