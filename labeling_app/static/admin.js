@@ -9,6 +9,7 @@ const at = (id) => document.getElementById(id);
 let summary = null;
 let quality = null;
 let judging = null; // the present call for the quality
+let reports = ""; // as they are shown: a thumbnail that is looked at must not be drawn again
 
 /** Shows a table; cells are texts, or elements. */
 function fill(table, head, rows) {
@@ -68,6 +69,53 @@ function show() {
   );
 }
 
+function showReports(now) {
+  const text = JSON.stringify(now);
+  if (text === reports) return;
+  reports = text;
+  at("reports").hidden = !now.open.length && !now.removed.length;
+  const head = ["Image", "Prompt", "Reported by", ""];
+  fill("open", head, now.open.map((image) => [thumb(image), image.prompt, reporters(image), decisions(image, ["put-back", "remove"])]));
+  at("removed-count").textContent = `${now.removed.length} removed`;
+  fill("removed", head, now.removed.map((image) => [thumb(image), image.prompt, reporters(image), decisions(image, ["put-back"])]));
+}
+
+/** Blurred until it is looked at. */
+function thumb(image) {
+  const button = document.createElement("button");
+  button.type = "button";
+  button.className = "thumb";
+  button.setAttribute("aria-label", `Look at the reported image of: ${image.prompt}`);
+  button.append(Object.assign(new Image(), { src: image.url, alt: "" }));
+  return button;
+}
+
+function reporters(image) {
+  const all = document.createDocumentFragment();
+  for (const report of image.reports) {
+    const words = [report.reason, report.comment && `“${report.comment}”`].filter(Boolean).join(", ");
+    const when = new Date(report.submitted_at).toLocaleString();
+    const line = document.createElement("p");
+    line.textContent = `${report.rater}${words && `: ${words}`} (${when})`;
+    all.append(line);
+  }
+  return all;
+}
+
+function decisions(image, paths) {
+  const all = document.createElement("div");
+  all.className = "decisions";
+  for (const path of paths) {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.textContent = path === "remove" ? "Remove" : "Put back";
+    button.setAttribute("aria-label", `${button.textContent} the image of: ${image.prompt}`);
+    button.addEventListener("click", () => act(path, { image_id: image.image_id }));
+    all.append(button);
+  }
+  return all;
+}
+
 function showAgreement() {
   const rows = ["binary", "ranking"].flatMap((kind) => {
     const all = quality.agreement[kind];
@@ -119,8 +167,10 @@ function notice(text) {
 async function refresh() {
   try {
     summary = await call("GET", "admin/summary");
+    const reported = await call("GET", "admin/reports");
     notice("");
     show();
+    showReports(reported);
     at("sign-in").hidden = true;
     at("figures").hidden = false;
     judging ??= judge();
