@@ -49,7 +49,8 @@ export class History {
     const item = document.createElement("li");
     const pictures = document.createElement("span");
     pictures.className = "pictures";
-    pictures.append(...label.images.map(({ url }) => Object.assign(new Image(), { src: url, alt: "", loading: "lazy" })));
+    const shown = label.images.filter(({ url }) => url); // one that was reported has none
+    pictures.append(...shown.map(({ url }) => Object.assign(new Image(), { src: url, alt: "", loading: "lazy" })));
     const time = text("time", new Date(label.submitted_at).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" }));
     time.dateTime = label.submitted_at;
     const change = () => {

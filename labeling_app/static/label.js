@@ -16,6 +16,7 @@ import { Training } from "./training.js";
 
 const LOOK_AGAIN_MS = 15000;
 const RENEW_MS = 60000;
+const LOOK_MS = 10000;
 
 /** Starts the page inside the element that holds page.html. */
 export function start(element) {
@@ -36,7 +37,7 @@ class Page {
     this.history = new History(this.slots.history, (label) => this.edit(label));
     this.training = new Training(this.slots.feedback, this);
     const answer = (answer, mode) => this.give(answer, mode);
-    const ask = (question, chosen) => this.reasons.ask(question, this.forThisItem(chosen));
+    const ask = (question, chosen, pictures) => this.reasons.ask(question, this.forThisItem(chosen), pictures);
     this.kinds = {
       binary: new Binary(root.querySelector("[data-kind=binary]"), answer, ask),
       ranking: new Ranking(root.querySelector("[data-kind=ranking]"), {
@@ -82,9 +83,10 @@ class Page {
       // tabs share the cookie: nobody's answer may be sent under the name of another, who has signed in elsewhere
       if (event.key === SIGNED_IN && this.raterId && event.newValue !== this.raterId) this.changeRater();
       const taskId = this.queue && this.outbox.answeredElsewhere(event);
-      if (taskId) this.dropAnswered(taskId);
+      if (taskId) this.withdraw(taskId);
     });
     setInterval(() => this.renew(), RENEW_MS);
+    setInterval(() => this.look(), LOOK_MS);
   }
 
   // Signing in
@@ -181,14 +183,16 @@ class Page {
     while (queue.missing) {
       const fetched = await queue.fetchOne();
       uncounted = false;
+      this.withdrawReported(queue);
       if (!fetched) break;
       if (queue !== this.queue) return;
       this.status.progress(queue.progress);
       uncounted = await this.send();
       if (!this.resuming) this.presentIfFree();
     }
-    if (uncounted) queue.progress = await call("GET", "progress", undefined, { asRater: queue.raterId });
+    if (uncounted) await queue.look();
     if (queue !== this.queue) return;
+    this.withdrawReported(queue);
     this.status.progress(queue.progress);
     this.resume();
     this.presentIfFree();
@@ -282,8 +286,8 @@ class Page {
     this.work();
   }
 
-  /** Another tab has answered a task that this one may hold. */
-  dropAnswered(taskId) {
+  /** Takes away a task that this tab may hold or show: another tab has answered it, or an image of it was reported. */
+  withdraw(taskId) {
     const shown = this.item?.task_id === taskId && !this.item.editing;
     this.queue.drop(taskId);
     if (shown) this.hideTask();
@@ -300,6 +304,21 @@ class Page {
     } catch {
       // the storage is full: the answers need it more
     }
+  }
+
+  withdrawReported(queue) {
+    if (queue !== this.queue) return;
+    for (const taskId of queue.withdrawn.splice(0)) this.withdraw(taskId);
+  }
+
+  /** While a rater looks at a task, others may report its images or those of the next ones. */
+  async look() {
+    const { queue } = this;
+    if (!queue || this.working || !this.watch.wasActive(RENEW_MS)) return;
+    await queue.look().catch(() => {}); // the next answer tells whether the server can be reached
+    if (queue !== this.queue) return;
+    this.withdrawReported(queue);
+    this.status.progress(queue.progress);
   }
 
   async renew() {

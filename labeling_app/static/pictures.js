@@ -17,6 +17,7 @@ async function loadPicture({ image_id, url }, place, images) {
   element.alt = images.length === 1 ? "The picture to judge" : `Picture ${place + 1}`;
   element.draggable = false;
   element.decoding = "sync"; // in the first frame of its task, not in a later one
+  if (!url) return { image_id, element, broken: true }; // it was reported
   element.src = url;
   try {
     await element.decode();

@@ -15,6 +15,7 @@ export class Queue {
     this.droppedAt = new Map(); // task id to performance.now()
     this.progress = null;
     this.reason = null; // why nothing more was given, null while something was
+    this.withdrawn = []; // tasks held here that must not be shown: an image of them was reported
   }
 
   get first() {
@@ -31,8 +32,9 @@ export class Queue {
     // to the server, a task is held until its answer has arrived: it would be given again
     const known = [...this.tasks, ...this.outbox.waiting.map((entry) => entry.submission)].map(({ task_id }) => task_id);
     const except = [...new Set(known)].slice(0, MOST_EXCEPT);
-    const { task, reason, progress } = await call("POST", "claim", { except }, { asRater: this.raterId });
+    const { task, reason, progress, withdrawn = [] } = await call("POST", "claim", { except }, { asRater: this.raterId });
     this.progress = progress;
+    this.withdrawn = withdrawn;
     if (!task) {
       this.reason = reason;
       return false;
@@ -43,6 +45,14 @@ export class Queue {
     if (first) this.tasks.unshift(task);
     else this.tasks.push(task);
     return true;
+  }
+
+  /** Asks how far the labeling is, and which tasks must not be shown any more. */
+  async look() {
+    const held = this.tasks.slice(0, HELD).map((task) => `held=${encodeURIComponent(task.task_id)}`);
+    const { withdrawn = [], ...progress } = await call("GET", `progress?${held.join("&")}`, undefined, { asRater: this.raterId });
+    this.progress = progress;
+    this.withdrawn = withdrawn;
   }
 
   /** Takes a task out: it is answered, or no longer held. */

@@ -5,7 +5,7 @@ import { digitOf, modeOf } from "./input.js";
 
 export class Ranking {
   /**
-   * `answer(answer, mode)` is called with the ranks of a submitted ranking, `ask(question, chosen)` for the reason of a skip,
+   * `answer(answer, mode)` is called with the ranks of a submitted ranking, `ask(question, chosen, pictures)` for the reason of a skip,
    * `say(text)` with what screen readers should speak, `changed(ranks)` after each change.
    */
   constructor(root, { answer, ask, say, changed }) {
@@ -118,7 +118,8 @@ export class Ranking {
   }
 
   skip(mode) {
-    this.ask("skip-ranking", (reason) => this.answer({ ...this.answerOf(this.pictures.map(() => null)), reason }, mode));
+    const unranked = this.answerOf(this.pictures.map(() => null));
+    this.ask("skip-ranking", (reason, unsafe) => this.answer({ ...unranked, reason, unsafe }, mode), this.pictures);
   }
 
   answerOf(ranks) {
