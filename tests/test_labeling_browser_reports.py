@@ -130,7 +130,7 @@ def test_nobody_else_is_shown_what_was_reported_until_an_admin_puts_it_back(brow
         expect(thumbs.first.locator("img")).to_have_css("filter", "blur(14px)")
         thumbs.first.focus()
         expect(thumbs.first.locator("img")).to_have_css("filter", "none")
-        assert eve.evaluate("[...document.querySelectorAll('.thumb img')].every((image) => image.naturalWidth === 64)")
+        eve.wait_for_function("[...document.querySelectorAll('.thumb img')].every((image) => image.naturalWidth === 64)")
         expect(eve.locator("#open tr").nth(1)).to_contain_text("Ann: Violent or cruel")
         eve.locator("#open tr").nth(1).get_by_role("button", name="Put back").click()
         expect(thumbs).to_have_count(1)
