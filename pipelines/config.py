@@ -238,10 +238,10 @@ def _explained(table: str, model: type[BaseModel], error: dict[str, Any]) -> tup
     return path, f"{path}: {message}"
 
 
-def _not_finite(path: str, value: Any) -> list[str]:
-    """TOML has inf and nan, which pass as numbers; no setting means anything by them."""
+def _not_finite(path: str, value: Any) -> list[tuple[str, str]]:
+    """As `_explained`, for inf and nan: TOML has them and they pass as numbers, but no setting means anything by them."""
     if isinstance(value, float) and not math.isfinite(value):
-        return [f"{path} should be a finite number, not {value}"]
+        return [(path, f"{path} should be a finite number, not {value}")]
     inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()
     return [error for key, each in inner for error in _not_finite(f"{path}.{key}", each)]
 
