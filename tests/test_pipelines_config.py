@@ -175,8 +175,8 @@ def stage_folder(
     tmp_path: Path, labels: str, *outputs: Path, text: str = "", goes_on_from: Mapping[str, tuple[str, ...]] | None = None
 ) -> StageFolder:
     run = RunFolder(tmp_path / "run")
-    settings = settings_of(text, tmp_path, "run", "tasks")
-    return StageFolder(run, settings, run.reward_dir, "reward", ("run", "tasks"), {"labels": labels}, outputs, goes_on_from)
+    settings = settings_of(text, tmp_path, "run", "images")
+    return StageFolder(run, settings, run.reward_dir, "reward", ("run", "images"), {"labels": labels}, outputs, goes_on_from)
 
 
 def attempt(stage: StageFolder, error: BaseException | None = None, *, writes: Path | None = None) -> None:
@@ -209,9 +209,9 @@ def test_an_attempt_that_came_to_nothing_pins_nothing_and_is_not_remembered(tmp_
 
 
 def test_what_an_unfinished_stage_goes_on_from_keeps_the_settings_that_it_rests_on(tmp_path: Path) -> None:
-    def stage(seed: int, size: int) -> StageFolder:
-        text = f"[run]\nseed = {seed}\n[tasks]\nranking_size = {size}\n"
-        return stage_folder(tmp_path, "a", text=text, goes_on_from={"*.png": ("run",), "steps/*": ("run", "tasks")})
+    def stage(seed: int, steps: int) -> StageFolder:
+        text = f"[run]\nseed = {seed}\n[images]\nsteps = {steps}\n"
+        return stage_folder(tmp_path, "a", text=text, goes_on_from={"*.png": ("run",), "steps/*": ("run", "images")})
 
     first = stage(1, 3)
     with pytest.raises(PictuneError, match="memory"):
@@ -222,16 +222,16 @@ def test_what_an_unfinished_stage_goes_on_from_keeps_the_settings_that_it_rests_
         refuse_changes(first.run, stage(2, 3).settings)
     with pytest.raises(KeyboardInterrupt):
         attempt(stage(1, 4), KeyboardInterrupt(), writes=first.folder / "steps" / "1")
-    with pytest.raises(PictuneError, match=r"tasks\.ranking_size is 4 there and 3 now"):
+    with pytest.raises(PictuneError, match=r"images\.steps is 4 there and 3 now"):
         refuse_changes(first.run, first.settings)
 
 
 def test_a_stage_that_was_killed_before_it_had_anything_to_go_on_from_pins_nothing(tmp_path: Path) -> None:
-    stage = stage_folder(tmp_path, "a", text=FIRST, goes_on_from={"*.png": ("run", "tasks")})
+    stage = stage_folder(tmp_path, "a", text=FIRST, goes_on_from={"*.png": ("run", "images")})
     with stage.working():
         shutil.copytree(stage.run.root, tmp_path / "killed")  # as a kill leaves it
     killed = RunFolder(tmp_path / "killed")
-    other = settings_of(SECOND, tmp_path, "run", "tasks")
+    other = settings_of(SECOND, tmp_path, "run", "images")
     refuse_changes(killed, other)
     (killed.reward_dir / "picture.png").touch()
     with pytest.raises(PictuneError, match=r"run\.seed is 1 there and 2 now"):
