@@ -16,6 +16,7 @@ from data.errors import PictuneError
 from data.files import sha256_of, write_atomically, write_json
 from data.runs import RunFolder
 from data.schema import write_table
+from finetune.reward_fn import score
 from pipelines.config import Settings
 from pipelines.images import BEST_OF_SEEDS, ImagesConfig, Planned, draw_missing, prompts_of, seeded, weights_hash
 from pipelines.models import device_of, open_model, open_reward
@@ -49,7 +50,7 @@ def main(run: RunFolder, settings: Settings, *, reward: Path | None, n: int, kee
         raise PictuneError(f"--keep {keep}: pick at least one of --n {n} and at most all")
     folder, images = out or run.root / "best-of-n", settings.table("images", ImagesConfig)
     prompts = list(prompts_of(settings.run))
-    score = open_reward(reward or run.reward_dir, settings.run)
+    reward_fn = open_reward(reward or run.reward_dir, settings.run)
     _check_same(folder, settings)
     planned = seeded(prompts, n, settings.run.seed, offset=BEST_OF_SEEDS)
     candidates = folder / "candidates"
@@ -58,7 +59,7 @@ def main(run: RunFolder, settings: Settings, *, reward: Path | None, n: int, kee
     for start in tqdm(range(0, len(planned), images.batch), desc="score", unit="batch", disable=None):
         some = planned[start : start + images.batch]
         pictures = load_pictures([candidates / one.file_name for one in some]).to(device_of(settings.run))
-        rewards += score(pictures, [one.prompt for one in some]).tolist()
+        rewards += score(reward_fn, pictures, [one.prompt for one in some]).tolist()
     ranked = by_reward(rewards, n)
     _write_best(folder, planned, ranked, keep)
     rows = [_row(folder, planned[i], rewards[i], rank, picked=rank <= keep) for order in ranked for rank, i in enumerate(order, start=1)]

@@ -103,7 +103,7 @@ class RewardModel(nn.Module):
         mean = logits.mean(0)
         if reduce == "lcb" and self.members > 1:
             mean = mean - logits.std(0, correction=0)
-        return _checked(with_slips(torch.sigmoid(mean / self.temperature), self.slip))
+        return with_slips(torch.sigmoid(mean / self.temperature), self.slip)
 
     def score_with_std(self, *, images: Tensor, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """`score` and the standard deviation of the members' own probabilities, both [B]; 0 for a single member."""
