@@ -49,7 +49,7 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[TextIO]:
     Yields it, to note in it who they are kept out by.
 
     Raises:
-        BlockingIOError: somebody else has it, and there shall be no waiting.
+        BlockingIOError: somebody else has it, and `wait` is off.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:

@@ -151,7 +151,7 @@ def _tune(run: RunFolder, settings: Settings, method: Method, processes: Process
         if processes.is_first:
             print(f"finetune {method}: done, LoRA in {folder}")
         return
-    job = open_job(run, settings, method, processes)  # first: what cannot be opened shall cost no earlier LoRA
+    job = open_job(run, settings, method, processes)  # first: a model that cannot be opened must not cost an earlier LoRA
     if stale and processes.is_first:
         shutil.rmtree(folder)  # made from another reward or model
     processes.wait()
