@@ -151,9 +151,25 @@ def serve(
         store, image_path, config, secret=secret, on_export=on_export, training=training, categories=categories, quality=quality
     )
     with _listen(config.host, config.port) as listener:
-        announce(f"label at http://{config.host}:{listener.getsockname()[1]} (Ctrl-C ends; every answer is saved as it is given)")
+        address = f"http://{config.host}:{listener.getsockname()[1]}"
+        server = _Server(
+            server_settings(app, config), lambda: announce(f"label at {address} (Ctrl-C ends; every answer is saved as it is given)")
+        )
         with suppress(KeyboardInterrupt):  # uvicorn passes it on after its orderly end
-            uvicorn.Server(server_settings(app, config)).run(sockets=[listener])
+            server.run(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    """Says when it is up: from then on a signal ends it in order."""
+
+    def __init__(self, settings: uvicorn.Config, on_start: Callable[[], None]) -> None:
+        super().__init__(settings)
+        self._on_start = on_start
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn's, then calls `on_start`."""
+        await super().startup(sockets)
+        self._on_start()
 
 
 def server_settings(app: FastAPI, config: LabelConfig) -> uvicorn.Config:
