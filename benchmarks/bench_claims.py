@@ -20,6 +20,8 @@ from benchmarks.bench_labeling import Target, measure, targets
 from benchmarks.record import record
 
 HERE = Path(__file__).parent.parent
+BUSY = "import os; parent = os.getppid()\nwhile os.getppid() == parent: pass"
+"""Ends by itself when this program is killed."""
 
 
 @contextmanager
@@ -39,7 +41,7 @@ def cores_taken(count: int) -> Iterator[None]:
     """So many processes that do nothing but work."""
     with ExitStack() as stack:
         for _ in range(count):
-            process = stack.enter_context(subprocess.Popen([sys.executable, "-c", "while True: pass"]))
+            process = stack.enter_context(subprocess.Popen([sys.executable, "-c", BUSY]))
             stack.callback(process.kill)
         yield
 
