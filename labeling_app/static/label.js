@@ -86,7 +86,7 @@ class Page {
       if (taskId) this.withdraw(taskId);
     });
     setInterval(() => this.renew(), RENEW_MS);
-    setInterval(() => this.look(), LOOK_MS);
+    setInterval(() => this.look(), LOOK_MS / 2);
   }
 
   // Signing in
@@ -315,6 +315,7 @@ class Page {
   async look() {
     const { queue } = this;
     if (!queue || this.working || !this.watch.wasActive(RENEW_MS)) return;
+    if (performance.now() - queue.heardAt < LOOK_MS) return; // who answers quickly hears with each claim
     await queue.look().catch(() => {}); // the next answer tells whether the server can be reached
     if (queue !== this.queue) return;
     this.withdrawReported(queue);

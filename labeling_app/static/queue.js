@@ -16,6 +16,7 @@ export class Queue {
     this.progress = null;
     this.reason = null; // why nothing more was given, null while something was
     this.withdrawn = []; // tasks held here that must not be shown: an image of them was reported
+    this.heardAt = 0; // performance.now() when the server last said which
   }
 
   get first() {
@@ -33,8 +34,7 @@ export class Queue {
     const known = [...this.tasks, ...this.outbox.waiting.map((entry) => entry.submission)].map(({ task_id }) => task_id);
     const except = [...new Set(known)].slice(0, MOST_EXCEPT);
     const { task, reason, progress, withdrawn = [] } = await call("POST", "claim", { except }, { asRater: this.raterId });
-    this.progress = progress;
-    this.withdrawn = withdrawn;
+    this.hear(progress, withdrawn);
     if (!task) {
       this.reason = reason;
       return false;
@@ -51,8 +51,13 @@ export class Queue {
   async look() {
     const held = this.tasks.slice(0, HELD).map((task) => `held=${encodeURIComponent(task.task_id)}`);
     const { withdrawn = [], ...progress } = await call("GET", `progress?${held.join("&")}`, undefined, { asRater: this.raterId });
+    this.hear(progress, withdrawn);
+  }
+
+  hear(progress, withdrawn) {
     this.progress = progress;
     this.withdrawn = withdrawn;
+    this.heardAt = performance.now();
   }
 
   /** Takes a task out: it is answered, or no longer held. */
