@@ -29,13 +29,14 @@ def test_two_processes_train_as_one(ready: RunFolder, terminal: Commands, tmp_pa
     printed = terminal.run(words(two, method, settings), processes=2)
     assert main(words(one, method, settings)) == 0
     assert printed.count(f"finetune {method}: LoRA in") == 1  # the first alone speaks, and writes
-    assert len(figures_of(two, method)) == len(figures_of(one, method)) == 3
+    assert len(figures_of(two, method)) == len(figures_of(one, method)) == 1 + 3  # the validation before training, then the steps
     tuned = weights_of(two, method)
     for name, weight in weights_of(one, method).items():
         # Two pictures at a time in place of four, in the reward or in the loss: the rounding grows in the advantages and in AdamW.
         assert float((tuned[name] - weight).norm()) <= 2e-3 * float(weight.norm())
-    for mine, others in zip(figures_of(two, method), figures_of(one, method), strict=True):
-        assert mine["gradient_norm"] == pytest.approx(others["gradient_norm"], rel=1e-3)
+    for step, (mine, others) in enumerate(zip(figures_of(two, method), figures_of(one, method), strict=True)):
+        if step > 0:
+            assert mine["gradient_norm"] == pytest.approx(others["gradient_norm"], rel=1e-3)
         assert mine["validation_reward"] == pytest.approx(others["validation_reward"], rel=1e-4)
 
 

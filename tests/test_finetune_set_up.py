@@ -155,4 +155,4 @@ def test_the_stage_runs_the_unet_as_its_settings_say(ready: RunFolder, tmp_path:
     settings = ("finetune.gradient_checkpointing=true", "finetune.channels_last=true", "ddpo.precision='fp16'")
     run = copy_of(ready, tmp_path)
     assert main(words(run, "ddpo", settings)) == 0
-    assert [line["loss_scale"] for line in figures_of(run, "ddpo")] == [2.0**16] * 2
+    assert [line["loss_scale"] for line in figures_of(run, "ddpo")[1:]] == [2.0**16] * 2
