@@ -81,7 +81,8 @@ def stranger() -> Iterator[int]:
 
 @pytest.fixture(scope="module")
 def campaign(tmp_path_factory: pytest.TempPathFactory) -> Campaign:
-    made = make_campaign(tmp_path_factory.mktemp("campaign"), prompts=("a dog",), images=3, config=TasksConfig(binary_overlap=9))
+    only_binary = TasksConfig(binary_overlap=9, rankings_per_prompt=0)
+    made = make_campaign(tmp_path_factory.mktemp("campaign"), prompts=("a dog",), images=3, config=only_binary)
     add_accounts(made, ["Ann", "Ben"], PASSWORD)
     with made.open_store() as store:
         for name in ("Ann", "Ben"):
