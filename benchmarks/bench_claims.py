@@ -29,7 +29,11 @@ def checked_out(revision: str) -> Iterator[Path]:
     """A folder with the files of a revision."""
     with tempfile.TemporaryDirectory() as root:
         folder = Path(root) / "checkout"
-        subprocess.run(["git", "worktree", "add", "--quiet", "--detach", folder, revision], cwd=HERE, check=True)
+        subprocess.run(
+            ["git", "worktree", "add", "--quiet", "--detach", folder, revision],
+            cwd=HERE,
+            check=True,
+        )
         try:
             yield folder
         finally:
@@ -46,7 +50,9 @@ def cores_taken(count: int) -> Iterator[None]:
         yield
 
 
-def compare(versions: dict[str, Target], rounds: int, raters: int, seconds: float, think_s: float) -> dict[str, Any]:
+def compare(
+    versions: dict[str, Target], rounds: int, raters: int, seconds: float, think_s: float
+) -> dict[str, Any]:
     """Figures of all rounds, the versions in turns, and how the later one's compare."""
     told: dict[str, list[dict[str, Any]]] = {name: [] for name in versions}
     for number in range(rounds):
@@ -67,13 +73,31 @@ def compare(versions: dict[str, Target], rounds: int, raters: int, seconds: floa
 
 def main() -> None:
     """Measures both versions, on a machine left alone and on a busy one."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--against", required=True, metavar="REV", help="the earlier version, as git names it")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--against", required=True, metavar="REV", help="the earlier version, as git names it"
+    )
     parser.add_argument("--raters", type=int, default=200, help="(default: 200)")
-    parser.add_argument("--think", type=float, default=2.5, help="mean seconds that they think before each of the two calls (default: 2.5)")
-    parser.add_argument("--seconds", type=float, default=60, help="how long each measurement lasts (default: 60)")
-    parser.add_argument("--rounds", type=int, default=3, help="measurements of each version, on either machine (default: 3)")
-    parser.add_argument("--busy", type=int, default=1, help="cores that others take in the second part (default: 1)")
+    parser.add_argument(
+        "--think",
+        type=float,
+        default=2.5,
+        help="mean seconds that they think before each of the two calls (default: 2.5)",
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=60, help="how long each measurement lasts (default: 60)"
+    )
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        default=3,
+        help="measurements of each version, on either machine (default: 3)",
+    )
+    parser.add_argument(
+        "--busy", type=int, default=1, help="cores that others take in the second part (default: 1)"
+    )
     given = parser.parse_args()
     with checked_out(given.against) as folder:
         now = targets(None)["pictune"]
@@ -81,7 +105,9 @@ def main() -> None:
         figures: dict[str, Any] = {"against": given.against, "seconds": given.seconds}
         for name, busy in (("left_alone", 0), ("cores_taken", given.busy)):
             with cores_taken(busy):
-                figures[name] = compare(versions, given.rounds, given.raters, given.seconds, given.think)
+                figures[name] = compare(
+                    versions, given.rounds, given.raters, given.seconds, given.think
+                )
             print(f"{name}: {figures[name]['before_over_now']}", flush=True)
     record("bench_claims", figures)
 

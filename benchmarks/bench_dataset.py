@@ -55,7 +55,10 @@ def timed(name: str, work: Callable[[], object], figures: Figures) -> None:
     """Does the work and notes its seconds on the clock and of the processor."""
     clock, processor = time.perf_counter(), time.process_time()
     work()
-    figures[name] = {"seconds": round(time.perf_counter() - clock, 3), "cpu_seconds": round(time.process_time() - processor, 3)}
+    figures[name] = {
+        "seconds": round(time.perf_counter() - clock, 3),
+        "cpu_seconds": round(time.process_time() - processor, 3),
+    }
     print(f"{name}: {figures[name]}", file=sys.stderr, flush=True)
 
 
@@ -63,7 +66,10 @@ def relate(figures: Figures, base: str) -> Figures:
     """Adds how many times as long as `base` each took, and the peak of memory."""
     for name, figure in figures.items():
         if name != base:
-            figure["times_pandas"] = {unit: round(figure[unit] / max(figures[base][unit], 1e-3), 2) for unit in ("seconds", "cpu_seconds")}
+            figure["times_pandas"] = {
+                unit: round(figure[unit] / max(figures[base][unit], 1e-3), 2)
+                for unit in ("seconds", "cpu_seconds")
+            }
     return figures | {"peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)}
 
 
@@ -81,7 +87,11 @@ def bench_store(rows: int, folder: Path) -> Figures:
         if faults:
             raise SystemExit("\n".join(faults[:10]))
     names = ("labels_binary", "labels_ranking", "tasks", "images")
-    timed("pandas_read", lambda: [pd.read_parquet(run.latest / f"{name}.parquet") for name in names], figures)
+    timed(
+        "pandas_read",
+        lambda: [pd.read_parquet(run.latest / f"{name}.parquet") for name in names],
+        figures,
+    )
     return {"labels": rows, "images": len(image_ids)} | relate(figures, "pandas_read")
 
 
@@ -89,7 +99,10 @@ def write_run(run: RunFolder, count: int) -> list[str]:
     """Small pictures, each different, and the run's tables of them; gives their ids."""
     run.images_dir.mkdir(parents=True)
     prompts = [f"prompt {number}" for number in range(PROMPT_COUNT)]
-    rows = [{"prompt_id": prompt_id(text), "prompt": text, "category": CATEGORIES[n % 4]} for n, text in enumerate(prompts)]
+    rows = [
+        {"prompt_id": prompt_id(text), "prompt": text, "category": CATEGORIES[n % 4]}
+        for n, text in enumerate(prompts)
+    ]
     write_table(pa.Table.from_pylist(rows, schema=PROMPTS), PROMPTS, run.prompts_table)
     images = []
     for number in range(count):
@@ -97,7 +110,15 @@ def write_run(run: RunFolder, count: int) -> list[str]:
         Image.frombytes("RGB", (2, 2), number.to_bytes(12, "big")).save(path)
         text = prompts[number % PROMPT_COUNT]
         facts = {"width": 2, "height": 2, "format": "png", "created_at": START}
-        images.append({"image_id": sha256_of(path), "path": f"images/{number}.png", "prompt_id": prompt_id(text), "prompt": text} | facts)
+        images.append(
+            {
+                "image_id": sha256_of(path),
+                "path": f"images/{number}.png",
+                "prompt_id": prompt_id(text),
+                "prompt": text,
+            }
+            | facts
+        )
     write_table(pa.Table.from_pylist(images, schema=IMAGES), IMAGES, run.images_table)
     return [str(image["image_id"]) for image in images]
 
@@ -107,10 +128,18 @@ def fill(store: FeedbackStore, image_ids: list[str], rows: int) -> None:
     rng = random.Random(0)
     raters = [store.add_rater(f"rater {number}") for number in range(RATERS)]
     by_prompt = [image_ids[number::PROMPT_COUNT] for number in range(PROMPT_COUNT)]
-    wanted = [NewTask(kind="binary", prompt=f"prompt {n % PROMPT_COUNT}", image_ids=(i,), overlap=8) for n, i in enumerate(image_ids)]
+    wanted = [
+        NewTask(kind="binary", prompt=f"prompt {n % PROMPT_COUNT}", image_ids=(i,), overlap=8)
+        for n, i in enumerate(image_ids)
+    ]
     for number, images in enumerate(by_prompt):
-        groups = {tuple(sorted(rng.sample(images, min(4, len(images))))) for _ in range(len(images))}
-        wanted += [NewTask(kind="ranking", prompt=f"prompt {number}", image_ids=group, overlap=3) for group in sorted(groups)]
+        groups = {
+            tuple(sorted(rng.sample(images, min(4, len(images))))) for _ in range(len(images))
+        }
+        wanted += [
+            NewTask(kind="ranking", prompt=f"prompt {number}", image_ids=group, overlap=3)
+            for group in sorted(groups)
+        ]
     store.add_tasks(wanted)
     with store.database.read() as connection:
         asked = task_table(connection)
@@ -123,12 +152,17 @@ def fill(store: FeedbackStore, image_ids: list[str], rows: int) -> None:
 def _label_rows(rng: random.Random, raters: list[str], asked: pa.Table) -> Iterator[Figures]:
     number = 0
     for task_id, kind, overlap, images in zip(
-        *(asked[name].to_pylist() for name in ("task_id", "kind", "overlap", "image_ids")), strict=True
+        *(asked[name].to_pylist() for name in ("task_id", "kind", "overlap", "image_ids")),
+        strict=True,
     ):
         for rater in rng.sample(raters, overlap):
-            answer: Answer = BinaryAnswer(verdict=rng.choices(("good", "bad", "skip", "unsafe"), (60, 34, 5, 1))[0])
+            answer: Answer = BinaryAnswer(
+                verdict=rng.choices(("good", "bad", "skip", "unsafe"), (60, 34, 5, 1))[0]
+            )
             if kind == "ranking":
-                answer = RankingAnswer(ranks={image: rng.choice((1, 2, 3, None)) for image in images})
+                answer = RankingAnswer(
+                    ranks={image: rng.choice((1, 2, 3, None)) for image in images}
+                )
             number += 1
             moment = START + timedelta(seconds=number)
             yield {
@@ -164,11 +198,17 @@ def bench_scan(rows: int, folder: Path) -> Figures:
         connection.execute("SET memory_limit = '1500MB'")
         query = [str(path), str(run.prompts_table)]
         timed("duckdb_summary", lambda: connection.execute(SUMMARY, query).fetchall(), figures)
-        timed("duckdb_summary_again", lambda: connection.execute(SUMMARY, query).fetchall(), figures)
+        timed(
+            "duckdb_summary_again", lambda: connection.execute(SUMMARY, query).fetchall(), figures
+        )
     columns = ["label", "prompt_id", "rater_id", "time_on_task_ms"]
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     timed("pandas_read", lambda: pd.read_parquet(path, columns=columns), figures)
-    return {"labels": rows, "bytes": path.stat().st_size} | relate(figures, "pandas_read") | {"peak_mib": round(memory / 1024)}
+    return (
+        {"labels": rows, "bytes": path.stat().st_size}
+        | relate(figures, "pandas_read")
+        | {"peak_mib": round(memory / 1024)}
+    )
 
 
 def synthetic(rows: int) -> Iterator[pa.Table]:
@@ -181,9 +221,9 @@ def synthetic(rows: int) -> Iterator[pa.Table]:
         numbers = np.arange(start, start + n)
         images = pa.array([f"{number // 5:064x}" for number in numbers])
         ids = pa.array([f"01900000-0000-7000-8000-{number:012x}" for number in numbers])
-        moments = pa.array(np.datetime64(START.replace(tzinfo=None), "us") + numbers * np.timedelta64(1, "s")).cast(
-            LABELS_BINARY.field("shown_at").type
-        )
+        moments = pa.array(
+            np.datetime64(START.replace(tzinfo=None), "us") + numbers * np.timedelta64(1, "s")
+        ).cast(LABELS_BINARY.field("shown_at").type)
         given = {
             "label_id": ids,
             "submission_id": ids,
@@ -192,7 +232,9 @@ def synthetic(rows: int) -> Iterator[pa.Table]:
             "prompt_id": prompts.take(pa.array(numbers // 5 % PROMPT_COUNT)),
             "rater_id": raters.take(pa.array(rng.integers(RATERS, size=n))),
             "image_id": images,
-            "label": pa.array(["good", "bad", "skip", "unsafe"]).take(pa.array(rng.choice(4, n, p=[0.6, 0.34, 0.05, 0.01]))),
+            "label": pa.array(["good", "bad", "skip", "unsafe"]).take(
+                pa.array(rng.choice(4, n, p=[0.6, 0.34, 0.05, 0.01]))
+            ),
             "source": pa.array(["simulated"]).take(pa.array(np.zeros(n, np.int8))),
             "is_gold": pa.array(np.zeros(n, bool)),
             "shown_at": moments,
@@ -209,9 +251,23 @@ PARTS: dict[str, Callable[[int, Path], Figures]] = {"store": bench_store, "scan"
 
 def main() -> None:
     """Runs the parts asked for and keeps the other's earlier figures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--store", type=int, default=100_000, metavar="ROWS", help="labels of the part store; 0 leaves it out")
-    parser.add_argument("--scan", type=int, default=10_000_000, metavar="ROWS", help="labels of the part scan; 0 leaves it out")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--store",
+        type=int,
+        default=100_000,
+        metavar="ROWS",
+        help="labels of the part store; 0 leaves it out",
+    )
+    parser.add_argument(
+        "--scan",
+        type=int,
+        default=10_000_000,
+        metavar="ROWS",
+        help="labels of the part scan; 0 leaves it out",
+    )
     parser.add_argument("--only", choices=PARTS, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.only:
@@ -222,8 +278,18 @@ def main() -> None:
     results = {name: kept[name] for name in PARTS if name in kept}
     for name in PARTS:
         if rows := getattr(given, name):
-            command = [sys.executable, "-m", "benchmarks.bench_dataset", "--only", name, f"--{name}", str(rows)]
-            results[name] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+            command = [
+                sys.executable,
+                "-m",
+                "benchmarks.bench_dataset",
+                "--only",
+                name,
+                f"--{name}",
+                str(rows),
+            ]
+            results[name] = json.loads(
+                subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+            )
     record("bench_dataset", results)
     print(json.dumps(results, indent=2))
 

@@ -46,7 +46,9 @@ def open_model(folder: str, device: str, precision: Precision) -> DiffusionModel
     """The folder's model with random weights in its UNet, and with adapters that already say something."""
     model = DiffusionModel.from_pretrained(folder, device=device, precision=precision)
     torch.manual_seed(0)
-    fresh = UNet2DConditionModel.from_config(model.pipeline.unet.config).requires_grad_(False).eval()
+    fresh = (
+        UNet2DConditionModel.from_config(model.pipeline.unet.config).requires_grad_(False).eval()
+    )
     model.pipeline.unet.load_state_dict(fresh.state_dict())
     generator = torch.Generator().manual_seed(0)
     model.add_lora(LoraSettings(), generator=generator)
@@ -72,29 +74,46 @@ class Straightforward:
         self.reference = copy.deepcopy(self.policy)
         self.reference.disable_adapters()
         self.parameters = list(self.model.lora_parameters().values())
-        self.optimizer = torch.optim.AdamW(self.parameters, self.config.learning_rate, betas=(0.9, 0.99), weight_decay=0.0)
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, self.config.learning_rate, betas=(0.9, 0.99), weight_decay=0.0
+        )
         self.scheduler = self.model.scheduler(self.config.steps)
 
     def encode(self, prompt: str) -> Tensor:
         """One prompt, anew each time."""
-        embedding: Tensor = self.model.pipeline.encode_prompt(prompt, self.model.device, 1, False)[0]
+        embedding: Tensor = self.model.pipeline.encode_prompt(prompt, self.model.device, 1, False)[
+            0
+        ]
         return embedding.detach()
 
-    def predict(self, unet: nn.Module, latents: Tensor, timesteps: Tensor, cond: Tensor, uncond: Tensor) -> Tensor:
+    def predict(
+        self, unet: nn.Module, latents: Tensor, timesteps: Tensor, cond: Tensor, uncond: Tensor
+    ) -> Tensor:
         """Guided prediction."""
-        both = unet(torch.cat([latents, latents]), torch.cat([timesteps, timesteps]), torch.cat([uncond, cond])).sample
+        both = unet(
+            torch.cat([latents, latents]),
+            torch.cat([timesteps, timesteps]),
+            torch.cat([uncond, cond]),
+        ).sample
         without, with_prompt = both.chunk(2)
         guided: Tensor = without + self.config.guidance * (with_prompt - without)
         return guided
 
-    def step(self, output: Tensor, timesteps: Tensor, latents: Tensor, eta: float = 1.0) -> tuple[Tensor, Tensor]:
+    def step(
+        self, output: Tensor, timesteps: Tensor, latents: Tensor, eta: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
         """Mean and deviation of the next latents, by the formulas of Song et al."""
         table, stride = self.scheduler.alphas_cumprod, 1000 // self.config.steps
         at = table[timesteps].view(-1, 1, 1, 1)
         earlier = timesteps - stride
-        before = torch.where(earlier >= 0, table[earlier.clamp(min=0)], self.scheduler.final_alpha_cumprod).view(-1, 1, 1, 1)
+        before = torch.where(
+            earlier >= 0, table[earlier.clamp(min=0)], self.scheduler.final_alpha_cumprod
+        ).view(-1, 1, 1, 1)
         if self.scheduler.config.prediction_type == "v_prediction":
-            image, noise = at.sqrt() * latents - (1 - at).sqrt() * output, at.sqrt() * output + (1 - at).sqrt() * latents
+            image, noise = (
+                at.sqrt() * latents - (1 - at).sqrt() * output,
+                at.sqrt() * output + (1 - at).sqrt() * latents,
+            )
         else:
             image, noise = (latents - (1 - at).sqrt() * output) / at.sqrt(), output
         std = eta * ((1 - before) / (1 - at) * (1 - at / before)).sqrt()
@@ -107,7 +126,9 @@ class Straightforward:
         places = (pairs[:, 1] * len(prompts) + pairs[:, 0]).chunk(self.config.updates)
         for group in places:
             for batch in group.split(BATCH):
-                some = {name: values[batch].to(self.model.device) for name, values in buffer.items()}
+                some = {
+                    name: values[batch].to(self.model.device) for name, values in buffer.items()
+                }
                 (self.loss(some) * (len(batch) / len(group))).backward()
             self.gradients.append(flat(self.parameters))
             nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm)
@@ -130,7 +151,9 @@ class Straightforward:
             following, std = self.step(output, timesteps, latents, eta=float(noisy))
             if noisy:
                 distribution = Normal(following, std)
-                following = following + std * torch.randn(shape, generator=self.generator).to(self.model.device)
+                following = following + std * torch.randn(shape, generator=self.generator).to(
+                    self.model.device
+                )
                 new = {
                     "latents": latents.cpu(),
                     "following": following.cpu(),
@@ -139,11 +162,21 @@ class Straightforward:
                     "cond": cond.cpu(),
                     "uncond": uncond.cpu(),
                 }
-                buffer = {name: torch.cat([buffer[name], values]) if buffer else values for name, values in new.items()}
+                buffer = {
+                    name: torch.cat([buffer[name], values]) if buffer else values
+                    for name, values in new.items()
+                }
             latents = following
         images = torch.cat([self.model.decode(one[None]) for one in latents])
-        rewards = torch.tensor([contrast(image[None], [prompt]).item() for image, prompt in zip(images, prompts, strict=True)])
-        buffer["advantages"] = self.advantages(prompts, rewards).repeat(self.config.stochastic_steps)
+        rewards = torch.tensor(
+            [
+                contrast(image[None], [prompt]).item()
+                for image, prompt in zip(images, prompts, strict=True)
+            ]
+        )
+        buffer["advantages"] = self.advantages(prompts, rewards).repeat(
+            self.config.stochastic_steps
+        )
         return buffer, rewards, prompts
 
     def advantages(self, prompts: list[str], rewards: Tensor) -> Tensor:
@@ -151,20 +184,30 @@ class Straightforward:
         result = torch.empty_like(rewards)
         for prompt in PROMPTS:
             rows = torch.tensor([other == prompt for other in prompts])
-            result[rows] = (rewards[rows] - rewards[rows].mean()) / rewards[rows].std(correction=0).clamp(min=self.config.std_floor)
+            result[rows] = (rewards[rows] - rewards[rows].mean()) / rewards[rows].std(
+                correction=0
+            ).clamp(min=self.config.std_floor)
         return result.clamp(-self.config.advantage_clip, self.config.advantage_clip)
 
     def loss(self, some: dict[str, Tensor]) -> Tensor:
         """DPOK's of a few transitions."""
         inputs = some["latents"], some["timesteps"], some["cond"], some["uncond"]
         with torch.no_grad():
-            reference = Normal(*self.step(self.predict(self.reference, *inputs), some["timesteps"], some["latents"]))
-        now = Normal(*self.step(self.predict(self.policy, *inputs), some["timesteps"], some["latents"]))
+            reference = Normal(
+                *self.step(
+                    self.predict(self.reference, *inputs), some["timesteps"], some["latents"]
+                )
+            )
+        now = Normal(
+            *self.step(self.predict(self.policy, *inputs), some["timesteps"], some["latents"])
+        )
         ratio = torch.exp(now.log_prob(some["following"]).mean((1, 2, 3)) - some["log_probs"])
         clipped = ratio.clamp(1 - self.config.clip_range, 1 + self.config.clip_range)
         gain = torch.minimum(ratio * some["advantages"], clipped * some["advantages"]).mean()
         kl = torch.distributions.kl_divergence(now, reference).mean()
-        assert all(isinstance(one.item(), float) for one in (gain, kl, ratio.mean()))  # logged at every batch
+        assert all(
+            isinstance(one.item(), float) for one in (gain, kl, ratio.mean())
+        )  # logged at every batch
         return self.config.kl_weight * kl - gain
 
 
@@ -183,7 +226,9 @@ class Ours:
         state = policy_gradient.start(self.model, self.config, generator=self.generator)
         state.validation = [(0, 0.0)]
         state.optimizer.register_step_pre_hook(lambda *_: self.gradients.append(flat(parameters)))
-        self.steps = policy_gradient.train(self.model, PROMPTS, contrast, self.config, generator=self.generator, state=state)
+        self.steps = policy_gradient.train(
+            self.model, PROMPTS, contrast, self.config, generator=self.generator, state=state
+        )
 
     def iterate(self) -> float:
         """One iteration; gives the mean reward."""
@@ -192,7 +237,12 @@ class Ours:
 
 def flat(parameters: Sequence[nn.Parameter]) -> Tensor:
     """All gradients as one vector."""
-    return torch.cat([p.grad.flatten().cpu() if p.grad is not None else torch.zeros(p.numel()) for p in parameters])
+    return torch.cat(
+        [
+            p.grad.flatten().cpu() if p.grad is not None else torch.zeros(p.numel())
+            for p in parameters
+        ]
+    )
 
 
 @dataclass(frozen=True)
@@ -216,26 +266,40 @@ def measure(iterate: Callable[[], float], device: torch.device) -> Cost:
 def compare(ours: Ours, plain: Straightforward, iterations: int) -> dict[str, Any]:
     """Both in turns; figures of ours beside the straightforward loop."""
     device, images = ours.model.device, len(PROMPTS) * ours.config.images_per_prompt
-    pairs = [(measure(ours.iterate, device), measure(plain.iterate, device)) for _ in range(iterations + 1)]
-    cosines = [torch.cosine_similarity(a, b, dim=0).item() for a, b in zip(ours.gradients, plain.gradients, strict=True)]
+    pairs = [
+        (measure(ours.iterate, device), measure(plain.iterate, device))
+        for _ in range(iterations + 1)
+    ]
+    cosines = [
+        torch.cosine_similarity(a, b, dim=0).item()
+        for a, b in zip(ours.gradients, plain.gradients, strict=True)
+    ]
     figures: dict[str, Any] = {
         "gradient_cosine_min": round(min(cosines), 6),
         "reward_difference_max": max(abs(a.reward - b.reward) for a, b in pairs),
     }
     timed = pairs[1:]
     for kind in ("seconds", "cpu_seconds"):
-        for name, costs in (("ours", [a for a, _ in timed]), ("straightforward", [b for _, b in timed])):
+        for name, costs in (
+            ("ours", [a for a, _ in timed]),
+            ("straightforward", [b for _, b in timed]),
+        ):
             figures[f"{name}_images_per_{kind.removesuffix('s')}"] = round(
                 images * len(costs) / sum(getattr(one, kind) for one in costs), 3
             )
-        figures[f"ratio_{kind}"] = round(figures[f"ours_images_per_{kind[:-1]}"] / figures[f"straightforward_images_per_{kind[:-1]}"], 2)
+        figures[f"ratio_{kind}"] = round(
+            figures[f"ours_images_per_{kind[:-1]}"]
+            / figures[f"straightforward_images_per_{kind[:-1]}"],
+            2,
+        )
     return figures
 
 
 def work(iterations: int, images: int, steps: int, micro_batch: int) -> dpok.DPOKConfig:
     """The settings of both loops; every stochastic transition is trained on once, in four updates."""
     return dpok.DPOKConfig(
-        iterations=iterations + 2,  # one to warm up, and one that never comes, since the last is validated
+        iterations=iterations
+        + 2,  # one to warm up, and one that never comes, since the last is validated
         prompts_per_iteration=len(PROMPTS),
         images_per_prompt=images,
         steps=steps,
@@ -251,14 +315,18 @@ def work(iterations: int, images: int, steps: int, micro_batch: int) -> dpok.DPO
 
 def main() -> None:
     """Runs both, prints and writes the figures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", default="models/emoji-sd", help="folder whose shapes are taken")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--iterations", type=int, default=3)
     parser.add_argument("--images", type=int, default=16, help="images of each of the two prompts")
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--micro-batch", type=int, default=32)
-    parser.add_argument("--channels-last", action="store_true", help="as finetune.channels_last, for ours")
+    parser.add_argument(
+        "--channels-last", action="store_true", help="as finetune.channels_last, for ours"
+    )
     parser.add_argument("--compile", action="store_true", help="as finetune.compile, for ours")
     given = parser.parse_args()
     config = work(given.iterations, given.images, given.steps, given.micro_batch)
@@ -267,12 +335,18 @@ def main() -> None:
         model = open_model(given.model, given.device, precision)
         model.set_up(UNetSettings(channels_last=given.channels_last, compile=given.compile))
         ours = Ours(model, config, torch.Generator().manual_seed(1))
-        plain = Straightforward(open_model(given.model, given.device, "fp32"), config, torch.Generator().manual_seed(1))
+        plain = Straightforward(
+            open_model(given.model, given.device, "fp32"), config, torch.Generator().manual_seed(1)
+        )
         rows[precision] = compare(ours, plain, given.iterations)
         print(precision, rows[precision], flush=True)
-    record("bench_finetune", {"threads": torch.get_num_threads(), "work": vars(given), "ours_in": rows})
+    record(
+        "bench_finetune", {"threads": torch.get_num_threads(), "work": vars(given), "ours_in": rows}
+    )
     if rows["fp32"]["gradient_cosine_min"] < 0.999:
-        raise SystemExit("the gradients differ: cosine below 0.999, so the times cannot be compared")
+        raise SystemExit(
+            "the gradients differ: cosine below 0.999, so the times cannot be compared"
+        )
 
 
 if __name__ == "__main__":

@@ -100,7 +100,13 @@ def pictune_command(folder: Path, port: int) -> list[str]:
     write_run(run, IMAGES)
     settings = [f"tasks.binary_overlap={OVERLAP}", "tasks.rankings_per_prompt=0"]
     words = ["label", "--runs", str(folder), "--run", "bench", "--open", "--port", str(port)]
-    return [sys.executable, "-m", "pipelines", *words, *(word for setting in settings for word in ("--set", setting))]
+    return [
+        sys.executable,
+        "-m",
+        "pipelines",
+        *words,
+        *(word for setting in settings for word in ("--set", setting)),
+    ]
 
 
 async def sign_in_to_pictune(rater: Rater) -> None:
@@ -115,7 +121,12 @@ async def claim_of_pictune(rater: Rater) -> None:
 
 async def submit_to_pictune(rater: Rater) -> None:
     """Through the public interface."""
-    body = {"submission_id": str(uuid.uuid4()), "task_id": rater.task, "answer": {"verdict": "good"}, "time_on_task_ms": 2000}
+    body = {
+        "submission_id": str(uuid.uuid4()),
+        "task_id": rater.task,
+        "answer": {"verdict": "good"},
+        "time_on_task_ms": 2000,
+    }
     await rater.post("/api/v1/submissions", body)
 
 
@@ -134,7 +145,13 @@ def gradio_app(folder: Path) -> FastAPI:
         logger.setup([image, verdict, rater], str(folder))
         fields = [image, verdict, rater]
         gr.Button().click(lambda: str(next(numbers)), [], [image], api_name="claim", queue=False)
-        gr.Button().click(lambda *answer: str(logger.flag(list(answer))), fields, [image], api_name="submit", queue=False)
+        gr.Button().click(
+            lambda *answer: str(logger.flag(list(answer))),
+            fields,
+            [image],
+            api_name="submit",
+            queue=False,
+        )
     app = FastAPI()
     gr.mount_gradio_app(app, blocks, path="/", ssr_mode=False, run_history=False)
     return app
@@ -142,7 +159,14 @@ def gradio_app(folder: Path) -> FastAPI:
 
 def gradio_command(folder: Path, port: int) -> list[str]:
     """This program, as its server."""
-    return [sys.executable, "-m", "benchmarks.bench_labeling", "--serve-gradio", str(folder), str(port)]
+    return [
+        sys.executable,
+        "-m",
+        "benchmarks.bench_labeling",
+        "--serve-gradio",
+        str(folder),
+        str(port),
+    ]
 
 
 async def sign_in_to_gradio(_rater: Rater) -> None:
@@ -156,12 +180,17 @@ async def claim_of_gradio(rater: Rater) -> None:
 
 async def submit_to_gradio(rater: Rater) -> None:
     """Through the call that Gradio makes of the event."""
-    await rater.post("/gradio_api/run/submit", {"data": [rater.task, "good", f"rater {rater.number}"]})
+    await rater.post(
+        "/gradio_api/run/submit", {"data": [rater.task, "good", f"rater {rater.number}"]}
+    )
 
 
 def saved_by_gradio(folder: Path) -> int:
     """Rows of the CSV files."""
-    return sum(max(len(list(csv.reader(path.open(encoding="utf-8", newline="")))) - 1, 0) for path in folder.glob("*.csv"))
+    return sum(
+        max(len(list(csv.reader(path.open(encoding="utf-8", newline="")))) - 1, 0)
+        for path in folder.glob("*.csv")
+    )
 
 
 LABEL_STUDIO_ADMIN, LABEL_STUDIO_PASSWORD = "admin@example.org", "of-the-benchmark"
@@ -183,23 +212,44 @@ def plan_in_label_studio(address: str) -> None:
         form = _label_studio_form(client.get("/user/login/").text, LABEL_STUDIO_ADMIN)
         client.post("/user/login/", data=form, headers={"Referer": address})
         headers = {"X-CSRFToken": client.cookies["csrftoken"], "Referer": address}
-        about = {"title": "bench", "label_config": LABEL_STUDIO_CONFIG, "maximum_annotations": OVERLAP}
+        about = {
+            "title": "bench",
+            "label_config": LABEL_STUDIO_CONFIG,
+            "maximum_annotations": OVERLAP,
+        }
         project = _body(client.post("/api/projects", json=about, headers=headers))
         assert project["id"] == 1
-        _body(client.post("/api/projects/1/import", json=[{"image": f"/{number}.png"} for number in range(IMAGES)], headers=headers))
+        _body(
+            client.post(
+                "/api/projects/1/import",
+                json=[{"image": f"/{number}.png"} for number in range(IMAGES)],
+                headers=headers,
+            )
+        )
 
 
 def _label_studio_form(page: str, email: str) -> dict[str, str]:
     found = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', page)
     assert found is not None
-    return {"csrfmiddlewaretoken": found[1], "email": email, "password": LABEL_STUDIO_PASSWORD, "allow_newsletters": "false"}
+    return {
+        "csrfmiddlewaretoken": found[1],
+        "email": email,
+        "password": LABEL_STUDIO_PASSWORD,
+        "allow_newsletters": "false",
+    }
 
 
 async def sign_in_to_label_studio(rater: Rater) -> None:
     """As a new user."""
-    form = _label_studio_form((await rater.client.get("/user/signup/")).text, f"rater{rater.number}@example.org")
-    await rater.client.post("/user/signup/", data=form, headers={"Referer": str(rater.client.base_url)})
-    rater.client.headers.update({"X-CSRFToken": rater.client.cookies["csrftoken"], "Referer": str(rater.client.base_url)})
+    form = _label_studio_form(
+        (await rater.client.get("/user/signup/")).text, f"rater{rater.number}@example.org"
+    )
+    await rater.client.post(
+        "/user/signup/", data=form, headers={"Referer": str(rater.client.base_url)}
+    )
+    rater.client.headers.update(
+        {"X-CSRFToken": rater.client.cookies["csrftoken"], "Referer": str(rater.client.base_url)}
+    )
 
 
 async def claim_of_label_studio(rater: Rater) -> None:
@@ -209,8 +259,17 @@ async def claim_of_label_studio(rater: Rater) -> None:
 
 async def submit_to_label_studio(rater: Rater) -> None:
     """As its labeling stream does."""
-    result = {"from_name": "verdict", "to_name": "image", "type": "choices", "value": {"choices": ["good"]}}
-    await rater.post(f"/api/tasks/{rater.task}/annotations/", {"result": [result], "lead_time": 2.0}, params={"project": 1})
+    result = {
+        "from_name": "verdict",
+        "to_name": "image",
+        "type": "choices",
+        "value": {"choices": ["good"]},
+    }
+    await rater.post(
+        f"/api/tasks/{rater.task}/annotations/",
+        {"result": [result], "lead_time": 2.0},
+        params={"project": 1},
+    )
 
 
 def saved_by_label_studio(folder: Path) -> int:
@@ -222,8 +281,16 @@ def saved_by_label_studio(folder: Path) -> int:
 def targets(label_studio: str | None) -> dict[str, Target]:
     """By name; Label Studio where its program is known."""
     known = {
-        "pictune": Target(pictune_command, sign_in_to_pictune, claim_of_pictune, submit_to_pictune, saved_by_pictune),
-        "gradio_csvlogger": Target(gradio_command, sign_in_to_gradio, claim_of_gradio, submit_to_gradio, saved_by_gradio),
+        "pictune": Target(
+            pictune_command,
+            sign_in_to_pictune,
+            claim_of_pictune,
+            submit_to_pictune,
+            saved_by_pictune,
+        ),
+        "gradio_csvlogger": Target(
+            gradio_command, sign_in_to_gradio, claim_of_gradio, submit_to_gradio, saved_by_gradio
+        ),
     }
     if label_studio is not None:
         known["label_studio"] = Target(
@@ -233,7 +300,10 @@ def targets(label_studio: str | None) -> dict[str, Target]:
             submit_to_label_studio,
             saved_by_label_studio,
             plan_in_label_studio,
-            lambda folder: {"LABEL_STUDIO_BASE_DATA_DIR": str(folder), "COLLECT_ANALYTICS": "false"},
+            lambda folder: {
+                "LABEL_STUDIO_BASE_DATA_DIR": str(folder),
+                "COLLECT_ANALYTICS": "false",
+            },
         )
     return known
 
@@ -244,7 +314,12 @@ def serving(target: Target, folder: Path) -> Iterator[str]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     environment = os.environ | target.environment(folder)
-    with subprocess.Popen(target.command(folder, port), env=environment, cwd=target.checkout, stdout=subprocess.DEVNULL) as server:
+    with subprocess.Popen(
+        target.command(folder, port),
+        env=environment,
+        cwd=target.checkout,
+        stdout=subprocess.DEVNULL,
+    ) as server:
         try:
             _wait_for(f"http://127.0.0.1:{port}/", server)
             yield f"http://127.0.0.1:{port}"
@@ -263,11 +338,16 @@ def _wait_for(address: str, server: subprocess.Popen[bytes]) -> None:
     raise SystemExit("the server ended before it answered")
 
 
-async def load(target: Target, address: str, raters: int, seconds: float, think_s: float) -> tuple[Times, float]:
+async def load(
+    target: Target, address: str, raters: int, seconds: float, think_s: float
+) -> tuple[Times, float]:
     """What so many raters saw, at work for so long, and how long it took until the last answer."""
     times = Times()
     # a client each: raters do not share cookies or connections
-    clients = [httpx.AsyncClient(base_url=address, timeout=600, verify=False) for _ in range(raters)]  # noqa: S501 - there is no TLS
+    clients = [
+        httpx.AsyncClient(base_url=address, timeout=600, verify=False)  # noqa: S501 - there is no TLS
+        for _ in range(raters)
+    ]
     everybody = [Rater(client, number) for number, client in enumerate(clients)]
     for rater in everybody:
         await target.sign_in(rater)
@@ -324,17 +404,34 @@ def measure(target: Target, raters: int, seconds: float, think_s: float) -> dict
 
 
 def _quantiles(seconds: list[float]) -> dict[str, float]:
-    return {f"p{q}": round(1000 * float(np.percentile(seconds, q)), 1) for q in (50, 95, 99)} if seconds else {}
+    return (
+        {f"p{q}": round(1000 * float(np.percentile(seconds, q)), 1) for q in (50, 95, 99)}
+        if seconds
+        else {}
+    )
 
 
 def main() -> None:
     """Measures all targets, or serves Gradio's."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--raters", type=int, default=200, help="raters that think (default: 200)")
-    parser.add_argument("--think", type=float, default=2.5, help="mean seconds that they think before each of the two calls (default: 2.5)")
-    parser.add_argument("--eager", type=int, default=16, help="raters that do not think (default: 16)")
-    parser.add_argument("--seconds", type=float, default=60, help="how long each of the two lasts (default: 60)")
-    parser.add_argument("--label-studio", help="the program `label-studio`; without it, Label Studio is left out")
+    parser.add_argument(
+        "--think",
+        type=float,
+        default=2.5,
+        help="mean seconds that they think before each of the two calls (default: 2.5)",
+    )
+    parser.add_argument(
+        "--eager", type=int, default=16, help="raters that do not think (default: 16)"
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=60, help="how long each of the two lasts (default: 60)"
+    )
+    parser.add_argument(
+        "--label-studio", help="the program `label-studio`; without it, Label Studio is left out"
+    )
     parser.add_argument("--serve-gradio", nargs=2, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.serve_gradio:
@@ -350,7 +447,9 @@ def main() -> None:
         print(f"{name}: {figures[name]}", flush=True)
     ours = figures["pictune"]["eager"]["labels_per_second"]
     figures["labels_per_second_over"] = {
-        name: round(ours / figures[name]["eager"]["labels_per_second"], 2) for name in targets(given.label_studio) if name != "pictune"
+        name: round(ours / figures[name]["eager"]["labels_per_second"], 2)
+        for name in targets(given.label_studio)
+        if name != "pictune"
     }
     record("bench_labeling", figures)
 

@@ -13,7 +13,16 @@ from playwright.sync_api import Page
 
 from benchmarks.record import record
 from labeling_app.tasks import TasksConfig
-from tests.labeling_browser import DESK, add_accounts, chromium, drawn_campaign, open_page, see, serving, sign_in
+from tests.labeling_browser import (
+    DESK,
+    add_accounts,
+    chromium,
+    drawn_campaign,
+    open_page,
+    see,
+    serving,
+    sign_in,
+)
 
 LISTEN = """
 () => {

@@ -36,17 +36,22 @@ def fastest(ask: Callable[[], object]) -> dict[str, float]:
     return {"seconds": round(min(clocks), 3), "cpu_seconds": round(min(processors), 3)}
 
 
-def ask_both(connection: duckdb.DuckDBPyConnection, title: str, sql: str, python: str) -> dict[str, Any]:
+def ask_both(
+    connection: duckdb.DuckDBPyConnection, title: str, sql: str, python: str
+) -> dict[str, Any]:
     """The figures of one question."""
     rows = len(connection.sql(sql).df())
     with_pandas = compile(python, title, "exec")
-    in_sql, in_pandas = fastest(lambda: connection.sql(sql).df()), fastest(lambda: exec(with_pandas, {}))  # noqa: S102 - the page's own code
+    in_sql = fastest(lambda: connection.sql(sql).df())
+    in_pandas = fastest(lambda: exec(with_pandas, {}))  # noqa: S102 - the page's own code
     return {"question": title, "rows": rows, "duckdb": in_sql, "pandas": in_pandas}
 
 
 def main() -> None:
     """Makes the labels, asks, and writes the figures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--labels", type=int, default=100_000)
     count = parser.parse_args().labels
     with tempfile.TemporaryDirectory() as folder:
@@ -62,7 +67,9 @@ def main() -> None:
         os.chdir(home)
     record("bench_queries", {"labels": count, "duckdb": duckdb.__version__, "questions": rows})
     for row in rows:
-        print(f"{row['question']:60s} duckdb {row['duckdb']['seconds']:.3f} s, pandas {row['pandas']['seconds']:.3f} s, {row['rows']} rows")
+        print(
+            f"{row['question']:60s} duckdb {row['duckdb']['seconds']:.3f} s, pandas {row['pandas']['seconds']:.3f} s, {row['rows']} rows"
+        )
 
 
 if __name__ == "__main__":

@@ -50,10 +50,21 @@ def backbone_like_vit_b_32(width: int = 512) -> ClipBackbone:
     """The shape of `openai/clip-vit-base-patch32`, but for a vocabulary of bytes; random weights and embeddings of any `width`."""
     tokenizer = byte_tokenizer()
     tokenizer.model_max_length = TOKENS
-    special = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    special = {
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
     torch.manual_seed(0)
-    clip = CLIPModel(CLIPConfig(text_config={**special, "vocab_size": len(tokenizer)}, projection_dim=width)).eval()
-    return ClipBackbone("random ViT-B/32", clip, tokenizer, Preprocessing.of(CLIPImageProcessorPil(), clip.config.vision_config.image_size))
+    clip = CLIPModel(
+        CLIPConfig(text_config={**special, "vocab_size": len(tokenizer)}, projection_dim=width)
+    ).eval()
+    return ClipBackbone(
+        "random ViT-B/32",
+        clip,
+        tokenizer,
+        Preprocessing.of(CLIPImageProcessorPil(), clip.config.vision_config.image_size),
+    )
 
 
 def write_pictures(folder: Path, count: int) -> list[Path]:
@@ -82,19 +93,27 @@ def timed(work: Callable[[], object], times: int = 1) -> dict[str, float]:
     """Seconds of `work`, times `times`."""
     clock, processor = time.perf_counter(), time.process_time()
     work()
-    return {"seconds": times * (time.perf_counter() - clock), "cpu_seconds": times * (time.process_time() - processor)}
+    return {
+        "seconds": times * (time.perf_counter() - clock),
+        "cpu_seconds": times * (time.process_time() - processor),
+    }
 
 
 def compared(ours: dict[str, float], theirs: dict[str, float]) -> Figures:
     """Both, and how many times as long the other way takes."""
     ratio = {f"times_{unit}": round(theirs[unit] / ours[unit], 2) for unit in ours}
-    return {"ours": {k: round(v, 3) for k, v in ours.items()}, "one_by_one": {k: round(v, 3) for k, v in theirs.items()}} | ratio
+    return {
+        "ours": {k: round(v, 3) for k, v in ours.items()},
+        "one_by_one": {k: round(v, 3) for k, v in theirs.items()},
+    } | ratio
 
 
 @torch.no_grad()
 def encode_text_padded(backbone: ClipBackbone, prompts: list[str]) -> Tensor:
     """Each prompt by itself, padded to the longest that there can be."""
-    tokens: Any = backbone.tokenizer(prompts, padding="max_length", truncation=True, max_length=TOKENS, return_tensors="pt")
+    tokens: Any = backbone.tokenizer(
+        prompts, padding="max_length", truncation=True, max_length=TOKENS, return_tensors="pt"
+    )
     pooled = backbone.clip.text_model(input_ids=tokens.input_ids).pooler_output
     return F.normalize(backbone.clip.text_projection(pooled), dim=-1)
 
@@ -109,7 +128,9 @@ def bench_train(backbone: ClipBackbone, paths: list[Path]) -> Figures:
     """Ten epochs of the head."""
     dataset = dataset_of(paths, len(paths) // 4)
     split = SplitConfig(split_by="image", validation=0, test_images=0, unseen_prompts=0)
-    config = RewardConfig(split=split, epochs=EPOCHS, batch_size=BATCH, auxiliary_weight=0, negatives=0)
+    config = RewardConfig(
+        split=split, epochs=EPOCHS, batch_size=BATCH, auxiliary_weight=0, negatives=0
+    )
 
     def cached() -> None:
         trained(backbone, prepare(dataset, config, backbone), config)
@@ -119,17 +140,27 @@ def bench_train(backbone: ClipBackbone, paths: list[Path]) -> Figures:
         optimizer = torch.optim.AdamW(model.head.parameters())
         for rows in torch.randperm(len(paths)).split(BATCH):
             images = torch.cat([encode_picture(backbone, paths[i]) for i in rows])
-            texts = encode_text_padded(backbone, [dataset.prompts[dataset.verdicts.prompt[i]] for i in rows])
+            texts = encode_text_padded(
+                backbone, [dataset.prompts[dataset.verdicts.prompt[i]] for i in rows]
+            )
             logits = model.member_logits(image_embeddings=images, text_embeddings=texts)
-            loss = binary_loss(torch.sigmoid(logits), torch.from_numpy(dataset.verdicts.good[rows.numpy()]), torch.ones(len(rows)))
+            loss = binary_loss(
+                torch.sigmoid(logits),
+                torch.from_numpy(dataset.verdicts.good[rows.numpy()]),
+                torch.ones(len(rows)),
+            )
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
 
-    return {"pictures": len(paths), "epochs": EPOCHS} | compared(timed(cached), timed(encoded_anew, EPOCHS))
+    return {"pictures": len(paths), "epochs": EPOCHS} | compared(
+        timed(cached), timed(encoded_anew, EPOCHS)
+    )
 
 
-def bench_score(backbone: ClipBackbone, paths: list[Path], cache: EmbeddingCache) -> dict[str, Figures]:
+def bench_score(
+    backbone: ClipBackbone, paths: list[Path], cache: EmbeddingCache
+) -> dict[str, Figures]:
     """Each picture for its prompt, first without the cache, then with all that is needed in it."""
     model = new_model(backbone, RewardConfig(), generator=torch.Generator().manual_seed(0)).eval()
     prompts = [f"A photo of {i // 4} dogs in the park." for i in range(len(paths))]
@@ -139,14 +170,18 @@ def bench_score(backbone: ClipBackbone, paths: list[Path], cache: EmbeddingCache
     def ours(cache: EmbeddingCache | None) -> None:
         images, _ = embed_readable(paths, backbone, batch_size=64, skipped=print, cache=cache)
         texts = embed_prompts(prompts, backbone, cache=cache)
-        found["ours"], _ = model.embeddings_score_with_std(image_embeddings=images, text_embeddings=texts)
+        found["ours"], _ = model.embeddings_score_with_std(
+            image_embeddings=images, text_embeddings=texts
+        )
 
     @torch.no_grad()
     def one_by_one() -> None:
         scores = []
         for path, prompt in zip(paths, prompts, strict=True):
             image, text = encode_picture(backbone, path), encode_text_padded(backbone, [prompt])
-            scores.append(model.embeddings_score_with_std(image_embeddings=image, text_embeddings=text)[0])
+            scores.append(
+                model.embeddings_score_with_std(image_embeddings=image, text_embeddings=text)[0]
+            )
         found["theirs"] = torch.cat(scores)
 
     cold, theirs = timed(lambda: ours(None)), timed(one_by_one)
@@ -166,7 +201,12 @@ def bench_memory(folder: Path, count: int) -> Figures:
         cache.append(SPACE, keys, vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         start_mb, peak_mb = pool.apply(_score_cached, (folder, count))
-    return {"pictures": count, "width": WIDTH, "with_the_model_loaded_mb": start_mb, "peak_mb": peak_mb}
+    return {
+        "pictures": count,
+        "width": WIDTH,
+        "with_the_model_loaded_mb": start_mb,
+        "peak_mb": peak_mb,
+    }
 
 
 @torch.no_grad()
@@ -179,7 +219,9 @@ def _score_cached(folder: Path, count: int) -> tuple[int, int]:
     vectors, known = EmbeddingCache(folder).read(SPACE, _keys(count), WIDTH)
     assert known.all()
     for images in torch.from_numpy(vectors).split(ROWS):
-        model.embeddings_score_with_std(image_embeddings=images, text_embeddings=text.expand(len(images), -1))
+        model.embeddings_score_with_std(
+            image_embeddings=images, text_embeddings=text.expand(len(images), -1)
+        )
     return loaded, _peak_mb()
 
 
@@ -188,13 +230,17 @@ def _keys(count: int) -> list[bytes]:
 
 
 def _peak_mb() -> int:
-    status = Path("/proc/self/status").read_text(encoding="ascii")  # getrusage would count what the parent had when it forked
+    status = Path("/proc/self/status").read_text(
+        encoding="ascii"
+    )  # getrusage would count what the parent had when it forked
     return int(status.split("VmHWM:")[1].split()[0]) // 1024
 
 
 def main() -> None:
     """Runs all parts and writes the figures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--score", type=int, default=256, metavar="PICTURES")
     parser.add_argument("--train", type=int, default=128, metavar="PICTURES")
     parser.add_argument("--memory", type=int, default=100_000, metavar="PICTURES")

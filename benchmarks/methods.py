@@ -46,8 +46,22 @@ from pipelines import images as images_stage
 from pipelines import reward as reward_stage
 from pipelines import simulate
 from pipelines.comparison import EvaluationPrompt, Measured, Verdicts, best_of, by_prompt, overall
-from pipelines.config import TABLES, Settings, check, config_file, override, parse_override, read_toml
-from pipelines.evaluate import Bench, EvaluateConfig, evaluation_pictures, evaluation_prompts, kl_to_base
+from pipelines.config import (
+    TABLES,
+    Settings,
+    check,
+    config_file,
+    override,
+    parse_override,
+    read_toml,
+)
+from pipelines.evaluate import (
+    Bench,
+    EvaluateConfig,
+    evaluation_pictures,
+    evaluation_prompts,
+    kl_to_base,
+)
 from pipelines.finetune import CONFIGS, Method, open_job, training
 from pipelines.images import ImagesConfig, Planned, draw_missing, weights_hash
 from pipelines.judge import EMBEDDED_JUDGE
@@ -75,7 +89,12 @@ class Variant:
 EVALUATION = ("evaluate.images_per_held_out=2", "evaluate.kl_images=16")
 """Twice what the demo has time for."""
 SOFTMAX = 'rwl.weighting="softmax"'
-MIN_SNR = ("rwl.min_snr=5", "rwl.updates=200", "rwl.validation.every=100", "rwl.validation.images_per_prompt=8")
+MIN_SNR = (
+    "rwl.min_snr=5",
+    "rwl.updates=200",
+    "rwl.validation.every=100",
+    "rwl.validation.images_per_prompt=8",
+)
 ALONE = {method: f"{method}.learning_rate=3e-3" for method in ("dpok", "ddpo")}
 VARIANTS: dict[str, Variant] = {
     "RWL": Variant("rwl"),
@@ -88,9 +107,19 @@ VARIANTS: dict[str, Variant] = {
     "RWL, softmax, KL-O": Variant("rwl", (SOFTMAX, 'rwl.kl="kl-o"')),
 }
 MORE: dict[str, Variant] = {
-    **{f"DPOK, kl_weight {weight:g}": Variant("dpok", (ALONE["dpok"], f"dpok.kl_weight={weight:g}")) for weight in (0.0, 0.1)},
-    "RWL, two rounds": Variant("rwl", ("rwl.rounds=2", "rwl.updates=180", "rwl.validation.every=90")),
-    **{f"RWL, softmax, {which} images": Variant("rwl", (SOFTMAX, f"rwl.images={which}")) for which in ("labelled", "scored")},
+    **{
+        f"DPOK, kl_weight {weight:g}": Variant(
+            "dpok", (ALONE["dpok"], f"dpok.kl_weight={weight:g}")
+        )
+        for weight in (0.0, 0.1)
+    },
+    "RWL, two rounds": Variant(
+        "rwl", ("rwl.rounds=2", "rwl.updates=180", "rwl.validation.every=90")
+    ),
+    **{
+        f"RWL, softmax, {which} images": Variant("rwl", (SOFTMAX, f"rwl.images={which}"))
+        for which in ("labelled", "scored")
+    },
 }
 """Trained with the first seed alone."""
 COLORS = {
@@ -117,13 +146,21 @@ class Counted:
         return self.reward(images, prompts)
 
 
-def draw_stock(model: DiffusionModel, planned: Sequence[Planned], folder: Path, images: ImagesConfig) -> None:
+def draw_stock(
+    model: DiffusionModel, planned: Sequence[Planned], folder: Path, images: ImagesConfig
+) -> None:
     """Draws what is missing by the stock pipeline with DPM-Solver++ in float32, as users do."""
-    solver = DPMSolverMultistepScheduler.from_config(model.pipeline.scheduler.config, algorithm_type="dpmsolver++")
-    pipeline = type(model.pipeline)(**{**model.pipeline.components, "scheduler": solver}, requires_safety_checker=False)
+    solver = DPMSolverMultistepScheduler.from_config(
+        model.pipeline.scheduler.config, algorithm_type="dpmsolver++"
+    )
+    pipeline = type(model.pipeline)(
+        **{**model.pipeline.components, "scheduler": solver}, requires_safety_checker=False
+    )
     pipeline.set_progress_bar_config(disable=True)
     missing = [one for one in planned if not (folder / one.file_name).exists()]
-    for start in tqdm(range(0, len(missing), images.batch), desc="DPM-Solver++", unit="batch", disable=None):
+    for start in tqdm(
+        range(0, len(missing), images.batch), desc="DPM-Solver++", unit="batch", disable=None
+    ):
         some = missing[start : start + images.batch]
         pictures = pipeline(
             [one.prompt for one in some],
@@ -143,12 +180,17 @@ class Bed:
         """Draws the pictures, labels them and trains the reward, where that is not done yet."""
         self.run, self.seed = RunFolder(Path("runs") / f"{name}-{seed}"), seed
         changes = (f"run.seed={seed}", *EVALUATION, *changes)
-        self.tables = override(read_toml(config_file(None)), [parse_override(change) for change in changes])
+        self.tables = override(
+            read_toml(config_file(None)), [parse_override(change) for change in changes]
+        )
         self.settings = self.with_changes(())
         refuse_changes(self.run, self.settings)
         for stage in (images_stage, simulate, reward_stage):
             stage.main(self.run, self.settings)
-        self.images, self.config = self.settings.table("images", ImagesConfig), self.settings.table("evaluate", EvaluateConfig)
+        self.images, self.config = (
+            self.settings.table("images", ImagesConfig),
+            self.settings.table("evaluate", EvaluateConfig),
+        )
         self.prompts = evaluation_prompts(self.settings)
         self.model = open_model(self.settings.run, precision=self.images.precision)
         self.bench = Bench.open(self.run, self.settings)
@@ -156,7 +198,11 @@ class Bed:
 
     def with_changes(self, changes: Sequence[str]) -> Settings:
         """The run's settings with some others."""
-        return check(override(self.tables, [parse_override(change) for change in changes]), TABLES, self.run.root.name)
+        return check(
+            override(self.tables, [parse_override(change) for change in changes]),
+            TABLES,
+            self.run.root.name,
+        )
 
     def folder(self, name: str) -> Path:
         """Where a variant's training, pictures and figures are."""
@@ -170,8 +216,16 @@ class Bed:
         elif sampler == "DDIM":
             draw_missing(self.model, planned, place, self.images.model_copy(update={"eta": 0.0}))
         else:
-            steps = part_of(self.images.steps, self.settings.table("dpok", DPOKConfig).stochastic_share)
-            draw_missing(self.model, planned, place, self.images.model_copy(update={"eta": 1.0}), stochastic_steps=steps)
+            steps = part_of(
+                self.images.steps, self.settings.table("dpok", DPOKConfig).stochastic_share
+            )
+            draw_missing(
+                self.model,
+                planned,
+                place,
+                self.images.model_copy(update={"eta": 1.0}),
+                stochastic_steps=steps,
+            )
         return self.bench.measure(planned, place, "judge")
 
     def planned(self, prompts: Sequence[EvaluationPrompt], *, candidates: int = 1) -> list[Planned]:
@@ -186,10 +240,20 @@ class Bed:
     def row(self, judged: Measured, prompts: Sequence[EvaluationPrompt]) -> Row:
         """Figures of a model's pictures of some prompts under one sampler, by group of prompts and by training prompt."""
         rows = by_prompt(judged, prompts)
-        groups = {group: overall(judged, rows, group, self.reference) for group in dict.fromkeys(one.group for one in prompts)}
+        groups = {
+            group: overall(judged, rows, group, self.reference)
+            for group in dict.fromkeys(one.group for one in prompts)
+        }
         for group, figures in groups.items():
-            figures["vendi"] = float(np.mean([self.vendi(judged, one.prompt) for one in prompts if one.group == group]))
-        return {"groups": groups, "prompts": {row["prompt"]: row["alignment"] for row in rows if row["group"] == "trained"}}
+            figures["vendi"] = float(
+                np.mean([self.vendi(judged, one.prompt) for one in prompts if one.group == group])
+            )
+        return {
+            "groups": groups,
+            "prompts": {
+                row["prompt"]: row["alignment"] for row in rows if row["group"] == "trained"
+            },
+        }
 
     def vendi(self, judged: Measured, prompt: str) -> float:
         """Diversity of a prompt's pictures in the judge's features less their mean over real renders."""
@@ -205,34 +269,52 @@ def verdicts_of(judged: Measured) -> Verdicts:
 
 def base_rows(bed: Bed) -> dict[str, Any]:
     """The base and the best of its pictures; figures by model and sampler."""
-    found: dict[str, Any] = {f"best of {n}": {"queries": n, "kl": math.log(n) - (n - 1) / n, "samplers": {}} for n in (4, MOST)}
+    found: dict[str, Any] = {
+        f"best of {n}": {"queries": n, "kl": math.log(n) - (n - 1) / n, "samplers": {}}
+        for n in (4, MOST)
+    }
     found = {"base": {"queries": 0, "kl": 0.0, "samplers": {}}} | found
     folder = bed.folder("base")
     kept(folder, made_from(bed.settings, ("run", "images")), dict)
     for sampler in SAMPLERS:
         with bed.model.adapters_off():
             drawn = bed.judged(sampler, folder, bed.planned(bed.prompts, candidates=MOST))
-        found["base"]["samplers"][sampler] = bed.row(drawn.chosen(range(0, len(drawn.planned), MOST)), bed.prompts)
+        found["base"]["samplers"][sampler] = bed.row(
+            drawn.chosen(range(0, len(drawn.planned), MOST)), bed.prompts
+        )
         for n in (4, MOST):
             rows = [first + i for first in range(0, len(drawn.planned), MOST) for i in range(n)]
-            found[f"best of {n}"]["samplers"][sampler] = bed.row(best_of(drawn.chosen(rows), n), bed.prompts)
+            found[f"best of {n}"]["samplers"][sampler] = bed.row(
+                best_of(drawn.chosen(rows), n), bed.prompts
+            )
     return found
 
 
-def variant_rows(bed: Bed, variant: Variant, folder: Path, start: Mapping[str, Any] | None) -> dict[str, Any]:
+def variant_rows(
+    bed: Bed, variant: Variant, folder: Path, start: Mapping[str, Any] | None
+) -> dict[str, Any]:
     """One variant, trained now or before, perhaps on from `start`: what training it took, and its figures by sampler."""
     begin = BASE if variant.start is None else bed.folder(variant.start)
     settings = bed.with_changes((*variant.changes, f"{variant.method}.lora.start={begin}"))
     inputs = made_from(settings, ("run", "images", "finetune", variant.method, "evaluate"))
     inputs |= {"reward": reward_hash(bed.run.reward_dir), "start": start and start["made_from"]}
-    trained = kept(folder, inputs, lambda: train(bed, settings, variant.method, folder, start or {"queries": 0, "curve": []}))
+    trained = kept(
+        folder,
+        inputs,
+        lambda: train(bed, settings, variant.method, folder, start or {"queries": 0, "curve": []}),
+    )
     bed.model.load_lora(folder)
     return trained | {
-        "samplers": {sampler: bed.row(bed.judged(sampler, folder, bed.planned(bed.prompts)), bed.prompts) for sampler in SAMPLERS}
+        "samplers": {
+            sampler: bed.row(bed.judged(sampler, folder, bed.planned(bed.prompts)), bed.prompts)
+            for sampler in SAMPLERS
+        }
     }
 
 
-def train(bed: Bed, settings: Settings, method: Method, folder: Path, before: Mapping[str, Any]) -> dict[str, Any]:
+def train(
+    bed: Bed, settings: Settings, method: Method, folder: Path, before: Mapping[str, Any]
+) -> dict[str, Any]:
     """Trains and saves the LoRA; gives queries and curve, which go on from those `before`, the KL, and what the guards said."""
     job = replace(open_job(bed.run, settings, method), folder=folder)
     counted = Counted(job.reward, before["queries"])
@@ -244,28 +326,50 @@ def train(bed: Bed, settings: Settings, method: Method, folder: Path, before: Ma
         if metrics["validation_reward"] is None:
             continue
         paused = time.monotonic()
-        alarms += [f"step {state.step}: {sentence}" for sentence in limits.exceeded(state.monitors, state.untuned).values()]
+        alarms += [
+            f"step {state.step}: {sentence}"
+            for sentence in limits.exceeded(state.monitors, state.untuned).values()
+        ]
         job.model.save_lora(folder / f"step-{state.step}")
         bed.model.load_lora(folder / f"step-{state.step}")
-        met = verdicts_of(bed.judged("DDIM", folder / f"step-{state.step}", bed.planned(bed.trained))).met
-        curve.append({"step": state.step, "queries": counted.queries, "alignment": float(np.mean(met))})
+        met = verdicts_of(
+            bed.judged("DDIM", folder / f"step-{state.step}", bed.planned(bed.trained))
+        ).met
+        curve.append(
+            {"step": state.step, "queries": counted.queries, "alignment": float(np.mean(met))}
+        )
         judging += time.monotonic() - paused
     seconds = time.monotonic() - started - judging
     state.restore_best()
     job.model.save_lora(folder)
     kl = float(np.mean(kl_to_base(job.model, [one.prompt for one in bed.trained], settings)))
-    monitors = {name: value / state.untuned[name] for name, value in state.monitors.items() if state.untuned.get(name)}
+    monitors = {
+        name: value / state.untuned[name]
+        for name, value in state.monitors.items()
+        if state.untuned.get(name)
+    }
     guards = {"alarms": alarms, "monitors, of untuned": monitors, "stopped": state.stopped}
-    return {"queries": counted.queries, "seconds": seconds, "kl": kl, "curve": curve, "guards": guards}
+    return {
+        "queries": counted.queries,
+        "seconds": seconds,
+        "kl": kl,
+        "curve": curve,
+        "guards": guards,
+    }
 
 
 def made_from(settings: Settings, tables: Sequence[str]) -> dict[str, Any]:
     """What a training or drawing rests on: these tables and the model's weights."""
     resolved = settings.resolved()
-    return {"settings": {table: resolved[table] for table in tables}, "model": weights_hash(settings.run.model)}
+    return {
+        "settings": {table: resolved[table] for table in tables},
+        "model": weights_hash(settings.run.model),
+    }
 
 
-def kept(folder: Path, inputs: dict[str, Any], make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def kept(
+    folder: Path, inputs: dict[str, Any], make: Callable[[], dict[str, Any]]
+) -> dict[str, Any]:
     """What `make` gave, which fills the folder, made only once.
 
     Raises:
@@ -277,7 +381,9 @@ def kept(folder: Path, inputs: dict[str, Any], make: Callable[[], dict[str, Any]
         write_json(path, make() | {"made_from": inputs})
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     if found["made_from"] != inputs:
-        raise PictuneError(f"{path}: made from other settings, another model or another reward; remove {folder} to make it anew")
+        raise PictuneError(
+            f"{path}: made from other settings, another model or another reward; remove {folder} to make it anew"
+        )
     return found
 
 
@@ -286,7 +392,10 @@ def of_seed(bed: Bed, variants: Mapping[str, Variant]) -> dict[str, Any]:
     found = base_rows(bed)
     for name, variant in variants.items():
         found[name] = variant_rows(bed, variant, bed.folder(name), found.get(variant.start or ""))
-        print(f"seed {bed.seed}, {name}: {found[name]['samplers']['DDIM']['groups']['trained']['alignment']:.2f}", flush=True)
+        print(
+            f"seed {bed.seed}, {name}: {found[name]['samplers']['DDIM']['groups']['trained']['alignment']:.2f}",
+            flush=True,
+        )
     return found
 
 
@@ -305,12 +414,20 @@ def table(by_seed: Sequence[dict[str, Any]]) -> list[Row]:
             for group in mine[0]["groups"]:
                 figures = [one["groups"][group] for one in mine]
                 row[group] = {
-                    key: summary([one[key] for one in figures]) for key in ("alignment", "reward", "readable", "frechet", "vendi")
+                    key: summary([one[key] for one in figures])
+                    for key in ("alignment", "reward", "readable", "frechet", "vendi")
                 }
                 pairs = list(zip(figures, (one["groups"][group] for one in base), strict=True))
-                row[group]["gain"] = summary([ours["alignment"] - theirs["alignment"] for ours, theirs in pairs])
-                row[group]["vendi, of base"] = summary([ours["vendi"] / theirs["vendi"] for ours, theirs in pairs])
-            row["prompts"] = {prompt: summary([one["prompts"][prompt] for one in mine]) for prompt in mine[0]["prompts"]}
+                row[group]["gain"] = summary(
+                    [ours["alignment"] - theirs["alignment"] for ours, theirs in pairs]
+                )
+                row[group]["vendi, of base"] = summary(
+                    [ours["vendi"] / theirs["vendi"] for ours, theirs in pairs]
+                )
+            row["prompts"] = {
+                prompt: summary([one["prompts"][prompt] for one in mine])
+                for prompt in mine[0]["prompts"]
+            }
             row["kl"] = summary([one[name]["kl"] for one in having])
             row["queries"] = summary([float(one[name]["queries"]) for one in having])
             rows.append(row)
@@ -332,9 +449,19 @@ def plot(by_seed: Sequence[dict[str, Any]], path: Path) -> None:
         for curve in curves:
             axes.plot(*zip(*curve, strict=True), color=color, linewidth=0.7, alpha=0.4)
         if curves:
-            axes.plot(*np.mean(curves, axis=0).T, color=color, linewidth=2, marker="o", markersize=4, label=name)
+            axes.plot(
+                *np.mean(curves, axis=0).T,
+                color=color,
+                linewidth=2,
+                marker="o",
+                markersize=4,
+                label=name,
+            )
     for n, style in ((4, ":"), (MOST, "--")):
-        values = [one[f"best of {n}"]["samplers"]["DDIM"]["groups"]["trained"]["alignment"] for one in by_seed]
+        values = [
+            one[f"best of {n}"]["samplers"]["DDIM"]["groups"]["trained"]["alignment"]
+            for one in by_seed
+        ]
         axes.axhline(
             float(np.mean(values)),
             color=COLORS["best of n"],
@@ -342,7 +469,9 @@ def plot(by_seed: Sequence[dict[str, Any]], path: Path) -> None:
             linestyle=style,
             label=f"best of {n}, for every picture",
         )
-    axes.set(xlabel="pictures that the reward scored in training", ylabel="alignment, DDIM", ylim=(0, 1))
+    axes.set(
+        xlabel="pictures that the reward scored in training", ylabel="alignment, DDIM", ylim=(0, 1)
+    )
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=8)
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "pictune"}):
@@ -360,21 +489,57 @@ def page(rows: Sequence[Row], guards: Mapping[str, Sequence[Row]], seeds: Sequen
         "",
         "![Alignment against reward queries](methods.svg)",
     ]
-    titles = ("four prompts", "over base", "held-out prompts", "over base", "diversity, of base", "readable", "Frechet", "KL")
+    titles = (
+        "four prompts",
+        "over base",
+        "held-out prompts",
+        "over base",
+        "diversity, of base",
+        "readable",
+        "Frechet",
+        "KL",
+    )
     for sampler in SAMPLERS:
-        lines += ["", f"## {sampler}", "", f"| model | {' | '.join(titles)} |", "|---" * (1 + len(titles)) + "|"]
+        lines += [
+            "",
+            f"## {sampler}",
+            "",
+            f"| model | {' | '.join(titles)} |",
+            "|---" * (1 + len(titles)) + "|",
+        ]
         for row in (row for row in rows if row["sampler"] == sampler):
             trained, held_out = row["trained"], row["held out"]
-            cells = [share(part[key], signed=key == "gain") for part in (trained, held_out) for key in ("alignment", "gain")]
-            cells += [share(trained["vendi, of base"]), share(trained["readable"]), number(trained["frechet"]), number(row["kl"])]
+            cells = [
+                share(part[key], signed=key == "gain")
+                for part in (trained, held_out)
+                for key in ("alignment", "gain")
+            ]
+            cells += [
+                share(trained["vendi, of base"]),
+                share(trained["readable"]),
+                number(trained["frechet"]),
+                number(row["kl"]),
+            ]
             lines.append(f"| {row['model']} | {' | '.join(cells)} |")
     prompts = list(rows[0]["prompts"])
-    lines += ["", "## By prompt, DDIM", "", f"| model | {' | '.join(prompts)} |", "|---" * (1 + len(prompts)) + "|"]
+    lines += [
+        "",
+        "## By prompt, DDIM",
+        "",
+        f"| model | {' | '.join(prompts)} |",
+        "|---" * (1 + len(prompts)) + "|",
+    ]
     for row in (row for row in rows if row["sampler"] == "DDIM"):
-        lines.append(f"| {row['model']} | {' | '.join(share(row['prompts'][prompt]) for prompt in prompts)} |")
+        lines.append(
+            f"| {row['model']} | {' | '.join(share(row['prompts'][prompt]) for prompt in prompts)} |"
+        )
     lines += ["", "## What the guards said", ""]
     for name, found in guards.items():
-        alarms = [f"seed {seed}, {alarm}" for seed, one in zip(seeds, found, strict=False) for alarm in one["alarms"]]
+        alarms = [
+            f"seed {seed}, {alarm}"
+            for seed, one in zip(seeds, found, strict=False)
+            for alarm in one["alarms"]
+        ]
         lines.append(f"- {name}: {'; '.join(alarms) or 'nothing'}.")
     return "\n".join(lines) + "\n"
 
@@ -382,26 +547,47 @@ def page(rows: Sequence[Row], guards: Mapping[str, Sequence[Row]], seeds: Sequen
 def share(figure: Row, *, signed: bool = False) -> str:
     """A share in per cent with its interval."""
     interval = figure["interval"] and [100 * end for end in figure["interval"]]
-    return number({"mean": 100 * figure["mean"], "interval": interval}, f"{'+' if signed else ''}.0f", ".0f")
+    return number(
+        {"mean": 100 * figure["mean"], "interval": interval}, f"{'+' if signed else ''}.0f", ".0f"
+    )
 
 
 def number(figure: Row, form: str = ".1f", ends: str = ".1f") -> str:
     """A figure with its interval."""
     text = f"{figure['mean']:{form}}"
-    return text if figure["interval"] is None else f"{text} ({figure['interval'][0]:{ends}} to {figure['interval'][1]:{ends}})"
+    return (
+        text
+        if figure["interval"] is None
+        else f"{text} ({figure['interval'][0]:{ends}} to {figure['interval'][1]:{ends}})"
+    )
 
 
 def main() -> None:
     """Runs what is missing, writes the table and the plot."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--name", default="methods", help="runs are called NAME-0, NAME-1, ...")
-    parser.add_argument("--set", action="append", default=[], metavar="TABLE.KEY=VALUE", help="a setting of every run")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="TABLE.KEY=VALUE",
+        help="a setting of every run",
+    )
     a = parser.parse_args()
-    by_seed = [of_seed(Bed(a.name, seed, a.set), VARIANTS if number else VARIANTS | MORE) for number, seed in enumerate(a.seeds)]
+    by_seed = [
+        of_seed(Bed(a.name, seed, a.set), VARIANTS if number else VARIANTS | MORE)
+        for number, seed in enumerate(a.seeds)
+    ]
     rows = table(by_seed)
-    guards = {name: [one[name]["guards"] for one in by_seed if name in one] for name in VARIANTS | MORE}
-    curves = {name: [one[name]["curve"] for one in by_seed if name in one] for name in VARIANTS | MORE}
+    guards = {
+        name: [one[name]["guards"] for one in by_seed if name in one] for name in VARIANTS | MORE
+    }
+    curves = {
+        name: [one[name]["curve"] for one in by_seed if name in one] for name in VARIANTS | MORE
+    }
     record("methods", {"seeds": a.seeds, "rows": rows, "guards": guards, "curves": curves})
     plot(by_seed, RESULTS / "methods.svg")
     text = page(rows, guards, a.seeds)

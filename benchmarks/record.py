@@ -19,9 +19,15 @@ Row = dict[str, Any]
 
 def record(name: str, figures: dict[str, Any]) -> None:
     """Writes the figures of `name` in place of its earlier ones."""
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=True).stdout.strip()
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=True
+    ).stdout.strip()
     machine = f"{platform.machine()}, {len(os.sched_getaffinity(0))} CPUs, load {os.getloadavg()[0]:.1f} when done"
-    made_by = {"command": " ".join(["python", "-m", f"benchmarks.{name}", *sys.argv[1:]]), "commit": commit, "machine": machine}
+    made_by = {
+        "command": " ".join(["python", "-m", f"benchmarks.{name}", *sys.argv[1:]]),
+        "commit": commit,
+        "machine": machine,
+    }
     write_json(RESULTS / f"{name}.json", made_by | figures)
 
 
@@ -35,4 +41,8 @@ def recorded(name: str) -> dict[str, Any]:
 def summary(values: list[float]) -> Row:
     """Mean over seeds, its 95 % interval (Student's t; None for one seed), and the values."""
     interval = mean_interval(values)
-    return {"mean": float(np.mean(values)), "interval": interval and list(interval), "values": values}
+    return {
+        "mean": float(np.mean(values)),
+        "interval": interval and list(interval),
+        "values": values,
+    }

@@ -41,7 +41,13 @@ from reward.training import RewardConfig, trained
 IMAGES, PER_FAMILY, RATERS = 2000, 12, 3
 BATCH = 64
 RATER = SimulatedRater(
-    "rater", threshold=0.99, noise=0.15, position_bias=0.0, just_noticeable_difference=0.05, skip_rate=0.02, seconds_per_image=2.0
+    "rater",
+    threshold=0.99,
+    noise=0.15,
+    position_bias=0.0,
+    just_noticeable_difference=0.05,
+    skip_rate=0.02,
+    seconds_per_image=2.0,
 )
 SAMPLER = ImagesConfig(steps=10, guidance=2.0, precision="bf16")
 DEFAULT = "default"
@@ -62,9 +68,13 @@ def draw(folder: Path, images: int) -> list[Planned]:
     rng = random.Random(0)
     prompts = [text for texts in seen_prompts(PER_FAMILY, rng).values() for text in texts]
     prompts = list(dict.fromkeys(prompts + held_out_prompts(PER_FAMILY, rng)))
-    planned = sorted(seeded(prompts, -(-images // len(prompts)), 0), key=lambda one: one.seed)[:images]
+    planned = sorted(seeded(prompts, -(-images // len(prompts)), 0), key=lambda one: one.seed)[
+        :images
+    ]
     device = torch.device("cpu")
-    model = DiffusionModel.from_pretrained("models/emoji-sd", device=device, precision=SAMPLER.precision)
+    model = DiffusionModel.from_pretrained(
+        "models/emoji-sd", device=device, precision=SAMPLER.precision
+    )
     draw_missing(model, planned, folder, SAMPLER)
     return planned
 
@@ -115,7 +125,9 @@ def figures(model: RewardModel, examples: Examples, truth: FeedbackDataset) -> R
         "clip_score": clip,
         "over the CLIP score": ours - clip,
         "ece": measure(scorer, unseen)["ece"],
-        "ece by chance": error_by_chance(scorer(unseen.verdicts.image, unseen.verdicts.prompt), unseen.verdicts.image),
+        "ece by chance": error_by_chance(
+            scorer(unseen.verdicts.image, unseen.verdicts.prompt), unseen.verdicts.image
+        ),
         "roc_auc on raters' labels": measure(scorer, unseen)["roc_auc"],
     }
 
@@ -126,12 +138,21 @@ def error_by_chance(probability: Values, image: Indices, *, draws: int = 200) ->
     _, first, at = np.unique(image, return_index=True, return_inverse=True)
     good = np.clip((probability[first] - RATER.noise) / (1 - 2 * RATER.noise), 0, 1)
     right = RATER.noise + (1 - 2 * RATER.noise) * good[at]
-    labels = ((rng.random(len(good)) < good)[at] != (rng.random(len(at)) < RATER.noise) for _ in range(draws))
-    return float(np.mean([expected_calibration_error(right, each.astype(np.float64)) for each in labels]))
+    labels = (
+        (rng.random(len(good)) < good)[at] != (rng.random(len(at)) < RATER.noise)
+        for _ in range(draws)
+    )
+    return float(
+        np.mean([expected_calibration_error(right, each.astype(np.float64)) for each in labels])
+    )
 
 
 def runs(
-    variants: list[str], seeds: list[int], truth: FeedbackDataset, qualities: list[float], backbone: ClipBackbone
+    variants: list[str],
+    seeds: list[int],
+    truth: FeedbackDataset,
+    qualities: list[float],
+    backbone: ClipBackbone,
 ) -> Iterator[tuple[str, int, Row]]:
     """A variant, a seed and its figures; pictures are encoded once for each number of trained blocks."""
     for name in variants:
@@ -140,15 +161,21 @@ def runs(
         for seed in seeds:
             started = time.process_time()
             labels = rated(truth, qualities, seed)
-            seeded_config = varied.model_copy(update={"seed": seed, "split": SplitConfig(seed=seed)})
-            examples = replace(encoded, dataset=labels, split=split_feedback(labels, seeded_config.split))
+            seeded_config = varied.model_copy(
+                update={"seed": seed, "split": SplitConfig(seed=seed)}
+            )
+            examples = replace(
+                encoded, dataset=labels, split=split_feedback(labels, seeded_config.split)
+            )
             row = figures(trained(backbone, examples, seeded_config), examples, truth)
             yield name, seed, row | {"cpu_seconds": round(time.process_time() - started, 1)}
 
 
 def main() -> None:
     """Draws, judges, trains every variant with every seed, and writes the table after each training."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--images", type=int, default=IMAGES)
@@ -170,17 +197,27 @@ def main() -> None:
     by_variant: dict[str, list[Row]] = {}
     for name, seed, row in runs(given.variants, given.seeds, truth, qualities, backbone):
         by_variant.setdefault(name, []).append(row)
-        print(name, f"seed {seed}:", ", ".join(f"{figure} {value:.3f}" for figure, value in row.items()), flush=True)
+        print(
+            name,
+            f"seed {seed}:",
+            ", ".join(f"{figure} {value:.3f}" for figure, value in row.items()),
+            flush=True,
+        )
         record("reward_ablation", data | {"variants": compared(by_variant)})
 
 
 def compared(by_variant: dict[str, list[Row]]) -> dict[str, dict[str, Any]]:
     """Each figure of a variant over the seeds, and by how much its ROC-AUC is above that of the default with the same seed."""
     base = by_variant.get(DEFAULT, [])
-    table = {name: {figure: summary([row[figure] for row in rows]) for figure in rows[0]} for name, rows in by_variant.items()}
+    table = {
+        name: {figure: summary([row[figure] for row in rows]) for figure in rows[0]}
+        for name, rows in by_variant.items()
+    }
     for name, rows in by_variant.items():
         if base:
-            table[name]["over default"] = summary([row["roc_auc"] - other["roc_auc"] for row, other in zip(rows, base, strict=False)])
+            table[name]["over default"] = summary(
+                [row["roc_auc"] - other["roc_auc"] for row, other in zip(rows, base, strict=False)]
+            )
     return table
 
 

@@ -45,7 +45,9 @@ class Database:
                 _prepare_file(address)
             self.engine = sa.create_engine(address, pool_timeout=BUSY_TIMEOUT_MS / 1000)
         except (ArgumentError, NoSuchModuleError) as error:
-            raise PictuneError(f"{url}: not a database URL; use sqlite:///FILE or postgresql+psycopg://USER@HOST/NAME") from error
+            raise PictuneError(
+                f"{url}: not a database URL; use sqlite:///FILE or postgresql+psycopg://USER@HOST/NAME"
+            ) from error
         self.is_sqlite = self.engine.dialect.name == "sqlite"
         if self.is_sqlite:
             sa.event.listen(self.engine, "connect", _set_up_connection)
@@ -72,7 +74,9 @@ class Database:
             try:
                 command.upgrade(config, "head")
             except CommandError as error:
-                raise PictuneError(f"{self.url}: written by a newer version ({error}); update Pictune to open it") from error
+                raise PictuneError(
+                    f"{self.url}: written by a newer version ({error}); update Pictune to open it"
+                ) from error
 
     @contextmanager
     def write(self) -> Iterator[sa.Connection]:
@@ -103,7 +107,11 @@ class Database:
             yield outer
             return
         level: dict[str, Any] = {} if self.is_sqlite else {"isolation_level": "REPEATABLE READ"}
-        with self._explained(), self.engine.connect().execution_options(**{READING: True}, **level) as connection, connection.begin():
+        with (
+            self._explained(),
+            self.engine.connect().execution_options(**{READING: True}, **level) as connection,
+            connection.begin(),
+        ):
             if settled is not None and not self.is_sqlite:
                 connection.exec_driver_sql(f"LOCK TABLE {settled.name} IN SHARE MODE")
             yield connection
@@ -126,14 +134,20 @@ class Database:
 def _prepare_file(address: sa.URL) -> None:
     """Makes the file for its owner alone, as SQLite then makes `-wal` and `-shm`; those of an earlier version are closed to others."""
     if not address.database or address.database == ":memory:":
-        raise PictuneError(f"{address}: labels in memory would be lost; name a file, as in sqlite:///labels/feedback.db")
+        raise PictuneError(
+            f"{address}: labels in memory would be lost; name a file, as in sqlite:///labels/feedback.db"
+        )
     file = Path(address.database)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with suppress(FileExistsError):  # opening an existing one to close it again would take SQLite's locks off
+        with suppress(
+            FileExistsError
+        ):  # opening an existing one to close it again would take SQLite's locks off
             os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, OWNERS_ALONE))
     except OSError as error:
-        raise PictuneError(f"{file}: {error.strerror}; choose a folder that you may write to") from error
+        raise PictuneError(
+            f"{file}: {error.strerror}; choose a folder that you may write to"
+        ) from error
     for path in (file, *(file.with_name(file.name + end) for end in ("-wal", "-shm"))):
         with suppress(OSError):  # not there, somebody else's, or on a disk that is not written to
             mode = path.stat().st_mode & 0o777
@@ -145,7 +159,12 @@ def _set_up_connection(connection: Any, _record: object) -> None:
     # The driver's own BEGIN comes too late for the first read of a claim; `_begin` sends it instead.
     connection.isolation_level = None
     cursor = connection.cursor()
-    for pragma in (f"busy_timeout = {BUSY_TIMEOUT_MS}", "journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+    for pragma in (
+        f"busy_timeout = {BUSY_TIMEOUT_MS}",
+        "journal_mode = WAL",
+        "synchronous = FULL",
+        "foreign_keys = ON",
+    ):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 

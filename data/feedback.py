@@ -6,7 +6,15 @@ from datetime import datetime
 from itertools import permutations
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, Field, NonNegativeFloat, NonNegativeInt, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from data.errors import PictuneError
 
@@ -53,7 +61,9 @@ class RankingAnswer(BaseModel, frozen=True, extra="forbid"):
     """Why it was skipped."""
     comment: Remark | None = None
     """Free text."""
-    unsafe: Annotated[tuple[Identifier, ...], Field(max_length=100, exclude_if=lambda image_ids: not image_ids)] = ()
+    unsafe: Annotated[
+        tuple[Identifier, ...], Field(max_length=100, exclude_if=lambda image_ids: not image_ids)
+    ] = ()
     """Images that nobody should be shown; they have no rank."""
 
     @field_validator("ranks")
@@ -62,7 +72,10 @@ class RankingAnswer(BaseModel, frozen=True, extra="forbid"):
         used = sorted({rank for rank in ranks.values() if rank is not None})
         if used and used[0] < 1:
             raise ValueError(f"ranks start at 1, not at {used[0]}")
-        return {image_id: None if rank is None else used.index(rank) + 1 for image_id, rank in ranks.items()}
+        return {
+            image_id: None if rank is None else used.index(rank) + 1
+            for image_id, rank in ranks.items()
+        }
 
     @field_validator("unsafe")
     @classmethod
@@ -78,16 +91,24 @@ Answer = BinaryAnswer | RankingAnswer
 
 def parse_answer(kind: TaskKind, text: str) -> Answer:
     """Reads the JSON of an answer to a task of the given kind; raises pydantic's ValidationError."""
-    return BinaryAnswer.model_validate_json(text) if kind == "binary" else RankingAnswer.model_validate_json(text)
+    return (
+        BinaryAnswer.model_validate_json(text)
+        if kind == "binary"
+        else RankingAnswer.model_validate_json(text)
+    )
 
 
 def check_answer(answer: Answer, kind: TaskKind, image_ids: Sequence[str]) -> None:
     """Raises InvalidAnswer unless the answer is of this kind and about exactly these images."""
     if answer.kind != kind:
-        raise InvalidAnswer(f"answer: a {answer.kind} answer to a {kind} task; answer in the task's kind")
+        raise InvalidAnswer(
+            f"answer: a {answer.kind} answer to a {kind} task; answer in the task's kind"
+        )
     if isinstance(answer, RankingAnswer) and set(answer.ranks) != set(image_ids):
         different = sorted(set(answer.ranks) ^ set(image_ids))
-        raise InvalidAnswer(f"answer: images {', '.join(different)} are missing or not of this task; rank every image, null if in doubt")
+        raise InvalidAnswer(
+            f"answer: images {', '.join(different)} are missing or not of this task; rank every image, null if in doubt"
+        )
 
 
 def is_skip(answer: Answer) -> bool:
@@ -114,9 +135,16 @@ def agrees_with_gold(answer: Answer, gold: Answer) -> bool | None:
     if is_skip(answer):
         return None
     if isinstance(answer, BinaryAnswer) or isinstance(gold, BinaryAnswer):
-        return isinstance(answer, BinaryAnswer) and isinstance(gold, BinaryAnswer) and answer.verdict == gold.verdict
+        return (
+            isinstance(answer, BinaryAnswer)
+            and isinstance(gold, BinaryAnswer)
+            and answer.verdict == gold.verdict
+        )
     for better, worse in permutations(gold.ranks, 2):
-        expected, given = (gold.ranks[better], gold.ranks[worse]), (answer.ranks.get(better), answer.ranks.get(worse))
+        expected, given = (
+            (gold.ranks[better], gold.ranks[worse]),
+            (answer.ranks.get(better), answer.ranks.get(worse)),
+        )
         if _above(*expected) and not _above(*given):
             return False
     return True
@@ -174,7 +202,9 @@ class NewTask(BaseModel, frozen=True, extra="forbid"):
     def _fits_its_kind(self) -> Self:
         fewest, most = (1, 1) if self.kind == "binary" else (2, 100)
         if not fewest <= len(self.image_ids) <= most:
-            raise ValueError(f"a {self.kind} task takes {fewest} to {most} images, not {len(self.image_ids)}")
+            raise ValueError(
+                f"a {self.kind} task takes {fewest} to {most} images, not {len(self.image_ids)}"
+            )
         if len(set(self.image_ids)) != len(self.image_ids):
             raise ValueError("an image stands in the task twice")
         if self.gold_json is not None:

@@ -33,10 +33,16 @@ def write_atomically(path: Path) -> Iterator[Path]:
         _sync(path.parent)
     except OSError as error:
         # Errors that have nothing to do with writing keep their own message: the block may open other files as well.
-        if error.filename is not None and Path(os.fsdecode(error.filename)) not in (temporary, path, *path.parents):
+        if error.filename is not None and Path(os.fsdecode(error.filename)) not in (
+            temporary,
+            path,
+            *path.parents,
+        ):
             raise
         reason = error.strerror or str(error)
-        raise PictuneError(f"{path}: could not be written ({reason}); free disk space or choose a folder that you may write to") from error
+        raise PictuneError(
+            f"{path}: could not be written ({reason}); free disk space or choose a folder that you may write to"
+        ) from error
     finally:
         with suppress(OSError):  # the error that led here says more
             temporary.unlink()
@@ -121,7 +127,9 @@ def read_json(path: Path, advice: str) -> Any:
     except UnicodeDecodeError as error:
         raise PictuneError(f"{path}: is not UTF-8 text; {advice}") from error
     except json.JSONDecodeError as error:
-        raise PictuneError(f"{path}:{error.lineno}: not valid JSON ({error.msg}); {advice}") from error
+        raise PictuneError(
+            f"{path}:{error.lineno}: not valid JSON ({error.msg}); {advice}"
+        ) from error
     except ValueError as error:
         raise PictuneError(f"{path}: cannot be read as JSON ({error}); {advice}") from error
 
@@ -134,7 +142,9 @@ def parse_json(text: str) -> Any:
         raise ValueError("it is nested too deep") from error
     except json.JSONDecodeError:
         raise
-    except ValueError as error:  # Python bounds the digits of a whole number, as their conversion takes long
+    except (
+        ValueError
+    ) as error:  # Python bounds the digits of a whole number, as their conversion takes long
         raise ValueError("it has a number of too many digits") from error
 
 

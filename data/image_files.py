@@ -9,7 +9,9 @@ from data.errors import PictuneError
 MOST_PIXELS = 4096 * 4096
 """Width times height; decoded, such an image takes 64 MiB."""
 
-Image.MAX_IMAGE_PIXELS = None  # Pillow's own bound is five times as high, and its warning would come before our line
+Image.MAX_IMAGE_PIXELS = (
+    None  # Pillow's own bound is five times as high, and its warning would come before our line
+)
 
 
 def open_image(path: Path) -> Image.Image:

@@ -73,7 +73,11 @@ def new_labels(connection: sa.Connection, imported: Iterable[ImportedLabel]) -> 
     rest = iter(imported)
     new: dict[str, ImportedLabel] = {}
     while chunk := {one.submission_id: one for one in islice(rest, LABELS_AT_ONCE)}:
-        known = set(connection.scalars(sa.select(labels.c.submission_id).where(labels.c.submission_id.in_(chunk))))
+        known = set(
+            connection.scalars(
+                sa.select(labels.c.submission_id).where(labels.c.submission_id.in_(chunk))
+            )
+        )
         new |= {key: one for key, one in chunk.items() if key not in known}
     return list(new.values())
 
@@ -97,12 +101,24 @@ def insert_labels(
         _insert_chunk(connection, placed, now, label_id)
 
 
-def _insert_chunk(connection: sa.Connection, placed: Sequence[_Placed], now: datetime, label_id: Callable[[datetime, str], str]) -> None:
+def _insert_chunk(
+    connection: sa.Connection,
+    placed: Sequence[_Placed],
+    now: datetime,
+    label_id: Callable[[datetime, str], str],
+) -> None:
     task_ids = sorted({one.task_id for one in placed})
     # as for one answer: nobody else answers these tasks until this transaction ends
-    connection.execute(sa.select(tasks.c.task_id).where(tasks.c.task_id.in_(task_ids)).order_by(tasks.c.task_id).with_for_update())
+    connection.execute(
+        sa.select(tasks.c.task_id)
+        .where(tasks.c.task_id.in_(task_ids))
+        .order_by(tasks.c.task_id)
+        .with_for_update()
+    )
     images = _images_of(connection, task_ids)
-    given = sa.select(labels.c.task_id, labels.c.rater_id, labels.c.revision, labels.c.is_live).where(labels.c.task_id.in_(task_ids))
+    given = sa.select(
+        labels.c.task_id, labels.c.rater_id, labels.c.revision, labels.c.is_live
+    ).where(labels.c.task_id.in_(task_ids))
     earlier = connection.execute(given.order_by(labels.c.revision)).all()
     revisions: dict[Key, int] = {(row.task_id, row.rater_id): row.revision for row in earlier}
     live = {(row.task_id, row.rater_id) for row in earlier if row.is_live}
@@ -112,22 +128,39 @@ def _insert_chunk(connection: sa.Connection, placed: Sequence[_Placed], now: dat
         revisions[one.key] = revisions.get(one.key, 0) + 1
         submitted_at = one.label.submitted_at or now
         row = _row(one.label, _in_order_of(one.label, images[one.task_id]), submitted_at)
-        ids = {"label_id": label_id(submitted_at, one.label.submission_id), "task_id": one.task_id, "rater_id": one.rater_id}
+        ids = {
+            "label_id": label_id(submitted_at, one.label.submission_id),
+            "task_id": one.task_id,
+            "rater_id": one.rater_id,
+        }
         rows.append(row | ids | {"revision": revisions[one.key], "is_live": last[one.key] is one})
     for task, rater in sorted(live & set(last)):
-        connection.execute(sa.update(labels).where(labels.c.task_id == task, labels.c.rater_id == rater).values(is_live=False))
+        connection.execute(
+            sa.update(labels)
+            .where(labels.c.task_id == task, labels.c.rater_id == rater)
+            .values(is_live=False)
+        )
         withdraw_reports(connection, task, rater)
     insert_rows(connection, labels, rows)
     for one, row in zip(placed, rows, strict=True):
         if row["is_live"]:
-            open_reports(connection, row["label_id"], one.task_id, one.label.task.image_ids, one.label.answer)
+            open_reports(
+                connection, row["label_id"], one.task_id, one.label.task.image_ids, one.label.answer
+            )
     _record_showing(connection, task_ids, {(row["task_id"], row["rater_id"]): row for row in rows})
     count_again(connection, task_ids)
 
 
 def _images_of(connection: sa.Connection, task_ids: Sequence[str]) -> Mapping[str, list[str]]:
-    query = sa.select(task_images).where(task_images.c.task_id.in_(task_ids)).order_by(task_images.c.task_id, task_images.c.position)
-    return {key: [row.image_id for row in group] for key, group in groupby(connection.execute(query), key=lambda row: row.task_id)}
+    query = (
+        sa.select(task_images)
+        .where(task_images.c.task_id.in_(task_ids))
+        .order_by(task_images.c.task_id, task_images.c.position)
+    )
+    return {
+        key: [row.image_id for row in group]
+        for key, group in groupby(connection.execute(query), key=lambda row: row.task_id)
+    }
 
 
 def _in_order_of(label: ImportedLabel, image_ids: Sequence[str]) -> list[int]:
@@ -137,7 +170,16 @@ def _in_order_of(label: ImportedLabel, image_ids: Sequence[str]) -> list[int]:
 
 
 def _row(label: ImportedLabel, shown_order: list[int], submitted_at: datetime) -> dict[str, Any]:
-    same = ("submission_id", "time_on_task_ms", "active_ms", "lease_late", "input_mode", "session_id", "app_version", "guideline_version")
+    same = (
+        "submission_id",
+        "time_on_task_ms",
+        "active_ms",
+        "lease_late",
+        "input_mode",
+        "session_id",
+        "app_version",
+        "guideline_version",
+    )
     return {name: getattr(label, name) for name in same} | {
         "kind": label.task.kind,
         "answer_json": label.answer.model_dump_json(),
@@ -147,9 +189,15 @@ def _row(label: ImportedLabel, shown_order: list[int], submitted_at: datetime) -
     }
 
 
-def _record_showing(connection: sa.Connection, task_ids: Sequence[str], rows: Mapping[Key, dict[str, Any]]) -> None:
+def _record_showing(
+    connection: sa.Connection, task_ids: Sequence[str], rows: Mapping[Key, dict[str, Any]]
+) -> None:
     """An answered lease for each label: the store's record of what was shown, which an undo needs."""
     query = sa.select(leases.c.task_id, leases.c.rater_id).where(leases.c.task_id.in_(task_ids))
     known = {(row.task_id, row.rater_id) for row in connection.execute(query)}
     kept = ("task_id", "rater_id", "shown_order", "shown_at")
-    insert_rows(connection, leases, [{name: row[name] for name in kept} for key, row in rows.items() if key not in known])
+    insert_rows(
+        connection,
+        leases,
+        [{name: row[name] for name in kept} for key, row in rows.items() if key not in known],
+    )

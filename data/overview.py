@@ -36,9 +36,15 @@ class PromptCount:
     total: int
 
 
-def latest_labels(store: FeedbackStore, *, rater_id: str | None = None, limit: int) -> list[GivenLabel]:
+def latest_labels(
+    store: FeedbackStore, *, rater_id: str | None = None, limit: int
+) -> list[GivenLabel]:
     """The live labels of one rater, or of all, newest first."""
-    query = sa.select(labels, raters.c.name).join(raters, raters.c.rater_id == labels.c.rater_id).where(labels.c.is_live)
+    query = (
+        sa.select(labels, raters.c.name)
+        .join(raters, raters.c.rater_id == labels.c.rater_id)
+        .where(labels.c.is_live)
+    )
     if rater_id is not None:
         query = query.where(labels.c.rater_id == rater_id)
     with store.database.read() as connection:
@@ -57,7 +63,10 @@ def counts_by_prompt(store: FeedbackStore) -> list[PromptCount]:
         .order_by(tasks.c.prompt_id, tasks.c.kind)
     )
     with store.database.read() as connection:
-        return [PromptCount(row.prompt_id, row.kind, int(row.done), int(row.total)) for row in connection.execute(query)]
+        return [
+            PromptCount(row.prompt_id, row.kind, int(row.done), int(row.total))
+            for row in connection.execute(query)
+        ]
 
 
 def gold_record(store: FeedbackStore, rater_id: str) -> list[bool]:
@@ -71,9 +80,21 @@ def gold_record(store: FeedbackStore, rater_id: str) -> list[bool]:
     )
     with store.database.read() as connection:
         rows = connection.execute(query).all()
-    checked = [agrees_with_gold(parse_answer(row.kind, row.answer_json), parse_answer(row.kind, row.gold_json)) for row in rows]
+    checked = [
+        agrees_with_gold(
+            parse_answer(row.kind, row.answer_json), parse_answer(row.kind, row.gold_json)
+        )
+        for row in rows
+    ]
     return [right for right in checked if right is not None]
 
 
 def _given(row: Row, task: Task) -> GivenLabel:
-    return GivenLabel(task, tuple(row.shown_order), parse_answer(row.kind, row.answer_json), row.revision, row.submitted_at, rater=row.name)
+    return GivenLabel(
+        task,
+        tuple(row.shown_order),
+        parse_answer(row.kind, row.answer_json),
+        row.revision,
+        row.submitted_at,
+        rater=row.name,
+    )

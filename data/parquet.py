@@ -20,7 +20,16 @@ from data.errors import PictuneError
 from data.feedback import TaskKind
 from data.files import locked, new_folder, replace_link, sha256_of, write_json
 from data.quality import Judgments, consensus, rater_quality
-from data.rows import ANSWERS, RaterFacts, label_batches, log_table, pair_batches, rater_facts, task_facts, task_table
+from data.rows import (
+    ANSWERS,
+    RaterFacts,
+    label_batches,
+    log_table,
+    pair_batches,
+    rater_facts,
+    task_facts,
+    task_table,
+)
 from data.runs import RunFolder
 from data.schema import (
     CONSENSUS,
@@ -74,16 +83,25 @@ def export(store: FeedbackStore, run: RunFolder) -> Manifest:
     Raises:
         PictuneError: the run's `images.parquet` or `prompts.parquet` is missing or broken, or a file cannot be written.
     """
-    known = {"prompts": read_table(run.prompts_table, PROMPTS), "images": read_table(run.images_table, IMAGES)}
-    with store.database.read(settled=labels) as connection:  # a short one: it makes PostgreSQL's writers wait
+    known = {
+        "prompts": read_table(run.prompts_table, PROMPTS),
+        "images": read_table(run.images_table, IMAGES),
+    }
+    with store.database.read(
+        settled=labels
+    ) as connection:  # a short one: it makes PostgreSQL's writers wait
         settled = last_sequence(connection)
     with locked(run.export_lock), store.database.read() as connection:
         earlier = _earlier_manifest(run)
         parts = dict(_full_parts(connection, store, run, settled, earlier))
         last, tasks = last_sequence(connection), task_table(connection)
-        revisions = connection.scalar(sa.select(sa.func.count()).select_from(labels))  # PostgreSQL may commit a lower number later
+        revisions = connection.scalar(
+            sa.select(sa.func.count()).select_from(labels)
+        )  # PostgreSQL may commit a lower number later
         raters = rater_facts(connection, store.public_rater_id)
-        inputs = _digest((*known.values(), tasks), (last, revisions, list(raters.values()), sorted(parts)))
+        inputs = _digest(
+            (*known.values(), tasks), (last, revisions, list(raters.values()), sorted(parts))
+        )
         if earlier is not None and earlier.inputs == inputs and _is_intact(run, earlier):
             return earlier
         with new_folder(run.snapshots) as folder:
@@ -125,12 +143,22 @@ def _earlier_manifest(run: RunFolder) -> Manifest | None:
 
 def _is_intact(run: RunFolder, manifest: Manifest) -> bool:
     """Whether `labels/latest` has the tables that the manifest names, unchanged."""
-    tables = {run.labels_dir / name: file.sha256 for name, file in manifest.files.items() if name.startswith("latest/")}
-    return run.latest.is_symlink() and all(path.is_file() and sha256_of(path) == sha256 for path, sha256 in tables.items())
+    tables = {
+        run.labels_dir / name: file.sha256
+        for name, file in manifest.files.items()
+        if name.startswith("latest/")
+    }
+    return run.latest.is_symlink() and all(
+        path.is_file() and sha256_of(path) == sha256 for path, sha256 in tables.items()
+    )
 
 
 def _full_parts(
-    connection: sa.Connection, store: FeedbackStore, run: RunFolder, last: int, earlier: Manifest | None
+    connection: sa.Connection,
+    store: FeedbackStore,
+    run: RunFolder,
+    last: int,
+    earlier: Manifest | None,
 ) -> Iterator[tuple[str, ExportedFile]]:
     for killed in run.parts.glob(".tmp-*"):
         killed.unlink()
@@ -153,12 +181,18 @@ def _digest(tables: Iterable[pa.Table], facts: object) -> str:
     return digest.hexdigest()
 
 
-def _write_feedback(connection: sa.Connection, folder: Path, tasks: pa.Table, raters: Mapping[str, RaterFacts]) -> None:
+def _write_feedback(
+    connection: sa.Connection, folder: Path, tasks: pa.Table, raters: Mapping[str, RaterFacts]
+) -> None:
     write_table(tasks, TASKS, folder / "tasks.parquet")
     facts = task_facts(tasks)
     kinds: tuple[TaskKind, ...] = ("binary", "ranking")
     for kind in kinds:
-        write_batches(label_batches(connection, kind, facts, raters), ANSWERS[kind], folder / f"labels_{kind}.parquet")
+        write_batches(
+            label_batches(connection, kind, facts, raters),
+            ANSWERS[kind],
+            folder / f"labels_{kind}.parquet",
+        )
     rankings = pq.ParquetFile(folder / "labels_ranking.parquet")
     groups = (rankings.read_row_group(number) for number in range(rankings.num_row_groups))
     write_batches(pair_batches(groups), LABELS_PAIRS, folder / "labels_pairs.parquet")
@@ -168,10 +202,21 @@ def _write_feedback(connection: sa.Connection, folder: Path, tasks: pa.Table, ra
 
 
 def _manifest_of(folder: Path, inputs: str, last: int, parts: dict[str, ExportedFile]) -> Manifest:
-    tables = {path.name: ExportedFile(rows=pq.read_metadata(path).num_rows, sha256=sha256_of(path)) for path in sorted(folder.iterdir())}
-    export_id = hashlib.sha256("".join(f"{name} {file.sha256}\n" for name, file in tables.items()).encode()).hexdigest()[:16]
+    tables = {
+        path.name: ExportedFile(rows=pq.read_metadata(path).num_rows, sha256=sha256_of(path))
+        for path in sorted(folder.iterdir())
+    }
+    export_id = hashlib.sha256(
+        "".join(f"{name} {file.sha256}\n" for name, file in tables.items()).encode()
+    ).hexdigest()[:16]
     files = parts | {f"latest/{name}": file for name, file in tables.items()}
-    return Manifest(schema_version=SCHEMA_VERSION, export_id=export_id, inputs=inputs, last_sequence=last, files=files)
+    return Manifest(
+        schema_version=SCHEMA_VERSION,
+        export_id=export_id,
+        inputs=inputs,
+        last_sequence=last,
+        files=files,
+    )
 
 
 def _switch(run: RunFolder, folder: Path, export_id: str) -> None:
@@ -183,7 +228,9 @@ def _switch(run: RunFolder, folder: Path, export_id: str) -> None:
             path.replace(new / path.name)
     else:
         folder.rename(new)
-    if run.latest.is_dir() and not run.latest.is_symlink():  # as exports were before there were snapshots
+    if (
+        run.latest.is_dir() and not run.latest.is_symlink()
+    ):  # as exports were before there were snapshots
         before = f"before-{export_id}"
         run.latest.rename(run.snapshots / before)
     replace_link(run.latest, new)

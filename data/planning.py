@@ -21,9 +21,17 @@ def update_plan(connection: sa.Connection, wanted: Mapping[str, NewTask]) -> Non
     own = named | _replace_sources(connection, named)
     for known in connection.execute(sa.select(tasks).where(tasks.c.repeat_of.is_(None))).all():
         task = wanted.get(known.task_id)
-        values = {"gold_json": known.gold_json, "gold_source": known.gold_source, "overlap": known.overlap}
+        values = {
+            "gold_json": known.gold_json,
+            "gold_source": known.gold_source,
+            "overlap": known.overlap,
+        }
         if task is not None and task.gold_source is not None:
-            planned = {"gold_json": task.gold_json, "gold_source": task.gold_source, "overlap": task.overlap}
+            planned = {
+                "gold_json": task.gold_json,
+                "gold_source": task.gold_source,
+                "overlap": task.overlap,
+            }
         elif known.gold_source in own:
             overlap = (
                 task.overlap if task is not None else max(known.n_live, known.n_simulated, 1)
@@ -34,7 +42,9 @@ def update_plan(connection: sa.Connection, wanted: Mapping[str, NewTask]) -> Non
         else:
             continue
         if planned != values:
-            connection.execute(sa.update(tasks).where(tasks.c.task_id == known.task_id).values(planned))
+            connection.execute(
+                sa.update(tasks).where(tasks.c.task_id == known.task_id).values(planned)
+            )
 
 
 def _replace_sources(connection: sa.Connection, named: set[str]) -> set[str]:
@@ -43,16 +53,22 @@ def _replace_sources(connection: sa.Connection, named: set[str]) -> set[str]:
     before = set(json.loads(text)) if text is not None else set()
     if named != before:  # replicas that start at once with the same plan must not meet here
         connection.execute(sa.delete(settings).where(settings.c.name == "gold_sources"))
-        connection.execute(sa.insert(settings).values(name="gold_sources", value=json.dumps(sorted(named))))
+        connection.execute(
+            sa.insert(settings).values(name="gold_sources", value=json.dumps(sorted(named)))
+        )
     return before
 
 
-def set_priorities(connection: sa.Connection, image_priorities: Mapping[str, float], now: datetime) -> None:
+def set_priorities(
+    connection: sa.Connection, image_priorities: Mapping[str, float], now: datetime
+) -> None:
     """Gives every task the highest priority of its images, 0 for images that are not named.
 
     None named at all: priorities that were set so before are 0 again, those of the plan stay.
     """
-    were_set = connection.execute(sa.delete(settings).where(settings.c.name == "priorities")).rowcount > 0
+    were_set = (
+        connection.execute(sa.delete(settings).where(settings.c.name == "priorities")).rowcount > 0
+    )
     if not image_priorities and not were_set:
         return
     if image_priorities:
@@ -67,18 +83,32 @@ def set_priorities(connection: sa.Connection, image_priorities: Mapping[str, flo
         if row.priority != highest[row.task_id]
     ]
     if changed:
-        connection.execute(sa.update(tasks).where(tasks.c.task_id == sa.bindparam("of_task")), changed)
+        connection.execute(
+            sa.update(tasks).where(tasks.c.task_id == sa.bindparam("of_task")), changed
+        )
 
 
 def add_repeat(connection: sa.Connection, earlier: str, now: datetime) -> str:
     """The task that asks the same as an earlier one again, made if it is not there; returns its id."""
     task_id = hashlib.sha256(f"repeat of {earlier}".encode()).hexdigest()
-    image_ids = lock_task(connection, earlier).image_ids  # of two claims that repeat it at once, one makes the task and the other finds it
+    image_ids = lock_task(
+        connection, earlier
+    ).image_ids  # of two claims that repeat it at once, one makes the task and the other finds it
     if find_row(connection, tasks, task_id) is None:
         row = find_row(connection, tasks, earlier)
         assert row is not None
-        again = {"task_id": task_id, "n_live": 0, "n_simulated": 0, "gold_json": None, "repeat_of": earlier, "created_at": now}
+        again = {
+            "task_id": task_id,
+            "n_live": 0,
+            "n_simulated": 0,
+            "gold_json": None,
+            "repeat_of": earlier,
+            "created_at": now,
+        }
         connection.execute(sa.insert(tasks).values(dict(row._mapping) | again))  # noqa: SLF001 - SQLAlchemy's public name
-        images = [{"task_id": task_id, "position": place, "image_id": image_id} for place, image_id in enumerate(image_ids)]
+        images = [
+            {"task_id": task_id, "position": place, "image_id": image_id}
+            for place, image_id in enumerate(image_ids)
+        ]
         insert_rows(connection, task_images, images)
     return task_id

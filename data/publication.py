@@ -47,11 +47,18 @@ def publish(run: RunFolder, target: str) -> None:
         for name in sorted(name for name in manifest.files if not name.startswith(_LATEST)):
             if known.get(name) != manifest.files[name]:
                 place.put(run.labels_dir / name, name)
-        tables = [*sorted(name.removeprefix(_LATEST) for name in manifest.files if name.startswith(_LATEST)), MANIFEST]
+        tables = [
+            *sorted(
+                name.removeprefix(_LATEST) for name in manifest.files if name.startswith(_LATEST)
+            ),
+            MANIFEST,
+        ]
         for folder in (f"{_SNAPSHOTS}{manifest.export_id}/", _LATEST):
             for name in tables:
                 place.put(run.snapshots / manifest.export_id / name, folder + name)
-        place.keep_snapshots({manifest.export_id, earlier.export_id if earlier is not None else manifest.export_id})
+        place.keep_snapshots(
+            {manifest.export_id, earlier.export_id if earlier is not None else manifest.export_id}
+        )
 
 
 def published_faults(run: RunFolder, target: str) -> list[str]:
@@ -65,7 +72,10 @@ def published_faults(run: RunFolder, target: str) -> list[str]:
         place = _Place(target)
         if place.manifest() != manifest:
             return [f"{target}: is not the run's last export; run `make dataset` to copy it there"]
-        copies = [name.replace(_LATEST, f"{_SNAPSHOTS}{manifest.export_id}/", 1) for name in manifest.files]
+        copies = [
+            name.replace(_LATEST, f"{_SNAPSHOTS}{manifest.export_id}/", 1)
+            for name in manifest.files
+        ]
         wanted = {**dict(zip(copies, manifest.files.values(), strict=True)), **manifest.files}
         return [
             f"{target.rstrip('/')}/{name}: not as it was exported; remove {_LATEST}{MANIFEST} there and run `make dataset`"
@@ -92,11 +102,17 @@ class _Place:
     def put(self, source: Path, name: str) -> None:
         """Writes a file that appears at once and whole."""
         path = self._path(name)
-        if isinstance(self.files, LocalFileSystem):  # whose transactions come from another file system's temporary folder
+        if isinstance(
+            self.files, LocalFileSystem
+        ):  # whose transactions come from another file system's temporary folder
             with write_atomically(Path(path)) as temporary:
                 shutil.copyfile(source, temporary)
         else:
-            with self.files.transaction, source.open("rb") as file, self.files.open(path, "wb") as copy:
+            with (
+                self.files.transaction,
+                source.open("rb") as file,
+                self.files.open(path, "wb") as copy,
+            ):
                 shutil.copyfileobj(file, copy)
 
     def sha256_of(self, name: str) -> str | None:
@@ -124,7 +140,11 @@ def _explained(target: str) -> Iterator[None]:
     except PictuneError:
         raise
     except ImportError as error:
-        raise PictuneError(f"{target}: needs another package ({error}); install it, for s3:// with `pip install -e .[s3]`") from error
+        raise PictuneError(
+            f"{target}: needs another package ({error}); install it, for s3:// with `pip install -e .[s3]`"
+        ) from error
     except Exception as error:  # each file system has errors of its own
         reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise PictuneError(f"{target}: cannot be reached ({reason}); check [dataset] target, its keys and endpoint") from error
+        raise PictuneError(
+            f"{target}: cannot be reached ({reason}); check [dataset] target, its keys and endpoint"
+        ) from error

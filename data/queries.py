@@ -50,7 +50,11 @@ WITHHELD_IMAGES = sa.select(reports.c.image_id).where(OUT_OF_CIRCULATION)
 WITHHELD_TASKS = sa.select(task_images.c.task_id).where(task_images.c.image_id.in_(WITHHELD_IMAGES))
 """The tasks with an image that is kept from raters, some more than once."""
 
-WITHHELD = sa.exists().where(task_images.c.task_id == tasks.c.task_id, reports.c.image_id == task_images.c.image_id, OUT_OF_CIRCULATION)
+WITHHELD = sa.exists().where(
+    task_images.c.task_id == tasks.c.task_id,
+    reports.c.image_id == task_images.c.image_id,
+    OUT_OF_CIRCULATION,
+)
 """The condition that a task is one of these: quicker to ask of a few tasks, as looking for them is of all."""
 
 
@@ -61,30 +65,53 @@ _NO_OTHERS: sa.BindParameter[str] = sa.bindparam("excluding", expanding=True)
 _LEASE = sa.and_(leases.c.task_id == _TASK, leases.c.rater_id == _RATER)
 _SOURCE = sa.select(raters.c.source).where(raters.c.rater_id == _RATER).scalar_subquery()
 
-_ASKED = sa.select(tasks.c.kind, prompts.c.prompt).join(prompts, prompts.c.prompt_id == tasks.c.prompt_id).where(tasks.c.task_id == _TASK)
+_ASKED = (
+    sa.select(tasks.c.kind, prompts.c.prompt)
+    .join(prompts, prompts.c.prompt_id == tasks.c.prompt_id)
+    .where(tasks.c.task_id == _TASK)
+)
 _ASKED_LOCKED = _ASKED.with_for_update(of=tasks)
-_IMAGES = sa.select(task_images.c.image_id).where(task_images.c.task_id == _TASK).order_by(task_images.c.position)
+_IMAGES = (
+    sa.select(task_images.c.image_id)
+    .where(task_images.c.task_id == _TASK)
+    .order_by(task_images.c.position)
+)
 _ADD_LIVE = (
     sa.update(tasks)
     .where(tasks.c.task_id == _TASK)
     .values(
-        n_live=tasks.c.n_live + sa.bindparam("change") * sa.case((_SOURCE == "simulated", 0), else_=1),
-        n_simulated=tasks.c.n_simulated + sa.bindparam("change") * sa.case((_SOURCE == "human", 0), else_=1),
+        n_live=tasks.c.n_live
+        + sa.bindparam("change") * sa.case((_SOURCE == "simulated", 0), else_=1),
+        n_simulated=tasks.c.n_simulated
+        + sa.bindparam("change") * sa.case((_SOURCE == "human", 0), else_=1),
     )
 )
 _FIND_LEASE = sa.select(leases).where(_LEASE)
 _FORGET_LEASE = sa.delete(leases).where(_LEASE)
 _NEW_LEASE = sa.insert(leases)
 _END_LEASE_AT = sa.update(leases).where(_LEASE).values(expires_at=sa.bindparam("end"))
-_RETIRE = sa.update(labels).where(labels.c.task_id == _TASK, labels.c.rater_id == _RATER, labels.c.is_live).values(is_live=sa.false())
+_RETIRE = (
+    sa.update(labels)
+    .where(labels.c.task_id == _TASK, labels.c.rater_id == _RATER, labels.c.is_live)
+    .values(is_live=sa.false())
+)
 _RECEIVED = sa.select(labels).where(labels.c.submission_id == sa.bindparam("submission"))
-_LAST_REVISION = sa.select(sa.func.max(labels.c.revision)).where(labels.c.task_id == _TASK, labels.c.rater_id == _RATER)
+_LAST_REVISION = sa.select(sa.func.max(labels.c.revision)).where(
+    labels.c.task_id == _TASK, labels.c.rater_id == _RATER
+)
 _NEW_LABEL = sa.insert(labels)
-_LATEST_LIVE = sa.select(labels).where(labels.c.rater_id == _RATER, labels.c.is_live).order_by(labels.c.sequence.desc()).limit(1)
+_LATEST_LIVE = (
+    sa.select(labels)
+    .where(labels.c.rater_id == _RATER, labels.c.is_live)
+    .order_by(labels.c.sequence.desc())
+    .limit(1)
+)
 _COUNT_MINE = sa.select(sa.func.count()).where(labels.c.rater_id == _RATER, labels.c.is_live)
 
 
-def insert_rows(connection: sa.Connection, table: sa.Table, rows: Sequence[dict[str, object]]) -> None:
+def insert_rows(
+    connection: sa.Connection, table: sa.Table, rows: Sequence[dict[str, object]]
+) -> None:
     """Inserts rows, if there are any."""
     if rows:
         connection.execute(sa.insert(table), rows)
@@ -101,12 +128,16 @@ def find_row(connection: sa.Connection, table: sa.Table, key: str) -> Row | None
     return connection.execute(_with_key(table), {"key": key}).one_or_none()
 
 
-def load_task(connection: sa.Connection, task_id: str, *, asked: sa.Select[Any, Any] = _ASKED) -> Task:
+def load_task(
+    connection: sa.Connection, task_id: str, *, asked: sa.Select[Any, Any] = _ASKED
+) -> Task:
     """The task as raters see it; raises NotFound."""
     row = connection.execute(asked, {"of_task": task_id}).one_or_none()
     if row is None:
         raise NotFound(f"task {task_id}: not known; claim a task first")
-    return Task(task_id, row.kind, row.prompt, tuple(connection.scalars(_IMAGES, {"of_task": task_id})))
+    return Task(
+        task_id, row.kind, row.prompt, tuple(connection.scalars(_IMAGES, {"of_task": task_id}))
+    )
 
 
 def lock_task(connection: sa.Connection, task_id: str) -> Task:
@@ -125,14 +156,24 @@ def _given(source: Source) -> sa.Column[int]:
 
 
 def _held_places(source: Source) -> sa.ColumnElement[int]:
-    holds = raters.c.source == "simulated" if source == "simulated" else raters.c.source != "simulated"
-    holders = sa.select(sa.func.count()).select_from(leases).join(raters, raters.c.rater_id == leases.c.rater_id)
-    return holders.where(leases.c.task_id == tasks.c.task_id, leases.c.expires_at > _NOW, holds).scalar_subquery()
+    holds = (
+        raters.c.source == "simulated" if source == "simulated" else raters.c.source != "simulated"
+    )
+    holders = (
+        sa.select(sa.func.count())
+        .select_from(leases)
+        .join(raters, raters.c.rater_id == leases.c.rater_id)
+    )
+    return holders.where(
+        leases.c.task_id == tasks.c.task_id, leases.c.expires_at > _NOW, holds
+    ).scalar_subquery()
 
 
 @cache
 def _places(source: Source) -> sa.Select[Any]:
-    return sa.select(tasks.c.overlap - _given(source) - _held_places(source)).where(tasks.c.task_id == _TASK, ~WITHHELD)
+    return sa.select(tasks.c.overlap - _given(source) - _held_places(source)).where(
+        tasks.c.task_id == _TASK, ~WITHHELD
+    )
 
 
 def has_place(connection: sa.Connection, task_id: str, source: Source, now: datetime) -> bool:
@@ -193,11 +234,20 @@ def add_to_live_count(connection: sa.Connection, task_id: str, rater_id: str, ch
 
 def count_again(connection: sa.Connection, task_ids: Sequence[str]) -> None:
     """Sets the tasks' numbers of live labels after changes of many raters."""
-    live = sa.select(sa.func.count()).select_from(labels).join(raters, raters.c.rater_id == labels.c.rater_id)
+    live = (
+        sa.select(sa.func.count())
+        .select_from(labels)
+        .join(raters, raters.c.rater_id == labels.c.rater_id)
+    )
     live = live.where(labels.c.task_id == tasks.c.task_id, labels.c.is_live)
-    counts = {other: live.where(raters.c.source != other).scalar_subquery() for other in ("simulated", "human")}
+    counts = {
+        other: live.where(raters.c.source != other).scalar_subquery()
+        for other in ("simulated", "human")
+    }
     connection.execute(
-        sa.update(tasks).where(tasks.c.task_id.in_(task_ids)).values(n_live=counts["simulated"], n_simulated=counts["human"])
+        sa.update(tasks)
+        .where(tasks.c.task_id.in_(task_ids))
+        .values(n_live=counts["simulated"], n_simulated=counts["human"])
     )
 
 
@@ -211,29 +261,55 @@ def _held(kind: TaskKind | None) -> sa.Select[Any]:
     return (
         sa.select(leases)
         .join(tasks, tasks.c.task_id == leases.c.task_id)
-        .where(leases.c.rater_id == _RATER, leases.c.expires_at > _NOW, leases.c.task_id.not_in(_NO_OTHERS), _of_kind(kind), ~WITHHELD)
+        .where(
+            leases.c.rater_id == _RATER,
+            leases.c.expires_at > _NOW,
+            leases.c.task_id.not_in(_NO_OTHERS),
+            _of_kind(kind),
+            ~WITHHELD,
+        )
         .order_by(leases.c.shown_at.desc(), leases.c.task_id)
         .limit(1)
     )
 
 
 def held_lease(
-    connection: sa.Connection, rater_id: str, kind: TaskKind | None, now: datetime, excluding: Collection[str] = ()
+    connection: sa.Connection,
+    rater_id: str,
+    kind: TaskKind | None,
+    now: datetime,
+    excluding: Collection[str] = (),
 ) -> Row | None:
     """The rater's live lease that was given last, of other tasks than `excluding`: after an undo that is the task taken back."""
-    return connection.execute(_held(kind), {"of_rater": rater_id, "now": now, "excluding": list(excluding)}).one_or_none()
+    return connection.execute(
+        _held(kind), {"of_rater": rater_id, "now": now, "excluding": list(excluding)}
+    ).one_or_none()
 
 
 @cache
-def _free(source: Source, kind: TaskKind | None, *, gold: bool, skip_locked: bool) -> sa.Select[Any]:
+def _free(
+    source: Source, kind: TaskKind | None, *, gold: bool, skip_locked: bool
+) -> sa.Select[Any]:
     given = _given(source)
     # "is not false" keeps SQLite from looking through all labels of the rater for each task: it takes the index of task and rater
-    mine = sa.exists().where(labels.c.task_id == tasks.c.task_id, labels.c.rater_id == _RATER, labels.c.is_live.is_not(sa.false()))
+    mine = sa.exists().where(
+        labels.c.task_id == tasks.c.task_id,
+        labels.c.rater_id == _RATER,
+        labels.c.is_live.is_not(sa.false()),
+    )
     return (
         sa.select(tasks.c.task_id)
         # the first condition is the queue index's own
-        .where(given < tasks.c.overlap, given + _held_places(source) < tasks.c.overlap, ~mine, _of_kind(kind))
-        .where(tasks.c.gold_source.is_not(None) if gold else NO_CHECK, tasks.c.task_id.not_in(_NO_OTHERS))
+        .where(
+            given < tasks.c.overlap,
+            given + _held_places(source) < tasks.c.overlap,
+            ~mine,
+            _of_kind(kind),
+        )
+        .where(
+            tasks.c.gold_source.is_not(None) if gold else NO_CHECK,
+            tasks.c.task_id.not_in(_NO_OTHERS),
+        )
         .where(~WITHHELD)
         .order_by(*((given,) if gold else (tasks.c.priority.desc(),)), tasks.c.order_key)
         .limit(1)
@@ -242,26 +318,44 @@ def _free(source: Source, kind: TaskKind | None, *, gold: bool, skip_locked: boo
 
 
 def free_task(
-    connection: sa.Connection, rater: Row, kind: TaskKind | None, now: datetime, excluding: Collection[str] = (), *, gold: bool = False
+    connection: sa.Connection,
+    rater: Row,
+    kind: TaskKind | None,
+    now: datetime,
+    excluding: Collection[str] = (),
+    *,
+    gold: bool = False,
 ) -> str | None:
     """The first task of the queue with a place left that the rater has not answered, locked; of hidden gold, the least answered one."""
     values = {"of_rater": rater.rater_id, "now": now, "excluding": list(excluding)}
     if connection.dialect.name == "sqlite":  # its write transaction is alone
-        first: str | None = connection.scalar(_free(rater.source, kind, gold=gold, skip_locked=False), values)
+        first: str | None = connection.scalar(
+            _free(rater.source, kind, gold=gold, skip_locked=False), values
+        )
         return first
     # On PostgreSQL, tasks that another claim is deciding on are passed over, and waited for only when there are no others.
     for skip_locked in (True, False):
-        while (task_id := connection.scalar(_free(rater.source, kind, gold=gold, skip_locked=skip_locked), values)) is not None:
+        while (
+            task_id := connection.scalar(
+                _free(rater.source, kind, gold=gold, skip_locked=skip_locked), values
+            )
+        ) is not None:
             # The query may have seen the leases of before another claim's commit: look again, now under the lock.
             if has_place(connection, task_id, rater.source, now):
                 return str(task_id)
     return None
 
 
-def repeatable_tasks(connection: sa.Connection, rater_id: str, kind: TaskKind | None) -> Sequence[str]:
+def repeatable_tasks(
+    connection: sa.Connection, rater_id: str, kind: TaskKind | None
+) -> Sequence[str]:
     """Tasks that the rater answered a while ago and was not asked again, the latest first; no checks."""
     again = tasks.alias()
-    asked = sa.exists().where(again.c.repeat_of == tasks.c.task_id, again.c.task_id == leases.c.task_id, leases.c.rater_id == rater_id)
+    asked = sa.exists().where(
+        again.c.repeat_of == tasks.c.task_id,
+        again.c.task_id == leases.c.task_id,
+        leases.c.rater_id == rater_id,
+    )
     query = (
         sa.select(labels.c.task_id)
         .join(tasks, tasks.c.task_id == labels.c.task_id)
@@ -269,7 +363,9 @@ def repeatable_tasks(connection: sa.Connection, rater_id: str, kind: TaskKind | 
         .order_by(labels.c.sequence.desc())
     )
     earlier = query.offset(REPEAT_AFTER).limit(REPEAT_AMONG).subquery()
-    return connection.scalars(sa.select(tasks.c.task_id).where(tasks.c.task_id.in_(sa.select(earlier.c.task_id)), ~asked)).all()
+    return connection.scalars(
+        sa.select(tasks.c.task_id).where(tasks.c.task_id.in_(sa.select(earlier.c.task_id)), ~asked)
+    ).all()
 
 
 @dataclass(frozen=True)
@@ -288,22 +384,37 @@ class Totals:
     def holds(self, now: datetime) -> bool:
         """Whether it need not be counted again: only large campaigns, where that takes long, make do with older figures."""
         # figures from the future were counted before the clock was set back
-        return self.n_tasks > LARGE_CAMPAIGN and timedelta(0) <= now - self.counted_at < timedelta(seconds=1)
+        return self.n_tasks > LARGE_CAMPAIGN and timedelta(0) <= now - self.counted_at < timedelta(
+            seconds=1
+        )
 
 
-_LATEST_LABELS = sa.select(labels.c.submitted_at, labels.c.rater_id).order_by(labels.c.sequence.desc()).limit(RECENT_LABELS).subquery()
-_LOOKED_AT = labels.c.sequence > sa.select(sa.func.max(labels.c.sequence) - LOOK_BACK).scalar_subquery()
+_LATEST_LABELS = (
+    sa.select(labels.c.submitted_at, labels.c.rater_id)
+    .order_by(labels.c.sequence.desc())
+    .limit(RECENT_LABELS)
+    .subquery()
+)
+_LOOKED_AT = (
+    labels.c.sequence > sa.select(sa.func.max(labels.c.sequence) - LOOK_BACK).scalar_subquery()
+)
 _TIMES = (
     sa.select(labels.c.time_on_task_ms.label("ms"))
-    .where(_LOOKED_AT, labels.c.kind == sa.bindparam("of_kind"), labels.c.time_on_task_ms.is_not(None))
+    .where(
+        _LOOKED_AT, labels.c.kind == sa.bindparam("of_kind"), labels.c.time_on_task_ms.is_not(None)
+    )
     .order_by(labels.c.sequence.desc())
     .limit(RECENT_LABELS)
     .subquery()
 )
 _RANKED_TIMES = sa.select(
-    _TIMES.c.ms, sa.func.row_number().over(order_by=_TIMES.c.ms).label("place"), sa.func.count().over().label("n")
+    _TIMES.c.ms,
+    sa.func.row_number().over(order_by=_TIMES.c.ms).label("place"),
+    sa.func.count().over().label("n"),
 ).subquery()
-_MEDIAN = sa.select(sa.func.avg(_RANKED_TIMES.c.ms)).where((2 * _RANKED_TIMES.c.place - _RANKED_TIMES.c.n).between(0, 2))
+_MEDIAN = sa.select(sa.func.avg(_RANKED_TIMES.c.ms)).where(
+    (2 * _RANKED_TIMES.c.place - _RANKED_TIMES.c.n).between(0, 2)
+)
 
 
 def finished_labels(source: Source) -> sa.ColumnElement[int]:
@@ -314,18 +425,24 @@ def finished_labels(source: Source) -> sa.ColumnElement[int]:
 
 def wanted_labels(source: Source) -> sa.ColumnElement[int]:
     """Labels of a task that are wanted of such raters: of a withheld task no more than there are."""
-    return sa.case((tasks.c.task_id.in_(WITHHELD_TASKS), finished_labels(source)), else_=tasks.c.overlap)
+    return sa.case(
+        (tasks.c.task_id.in_(WITHHELD_TASKS), finished_labels(source)), else_=tasks.c.overlap
+    )
 
 
 @cache
 def _totals(source: Source) -> sa.Select[int, Any, Any]:
-    return sa.select(sa.func.count(), sa.func.sum(finished_labels(source)), sa.func.sum(wanted_labels(source))).where(NO_CHECK)
+    return sa.select(
+        sa.func.count(), sa.func.sum(finished_labels(source)), sa.func.sum(wanted_labels(source))
+    ).where(NO_CHECK)
 
 
 def count_totals(connection: sa.Connection, source: Source, now: datetime) -> Totals:
     """Counts all tasks."""
     n_tasks, done, total = connection.execute(_totals(source)).one()
-    return Totals(now, n_tasks, int(done or 0), int(total or 0), _labels_per_second(connection, source, now))
+    return Totals(
+        now, n_tasks, int(done or 0), int(total or 0), _labels_per_second(connection, source, now)
+    )
 
 
 @cache

@@ -13,7 +13,8 @@ from data.queries import Row, find_row
 from data.tables import ended_sessions, raters, training_answers
 
 _SIGNED_IN = sa.select(raters).where(
-    raters.c.rater_id == sa.bindparam("rater_id"), ~sa.exists().where(ended_sessions.c.session_id == sa.bindparam("session_id"))
+    raters.c.rater_id == sa.bindparam("rater_id"),
+    ~sa.exists().where(ended_sessions.c.session_id == sa.bindparam("session_id")),
 )
 
 
@@ -39,19 +40,28 @@ class Raters:
     def get_signed_in(self, rater_id: str, session_id: str) -> Account | None:
         """The rater of this id, unless this browser session of theirs was ended."""
         with self._database.read() as connection:
-            row = connection.execute(_SIGNED_IN, {"rater_id": rater_id, "session_id": session_id}).one_or_none()
+            row = connection.execute(
+                _SIGNED_IN, {"rater_id": rater_id, "session_id": session_id}
+            ).one_or_none()
         return None if row is None else _account(row)
 
     def end_session(self, session_id: str) -> None:
         """Ends a browser session for good; other sessions of the rater go on."""
         with self._database.write() as connection:
             if find_row(connection, ended_sessions, session_id) is None:
-                connection.execute(sa.insert(ended_sessions).values(session_id=session_id, ended_at=self._clock()))
+                connection.execute(
+                    sa.insert(ended_sessions).values(session_id=session_id, ended_at=self._clock())
+                )
 
     def has_passwords(self) -> bool:
         """Whether anyone can sign in with a password."""
         with self._database.read() as connection:
-            return connection.scalar(sa.select(raters.c.rater_id).where(raters.c.password_hash.is_not(None)).limit(1)) is not None
+            return (
+                connection.scalar(
+                    sa.select(raters.c.rater_id).where(raters.c.password_hash.is_not(None)).limit(1)
+                )
+                is not None
+            )
 
     def set_password(self, rater_id: str, password_hash: str) -> None:
         """Sets or changes the password, given as its hash."""
@@ -63,27 +73,55 @@ class Raters:
 
     def set_status(self, rater_id: str, status: Status) -> None:
         """Pauses a rater, who is then given no tasks, or lets them go on, with a new record on gold."""
-        self._change(rater_id, {"status": status} | ({"resumed_at": self._clock()} if status == "active" else {}))
+        self._change(
+            rater_id,
+            {"status": status} | ({"resumed_at": self._clock()} if status == "active" else {}),
+        )
 
     def trained(self, rater_id: str) -> set[str]:
         """The training items that the rater has answered."""
         with self._database.read() as connection:
-            return set(connection.scalars(sa.select(training_answers.c.item_id).where(training_answers.c.rater_id == rater_id)))
+            return set(
+                connection.scalars(
+                    sa.select(training_answers.c.item_id).where(
+                        training_answers.c.rater_id == rater_id
+                    )
+                )
+            )
 
     def add_training_answer(self, rater_id: str, item_id: str, *, is_correct: bool) -> None:
         """Notes that the rater has answered a training item; the first answer counts."""
-        row = {"rater_id": rater_id, "item_id": item_id, "is_correct": is_correct, "answered_at": self._clock()}
+        row = {
+            "rater_id": rater_id,
+            "item_id": item_id,
+            "is_correct": is_correct,
+            "answered_at": self._clock(),
+        }
         with self._database.write() as connection:
             # locks the rater's row: of two answers at once the second finds the first
-            if connection.scalar(sa.select(raters.c.rater_id).where(raters.c.rater_id == rater_id).with_for_update()) is None:
+            if (
+                connection.scalar(
+                    sa.select(raters.c.rater_id)
+                    .where(raters.c.rater_id == rater_id)
+                    .with_for_update()
+                )
+                is None
+            ):
                 raise NotFound(f"rater {rater_id}: not known; sign in again")
-            answered = sa.select(training_answers).where(training_answers.c.rater_id == rater_id, training_answers.c.item_id == item_id)
+            answered = sa.select(training_answers).where(
+                training_answers.c.rater_id == rater_id, training_answers.c.item_id == item_id
+            )
             if connection.execute(answered).one_or_none() is None:
                 connection.execute(sa.insert(training_answers).values(row))
 
     def _change(self, rater_id: str, values: dict[str, Any]) -> None:
         with self._database.write() as connection:
-            if connection.execute(sa.update(raters).where(raters.c.rater_id == rater_id).values(values)).rowcount == 0:
+            if (
+                connection.execute(
+                    sa.update(raters).where(raters.c.rater_id == rater_id).values(values)
+                ).rowcount
+                == 0
+            ):
                 raise NotFound(f"rater {rater_id}: not known; add the rater first")
 
 

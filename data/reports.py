@@ -12,8 +12,22 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from data.database import Database
-from data.feedback import Answer, Decision, NotFound, agrees_with_gold, parse_answer, reported_images
-from data.queries import OUT_OF_CIRCULATION, WITHHELD_IMAGES, WITHHELD_TASKS, Row, find_row, insert_rows
+from data.feedback import (
+    Answer,
+    Decision,
+    NotFound,
+    agrees_with_gold,
+    parse_answer,
+    reported_images,
+)
+from data.queries import (
+    OUT_OF_CIRCULATION,
+    WITHHELD_IMAGES,
+    WITHHELD_TASKS,
+    Row,
+    find_row,
+    insert_rows,
+)
 from data.tables import labels, prompts, raters, reports, task_images, tasks
 
 
@@ -74,16 +88,26 @@ class Reports:
             for row in connection.execute(query):
                 found.setdefault(row.image_id, []).append(row)
         return [
-            ReportedImage(image_id, rows[0].prompt, any(row.state == "removed" for row in rows), [_report(row) for row in rows])
+            ReportedImage(
+                image_id,
+                rows[0].prompt,
+                any(row.state == "removed" for row in rows),
+                [_report(row) for row in rows],
+            )
             for image_id, rows in found.items()
         ]
 
     def count(self) -> tuple[int, int]:
         """How many images wait for a decision, and how many are removed."""
         removed = sa.select(reports.c.image_id).where(reports.c.state == "removed")
-        waiting = sa.select(reports.c.image_id).where(reports.c.state == "open", reports.c.image_id.not_in(removed))
+        waiting = sa.select(reports.c.image_id).where(
+            reports.c.state == "open", reports.c.image_id.not_in(removed)
+        )
         with self._database.read() as connection:
-            counts = [connection.scalar(sa.select(sa.func.count()).select_from(ids.distinct().subquery())) for ids in (waiting, removed)]
+            counts = [
+                connection.scalar(sa.select(sa.func.count()).select_from(ids.distinct().subquery()))
+                for ids in (waiting, removed)
+            ]
         return counts[0] or 0, counts[1] or 0
 
     def decide(self, image_id: str, decision: Decision, admin_id: str) -> None:
@@ -102,19 +126,32 @@ class Reports:
 
 def withheld_tasks(connection: sa.Connection, task_ids: Collection[str]) -> list[str]:
     """Those of the tasks that have an image which is out of circulation."""
-    return list(connection.scalars(WITHHELD_TASKS.where(task_images.c.task_id.in_(task_ids)).distinct()))
+    return list(
+        connection.scalars(WITHHELD_TASKS.where(task_images.c.task_id.in_(task_ids)).distinct())
+    )
 
 
-def open_reports(connection: sa.Connection, label_id: str, task_id: str, image_ids: Sequence[str], answer: Answer) -> None:
+def open_reports(
+    connection: sa.Connection, label_id: str, task_id: str, image_ids: Sequence[str], answer: Answer
+) -> None:
     """Takes the images that a new live label reports out of circulation; the right answer to hidden gold is no news and reports nothing."""
     reported = reported_images(answer, image_ids)
     if reported and not _is_gold_for(connection, task_id, answer):
-        insert_rows(connection, reports, [{"label_id": label_id, "image_id": image_id, "state": "open"} for image_id in sorted(reported)])
+        insert_rows(
+            connection,
+            reports,
+            [
+                {"label_id": label_id, "image_id": image_id, "state": "open"}
+                for image_id in sorted(reported)
+            ],
+        )
 
 
 def withdraw_reports(connection: sa.Connection, task_id: str, rater_id: str) -> None:
     """Withdraws the open reports of the rater's labels of the task that are live no longer."""
-    retired = sa.select(labels.c.label_id).where(labels.c.task_id == task_id, labels.c.rater_id == rater_id, ~labels.c.is_live)
+    retired = sa.select(labels.c.label_id).where(
+        labels.c.task_id == task_id, labels.c.rater_id == rater_id, ~labels.c.is_live
+    )
     mine = sa.update(reports).where(reports.c.label_id.in_(retired), reports.c.state == "open")
     connection.execute(mine.values(state="withdrawn"))
 
@@ -122,7 +159,10 @@ def withdraw_reports(connection: sa.Connection, task_id: str, rater_id: str) -> 
 def _is_gold_for(connection: sa.Connection, task_id: str, answer: Answer) -> bool:
     row = find_row(connection, tasks, task_id)
     assert row is not None
-    return row.gold_source is not None and agrees_with_gold(answer, parse_answer(answer.kind, row.gold_json)) is True
+    return (
+        row.gold_source is not None
+        and agrees_with_gold(answer, parse_answer(answer.kind, row.gold_json)) is True
+    )
 
 
 def _report(row: Row) -> Report:

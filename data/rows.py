@@ -12,7 +12,14 @@ import sqlalchemy as sa
 
 from data.feedback import Answer, TaskKind, agrees_with_gold, parse_answer
 from data.queries import WITHHELD_IMAGES
-from data.schema import LABELS_BINARY, LABELS_LOG, LABELS_PAIRS, LABELS_RANKING, ROW_GROUP_ROWS, TASKS
+from data.schema import (
+    LABELS_BINARY,
+    LABELS_LOG,
+    LABELS_PAIRS,
+    LABELS_RANKING,
+    ROW_GROUP_ROWS,
+    TASKS,
+)
 from data.tables import labels, raters, task_images, tasks
 
 TableRow = dict[str, object]
@@ -64,42 +71,76 @@ class TaskFacts:
 
 def task_table(connection: sa.Connection) -> pa.Table:
     """TASKS, in the order of their ids."""
-    images = connection.execute(sa.select(task_images).order_by(task_images.c.task_id, task_images.c.position))
-    image_ids = {task_id: [row.image_id for row in group] for task_id, group in groupby(images, key=lambda row: row.task_id)}
-    same = ("task_id", "kind", "prompt_id", "overlap", "priority", "gold_json", "gold_source", "repeat_of", "created_at")
+    images = connection.execute(
+        sa.select(task_images).order_by(task_images.c.task_id, task_images.c.position)
+    )
+    image_ids = {
+        task_id: [row.image_id for row in group]
+        for task_id, group in groupby(images, key=lambda row: row.task_id)
+    }
+    same = (
+        "task_id",
+        "kind",
+        "prompt_id",
+        "overlap",
+        "priority",
+        "gold_json",
+        "gold_source",
+        "repeat_of",
+        "created_at",
+    )
     query = sa.select(*(tasks.c[name] for name in same)).order_by(tasks.c.task_id)
     columns = _columns(same, connection.execute(query).all())
     columns["image_ids"] = [image_ids[task_id] for task_id in columns["task_id"]]
     columns["is_gold"] = [gold is not None for gold in columns["gold_json"]]
     withheld = set(connection.scalars(WITHHELD_IMAGES))
-    columns["withheld_image_ids"] = [[image_id for image_id in shown if image_id in withheld] for shown in columns["image_ids"]]
+    columns["withheld_image_ids"] = [
+        [image_id for image_id in shown if image_id in withheld] for shown in columns["image_ids"]
+    ]
     return pa.Table.from_pydict(columns, schema=TASKS)
 
 
 def task_facts(table: pa.Table) -> dict[str, TaskFacts]:
     """By task id, from TASKS."""
-    columns = (table[name].to_pylist() for name in ("task_id", "kind", "prompt_id", "image_ids", "gold_json"))
+    columns = (
+        table[name].to_pylist()
+        for name in ("task_id", "kind", "prompt_id", "image_ids", "gold_json")
+    )
     return {
         task_id: TaskFacts(prompt_id, image_ids, None if gold is None else parse_answer(kind, gold))
         for task_id, kind, prompt_id, image_ids, gold in zip(*columns, strict=True)
     }
 
 
-def rater_facts(connection: sa.Connection, public_id: Callable[[str], str]) -> dict[str, RaterFacts]:
+def rater_facts(
+    connection: sa.Connection, public_id: Callable[[str], str]
+) -> dict[str, RaterFacts]:
     """By the store's own id, in the order in which they joined."""
     joined = connection.execute(sa.select(raters).order_by(raters.c.joined_at, raters.c.rater_id))
     return {
-        row.rater_id: RaterFacts(row.rater_id, public_id(row.rater_id), row.name, row.source, row.joined_at, row.status) for row in joined
+        row.rater_id: RaterFacts(
+            row.rater_id, public_id(row.rater_id), row.name, row.source, row.joined_at, row.status
+        )
+        for row in joined
     }
 
 
 def label_batches(
-    connection: sa.Connection, kind: TaskKind, known_tasks: Mapping[str, TaskFacts], known_raters: Mapping[str, RaterFacts]
+    connection: sa.Connection,
+    kind: TaskKind,
+    known_tasks: Mapping[str, TaskFacts],
+    known_raters: Mapping[str, RaterFacts],
 ) -> Iterator[pa.Table]:
     """LABELS_BINARY or LABELS_RANKING: the live labels in the order in which they were saved, `ROW_GROUP_ROWS` at a time."""
     names = ("rater_id", "answer_json", "shown_order", *UNCHANGED)
-    live = sa.select(*(labels.c[name] for name in names)).where(labels.c.is_live, labels.c.kind == kind).order_by(labels.c.sequence)
-    for rows in connection.execute(live, execution_options={"yield_per": ROW_GROUP_ROWS}).partitions():
+    live = (
+        sa.select(*(labels.c[name] for name in names))
+        .where(labels.c.is_live, labels.c.kind == kind)
+        .order_by(labels.c.sequence)
+    )
+    for rows in connection.execute(
+        live, execution_options={"yield_per": ROW_GROUP_ROWS}
+    ).partitions():
         columns = _columns(names, rows)
         texts = columns.pop("answer_json")
         asked = [known_tasks[task_id] for task_id in columns["task_id"]]
@@ -110,7 +151,9 @@ def label_batches(
             None if task.gold is None else agrees_with_gold(parse_answer(kind, text), task.gold)
             for text, task in zip(texts, asked, strict=True)
         ]
-        columns |= _verdict_columns(answers, asked) if kind == "binary" else _rank_columns(answers, asked)
+        columns |= (
+            _verdict_columns(answers, asked) if kind == "binary" else _rank_columns(answers, asked)
+        )
         yield pa.Table.from_pydict(columns, schema=ANSWERS[kind])
 
 
@@ -121,20 +164,30 @@ def pair_batches(rankings: Iterable[pa.Table]) -> Iterator[pa.Table]:
         yield pa.Table.from_pylist(pairs, schema=LABELS_PAIRS)
 
 
-def log_table(connection: sa.Connection, first: int, last: int, public_id: Callable[[str], str]) -> pa.Table:
+def log_table(
+    connection: sa.Connection, first: int, last: int, public_id: Callable[[str], str]
+) -> pa.Table:
     """LABELS_LOG: every revision whose sequence number is in [first, last]."""
     names = ("sequence", "rater_id", "kind", "answer_json", "shown_order", *UNCHANGED)
-    query = sa.select(*(labels.c[name] for name in names)).where(labels.c.sequence.between(first, last)).order_by(labels.c.sequence)
+    query = (
+        sa.select(*(labels.c[name] for name in names))
+        .where(labels.c.sequence.between(first, last))
+        .order_by(labels.c.sequence)
+    )
     columns = _columns(names, connection.execute(query).all())
     columns["rater_id"] = [public_id(rater_id) for rater_id in columns["rater_id"]]
     return pa.Table.from_pydict(columns, schema=LABELS_LOG)
 
 
 def _columns(names: Sequence[str], rows: Sequence[sa.Row[Any]]) -> Columns:
-    return dict(zip(names, zip(*rows, strict=True), strict=True)) if rows else dict.fromkeys(names, ())
+    return (
+        dict(zip(names, zip(*rows, strict=True), strict=True)) if rows else dict.fromkeys(names, ())
+    )
 
 
-def _common_columns(answers: Sequence[TableRow], asked: Sequence[TaskFacts], by: Sequence[RaterFacts]) -> Columns:
+def _common_columns(
+    answers: Sequence[TableRow], asked: Sequence[TaskFacts], by: Sequence[RaterFacts]
+) -> Columns:
     return {
         "prompt_id": [task.prompt_id for task in asked],
         "rater_id": [rater.public_id for rater in by],
@@ -146,11 +199,17 @@ def _common_columns(answers: Sequence[TableRow], asked: Sequence[TaskFacts], by:
 
 
 def _verdict_columns(answers: Sequence[TableRow], asked: Sequence[TaskFacts]) -> Columns:
-    return {"image_id": [task.image_ids[0] for task in asked], "label": [answer["verdict"] for answer in answers]}
+    return {
+        "image_id": [task.image_ids[0] for task in asked],
+        "label": [answer["verdict"] for answer in answers],
+    }
 
 
 def _rank_columns(answers: Sequence[dict[str, Any]], asked: Sequence[TaskFacts]) -> Columns:
-    ranks = [[answer["ranks"][image_id] for image_id in task.image_ids] for answer, task in zip(answers, asked, strict=True)]
+    ranks = [
+        [answer["ranks"][image_id] for image_id in task.image_ids]
+        for answer, task in zip(answers, asked, strict=True)
+    ]
     given = [[rank for rank in one if rank is not None] for one in ranks]
     return {
         "image_ids": [task.image_ids for task in asked],
@@ -159,7 +218,8 @@ def _rank_columns(answers: Sequence[dict[str, Any]], asked: Sequence[TaskFacts])
         "unsafe_image_ids": [answer.get("unsafe", []) for answer in answers],
         "n_tie_groups": [sum(one.count(rank) > 1 for rank in set(one)) for one in given],
         "best_image_id": [
-            task.image_ids[one.index(1)] if judged.count(1) == 1 else None for one, judged, task in zip(ranks, given, asked, strict=True)
+            task.image_ids[one.index(1)] if judged.count(1) == 1 else None
+            for one, judged, task in zip(ranks, given, asked, strict=True)
         ],
     }
 

@@ -77,7 +77,12 @@ class FeedbackStore:
     """Tasks, leases and labels in one SQL database; made by `FeedbackStore.open`."""
 
     def __init__(
-        self, database: Database, clock: Callable[[], datetime], rng: random.Random, lease: LeaseConfig, checks: ChecksConfig
+        self,
+        database: Database,
+        clock: Callable[[], datetime],
+        rng: random.Random,
+        lease: LeaseConfig,
+        checks: ChecksConfig,
     ) -> None:
         self.database = database
         self.raters = Raters(database, clock)
@@ -129,18 +134,29 @@ class FeedbackStore:
 
     def rater_id_of(self, source: Source, name: str) -> str:
         """The store's own id of the rater of this name and source, known or not."""
-        return str(uuid.UUID(hashlib.sha256(f"{self._salt}:{source}:{name}".encode()).hexdigest()[:32], version=5))
+        return str(
+            uuid.UUID(
+                hashlib.sha256(f"{self._salt}:{source}:{name}".encode()).hexdigest()[:32], version=5
+            )
+        )
 
     def add_rater(self, name: str, *, source: Source = "human") -> str:
         """Adds a rater, or finds the one of this name and source, see `data.raters.find_named`; returns the rater's id."""
         if not 1 <= len(name.strip()) <= 200:
-            raise PictuneError("rater name: empty or longer than 200 characters; give a shorter one")
+            raise PictuneError(
+                "rater name: empty or longer than 200 characters; give a shorter one"
+            )
         rater_id = self.rater_id_of(source, name.strip())
         with self.database.write() as connection:
             known = find_named(connection, name, source)
             if known is not None:
                 return str(known.rater_id)
-            row = {"rater_id": rater_id, "name": name.strip(), "source": source, "joined_at": self._clock()}
+            row = {
+                "rater_id": rater_id,
+                "name": name.strip(),
+                "source": source,
+                "joined_at": self._clock(),
+            }
             connection.execute(sa.insert(raters).values(row))
         return rater_id
 
@@ -157,7 +173,13 @@ class FeedbackStore:
         self._totals = {}
         return added
 
-    def import_labels(self, new_tasks: Iterable[NewTask], imported: Sequence[ImportedLabel], *, finish: Callable[[], None]) -> Added:
+    def import_labels(
+        self,
+        new_tasks: Iterable[NewTask],
+        imported: Sequence[ImportedLabel],
+        *,
+        finish: Callable[[], None],
+    ) -> Added:
         """Adds tasks and labels that were given elsewhere, with their own raters and times: all or none, and no label twice.
 
         A known task stays as it is. A label whose submission id the store has is passed over; a further one of the same rater to the same
@@ -171,9 +193,19 @@ class FeedbackStore:
             fresh = new_labels(connection, imported)
             wanted = {self.rater_id_of(one.source, one.rater): one for one in fresh}
             added = {rater_id: one for rater_id, one in wanted.items() if rater_id not in known}
-            new_raters = [{"rater_id": i, "name": one.rater, "source": one.source, "joined_at": now} for i, one in added.items()]
+            new_raters = [
+                {"rater_id": i, "name": one.rater, "source": one.source, "joined_at": now}
+                for i, one in added.items()
+            ]
             insert_rows(connection, raters, new_raters)
-            insert_labels(connection, fresh, now, task_id=task_id_of, rater_id=self.rater_id_of, label_id=uuid7)
+            insert_labels(
+                connection,
+                fresh,
+                now,
+                task_id=task_id_of,
+                rater_id=self.rater_id_of,
+                label_id=uuid7,
+            )
             finish()
         return Added(n_tasks, len(fresh), len(new_raters))
 
@@ -182,7 +214,9 @@ class FeedbackStore:
         with self.database.write() as connection:
             set_priorities(connection, image_priorities, self._clock())
 
-    def claim(self, rater_id: str, *, kind: TaskKind | None = None, excluding: Collection[str] = ()) -> Claim | None:
+    def claim(
+        self, rater_id: str, *, kind: TaskKind | None = None, excluding: Collection[str] = ()
+    ) -> Claim | None:
         """Holds a task for the rater, in one transaction; None when there is nothing (left) for this rater.
 
         A task that the rater holds already, and that is not one of `excluding`, is given again, with its hold renewed. Otherwise the task
@@ -200,17 +234,32 @@ class FeedbackStore:
             held = held_lease(connection, rater_id, kind, now, excluding)
             if held is not None:
                 task = load_task(connection, held.task_id)
-                return Claim(task, self._extend(connection, task, rater_id, now), tuple(held.shown_order), held.shown_at)
+                return Claim(
+                    task,
+                    self._extend(connection, task, rater_id, now),
+                    tuple(held.shown_order),
+                    held.shown_at,
+                )
             next_in_queue = free_task(connection, rater, kind, now, excluding)
             if next_in_queue is None:
                 return None
-            task_id, shown_order = self._check(connection, rater, kind, now, excluding) or (next_in_queue, None)
+            task_id, shown_order = self._check(connection, rater, kind, now, excluding) or (
+                next_in_queue,
+                None,
+            )
             task = load_task(connection, task_id)
             if shown_order is None:
                 shown_order = list(range(len(task.image_ids)))
                 self._rng.shuffle(shown_order)
             expires_at = self._lease_end(connection, task.kind, now)
-            give_lease(connection, task_id, rater_id, shown_order=shown_order, shown_at=now, expires_at=expires_at)
+            give_lease(
+                connection,
+                task_id,
+                rater_id,
+                shown_order=shown_order,
+                shown_at=now,
+                expires_at=expires_at,
+            )
             return Claim(task, expires_at, tuple(shown_order), now)
 
     def renew(self, rater_id: str, task_id: str) -> datetime:
@@ -227,11 +276,15 @@ class FeedbackStore:
             if lease is None or lease.expires_at is None:
                 raise NotFound(f"task {task_id}: not held by this rater; claim a task first")
             if withheld_tasks(connection, [task_id]):
-                raise NotFound(f"task {task_id}: an image of it was reported; claim another task, an answer is still accepted")
+                raise NotFound(
+                    f"task {task_id}: an image of it was reported; claim another task, an answer is still accepted"
+                )
             rater = find_row(connection, raters, rater_id)
             assert rater is not None  # the lease refers to it
             if lease.expires_at <= now and not has_place(connection, task_id, rater.source, now):
-                raise NotFound(f"task {task_id}: the hold has run out and others have taken the place; an answer is still accepted")
+                raise NotFound(
+                    f"task {task_id}: the hold has run out and others have taken the place; an answer is still accepted"
+                )
             return self._extend(connection, task, rater_id, now)
 
     def submit(self, submission: Submission) -> Receipt:
@@ -256,7 +309,9 @@ class FeedbackStore:
             if lease is None and find_row(connection, raters, submission.rater_id) is None:
                 raise NotFound(f"rater {submission.rater_id}: not known; sign in again")
             if lease is None:
-                raise InvalidAnswer(f"task {task.task_id}: was never given to this rater; claim it first")
+                raise InvalidAnswer(
+                    f"task {task.task_id}: was never given to this rater; claim it first"
+                )
             live = retire_live(connection, task.task_id, submission.rater_id)
             end_lease(connection, task.task_id, submission.rater_id, None)
             if live:
@@ -265,7 +320,9 @@ class FeedbackStore:
                 add_to_live_count(connection, task.task_id, submission.rater_id, 1)
             late = {"lease_late": not live and is_over(lease, now)}
             receipt = self._add_revision(connection, lease, now, _values_of(submission) | late)
-            open_reports(connection, receipt.label_id, task.task_id, task.image_ids, submission.answer)
+            open_reports(
+                connection, receipt.label_id, task.task_id, task.image_ids, submission.answer
+            )
             return receipt
 
     def undo(self, rater_id: str) -> Task | None:
@@ -288,14 +345,28 @@ class FeedbackStore:
                 assert lease is not None
                 # by chance: an id made of what clients know might be one that they have sent
                 undo_id = f"undo-{uuid.UUID(int=self._rng.getrandbits(128), version=4)}"
-                taken_back = {"submission_id": undo_id, "kind": task.kind, "is_live": False, "lease_late": False}
+                taken_back = {
+                    "submission_id": undo_id,
+                    "kind": task.kind,
+                    "is_live": False,
+                    "lease_late": False,
+                }
                 self._add_revision(connection, lease, now, taken_back)
                 expires_at = self._lease_end(connection, task.kind, now)
-                give_lease(connection, task.task_id, rater_id, shown_order=lease.shown_order, shown_at=now, expires_at=expires_at)
+                give_lease(
+                    connection,
+                    task.task_id,
+                    rater_id,
+                    shown_order=lease.shown_order,
+                    shown_at=now,
+                    expires_at=expires_at,
+                )
                 return task
             return None
 
-    def progress(self, rater_id: str | None = None, *, source: Source = "human", newest: bool = False) -> Progress:
+    def progress(
+        self, rater_id: str | None = None, *, source: Source = "human", newest: bool = False
+    ) -> Progress:
         """How far people's labeling is, or that of simulated raters, and how many live labels are by this rater.
 
         Of a large campaign the figures are up to a second old, unless the `newest` are asked for.
@@ -320,10 +391,17 @@ class FeedbackStore:
         with self.database.write() as connection:
             connection.execute(sa.delete(settings).where(settings.c.name == "paused"))
             if paused:
-                connection.execute(sa.insert(settings).values(name="paused", value=self._clock().isoformat()))
+                connection.execute(
+                    sa.insert(settings).values(name="paused", value=self._clock().isoformat())
+                )
 
     def _check(
-        self, connection: sa.Connection, rater: Row, kind: TaskKind | None, now: datetime, excluding: Collection[str]
+        self,
+        connection: sa.Connection,
+        rater: Row,
+        kind: TaskKind | None,
+        now: datetime,
+        excluding: Collection[str],
     ) -> tuple[str, list[int] | None] | None:
         """Now and then a hidden gold task or a repeat, with its order on the screen if that is not up to chance."""
         if not self._checks.gold_share and not self._checks.repeat_share:
@@ -334,10 +412,14 @@ class FeedbackStore:
             return None if gold is None else (gold, None)
         if drawn - self._checks.gold_share < self._checks.repeat_share:
             earlier = sorted(repeatable_tasks(connection, rater.rater_id, kind))
-            return self._repeat(connection, self._rng.choice(earlier), rater, now) if earlier else None
+            return (
+                self._repeat(connection, self._rng.choice(earlier), rater, now) if earlier else None
+            )
         return None
 
-    def _repeat(self, connection: sa.Connection, earlier: str, rater: Row, now: datetime) -> tuple[str, list[int]] | None:
+    def _repeat(
+        self, connection: sa.Connection, earlier: str, rater: Row, now: datetime
+    ) -> tuple[str, list[int]] | None:
         task_id = add_repeat(connection, earlier, now)
         if not has_place(connection, task_id, rater.source, now):
             return None
@@ -353,9 +435,19 @@ class FeedbackStore:
         added = {task_id: task for task_id, task in wanted.items() if task_id not in known_tasks}
         new_prompts = {prompt_id(task.prompt): task.prompt for task in added.values()}
         insert_rows(
-            connection, prompts, [{"prompt_id": key, "prompt": text} for key, text in new_prompts.items() if key not in known_prompts]
+            connection,
+            prompts,
+            [
+                {"prompt_id": key, "prompt": text}
+                for key, text in new_prompts.items()
+                if key not in known_prompts
+            ],
         )
-        insert_rows(connection, tasks, [self._task_row(task_id, task, now) for task_id, task in added.items()])
+        insert_rows(
+            connection,
+            tasks,
+            [self._task_row(task_id, task, now) for task_id, task in added.items()],
+        )
         images = [
             {"task_id": task_id, "position": position, "image_id": image_id}
             for task_id, task in added.items()
@@ -388,18 +480,29 @@ class FeedbackStore:
         }
 
     def _lease_end(self, connection: sa.Connection, kind: TaskKind, now: datetime) -> datetime:
-        length_s = max(self._lease.shortest_s, self._lease.times_median * median_seconds(connection, kind))
+        length_s = max(
+            self._lease.shortest_s, self._lease.times_median * median_seconds(connection, kind)
+        )
         return now + timedelta(seconds=length_s)
 
-    def _extend(self, connection: sa.Connection, task: Task, rater_id: str, now: datetime) -> datetime:
+    def _extend(
+        self, connection: sa.Connection, task: Task, rater_id: str, now: datetime
+    ) -> datetime:
         expires_at = self._lease_end(connection, task.kind, now)
         end_lease(connection, task.task_id, rater_id, expires_at)
         return expires_at
 
-    def _add_revision(self, connection: sa.Connection, lease: Row, now: datetime, values: dict[str, object]) -> Receipt:
+    def _add_revision(
+        self, connection: sa.Connection, lease: Row, now: datetime, values: dict[str, object]
+    ) -> Receipt:
         revision = next_revision(connection, lease.task_id, lease.rater_id)
         label_id = uuid7(now, str(values["submission_id"]))
-        row = {"task_id": lease.task_id, "rater_id": lease.rater_id, "shown_order": lease.shown_order, "shown_at": lease.shown_at}
+        row = {
+            "task_id": lease.task_id,
+            "rater_id": lease.rater_id,
+            "shown_order": lease.shown_order,
+            "shown_at": lease.shown_at,
+        }
         row |= {"label_id": label_id, "revision": revision, "submitted_at": now}
         insert_label(connection, row | values)
         return Receipt(label_id, revision, created=True)
@@ -412,12 +515,26 @@ def task_id_of(task: NewTask) -> str:
 
 def _values_of(submission: Submission) -> dict[str, object]:
     same = submission.model_dump(
-        include={"submission_id", "time_on_task_ms", "active_ms", "input_mode", "session_id", "app_version", "guideline_version"}
+        include={
+            "submission_id",
+            "time_on_task_ms",
+            "active_ms",
+            "input_mode",
+            "session_id",
+            "app_version",
+            "guideline_version",
+        }
     )
-    return same | {"kind": submission.answer.kind, "answer_json": submission.answer.model_dump_json(), "is_live": True}
+    return same | {
+        "kind": submission.answer.kind,
+        "answer_json": submission.answer.model_dump_json(),
+        "is_live": True,
+    }
 
 
 def _receipt_of_earlier(received: Row, submission: Submission) -> Receipt:
     if (received.task_id, received.rater_id) != (submission.task_id, submission.rater_id):
-        raise InvalidAnswer(f"submission {submission.submission_id}: was used for another task or rater; give each answer an id of its own")
+        raise InvalidAnswer(
+            f"submission {submission.submission_id}: was used for another task or rater; give each answer an id of its own"
+        )
     return Receipt(received.label_id, received.revision, created=False)

@@ -62,7 +62,9 @@ metadata = MetaData(
 settings = Table(
     "settings",
     metadata,
-    Column("name", String(100), primary_key=True),  # salt, order_seed, paused, priorities, gold_sources
+    Column(
+        "name", String(100), primary_key=True
+    ),  # salt, order_seed, paused, priorities, gold_sources
     Column("value", Text, nullable=False),
 )
 
@@ -74,7 +76,9 @@ raters = Table(
     Column("source", String(20), nullable=False),
     Column("joined_at", UtcDateTime, nullable=False),
     Column("role", String(20), nullable=False, server_default="rater"),  # rater, admin
-    Column("password_hash", Text),  # argon2; empty: may sign in by name alone, where that is allowed
+    Column(
+        "password_hash", Text
+    ),  # argon2; empty: may sign in by name alone, where that is allowed
     Column("status", String(20), nullable=False, server_default="active"),  # active, paused
     Column("resumed_at", UtcDateTime),  # when the rater was last let go on
     UniqueConstraint("source", "name"),
@@ -92,7 +96,9 @@ training_answers = Table(
 ended_sessions = Table(
     "ended_sessions",
     metadata,
-    Column("session_id", String(36), primary_key=True),  # of a browser that was signed out; its cookie opens nothing any more
+    Column(
+        "session_id", String(36), primary_key=True
+    ),  # of a browser that was signed out; its cookie opens nothing any more
     Column("ended_at", UtcDateTime, nullable=False),
 )
 
@@ -106,7 +112,9 @@ prompts = Table(
 tasks = Table(
     "tasks",
     metadata,
-    Column("task_id", String(64), primary_key=True),  # SHA-256 of kind and image ids, so that planning again adds nothing twice
+    Column(
+        "task_id", String(64), primary_key=True
+    ),  # SHA-256 of kind and image ids, so that planning again adds nothing twice
     Column("kind", String(20), nullable=False),
     Column("prompt_id", String(64), ForeignKey(prompts.c.prompt_id), nullable=False),
     Column("overlap", Integer, nullable=False),
@@ -116,15 +124,29 @@ tasks = Table(
     Column("order_key", BigInteger, nullable=False),  # random, from the recorded seed
     Column("gold_json", Text),
     Column("created_at", UtcDateTime, nullable=False),
-    Column("gold_source", String(200)),  # where the right answer comes from; such a task is a check, as repeats are
+    Column(
+        "gold_source", String(200)
+    ),  # where the right answer comes from; such a task is a check, as repeats are
     Column("repeat_of", String(64)),  # the task that asked the same before
     Column("n_simulated", Integer, nullable=False, server_default="0"),
     CheckConstraint("n_live >= 0", name="n_live"),
 )
 _open = tasks.c.n_live < tasks.c.overlap  # finished tasks leave the queue's index
-Index("ix_tasks_queue", tasks.c.priority.desc(), tasks.c.order_key, sqlite_where=_open, postgresql_where=_open)
+Index(
+    "ix_tasks_queue",
+    tasks.c.priority.desc(),
+    tasks.c.order_key,
+    sqlite_where=_open,
+    postgresql_where=_open,
+)
 _simulated = tasks.c.n_simulated < tasks.c.overlap
-Index("ix_tasks_simulated", tasks.c.priority.desc(), tasks.c.order_key, sqlite_where=_simulated, postgresql_where=_simulated)
+Index(
+    "ix_tasks_simulated",
+    tasks.c.priority.desc(),
+    tasks.c.order_key,
+    sqlite_where=_simulated,
+    postgresql_where=_simulated,
+)
 _gold = tasks.c.gold_source.is_not(None)
 Index("ix_tasks_gold", tasks.c.n_live, sqlite_where=_gold, postgresql_where=_gold)
 _repeat = tasks.c.repeat_of.is_not(None)
@@ -145,14 +167,21 @@ leases = Table(
     Column("rater_id", String(36), ForeignKey(raters.c.rater_id), primary_key=True, index=True),
     Column("shown_order", JSON, nullable=False),
     Column("shown_at", UtcDateTime, nullable=False),
-    Column("expires_at", UtcDateTime),  # empty once answered; the row stays, as the record of what was shown
+    Column(
+        "expires_at", UtcDateTime
+    ),  # empty once answered; the row stays, as the record of what was shown
 )
 
 labels = Table(
     "labels",
     metadata,
     # SQLite numbers rows itself only in a column of its own integer type
-    Column("sequence", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column(
+        "sequence",
+        BigInteger().with_variant(Integer, "sqlite"),
+        primary_key=True,
+        autoincrement=True,
+    ),
     Column("label_id", String(36), nullable=False),
     Column("submission_id", String(200), nullable=False),
     Column("revision", Integer, nullable=False),
@@ -178,15 +207,24 @@ labels = Table(
     sqlite_autoincrement=True,  # numbers are never given twice, so that the ranges of exported parts stay true
 )
 Index(
-    "ix_labels_one_live", labels.c.task_id, labels.c.rater_id, unique=True, sqlite_where=labels.c.is_live, postgresql_where=labels.c.is_live
+    "ix_labels_one_live",
+    labels.c.task_id,
+    labels.c.rater_id,
+    unique=True,
+    sqlite_where=labels.c.is_live,
+    postgresql_where=labels.c.is_live,
 )
 
 reports = Table(
     "reports",
     metadata,
-    Column("label_id", String(36), ForeignKey(labels.c.label_id), primary_key=True),  # the answer that reports the image
+    Column(
+        "label_id", String(36), ForeignKey(labels.c.label_id), primary_key=True
+    ),  # the answer that reports the image
     Column("image_id", String(200), primary_key=True, index=True),
-    Column("state", String(20), nullable=False),  # open, withdrawn by its rater; kept, removed by an admin
+    Column(
+        "state", String(20), nullable=False
+    ),  # open, withdrawn by its rater; kept, removed by an admin
     Column("decided_by", String(36), ForeignKey(raters.c.rater_id)),
     Column("decided_at", UtcDateTime),
 )

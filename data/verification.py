@@ -15,7 +15,15 @@ from data.image_files import open_image
 from data.parquet import MANIFEST, PART_ROWS, Manifest, last_sequence, read_manifest
 from data.rows import ANSWERS, label_batches, log_table, rater_facts, task_facts, task_table
 from data.runs import RunFolder
-from data.schema import IMAGES, LABELS_BINARY, LABELS_LOG, LABELS_RANKING, PROMPTS, TASKS, read_table
+from data.schema import (
+    IMAGES,
+    LABELS_BINARY,
+    LABELS_LOG,
+    LABELS_RANKING,
+    PROMPTS,
+    TASKS,
+    read_table,
+)
 from data.store import FeedbackStore
 from data.tables import labels, task_images, tasks
 
@@ -44,12 +52,16 @@ def _copy(database: Path, copy: Path) -> None:
     immutable = "" if database.with_name(f"{database.name}-wal").exists() else "&immutable=1"
     try:
         with (
-            closing(sqlite3.connect(f"{database.resolve().as_uri()}?mode=ro{immutable}", uri=True)) as source,
+            closing(
+                sqlite3.connect(f"{database.resolve().as_uri()}?mode=ro{immutable}", uri=True)
+            ) as source,
             closing(sqlite3.connect(copy)) as target,
         ):
             source.backup(target)
     except sqlite3.Error as error:
-        raise PictuneError(f"{database}: cannot be copied to {copy.parent} for the check ({error}); free that disk") from error
+        raise PictuneError(
+            f"{database}: cannot be copied to {copy.parent} for the check ({error}); free that disk"
+        ) from error
 
 
 def verify(store: FeedbackStore, run: RunFolder) -> list[str]:
@@ -61,13 +73,17 @@ def verify(store: FeedbackStore, run: RunFolder) -> list[str]:
         PictuneError: the run's `images.parquet` or `prompts.parquet` is missing or broken.
     """
     images, prompts = read_table(run.images_table, IMAGES), read_table(run.prompts_table, PROMPTS)
-    with locked_to_read(run.export_lock):  # first: hashing the images takes long, and raters are at work
+    with locked_to_read(
+        run.export_lock
+    ):  # first: hashing the images takes long, and raters are at work
         of_export = list(_export_faults(store, run))
     return [*_image_faults(run, images), *_orphans(store, run, images, prompts), *of_export]
 
 
 def _image_faults(run: RunFolder, images: pa.Table) -> Iterator[str]:
-    for image_id, name in zip(images["image_id"].to_pylist(), images["path"].to_pylist(), strict=True):
+    for image_id, name in zip(
+        images["image_id"].to_pylist(), images["path"].to_pylist(), strict=True
+    ):
         path = run.root / name
         if not path.is_file():
             yield f"{path}: the image is gone; draw the run's images again"
@@ -87,14 +103,28 @@ def _damage(path: Path) -> Iterator[str]:
         yield f"{path}: cannot be read as an image; bring a whole file in, under an image id of its own"
 
 
-def _orphans(store: FeedbackStore, run: RunFolder, images: pa.Table, prompts: pa.Table) -> Iterator[str]:
-    known_images, known_prompts = set(images["image_id"].to_pylist()), set(prompts["prompt_id"].to_pylist())
-    of_image = sa.select(task_images.c.image_id, sa.func.count()).join(labels, labels.c.task_id == task_images.c.task_id)
-    of_prompt = sa.select(tasks.c.prompt_id, sa.func.count()).join(labels, labels.c.task_id == tasks.c.task_id)
+def _orphans(
+    store: FeedbackStore, run: RunFolder, images: pa.Table, prompts: pa.Table
+) -> Iterator[str]:
+    known_images, known_prompts = (
+        set(images["image_id"].to_pylist()),
+        set(prompts["prompt_id"].to_pylist()),
+    )
+    of_image = sa.select(task_images.c.image_id, sa.func.count()).join(
+        labels, labels.c.task_id == task_images.c.task_id
+    )
+    of_prompt = sa.select(tasks.c.prompt_id, sa.func.count()).join(
+        labels, labels.c.task_id == tasks.c.task_id
+    )
     with store.database.read() as connection:
         counts = [
-            connection.execute(query.where(labels.c.is_live).group_by(column).order_by(column)).all()
-            for query, column in ((of_image, task_images.c.image_id), (of_prompt, tasks.c.prompt_id))
+            connection.execute(
+                query.where(labels.c.is_live).group_by(column).order_by(column)
+            ).all()
+            for query, column in (
+                (of_image, task_images.c.image_id),
+                (of_prompt, tasks.c.prompt_id),
+            )
         ]
     for image_id, count in counts[0]:
         if image_id not in known_images:
@@ -134,30 +164,47 @@ def _export_faults(store: FeedbackStore, run: RunFolder) -> Iterator[str]:
 def _unknown_files(run: RunFolder, manifest: Manifest) -> Iterator[str]:
     for folder in (run.latest, run.parts):
         for path in sorted(folder.glob("*.parquet")):
-            if not path.name.startswith(".") and path.relative_to(run.labels_dir).as_posix() not in manifest.files:
+            if (
+                not path.name.startswith(".")
+                and path.relative_to(run.labels_dir).as_posix() not in manifest.files
+            ):
                 yield f"{path}: the export does not know this file; move it away, readers would take it for labels"
 
 
 def _differing_tables(
-    connection: sa.Connection, store: FeedbackStore, run: RunFolder, manifest: Manifest, sound: list[str]
+    connection: sa.Connection,
+    store: FeedbackStore,
+    run: RunFolder,
+    manifest: Manifest,
+    sound: list[str],
 ) -> Iterator[str]:
     known_tasks = task_table(connection)
     facts, raters = task_facts(known_tasks), rater_facts(connection, store.public_rater_id)
     expected = {"tasks": known_tasks}
-    expected["labels_binary"] = pa.concat_tables([LABELS_BINARY.empty_table(), *label_batches(connection, "binary", facts, raters)])
-    expected["labels_ranking"] = pa.concat_tables([LABELS_RANKING.empty_table(), *label_batches(connection, "ranking", facts, raters)])
+    expected["labels_binary"] = pa.concat_tables(
+        [LABELS_BINARY.empty_table(), *label_batches(connection, "binary", facts, raters)]
+    )
+    expected["labels_ranking"] = pa.concat_tables(
+        [LABELS_RANKING.empty_table(), *label_batches(connection, "ranking", facts, raters)]
+    )
     schemas = {"tasks": TASKS, **{f"labels_{kind}": schema for kind, schema in ANSWERS.items()}}
     for name, table in expected.items():
         file = f"latest/{name}.parquet"
         if file in sound:
-            yield from _difference(run.labels_dir / file, read_table(run.labels_dir / file, schemas[name]), table)
+            yield from _difference(
+                run.labels_dir / file, read_table(run.labels_dir / file, schemas[name]), table
+            )
         elif file not in manifest.files:
             yield f"{run.latest / MANIFEST}: does not name {name}.parquet; export the labels again"
-    for number, name in enumerate(sorted(name for name in manifest.files if name.startswith("parts/"))):
+    for number, name in enumerate(
+        sorted(name for name in manifest.files if name.startswith("parts/"))
+    ):
         first = number * PART_ROWS + 1
         if name in sound:
             log = log_table(connection, first, first + PART_ROWS - 1, store.public_rater_id)
-            yield from _difference(run.labels_dir / name, read_table(run.labels_dir / name, LABELS_LOG), log)
+            yield from _difference(
+                run.labels_dir / name, read_table(run.labels_dir / name, LABELS_LOG), log
+            )
 
 
 def _difference(path: Path, exported: pa.Table, stored: pa.Table) -> Iterator[str]:
@@ -165,7 +212,10 @@ def _difference(path: Path, exported: pa.Table, stored: pa.Table) -> Iterator[st
     if exported.equals(stored):
         return
     key = stored.column_names[0]
-    there, here = (dict(zip(table[key].to_pylist(), table.to_pylist(), strict=True)) for table in (exported, stored))
+    there, here = (
+        dict(zip(table[key].to_pylist(), table.to_pylist(), strict=True))
+        for table in (exported, stored)
+    )
     different = [row for row in here if row in there and here[row] != there[row]]
     for rows, what in (
         ([row for row in here if row not in there], "are in the store but not here"),

@@ -16,10 +16,14 @@ def check_finite(weights: Mapping[str, Any], where: str) -> None:
     broken = [name for name, weight in weights.items() if not _is_finite(weight)]
     if broken:
         count = f"{len(broken)} of {len(weights)} weights"
-        raise PictuneError(f"{where}: NaN or infinity in {broken[0]} ({count}); fetch or train it again")
+        raise PictuneError(
+            f"{where}: NaN or infinity in {broken[0]} ({count}); fetch or train it again"
+        )
 
 
 def _is_finite(weight: Any) -> bool:
     if not weight.is_floating_point() or not weight.numel():
         return True
-    return all(math.isfinite(end) for end in weight.detach().aminmax())  # isfinite() of a tensor copies it, and takes far longer
+    return all(
+        math.isfinite(end) for end in weight.detach().aminmax()
+    )  # isfinite() of a tensor copies it, and takes far longer

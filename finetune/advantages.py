@@ -22,7 +22,9 @@ class PromptStatistics:
         advantages = torch.empty_like(rewards)
         for prompt in dict.fromkeys(prompts):
             mine = torch.tensor([other == prompt for other in prompts], device=rewards.device)
-            seen = torch.cat([self._rewards.get(prompt, rewards.new_empty(0)).to(rewards.device), rewards[mine]])
+            seen = torch.cat(
+                [self._rewards.get(prompt, rewards.new_empty(0)).to(rewards.device), rewards[mine]]
+            )
             seen = seen[-max(self.window, int(mine.sum())) :]
             self._rewards[prompt] = seen
             std = seen.std(correction=0).clamp(min=self.std_floor)

@@ -18,7 +18,12 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import torch
-from diffusers import DDIMScheduler, DiffusionPipeline, StableDiffusionPipeline, StableDiffusionXLPipeline
+from diffusers import (
+    DDIMScheduler,
+    DiffusionPipeline,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+)
 from diffusers.models.attention_processor import AttnProcessor
 from diffusers.utils.state_dict_utils import convert_state_dict_to_diffusers
 from peft import LoraConfig, get_peft_model_state_dict
@@ -37,7 +42,9 @@ Precision = Literal["fp32", "bf16", "fp16"]
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _ADAPTER = "default"
 Pipeline: TypeAlias = StableDiffusionPipeline | StableDiffusionXLPipeline
-_PIPELINES: dict[str, type[Pipeline]] = {one.__name__: one for one in (StableDiffusionPipeline, StableDiffusionXLPipeline)}
+_PIPELINES: dict[str, type[Pipeline]] = {
+    one.__name__: one for one in (StableDiffusionPipeline, StableDiffusionXLPipeline)
+}
 _NO_CHECKER = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
 BASE = "base"
 """What training starts from unless the settings name a LoRA."""
@@ -89,7 +96,9 @@ class DiffusionModel:
             if isinstance(part, nn.Module):
                 part.requires_grad_(False).eval()
         if self.device.type == "cpu":
-            pipeline.unet.set_attn_processor(AttnProcessor())  # on CPU the backward pass of bf16 SDPA is slower than plain products
+            pipeline.unet.set_attn_processor(
+                AttnProcessor()
+            )  # on CPU the backward pass of bf16 SDPA is slower than plain products
         pipeline.set_progress_bar_config(disable=True)
 
     @classmethod
@@ -109,12 +118,18 @@ class DiffusionModel:
         source = str(path_or_id)
         variant = _check_source(source)
         try:
-            kind = _PIPELINES[_check_kind(source, DiffusionPipeline.load_config(source)["_class_name"])]
+            kind = _PIPELINES[
+                _check_kind(source, DiffusionPipeline.load_config(source)["_class_name"])
+            ]
             extra = _NO_CHECKER if kind is StableDiffusionPipeline else {}
-            pipeline = kind.from_pretrained(source, dtype=dtype, variant=variant, use_safetensors=True, **extra)
+            pipeline = kind.from_pretrained(
+                source, dtype=dtype, variant=variant, use_safetensors=True, **extra
+            )
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             reason = str(error).strip().split("\n")[0]
-            raise PictuneError(f"{source}: could not be opened as a Stable Diffusion model ({reason}); check the folder") from error
+            raise PictuneError(
+                f"{source}: could not be opened as a Stable Diffusion model ({reason}); check the folder"
+            ) from error
         unet, vae = pipeline.unet.config, pipeline.vae.config
         if unet.in_channels != vae.latent_channels:
             raise PictuneError(
@@ -126,7 +141,9 @@ class DiffusionModel:
         _check_numbers(source, model)
         return model
 
-    def set_up(self, settings: UNetSettings, *, compiler: str | Callable[..., Any] = "inductor") -> None:
+    def set_up(
+        self, settings: UNetSettings, *, compiler: str | Callable[..., Any] = "inductor"
+    ) -> None:
         """Runs the UNet in this way from now on; `compiler` is a backend of torch.compile.
 
         Raises:
@@ -134,13 +151,17 @@ class DiffusionModel:
         """
         unet = self.pipeline.unet
         if settings.gradient_checkpointing:
-            unet.enable_gradient_checkpointing(partial(checkpoint, use_reentrant=False))  # diffusers' own draws warnings from torch.compile
+            unet.enable_gradient_checkpointing(
+                partial(checkpoint, use_reentrant=False)
+            )  # diffusers' own draws warnings from torch.compile
         if settings.channels_last:
             unet.to(memory_format=torch.channels_last)
         if settings.compile:
             torch.compiler.reset()  # or programs of a model before this one would count against torch's limit for a function
             _check_compiler(compiler, self.device)
-            unet.compile(backend=compiler, dynamic=False)  # a program's numbers shall not depend on the shapes that came before
+            unet.compile(
+                backend=compiler, dynamic=False
+            )  # a program's numbers shall not depend on the shapes that came before
             self._is_compiled = True
 
     @property
@@ -162,7 +183,9 @@ class DiffusionModel:
 
         Latents are not bounded, so samples are never clipped, as in the stock pipeline.
         """
-        scheduler = DDIMScheduler.from_config(self.pipeline.scheduler.config, clip_sample=False, thresholding=False)
+        scheduler = DDIMScheduler.from_config(
+            self.pipeline.scheduler.config, clip_sample=False, thresholding=False
+        )
         scheduler.set_timesteps(steps, device=self.device)
         scheduler.alphas_cumprod = scheduler.alphas_cumprod.to(self.device)
         scheduler.final_alpha_cumprod = scheduler.final_alpha_cumprod.to(self.device)
@@ -173,21 +196,35 @@ class DiffusionModel:
         """Embeddings [B, L, D] as the stock pipeline makes them; each different prompt is encoded once and kept."""
         new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._embeddings]
         if new:
-            encoded = self._encode_xl(new) if self._is_xl else self.pipeline.encode_prompt(new, self.device, 1, False)[0]
+            encoded = (
+                self._encode_xl(new)
+                if self._is_xl
+                else self.pipeline.encode_prompt(new, self.device, 1, False)[0]
+            )
             self._embeddings.update(zip(new, encoded, strict=True))
         return torch.stack([self._embeddings[prompt] for prompt in prompts])
 
     def _encode_xl(self, prompts: Sequence[str]) -> Tensor:
         """The tokens' embeddings and, as the last row, the pooled one."""
         tokens, _, pooled, _ = self.pipeline.encode_prompt(
-            list(prompts), device=self.device, num_images_per_prompt=1, do_classifier_free_guidance=False
+            list(prompts),
+            device=self.device,
+            num_images_per_prompt=1,
+            do_classifier_free_guidance=False,
         )
-        encoded = torch.cat([tokens, functional.pad(pooled, (0, tokens.shape[-1] - pooled.shape[-1])).unsqueeze(1)], dim=1)
-        if self.pipeline.config.force_zeros_for_empty_prompt:  # how SDXL was taught to draw without a prompt
+        encoded = torch.cat(
+            [tokens, functional.pad(pooled, (0, tokens.shape[-1] - pooled.shape[-1])).unsqueeze(1)],
+            dim=1,
+        )
+        if (
+            self.pipeline.config.force_zeros_for_empty_prompt
+        ):  # how SDXL was taught to draw without a prompt
             encoded[[prompt == "" for prompt in prompts]] = 0
         return encoded
 
-    def predict(self, latents: Tensor, timesteps: Tensor, cond: Tensor, uncond: Tensor, guidance: float) -> Tensor:
+    def predict(
+        self, latents: Tensor, timesteps: Tensor, cond: Tensor, uncond: Tensor, guidance: float
+    ) -> Tensor:
         """The UNet's output [B, C, h, w] in float32 with classifier-free guidance (Ho & Salimans 2022, arXiv 2207.12598).
 
         Args:
@@ -199,7 +236,11 @@ class DiffusionModel:
         """
         if guidance == 1:
             return self._unet(latents, timesteps, cond)
-        both = self._unet(torch.cat([latents, latents]), torch.cat([timesteps, timesteps]), torch.cat([uncond, cond]))
+        both = self._unet(
+            torch.cat([latents, latents]),
+            torch.cat([timesteps, timesteps]),
+            torch.cat([uncond, cond]),
+        )
         without, with_prompt = both.chunk(2)
         return without + guidance * (with_prompt - without)
 
@@ -210,17 +251,26 @@ class DiffusionModel:
         if self._is_xl:
             pooled = embeddings[:, -1, : self.pipeline.text_encoder_2.config.projection_dim]
             height, width = (side * self.pipeline.vae_scale_factor for side in latents.shape[-2:])
-            sizes = embeddings.new_tensor([height, width, 0, 0, height, width])  # of the original, its crop, and what is drawn
-            extra["added_cond_kwargs"] = {"text_embeds": pooled, "time_ids": sizes.expand(len(latents), -1)}
+            sizes = embeddings.new_tensor(
+                [height, width, 0, 0, height, width]
+            )  # of the original, its crop, and what is drawn
+            extra["added_cond_kwargs"] = {
+                "text_embeds": pooled,
+                "time_ids": sizes.expand(len(latents), -1),
+            }
             embeddings = embeddings[:, :-1]
         # A rollout runs the very program that training does, or the first importance ratio would not be 1.
         with self.autocast(), torch.set_grad_enabled(torch.is_grad_enabled() or self._is_compiled):
-            output: Tensor = unet(latents.to(unet.dtype), timesteps.contiguous(), embeddings, **extra).sample
+            output: Tensor = unet(
+                latents.to(unet.dtype), timesteps.contiguous(), embeddings, **extra
+            ).sample
         return output.float() if torch.is_grad_enabled() else output.detach().float()
 
     def autocast(self) -> torch.autocast:
         """Inside the block, arithmetic is in the model's precision."""
-        return torch.autocast(self.device.type, _AUTOCAST.get(self.precision), enabled=self.precision in _AUTOCAST)
+        return torch.autocast(
+            self.device.type, _AUTOCAST.get(self.precision), enabled=self.precision in _AUTOCAST
+        )
 
     @torch.no_grad()
     def decode(self, latents: Tensor, *, batch: int = 16) -> Tensor:
@@ -235,8 +285,13 @@ class DiffusionModel:
     def encode_images(self, images: Tensor, *, batch: int = 16) -> Tensor:
         """Latents [N, C, h, w] (the mode of the VAE's posterior) of images [N, 3, H, W] in [0, 1]."""
         vae = self.pipeline.vae
-        batch = min(batch, max(1, _VAE_PIXELS * self.pipeline.vae_scale_factor**2 // images[0, 0].numel()))
-        parts = [vae.encode((2 * part - 1).to(self.device, vae.dtype)).latent_dist.mode().float() for part in images.split(batch)]
+        batch = min(
+            batch, max(1, _VAE_PIXELS * self.pipeline.vae_scale_factor**2 // images[0, 0].numel())
+        )
+        parts = [
+            vae.encode((2 * part - 1).to(self.device, vae.dtype)).latent_dist.mode().float()
+            for part in images.split(batch)
+        ]
         return torch.cat(parts) * float(vae.config.scaling_factor)
 
     def add_lora(self, settings: LoraSettings, *, generator: torch.Generator) -> None:
@@ -248,16 +303,24 @@ class DiffusionModel:
         targets = [*_ATTENTION, *(_FEED_FORWARD if settings.feed_forward else ())]
         alpha = settings.rank if settings.alpha is None else settings.alpha
         unet = self.pipeline.unet
-        started, scales = ({}, set()) if settings.start == BASE else self._read_lora(Path(settings.start))
-        unet.add_adapter(LoraConfig(r=settings.rank, lora_alpha=alpha, target_modules=targets), _ADAPTER)
+        started, scales = (
+            ({}, set()) if settings.start == BASE else self._read_lora(Path(settings.start))
+        )
+        unet.add_adapter(
+            LoraConfig(r=settings.rank, lora_alpha=alpha, target_modules=targets), _ADAPTER
+        )
         for name, weight in self.lora_parameters().items():
-            weight.data = weight.data.float()  # the optimizer's small steps would vanish in half precision
+            weight.data = (
+                weight.data.float()
+            )  # the optimizer's small steps would vanish in half precision
             if "lora_A" in name:
                 drawn = torch.empty(weight.shape)
                 nn.init.kaiming_uniform_(drawn, a=math.sqrt(5), generator=generator)
                 weight.data.copy_(drawn)
         if settings.start != BASE:
-            if scales != {alpha / settings.rank} or _shapes(started) != _shapes(self.lora_parameters()):
+            if scales != {alpha / settings.rank} or _shapes(started) != _shapes(
+                self.lora_parameters()
+            ):
                 raise PictuneError(
                     f"{Path(settings.start) / LORA_FILE}: its rank, scale or layers are not those of the settings `lora`; make them alike"
                 )
@@ -267,7 +330,10 @@ class DiffusionModel:
     def _read_lora(self, folder: Path) -> tuple[dict[str, Tensor], set[float]]:
         """The weights and scales of a saved LoRA, which leaves the model again."""
         self.load_lora(folder)
-        weights, scales = self.lora_state(), {layer.scaling[_ADAPTER] for layer in self._lora_layers()}
+        weights, scales = (
+            self.lora_state(),
+            {layer.scaling[_ADAPTER] for layer in self._lora_layers()},
+        )
         self.pipeline.unet.delete_adapters(_ADAPTER)
         return weights, scales
 
@@ -277,15 +343,23 @@ class DiffusionModel:
             layer.cast_input_dtype_enabled = self.precision == "fp32"
 
     def _lora_layers(self) -> list[BaseTunerLayer]:
-        return [module for module in self.pipeline.unet.modules() if isinstance(module, BaseTunerLayer)]
+        return [
+            module for module in self.pipeline.unet.modules() if isinstance(module, BaseTunerLayer)
+        ]
 
     def lora_parameters(self) -> dict[str, nn.Parameter]:
         """The trainable parameters by name; empty before `add_lora`."""
-        return {name: weight for name, weight in self.pipeline.unet.named_parameters() if "lora_" in name}
+        return {
+            name: weight
+            for name, weight in self.pipeline.unet.named_parameters()
+            if "lora_" in name
+        }
 
     def lora_state(self) -> dict[str, Tensor]:
         """A copy of the adapters' weights by name, on the CPU."""
-        return {name: weight.detach().cpu().clone() for name, weight in self.lora_parameters().items()}
+        return {
+            name: weight.detach().cpu().clone() for name, weight in self.lora_parameters().items()
+        }
 
     @torch.no_grad()
     def set_lora_state(self, state: dict[str, Tensor]) -> None:
@@ -295,7 +369,9 @@ class DiffusionModel:
             PictuneError: the weights belong to other LoRA settings.
         """
         if _shapes(state) != _shapes(self.lora_parameters()):
-            raise PictuneError("checkpoint: its LoRA has another rank or other layers than the settings; restore them or start anew")
+            raise PictuneError(
+                "checkpoint: its LoRA has another rank or other layers than the settings; restore them or start anew"
+            )
         for name, weight in self.lora_parameters().items():
             weight.copy_(state[name])
 
@@ -328,11 +404,19 @@ class DiffusionModel:
         Equal adapters give equal files.
         """
         unet, file = self.pipeline.unet, Path(folder) / LORA_FILE
-        layers = convert_state_dict_to_diffusers(get_peft_model_state_dict(unet, adapter_name=_ADAPTER))
-        about = {name: sorted(value) if isinstance(value, set) else value for name, value in unet.peft_config[_ADAPTER].to_dict().items()}
+        layers = convert_state_dict_to_diffusers(
+            get_peft_model_state_dict(unet, adapter_name=_ADAPTER)
+        )
+        about = {
+            name: sorted(value) if isinstance(value, set) else value
+            for name, value in unet.peft_config[_ADAPTER].to_dict().items()
+        }
         with write_atomically(file) as temporary:
             self.pipeline.save_lora_weights(
-                temporary.parent, unet_lora_layers=layers, weight_name=temporary.name, unet_lora_adapter_metadata=about
+                temporary.parent,
+                unet_lora_layers=layers,
+                weight_name=temporary.name,
+                unet_lora_adapter_metadata=about,
             )
             temporary.write_bytes(_with_sorted_header(temporary.read_bytes()))
         return file
@@ -348,10 +432,18 @@ class DiffusionModel:
             self.pipeline.unet.delete_adapters(_ADAPTER)
         try:
             unet = self.pipeline.unet
-            unet.load_lora_adapter(file.parent, weight_name=LORA_FILE, prefix="unet", adapter_name=_ADAPTER, use_safetensors=True)
+            unet.load_lora_adapter(
+                file.parent,
+                weight_name=LORA_FILE,
+                prefix="unet",
+                adapter_name=_ADAPTER,
+                use_safetensors=True,
+            )
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             reason = str(error).strip().split("\n")[0]
-            raise PictuneError(f"{file}: does not fit this model ({reason}); it was made for another one") from error
+            raise PictuneError(
+                f"{file}: does not fit this model ({reason}); it was made for another one"
+            ) from error
         check_finite(self.lora_parameters(), str(file))
         self._leave_casts_to_autocast()
 
@@ -400,23 +492,46 @@ def _check_source(source: str) -> str | None:
     if not folder.exists():
         if re.fullmatch(r"[\w.-]+/[\w.-]+", source) and not folder.parent.exists():
             return None
-        raise PictuneError(f"{source}: no such model folder; give a diffusers folder or a hub id such as owner/name")
+        raise PictuneError(
+            f"{source}: no such model folder; give a diffusers folder or a hub id such as owner/name"
+        )
     index = folder / "model_index.json"
     if not index.is_file():
-        raise PictuneError(f"{source}: no model_index.json in it, so it is not a diffusers folder; save one with pipeline.save_pretrained")
+        raise PictuneError(
+            f"{source}: no model_index.json in it, so it is not a diffusers folder; save one with pipeline.save_pretrained"
+        )
     about = read_json(index, "download the model again")
     kind = about.get("_class_name") if isinstance(about, dict) else None
-    encoders = ("", "_2") if _check_kind(source, kind) == StableDiffusionXLPipeline.__name__ else ("",)
+    encoders = (
+        ("", "_2") if _check_kind(source, kind) == StableDiffusionXLPipeline.__name__ else ("",)
+    )
     weighted = ["unet", "vae", *(f"text_encoder{number}" for number in encoders)]
-    files = [f"{part}/config.json" for part in weighted] + [f"tokenizer{number}/tokenizer_config.json" for number in encoders]
-    missing = [name for name in [*files, "scheduler/scheduler_config.json"] if not (folder / name).is_file()]
+    files = [f"{part}/config.json" for part in weighted] + [
+        f"tokenizer{number}/tokenizer_config.json" for number in encoders
+    ]
+    missing = [
+        name
+        for name in [*files, "scheduler/scheduler_config.json"]
+        if not (folder / name).is_file()
+    ]
     if missing:
-        raise PictuneError(f"{folder}: incomplete, without {', '.join(missing)}; download the model again")
+        raise PictuneError(
+            f"{folder}: incomplete, without {', '.join(missing)}; download the model again"
+        )
     for part in weighted:
         if not any((folder / part).glob("*.safetensors")):
-            held = "Flax weights only" if any((folder / part).glob("*.msgpack")) else "no .safetensors weights"
-            raise PictuneError(f"{folder}: {part}/ has {held}; download the safetensors ones, or convert it with pipeline.save_pretrained")
-    half = all(not _has_weights(folder / part, "") and _has_weights(folder / part, ".fp16") for part in weighted)
+            held = (
+                "Flax weights only"
+                if any((folder / part).glob("*.msgpack"))
+                else "no .safetensors weights"
+            )
+            raise PictuneError(
+                f"{folder}: {part}/ has {held}; download the safetensors ones, or convert it with pipeline.save_pretrained"
+            )
+    half = all(
+        not _has_weights(folder / part, "") and _has_weights(folder / part, ".fp16")
+        for part in weighted
+    )
     return "fp16" if half else None
 
 
@@ -435,12 +550,15 @@ def _check_numbers(source: str, model: DiffusionModel) -> None:
 
 def _check_kind(source: str, kind: object) -> str:
     if not isinstance(kind, str) or kind not in _PIPELINES:
-        raise PictuneError(f"{source}: holds a {kind}, and only {' and '.join(_PIPELINES)} (SD 1.x, SD 2.x, SDXL) can be tuned")
+        raise PictuneError(
+            f"{source}: holds a {kind}, and only {' and '.join(_PIPELINES)} (SD 1.x, SD 2.x, SDXL) can be tuned"
+        )
     return kind
 
 
 def _has_weights(folder: Path, variant: str) -> bool:
     """Whether a part has weights of this variant, in one file or in several."""
-    return any((folder / f"{name}{variant}.safetensors").exists() for name in ("model", "diffusion_pytorch_model")) or any(
-        folder.glob(f"*.safetensors.index{variant}.json")
-    )
+    return any(
+        (folder / f"{name}{variant}.safetensors").exists()
+        for name in ("model", "diffusion_pytorch_model")
+    ) or any(folder.glob(f"*.safetensors.index{variant}.json"))

@@ -62,7 +62,13 @@ class DPOKConfig(PolicyGradientConfig, frozen=True, extra="forbid"):
         """The clipped surrogate and the weighted distance to the pretrained model."""
         policy, reference = step.policy, step.reference
         assert reference is not None
-        loss = policy_loss(step.log_probs, step.old_log_probs, advantages, self.clip_range, surrogate=self.surrogate)
+        loss = policy_loss(
+            step.log_probs,
+            step.old_log_probs,
+            advantages,
+            self.clip_range,
+            surrogate=self.surrogate,
+        )
         if self.kl == "gaussian":
             distance = gaussian_kl(policy.mean, reference.mean, policy.std, reduction="mean").mean()
         else:
@@ -74,6 +80,8 @@ class DPOKConfig(PolicyGradientConfig, frozen=True, extra="forbid"):
         if self.baseline == "prompt_mean":
             return None
         text_width = model.encode_prompts([""]).shape[-1]
-        network = ValueFunction(model.latent_shape[0], text_width, generator=generator).to(model.device)
+        network = ValueFunction(model.latent_shape[0], text_width, generator=generator).to(
+            model.device
+        )
         optimizer = torch.optim.AdamW(network.parameters(), self.value_learning_rate)
         return Critic(network, optimizer, self.value_steps, self.value_batch, self.stochastic_steps)

@@ -31,7 +31,9 @@ class Limits(BaseModel, frozen=True, extra="forbid"):
     disagreement: float = Field(default=2.0, gt=1)
     """Factor by which the reward ensemble's disagreement may grow."""
 
-    def exceeded(self, present: Mapping[str, float], untuned: Mapping[str, float]) -> dict[Measure, str]:
+    def exceeded(
+        self, present: Mapping[str, float], untuned: Mapping[str, float]
+    ) -> dict[Measure, str]:
         """The measures beyond their limits, each with a sentence; what the untuned model has none of is not judged."""
         bounds: dict[Measure, tuple[float, float]] = {
             "saturation": (1 / self.saturation, self.saturation),
@@ -46,7 +48,9 @@ class Limits(BaseModel, frozen=True, extra="forbid"):
             ratio = present[name] / untuned[name]
             if not least <= ratio <= most:
                 limit = f"at least {least:.2g}" if ratio < least else f"at most {most:.2g}"
-                found[name] = f"{name} is {ratio:.2f} times the untuned model's ({present[name]:.3g} from {untuned[name]:.3g}, {limit})"
+                found[name] = (
+                    f"{name} is {ratio:.2f} times the untuned model's ({present[name]:.3g} from {untuned[name]:.3g}, {limit})"
+                )
         return found
 
 
@@ -89,7 +93,9 @@ def saturation(images: Tensor) -> Tensor:
 
 def sharpness(images: Tensor) -> Tensor:
     """Standard deviation [B] of the Laplacian of the grey image (Pech-Pacheco et al. 2000), of images [B, 3, H, W]."""
-    kernel = images.new_tensor([[0.0, 1.0, 0.0], [1.0, -4.0, 1.0], [0.0, 1.0, 0.0]]).view(1, 1, 3, 3)
+    kernel = images.new_tensor([[0.0, 1.0, 0.0], [1.0, -4.0, 1.0], [0.0, 1.0, 0.0]]).view(
+        1, 1, 3, 3
+    )
     return functional.conv2d(images.mean(1, keepdim=True), kernel).flatten(1).std(1)
 
 

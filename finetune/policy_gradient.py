@@ -21,9 +21,26 @@ from finetune.diffusion import BASE, DiffusionModel, LoraSettings, Precision
 from finetune.monitors import PIXELS, Monitor
 from finetune.processes import ALONE, Processes
 from finetune.reward_fn import RewardFn
-from finetune.rollout import Rollout, RolloutConfig, Transitions, choose_transitions, collect, merged, packed, unpacked
+from finetune.rollout import (
+    Rollout,
+    RolloutConfig,
+    Transitions,
+    choose_transitions,
+    collect,
+    merged,
+    packed,
+    unpacked,
+)
 from finetune.sampling import log_prob, padded_batches, step_distribution
-from finetune.training import TrainState, Validation, ValidationConfig, lora_optimizer, schedule, take_step, validate
+from finetune.training import (
+    TrainState,
+    Validation,
+    ValidationConfig,
+    lora_optimizer,
+    schedule,
+    take_step,
+    validate,
+)
 from finetune.value import Critic
 
 Surrogate = Literal["ppo", "hard_clamp"]
@@ -118,7 +135,11 @@ class PolicyState(TrainState):
         """Adds the value function, the statistics and the earlier rollouts."""
         value = self.value.state_dict() if self.value else None
         replay = [packed(rollout) for rollout in self.replay]
-        return super().state_dict() | {"value": value, "statistics": self.statistics.state_dict(), "replay": replay}
+        return super().state_dict() | {
+            "value": value,
+            "statistics": self.statistics.state_dict(),
+            "replay": replay,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes back what `state_dict` gave."""
@@ -129,7 +150,14 @@ class PolicyState(TrainState):
             self.value.load_state_dict(state["value"])
 
 
-def policy_loss(log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor, clip_range: float, *, surrogate: Surrogate = "ppo") -> Tensor:
+def policy_loss(
+    log_prob: Tensor,
+    old_log_prob: Tensor,
+    advantage: Tensor,
+    clip_range: float,
+    *,
+    surrogate: Surrogate = "ppo",
+) -> Tensor:
     """Clipped surrogate loss; all arguments [B].
 
     "ppo" is PPO's min (Schulman et al. 2017, arXiv 1707.06347), which stops the gradient only where the ratio has gone too far the way
@@ -138,10 +166,14 @@ def policy_loss(log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor, clip_
     """
     ratio = torch.exp(log_prob - old_log_prob)
     clipped = advantage * ratio.clamp(1 - clip_range, 1 + clip_range)
-    return -(clipped if surrogate == "hard_clamp" else torch.minimum(advantage * ratio, clipped)).mean()
+    return -(
+        clipped if surrogate == "hard_clamp" else torch.minimum(advantage * ratio, clipped)
+    ).mean()
 
 
-def gaussian_kl(mean: Tensor, ref_mean: Tensor, std: Tensor, *, reduction: Literal["sum", "mean"] = "sum") -> Tensor:
+def gaussian_kl(
+    mean: Tensor, ref_mean: Tensor, std: Tensor, *, reduction: Literal["sum", "mean"] = "sum"
+) -> Tensor:
     """KL(N(mean, std^2) || N(ref_mean, std^2)) [B] of [B, ...]: in nats ("sum") or nats per dimension ("mean").
 
     0 where std is 0: a deterministic step has no finite KL, and takes no part in training either.
@@ -178,7 +210,9 @@ class Step:
     """A difference of two outputs times this, [M, 1, 1, 1], is that of the noises that they predict."""
 
 
-def start(model: DiffusionModel, config: PolicyGradientConfig, *, generator: torch.Generator) -> PolicyState:
+def start(
+    model: DiffusionModel, config: PolicyGradientConfig, *, generator: torch.Generator
+) -> PolicyState:
     """The state before the first iteration; the model must have its LoRA. `generator` draws the value function's weights."""
     value = config.critic(model, generator=generator)
     return PolicyState(
@@ -213,13 +247,28 @@ def train(
 
     def validation() -> Validation:
         return validate(
-            model, held_out, reward, config.validation, steps=config.steps, guidance=config.guidance, monitor=monitor, processes=processes
+            model,
+            held_out,
+            reward,
+            config.validation,
+            steps=config.steps,
+            guidance=config.guidance,
+            monitor=monitor,
+            processes=processes,
         )
 
     state.begin(validation, is_tuned=config.lora.start != BASE)
     while state.step < config.iterations and not state.stopped:
         started = clock()
-        rollout = collect(model, prompts, reward, config, statistics=state.statistics, generator=generator, processes=processes)
+        rollout = collect(
+            model,
+            prompts,
+            reward,
+            config,
+            statistics=state.statistics,
+            generator=generator,
+            processes=processes,
+        )
         collected = clock()
         figures = improve(model, rollout, config, state, generator=generator, processes=processes)
         finished = clock()
@@ -251,7 +300,9 @@ def improve(
     pairs = choose_transitions(len(rollout.prompts), config, generator=generator).to(model.device)
     whole, explained = _advantages(rollout, config, state.value)
     advantages = whole[pairs[:, 0], pairs[:, 1]]
-    learning_rate = config.learning_rate * schedule(state.step, warmup=config.warmup, total=config.iterations if config.decay else None)
+    learning_rate = config.learning_rate * schedule(
+        state.step, warmup=config.warmup, total=config.iterations if config.decay else None
+    )
     scheduler = model.scheduler(config.steps)
     log_ratios, kls = torch.zeros_like(advantages), torch.zeros_like(advantages)
     norms = []
@@ -265,7 +316,9 @@ def improve(
             state.scaler.scale(config.loss(step, advantages[kept]) * (real / len(group))).backward()
             log_ratios[kept] = step.log_probs.detach() - step.old_log_probs
             if step.reference is not None:
-                kls[kept] = gaussian_kl(step.policy.mean.detach(), step.reference.mean, step.policy.std)
+                kls[kept] = gaussian_kl(
+                    step.policy.mean.detach(), step.reference.mean, step.policy.std
+                )
 
         def blame(group: Tensor = group) -> list[str]:
             """The prompts whose transitions are not finite, or all of the step's where they all are."""
@@ -273,15 +326,27 @@ def improve(
             rows = group[broken] if broken.any() else group
             return [rollout.prompts[i] for i in pairs[rows, 0].tolist()]
 
-        norms.append(take_step(state, learning_rate=learning_rate, clip_norm=config.clip_norm, blame=blame, processes=processes))
+        norms.append(
+            take_step(
+                state,
+                learning_rate=learning_rate,
+                clip_norm=config.clip_norm,
+                blame=blame,
+                processes=processes,
+            )
+        )
     if state.value is not None:
         state.value.fit(fresh, generator)
-    state.replay = [*state.replay, fresh][-config.replay_iterations :] if config.replay_iterations else []
+    state.replay = (
+        [*state.replay, fresh][-config.replay_iterations :] if config.replay_iterations else []
+    )
     ratios = processes.total(log_ratios).exp()
     first = groups[0]
     is_fresh = pairs[first, 0] >= len(rollout.prompts) - len(fresh.prompts)
     return {
-        "kl": float(processes.total(kls).mean()) * config.stochastic_steps if config.needs_reference else None,
+        "kl": float(processes.total(kls).mean()) * config.stochastic_steps
+        if config.needs_reference
+        else None,
         "ratio_mean": float(ratios.mean()),
         "ratio_max": float(ratios.max()),
         "first_ratio_gap": float(torch.where(is_fresh, (ratios[first] - 1).abs(), 0).max()),
@@ -292,7 +357,9 @@ def improve(
     }
 
 
-def _advantages(rollout: Rollout, config: PolicyGradientConfig, value: Critic | None) -> tuple[Tensor, float | None]:
+def _advantages(
+    rollout: Rollout, config: PolicyGradientConfig, value: Critic | None
+) -> tuple[Tensor, float | None]:
     """Advantages [N, S], and the share of the returns' variance that the value function foresaw, the mean over steps."""
     advantages, explained = rollout.returns[:, None].expand(-1, config.stochastic_steps), None
     if value is not None:
@@ -301,13 +368,21 @@ def _advantages(rollout: Rollout, config: PolicyGradientConfig, value: Critic | 
     return advantages.clamp(-config.advantage_clip, config.advantage_clip), explained
 
 
-def _evaluate(model: DiffusionModel, scheduler: DDIMScheduler, batch: Transitions, real: int, config: PolicyGradientConfig) -> Step:
+def _evaluate(
+    model: DiffusionModel,
+    scheduler: DDIMScheduler,
+    batch: Transitions,
+    real: int,
+    config: PolicyGradientConfig,
+) -> Step:
     """Both models' step distributions; rows after the first `real` only keep the UNet's batch at its fixed size."""
     uncond = model.encode_prompts([""]).expand_as(batch.cond)
     latents, timesteps = batch.latents[:real], batch.timesteps[:real]
 
     def predict() -> Prediction:
-        output = model.predict(batch.latents, batch.timesteps, batch.cond, uncond, config.guidance)[:real]
+        output = model.predict(batch.latents, batch.timesteps, batch.cond, uncond, config.guidance)[
+            :real
+        ]
         mean, std = step_distribution(scheduler, output, timesteps, latents, eta=config.eta)
         return Prediction(mean, std, output)
 
@@ -317,7 +392,9 @@ def _evaluate(model: DiffusionModel, scheduler: DDIMScheduler, batch: Transition
             reference = predict()
     policy = predict()
     log_probs = log_prob(batch.next_latents[:real], policy.mean, policy.std)
-    return Step(log_probs, batch.log_probs[:real], policy, reference, noise_per_output(scheduler, timesteps))
+    return Step(
+        log_probs, batch.log_probs[:real], policy, reference, noise_per_output(scheduler, timesteps)
+    )
 
 
 def noise_per_output(scheduler: DDIMScheduler, timesteps: Tensor) -> Tensor:

@@ -33,7 +33,11 @@ class Processes:
 
     def share(self, length: int, batch: int) -> Tensor:
         """The rows [n] of this process's batches, of `length` rows in all; none where there are fewer batches than processes."""
-        parts = [rows for number, rows in enumerate(torch.arange(length).split(batch)) if self.has(number)]
+        parts = [
+            rows
+            for number, rows in enumerate(torch.arange(length).split(batch))
+            if self.has(number)
+        ]
         return torch.cat(parts) if parts else torch.empty(0, dtype=torch.long)
 
     def gather(self, rows: Tensor, values: Tensor, length: int) -> Tensor:
@@ -53,7 +57,11 @@ class Processes:
         if self.count == 1:
             return
         trained = list(parameters)
-        whole = self.total(torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in trained]))
+        whole = self.total(
+            torch.cat(
+                [(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in trained]
+            )
+        )
         for parameter, part in zip(trained, whole.split([p.numel() for p in trained]), strict=True):
             parameter.grad = part.view_as(parameter).clone()
 

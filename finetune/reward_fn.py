@@ -28,9 +28,13 @@ def score(reward: RewardFn, images: Tensor, prompts: Sequence[str], *, batch: in
         some = prompts[start : start + batch]
         part = reward(images[start : start + batch], some).float()
         if part.shape != (len(some),):
-            raise PictuneError(f"reward: gave shape {tuple(part.shape)} for {len(some)} images; it must give one number per image")
+            raise PictuneError(
+                f"reward: gave shape {tuple(part.shape)} for {len(some)} images; it must give one number per image"
+            )
         if not part.isfinite().all():
             worst = some[int((~part.isfinite()).nonzero()[0])]
-            raise PictuneError(f"reward: not a finite number for an image of {worst!r}; check the reward model")
+            raise PictuneError(
+                f"reward: not a finite number for an image of {worst!r}; check the reward model"
+            )
         parts.append(part.to(images.device))
     return torch.cat(parts)

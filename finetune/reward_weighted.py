@@ -25,7 +25,14 @@ from typing import Any, Self
 
 import torch
 from diffusers import DDIMScheduler
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 from torch import Tensor
 
 from data.errors import PictuneError
@@ -34,7 +41,16 @@ from finetune.monitors import PIXELS, Monitor
 from finetune.processes import ALONE, Processes
 from finetune.reward_fn import RewardFn, score
 from finetune.sampling import draw_latents
-from finetune.training import TrainState, Validation, ValidationConfig, lora_optimizer, schedule, take_step, under, validate
+from finetune.training import (
+    TrainState,
+    Validation,
+    ValidationConfig,
+    lora_optimizer,
+    schedule,
+    take_step,
+    under,
+    validate,
+)
 from finetune.weighting import WeightingConfig, effective_sample_size, sample_weights
 
 _logger = logging.getLogger(__name__)
@@ -136,7 +152,9 @@ def weighted_denoising_loss(prediction: Tensor, target: Tensor, weights: Tensor)
     return (weights * (prediction - target).square().flatten(1).mean(1)).mean()
 
 
-def denoising_target(scheduler: DDIMScheduler, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+def denoising_target(
+    scheduler: DDIMScheduler, latents: Tensor, noise: Tensor, timesteps: Tensor
+) -> Tensor:
     """What the model should predict from the noised latents [B, C, h, w]: noise, velocity or the latents themselves."""
     if scheduler.config.prediction_type == "epsilon":
         return noise
@@ -153,7 +171,11 @@ def timestep_weights(scheduler: DDIMScheduler, timesteps: Tensor, min_snr: float
     alphas = scheduler.alphas_cumprod.to(timesteps.device)[timesteps]
     snr = alphas / (1 - alphas)
     clipped = snr.clamp(max=min_snr)
-    weights: dict[str, Tensor] = {"epsilon": clipped / snr, "v_prediction": clipped / (snr + 1), "sample": clipped}
+    weights: dict[str, Tensor] = {
+        "epsilon": clipped / snr,
+        "v_prediction": clipped / (snr + 1),
+        "sample": clipped,
+    }
     return weights[scheduler.config.prediction_type]
 
 
@@ -219,11 +241,20 @@ def train(
 
     def validation() -> Validation:
         return validate(
-            model, held_out, reward, config.validation, steps=config.steps, guidance=config.guidance, monitor=monitor, processes=processes
+            model,
+            held_out,
+            reward,
+            config.validation,
+            steps=config.steps,
+            guidance=config.guidance,
+            monitor=monitor,
+            processes=processes,
         )
 
     def batches_of_round() -> _Batches:
-        now = WeightedData(prompts=_repeated(prompts, config), **state.drawn) if state.drawn else data
+        now = (
+            WeightedData(prompts=_repeated(prompts, config), **state.drawn) if state.drawn else data
+        )
         return _Batches(model, now, pretraining or data, config)
 
     batches = batches_of_round()
@@ -233,14 +264,24 @@ def train(
     while state.step < config.updates and not state.stopped:
         if state.step * config.rounds // config.updates > state.round:
             state.round += 1
-            state.drawn = draw_round(model, prompts, reward, config, generator=generator, processes=processes)
+            state.drawn = draw_round(
+                model, prompts, reward, config, generator=generator, processes=processes
+            )
             batches = batches_of_round()
-        learning_rate = config.learning_rate * schedule(state.step, warmup=config.warmup, total=config.updates)
+        learning_rate = config.learning_rate * schedule(
+            state.step, warmup=config.warmup, total=config.updates
+        )
         losses = torch.zeros(3, device=model.device)
         for part in batches.losses(generator, processes):
             state.scaler.scale(part.sum()).backward()
             losses += part.detach()
-        norm = take_step(state, learning_rate=learning_rate, clip_norm=config.clip_norm, blame=batches.blamed, processes=processes)
+        norm = take_step(
+            state,
+            learning_rate=learning_rate,
+            clip_norm=config.clip_norm,
+            blame=batches.blamed,
+            processes=processes,
+        )
         records.append(torch.stack([*processes.total(losses), norm]))
         state.step += 1
         last = state.step == config.updates
@@ -250,7 +291,9 @@ def train(
             yield Metrics(
                 step=state.step,
                 loss=loss,
-                pretraining_loss=pretraining_loss / config.pretraining_weight if config.pretraining_weight else None,
+                pretraining_loss=pretraining_loss / config.pretraining_weight
+                if config.pretraining_weight
+                else None,
                 kl_loss=kl_loss / config.gamma if config.kl == "kl-o" else None,
                 round=state.round,
                 reward=batches.reward,
@@ -276,16 +319,27 @@ def draw_round(
     texts, batch = _repeated(prompts, config), config.validation.batch
     seeds = torch.randint(2**62, (len(texts),), generator=generator).tolist()
     rows = processes.share(len(texts), batch)
-    some = rows.tolist() or [0]  # a process without a batch draws one image for its shapes, and drops it
+    some = rows.tolist() or [
+        0
+    ]  # a process without a batch draws one image for its shapes, and drops it
     names = iter(mine := [texts[i] for i in some])
     latents, rewards = [], []
     for part in draw_latents(
-        model, mine, seeds=[seeds[i] for i in some], steps=config.steps, guidance=config.guidance, eta=config.eta, batch=batch
+        model,
+        mine,
+        seeds=[seeds[i] for i in some],
+        steps=config.steps,
+        guidance=config.guidance,
+        eta=config.eta,
+        batch=batch,
     ):
         latents.append(part)
         rewards.append(score(reward, model.decode(part), list(islice(names, len(part)))))
     found = {"latents": torch.cat(latents), "rewards": torch.cat(rewards)}
-    return {name: processes.gather(rows, values[: len(rows)], len(texts)) for name, values in found.items()}
+    return {
+        name: processes.gather(rows, values[: len(rows)], len(texts))
+        for name, values in found.items()
+    }
 
 
 def _repeated(prompts: Sequence[str], config: RewardWeightedConfig) -> list[str]:
@@ -295,12 +349,23 @@ def _repeated(prompts: Sequence[str], config: RewardWeightedConfig) -> list[str]
 class _Batches:
     """Random batches of one round's images and of the pretraining ones, and their losses."""
 
-    def __init__(self, model: DiffusionModel, data: WeightedData, pretraining: WeightedData, config: RewardWeightedConfig) -> None:
+    def __init__(
+        self,
+        model: DiffusionModel,
+        data: WeightedData,
+        pretraining: WeightedData,
+        config: RewardWeightedConfig,
+    ) -> None:
         self.model, self.config = model, config
         weights = sample_weights(data.rewards, data.prompts, config)
         if not float(weights.sum()) > 0:
-            raise PictuneError("finetune: no image has a reward above 0, so nothing can be learnt; use weighting 'softmax' or 'top'")
-        self.reward, self.effective_sample_size = float(data.rewards.mean()), effective_sample_size(weights)
+            raise PictuneError(
+                "finetune: no image has a reward above 0, so nothing can be learnt; use weighting 'softmax' or 'top'"
+            )
+        self.reward, self.effective_sample_size = (
+            float(data.rewards.mean()),
+            effective_sample_size(weights),
+        )
         if self.effective_sample_size < FEW:
             _logger.warning(
                 "rwl: only %.0f %% of %d images really count (effective sample size); draw more, or follow the reward less: "
@@ -330,13 +395,24 @@ class _Batches:
         n = self.config.batch - half
         chosen = torch.multinomial(self.probabilities, n, replacement=True, generator=generator)
         if half:
-            chosen = torch.cat([chosen, self.rewarded + torch.randint(self.others, (half,), generator=generator)])
+            chosen = torch.cat(
+                [chosen, self.rewarded + torch.randint(self.others, (half,), generator=generator)]
+            )
         latents = self.latents[chosen.to(self.latents.device)]
         noise = torch.randn(latents.shape, generator=generator).to(latents.device)
-        timesteps = torch.randint(self.scheduler.config.num_train_timesteps, (len(latents),), generator=generator).to(latents.device)
-        dropped = (torch.rand(len(latents), generator=generator) < self.config.caption_dropout).tolist()
-        self.texts = ["" if drop else self.prompts[i] for i, drop in zip(chosen.tolist(), dropped, strict=True)]
-        mine = processes.share(len(latents), 1)  # every so many-th, so that each process has its part of both halves
+        timesteps = torch.randint(
+            self.scheduler.config.num_train_timesteps, (len(latents),), generator=generator
+        ).to(latents.device)
+        dropped = (
+            torch.rand(len(latents), generator=generator) < self.config.caption_dropout
+        ).tolist()
+        self.texts = [
+            "" if drop else self.prompts[i]
+            for i, drop in zip(chosen.tolist(), dropped, strict=True)
+        ]
+        mine = processes.share(
+            len(latents), 1
+        )  # every so many-th, so that each process has its part of both halves
         for rows in mine.split(self.config.micro_batch) if len(mine) else ():
             part, k = rows.to(latents.device), int((rows < n).sum())
             target = denoising_target(self.scheduler, latents[part], noise[part], timesteps[part])
@@ -346,12 +422,20 @@ class _Batches:
             by_time = timestep_weights(self.scheduler, timesteps[part], self.config.min_snr)
             loss = other = penalty = torch.zeros((), device=latents.device)
             if k:
-                loss = weighted_denoising_loss(prediction[:k], target[:k], self.mean_weight * by_time[:k]) * (k / n)
+                loss = weighted_denoising_loss(
+                    prediction[:k], target[:k], self.mean_weight * by_time[:k]
+                ) * (k / n)
             if k and self.config.kl == "kl-o":
                 with torch.no_grad(), self.model.adapters_off():
-                    base = self.model.predict(noisy[:k], timesteps[part][:k], cond[:k], cond[:k], guidance=1.0)
-                penalty = weighted_denoising_loss(prediction[:k], base, self.config.gamma * by_time[:k]) * (k / n)
+                    base = self.model.predict(
+                        noisy[:k], timesteps[part][:k], cond[:k], cond[:k], guidance=1.0
+                    )
+                penalty = weighted_denoising_loss(
+                    prediction[:k], base, self.config.gamma * by_time[:k]
+                ) * (k / n)
             if len(rows) > k:
                 weights = self.config.pretraining_weight * by_time[k:]
-                other = weighted_denoising_loss(prediction[k:], target[k:], weights) * ((len(rows) - k) / half)
+                other = weighted_denoising_loss(prediction[k:], target[k:], weights) * (
+                    (len(rows) - k) / half
+                )
             yield torch.stack([loss, other, penalty])

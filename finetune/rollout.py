@@ -96,7 +96,10 @@ def merged(rollouts: Sequence[Rollout]) -> Rollout:
     if len(rollouts) == 1:
         return rollouts[0]
     chains = [one.trajectories for one in rollouts]
-    latents, log_probs = torch.cat([chain.latents for chain in chains]), torch.cat([chain.log_probs for chain in chains])
+    latents, log_probs = (
+        torch.cat([chain.latents for chain in chains]),
+        torch.cat([chain.log_probs for chain in chains]),
+    )
     return Rollout(
         prompts=[prompt for one in rollouts for prompt in one.prompts],
         cond=torch.cat([one.cond for one in rollouts]),
@@ -109,7 +112,12 @@ def merged(rollouts: Sequence[Rollout]) -> Rollout:
 def packed(rollout: Rollout) -> dict[str, Any]:
     """What a checkpoint keeps of a rollout: plain values and tensors on the CPU."""
     chain = rollout.trajectories
-    tensors = {"latents": chain.latents, "log_probs": chain.log_probs, "rewards": rollout.rewards, "returns": rollout.returns}
+    tensors = {
+        "latents": chain.latents,
+        "log_probs": chain.log_probs,
+        "rewards": rollout.rewards,
+        "returns": rollout.returns,
+    }
     return {"prompts": rollout.prompts} | {name: tensor.cpu() for name, tensor in tensors.items()}
 
 
@@ -118,7 +126,13 @@ def unpacked(kept: dict[str, Any], model: DiffusionModel) -> Rollout:
     tensors = {name: tensor.to(model.device) for name, tensor in kept.items() if name != "prompts"}
     timesteps = model.scheduler(tensors["log_probs"].shape[1]).timesteps
     chain = Trajectories(tensors["latents"], tensors["log_probs"], timesteps)
-    return Rollout(kept["prompts"], model.encode_prompts(kept["prompts"]), chain, tensors["rewards"], tensors["returns"])
+    return Rollout(
+        kept["prompts"],
+        model.encode_prompts(kept["prompts"]),
+        chain,
+        tensors["rewards"],
+        tensors["returns"],
+    )
 
 
 def collect(
@@ -141,21 +155,35 @@ def collect(
     trajectories = _trajectories(model, cond, config, generator, processes)
     mine = processes.share(len(texts), config.micro_batch)
     finished = trajectories.latents[mine.to(model.device), -1]
-    found = score(reward, model.decode(finished), [texts[i] for i in mine.tolist()]) if len(mine) else finished.new_zeros(0)
+    found = (
+        score(reward, model.decode(finished), [texts[i] for i in mine.tolist()])
+        if len(mine)
+        else finished.new_zeros(0)
+    )
     rewards = processes.gather(mine, found, len(texts))
     return Rollout(texts, cond, trajectories, rewards, statistics.normalise(texts, rewards))
 
 
 def _trajectories(
-    model: DiffusionModel, cond: Tensor, config: RolloutConfig, generator: torch.Generator, processes: Processes
+    model: DiffusionModel,
+    cond: Tensor,
+    config: RolloutConfig,
+    generator: torch.Generator,
+    processes: Processes,
 ) -> Trajectories:
     """One chain per prompt embedding in `cond` [N, L, D], each process's batches drawn by it."""
     latents = cond.new_zeros(len(cond), config.steps + 1, *model.latent_shape, dtype=torch.float32)
     log_probs = cond.new_zeros(len(cond), config.steps, dtype=torch.float32)
-    for number, rows in enumerate(torch.arange(len(cond), device=cond.device).split(config.micro_batch)):
+    for number, rows in enumerate(
+        torch.arange(len(cond), device=cond.device).split(config.micro_batch)
+    ):
         if not processes.has(number):
-            for _ in range(1 + config.stochastic_steps):  # the noise that its process draws, so that the generators stay alike
-                torch.randn((len(rows), *model.latent_shape), generator=generator, device=generator.device)
+            for _ in range(
+                1 + config.stochastic_steps
+            ):  # the noise that its process draws, so that the generators stay alike
+                torch.randn(
+                    (len(rows), *model.latent_shape), generator=generator, device=generator.device
+                )
             continue
         drawn = sample_trajectories(
             model,
@@ -168,10 +196,16 @@ def _trajectories(
             batch=config.micro_batch,
         )
         latents[rows], log_probs[rows] = drawn.latents, drawn.log_probs
-    return Trajectories(processes.total(latents), processes.total(log_probs), model.scheduler(config.steps).timesteps)
+    return Trajectories(
+        processes.total(latents),
+        processes.total(log_probs),
+        model.scheduler(config.steps).timesteps,
+    )
 
 
-def choose_transitions(samples: int, config: RolloutConfig, *, generator: torch.Generator) -> Tensor:
+def choose_transitions(
+    samples: int, config: RolloutConfig, *, generator: torch.Generator
+) -> Tensor:
     """Random (sample, step) pairs [M, 2] in random order: for every sample the configured share of its stochastic steps, no pair twice."""
     taken = part_of(config.stochastic_steps, config.timestep_fraction)
     steps = torch.rand(samples, config.stochastic_steps, generator=generator).argsort(1)[:, :taken]

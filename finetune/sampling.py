@@ -32,7 +32,12 @@ class Trajectories:
 
 
 def step_distribution(
-    scheduler: DDIMScheduler, model_output: Tensor, timestep: int | Tensor, sample: Tensor, *, eta: float
+    scheduler: DDIMScheduler,
+    model_output: Tensor,
+    timestep: int | Tensor,
+    sample: Tensor,
+    *,
+    eta: float,
 ) -> tuple[Tensor, Tensor]:
     """Mean [B, C, h, w] and standard deviation [B, 1, 1, 1] of the next sample, in float32.
 
@@ -49,11 +54,15 @@ def step_distribution(
     at, before = _alphas(scheduler, timestep, sample)
     original, noise = _clean_and_noise(scheduler, model_output.float(), at, sample.float())
     std = eta * ((1 - before) / (1 - at) * (1 - at / before)).sqrt()
-    direction = (1 - before - std.square()).clamp(min=0).sqrt()  # rounding may push an exact zero below zero
+    direction = (
+        (1 - before - std.square()).clamp(min=0).sqrt()
+    )  # rounding may push an exact zero below zero
     return before.sqrt() * original + direction * noise, std
 
 
-def _clean_and_noise(scheduler: DDIMScheduler, output: Tensor, at: Tensor, sample: Tensor) -> tuple[Tensor, Tensor]:
+def _clean_and_noise(
+    scheduler: DDIMScheduler, output: Tensor, at: Tensor, sample: Tensor
+) -> tuple[Tensor, Tensor]:
     """The finished sample E[x_0 | x_t] and the noise that the model sees in x_t, both [B, C, h, w], at cumulative alphas [B, 1, 1, 1]."""
     config = scheduler.config
     if config.prediction_type == "epsilon":
@@ -61,9 +70,14 @@ def _clean_and_noise(scheduler: DDIMScheduler, output: Tensor, at: Tensor, sampl
     elif config.prediction_type == "sample":
         original, noise = output, (sample - at.sqrt() * output) / (1 - at).sqrt()
     elif config.prediction_type == "v_prediction":
-        original, noise = at.sqrt() * sample - (1 - at).sqrt() * output, at.sqrt() * output + (1 - at).sqrt() * sample
+        original, noise = (
+            at.sqrt() * sample - (1 - at).sqrt() * output,
+            at.sqrt() * output + (1 - at).sqrt() * sample,
+        )
     else:
-        raise ValueError(f"prediction type {config.prediction_type!r}; known are epsilon, sample, v_prediction")
+        raise ValueError(
+            f"prediction type {config.prediction_type!r}; known are epsilon, sample, v_prediction"
+        )
     if config.thresholding:
         raise ValueError("dynamic thresholding suits pixels only; switch it off for latents")
     if config.clip_sample:
@@ -71,7 +85,9 @@ def _clean_and_noise(scheduler: DDIMScheduler, output: Tensor, at: Tensor, sampl
     return original, noise
 
 
-def _alphas(scheduler: DDIMScheduler, timestep: int | Tensor, sample: Tensor) -> tuple[Tensor, Tensor]:
+def _alphas(
+    scheduler: DDIMScheduler, timestep: int | Tensor, sample: Tensor
+) -> tuple[Tensor, Tensor]:
     """The schedule's cumulative alphas at each timestep and one step further, each [B, 1, 1, 1]."""
     if scheduler.num_inference_steps is None:
         raise ValueError("call scheduler.set_timesteps first")
@@ -80,7 +96,9 @@ def _alphas(scheduler: DDIMScheduler, timestep: int | Tensor, sample: Tensor) ->
     before = at - scheduler.config.num_train_timesteps // scheduler.num_inference_steps
     final = scheduler.final_alpha_cumprod.to(sample.device)
     shape = (-1, *[1] * (sample.dim() - 1))
-    return table[at].view(shape), torch.where(before >= 0, table[before.clamp(min=0)], final).view(shape)
+    return table[at].view(shape), torch.where(before >= 0, table[before.clamp(min=0)], final).view(
+        shape
+    )
 
 
 def log_prob(sample: Tensor, mean: Tensor, std: Tensor) -> Tensor:
@@ -92,7 +110,11 @@ def log_prob(sample: Tensor, mean: Tensor, std: Tensor) -> Tensor:
         std: broadcastable to them, constant over the averaged dimensions.
     """
     safe = torch.where(std > 0, std, 1).float()
-    value = -((sample.float() - mean.float()) / safe).square() / 2 - safe.log() - 0.5 * math.log(2 * math.pi)
+    value = (
+        -((sample.float() - mean.float()) / safe).square() / 2
+        - safe.log()
+        - 0.5 * math.log(2 * math.pi)
+    )
     return torch.where(std > 0, value, 0).flatten(1).mean(1)
 
 
@@ -130,10 +152,16 @@ def sample_trajectories(
         latents[kept, 0] = _noise((real, *model.latent_shape), generator, model.device)
         for i, timestep in enumerate(scheduler.timesteps):
             sample = latents[rows, i]
-            output = model.predict(sample, timestep.expand(batch), cond[rows], uncond, guidance)[:real]
+            output = model.predict(sample, timestep.expand(batch), cond[rows], uncond, guidance)[
+                :real
+            ]
             noisy = i < stochastic_steps
-            mean, std = step_distribution(scheduler, output, timestep, sample[:real], eta=eta if noisy else 0.0)
-            latents[kept, i + 1] = mean + std * _noise(mean.shape, generator, model.device) if noisy else mean
+            mean, std = step_distribution(
+                scheduler, output, timestep, sample[:real], eta=eta if noisy else 0.0
+            )
+            latents[kept, i + 1] = (
+                mean + std * _noise(mean.shape, generator, model.device) if noisy else mean
+            )
             log_probs[kept, i] = log_prob(latents[kept, i + 1], mean, std)
     return Trajectories(latents, log_probs, scheduler.timesteps)
 
@@ -142,7 +170,10 @@ def padded_batches(rows: Tensor, batch: int) -> Iterator[tuple[Tensor, int]]:
     """Splits rows [N, ...] into parts of exactly `batch`, the last one filled up with its first row; with each, how many are real."""
     for part in rows.split(batch):
         missing = batch - len(part)
-        yield torch.cat([part, part[:1].expand(missing, *part.shape[1:])]) if missing else part, len(part)
+        yield (
+            torch.cat([part, part[:1].expand(missing, *part.shape[1:])]) if missing else part,
+            len(part),
+        )
 
 
 def _noise(shape: Sequence[int], generator: torch.Generator, device: torch.device) -> Tensor:
@@ -179,9 +210,13 @@ def draw_latents(
         for i, timestep in enumerate(scheduler.timesteps):
             is_noisy = eta > 0 and (stochastic_steps is None or i < stochastic_steps)
             output = model.predict(latents, timestep.expand(len(cond)), cond, uncond, guidance)
-            latents, std = step_distribution(scheduler, output, timestep, latents, eta=eta if is_noisy else 0.0)
+            latents, std = step_distribution(
+                scheduler, output, timestep, latents, eta=eta if is_noisy else 0.0
+            )
             if is_noisy:
-                latents = latents + std * torch.stack([_noise(model.latent_shape, g, model.device) for g in generators])
+                latents = latents + std * torch.stack(
+                    [_noise(model.latent_shape, g, model.device) for g in generators]
+                )
         yield latents
 
 
@@ -202,7 +237,14 @@ def draw_batches(
         PictuneError: an image is NaN, as where half precision overflows.
     """
     chains = draw_latents(
-        model, prompts, seeds=seeds, steps=steps, guidance=guidance, eta=eta, stochastic_steps=stochastic_steps, batch=batch
+        model,
+        prompts,
+        seeds=seeds,
+        steps=steps,
+        guidance=guidance,
+        eta=eta,
+        stochastic_steps=stochastic_steps,
+        batch=batch,
     )
     for latents in chains:
         images = model.decode(latents, batch=batch)
@@ -222,4 +264,10 @@ def draw(
     batch: int = 16,
 ) -> Tensor:
     """All images of `draw_batches` together, [N, 3, H, W] in [0, 1]."""
-    return torch.cat(list(draw_batches(model, prompts, seeds=seeds, steps=steps, guidance=guidance, eta=eta, batch=batch)))
+    return torch.cat(
+        list(
+            draw_batches(
+                model, prompts, seeds=seeds, steps=steps, guidance=guidance, eta=eta, batch=batch
+            )
+        )
+    )

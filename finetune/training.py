@@ -85,7 +85,9 @@ class TrainState:
         """Makes the scaler."""
         device = self.model.device
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.model.precision == "fp16")
-        self.scaler.scale(torch.zeros((), device=device))  # it starts with its first loss, and some process may never have one
+        self.scaler.scale(
+            torch.zeros((), device=device)
+        )  # it starts with its first loss, and some process may never have one
 
     def begin(self, validation: Callable[[], Validation], *, is_tuned: bool) -> None:
         """The first validation, where there was none yet; if the adapters are tuned already, the untuned model is looked at as well."""
@@ -107,11 +109,19 @@ class TrainState:
         self.validation.append((self.step, found.reward))
         alarms = found.config.limits.exceeded(found.monitors, self.untuned)
         for sentence in alarms.values():
-            _logger.warning("finetune: step %d: %s; look at the samples, the reward may be exploited", self.step, sentence)
+            _logger.warning(
+                "finetune: step %d: %s; look at the samples, the reward may be exploited",
+                self.step,
+                sentence,
+            )
         reasons = [alarms[name] for name in found.config.stop_on if name in alarms]
         if not reasons and (self.best is None or found.reward > self.best[1]):
             self.best, self.best_lora = (self.step, found.reward), self.model.lora_state()
-        since_best = len(self.validation) if self.best is None else sum(step > self.best[0] for step, _ in self.validation)
+        since_best = (
+            len(self.validation)
+            if self.best is None
+            else sum(step > self.best[0] for step, _ in self.validation)
+        )
         if found.config.patience and since_best >= found.config.patience:
             reasons.append(f"no better validation reward in {found.config.patience} validations")
         self.stopped = "; ".join(reasons)
@@ -136,7 +146,13 @@ class TrainState:
         """Everything that is not a weight: tensors and plain values only."""
         guards = {"monitors": self.monitors, "untuned": self.untuned, "stopped": self.stopped}
         found = {"validation": self.validation, "best": self.best}
-        return {"step": self.step, "optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict(), **found, **guards}
+        return {
+            "step": self.step,
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            **found,
+            **guards,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes back what `state_dict` gave."""
@@ -145,7 +161,11 @@ class TrainState:
         self.scaler.load_state_dict(state["scaler"])
         self.validation = [(step, reward) for step, reward in state["validation"]]
         self.best = None if state["best"] is None else (state["best"][0], state["best"][1])
-        self.monitors, self.untuned, self.stopped = state["monitors"], state["untuned"], state["stopped"]
+        self.monitors, self.untuned, self.stopped = (
+            state["monitors"],
+            state["untuned"],
+            state["stopped"],
+        )
 
 
 def schedule(step: int, *, warmup: int, total: int | None) -> float:
@@ -180,7 +200,9 @@ def take_step(
     Raises:
         PictuneError: the gradients are not finite at any scale; names the prompts that `blame` gives. The weights stay as they were.
     """
-    parameters: list[nn.Parameter] = [p for group in state.optimizer.param_groups for p in group["params"]]
+    parameters: list[nn.Parameter] = [
+        p for group in state.optimizer.param_groups for p in group["params"]
+    ]
     processes.sum_gradients(parameters)
     state.scaler.unscale_(state.optimizer)
     norm: Tensor = nn.utils.clip_grad_norm_(parameters, clip_norm)
@@ -188,7 +210,9 @@ def take_step(
     if not is_finite and state.scaler.get_scale() <= 1:
         prompts = ", ".join(repr(prompt) for prompt in dict.fromkeys(blame()))
         where = f"step {state.step + 1}{f', for {prompts}' if prompts else ''}"
-        raise PictuneError(f"finetune: the gradient is not finite in {where}; lower learning_rate, or use precision fp32")
+        raise PictuneError(
+            f"finetune: the gradient is not finite in {where}; lower learning_rate, or use precision fp32"
+        )
     for group in state.optimizer.param_groups:
         group["lr"] = learning_rate
     state.scaler.step(state.optimizer)
@@ -212,18 +236,35 @@ def validate(
     texts = [prompt for prompt in prompts for _ in range(config.images_per_prompt)]
     seeds = [config.seed + i for _ in prompts for i in range(config.images_per_prompt)]
     rows = processes.share(len(texts), config.batch)
-    some = rows.tolist() or [0]  # a process without a batch draws one image for its shapes, and drops it
+    some = rows.tolist() or [
+        0
+    ]  # a process without a batch draws one image for its shapes, and drops it
     mine = [texts[i] for i in some]
-    images = draw(model, mine, seeds=[seeds[i] for i in some], steps=steps, guidance=guidance, eta=0.0, batch=config.batch)
+    images = draw(
+        model,
+        mine,
+        seeds=[seeds[i] for i in some],
+        steps=steps,
+        guidance=guidance,
+        eta=0.0,
+        batch=config.batch,
+    )
     starts = range(0, len(mine), config.batch)
-    parts = [monitor.measure(images[i : i + config.batch], mine[i : i + config.batch]) for i in starts]
+    parts = [
+        monitor.measure(images[i : i + config.batch], mine[i : i + config.batch]) for i in starts
+    ]
     measured = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     found = {"reward": score(reward, images, mine), **measured}
-    found = {name: processes.gather(rows, values[: len(rows)], len(texts)) for name, values in found.items()}
+    found = {
+        name: processes.gather(rows, values[: len(rows)], len(texts))
+        for name, values in found.items()
+    }
     return Validation(float(found.pop("reward").mean()), summary(found, texts), config)
 
 
-def save_checkpoint(folder: Path, state: TrainState, generator: torch.Generator, *, keep: int = 2) -> Path:
+def save_checkpoint(
+    folder: Path, state: TrainState, generator: torch.Generator, *, keep: int = 2
+) -> Path:
     """Writes `folder/step-<n>/` and removes all but it and those just before; a checkpoint counts only once its manifest is there."""
     place = folder / f"step-{state.step:07d}"
     (place / _MANIFEST).unlink(missing_ok=True)
@@ -233,7 +274,9 @@ def save_checkpoint(folder: Path, state: TrainState, generator: torch.Generator,
         torch.save({"generator": generator.get_state(), **state.state_dict()}, temporary)
     write_json(place / _MANIFEST, {name: sha256_of(place / name) for name in (_WEIGHTS, _REST)})
     saved = sorted(folder.glob("step-*"))
-    now = saved.index(place) + 1  # later ones are damaged, or this training would have gone on from there
+    now = (
+        saved.index(place) + 1
+    )  # later ones are damaged, or this training would have gone on from there
     for other in [*saved[: max(0, now - keep)], *saved[now:]]:
         shutil.rmtree(other)
     return place
@@ -270,4 +313,8 @@ def _is_whole(place: Path) -> bool:
 
 def under(prefix: str, weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """The weights whose names start with `prefix`, without it."""
-    return {name.removeprefix(prefix): weight for name, weight in weights.items() if name.startswith(prefix)}
+    return {
+        name.removeprefix(prefix): weight
+        for name, weight in weights.items()
+        if name.startswith(prefix)
+    }

@@ -21,11 +21,22 @@ class ValueFunction(nn.Module):
     size for every resolution (the authors' reads all 16384 numbers of a 512-pixel image).
     """
 
-    def __init__(self, latent_channels: int, text_width: int, *, hidden: int = 128, generator: torch.Generator) -> None:
+    def __init__(
+        self,
+        latent_channels: int,
+        text_width: int,
+        *,
+        hidden: int = 128,
+        generator: torch.Generator,
+    ) -> None:
         """Args: channels of the latents; width of the prompt embeddings; hidden units; source of the starting weights."""
         super().__init__()
         width = latent_channels * _GRID * _GRID + text_width + _TIME_WIDTH
-        first, second, last = nn.Linear(width, hidden), nn.Linear(hidden, hidden), nn.Linear(hidden, 1)
+        first, second, last = (
+            nn.Linear(width, hidden),
+            nn.Linear(hidden, hidden),
+            nn.Linear(hidden, 1),
+        )
         for layer in (first, second):
             nn.init.xavier_uniform_(layer.weight, generator=generator)
             nn.init.zeros_(layer.bias)
@@ -64,8 +75,12 @@ class Critic:
     def fit(self, rollout: Rollout, generator: torch.Generator) -> None:
         """Learns the returns from random noisy latents of their trajectories, by mean squared error."""
         for _ in range(self.steps):
-            sample = torch.randint(len(rollout.prompts), (self.batch,), generator=generator).to(rollout.rewards.device)
-            step = torch.randint(self.stochastic_steps, (self.batch,), generator=generator).to(rollout.rewards.device)
+            sample = torch.randint(len(rollout.prompts), (self.batch,), generator=generator).to(
+                rollout.rewards.device
+            )
+            step = torch.randint(self.stochastic_steps, (self.batch,), generator=generator).to(
+                rollout.rewards.device
+            )
             self.optimizer.zero_grad()
             functional.mse_loss(self._of(rollout, sample, step), rollout.returns[sample]).backward()
             self.optimizer.step()

@@ -55,7 +55,9 @@ def sample_weights(rewards: Tensor, prompts: Sequence[str], config: WeightingCon
     else:
         weights = torch.zeros_like(rewards)
         for prompt in dict.fromkeys(prompts):
-            rows = torch.tensor([i for i, other in enumerate(prompts) if other == prompt], device=rewards.device)
+            rows = torch.tensor(
+                [i for i, other in enumerate(prompts) if other == prompt], device=rewards.device
+            )
             if config.weighting == "softmax":
                 weights[rows] = torch.softmax(rewards[rows] / config.temperature, dim=0) * len(rows)
             else:
@@ -85,7 +87,9 @@ def _within_budget(rewards: Tensor, kl_budget: float) -> Tensor:
 
     # The KL grows with 1 / b, its slope (the variance over b) being at most spread^2 / 4b: at the upper end it is within the budget.
     lower, upper = math.log(spread) - 20, math.log(spread / math.sqrt(8 * kl_budget))
-    log_b = brentq(excess, lower, upper, xtol=1e-10) if lower < upper and excess(lower) > 0 else lower
+    log_b = (
+        brentq(excess, lower, upper, xtol=1e-10) if lower < upper and excess(lower) > 0 else lower
+    )
     return (share(log_b) * len(values)).to(rewards.dtype)
 
 

@@ -45,7 +45,9 @@ def page(request: Request, desk: TheDesk) -> HTMLResponse:
         admin(present(rater_of(request, desk), desk))
     except HTTPException as refusal:
         status = refusal.status_code
-    return HTMLResponse((STATIC / "admin.html").read_text(encoding="utf-8"), status, {"Cache-Control": "no-cache"})
+    return HTMLResponse(
+        (STATIC / "admin.html").read_text(encoding="utf-8"), status, {"Cache-Control": "no-cache"}
+    )
 
 
 @router.get("/api/v1/admin/summary")
@@ -54,7 +56,11 @@ def summary(desk: TheDesk, _admin: Admin) -> dict[str, Any]:
     progress = desk.store.progress()
     return {
         "paused": desk.store.is_paused,
-        "progress": {"done": progress.done, "total": progress.total, "seconds_left": progress.seconds_left},
+        "progress": {
+            "done": progress.done,
+            "total": progress.total,
+            "seconds_left": progress.seconds_left,
+        },
         "categories": _by_category(desk, counts_by_prompt(desk.store)),
         "stream": [_line(label) for label in latest_labels(desk.store, limit=STREAM)],
         "last_export": desk.health.last_export,
@@ -73,7 +79,8 @@ def reports(desk: TheDesk, _admin: Admin) -> dict[str, list[dict[str, Any]]]:
     """The images that wait for a decision, the one reported first at the beginning, and those that are removed."""
     images = desk.store.reports.images()
     return {
-        name: [_reported(image) for image in images if image.removed == removed] for name, removed in (("open", False), ("removed", True))
+        name: [_reported(image) for image in images if image.removed == removed]
+        for name, removed in (("open", False), ("removed", True))
     }
 
 
@@ -137,13 +144,23 @@ def _set_paused(desk: Desk, body: PauseBody, *, paused: bool) -> dict[str, bool]
 def _by_category(desk: Desk, counts: list[PromptCount]) -> list[dict[str, Any]]:
     sums: dict[tuple[str, str], list[int]] = {}
     for count in counts:
-        done_and_total = sums.setdefault((desk.categories.get(count.prompt_id, "other"), count.kind), [0, 0])
+        done_and_total = sums.setdefault(
+            (desk.categories.get(count.prompt_id, "other"), count.kind), [0, 0]
+        )
         done_and_total[0] += count.done
         done_and_total[1] += count.total
-    return [{"category": name, "kind": kind, "done": done, "total": total} for (name, kind), (done, total) in sorted(sums.items())]
+    return [
+        {"category": name, "kind": kind, "done": done, "total": total}
+        for (name, kind), (done, total) in sorted(sums.items())
+    ]
 
 
 def _line(label: GivenLabel) -> dict[str, Any]:
     answer = label.answer.model_dump(exclude={"kind"}, exclude_none=True)
-    about = {"rater": label.rater, "kind": label.task.kind, "prompt": label.task.prompt, "answer": answer}
+    about = {
+        "rater": label.rater,
+        "kind": label.task.kind,
+        "prompt": label.task.prompt,
+        "answer": answer,
+    }
     return about | {"submitted_at": label.submitted_at, "revision": label.revision}

@@ -16,7 +16,17 @@ from pydantic import BaseModel, Discriminator, Field, NonNegativeInt, Tag, field
 from pydantic_core import to_json
 
 from data.errors import PictuneError
-from data.feedback import Account, BinaryAnswer, Claim, Identifier, InputMode, RankingAnswer, Submission, Task, TaskKind
+from data.feedback import (
+    Account,
+    BinaryAnswer,
+    Claim,
+    Identifier,
+    InputMode,
+    RankingAnswer,
+    Submission,
+    Task,
+    TaskKind,
+)
 from data.overview import GivenLabel, latest_labels
 from labeling_app.desk import APP_VERSION, Desk, TheDesk, image_url
 from labeling_app.gold_bound import pause_if_below
@@ -67,9 +77,17 @@ class SubmissionBody(BaseModel, frozen=True, extra="forbid"):
 
     @field_validator("answer")
     @classmethod
-    def _names_what_is_unsafe(cls, answer: BinaryAnswer | RankingAnswer) -> BinaryAnswer | RankingAnswer:
-        if isinstance(answer, RankingAnswer) and "unsafe" in (answer.reason or "").casefold() and not answer.unsafe:
-            raise ValueError("says that an image is unsafe but not which; give the ids of such images as `unsafe`")
+    def _names_what_is_unsafe(
+        cls, answer: BinaryAnswer | RankingAnswer
+    ) -> BinaryAnswer | RankingAnswer:
+        if (
+            isinstance(answer, RankingAnswer)
+            and "unsafe" in (answer.reason or "").casefold()
+            and not answer.unsafe
+        ):
+            raise ValueError(
+                "says that an image is unsafe but not which; give the ids of such images as `unsafe`"
+            )
         return answer
 
 
@@ -87,13 +105,19 @@ class TrainingBody(BaseModel, frozen=True, extra="forbid"):
 @router.get("/api/v1/settings")
 def settings(desk: TheDesk) -> dict[str, Any]:
     """What a page must know before anyone has signed in."""
-    return {"needs_password": not desk.is_open, "paused": desk.store.is_paused, "guideline_version": desk.guidelines.version}
+    return {
+        "needs_password": not desk.is_open,
+        "paused": desk.store.is_paused,
+        "guideline_version": desk.guidelines.version,
+    }
 
 
 @router.post("/api/v1/login")
 async def login(request: Request, body: Login, desk: TheDesk) -> Identity:
     """Signs in and sets the cookie."""
-    return await asyncio.get_running_loop().run_in_executor(desk.signing_in, sign_in, request, desk, body)
+    return await asyncio.get_running_loop().run_in_executor(
+        desk.signing_in, sign_in, request, desk, body
+    )
 
 
 @router.post("/api/v1/logout", status_code=204)
@@ -105,7 +129,12 @@ def logout(request: Request, desk: TheDesk) -> None:
 @router.get("/api/v1/me")
 def me(account: Present, rater: SignedIn, desk: TheDesk) -> dict[str, Any]:
     """Who is signed in."""
-    identity = {"rater_id": account.rater_id, "name": account.name, "session_id": rater.session_id, "role": account.role}
+    identity = {
+        "rater_id": account.rater_id,
+        "name": account.name,
+        "session_id": rater.session_id,
+        "role": account.role,
+    }
     return identity | {"trained": not _training_left(desk, account)}
 
 
@@ -116,14 +145,24 @@ def claim(body: ClaimBody, desk: TheDesk, rater: SignedIn) -> Response:
     with desk.store.database.write():
         account = present(rater, desk)
         reason = _reason_to_wait(desk, account)
-        claimed = None if reason else desk.store.claim(account.rater_id, kind=body.kind, excluding=body.excluding)
-        progress = _progress(desk, account.rater_id, newest=claimed is None)  # "all done" is said of this moment
+        claimed = (
+            None
+            if reason
+            else desk.store.claim(account.rater_id, kind=body.kind, excluding=body.excluding)
+        )
+        progress = _progress(
+            desk, account.rater_id, newest=claimed is None
+        )  # "all done" is said of this moment
         withdrawn = _withdrawn(desk, body.excluding)
     if claimed is not None:
         return _json({"task": _claimed_task(claimed), "progress": progress} | withdrawn)
     if not reason:
         all_done = progress["done"] >= progress["total"]
-        reason = "everything is labeled" if all_done else "the tasks that are left are not for you or with others"
+        reason = (
+            "everything is labeled"
+            if all_done
+            else "the tasks that are left are not for you or with others"
+        )
     return _json({"task": None, "reason": reason, "progress": progress} | withdrawn)
 
 
@@ -153,21 +192,31 @@ def submit(body: SubmissionBody, desk: TheDesk, rater: SignedIn) -> Response:
         receipt = desk.store.submit(submission)
     if receipt.created and desk.gold_bound is not None:
         pause_if_below(desk.store, rater.rater_id, desk.gold_bound)
-    return _json({"label_id": receipt.label_id, "revision": receipt.revision}, 201 if receipt.created else 200)
+    return _json(
+        {"label_id": receipt.label_id, "revision": receipt.revision},
+        201 if receipt.created else 200,
+    )
 
 
 @router.post("/api/v1/undo")
 def undo(_body: UndoBody, desk: TheDesk, account: Present) -> dict[str, Any]:
     """Takes back the rater's last label; the next claim hands out its task again. `task` is null when there is nothing to undo."""
     task = desk.store.undo(account.rater_id)
-    return {"task": None if task is None else _task(task, task.image_ids), "progress": _progress(desk, account.rater_id)}
+    return {
+        "task": None if task is None else _task(task, task.image_ids),
+        "progress": _progress(desk, account.rater_id),
+    }
 
 
 @router.get("/api/v1/history")
-def history(desk: TheDesk, account: Present, limit: Annotated[int, Query(ge=1, le=100)] = 20) -> dict[str, Any]:
+def history(
+    desk: TheDesk, account: Present, limit: Annotated[int, Query(ge=1, le=100)] = 20
+) -> dict[str, Any]:
     """The rater's last labels, newest first; an answer to one of their tasks is an edit."""
     given = latest_labels(desk.store, rater_id=account.rater_id, limit=limit)
-    withheld = desk.store.reports.withheld_images({image_id for label in given for image_id in label.task.image_ids})
+    withheld = desk.store.reports.withheld_images(
+        {image_id for label in given for image_id in label.task.image_ids}
+    )
     return {"labels": [_given(label, withheld) for label in given]}
 
 
@@ -176,7 +225,10 @@ def training(desk: TheDesk, account: Present) -> dict[str, Any]:
     """The training items that the rater has not answered yet."""
     left = _training_left(desk, account)
     items = [item.task for item in desk.training if item.task.task_id in left]
-    return {"items": [{"item_id": task.task_id} | _question(task, task.image_ids) for task in items], "done": not left}
+    return {
+        "items": [{"item_id": task.task_id} | _question(task, task.image_ids) for task in items],
+        "done": not left,
+    }
 
 
 @router.post("/api/v1/training")
@@ -187,11 +239,19 @@ def train(body: TrainingBody, desk: TheDesk, account: Present) -> dict[str, Any]
         raise HTTPException(404, "no such training item; ask for the items first")
     correct = item.is_correct(body.answer)
     desk.store.raters.add_training_answer(account.rater_id, body.item_id, is_correct=correct)
-    return {"correct": correct, "explanation": item.explanation, "left": len(_training_left(desk, account))}
+    return {
+        "correct": correct,
+        "explanation": item.explanation,
+        "left": len(_training_left(desk, account)),
+    }
 
 
 @router.get("/api/v1/progress")
-def progress(desk: TheDesk, account: Present, held: Annotated[tuple[Identifier, ...], Query(max_length=MOST_HELD)] = ()) -> dict[str, Any]:
+def progress(
+    desk: TheDesk,
+    account: Present,
+    held: Annotated[tuple[Identifier, ...], Query(max_length=MOST_HELD)] = (),
+) -> dict[str, Any]:
     """Labels of this rater (`mine`), of all raters (`done`) and wanted (`total`), and how long the rest will take (`seconds_left`)."""
     return _progress(desk, account.rater_id) | _withdrawn(desk, held)
 
@@ -199,9 +259,15 @@ def progress(desk: TheDesk, account: Present, held: Annotated[tuple[Identifier, 
 @router.get("/api/v1/images/{image_id}")
 async def image(image_id: str, desk: TheDesk, account: Present) -> Response:
     """One image of the campaign as PNG, without metadata; of those that were reported, admins alone get it."""
-    content = await asyncio.get_running_loop().run_in_executor(desk.decoding, _png, desk, account, image_id)
+    content = await asyncio.get_running_loop().run_in_executor(
+        desk.decoding, _png, desk, account, image_id
+    )
     # the id names the content, so a browser may keep it for good
-    return Response(content, media_type="image/png", headers={"Cache-Control": "private, max-age=31536000, immutable"})
+    return Response(
+        content,
+        media_type="image/png",
+        headers={"Cache-Control": "private, max-age=31536000, immutable"},
+    )
 
 
 @router.get("/health")
@@ -212,7 +278,11 @@ def health(desk: TheDesk, response: Response) -> dict[str, Any]:
         desk.store.progress()
     except PictuneError:
         status, response.status_code = "the store cannot be read", 503
-    return {"status": status, **asdict(desk.health), "free_disk_bytes": shutil.disk_usage(desk.folder).free}
+    return {
+        "status": status,
+        **asdict(desk.health),
+        "free_disk_bytes": shutil.disk_usage(desk.folder).free,
+    }
 
 
 def _json(content: dict[str, Any], status: int = 200) -> Response:
@@ -229,7 +299,11 @@ def _png(desk: Desk, account: Account, image_id: str) -> bytes:
     if path is None:
         raise HTTPException(404, "no such image")
     if account.role != "admin" and desk.store.reports.withheld_images([image_id]):
-        raise HTTPException(410, "the image was reported and is shown to nobody", headers={"Cache-Control": "no-store"})
+        raise HTTPException(
+            410,
+            "the image was reported and is shown to nobody",
+            headers={"Cache-Control": "no-store"},
+        )
     try:
         return bare_png(path)
     except (OSError, SyntaxError, ValueError) as error:  # of a broken PNG it is a SyntaxError
@@ -256,20 +330,29 @@ def _reason_to_wait(desk: Desk, account: Account) -> str | None:
 def _training_left(desk: Desk, account: Account) -> set[str]:
     if not desk.training:
         return set()
-    withheld = desk.store.reports.withheld_images({image_id for item in desk.training for image_id in item.task.image_ids})
-    items = {item.task.task_id for item in desk.training if withheld.isdisjoint(item.task.image_ids)}
+    withheld = desk.store.reports.withheld_images(
+        {image_id for item in desk.training for image_id in item.task.image_ids}
+    )
+    items = {
+        item.task.task_id for item in desk.training if withheld.isdisjoint(item.task.image_ids)
+    }
     return items - desk.store.raters.trained(account.rater_id)
 
 
 def _claimed_task(claimed: Claim) -> dict[str, Any]:
-    return _task(claimed.task, _as_shown(claimed.task, claimed.shown_order)) | {"lease_expires_at": claimed.lease_expires_at}
+    return _task(claimed.task, _as_shown(claimed.task, claimed.shown_order)) | {
+        "lease_expires_at": claimed.lease_expires_at
+    }
 
 
 def _given(label: GivenLabel, withheld: Collection[str]) -> dict[str, Any]:
     answer = label.answer.model_dump(exclude={"kind"}, exclude_none=label.answer.kind == "binary")
     about = {"answer": answer, "submitted_at": label.submitted_at, "revision": label.revision}
     task = _task(label.task, _as_shown(label.task, label.shown_order))
-    task["images"] = [image | {"url": None} if image["image_id"] in withheld else image for image in task["images"]]
+    task["images"] = [
+        image | {"url": None} if image["image_id"] in withheld else image
+        for image in task["images"]
+    ]
     return task | about
 
 

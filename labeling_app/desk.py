@@ -57,7 +57,9 @@ class Guidelines:
         try:
             return cls(file.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
-            raise PictuneError(f"{file}: cannot be read ({error}); name a Markdown file in UTF-8 as guidelines") from error
+            raise PictuneError(
+                f"{file}: cannot be read ({error}); name a Markdown file in UTF-8 as guidelines"
+            ) from error
 
 
 @dataclass
@@ -140,7 +142,9 @@ class Desk:
     """Where passwords are checked, which takes tens of megabytes and a core each."""
 
 
-async def _desk(request: Request) -> Desk:  # async, as a thread for so little would cost more than it does
+async def _desk(
+    request: Request,
+) -> Desk:  # async, as a thread for so little would cost more than it does
     desk: Desk = request.app.state.desk
     return desk
 

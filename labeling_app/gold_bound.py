@@ -15,5 +15,9 @@ CONFIDENCE = 0.99
 def pause_if_below(store: FeedbackStore, rater_id: str, bound: float) -> None:
     """Pauses the rater when even the upper end of the exact interval of their accuracy (Clopper and Pearson 1934) is below the bound."""
     record = gold_record(store, rater_id)
-    if len(record) >= FEWEST and binomtest(sum(record), len(record)).proportion_ci(CONFIDENCE, method="exact").high < bound:
+    if (
+        len(record) >= FEWEST
+        and binomtest(sum(record), len(record)).proportion_ci(CONFIDENCE, method="exact").high
+        < bound
+    ):
         store.raters.set_status(rater_id, "paused")

@@ -54,7 +54,9 @@ class Guard:
                 receive = _replaying(body, receive)
         if refusal is not None:
             status, detail = refusal
-            await JSONResponse({"detail": detail}, status_code=status)(scope, receive, send_with_headers)
+            await JSONResponse({"detail": detail}, status_code=status)(
+                scope, receive, send_with_headers
+            )
             return
         await self._app(scope, receive, send_with_headers)
 
@@ -65,7 +67,10 @@ def _refusal(scope: Scope) -> tuple[int, str] | None:
     if not scope["path"].startswith("/api/"):
         return None if reads else (404, "nothing is sent there")
     if _is_foreign(headers, typed=reads):
-        return 403, "sent by a page of another site; a proxy in front of the app must hand on the Host header"
+        return (
+            403,
+            "sent by a page of another site; a proxy in front of the app must hand on the Host header",
+        )
     if reads:
         return None
     is_json = headers.get("content-type", "").split(";")[0].strip().lower() == "application/json"

@@ -48,18 +48,38 @@ class Metrics(Collector):
     def collect(self) -> Iterator[Metric]:
         """The figures of this moment."""
         progress, health = self._desk.store.progress(), self._desk.health
-        yield GaugeMetricFamily("pictune_labels_done", "Labels that count, at most as many per task as are wanted", progress.done)
+        yield GaugeMetricFamily(
+            "pictune_labels_done",
+            "Labels that count, at most as many per task as are wanted",
+            progress.done,
+        )
         yield GaugeMetricFamily("pictune_labels_wanted", "Labels wanted", progress.total)
-        yield GaugeMetricFamily("pictune_paused", "Whether the campaign is paused", int(self._desk.store.is_paused))
+        yield GaugeMetricFamily(
+            "pictune_paused", "Whether the campaign is paused", int(self._desk.store.is_paused)
+        )
         reported, removed = self._desk.store.reports.count()
-        yield GaugeMetricFamily("pictune_images_reported", "Reported images that wait for an admin's decision", reported)
+        yield GaugeMetricFamily(
+            "pictune_images_reported", "Reported images that wait for an admin's decision", reported
+        )
         yield GaugeMetricFamily("pictune_images_removed", "Images that an admin removed", removed)
-        yield CounterMetricFamily("pictune_writes_refused", "Bad requests since the start", health.writes_refused)
-        yield CounterMetricFamily("pictune_writes_failed", "Labels that could not be saved since the start", health.writes_failed)
-        yield GaugeMetricFamily("pictune_free_disk_bytes", "Room where labels are kept", shutil.disk_usage(self._desk.folder).free)
+        yield CounterMetricFamily(
+            "pictune_writes_refused", "Bad requests since the start", health.writes_refused
+        )
+        yield CounterMetricFamily(
+            "pictune_writes_failed",
+            "Labels that could not be saved since the start",
+            health.writes_failed,
+        )
+        yield GaugeMetricFamily(
+            "pictune_free_disk_bytes",
+            "Room where labels are kept",
+            shutil.disk_usage(self._desk.folder).free,
+        )
         if health.last_export is not None:
             moment = health.last_export.timestamp()
-            yield GaugeMetricFamily("pictune_last_export_timestamp_seconds", "When labels were last exported", moment)
+            yield GaugeMetricFamily(
+                "pictune_last_export_timestamp_seconds", "When labels were last exported", moment
+            )
 
 
 class _Stopwatch:
@@ -84,7 +104,9 @@ class _Stopwatch:
         finally:
             # the route's pattern, not the path: ids would make a new series each
             route = getattr(scope.get("route"), "path", "") or "page"
-            self._requests.labels(_method(scope), route, str(status)).observe(time.perf_counter() - start)
+            self._requests.labels(_method(scope), route, str(status)).observe(
+                time.perf_counter() - start
+            )
 
 
 def _method(scope: Scope) -> str:

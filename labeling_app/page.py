@@ -56,10 +56,17 @@ def build_page(guidelines: Guidelines) -> gr.Blocks:
 def mount_page(app: FastAPI, guidelines: Guidelines) -> None:
     """Adds the page at `/`, the front end's files at `/ui`, and those of Gradio that the page loads. Not to be called from a coroutine."""
     for path, (content, kind) in asyncio.run(_draw(guidelines)).items():
-        app.add_api_route(path, _giving(content, kind), methods=["GET", "HEAD"], include_in_schema=False)
+        app.add_api_route(
+            path, _giving(content, kind), methods=["GET", "HEAD"], include_in_schema=False
+        )
     app.mount("/ui", FreshFiles(directory=STATIC))
     for folder in SHIPPED:
-        app.mount(f"/{folder}", GZipMiddleware(StaticFiles(directory=Path(gr.__file__).parent / "templates" / "frontend" / folder)))
+        app.mount(
+            f"/{folder}",
+            GZipMiddleware(
+                StaticFiles(directory=Path(gr.__file__).parent / "templates" / "frontend" / folder)
+            ),
+        )
 
 
 def _giving(content: str, kind: str) -> Callable[[], Awaitable[Response]]:
@@ -85,5 +92,9 @@ async def _draw(guidelines: Guidelines) -> dict[str, tuple[str, str]]:
     async with httpx.AsyncClient(transport=httpx.ASGITransport(shell), base_url=ORIGIN) as client:
         answers = {path: (await client.get(path)).raise_for_status() for path in DRAWN}
     return {
-        path: (answer.text.replace(f'"{ORIGIN}"', "location.origin"), answer.headers["Content-Type"]) for path, answer in answers.items()
+        path: (
+            answer.text.replace(f'"{ORIGIN}"', "location.origin"),
+            answer.headers["Content-Type"],
+        )
+        for path, answer in answers.items()
     }

@@ -22,7 +22,9 @@ def hash_password(password: str) -> str:
         PictuneError: too short or too long.
     """
     if not SHORTEST <= len(password) <= LONGEST:
-        raise PictuneError(f"password: has {len(password)} characters; choose one of {SHORTEST} to {LONGEST}")
+        raise PictuneError(
+            f"password: has {len(password)} characters; choose one of {SHORTEST} to {LONGEST}"
+        )
     return _HASHER.hash(password)
 
 

@@ -39,18 +39,25 @@ def _from_store(request: Request, error: Exception) -> JSONResponse:
     if isinstance(error, InvalidAnswer):
         return _refuse(request, 422, str(error))
     LOGGER.error("%s", error)  # names files and servers: for the operator's eyes
-    return _refuse(request, 503, "the server could not save or read; nothing was changed, send it again")
+    return _refuse(
+        request, 503, "the server could not save or read; nothing was changed, send it again"
+    )
 
 
 def _reasons(errors: Sequence[Any]) -> list[dict[str, str]]:
     # the input is not repeated: it may hold what JSON cannot say (NaN, lone surrogates)
     return [
-        {"field": ".".join(str(part) for part in error["loc"][1:]) or "body", "reason": str(error["msg"]).encode(errors="replace").decode()}
+        {
+            "field": ".".join(str(part) for part in error["loc"][1:]) or "body",
+            "reason": str(error["msg"]).encode(errors="replace").decode(),
+        }
         for error in errors
     ]
 
 
-def _refuse(request: Request, status: int, detail: object, headers: Mapping[str, str] | None = None) -> JSONResponse:
+def _refuse(
+    request: Request, status: int, detail: object, headers: Mapping[str, str] | None = None
+) -> JSONResponse:
     if request.method == "POST":
         desk: Desk = request.app.state.desk
         if status >= 500:

@@ -148,12 +148,22 @@ def serve(
         PictuneError: the address cannot be listened on.
     """
     app = create_app(
-        store, image_path, config, secret=secret, on_export=on_export, training=training, categories=categories, quality=quality
+        store,
+        image_path,
+        config,
+        secret=secret,
+        on_export=on_export,
+        training=training,
+        categories=categories,
+        quality=quality,
     )
     with _listen(config.host, config.port) as listener:
         address = f"http://{config.host}:{listener.getsockname()[1]}"
         server = _Server(
-            server_settings(app, config), lambda: announce(f"label at {address} (Ctrl-C ends; every answer is saved as it is given)")
+            server_settings(app, config),
+            lambda: announce(
+                f"label at {address} (Ctrl-C ends; every answer is saved as it is given)"
+            ),
         )
         with suppress(KeyboardInterrupt):  # uvicorn passes it on after its orderly end
             server.run(sockets=[listener])
@@ -185,12 +195,18 @@ def server_settings(app: FastAPI, config: LabelConfig) -> uvicorn.Config:
 
 def _quality(store: FeedbackStore, categories: Mapping[str, str]) -> Mapping[str, Any]:
     # its libraries take seconds to load, and raters need none of them
-    found: Mapping[str, Any] = importlib.import_module("data.quality").campaign_quality(store, categories)
+    found: Mapping[str, Any] = importlib.import_module("data.quality").campaign_quality(
+        store, categories
+    )
     return found
 
 
 def _listen(host: str, port: int) -> socket.socket:
     try:
-        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+        return socket.create_server(
+            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET
+        )
     except OSError as error:
-        raise PictuneError(f"{host}:{port}: cannot listen there ({error.strerror}); choose another PORT=") from error
+        raise PictuneError(
+            f"{host}:{port}: cannot listen there ({error.strerror}); choose another PORT="
+        ) from error

@@ -89,7 +89,12 @@ def sign_in(request: Request, desk: Desk, login: Login) -> Identity:
     else:
         _check_password(request, desk, login, account)
         request.session["browser"] = _browser(request).with_rater(account.rater_id).model_dump()
-    rater = Rater(rater_id=account.rater_id, name=account.name, session_id=str(uuid.uuid4()), proof=_proof(account))
+    rater = Rater(
+        rater_id=account.rater_id,
+        name=account.name,
+        session_id=str(uuid.uuid4()),
+        proof=_proof(account),
+    )
     request.session["rater"] = rater.model_dump()
     return Identity(**rater.model_dump(exclude={"proof"}), role=account.role)
 
@@ -103,24 +108,36 @@ def sign_out(request: Request, desk: Desk) -> None:
 
 def _check_password(request: Request, desk: Desk, login: Login, account: Account | None) -> None:
     limits = _limits(request, desk, login, account)
-    for number, (throttle, key) in enumerate(limits):  # counted before it is known to be wrong, as many may come at once
+    for number, (throttle, key) in enumerate(
+        limits
+    ):  # counted before it is known to be wrong, as many may come at once
         wait_s = throttle.attempt(key)
         if wait_s:
             _take_back(limits[:number])
-            raise HTTPException(429, f"too many attempts; try again in {wait_s} s", headers={"Retry-After": str(wait_s)})
+            raise HTTPException(
+                429,
+                f"too many attempts; try again in {wait_s} s",
+                headers={"Retry-After": str(wait_s)},
+            )
     if not is_password(login.password or "", account.password_hash if account else None):
         raise HTTPException(401, "name or password is wrong")
     _take_back(limits)
 
 
-def _limits(request: Request, desk: Desk, login: Login, account: Account | None) -> list[tuple[Throttle, str]]:
+def _limits(
+    request: Request, desk: Desk, login: Login, account: Account | None
+) -> list[tuple[Throttle, str]]:
     """What a wrong password counts towards. A browser that once gave the right one has a limit of its own: nobody else can keep it out."""
     who = account.rater_id if account else login.rater
     browser = _browser(request)
     if who in browser.rater_ids:
         return [(desk.attempts, f"{who} {browser.browser_id}")]
     address = _address(request)
-    return [(desk.attempts, f"{who} {address}"), (desk.attempts_by_address, address), (desk.attempts_by_name, who)]
+    return [
+        (desk.attempts, f"{who} {address}"),
+        (desk.attempts_by_address, address),
+        (desk.attempts_by_name, who),
+    ]
 
 
 def _take_back(limits: Sequence[tuple[Throttle, str]]) -> None:
@@ -130,7 +147,11 @@ def _take_back(limits: Sequence[tuple[Throttle, str]]) -> None:
 
 def _browser(request: Request) -> Browser:
     known = request.session.get("browser")
-    return Browser(browser_id=str(uuid.uuid4()), rater_ids=()) if known is None else Browser.model_validate(known)
+    return (
+        Browser(browser_id=str(uuid.uuid4()), rater_ids=())
+        if known is None
+        else Browser.model_validate(known)
+    )
 
 
 def _address(request: Request) -> str:
@@ -146,7 +167,11 @@ def _address(request: Request) -> str:
 
 
 def _proof(account: Account) -> str | None:
-    return None if account.password_hash is None else hashlib.sha256(account.password_hash.encode()).hexdigest()[:16]
+    return (
+        None
+        if account.password_hash is None
+        else hashlib.sha256(account.password_hash.encode()).hexdigest()[:16]
+    )
 
 
 def rater_of(request: Request, desk: Desk) -> Rater:

@@ -65,7 +65,14 @@ class SimulatedRater:
         good = (quality >= self.threshold) != (rng.random() < self.noise)
         return BinaryAnswer(verdict="good" if good else "bad")
 
-    def ranking(self, image_ids: Sequence[str], qualities: Sequence[float], places: Sequence[int], *, rng: random.Random) -> RankingAnswer:
+    def ranking(
+        self,
+        image_ids: Sequence[str],
+        qualities: Sequence[float],
+        places: Sequence[int],
+        *,
+        rng: random.Random,
+    ) -> RankingAnswer:
         """Orders images of one prompt; `places` are their places on the screen, from 0. A skip leaves all of them unranked."""
         if rng.random() < self.skip_rate:
             return RankingAnswer(ranks=dict.fromkeys(image_ids))
@@ -102,7 +109,9 @@ def tied_ranks(seen: dict[str, float], just_noticeable_difference: float) -> dic
     return ranks
 
 
-def create_raters(store: FeedbackStore, config: SimulatedRaterConfig, *, rng: random.Random) -> list[SimulatedRater]:
+def create_raters(
+    store: FeedbackStore, config: SimulatedRaterConfig, *, rng: random.Random
+) -> list[SimulatedRater]:
     """Enters the raters in the store, as simulated ones, and draws the state of each."""
     return [
         SimulatedRater(
@@ -118,7 +127,9 @@ def create_raters(store: FeedbackStore, config: SimulatedRaterConfig, *, rng: ra
     ]
 
 
-def simulate(store: FeedbackStore, judge: Judge, config: SimulatedRaterConfig, *, rng: random.Random) -> Iterator[Receipt]:
+def simulate(
+    store: FeedbackStore, judge: Judge, config: SimulatedRaterConfig, *, rng: random.Random
+) -> Iterator[Receipt]:
     """The raters take turns until none of them is given another task; yields the receipt of each label once it is stored."""
     working = create_raters(store, config, rng=rng)
     while working:
@@ -131,7 +142,9 @@ def simulate(store: FeedbackStore, judge: Judge, config: SimulatedRaterConfig, *
         working = still_working
 
 
-def _submission(rater: SimulatedRater, claim: Claim, judge: Judge, *, rng: random.Random) -> Submission:
+def _submission(
+    rater: SimulatedRater, claim: Claim, judge: Judge, *, rng: random.Random
+) -> Submission:
     # named by what is answered, not drawn: a second run with the same seed must not repeat ids that the store knows
     name = f"{rater.rater_id} {claim.task.task_id} {claim.shown_at.isoformat()}"
     return Submission(

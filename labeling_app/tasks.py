@@ -58,15 +58,23 @@ def plan_tasks(images: Sequence[ImageRow], config: TasksConfig) -> list[NewTask]
 def _binary_tasks(prompt: str, image_ids: Iterable[str], config: TasksConfig) -> Iterator[NewTask]:
     if config.binary_overlap:
         for image_id in image_ids:
-            yield NewTask(kind="binary", prompt=prompt, image_ids=(image_id,), overlap=config.binary_overlap)
+            yield NewTask(
+                kind="binary", prompt=prompt, image_ids=(image_id,), overlap=config.binary_overlap
+            )
 
 
 def _ranking_tasks(prompt: str, image_ids: Sequence[str], config: TasksConfig) -> Iterator[NewTask]:
-    for group in ranking_groups(prompt, image_ids, size=config.ranking_size, groups=config.rankings_per_prompt):
-        yield NewTask(kind="ranking", prompt=prompt, image_ids=group, overlap=config.ranking_overlap)
+    for group in ranking_groups(
+        prompt, image_ids, size=config.ranking_size, groups=config.rankings_per_prompt
+    ):
+        yield NewTask(
+            kind="ranking", prompt=prompt, image_ids=group, overlap=config.ranking_overlap
+        )
 
 
-def ranking_groups(prompt: str, image_ids: Sequence[str], *, size: int, groups: int) -> list[tuple[str, ...]]:
+def ranking_groups(
+    prompt: str, image_ids: Sequence[str], *, size: int, groups: int
+) -> list[tuple[str, ...]]:
     """At most `groups` different sets of `size` images; no image is used again before the others of its pass had their turn.
 
     Fewer come back when the images do not give as many different sets within `groups` passes.

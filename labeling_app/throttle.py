@@ -13,7 +13,9 @@ MOST_KEYS = 10_000
 class Throttle:
     """At most `limit` attempts for each key within `window_s` seconds."""
 
-    def __init__(self, limit: int, window_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, limit: int, window_s: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._limit = limit
         self._window_s = window_s
         self._clock = clock
@@ -26,7 +28,11 @@ class Throttle:
             now = self._clock()
             if len(self._attempts) > MOST_KEYS:
                 since = now - self._window_s
-                self._attempts = {kept: times for kept, times in self._attempts.items() if times and times[-1] > since}
+                self._attempts = {
+                    kept: times
+                    for kept, times in self._attempts.items()
+                    if times and times[-1] > since
+                }
             times = self._attempts.setdefault(key, deque())
             while times and times[0] <= now - self._window_s:
                 times.popleft()

@@ -14,7 +14,16 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from data.errors import PictuneError
-from data.feedback import Answer, BinaryAnswer, NewTask, RankingAnswer, Task, TaskKind, agrees_with_gold, check_answer
+from data.feedback import (
+    Answer,
+    BinaryAnswer,
+    NewTask,
+    RankingAnswer,
+    Task,
+    TaskKind,
+    agrees_with_gold,
+    check_answer,
+)
 from labeling_app.tasks import LARGEST_RANKING, ImageRow
 
 GOLD_OVERLAP = 1000
@@ -88,7 +97,9 @@ def _read(path: Path, images: Mapping[str, ImageRow]) -> Iterator[_Row]:
             reader = csv.DictReader(file)
             missing = {"images", "answer"} - set(reader.fieldnames or ())
             if missing:
-                raise PictuneError(f"{path}: has no column {', '.join(sorted(missing))}; begin it with the line images,answer,explanation")
+                raise PictuneError(
+                    f"{path}: has no column {', '.join(sorted(missing))}; begin it with the line images,answer,explanation"
+                )
             for row in reader:
                 yield _parse(f"{path}:{reader.line_num}", row, images)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
@@ -99,12 +110,25 @@ def _parse(place: str, row: Mapping[str, str | None], images: Mapping[str, Image
     names = [name.strip() for name in (row["images"] or "").split(SEPARATOR)]
     unknown = [name for name in names if name not in images]
     if unknown:
-        raise PictuneError(f"{place}: images: {', '.join(unknown) or 'none'} not of this run; give ids or paths of its images.parquet")
+        raise PictuneError(
+            f"{place}: images: {', '.join(unknown) or 'none'} not of this run; give ids or paths of its images.parquet"
+        )
     rows = [images[name] for name in names]
     image_ids = tuple(image.image_id for image in rows)
-    if len({image.prompt for image in rows}) > 1 or len(set(image_ids)) < len(image_ids) or len(image_ids) > LARGEST_RANKING:
-        raise PictuneError(f"{place}: images: not up to {LARGEST_RANKING} different images of one prompt; rank only such together")
-    return _Row(rows[0].prompt, image_ids, _parse_answer(place, (row["answer"] or "").strip(), image_ids), row.get("explanation") or "")
+    if (
+        len({image.prompt for image in rows}) > 1
+        or len(set(image_ids)) < len(image_ids)
+        or len(image_ids) > LARGEST_RANKING
+    ):
+        raise PictuneError(
+            f"{place}: images: not up to {LARGEST_RANKING} different images of one prompt; rank only such together"
+        )
+    return _Row(
+        rows[0].prompt,
+        image_ids,
+        _parse_answer(place, (row["answer"] or "").strip(), image_ids),
+        row.get("explanation") or "",
+    )
 
 
 def _parse_answer(place: str, text: str, image_ids: tuple[str, ...]) -> Answer:
@@ -114,5 +138,9 @@ def _parse_answer(place: str, text: str, image_ids: tuple[str, ...]) -> Answer:
         ranks = [None if rank.strip() == "?" else int(rank) for rank in text.split(SEPARATOR)]
         return RankingAnswer(ranks=dict(zip(image_ids, ranks, strict=True)))
     except (ValidationError, ValueError) as error:
-        wanted = "good, bad, skip or unsafe" if len(image_ids) == 1 else f"{len(image_ids)} ranks from 1, such as 1|2|2, ? for can't judge"
+        wanted = (
+            "good, bad, skip or unsafe"
+            if len(image_ids) == 1
+            else f"{len(image_ids)} ranks from 1, such as 1|2|2, ? for can't judge"
+        )
         raise PictuneError(f"{place}: answer: {text!r} is not {wanted}; mend that row") from error

@@ -11,7 +11,13 @@ from matplotlib.dates import ConciseDateFormatter
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-COLORS = {"base": "#8a8f98", "best of n": "#c9a227", "rwl": "#3b7dd8", "dpok": "#d1495b", "ddpo": "#5b8c5a"}
+COLORS = {
+    "base": "#8a8f98",
+    "best of n": "#c9a227",
+    "rwl": "#3b7dd8",
+    "dpok": "#d1495b",
+    "ddpo": "#5b8c5a",
+}
 INK = "#333333"
 VERDICT_COLORS = {"good": "#2a7f62", "bad": "#c8553d", "skip": "#b9bec6", "unsafe": "#5b4b8a"}
 SOURCE_COLORS = {"human": "#3b7dd8", "simulated": "#c9a227", "imported": "#8a8f98"}
@@ -24,7 +30,9 @@ Estimate = tuple[float, tuple[float, float] | None]
 """A figure and its interval, if it has one."""
 
 
-def comparison_chart(rows: Sequence[tuple[str, dict[str, Estimate]]], titles: dict[str, str], xlabel: str) -> str:
+def comparison_chart(
+    rows: Sequence[tuple[str, dict[str, Estimate]]], titles: dict[str, str], xlabel: str
+) -> str:
     """A figure in [0, 1] with its interval for each prompt (label, estimates by model), models side by side; SVG."""
     figure, axes = _figure(height=0.9 + 0.13 * len(rows) * (len(rows[0][1]) + 1))
     models = list(rows[0][1])
@@ -32,13 +40,22 @@ def comparison_chart(rows: Sequence[tuple[str, dict[str, Estimate]]], titles: di
     for offset, model in enumerate(models):
         at = [i + (offset - (len(models) - 1) / 2) * step for i in range(len(rows))]
         values = [estimates[model][0] for _, estimates in rows]
-        intervals = [estimates[model][1] or (value, value) for value, (_, estimates) in zip(values, rows, strict=True)]
+        intervals = [
+            estimates[model][1] or (value, value)
+            for value, (_, estimates) in zip(values, rows, strict=True)
+        ]
         errors = [
             [max(0, value - low) for value, (low, _) in zip(values, intervals, strict=True)],
             [max(0, high - value) for value, (_, high) in zip(values, intervals, strict=True)],
         ]
         axes.barh(
-            at, values, step * 0.9, xerr=errors, color=COLORS[model], label=titles[model], error_kw={"ecolor": INK, "elinewidth": 0.8}
+            at,
+            values,
+            step * 0.9,
+            xerr=errors,
+            color=COLORS[model],
+            label=titles[model],
+            error_kw={"ecolor": INK, "elinewidth": 0.8},
         )
     labels = [label if len(label) <= LONGEST else label[: LONGEST - 1] + "…" for label, _ in rows]
     axes.set_yticks(range(len(rows)), labels)
@@ -48,7 +65,9 @@ def comparison_chart(rows: Sequence[tuple[str, dict[str, Estimate]]], titles: di
     return _svg(figure)
 
 
-def training_chart(lines: Lines, values: dict[str, str], *, color: str, ylabel: str, kept: int | None = None) -> str:
+def training_chart(
+    lines: Lines, values: dict[str, str], *, color: str, ylabel: str, kept: int | None = None
+) -> str:
     """Curves of the named values (name to legend) over the steps, with a line at the one whose weights were kept; SVG.
 
     Steps without a value are left out.
@@ -58,7 +77,11 @@ def training_chart(lines: Lines, values: dict[str, str], *, color: str, ylabel: 
         points = [(line["step"], line[name]) for line in lines if line.get(name) is not None]
         if points:
             steps, heights = zip(*points, strict=True)
-            style = {"marker": "o", "markersize": 3, "linewidth": 1.6} if number == 0 else {"linewidth": 0.9, "alpha": 0.6}
+            style = (
+                {"marker": "o", "markersize": 3, "linewidth": 1.6}
+                if number == 0
+                else {"linewidth": 0.9, "alpha": 0.6}
+            )
             axes.plot(steps, heights, color=color if number == 0 else INK, label=legend, **style)
     if kept is not None:
         axes.axvline(kept, color=INK, linewidth=1, linestyle=":", label="kept")
@@ -71,12 +94,25 @@ def training_chart(lines: Lines, values: dict[str, str], *, color: str, ylabel: 
 def learning_chart(points: Lines, parts: dict[str, str], figure: str, ylabel: str) -> str:
     """A held-out figure over the labels learned from, one line a part (name to legend); points without it are left out; SVG."""
     drawing, axes = _figure(**SMALL)
-    for (part, legend), color in zip(parts.items(), (COLORS["dpok"], COLORS["rwl"], COLORS["base"]), strict=False):
-        known = [(point["labels"] + point["pairs"], point[part][figure]) for point in points if point[part][figure] is not None]
+    for (part, legend), color in zip(
+        parts.items(), (COLORS["dpok"], COLORS["rwl"], COLORS["base"]), strict=False
+    ):
+        known = [
+            (point["labels"] + point["pairs"], point[part][figure])
+            for point in points
+            if point[part][figure] is not None
+        ]
         if known:
             labels, heights = zip(*known, strict=True)
-            axes.plot(labels, heights, color=color, marker="o", markersize=4, linewidth=1.6, label=legend)
-    axes.set(xlim=(0, None), ylim=(min(0.5, axes.get_ylim()[0]), 1), xlabel="verdicts and ranked pairs learned from", ylabel=ylabel)
+            axes.plot(
+                labels, heights, color=color, marker="o", markersize=4, linewidth=1.6, label=legend
+            )
+    axes.set(
+        xlim=(0, None),
+        ylim=(min(0.5, axes.get_ylim()[0]), 1),
+        xlabel="verdicts and ranked pairs learned from",
+        ylabel=ylabel,
+    )
     _legend(axes)
     return _svg(drawing)
 
@@ -100,7 +136,9 @@ def progress_chart(series: dict[str, tuple[Sequence[Any], Sequence[int]]]) -> st
     """Labels so far over time, by source (moments, counts); SVG."""
     figure, axes = _figure(**SMALL)
     for source, (moments, counts) in series.items():
-        axes.step(moments, counts, where="post", color=SOURCE_COLORS[source], label=source, linewidth=1.6)
+        axes.step(
+            moments, counts, where="post", color=SOURCE_COLORS[source], label=source, linewidth=1.6
+        )
     axes.xaxis.set_major_formatter(ConciseDateFormatter(axes.xaxis.get_major_locator()))  # type: ignore[no-untyped-call]
     axes.set(ylim=(0, None), ylabel="labels")
     _legend(axes, columns=3)
@@ -112,7 +150,9 @@ def time_chart(seconds: dict[str, Sequence[float]]) -> str:
     figure, axes = _figure(**SMALL)
     longest = max(max(values) for values in seconds.values())
     edges: list[float] = np.geomspace(0.1, max(longest, 1.0), 40).tolist()
-    for color, (kind, values) in zip((SOURCE_COLORS["human"], COLORS["dpok"]), seconds.items(), strict=False):
+    for color, (kind, values) in zip(
+        (SOURCE_COLORS["human"], COLORS["dpok"]), seconds.items(), strict=False
+    ):
         axes.hist(np.clip(values, 0.1, None), edges, color=color, alpha=0.55, label=kind)
         axes.axvline(float(np.median(values)), color=color, linewidth=1.2, linestyle="--")
     axes.set_xscale("log")
@@ -129,10 +169,30 @@ def position_chart(places: Lines) -> str:
     shares = [one["share"] for one in places]
     lows = [max(0.0, one["share"] - one["interval"][0]) for one in places]
     highs = [max(0.0, one["interval"][1] - one["share"]) for one in places]
-    axes.bar(at, shares, 0.6, color=SOURCE_COLORS["human"], alpha=0.75, yerr=[lows, highs], error_kw={"ecolor": INK, "elinewidth": 0.9})
-    axes.plot(at, [one["expected"] for one in places], color=INK, linestyle="--", linewidth=1, marker="_", label="without bias")
+    axes.bar(
+        at,
+        shares,
+        0.6,
+        color=SOURCE_COLORS["human"],
+        alpha=0.75,
+        yerr=[lows, highs],
+        error_kw={"ecolor": INK, "elinewidth": 0.9},
+    )
+    axes.plot(
+        at,
+        [one["expected"] for one in places],
+        color=INK,
+        linestyle="--",
+        linewidth=1,
+        marker="_",
+        label="without bias",
+    )
     axes.set_xticks(at)
-    axes.set(ylim=(0, 1.25 * max(one["interval"][1] for one in places)), xlabel="place on the screen", ylabel="share ranked best")
+    axes.set(
+        ylim=(0, 1.25 * max(one["interval"][1] for one in places)),
+        xlabel="place on the screen",
+        ylabel="share ranked best",
+    )
     _legend(axes)
     return _svg(figure)
 
@@ -173,7 +233,14 @@ def _figure(*, height: float, width: float = 6.0) -> tuple[Figure, Axes]:
 def _legend(axes: Axes, *, columns: int = 2, **style: Any) -> None:
     """Above the axes, where it hides nothing."""
     spacing = {"columnspacing": 1.0, "handlelength": 1.5, "handletextpad": 0.5}
-    axes.legend(frameon=False, fontsize=8, ncols=columns, loc="lower left", bbox_to_anchor=(0, 1), **spacing | style)
+    axes.legend(
+        frameon=False,
+        fontsize=8,
+        ncols=columns,
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        **spacing | style,
+    )
 
 
 def _svg(figure: Figure) -> str:

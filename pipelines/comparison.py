@@ -38,12 +38,17 @@ class Verdicts:
     @classmethod
     def joined(cls, parts: Sequence["Verdicts"]) -> "Verdicts":
         """Those on the images of all parts."""
-        met, readable = [one for part in parts for one in part.met], [one for part in parts for one in part.readable]
+        met, readable = (
+            [one for part in parts for one in part.met],
+            [one for part in parts for one in part.readable],
+        )
         return cls(met, readable, np.concatenate([part.features for part in parts]))
 
     def chosen(self, rows: Sequence[int]) -> "Verdicts":
         """Those on the images at these indices alone."""
-        return Verdicts([self.met[i] for i in rows], [self.readable[i] for i in rows], self.features[list(rows)])
+        return Verdicts(
+            [self.met[i] for i in rows], [self.readable[i] for i in rows], self.features[list(rows)]
+        )
 
 
 @dataclass(frozen=True)
@@ -100,7 +105,9 @@ def by_family(drawn: Measured, prompts: Sequence[EvaluationPrompt]) -> list[dict
     rows = []
     for group, family in dict.fromkeys((one.group, one.family) for one in prompts):
         texts = {one.prompt for one in prompts if (one.group, one.family) == (group, family)}
-        rows.append({"group": group, "family": family, **_figures(drawn.chosen(drawn.rows_of(texts)))})
+        rows.append(
+            {"group": group, "family": family, **_figures(drawn.chosen(drawn.rows_of(texts)))}
+        )
     return rows
 
 
@@ -145,7 +152,12 @@ def _figures(part: Measured) -> dict[str, Any]:
     if part.verdicts is None:
         return figures
     met, readable = sum(part.verdicts.met), sum(part.verdicts.readable)
-    return figures | {"met": met, "alignment": met / n, "interval": wilson_interval(met, n), "readable": readable / n}
+    return figures | {
+        "met": met,
+        "alignment": met / n,
+        "interval": wilson_interval(met, n),
+        "readable": readable / n,
+    }
 
 
 def _gain(values: Sequence[float], before: Sequence[float]) -> dict[str, Any]:

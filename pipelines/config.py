@@ -24,7 +24,9 @@ PRESETS = Path(__file__).parent / "presets"
 
 DEFAULT_PRESET = "emoji"
 
-NESTED_TOO_DEEP = "tables or lists within each other, too deep to be read; write the settings as the presets do"
+NESTED_TOO_DEEP = (
+    "tables or lists within each other, too deep to be read; write the settings as the presets do"
+)
 
 METHODS = ("rwl", "dpok", "ddpo")
 """The ways to fine-tune; each one's table has its name."""
@@ -91,8 +93,15 @@ class Settings:
 
     def resolved(self) -> Tables:
         """Every table: with its defaults where it was checked, as given elsewhere."""
-        checked = {name: model.model_dump(mode="json", exclude_none=True) for name, model in self.models.items()}
-        return {name: checked.get(name, self.tables.get(name, {})) for name in TABLES if name in checked or name in self.tables}
+        checked = {
+            name: model.model_dump(mode="json", exclude_none=True)
+            for name, model in self.models.items()
+        }
+        return {
+            name: checked.get(name, self.tables.get(name, {}))
+            for name in TABLES
+            if name in checked or name in self.tables
+        }
 
     def as_toml(self) -> str:
         """The resolved settings as TOML."""
@@ -112,7 +121,9 @@ def config_file(name: str | None) -> Path:
     if preset.is_file():
         return preset
     known = ", ".join(sorted(p.stem for p in PRESETS.glob("*.toml")))
-    raise PictuneError(f"{name}: no such settings file; give a TOML file or one of the presets {known}")
+    raise PictuneError(
+        f"{name}: no such settings file; give a TOML file or one of the presets {known}"
+    )
 
 
 def read_toml(path: Path) -> Tables:
@@ -124,7 +135,9 @@ def read_toml(path: Path) -> Tables:
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
-        raise PictuneError(f"{path}: cannot be read ({error.strerror}); give a TOML file") from error
+        raise PictuneError(
+            f"{path}: cannot be read ({error.strerror}); give a TOML file"
+        ) from error
     except UnicodeDecodeError as error:
         raise PictuneError(f"{path}: is not UTF-8 text; save it as UTF-8") from error
     except tomllib.TOMLDecodeError as error:
@@ -135,10 +148,14 @@ def read_toml(path: Path) -> Tables:
     except RecursionError as error:
         raise PictuneError(f"{path}: {NESTED_TOO_DEEP}") from error
     except ValueError as error:  # Python's own limit on the digits of a number
-        raise PictuneError(f"{path}: holds a number of too many digits to be read; write a shorter one") from error
+        raise PictuneError(
+            f"{path}: holds a number of too many digits to be read; write a shorter one"
+        ) from error
     loose = [name for name, value in tables.items() if not isinstance(value, dict)]
     if loose:
-        raise PictuneError(f"{path}: {', '.join(loose)} stand outside a table; put them under one of {', '.join(f'[{t}]' for t in TABLES)}")
+        raise PictuneError(
+            f"{path}: {', '.join(loose)} stand outside a table; put them under one of {', '.join(f'[{t}]' for t in TABLES)}"
+        )
     return _in_present_terms(tables)
 
 
@@ -148,7 +165,9 @@ def _in_present_terms(tables: Tables) -> Tables:
     if "judge_knows_pictures" not in evaluate:
         return tables
     evaluate = {key: value for key, value in evaluate.items() if key != "judge_knows_pictures"}
-    run = {key: value for key, value in run.items() if (key, value) != ("judge", "models/emoji-oracle")}
+    run = {
+        key: value for key, value in run.items() if (key, value) != ("judge", "models/emoji-oracle")
+    }
     return {**tables, "evaluate": evaluate, "run": run}
 
 
@@ -157,7 +176,9 @@ def parse_override(text: str) -> tuple[list[str], Any]:
     path, equals, value = text.partition("=")
     keys = [key.strip() for key in path.split(".")]
     if not equals or len(keys) < 2 or not all(keys):
-        raise PictuneError(f"--set {text}: not a setting; write it as table.key=value, for example dpok.kl_weight=0.1")
+        raise PictuneError(
+            f"--set {text}: not a setting; write it as table.key=value, for example dpok.kl_weight=0.1"
+        )
     try:
         parsed = tomllib.loads(f"value = {value}")
     except (ValueError, RecursionError):
@@ -177,12 +198,16 @@ def override(tables: Tables, changes: Iterable[tuple[Sequence[str], Any]]) -> Ta
         for depth, key in enumerate(keys[:-1], start=1):
             place = place.setdefault(key, {})
             if not isinstance(place, dict):
-                raise PictuneError(f"--set {'.'.join(keys)}: {'.'.join(keys[:depth])} is no table; set it as a whole")
+                raise PictuneError(
+                    f"--set {'.'.join(keys)}: {'.'.join(keys[:depth])} is no table; set it as a whole"
+                )
         place[keys[-1]] = value
     return result
 
 
-def check(tables: Tables, names: Iterable[str], source: str, flags: Mapping[str, str] | None = None) -> Settings:
+def check(
+    tables: Tables, names: Iterable[str], source: str, flags: Mapping[str, str] | None = None
+) -> Settings:
     """Checks the tables `names`; a table that is not there has its defaults.
 
     `flags` has, by the paths that they set, the flags that stand over what `source` says.
@@ -190,14 +215,20 @@ def check(tables: Tables, names: Iterable[str], source: str, flags: Mapping[str,
     Raises:
         PictuneError: all that is wrong, each with its path and where it comes from, in one line.
     """
-    errors = [(name, f"[{name}] is no table{_did_you_mean(name, TABLES)}") for name in tables if name not in TABLES]
+    errors = [
+        (name, f"[{name}] is no table{_did_you_mean(name, TABLES)}")
+        for name in tables
+        if name not in TABLES
+    ]
     models: dict[str, BaseModel] = {}
     for name in names:
         model = _model(name)
         try:
             models[name] = model.model_validate(tables.get(name, {}))
         except ValidationError as error:
-            errors += [_explained(name, model, dict(one)) for one in error.errors(include_url=False)]
+            errors += [
+                _explained(name, model, dict(one)) for one in error.errors(include_url=False)
+            ]
         else:
             errors += _not_finite(name, models[name].model_dump())
     if errors:
@@ -205,7 +236,9 @@ def check(tables: Tables, names: Iterable[str], source: str, flags: Mapping[str,
     return Settings(tables, models)
 
 
-def _by_origin(errors: Iterable[tuple[str, str]], source: str, flags: Mapping[str, str]) -> list[str]:
+def _by_origin(
+    errors: Iterable[tuple[str, str]], source: str, flags: Mapping[str, str]
+) -> list[str]:
     """The errors behind what they come from: a flag that set the path, a part of it or all around it, or else the file."""
     told: dict[str, list[str]] = {}
     for path, text in errors:
@@ -223,7 +256,9 @@ def _model(name: str) -> type[BaseModel]:
     try:
         model: type[BaseModel] = getattr(importlib.import_module(module), attribute)
     except ModuleNotFoundError as error:
-        raise PictuneError(f"[{name}]: needs the package {error.name}; install it with `make setup`") from error
+        raise PictuneError(
+            f"[{name}]: needs the package {error.name}; install it with `make setup`"
+        ) from error
     return model
 
 
@@ -231,7 +266,10 @@ def _explained(table: str, model: type[BaseModel], error: dict[str, Any]) -> tup
     """The path of what is wrong, and what is wrong with it."""
     path = ".".join([table, *map(str, error["loc"])])
     if error["type"] == "extra_forbidden":
-        return path, f"{path} is unknown{_did_you_mean(str(error['loc'][-1]), _fields_at(model, error['loc'][:-1]))}"
+        return (
+            path,
+            f"{path} is unknown{_did_you_mean(str(error['loc'][-1]), _fields_at(model, error['loc'][:-1]))}",
+        )
     message = str(error["msg"]).removeprefix("Value error, ").removeprefix("Input should be ")
     if "Input should be" in error["msg"]:
         return path, f"{path} should be {message}, not {shortened(error['input'])}"
@@ -242,7 +280,13 @@ def _not_finite(path: str, value: Any) -> list[tuple[str, str]]:
     """As `_explained`, for inf and nan: TOML has them and they pass as numbers, but no setting means anything by them."""
     if isinstance(value, float) and not math.isfinite(value):
         return [(path, f"{path} should be a finite number, not {value}")]
-    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()
+    inner = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list | tuple)
+        else ()
+    )
     return [error for key, each in inner for error in _not_finite(f"{path}.{key}", each)]
 
 
@@ -251,7 +295,11 @@ def _fields_at(model: type[BaseModel], loc: Sequence[int | str]) -> Iterable[str
     for part in loc:
         field = model.model_fields.get(str(part))
         inner = (
-            [a for a in (field.annotation, *get_args(field.annotation)) if isinstance(a, type) and issubclass(a, BaseModel)]
+            [
+                a
+                for a in (field.annotation, *get_args(field.annotation))
+                if isinstance(a, type) and issubclass(a, BaseModel)
+            ]
             if field
             else []
         )
@@ -275,4 +323,6 @@ def shortened(value: object, length: int = 60) -> str:
 
 
 def _copied(value: Any) -> Any:
-    return {key: _copied(inner) for key, inner in value.items()} if isinstance(value, dict) else value
+    return (
+        {key: _copied(inner) for key, inner in value.items()} if isinstance(value, dict) else value
+    )

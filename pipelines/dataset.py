@@ -25,7 +25,9 @@ def main(run: RunFolder, settings: Settings, *, check: bool = False) -> int:
         PictuneError: there are no labels.
     """
     if not run.has_store:
-        raise PictuneError(f"{run.store_file}: no labels yet; run `make label` or `make simulate` first")
+        raise PictuneError(
+            f"{run.store_file}: no labels yet; run `make label` or `make simulate` first"
+        )
     target = settings.table("dataset", DatasetConfig).target
     with store_to_read(run) if check else open_store(run) as store:
         written = "labels" if check else export_labels(store, run, settings)
@@ -37,7 +39,9 @@ def main(run: RunFolder, settings: Settings, *, check: bool = False) -> int:
     if faults:
         print(f"dataset: {len(faults)} faults")
         return 1
-    print(f"dataset: {written}{f', a copy in {target}' if target else ''}: all of it agrees with the store and the files")
+    print(
+        f"dataset: {written}{f', a copy in {target}' if target else ''}: all of it agrees with the store and the files"
+    )
     print("\n".join(_summary(run.latest.resolve())))
     return 0
 
@@ -47,7 +51,13 @@ def _summary(folder: Path) -> list[str]:
     prompts = read_table(folder / "prompts.parquet", PROMPTS)
     raters = read_table(folder / "raters.parquet", RATERS)
     verdicts = judgments.binary["label"].value_counts()
-    named = {key: name for key, name in zip(*(prompts[c].to_pylist() for c in ("prompt_id", "category")), strict=True) if name}
+    named = {
+        key: name
+        for key, name in zip(
+            *(prompts[c].to_pylist() for c in ("prompt_id", "category")), strict=True
+        )
+        if name
+    }
     measured = agreement_of(judgments, named)
     among = RATERS_OF[measured["source"]]
     return [
@@ -55,7 +65,10 @@ def _summary(folder: Path) -> list[str]:
         f"  {len(judgments.rankings)} rankings",
         f"  {_active(raters)} raters with labels",
         *(_agreement_line(kind, measured[kind], among) for kind in ("binary", "ranking")),
-        *(f"  {_agreement_line(part['category'], part, among)}" for part in measured["binary"]["categories"]),
+        *(
+            f"  {_agreement_line(part['category'], part, among)}"
+            for part in measured["binary"]["categories"]
+        ),
     ]
 
 

@@ -26,7 +26,16 @@ from data.runs import RunFolder
 from finetune.diffusion import LORA_FILE, DiffusionModel
 from finetune.sampling import part_of
 from pipelines import report
-from pipelines.comparison import EvaluationPrompt, Measured, Verdicts, best_of, by_family, by_prompt, gains, overall
+from pipelines.comparison import (
+    EvaluationPrompt,
+    Measured,
+    Verdicts,
+    best_of,
+    by_family,
+    by_prompt,
+    gains,
+    overall,
+)
 from pipelines.config import Settings
 from pipelines.finetune import CONFIGS, FinetuneConfig, Method
 from pipelines.images import (
@@ -91,7 +100,11 @@ class Bench:
     def open(cls, run: RunFolder, settings: Settings) -> "Bench":
         """With the run's reward, and its judge if it has one."""
         judge, reward = judge_of(settings.run), open_reward_model(run.reward_dir, settings.run)
-        clip = open_backbone(reward.backbone.name, settings.run) if reward.backbone.tuned_blocks else reward.backbone
+        clip = (
+            open_backbone(reward.backbone.name, settings.run)
+            if reward.backbone.tuned_blocks
+            else reward.backbone
+        )
         oracle = None if judge is None else Oracle.from_pretrained(judge)
         return cls(oracle, reward, clip, settings.table("images", ImagesConfig).batch)
 
@@ -105,8 +118,13 @@ class Bench:
             images = load_pictures(paths[start : start + self.batch])
             verdicts += [] if self.oracle is None else [_read(self.oracle, images, texts)]
             images = images.to(self.clip.device)
-            image, text = self.reward.backbone.image_embedding(images), self.reward.backbone.text_embedding(texts)
-            reward, std = self.reward.embeddings_score_with_std(image_embeddings=image, text_embeddings=text)
+            image, text = (
+                self.reward.backbone.image_embedding(images),
+                self.reward.backbone.text_embedding(texts),
+            )
+            reward, std = self.reward.embeddings_score_with_std(
+                image_embeddings=image, text_embeddings=text
+            )
             rewards += reward.tolist()
             stds += std.tolist()
             clip_scores += self.clip.clip_score(images, texts).tolist()
@@ -124,8 +142,13 @@ class Bench:
 
 def _read(oracle: Oracle, images: Tensor, texts: Sequence[str]) -> Verdicts:
     readings = oracle.read(images)
-    met = [Requirement.parse(text).met_by(reading) for text, reading in zip(texts, readings, strict=True)]
-    return Verdicts(met, [reading.readable for reading in readings], oracle.features(images).double().numpy())
+    met = [
+        Requirement.parse(text).met_by(reading)
+        for text, reading in zip(texts, readings, strict=True)
+    ]
+    return Verdicts(
+        met, [reading.readable for reading in readings], oracle.features(images).double().numpy()
+    )
 
 
 def main(run: RunFolder, settings: Settings) -> None:
@@ -134,12 +157,16 @@ def main(run: RunFolder, settings: Settings) -> None:
     inputs: dict[str, str] = {
         "model": weights_hash(settings.run.model),
         "reward": reward_hash(run.reward_dir),
-        "prompts": prompts_digest(f"{one.group}: {one.prompt}" for one in evaluation_prompts(settings)),
+        "prompts": prompts_digest(
+            f"{one.group}: {one.prompt}" for one in evaluation_prompts(settings)
+        ),
         **{method: sha256_of(run.finetune_dir(method) / LORA_FILE) for method in tuned},
     }
     if (judge := judge_of(settings.run)) is not None:
         inputs["judge"] = weights_hash(str(judge), "set run.judge to the folder of an oracle")
-    outdated = {method: others for method in tuned if (others := _now_others(run, settings, method, inputs))}
+    outdated = {
+        method: others for method in tuned if (others := _now_others(run, settings, method, inputs))
+    }
     for method, others in outdated.items():
         print(
             f"evaluate: {run.finetune_dir(method)}: tuned on another {' and '.join(others)} than the run has now; "
@@ -148,7 +175,16 @@ def main(run: RunFolder, settings: Settings) -> None:
         )
     outputs = run.evaluation_dir / report.METRICS, run.evaluation_dir / report.FILE
     tables, pictures = ("run", "images", "evaluate"), {"images/*/[!.]*.png": ("run", "images")}
-    stage = StageFolder(run, settings, run.evaluation_dir, "evaluate", tables, inputs, outputs, goes_on_from=pictures)
+    stage = StageFolder(
+        run,
+        settings,
+        run.evaluation_dir,
+        "evaluate",
+        tables,
+        inputs,
+        outputs,
+        goes_on_from=pictures,
+    )
     if stage.is_done:
         print(f"evaluate: done, report in {run.evaluation_dir / report.FILE}")
     else:
@@ -156,7 +192,10 @@ def main(run: RunFolder, settings: Settings) -> None:
         if _drawn_from(earlier) != _drawn_from(inputs) and run.evaluation_dir.exists():
             shutil.rmtree(run.evaluation_dir)  # of other models
         with stage.working():
-            write_json(run.evaluation_dir / report.METRICS, _evaluate(run, settings, tuned) | {"outdated": outdated})
+            write_json(
+                run.evaluation_dir / report.METRICS,
+                _evaluate(run, settings, tuned) | {"outdated": outdated},
+            )
         report.main(run, settings)  # last, to tell the time that it took
     print(report.table(report.read_evaluation(run)))
 
@@ -166,16 +205,25 @@ def _drawn_from(inputs: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in inputs.items() if name not in ("judge", "reward")}
 
 
-def _now_others(run: RunFolder, settings: Settings, method: Method, inputs: Mapping[str, str]) -> list[str]:
+def _now_others(
+    run: RunFolder, settings: Settings, method: Method, inputs: Mapping[str, str]
+) -> list[str]:
     """Which of reward, model and start the method's LoRA was tuned on are others now; what is from elsewhere is none of them."""
     stamp = read_stamp(run.finetune_dir(method) / STAMP)
     then = {} if stamp is None else stamp.inputs
     now = {**inputs, "start": inputs.get(settings.table(method, CONFIGS[method]).lora.start)}
-    return [name for name in ("reward", "model", "start") if then.get(name) and now[name] and then[name] != now[name]]
+    return [
+        name
+        for name in ("reward", "model", "start")
+        if then.get(name) and now[name] and then[name] != now[name]
+    ]
 
 
 def _evaluate(run: RunFolder, settings: Settings, tuned: Sequence[str]) -> dict[str, Any]:
-    config, images = settings.table("evaluate", EvaluateConfig), settings.table("images", ImagesConfig)
+    config, images = (
+        settings.table("evaluate", EvaluateConfig),
+        settings.table("images", ImagesConfig),
+    )
     prompts = evaluation_prompts(settings)
     bench = Bench.open(run, settings)
     model = open_model(settings.run, precision=images.precision)
@@ -184,10 +232,17 @@ def _evaluate(run: RunFolder, settings: Settings, tuned: Sequence[str]) -> dict[
     for name in ("base", *tuned):
         if name != "base":
             model.load_lora(run.finetune_dir(name))
-            kl[name] = kl_to_base(model, [one.prompt for one in prompts if one.group == "trained"], settings)
+            kl[name] = kl_to_base(
+                model, [one.prompt for one in prompts if one.group == "trained"], settings
+            )
         for eta in config.etas:
             sampler = images.model_copy(update={"eta": eta})
-            planned = evaluation_pictures(prompts, config, settings.run.seed, candidates=config.best_of if name == "base" else 1)
+            planned = evaluation_pictures(
+                prompts,
+                config,
+                settings.run.seed,
+                candidates=config.best_of if name == "base" else 1,
+            )
             folder = run.evaluation_dir / "images" / f"{name}-eta{eta:g}"
             draw_missing(model, planned, folder, sampler, title=f"{name}, eta {eta:g}")
             drawn = bench.measure(planned, folder, "measure")
@@ -204,25 +259,46 @@ def evaluation_prompts(settings: Settings) -> list[EvaluationPrompt]:
     """The training prompts, and prompts of each family that ask for what neither the base nor a prompt of training or validation knows."""
     config = settings.table("evaluate", EvaluateConfig)
     trained = focus_of(settings.run)[: config.most_prompts]
-    known = frozenset([*prompts_of(settings.run), *trained, *settings.table("finetune", FinetuneConfig).validation_prompts])
-    held_out = held_out_prompts(config.held_out_per_family, random.Random(settings.run.seed), exclude=known)
-    groups = [*((prompt, "trained") for prompt in trained), *((prompt, "held out") for prompt in held_out)]
-    return [EvaluationPrompt(prompt=prompt, family=family_of(prompt), group=group) for prompt, group in groups]
+    known = frozenset(
+        [
+            *prompts_of(settings.run),
+            *trained,
+            *settings.table("finetune", FinetuneConfig).validation_prompts,
+        ]
+    )
+    held_out = held_out_prompts(
+        config.held_out_per_family, random.Random(settings.run.seed), exclude=known
+    )
+    groups = [
+        *((prompt, "trained") for prompt in trained),
+        *((prompt, "held out") for prompt in held_out),
+    ]
+    return [
+        EvaluationPrompt(prompt=prompt, family=family_of(prompt), group=group)
+        for prompt, group in groups
+    ]
 
 
-def evaluation_pictures(prompts: Sequence[EvaluationPrompt], config: EvaluateConfig, run_seed: int, *, candidates: int) -> list[Planned]:
+def evaluation_pictures(
+    prompts: Sequence[EvaluationPrompt], config: EvaluateConfig, run_seed: int, *, candidates: int
+) -> list[Planned]:
     """The pictures of one model under one sampler; further candidates for a picture follow it."""
     planned = []
     for one in prompts:
         count = config.images_per_prompt if one.group == "trained" else config.images_per_held_out
         for first in seeded([one.prompt], count, run_seed, offset=EVALUATION_SEEDS):
-            planned += [Planned(one.prompt, first.seed + c * CANDIDATE_SEEDS) for c in range(candidates)]
+            planned += [
+                Planned(one.prompt, first.seed + c * CANDIDATE_SEEDS) for c in range(candidates)
+            ]
     return planned
 
 
 def kl_to_base(model: DiffusionModel, prompts: Sequence[str], settings: Settings) -> list[float]:
     """KL of each of `evaluate.kl_images` chains of the tuned model to the base, in nats (`measures.chain_kl`)."""
-    config, images = settings.table("evaluate", EvaluateConfig), settings.table("images", ImagesConfig)
+    config, images = (
+        settings.table("evaluate", EvaluateConfig),
+        settings.table("images", ImagesConfig),
+    )
     texts = [prompts[i % len(prompts)] for i in range(config.kl_images)]
     with model.exact():  # the rounding of bfloat16 would count as a nat a step
         nats = chain_kl(
@@ -272,19 +348,30 @@ def _figures(
         "model_hash": weights_hash(settings.run.model),
         "best_of": config.best_of,
         "judged": judge is not None,
-        "audit": json.loads(audit.read_text(encoding="utf-8")) if audit is not None and audit.exists() else None,
+        "audit": json.loads(audit.read_text(encoding="utf-8"))
+        if audit is not None and audit.exists()
+        else None,
         "results": results,
     }
 
 
 def _mean_and_spread(nats: Sequence[float]) -> dict[str, Any]:
-    return {"mean": float(np.mean(nats)), "std": float(np.std(nats)), "n": len(nats), "interval": mean_interval(nats)}
+    return {
+        "mean": float(np.mean(nats)),
+        "std": float(np.std(nats)),
+        "n": len(nats),
+        "interval": mean_interval(nats),
+    }
 
 
 def _picture(run: RunFolder, drawn: Measured, i: int) -> dict[str, Any]:
     one = drawn.planned[i]
     verdict = {} if drawn.verdicts is None else {"met": drawn.verdicts.met[i]}
-    place = {"prompt": one.prompt, "seed": one.seed, "path": drawn.paths[i].relative_to(run.root).as_posix()}
+    place = {
+        "prompt": one.prompt,
+        "seed": one.seed,
+        "path": drawn.paths[i].relative_to(run.root).as_posix(),
+    }
     return place | verdict | {"reward": round(drawn.rewards[i], 4)}
 
 

@@ -41,7 +41,12 @@ class Exporter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        _type: type[BaseException] | None,
+        _error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
         self._end()
 
     def export(self) -> str:
@@ -64,7 +69,9 @@ class Exporter:
                 answer = connection.recv()
             except (EOFError, OSError) as error:
                 self._end()
-                raise PictuneError(f"{self._run.latest}: the process that exports was killed; the next export starts another") from error
+                raise PictuneError(
+                    f"{self._run.latest}: the process that exports was killed; the next export starts another"
+                ) from error
         if isinstance(answer, PictuneError):
             raise answer
         return answer
@@ -72,9 +79,13 @@ class Exporter:
     def _start(self) -> "Connection[Any, Any]":
         context = get_context("spawn")  # a fork would take the store's connections along
         self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_export_on_request, args=(theirs, self._run, self._settings), name="export")
+        self._process = context.Process(
+            target=_export_on_request, args=(theirs, self._run, self._settings), name="export"
+        )
         resource_tracker.ensure_running()  # starting it lets signals through again
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, FOR_THE_APP)  # the new process begins with this
+        blocked = signal.pthread_sigmask(
+            signal.SIG_BLOCK, FOR_THE_APP
+        )  # the new process begins with this
         try:
             self._process.start()
         finally:
@@ -89,7 +100,9 @@ class Exporter:
         self._connection = self._process = None
 
 
-def _export_on_request(connection: "Connection[Any, Any]", run: RunFolder, settings: Settings) -> None:
+def _export_on_request(
+    connection: "Connection[Any, Any]", run: RunFolder, settings: Settings
+) -> None:
     os.nice(RATERS_FIRST)
     with open_store(run) as store, suppress(EOFError, BrokenPipeError):  # the app has ended
         while True:
@@ -98,6 +111,10 @@ def _export_on_request(connection: "Connection[Any, Any]", run: RunFolder, setti
 
 def _answer(store: FeedbackStore, run: RunFolder, settings: Settings, request: Request) -> object:
     try:
-        return export_labels(store, run, settings) if request is None else campaign_quality(store, request)
+        return (
+            export_labels(store, run, settings)
+            if request is None
+            else campaign_quality(store, request)
+        )
     except (PictuneError, OSError) as error:
         return PictuneError(str(error))

@@ -43,10 +43,23 @@ from pipelines.images import (
     weights_hash,
 )
 from pipelines.metrics_log import UNTRAINED, MetricsLog
-from pipelines.models import as_monitor, as_reward_fn, device_of, open_model, open_reward_model, reward_hash
+from pipelines.models import (
+    as_monitor,
+    as_reward_fn,
+    device_of,
+    open_model,
+    open_reward_model,
+    reward_hash,
+)
 from pipelines.pictures import save_sheet
 from pipelines.record import StageFolder, content_hash
-from pipelines.rewarded_images import Encoder, RWLConfig, pairs_hash, pretraining_pairs, rewarded_images
+from pipelines.rewarded_images import (
+    Encoder,
+    RWLConfig,
+    pairs_hash,
+    pretraining_pairs,
+    rewarded_images,
+)
 from pipelines.tasks import images_digest
 from reward.sources import RewardSource, load_reward
 
@@ -133,25 +146,48 @@ def main(run: RunFolder, settings: Settings, method: Method) -> None:
         _tune(run, settings, method, processes)
 
 
-def _tune(run: RunFolder, settings: Settings, method: Method, processes: Processes, *, asked_by: tuple[str, ...] = ()) -> None:
+def _tune(
+    run: RunFolder,
+    settings: Settings,
+    method: Method,
+    processes: Processes,
+    *,
+    asked_by: tuple[str, ...] = (),
+) -> None:
     earlier, chain = _earlier(settings, method), (*asked_by, method)
     if earlier is not None:
         if earlier in chain:
-            raise PictuneError(f'{method}.lora.start: {" starts from ".join((*chain, earlier))}; set one of them to "{BASE}"')
+            raise PictuneError(
+                f'{method}.lora.start: {" starts from ".join((*chain, earlier))}; set one of them to "{BASE}"'
+            )
         _tune(run, settings, earlier, processes, asked_by=chain)
         processes.wait()  # until its LoRA is there
     folder = run.finetune_dir(method)
     inputs = _inputs(run, settings, method)
     tables = ("run", "images", "finetune", method)
-    goes_on_from = {f"{IMAGES}/[!.]*.png": ("run", "images"), f"{CHECKPOINTS}/*/manifest.json": tables}
-    stage = StageFolder(run, settings, folder, f"finetune {method}", tables, inputs, (folder / LORA_FILE,), goes_on_from)
+    goes_on_from = {
+        f"{IMAGES}/[!.]*.png": ("run", "images"),
+        f"{CHECKPOINTS}/*/manifest.json": tables,
+    }
+    stage = StageFolder(
+        run,
+        settings,
+        folder,
+        f"finetune {method}",
+        tables,
+        inputs,
+        (folder / LORA_FILE,),
+        goes_on_from,
+    )
     done, stale = stage.is_done, stage.stamp is None and folder.exists()
     processes.wait()  # all have seen the folder as it was
     if done:
         if processes.is_first:
             print(f"finetune {method}: done, LoRA in {folder}")
         return
-    job = open_job(run, settings, method, processes)  # first: a model that cannot be opened must not cost an earlier LoRA
+    job = open_job(
+        run, settings, method, processes
+    )  # first: a model that cannot be opened must not cost an earlier LoRA
     if stale and processes.is_first:
         shutil.rmtree(folder)  # made from another reward or model
     processes.wait()
@@ -169,16 +205,23 @@ def _tune(run: RunFolder, settings: Settings, method: Method, processes: Process
     kept, best = state.best or state.validation[-1]
     if state.stopped:
         print(f"finetune {method}: stopped at step {state.step}: {state.stopped}")
-    print(f"finetune {method}: LoRA in {folder}, validation reward {state.validation[0][1]:.3f} -> {best:.3f}")
+    print(
+        f"finetune {method}: LoRA in {folder}, validation reward {state.validation[0][1]:.3f} -> {best:.3f}"
+    )
     if kept == 0:
         print(f"finetune {method}: {UNTRAINED}")
 
 
 def _inputs(run: RunFolder, settings: Settings, method: Method) -> dict[str, str]:
     """Hashes of what a training rests on beside its settings."""
-    inputs = {"model": weights_hash(settings.run.model), "prompts": prompts_digest(_prompts(settings))}
+    inputs = {
+        "model": weights_hash(settings.run.model),
+        "prompts": prompts_digest(_prompts(settings)),
+    }
     if rewards := settings.table("finetune", FinetuneConfig).rewards:
-        inputs |= {f"reward {name}": content_hash(name) for source in rewards for name in source.read_from}
+        inputs |= {
+            f"reward {name}": content_hash(name) for source in rewards for name in source.read_from
+        }
     else:
         inputs["reward"] = reward_hash(run.reward_dir)
     if (start := _start(run, settings, method)) != BASE:
@@ -202,26 +245,47 @@ def _earlier(settings: Settings, method: Method) -> Method | None:
 def _start(run: RunFolder, settings: Settings, method: Method) -> str:
     """What the training starts from: "base", or the folder of a LoRA."""
     earlier = _earlier(settings, method)
-    return settings.table(method, CONFIGS[method]).lora.start if earlier is None else str(run.finetune_dir(earlier))
+    return (
+        settings.table(method, CONFIGS[method]).lora.start
+        if earlier is None
+        else str(run.finetune_dir(earlier))
+    )
 
 
-def open_job(run: RunFolder, settings: Settings, method: Method, processes: Processes = ALONE) -> Job:
+def open_job(
+    run: RunFolder, settings: Settings, method: Method, processes: Processes = ALONE
+) -> Job:
     """Opens what the training needs: a model with fresh adapters, the reward, and the generator that all randomness comes from.
 
     Raises:
         PictuneError: the model or the reward cannot be opened.
     """
-    config, shared = settings.table(method, CONFIGS[method]), settings.table("finetune", FinetuneConfig)
+    config, shared = (
+        settings.table(method, CONFIGS[method]),
+        settings.table("finetune", FinetuneConfig),
+    )
     generator = torch.Generator().manual_seed(settings.run.seed)
     model = open_model(settings.run, precision=config.precision)
-    model.add_lora(config.lora.model_copy(update={"start": _start(run, settings, method)}), generator=generator)
+    model.add_lora(
+        config.lora.model_copy(update={"start": _start(run, settings, method)}), generator=generator
+    )
     model.set_up(shared)
     if shared.rewards:
         reward, monitor = load_reward(shared.rewards, device=device_of(settings.run)), PIXELS
     else:
         trained = open_reward_model(run.reward_dir, settings.run)
         reward, monitor = as_reward_fn(trained), as_monitor(trained)
-    return Job(method, run.finetune_dir(method), model, reward, monitor, _prompts(settings), settings, generator, processes)
+    return Job(
+        method,
+        run.finetune_dir(method),
+        model,
+        reward,
+        monitor,
+        _prompts(settings),
+        settings,
+        generator,
+        processes,
+    )
 
 
 def _prompts(settings: Settings) -> Sequence[str]:
@@ -239,12 +303,18 @@ def _train(run: RunFolder, job: Job) -> TrainState:
     state, total, steps = training(run, job)
     job.processes.wait()  # all have loaded the checkpoint, and the first may write new ones
     try:
-        with _journal(job, state, total) if job.processes.is_first else nullcontext(lambda _metrics: None) as note:
+        with (
+            _journal(job, state, total)
+            if job.processes.is_first
+            else nullcontext(lambda _metrics: None) as note
+        ):
             for metrics in steps:
                 note(metrics)
     except PictuneError as error:
         place = latest_checkpoint(job.folder / CHECKPOINTS)
-        raise PictuneError(f"{error}; step {state.step + 1} failed, the last good checkpoint is {place or 'none yet'}") from error
+        raise PictuneError(
+            f"{error}; step {state.step + 1} failed, the last good checkpoint is {place or 'none yet'}"
+        ) from error
     return state
 
 
@@ -260,7 +330,10 @@ def _journal(job: Job, state: TrainState, total: int) -> Iterator[Callable[[dict
         _save_samples(job, 0)
     before = state.step
     bar = tqdm(total=total, initial=state.step, desc=job.method, unit="step", disable=None)
-    with MetricsLog(job.folder, step=state.step or -1) as log, bar:  # the line of step 0 comes again with step 1
+    with (
+        MetricsLog(job.folder, step=state.step or -1) as log,
+        bar,
+    ):  # the line of step 0 comes again with step 1
 
         def note(metrics: dict[str, Any]) -> None:
             nonlocal before
@@ -270,9 +343,18 @@ def _journal(job: Job, state: TrainState, total: int) -> Iterator[Callable[[dict
             kept, _ = state.best or state.validation[-1]
             monitors = {"monitors": state.monitors, "kept_step": kept} if validated else {}
             scale = {"loss_scale": state.scaler.get_scale()} if state.scaler.is_enabled() else {}
-            log.write(state.step, metrics | monitors | scale | {"peak_memory_gb": _peak_memory_gb(job.model.device)})
+            log.write(
+                state.step,
+                metrics | monitors | scale | {"peak_memory_gb": _peak_memory_gb(job.model.device)},
+            )
             bar.update(state.step - before)
-            bar.set_postfix({key: metrics[key] for key in ("reward", "loss", "kl") if metrics.get(key) is not None})
+            bar.set_postfix(
+                {
+                    key: metrics[key]
+                    for key in ("reward", "loss", "kl")
+                    if metrics.get(key) is not None
+                }
+            )
             if _is_due(before, state.step, total, job.config.sheets):
                 _save_samples(job, state.step)
             if _is_due(before, state.step, total, job.config.checkpoints):
@@ -313,12 +395,19 @@ def _online(job: Job) -> tuple[TrainState, int, Iterator[dict[str, Any]]]:
 
 
 def _rwl(run: RunFolder, job: Job) -> tuple[TrainState, int, Iterator[dict[str, Any]]]:
-    config, encoder = job.settings.table("rwl", RWLConfig), Encoder(job.model, job.settings.table("images", ImagesConfig))
+    config, encoder = (
+        job.settings.table("rwl", RWLConfig),
+        Encoder(job.model, job.settings.table("images", ImagesConfig)),
+    )
     pretraining = pretraining_pairs(config.pretraining_pairs, encoder)
-    scored = seeded(job.prompts, job.config.scored_per_prompt, job.settings.run.seed, offset=SCORED_SEEDS)
+    scored = seeded(
+        job.prompts, job.config.scored_per_prompt, job.settings.run.seed, offset=SCORED_SEEDS
+    )
     if not job.processes.is_first:
         job.processes.wait()  # until the first has drawn what is missing
-    data = rewarded_images(run, job.prompts, config, encoder, job.reward, scored=scored, folder=job.folder / IMAGES)
+    data = rewarded_images(
+        run, job.prompts, config, encoder, job.reward, scored=scored, folder=job.folder / IMAGES
+    )
     if job.processes.is_first:
         job.processes.wait()
     state = reward_weighted.start(job.model, config)
@@ -351,19 +440,29 @@ def _save_samples(job: Job, step: int) -> None:
         guidance=images.guidance,
         batch=images.batch,
     )
-    save_sheet(pictures.split(count), job.folder / "samples" / f"step-{step:07d}.png", scale=max(1, 128 // pictures.shape[-1]))
+    save_sheet(
+        pictures.split(count),
+        job.folder / "samples" / f"step-{step:07d}.png",
+        scale=max(1, 128 // pictures.shape[-1]),
+    )
 
 
 def _card(run: RunFolder, job: Job, state: TrainState) -> str:
     best = state.best or state.validation[-1]
-    start, images = _start(run, job.settings, job.method), job.settings.table("images", ImagesConfig)
-    elsewhere = " + ".join(f"{source.weight:g} * {source.kind} of `{source.path}`" for source in job.config.rewards)
+    start, images = (
+        _start(run, job.settings, job.method),
+        job.settings.table("images", ImagesConfig),
+    )
+    elsewhere = " + ".join(
+        f"{source.weight:g} * {source.kind} of `{source.path}`" for source in job.config.rewards
+    )
     return _CARD.format(
         title=TITLES[job.method],
         model=job.settings.run.model,
         reward=elsewhere or f"the reward model in `{run.reward_dir}`",
         prompts=" · ".join(job.prompts),
-        opened=repr(job.settings.run.model) + (f", variant={job.model.variant!r}" if job.model.variant else ""),
+        opened=repr(job.settings.run.model)
+        + (f", variant={job.model.variant!r}" if job.model.variant else ""),
         folder=str(job.folder),
         prompt=job.prompts[0],
         steps=images.steps,

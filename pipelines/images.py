@@ -75,7 +75,9 @@ def read_prompts(path: Path) -> list[str]:
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except OSError as error:
-        raise PictuneError(f"{path}: cannot be read ({error.strerror}); give a text file with one prompt a line as PROMPTS=") from error
+        raise PictuneError(
+            f"{path}: cannot be read ({error.strerror}); give a text file with one prompt a line as PROMPTS="
+        ) from error
     except UnicodeDecodeError as error:
         raise PictuneError(f"{path}: is not UTF-8 text; save it as UTF-8") from error
     prompts = list(dict.fromkeys(line for line in lines if line and not line.startswith("#")))
@@ -92,18 +94,28 @@ def prompts_of(config: RunConfig) -> dict[str, str | None]:
     """
     if config.prompts_file is not None:
         return dict.fromkeys(read_prompts(config.prompts_file))
-    prompts: dict[str, str | None] = {prompt: category for category, listed in config.prompts.items() for prompt in listed}
+    prompts: dict[str, str | None] = {
+        prompt: category for category, listed in config.prompts.items() for prompt in listed
+    }
     strangers = [prompt for prompt in config.focus_prompts if prompt not in prompts]
     if strangers:
-        raise PictuneError(f"run.focus_prompts: {strangers[0]!r} is not in run.prompts; add it there under its category")
+        raise PictuneError(
+            f"run.focus_prompts: {strangers[0]!r} is not in run.prompts; add it there under its category"
+        )
     if not prompts:
-        raise PictuneError("run.prompts: no prompt; list some in the settings or give a text file as PROMPTS=")
+        raise PictuneError(
+            "run.prompts: no prompt; list some in the settings or give a text file as PROMPTS="
+        )
     return prompts
 
 
 def focus_of(config: RunConfig) -> tuple[str, ...]:
     """The prompts that `finetune` trains on."""
-    return config.focus_prompts if config.focus_prompts and config.prompts_file is None else tuple(prompts_of(config))
+    return (
+        config.focus_prompts
+        if config.focus_prompts and config.prompts_file is None
+        else tuple(prompts_of(config))
+    )
 
 
 def seeded(prompts: Iterable[str], count: int, run_seed: int, *, offset: int = 0) -> list[Planned]:
@@ -112,9 +124,14 @@ def seeded(prompts: Iterable[str], count: int, run_seed: int, *, offset: int = 0
     return [Planned(prompt, first + i) for prompt in prompts for i in range(count)]
 
 
-def plan(prompts: Iterable[str], focus: Sequence[str], config: ImagesConfig, run_seed: int) -> list[Planned]:
+def plan(
+    prompts: Iterable[str], focus: Sequence[str], config: ImagesConfig, run_seed: int
+) -> list[Planned]:
     """Every picture of the run, prompt by prompt."""
-    counts = {prompt: config.per_focus_prompt if prompt in focus else config.per_prompt for prompt in prompts}
+    counts = {
+        prompt: config.per_focus_prompt if prompt in focus else config.per_prompt
+        for prompt in prompts
+    }
     return [one for prompt, count in counts.items() for one in seeded([prompt], count, run_seed)]
 
 
@@ -129,7 +146,9 @@ def weights_hash(model: str, advice: str = "give a diffusers folder as MODEL=") 
         try:
             folder = Path(snapshot_download(model, local_files_only=True))
         except (LocalEntryNotFoundError, HFValidationError) as error:
-            raise PictuneError(f"{model}: no such folder, nor a model of the hub on this machine; {advice}") from error
+            raise PictuneError(
+                f"{model}: no such folder, nor a model of the hub on this machine; {advice}"
+            ) from error
     files = [path for path in folder.rglob("*") if path.suffix == ".safetensors"]
     if not files:
         raise PictuneError(f"{model}: no weight files in this folder; {advice}")
@@ -161,7 +180,13 @@ def draw_missing(
         batch=config.batch,
     )
     names = iter(missing)
-    with tqdm(total=len(planned), initial=len(planned) - len(missing), desc=title, unit="image", disable=None) as bar:
+    with tqdm(
+        total=len(planned),
+        initial=len(planned) - len(missing),
+        desc=title,
+        unit="image",
+        disable=None,
+    ) as bar:
         for batch in pictures:
             for picture in batch:
                 save_png(picture, folder / next(names).file_name)
@@ -173,12 +198,29 @@ def main(run: RunFolder, settings: Settings) -> None:
     """Draws what is missing, then writes `images.parquet` and `prompts.parquet`."""
     config = settings.table("images", ImagesConfig)
     prompts = prompts_of(settings.run)
-    planned = plan(prompts, () if settings.run.prompts_file else settings.run.focus_prompts, config, settings.run.seed)
+    planned = plan(
+        prompts,
+        () if settings.run.prompts_file else settings.run.focus_prompts,
+        config,
+        settings.run.seed,
+    )
     model = open_model(settings.run, precision=config.precision)
     weights = weights_hash(settings.run.model)
-    inputs, outputs = {"model": weights, "prompts": prompts_digest(prompts)}, (run.images_table, run.prompts_table)
+    inputs, outputs = (
+        {"model": weights, "prompts": prompts_digest(prompts)},
+        (run.images_table, run.prompts_table),
+    )
     tables = ("run", "images")
-    stage = StageFolder(run, settings, run.images_dir, "images", tables, inputs, outputs, goes_on_from={"[!.]*.png": tables})
+    stage = StageFolder(
+        run,
+        settings,
+        run.images_dir,
+        "images",
+        tables,
+        inputs,
+        outputs,
+        goes_on_from={"[!.]*.png": tables},
+    )
     _refuse_other_model(stage, weights)
     if stage.is_done and all((run.images_dir / one.file_name).exists() for one in planned):
         print(f"images: done, {len(planned)} pictures in {run.images_dir}")
@@ -200,7 +242,9 @@ def prompts_digest(prompts: Iterable[str]) -> str:
 def _refuse_other_model(stage: StageFolder, weights: str) -> None:
     earlier = stage.earlier
     if earlier is not None and earlier.inputs.get("model") != weights:
-        raise PictuneError(f"{stage.folder}: its pictures were drawn by other weights than the model has now; use another RUN=")
+        raise PictuneError(
+            f"{stage.folder}: its pictures were drawn by other weights than the model has now; use another RUN="
+        )
 
 
 def _row(run: RunFolder, one: Planned, settings: Settings, weights: str) -> dict[str, object]:
@@ -236,8 +280,15 @@ def _earlier_rows(run: RunFolder, paths: set[object]) -> list[dict[str, object]]
 
 
 def _write_prompts(run: RunFolder, prompts: dict[str, str | None]) -> None:
-    rows = [{"prompt_id": prompt_id(p), "prompt": p, "category": category, "split": None} for p, category in prompts.items()]
+    rows = [
+        {"prompt_id": prompt_id(p), "prompt": p, "category": category, "split": None}
+        for p, category in prompts.items()
+    ]
     if run.prompts_table.exists():
         now = {row["prompt_id"] for row in rows}
-        rows = [row for row in read_table(run.prompts_table, PROMPTS).to_pylist() if row["prompt_id"] not in now] + rows
+        rows = [
+            row
+            for row in read_table(run.prompts_table, PROMPTS).to_pylist()
+            if row["prompt_id"] not in now
+        ] + rows
     write_table(pa.Table.from_pylist(rows, schema=PROMPTS), PROMPTS, run.prompts_table)

@@ -13,7 +13,9 @@ INTERRUPTED = 128 + signal.SIGINT
 @contextmanager
 def ends_at_once() -> Iterator[None]:
     """Inside the block Ctrl-C ends the process, with a line and no more ado: nothing may be under way that wants an orderly end."""
-    is_usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # a process in the background ignores it
+    is_usual = (
+        signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    )  # a process in the background ignores it
     if is_usual:
         signal.signal(signal.SIGINT, _end)
     try:

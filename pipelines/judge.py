@@ -22,7 +22,9 @@ def _is_embedded(model: Path) -> bool:
         return True
     unet, embedded = model / "unet", EMBEDDED_MODEL / "unet"
     # Gigabytes are not hashed to learn what their size tells.
-    return _sizes(unet) == _sizes(embedded) and weights_hash(str(unet)) == weights_hash(str(embedded))
+    return _sizes(unet) == _sizes(embedded) and weights_hash(str(unet)) == weights_hash(
+        str(embedded)
+    )
 
 
 def _sizes(folder: Path) -> dict[str, int]:

@@ -43,11 +43,15 @@ def main(run: RunFolder, settings: Settings) -> int:
         Exporter(run, settings) as exporter,
     ):
         if not config.open and not store.raters.has_passwords():
-            raise PictuneError(f"{run.root}: nobody can sign in yet; `make rater NAME=...` adds a rater, OPEN=1 lets in anyone with a name")
+            raise PictuneError(
+                f"{run.root}: nobody can sign in yet; `make rater NAME=...` adds a rater, OPEN=1 lets in anyone with a name"
+            )
         add_planned_tasks(store, run, settings)
         store.set_priorities(_priorities(run, config))
         progress = store.progress()
-        print(f"label: {progress.done} of {progress.total} answers given{', anyone may sign in by name' if config.open else ''}")
+        print(
+            f"label: {progress.done} of {progress.total} answers given{', anyone may sign in by name' if config.open else ''}"
+        )
 
         def announce(text: str) -> None:
             note(text.partition(" (")[0])
@@ -105,7 +109,9 @@ def _served_alone(store: FeedbackStore) -> Iterator[Callable[[str], None]]:
         except BlockingIOError as error:
             other = lock.read_text(encoding="utf-8") or "about to start"
             advice = "stop that one, or use another RUN="
-            raise PictuneError(f"{lock}: another `make label` serves these labels ({other}); {advice}") from error
+            raise PictuneError(
+                f"{lock}: another `make label` serves these labels ({other}); {advice}"
+            ) from error
 
         def note(address: str) -> None:
             file.truncate(0)
@@ -125,7 +131,10 @@ class ImageFiles:
 
     def get(self, image_id: str) -> Path | None:
         """The image's file; None of an image that the run does not have."""
-        if image_id not in self._files and self._run.images_table.stat().st_mtime_ns != self._changed_ns:
+        if (
+            image_id not in self._files
+            and self._run.images_table.stat().st_mtime_ns != self._changed_ns
+        ):
             self._read()
         return self._files.get(image_id)
 
@@ -138,7 +147,9 @@ def _priorities(run: RunFolder, config: LabelConfig) -> dict[str, float]:
     if config.order == "random":
         return {}
     # imports torch, which labeling needs for nothing else
-    uncertainties: dict[str, float] = importlib.import_module("pipelines.uncertainty").image_uncertainties(run)
+    uncertainties: dict[str, float] = importlib.import_module(
+        "pipelines.uncertainty"
+    ).image_uncertainties(run)
     return uncertainties
 
 

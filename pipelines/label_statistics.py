@@ -9,7 +9,11 @@ from data.schema import LABELS_BINARY, LABELS_RANKING, PROMPTS, RATERS, read_tab
 
 VERDICTS = ("good", "bad", "skip", "unsafe")
 
-RATERS_OF = {"human": "people", "simulated": "simulated raters", "imported": "raters of imported labels"}
+RATERS_OF = {
+    "human": "people",
+    "simulated": "simulated raters",
+    "imported": "raters of imported labels",
+}
 """Who gives the labels of a source, in words."""
 
 
@@ -25,8 +29,13 @@ def label_statistics(folder: Path) -> dict[str, Any]:
         "binary": len(binary),
         "rankings": read_table(folder / "labels_ranking.parquet", LABELS_RANKING).num_rows,
         "images": int(binary["image_id"].nunique()),
-        "raters": {source: int(count) for source, count in raters.loc[raters["n"] > 0, "source"].value_counts().items()},
-        "median_seconds": None if binary["time_on_task_ms"].isna().all() else float(binary["time_on_task_ms"].median() / 1000),
+        "raters": {
+            source: int(count)
+            for source, count in raters.loc[raters["n"] > 0, "source"].value_counts().items()
+        },
+        "median_seconds": None
+        if binary["time_on_task_ms"].isna().all()
+        else float(binary["time_on_task_ms"].median() / 1000),
         "agreement": agreement,
         "agreement_pairs": pairs,
         "categories": [_verdicts(str(name), part["label"]) for name, part in binary.groupby(named)],
@@ -47,4 +56,9 @@ def _agreement(raters: pd.DataFrame) -> tuple[float | None, int]:
 def _verdicts(name: str, labels: "pd.Series[str]") -> dict[str, Any]:
     counts = {verdict: int((labels == verdict).sum()) for verdict in VERDICTS}
     judged = counts["good"] + counts["bad"]
-    return {"name": name, "n": len(labels), **counts, "share_good": counts["good"] / judged if judged else None}
+    return {
+        "name": name,
+        "n": len(labels),
+        **counts,
+        "share_good": counts["good"] / judged if judged else None,
+    }

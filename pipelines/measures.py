@@ -12,11 +12,18 @@ from finetune.sampling import sample_trajectories, step_distribution
 Values = NDArray[np.float64]
 
 
-def frechet_distance(mean: Values, covariance: Values, other_mean: Values, other_covariance: Values) -> float:
+def frechet_distance(
+    mean: Values, covariance: Values, other_mean: Values, other_covariance: Values
+) -> float:
     """Squared Frechet distance of two Gaussians (Heusel et al. 2017, arXiv 1706.08500): means [D], covariances [D, D]."""
     # tr sqrt(A B) is the sum of the roots of the eigenvalues of A B, which are real and not negative but for rounding.
     roots = np.sqrt(np.clip(np.linalg.eigvals(covariance @ other_covariance).real, 0, None))
-    distance = np.square(mean - other_mean).sum() + np.trace(covariance) + np.trace(other_covariance) - 2 * roots.sum()
+    distance = (
+        np.square(mean - other_mean).sum()
+        + np.trace(covariance)
+        + np.trace(other_covariance)
+        - 2 * roots.sum()
+    )
     return float(max(distance, 0.0))
 
 
@@ -50,7 +57,14 @@ def chain_kl(
     scheduler = model.scheduler(steps)
     cond = model.encode_prompts(prompts)
     chains = sample_trajectories(
-        model, cond, steps=steps, guidance=guidance, eta=1.0, generator=generator, stochastic_steps=stochastic_steps, batch=batch
+        model,
+        cond,
+        steps=steps,
+        guidance=guidance,
+        eta=1.0,
+        generator=generator,
+        stochastic_steps=stochastic_steps,
+        batch=batch,
     )
     total = torch.zeros(len(prompts), device=model.device)
     for rows in torch.arange(len(prompts), device=model.device).split(batch):
@@ -61,7 +75,9 @@ def chain_kl(
             output = model.predict(latents, timestep.expand(len(rows)), text, empty, guidance)
             mean, std = step_distribution(scheduler, output, timestep, latents, eta=1.0)
             with model.adapters_off():
-                reference = model.predict(latents, timestep.expand(len(rows)), text, empty, guidance)
+                reference = model.predict(
+                    latents, timestep.expand(len(rows)), text, empty, guidance
+                )
             reference_mean, _ = step_distribution(scheduler, reference, timestep, latents, eta=1.0)
             total[rows] += gaussian_kl(mean, reference_mean, std)
     return total

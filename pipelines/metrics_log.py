@@ -22,14 +22,21 @@ class MetricsLog:
         """Goes on after `step`: later lines of an interrupted attempt are dropped, their steps come again."""
         kept = [line for line in read_metrics(folder) if line["step"] <= step]
         with write_atomically(folder / METRICS_FILE) as temporary:
-            temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+            temporary.write_text(
+                "".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8"
+            )
         self._file = (folder / METRICS_FILE).open("a", encoding="utf-8")
         self._board = SummaryWriter(folder / "tensorboard", purge_step=step + 1)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._file.close()
         self._board.close()
 

@@ -41,7 +41,9 @@ def device_of(config: RunConfig) -> torch.device:
 
 def open_model(config: RunConfig, *, precision: Precision = "fp32") -> DiffusionModel:
     """The diffusion model of the run."""
-    return DiffusionModel.from_pretrained(config.model, device=device_of(config), precision=precision)
+    return DiffusionModel.from_pretrained(
+        config.model, device=device_of(config), precision=precision
+    )
 
 
 def open_backbone(folder_or_id: str, config: RunConfig) -> ClipBackbone:
@@ -86,7 +88,12 @@ def as_reward_fn(model: RewardModel) -> RewardFn:
 
     @torch.no_grad()
     def score(images: Tensor, prompts: Sequence[str]) -> Tensor:
-        return torch.cat([model.score(images=i, prompts=prompts[n * 64 : n * 64 + 64]) for n, i in enumerate(images.split(64))])
+        return torch.cat(
+            [
+                model.score(images=i, prompts=prompts[n * 64 : n * 64 + 64])
+                for n, i in enumerate(images.split(64))
+            ]
+        )
 
     return score
 

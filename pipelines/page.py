@@ -18,7 +18,9 @@ LARGEST = 192
 def write_page(template: str, context: Mapping[str, Any], path: Path) -> None:
     """Writes the page that a template of this folder makes of the context, atomically."""
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
     )
     formats = (percent, number, signed, interval, percent_interval, duration)
     environment.filters |= {form.__name__: form for form in formats}

@@ -18,7 +18,9 @@ GAP = 2
 
 def to_pil(picture: Tensor) -> Image.Image:
     """One picture [3, H, W] in [0, 1] as 8-bit RGB."""
-    pixels = (picture.detach().float().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+    pixels = (
+        (picture.detach().float().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+    )
     return Image.fromarray(pixels)
 
 
@@ -53,7 +55,9 @@ def _open(path: Path) -> Image.Image:
         with open_image(path) as image:
             return image.convert("RGB")
     except (OSError, ValueError, SyntaxError) as error:
-        raise PictuneError(f"{path}: cannot be read as a picture; remove it and run `make images` again") from error
+        raise PictuneError(
+            f"{path}: cannot be read as a picture; remove it and run `make images` again"
+        ) from error
 
 
 def _to_tensor(image: Image.Image) -> Tensor:
@@ -69,13 +73,20 @@ def save_sheet(rows: Sequence[Tensor], path: Path, *, scale: int = 1) -> None:
     """Writes a contact sheet: one row [B, 3, H, W] below the other on white, each pixel drawn `scale` times as wide and high."""
     height, width = rows[0].shape[-2:]
     columns = max(len(row) for row in rows)
-    sheet = Image.new("RGB", (columns * (width + GAP) + GAP, len(rows) * (height + GAP) + GAP), "white")
+    sheet = Image.new(
+        "RGB", (columns * (width + GAP) + GAP, len(rows) * (height + GAP) + GAP), "white"
+    )
     for y, row in enumerate(rows):
         for x, picture in enumerate(row):
             sheet.paste(to_pil(picture), (GAP + x * (width + GAP), GAP + y * (height + GAP)))
-    _write_png(sheet.resize((sheet.width * scale, sheet.height * scale), Image.Resampling.NEAREST), path)
+    _write_png(
+        sheet.resize((sheet.width * scale, sheet.height * scale), Image.Resampling.NEAREST), path
+    )
 
 
 def _write_png(image: Image.Image, path: Path) -> None:
-    with write_atomically(path) as temporary, temporary.open("wb") as file:  # given a path, Pillow leaves the file open after Ctrl-C
+    with (
+        write_atomically(path) as temporary,
+        temporary.open("wb") as file,
+    ):  # given a path, Pillow leaves the file open after Ctrl-C
         image.save(file, format="PNG")

@@ -55,7 +55,9 @@ class Stamp(BaseModel, frozen=True, extra="forbid"):
         """The tables that may not change, because something in the stage's folder rests on them."""
         if self.finished is not None or self.goes_on_from is None:
             return self.tables
-        there = [tables for pattern, tables in self.goes_on_from.items() if any(folder.glob(pattern))]
+        there = [
+            tables for pattern, tables in self.goes_on_from.items() if any(folder.glob(pattern))
+        ]
         return tuple(table for table in self.tables if any(table in tables for tables in there))
 
 
@@ -88,7 +90,11 @@ class StageFolder:
     @property
     def is_done(self) -> bool:
         """Whether the stage is finished with these inputs, and what it wrote is still there."""
-        return self.stamp is not None and self.stamp.finished is not None and all(path.exists() for path in self.outputs)
+        return (
+            self.stamp is not None
+            and self.stamp.finished is not None
+            and all(path.exists() for path in self.outputs)
+        )
 
     @contextmanager
     def working(self) -> Iterator[bool]:
@@ -116,7 +122,9 @@ class StageFolder:
             finished = datetime.now(UTC)
         finally:
             # Also after Ctrl-C, for the time spent.
-            done = begun.model_copy(update={"finished": finished, "seconds": round(spent + time.monotonic() - clock, 1)})
+            done = begun.model_copy(
+                update={"finished": finished, "seconds": round(spent + time.monotonic() - clock, 1)}
+            )
             if bound := done.bound(self.folder):
                 self._write(done)
                 _take_back(self.run, set(self.tables) - set(bound), before)
@@ -145,7 +153,14 @@ def content_hash(name: str) -> str:
     if not path.is_dir():
         return name
     files = (file for file in path.rglob("*") if file.suffix in MODEL_FILES and file.is_file())
-    return sha256_of_files(path, (file for file in files if not any(part.startswith(".") for part in file.relative_to(path).parts)))
+    return sha256_of_files(
+        path,
+        (
+            file
+            for file in files
+            if not any(part.startswith(".") for part in file.relative_to(path).parts)
+        ),
+    )
 
 
 def _file_of(function: str) -> str:
@@ -167,7 +182,10 @@ def read_stamp(path: Path) -> Stamp | None:
 
 def stamps(run: RunFolder) -> dict[Path, Stamp]:
     """The stamps of the run by the folder they lie in."""
-    found = {path.parent: read_stamp(path) for path in sorted([*run.root.glob(f"*/{STAMP}"), *run.root.glob(f"finetune/*/{STAMP}")])}
+    found = {
+        path.parent: read_stamp(path)
+        for path in sorted([*run.root.glob(f"*/{STAMP}"), *run.root.glob(f"finetune/*/{STAMP}")])
+    }
     return {folder: stamp for folder, stamp in found.items() if stamp is not None}
 
 
@@ -218,7 +236,8 @@ def refuse_changes(run: RunFolder, settings: Settings) -> None:
             for table in stamp.bound(folder)
             if table in new and table not in UNBOUND
             for key in sorted({*old.get(table, {}), *new[table]})
-            if old.get(table, {}).get(key) != new[table].get(key) and f"{table}.{key}" not in UNBOUND
+            if old.get(table, {}).get(key) != new[table].get(key)
+            and f"{table}.{key}" not in UNBOUND
         ]
         if changed:
             problems += [c for c in changed if c not in problems]

@@ -15,7 +15,16 @@ from pipelines.config import METHODS, Settings
 from pipelines.label_statistics import label_statistics
 from pipelines.metrics_log import UNTRAINED, kept_step, read_metrics
 from pipelines.models import REWARD_METRICS
-from pipelines.page import file_uri, interval, number, percent, percent_interval, picture_uri, svg_uri, write_page
+from pipelines.page import (
+    file_uri,
+    interval,
+    number,
+    percent,
+    percent_interval,
+    picture_uri,
+    svg_uri,
+    write_page,
+)
 from pipelines.record import stamps
 
 FILE = "report.html"
@@ -48,7 +57,9 @@ def read_evaluation(run: RunFolder) -> Evaluation:
     except FileNotFoundError as error:
         raise PictuneError(f"{path}: no such file; run `make evaluate` first") from error
     except ValueError as error:
-        raise PictuneError(f"{path}: is not JSON; remove {path.parent} and run `make evaluate` again") from error
+        raise PictuneError(
+            f"{path}: is not JSON; remove {path.parent} and run `make evaluate` again"
+        ) from error
     return evaluation
 
 
@@ -56,25 +67,39 @@ def titles(evaluation: Evaluation) -> dict[str, str]:
     """What each model is called."""
     settings = evaluation["settings"]
     starts = {name: settings.get(name, {}).get("lora", {}).get("start", BASE) for name in TITLES}
-    before = {name: "" if start == BASE else f"{TITLES.get(start, Path(start).name)}, then " for name, start in starts.items()}
-    return {name: before[name] + title.format(n=evaluation["best_of"]) for name, title in TITLES.items()}
+    before = {
+        name: "" if start == BASE else f"{TITLES.get(start, Path(start).name)}, then "
+        for name, start in starts.items()
+    }
+    return {
+        name: before[name] + title.format(n=evaluation["best_of"]) for name, title in TITLES.items()
+    }
 
 
 def table(evaluation: Evaluation) -> str:
     """Alignment by prompt and model, in text, for every sampler; the mean reward where there is no judge."""
     names = titles(evaluation)
     judged = evaluation["judged"]
-    title = "share of images that show what the prompt asks for, by the judge" if judged else "mean reward"
+    title = (
+        "share of images that show what the prompt asks for, by the judge"
+        if judged
+        else "mean reward"
+    )
     lines: list[str] = []
     for eta in _etas(evaluation):
         results = _results(evaluation, eta)
         sampler = "deterministic sampler, eta 0" if eta == 0 else f"stochastic sampler, eta {eta:g}"
-        columns = [f"{names[name]:>14}" if len(names[name]) < 13 else f"  {names[name]}" for name in results]
+        columns = [
+            f"{names[name]:>14}" if len(names[name]) < 13 else f"  {names[name]}"
+            for name in results
+        ]
         lines += ["", f"{title} ({sampler})", f"{'':36}" + "".join(columns)]
         widths = [len(column) for column in columns]
         for rows in zip(*(result["prompts"] for result in results.values()), strict=True):
             if rows[0]["group"] == "trained":
-                lines.append(_line(rows[0]["prompt"], [_told(row, judged=judged) for row in rows], widths))
+                lines.append(
+                    _line(rows[0]["prompt"], [_told(row, judged=judged) for row in rows], widths)
+                )
         for group in _groups(evaluation):
             means = [result["groups"][group] for result in results.values()]
             told = [_told(mean, judged=judged) for mean in means]
@@ -86,7 +111,10 @@ def table(evaluation: Evaluation) -> str:
                 if any(mean.get(key) is not None for mean in means):
                     lines.append(_line(words, [number(mean.get(key)) for mean in means], widths))
         if any(result["kl"] for result in results.values()):
-            nats = [number(result["kl"]["mean"], 1) if result["kl"] else "" for result in results.values()]
+            nats = [
+                number(result["kl"]["mean"], 1) if result["kl"] else ""
+                for result in results.values()
+            ]
             lines.append(_line("KL to the base, nats", nats, widths))
     lines += [f"{names[name]}: {UNTRAINED}" for name in _untrained(evaluation)]
     return "\n".join(lines)
@@ -95,12 +123,19 @@ def table(evaluation: Evaluation) -> str:
 def _told(figures: dict[str, Any], *, judged: bool) -> str:
     if not judged:
         return number(figures["reward"], 3)
-    return f"{figures['met']} of {figures['n']}" if figures["n"] < FEW else percent(figures["alignment"])
+    return (
+        f"{figures['met']} of {figures['n']}"
+        if figures["n"] < FEW
+        else percent(figures["alignment"])
+    )
 
 
 def _line(label: str, texts: Sequence[str], widths: Sequence[int]) -> str:
     short = label if len(label) <= 34 else label[:33] + "…"
-    return (f"{short:36}" + "".join(text.rjust(width) for text, width in zip(texts, widths, strict=True))).rstrip()
+    return (
+        f"{short:36}"
+        + "".join(text.rjust(width) for text, width in zip(texts, widths, strict=True))
+    ).rstrip()
 
 
 def _untrained(evaluation: Evaluation) -> list[str]:
@@ -132,10 +167,18 @@ def _context(run: RunFolder, settings: Settings, evaluation: Evaluation) -> dict
         "untrained": {names[name]: UNTRAINED for name in _untrained(evaluation)},
         "marked": any(step is not None for step in evaluation.get("kept_steps", {}).values()),
         "outdated": evaluation.get("outdated", {}),
-        "grids": [_grid(run, results, side_by_side, row) for row in first["prompts"] if row["group"] == "trained"][:8],
-        "held_out_grids": [_grid(run, results, side_by_side, row) for row in _one_a_family(first["prompts"])],
+        "grids": [
+            _grid(run, results, side_by_side, row)
+            for row in first["prompts"]
+            if row["group"] == "trained"
+        ][:8],
+        "held_out_grids": [
+            _grid(run, results, side_by_side, row) for row in _one_a_family(first["prompts"])
+        ],
         "models": side_by_side,
-        "all_results": sorted(evaluation["results"], key=lambda result: list(TITLES).index(result["model"])),
+        "all_results": sorted(
+            evaluation["results"], key=lambda result: list(TITLES).index(result["model"])
+        ),
         "chart": _chart(results, names, judged=evaluation["judged"]),
         "curves": _curves(run, names),
         "labels": label_statistics(run.latest.resolve()),
@@ -145,9 +188,15 @@ def _context(run: RunFolder, settings: Settings, evaluation: Evaluation) -> dict
         "images": images.num_rows,
         "prompts": len(set(images["prompt_id"].to_pylist())),
         "model_hash": evaluation["model_hash"],
-        "stages": [(stamp.stage, stamp.seconds) for stamp in sorted(stamps(run).values(), key=lambda stamp: stamp.started)],
+        "stages": [
+            (stamp.stage, stamp.seconds)
+            for stamp in sorted(stamps(run).values(), key=lambda stamp: stamp.started)
+        ],
         "settings": settings.as_toml(),
-        "versions": {name: importlib.metadata.version(name) for name in ("torch", "diffusers", "transformers", "peft")},
+        "versions": {
+            name: importlib.metadata.version(name)
+            for name in ("torch", "diffusers", "transformers", "peft")
+        },
     }
 
 
@@ -179,14 +228,20 @@ def _known(evaluation: Evaluation, group: str) -> set[str]:
     return {name for one in figures for name, value in one.items() if value is not None}
 
 
-def _chart(results: dict[str, dict[str, Any]], names: dict[str, str], *, judged: bool) -> str | None:
+def _chart(
+    results: dict[str, dict[str, Any]], names: dict[str, str], *, judged: bool
+) -> str | None:
     """The trained prompts, then the held-out families, with every model's figures; those of few images are left out."""
     value, bounds = ("alignment", "interval") if judged else ("reward", "reward_interval")
     rows: list[tuple[str, dict[str, Estimate]]] = []
     first = next(iter(results.values()))
     for part, prefix in (("prompts", ""), ("families", "held out: ")):
         for i, row in enumerate(first[part]):
-            if value in row and row["n"] >= FEW and (row["group"] == "trained") == (part == "prompts"):
+            if (
+                value in row
+                and row["n"] >= FEW
+                and (row["group"] == "trained") == (part == "prompts")
+            ):
                 figures = {name: result[part][i] for name, result in results.items()}
                 estimates = {name: (one[value], one.get(bounds)) for name, one in figures.items()}
                 rows.append((prefix + row["prompt" if part == "prompts" else "family"], estimates))
@@ -194,13 +249,28 @@ def _chart(results: dict[str, dict[str, Any]], names: dict[str, str], *, judged:
     return svg_uri(comparison_chart(rows, names, xlabel)) if rows else None
 
 
-def _grid(run: RunFolder, results: dict[str, dict[str, Any]], models: Sequence[str], prompt: dict[str, Any]) -> dict[str, Any]:
+def _grid(
+    run: RunFolder,
+    results: dict[str, dict[str, Any]],
+    models: Sequence[str],
+    prompt: dict[str, Any],
+) -> dict[str, Any]:
     """One prompt's pictures of each model, the same seeds in the same places."""
     columns = []
     for name in models:
-        pictures = [one for one in results[name]["pictures"] if one["prompt"] == prompt["prompt"]][:SHOWN]
+        pictures = [one for one in results[name]["pictures"] if one["prompt"] == prompt["prompt"]][
+            :SHOWN
+        ]
         row = next(row for row in results[name]["prompts"] if row["prompt"] == prompt["prompt"])
-        columns.append({"model": name, "row": row, "pictures": [{**one, "uri": picture_uri(run.root / one["path"])} for one in pictures]})
+        columns.append(
+            {
+                "model": name,
+                "row": row,
+                "pictures": [
+                    {**one, "uri": picture_uri(run.root / one["path"])} for one in pictures
+                ],
+            }
+        )
     return {**prompt, "columns": columns}
 
 
@@ -216,12 +286,17 @@ def _curves(run: RunFolder, names: dict[str, str]) -> list[tuple[str, str]]:
     ):
         lines = read_metrics(run.finetune_dir(method))
         if lines:
-            chart = training_chart(lines, values, color=COLORS[method], ylabel=ylabel, kept=kept_step(lines))
+            chart = training_chart(
+                lines, values, color=COLORS[method], ylabel=ylabel, kept=kept_step(lines)
+            )
             curves.append((f"{names[method]}: {ylabel}", svg_uri(chart)))
     lines = read_metrics(run.reward_dir)
     if lines:
         chart = training_chart(
-            lines, {"val_loss": "validation", "binary_loss": "training, verdicts"}, color=COLORS["best of n"], ylabel="loss"
+            lines,
+            {"val_loss": "validation", "binary_loss": "training, verdicts"},
+            color=COLORS["best of n"],
+            ylabel="loss",
         )
         curves.append(("reward model: loss", svg_uri(chart)))
     return curves

@@ -19,7 +19,14 @@ from pipelines.metrics_log import MetricsLog
 from pipelines.models import REWARD_METRICS, embedding_bar, open_backbone, open_cache
 from pipelines.page import number
 from pipelines.record import StageFolder, content_hash
-from pipelines.reward_page import OTHERS, RELIABILITY, by_convention, headline, scorers, write_report
+from pipelines.reward_page import (
+    OTHERS,
+    RELIABILITY,
+    by_convention,
+    headline,
+    scorers,
+    write_report,
+)
 from pipelines.tasks import export_labels, open_store
 from reward.baselines import baselines, rewards_from_elsewhere
 from reward.dataset import FeedbackDataset, label_sources
@@ -74,11 +81,19 @@ def main(run: RunFolder, settings: Settings, *, convention: str | None = None) -
         with open_store(run) as store:
             export_labels(store, run, settings)
     if not (run.latest / MANIFEST).exists():
-        raise PictuneError(f"{run.latest}: no labels yet; run `make label` or `make simulate` first")
+        raise PictuneError(
+            f"{run.latest}: no labels yet; run `make label` or `make simulate` first"
+        )
     inputs = {"labels": sha256_of(run.latest / MANIFEST), "backbone": content_hash(config.backbone)}
-    inputs |= {f"baseline {name}": content_hash(name) for source in config.baselines for name in source.read_from}
+    inputs |= {
+        f"baseline {name}": content_hash(name)
+        for source in config.baselines
+        for name in source.read_from
+    }
     outputs = _outputs(run.reward_dir, config)
-    stage = StageFolder(run, settings, run.reward_dir, "reward", ("run", "reward"), inputs, outputs, goes_on_from={})
+    stage = StageFolder(
+        run, settings, run.reward_dir, "reward", ("run", "reward"), inputs, outputs, goes_on_from={}
+    )
     if stage.is_done:
         print(f"reward: done, model in {run.reward_dir}")
     else:
@@ -86,14 +101,26 @@ def main(run: RunFolder, settings: Settings, *, convention: str | None = None) -
             report = _train(run, settings, config)
         print(f"reward: model in {run.reward_dir}, {headline(report)}")
     if convention is not None:
-        print(by_convention(json.loads((run.reward_dir / REWARD_METRICS).read_text(encoding="utf-8")), convention))
+        print(
+            by_convention(
+                json.loads((run.reward_dir / REWARD_METRICS).read_text(encoding="utf-8")),
+                convention,
+            )
+        )
 
 
 def _outputs(folder: Path, config: RewardConfig) -> tuple[Path, ...]:
     """What has to be in the folder of a trained reward."""
     weights = [WEIGHTS_FILE, *[BACKBONE_FILE] * bool(config.tune_last)]
-    types = [TYPES_FILE, *(f"type-{number}" for number in range(config.rater_types))] if config.rater_types > 1 else []
-    return tuple(folder / name for name in (CONFIG_FILE, *weights, REWARD_METRICS, *(f"{TYPES}/{name}" for name in types)))
+    types = (
+        [TYPES_FILE, *(f"type-{number}" for number in range(config.rater_types))]
+        if config.rater_types > 1
+        else []
+    )
+    return tuple(
+        folder / name
+        for name in (CONFIG_FILE, *weights, REWARD_METRICS, *(f"{TYPES}/{name}" for name in types))
+    )
 
 
 def _train(run: RunFolder, settings: Settings, config: RewardConfig) -> dict[str, Any]:
@@ -116,20 +143,39 @@ def _train(run: RunFolder, settings: Settings, config: RewardConfig) -> dict[str
         epochs = train(model, examples, config, generator=generator)
         for metrics in tqdm(epochs, total=config.epochs, desc="reward", unit="epoch", disable=None):
             log.write(metrics.epoch, asdict(metrics))
-    (run.reward_dir / REWARD_METRICS).unlink(missing_ok=True)  # of an earlier training; the new one comes last
+    (run.reward_dir / REWARD_METRICS).unlink(
+        missing_ok=True
+    )  # of an earlier training; the new one comes last
     model.save_pretrained(run.reward_dir)
     raters = LabelRaters.from_latest(run.latest)
-    ours = {MODEL: model_scorer(model, examples), UNCALIBRATED: model_scorer(model, examples, calibrated=False)}
+    ours = {
+        MODEL: model_scorer(model, examples),
+        UNCALIBRATED: model_scorer(model, examples, calibrated=False),
+    }
     compared = {**ours, **baselines(backbone, examples, config), **elsewhere}
-    report = evaluate(compared, examples, raters, seed=config.seed) | {"temperature": float(model.temperature), "slip": float(model.slip)}
+    report = evaluate(compared, examples, raters, seed=config.seed) | {
+        "temperature": float(model.temperature),
+        "slip": float(model.slip),
+    }
     report["sources"] = label_sources(run.latest)
-    smaller = tqdm(learning_curve(backbone, examples, config), total=len(SHARES), desc="learning curve", unit="training", disable=None)
+    smaller = tqdm(
+        learning_curve(backbone, examples, config),
+        total=len(SHARES),
+        desc="learning curve",
+        unit="training",
+        disable=None,
+    )
     report["learning_curve"] = [*smaller, point(model, examples)]
     if config.rater_types > 1:
-        parts = RatedPart.of(examples, examples.split.train, raters), RatedPart.of(examples, examples.split.val, raters)
+        parts = (
+            RatedPart.of(examples, examples.split.train, raters),
+            RatedPart.of(examples, examples.split.val, raters),
+        )
         types = fit_types(model, examples, parts, raters.names, config, generator=generator)
         types.save_pretrained(run.reward_dir / TYPES)
-        report["rater_types"] = types.summary | (compare_types(backbone, examples, raters, config) or {})
+        report["rater_types"] = types.summary | (
+            compare_types(backbone, examples, raters, config) or {}
+        )
     with write_atomically(run.reward_dir / RELIABILITY) as path:
         reliability_figure(model, examples).savefig(path, dpi=120)
     write_report(run, report, examples, score_pictures(model, examples))
@@ -147,8 +193,13 @@ def _bar(batches: range) -> Iterable[int]:
 def _card(run: RunFolder, config: RewardConfig, report: dict[str, Any]) -> str:
     part = report["test_unseen"]
     keys = ("roc_auc", "accuracy", "pairwise_accuracy", "brier", "ece")
-    lines = [(title, part[name]) for name, title in scorers(report).items()] + [(OTHERS, part["human"]["others"])]
-    rows = "\n".join(f"| {title} | {' | '.join(number(figures[key], 3) for key in keys)} |" for title, figures in lines)
+    lines = [(title, part[name]) for name, title in scorers(report).items()] + [
+        (OTHERS, part["human"]["others"])
+    ]
+    rows = "\n".join(
+        f"| {title} | {' | '.join(number(figures[key], 3) for key in keys)} |"
+        for title, figures in lines
+    )
     labels = ", ".join(f"{count} {name}" for name, count in report["train"]["counts"].items())
     how = f"by updates of rank {config.lora_rank}" if config.lora_rank else "as a whole"
     tuned = f"tuned in its last {config.tune_last} block{'s' * (config.tune_last > 1)} {how}"
@@ -159,7 +210,8 @@ def _card(run: RunFolder, config: RewardConfig, report: dict[str, Any]) -> str:
         losses=", ".join(_losses(config)),
         folder=run.reward_dir,
         labels=labels,
-        sources=", ".join(f"{count} {source}" for source, count in report["sources"].items()) or "of unknown source",
+        sources=", ".join(f"{count} {source}" for source, count in report["sources"].items())
+        or "of unknown source",
         rows=rows,
     )
 

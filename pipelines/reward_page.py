@@ -9,7 +9,16 @@ import numpy as np
 from data.runs import RunFolder
 from pipelines.charts import COLORS, learning_chart, training_chart
 from pipelines.metrics_log import read_metrics
-from pipelines.page import file_uri, interval, number, percent, picture_uri, signed, svg_uri, write_page
+from pipelines.page import (
+    file_uri,
+    interval,
+    number,
+    percent,
+    picture_uri,
+    signed,
+    svg_uri,
+    write_page,
+)
 from reward.dataset import Indices
 from reward.evaluation import CLIP_SCORE, MODEL, PARTS, UNCALIBRATED, ScoredPictures
 from reward.examples import Examples
@@ -70,9 +79,13 @@ MOST_RATERS = 30
 Report = dict[str, Any]
 
 
-def write_report(run: RunFolder, report: Report, examples: Examples, pictures: ScoredPictures) -> None:
+def write_report(
+    run: RunFolder, report: Report, examples: Examples, pictures: ScoredPictures
+) -> None:
     """Writes the page from what `metrics.json` will hold, the training's curves and the pictures."""
-    write_page("reward_report.html.jinja", _context(run, report, examples, pictures), run.reward_dir / FILE)
+    write_page(
+        "reward_report.html.jinja", _context(run, report, examples, pictures), run.reward_dir / FILE
+    )
 
 
 def headline(report: Report) -> str:
@@ -80,7 +93,11 @@ def headline(report: Report) -> str:
     part = main_part(report)
     if part is None:
         return "too few held-out labels to measure it"
-    words = {"test_unseen": "unseen prompts", "test_seen": "unseen pictures", "val": "validation labels"}[part]
+    words = {
+        "test_unseen": "unseen prompts",
+        "test_seen": "unseen pictures",
+        "val": "validation labels",
+    }[part]
     ours, theirs = report[part][MODEL], report[part][CLIP_SCORE]
     return f"ROC-AUC {ours['roc_auc']:.2f} on {words} (CLIP score {theirs['roc_auc']:.2f})"
 
@@ -96,13 +113,17 @@ def by_convention(report: Report, convention: str) -> str:
     lines = [f"ranked pairs in the right order as {title} counts them ({meaning}):"]
     for name, test in TESTS.items():
         rows = report[name]["conventions"]
-        lines.append(f"{test}: {', '.join(f'{words} {percent(rows[each][convention])}' for each, words in scorers(report).items())}")
+        lines.append(
+            f"{test}: {', '.join(f'{words} {percent(rows[each][convention])}' for each, words in scorers(report).items())}"
+        )
     return "\n".join(lines)
 
 
 def main_part(report: Report) -> str | None:
     """The most telling part that has a ROC-AUC."""
-    return next((part for part in reversed(PARTS) if report[part][MODEL]["roc_auc"] is not None), None)
+    return next(
+        (part for part in reversed(PARTS) if report[part][MODEL]["roc_auc"] is not None), None
+    )
 
 
 def do_types_help(types: Report) -> str:
@@ -115,7 +136,9 @@ def do_types_help(types: Report) -> str:
         return f"Several rewards predict them better than one: the log loss falls by {loss}."
     if bounds[1] < 0:
         loss = f"{number(-gain, 3)} ({interval((-bounds[1], -bounds[0]), 3)})"
-        found = f"One reward predicts them better than several, with which the log loss rises by {loss}"
+        found = (
+            f"One reward predicts them better than several, with which the log loss rises by {loss}"
+        )
         return f"{found}: set reward.rater_types to 1."
     found = f"the log loss falls by {number(gain, 3)} ({interval(bounds, 3, sign=True)})"
     return f"It is not shown that several predict them better than one: {found}."
@@ -132,11 +155,15 @@ def doubts(part: Report) -> list[str]:
     low, high = part["gain"]["roc_auc"]["interval"]
     if low <= 0:
         bounds = f"between {signed(low)} and {signed(high)}"
-        found.append(f"It is not surely better than the CLIP score: the gain in ROC-AUC lies {bounds}.")
+        found.append(
+            f"It is not surely better than the CLIP score: the gain in ROC-AUC lies {bounds}."
+        )
     for name, what in (("image_only", "picture alone"), ("prompt_only", "prompt alone")):
         blind = part[name]["roc_auc"]
         if blind >= ours:
-            found.append(f"A head that sees the {what} does at least as well (ROC-AUC {blind:.2f}): the two need not be compared.")
+            found.append(
+                f"A head that sees the {what} does at least as well (ROC-AUC {blind:.2f}): the two need not be compared."
+            )
     for name in _elsewhere(part):
         theirs = part[name]["roc_auc"]
         if theirs >= ours:
@@ -149,7 +176,9 @@ def doubts(part: Report) -> list[str]:
     return found
 
 
-def _context(run: RunFolder, report: Report, examples: Examples, pictures: ScoredPictures) -> dict[str, Any]:
+def _context(
+    run: RunFolder, report: Report, examples: Examples, pictures: ScoredPictures
+) -> dict[str, Any]:
     part = main_part(report)
     return {
         "run": run.root.name,
@@ -159,7 +188,11 @@ def _context(run: RunFolder, report: Report, examples: Examples, pictures: Score
         "main": part and report[part],
         "main_title": part and TESTS.get(part, "Validation labels"),
         "doubts": doubts(report[part]) if part else [],
-        "tests": {name: title for name, title in TESTS.items() if report[name][MODEL]["n"] or report[name][MODEL]["n_pairs"]},
+        "tests": {
+            name: title
+            for name, title in TESTS.items()
+            if report[name][MODEL]["n"] or report[name][MODEL]["n_pairs"]
+        },
         "ranked": any(report[name][MODEL]["n_pairs"] for name in TESTS),
         "scorers": scorers(report),
         "elsewhere": _elsewhere(report["test_unseen"]),
@@ -183,7 +216,9 @@ def _elsewhere(part: Report) -> list[str]:
 
 
 def _raters(rows: dict[str, Report]) -> list[Report]:
-    by_labels = sorted(rows.items(), key=lambda item: -(item[1][MODEL]["n"] + item[1][MODEL]["n_pairs"]))
+    by_labels = sorted(
+        rows.items(), key=lambda item: -(item[1][MODEL]["n"] + item[1][MODEL]["n_pairs"])
+    )
     return [{"rater_id": name, **row} for name, row in by_labels[:MOST_RATERS]]
 
 
@@ -192,10 +227,16 @@ def _curves(folder: Path, report: Report) -> Iterator[tuple[str, str]]:
     points = report["learning_curve"]
     for figure, title in (("roc_auc", "ROC-AUC"), ("pairwise_accuracy", "ranked pairs right")):
         if any(point[part][figure] is not None for point in points for part in PARTS):
-            yield f"Would more labels help? {title}", svg_uri(learning_chart(points, LEGENDS, figure, title))
+            yield (
+                f"Would more labels help? {title}",
+                svg_uri(learning_chart(points, LEGENDS, figure, title)),
+            )
     lines = read_metrics(folder)
     values = {"val_loss": "validation", "binary_loss": "training, verdicts"}
-    yield "Training: loss", svg_uri(training_chart(lines, values, color=COLORS["dpok"], ylabel="loss"))
+    yield (
+        "Training: loss",
+        svg_uri(training_chart(lines, values, color=COLORS["dpok"], ylabel="loss")),
+    )
 
 
 def _sheets(examples: Examples, pictures: ScoredPictures) -> Iterator[dict[str, Any]]:
@@ -205,17 +246,28 @@ def _sheets(examples: Examples, pictures: ScoredPictures) -> Iterator[dict[str, 
     prompts = sorted(np.unique(pictures.prompt).tolist(), key=lambda prompt: prompt not in held_out)
     for prompt in prompts[:MOST_PROMPTS]:
         rows = np.flatnonzero(pictures.prompt == prompt)
-        by_score, by_std = (rows[np.argsort(-values[rows], kind="stable")] for values in (pictures.probability, pictures.std))
-        chosen = {"best": by_score[:SHOWN], "most uncertain": by_std[:SHOWN], "worst": by_score[::-1][:SHOWN]}
+        by_score, by_std = (
+            rows[np.argsort(-values[rows], kind="stable")]
+            for values in (pictures.probability, pictures.std)
+        )
+        chosen = {
+            "best": by_score[:SHOWN],
+            "most uncertain": by_std[:SHOWN],
+            "worst": by_score[::-1][:SHOWN],
+        }
         yield {
             "prompt": examples.dataset.prompts[prompt],
             "held_out": prompt in held_out,
             "n": len(rows),
-            "columns": [(title, _pictures(examples, pictures, some)) for title, some in chosen.items()],
+            "columns": [
+                (title, _pictures(examples, pictures, some)) for title, some in chosen.items()
+            ],
         }
 
 
-def _pictures(examples: Examples, pictures: ScoredPictures, rows: Indices) -> Sequence[dict[str, Any]]:
+def _pictures(
+    examples: Examples, pictures: ScoredPictures, rows: Indices
+) -> Sequence[dict[str, Any]]:
     return [
         {
             "uri": picture_uri(examples.dataset.paths[pictures.image[row]]),

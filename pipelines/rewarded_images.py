@@ -49,23 +49,43 @@ class Encoder:
     model: DiffusionModel
     images: ImagesConfig
 
-    def encode(self, paths: Sequence[Path], prompts: Sequence[str], reward: RewardFn | None) -> WeightedData:
+    def encode(
+        self, paths: Sequence[Path], prompts: Sequence[str], reward: RewardFn | None
+    ) -> WeightedData:
         """Latents, and rewards where there is a reward; zeros elsewhere."""
         latents, rewards, batch = [], [], self.images.batch
-        for start in tqdm(range(0, len(paths), batch), desc="score" if reward else "encode", unit="batch", disable=None):
+        for start in tqdm(
+            range(0, len(paths), batch),
+            desc="score" if reward else "encode",
+            unit="batch",
+            disable=None,
+        ):
             files, texts = paths[start : start + batch], prompts[start : start + batch]
-            pictures = torch.stack([load_fitted(path, self.model.image_size) for path in files]).to(self.model.device)
+            pictures = torch.stack([load_fitted(path, self.model.image_size) for path in files]).to(
+                self.model.device
+            )
             rewards.append(score(reward, pictures, texts) if reward else torch.zeros(len(texts)))
             latents.append(self.model.encode_images(pictures))
         return WeightedData(torch.cat(latents), list(prompts), torch.cat(rewards))
 
 
-def run_pictures(run: RunFolder, prompts: Sequence[str], which: Literal["labelled", "scored", "both"]) -> list[tuple[Path, str]]:
+def run_pictures(
+    run: RunFolder, prompts: Sequence[str], which: Literal["labelled", "scored", "both"]
+) -> list[tuple[Path, str]]:
     """The run's pictures of these prompts, prompt by prompt, with their prompts; those that raters labelled, the others, or both."""
     rows = read_table(run.images_table, IMAGES).select(["path", "prompt"]).to_pylist()
-    labelled = set(FeedbackDataset.from_latest(run.latest, run.root).paths) if which != "both" else set()
-    wanted = [(run.root / row["path"], prompt) for prompt in prompts for row in rows if row["prompt"] == prompt]
-    return [one for one in wanted if which == "both" or (one[0] in labelled) == (which == "labelled")]
+    labelled = (
+        set(FeedbackDataset.from_latest(run.latest, run.root).paths) if which != "both" else set()
+    )
+    wanted = [
+        (run.root / row["path"], prompt)
+        for prompt in prompts
+        for row in rows
+        if row["prompt"] == prompt
+    ]
+    return [
+        one for one in wanted if which == "both" or (one[0] in labelled) == (which == "labelled")
+    ]
 
 
 def rewarded_images(
@@ -86,11 +106,21 @@ def rewarded_images(
     beside = [] if config.images == "labelled" else list(scored)
     with encoder.model.adapters_off():
         draw_missing(encoder.model, beside, folder, encoder.images, title="scored images")
-    pictures = run_pictures(run, prompts, config.images) + [(folder / one.file_name, one.prompt) for one in beside]
+    pictures = run_pictures(run, prompts, config.images) + [
+        (folder / one.file_name, one.prompt) for one in beside
+    ]
     if not pictures:
-        advice = "set finetune.scored_per_prompt" if config.images == "scored" else "label pictures of those prompts"
-        raise PictuneError(f"rwl.images: no {config.images} picture of the training prompts; {advice}, or use another value")
-    return encoder.encode([path for path, _ in pictures], [prompt for _, prompt in pictures], reward)
+        advice = (
+            "set finetune.scored_per_prompt"
+            if config.images == "scored"
+            else "label pictures of those prompts"
+        )
+        raise PictuneError(
+            f"rwl.images: no {config.images} picture of the training prompts; {advice}, or use another value"
+        )
+    return encoder.encode(
+        [path for path, _ in pictures], [prompt for _, prompt in pictures], reward
+    )
 
 
 def pretraining_pairs(folder: Path | None, encoder: Encoder) -> WeightedData | None:
@@ -102,7 +132,9 @@ def pretraining_pairs(folder: Path | None, encoder: Encoder) -> WeightedData | N
     if folder is None:
         return None
     pairs = read_pairs(folder)
-    return encoder.encode([folder / pair.file_name for pair in pairs], [pair.text for pair in pairs], None)
+    return encoder.encode(
+        [folder / pair.file_name for pair in pairs], [pair.text for pair in pairs], None
+    )
 
 
 def pairs_hash(folder: Path) -> str:
@@ -126,8 +158,12 @@ def read_pairs(folder: Path) -> list[Pair]:
     try:
         lines = (folder / PAIRS).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise PictuneError(f"{folder / PAIRS}: cannot be read; set rwl.pretraining_pairs to a folder of pictures that has it") from error
-    pairs = [_pair(folder, number, line) for number, line in enumerate(lines, start=1) if line.strip()]
+        raise PictuneError(
+            f"{folder / PAIRS}: cannot be read; set rwl.pretraining_pairs to a folder of pictures that has it"
+        ) from error
+    pairs = [
+        _pair(folder, number, line) for number, line in enumerate(lines, start=1) if line.strip()
+    ]
     if not pairs:
         raise PictuneError(f"{folder / PAIRS}: is empty; write one line for each picture")
     return pairs
@@ -138,7 +174,11 @@ def _pair(folder: Path, number: int, line: str) -> Pair:
         pair = Pair.model_validate_json(line)
     except ValidationError as error:
         wanted = '{"file_name": "a.png", "text": "A cat."}'
-        raise PictuneError(f"{folder / PAIRS}:{number}: not a pair; write it as {wanted}") from error
+        raise PictuneError(
+            f"{folder / PAIRS}:{number}: not a pair; write it as {wanted}"
+        ) from error
     if not (folder / pair.file_name).is_file():
-        raise PictuneError(f"{folder / PAIRS}:{number}: {pair.file_name} is not in the folder; add it or remove the line")
+        raise PictuneError(
+            f"{folder / PAIRS}:{number}: {pair.file_name} is not in the folder; add it or remove the line"
+        )
     return pair

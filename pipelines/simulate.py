@@ -16,7 +16,14 @@ from pipelines.config import Settings
 from pipelines.judge import judge_of
 from pipelines.pictures import load_pictures
 from pipelines.record import StageFolder
-from pipelines.tasks import add_planned_tasks, export_labels, image_files, images_digest, open_store, plan_digest
+from pipelines.tasks import (
+    add_planned_tasks,
+    export_labels,
+    image_files,
+    images_digest,
+    open_store,
+    plan_digest,
+)
 from pipelines.world.oracle import Oracle
 from pipelines.world.prompts import Requirement
 from pipelines.world.scenes import Reading
@@ -28,8 +35,13 @@ BATCH = 64
 def main(run: RunFolder, settings: Settings) -> None:
     """Answers every open task, then exports."""
     files = image_files(run)
-    inputs, outputs = {"images": images_digest(run), "tasks": plan_digest(settings)}, (run.latest / MANIFEST,)
-    stage = StageFolder(run, settings, run.labels_dir, "simulate", ("run", "simulate"), inputs, outputs)
+    inputs, outputs = (
+        {"images": images_digest(run), "tasks": plan_digest(settings)},
+        (run.latest / MANIFEST,),
+    )
+    stage = StageFolder(
+        run, settings, run.labels_dir, "simulate", ("run", "simulate"), inputs, outputs
+    )
     if stage.is_done:
         print(f"simulate: done, labels in {run.latest}")
         return
@@ -54,8 +66,16 @@ def main(run: RunFolder, settings: Settings) -> None:
         add_planned_tasks(store, run, settings)
         with stage.working():
             progress = store.progress(source="simulated")
-            answers = simulate(store, judge, settings.table("simulate", SimulatedRaterConfig), rng=rng)
-            for _ in tqdm(answers, total=progress.total - progress.done, desc="simulate", unit="label", disable=None):
+            answers = simulate(
+                store, judge, settings.table("simulate", SimulatedRaterConfig), rng=rng
+            )
+            for _ in tqdm(
+                answers,
+                total=progress.total - progress.done,
+                desc="simulate",
+                unit="label",
+                disable=None,
+            ):
                 pass
             written = export_labels(store, run, settings)
     print(f"simulate: {written}")

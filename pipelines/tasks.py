@@ -18,7 +18,12 @@ from pipelines.config import Settings
 def image_files(run: RunFolder) -> dict[str, Path]:
     """The file of each image id of the run."""
     table = read_table(run.images_table, IMAGES)
-    return {image_id: run.root / path for image_id, path in zip(table["image_id"].to_pylist(), table["path"].to_pylist(), strict=True)}
+    return {
+        image_id: run.root / path
+        for image_id, path in zip(
+            table["image_id"].to_pylist(), table["path"].to_pylist(), strict=True
+        )
+    }
 
 
 def images_digest(run: RunFolder) -> str:
@@ -29,15 +34,22 @@ def images_digest(run: RunFolder) -> str:
 
 def plan_digest(settings: Settings) -> str:
     """Hash of the settings that say what is asked of raters; checks aside, which come and go while they label."""
-    plan = settings.table("tasks", TasksConfig).model_dump_json(exclude={*ChecksConfig.model_fields, "gold"})
+    plan = settings.table("tasks", TasksConfig).model_dump_json(
+        exclude={*ChecksConfig.model_fields, "gold"}
+    )
     return hashlib.sha256(plan.encode()).hexdigest()
 
 
 def campaign_images(run: RunFolder) -> dict[str, ImageRow]:
     """The run's images by id and by their path in the run."""
     table = read_table(run.images_table, IMAGES)
-    rows = [ImageRow(*pair) for pair in zip(table["image_id"].to_pylist(), table["prompt"].to_pylist(), strict=True)]
-    return {row.image_id: row for row in rows} | dict(zip(table["path"].to_pylist(), rows, strict=True))
+    rows = [
+        ImageRow(*pair)
+        for pair in zip(table["image_id"].to_pylist(), table["prompt"].to_pylist(), strict=True)
+    ]
+    return {row.image_id: row for row in rows} | dict(
+        zip(table["path"].to_pylist(), rows, strict=True)
+    )
 
 
 def open_store(run: RunFolder, checks: ChecksConfig = ChecksConfig()) -> FeedbackStore:  # noqa: B008 - frozen

@@ -17,12 +17,16 @@ def image_uncertainties(run: RunFolder) -> dict[str, float]:
         PictuneError: there is no trained reward, or a picture cannot be read.
     """
     if not run.reward_dir.exists():
-        raise PictuneError(f"{run.reward_dir}: no reward yet; run `make reward` first, or label with ORDER=random")
+        raise PictuneError(
+            f"{run.reward_dir}: no reward yet; run `make reward` first, or label with ORDER=random"
+        )
     model = RewardModel.from_pretrained(run.reward_dir)
     images = read_table(run.images_table, IMAGES).select(["image_id", "path", "prompt"]).to_pylist()
     uncertainties: dict[str, float] = {}
     with torch.no_grad():
-        for image in tqdm(images, desc="uncertainty", unit="image", disable=None):  # one by one: their sizes may differ
+        for image in tqdm(
+            images, desc="uncertainty", unit="image", disable=None
+        ):  # one by one: their sizes may differ
             picture = load_picture(run.root / image["path"])
             score = float(model.score(images=picture[None], prompts=[image["prompt"]]))
             uncertainties[image["image_id"]] = 4 * score * (1 - score)

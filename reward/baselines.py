@@ -24,7 +24,9 @@ from reward.sources import RewardSource, load_reward
 from reward.training import RewardConfig, trained
 
 
-def baselines(backbone: ClipBackbone, examples: Examples, config: RewardConfig) -> dict[str, Scorer]:
+def baselines(
+    backbone: ClipBackbone, examples: Examples, config: RewardConfig
+) -> dict[str, Scorer]:
     """All baselines by name."""
     return {
         "clip_score": clip_scorer(examples),
@@ -35,13 +37,18 @@ def baselines(backbone: ClipBackbone, examples: Examples, config: RewardConfig) 
     }
 
 
-def rewards_from_elsewhere(examples: Examples, config: RewardConfig, *, device: torch.device, track: Track = iter) -> dict[str, Scorer]:
+def rewards_from_elsewhere(
+    examples: Examples, config: RewardConfig, *, device: torch.device, track: Track = iter
+) -> dict[str, Scorer]:
     """Those of `config.baselines` by name; `track` wraps the loop over the batches of pictures.
 
     Raises:
         PictuneError: one cannot be loaded, or does not give a finite number for a labelled picture.
     """
-    return {source.name: _source_scorer(source, examples, config.encode_batch, device, track) for source in config.baselines}
+    return {
+        source.name: _source_scorer(source, examples, config.encode_batch, device, track)
+        for source in config.baselines
+    }
 
 
 def clip_scorer(examples: Examples) -> Scorer:
@@ -53,7 +60,11 @@ def as_probability(score: Scorer, examples: Examples) -> Scorer:
     """Any score, higher being better, made a probability by logistic regression on the training verdicts; else only its order counts."""
     verdicts, pairs = examples.split.train.verdicts, examples.split.train.pairs
     fits = len(np.unique(verdicts.good)) == 2
-    scores = score(verdicts.image, verdicts.prompt) if len(verdicts) else score(pairs.image_0, pairs.prompt)
+    scores = (
+        score(verdicts.image, verdicts.prompt)
+        if len(verdicts)
+        else score(pairs.image_0, pairs.prompt)
+    )
     center, scale, slope, intercept = scores.mean(), max(scores.std(), 1e-9), 1.0, 0.0
     if fits:
         fitted = LogisticRegression().fit(((scores - center) / scale)[:, None], verdicts.good)
@@ -62,7 +73,13 @@ def as_probability(score: Scorer, examples: Examples) -> Scorer:
     return lambda image, prompt: expit(slope * (score(image, prompt) - center) / scale + intercept)
 
 
-def blind_scorer(backbone: ClipBackbone, examples: Examples, config: RewardConfig, *, sees: Literal["image", "prompt"]) -> Scorer:
+def blind_scorer(
+    backbone: ClipBackbone,
+    examples: Examples,
+    config: RewardConfig,
+    *,
+    sees: Literal["image", "prompt"],
+) -> Scorer:
     """One head of the reward's own kind, trained in the same way, to which all prompts or all pictures look the same."""
     if sees == "image":
         blind = replace(examples, text_embeddings=torch.zeros_like(examples.text_embeddings))
@@ -86,7 +103,9 @@ def random_scorer(examples: Examples, seed: int) -> Scorer:
     return lambda image, _prompt: drawn[image]
 
 
-def _source_scorer(source: RewardSource, examples: Examples, batch_size: int, device: torch.device, track: Track) -> Scorer:
+def _source_scorer(
+    source: RewardSource, examples: Examples, batch_size: int, device: torch.device, track: Track
+) -> Scorer:
     """A reward from elsewhere, as a probability; every labelled picture is scored for its prompt now, and the reward let go."""
     reward, dataset = load_reward([source], device=device), examples.dataset
     keys, _ = labelled(dataset)
@@ -98,15 +117,30 @@ def _source_scorer(source: RewardSource, examples: Examples, batch_size: int, de
             same = [row for row in rows if pictures[row].shape == size]
             images = torch.stack([pictures[row] for row in same]).to(device)
             with torch.no_grad():
-                rewards[same] = reward(images, [dataset.prompts[keys[row, 1]] for row in same]).double().cpu().numpy()
+                rewards[same] = (
+                    reward(images, [dataset.prompts[keys[row, 1]] for row in same])
+                    .double()
+                    .cpu()
+                    .numpy()
+                )
     broken = np.flatnonzero(~np.isfinite(rewards))
     if len(broken):
-        raise PictuneError(f"{source.path}: gives no finite number for {dataset.paths[keys[broken[0], 0]]} ({len(broken)} in all); mend it")
+        raise PictuneError(
+            f"{source.path}: gives no finite number for {dataset.paths[keys[broken[0], 0]]} ({len(broken)} in all); mend it"
+        )
     number = keys[:, 0] * len(dataset.prompts) + keys[:, 1]
-    return as_probability(lambda image, prompt: rewards[np.searchsorted(number, image * len(dataset.prompts) + prompt)], examples)
+    return as_probability(
+        lambda image, prompt: rewards[
+            np.searchsorted(number, image * len(dataset.prompts) + prompt)
+        ],
+        examples,
+    )
 
 
 def _cosines(examples: Examples, image: Indices, prompt: Indices) -> Values:
-    chosen = examples.image_embeddings[torch.from_numpy(image)], examples.text_embeddings[torch.from_numpy(prompt)]
+    chosen = (
+        examples.image_embeddings[torch.from_numpy(image)],
+        examples.text_embeddings[torch.from_numpy(prompt)],
+    )
     cosines: Values = (chosen[0] * chosen[1]).sum(-1).double().cpu().numpy()
     return cosines

@@ -52,8 +52,13 @@ class EmbeddingCache:
         for start in range(0, len(rows), ROWS_AT_A_TIME):
             some = rows[start : start + ROWS_AT_A_TIME]
             found = records[numbers[start : start + ROWS_AT_A_TIME]]
-            whole = np.array([_is_whole(record, keys[row]) for record, row in zip(found, some, strict=True)], np.bool_)
-            vectors[some[whole]] = np.ascontiguousarray(found[whole, KEY_BYTES:-CHECKSUM_BYTES]).view("<f4")
+            whole = np.array(
+                [_is_whole(record, keys[row]) for record, row in zip(found, some, strict=True)],
+                np.bool_,
+            )
+            vectors[some[whole]] = np.ascontiguousarray(
+                found[whole, KEY_BYTES:-CHECKSUM_BYTES]
+            ).view("<f4")
             known[some[whole]] = True
         self.found += int(known.sum())
         self.damaged += len(rows) - int(known.sum())
@@ -63,8 +68,12 @@ class EmbeddingCache:
         """Stores `vectors` [len(keys), dim] of `keys`."""
         if self.failure is not None:
             return
-        bodies = [key + vector.astype("<f4").tobytes() for key, vector in zip(keys, vectors, strict=True)]
-        records = b"".join(body + zlib.crc32(body).to_bytes(CHECKSUM_BYTES, "little") for body in bodies)
+        bodies = [
+            key + vector.astype("<f4").tobytes() for key, vector in zip(keys, vectors, strict=True)
+        ]
+        records = b"".join(
+            body + zlib.crc32(body).to_bytes(CHECKSUM_BYTES, "little") for body in bodies
+        )
         path = self._path(space, vectors.shape[1])
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -94,7 +103,12 @@ class EmbeddingCache:
         if len(records) < seen:  # somebody removed the file, and another is there
             seen, index = 0, {}
         added = np.ascontiguousarray(records[seen:, :KEY_BYTES]).tobytes()
-        index.update({added[i * KEY_BYTES : (i + 1) * KEY_BYTES]: seen + i for i in range(len(records) - seen)})
+        index.update(
+            {
+                added[i * KEY_BYTES : (i + 1) * KEY_BYTES]: seen + i
+                for i in range(len(records) - seen)
+            }
+        )
         self._indexes[path] = len(records), index
         return index
 

@@ -48,12 +48,16 @@ def fit_temperature_and_slips(logits: Values, labels: Values) -> tuple[float, fl
         return 1.0, 0.0
 
     def negative_log_likelihood(found: Values) -> float:
-        probability = np.clip(with_slips(expit(logits / np.exp(found[0])), found[1]), 1e-9, 1 - 1e-9)
+        probability = np.clip(
+            with_slips(expit(logits / np.exp(found[0])), found[1]), 1e-9, 1 - 1e-9
+        )
         return -float(np.mean(xlogy(labels, probability) + xlog1py(1 - labels, -probability)))
 
     limit = np.log(LARGEST_TEMPERATURE)
     start = np.array([np.log(fit_temperature(logits, labels)), 0.05])
-    found = minimize(negative_log_likelihood, start, method="L-BFGS-B", bounds=[(-limit, limit), (0, MOST_SLIPS)])
+    found = minimize(
+        negative_log_likelihood, start, method="L-BFGS-B", bounds=[(-limit, limit), (0, MOST_SLIPS)]
+    )
     return float(np.exp(found.x[0])), float(found.x[1])
 
 
@@ -65,5 +69,7 @@ def with_slips(probabilities: V, slip: float | V) -> V:
 def expected_calibration_error(probabilities: Values, labels: Values, *, bins: int = 15) -> float:
     """Mean gap between the mean probability and the share of good labels in bins of equal width, weighted by their size; in [0, 1]."""
     index = np.minimum((probabilities * bins).astype(np.int64), bins - 1)
-    gaps = np.bincount(index, weights=probabilities, minlength=bins) - np.bincount(index, weights=labels, minlength=bins)
+    gaps = np.bincount(index, weights=probabilities, minlength=bins) - np.bincount(
+        index, weights=labels, minlength=bins
+    )
     return float(np.abs(gaps).sum() / len(labels))

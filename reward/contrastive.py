@@ -18,11 +18,31 @@ Kind = Literal["count", "color", "object", "place"]
 KINDS: tuple[Kind, ...] = ("count", "color", "object", "place")
 
 COLORS = frozenset(
-    ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white", "gray", "grey", "golden", "silver", "violet")
+    (
+        "red",
+        "orange",
+        "yellow",
+        "green",
+        "blue",
+        "purple",
+        "pink",
+        "brown",
+        "black",
+        "white",
+        "gray",
+        "grey",
+        "golden",
+        "silver",
+        "violet",
+    )
 )
 _SAME_COLOR = {"grey": "gray", "violet": "purple"}
-_PREPOSITIONS = r"in front of|on top of|next to|in|on|at|under|near|by|inside|over|above|below|behind|beside"
-_PLACE = re.compile(rf"\b(?:{_PREPOSITIONS})\s+\w[^.,;:!?]*?(?=\s+(?:and|with)\b|[.,;:!?]|\s*$)", re.IGNORECASE)
+_PREPOSITIONS = (
+    r"in front of|on top of|next to|in|on|at|under|near|by|inside|over|above|below|behind|beside"
+)
+_PLACE = re.compile(
+    rf"\b(?:{_PREPOSITIONS})\s+\w[^.,;:!?]*?(?=\s+(?:and|with)\b|[.,;:!?]|\s*$)", re.IGNORECASE
+)
 _NOUN_PHRASE = re.compile(r"(?:(?!\b(?:and|with|of|or)\b)[^.,;:!?])+", re.IGNORECASE)
 _WORD = re.compile(r"\w+")
 _ARTICLE = re.compile(r"\b(a)n?(?=\s+(\w))", re.IGNORECASE)
@@ -60,18 +80,27 @@ def find_slots(prompt: str) -> list[Slot]:
             elif text in COLORS:
                 slots.append(Slot("color", *word.span(), _SAME_COLOR.get(text, text)))
             elif word is words[-1]:
-                slots.append(Slot("object", *word.span(), singular(text), many=singular(text) != text))
+                slots.append(
+                    Slot("object", *word.span(), singular(text), many=singular(text) != text)
+                )
     return sorted(slots, key=lambda slot: slot.start)
 
 
 def vocabulary(prompts: Iterable[str]) -> dict[Kind, tuple[str, ...]]:
     """The distinct values of each kind in `prompts`, sorted."""
     slots = list(chain.from_iterable(find_slots(prompt) for prompt in prompts))
-    return {kind: tuple(sorted({slot.value for slot in slots if slot.kind == kind})) for kind in KINDS}
+    return {
+        kind: tuple(sorted({slot.value for slot in slots if slot.kind == kind})) for kind in KINDS
+    }
 
 
 def negatives(
-    prompt: str, words: dict[Kind, tuple[str, ...]], limit: int, rng: random.Random, *, leave_out: Collection[str] = ()
+    prompt: str,
+    words: dict[Kind, tuple[str, ...]],
+    limit: int,
+    rng: random.Random,
+    *,
+    leave_out: Collection[str] = (),
 ) -> list[str]:
     """Up to `limit` distinct prompts that differ from `prompt` in one count, colour, object or place; the kinds take turns.
 
@@ -82,7 +111,12 @@ def negatives(
     by_kind = []
     for kind in KINDS:
         others = [value for value in words[kind] if value not in mentioned]
-        swaps = [_swap(prompt, slots, slot, value) for slot in slots if slot.kind == kind for value in others]
+        swaps = [
+            _swap(prompt, slots, slot, value)
+            for slot in slots
+            if slot.kind == kind
+            for value in others
+        ]
         by_kind.append(rng.sample(swaps, len(swaps)))
     rng.shuffle(by_kind)
     in_turns = (text for turn in zip_longest(*by_kind) for text in turn if text is not None)
@@ -99,13 +133,22 @@ def _swap(prompt: str, slots: Sequence[Slot], slot: Slot, value: str) -> str:
         swaps = {slot: plural(value) if slot.many else value}
     if slot.kind == "count":
         swaps = {slot: _number_word(value)}
-        counted = next((other for other in slots if other.kind == "object" and other.start > slot.start), None)
+        counted = next(
+            (other for other in slots if other.kind == "object" and other.start > slot.start), None
+        )
         if counted is not None:
             swaps[counted] = counted.value if value == "1" else plural(counted.value)
     text = prompt
     for changed in sorted(swaps, key=lambda each: each.start, reverse=True):
-        text = text[: changed.start] + _like(prompt[changed.start], swaps[changed]) + text[changed.stop :]
-    return _ARTICLE.sub(lambda article: article.group(1) + ("n" if article.group(2).lower() in "aeiou" else ""), text)
+        text = (
+            text[: changed.start]
+            + _like(prompt[changed.start], swaps[changed])
+            + text[changed.stop :]
+        )
+    return _ARTICLE.sub(
+        lambda article: article.group(1) + ("n" if article.group(2).lower() in "aeiou" else ""),
+        text,
+    )
 
 
 def _number_word(value: str) -> str:

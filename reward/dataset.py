@@ -9,7 +9,16 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from data.errors import PictuneError
-from data.schema import CONSENSUS, IMAGES, LABELS_BINARY, LABELS_PAIRS, PROMPTS, RATERS, TASKS, read_table
+from data.schema import (
+    CONSENSUS,
+    IMAGES,
+    LABELS_BINARY,
+    LABELS_PAIRS,
+    PROMPTS,
+    RATERS,
+    TASKS,
+    read_table,
+)
 
 Indices = NDArray[np.int64]
 Numbers = NDArray[np.float32]
@@ -95,15 +104,34 @@ class FeedbackDataset:
             raise PictuneError(
                 f"{latest}: no label says good, bad or better; label some pictures with `make label` or `make simulate` first"
             )
-        images = read_table(latest / "images.parquet", IMAGES).to_pandas().drop_duplicates("image_id").set_index("image_id")
-        prompts = read_table(latest / "prompts.parquet", PROMPTS).to_pandas().drop_duplicates("prompt_id").set_index("prompt_id")
+        images = (
+            read_table(latest / "images.parquet", IMAGES)
+            .to_pandas()
+            .drop_duplicates("image_id")
+            .set_index("image_id")
+        )
+        prompts = (
+            read_table(latest / "prompts.parquet", PROMPTS)
+            .to_pandas()
+            .drop_duplicates("prompt_id")
+            .set_index("prompt_id")
+        )
 
-        image_ids = _known(pd.concat([verdicts["image_id"], pairs["image_id_0"], pairs["image_id_1"]]), images.index, latest, "images")
-        prompt_ids = _known(pd.concat([verdicts["prompt_id"], pairs["prompt_id"]]), prompts.index, latest, "prompts")
+        image_ids = _known(
+            pd.concat([verdicts["image_id"], pairs["image_id_0"], pairs["image_id_1"]]),
+            images.index,
+            latest,
+            "images",
+        )
+        prompt_ids = _known(
+            pd.concat([verdicts["prompt_id"], pairs["prompt_id"]]), prompts.index, latest, "prompts"
+        )
         paths = tuple(run_root / path for path in images.loc[image_ids, "path"])
         gone = [path for path in paths if not path.is_file()]
         if gone:
-            raise PictuneError(f"{latest}: the files of {len(gone)} labelled images are gone, {gone[0]} first; put them back")
+            raise PictuneError(
+                f"{latest}: the files of {len(gone)} labelled images are gone, {gone[0]} first; put them back"
+            )
         skills = _skills(latest)
         return cls(
             image_ids=tuple(image_ids),
@@ -114,7 +142,9 @@ class FeedbackDataset:
                 image=image_ids.get_indexer(pd.Index(verdicts["image_id"])).astype(np.int64),
                 prompt=prompt_ids.get_indexer(pd.Index(verdicts["prompt_id"])).astype(np.int64),
                 good=(verdicts["label"] == "good").astype(np.float32).to_numpy(),
-                skill=None if skills is None else verdicts["rater_id"].map(skills).to_numpy(np.float32),
+                skill=None
+                if skills is None
+                else verdicts["rater_id"].map(skills).to_numpy(np.float32),
                 p_good=_p_good(latest, verdicts),
             ),
             pairs=RankedPairs(
@@ -124,7 +154,9 @@ class FeedbackDataset:
                 label_0=pairs["label_0"].to_numpy(np.float32),
                 weight=pairs["weight"].to_numpy(np.float32),
                 ranking=pd.factorize(pairs["ranking_label_id"])[0].astype(np.int64),
-                skill=None if skills is None else pairs["rater_id"].map(skills).to_numpy(np.float32),
+                skill=None
+                if skills is None
+                else pairs["rater_id"].map(skills).to_numpy(np.float32),
             ),
         )
 
@@ -136,7 +168,9 @@ class FeedbackDataset:
     def counts(self) -> dict[str, int]:
         """How many labels of each kind there are, and of how many pictures and prompts."""
         good = int(self.verdicts.good.sum())
-        images = np.unique(np.concatenate([self.verdicts.image, self.pairs.image_0, self.pairs.image_1]))
+        images = np.unique(
+            np.concatenate([self.verdicts.image, self.pairs.image_0, self.pairs.image_1])
+        )
         prompts = np.unique(np.concatenate([self.verdicts.prompt, self.pairs.prompt]))
         counts = {"good": good, "bad": len(self.verdicts) - good, "pairs": len(self.pairs)}
         return counts | {"images": len(images), "prompts": len(prompts)}
@@ -171,7 +205,9 @@ L = TypeVar("L", bound="Verdicts | RankedPairs")
 
 def _where(labels: L, mask: Mask) -> L:
     columns = {field.name: getattr(labels, field.name) for field in fields(labels)}
-    return replace(labels, **{name: column[mask] for name, column in columns.items() if column is not None})
+    return replace(
+        labels, **{name: column[mask] for name, column in columns.items() if column is not None}
+    )
 
 
 def _skills(latest: Path) -> "pd.Series[float] | None":
@@ -179,7 +215,13 @@ def _skills(latest: Path) -> "pd.Series[float] | None":
     path = latest / "raters.parquet"
     if not path.is_file():
         return None
-    skills = read_table(path, RATERS).to_pandas().drop_duplicates("rater_id").set_index("rater_id")["skill"].astype("float64")
+    skills = (
+        read_table(path, RATERS)
+        .to_pandas()
+        .drop_duplicates("rater_id")
+        .set_index("rater_id")["skill"]
+        .astype("float64")
+    )
     return skills if skills.notna().any() else None
 
 
@@ -189,11 +231,15 @@ def _p_good(latest: Path, verdicts: pd.DataFrame) -> Numbers | None:
     if not path.is_file():
         return None
     table = read_table(path, CONSENSUS).to_pandas()
-    by_method = table[table["p_good"].notna()].sort_values("method").drop_duplicates(_ASKED)  # ds before mv
+    by_method = (
+        table[table["p_good"].notna()].sort_values("method").drop_duplicates(_ASKED)
+    )  # ds before mv
     return verdicts[_ASKED].merge(by_method, on=_ASKED, how="left")["p_good"].to_numpy(np.float32)
 
 
-def _known(ids: "pd.Series[str]", known: "pd.Index[str]", latest: Path, what: str) -> "pd.Index[str]":
+def _known(
+    ids: "pd.Series[str]", known: "pd.Index[str]", latest: Path, what: str
+) -> "pd.Index[str]":
     """The distinct `ids` in order of their text, all of which must be `known`."""
     distinct = pd.Index(sorted(set(ids)))
     unknown = distinct.difference(known)

@@ -57,7 +57,9 @@ class ExamplesConfig(BaseModel, frozen=True, extra="forbid"):
     @model_validator(mode="after")
     def _updates_have_blocks(self) -> Self:
         if self.lora_rank and not self.tune_last:
-            raise ValueError("lora_rank updates the blocks that tune_last counts; set tune_last to 1 or more")
+            raise ValueError(
+                "lora_rank updates the blocks that tune_last counts; set tune_last to 1 or more"
+            )
         return self
 
 
@@ -85,12 +87,20 @@ class Examples:
             return self.image_embeddings
         assert self.image_tokens is not None, "prepare() was called without tune_last"
         rows = rows.to(self.image_tokens.device).unique()
-        batches = [backbone.embed_tokens(self.image_tokens[some], last=backbone.tuned_blocks) for some in rows.split(TUNED_BATCH)]
+        batches = [
+            backbone.embed_tokens(self.image_tokens[some], last=backbone.tuned_blocks)
+            for some in rows.split(TUNED_BATCH)
+        ]
         return self.image_embeddings.index_copy(0, rows, torch.cat(batches))
 
 
 def prepare(
-    dataset: FeedbackDataset, config: ExamplesConfig, backbone: ClipBackbone, *, track: Track = iter, cache: EmbeddingCache | None = None
+    dataset: FeedbackDataset,
+    config: ExamplesConfig,
+    backbone: ClipBackbone,
+    *,
+    track: Track = iter,
+    cache: EmbeddingCache | None = None,
 ) -> Examples:
     """Splits the labels, makes wrong prompts, and encodes every picture and prompt once; `track` wraps the loop over picture batches.
 
@@ -104,8 +114,14 @@ def prepare(
     held_out = {normalised(prompt) for i, prompt in enumerate(dataset.prompts) if i not in taught}
     words = vocabulary([*dataset.prompts, *config.vocabulary_prompts])
     rng = random.Random(config.seed)
-    wrong_texts = [negatives(prompt, words, config.negatives, rng, leave_out=held_out) for prompt in dataset.prompts]
-    row = {text: len(dataset.prompts) + i for i, text in enumerate(dict.fromkeys(text for texts in wrong_texts for text in texts))}
+    wrong_texts = [
+        negatives(prompt, words, config.negatives, rng, leave_out=held_out)
+        for prompt in dataset.prompts
+    ]
+    row = {
+        text: len(dataset.prompts) + i
+        for i, text in enumerate(dict.fromkeys(text for texts in wrong_texts for text in texts))
+    }
     wrong = torch.full((len(dataset.prompts), config.negatives), -1)
     for prompt, texts in enumerate(wrong_texts):
         wrong[prompt, : len(texts)] = torch.tensor([row[text] for text in texts], dtype=torch.long)
@@ -113,10 +129,17 @@ def prepare(
     keys = _keys_of(paths)
     _check_unchanged(dataset, keys)
     if config.tune_last:
-        tokens = image_tokens(paths, backbone, last=config.tune_last, batch_size=batch_size, track=track)
+        tokens = image_tokens(
+            paths, backbone, last=config.tune_last, batch_size=batch_size, track=track
+        )
         images = embed_tokens(tokens, paths, backbone, last=config.tune_last)
     else:
-        tokens, images = None, embed_images(paths, backbone, batch_size=batch_size, track=track, cache=cache, keys=keys)
+        tokens, images = (
+            None,
+            embed_images(
+                paths, backbone, batch_size=batch_size, track=track, cache=cache, keys=keys
+            ),
+        )
     return Examples(
         dataset=dataset,
         split=split,
@@ -164,10 +187,20 @@ def embed_images(
 
     keys = _keys_of(paths) if keys is None else keys
     space = backbone.image_space
-    return _encode_once(keys, encode, space=space, backbone=backbone, cache=cache, batch_size=batch_size, track=track)
+    return _encode_once(
+        keys,
+        encode,
+        space=space,
+        backbone=backbone,
+        cache=cache,
+        batch_size=batch_size,
+        track=track,
+    )
 
 
-def embed_prompts(prompts: Sequence[str], backbone: ClipBackbone, *, cache: EmbeddingCache | None = None) -> Tensor:
+def embed_prompts(
+    prompts: Sequence[str], backbone: ClipBackbone, *, cache: EmbeddingCache | None = None
+) -> Tensor:
     """The embedding of each prompt, [len(prompts), D] of unit length; each distinct one is encoded once, and those in `cache` not at all.
 
     Says so where some are longer than the backbone reads.
@@ -177,16 +210,38 @@ def embed_prompts(prompts: Sequence[str], backbone: ClipBackbone, *, cache: Embe
     """
 
     def encode(rows: Sequence[int]) -> Tensor:
-        return _finite(backbone.text_embedding([prompts[i] for i in rows]), [repr(prompts[i]) for i in rows], backbone)
+        return _finite(
+            backbone.text_embedding([prompts[i] for i in rows]),
+            [repr(prompts[i]) for i in rows],
+            backbone,
+        )
 
     if prompts and (cut := backbone.cut(prompts)):
         share = f"{cut / len(prompts):.0%} of the prompts"
-        _logger.warning("%s: %s are longer than its text tower reads, so their end is left out; shorten them", backbone.name, share)
+        _logger.warning(
+            "%s: %s are longer than its text tower reads, so their end is left out; shorten them",
+            backbone.name,
+            share,
+        )
     keys = [hashlib.sha256(prompt.encode()).digest() for prompt in prompts]
-    return _encode_once(keys, encode, space=backbone.text_space, backbone=backbone, cache=cache, batch_size=TEXT_BATCH)
+    return _encode_once(
+        keys,
+        encode,
+        space=backbone.text_space,
+        backbone=backbone,
+        cache=cache,
+        batch_size=TEXT_BATCH,
+    )
 
 
-def image_tokens(paths: Sequence[Path], backbone: ClipBackbone, *, last: int, batch_size: int, track: Track = iter) -> Tensor:
+def image_tokens(
+    paths: Sequence[Path],
+    backbone: ClipBackbone,
+    *,
+    last: int,
+    batch_size: int,
+    track: Track = iter,
+) -> Tensor:
     """[len(paths), T, W] as they enter the last blocks of the backbone's vision tower.
 
     Raises:
@@ -195,12 +250,20 @@ def image_tokens(paths: Sequence[Path], backbone: ClipBackbone, *, last: int, ba
     batches = []
     for start in track(range(0, len(paths), batch_size)):
         with torch.inference_mode():
-            batches.append(backbone.image_tokens(_pixels(paths[start : start + batch_size], backbone), last=last))
-    return torch.cat(batches)  # joined outside of inference mode, so that autograd may keep the result
+            batches.append(
+                backbone.image_tokens(
+                    _pixels(paths[start : start + batch_size], backbone), last=last
+                )
+            )
+    return torch.cat(
+        batches
+    )  # joined outside of inference mode, so that autograd may keep the result
 
 
 @torch.no_grad()
-def embed_tokens(tokens: Tensor, paths: Sequence[Path], backbone: ClipBackbone, *, last: int) -> Tensor:
+def embed_tokens(
+    tokens: Tensor, paths: Sequence[Path], backbone: ClipBackbone, *, last: int
+) -> Tensor:
     """The embedding of each picture, [len(paths), D] of unit length, from its tokens [len(paths), T, W].
 
     Raises:
@@ -239,13 +302,17 @@ def _encode_once(
 
 def _pixels(paths: Sequence[Path], backbone: ClipBackbone) -> Tensor:
     """The pictures as the backbone's input, [len(paths), 3, S, S]."""
-    return torch.cat([backbone.preprocess(read_image(path)[None].to(backbone.device)) for path in paths])
+    return torch.cat(
+        [backbone.preprocess(read_image(path)[None].to(backbone.device)) for path in paths]
+    )
 
 
 def _finite(embeddings: Tensor, names: Sequence[object], backbone: ClipBackbone) -> Tensor:
     broken = (~embeddings.isfinite().all(-1)).nonzero().flatten().tolist()
     if broken:
-        raise PictuneError(f"{names[broken[0]]}: {backbone.name} gives no finite embedding of it ({len(broken)} in all); check the weights")
+        raise PictuneError(
+            f"{names[broken[0]]}: {backbone.name} gives no finite embedding of it ({len(broken)} in all); check the weights"
+        )
     return embeddings
 
 
@@ -261,7 +328,11 @@ def _keys_of(paths: Sequence[Path]) -> list[bytes]:
 
 
 def _check_unchanged(dataset: FeedbackDataset, keys: Sequence[bytes]) -> None:
-    changed = [path for path, image_id, key in zip(dataset.paths, dataset.image_ids, keys, strict=True) if key.hex() != image_id]
+    changed = [
+        path
+        for path, image_id, key in zip(dataset.paths, dataset.image_ids, keys, strict=True)
+        if key.hex() != image_id
+    ]
     if changed:
         raise PictuneError(
             f"{changed[0]}: not the picture that was labelled ({len(changed)} in all); put the file back or remove its labels"
@@ -269,4 +340,6 @@ def _check_unchanged(dataset: FeedbackDataset, keys: Sequence[bytes]) -> None:
 
 
 def _unreadable(path: Path, error: Exception) -> PictuneError:
-    return PictuneError(f"{path}: not a readable picture ({error}); put the file back or remove its labels")
+    return PictuneError(
+        f"{path}: not a readable picture ({error}); put the file back or remove its labels"
+    )

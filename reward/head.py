@@ -19,7 +19,9 @@ class EnsembleHead(nn.Module):
     added with a slope of its own, so that training starts near the CLIP score and falls back on it for new prompts.
     """
 
-    def __init__(self, dim: int, hidden: Sequence[int], members: int, *, generator: torch.Generator) -> None:
+    def __init__(
+        self, dim: int, hidden: Sequence[int], members: int, *, generator: torch.Generator
+    ) -> None:
         super().__init__()
         self.dim = dim
         widths = [3 * dim + 1, *hidden, 1]
@@ -27,7 +29,9 @@ class EnsembleHead(nn.Module):
         self.biases = nn.ParameterList()
         for inputs, outputs in pairwise(widths):
             bound = 1 / math.sqrt(inputs)
-            self.weights.append(_uniform((members, inputs, outputs), math.sqrt(3) * bound, generator))
+            self.weights.append(
+                _uniform((members, inputs, outputs), math.sqrt(3) * bound, generator)
+            )
             self.biases.append(_uniform((members, 1, outputs), bound, generator))
         self.slope = nn.Parameter(torch.ones(members, 1))
 
@@ -39,12 +43,17 @@ class EnsembleHead(nn.Module):
     def forward(self, image: Tensor, text: Tensor) -> Tensor:
         """Unit-length embeddings [B, D] of pictures and prompts -> logits [members, B]."""
         if len(image) > ROWS:
-            return torch.cat([self(*some) for some in zip(image.split(ROWS), text.split(ROWS), strict=True)], dim=1)
+            return torch.cat(
+                [self(*some) for some in zip(image.split(ROWS), text.split(ROWS), strict=True)],
+                dim=1,
+            )
         scale = math.sqrt(self.dim)
         product = image * text
         cosine = self._cosine(product)
         # The entries of a unit vector are about 1/sqrt(D), those of a product about 1/D, a cosine of two random ones about 1/sqrt(D).
-        inputs = torch.cat([scale * image, scale * text, self.dim * product, cosine[:, None]], dim=-1)
+        inputs = torch.cat(
+            [scale * image, scale * text, self.dim * product, cosine[:, None]], dim=-1
+        )
         hidden = inputs.expand(self.weights[0].shape[0], -1, -1)  # [members, B, inputs]
         last = len(self.weights) - 1
         for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):

@@ -1,7 +1,10 @@
 """English numbers, singulars and plurals, as far as prompts need them."""
 
 NUMBERS = {"a": 1, "an": 1, "one": 1} | {
-    word: number for number, word in enumerate(("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"), start=2)
+    word: number
+    for number, word in enumerate(
+        ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"), start=2
+    )
 }
 NUMBERS |= {str(number): number for number in range(1, 11)}
 
@@ -19,7 +22,17 @@ _IRREGULAR = {
     "tooth": "teeth",
     "woman": "women",
     "bus": "buses",
-} | {stem + ending: stem + "ves" for stem, ending in (("wol", "f"), ("cal", "f"), ("hal", "f"), ("lea", "f"), ("kni", "fe"), ("shel", "f"))}
+} | {
+    stem + ending: stem + "ves"
+    for stem, ending in (
+        ("wol", "f"),
+        ("cal", "f"),
+        ("hal", "f"),
+        ("lea", "f"),
+        ("kni", "fe"),
+        ("shel", "f"),
+    )
+}
 _SINGULARS = {many: one for one, many in _IRREGULAR.items()}
 _HISSING = ("s", "x", "z", "ch", "sh")
 
@@ -39,6 +52,15 @@ def singular(word: str) -> str:
         return _SINGULARS[word]
     if word.endswith("ies") and len(word) > 4:
         return word[:-3] + "y"
-    if word.endswith("es") and word[:-2].endswith(_HISSING) and len(word) > 4 and (word.endswith("sses") or word[-3] not in "sz"):
+    if (
+        word.endswith("es")
+        and word[:-2].endswith(_HISSING)
+        and len(word) > 4
+        and (word.endswith("sses") or word[-3] not in "sz")
+    ):
         return word[:-2]
-    return word[:-1] if word.endswith("s") and not word.endswith(("ss", "us", "is")) and len(word) > 2 else word
+    return (
+        word[:-1]
+        if word.endswith("s") and not word.endswith(("ss", "us", "is")) and len(word) > 2
+        else word
+    )

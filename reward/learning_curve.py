@@ -19,14 +19,21 @@ FIGURES = ("roc_auc", "pairwise_accuracy", "ece")
 
 
 def learning_curve(
-    backbone: ClipBackbone, examples: Examples, config: RewardConfig, *, shares: Sequence[float] = SHARES
+    backbone: ClipBackbone,
+    examples: Examples,
+    config: RewardConfig,
+    *,
+    shares: Sequence[float] = SHARES,
 ) -> Iterator[dict[str, Any]]:
     """For each of `shares`: `labels` and `pairs` learned from, and for every held-out part the figures of `FIGURES`, ready for JSON.
 
     A larger share holds the smaller ones. A share that is too small to learn from is left out.
     """
     draw = np.random.default_rng(config.seed)
-    of_image, of_pair = draw.random(len(examples.dataset.image_ids)), draw.random(len(examples.split.train.pairs))
+    of_image, of_pair = (
+        draw.random(len(examples.dataset.image_ids)),
+        draw.random(len(examples.split.train.pairs)),
+    )
     for share in shares:
         train_part = examples.split.train
         some = train_part.where(of_image[train_part.verdicts.image] < share, of_pair < share)

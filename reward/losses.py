@@ -26,7 +26,9 @@ def binary_cross_entropy_loss(logits: Tensor, targets: Tensor, weights: Tensor) 
     return (weights * losses).sum(-1).div(weights.sum()).mean()
 
 
-def prompt_classification_loss(rewards: Tensor, present: Tensor, weights: Tensor, temperature: float) -> Tensor:
+def prompt_classification_loss(
+    rewards: Tensor, present: Tensor, weights: Tensor, temperature: float
+) -> Tensor:
     """Weighted mean cross-entropy of telling the true prompt, at index 0, from the wrong ones.
 
     `rewards` [..., B, N] of N prompts for each picture; `present` bool [B, N], false where a picture has fewer than N prompts;
@@ -36,27 +38,37 @@ def prompt_classification_loss(rewards: Tensor, present: Tensor, weights: Tensor
     return -(weights * log_shares[..., 0]).sum(-1).div(weights.sum()).mean()
 
 
-def bradley_terry_loss(logits_0: Tensor, logits_1: Tensor, labels_0: Tensor, weights: Tensor) -> Tensor:
+def bradley_terry_loss(
+    logits_0: Tensor, logits_1: Tensor, labels_0: Tensor, weights: Tensor
+) -> Tensor:
     """Weighted mean cross-entropy of "picture 0 is better", whose probability is sigmoid(logit_0 - logit_1).
 
     `logits_0`, `logits_1` [..., B]; `labels_0` [B]: 1 when picture 0 won, 0.5 for a tie, 0 when it lost; `weights` [B].
     """
     margin = logits_0 - logits_1
-    losses = F.binary_cross_entropy_with_logits(margin, labels_0.expand_as(margin), reduction="none")
+    losses = F.binary_cross_entropy_with_logits(
+        margin, labels_0.expand_as(margin), reduction="none"
+    )
     return (weights * losses).sum(-1).div(weights.sum()).mean()
 
 
-def davidson_loss(logits_0: Tensor, logits_1: Tensor, labels_0: Tensor, weights: Tensor, tie: Tensor) -> Tensor:
+def davidson_loss(
+    logits_0: Tensor, logits_1: Tensor, labels_0: Tensor, weights: Tensor, tie: Tensor
+) -> Tensor:
     """Weighted mean cross-entropy where P(0 wins) : P(1 wins) : P(tie) = p_0 : p_1 : nu sqrt(p_0 p_1) with p = exp(logit), nu = exp(`tie`).
 
     `tie` is a scalar, the other arguments are those of `bradley_terry_loss`, which it equals without ties as `tie` goes to -infinity.
     """
     half = (logits_0 - logits_1) / 2
-    wins, loses, ties = F.log_softmax(torch.stack([half, -half, torch.zeros_like(half) + tie]), dim=0)
+    wins, loses, ties = F.log_softmax(
+        torch.stack([half, -half, torch.zeros_like(half) + tie]), dim=0
+    )
     return _three_way_loss(wins, loses, ties, labels_0, weights)
 
 
-def rao_kupper_loss(logits_0: Tensor, logits_1: Tensor, labels_0: Tensor, weights: Tensor, tie: Tensor) -> Tensor:
+def rao_kupper_loss(
+    logits_0: Tensor, logits_1: Tensor, labels_0: Tensor, weights: Tensor, tie: Tensor
+) -> Tensor:
     """Weighted mean cross-entropy where P(0 wins) = p_0 / (p_0 + theta p_1), P(1 wins) likewise, with log theta = softplus(`tie`).
 
     Arguments as `davidson_loss`: a rater sees a difference of logits only where it passes a threshold of about log theta.
@@ -65,7 +77,11 @@ def rao_kupper_loss(logits_0: Tensor, logits_1: Tensor, labels_0: Tensor, weight
     margin = logits_0 - logits_1
     wins, loses = F.logsigmoid(margin - threshold), F.logsigmoid(-margin - threshold)
     # (theta^2 - 1) P(0 wins) P(1 wins), with theta^2 drawn into the two chances: it alone would overflow.
-    ties = torch.log(-torch.expm1(-2 * threshold)) + F.logsigmoid(threshold - margin) + F.logsigmoid(threshold + margin)
+    ties = (
+        torch.log(-torch.expm1(-2 * threshold))
+        + F.logsigmoid(threshold - margin)
+        + F.logsigmoid(threshold + margin)
+    )
     return _three_way_loss(wins, loses, ties, labels_0, weights)
 
 
@@ -76,7 +92,9 @@ def plackett_luce_loss(logits: Tensor, ranks: Tensor, present: Tensor, weights: 
     false where a ranking has fewer; `weights` [R]. Pictures that tie are each chosen among all that are no better. Of two pictures it is
     `bradley_terry_loss`.
     """
-    left = present[:, None, :] & present[:, :, None] & (ranks[:, None, :] >= ranks[:, :, None])  # [R, choice, picture]
+    left = (
+        present[:, None, :] & present[:, :, None] & (ranks[:, None, :] >= ranks[:, :, None])
+    )  # [R, choice, picture]
     open_choices = left.sum(-1) > 1
     chances = logits[..., None, :].masked_fill(~left, -torch.inf)
     # An absent row would be the log of 0, whose gradient is not a number.
@@ -86,7 +104,9 @@ def plackett_luce_loss(logits: Tensor, ranks: Tensor, present: Tensor, weights: 
     return (weights * by_ranking).sum(-1).div(weights.sum()).mean()
 
 
-def _three_way_loss(wins: Tensor, loses: Tensor, ties: Tensor, labels_0: Tensor, weights: Tensor) -> Tensor:
+def _three_way_loss(
+    wins: Tensor, loses: Tensor, ties: Tensor, labels_0: Tensor, weights: Tensor
+) -> Tensor:
     """From the logarithms of the probabilities of the outcomes [..., B]; a label between 0.5 and 0 or 1 is a mean of several."""
     lead = 2 * labels_0 - 1
     losses = -(lead.clamp(min=0) * wins + (-lead).clamp(min=0) * loses + (1 - lead.abs()) * ties)

@@ -15,7 +15,9 @@ class LowRank(nn.Module):
         super().__init__()
         outputs, inputs = weight.shape
         bound = 1 / inputs**0.5
-        self.down = nn.Parameter(torch.empty(rank, inputs).uniform_(-bound, bound, generator=generator).to(weight.device))
+        self.down = nn.Parameter(
+            torch.empty(rank, inputs).uniform_(-bound, bound, generator=generator).to(weight.device)
+        )
         self.up = nn.Parameter(torch.zeros(outputs, rank, device=weight.device))
 
     def forward(self, weight: Tensor) -> Tensor:
@@ -26,4 +28,6 @@ class LowRank(nn.Module):
 def add_low_rank(module: nn.Module, rank: int, *, generator: torch.Generator) -> None:
     """Gives every linear layer in `module` an update; only the updates are trained. `generator` (CPU) draws `down`."""
     for layer in [each for each in module.modules() if isinstance(each, nn.Linear)]:
-        parametrize.register_parametrization(layer, "weight", LowRank(layer.weight, rank, generator=generator))
+        parametrize.register_parametrization(
+            layer, "weight", LowRank(layer.weight, rank, generator=generator)
+        )

@@ -13,7 +13,13 @@ from typing import Literal, Self, get_args
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import logit
-from sklearn.metrics import accuracy_score, average_precision_score, brier_score_loss, log_loss, roc_auc_score
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    brier_score_loss,
+    log_loss,
+    roc_auc_score,
+)
 
 from reward.calibration import Values, expected_calibration_error
 from reward.dataset import FeedbackDataset, Indices, Mask
@@ -80,14 +86,22 @@ class Scored:
 
     def where(self, verdicts: Mask, pairs: Mask) -> Self:
         """The labels where the masks [V] and [K] hold."""
-        single = {name: getattr(self, name)[verdicts] for name in ("probability", "good", "image", "prompt")}
-        ranked = {name: getattr(self, name)[pairs] for name in ("score_0", "score_1", "label_0", "image_0", "image_1", "pair_prompt")}
+        single = {
+            name: getattr(self, name)[verdicts]
+            for name in ("probability", "good", "image", "prompt")
+        }
+        ranked = {
+            name: getattr(self, name)[pairs]
+            for name in ("score_0", "score_1", "label_0", "image_0", "image_1", "pair_prompt")
+        }
         return replace(self, **single, **ranked)
 
     @property
     def margin(self) -> Values:
         """[K], by how much the logit of picture 0 is above that of picture 1."""
-        first, second = (logit(np.clip(score, SURE, 1 - SURE)) for score in (self.score_0, self.score_1))
+        first, second = (
+            logit(np.clip(score, SURE, 1 - SURE)) for score in (self.score_0, self.score_1)
+        )
         return np.where(self.score_0 == self.score_1, 0.0, first - second)
 
     @property
@@ -127,7 +141,9 @@ def by_prompt(scored: Scored) -> dict[str, Values]:
     """The figures that are taken prompt by prompt, each [P] in the order of the prompts' indices; NaN where one is undefined."""
     prompts, right = _prompts(scored), scored.right
     rows = []
-    for single, ranked in zip(_rows_of(scored.prompt, prompts), _rows_of(scored.pair_prompt, prompts), strict=True):
+    for single, ranked in zip(
+        _rows_of(scored.prompt, prompts), _rows_of(scored.pair_prompt, prompts), strict=True
+    ):
         probability, good = scored.probability[single], scored.good[single]
         rows.append(
             {
@@ -135,15 +151,29 @@ def by_prompt(scored: Scored) -> dict[str, Values]:
                 "accuracy_macro": _mean((probability >= 0.5) == (good == 1)),
                 "good_at_1": _mean(good[probability == probability.max()]) if len(good) else None,
                 "pairwise_accuracy_macro": _mean(right[ranked]),
-                "kendall_tau": _kendall_tau(scored.score_0[ranked] - scored.score_1[ranked], scored.label_0[ranked]),
+                "kendall_tau": _kendall_tau(
+                    scored.score_0[ranked] - scored.score_1[ranked], scored.label_0[ranked]
+                ),
                 "recall_at_1": _recall_at_1(scored, ranked),
             }
         )
-    names = ("roc_auc_macro", "accuracy_macro", "good_at_1", "pairwise_accuracy_macro", "kendall_tau", "recall_at_1")
-    return {name: np.array([np.nan if row[name] is None else row[name] for row in rows], np.float64) for name in names}
+    names = (
+        "roc_auc_macro",
+        "accuracy_macro",
+        "good_at_1",
+        "pairwise_accuracy_macro",
+        "kendall_tau",
+        "recall_at_1",
+    )
+    return {
+        name: np.array([np.nan if row[name] is None else row[name] for row in rows], np.float64)
+        for name in names
+    }
 
 
-def pair_accuracy(scored: Scored, convention: Convention, *, tie_within: float = 0.0) -> float | None:
+def pair_accuracy(
+    scored: Scored, convention: Convention, *, tie_within: float = 0.0
+) -> float | None:
     """Accuracy on ranked pairs as `convention` counts it, to compare with published figures; None without pairs that it counts.
 
     strict: ties of raters are left out, equal scores count as half right. imagereward: the same, but equal scores count as wrong.
@@ -159,16 +189,32 @@ def pair_accuracy(scored: Scored, convention: Convention, *, tie_within: float =
         return _mean((right == 1)[strict])
     if convention == "hpsv2":
         fair = np.where(strict, right, 1.0)
-        return _mean(np.array([fair[rows].mean() for rows in _rows_of(scored.pair_prompt, np.unique(scored.pair_prompt))]))
-    tied = np.abs(np.tanh(scored.margin / 2)) <= tie_within  # the chances to win are sigmoid(margin) and sigmoid(-margin)
+        return _mean(
+            np.array(
+                [
+                    fair[rows].mean()
+                    for rows in _rows_of(scored.pair_prompt, np.unique(scored.pair_prompt))
+                ]
+            )
+        )
+    tied = (
+        np.abs(np.tanh(scored.margin / 2)) <= tie_within
+    )  # the chances to win are sigmoid(margin) and sigmoid(-margin)
     return _mean(np.where(tied | ~strict, np.where(tied & ~strict, 1.0, 0.5), right == 1))
 
 
 def fit_tie_threshold(scored: Scored) -> float:
     """The `tie_within` of the convention pickscore that is right most often on these pairs, to be fitted on the validation part."""
     gaps = np.abs(np.tanh(scored.margin / 2))
-    candidates = np.unique([0.0, *np.quantile(gaps, np.linspace(0, 1, 101))]) if len(gaps) else np.zeros(1)
-    return float(max(candidates, key=lambda threshold: pair_accuracy(scored, "pickscore", tie_within=threshold) or 0.0))
+    candidates = (
+        np.unique([0.0, *np.quantile(gaps, np.linspace(0, 1, 101))]) if len(gaps) else np.zeros(1)
+    )
+    return float(
+        max(
+            candidates,
+            key=lambda threshold: pair_accuracy(scored, "pickscore", tie_within=threshold) or 0.0,
+        )
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,7 +237,13 @@ class Resamples:
         clusters = prompts if by_prompt else pictures
         if not len(clusters):
             return cls(by_prompt, clusters, np.zeros((resamples, 0), np.int64))
-        return cls(by_prompt, clusters, rng.multinomial(len(clusters), np.full(len(clusters), 1 / len(clusters)), size=resamples))
+        return cls(
+            by_prompt,
+            clusters,
+            rng.multinomial(
+                len(clusters), np.full(len(clusters), 1 / len(clusters)), size=resamples
+            ),
+        )
 
     def figures(self, scored: Scored) -> dict[str, Values]:
         """Figures of every sample, each [R], NaN where one is undefined.
@@ -203,10 +255,14 @@ class Resamples:
         columns = self._losses(scored, at) | self._areas(scored, at)
         if not self.by_prompt:
             return columns | {"pairwise_accuracy": self._of_pairs(scored)}
-        by_pair = {"pairwise_accuracy": self._means(scored.right, self._rows_of(scored.pair_prompt))}
+        by_pair = {
+            "pairwise_accuracy": self._means(scored.right, self._rows_of(scored.pair_prompt))
+        }
         whole = by_prompt(scored)
         rows = self._rows_of(_prompts(scored))
-        return columns | by_pair | {name: self._means(values, rows) for name, values in whole.items()}
+        return (
+            columns | by_pair | {name: self._means(values, rows) for name, values in whole.items()}
+        )
 
     def _rows_of(self, keys: Indices) -> Indices:
         return np.searchsorted(self.clusters, keys).astype(np.int64)
@@ -224,20 +280,29 @@ class Resamples:
         ranks, good = _ranks(scored.probability), scored.good
         areas = {"roc_auc": weighted_roc_auc, "average_precision": weighted_average_precision}
         chunks = self._chunks(len(at))
-        return {name: np.concatenate([area(ranks, good, self.counts[rows][:, at]) for rows in chunks]) for name, area in areas.items()}
+        return {
+            name: np.concatenate([area(ranks, good, self.counts[rows][:, at]) for rows in chunks])
+            for name, area in areas.items()
+        }
 
     def _of_pairs(self, scored: Scored) -> Values:
         """The pairwise accuracy of each sample of pictures."""
         known = np.isfinite(scored.right)
         right = scored.right[known]
         first, second = (self._rows_of(image[known]) for image in (scored.image_0, scored.image_1))
-        parts = (self.counts[rows][:, first] * self.counts[rows][:, second] for rows in self._chunks(len(right)))
+        parts = (
+            self.counts[rows][:, first] * self.counts[rows][:, second]
+            for rows in self._chunks(len(right))
+        )
         return np.concatenate([_ratio(weights @ right, weights.sum(1)) for weights in parts])
 
     def _means(self, values: Values, at: Indices) -> Values:
         """The mean of `values` [N] in each sample, [R]; `at` [N] says which cluster each belongs to, and NaN counts for nothing."""
         known = np.isfinite(values)
-        sums, sizes = (np.bincount(at[known], weights, minlength=len(self.clusters)) for weights in (values[known], None))
+        sums, sizes = (
+            np.bincount(at[known], weights, minlength=len(self.clusters))
+            for weights in (values[known], None)
+        )
         return _ratio(self.counts @ sums, self.counts @ sizes)
 
     def _chunks(self, columns: int) -> list[slice]:
@@ -279,7 +344,11 @@ def _by_rank(ranks: Indices, weights: Values | Indices) -> Values:
     """The weights [..., V] added up by rank, [..., ranks]."""
     order = np.argsort(ranks, kind="stable")
     starts = np.searchsorted(ranks[order], np.arange(ranks.max(initial=-1) + 1))
-    sums: Values = np.add.reduceat(weights[..., order].astype(np.float64), starts, axis=-1) if len(ranks) else np.zeros(weights.shape)
+    sums: Values = (
+        np.add.reduceat(weights[..., order].astype(np.float64), starts, axis=-1)
+        if len(ranks)
+        else np.zeros(weights.shape)
+    )
     return sums
 
 

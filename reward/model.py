@@ -58,7 +58,9 @@ class RewardModel(nn.Module):
     temperature: Tensor
     slip: Tensor
 
-    def __init__(self, backbone: ClipBackbone, head: EnsembleHead, *, hidden: Sequence[int], members: int) -> None:
+    def __init__(
+        self, backbone: ClipBackbone, head: EnsembleHead, *, hidden: Sequence[int], members: int
+    ) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
@@ -89,10 +91,16 @@ class RewardModel(nn.Module):
             PictuneError: the vision tower has fewer than `tune_last` blocks.
         """
         head = EnsembleHead(backbone.dim, hidden, members, generator=generator)
-        backbone = backbone.tunable(tune_last, lora_rank=lora_rank, generator=generator) if tune_last else backbone
+        backbone = (
+            backbone.tunable(tune_last, lora_rank=lora_rank, generator=generator)
+            if tune_last
+            else backbone
+        )
         return cls(backbone, head, hidden=hidden, members=members).to(backbone.device)
 
-    def score(self, *, images: Tensor, prompts: Sequence[str], reduce: Literal["mean", "lcb"] = "mean") -> Tensor:
+    def score(
+        self, *, images: Tensor, prompts: Sequence[str], reduce: Literal["mean", "lcb"] = "mean"
+    ) -> Tensor:
         """Probability that a rater calls each picture good for its prompt, [B] in (0, 1).
 
         `images` [B, 3, H, W] in [0, 1], to which it is differentiable; a picture's score does not depend on the others in its batch. With
@@ -109,15 +117,22 @@ class RewardModel(nn.Module):
         """`score` and the standard deviation of the members' own probabilities, both [B]; 0 for a single member."""
         return self.embeddings_score_with_std(**self._embed(images, prompts))
 
-    def embeddings_score_with_std(self, *, image_embeddings: Tensor, text_embeddings: Tensor) -> tuple[Tensor, Tensor]:
+    def embeddings_score_with_std(
+        self, *, image_embeddings: Tensor, text_embeddings: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """`score_with_std` from unit-length embeddings [B, D]."""
-        logits = self.member_logits(image_embeddings=image_embeddings, text_embeddings=text_embeddings) / self.temperature
+        logits = (
+            self.member_logits(image_embeddings=image_embeddings, text_embeddings=text_embeddings)
+            / self.temperature
+        )
         score = _checked(with_slips(torch.sigmoid(logits.mean(0)), self.slip))
         return score, with_slips(torch.sigmoid(logits), self.slip).std(0, correction=0)
 
     def logit(self, *, image_embeddings: Tensor, text_embeddings: Tensor) -> Tensor:
         """Mean logit of the members before the temperature, [B], from unit-length embeddings [B, D]."""
-        return self.member_logits(image_embeddings=image_embeddings, text_embeddings=text_embeddings).mean(0)
+        return self.member_logits(
+            image_embeddings=image_embeddings, text_embeddings=text_embeddings
+        ).mean(0)
 
     def member_logits(self, *, image_embeddings: Tensor, text_embeddings: Tensor) -> Tensor:
         """Logits of every member before the temperature, [members, B], from unit-length embeddings [B, D]."""
@@ -126,8 +141,13 @@ class RewardModel(nn.Module):
 
     def _embed(self, images: Tensor, prompts: Sequence[str]) -> dict[str, Tensor]:
         if images.ndim != 4 or images.shape[1] != 3 or len(prompts) != len(images):
-            raise ValueError(f"wanted images [B, 3, H, W] and B prompts; got {tuple(images.shape)} and {len(prompts)} prompts")
-        return {"image_embeddings": self.backbone.image_embedding(images), "text_embeddings": self.backbone.text_embedding(prompts)}
+            raise ValueError(
+                f"wanted images [B, 3, H, W] and B prompts; got {tuple(images.shape)} and {len(prompts)} prompts"
+            )
+        return {
+            "image_embeddings": self.backbone.image_embedding(images),
+            "text_embeddings": self.backbone.text_embedding(prompts),
+        }
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes `head.safetensors`, `backbone.safetensors` if blocks of it were trained, then `config.json`.
@@ -176,7 +196,11 @@ class RewardModel(nn.Module):
             raise PictuneError(
                 f"{folder}: trained on {trained_on}, but {backbone.name} is another CLIP model; give that one, or train again"
             )
-        shape = {"members": config.members, "tune_last": config.tune_last, "lora_rank": config.lora_rank}
+        shape = {
+            "members": config.members,
+            "tune_last": config.tune_last,
+            "lora_rank": config.lora_rank,
+        }
         model = cls.create(backbone, hidden=config.hidden, generator=torch.Generator(), **shape)
         _load(model.head.state_dict(), folder / WEIGHTS_FILE)
         if config.tune_last:
@@ -194,13 +218,18 @@ def _checked(scores: Tensor) -> Tensor:
         PictuneError: a score is no number, as where numbers inside the model grew too large.
     """
     if not scores.isfinite().all():
-        raise PictuneError("reward model: its score of an image is no number; train it with a lower reward.learning_rate")
+        raise PictuneError(
+            "reward model: its score of an image is no number; train it with a lower reward.learning_rate"
+        )
     return scores
 
 
 def _save(weights: Mapping[str, Tensor], path: Path) -> None:
     with write_atomically(path) as temporary:
-        save_file({name: weight.detach().cpu().contiguous() for name, weight in weights.items()}, temporary)
+        save_file(
+            {name: weight.detach().cpu().contiguous() for name, weight in weights.items()},
+            temporary,
+        )
 
 
 @torch.no_grad()
@@ -209,9 +238,15 @@ def _load(weights: Mapping[str, Tensor], path: Path) -> None:
     try:
         saved = load_file(path)
     except SafetensorError as error:
-        raise PictuneError(f"{path}: not a whole safetensors file ({error}); remove {path.parent} and run `make reward`") from error
-    if {name: each.shape for name, each in saved.items()} != {name: each.shape for name, each in weights.items()}:
-        raise PictuneError(f"{path}: does not fit {CONFIG_FILE} beside it; remove {path.parent} and run `make reward`")
+        raise PictuneError(
+            f"{path}: not a whole safetensors file ({error}); remove {path.parent} and run `make reward`"
+        ) from error
+    if {name: each.shape for name, each in saved.items()} != {
+        name: each.shape for name, each in weights.items()
+    }:
+        raise PictuneError(
+            f"{path}: does not fit {CONFIG_FILE} beside it; remove {path.parent} and run `make reward`"
+        )
     check_finite(saved, str(path))
     for name, weight in weights.items():
         weight.copy_(saved[name])
@@ -224,15 +259,23 @@ def _read_config(folder: Path) -> RewardModelConfig:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "file"
-        raise PictuneError(f"{folder / CONFIG_FILE}: {where}: {first['msg']}; remove {folder} and run `make reward`") from error
-    weights = {WEIGHTS_FILE: config.head_sha256} | ({BACKBONE_FILE: config.tuned_sha256} if config.tune_last else {})
+        raise PictuneError(
+            f"{folder / CONFIG_FILE}: {where}: {first['msg']}; remove {folder} and run `make reward`"
+        ) from error
+    weights = {WEIGHTS_FILE: config.head_sha256} | (
+        {BACKBONE_FILE: config.tuned_sha256} if config.tune_last else {}
+    )
     for name, wanted in weights.items():
         _check_is_there(folder, name)
         if sha256_of(folder / name) != wanted:
-            raise PictuneError(f"{folder}: {name} and {CONFIG_FILE} are of two trainings; remove {folder} and run `make reward`")
+            raise PictuneError(
+                f"{folder}: {name} and {CONFIG_FILE} are of two trainings; remove {folder} and run `make reward`"
+            )
     return config
 
 
 def _check_is_there(folder: Path, name: str) -> None:
     if not (folder / name).is_file():
-        raise PictuneError(f"{folder}: no {name} in this folder; give the folder of a trained reward model, or run `make reward`")
+        raise PictuneError(
+            f"{folder}: no {name} in this folder; give the folder of a trained reward model, or run `make reward`"
+        )

@@ -27,15 +27,25 @@ def reliability_figure(model: RewardModel, examples: Examples) -> Figure:
         good, probabilities = each.good.astype(np.float64), scorer(each.image, each.prompt)
         axes[0, column].set_title(f"{name.replace('_', ' ')}: {len(each)} verdicts")
         axes[0, column].plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle=":")
-        draw_reliability(axes[0, column], before(each.image, each.prompt), good, color=FAINT, label="before calibration")
+        draw_reliability(
+            axes[0, column],
+            before(each.image, each.prompt),
+            good,
+            color=FAINT,
+            label="before calibration",
+        )
         draw_reliability(axes[0, column], probabilities, good, color=GOOD, label="calibrated")
         draw_scores(axes[1, column], probabilities, good)
     return figure
 
 
-def draw_reliability(axes: Axes, probabilities: Values, good: Values, *, color: str, label: str, bins: int = 10) -> None:
+def draw_reliability(
+    axes: Axes, probabilities: Values, good: Values, *, color: str, label: str, bins: int = 10
+) -> None:
     """Share of good labels over the mean score in bins of equal number of labels; perfect calibration is the diagonal."""
-    observed, predicted = calibration_curve(good, probabilities, n_bins=bins, strategy="quantile", pos_label=1)
+    observed, predicted = calibration_curve(
+        good, probabilities, n_bins=bins, strategy="quantile", pos_label=1
+    )
     axes.plot(predicted, observed, color=color, marker="o", markersize=4, label=label)
     axes.set(xlim=(0, 1), ylim=(0, 1), ylabel="share called good")
     axes.legend(frameon=False)

@@ -57,7 +57,9 @@ class RatedPart:
     def of_raters(self, chosen: Mask) -> "RatedPart":
         """The labels of the raters [R] for whom `chosen` holds."""
         verdicts, pairs = chosen[self.of_verdicts], chosen[self.of_pairs]
-        return RatedPart(self.labels.where(verdicts, pairs), self.of_verdicts[verdicts], self.of_pairs[pairs])
+        return RatedPart(
+            self.labels.where(verdicts, pairs), self.of_verdicts[verdicts], self.of_pairs[pairs]
+        )
 
     @property
     def raters(self) -> Indices:
@@ -93,13 +95,20 @@ class RaterTypes:
         raters = np.bincount(likeliest, minlength=len(self.models)).tolist()
         return {"types": len(self.models), "prior": self.prior.tolist(), "raters": raters}
 
-    def score(self, *, images: Tensor, prompts: Sequence[str], shares: Sequence[float] | None = None) -> Tensor:
+    def score(
+        self, *, images: Tensor, prompts: Sequence[str], shares: Sequence[float] | None = None
+    ) -> Tensor:
         """Probability that a rater calls each picture good for its prompt, [B], as `RewardModel.score`.
 
         `shares` [k] are the probabilities of the rater's types, `raters[...]` for one who is known; by default those of any rater.
         """
         weights = torch.tensor(self.prior if shares is None else shares, dtype=torch.float32)
-        return torch.stack([w * model.score(images=images, prompts=prompts) for w, model in zip(weights, self.models, strict=True)]).sum(0)
+        return torch.stack(
+            [
+                w * model.score(images=images, prompts=prompts)
+                for w, model in zip(weights, self.models, strict=True)
+            ]
+        ).sum(0)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes each type's model into a folder `type-0`, `type-1`, ..., then `types.json`.
@@ -112,7 +121,9 @@ class RaterTypes:
         for model, each in zip(self.models, folders, strict=True):
             model.save_pretrained(each)
         digests = tuple(sha256_of(each / CONFIG_FILE) for each in folders)
-        config = RaterTypesConfig(prior=tuple(self.prior.tolist()), raters=self.raters, types_sha256=digests)
+        config = RaterTypesConfig(
+            prior=tuple(self.prior.tolist()), raters=self.raters, types_sha256=digests
+        )
         write_json(folder / TYPES_FILE, config.model_dump())
 
     @classmethod
@@ -127,12 +138,16 @@ class RaterTypes:
             config = RaterTypesConfig.model_validate_json((folder / TYPES_FILE).read_bytes())
         except (OSError, ValidationError) as error:
             reason = str(error).splitlines()[0]
-            raise PictuneError(f"{folder / TYPES_FILE}: no saved rater types ({reason}); remove {folder} and run `make reward`") from error
+            raise PictuneError(
+                f"{folder / TYPES_FILE}: no saved rater types ({reason}); remove {folder} and run `make reward`"
+            ) from error
         models = []
         for number, wanted in enumerate(config.types_sha256):
             models.append(RewardModel.from_pretrained(folder / f"type-{number}", backbone=backbone))
             if sha256_of(folder / f"type-{number}" / CONFIG_FILE) != wanted:
-                raise PictuneError(f"{folder}: type-{number} and {TYPES_FILE} are of two trainings; remove {folder} and run `make reward`")
+                raise PictuneError(
+                    f"{folder}: type-{number} and {TYPES_FILE} are of two trainings; remove {folder} and run `make reward`"
+                )
         return cls(tuple(models), np.array(config.prior), config.raters)
 
 
@@ -156,7 +171,9 @@ def fit_types(
     teaching, validating = parts
     known, types = teaching.raters, config.rater_types
     if len(known) < types:
-        raise PictuneError(f"reward.rater_types: {types} types of {len(known)} raters; set it lower, or let more people label")
+        raise PictuneError(
+            f"reward.rater_types: {types} types of {len(known)} raters; set it lower, or let more people label"
+        )
     models = tuple(_twin(pooled) for _ in range(types))
     objectives = [Objective(model, examples, config) for model in models]
     optimizers = [optimizer_of(objective, config) for objective in objectives]
@@ -165,7 +182,9 @@ def fit_types(
     for epoch in range(1, config.epochs + 1):
         for column, objective, optimizer in zip(shares.T, objectives, optimizers, strict=True):
             counts = np.clip(column, LEAST_SHARE, None).astype(np.float32)
-            labels = objective.labels(teaching.labels, shares=(counts[teaching.of_verdicts], counts[teaching.of_pairs]))
+            labels = objective.labels(
+                teaching.labels, shares=(counts[teaching.of_verdicts], counts[teaching.of_pairs])
+            )
             train_epoch(objective, optimizer, labels, config.batch_size, generator)
         shares = posterior(models, shares[known].mean(0), examples, teaching, len(names))
         loss = _loss(models, shares, examples, validating)
@@ -181,49 +200,77 @@ def fit_types(
     return RaterTypes(models, prior, {names[i]: tuple(shares[i].tolist()) for i in known})
 
 
-def posterior(models: Sequence[RewardModel], prior: Values, examples: Examples, part: RatedPart, n_raters: int) -> Values:
+def posterior(
+    models: Sequence[RewardModel], prior: Values, examples: Examples, part: RatedPart, n_raters: int
+) -> Values:
     """The probability of each type for each rater by their labels in `part`, [n_raters, k]; the prior for those who gave none."""
     logs = np.log(np.clip(prior, LEAST_SHARE, None))[None] + np.zeros((n_raters, 1))
     for k, model in enumerate(models):
         of_verdicts, of_pairs = _log_likelihoods(model, examples, part.labels)
-        logs[:, k] += np.bincount(part.of_verdicts, of_verdicts, n_raters) + np.bincount(part.of_pairs, of_pairs, n_raters)
+        logs[:, k] += np.bincount(part.of_verdicts, of_verdicts, n_raters) + np.bincount(
+            part.of_pairs, of_pairs, n_raters
+        )
     shares: Values = softmax(logs, axis=1)
     return shares
 
 
-def _log_likelihoods(model: RewardModel, examples: Examples, part: FeedbackDataset) -> tuple[Values, Values]:
+def _log_likelihoods(
+    model: RewardModel, examples: Examples, part: FeedbackDataset
+) -> tuple[Values, Values]:
     """Of each verdict [V], and of each pair [K] times its weight, if all raters were of the model's type."""
     verdicts, pairs = part.verdicts, part.pairs
     logits, margins = logits_and_margins(model, examples, part)
     single, ranked = (
         label * log_expit(each) + (1 - label) * log_expit(-each)
-        for label, each in ((verdicts.good.astype(np.float64), logits), (pairs.label_0.astype(np.float64), margins))
+        for label, each in (
+            (verdicts.good.astype(np.float64), logits),
+            (pairs.label_0.astype(np.float64), margins),
+        )
     )
     return single, ranked * pairs.weight
 
 
-def _loss(models: Sequence[RewardModel], shares: Values, examples: Examples, part: RatedPart) -> float | None:
+def _loss(
+    models: Sequence[RewardModel], shares: Values, examples: Examples, part: RatedPart
+) -> float | None:
     """Mean negative log-likelihood of the labels of `part`, their raters being of each type with probability `shares`; None without any."""
     raters = np.concatenate([part.of_verdicts, part.of_pairs])
     if not len(raters):
         return None
-    by_type = np.stack([np.concatenate(_log_likelihoods(model, examples, part.labels)) for model in models], axis=1)
+    by_type = np.stack(
+        [np.concatenate(_log_likelihoods(model, examples, part.labels)) for model in models], axis=1
+    )
     return float(-logsumexp(by_type, axis=1, b=shares[raters]).mean())
 
 
-def _first_shares(pooled: RewardModel, examples: Examples, part: RatedPart, n_raters: int, config: RewardConfig) -> Values:
+def _first_shares(
+    pooled: RewardModel, examples: Examples, part: RatedPart, n_raters: int, config: RewardConfig
+) -> Values:
     """[n_raters, k], from k-means of the mean of (label - probability) * embeddings over each rater's labels."""
     verdicts, pairs = part.labels.verdicts, part.labels.pairs
 
     def seen(image: Indices, prompt: Indices) -> Values:
-        images, texts = examples.image_embeddings[torch.from_numpy(image)], examples.text_embeddings[torch.from_numpy(prompt)]
-        features: Values = torch.cat([images, images * texts * pooled.backbone.dim**0.5], dim=1).double().cpu().numpy()
+        images, texts = (
+            examples.image_embeddings[torch.from_numpy(image)],
+            examples.text_embeddings[torch.from_numpy(prompt)],
+        )
+        features: Values = (
+            torch.cat([images, images * texts * pooled.backbone.dim**0.5], dim=1)
+            .double()
+            .cpu()
+            .numpy()
+        )
         return features
 
     logits, margins = logits_and_margins(pooled, examples, part.labels)
     departures = (verdicts.good - expit(logits))[:, None] * seen(verdicts.image, verdicts.prompt)
-    of_pairs = (pairs.label_0 - expit(margins))[:, None] * (seen(pairs.image_0, pairs.prompt) - seen(pairs.image_1, pairs.prompt))
-    raters, rows = np.concatenate([part.of_verdicts, part.of_pairs]), np.concatenate([departures, of_pairs])
+    of_pairs = (pairs.label_0 - expit(margins))[:, None] * (
+        seen(pairs.image_0, pairs.prompt) - seen(pairs.image_1, pairs.prompt)
+    )
+    raters, rows = (
+        np.concatenate([part.of_verdicts, part.of_pairs]),
+        np.concatenate([departures, of_pairs]),
+    )
     means = np.zeros((n_raters, rows.shape[1]))
     np.add.at(means, raters, rows)
     means = means[part.raters] / np.bincount(raters)[part.raters, None]
@@ -235,7 +282,9 @@ def _first_shares(pooled: RewardModel, examples: Examples, part: RatedPart, n_ra
 
 def _twin(model: RewardModel) -> RewardModel:
     """A model with a head of its own on the same backbone."""
-    twin = RewardModel(model.backbone, copy.deepcopy(model.head), hidden=model.hidden, members=model.members).to(model.backbone.device)
+    twin = RewardModel(
+        model.backbone, copy.deepcopy(model.head), hidden=model.hidden, members=model.members
+    ).to(model.backbone.device)
     twin.temperature.copy_(model.temperature)
     twin.slip.copy_(model.slip)
     twin.labels = dict(model.labels)

@@ -27,7 +27,9 @@ class LabelRaters:
         """The raters of the labels of an export, in the order of `FeedbackDataset.from_latest`."""
         verdicts, pairs = read_labels(latest)
         names = pd.Index(sorted({*verdicts["rater_id"], *pairs["rater_id"]}))
-        columns = (names.get_indexer(table["rater_id"]).astype(np.int64) for table in (verdicts, pairs))
+        columns = (
+            names.get_indexer(table["rater_id"]).astype(np.int64) for table in (verdicts, pairs)
+        )
         return cls(tuple(names), *columns)
 
     def of_part(self, dataset: FeedbackDataset, part: FeedbackDataset) -> Self:
@@ -35,7 +37,10 @@ class LabelRaters:
         whole, some = dataset.verdicts, part.verdicts
         verdicts = _is_in((whole.image, whole.prompt), (some.image, some.prompt))
         pairs, ranked = dataset.pairs, part.pairs
-        kept = _is_in((pairs.image_0, pairs.image_1, pairs.prompt), (ranked.image_0, ranked.image_1, ranked.prompt))
+        kept = _is_in(
+            (pairs.image_0, pairs.image_1, pairs.prompt),
+            (ranked.image_0, ranked.image_1, ranked.prompt),
+        )
         return type(self)(self.names, self.of_verdicts[verdicts], self.of_pairs[kept])
 
 
@@ -46,15 +51,22 @@ def others_said(answers: Values, rater: Indices, *asked: Indices) -> Values:
     """
     if not len(answers):
         return np.zeros(0)
-    table = pd.DataFrame({"answer": answers, "rater": rater} | {str(i): column for i, column in enumerate(asked)})
+    table = pd.DataFrame(
+        {"answer": answers, "rater": rater} | {str(i): column for i, column in enumerate(asked)}
+    )
     question = [str(i) for i in range(len(asked))]
 
     def others(what: Literal["sum", "count"]) -> "pd.Series[float]":
-        everybody, mine = (table.groupby(keys)["answer"].transform(what) for keys in (question, [*question, "rater"]))
+        everybody, mine = (
+            table.groupby(keys)["answer"].transform(what)
+            for keys in (question, [*question, "rater"])
+        )
         return everybody - mine
 
     return np.asarray(others("sum") / others("count").replace(0, np.nan), np.float64)
 
 
-def _is_in(whole: tuple[Indices, ...], some: tuple[Indices, ...]) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
+def _is_in(
+    whole: tuple[Indices, ...], some: tuple[Indices, ...]
+) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
     return pd.MultiIndex.from_arrays(whole).isin(pd.MultiIndex.from_arrays(some))

@@ -26,7 +26,9 @@ def embed_readable(
     for start in track(range(0, len(paths), batch_size)):
         some = range(start, min(start + batch_size, len(paths)))
         try:
-            found.append(embed_images([paths[i] for i in some], backbone, batch_size=batch_size, cache=cache))
+            found.append(
+                embed_images([paths[i] for i in some], backbone, batch_size=batch_size, cache=cache)
+            )
             rows += some
         except PictuneError:  # one of them at least: look at each alone
             for i in some:

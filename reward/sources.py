@@ -65,7 +65,9 @@ class RewardSource(BaseModel, frozen=True, extra="forbid"):
     @property
     def read_from(self) -> tuple[str, ...]:
         """The files, folders, names of the hub and functions that it is read from."""
-        return tuple(each for each in (self.path, self.processor, self.backbone) if each is not None)
+        return tuple(
+            each for each in (self.path, self.processor, self.backbone) if each is not None
+        )
 
 
 def load_reward(sources: Sequence[RewardSource], *, device: torch.device) -> Reward:
@@ -79,7 +81,12 @@ def load_reward(sources: Sequence[RewardSource], *, device: torch.device) -> Rew
     parts = [(source, _load(source, device)) for source in sources]
 
     def reward(images: Tensor, prompts: Sequence[str]) -> Tensor:
-        return torch.stack([source.weight * _checked(source, part(images, prompts), images) for source, part in parts]).sum(0)
+        return torch.stack(
+            [
+                source.weight * _checked(source, part(images, prompts), images)
+                for source, part in parts
+            ]
+        ).sum(0)
 
     return reward
 
@@ -87,10 +94,14 @@ def load_reward(sources: Sequence[RewardSource], *, device: torch.device) -> Rew
 def _load(source: RewardSource, device: torch.device) -> Reward:
     if source.kind == "model":
         model = RewardModel.from_pretrained(source.path).to(device).eval()
-        return lambda images, prompts: model.score(images=images, prompts=prompts, reduce=source.reduce)
+        return lambda images, prompts: model.score(
+            images=images, prompts=prompts, reduce=source.reduce
+        )
     if source.kind == "aesthetic":
         assert source.backbone is not None
-        return _aesthetic(Path(source.path), ClipBackbone.from_pretrained(source.backbone).to(device))
+        return _aesthetic(
+            Path(source.path), ClipBackbone.from_pretrained(source.backbone).to(device)
+        )
     if source.kind == "python":
         return _function(source.path)
     clip = ClipBackbone.from_pretrained(source.path, processor=source.processor).to(device)
@@ -107,17 +118,26 @@ def _aesthetic(path: Path, clip: ClipBackbone) -> Reward:
             f"{path}: not a safetensors file ({error}); convert the layers' state dict with safetensors.torch.save_file"
         ) from error
     check_finite(saved, str(path))
-    names = sorted((name.removesuffix("weight") for name in saved if name.endswith("weight")), key=_numbers_in)
+    names = sorted(
+        (name.removesuffix("weight") for name in saved if name.endswith("weight")), key=_numbers_in
+    )
     weight, bias = torch.eye(clip.dim), torch.zeros(clip.dim)
     for name in names:
         layer, offset = saved[f"{name}weight"].float(), saved.get(f"{name}bias")
-        if layer.ndim != 2 or layer.shape[1] != len(weight) or offset is None or offset.shape != layer.shape[:1]:
+        if (
+            layer.ndim != 2
+            or layer.shape[1] != len(weight)
+            or offset is None
+            or offset.shape != layer.shape[:1]
+        ):
             raise PictuneError(
                 f"{path}: {name}weight does not follow {len(weight)} values; give the CLIP model that the layers were made for"
             )
         weight, bias = layer @ weight, layer @ bias + offset.float()
     if not names or len(weight) != 1:
-        raise PictuneError(f"{path}: holds no linear layers that end in one value; give the layers of an aesthetic predictor")
+        raise PictuneError(
+            f"{path}: holds no linear layers that end in one value; give the layers of an aesthetic predictor"
+        )
     weight, bias = weight[0].to(clip.device), bias.to(clip.device)
     return lambda images, _prompts: clip.image_embedding(images) @ weight + bias
 
@@ -125,7 +145,9 @@ def _aesthetic(path: Path, clip: ClipBackbone) -> Reward:
 def _function(name: str) -> Reward:
     module, colon, attribute = name.partition(":")
     if not (module and colon and attribute):
-        raise PictuneError(f"{name}: not a function; write it as module:function, the module as Python imports it")
+        raise PictuneError(
+            f"{name}: not a function; write it as module:function, the module as Python imports it"
+        )
     if module.split(".")[0] in _OURS:
         raise PictuneError(
             f"{name}: a reward may not come from {module.split('.')[0]}, which knows the right answers; give one of your own"
@@ -134,17 +156,27 @@ def _function(name: str) -> Reward:
         function = pkgutil.resolve_name(name)
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
-        raise PictuneError(f"{name}: cannot be imported ({reason}); check its name, and that Python finds the module from here") from error
+        raise PictuneError(
+            f"{name}: cannot be imported ({reason}); check its name, and that Python finds the module from here"
+        ) from error
     if not callable(function):
-        raise PictuneError(f"{name}: is no function; it must take images [B, 3, H, W] and their prompts, and give a tensor [B]")
+        raise PictuneError(
+            f"{name}: is no function; it must take images [B, 3, H, W] and their prompts, and give a tensor [B]"
+        )
     reward: Reward = function
     return reward
 
 
 def _checked(source: RewardSource, rewards: object, images: Tensor) -> Tensor:
     if not isinstance(rewards, Tensor) or rewards.shape != images.shape[:1]:
-        gave = f"a tensor {tuple(rewards.shape)}" if isinstance(rewards, Tensor) else f"a {type(rewards).__name__}"
-        raise PictuneError(f"{source.path}: gave {gave} for {len(images)} pictures; a reward gives a tensor of one number a picture")
+        gave = (
+            f"a tensor {tuple(rewards.shape)}"
+            if isinstance(rewards, Tensor)
+            else f"a {type(rewards).__name__}"
+        )
+        raise PictuneError(
+            f"{source.path}: gave {gave} for {len(images)} pictures; a reward gives a tensor of one number a picture"
+        )
     return rewards.to(images.device, torch.float32)
 
 

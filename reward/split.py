@@ -73,12 +73,17 @@ def split_feedback(dataset: FeedbackDataset, config: SplitConfig) -> Split:
     part_of_image = _parts_of_images(dataset, part_of_prompt, config)
 
     def part(image: Indices, prompt: Indices) -> NDArray[np.int64]:
-        return np.array([part_of_image[key] for key in zip(image.tolist(), prompt.tolist(), strict=True)], np.int64)
+        return np.array(
+            [part_of_image[key] for key in zip(image.tolist(), prompt.tolist(), strict=True)],
+            np.int64,
+        )
 
     verdicts, pairs = dataset.verdicts, dataset.pairs
     of_verdicts = part(verdicts.image, verdicts.prompt)
     of_pairs = np.maximum(part(pairs.image_0, pairs.prompt), part(pairs.image_1, pairs.prompt))
-    train, val, seen, unseen = (dataset.where(of_verdicts == code, of_pairs == code) for code in Part)
+    train, val, seen, unseen = (
+        dataset.where(of_verdicts == code, of_pairs == code) for code in Part
+    )
     return Split(train, val, seen, unseen)
 
 
@@ -88,12 +93,18 @@ def _parts_of_prompts(texts: list[str], config: SplitConfig) -> list[Part]:
     movable = _by_hash(set(texts) - kept, config.seed)
     least = 1 if len(movable) >= 3 else 0
     unseen = _count(config.unseen_prompts, len(movable), least)
-    validating = _count(config.validation, len(movable), least) if config.split_by == "prompt" else 0
-    part = dict.fromkeys(movable[:unseen], Part.TEST_UNSEEN) | dict.fromkeys(movable[unseen : unseen + validating], Part.VAL)
+    validating = (
+        _count(config.validation, len(movable), least) if config.split_by == "prompt" else 0
+    )
+    part = dict.fromkeys(movable[:unseen], Part.TEST_UNSEEN) | dict.fromkeys(
+        movable[unseen : unseen + validating], Part.VAL
+    )
     return [part.get(text, Part.TRAIN) for text in texts]
 
 
-def _parts_of_images(dataset: FeedbackDataset, part_of_prompt: list[Part], config: SplitConfig) -> dict[tuple[int, int], Part]:
+def _parts_of_images(
+    dataset: FeedbackDataset, part_of_prompt: list[Part], config: SplitConfig
+) -> dict[tuple[int, int], Part]:
     """The part of each picture for each prompt that it is labelled for, by their indices."""
     verdicts, pairs = dataset.verdicts, dataset.pairs
     images = np.concatenate([verdicts.image, pairs.image_0, pairs.image_1])
@@ -105,9 +116,15 @@ def _parts_of_images(dataset: FeedbackDataset, part_of_prompt: list[Part], confi
         whole = part_of_prompt[prompt]
         parts |= {(i, prompt): whole for i in ordered}
         if whole is Part.TRAIN:
-            test, validation = config.test_images * len(ordered), config.validation * len(ordered) * (config.split_by == "image")
+            test, validation = (
+                config.test_images * len(ordered),
+                config.validation * len(ordered) * (config.split_by == "image"),
+            )
             drawn = _drawn(dataset.prompts[prompt], config.seed)
-            testing, validating = round(test) or int(drawn < test), round(validation) or int(1 - drawn < validation)
+            testing, validating = (
+                round(test) or int(drawn < test),
+                round(validation) or int(1 - drawn < validation),
+            )
             parts |= {(i, prompt): Part.TEST_SEEN for i in ordered[:testing]}
             parts |= {(i, prompt): Part.VAL for i in ordered[testing : testing + validating]}
     return parts
@@ -119,7 +136,12 @@ def _count(share: float, total: int, least: int) -> int:
 
 def _drawn(prompt: str, seed: int) -> float:
     """Of a prompt, uniform in [0, 1]: where its share is less than half a picture, a picture is held out with that probability."""
-    return int.from_bytes(hashlib.sha256(f"{seed}:pictures of {normalised(prompt)}".encode()).digest()[:8], "big") / 2**64
+    return (
+        int.from_bytes(
+            hashlib.sha256(f"{seed}:pictures of {normalised(prompt)}".encode()).digest()[:8], "big"
+        )
+        / 2**64
+    )
 
 
 def _by_hash(keys: Iterable[str], seed: int) -> list[str]:

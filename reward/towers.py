@@ -9,7 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
-from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel, CLIPTokenizer, SiglipImageProcessorPil, SiglipModel
+from transformers import (
+    AutoTokenizer,
+    CLIPImageProcessorPil,
+    CLIPModel,
+    CLIPTokenizer,
+    SiglipImageProcessorPil,
+    SiglipModel,
+)
 
 
 @dataclass(frozen=True)
@@ -40,8 +47,12 @@ FAMILIES = {
         processor_class=CLIPImageProcessorPil,
         padding="longest",  # of the batch, which is exact where attention is causal
         dim=lambda clip: clip.visual_projection.out_features,
-        enter=lambda clip, pixels: clip.vision_model.pre_layrnorm(clip.vision_model.embeddings(pixels)),
-        leave=lambda clip, tokens: clip.visual_projection(clip.vision_model.post_layernorm(tokens[:, 0])),
+        enter=lambda clip, pixels: clip.vision_model.pre_layrnorm(
+            clip.vision_model.embeddings(pixels)
+        ),
+        leave=lambda clip, tokens: clip.visual_projection(
+            clip.vision_model.post_layernorm(tokens[:, 0])
+        ),
         after_blocks=lambda clip: [clip.vision_model.post_layernorm, clip.visual_projection],
         read=lambda clip, ids: clip.text_projection(clip.text_model(input_ids=ids).pooler_output),
     ),
@@ -52,7 +63,9 @@ FAMILIES = {
         padding="max_length",  # words attend to padding, and the last token is the one that is read
         dim=lambda siglip: siglip.config.vision_config.hidden_size,
         enter=lambda siglip, pixels: siglip.vision_model.embeddings(pixels),
-        leave=lambda siglip, tokens: siglip.vision_model.head(siglip.vision_model.post_layernorm(tokens)),
+        leave=lambda siglip, tokens: siglip.vision_model.head(
+            siglip.vision_model.post_layernorm(tokens)
+        ),
         after_blocks=lambda siglip: [siglip.vision_model.post_layernorm, siglip.vision_model.head],
         read=lambda siglip, ids: siglip.text_model(input_ids=ids).pooler_output,
     ),

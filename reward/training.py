@@ -60,9 +60,13 @@ class RewardConfig(ExamplesConfig, ObjectiveConfig, frozen=True, extra="forbid")
     @model_validator(mode="after")
     def _types_are_of_single_raters(self) -> Self:
         if self.rater_types > 1 and self.tune_last:
-            raise ValueError("rater types have heads of their own on one backbone; set rater_types to 1 or tune_last to 0")
+            raise ValueError(
+                "rater types have heads of their own on one backbone; set rater_types to 1 or tune_last to 0"
+            )
         if self.rater_types > 1 and self.label_weights != "equal":
-            raise ValueError('who has another taste would count as unskilled; set rater_types to 1 or label_weights to "equal"')
+            raise ValueError(
+                'who has another taste would count as unskilled; set rater_types to 1 or label_weights to "equal"'
+            )
         return self
 
 
@@ -80,14 +84,18 @@ class RewardMetrics:
     val_roc_auc: float | None
 
 
-def new_model(backbone: ClipBackbone, config: RewardConfig, *, generator: torch.Generator) -> RewardModel:
+def new_model(
+    backbone: ClipBackbone, config: RewardConfig, *, generator: torch.Generator
+) -> RewardModel:
     """An untrained model as the settings want it; `generator` (CPU) draws its weights.
 
     Raises:
         PictuneError: the backbone has fewer than `tune_last` blocks.
     """
     tuned = {"tune_last": config.tune_last, "lora_rank": config.lora_rank}
-    return RewardModel.create(backbone, hidden=config.hidden, members=config.members, generator=generator, **tuned)
+    return RewardModel.create(
+        backbone, hidden=config.hidden, members=config.members, generator=generator, **tuned
+    )
 
 
 def trained(backbone: ClipBackbone, examples: Examples, config: RewardConfig) -> RewardModel:
@@ -99,7 +107,9 @@ def trained(backbone: ClipBackbone, examples: Examples, config: RewardConfig) ->
     return model
 
 
-def train(model: RewardModel, examples: Examples, config: RewardConfig, *, generator: torch.Generator) -> Iterator[RewardMetrics]:
+def train(
+    model: RewardModel, examples: Examples, config: RewardConfig, *, generator: torch.Generator
+) -> Iterator[RewardMetrics]:
     """Trains `model` in place and yields the metrics of each epoch; `generator` (CPU) orders the labels.
 
     The head is trained, and the blocks of the backbone that `model` was made tunable with.
@@ -111,13 +121,22 @@ def train(model: RewardModel, examples: Examples, config: RewardConfig, *, gener
         PictuneError: there is nothing to learn from, or the loss is no longer a number.
     """
     _check(examples.split.train)
-    if model.backbone.tuned_blocks != config.tune_last or (config.tune_last and model.backbone.lora_rank != config.lora_rank):
-        raise ValueError("the model was created with another tune_last or lora_rank than the settings say")
+    if model.backbone.tuned_blocks != config.tune_last or (
+        config.tune_last and model.backbone.lora_rank != config.lora_rank
+    ):
+        raise ValueError(
+            "the model was created with another tune_last or lora_rank than the settings say"
+        )
     objective = Objective(model, examples, config)
     labels, held_out = objective.labels(examples.split.train), objective.labels(examples.split.val)
     if not len(labels.image) + len(labels.image_0):
-        raise PictuneError('reward.label_weights: no rater\'s skill is above chance; look at `make inspect`, or set it to "equal"')
-    image, prompt = torch.cat([labels.image, labels.image_0, labels.image_1]), torch.cat([labels.prompt, *[labels.pair_prompt] * 2])
+        raise PictuneError(
+            'reward.label_weights: no rater\'s skill is above chance; look at `make inspect`, or set it to "equal"'
+        )
+    image, prompt = (
+        torch.cat([labels.image, labels.image_0, labels.image_1]),
+        torch.cat([labels.prompt, *[labels.pair_prompt] * 2]),
+    )
     model.head.center(examples.image_embeddings[image], examples.text_embeddings[prompt])
     learned = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
     optimizer = optimizer_of(objective, config)
@@ -140,7 +159,9 @@ def train(model: RewardModel, examples: Examples, config: RewardConfig, *, gener
 def _calibrate(model: RewardModel, examples: Examples, config: RewardConfig) -> None:
     logits, good = verdict_logits(model, examples, examples.split.val)
     slips = config.calibration == "temperature_and_slips"
-    temperature, slip = fit_temperature_and_slips(logits, good) if slips else (fit_temperature(logits, good), 0.0)
+    temperature, slip = (
+        fit_temperature_and_slips(logits, good) if slips else (fit_temperature(logits, good), 0.0)
+    )
     model.temperature.fill_(temperature)
     model.slip.fill_(slip)
 
@@ -149,27 +170,47 @@ def optimizer_of(objective: Objective, config: RewardConfig) -> torch.optim.Opti
     """AdamW for the head, the blocks of the backbone that may be trained, and how readily raters call two pictures equal."""
     groups = [
         {"params": list(objective.model.head.parameters()), "lr": config.learning_rate},
-        {"params": list(objective.model.backbone.tuned_weights().values()), "lr": config.tune_learning_rate},
+        {
+            "params": list(objective.model.backbone.tuned_weights().values()),
+            "lr": config.tune_learning_rate,
+        },
         {"params": [objective.tie], "lr": config.learning_rate, "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, weight_decay=config.weight_decay)
 
 
 def train_epoch(
-    objective: Objective, optimizer: torch.optim.Optimizer, labels: LabelTensors, batch_size: int, generator: torch.Generator
+    objective: Objective,
+    optimizer: torch.optim.Optimizer,
+    labels: LabelTensors,
+    batch_size: int,
+    generator: torch.Generator,
 ) -> tuple[float | None, float | None, float | None]:
     """One pass over the labels; the mean binary, prompt-classification and ranking loss."""
     ranking_weight, verdicts = objective.config.ranking_weight, len(labels.image)
     if not verdicts and not ranking_weight:
-        raise PictuneError("reward: all labels are rankings and reward.ranking_weight is 0; raise it")
+        raise PictuneError(
+            "reward: all labels are rankings and reward.ranking_weight is 0; raise it"
+        )
     # A step takes in more rankings than verdicts, of which each picture has several, but not all of them where verdicts are few.
-    of_rankings = -(-labels.n_rankings // (RANKINGS_A_VERDICT * batch_size)) if ranking_weight else 0
-    steps = max(-(-verdicts // batch_size), of_rankings) if verdicts else -(-len(labels.image_0) // batch_size)
-    orders = (torch.randperm(n, generator=generator).tensor_split(steps) for n in (len(labels.image), labels.n_rankings))
+    of_rankings = (
+        -(-labels.n_rankings // (RANKINGS_A_VERDICT * batch_size)) if ranking_weight else 0
+    )
+    steps = (
+        max(-(-verdicts // batch_size), of_rankings)
+        if verdicts
+        else -(-len(labels.image_0) // batch_size)
+    )
+    orders = (
+        torch.randperm(n, generator=generator).tensor_split(steps)
+        for n in (len(labels.image), labels.n_rankings)
+    )
     history = []
     for rows, rankings in zip(*orders, strict=True):
         device = labels.image.device
-        terms = objective.training_terms(labels, rows.to(device), labels.pairs_of(rankings.to(device)))
+        terms = objective.training_terms(
+            labels, rows.to(device), labels.pairs_of(rankings.to(device))
+        )
         loss = terms.total(objective.config)
         if loss is None:
             continue
@@ -179,7 +220,10 @@ def train_epoch(
         loss.backward()
         optimizer.step()
         history.append((terms.binary, terms.prompt, terms.ranking))
-    binary, prompt, ranking = ([term.item() for term in column if term is not None] for column in zip(*history, strict=True))
+    binary, prompt, ranking = (
+        [term.item() for term in column if term is not None]
+        for column in zip(*history, strict=True)
+    )
     return _mean(binary), _mean(prompt), _mean(ranking)
 
 
@@ -200,4 +244,6 @@ def _check(train: FeedbackDataset) -> None:
         )
     if bool(counts["good"]) != bool(counts["bad"]):
         only = "good" if counts["good"] else "bad"
-        raise PictuneError(f"reward: all {counts[only]} labels to learn from say {only}; label pictures until both verdicts occur")
+        raise PictuneError(
+            f"reward: all {counts[only]} labels to learn from say {only}; label pictures until both verdicts occur"
+        )

@@ -39,17 +39,25 @@ class Foretold:
     @property
     def figures(self) -> dict[str, float | None]:
         """`nll` and `roc_auc`, None where there is one class only."""
-        auc = float(roc_auc_score(self.label, self.probability)) if len(np.unique(self.label)) == 2 else None
+        auc = (
+            float(roc_auc_score(self.label, self.probability))
+            if len(np.unique(self.label)) == 2
+            else None
+        )
         return {"nll": float(log_loss(self.label, self.probability, labels=[0, 1])), "roc_auc": auc}
 
     @property
     def losses(self) -> Values:
         """[N], the negative log-likelihood of each label."""
-        losses: Values = -np.log(np.where(self.label == 1, self.probability, 1 - self.probability).clip(1e-9))
+        losses: Values = -np.log(
+            np.where(self.label == 1, self.probability, 1 - self.probability).clip(1e-9)
+        )
         return losses
 
 
-def compare_types(backbone: ClipBackbone, examples: Examples, raters: LabelRaters, config: RewardConfig) -> dict[str, Any] | None:
+def compare_types(
+    backbone: ClipBackbone, examples: Examples, raters: LabelRaters, config: RewardConfig
+) -> dict[str, Any] | None:
     """Whether `config.rater_types` rewards foretell raters whom they never learned from better than one, ready for JSON.
 
     A share of the raters is left out of training. Their types are worked out from their labels of training pictures, and foretold are their
@@ -61,19 +69,34 @@ def compare_types(backbone: ClipBackbone, examples: Examples, raters: LabelRater
     count = len(raters.names)
     left_out = np.isin(np.arange(count), rng.permutation(count)[: round(HELD_OUT * count)])
     split = examples.split
-    teaching, validating = (RatedPart.of(examples, part, raters).of_raters(~left_out) for part in (split.train, split.val))
+    teaching, validating = (
+        RatedPart.of(examples, part, raters).of_raters(~left_out)
+        for part in (split.train, split.val)
+    )
     known = RatedPart.of(examples, split.train, raters).of_raters(left_out)
-    asked = [RatedPart.of(examples, part, raters).of_raters(left_out) for part in (split.val, split.test_seen, split.test_unseen)]
-    if len(teaching.raters) < config.rater_types or not len(known.raters) or not any(len(each.raters) for each in asked):
+    asked = [
+        RatedPart.of(examples, part, raters).of_raters(left_out)
+        for part in (split.val, split.test_seen, split.test_unseen)
+    ]
+    if (
+        len(teaching.raters) < config.rater_types
+        or not len(known.raters)
+        or not any(len(each.raters) for each in asked)
+    ):
         return None
     fewer = replace(examples, split=replace(split, train=teaching.labels, val=validating.labels))
     foretold = {}
     try:
         pooled = trained(backbone, fewer, config)
-        for name, types in (("one", 1), ("several", config.rater_types)):  # one by the same way: it trains longer than the pooled reward
+        for name, types in (
+            ("one", 1),
+            ("several", config.rater_types),
+        ):  # one by the same way: it trains longer than the pooled reward
             of_types = config.model_copy(update={"rater_types": types})
             generator = torch.Generator().manual_seed(config.seed)
-            fitted = fit_types(pooled, fewer, (teaching, validating), raters.names, of_types, generator=generator)
+            fitted = fit_types(
+                pooled, fewer, (teaching, validating), raters.names, of_types, generator=generator
+            )
             foretold[name] = _foretell(fitted, examples, known, asked, count)
     except PictuneError:  # what is left teaches nothing
         return None
@@ -81,11 +104,24 @@ def compare_types(backbone: ClipBackbone, examples: Examples, raters: LabelRater
         return None
     gains = foretold["one"].losses - foretold["several"].losses
     rows: dict[str, Any] = {name: each.figures for name, each in foretold.items()}
-    rows["gain"] = {"value": float(gains.mean()), "interval": _interval(gains, foretold["one"].rater, rng)}
-    return rows | {"types": config.rater_types, "held_out_raters": len(known.raters), "labels": len(gains)}
+    rows["gain"] = {
+        "value": float(gains.mean()),
+        "interval": _interval(gains, foretold["one"].rater, rng),
+    }
+    return rows | {
+        "types": config.rater_types,
+        "held_out_raters": len(known.raters),
+        "labels": len(gains),
+    }
 
 
-def _foretell(types: RaterTypes, examples: Examples, known: RatedPart, asked: Sequence[RatedPart], n_raters: int) -> Foretold:
+def _foretell(
+    types: RaterTypes,
+    examples: Examples,
+    known: RatedPart,
+    asked: Sequence[RatedPart],
+    n_raters: int,
+) -> Foretold:
     shares = posterior(types.models, types.prior, examples, known, n_raters)
     columns = []
     for part in asked:
@@ -102,7 +138,9 @@ def _foretell(types: RaterTypes, examples: Examples, known: RatedPart, asked: Se
     return Foretold(*(np.concatenate(column) for column in zip(*columns, strict=True)))
 
 
-def _interval(gains: Values, rater: Indices, rng: np.random.Generator) -> tuple[float, float] | None:
+def _interval(
+    gains: Values, rater: Indices, rng: np.random.Generator
+) -> tuple[float, float] | None:
     """95 % of the mean gain over samples of raters."""
     names, at = np.unique(rater, return_inverse=True)
     times = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=RESAMPLES)

@@ -19,28 +19,51 @@ TABLES: dict[str, tuple[str, pa.Schema]] = {
     "labels_pairs": ("two pictures of a ranking, derived from it", schema.LABELS_PAIRS),
     "raters": ("a rater", schema.RATERS),
     "consensus": ("what raters say together of an image, by one method", schema.CONSENSUS),
-    "../parts/*": ("a revision of a label; parts are written a thousand at a time", schema.LABELS_LOG),
+    "../parts/*": (
+        "a revision of a label; parts are written a thousand at a time",
+        schema.LABELS_LOG,
+    ),
     "../../imported": ("what an import kept for an export to the same format", FIELDS),
 }
 
 
 def blocks(kind: str, text: str | None = None) -> list[str]:
     """The code blocks of one language, in order."""
-    return re.findall(rf"^```{kind}\n(.*?)^```", PAGE.read_text(encoding="utf-8") if text is None else text, re.MULTILINE | re.DOTALL)
+    return re.findall(
+        rf"^```{kind}\n(.*?)^```",
+        PAGE.read_text(encoding="utf-8") if text is None else text,
+        re.MULTILINE | re.DOTALL,
+    )
 
 
 def questions() -> list[tuple[str, str, str]]:
     """Each question with its answer in SQL and in pandas."""
-    sections = re.findall(r"^### (\d+\. .*?)\n(.*?)(?=^##)", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    return [(title, blocks("sql", body)[0], "import pandas\n" + blocks("python", body)[0]) for title, body in sections]
+    sections = re.findall(
+        r"^### (\d+\. .*?)\n(.*?)(?=^##)",
+        PAGE.read_text(encoding="utf-8"),
+        re.MULTILINE | re.DOTALL,
+    )
+    return [
+        (title, blocks("sql", body)[0], "import pandas\n" + blocks("python", body)[0])
+        for title, body in sections
+    ]
 
 
 def columns() -> str:
     """The list of tables and columns, from the schemas."""
     parts = []
     for name, (meaning, table) in TABLES.items():
-        parts += ["", f"### `{name}.parquet`: one row is {meaning}", "", "| column | type | meaning |", "|---|---|---|"]
-        parts += [f"| `{field.name}` | {_type(field)} | {field.metadata[b'description'].decode()} |" for field in table]
+        parts += [
+            "",
+            f"### `{name}.parquet`: one row is {meaning}",
+            "",
+            "| column | type | meaning |",
+            "|---|---|---|",
+        ]
+        parts += [
+            f"| `{field.name}` | {_type(field)} | {field.metadata[b'description'].decode()} |"
+            for field in table
+        ]
     return "\n".join(parts).lstrip("\n") + "\n"
 
 
@@ -52,9 +75,14 @@ def written_columns() -> str:
 
 
 def _type(field: pa.Field) -> str:
-    name = re.sub(r"list<(?:item|element): (\w+).*>", r"list of \1", str(field.type)).replace("timestamp[us, tz=UTC]", "timestamp (UTC)")
+    name = re.sub(r"list<(?:item|element): (\w+).*>", r"list of \1", str(field.type)).replace(
+        "timestamp[us, tz=UTC]", "timestamp (UTC)"
+    )
     return f"{name}, can be null" if field.nullable else name
 
 
 if __name__ == "__main__":
-    PAGE.write_text(_COLUMNS.sub(columns().replace("\\", r"\\"), PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    PAGE.write_text(
+        _COLUMNS.sub(columns().replace("\\", r"\\"), PAGE.read_text(encoding="utf-8")),
+        encoding="utf-8",
+    )

@@ -36,7 +36,10 @@ class Campaigning(RuleBasedStateMachine):
     def open(self, overlaps: list[int]) -> None:
         self.clock = Clock()
         self.store = FeedbackStore.open(self.url, clock=self.clock, rng=random.Random(0))
-        self.raters = [self.store.add_rater(f"rater{number}", source=source) for number, source in enumerate(SOURCES)]
+        self.raters = [
+            self.store.add_rater(f"rater{number}", source=source)
+            for number, source in enumerate(SOURCES)
+        ]
         planned = [
             NewTask(kind="binary", prompt="a cat", image_ids=(f"image{number}",), overlap=overlap)
             for number, overlap in enumerate(overlaps)
@@ -52,7 +55,9 @@ class Campaigning(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         if hasattr(self, "store"):
-            with self.store.database.write() as connection:  # a server's database serves the next history as well
+            with (
+                self.store.database.write() as connection
+            ):  # a server's database serves the next history as well
                 for table in reversed(metadata.sorted_tables):
                     connection.execute(sa.delete(table))
             self.store.close()
@@ -60,7 +65,9 @@ class Campaigning(RuleBasedStateMachine):
 
     def send(self, rater: int, claim: Claim, verdict: Literal["good", "unsafe"] = "good") -> None:
         self.sent += 1
-        assert self.store.submit(submission(claim, self.raters[rater], str(self.sent), BinaryAnswer(verdict=verdict))).created
+        assert self.store.submit(
+            submission(claim, self.raters[rater], str(self.sent), BinaryAnswer(verdict=verdict))
+        ).created
         reporters = self.reporters.setdefault(claim.task.task_id, set())
         reporters.discard(rater)
         if verdict == "unsafe":
@@ -74,14 +81,20 @@ class Campaigning(RuleBasedStateMachine):
 
     def note(self, rater: int, claim: Claim | None) -> None:
         if claim is not None:
-            assert claim.task.task_id not in {earlier.task.task_id for earlier in self.answered[rater]}
+            assert claim.task.task_id not in {
+                earlier.task.task_id for earlier in self.answered[rater]
+            }
             assert self.is_held(claim)
             assert not self.is_withheld(claim.task.task_id)
             self.shown[rater][claim.task.task_id] = claim
 
     @rule(rater=RATERS)
     def claim(self, rater: int) -> None:
-        held = {task_id for task_id, claim in self.shown[rater].items() if self.is_held(claim) and not self.is_withheld(task_id)}
+        held = {
+            task_id
+            for task_id, claim in self.shown[rater].items()
+            if self.is_held(claim) and not self.is_withheld(task_id)
+        }
         claim = self.store.claim(self.raters[rater])
         if held:
             assert claim is not None
@@ -160,13 +173,25 @@ class Campaigning(RuleBasedStateMachine):
 
     @invariant()
     def overlap_is_kept_among_people_and_among_simulated_raters(self) -> None:
-        live_labels = sa.select(labels.c.task_id, raters.c.source).join(raters).where(labels.c.is_live)
-        live_leases = sa.select(leases.c.task_id, raters.c.source).join(raters).where(leases.c.expires_at > self.clock.now)
+        live_labels = (
+            sa.select(labels.c.task_id, raters.c.source).join(raters).where(labels.c.is_live)
+        )
+        live_leases = (
+            sa.select(leases.c.task_id, raters.c.source)
+            .join(raters)
+            .where(leases.c.expires_at > self.clock.now)
+        )
         with self.store.database.read() as connection:
             states = connection.execute(sa.select(tasks)).all()
-            live, held = (Counter((row.task_id, row.source) for row in connection.execute(query)) for query in (live_labels, live_leases))
+            live, held = (
+                Counter((row.task_id, row.source) for row in connection.execute(query))
+                for query in (live_labels, live_leases)
+            )
         for task in states:
-            assert (task.n_live, task.n_simulated) == (live[task.task_id, "human"], live[task.task_id, "simulated"])
+            assert (task.n_live, task.n_simulated) == (
+                live[task.task_id, "human"],
+                live[task.task_id, "simulated"],
+            )
             for source in set(SOURCES):
                 key = task.task_id, source
                 assert live[key] + held[key] <= task.overlap + self.late[key]
@@ -180,5 +205,9 @@ class Campaigning(RuleBasedStateMachine):
             revisions.setdefault((row.task_id, row.rater_id), []).append(row.revision)
         assert all(given == list(range(1, len(given) + 1)) for given in revisions.values())
         live = Counter((row.task_id, row.rater_id) for row in rows if row.is_live)
-        assert set(live) == {(claim.task.task_id, self.raters[rater]) for rater, claims in self.answered.items() for claim in claims}
+        assert set(live) == {
+            (claim.task.task_id, self.raters[rater])
+            for rater, claims in self.answered.items()
+            for claim in claims
+        }
         assert set(live.values()) <= {1}

@@ -37,7 +37,9 @@ def postgres_folder() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="pictune-postgres-"))
     user = None
     if os.getuid() == 0:  # the server refuses to run as root
-        user = pwd.getpwnam("postgres" if "postgres" in {entry.pw_name for entry in pwd.getpwall()} else "nobody")
+        user = pwd.getpwnam(
+            "postgres" if "postgres" in {entry.pw_name for entry in pwd.getpwall()} else "nobody"
+        )
         os.chown(folder, user.pw_uid, user.pw_gid)
 
     def run(*command: str) -> None:
@@ -45,8 +47,25 @@ def postgres_folder() -> Iterator[Path]:
         with (Path(tempfile.gettempdir()) / f"{folder.name}.log").open("a") as log:
             subprocess.run(command, check=True, stdout=log, stderr=log, cwd="/", **switch)  # type: ignore[call-overload]
 
-    run(initdb, "--pgdata", str(folder / "data"), "--auth", "trust", "--username", "postgres", "--no-sync")
-    run(pg_ctl, "--pgdata", str(folder / "data"), "--wait", "-o", f"-c listen_addresses= -c unix_socket_directories={folder}", "start")
+    run(
+        initdb,
+        "--pgdata",
+        str(folder / "data"),
+        "--auth",
+        "trust",
+        "--username",
+        "postgres",
+        "--no-sync",
+    )
+    run(
+        pg_ctl,
+        "--pgdata",
+        str(folder / "data"),
+        "--wait",
+        "-o",
+        f"-c listen_addresses= -c unix_socket_directories={folder}",
+        "start",
+    )
     yield folder
     run(pg_ctl, "--pgdata", str(folder / "data"), "--mode", "immediate", "stop")
     shutil.rmtree(folder)

@@ -32,23 +32,36 @@ class Clock:
 
 
 def open_store(folder: Path, clock: Clock | None = None) -> FeedbackStore:
-    return FeedbackStore.open(f"sqlite:///{folder / 'labels' / 'feedback.db'}", clock=clock or Clock(), rng=random.Random(0))
+    return FeedbackStore.open(
+        f"sqlite:///{folder / 'labels' / 'feedback.db'}",
+        clock=clock or Clock(),
+        rng=random.Random(0),
+    )
 
 
 def binary_tasks(count: int, overlap: int = 1) -> list[NewTask]:
-    return [NewTask(kind="binary", prompt="a cat", image_ids=(f"image{number}",), overlap=overlap) for number in range(count)]
+    return [
+        NewTask(kind="binary", prompt="a cat", image_ids=(f"image{number}",), overlap=overlap)
+        for number in range(count)
+    ]
 
 
 def good_answer(claim: Claim) -> Answer:
     """Good, or the images ranked in the order in which they stand in the task."""
     if claim.task.kind == "binary":
         return BinaryAnswer(verdict="good")
-    return RankingAnswer(ranks={image_id: rank for rank, image_id in enumerate(claim.task.image_ids, start=1)})
+    return RankingAnswer(
+        ranks={image_id: rank for rank, image_id in enumerate(claim.task.image_ids, start=1)}
+    )
 
 
 def submission(claim: Claim, rater_id: str, name: str, answer: Answer | None = None) -> Submission:
     return Submission(
-        submission_id=name, task_id=claim.task.task_id, rater_id=rater_id, answer=answer or good_answer(claim), time_on_task_ms=1000
+        submission_id=name,
+        task_id=claim.task.task_id,
+        rater_id=rater_id,
+        answer=answer or good_answer(claim),
+        time_on_task_ms=1000,
     )
 
 
@@ -77,13 +90,27 @@ class Campaign:
     def __post_init__(self) -> None:
         self.run = RunFolder(self.root)
         self.image_ids = [self._write_image(number) for number in range(self.n_images)]
-        prompts = [{"prompt_id": prompt_id("a cat"), "prompt": "a cat", "category": "object", "split": "train"}]
+        prompts = [
+            {
+                "prompt_id": prompt_id("a cat"),
+                "prompt": "a cat",
+                "category": "object",
+                "split": "train",
+            }
+        ]
         write_table(pa.Table.from_pylist(prompts, schema=PROMPTS), PROMPTS, self.run.prompts_table)
         rows = [self._image_row(number, image_id) for number, image_id in enumerate(self.image_ids)]
         write_table(pa.Table.from_pylist(rows, schema=IMAGES), IMAGES, self.run.images_table)
         self.store = open_store(self.root, self.clock)
-        self.store.add_tasks([NewTask(kind="binary", prompt="a cat", image_ids=(image_id,), overlap=2) for image_id in self.image_ids])
-        self.store.add_tasks([NewTask(kind="ranking", prompt="a cat", image_ids=tuple(self.image_ids))])
+        self.store.add_tasks(
+            [
+                NewTask(kind="binary", prompt="a cat", image_ids=(image_id,), overlap=2)
+                for image_id in self.image_ids
+            ]
+        )
+        self.store.add_tasks(
+            [NewTask(kind="ranking", prompt="a cat", image_ids=tuple(self.image_ids))]
+        )
 
     def _write_image(self, number: int) -> str:
         path = self.run.images_dir / f"{number}.png"
@@ -93,6 +120,20 @@ class Campaign:
 
     @staticmethod
     def _image_row(number: int, image_id: str) -> dict[str, object]:
-        facts = {"width": 8, "height": 8, "format": "png", "model_id": "m", "model_hash": "h", "steps": 1, "guidance": 1.0, "eta": 0.0}
-        where = {"image_id": image_id, "path": f"images/{number}.png", "prompt_id": prompt_id("a cat"), "prompt": "a cat"}
+        facts = {
+            "width": 8,
+            "height": 8,
+            "format": "png",
+            "model_id": "m",
+            "model_hash": "h",
+            "steps": 1,
+            "guidance": 1.0,
+            "eta": 0.0,
+        }
+        where = {
+            "image_id": image_id,
+            "path": f"images/{number}.png",
+            "prompt_id": prompt_id("a cat"),
+            "prompt": "a cat",
+        }
         return facts | where | {"seed": number, "scheduler": "DDIMScheduler", "created_at": START}

@@ -30,18 +30,27 @@ def large_png(width: int, height: int) -> bytes:
     """A black image in few bytes: each row is the filter's number and one bit a pixel, and zlib says them all at once."""
 
     def chunk(name: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+        return (
+            struct.pack(">I", len(content))
+            + name
+            + content
+            + struct.pack(">I", zlib.crc32(name + content))
+        )
 
     packer, row = zlib.compressobj(), bytes(1 + (width + 7) // 8)
     rows = b"".join([*(packer.compress(row) for _ in range(height)), packer.flush()])
     header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    )
 
 
 def pick_a_pic_row(first: int, second: int, label_0: float | None, **changes: Any) -> Row:
     row: Row = {
         "are_different": label_0 != 0.5,
-        "best_image_uid": {1.0: f"uid-{first}", 0.0: f"uid-{second}"}.get(label_0, "tie") if label_0 is not None else None,
+        "best_image_uid": {1.0: f"uid-{first}", 0.0: f"uid-{second}"}.get(label_0, "tie")
+        if label_0 is not None
+        else None,
         "caption": "a cat",
         "created_at": MOMENT,
         "has_label": label_0 is not None,
@@ -65,7 +74,12 @@ def pick_a_pic_row(first: int, second: int, label_0: float | None, **changes: An
 def write_pick_a_pic(path: Path, rows: Sequence[Row]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     leaked = [*COLUMNS, pa.field("__index_level_0__", pa.int64())]
-    pq.write_table(pa.Table.from_pylist([{"__index_level_0__": n} | row for n, row in enumerate(rows)], schema=pa.schema(leaked)), path)
+    pq.write_table(
+        pa.Table.from_pylist(
+            [{"__index_level_0__": n} | row for n, row in enumerate(rows)], schema=pa.schema(leaked)
+        ),
+        path,
+    )
     return path
 
 
@@ -105,8 +119,18 @@ def damage_footer(path: Path) -> Path:
 def hpdv2_test(folder: Path) -> Path:
     names = ["61.png", "62.png", "63.png", "64.png"]
     write_images(folder / "test", names)
-    annotations = [{"rank": [1, 2, 3, 4], "user_hash": "anna"}, {"rank": [2, 1, 3, 3], "user_hash": "ben"}]
-    rows = [{"prompt": "four wolves", "image_path": names, "rank": [1, 1, 2, 3], "raw_annotations": annotations}]
+    annotations = [
+        {"rank": [1, 2, 3, 4], "user_hash": "anna"},
+        {"rank": [2, 1, 3, 3], "user_hash": "ben"},
+    ]
+    rows = [
+        {
+            "prompt": "four wolves",
+            "image_path": names,
+            "rank": [1, 1, 2, 3],
+            "raw_annotations": annotations,
+        }
+    ]
     return write_json(folder / "test.json", rows)
 
 
@@ -118,15 +142,31 @@ def hpdv2_train(folder: Path) -> Path:
 
 def image_reward_test(folder: Path) -> Path:
     write_images(folder / "images", ["21.png", "22.png", "23.png"])
-    row = {"id": "p-1", "prompt": "a red bird", "generations": ["21.png", "22.png", "23.png"], "ranking": [2, 1, 2]}
+    row = {
+        "id": "p-1",
+        "prompt": "a red bird",
+        "generations": ["21.png", "22.png", "23.png"],
+        "ranking": [2, 1, 2],
+    }
     return write_json(folder / "test.json", [row])
 
 
 def image_reward_database(folder: Path) -> Path:
-    about = {"prompt_id": "p-2", "prompt": "a blue bird", "classification": "Animals", "image_amount_in_total": 2}
+    about = {
+        "prompt_id": "p-2",
+        "prompt": "a blue bird",
+        "classification": "Animals",
+        "image_amount_in_total": 2,
+    }
     ratings = {"image_text_alignment_rating": 4, "fidelity_rating": 6}
     rows = [
-        about | ratings | {"image": {"bytes": picture(n), "path": f"{n}.png"}, "rank": rank, "overall_rating": 7 - rank}
+        about
+        | ratings
+        | {
+            "image": {"bytes": picture(n), "path": f"{n}.png"},
+            "rank": rank,
+            "overall_rating": 7 - rank,
+        }
         for n, rank in ((31, 2), (32, 1))
     ]
     folder.mkdir(parents=True, exist_ok=True)
@@ -141,7 +181,11 @@ def open_image_preferences(folder: Path) -> Path:
         "id": "3368-quality",
         "status": "completed",
         "_server_id": "c2306976",
-        "images": {"image_1": f"{hub}/image_quality_dev/41.jpg", "image_2": f"{hub}/image_quality_sd/42.jpg", "prompt": "a manga street"},
+        "images": {
+            "image_1": f"{hub}/image_quality_dev/41.jpg",
+            "image_2": f"{hub}/image_quality_sd/42.jpg",
+            "prompt": "a manga street",
+        },
         "model_1": "dev",
         "model_2": "sd",
         "evolution": "quality",
@@ -151,13 +195,22 @@ def open_image_preferences(folder: Path) -> Path:
         "preference.responses.users": ["u1", "u2", "u3", "u4"],
         "preference.responses.status": ["submitted", "submitted", "discarded", "draft"],
     }
-    empty = row | {"id": "nobody", "preference.responses": None, "preference.responses.users": None, "preference.responses.status": None}
+    empty = row | {
+        "id": "nobody",
+        "preference.responses": None,
+        "preference.responses.users": None,
+        "preference.responses.status": None,
+    }
     pq.write_table(pa.Table.from_pylist([row, empty]), folder / "train-00000-of-00001.parquet")
     return folder
 
 
 def folder_with_csv(folder: Path) -> Path:
     write_images(folder, ["51.png", "deep/52.png"])
-    lines = ["file_name,prompt,category,split,model_id,seed", '51.png,"a cat, asleep",object,train,sd,5', "deep/52.png,<b>a dog</b>,,,,"]
+    lines = [
+        "file_name,prompt,category,split,model_id,seed",
+        '51.png,"a cat, asleep",object,train,sd,5',
+        "deep/52.png,<b>a dog</b>,,,,",
+    ]
     (folder / "prompts.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return folder

@@ -9,7 +9,9 @@ from contextlib import contextmanager
 
 import pytest
 
-abandons_open_files = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+abandons_open_files = pytest.mark.filterwarnings(
+    "ignore:unclosed:ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)
 """For tests that interrupt: Ctrl-C may fall between opening and closing within a library; a real process ends then, and closes all."""
 
 

@@ -15,7 +15,10 @@ from pathlib import Path
 
 
 def main(log: Path) -> None:
-    for module in ("pipelines.demo", "torch.utils.tensorboard"):  # importing starts no threads, so a fork is safe
+    for module in (
+        "pipelines.demo",
+        "torch.utils.tensorboard",
+    ):  # importing starts no threads, so a fork is safe
         importlib.import_module(module)
     print("ready", flush=True)
     for line in sys.stdin:

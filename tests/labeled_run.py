@@ -30,14 +30,26 @@ def write_labeled_run(root: Path, *, per_prompt: int = 4, seed: int = 0) -> RunF
     run = RunFolder(root)
     rng = random.Random(seed)
     images = {
-        prompt: [_image(run, rng, prompt) for _ in range(per_prompt)] for prompt in [*PROMPTS_BY_CATEGORY.values(), "Something else."]
+        prompt: [_image(run, rng, prompt) for _ in range(per_prompt)]
+        for prompt in [*PROMPTS_BY_CATEGORY.values(), "Something else."]
     }
-    rows = [{"prompt_id": prompt_id(text), "prompt": text, "category": name} for name, text in PROMPTS_BY_CATEGORY.items()]
+    rows = [
+        {"prompt_id": prompt_id(text), "prompt": text, "category": name}
+        for name, text in PROMPTS_BY_CATEGORY.items()
+    ]
     rows.append({"prompt_id": prompt_id("Something else."), "prompt": "Something else."})
     write_table(pa.Table.from_pylist(rows, schema=PROMPTS), PROMPTS, run.prompts_table)
-    write_table(pa.Table.from_pylist([row for part in images.values() for row in part], schema=IMAGES), IMAGES, run.images_table)
+    write_table(
+        pa.Table.from_pylist([row for part in images.values() for row in part], schema=IMAGES),
+        IMAGES,
+        run.images_table,
+    )
     with open_store(root) as store:
-        _label(store, rng, {prompt: [str(row["image_id"]) for row in part] for prompt, part in images.items()})
+        _label(
+            store,
+            rng,
+            {prompt: [str(row["image_id"]) for row in part] for prompt, part in images.items()},
+        )
         export(store, run)
     return run
 
@@ -47,8 +59,20 @@ def _image(run: RunFolder, rng: random.Random, prompt: str) -> dict[str, object]
     path = run.images_dir / f"{number:06x}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (16, 16), (number >> 16, number >> 8 & 255, number & 255)).save(path)
-    facts = {"width": 16, "height": 16, "format": "png", "model_id": "m", "seed": number, "created_at": START}
-    return facts | {"image_id": sha256_of(path), "path": f"images/{path.name}", "prompt_id": prompt_id(prompt), "prompt": prompt}
+    facts = {
+        "width": 16,
+        "height": 16,
+        "format": "png",
+        "model_id": "m",
+        "seed": number,
+        "created_at": START,
+    }
+    return facts | {
+        "image_id": sha256_of(path),
+        "path": f"images/{path.name}",
+        "prompt_id": prompt_id(prompt),
+        "prompt": prompt,
+    }
 
 
 def _label(store: FeedbackStore, rng: random.Random, images: dict[str, list[str]]) -> None:
@@ -56,8 +80,17 @@ def _label(store: FeedbackStore, rng: random.Random, images: dict[str, list[str]
     moment = START
     for prompt, image_ids in images.items():
         for number, image_id in enumerate(image_ids):
-            gold = {"gold_json": BinaryAnswer(verdict="good").model_dump_json(), "gold_source": "us"} if number == 0 else {}
-            tasks.append(NewTask.model_validate({"kind": "binary", "prompt": prompt, "image_ids": (image_id,), "overlap": 4} | gold))
+            gold = (
+                {"gold_json": BinaryAnswer(verdict="good").model_dump_json(), "gold_source": "us"}
+                if number == 0
+                else {}
+            )
+            tasks.append(
+                NewTask.model_validate(
+                    {"kind": "binary", "prompt": prompt, "image_ids": (image_id,), "overlap": 4}
+                    | gold
+                )
+            )
         tasks.append(NewTask(kind="ranking", prompt=prompt, image_ids=tuple(image_ids), overlap=4))
     for task in tasks:
         for rater in RATERS:
@@ -69,10 +102,13 @@ def _label(store: FeedbackStore, rng: random.Random, images: dict[str, list[str]
 def _answered(rng: random.Random, task: NewTask, rater: str, moment: datetime) -> ImportedLabel:
     verdicts: tuple[Any, ...] = ("good", "bad", "skip", "unsafe")
     answer: Answer = BinaryAnswer(
-        verdict=rng.choices(verdicts, (55, 35, 8, 2))[0], comment="two tails <i>?</i>" if rng.random() < 0.1 else None
+        verdict=rng.choices(verdicts, (55, 35, 8, 2))[0],
+        comment="two tails <i>?</i>" if rng.random() < 0.1 else None,
     )
     if task.kind == "ranking":
-        answer = RankingAnswer(ranks={image_id: rng.choice((1, 2, 3, None)) for image_id in task.image_ids})
+        answer = RankingAnswer(
+            ranks={image_id: rng.choice((1, 2, 3, None)) for image_id in task.image_ids}
+        )
     seconds = rng.lognormvariate(1.0, 0.6)
     return ImportedLabel(
         submission_id=f"{rng.getrandbits(64):x}",

@@ -34,7 +34,11 @@ PROMPT = "Four wolves in the park."
 PATIENCE_S = 120
 """A busy machine may take a minute to start the app."""
 PICTURES = ".stage:visible img, .picture:visible img"
-PHONE: dict[str, Any] = {"viewport": {"width": 390, "height": 760}, "has_touch": True, "is_mobile": True}
+PHONE: dict[str, Any] = {
+    "viewport": {"width": 390, "height": 760},
+    "has_touch": True,
+    "is_mobile": True,
+}
 DESK: dict[str, Any] = {"viewport": {"width": 1280, "height": 800}}
 
 
@@ -49,7 +53,9 @@ class Server:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        self.process = subprocess.Popen([sys.executable, "-m", "tests.labeling_browser", str(self.root), str(self.port)])
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.labeling_browser", str(self.root), str(self.port)]
+        )
         deadline = time.monotonic() + PATIENCE_S
         while time.monotonic() < deadline:
             try:
@@ -98,22 +104,32 @@ def add_accounts(campaign: Campaign, names: Iterable[str], password: str) -> Non
 def add_training(campaign: Campaign) -> None:
     """A training of one picture, which is good, and of three, of which the last is the worst."""
     first, *_ = campaign.paths
-    with (next(iter(campaign.paths.values())).parent / "training.csv").open("w", encoding="utf-8", newline="") as file:
+    with (next(iter(campaign.paths.values())).parent / "training.csv").open(
+        "w", encoding="utf-8", newline=""
+    ) as file:
         rows = csv.writer(file)
         rows.writerow(("images", "answer", "explanation"))
         rows.writerow((first, "good", "All that the prompt asks for is there."))
-        rows.writerow(("|".join(list(campaign.paths)[:3]), "1|1|2", "The third one lacks an animal."))
+        rows.writerow(
+            ("|".join(list(campaign.paths)[:3]), "1|1|2", "The third one lacks an animal.")
+        )
 
 
-def drawn_campaign(root: Path, config: TasksConfig, prompts: Container[str] | None = None, most: int = 300) -> Campaign:
+def drawn_campaign(
+    root: Path, config: TasksConfig, prompts: Container[str] | None = None, most: int = 300
+) -> Campaign:
     """Pictures that the embedded model drew for these prompts, or for all it was asked; at most `most` for each prompt."""
     sheet = Image.open(FIXTURES / "audit.png").convert("RGB")
     columns = sheet.width // TILE
     paths: dict[str, Path] = {}
     rows: list[ImageRow] = []
-    for number, line in enumerate((FIXTURES / "audit.jsonl").read_text(encoding="utf-8").splitlines()):
+    for number, line in enumerate(
+        (FIXTURES / "audit.jsonl").read_text(encoding="utf-8").splitlines()
+    ):
         prompt = json.loads(line)["prompt"]
-        if (prompts is None or prompt in prompts) and sum(row.prompt == prompt for row in rows) < most:
+        if (prompts is None or prompt in prompts) and sum(
+            row.prompt == prompt for row in rows
+        ) < most:
             left, top = number % columns * TILE, number // columns * TILE
             path = root / f"{number}.png"
             sheet.crop((left, top, left + TILE, top + TILE)).save(path)
@@ -150,7 +166,9 @@ def kind_of(page: Page) -> str:
 
 def see(page: Page) -> None:
     """Looks at what is on the screen for as long as it takes no answer."""
-    page.evaluate("new Promise((seen) => requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(seen, 250))))")
+    page.evaluate(
+        "new Promise((seen) => requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(seen, 250))))"
+    )
 
 
 def pictures_of(page: Page) -> list[str]:
@@ -176,7 +194,14 @@ def main(root: Path, port: int) -> None:
     images = {image_id: ImageRow(image_id, PROMPT) for image_id in paths}
     training = read_training(file, images) if file.exists() else ()
     with FeedbackStore.open(f"sqlite:///{root / 'feedback.db'}") as store:
-        serve(store, paths.get, LabelConfig(port=port), secret=SECRET, on_export=(root / "exported").touch, training=training)
+        serve(
+            store,
+            paths.get,
+            LabelConfig(port=port),
+            secret=SECRET,
+            on_export=(root / "exported").touch,
+            training=training,
+        )
 
 
 if __name__ == "__main__":

@@ -37,7 +37,9 @@ def draw(path: Path, color: str, number: int) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def make_campaign(root: Path, *, prompts: tuple[str, ...], images: int, config: TasksConfig) -> Campaign:
+def make_campaign(
+    root: Path, *, prompts: tuple[str, ...], images: int, config: TasksConfig
+) -> Campaign:
     paths: dict[str, Path] = {}
     rows: list[ImageRow] = []
     for prompt in prompts:
@@ -57,7 +59,13 @@ def main(root: Path, port: int) -> None:
     """Serves the campaign that `make_campaign` made in `root`; each export leaves a mark in the file `exported`."""
     paths = {hashlib.sha256(path.read_bytes()).hexdigest(): path for path in root.glob("*.png")}
     with FeedbackStore.open(f"sqlite:///{root / 'feedback.db'}") as store:
-        serve(store, paths.get, LabelConfig(port=port, open=True), secret=SECRET, on_export=(root / "exported").touch)
+        serve(
+            store,
+            paths.get,
+            LabelConfig(port=port, open=True),
+            secret=SECRET,
+            on_export=(root / "exported").touch,
+        )
 
 
 if __name__ == "__main__":

@@ -9,9 +9,26 @@ from PIL import Image
 from playwright.sync_api import Browser, Page
 
 from labeling_app.tasks import TasksConfig
-from tests.labeling_browser import DESK, PHONE, add_accounts, chromium, drag, drawn_campaign, kind_of, open_page, see, serving, sign_in
+from tests.labeling_browser import (
+    DESK,
+    PHONE,
+    add_accounts,
+    chromium,
+    drag,
+    drawn_campaign,
+    kind_of,
+    open_page,
+    see,
+    serving,
+    sign_in,
+)
 
-PROMPTS = ("A green colored rabbit.", "Four wolves in the park.", "A dog on the moon.", "A cat and a dog.")
+PROMPTS = (
+    "A green colored rabbit.",
+    "Four wolves in the park.",
+    "A dog on the moon.",
+    "A cat and a dog.",
+)
 COLORS = 128
 
 
@@ -30,7 +47,9 @@ def take(page: Page, path: Path) -> None:
     """A picture of the page, in few colors: documents stay small."""
     page.wait_for_timeout(300)
     page.screenshot(path=path)
-    Image.open(path).convert("RGB").quantize(COLORS, dither=Image.Dither.NONE).save(path, optimize=True)
+    Image.open(path).convert("RGB").quantize(COLORS, dither=Image.Dither.NONE).save(
+        path, optimize=True
+    )
 
 
 def at_work(browser: Browser, url: str, name: str, context: dict[str, Any], colors: str) -> Page:
@@ -44,7 +63,9 @@ def at_work(browser: Browser, url: str, name: str, context: dict[str, Any], colo
 def main(folder: Path) -> None:
     """Takes all pictures into `folder`."""
     with tempfile.TemporaryDirectory() as root:
-        campaign = drawn_campaign(Path(root), TasksConfig(binary_overlap=2, ranking_overlap=2), PROMPTS, most=12)
+        campaign = drawn_campaign(
+            Path(root), TasksConfig(binary_overlap=2, ranking_overlap=2), PROMPTS, most=12
+        )
         add_accounts(campaign, ["Ann", "Ben"], "correct horse")
         with serving(Path(root)) as server, chromium() as browser:
             page = at_work(browser, server.url, "Ann", DESK, "light")

@@ -32,31 +32,52 @@ SMALL = (
 )
 
 
-@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning")  # of diffusers' solver
-def test_a_variant_is_trained_and_judged_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.filterwarnings(
+    "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
+)  # of diffusers' solver
+def test_a_variant_is_trained_and_judged_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(methods, "MOST", 4)
     root = Path.cwd()
     (tmp_path / "models").symlink_to(root / "models")
     monkeypatch.chdir(tmp_path)
     bed = Bed("small", 3, SMALL)
-    variants = {"DPOK": Variant("dpok", ("dpok.stochastic_share=1",)), "DPOK, again": Variant("dpok", start="DPOK")}
+    variants = {
+        "DPOK": Variant("dpok", ("dpok.stochastic_share=1",)),
+        "DPOK, again": Variant("dpok", start="DPOK"),
+    }
     found = of_seed(bed, variants)
     assert list(found) == ["base", "best of 4", "DPOK", "DPOK, again"]
     tuned = found["DPOK"]
     # 2 validations of 2 pictures, and a round of 4.
     assert tuned["queries"] == 2 * 2 + 4
-    assert tuned["curve"][0] == {"step": 1, "queries": tuned["queries"], "alignment": tuned["curve"][0]["alignment"]}
+    assert tuned["curve"][0] == {
+        "step": 1,
+        "queries": tuned["queries"],
+        "alignment": tuned["curve"][0]["alignment"],
+    }
     # What goes on from another variant counts that one's, and looks at the untuned model's 2 pictures as well as at its own start.
-    assert [point["queries"] for point in found["DPOK, again"]["curve"]] == [tuned["queries"], 2 * tuned["queries"] + 2]
-    assert all((Path("runs/small-3/methods") / name / LORA_FILE).exists() for name in ("DPOK", "DPOK-again"))
+    assert [point["queries"] for point in found["DPOK, again"]["curve"]] == [
+        tuned["queries"],
+        2 * tuned["queries"] + 2,
+    ]
+    assert all(
+        (Path("runs/small-3/methods") / name / LORA_FILE).exists()
+        for name in ("DPOK", "DPOK-again")
+    )
     assert set(tuned["samplers"]) == set(SAMPLERS)
     pictures = {path: path.stat().st_mtime_ns for path in Path("runs/small-3/methods").rglob("*.*")}
     assert json.dumps(of_seed(bed, variants)) == json.dumps(found)
     assert {path: path.stat().st_mtime_ns for path in pictures} == pictures
-    with pytest.raises(PictuneError, match=f"{bed.folder('DPOK') / 'made.json'}: made from other settings"):
+    with pytest.raises(
+        PictuneError, match=f"{bed.folder('DPOK') / 'made.json'}: made from other settings"
+    ):
         of_seed(bed, {"DPOK": Variant("dpok")})
     rows = table([found])
-    assert [(row["model"], row["sampler"]) for row in rows[-3:]] == [("DPOK, again", sampler) for sampler in SAMPLERS]
+    assert [(row["model"], row["sampler"]) for row in rows[-3:]] == [
+        ("DPOK, again", sampler) for sampler in SAMPLERS
+    ]
     assert all(row["trained"]["gain"]["mean"] == 0 for row in rows[:3])
     plot([found], tmp_path / "plot.svg")
     assert "DPOK" in (tmp_path / "plot.svg").read_text(encoding="utf-8")

@@ -17,14 +17,23 @@ GOLD_JSON = '{"verdict": "good"}'
 
 def gold_tasks(count: int) -> list[NewTask]:
     return [
-        NewTask(kind="binary", prompt="a cat", image_ids=(f"gold{number}",), overlap=100, gold_json=GOLD_JSON, gold_source="gold.csv")
+        NewTask(
+            kind="binary",
+            prompt="a cat",
+            image_ids=(f"gold{number}",),
+            overlap=100,
+            gold_json=GOLD_JSON,
+            gold_source="gold.csv",
+        )
         for number in range(count)
     ]
 
 
 def open_checking(folder: Path, **shares: float) -> FeedbackStore:
     url = f"sqlite:///{folder / 'feedback.db'}"
-    return FeedbackStore.open(url, clock=Clock(), rng=random.Random(0), checks=ChecksConfig(**shares))
+    return FeedbackStore.open(
+        url, clock=Clock(), rng=random.Random(0), checks=ChecksConfig(**shares)
+    )
 
 
 @pytest.fixture
@@ -42,7 +51,9 @@ def work(store: FeedbackStore, rater: str) -> list[str]:
     return given
 
 
-def test_gold_comes_in_between_at_its_share_and_is_nobodys_progress(checking: FeedbackStore) -> None:
+def test_gold_comes_in_between_at_its_share_and_is_nobodys_progress(
+    checking: FeedbackStore,
+) -> None:
     checking.add_tasks([*binary_tasks(60, overlap=2), *gold_tasks(30)])
     ann, ben = checking.add_rater("ann"), checking.add_rater("ben")
     given = [work(checking, rater) for rater in (ann, ben)]
@@ -62,7 +73,11 @@ def test_a_planned_task_becomes_gold_and_an_ordinary_one_again(checking: Feedbac
     plain, other = binary_tasks(2)
     changes = {"gold_json": GOLD_JSON, "gold_source": "gold.csv", "overlap": 100}
     gold, other_gold = plain.model_copy(update=changes), other.model_copy(update=changes)
-    query = sa.select(tasks.c.gold_json, tasks.c.gold_source, tasks.c.overlap).join(task_images).where(task_images.c.image_id == "image0")
+    query = (
+        sa.select(tasks.c.gold_json, tasks.c.gold_source, tasks.c.overlap)
+        .join(task_images)
+        .where(task_images.c.image_id == "image0")
+    )
     for plan, expected in (
         ([plain, other], (None, None, 1)),
         ([plain, other, gold], (GOLD_JSON, "gold.csv", 100)),
@@ -70,8 +85,14 @@ def test_a_planned_task_becomes_gold_and_an_ordinary_one_again(checking: Feedbac
         ([plain, other, gold], (GOLD_JSON, "gold.csv", 100)),
         ([plain, other_gold], (None, None, 1)),  # the row is gone
         ([plain, other, gold], (GOLD_JSON, "gold.csv", 100)),
-        ([plain, other.model_copy(update=changes | {"gold_source": "renamed.csv"})], (None, None, 1)),
-        ([plain.model_copy(update={"gold_json": GOLD_JSON}), other_gold], (None, None, 1)),  # known, but no check
+        (
+            [plain, other.model_copy(update=changes | {"gold_source": "renamed.csv"})],
+            (None, None, 1),
+        ),
+        (
+            [plain.model_copy(update={"gold_json": GOLD_JSON}), other_gold],
+            (None, None, 1),
+        ),  # known, but no check
     ):
         checking.add_tasks(plan)
         with checking.database.read() as connection:
@@ -80,7 +101,9 @@ def test_a_planned_task_becomes_gold_and_an_ordinary_one_again(checking: Feedbac
 
 def test_gold_of_an_import_stays_whatever_the_plan_names(checking: FeedbackStore) -> None:
     (plain,) = binary_tasks(1)
-    gold = plain.model_copy(update={"gold_json": GOLD_JSON, "gold_source": "theirs.csv", "overlap": 100})
+    gold = plain.model_copy(
+        update={"gold_json": GOLD_JSON, "gold_source": "theirs.csv", "overlap": 100}
+    )
     checking.import_labels([gold], [], finish=lambda: None)
     for _ in range(2):
         checking.add_tasks([plain])
@@ -97,19 +120,37 @@ def test_a_changed_overlap_is_taken_over_and_no_label_is_lost(checking: Feedback
     assert checking.progress().total == 4
     assert len(work(checking, ben)) == 2
     checking.add_tasks(binary_tasks(2, overlap=1))
-    assert (checking.progress().done, checking.progress().total, checking.progress(ben).mine) == (2, 2, 2)
+    assert (checking.progress().done, checking.progress().total, checking.progress(ben).mine) == (
+        2,
+        2,
+        2,
+    )
 
 
 def test_a_repeat_asks_the_same_rater_once_more_in_mirrored_order(tmp_path: Path) -> None:
     with open_checking(tmp_path, repeat_share=0.3) as store:
-        store.add_tasks(NewTask(kind="ranking", prompt="a cat", image_ids=(f"{number}", "a", "b"), overlap=2) for number in range(40))
+        store.add_tasks(
+            NewTask(kind="ranking", prompt="a cat", image_ids=(f"{number}", "a", "b"), overlap=2)
+            for number in range(40)
+        )
         raters = [store.add_rater("ann"), store.add_rater("ben")]
         for rater in raters:
             work(store, rater)
         with store.database.read() as connection:
-            repeats = {row.task_id: row for row in connection.execute(sa.select(tasks).where(tasks.c.repeat_of.is_not(None)))}
-            shown = {(row.task_id, row.rater_id): row.shown_order for row in connection.execute(sa.select(leases))}
-            given = [(row.task_id, row.rater_id) for row in connection.execute(sa.select(labels).order_by(labels.c.sequence))]
+            repeats = {
+                row.task_id: row
+                for row in connection.execute(
+                    sa.select(tasks).where(tasks.c.repeat_of.is_not(None))
+                )
+            }
+            shown = {
+                (row.task_id, row.rater_id): row.shown_order
+                for row in connection.execute(sa.select(leases))
+            }
+            given = [
+                (row.task_id, row.rater_id)
+                for row in connection.execute(sa.select(labels).order_by(labels.c.sequence))
+            ]
         assert (store.progress().done, store.progress().total) == (80, 80)
         again = [(task_id, rater_id) for task_id, rater_id in given if task_id in repeats]
         assert 10 <= len(again) <= 40
@@ -129,7 +170,12 @@ def test_without_shares_a_campaign_has_no_checks(tmp_path: Path) -> None:
 
 def test_a_task_is_as_urgent_as_its_most_urgent_image(tmp_path: Path) -> None:
     with open_checking(tmp_path) as store:
-        store.add_tasks([*binary_tasks(5), NewTask(kind="ranking", prompt="a cat", image_ids=("image1", "image3"))])
+        store.add_tasks(
+            [
+                *binary_tasks(5),
+                NewTask(kind="ranking", prompt="a cat", image_ids=("image1", "image3")),
+            ]
+        )
         ann = store.add_rater("ann")
         store.set_priorities({"image3": 0.9, "image1": 0.4})
         order = []

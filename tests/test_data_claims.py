@@ -18,7 +18,10 @@ from tests.claim_machine import Campaigning
 from tests.data_campaign import Clock, binary_tasks, open_store, submission
 
 Campaigning.TestCase.settings = settings(
-    max_examples=12, stateful_step_count=20, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=12,
+    stateful_step_count=20,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
 )
 TestNoHistoryBreaksTheRulesOfClaims = Campaigning.TestCase
 
@@ -68,7 +71,9 @@ while True:
     receipt = store.submit(submission(claim, rater, claim.task.task_id))
     print(receipt.label_id, flush=True)
 """
-    with subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout is not None
         acknowledged = [process.stdout.readline().strip() for _ in range(20)]
         os.kill(process.pid, signal.SIGKILL)
@@ -105,11 +110,21 @@ def test_stores_of_one_seed_show_the_same_tasks_in_the_same_order(tmp_path: Path
     def history(folder: Path) -> list[tuple[str, tuple[int, ...]]]:
         url = f"sqlite:///{folder / 'feedback.db'}"
         with FeedbackStore.open(url, clock=Clock(), rng=random.Random(7)) as store:
-            store.add_tasks([NewTask(kind="ranking", prompt="a cat", image_ids=(f"{number}", "a", "b")) for number in range(8)])
+            store.add_tasks(
+                [
+                    NewTask(kind="ranking", prompt="a cat", image_ids=(f"{number}", "a", "b"))
+                    for number in range(8)
+                ]
+            )
             rater = store.add_rater("anna")
             seen: list[tuple[str, tuple[int, ...]]] = []
             while (claim := store.claim(rater)) is not None:
-                seen.append((store.submit(submission(claim, rater, str(len(seen)))).label_id, claim.shown_order))
+                seen.append(
+                    (
+                        store.submit(submission(claim, rater, str(len(seen)))).label_id,
+                        claim.shown_order,
+                    )
+                )
         return seen
 
     assert history(tmp_path / "one") == history(tmp_path / "two")

@@ -59,11 +59,18 @@ class History:
     def _submit(self, claim: Claim, rater: str, choice: int) -> None:
         self.count += 1
         task = claim.task
-        answer: Answer = BinaryAnswer.model_validate({"verdict": ("good", "bad", "skip", "unsafe")[choice % 4], "comment": str(choice)})
+        answer: Answer = BinaryAnswer.model_validate(
+            {"verdict": ("good", "bad", "skip", "unsafe")[choice % 4], "comment": str(choice)}
+        )
         if task.kind == "ranking":
-            ranks = {image: (None, 1, 2, 3)[choice // 4**place % 4] for place, image in enumerate(task.image_ids)}
+            ranks = {
+                image: (None, 1, 2, 3)[choice // 4**place % 4]
+                for place, image in enumerate(task.image_ids)
+            }
             answer = RankingAnswer(ranks=ranks)
-        given = Submission(submission_id=str(self.count), task_id=task.task_id, rater_id=rater, answer=answer)
+        given = Submission(
+            submission_id=str(self.count), task_id=task.task_id, rater_id=rater, answer=answer
+        )
         for _ in range(1 + choice % 2):  # a retry changes nothing
             self.store.submit(given)
         self.live.pop((task.task_id, rater), None)
@@ -76,11 +83,14 @@ def exported(folder: Path) -> dict[Key, object]:
     rankings = pd.read_parquet(folder / "labels_ranking.parquet").to_dict("records")
     ranks: dict[Key, object] = {
         (row["task_id"], row["rater_id"]): {
-            image: None if pd.isna(rank) else int(rank) for image, rank in zip(row["image_ids"], row["ranks"], strict=True)
+            image: None if pd.isna(rank) else int(rank)
+            for image, rank in zip(row["image_ids"], row["ranks"], strict=True)
         }
         for row in rankings
     }
-    verdicts: dict[Key, object] = {(row["task_id"], row["rater_id"]): (row["label"], row["comment"]) for row in binary}
+    verdicts: dict[Key, object] = {
+        (row["task_id"], row["rater_id"]): (row["label"], row["comment"]) for row in binary
+    }
     return verdicts | ranks
 
 
@@ -93,8 +103,17 @@ ACTIONS: dict[str, Callable[[History, str, int], None]] = {
 
 
 @settings(max_examples=10, deadline=None)
-@given(st.lists(st.tuples(st.sampled_from([*ACTIONS, "answer"]), st.integers(0, RATERS - 1), st.integers(0, 63)), max_size=25))
-def test_any_history_exports_to_exactly_the_live_labels(actions: list[tuple[str, int, int]]) -> None:
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([*ACTIONS, "answer"]), st.integers(0, RATERS - 1), st.integers(0, 63)
+        ),
+        max_size=25,
+    )
+)
+def test_any_history_exports_to_exactly_the_live_labels(
+    actions: list[tuple[str, int, int]],
+) -> None:
     with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         for module in (data.parquet, data.verification):
             patch.setattr(module, "PART_ROWS", 4)
@@ -104,13 +123,17 @@ def test_any_history_exports_to_exactly_the_live_labels(actions: list[tuple[str,
         run, store = history.campaign.run, history.store
         manifest = export(store, run)
         expected = {
-            (task, store.public_rater_id(rater)): (answer.verdict, answer.comment) if isinstance(answer, BinaryAnswer) else answer.ranks
+            (task, store.public_rater_id(rater)): (answer.verdict, answer.comment)
+            if isinstance(answer, BinaryAnswer)
+            else answer.ranks
             for (task, rater), answer in history.live.items()
         }
         rows = exported(run.latest)
         assert rows == expected
         for kind in (tuple, dict):  # each table keeps the order of saving
-            assert [key for key in rows if isinstance(rows[key], kind)] == [key for key in expected if isinstance(expected[key], kind)]
+            assert [key for key in rows if isinstance(rows[key], kind)] == [
+                key for key in expected if isinstance(expected[key], kind)
+            ]
         assert verify(store, run) == []
         before = {path: path.read_bytes() for path in run.latest.iterdir()}
         (run.latest / "tasks.parquet").unlink()
@@ -119,7 +142,9 @@ def test_any_history_exports_to_exactly_the_live_labels(actions: list[tuple[str,
         store.close()
 
 
-def test_a_kill_between_any_two_writes_leaves_the_older_or_the_newer_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kill_between_any_two_writes_leaves_the_older_or_the_newer_export(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(data.parquet, "PART_ROWS", 3)
     campaign = Campaign(tmp_path)
     answer_all(campaign.store, campaign.store.add_rater("anna"))

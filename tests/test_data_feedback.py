@@ -1,7 +1,16 @@
 import pytest
 from pydantic import ValidationError
 
-from data.feedback import Answer, BinaryAnswer, InvalidAnswer, NewTask, RankingAnswer, Submission, agrees_with_gold, check_answer
+from data.feedback import (
+    Answer,
+    BinaryAnswer,
+    InvalidAnswer,
+    NewTask,
+    RankingAnswer,
+    Submission,
+    agrees_with_gold,
+    check_answer,
+)
 
 
 def ranking(*ranks: int | None) -> RankingAnswer:
@@ -18,7 +27,14 @@ def test_ranks_start_at_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "image_ids"), [("binary", ()), ("binary", ("a", "b")), ("ranking", ("a",)), ("ranking", ("a", "a")), ("ranking", ("a", ""))]
+    ("kind", "image_ids"),
+    [
+        ("binary", ()),
+        ("binary", ("a", "b")),
+        ("ranking", ("a",)),
+        ("ranking", ("a", "a")),
+        ("ranking", ("a", "")),
+    ],
 )
 def test_a_task_with_the_wrong_images_is_refused(kind: str, image_ids: tuple[str, ...]) -> None:
     with pytest.raises(ValidationError):
@@ -53,13 +69,17 @@ def test_an_answer_must_fit_the_task(answer: Answer) -> None:
         (ranking(None, None, None), ranking(1, 2, 3), None),
     ],
 )
-def test_gold_asks_only_for_the_order_that_it_names(answer: Answer, gold: Answer, agrees: bool | None) -> None:
+def test_gold_asks_only_for_the_order_that_it_names(
+    answer: Answer, gold: Answer, agrees: bool | None
+) -> None:
     assert agrees_with_gold(answer, gold) is agrees
 
 
 def test_json_of_a_submission_names_the_kind_of_its_answer() -> None:
     known = {"submission_id": "s", "task_id": "t", "rater_id": "r"}
-    read = Submission.model_validate(known | {"answer": {"kind": "ranking", "ranks": {"a": 1, "b": None}}})
+    read = Submission.model_validate(
+        known | {"answer": {"kind": "ranking", "ranks": {"a": 1, "b": None}}}
+    )
     assert read.answer == ranking(1, None)
     with pytest.raises(ValidationError, match="discriminator"):
         Submission.model_validate(known | {"answer": {"verdict": "good"}})

@@ -14,7 +14,11 @@ from data.files import sha256_of, write_atomically, write_json
 def tiny_disk(tmp_path: Path) -> Iterator[Path]:
     folder = tmp_path / "disk"
     folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)], capture_output=True, check=False)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)],
+        capture_output=True,
+        check=False,
+    )
     if mounted.returncode:
         pytest.skip("mounting a small file system needs root")
     yield folder
@@ -32,7 +36,9 @@ def test_a_file_appears_whole_and_leaves_nothing_beside_it(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("interruption", [ValueError, KeyboardInterrupt])
-def test_an_interruption_keeps_the_earlier_file_and_leaves_nothing_behind(tmp_path: Path, interruption: type[BaseException]) -> None:
+def test_an_interruption_keeps_the_earlier_file_and_leaves_nothing_behind(
+    tmp_path: Path, interruption: type[BaseException]
+) -> None:
     path = tmp_path / "file.txt"
     path.write_text("earlier")
 
@@ -51,7 +57,9 @@ def test_a_full_disk_is_one_clear_line_and_leaves_nothing_behind(tiny_disk: Path
     path = tiny_disk / "file.bin"
     path.write_bytes(b"earlier")
     with (
-        pytest.raises(PictuneError, match=r"file\.bin: could not be written \(No space left on device\)"),
+        pytest.raises(
+            PictuneError, match=r"file\.bin: could not be written \(No space left on device\)"
+        ),
         write_atomically(path) as temporary,
     ):
         temporary.write_bytes(bytes(200_000))
@@ -73,26 +81,39 @@ try:
 except PictuneError as error:
     print(error)
 """
-    ran = subprocess.run([sys.executable, "-c", program, str(tmp_path / "file.bin")], capture_output=True, text=True, check=True)
+    ran = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "file.bin")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert "file.bin: could not be written (File too large)" in ran.stdout
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_cannot_be_made_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(PictuneError, match="could not be written"), write_atomically(tmp_path / "file" / "below.txt"):
+    with (
+        pytest.raises(PictuneError, match="could not be written"),
+        write_atomically(tmp_path / "file" / "below.txt"),
+    ):
         pass
 
 
 def test_errors_about_other_files_keep_their_own_message(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"other\.txt"), write_atomically(tmp_path / "file.txt"):
+    with (
+        pytest.raises(FileNotFoundError, match=r"other\.txt"),
+        write_atomically(tmp_path / "file.txt"),
+    ):
         (tmp_path / "other.txt").read_text()
 
 
 def test_json_has_sorted_keys_and_no_nan(tmp_path: Path) -> None:
     path = tmp_path / "value.json"
     write_json(path, {"b": 1, "a": "ä"})
-    assert path.read_text(encoding="utf-8").index('"a": "ä"') < path.read_text(encoding="utf-8").index('"b"')
+    assert path.read_text(encoding="utf-8").index('"a": "ä"') < path.read_text(
+        encoding="utf-8"
+    ).index('"b"')
     assert json.loads(path.read_bytes()) == {"a": "ä", "b": 1}
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(path, float("nan"))
@@ -101,4 +122,7 @@ def test_json_has_sorted_keys_and_no_nan(tmp_path: Path) -> None:
 
 def test_hash_is_that_of_the_bytes(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"abc")
-    assert sha256_of(tmp_path / "file") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert (
+        sha256_of(tmp_path / "file")
+        == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    )

@@ -35,7 +35,11 @@ from tests.data_campaign import START, Campaign, Clock, answer_all, open_store, 
 
 Contents = dict[str, Any]
 LARGE = files.large_png(13_000, 13_000)
-PAIRS = [files.pick_a_pic_row(1, 2, 1.0), files.pick_a_pic_row(2, 3, 0.5, user_id=8), files.pick_a_pic_row(4, 5, None)]
+PAIRS = [
+    files.pick_a_pic_row(1, 2, 1.0),
+    files.pick_a_pic_row(2, 3, 0.5, user_id=8),
+    files.pick_a_pic_row(4, 5, None),
+]
 SOURCES: dict[str, tuple[str, Callable[[Path], Path]]] = {
     "HPDv2 test": ("hpdv2", files.hpdv2_test),
     "HPDv2 train": ("hpdv2", files.hpdv2_train),
@@ -43,7 +47,10 @@ SOURCES: dict[str, tuple[str, Callable[[Path], Path]]] = {
     "ImageRewardDB": ("image-reward", files.image_reward_database),
     "open-image-preferences": ("open-image-preferences", files.open_image_preferences),
     "folder": ("folder", files.folder_with_csv),
-    "Pick-a-Pic": ("pick-a-pic", lambda folder: files.write_pick_a_pic(folder / "train-0.parquet", PAIRS).parent),
+    "Pick-a-Pic": (
+        "pick-a-pic",
+        lambda folder: files.write_pick_a_pic(folder / "train-0.parquet", PAIRS).parent,
+    ),
 }
 
 
@@ -78,16 +85,29 @@ class Run:
         for label in labels:
             by_rater.setdefault(label["rater_id"], set()).add(label["submission_id"])
         return {
-            "images": {key: {k: v for k, v in row.items() if k != "path"} for key, row in latest.images.items()},
+            "images": {
+                key: {k: v for k, v in row.items() if k != "path"}
+                for key, row in latest.images.items()
+            },
             "prompts": latest.prompts,
-            "tasks": {row["task_id"]: {k: v for k, v in row.items() if k != "created_at"} for row in latest.tasks},
-            "labels": {row["submission_id"]: {k: v for k, v in row.items() if k not in volatile} for row in labels},
+            "tasks": {
+                row["task_id"]: {k: v for k, v in row.items() if k != "created_at"}
+                for row in latest.tasks
+            },
+            "labels": {
+                row["submission_id"]: {k: v for k, v in row.items() if k not in volatile}
+                for row in labels
+            },
             "raters": sorted(map(sorted, by_rater.values())),
         }
 
     def files(self) -> dict[str, str]:
         """The run's files with their hashes, without the store's own."""
-        found = [path for path in self.run.root.rglob("*") if path.is_file() and "feedback.db" not in path.name]
+        found = [
+            path
+            for path in self.run.root.rglob("*")
+            if path.is_file() and "feedback.db" not in path.name
+        ]
         return {str(path.relative_to(self.run.root)): sha256_of(path) for path in found}
 
 
@@ -118,7 +138,13 @@ def test_an_import_lands_like_any_other_feedback_and_only_once(
     assert (new.images, new.feedback.tasks, new.feedback.labels, new.feedback.raters) == counts
     before = run.files(), run.contents()
     again = run.take(name, path)
-    assert (again.images, again.prompts, again.feedback.tasks, again.feedback.labels, again.feedback.raters) == (0, 0, 0, 0, 0)
+    assert (
+        again.images,
+        again.prompts,
+        again.feedback.tasks,
+        again.feedback.labels,
+        again.feedback.raters,
+    ) == (0, 0, 0, 0, 0)
     assert (run.files(), run.contents()) == before
     assert set(run.table("labels_ranking")["source"]) <= {"imported"}
     with open_store(run.run.root) as store:
@@ -126,20 +152,34 @@ def test_an_import_lands_like_any_other_feedback_and_only_once(
 
 
 @pytest.mark.parametrize("source", SOURCES)
-def test_a_dataset_folder_carries_all_of_an_import_to_another_run(tmp_path: Path, run: Run, source: str) -> None:
+def test_a_dataset_folder_carries_all_of_an_import_to_another_run(
+    tmp_path: Path, run: Run, source: str
+) -> None:
     name, make = SOURCES[source]
     run.take(name, make(tmp_path / "source"))
     other = Run(tmp_path / "other")
     other.take("dataset", run.give("dataset", tmp_path / "out"))
     assert other.contents() == run.contents()
     kept = run.run.root / "imported.parquet"
-    assert not kept.exists() or pd.read_parquet(kept).equals(pd.read_parquet(other.run.root / "imported.parquet"))
+    assert not kept.exists() or pd.read_parquet(kept).equals(
+        pd.read_parquet(other.run.root / "imported.parquet")
+    )
 
 
 def test_a_dataset_folder_carries_verdicts_gold_and_circumstances(tmp_path: Path) -> None:
     campaign = Campaign(tmp_path / "mine")
     gold = BinaryAnswer(verdict="bad").model_dump_json()
-    campaign.store.add_tasks([NewTask(kind="binary", prompt="a cat", image_ids=(campaign.image_ids[0],), gold_json=gold, gold_source="me")])
+    campaign.store.add_tasks(
+        [
+            NewTask(
+                kind="binary",
+                prompt="a cat",
+                image_ids=(campaign.image_ids[0],),
+                gold_json=gold,
+                gold_source="me",
+            )
+        ]
+    )
     for source in ("human", "simulated"):
         answer_all(campaign.store, campaign.store.add_rater("anna", source=source))
     export(campaign.store, campaign.run)
@@ -154,14 +194,22 @@ def test_what_an_import_says_of_each_image_and_label_is_kept(tmp_path: Path, run
     labels = run.table("labels_ranking")
     assert sorted(labels["comment"].dropna()) == ["both_good"]
     assert sorted(labels["skip_reason"].dropna()) == ["discarded"]
-    assert [[None if pd.isna(rank) else int(rank) for rank in ranks] for ranks in labels["ranks"]] == [[1, 1], [1, 2], [None, None]]
+    assert [
+        [None if pd.isna(rank) else int(rank) for rank in ranks] for ranks in labels["ranks"]
+    ] == [[1, 1], [1, 2], [None, None]]
     assert list(run.table("prompts")["category"]) == ["Manga"]
     images = run.table("images")
     assert sorted(images["model_id"]) == ["dev", "sd"]
     assert images["source_uri"].str.startswith("https://huggingface.co/datasets/someone").all()
     run.take("folder", files.folder_with_csv(tmp_path / "folder"))
     row = run.table("images").set_index("prompt").loc["a cat, asleep"]
-    assert (row["model_id"], row["seed"], row["width"], row["height"], row["format"]) == ("sd", 5, 4, 3, "png")
+    assert (row["model_id"], row["seed"], row["width"], row["height"], row["format"]) == (
+        "sd",
+        5,
+        4,
+        3,
+        "png",
+    )
     assert run.table("images").set_index("prompt")["model_id"].isna().to_dict() == {
         "a cat, asleep": False,
         "<b>a dog</b>": True,
@@ -169,7 +217,9 @@ def test_what_an_import_says_of_each_image_and_label_is_kept(tmp_path: Path, run
     }
 
 
-def test_an_unanswered_pair_is_left_to_raters_and_an_answered_one_is_not(run: Run, tmp_path: Path) -> None:
+def test_an_unanswered_pair_is_left_to_raters_and_an_answered_one_is_not(
+    run: Run, tmp_path: Path
+) -> None:
     run.take("pick-a-pic", files.write_pick_a_pic(tmp_path / "pairs.parquet", PAIRS))
     with open_store(run.run.root) as store:
         receipts = answer_all(store, store.add_rater("anna"))
@@ -178,11 +228,24 @@ def test_an_unanswered_pair_is_left_to_raters_and_an_answered_one_is_not(run: Ru
         assert set(run.table("labels_ranking")["source"]) == {"human", "imported"}
 
 
-def test_a_later_answer_of_a_rater_is_a_revision_and_can_be_undone(run: Run, tmp_path: Path) -> None:
-    for number, row in enumerate([files.pick_a_pic_row(1, 2, 1.0), files.pick_a_pic_row(2, 1, 1.0, ranking_id=5)]):
-        assert run.take("pick-a-pic", files.write_pick_a_pic(tmp_path / f"{number}.parquet", [row])).feedback.labels == 1
+def test_a_later_answer_of_a_rater_is_a_revision_and_can_be_undone(
+    run: Run, tmp_path: Path
+) -> None:
+    for number, row in enumerate(
+        [files.pick_a_pic_row(1, 2, 1.0), files.pick_a_pic_row(2, 1, 1.0, ranking_id=5)]
+    ):
+        assert (
+            run.take(
+                "pick-a-pic", files.write_pick_a_pic(tmp_path / f"{number}.parquet", [row])
+            ).feedback.labels
+            == 1
+        )
     (label,) = run.table("labels_ranking").to_dict("records")
-    assert (label["revision"], list(label["ranks"]), list(label["shown_order"])) == (2, [2, 1], [1, 0])
+    assert (label["revision"], list(label["ranks"]), list(label["shown_order"])) == (
+        2,
+        [2, 1],
+        [1, 0],
+    )
     with open_store(run.run.root) as store:
         rater = store.rater_id_of("imported", "pick-a-pic 7")
         assert store.undo(rater) is not None
@@ -190,13 +253,17 @@ def test_a_later_answer_of_a_rater_is_a_revision_and_can_be_undone(run: Run, tmp
     assert run.table("labels_ranking").empty
 
 
-def test_two_answers_of_a_rater_in_one_file_are_both_kept_and_a_copied_row_counts_once(run: Run, tmp_path: Path) -> None:
+def test_two_answers_of_a_rater_in_one_file_are_both_kept_and_a_copied_row_counts_once(
+    run: Run, tmp_path: Path
+) -> None:
     first, second = files.pick_a_pic_row(1, 2, 1.0), files.pick_a_pic_row(2, 1, 1.0, ranking_id=5)
     source = files.write_pick_a_pic(tmp_path / "pairs.parquet", [first, second, first])
     assert run.take("pick-a-pic", source).feedback.labels == 2
     assert len(run.table("labels_ranking")) == 2
     out = run.give("pick-a-pic", tmp_path / "out")
-    assert _pairs_in(out / "pairs.parquet") == _pairs_in(files.write_pick_a_pic(tmp_path / "wanted.parquet", [first, second]))
+    assert _pairs_in(out / "pairs.parquet") == _pairs_in(
+        files.write_pick_a_pic(tmp_path / "wanted.parquet", [first, second])
+    )
 
 
 def test_an_import_leaves_labels_and_images_of_the_run_alone(tmp_path: Path) -> None:
@@ -206,7 +273,10 @@ def test_an_import_leaves_labels_and_images_of_the_run_alone(tmp_path: Path) -> 
     mine = Run(tmp_path / "mine")
     before = mine.contents()
     campaign.store.close()
-    mine.take("pick-a-pic", files.write_pick_a_pic(tmp_path / "pairs.parquet", [files.pick_a_pic_row(1001, 1002, 1.0)]))
+    mine.take(
+        "pick-a-pic",
+        files.write_pick_a_pic(tmp_path / "pairs.parquet", [files.pick_a_pic_row(1001, 1002, 1.0)]),
+    )
     after = mine.contents()
     for what in ("images", "labels", "tasks"):
         assert {key: after[what][key] for key in before[what]} == before[what]
@@ -227,7 +297,12 @@ def _dataset(folder: Path, **prompt: str) -> Path:
     export(campaign.store, campaign.run)
     export_to("dataset", Latest(campaign.run), folder / "out")
     path = folder / "out" / "data" / "prompts.parquet"
-    pq.write_table(pa.Table.from_pylist([row | prompt for row in pq.read_table(path).to_pylist()], schema=PROMPTS), path)
+    pq.write_table(
+        pa.Table.from_pylist(
+            [row | prompt for row in pq.read_table(path).to_pylist()], schema=PROMPTS
+        ),
+        path,
+    )
     return folder / "out"
 
 
@@ -256,41 +331,145 @@ def _hpdv2(**changes: Any) -> Callable[[Path], Path]:
 @pytest.mark.parametrize(
     ("name", "make", "fault"),
     [
-        ("pick-a-pic", _pairs(caption=""), r"train\.parquet: row 2, column caption: is '', not a text"),
+        (
+            "pick-a-pic",
+            _pairs(caption=""),
+            r"train\.parquet: row 2, column caption: is '', not a text",
+        ),
         ("pick-a-pic", _pairs(label_0=0.3), r"row 2, column label_0: is 0\.3, not one of"),
-        ("pick-a-pic", _pairs(label_1=0.5), r"row 2, column label_1: is 0\.5 where label_0 is 1\.0"),
-        ("pick-a-pic", _pairs(best_image_uid="uid-4"), r"row 2, column best_image_uid: is the image that"),
-        ("pick-a-pic", _pairs(jpg_1=b"no picture"), r"row 2, column jpg_1: is not an image that can be read"),
-        ("pick-a-pic", _pairs(jpg_1=files.picture(3)[:45]), r"row 2, column jpg_1: is not an image that can be read"),
-        ("pick-a-pic", _pairs(jpg_1=files.picture(3, "GIF")), r"row 2, column jpg_1: is an image, but neither"),
-        ("pick-a-pic", _pairs(jpg_1=LARGE), r"row 2, column jpg_1: has 13000 x 13000 pixels, more than 16,777,216 .*; make it smaller"),
-        ("pick-a-pic", _pairs(jpg_1=files.large_png(4096, 4097)), r"row 2, column jpg_1: has 4096 x 4097 pixels"),
+        (
+            "pick-a-pic",
+            _pairs(label_1=0.5),
+            r"row 2, column label_1: is 0\.5 where label_0 is 1\.0",
+        ),
+        (
+            "pick-a-pic",
+            _pairs(best_image_uid="uid-4"),
+            r"row 2, column best_image_uid: is the image that",
+        ),
+        (
+            "pick-a-pic",
+            _pairs(jpg_1=b"no picture"),
+            r"row 2, column jpg_1: is not an image that can be read",
+        ),
+        (
+            "pick-a-pic",
+            _pairs(jpg_1=files.picture(3)[:45]),
+            r"row 2, column jpg_1: is not an image that can be read",
+        ),
+        (
+            "pick-a-pic",
+            _pairs(jpg_1=files.picture(3, "GIF")),
+            r"row 2, column jpg_1: is an image, but neither",
+        ),
+        (
+            "pick-a-pic",
+            _pairs(jpg_1=LARGE),
+            r"row 2, column jpg_1: has 13000 x 13000 pixels, more than 16,777,216 .*; make it smaller",
+        ),
+        (
+            "pick-a-pic",
+            _pairs(jpg_1=files.large_png(4096, 4097)),
+            r"row 2, column jpg_1: has 4096 x 4097 pixels",
+        ),
         ("pick-a-pic", _pairs(jpg_0=None), r"row 2, column jpg_0: has no image bytes"),
-        ("pick-a-pic", _pairs(jpg_1=files.picture(3)), r"row 2, column jpg_1: an image stands in the task twice"),
-        ("pick-a-pic", _pairs(user_id=None), r"row 2, column user_id: is empty, not a whole number"),
-        ("pick-a-pic", _pairs(jpg_0=files.picture(1), caption="a dog"), r"row 2, column jpg_0: the same image stands under another prompt"),
-        ("hpdv2", _hpdv2(rank=[1, 2]), r"test\.json: row 2, column rank: has 2 entries where 4 are wanted"),
-        ("hpdv2", _hpdv2(rank="first"), r"row 2, column rank: is 'first', not a list of whole numbers"),
-        ("hpdv2", _hpdv2(raw_annotations=[{"user_hash": "x"}]), r"row 2, column raw_annotations\[0\]\.rank: is empty"),
-        ("hpdv2", _hpdv2(image_path=["61.png", "62.png", "63.png", "../run/x.png"]), r"column image_path\[3\]: .* not a path within"),
-        ("hpdv2", _hpdv2(image_path=["61.png", "62.png", "63.png", "/etc/hostname"]), r"column image_path\[3\]: .* not a path within"),
-        ("hpdv2", _hpdv2(image_path=["61.png", "62.png", "63.png", "9.png"]), r"column image_path\[3\]: no image 9\.png in"),
+        (
+            "pick-a-pic",
+            _pairs(jpg_1=files.picture(3)),
+            r"row 2, column jpg_1: an image stands in the task twice",
+        ),
+        (
+            "pick-a-pic",
+            _pairs(user_id=None),
+            r"row 2, column user_id: is empty, not a whole number",
+        ),
+        (
+            "pick-a-pic",
+            _pairs(jpg_0=files.picture(1), caption="a dog"),
+            r"row 2, column jpg_0: the same image stands under another prompt",
+        ),
+        (
+            "hpdv2",
+            _hpdv2(rank=[1, 2]),
+            r"test\.json: row 2, column rank: has 2 entries where 4 are wanted",
+        ),
+        (
+            "hpdv2",
+            _hpdv2(rank="first"),
+            r"row 2, column rank: is 'first', not a list of whole numbers",
+        ),
+        (
+            "hpdv2",
+            _hpdv2(raw_annotations=[{"user_hash": "x"}]),
+            r"row 2, column raw_annotations\[0\]\.rank: is empty",
+        ),
+        (
+            "hpdv2",
+            _hpdv2(image_path=["61.png", "62.png", "63.png", "../run/x.png"]),
+            r"column image_path\[3\]: .* not a path within",
+        ),
+        (
+            "hpdv2",
+            _hpdv2(image_path=["61.png", "62.png", "63.png", "/etc/hostname"]),
+            r"column image_path\[3\]: .* not a path within",
+        ),
+        (
+            "hpdv2",
+            _hpdv2(image_path=["61.png", "62.png", "63.png", "9.png"]),
+            r"column image_path\[3\]: no image 9\.png in",
+        ),
         ("hpdv2", _hpdv2(prompt=None), r"row 2, column prompt: is empty, not a text"),
-        ("hpdv2", lambda folder: _text(folder / "test.json", "[{"), r"test\.json:1: not valid JSON"),
+        (
+            "hpdv2",
+            lambda folder: _text(folder / "test.json", "[{"),
+            r"test\.json:1: not valid JSON",
+        ),
         (
             "hpdv2",
             lambda folder: _text(folder / "test.json", files.deep_json(100_000)),
             r"test\.json: cannot be read as JSON \(it is nested",
         ),
-        ("hpdv2", lambda folder: _text(folder / "test.json", f"[{files.long_number(5000)}]"), r"test\.json: cannot be .* too many digits"),
-        ("hpdv2", lambda folder: _text(folder / "test.json", "\ufeff{}"), r"test\.json: holds no list of rows"),
-        ("hpdv2", lambda folder: _text(folder / "test.json", "{}"), r"test\.json: holds no list of rows"),
+        (
+            "hpdv2",
+            lambda folder: _text(folder / "test.json", f"[{files.long_number(5000)}]"),
+            r"test\.json: cannot be .* too many digits",
+        ),
+        (
+            "hpdv2",
+            lambda folder: _text(folder / "test.json", "\ufeff{}"),
+            r"test\.json: holds no list of rows",
+        ),
+        (
+            "hpdv2",
+            lambda folder: _text(folder / "test.json", "{}"),
+            r"test\.json: holds no list of rows",
+        ),
         ("hpdv2", lambda folder: folder, r"holds no \.json file"),
-        ("image-reward", lambda folder: files.write_json(folder / "t.json", [{"prompt": "x"}]), r"row 1, column generations: is missing"),
-        ("folder", lambda folder: _bad_csv(folder, "51.png,a cat,,,,many"), r"prompts\.csv: row 3, column seed: is 'many', not a number"),
-        ("folder", lambda folder: _bad_csv(folder, "51.png,,,,,"), r"row 3, column prompt: is '', not a text"),
-        ("folder", lambda folder: _bad_csv(folder, "51.png,a cat,,dev,,"), r"row 3, column split: is 'dev', not one of"),
-        ("folder", lambda folder: _text(folder / "a.csv", "file,prompt\n"), r"a\.csv: row 1, column file_name: is missing"),
+        (
+            "image-reward",
+            lambda folder: files.write_json(folder / "t.json", [{"prompt": "x"}]),
+            r"row 1, column generations: is missing",
+        ),
+        (
+            "folder",
+            lambda folder: _bad_csv(folder, "51.png,a cat,,,,many"),
+            r"prompts\.csv: row 3, column seed: is 'many', not a number",
+        ),
+        (
+            "folder",
+            lambda folder: _bad_csv(folder, "51.png,,,,,"),
+            r"row 3, column prompt: is '', not a text",
+        ),
+        (
+            "folder",
+            lambda folder: _bad_csv(folder, "51.png,a cat,,dev,,"),
+            r"row 3, column split: is 'dev', not one of",
+        ),
+        (
+            "folder",
+            lambda folder: _text(folder / "a.csv", "file,prompt\n"),
+            r"a\.csv: row 1, column file_name: is missing",
+        ),
         (
             "folder",
             lambda folder: _bad_csv(folder, f"53.png,a cat,,,,{2**64 - 1}"),
@@ -302,16 +481,47 @@ def _hpdv2(**changes: Any) -> Callable[[Path], Path]:
             r"row 3, column file_name: 'http://\[bad/x\.png' is not an address",
         ),
         ("dataset", lambda folder: folder, r"holds no folder data/"),
-        ("dataset", lambda folder: _dataset(folder, split="../../escaped"), r"prompts\.parquet: row 1, column split: is '\.\./"),
-        ("pick-a-pic", lambda folder: _text(folder / "a.parquet", "no"), r"a\.parquet: not a Parquet file"),
-        ("pick-a-pic", lambda folder: files.damage_footer(_pairs()(folder)), r"train\.parquet: not a Parquet file that can be read"),
-        ("dataset", lambda folder: _kept(folder, files.deep_json(100_000)), r"imported\.parquet: row 1, column fields_json: cannot"),
-        ("dataset", lambda folder: _kept(folder, "[]"), r"row 1, column fields_json: is no JSON object"),
-        ("pick-a-pic", lambda folder: folder / "nowhere.parquet", r"nowhere\.parquet: no such file"),
+        (
+            "dataset",
+            lambda folder: _dataset(folder, split="../../escaped"),
+            r"prompts\.parquet: row 1, column split: is '\.\./",
+        ),
+        (
+            "pick-a-pic",
+            lambda folder: _text(folder / "a.parquet", "no"),
+            r"a\.parquet: not a Parquet file",
+        ),
+        (
+            "pick-a-pic",
+            lambda folder: files.damage_footer(_pairs()(folder)),
+            r"train\.parquet: not a Parquet file that can be read",
+        ),
+        (
+            "dataset",
+            lambda folder: _kept(folder, files.deep_json(100_000)),
+            r"imported\.parquet: row 1, column fields_json: cannot",
+        ),
+        (
+            "dataset",
+            lambda folder: _kept(folder, "[]"),
+            r"row 1, column fields_json: is no JSON object",
+        ),
+        (
+            "pick-a-pic",
+            lambda folder: folder / "nowhere.parquet",
+            r"nowhere\.parquet: no such file",
+        ),
     ],
 )
-def test_a_bad_row_is_named_and_nothing_is_imported(tmp_path: Path, run: Run, name: str, make: Callable[[Path], Path], fault: str) -> None:
-    run.take("pick-a-pic", files.write_pick_a_pic(tmp_path / "first.parquet", [files.pick_a_pic_row(101, 102, 1.0, caption="first")]))
+def test_a_bad_row_is_named_and_nothing_is_imported(
+    tmp_path: Path, run: Run, name: str, make: Callable[[Path], Path], fault: str
+) -> None:
+    run.take(
+        "pick-a-pic",
+        files.write_pick_a_pic(
+            tmp_path / "first.parquet", [files.pick_a_pic_row(101, 102, 1.0, caption="first")]
+        ),
+    )
     before = run.files(), run.contents()
     (tmp_path / "source").mkdir()
     with pytest.raises(PictuneError, match=fault) as caught:
@@ -327,12 +537,16 @@ def _text(path: Path, text: str) -> Path:
     return path
 
 
-def test_json_that_can_just_be_read_can_be_kept_and_written_as_well(tmp_path: Path, run: Run) -> None:
+def test_json_that_can_just_be_read_can_be_kept_and_written_as_well(
+    tmp_path: Path, run: Run
+) -> None:
     path = files.image_reward_test(tmp_path)
     (row,) = json.loads(path.read_text())
     refused = []
     for depth in range(800, 1001, 40):
-        path.write_text(json.dumps([row | {"id": "deep"}]).replace('"deep"', files.deep_json(depth)))
+        path.write_text(
+            json.dumps([row | {"id": "deep"}]).replace('"deep"', files.deep_json(depth))
+        )
         try:
             run.take("image-reward", path)
         except PictuneError as error:
@@ -345,18 +559,28 @@ def test_what_an_import_kept_cannot_choose_the_files_of_an_export(tmp_path: Path
     run.take("pick-a-pic", files.write_pick_a_pic(tmp_path / "train-0.parquet", PAIRS))
     path = fields_table(run.run)
     kept = [
-        row | {"fields_json": json.dumps(json.loads(row["fields_json"]) | {"split": "../away"})} for row in pq.read_table(path).to_pylist()
+        row | {"fields_json": json.dumps(json.loads(row["fields_json"]) | {"split": "../away"})}
+        for row in pq.read_table(path).to_pylist()
     ]
     pq.write_table(pa.Table.from_pylist(kept, schema=FIELDS), path)
-    assert [file.name for file in run.give("pick-a-pic", tmp_path / "out").iterdir()] == ["train.parquet"]
+    assert [file.name for file in run.give("pick-a-pic", tmp_path / "out").iterdir()] == [
+        "train.parquet"
+    ]
     assert not list(tmp_path.glob("away*"))
 
 
 def test_two_imports_at_once_keep_each_others_images_and_prompts(tmp_path: Path, run: Run) -> None:
-    run.take("pick-a-pic", files.write_pick_a_pic(tmp_path / "first.parquet", [files.pick_a_pic_row(1, 2, 1.0)]))
-    mine = files.write_pick_a_pic(tmp_path / "mine.parquet", [files.pick_a_pic_row(2, 3, 1.0), files.pick_a_pic_row(5, 6, 1.0)])
+    run.take(
+        "pick-a-pic",
+        files.write_pick_a_pic(tmp_path / "first.parquet", [files.pick_a_pic_row(1, 2, 1.0)]),
+    )
+    mine = files.write_pick_a_pic(
+        tmp_path / "mine.parquet",
+        [files.pick_a_pic_row(2, 3, 1.0), files.pick_a_pic_row(5, 6, 1.0)],
+    )
     theirs = files.write_pick_a_pic(
-        tmp_path / "theirs.parquet", [files.pick_a_pic_row(3, 4, 1.0), files.pick_a_pic_row(8, 9, 1.0, caption="a dog")]
+        tmp_path / "theirs.parquet",
+        [files.pick_a_pic_row(3, 4, 1.0), files.pick_a_pic_row(8, 9, 1.0, caption="a dog")],
     )
 
     read = FORMATS["pick-a-pic"].read
@@ -378,27 +602,51 @@ def test_two_imports_at_once_keep_each_others_images_and_prompts(tmp_path: Path,
 
 def test_the_largest_image_is_imported(tmp_path: Path, run: Run) -> None:
     rows = [files.pick_a_pic_row(1, 2, 1.0, jpg_0=files.large_png(4096, 4096))]
-    assert run.take("pick-a-pic", files.write_pick_a_pic(tmp_path / "train.parquet", rows)).images == 2
+    assert (
+        run.take("pick-a-pic", files.write_pick_a_pic(tmp_path / "train.parquet", rows)).images == 2
+    )
     assert sorted(run.table("images")["width"]) == [4, 4096]
 
 
-def test_an_image_of_an_earlier_import_that_is_too_large_is_one_line(tmp_path: Path, run: Run) -> None:
+def test_an_image_of_an_earlier_import_that_is_too_large_is_one_line(
+    tmp_path: Path, run: Run
+) -> None:
     run.take("hpdv2", files.hpdv2_test(tmp_path / "source"))
     images = read_table(run.run.images_table, IMAGES)
     changed = images.slice(0, 1).to_pylist()[0] | {"image_id": hashlib.sha256(LARGE).hexdigest()}
     (run.run.root / changed["path"]).write_bytes(LARGE)
-    write_table(pa.concat_tables([pa.Table.from_pylist([changed], schema=images.schema), images.slice(1)]), IMAGES, run.run.images_table)
+    write_table(
+        pa.concat_tables([pa.Table.from_pylist([changed], schema=images.schema), images.slice(1)]),
+        IMAGES,
+        run.run.images_table,
+    )
     with open_store(run.run.root) as store:
         lines = [line for line in verify(store, run.run) if "13000 x 13000" in line]
     assert len(lines) == 1
-    assert lines[0].startswith(f"{run.run.root / changed['path']}: has 13000 x 13000 pixels, more than 16,777,216")
+    assert lines[0].startswith(
+        f"{run.run.root / changed['path']}: has 13000 x 13000 pixels, more than 16,777,216"
+    )
 
 
-def test_what_a_killed_import_left_is_removed_by_the_next_one_and_a_running_ones_images_are_not(tmp_path: Path, run: Run) -> None:
+def test_what_a_killed_import_left_is_removed_by_the_next_one_and_a_running_ones_images_are_not(
+    tmp_path: Path, run: Run
+) -> None:
     rows = [files.pick_a_pic_row(2 * number, 2 * number + 1, 1.0) for number in range(200)]
     source = files.write_pick_a_pic(tmp_path / "train.parquet", rows)
-    words = ["import", "--runs", str(tmp_path), "--run", "run", "--format", "pick-a-pic", "--from", str(source)]
-    with subprocess.Popen([sys.executable, "-m", "pipelines", *words], stderr=subprocess.DEVNULL) as importing:
+    words = [
+        "import",
+        "--runs",
+        str(tmp_path),
+        "--run",
+        "run",
+        "--format",
+        "pick-a-pic",
+        "--from",
+        str(source),
+    ]
+    with subprocess.Popen(
+        [sys.executable, "-m", "pipelines", *words], stderr=subprocess.DEVNULL
+    ) as importing:
         while not list(run.run.root.glob(".import-*/*.png")):
             assert importing.poll() is None
             time.sleep(0.001)
@@ -426,12 +674,22 @@ def test_what_a_killed_import_left_is_removed_by_the_next_one_and_a_running_ones
 
 
 @pytest.mark.parametrize("linked", ["an image", "a folder of images", "the table"])
-def test_a_link_out_of_the_source_is_refused_and_one_within_it_is_followed(tmp_path: Path, run: Run, linked: str) -> None:
+def test_a_link_out_of_the_source_is_refused_and_one_within_it_is_followed(
+    tmp_path: Path, run: Run, linked: str
+) -> None:
     source = files.hpdv2_test(tmp_path / "source").parent
-    path = source / {"an image": "test/61.png", "a folder of images": "test", "the table": "test.json"}[linked]
+    path = (
+        source
+        / {"an image": "test/61.png", "a folder of images": "test", "the table": "test.json"}[
+            linked
+        ]
+    )
     moved = path.rename(tmp_path / "private")
     path.symlink_to(moved)
-    with pytest.raises(PictuneError, match=rf"is a link out of {source}, to {tmp_path}/private.*; put the file itself there") as caught:
+    with pytest.raises(
+        PictuneError,
+        match=rf"is a link out of {source}, to {tmp_path}/private.*; put the file itself there",
+    ) as caught:
         run.take("hpdv2", source)
     assert str(caught.value).startswith(f"{source / 'test.json'}: ")
     path.unlink()
@@ -456,14 +714,20 @@ def test_a_run_that_imports_its_own_dataset_has_no_new_raters(tmp_path: Path) ->
     export(campaign.store, campaign.run)
     mine = Run(campaign.run.root)
     again = mine.take("dataset", mine.give("dataset", tmp_path / "out"))
-    assert (again.images, again.prompts, again.feedback) == (0, 0, Added(tasks=0, labels=0, raters=0))
+    assert (again.images, again.prompts, again.feedback) == (
+        0,
+        0,
+        Added(tasks=0, labels=0, raters=0),
+    )
     assert len(mine.table("raters")) == 1
 
 
 def test_labels_are_taken_back_when_the_files_cannot_be_put_in_place(tmp_path: Path) -> None:
     task = NewTask(kind="binary", prompt="a cat", image_ids=("i",))
     answer = BinaryAnswer(verdict="good")
-    label = ImportedLabel(submission_id="s", rater="r", source="imported", task=task, answer=answer, shown_order=(0,))
+    label = ImportedLabel(
+        submission_id="s", rater="r", source="imported", task=task, answer=answer, shown_order=(0,)
+    )
 
     def fail() -> None:
         raise PictuneError("the disk is full")
@@ -491,46 +755,78 @@ def test_an_export_says_what_the_format_cannot_hold(tmp_path: Path) -> None:
     answer_all(campaign.store, campaign.store.add_rater("anna"))
     export(campaign.store, campaign.run)
     for name in ("pick-a-pic", "hpdv2"):
-        assert export_to(name, Latest(campaign.run), tmp_path / name).left_out["verdicts on single images"] == 3
+        assert (
+            export_to(name, Latest(campaign.run), tmp_path / name).left_out[
+                "verdicts on single images"
+            ]
+            == 3
+        )
 
 
-few = settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+few = settings(
+    max_examples=8,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 
 
 @st.composite
 def pick_a_pic_rows(draw: st.DrawFn) -> list[files.Row]:
     """Rows about different pairs, or by different users about the same pair; the images of a prompt are its own."""
-    keys = draw(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 3), st.integers(0, 3), st.integers(0, 9)), min_size=1, max_size=8))
+    keys = draw(
+        st.lists(
+            st.tuples(st.integers(0, 2), st.integers(0, 3), st.integers(0, 3), st.integers(0, 9)),
+            min_size=1,
+            max_size=8,
+        )
+    )
     known: dict[tuple[int, frozenset[int], int], files.Row] = {}
     for number, (prompt, first, second, user) in enumerate(keys):
         label = draw(st.sampled_from([1.0, 0.5, 0.0]))
         if first != second:
-            row = files.pick_a_pic_row(10 * prompt + first, 10 * prompt + second, label, user_id=user, ranking_id=number)
-            known.setdefault(
-                (prompt, frozenset({first, second}), user), row | {"caption": f"prompt {prompt} ☃", "created_at": draw(MOMENTS)}
+            row = files.pick_a_pic_row(
+                10 * prompt + first, 10 * prompt + second, label, user_id=user, ranking_id=number
             )
-    open_pair = files.pick_a_pic_row(900, 901, None, caption="nobody", user_id=draw(st.integers(0, 9)))
+            known.setdefault(
+                (prompt, frozenset({first, second}), user),
+                row | {"caption": f"prompt {prompt} ☃", "created_at": draw(MOMENTS)},
+            )
+    open_pair = files.pick_a_pic_row(
+        900, 901, None, caption="nobody", user_id=draw(st.integers(0, 9))
+    )
     return [*known.values(), *draw(st.sampled_from([[], [open_pair]]))]
 
 
-MOMENTS = st.datetimes(min_value=pd.Timestamp("2000-01-01").to_pydatetime(), max_value=pd.Timestamp("2100-01-01").to_pydatetime())
+MOMENTS = st.datetimes(
+    min_value=pd.Timestamp("2000-01-01").to_pydatetime(),
+    max_value=pd.Timestamp("2100-01-01").to_pydatetime(),
+)
 
 
 @few
 @given(rows=pick_a_pic_rows())
-def test_pick_a_pic_comes_out_as_it_went_in(tmp_path_factory: pytest.TempPathFactory, rows: list[files.Row]) -> None:
+def test_pick_a_pic_comes_out_as_it_went_in(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[files.Row]
+) -> None:
     folder = tmp_path_factory.mktemp("pairs")
     run = Run(folder / "run")
     source = files.write_pick_a_pic(folder / "train.parquet", rows)
     run.take("pick-a-pic", source)
     out = run.give("pick-a-pic", folder / "out")
-    assert _pairs_in(out / "train.parquet") == _pairs_in(source) if rows else not list(out.iterdir())
+    assert (
+        _pairs_in(out / "train.parquet") == _pairs_in(source) if rows else not list(out.iterdir())
+    )
 
 
 def _pairs_in(path: Path) -> list[Any]:
     table = pq.read_table(path)
-    rows = table.select([name for name in table.column_names if name != "__index_level_0__"]).to_pylist()
-    return sorted(rows, key=lambda row: (row["caption"], row["image_0_uid"], row["image_1_uid"], row["user_id"]))
+    rows = table.select(
+        [name for name in table.column_names if name != "__index_level_0__"]
+    ).to_pylist()
+    return sorted(
+        rows,
+        key=lambda row: (row["caption"], row["image_0_uid"], row["image_1_uid"], row["user_id"]),
+    )
 
 
 @st.composite
@@ -542,19 +838,30 @@ def hpdv2_rows(draw: st.DrawFn) -> list[files.Row]:
         users = draw(st.lists(st.text("abc", min_size=1, max_size=3), unique=True, max_size=3))
         annotations = [{"rank": draw(ranks), "user_hash": user} for user in users]
         names = [f"{10 * number + i}.png" for i in range(size)]
-        rows.append({"prompt": f"prompt {number}", "image_path": names, "rank": draw(ranks), "raw_annotations": annotations})
+        rows.append(
+            {
+                "prompt": f"prompt {number}",
+                "image_path": names,
+                "rank": draw(ranks),
+                "raw_annotations": annotations,
+            }
+        )
     return rows
 
 
 @few
 @given(rows=hpdv2_rows())
-def test_hpdv2_comes_out_as_it_went_in(tmp_path_factory: pytest.TempPathFactory, rows: list[files.Row]) -> None:
+def test_hpdv2_comes_out_as_it_went_in(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[files.Row]
+) -> None:
     folder = tmp_path_factory.mktemp("rankings")
     files.write_images(folder / "test", [name for row in rows for name in row["image_path"]])
     run, other = Run(folder / "run"), Run(folder / "other")
     run.take("hpdv2", files.write_json(folder / "test.json", rows))
     out = run.give("hpdv2", folder / "out")
-    assert sorted(json.loads((out / "test.json").read_text()), key=lambda row: row["prompt"]) == rows
+    assert (
+        sorted(json.loads((out / "test.json").read_text()), key=lambda row: row["prompt"]) == rows
+    )
     for row in rows:
         for name in row["image_path"]:
             assert (out / "test" / name).read_bytes() == (folder / "test" / name).read_bytes()
@@ -564,15 +871,25 @@ def test_hpdv2_comes_out_as_it_went_in(tmp_path_factory: pytest.TempPathFactory,
 
 @few
 @given(seed=st.integers(0, 2**32), n_images=st.integers(2, 4))
-def test_rankings_by_people_survive_pairs_and_dataset_folders(tmp_path_factory: pytest.TempPathFactory, seed: int, n_images: int) -> None:
+def test_rankings_by_people_survive_pairs_and_dataset_folders(
+    tmp_path_factory: pytest.TempPathFactory, seed: int, n_images: int
+) -> None:
     """Rankings as our own app collects them, with ties and images that cannot be judged, of sets of images that overlap."""
     folder = tmp_path_factory.mktemp("own")
     campaign = Campaign(folder / "run", n_images=n_images)
-    campaign.store.add_tasks([NewTask(kind="ranking", prompt="a cat", image_ids=tuple(campaign.image_ids[:2]), overlap=2)])
+    campaign.store.add_tasks(
+        [
+            NewTask(
+                kind="ranking", prompt="a cat", image_ids=tuple(campaign.image_ids[:2]), overlap=2
+            )
+        ]
+    )
     rng = random.Random(seed)
     for rater in map(campaign.store.add_rater, ("anna", "ben")):
         while (claim := campaign.store.claim(rater, kind="ranking")) is not None:
-            answer = RankingAnswer(ranks={image_id: rng.choice([None, 1, 2, 3]) for image_id in claim.task.image_ids})
+            answer = RankingAnswer(
+                ranks={image_id: rng.choice([None, 1, 2, 3]) for image_id in claim.task.image_ids}
+            )
             campaign.store.submit(submission(claim, rater, f"{rng.getrandbits(64)}", answer))
     export(campaign.store, campaign.run)
     campaign.store.close()
@@ -607,6 +924,11 @@ def test_an_export_of_a_copy_of_the_run_is_the_same(tmp_path: Path, run: Run) ->
     run.take("hpdv2", files.hpdv2_test(tmp_path / "source"))
     copy = Run(tmp_path / "copy")
     shutil.copytree(run.run.root, copy.run.root, symlinks=True)
-    first, second = (one.give("dataset", tmp_path / name) for one, name in ((run, "a"), (copy, "b")))
-    hashes = [{path.name: sha256_of(path) for path in (folder / "data").iterdir()} for folder in (first, second)]
+    first, second = (
+        one.give("dataset", tmp_path / name) for one, name in ((run, "a"), (copy, "b"))
+    )
+    hashes = [
+        {path.name: sha256_of(path) for path in (folder / "data").iterdir()}
+        for folder in (first, second)
+    ]
     assert hashes[0] == hashes[1]

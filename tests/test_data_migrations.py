@@ -30,9 +30,15 @@ def test_labels_of_the_first_version_stay_as_they_were(tmp_path: Path) -> None:
         answer_all(store, store.add_rater("anna"))
         with store.database.write() as connection:
             _go_back(connection, "0001")
-            before = connection.execute(sa.text("SELECT * FROM labels ORDER BY sequence")).mappings().all()
+            before = (
+                connection.execute(sa.text("SELECT * FROM labels ORDER BY sequence"))
+                .mappings()
+                .all()
+            )
     with open_store(tmp_path) as store, store.database.read() as connection:
-        after = connection.execute(sa.text("SELECT * FROM labels ORDER BY sequence")).mappings().all()
+        after = (
+            connection.execute(sa.text("SELECT * FROM labels ORDER BY sequence")).mappings().all()
+        )
         assert [dict(row) for row in after] == [dict(row) | {"active_ms": None} for row in before]
         assert len(after) == 2
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
@@ -52,11 +58,24 @@ def test_places_that_simulated_raters_had_taken_become_peoples_again(tmp_path: P
 
 
 def test_images_that_were_reported_before_are_out_of_circulation(tmp_path: Path) -> None:
-    answers = {"image0": "good", "image1": "unsafe", "image2": "skip", "image3": "unsafe", "image4": "unsafe"}
+    answers = {
+        "image0": "good",
+        "image1": "unsafe",
+        "image2": "skip",
+        "image3": "unsafe",
+        "image4": "unsafe",
+    }
     with open_store(tmp_path) as store:
         known = {"gold_json": '{"verdict": "unsafe"}', "gold_source": "us"}
-        tasks = [*binary_tasks(4, overlap=2), NewTask.model_validate(dict(binary_tasks(5)[4]) | known)]
-        store.import_labels(tasks, [_imported(task, answers[task.image_ids[0]]) for task in tasks], finish=lambda: None)
+        tasks = [
+            *binary_tasks(4, overlap=2),
+            NewTask.model_validate(dict(binary_tasks(5)[4]) | known),
+        ]
+        store.import_labels(
+            tasks,
+            [_imported(task, answers[task.image_ids[0]]) for task in tasks],
+            finish=lambda: None,
+        )
         store.undo(store.rater_id_of("human", "image3"))
         with store.database.write() as connection:
             _go_back(connection, "0003")
@@ -70,14 +89,25 @@ def test_images_that_were_reported_before_are_out_of_circulation(tmp_path: Path)
 
 
 def _imported(task: NewTask, verdict: str) -> ImportedLabel:
-    answer = BinaryAnswer.model_validate({"verdict": verdict, "reason": "It says unsafe here, too."})
+    answer = BinaryAnswer.model_validate(
+        {"verdict": verdict, "reason": "It says unsafe here, too."}
+    )
     (image_id,) = task.image_ids
-    return ImportedLabel(submission_id=image_id, rater=image_id, source="human", task=task, answer=answer, shown_order=(0,))
+    return ImportedLabel(
+        submission_id=image_id,
+        rater=image_id,
+        source="human",
+        task=task,
+        answer=answer,
+        shown_order=(0,),
+    )
 
 
 def _go_back(connection: sa.Connection, version: str) -> None:
     """Takes off what later versions added, as no user can."""
-    connection.execute(sa.text("UPDATE alembic_version SET version_num = :version"), {"version": version})
+    connection.execute(
+        sa.text("UPDATE alembic_version SET version_num = :version"), {"version": version}
+    )
     connection.execute(sa.text("DROP INDEX ix_tasks_simulated"))
     connection.execute(sa.text("ALTER TABLE tasks DROP COLUMN n_simulated"))
     for table in ("reports", "ended_sessions"):
@@ -100,7 +130,9 @@ def _go_back(connection: sa.Connection, version: str) -> None:
 def test_a_store_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
     with open_store(tmp_path) as store, store.database.write() as connection:
         connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
-    with pytest.raises(PictuneError, match=r"feedback\.db: written by a newer version .* update Pictune"):
+    with pytest.raises(
+        PictuneError, match=r"feedback\.db: written by a newer version .* update Pictune"
+    ):
         open_store(tmp_path)
 
 

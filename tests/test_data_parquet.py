@@ -59,10 +59,19 @@ def test_only_the_latest_answer_of_a_rater_is_exported(campaign: Campaign) -> No
     claim = campaign.store.claim(rater, kind="binary")
     assert claim is not None
     campaign.store.submit(submission(claim, rater, "first"))
-    campaign.store.submit(submission(claim, rater, "edit", BinaryAnswer(verdict="skip", reason="blurred", comment="?")))
+    campaign.store.submit(
+        submission(
+            claim, rater, "edit", BinaryAnswer(verdict="skip", reason="blurred", comment="?")
+        )
+    )
     export(campaign.store, campaign.run)
     (row,) = latest(campaign, "labels_binary").to_dict("records")
-    assert (row["label"], row["skip_reason"], row["comment"], row["revision"]) == ("skip", "blurred", "?", 2)
+    assert (row["label"], row["skip_reason"], row["comment"], row["revision"]) == (
+        "skip",
+        "blurred",
+        "?",
+        2,
+    )
     campaign.store.undo(rater)
     export(campaign.store, campaign.run)
     assert latest(campaign, "labels_binary").empty
@@ -74,10 +83,17 @@ def test_raters_appear_under_salted_hashes_only(campaign: Campaign) -> None:
     export(campaign.store, campaign.run)
     (row,) = latest(campaign, "raters").to_dict("records")
     assert row["rater_id"] == campaign.store.public_rater_id(rater)
-    assert (row["source"], row["n"], row["n_skipped"], row["median_ms"]) == ("simulated", 4, 0, 1000.0)
+    assert (row["source"], row["n"], row["n_skipped"], row["median_ms"]) == (
+        "simulated",
+        4,
+        0,
+        1000.0,
+    )
     assert set(latest(campaign, "labels_binary")["rater_id"]) == {row["rater_id"]}
     assert set(latest(campaign, "labels_binary")["source"]) == {"simulated"}
-    content = "".join(pd.read_parquet(path).to_csv() for path in campaign.run.latest.glob("*.parquet"))
+    content = "".join(
+        pd.read_parquet(path).to_csv() for path in campaign.run.latest.glob("*.parquet")
+    )
     assert rater not in content
     assert "anna" not in content
 
@@ -87,7 +103,9 @@ def test_ranks_and_shown_order_stand_beside_their_images(campaign: Campaign) -> 
     claim = campaign.store.claim(rater, kind="ranking")
     assert claim is not None
     best, tied, unclear = claim.task.image_ids
-    campaign.store.submit(submission(claim, rater, "s", RankingAnswer(ranks={unclear: None, tied: 4, best: 4})))
+    campaign.store.submit(
+        submission(claim, rater, "s", RankingAnswer(ranks={unclear: None, tied: 4, best: 4}))
+    )
     export(campaign.store, campaign.run)
     (row,) = latest(campaign, "labels_ranking").to_dict("records")
     assert tuple(row["image_ids"]) == claim.task.image_ids
@@ -112,14 +130,22 @@ def test_pairs_name_the_better_image_and_share_one_ranking_among_them(campaign: 
     (ranking,) = latest(campaign, "labels_ranking").to_dict("records")
     assert ranking["best_image_id"] == b
     place = dict(zip(ranking["image_ids"], ranking["shown_order"], strict=True))
-    assert pairs["left_shown"].tolist() == [int(place[one] > place[two]) for one, two in ((a, b), (a, c), (b, c))]
+    assert pairs["left_shown"].tolist() == [
+        int(place[one] > place[two]) for one, two in ((a, b), (a, c), (b, c))
+    ]
 
 
 def test_gold_answers_are_checked_and_counted(campaign: Campaign) -> None:
     store = campaign.store
     for image_id, verdict in (("gold-good", "good"), ("gold-bad", "bad")):
         gold = BinaryAnswer.model_validate({"verdict": verdict}).model_dump_json()
-        store.add_tasks([NewTask(kind="binary", prompt="a cat", image_ids=(image_id,), gold_json=gold, priority=1)])
+        store.add_tasks(
+            [
+                NewTask(
+                    kind="binary", prompt="a cat", image_ids=(image_id,), gold_json=gold, priority=1
+                )
+            ]
+        )
     answer_all(store, store.add_rater("anna"))
     export(store, campaign.run)
     rows = latest(campaign, "labels_binary").set_index("image_id")["gold_correct"].to_dict()
@@ -128,7 +154,12 @@ def test_gold_answers_are_checked_and_counted(campaign: Campaign) -> None:
     assert all(pd.isna(rows[image_id]) for image_id in campaign.image_ids)
     (rater,) = latest(campaign, "raters").to_dict("records")
     assert (rater["gold_n"], rater["gold_accuracy"]) == (2, 0.5)
-    assert (rater["gold_good_n"], rater["gold_good_accuracy"], rater["gold_bad_n"], rater["gold_bad_accuracy"]) == (1, 1.0, 1, 0.0)
+    assert (
+        rater["gold_good_n"],
+        rater["gold_good_accuracy"],
+        rater["gold_bad_n"],
+        rater["gold_bad_accuracy"],
+    ) == (1, 1.0, 1, 0.0)
     assert rater["gold_ci_low"] < 0.5 < rater["gold_ci_high"]
 
 
@@ -154,11 +185,16 @@ def _fill_with_earlier_revisions(store: FeedbackStore, count: int) -> None:
         row = connection.execute(sa.select(labels)).one()._asdict()
         del row["sequence"]
         names = [f"edit{number}" for number in range(count)]
-        copies = [{"revision": n, "label_id": name, "submission_id": name, "is_live": False} for n, name in enumerate(names, start=2)]
+        copies = [
+            {"revision": n, "label_id": name, "submission_id": name, "is_live": False}
+            for n, name in enumerate(names, start=2)
+        ]
         connection.execute(sa.insert(labels), [row | copy for copy in copies])
 
 
-def test_a_label_whose_number_is_lower_than_the_last_exported_one_is_exported(campaign: Campaign) -> None:
+def test_a_label_whose_number_is_lower_than_the_last_exported_one_is_exported(
+    campaign: Campaign,
+) -> None:
     store, rater = campaign.store, campaign.store.add_rater("anna")
     store.submit(submission(claimed(store, rater), rater, "number 2"))
     _renumber(store, "number 2", 2)
@@ -167,13 +203,20 @@ def test_a_label_whose_number_is_lower_than_the_last_exported_one_is_exported(ca
     _renumber(store, "number 1", 1)  # as when PostgreSQL commits the first of two writes last
     export(store, campaign.run)
     assert verify(store, campaign.run) == []
-    exported = [*latest(campaign, "labels_binary")["submission_id"], *latest(campaign, "labels_ranking")["submission_id"]]
+    exported = [
+        *latest(campaign, "labels_binary")["submission_id"],
+        *latest(campaign, "labels_ranking")["submission_id"],
+    ]
     assert sorted(exported) == ["number 1", "number 2"]
 
 
 def _renumber(store: FeedbackStore, submission_id: str, sequence: int) -> None:
     with store.database.write() as connection:
-        connection.execute(sa.update(labels).where(labels.c.submission_id == submission_id).values(sequence=sequence))
+        connection.execute(
+            sa.update(labels)
+            .where(labels.c.submission_id == submission_id)
+            .values(sequence=sequence)
+        )
 
 
 def test_an_export_without_images_says_what_to_do(campaign: Campaign) -> None:
@@ -206,12 +249,16 @@ def test_verify_notices_an_export_that_is_missing_old_or_damaged(campaign: Campa
     (campaign.run.latest / "tasks.parquet").write_bytes(b"damaged")
     (campaign.run.latest / "raters.parquet").unlink()
     faults = verify(campaign.store, campaign.run)
-    assert ["not as it was exported" in fault or "the file is gone" in fault for fault in faults] == [True, True]
+    assert [
+        "not as it was exported" in fault or "the file is gone" in fault for fault in faults
+    ] == [True, True]
     export(campaign.store, campaign.run)
     assert verify(campaign.store, campaign.run) == []
 
 
-def test_labels_given_while_the_images_are_checked_are_no_faults(campaign: Campaign, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_labels_given_while_the_images_are_checked_are_no_faults(
+    campaign: Campaign, monkeypatch: pytest.MonkeyPatch
+) -> None:
     export(campaign.store, campaign.run)
     damage = data.verification._damage
 
@@ -227,7 +274,9 @@ def test_verify_compares_every_row_with_the_store(campaign: Campaign) -> None:
     answer_all(campaign.store, campaign.store.add_rater("anna"))
     export(campaign.store, campaign.run)
     with campaign.store.database.write() as connection:
-        connection.execute(sa.update(labels).where(labels.c.sequence == 1).values(answered({"verdict": "bad"})))
+        connection.execute(
+            sa.update(labels).where(labels.c.sequence == 1).values(answered({"verdict": "bad"}))
+        )
     (fault,) = verify(campaign.store, campaign.run)
     assert "labels_binary.parquet: 1 rows are not as the store has them (label_id " in fault
 
@@ -244,7 +293,14 @@ def test_verify_notices_what_is_no_image_and_what_nobody_exported(campaign: Camp
     (campaign.run.latest / "extra.parquet").unlink()
     rows = read_table(campaign.run.images_table, IMAGES).to_pylist()
     (campaign.run.images_dir / "text.png").write_text("no image")
-    rows += [rows[0] | {"image_id": sha256_of(campaign.run.images_dir / "text.png"), "path": "images/text.png", "prompt_id": "lost"}]
+    rows += [
+        rows[0]
+        | {
+            "image_id": sha256_of(campaign.run.images_dir / "text.png"),
+            "path": "images/text.png",
+            "prompt_id": "lost",
+        }
+    ]
     write_table(pa.Table.from_pylist(rows, schema=IMAGES), IMAGES, campaign.run.images_table)
     export(campaign.store, campaign.run)
     unreadable, lost = verify(campaign.store, campaign.run)
@@ -263,7 +319,9 @@ def test_an_export_keeps_the_one_before_for_readers_that_are_in_it(campaign: Cam
     assert len([path for path in campaign.run.snapshots.iterdir() if path.is_dir()]) == 2
 
 
-def test_an_export_takes_the_place_of_a_plain_folder_without_losing_what_others_put_there(campaign: Campaign) -> None:
+def test_an_export_takes_the_place_of_a_plain_folder_without_losing_what_others_put_there(
+    campaign: Campaign,
+) -> None:
     export(campaign.store, campaign.run)
     folder = campaign.run.latest.resolve()
     campaign.run.latest.unlink()

@@ -53,7 +53,12 @@ def test_claims_at_once_never_exceed_the_overlap(store: FeedbackStore) -> None:
 
 
 def test_no_history_breaks_the_rules_of_claims(postgres_url: str) -> None:
-    few = settings(max_examples=8, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck))
+    few = settings(
+        max_examples=8,
+        stateful_step_count=20,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
 
     class OnPostgres(Campaigning):
         def __init__(self) -> None:
@@ -77,27 +82,37 @@ def test_edit_undo_and_export_work_as_on_sqlite(store: FeedbackStore, tmp_path: 
     rater = store.add_rater("anna")
     claim = claimed(store, rater)
     store.submit(submission(claim, rater, "first"))
-    assert store.submit(submission(claim, rater, "second", BinaryAnswer(verdict="bad"))).revision == 2
+    assert (
+        store.submit(submission(claim, rater, "second", BinaryAnswer(verdict="bad"))).revision == 2
+    )
     assert store.undo(rater) == claim.task
     answer_all(store, rater)
     assert store.progress(rater).mine == 3
     assert export(store, campaign.run) == export(store, campaign.run)
-    assert [fault for fault in verify(store, campaign.run) if not fault.startswith("image image")] == []
+    assert [
+        fault for fault in verify(store, campaign.run) if not fault.startswith("image image")
+    ] == []
 
 
-def test_a_server_that_does_not_answer_is_one_clear_line_without_the_password(tmp_path: Path) -> None:
+def test_a_server_that_does_not_answer_is_one_clear_line_without_the_password(
+    tmp_path: Path,
+) -> None:
     with pytest.raises(PictuneError, match="nothing was saved") as raised:
         FeedbackStore.open(f"postgresql+psycopg://anna:secret@/feedback?host={tmp_path}")
     assert "secret" not in str(raised.value)
     assert "\n" not in str(raised.value)
 
 
-def test_reports_are_taken_over_from_the_version_before_and_withheld(store: FeedbackStore, postgres_url: str) -> None:
+def test_reports_are_taken_over_from_the_version_before_and_withheld(
+    store: FeedbackStore, postgres_url: str
+) -> None:
     store.add_tasks(binary_tasks(2, overlap=2))
     anna, ben = store.add_rater("anna"), store.add_rater("ben")
     for verdict in ("unsafe", "good"):
         claim = claimed(store, anna)
-        store.submit(submission(claim, anna, verdict, BinaryAnswer.model_validate({"verdict": verdict})))
+        store.submit(
+            submission(claim, anna, verdict, BinaryAnswer.model_validate({"verdict": verdict}))
+        )
     (reported,) = store.reports.images()
     with store.database.write() as connection:
         connection.execute(sa.text("DROP TABLE reports"))

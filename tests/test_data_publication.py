@@ -55,24 +55,33 @@ def test_a_copy_reads_like_the_original(campaign: Campaign, target: str) -> None
     assert published_faults(campaign.run, target) == []
     for name in ("labels_binary", "raters"):
         pd.testing.assert_frame_equal(
-            pd.read_parquet(f"{target}/latest/{name}.parquet"), pd.read_parquet(campaign.run.latest / f"{name}.parquet")
+            pd.read_parquet(f"{target}/latest/{name}.parquet"),
+            pd.read_parquet(campaign.run.latest / f"{name}.parquet"),
         )
     files, root = fsspec.core.url_to_fs(target)
-    assert [path.rpartition("/")[2] for path in files.ls(f"{root}/parts", detail=False)] == ["labels-000000001-000000003.parquet"]
+    assert [path.rpartition("/")[2] for path in files.ls(f"{root}/parts", detail=False)] == [
+        "labels-000000001-000000003.parquet"
+    ]
 
 
-def test_the_next_export_takes_the_copys_place_and_one_before_is_kept(campaign: Campaign, target: str) -> None:
+def test_the_next_export_takes_the_copys_place_and_one_before_is_kept(
+    campaign: Campaign, target: str
+) -> None:
     publish(campaign.run, target)
     files, root = fsspec.core.url_to_fs(target, use_listings_cache=False)
     snapshots = []
     for name in ("bert", "carla"):
         answer_all(campaign.store, campaign.store.add_rater(name))
         export(campaign.store, campaign.run)
-        assert published_faults(campaign.run, target) == [f"{target}: is not the run's last export; run `make dataset` to copy it there"]
+        assert published_faults(campaign.run, target) == [
+            f"{target}: is not the run's last export; run `make dataset` to copy it there"
+        ]
         publish(campaign.run, target)
         assert published_faults(campaign.run, target) == []
         snapshots.append(campaign.run.latest.resolve().name)
-    assert sorted(path.rstrip("/").rpartition("/")[2] for path in files.ls(f"{root}/snapshots", detail=False)) == sorted(snapshots)
+    assert sorted(
+        path.rstrip("/").rpartition("/")[2] for path in files.ls(f"{root}/snapshots", detail=False)
+    ) == sorted(snapshots)
 
 
 def test_a_damaged_copy_is_noticed_and_made_again(campaign: Campaign, target: str) -> None:
@@ -81,7 +90,10 @@ def test_a_damaged_copy_is_noticed_and_made_again(campaign: Campaign, target: st
     files.pipe_file(f"{root}/latest/tasks.parquet", b"damaged")
     files.rm(f"{root}/latest/raters.parquet")
     faults = published_faults(campaign.run, target)
-    assert [fault.split(": ")[0].rpartition("/")[2] for fault in faults] == ["raters.parquet", "tasks.parquet"]
+    assert [fault.split(": ")[0].rpartition("/")[2] for fault in faults] == [
+        "raters.parquet",
+        "tasks.parquet",
+    ]
     files.rm(f"{root}/latest/_manifest.json")
     publish(campaign.run, target)
     assert published_faults(campaign.run, target) == []

@@ -11,7 +11,15 @@ import pyarrow as pa
 import pytest
 
 from data.feedback import BinaryAnswer, NewTask
-from data.quality import Judgments, Level, agreement_of, alpha_of_repeated, campaign_quality, consensus, rater_quality
+from data.quality import (
+    Judgments,
+    Level,
+    agreement_of,
+    alpha_of_repeated,
+    campaign_quality,
+    consensus,
+    rater_quality,
+)
 from data.rows import RaterFacts
 from data.schema import LABELS_BINARY, LABELS_RANKING, TASKS
 from tests.data_campaign import Campaign, answer_all
@@ -31,23 +39,56 @@ def task(task_id: str, kind: str = "binary", **facts: object) -> Row:
 
 def label(task_id: str, rater: str, **said: object) -> Row:
     name = f"{task_id} {rater}"
-    same = {"label_id": name, "submission_id": name, "revision": 1, "prompt_id": "p", "source": "human", "is_gold": False}
-    return same | {"task_id": task_id, "rater_id": rater, "shown_at": NOON, "submitted_at": NOON, "lease_late": False} | said
+    same = {
+        "label_id": name,
+        "submission_id": name,
+        "revision": 1,
+        "prompt_id": "p",
+        "source": "human",
+        "is_gold": False,
+    }
+    return (
+        same
+        | {
+            "task_id": task_id,
+            "rater_id": rater,
+            "shown_at": NOON,
+            "submitted_at": NOON,
+            "lease_late": False,
+        }
+        | said
+    )
 
 
 def verdict(task_id: str, rater: str, said: str, **facts: object) -> Row:
     return label(task_id, rater, label=said, image_id=f"image of {task_id}", **facts)
 
 
-def ranking(task_id: str, rater: str, ranks: dict[str, int | None], shown_order: list[int], **facts: object) -> Row:
+def ranking(
+    task_id: str, rater: str, ranks: dict[str, int | None], shown_order: list[int], **facts: object
+) -> Row:
     best = [image for image, rank in ranks.items() if rank == 1]
-    images = {"image_ids": list(ranks), "ranks": list(ranks.values()), "n_images": len(ranks), "n_tie_groups": 0}
-    return label(task_id, rater, shown_order=shown_order, best_image_id=best[0] if len(best) == 1 else None, **images, **facts)
+    images = {
+        "image_ids": list(ranks),
+        "ranks": list(ranks.values()),
+        "n_images": len(ranks),
+        "n_tie_groups": 0,
+    }
+    return label(
+        task_id,
+        rater,
+        shown_order=shown_order,
+        best_image_id=best[0] if len(best) == 1 else None,
+        **images,
+        **facts,
+    )
 
 
 def judgments(tasks: list[Row], binary: list[Row] = [], rankings: list[Row] = []) -> Judgments:  # noqa: B006 - only read
     tables = ((tasks, TASKS), (binary, LABELS_BINARY), (rankings, LABELS_RANKING))
-    return Judgments.of_tables(*(pa.Table.from_pylist(rows, schema=schema) for rows, schema in tables))
+    return Judgments.of_tables(
+        *(pa.Table.from_pylist(rows, schema=schema) for rows, schema in tables)
+    )
 
 
 def quality(given: Judgments, *names: str) -> dict[str, Row]:
@@ -59,34 +100,74 @@ def gold(said: str) -> str:
 
 
 def test_gold_accuracy_comes_with_wilsons_interval_for_each_class() -> None:
-    tasks = [task(f"{said}{number}", gold_json=gold(said)) for said in ("good", "bad") for number in range(5)]
-    answers = [verdict(t["task_id"], "anna", "good", gold_correct=t["task_id"].startswith("good"), is_gold=True) for t in tasks]
+    tasks = [
+        task(f"{said}{number}", gold_json=gold(said))
+        for said in ("good", "bad")
+        for number in range(5)
+    ]
+    answers = [
+        verdict(
+            t["task_id"], "anna", "good", gold_correct=t["task_id"].startswith("good"), is_gold=True
+        )
+        for t in tasks
+    ]
     answers[-1] |= {"label": "skip", "gold_correct": None}
     row = quality(judgments(tasks, answers), "anna", "bert")["anna"]
     assert (row["gold_n"], row["gold_good_n"], row["gold_bad_n"]) == (9, 5, 4)
-    assert (row["gold_accuracy"], row["gold_good_accuracy"], row["gold_bad_accuracy"]) == (pytest.approx(5 / 9), 1.0, 0.0)
-    assert (row["gold_good_ci_low"], row["gold_good_ci_high"]) == (pytest.approx(0.5655, abs=1e-4), 1.0)  # Wilson 1927, 5 of 5
+    assert (row["gold_accuracy"], row["gold_good_accuracy"], row["gold_bad_accuracy"]) == (
+        pytest.approx(5 / 9),
+        1.0,
+        0.0,
+    )
+    assert (row["gold_good_ci_low"], row["gold_good_ci_high"]) == (
+        pytest.approx(0.5655, abs=1e-4),
+        1.0,
+    )  # Wilson 1927, 5 of 5
     assert (row["n"], row["n_skipped"], row["status"]) == (10, 1, "active")
 
 
 def test_a_rater_without_labels_has_counts_of_zero_and_no_shares() -> None:
     row = quality(judgments([]), "anna")["anna"]
-    assert {name: row[name] for name in row if name.endswith("_n") or name in ("n", "n_skipped")} == dict.fromkeys(
-        ("n", "n_skipped", "gold_n", "gold_good_n", "gold_bad_n", "repeat_n", "first_place_n", "others_n"), 0
+    assert {
+        name: row[name] for name in row if name.endswith("_n") or name in ("n", "n_skipped")
+    } == dict.fromkeys(
+        (
+            "n",
+            "n_skipped",
+            "gold_n",
+            "gold_good_n",
+            "gold_bad_n",
+            "repeat_n",
+            "first_place_n",
+            "others_n",
+        ),
+        0,
     )
     assert row["gold_accuracy"] is row["gold_ci_low"] is row["skill"] is row["median_ms"] is None
 
 
 def test_repeats_are_compared_with_the_first_answer_and_count_for_nothing_else() -> None:
-    tasks = [task("a"), task("a2", repeat_of="a"), task("r", "ranking"), task("r2", "ranking", repeat_of="r")]
-    binary = [verdict("a", "anna", "good"), verdict("a2", "anna", "bad"), verdict("a2", "bert", "bad")]
+    tasks = [
+        task("a"),
+        task("a2", repeat_of="a"),
+        task("r", "ranking"),
+        task("r2", "ranking", repeat_of="r"),
+    ]
+    binary = [
+        verdict("a", "anna", "good"),
+        verdict("a2", "anna", "bad"),
+        verdict("a2", "bert", "bad"),
+    ]
     rankings = [
         ranking("r", "anna", {"x": 1, "y": 2, "z": 3}, [0, 1, 2]),
         ranking("r2", "anna", {"x": 2, "y": 1, "z": 3}, [2, 1, 0]),
     ]
     given = judgments(tasks, binary, rankings)
     rows = quality(given, "anna", "bert")
-    assert (rows["anna"]["repeat_n"], rows["anna"]["self_consistency"]) == (2, pytest.approx((0 + 2 / 3) / 2))
+    assert (rows["anna"]["repeat_n"], rows["anna"]["self_consistency"]) == (
+        2,
+        pytest.approx((0 + 2 / 3) / 2),
+    )
     assert (rows["bert"]["repeat_n"], rows["bert"]["self_consistency"]) == (0, None)
     assert set(consensus(given)["task_id"].to_pylist()) == {"a", "r"}
 
@@ -94,9 +175,16 @@ def test_repeats_are_compared_with_the_first_answer_and_count_for_nothing_else()
 def test_position_bias_is_the_share_won_by_the_first_place() -> None:
     tasks = [task(f"r{number}", "ranking") for number in range(4)]
     first = [ranking(f"r{number}", "anna", {"x": 1, "y": 2}, [0, 1]) for number in range(2)]
-    second = [ranking("r2", "anna", {"x": 1, "y": 2}, [1, 0]), ranking("r3", "anna", {"x": 1, "y": 1}, [0, 1])]
+    second = [
+        ranking("r2", "anna", {"x": 1, "y": 2}, [1, 0]),
+        ranking("r3", "anna", {"x": 1, "y": 1}, [0, 1]),
+    ]
     row = quality(judgments(tasks, [], first + second), "anna")["anna"]
-    assert (row["first_place_n"], row["first_place_wins"], row["first_place_expected"]) == (3, pytest.approx(2 / 3), 0.5)
+    assert (row["first_place_n"], row["first_place_wins"], row["first_place_expected"]) == (
+        3,
+        pytest.approx(2 / 3),
+        0.5,
+    )
     assert row["first_place_ci_low"] < 0.5 < row["first_place_ci_high"]
 
 
@@ -104,7 +192,8 @@ def test_times_are_medians_and_missing_ones_are_left_out() -> None:
     tasks = [task(name) for name in "abcd"]
     times = ((100, 50), (300, None), (1000, 150), (None, None))
     answers = [
-        verdict(name, "anna", "good", time_on_task_ms=all_ms, active_ms=ms) for name, (all_ms, ms) in zip("abcd", times, strict=True)
+        verdict(name, "anna", "good", time_on_task_ms=all_ms, active_ms=ms)
+        for name, (all_ms, ms) in zip("abcd", times, strict=True)
     ]
     row = quality(judgments(tasks, answers), "anna")["anna"]
     assert (row["median_ms"], row["median_active_ms"]) == (300.0, 100.0)
@@ -124,7 +213,9 @@ def noisy_campaign(seed: int = 0, count: int = 300) -> Judgments:
 
 def test_skill_tells_careful_raters_from_careless_ones_without_gold() -> None:
     rows = quality(noisy_campaign(), "anna", "bert", "carla", "dora")
-    assert [round(rows[name]["skill"], 1) for name in ("anna", "bert", "carla")] == [pytest.approx(x, abs=0.11) for x in (0.95, 0.9, 0.6)]
+    assert [round(rows[name]["skill"], 1) for name in ("anna", "bert", "carla")] == [
+        pytest.approx(x, abs=0.11) for x in (0.95, 0.9, 0.6)
+    ]
     assert rows["anna"]["others_agreement"] > rows["carla"]["others_agreement"]
     assert rows["anna"]["others_n"] == 600
     assert rows["dora"]["skill"] is None
@@ -139,7 +230,10 @@ def test_a_rater_who_shares_no_task_has_no_skill() -> None:
 def test_consensus_weighs_careful_raters_more_than_a_majority_does() -> None:
     frame = consensus(noisy_campaign()).to_pandas()
     right = (frame["task_id"].astype(int) % 2 == 0).astype(float)
-    accuracy = {method: (part["value"] == right[part.index]).mean() for method, part in frame.groupby("method")}
+    accuracy = {
+        method: (part["value"] == right[part.index]).mean()
+        for method, part in frame.groupby("method")
+    }
     assert accuracy["ds"] >= accuracy["mv"] > 0.85
     assert frame["n_raters"].eq(3).all()
     votes = frame[frame["method"] == "mv"].set_index("task_id")
@@ -149,9 +243,24 @@ def test_consensus_weighs_careful_raters_more_than_a_majority_does() -> None:
 
 
 def test_a_tied_vote_is_undecided_and_skips_do_not_vote() -> None:
-    answers = [verdict("a", "anna", "good"), verdict("a", "bert", "bad"), verdict("a", "carla", "skip"), verdict("b", "anna", "unsafe")]
-    (row,) = [one for one in consensus(judgments([task("a"), task("b")], answers)).to_pylist() if one["method"] == "mv"]
-    assert (row["value"], row["p_good"], row["entropy"], row["n_raters"], row["image_id"]) == (0.5, 0.5, 1.0, 2, "image of a")
+    answers = [
+        verdict("a", "anna", "good"),
+        verdict("a", "bert", "bad"),
+        verdict("a", "carla", "skip"),
+        verdict("b", "anna", "unsafe"),
+    ]
+    (row,) = [
+        one
+        for one in consensus(judgments([task("a"), task("b")], answers)).to_pylist()
+        if one["method"] == "mv"
+    ]
+    assert (row["value"], row["p_good"], row["entropy"], row["n_raters"], row["image_id"]) == (
+        0.5,
+        0.5,
+        1.0,
+        2,
+        "image of a",
+    )
 
 
 def test_rankings_agree_on_the_mean_share_of_images_beaten() -> None:
@@ -160,8 +269,15 @@ def test_rankings_agree_on_the_mean_share_of_images_beaten() -> None:
         ranking("r", "bert", {"x": 1, "y": 1, "z": None}, [0, 1, 2]),
         ranking("r", "carla", {"x": None, "y": None, "z": 1}, [0, 1, 2]),
     ]
-    rows = {row["image_id"]: row for row in consensus(judgments([task("r", "ranking")], [], rankings)).to_pylist()}
-    assert {image: (row["value"], row["n_raters"]) for image, row in rows.items()} == {"x": (0.75, 2), "y": (0.5, 2), "z": (0.0, 1)}
+    rows = {
+        row["image_id"]: row
+        for row in consensus(judgments([task("r", "ranking")], [], rankings)).to_pylist()
+    }
+    assert {image: (row["value"], row["n_raters"]) for image, row in rows.items()} == {
+        "x": (0.75, 2),
+        "y": (0.5, 2),
+        "z": (0.0, 1),
+    }
     assert {row["method"] for row in rows.values()} == {"borda"}
 
 
@@ -175,9 +291,17 @@ def test_people_and_simulated_raters_are_never_mixed() -> None:
 
 def test_alpha_is_one_for_equal_answers_and_about_zero_for_chance() -> None:
     tasks = [task(str(number)) for number in range(60)]
-    same = [verdict(str(number), rater, "good" if number % 3 else "bad") for number in range(60) for rater in ("anna", "bert")]
+    same = [
+        verdict(str(number), rater, "good" if number % 3 else "bad")
+        for number in range(60)
+        for rater in ("anna", "bert")
+    ]
     measured = agreement_of(judgments(tasks, same))
-    assert (measured["source"], measured["binary"]["alpha"], measured["binary"]["alpha_ci_low"]) == ("human", 1.0, 1.0)
+    assert (
+        measured["source"],
+        measured["binary"]["alpha"],
+        measured["binary"]["alpha_ci_low"],
+    ) == ("human", 1.0, 1.0)
     assert (measured["binary"]["n_tasks"], measured["binary"]["n_labels"]) == (60, 120)
     assert measured["ranking"] == {
         "alpha": None,
@@ -188,7 +312,11 @@ def test_alpha_is_one_for_equal_answers_and_about_zero_for_chance() -> None:
         "categories": [],
     }
     rng = np.random.default_rng(0)
-    chance = [verdict(str(number), rater, rng.choice(["good", "bad"])) for number in range(60) for rater in ("anna", "bert", "carla")]
+    chance = [
+        verdict(str(number), rater, rng.choice(["good", "bad"]))
+        for number in range(60)
+        for rater in ("anna", "bert", "carla")
+    ]
     measured = agreement_of(judgments(tasks, chance))["binary"]
     assert measured["alpha_ci_low"] < 0 < measured["alpha_ci_high"]
     assert measured["alpha"] == pytest.approx(0, abs=0.2)
@@ -200,8 +328,17 @@ def test_alpha_of_ranks_is_ordinal_and_comes_by_category() -> None:
     for number in range(20):
         upside_down = number % 2 == 1
         rankings.append(ranking(f"r{number}", "anna", {"x": 1, "y": 2, "z": 3}, [0, 1, 2]))
-        rankings.append(ranking(f"r{number}", "bert", {"x": 3, "y": 2, "z": 1} if upside_down else {"x": 1, "y": 2, "z": 3}, [0, 1, 2]))
-    measured = agreement_of(judgments(tasks, [], rankings), {"p0": "color", "p1": "count"})["ranking"]
+        rankings.append(
+            ranking(
+                f"r{number}",
+                "bert",
+                {"x": 3, "y": 2, "z": 1} if upside_down else {"x": 1, "y": 2, "z": 3},
+                [0, 1, 2],
+            )
+        )
+    measured = agreement_of(judgments(tasks, [], rankings), {"p0": "color", "p1": "count"})[
+        "ranking"
+    ]
     by_name = {part["category"]: part["alpha"] for part in measured["categories"]}
     assert by_name["color"] == 1.0
     assert by_name["count"] < 0
@@ -214,7 +351,9 @@ def test_alpha_of_repeated_units_is_the_librarys_of_all_of_them(level: Level) ->
     counts = rng.integers(0, 4, (12, 4)) + np.eye(4, dtype=int)[rng.integers(4, size=12)] * 2
     times = rng.integers(0, 5, 12)
     repeated = np.repeat(counts, times, axis=0)
-    expected = krippendorff.alpha(value_counts=repeated, value_domain=np.arange(4), level_of_measurement=level)
+    expected = krippendorff.alpha(
+        value_counts=repeated, value_domain=np.arange(4), level_of_measurement=level
+    )
     assert alpha_of_repeated(counts, times, level) == pytest.approx(expected)
     assert alpha_of_repeated(np.array([[2, 0], [3, 0]]), np.array([1, 1]), level) is None
 
@@ -231,7 +370,13 @@ def test_a_store_gives_the_same_figures_as_its_export_with_names(tmp_path: Path)
     from data.parquet import export
 
     campaign = Campaign(tmp_path)
-    campaign.store.add_tasks([NewTask(kind="binary", prompt="a cat", image_ids=("gold",), gold_json=gold("bad"), overlap=2)])
+    campaign.store.add_tasks(
+        [
+            NewTask(
+                kind="binary", prompt="a cat", image_ids=("gold",), gold_json=gold("bad"), overlap=2
+            )
+        ]
+    )
     for name in ("anna", "bert"):
         answer_all(campaign.store, campaign.store.add_rater(name))
     export(campaign.store, campaign.run)

@@ -33,7 +33,9 @@ def store(tmp_path: Path, clock: Clock) -> Iterator[FeedbackStore]:
 def claim_of(store: FeedbackStore, rater: str, task: NewTask) -> Claim:
     """The rater's claim of this task, with those before it held as well."""
     held: list[str] = []
-    while (claim := store.claim(rater, excluding=held)) is not None and claim.task.task_id != task_id_of(task):
+    while (
+        claim := store.claim(rater, excluding=held)
+    ) is not None and claim.task.task_id != task_id_of(task):
         held.append(claim.task.task_id)
     assert claim is not None
     return claim
@@ -61,7 +63,9 @@ def test_a_reported_image_is_handed_out_no_more_alone_or_in_a_ranking(store: Fee
     ben = store.add_rater("ben")
     assert given_out(store, ben) == ids(ALONE, TOGETHER, OTHER)
     report(store, "anna")
-    assert given_out(store, ben) == given_out(store, store.add_rater("cleo")) == ids(OTHER)  # what ben holds is not given again
+    assert (
+        given_out(store, ben) == given_out(store, store.add_rater("cleo")) == ids(OTHER)
+    )  # what ben holds is not given again
     assert sorted(store.reports.withheld_tasks(ids(ALONE, TOGETHER, OTHER))) == ids(ALONE, TOGETHER)
     assert store.reports.withheld_images(["x", "y"]) == {"x"}
     store.add_tasks([NewTask(kind="ranking", prompt="a cat", image_ids=("x", "z"), overlap=3)])
@@ -72,14 +76,19 @@ def test_a_hold_on_a_reported_image_is_lost_but_an_answer_is_taken(store: Feedba
     ben = store.add_rater("ben")
     held = claim_of(store, ben, TOGETHER)
     report(store, "anna")
-    with pytest.raises(NotFound, match="an image of it was reported; claim another task, an answer is still accepted"):
+    with pytest.raises(
+        NotFound,
+        match="an image of it was reported; claim another task, an answer is still accepted",
+    ):
         store.renew(ben, held.task.task_id)
     assert store.submit(submission(held, ben, "late")).created
 
 
 def test_a_ranking_that_is_skipped_reports_the_images_that_it_names(store: FeedbackStore) -> None:
     anna = store.add_rater("anna")
-    skip = RankingAnswer(ranks={"x": None, "y": None, "z": None}, reason="A picture is unsafe", unsafe=("z", "z"))
+    skip = RankingAnswer(
+        ranks={"x": None, "y": None, "z": None}, reason="A picture is unsafe", unsafe=("z", "z")
+    )
     store.submit(submission(claim_of(store, anna, TOGETHER), anna, "report", skip))
     assert given_out(store, store.add_rater("ben")) == ids(ALONE, OTHER)
     (image,) = store.reports.images()
@@ -87,14 +96,21 @@ def test_a_ranking_that_is_skipped_reports_the_images_that_it_names(store: Feedb
 
 
 @pytest.mark.parametrize("take_back", ["undo", "edit", "skip"])
-def test_an_image_is_back_once_its_only_report_is_taken_back(store: FeedbackStore, clock: Clock, take_back: str) -> None:
+def test_an_image_is_back_once_its_only_report_is_taken_back(
+    store: FeedbackStore, clock: Clock, take_back: str
+) -> None:
     anna, ben = report(store, "anna"), store.add_rater("ben")
     clock.pass_seconds(1)
     if take_back == "undo":
         store.undo(anna)
         assert claimed(store, anna).task.task_id == task_id_of(ALONE)
     else:
-        given = submission(claim_of(store, ben, OTHER), anna, "edit", BinaryAnswer(verdict="skip" if take_back == "skip" else "good"))
+        given = submission(
+            claim_of(store, ben, OTHER),
+            anna,
+            "edit",
+            BinaryAnswer(verdict="skip" if take_back == "skip" else "good"),
+        )
         store.submit(given.model_copy(update={"task_id": task_id_of(ALONE)}))
     assert given_out(store, ben) == ids(ALONE, TOGETHER, OTHER)
     assert store.reports.images() == []
@@ -118,11 +134,15 @@ def test_a_report_that_is_sent_twice_is_one(store: FeedbackStore) -> None:
     sent = submission(claim_of(store, anna, ALONE), anna, "report", UNSAFE)
     assert [store.submit(sent).created for _ in range(2)] == [True, False]
     (image,) = store.reports.images()
-    assert [(one.rater, one.reason, one.comment) for one in image.reports] == [("anna", "Violent or cruel", "blood")]
+    assert [(one.rater, one.reason, one.comment) for one in image.reports] == [
+        ("anna", "Violent or cruel", "blood")
+    ]
     assert (image.image_id, image.prompt, image.removed) == ("x", "a cat", False)
 
 
-def test_what_an_admin_puts_back_stays_until_it_is_reported_again(store: FeedbackStore, clock: Clock) -> None:
+def test_what_an_admin_puts_back_stays_until_it_is_reported_again(
+    store: FeedbackStore, clock: Clock
+) -> None:
     boss, ben, cleo = report(store, "anna"), store.add_rater("ben"), store.add_rater("cleo")
     store.reports.decide("x", "kept", boss)
     assert (store.reports.images(), store.reports.count()) == ([], (0, 0))
@@ -136,7 +156,9 @@ def test_what_an_admin_puts_back_stays_until_it_is_reported_again(store: Feedbac
     assert given_out(store, cleo) == ids(ALONE, TOGETHER, OTHER)
 
 
-def test_what_an_admin_removes_stays_out_whatever_raters_do_until_it_is_put_back(store: FeedbackStore) -> None:
+def test_what_an_admin_removes_stays_out_whatever_raters_do_until_it_is_put_back(
+    store: FeedbackStore,
+) -> None:
     ben = store.add_rater("ben")
     held = claim_of(store, ben, ALONE)
     anna = report(store, "anna")
@@ -151,7 +173,9 @@ def test_what_an_admin_removes_stays_out_whatever_raters_do_until_it_is_put_back
 
 
 @pytest.mark.parametrize("decision", ["kept", "removed"])
-def test_nothing_is_decided_about_an_image_that_nobody_reported(store: FeedbackStore, decision: str) -> None:
+def test_nothing_is_decided_about_an_image_that_nobody_reported(
+    store: FeedbackStore, decision: str
+) -> None:
     anna = store.add_rater("anna")
     with pytest.raises(NotFound, match="image y: no report of it is open"):
         store.reports.decide("y", "kept" if decision == "kept" else "removed", anna)
@@ -164,13 +188,25 @@ def test_a_campaign_with_withheld_tasks_comes_to_its_end(store: FeedbackStore) -
         answer_all(store, store.add_rater(name))
     progress = store.progress()
     assert (progress.done, progress.total) == (4, 4)
-    assert [(count.kind, count.done, count.total) for count in counts_by_prompt(store)] == [("binary", 4, 4), ("ranking", 0, 0)]
+    assert [(count.kind, count.done, count.total) for count in counts_by_prompt(store)] == [
+        ("binary", 4, 4),
+        ("ranking", 0, 0),
+    ]
 
 
 def test_neither_gold_nor_repeats_ask_about_a_reported_image(tmp_path: Path) -> None:
     checks = ChecksConfig(gold_share=0.5, repeat_share=0.5)
-    gold = NewTask(kind="binary", prompt="a cat", image_ids=("gold",), overlap=9, gold_json='{"verdict": "good"}', gold_source="us")
-    with FeedbackStore.open(f"sqlite:///{tmp_path / 'f.db'}", rng=random.Random(0), checks=checks) as store:
+    gold = NewTask(
+        kind="binary",
+        prompt="a cat",
+        image_ids=("gold",),
+        overlap=9,
+        gold_json='{"verdict": "good"}',
+        gold_source="us",
+    )
+    with FeedbackStore.open(
+        f"sqlite:///{tmp_path / 'f.db'}", rng=random.Random(0), checks=checks
+    ) as store:
         store.add_tasks([*binary_tasks(50), gold])
         anna, ben = store.add_rater("anna"), store.add_rater("ben")
         reported = {"gold"}
@@ -192,8 +228,17 @@ def test_neither_gold_nor_repeats_ask_about_a_reported_image(tmp_path: Path) -> 
 
 def test_the_right_answer_to_hidden_gold_is_no_report(tmp_path: Path) -> None:
     known = '{"verdict": "unsafe"}'
-    gold = NewTask(kind="binary", prompt="a cat", image_ids=("x",), overlap=9, gold_json=known, gold_source="us")
-    with FeedbackStore.open(f"sqlite:///{tmp_path / 'f.db'}", rng=random.Random(0), checks=ChecksConfig(gold_share=1.0)) as store:
+    gold = NewTask(
+        kind="binary",
+        prompt="a cat",
+        image_ids=("x",),
+        overlap=9,
+        gold_json=known,
+        gold_source="us",
+    )
+    with FeedbackStore.open(
+        f"sqlite:///{tmp_path / 'f.db'}", rng=random.Random(0), checks=ChecksConfig(gold_share=1.0)
+    ) as store:
         store.add_tasks([gold, *binary_tasks(5)])
         for name in ("anna", "ben"):
             rater = store.add_rater(name)
@@ -205,7 +250,14 @@ def test_the_right_answer_to_hidden_gold_is_no_report(tmp_path: Path) -> None:
 
 def test_an_imported_label_reports_as_one_that_is_given_here(store: FeedbackStore) -> None:
     def imported(number: int, answer: BinaryAnswer) -> ImportedLabel:
-        return ImportedLabel(submission_id=f"{number}", rater="dora", source="imported", task=ALONE, answer=answer, shown_order=(0,))
+        return ImportedLabel(
+            submission_id=f"{number}",
+            rater="dora",
+            source="imported",
+            task=ALONE,
+            answer=answer,
+            shown_order=(0,),
+        )
 
     store.import_labels([ALONE], [imported(1, UNSAFE)], finish=lambda: None)
     assert [one.rater for one in store.reports.images()[0].reports] == ["dora"]

@@ -17,14 +17,18 @@ def prompt_table(**changes: object) -> pa.Table:
 
 
 def test_equal_looking_prompts_have_one_id() -> None:
-    assert prompt_id(unicodedata.normalize("NFD", "café")) == prompt_id(unicodedata.normalize("NFC", "café"))
+    assert prompt_id(unicodedata.normalize("NFD", "café")) == prompt_id(
+        unicodedata.normalize("NFC", "café")
+    )
     assert prompt_id("a cat") != prompt_id("a dog")
 
 
 def test_a_table_reads_back_in_plain_pandas(tmp_path: Path) -> None:
     write_table(prompt_table(), PROMPTS, tmp_path / "prompts.parquet")
     assert pd.read_parquet(tmp_path / "prompts.parquet").columns.tolist() == PROMPTS.names
-    assert read_table(tmp_path / "prompts.parquet", PROMPTS).to_pylist() == prompt_table().to_pylist()
+    assert (
+        read_table(tmp_path / "prompts.parquet", PROMPTS).to_pylist() == prompt_table().to_pylist()
+    )
 
 
 def test_a_file_carries_the_schema_version_and_describes_its_columns(tmp_path: Path) -> None:
@@ -72,7 +76,10 @@ def test_a_damaged_file_reads_as_before_or_is_one_line_that_names_it(tmp_path: P
     whole, refused = path.read_bytes(), []
     for place in range(0, len(whole) - 4, 7):
         path.write_bytes(whole[:place] + b"\xff\xff\xff\xff" + whole[place + 4 :])
-        for read in (lambda: read_table(path, PROMPTS).to_pylist(), lambda: list(parquet_rows(path, PROMPTS.names))):
+        for read in (
+            lambda: read_table(path, PROMPTS).to_pylist(),
+            lambda: list(parquet_rows(path, PROMPTS.names)),
+        ):
             try:
                 read()
             except PictuneError as error:

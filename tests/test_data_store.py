@@ -10,12 +10,28 @@ import pytest
 import sqlalchemy as sa
 
 from data.errors import PictuneError
-from data.feedback import BinaryAnswer, InvalidAnswer, NewTask, NotFound, Progress, RankingAnswer, TaskKind
+from data.feedback import (
+    BinaryAnswer,
+    InvalidAnswer,
+    NewTask,
+    NotFound,
+    Progress,
+    RankingAnswer,
+    TaskKind,
+)
 from data.imported import ImportedLabel
 from data.queries import LARGE_CAMPAIGN
 from data.store import FeedbackStore
 from data.tables import labels, raters
-from tests.data_campaign import START, Clock, answer_all, binary_tasks, claimed, open_store, submission
+from tests.data_campaign import (
+    START,
+    Clock,
+    answer_all,
+    binary_tasks,
+    claimed,
+    open_store,
+    submission,
+)
 
 
 @pytest.fixture
@@ -46,7 +62,9 @@ def test_a_rater_is_added_once_for_each_name_and_source(store: FeedbackStore) ->
 def test_names_that_differ_in_case_and_spaces_alone_are_one_person(store: FeedbackStore) -> None:
     ann = store.add_rater("Ann Álvarez")
     composed_otherwise = unicodedata.normalize("NFD", "ANN  álvarez")
-    assert [store.add_rater(name) for name in ("ann álvarez", composed_otherwise, "Ann Álvarez")] == [ann] * 3
+    assert [
+        store.add_rater(name) for name in ("ann álvarez", composed_otherwise, "Ann Álvarez")
+    ] == [ann] * 3
     found = store.raters.find("ANN ÁLVAREZ")
     assert found is not None
     assert (found.rater_id, found.name) == (ann, "Ann Álvarez")
@@ -57,9 +75,16 @@ def test_a_store_with_two_spellings_of_a_name_keeps_both_raters(store: FeedbackS
     names = ("ann", "ANN")
     with store.database.write() as connection:
         for name in names:
-            row = {"rater_id": store.rater_id_of("human", name), "name": name, "source": "human", "joined_at": START}
+            row = {
+                "rater_id": store.rater_id_of("human", name),
+                "name": name,
+                "source": "human",
+                "joined_at": START,
+            }
             connection.execute(sa.insert(raters).values(row))
-    assert [store.add_rater(name) for name in names] == [store.rater_id_of("human", name) for name in names]
+    assert [store.add_rater(name) for name in names] == [
+        store.rater_id_of("human", name) for name in names
+    ]
     assert store.raters.find("Ann") is None
 
 
@@ -91,7 +116,9 @@ def test_the_urgent_come_first_and_the_rest_in_an_order_of_their_own(store: Feed
 
 
 def test_a_claim_asks_for_the_kind_wanted(store: FeedbackStore) -> None:
-    store.add_tasks([*binary_tasks(2), NewTask(kind="ranking", prompt="a cat", image_ids=("a", "b", "c"))])
+    store.add_tasks(
+        [*binary_tasks(2), NewTask(kind="ranking", prompt="a cat", image_ids=("a", "b", "c"))]
+    )
     rater = store.add_rater("anna")
     ranking, binary = store.claim(rater, kind="ranking"), store.claim(rater, kind="binary")
     assert ranking is not None
@@ -100,7 +127,9 @@ def test_a_claim_asks_for_the_kind_wanted(store: FeedbackStore) -> None:
 
 
 def test_the_shown_order_varies_between_raters_and_is_kept_for_one(store: FeedbackStore) -> None:
-    store.add_tasks([NewTask(kind="ranking", prompt="a cat", image_ids=tuple("abcdef"), overlap=10)])
+    store.add_tasks(
+        [NewTask(kind="ranking", prompt="a cat", image_ids=tuple("abcdef"), overlap=10)]
+    )
     claims = [claimed(store, store.add_rater(f"rater{number}")) for number in range(5)]
     assert all(sorted(claim.shown_order) == list(range(6)) for claim in claims)
     assert len({claim.shown_order for claim in claims}) > 1
@@ -126,7 +155,9 @@ def test_a_place_becomes_free_when_its_lease_runs_out(store: FeedbackStore, cloc
 def test_slow_tasks_are_held_for_three_times_the_median(store: FeedbackStore, clock: Clock) -> None:
     store.add_tasks(binary_tasks(2))
     rater = store.add_rater("anna")
-    slow = submission(claimed(store, rater), rater, "slow").model_copy(update={"time_on_task_ms": 200_000})
+    slow = submission(claimed(store, rater), rater, "slow").model_copy(
+        update={"time_on_task_ms": 200_000}
+    )
     store.submit(slow)
     assert (claimed(store, rater).lease_expires_at - clock.now).total_seconds() == 600
 
@@ -158,7 +189,9 @@ def test_a_late_answer_is_accepted_and_flagged(store: FeedbackStore, clock: Cloc
     assert store.progress(anna) == Progress(mine=1, done=1, total=1)
 
 
-def test_an_edit_is_a_new_revision_and_leaves_the_counts(store: FeedbackStore, clock: Clock) -> None:
+def test_an_edit_is_a_new_revision_and_leaves_the_counts(
+    store: FeedbackStore, clock: Clock
+) -> None:
     store.add_tasks(binary_tasks(1))
     rater = store.add_rater("anna")
     claim = claimed(store, rater)
@@ -170,7 +203,9 @@ def test_an_edit_is_a_new_revision_and_leaves_the_counts(store: FeedbackStore, c
     assert store.progress(rater) == Progress(mine=1, done=1, total=1)
 
 
-def test_undo_takes_back_the_last_label_and_gives_the_task_again(store: FeedbackStore, clock: Clock) -> None:
+def test_undo_takes_back_the_last_label_and_gives_the_task_again(
+    store: FeedbackStore, clock: Clock
+) -> None:
     store.add_tasks(binary_tasks(3))
     rater = store.add_rater("anna")
     assert store.undo(rater) is None
@@ -185,7 +220,12 @@ def test_undo_takes_back_the_last_label_and_gives_the_task_again(store: Feedback
     assert store.progress(rater) == Progress(mine=1, done=1, total=3)
     assert store.undo(rater) == first.task
     assert store.undo(rater) is None
-    assert revisions(store) == [(1, False, True), (1, False, True), (2, False, False), (2, False, False)]
+    assert revisions(store) == [
+        (1, False, True),
+        (1, False, True),
+        (2, False, False),
+        (2, False, False),
+    ]
     receipts = answer_all(store, rater)
     assert sorted(receipt.revision for receipt in receipts) == [1, 3, 3]
     assert on_screen.task.task_id not in (first.task.task_id, second.task.task_id)
@@ -224,14 +264,20 @@ def test_a_store_keeps_its_salt_and_order_when_opened_again(tmp_path: Path) -> N
     with open_store(tmp_path) as store:
         rater = store.add_rater("anna")
         public = store.public_rater_id(rater)
-    with FeedbackStore.open(f"sqlite:///{tmp_path / 'labels' / 'feedback.db'}", rng=random.Random(99)) as again:
+    with FeedbackStore.open(
+        f"sqlite:///{tmp_path / 'labels' / 'feedback.db'}", rng=random.Random(99)
+    ) as again:
         assert again.add_rater("anna") == rater
         assert again.public_rater_id(rater) == public
 
 
 @pytest.mark.parametrize(
     ("url", "fault"),
-    [("nonsense", "not a database URL"), ("sqlite://", "labels in memory"), ("sqlite:////proc/none/feedback.db", "choose a folder")],
+    [
+        ("nonsense", "not a database URL"),
+        ("sqlite://", "labels in memory"),
+        ("sqlite:////proc/none/feedback.db", "choose a folder"),
+    ],
 )
 def test_a_url_that_cannot_work_says_what_to_do(url: str, fault: str) -> None:
     with pytest.raises(PictuneError, match=fault):
@@ -239,8 +285,12 @@ def test_a_url_that_cannot_work_says_what_to_do(url: str, fault: str) -> None:
 
 
 def test_a_file_that_is_no_database_is_one_clear_line(tmp_path: Path) -> None:
-    (tmp_path / "feedback.db").write_bytes(b"not a database, but long enough to be taken for one" * 100)
-    with pytest.raises(PictuneError, match=r"feedback\.db: file is not a database; nothing was saved"):
+    (tmp_path / "feedback.db").write_bytes(
+        b"not a database, but long enough to be taken for one" * 100
+    )
+    with pytest.raises(
+        PictuneError, match=r"feedback\.db: file is not a database; nothing was saved"
+    ):
         FeedbackStore.open(f"sqlite:///{tmp_path / 'feedback.db'}")
 
 
@@ -255,7 +305,11 @@ def test_progress_goes_on_when_the_clock_is_set_back(store: FeedbackStore, clock
 
 def test_people_and_simulated_raters_have_places_of_their_own(store: FeedbackStore) -> None:
     store.add_tasks(binary_tasks(2, overlap=1))
-    robot, anna, ben = store.add_rater("robot", source="simulated"), store.add_rater("anna"), store.add_rater("ben")
+    robot, anna, ben = (
+        store.add_rater("robot", source="simulated"),
+        store.add_rater("anna"),
+        store.add_rater("ben"),
+    )
     assert len(answer_all(store, robot)) == 2
     assert answer_all(store, store.add_rater("another robot", source="simulated")) == []
     assert (store.progress().done, store.progress(source="simulated").done) == (0, 2)
@@ -267,10 +321,17 @@ def test_people_and_simulated_raters_have_places_of_their_own(store: FeedbackSto
     assert (store.progress().done, store.progress(source="simulated").done) == (1, 2)
 
 
-def test_imported_labels_fill_places_of_people_and_of_simulated_raters(store: FeedbackStore) -> None:
+def test_imported_labels_fill_places_of_people_and_of_simulated_raters(
+    store: FeedbackStore,
+) -> None:
     (task,) = binary_tasks(1)
     given = ImportedLabel(
-        submission_id="theirs", rater="theirs", source="imported", task=task, answer=BinaryAnswer(verdict="good"), shown_order=(0,)
+        submission_id="theirs",
+        rater="theirs",
+        source="imported",
+        task=task,
+        answer=BinaryAnswer(verdict="good"),
+        shown_order=(0,),
     )
     store.import_labels([task], [given], finish=lambda: None)
     assert store.claim(store.add_rater("anna")) is None
@@ -285,7 +346,9 @@ def test_every_commit_waits_for_the_disk(store: FeedbackStore) -> None:
         assert connection.exec_driver_sql("PRAGMA foreign_keys").scalar() == 1
 
 
-def test_calls_within_one_transaction_are_saved_together_or_not_at_all(store: FeedbackStore) -> None:
+def test_calls_within_one_transaction_are_saved_together_or_not_at_all(
+    store: FeedbackStore,
+) -> None:
     store.add_tasks(binary_tasks(2))
     rater = store.add_rater("anna")
 
@@ -306,13 +369,21 @@ def test_calls_within_one_transaction_are_saved_together_or_not_at_all(store: Fe
     assert store.progress(rater).mine == 1
 
 
-def test_the_lease_follows_the_median_of_the_latest_times_of_its_kind(store: FeedbackStore, clock: Clock) -> None:
-    store.add_tasks([*binary_tasks(6), NewTask(kind="ranking", prompt="a cat", image_ids=("a", "b"))])
+def test_the_lease_follows_the_median_of_the_latest_times_of_its_kind(
+    store: FeedbackStore, clock: Clock
+) -> None:
+    store.add_tasks(
+        [*binary_tasks(6), NewTask(kind="ranking", prompt="a cat", image_ids=("a", "b"))]
+    )
     rater = store.add_rater("anna")
     for number, seconds in enumerate((100, 900, 200, 300)):
         claim = store.claim(rater, kind="binary")
         assert claim is not None
-        store.submit(submission(claim, rater, str(number)).model_copy(update={"time_on_task_ms": 1000 * seconds}))
+        store.submit(
+            submission(claim, rater, str(number)).model_copy(
+                update={"time_on_task_ms": 1000 * seconds}
+            )
+        )
     lengths: dict[TaskKind, float] = {"binary": 3 * 250, "ranking": 300}
     for kind, held_s in lengths.items():
         claim = store.claim(rater, kind=kind)
@@ -326,7 +397,11 @@ def test_the_files_of_the_store_are_for_their_owner_alone(tmp_path: Path, umask:
     try:
         with open_store(tmp_path) as store:
             store.add_tasks(binary_tasks(1))
-            assert _modes(tmp_path) == {"feedback.db": 0o600, "feedback.db-wal": 0o600, "feedback.db-shm": 0o600}
+            assert _modes(tmp_path) == {
+                "feedback.db": 0o600,
+                "feedback.db-wal": 0o600,
+                "feedback.db-shm": 0o600,
+            }
             for path in (tmp_path / "labels").iterdir():  # as earlier versions left them
                 path.chmod(0o644)
             with open_store(tmp_path) as again:

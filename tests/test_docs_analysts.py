@@ -29,10 +29,16 @@ def test_the_page_lists_every_column_as_the_schemas_have_it() -> None:
 
 
 def test_every_exported_table_is_on_the_page(run: RunFolder) -> None:
-    assert {path.stem for path in run.latest.glob("*.parquet")} == {name for name in TABLES if "/" not in name}
+    assert {path.stem for path in run.latest.glob("*.parquet")} == {
+        name for name in TABLES if "/" not in name
+    }
 
 
-@pytest.mark.parametrize(("question", "sql", "python"), questions(), ids=[title.split(".")[0] for title, _, _ in questions()])
+@pytest.mark.parametrize(
+    ("question", "sql", "python"),
+    questions(),
+    ids=[title.split(".")[0] for title, _, _ in questions()],
+)
 def test_each_question_has_one_answer_in_sql_and_in_pandas(
     monkeypatch: pytest.MonkeyPatch, run: RunFolder, question: str, sql: str, python: str
 ) -> None:
@@ -42,14 +48,20 @@ def test_each_question_has_one_answer_in_sql_and_in_pandas(
     found = run_block(python).reset_index(drop=True)
     assert len(found), question
     assert "simulated" not in found.to_csv()
-    pd.testing.assert_frame_equal(found, expected, check_dtype=False, check_column_type=False, rtol=1e-6)
+    pd.testing.assert_frame_equal(
+        found, expected, check_dtype=False, check_column_type=False, rtol=1e-6
+    )
 
 
 def test_there_are_ten_questions() -> None:
-    assert [title.split(".")[0] for title, _, _ in questions()] == [str(number) for number in range(1, 11)]
+    assert [title.split(".")[0] for title, _, _ in questions()] == [
+        str(number) for number in range(1, 11)
+    ]
 
 
-def test_the_loading_examples_run(monkeypatch: pytest.MonkeyPatch, run: RunFolder, tmp_path: Path) -> None:
+def test_the_loading_examples_run(
+    monkeypatch: pytest.MonkeyPatch, run: RunFolder, tmp_path: Path
+) -> None:
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path))
     monkeypatch.chdir(run.latest)
     with_pandas, with_polars, with_datasets = blocks("python")[:3]

@@ -28,14 +28,23 @@ def test_its_settings_are_read() -> None:
         check(tables, tables, "docs/training.md")
 
 
-def test_its_example_of_an_own_reward_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_its_example_of_an_own_reward_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     (code,) = blocks("python")
-    for there, here in (("/path/to/stable-diffusion-folder", "model"), ("iterations=50", "iterations=1, images_per_prompt=2, steps=2")):
+    for there, here in (
+        ("/path/to/stable-diffusion-folder", "model"),
+        ("iterations=50", "iterations=1, images_per_prompt=2, steps=2"),
+    ):
         assert there in code
         code = code.replace(there, here)
     write_tiny_diffusion(tmp_path / "model")
     monkeypatch.chdir(tmp_path)
-    names: dict[str, Any] = {"torch": torch, "DiffusionModel": DiffusionModel, "DPOKConfig": DPOKConfig}
+    names: dict[str, Any] = {
+        "torch": torch,
+        "DiffusionModel": DiffusionModel,
+        "DPOKConfig": DPOKConfig,
+    }
     exec(code, names | {"policy_gradient": policy_gradient})
     assert capsys.readouterr().out.startswith("1 ")
     assert (tmp_path / "lora" / LORA_FILE).is_file()
@@ -43,7 +52,15 @@ def test_its_example_of_an_own_reward_runs(tmp_path: Path, monkeypatch: pytest.M
 
 def test_the_curves_that_it_explains_are_logged() -> None:
     table = GUIDE[GUIDE.index("| curve |") :].split("\n\n")[0]
-    named = {name.split("/")[0] for row in table.splitlines()[2:] for name in re.findall(r"`([\w/*]+)`", row.split("|")[1])}
-    logged = {field.name for field in fields(policy_gradient.Metrics)} | {"monitors", "peak_memory_gb", "loss_scale"}
+    named = {
+        name.split("/")[0]
+        for row in table.splitlines()[2:]
+        for name in re.findall(r"`([\w/*]+)`", row.split("|")[1])
+    }
+    logged = {field.name for field in fields(policy_gradient.Metrics)} | {
+        "monitors",
+        "peak_memory_gb",
+        "loss_scale",
+    }
     assert len(named) == 14
     assert named <= logged

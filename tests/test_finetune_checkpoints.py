@@ -16,12 +16,21 @@ from finetune.training import TrainState, Validation, ValidationConfig, load_lat
 from tests.tiny_diffusion import write_tiny_diffusion
 
 VALIDATION = ValidationConfig(every=2, images_per_prompt=2)
-SMALL = {"iterations": 4, "images_per_prompt": 3, "steps": 3, "micro_batch": 4, "prompts_per_iteration": 1, "validation": VALIDATION}
+SMALL = {
+    "iterations": 4,
+    "images_per_prompt": 3,
+    "steps": 3,
+    "micro_batch": 4,
+    "prompts_per_iteration": 1,
+    "validation": VALIDATION,
+}
 ONLINE = {
     "dpok": DPOKConfig.model_validate(SMALL | {"replay_iterations": 1}),
     "ddpo": DDPOConfig.model_validate(SMALL),
 }
-RWL = reward_weighted.RewardWeightedConfig(updates=4, batch=4, steps=2, report_every=1, validation=VALIDATION)
+RWL = reward_weighted.RewardWeightedConfig(
+    updates=4, batch=4, steps=2, report_every=1, validation=VALIDATION
+)
 
 
 class Run:
@@ -40,11 +49,22 @@ class Run:
     def steps(self) -> Iterator[Any]:
         if isinstance(self.state, policy_gradient.PolicyState):
             config = ONLINE[self.method]
-            return policy_gradient.train(self.model, ["a cat", "a dog"], contrast, config, generator=self.generator, state=self.state)
+            return policy_gradient.train(
+                self.model,
+                ["a cat", "a dog"],
+                contrast,
+                config,
+                generator=self.generator,
+                state=self.state,
+            )
         assert isinstance(self.state, reward_weighted.RewardWeightedState)
         latents = torch.randn(6, 4, 8, 8, generator=torch.Generator().manual_seed(3))
-        data = reward_weighted.WeightedData(latents, ["a cat", "a dog"] * 3, torch.linspace(0, 1, 6))
-        return reward_weighted.train(self.model, data, contrast, RWL, generator=self.generator, state=self.state)
+        data = reward_weighted.WeightedData(
+            latents, ["a cat", "a dog"] * 3, torch.linspace(0, 1, 6)
+        )
+        return reward_weighted.train(
+            self.model, data, contrast, RWL, generator=self.generator, state=self.state
+        )
 
 
 def contrast(images: Tensor, _: object) -> Tensor:
@@ -65,7 +85,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("method", [*ONLINE, "rwl"])
-def test_stopped_and_continued_equals_uninterrupted(folder: Path, tmp_path: Path, method: str) -> None:
+def test_stopped_and_continued_equals_uninterrupted(
+    folder: Path, tmp_path: Path, method: str
+) -> None:
     whole = Run(folder, method)
     list(whole.steps())
     first = Run(folder, method)
@@ -81,7 +103,9 @@ def test_stopped_and_continued_equals_uninterrupted(folder: Path, tmp_path: Path
     assert torch.equal(second.generator.get_state(), whole.generator.get_state())
 
 
-def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     run = Run(folder, "rwl")
     assert not load_latest(tmp_path, run.state, run.generator)
     place = tmp_path

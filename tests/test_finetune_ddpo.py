@@ -30,7 +30,9 @@ def redness(images: Tensor, prompts: Sequence[str]) -> Tensor:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_diffusion(tmp_path_factory.mktemp("tiny") / "model", prediction="v_prediction")
+    return write_tiny_diffusion(
+        tmp_path_factory.mktemp("tiny") / "model", prediction="v_prediction"
+    )
 
 
 def tuned(folder: Path, config: PolicyGradientConfig) -> dict[str, Tensor]:
@@ -44,20 +46,30 @@ def tuned(folder: Path, config: PolicyGradientConfig) -> dict[str, Tensor]:
 
 def test_ddpo_is_dpok_without_kl_and_value_function(folder: Path) -> None:
     ddpo = tuned(folder, DDPOConfig.model_validate(SMALL))
-    bare = tuned(folder, DPOKConfig.model_validate(SMALL | {"kl_weight": 0.0, "baseline": "prompt_mean"}))
+    bare = tuned(
+        folder, DPOKConfig.model_validate(SMALL | {"kl_weight": 0.0, "baseline": "prompt_mean"})
+    )
     whole = tuned(folder, DPOKConfig.model_validate(SMALL | {"kl_weight": 1.0}))
     assert all(torch.equal(weight, bare[name]) for name, weight in ddpo.items())
     assert not all(torch.equal(weight, whole[name]) for name, weight in ddpo.items())
 
 
-def test_ddpo_never_asks_the_reference_and_logs_no_kl(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ddpo_never_asks_the_reference_and_logs_no_kl(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(_: DiffusionModel) -> None:
         raise AssertionError
 
     model = DiffusionModel.from_pretrained(folder)
     model.add_lora(LoraSettings(rank=2), generator=torch.Generator().manual_seed(0))
     monkeypatch.setattr(DiffusionModel, "adapters_off", refuse)
-    first, second = train(model, ["a cat"], redness, DDPOConfig.model_validate(SMALL), generator=torch.Generator().manual_seed(0))
+    first, second = train(
+        model,
+        ["a cat"],
+        redness,
+        DDPOConfig.model_validate(SMALL),
+        generator=torch.Generator().manual_seed(0),
+    )
     assert first.kl is second.kl is None
     assert first.value_explained_variance is None
     assert first.first_ratio_gap == second.first_ratio_gap == 0
@@ -69,4 +81,7 @@ def test_a_decaying_learning_rate_rises_over_the_warmup_and_falls_to_nothing(fol
     model, generator = DiffusionModel.from_pretrained(folder), torch.Generator().manual_seed(0)
     config = DDPOConfig.model_validate(SMALL | {"learning_rate": 1e-3, "warmup": 0, "decay": True})
     model.add_lora(LoraSettings(rank=2), generator=generator)
-    assert [metrics.learning_rate for metrics in train(model, ["a cat"], redness, config, generator=generator)] == [1e-3, 5e-4]
+    assert [
+        metrics.learning_rate
+        for metrics in train(model, ["a cat"], redness, config, generator=generator)
+    ] == [1e-3, 5e-4]

@@ -21,7 +21,11 @@ from finetune.diffusion import LORA_FILE, DiffusionModel, LoraSettings
 from finetune.sampling import draw
 from tests.tiny_diffusion import write_tiny_diffusion, write_tiny_sd2, write_tiny_sdxl
 
-LAYOUTS: dict[str, Callable[[Path], Path]] = {"sd1": write_tiny_diffusion, "sd2": write_tiny_sd2, "sdxl": write_tiny_sdxl}
+LAYOUTS: dict[str, Callable[[Path], Path]] = {
+    "sd1": write_tiny_diffusion,
+    "sd2": write_tiny_sd2,
+    "sdxl": write_tiny_sdxl,
+}
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +52,11 @@ def perturb(model: DiffusionModel) -> None:
 
 def inputs() -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(2)
-    return torch.randn(3, 4, 8, 8, generator=generator), torch.tensor([1, 500, 999]), torch.randn(3, 16, 32, generator=generator)
+    return (
+        torch.randn(3, 4, 8, 8, generator=generator),
+        torch.tensor([1, 500, 999]),
+        torch.randn(3, 16, 32, generator=generator),
+    )
 
 
 @torch.no_grad()
@@ -73,24 +81,40 @@ def test_adapters_off_is_the_pretrained_model(folder: Path) -> None:
 
 def test_only_the_adapters_train(folder: Path) -> None:
     model = with_lora(folder, LoraSettings(feed_forward=False))
-    trainable = {name for name, weight in model.pipeline.unet.named_parameters() if weight.requires_grad}
+    trainable = {
+        name for name, weight in model.pipeline.unet.named_parameters() if weight.requires_grad
+    }
     assert trainable == set(model.lora_parameters())
     assert all(".attn" in name for name in trainable)
     latents, timesteps, cond = inputs()
     model.predict(latents, timesteps, cond, cond, 2.0).square().mean().backward()
-    gradients = [weight.grad for name, weight in model.lora_parameters().items() if "lora_B" in name]
+    gradients = [
+        weight.grad for name, weight in model.lora_parameters().items() if "lora_B" in name
+    ]
     assert all(gradient is not None and gradient.abs().max() > 0 for gradient in gradients)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
-def test_every_layout_draws_what_its_stock_pipeline_draws_with_ddim(layouts: dict[str, Path], layout: str, guidance: float) -> None:
+def test_every_layout_draws_what_its_stock_pipeline_draws_with_ddim(
+    layouts: dict[str, Path], layout: str, guidance: float
+) -> None:
     model = DiffusionModel.from_pretrained(layouts[layout])
     stock = DiffusionPipeline.from_pretrained(layouts[layout])
     stock.scheduler = model.scheduler(4)
     noise = torch.randn((1, 4, 8, 8), generator=torch.Generator().manual_seed(5))
-    images = stock("a dog", num_inference_steps=4, guidance_scale=guidance, latents=noise, height=16, width=16, output_type="pt").images
-    torch.testing.assert_close(draw(model, ["a dog"], seeds=[5], steps=4, guidance=guidance), images, rtol=0, atol=1e-5)
+    images = stock(
+        "a dog",
+        num_inference_steps=4,
+        guidance_scale=guidance,
+        latents=noise,
+        height=16,
+        width=16,
+        output_type="pt",
+    ).images
+    torch.testing.assert_close(
+        draw(model, ["a dog"], seeds=[5], steps=4, guidance=guidance), images, rtol=0, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -107,12 +131,22 @@ def test_a_lora_of_every_layout_loads_into_its_stock_pipeline_and_draws_the_same
     stock.load_lora_weights(tmp_path)
     stock.scheduler = model.scheduler(4)
     noise = torch.randn((1, 4, 8, 8), generator=torch.Generator().manual_seed(5))
-    images = stock("a dog", num_inference_steps=4, guidance_scale=3.0, latents=noise, height=16, width=16, output_type="pt").images
+    images = stock(
+        "a dog",
+        num_inference_steps=4,
+        guidance_scale=3.0,
+        latents=noise,
+        height=16,
+        width=16,
+        output_type="pt",
+    ).images
     torch.testing.assert_close(tuned, images, rtol=0, atol=1e-5)
     stock.unload_lora_weights()
     reopened = DiffusionModel.from_pretrained(layouts[layout])
     reopened.load_lora(tmp_path)
-    torch.testing.assert_close(draw(reopened, ["a dog"], seeds=[5], steps=4, guidance=3.0), tuned, rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        draw(reopened, ["a dog"], seeds=[5], steps=4, guidance=3.0), tuned, rtol=0, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -122,36 +156,57 @@ def test_the_adapters_of_every_layout_get_a_gradient(layouts: dict[str, Path], l
     latents = torch.randn(2, *model.latent_shape, generator=torch.Generator().manual_seed(0))
     uncond = model.encode_prompts([""]).expand_as(cond)
     model.predict(latents, torch.tensor([10, 900]), cond, uncond, 2.0).square().mean().backward()
-    gradients = [weight.grad for name, weight in model.lora_parameters().items() if "lora_B" in name]
+    gradients = [
+        weight.grad for name, weight in model.lora_parameters().items() if "lora_B" in name
+    ]
     assert gradients
     assert all(gradient is not None and gradient.abs().max() > 0 for gradient in gradients)
 
 
-def test_the_pooled_embedding_of_sdxl_is_the_last_row_and_the_empty_prompt_is_zero(layouts: dict[str, Path]) -> None:
+def test_the_pooled_embedding_of_sdxl_is_the_last_row_and_the_empty_prompt_is_zero(
+    layouts: dict[str, Path],
+) -> None:
     model = DiffusionModel.from_pretrained(layouts["sdxl"])
     packed, empty = model.encode_prompts(["a dog", ""])
     stock = StableDiffusionXLPipeline.from_pretrained(layouts["sdxl"])
-    tokens, without, pooled, without_pooled = stock.encode_prompt("a dog", device=torch.device("cpu"))
+    tokens, without, pooled, without_pooled = stock.encode_prompt(
+        "a dog", device=torch.device("cpu")
+    )
     torch.testing.assert_close(packed[:-1], tokens[0])
     torch.testing.assert_close(packed[-1, :24], pooled[0])
-    assert packed[-1, 24:].abs().max() == without.abs().max() == without_pooled.abs().max() == empty.abs().max() == 0
+    assert (
+        packed[-1, 24:].abs().max()
+        == without.abs().max()
+        == without_pooled.abs().max()
+        == empty.abs().max()
+        == 0
+    )
 
 
 def test_weights_of_half_precision_alone_are_read(layouts: dict[str, Path], tmp_path: Path) -> None:
-    StableDiffusionXLPipeline.from_pretrained(layouts["sdxl"]).to(torch.float16).save_pretrained(tmp_path / "half", variant="fp16")
+    StableDiffusionXLPipeline.from_pretrained(layouts["sdxl"]).to(torch.float16).save_pretrained(
+        tmp_path / "half", variant="fp16"
+    )
     model = DiffusionModel.from_pretrained(tmp_path / "half")
     assert model.pipeline.unet.dtype == torch.float32
-    drawn, whole = (draw(m, ["a"], seeds=[0], steps=2, guidance=2.0) for m in (model, DiffusionModel.from_pretrained(layouts["sdxl"])))
+    drawn, whole = (
+        draw(m, ["a"], seeds=[0], steps=2, guidance=2.0)
+        for m in (model, DiffusionModel.from_pretrained(layouts["sdxl"]))
+    )
     torch.testing.assert_close(drawn, whole, rtol=0, atol=0.02)
 
 
 @pytest.mark.parametrize("alpha", [None, 2.0])
-def test_saved_lora_reproduces_the_prediction_in_stock_diffusers(folder: Path, tmp_path: Path, alpha: float | None) -> None:
+def test_saved_lora_reproduces_the_prediction_in_stock_diffusers(
+    folder: Path, tmp_path: Path, alpha: float | None
+) -> None:
     model = with_lora(folder, LoraSettings(rank=4, alpha=alpha))
     perturb(model)
     model.save_lora(tmp_path / "lora")
     assert [path.name for path in (tmp_path / "lora").iterdir()] == [LORA_FILE]
-    stock = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None, requires_safety_checker=False)
+    stock = StableDiffusionPipeline.from_pretrained(
+        folder, safety_checker=None, requires_safety_checker=False
+    )
     stock.load_lora_weights(tmp_path / "lora")
     latents, timesteps, cond = inputs()
     with torch.no_grad():
@@ -173,7 +228,9 @@ for place in sys.argv[2:]:
 """
     places = [[tmp_path / f"{seed}-{number}" for number in range(6)] for seed in "12"]
     processes = [
-        subprocess.Popen([sys.executable, "-c", code, folder, *saved], env=os.environ | {"PYTHONHASHSEED": seed})
+        subprocess.Popen(
+            [sys.executable, "-c", code, folder, *saved], env=os.environ | {"PYTHONHASHSEED": seed}
+        )
         for saved, seed in zip(places, "12", strict=True)
     ]
     assert [process.wait() for process in processes] == [0, 0]
@@ -193,7 +250,10 @@ def test_loading_replaces_the_present_lora(folder: Path, tmp_path: Path) -> None
 
 
 def test_training_starts_from_a_saved_lora(folder: Path, tmp_path: Path) -> None:
-    earlier, untuned = with_lora(folder, LoraSettings(rank=4)), DiffusionModel.from_pretrained(folder)
+    earlier, untuned = (
+        with_lora(folder, LoraSettings(rank=4)),
+        DiffusionModel.from_pretrained(folder),
+    )
     perturb(earlier)
     earlier.save_lora(tmp_path)
     model = with_lora(folder, LoraSettings(rank=4, start=str(tmp_path)))
@@ -203,10 +263,17 @@ def test_training_starts_from_a_saved_lora(folder: Path, tmp_path: Path) -> None
         assert torch.equal(predict(model), predict(untuned))
 
 
-@pytest.mark.parametrize("other", [{"rank": 2}, {"rank": 4, "alpha": 8.0}, {"rank": 4, "feed_forward": False}])
-def test_a_start_of_other_settings_is_refused(folder: Path, tmp_path: Path, other: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "other", [{"rank": 2}, {"rank": 4, "alpha": 8.0}, {"rank": 4, "feed_forward": False}]
+)
+def test_a_start_of_other_settings_is_refused(
+    folder: Path, tmp_path: Path, other: dict[str, Any]
+) -> None:
     with_lora(folder, LoraSettings(rank=4)).save_lora(tmp_path)
-    with pytest.raises(PictuneError, match=f"{LORA_FILE}: its rank, scale or layers are not those of the settings `lora`"):
+    with pytest.raises(
+        PictuneError,
+        match=f"{LORA_FILE}: its rank, scale or layers are not those of the settings `lora`",
+    ):
         with_lora(folder, LoraSettings.model_validate(other | {"start": str(tmp_path)}))
 
 
@@ -230,7 +297,9 @@ def test_prompts_are_encoded_as_by_the_pipeline_and_once(folder: Path) -> None:
 
 def test_latents_and_images_have_the_models_own_size(folder: Path) -> None:
     model = DiffusionModel.from_pretrained(folder)
-    images = model.decode(torch.randn(3, *model.latent_shape, generator=torch.Generator().manual_seed(0)), batch=2)
+    images = model.decode(
+        torch.randn(3, *model.latent_shape, generator=torch.Generator().manual_seed(0)), batch=2
+    )
     assert images.shape == (3, 3, 16, 16)
     assert model.encode_images(images, batch=2).shape == (3, *model.latent_shape)
 
@@ -267,9 +336,13 @@ PARTS = ["unet", "vae", "text_encoder", "tokenizer", "scheduler"]
 
 
 @pytest.mark.parametrize(
-    ("layout", "part"), [("sd1", part) for part in PARTS] + [("sdxl", part) for part in [*PARTS, "text_encoder_2", "tokenizer_2"]]
+    ("layout", "part"),
+    [("sd1", part) for part in PARTS]
+    + [("sdxl", part) for part in [*PARTS, "text_encoder_2", "tokenizer_2"]],
 )
-def test_a_folder_without_a_part_gets_one_clear_line(layouts: dict[str, Path], tmp_path: Path, layout: str, part: str) -> None:
+def test_a_folder_without_a_part_gets_one_clear_line(
+    layouts: dict[str, Path], tmp_path: Path, layout: str, part: str
+) -> None:
     broken = shutil.copytree(layouts[layout], tmp_path / "model")
     shutil.rmtree(broken / part)
     with pytest.raises(PictuneError, match=f"without {part}/") as error:
@@ -279,13 +352,17 @@ def test_a_folder_without_a_part_gets_one_clear_line(layouts: dict[str, Path], t
 
 def test_flax_weights_are_named(folder: Path, tmp_path: Path) -> None:
     broken = shutil.copytree(folder, tmp_path / "model")
-    (broken / "unet" / "diffusion_pytorch_model.safetensors").rename(broken / "unet" / "diffusion_flax_model.msgpack")
+    (broken / "unet" / "diffusion_pytorch_model.safetensors").rename(
+        broken / "unet" / "diffusion_flax_model.msgpack"
+    )
     with pytest.raises(PictuneError, match="unet/ has Flax weights only"):
         DiffusionModel.from_pretrained(broken)
 
 
 def test_a_model_that_edits_pictures_is_refused(folder: Path, tmp_path: Path) -> None:
-    pipeline = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None, requires_safety_checker=False)
+    pipeline = StableDiffusionPipeline.from_pretrained(
+        folder, safety_checker=None, requires_safety_checker=False
+    )
     unet = type(pipeline.unet).from_config(pipeline.unet.config, in_channels=9)
     unet.save_pretrained(shutil.copytree(folder, tmp_path / "model") / "unet")
     with pytest.raises(PictuneError, match="UNet takes 9 channels and its VAE gives 4"):
@@ -302,14 +379,19 @@ def test_weights_that_would_be_unpickled_are_refused(folder: Path, tmp_path: Pat
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("part", ["unet", "vae", "text_encoder", "text_encoder_2"])
-def test_weights_that_are_no_numbers_get_one_clear_line(layouts: dict[str, Path], tmp_path: Path, part: str, value: float) -> None:
+def test_weights_that_are_no_numbers_get_one_clear_line(
+    layouts: dict[str, Path], tmp_path: Path, part: str, value: float
+) -> None:
     broken = shutil.copytree(layouts["sdxl"], tmp_path / "model")
     (file,) = (broken / part).glob("*.safetensors")
     weights = load_file(file)
     name = max(weights)
     weights[name].view(-1)[-1] = value
     save_file(weights, file, metadata={"format": "pt"})
-    with pytest.raises(PictuneError, match=rf"model: {part}: NaN or infinity in {name} \(1 of {len(weights)} weights\)") as error:
+    with pytest.raises(
+        PictuneError,
+        match=rf"model: {part}: NaN or infinity in {name} \(1 of {len(weights)} weights\)",
+    ) as error:
         DiffusionModel.from_pretrained(broken)
     assert "\n" not in str(error.value)
 
@@ -333,13 +415,21 @@ def test_images_that_are_no_numbers_are_not_drawn(folder: Path) -> None:
 def rescaled(folder: Path, **settings: object) -> Path:
     """The folder with a schedule whose last step is pure noise (Lin et al. 2023, arXiv 2305.08891)."""
     file = folder / "scheduler" / "scheduler_config.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"} | settings))
+    file.write_text(
+        json.dumps(
+            json.loads(file.read_text())
+            | {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+            | settings
+        )
+    )
     return folder
 
 
 def test_noise_cannot_be_predicted_from_pure_noise(folder: Path, tmp_path: Path) -> None:
     model = rescaled(shutil.copytree(folder, tmp_path / "model"))
-    with pytest.raises(PictuneError, match=r"its schedule ends in pure noise.*v_prediction") as error:
+    with pytest.raises(
+        PictuneError, match=r"its schedule ends in pure noise.*v_prediction"
+    ) as error:
         DiffusionModel.from_pretrained(model)
     assert "\n" not in str(error.value)
     velocity = DiffusionModel.from_pretrained(rescaled(model, prediction_type="v_prediction"))

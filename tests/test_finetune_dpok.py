@@ -19,7 +19,13 @@ from finetune.sampling import step_distribution
 from finetune.training import ValidationConfig
 from tests.tiny_diffusion import write_tiny_diffusion
 
-SMALL = DPOKConfig(iterations=2, images_per_prompt=3, steps=3, micro_batch=4, validation=ValidationConfig(every=2, images_per_prompt=2))
+SMALL = DPOKConfig(
+    iterations=2,
+    images_per_prompt=3,
+    steps=3,
+    micro_batch=4,
+    validation=ValidationConfig(every=2, images_per_prompt=2),
+)
 
 
 def redness(images: Tensor, prompts: Sequence[str]) -> Tensor:
@@ -29,7 +35,9 @@ def redness(images: Tensor, prompts: Sequence[str]) -> Tensor:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_diffusion(tmp_path_factory.mktemp("tiny") / "model", prediction="v_prediction")
+    return write_tiny_diffusion(
+        tmp_path_factory.mktemp("tiny") / "model", prediction="v_prediction"
+    )
 
 
 def open_model(folder: Path, precision: Precision = "fp32") -> DiffusionModel:
@@ -46,7 +54,9 @@ def open_model(folder: Path, precision: Precision = "fp32") -> DiffusionModel:
     (-1.0, 1.05, False),
     (-1.0, 0.995, False),
 ])  # fmt: skip
-def test_gradient_stops_only_beyond_the_clip_range_on_the_improving_side(advantage: float, ratio: float, stopped: bool) -> None:
+def test_gradient_stops_only_beyond_the_clip_range_on_the_improving_side(
+    advantage: float, ratio: float, stopped: bool
+) -> None:
     new = torch.tensor([ratio]).log().requires_grad_()
     policy_loss(new, torch.zeros(1), torch.tensor([advantage]), 0.01).backward()
     assert new.grad is not None
@@ -57,7 +67,9 @@ def test_hard_clamp_stops_the_gradient_on_both_sides() -> None:
     new = torch.tensor([0.95, 0.995, 1.005, 1.05]).log().requires_grad_()
     for advantage in (1.0, -1.0):
         new.grad = None
-        policy_loss(new, torch.zeros(4), torch.full((4,), advantage), 0.01, surrogate="hard_clamp").backward()
+        policy_loss(
+            new, torch.zeros(4), torch.full((4,), advantage), 0.01, surrogate="hard_clamp"
+        ).backward()
         assert new.grad is not None
         assert (new.grad == 0).tolist() == [True, False, False, True]
 
@@ -72,38 +84,66 @@ def test_kl_equals_torch_distributions() -> None:
     std = torch.tensor([0.1, 1.0, 2.0, 0.5]).view(4, 1, 1, 1)
     expected = kl_divergence(Normal(mean, std), Normal(ref_mean, std))
     torch.testing.assert_close(gaussian_kl(mean, ref_mean, std), expected.sum((1, 2, 3)))
-    torch.testing.assert_close(gaussian_kl(mean, ref_mean, std, reduction="mean"), expected.mean((1, 2, 3)))
+    torch.testing.assert_close(
+        gaussian_kl(mean, ref_mean, std, reduction="mean"), expected.mean((1, 2, 3))
+    )
     assert gaussian_kl(mean, ref_mean, torch.zeros(4, 1, 1, 1)).tolist() == [0, 0, 0, 0]
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
 def test_noise_error_is_the_kl_without_its_weight_for_every_prediction(prediction: str) -> None:
-    scheduler = DDIMScheduler(prediction_type=prediction, beta_schedule="scaled_linear", clip_sample=False)
+    scheduler = DDIMScheduler(
+        prediction_type=prediction, beta_schedule="scaled_linear", clip_sample=False
+    )
     scheduler.set_timesteps(10)
     timesteps = torch.tensor([900, 400, 100])
-    latents, output, reference = torch.randn(3, 3, 4, 5, 5, generator=torch.Generator().manual_seed(0)).unbind()
-    error = (noise_per_output(scheduler, timesteps) * (output - reference)).square().flatten(1).mean(1)
+    latents, output, reference = torch.randn(
+        3, 3, 4, 5, 5, generator=torch.Generator().manual_seed(0)
+    ).unbind()
+    error = (
+        (noise_per_output(scheduler, timesteps) * (output - reference)).square().flatten(1).mean(1)
+    )
     mean, std = step_distribution(scheduler, output, timesteps, latents, eta=1.0)
     ref_mean, _ = step_distribution(scheduler, reference, timesteps, latents, eta=1.0)
     at, before = scheduler.alphas_cumprod[timesteps], scheduler.alphas_cumprod[timesteps - 100]
     variance = std.flatten().square()
     per_noise = (1 - before - variance).sqrt() - (before * (1 - at) / at).sqrt()
     expected = per_noise.square() / (2 * variance) * error
-    torch.testing.assert_close(gaussian_kl(mean, ref_mean, std, reduction="mean"), expected, rtol=1e-3, atol=1e-7)
+    torch.testing.assert_close(
+        gaussian_kl(mean, ref_mean, std, reduction="mean"), expected, rtol=1e-3, atol=1e-7
+    )
 
 
 def test_the_published_codes_loss_is_hard_clamp_and_noise_error() -> None:
-    mean, ref_mean, output, ref_output = torch.randn(4, 3, 4, 5, 5, generator=torch.Generator().manual_seed(0)).unbind()
-    std, factor = torch.tensor([0.5, 1.0, 2.0]).view(3, 1, 1, 1), torch.tensor([0.3, 2.0, 5.0]).view(3, 1, 1, 1)
-    log_probs, advantages = torch.tensor([0.5, -0.5, 0.0]), torch.tensor([-1.0, 2.0, 3.0])  # beyond the range, the bad way: PPO keeps these
-    step = Step(log_probs, torch.zeros(3), Prediction(mean, std, output), Prediction(ref_mean, std, ref_output), factor)
+    mean, ref_mean, output, ref_output = torch.randn(
+        4, 3, 4, 5, 5, generator=torch.Generator().manual_seed(0)
+    ).unbind()
+    std, factor = (
+        torch.tensor([0.5, 1.0, 2.0]).view(3, 1, 1, 1),
+        torch.tensor([0.3, 2.0, 5.0]).view(3, 1, 1, 1),
+    )
+    log_probs, advantages = (
+        torch.tensor([0.5, -0.5, 0.0]),
+        torch.tensor([-1.0, 2.0, 3.0]),
+    )  # beyond the range, the bad way: PPO keeps these
+    step = Step(
+        log_probs,
+        torch.zeros(3),
+        Prediction(mean, std, output),
+        Prediction(ref_mean, std, ref_output),
+        factor,
+    )
     ours = DPOKConfig(clip_range=0.1, kl_weight=0.5)
     theirs = ours.model_copy(update={"surrogate": "hard_clamp", "kl": "noise_error"})
-    expected = -torch.tensor([-1.1, 1.8, 3.0]).mean() + 0.5 * (factor * (output - ref_output)).square().mean()
+    expected = (
+        -torch.tensor([-1.1, 1.8, 3.0]).mean()
+        + 0.5 * (factor * (output - ref_output)).square().mean()
+    )
     torch.testing.assert_close(theirs.loss(step, advantages), expected)
     ratio = log_probs.exp()
     expected = (
-        -torch.minimum(ratio * advantages, torch.tensor([-1.1, 1.8, 3.0])).mean() + 0.5 * ((mean - ref_mean) / std).square().mean() / 2
+        -torch.minimum(ratio * advantages, torch.tensor([-1.1, 1.8, 3.0])).mean()
+        + 0.5 * ((mean - ref_mean) / std).square().mean() / 2
     )
     torch.testing.assert_close(ours.loss(step, advantages), expected)
 
@@ -112,7 +152,9 @@ def test_the_published_codes_loss_is_hard_clamp_and_noise_error() -> None:
 def test_first_update_has_unit_ratio_and_no_kl(folder: Path, precision: Precision) -> None:
     model = open_model(folder, precision)
     config = SMALL.model_copy(update={"iterations": 1, "updates": 1})
-    (metrics,) = train(model, ["a cat", "a dog"], redness, config, generator=torch.Generator().manual_seed(0))
+    (metrics,) = train(
+        model, ["a cat", "a dog"], redness, config, generator=torch.Generator().manual_seed(0)
+    )
     assert metrics.first_ratio_gap == 0
     assert metrics.ratio_max == metrics.ratio_mean == 1
     assert metrics.kl == 0
@@ -120,8 +162,16 @@ def test_first_update_has_unit_ratio_and_no_kl(folder: Path, precision: Precisio
     assert metrics.gradient_norm > 0
 
 
-def test_every_iteration_starts_on_policy_and_later_ones_leave_the_pretrained_model(folder: Path) -> None:
-    first, second = train(open_model(folder), ["a cat", "a dog"], redness, SMALL, generator=torch.Generator().manual_seed(0))
+def test_every_iteration_starts_on_policy_and_later_ones_leave_the_pretrained_model(
+    folder: Path,
+) -> None:
+    first, second = train(
+        open_model(folder),
+        ["a cat", "a dog"],
+        redness,
+        SMALL,
+        generator=torch.Generator().manual_seed(0),
+    )
     assert first.first_ratio_gap == second.first_ratio_gap == 0
     assert second.kl is not None
     assert second.kl > 0
@@ -130,13 +180,17 @@ def test_every_iteration_starts_on_policy_and_later_ones_leave_the_pretrained_mo
     assert (first.validation_reward, second.validation_reward is None) == (None, False)
 
 
-def test_replayed_transitions_are_weighed_by_their_ratio_to_the_policy_that_drew_them(folder: Path) -> None:
+def test_replayed_transitions_are_weighed_by_their_ratio_to_the_policy_that_drew_them(
+    folder: Path,
+) -> None:
     config = SMALL.model_copy(update={"updates": 1, "iterations": 3})
     for earlier in (0, 1):
         model, generator = open_model(folder), torch.Generator().manual_seed(0)
         state = start(model, config, generator=generator)
         replaying = config.model_copy(update={"replay_iterations": earlier})
-        first, *later = train(model, ["a cat", "a dog"], redness, replaying, generator=generator, state=state)
+        first, *later = train(
+            model, ["a cat", "a dog"], redness, replaying, generator=generator, state=state
+        )
         assert first.ratio_mean == 1
         assert [metrics.first_ratio_gap for metrics in later] == [0, 0]
         assert [metrics.ratio_mean != 1 for metrics in later] == [earlier > 0] * 2
@@ -147,7 +201,13 @@ def test_a_constant_reward_moves_nothing(folder: Path) -> None:
     model = open_model(folder)
     before = model.lora_state()
     config = SMALL.model_copy(update={"baseline": "prompt_mean"})
-    for metrics in train(model, ["a cat"], lambda images, _: torch.ones(len(images)), config, generator=torch.Generator().manual_seed(0)):
+    for metrics in train(
+        model,
+        ["a cat"],
+        lambda images, _: torch.ones(len(images)),
+        config,
+        generator=torch.Generator().manual_seed(0),
+    ):
         assert metrics.gradient_norm == 0
     assert all(torch.equal(weight, before[name]) for name, weight in model.lora_state().items())
 
@@ -156,17 +216,41 @@ def test_kl_weight_alone_pulls_back_to_the_pretrained_model(folder: Path) -> Non
     model, generator = open_model(folder), torch.Generator().manual_seed(0)
     for weight in model.lora_parameters().values():
         weight.data.add_(0.05 * torch.randn(weight.shape, generator=generator))
-    config = SMALL.model_copy(update={"iterations": 4, "kl_weight": 10.0, "baseline": "prompt_mean", "learning_rate": 5e-3})
-    kls = [m.kl or 0.0 for m in train(model, ["a cat"], lambda images, _: torch.ones(len(images)), config, generator=generator)]
+    config = SMALL.model_copy(
+        update={
+            "iterations": 4,
+            "kl_weight": 10.0,
+            "baseline": "prompt_mean",
+            "learning_rate": 5e-3,
+        }
+    )
+    kls = [
+        m.kl or 0.0
+        for m in train(
+            model, ["a cat"], lambda images, _: torch.ones(len(images)), config, generator=generator
+        )
+    ]
     assert kls[-1] < 0.7 * kls[0]
 
 
 def test_value_function_learns_to_foresee_the_reward_of_each_prompt(folder: Path) -> None:
     model, generator = open_model(folder), torch.Generator().manual_seed(0)
-    config = SMALL.model_copy(update={"images_per_prompt": 8, "value_steps": 60, "micro_batch": 16, "statistics_window": 1})
+    config = SMALL.model_copy(
+        update={
+            "images_per_prompt": 8,
+            "value_steps": 60,
+            "micro_batch": 16,
+            "statistics_window": 1,
+        }
+    )
     state = start(model, config, generator=generator)
-    rollout = collect(model, ["a cat"], redness, config, statistics=state.statistics, generator=generator)
-    foreseen = [improve(model, rollout, config, state, generator=generator)["value_explained_variance"] for _ in range(2)]
+    rollout = collect(
+        model, ["a cat"], redness, config, statistics=state.statistics, generator=generator
+    )
+    foreseen = [
+        improve(model, rollout, config, state, generator=generator)["value_explained_variance"]
+        for _ in range(2)
+    ]
     assert foreseen[0] == 0
     assert foreseen[1] is not None
     assert foreseen[1] > 0.5
@@ -182,16 +266,29 @@ def test_transitions_are_distinct_and_leave_out_the_deterministic_steps() -> Non
 
 def test_advantages_compare_each_reward_with_its_own_prompt() -> None:
     statistics = PromptStatistics(window=4, std_floor=0.1)
-    advantages = statistics.normalise(["easy", "hard", "easy", "hard"], torch.tensor([0.9, 0.1, 0.7, 0.3]))
+    advantages = statistics.normalise(
+        ["easy", "hard", "easy", "hard"], torch.tensor([0.9, 0.1, 0.7, 0.3])
+    )
     torch.testing.assert_close(advantages, torch.tensor([1.0, -1.0, -1.0, 1.0]))
     settled = statistics.normalise(["easy"] * 4, torch.full((4,), 0.8))
     assert settled.abs().max() < 1e-5
 
 
-@pytest.mark.parametrize(("bad", "message"), [(torch.full((4,), float("nan")), "finite"), (torch.zeros(3), "one number per image")])
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [(torch.full((4,), float("nan")), "finite"), (torch.zeros(3), "one number per image")],
+)
 def test_a_broken_reward_is_named(folder: Path, bad: Tensor, message: str) -> None:
     with pytest.raises(PictuneError, match=message):
-        next(train(open_model(folder), ["a cat", "a dog"], lambda *_: bad, SMALL, generator=torch.Generator()))
+        next(
+            train(
+                open_model(folder),
+                ["a cat", "a dog"],
+                lambda *_: bad,
+                SMALL,
+                generator=torch.Generator(),
+            )
+        )
 
 
 def test_a_diverging_gradient_stops_before_the_weights_are_spoilt(folder: Path) -> None:

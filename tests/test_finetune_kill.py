@@ -27,20 +27,33 @@ def is_as_uninterrupted(run: RunFolder, ready: RunFolder, method: str, folder: P
     tuned, expected = weights_of(run, method), weights_of(whole, method)
     assert tuned.keys() == expected.keys()
     assert all(torch.equal(weight, expected[name]) for name, weight in tuned.items())
-    assert any(weight.any() for name, weight in tuned.items() if name.startswith("lora/") and "lora_B" in name)
+    assert any(
+        weight.any()
+        for name, weight in tuned.items()
+        if name.startswith("lora/") and "lora_B" in name
+    )
     kept, same = (load_file(folder.finetune_dir(method) / LORA_FILE) for folder in (run, whole))
     assert all(torch.equal(weight, same[name]) for name, weight in kept.items())
     assert not list(run.root.rglob(".tmp-*"))
 
 
-def test_dpok_killed_again_and_again_ends_as_uninterrupted(ready: RunFolder, terminal: Commands, tmp_path: Path) -> None:
+def test_dpok_killed_again_and_again_ends_as_uninterrupted(
+    ready: RunFolder, terminal: Commands, tmp_path: Path
+) -> None:
     run = copy_of(ready, tmp_path)
     command, folder = words(run, "dpok", SETTINGS["dpok"]), run.finetune_dir("dpok")
     terminal.kill_when((folder / "metrics.jsonl").exists, command)  # before the first checkpoint
     terminal.kill_when(lambda: 1 in checkpoint_steps(run, "dpok"), command)
-    terminal.kill_when(lambda: any(folder.glob("checkpoints/step-0000003/*")), command)  # while the third is written
+    terminal.kill_when(
+        lambda: any(folder.glob("checkpoints/step-0000003/*")), command
+    )  # while the third is written
     terminal.kill_when(lambda: 5 in checkpoint_steps(run, "dpok"), command)
-    newest = folder / "checkpoints" / f"step-{checkpoint_steps(run, 'dpok')[-1]:07d}" / "weights.safetensors"
+    newest = (
+        folder
+        / "checkpoints"
+        / f"step-{checkpoint_steps(run, 'dpok')[-1]:07d}"
+        / "weights.safetensors"
+    )
     newest.write_bytes(newest.read_bytes()[:-100])
     printed = terminal.run(command)
     assert f"{newest.parent}: unfinished or damaged checkpoint; taking the one before" in printed
@@ -48,7 +61,9 @@ def test_dpok_killed_again_and_again_ends_as_uninterrupted(ready: RunFolder, ter
 
 
 @pytest.mark.parametrize("method", ["ddpo", "rwl"])
-def test_a_killed_training_goes_on_and_ends_as_uninterrupted(ready: RunFolder, terminal: Commands, tmp_path: Path, method: str) -> None:
+def test_a_killed_training_goes_on_and_ends_as_uninterrupted(
+    ready: RunFolder, terminal: Commands, tmp_path: Path, method: str
+) -> None:
     run = copy_of(ready, tmp_path)
     command = words(run, method, SETTINGS[method])
     terminal.kill_when(lambda: 3 in checkpoint_steps(run, method), command)
@@ -77,19 +92,31 @@ def test_a_training_that_diverges_names_the_step_and_the_last_good_checkpoint(
     assert "ddpo.learning_rate is 1e+30 there and 0.0001 now" in capsys.readouterr().err
 
 
-def test_settings_that_failed_before_a_checkpoint_may_be_corrected_and_the_pictures_stay(ready: RunFolder, tmp_path: Path) -> None:
+def test_settings_that_failed_before_a_checkpoint_may_be_corrected_and_the_pictures_stay(
+    ready: RunFolder, tmp_path: Path
+) -> None:
     run = copy_of(ready, tmp_path)
-    failing = ("rwl.learning_rate=1e30", "rwl.warmup=0", "rwl.updates=8", "finetune.checkpoints=1", "finetune.scored_per_prompt=2")
+    failing = (
+        "rwl.learning_rate=1e30",
+        "rwl.warmup=0",
+        "rwl.updates=8",
+        "finetune.checkpoints=1",
+        "finetune.scored_per_prompt=2",
+    )
     before = read_toml(run.config_file)
     assert main(words(run, "rwl", failing)) == 2
     assert read_toml(run.config_file) == before
-    drawn = {path: path.stat().st_mtime_ns for path in (run.finetune_dir("rwl") / "images").glob("*.png")}
+    drawn = {
+        path: path.stat().st_mtime_ns for path in (run.finetune_dir("rwl") / "images").glob("*.png")
+    }
     assert drawn
     assert main(words(run, "rwl", ("rwl.updates=2", "finetune.scored_per_prompt=2"))) == 0
     assert {path: path.stat().st_mtime_ns for path in drawn} == drawn
 
 
-def test_a_reward_that_cannot_be_opened_costs_no_earlier_lora(ready: RunFolder, tmp_path: Path) -> None:
+def test_a_reward_that_cannot_be_opened_costs_no_earlier_lora(
+    ready: RunFolder, tmp_path: Path
+) -> None:
     run = copy_of(ready, tmp_path)
     assert main(words(run, "ddpo", ("ddpo.iterations=1",))) == 0
     weights = (run.finetune_dir("ddpo") / LORA_FILE).read_bytes()

@@ -29,7 +29,9 @@ def redness(images: Tensor, prompts: Sequence[str]) -> Tensor:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_diffusion(tmp_path_factory.mktemp("tiny") / "model", prediction="v_prediction")
+    return write_tiny_diffusion(
+        tmp_path_factory.mktemp("tiny") / "model", prediction="v_prediction"
+    )
 
 
 def open_model(folder: Path, generator: torch.Generator) -> DiffusionModel:
@@ -57,19 +59,37 @@ ONLINE = {
     DPOKConfig.model_validate(ONLINE | {"kl_weight": 0.003, "baseline": "prompt_mean"}),
     DDPOConfig.model_validate(ONLINE),
 ], ids=["dpok", "ddpo"])  # fmt: skip
-def test_policy_gradients_raise_the_reward_of_training_and_of_validation(folder: Path, config: PolicyGradientConfig) -> None:
+def test_policy_gradients_raise_the_reward_of_training_and_of_validation(
+    folder: Path, config: PolicyGradientConfig
+) -> None:
     generator = torch.Generator().manual_seed(0)
     model = open_model(folder, generator)
     state = policy_gradient.start(model, config, generator=generator)
-    rewards = [metrics.reward for metrics in policy_gradient.train(model, [PROMPT], redness, config, generator=generator, state=state)]
+    rewards = [
+        metrics.reward
+        for metrics in policy_gradient.train(
+            model, [PROMPT], redness, config, generator=generator, state=state
+        )
+    ]
     assert mean(rewards[-3:]) - rewards[0] > 0.4 * SPREAD
     assert state.validation[-1][1] - state.validation[0][1] > 0.25 * SPREAD
 
 
 def test_reward_weighted_training_raises_the_reward_above_unweighted_training(folder: Path) -> None:
-    model, generator = open_model(folder, torch.Generator().manual_seed(0)), torch.Generator().manual_seed(0)
+    model, generator = (
+        open_model(folder, torch.Generator().manual_seed(0)),
+        torch.Generator().manual_seed(0),
+    )
     prompts = [PROMPT] * 256
-    chains = sample_trajectories(model, model.encode_prompts(prompts), steps=4, guidance=1.0, eta=1.0, generator=generator, batch=128)
+    chains = sample_trajectories(
+        model,
+        model.encode_prompts(prompts),
+        steps=4,
+        guidance=1.0,
+        eta=1.0,
+        generator=generator,
+        batch=128,
+    )
     latents = chains.latents[:, -1]
     data = reward_weighted.WeightedData(latents, prompts, redness(model.decode(latents), prompts))
     after = {share: _train_on_the_best(folder, data, share) for share in (0.1, 1.0)}

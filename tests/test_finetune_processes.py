@@ -11,7 +11,14 @@ from finetune.processes import ALONE, Processes
 from pipelines.cli import main
 from tests.tuned_run import Commands, copy_of, figures_of, weights_of, words
 
-LAUNCH = ("--multi_gpu", "--num_processes=2", "--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no", "--main_process_port=0")
+LAUNCH = (
+    "--multi_gpu",
+    "--num_processes=2",
+    "--num_machines=1",
+    "--mixed_precision=no",
+    "--dynamo_backend=no",
+    "--main_process_port=0",
+)
 
 
 def test_shares_are_whole_batches_and_leave_nothing_out() -> None:
@@ -22,26 +29,46 @@ def test_shares_are_whole_batches_and_leave_nothing_out() -> None:
 
 
 @pytest.mark.parametrize("method", ["dpok", "rwl"])
-def test_two_processes_train_as_one(ready: RunFolder, terminal: Commands, tmp_path: Path, method: str) -> None:
+def test_two_processes_train_as_one(
+    ready: RunFolder, terminal: Commands, tmp_path: Path, method: str
+) -> None:
     # RWL with weights of about a thousand: gradients near AdamW's epsilon would show their rounding in the weights.
-    settings = ("dpok.micro_batch=2", "dpok.updates=1", "dpok.iterations=3", "rwl.updates=3", "rwl.kl=kl-d", "rwl.gamma=1000")
+    settings = (
+        "dpok.micro_batch=2",
+        "dpok.updates=1",
+        "dpok.iterations=3",
+        "rwl.updates=3",
+        "rwl.kl=kl-d",
+        "rwl.gamma=1000",
+    )
     two, one = copy_of(ready, tmp_path / "two"), copy_of(ready, tmp_path / "one")
     printed = terminal.run(words(two, method, settings), processes=2)
     assert main(words(one, method, settings)) == 0
     assert printed.count(f"finetune {method}: LoRA in") == 1  # the first alone speaks, and writes
-    assert len(figures_of(two, method)) == len(figures_of(one, method)) == 1 + 3  # the validation before training, then the steps
+    assert (
+        len(figures_of(two, method)) == len(figures_of(one, method)) == 1 + 3
+    )  # the validation before training, then the steps
     tuned = weights_of(two, method)
     for name, weight in weights_of(one, method).items():
         # Two pictures at a time in place of four, in the reward or in the loss: the rounding grows in the advantages and in AdamW.
         assert float((tuned[name] - weight).norm()) <= 2e-3 * float(weight.norm())
-    for step, (mine, others) in enumerate(zip(figures_of(two, method), figures_of(one, method), strict=True)):
+    for step, (mine, others) in enumerate(
+        zip(figures_of(two, method), figures_of(one, method), strict=True)
+    ):
         if step > 0:
             assert mine["gradient_norm"] == pytest.approx(others["gradient_norm"], rel=1e-3)
         assert mine["validation_reward"] == pytest.approx(others["validation_reward"], rel=1e-4)
 
 
 def test_a_process_that_fails_ends_the_others() -> None:
-    launcher = [sys.executable, "-m", "accelerate.commands.launch", *LAUNCH, "-m", "tests.failing_process"]
+    launcher = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        *LAUNCH,
+        "-m",
+        "tests.failing_process",
+    ]
     ended = subprocess.run(launcher, capture_output=True, text=True, timeout=300, check=False)
     assert ended.returncode != 0
     assert "exitcode  : 2" in ended.stderr

@@ -19,9 +19,13 @@ from tests.tiny_diffusion import write_tiny_diffusion
 from tests.tuned_run import copy_of, figures_of, words
 
 PROMPTS = ["a cat", "a dog"]
-VALIDATION = ValidationConfig(every=2, images_per_prompt=2)  # as many pictures at a time as in training
+VALIDATION = ValidationConfig(
+    every=2, images_per_prompt=2
+)  # as many pictures at a time as in training
 DPOK = DPOKConfig(iterations=2, images_per_prompt=4, steps=3, micro_batch=4, validation=VALIDATION)
-RWL = reward_weighted.RewardWeightedConfig(updates=2, batch=4, steps=2, report_every=1, validation=VALIDATION)
+RWL = reward_weighted.RewardWeightedConfig(
+    updates=2, batch=4, steps=2, report_every=1, validation=VALIDATION
+)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +39,10 @@ def redness(images: Tensor, _: Sequence[str]) -> Tensor:
 
 def open_model(folder: Path, precision: Precision = "fp32") -> DiffusionModel:
     """A model whose adapters say something."""
-    model, generator = DiffusionModel.from_pretrained(folder, precision=precision), torch.Generator().manual_seed(0)
+    model, generator = (
+        DiffusionModel.from_pretrained(folder, precision=precision),
+        torch.Generator().manual_seed(0),
+    )
     model.add_lora(LoraSettings(rank=2), generator=generator)
     for weight in model.lora_parameters().values():
         weight.data.add_(0.1 * torch.randn(weight.shape, generator=generator))
@@ -61,12 +68,19 @@ def train(model: DiffusionModel, method: str) -> tuple[TrainState, list[float]]:
     generator = torch.Generator().manual_seed(0)
     if method == "dpok":
         online = policy_gradient.start(model, DPOK, generator=generator)
-        steps = policy_gradient.train(model, PROMPTS, redness, DPOK, generator=generator, state=online)
+        steps = policy_gradient.train(
+            model, PROMPTS, redness, DPOK, generator=generator, state=online
+        )
         return online, [metrics.gradient_norm for metrics in steps if metrics.first_ratio_gap == 0]
     state = reward_weighted.start(model, RWL)
     latents = torch.randn(6, 4, 8, 8, generator=torch.Generator().manual_seed(3))
     data = reward_weighted.WeightedData(latents, PROMPTS * 3, torch.linspace(0, 1, 6))
-    return state, [metrics.gradient_norm for metrics in reward_weighted.train(model, data, redness, RWL, generator=generator, state=state)]
+    return state, [
+        metrics.gradient_norm
+        for metrics in reward_weighted.train(
+            model, data, redness, RWL, generator=generator, state=state
+        )
+    ]
 
 
 def test_channels_last_changes_where_numbers_lie_and_not_what_they_are(folder: Path) -> None:
@@ -77,7 +91,9 @@ def test_channels_last_changes_where_numbers_lie_and_not_what_they_are(folder: P
     assert float(torch.cosine_similarity(gradient(other), gradient(plain), dim=0)) > 1 - 1e-5
 
 
-def test_a_compiled_unet_is_the_same_with_and_without_its_adapters_and_gradients(folder: Path) -> None:
+def test_a_compiled_unet_is_the_same_with_and_without_its_adapters_and_gradients(
+    folder: Path,
+) -> None:
     plain, compiled = open_model(folder), open_model(folder)
     compiler = CompileCounterWithBackend("aot_eager")
     compiled.set_up(UNetSettings(compile=True, gradient_checkpointing=True), compiler=compiler)
@@ -88,7 +104,9 @@ def test_a_compiled_unet_is_the_same_with_and_without_its_adapters_and_gradients
         with plain.adapters_off(), compiled.adapters_off():
             torch.testing.assert_close(prediction(compiled), prediction(plain))
     assert not prediction(compiled).requires_grad
-    assert compiler.frame_count - checks == 2  # one program for the policy, in rollout and training, and one for the reference
+    assert (
+        compiler.frame_count - checks == 2
+    )  # one program for the policy, in rollout and training, and one for the reference
 
 
 def test_a_compiled_training_starts_with_unit_ratio(folder: Path) -> None:
@@ -98,21 +116,32 @@ def test_a_compiled_training_starts_with_unit_ratio(folder: Path) -> None:
     state, same = train(compiled, "dpok")
     assert len(norms) == len(same) == 2
     assert same == pytest.approx(norms, rel=1e-4)
-    assert [reward for _, reward in state.validation] == pytest.approx([reward for _, reward in plain.validation], rel=1e-5)
+    assert [reward for _, reward in state.validation] == pytest.approx(
+        [reward for _, reward in plain.validation], rel=1e-5
+    )
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")  # by torch, while it is imported
-def test_without_a_compiler_there_is_one_clear_line(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.filterwarnings(
+    "ignore:`torch.jit.script_method` is deprecated:DeprecationWarning"
+)  # by torch, while it is imported
+def test_without_a_compiler_there_is_one_clear_line(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PATH", "")
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
-    with pytest.raises(PictuneError, match=r"finetune\.compile: .* install a C\+\+ compiler \(g\+\+\)") as error:
+    with pytest.raises(
+        PictuneError, match=r"finetune\.compile: .* install a C\+\+ compiler \(g\+\+\)"
+    ) as error:
         open_model(folder).set_up(UNetSettings(compile=True))
     assert "\n" not in str(error.value)
 
 
 def test_float16_keeps_the_gradient_of_both_methods(folder: Path) -> None:
     for method in ("dpok", "rwl"):
-        (_, full), (state, half) = train(open_model(folder), method), train(open_model(folder, "fp16"), method)
+        (_, full), (state, half) = (
+            train(open_model(folder), method),
+            train(open_model(folder, "fp16"), method),
+        )
         assert len(full) == len(half) == 2
         assert half[0] == pytest.approx(full[0], rel=0.02)
         assert half != full
@@ -128,7 +157,12 @@ def test_a_step_whose_gradient_overflows_is_left_out_and_the_scale_falls(folder:
 
     def step(weight: float) -> float:
         text = model.encode_prompts(PROMPTS)
-        loss = weight * model.predict(torch.ones(2, 4, 8, 8), torch.tensor([900, 400]), text, text, 1.0).square().mean()
+        loss = (
+            weight
+            * model.predict(torch.ones(2, 4, 8, 8), torch.tensor([900, 400]), text, text, 1.0)
+            .square()
+            .mean()
+        )
         state.scaler.scale(loss).backward()
         return float(take_step(state, learning_rate=1e-3, clip_norm=1.0))
 
@@ -152,7 +186,11 @@ def test_the_scale_of_losses_is_part_of_the_checkpoint(folder: Path, tmp_path: P
 
 
 def test_the_stage_runs_the_unet_as_its_settings_say(ready: RunFolder, tmp_path: Path) -> None:
-    settings = ("finetune.gradient_checkpointing=true", "finetune.channels_last=true", "ddpo.precision='fp16'")
+    settings = (
+        "finetune.gradient_checkpointing=true",
+        "finetune.channels_last=true",
+        "ddpo.precision='fp16'",
+    )
     run = copy_of(ready, tmp_path)
     assert main(words(run, "ddpo", settings)) == 0
     assert [line["loss_scale"] for line in figures_of(run, "ddpo")[1:]] == [2.0**16] * 2

@@ -51,7 +51,11 @@ def kl(q: Values) -> float:
 def test_rewards_plus_gamma_are_the_optimum_under_a_chi_squared_penalty(gamma: float) -> None:
     rewards, price = REWARDS.numpy(), float(REWARDS.mean()) + gamma
     best = best_shares(lambda q: float(q @ rewards - price / 2 * ((12 * q - 1) ** 2).mean()))
-    ours = normalised(weighting="raw", kl="kl-d", gamma=gamma) if gamma else normalised(weighting="raw")
+    ours = (
+        normalised(weighting="raw", kl="kl-d", gamma=gamma)
+        if gamma
+        else normalised(weighting="raw")
+    )
     np.testing.assert_allclose(ours, best, atol=1e-6)
     reached = (REWARDS * (REWARDS + gamma)).mean() / (REWARDS + gamma).mean()
     assert ours @ rewards == pytest.approx(float(reached))
@@ -61,19 +65,25 @@ def test_rewards_plus_gamma_are_the_optimum_under_a_chi_squared_penalty(gamma: f
 def test_exp_weights_are_the_optimum_within_the_kl_budget(budget: float) -> None:
     ours, rewards = normalised(weighting="exp", kl_budget=budget), REWARDS.numpy()
     assert kl(ours) == pytest.approx(budget, rel=1e-6)
-    best = best_shares(lambda q: float(q @ rewards), {"type": "ineq", "fun": lambda q: budget - kl(q)})
+    best = best_shares(
+        lambda q: float(q @ rewards), {"type": "ineq", "fun": lambda q: budget - kl(q)}
+    )
     np.testing.assert_allclose(ours, best, atol=1e-4)
 
 
 def test_exp_weights_that_cannot_use_up_the_budget_rest_on_the_best() -> None:
     rewards = torch.tensor([0.1, 0.9, 0.9, 0.3])
-    np.testing.assert_allclose(normalised(rewards, weighting="exp", kl_budget=5.0), [0, 0.5, 0.5, 0])
+    np.testing.assert_allclose(
+        normalised(rewards, weighting="exp", kl_budget=5.0), [0, 0.5, 0.5, 0]
+    )
     assert normalised(torch.full((4,), 0.7), weighting="exp", kl_budget=1.0).tolist() == [0.25] * 4
 
 
 def test_exp_weights_do_not_depend_on_the_scale_of_the_rewards() -> None:
     np.testing.assert_allclose(
-        normalised(1000 * REWARDS - 5, weighting="exp", kl_budget=0.5), normalised(weighting="exp", kl_budget=0.5), rtol=1e-6
+        normalised(1000 * REWARDS - 5, weighting="exp", kl_budget=0.5),
+        normalised(weighting="exp", kl_budget=0.5),
+        rtol=1e-6,
     )
 
 
@@ -89,15 +99,25 @@ def test_top_weights_are_the_optimum_under_a_bound_on_the_density() -> None:
 
 def test_raw_weights_are_the_rewards_above_zero_and_gamma_is_added_before_they_are_cut() -> None:
     rewards = torch.tensor([-1.0, 0.0, 0.5])
-    assert sample_weights(rewards, ["a"] * 3, WeightingConfig(weighting="raw")).tolist() == [0.0, 0.0, 0.5]
-    assert sample_weights(rewards, ["a"] * 3, WeightingConfig(weighting="raw", kl="kl-d", gamma=0.5)).tolist() == [0.0, 0.5, 1.0]
-    assert sample_weights(rewards, ["a"] * 3, WeightingConfig(weighting="raw", kl="kl-o", gamma=0.5)).tolist() == [0.0, 0.0, 0.5]
+    assert sample_weights(rewards, ["a"] * 3, WeightingConfig(weighting="raw")).tolist() == [
+        0.0,
+        0.0,
+        0.5,
+    ]
+    assert sample_weights(
+        rewards, ["a"] * 3, WeightingConfig(weighting="raw", kl="kl-d", gamma=0.5)
+    ).tolist() == [0.0, 0.5, 1.0]
+    assert sample_weights(
+        rewards, ["a"] * 3, WeightingConfig(weighting="raw", kl="kl-o", gamma=0.5)
+    ).tolist() == [0.0, 0.0, 0.5]
 
 
 @pytest.mark.parametrize("weighting", ["softmax", "top"])
 def test_every_prompt_has_mean_weight_one(weighting: str) -> None:
     rewards = torch.tensor([0.9, 0.1, 0.5, 0.2, 0.8, 0.0])
-    config = WeightingConfig.model_validate({"weighting": weighting, "temperature": 0.3, "top_share": 0.5})
+    config = WeightingConfig.model_validate(
+        {"weighting": weighting, "temperature": 0.3, "top_share": 0.5}
+    )
     weights = sample_weights(rewards, ["a", "b"] * 3, config)
     torch.testing.assert_close(weights[0::2].mean(), torch.tensor(1.0))
     torch.testing.assert_close(weights[1::2].mean(), torch.tensor(1.0))
@@ -106,7 +126,9 @@ def test_every_prompt_has_mean_weight_one(weighting: str) -> None:
 
 def test_top_takes_each_prompts_best() -> None:
     config = WeightingConfig(weighting="top", top_share=0.5)
-    assert sample_weights(torch.tensor([0.9, 0.1, 0.5, 0.2]), ["a", "b", "a", "b"], config).tolist() == [2.0, 0.0, 0.0, 2.0]
+    assert sample_weights(
+        torch.tensor([0.9, 0.1, 0.5, 0.2]), ["a", "b", "a", "b"], config
+    ).tolist() == [2.0, 0.0, 0.0, 2.0]
 
 
 def test_images_that_tie_for_the_last_places_share_them() -> None:
@@ -114,7 +136,10 @@ def test_images_that_tie_for_the_last_places_share_them() -> None:
     config = WeightingConfig(weighting="top", top_share=0.4)  # two of five
     for order in ([0, 1, 2, 3, 4], [4, 3, 2, 1, 0]):
         weights = sample_weights(rewards[order], ["a"] * 5, config)
-        torch.testing.assert_close(weights[torch.tensor(order).argsort()], torch.tensor([1 / 3, 1.0, 1 / 3, 0.0, 1 / 3]) * 2.5)
+        torch.testing.assert_close(
+            weights[torch.tensor(order).argsort()],
+            torch.tensor([1 / 3, 1.0, 1 / 3, 0.0, 1 / 3]) * 2.5,
+        )
     assert sample_weights(torch.full((4,), 0.7), ["a"] * 4, config).tolist() == [1.0] * 4
 
 

@@ -18,7 +18,12 @@ PASSWORD = "correct horse"
 
 @pytest.fixture
 def campaign(tmp_path: Path) -> Campaign:
-    return make_campaign(tmp_path, prompts=(HOSTILE,), images=3, config=TasksConfig(binary_overlap=2, rankings_per_prompt=0))
+    return make_campaign(
+        tmp_path,
+        prompts=(HOSTILE,),
+        images=3,
+        config=TasksConfig(binary_overlap=2, rankings_per_prompt=0),
+    )
 
 
 @pytest.fixture
@@ -51,12 +56,22 @@ def exporter() -> Exporter:
 @pytest.fixture
 def client(campaign: Campaign, store: FeedbackStore, exporter: Exporter) -> TestClient:
     categories = {prompt_id(HOSTILE): "place"}
-    app = create_app(store, campaign.paths.get, LabelConfig(open=True), secret=SECRET, on_export=exporter, categories=categories)
+    app = create_app(
+        store,
+        campaign.paths.get,
+        LabelConfig(open=True),
+        secret=SECRET,
+        on_export=exporter,
+        categories=categories,
+    )
     return TestClient(app)
 
 
 def as_admin(client: TestClient) -> TestClient:
-    assert client.post("/api/v1/login", json={"rater": "Boss", "password": PASSWORD}).json()["role"] == "admin"
+    assert (
+        client.post("/api/v1/login", json={"rater": "Boss", "password": PASSWORD}).json()["role"]
+        == "admin"
+    )
     return client
 
 
@@ -64,18 +79,30 @@ def label_as(client: TestClient, name: str, count: int) -> None:
     client.post("/api/v1/login", json={"rater": name})
     for number in range(count):
         task = client.post("/api/v1/claim", json={}).json()["task"]
-        body = {"submission_id": f"{name}{number}", "task_id": task["task_id"], "answer": {"verdict": "good"}, "time_on_task_ms": 1000}
+        body = {
+            "submission_id": f"{name}{number}",
+            "task_id": task["task_id"],
+            "answer": {"verdict": "good"},
+            "time_on_task_ms": 1000,
+        }
         assert client.post("/api/v1/submissions", json=body).status_code == 201
 
 
 def test_raters_see_nothing_of_the_admins_part(client: TestClient) -> None:
     client.post("/api/v1/login", json={"rater": "Ann"})
-    assert [client.get(f"/api/v1/admin/{call}").status_code for call in ("summary", "quality")] == [403] * 2
-    assert [client.post(f"/api/v1/admin/{call}", json={}).status_code for call in ("export", "pause", "resume")] == [403] * 3
+    assert [client.get(f"/api/v1/admin/{call}").status_code for call in ("summary", "quality")] == [
+        403
+    ] * 2
+    assert [
+        client.post(f"/api/v1/admin/{call}", json={}).status_code
+        for call in ("export", "pause", "resume")
+    ] == [403] * 3
     assert client.get("/admin").status_code == 403
 
 
-def test_a_rater_who_was_an_admin_at_the_sign_in_is_none_afterwards(client: TestClient, store: FeedbackStore) -> None:
+def test_a_rater_who_was_an_admin_at_the_sign_in_is_none_afterwards(
+    client: TestClient, store: FeedbackStore
+) -> None:
     rater_id = as_admin(client).get("/api/v1/me").json()["rater_id"]
     store.raters.set_role(rater_id, "rater")
     assert client.get("/api/v1/admin/summary").status_code == 403
@@ -95,8 +122,15 @@ def test_the_summary_tells_how_the_campaign_goes(client: TestClient) -> None:
     quality = client.get("/api/v1/admin/quality").json()
     assert summary["progress"] == {"done": 4, "total": 6, "seconds_left": None}
     assert summary["categories"] == [{"category": "place", "kind": "binary", "done": 4, "total": 6}]
-    counts = {rater["name"]: (rater["n"], rater["median_ms"], rater["status"]) for rater in quality["raters"]}
-    assert counts == {"Ann": (3, 1000, "active"), "Ben": (1, 1000, "active"), "Boss": (0, None, "active")}
+    counts = {
+        rater["name"]: (rater["n"], rater["median_ms"], rater["status"])
+        for rater in quality["raters"]
+    }
+    assert counts == {
+        "Ann": (3, 1000, "active"),
+        "Ben": (1, 1000, "active"),
+        "Boss": (0, None, "active"),
+    }
     assert quality["agreement"]["binary"]["n_tasks"] == 1
     assert [label["rater"] for label in summary["stream"]] == ["Ben", "Ann", "Ann", "Ann"]
     assert summary["stream"][0]["prompt"] == HOSTILE
@@ -116,7 +150,9 @@ def test_an_admin_pauses_the_campaign_or_a_rater(client: TestClient, store: Feed
     assert client.post("/api/v1/claim", json={}).json()["reason"].startswith("you have been paused")
 
 
-def test_an_admin_exports_now_and_hears_why_it_failed(client: TestClient, exporter: Exporter) -> None:
+def test_an_admin_exports_now_and_hears_why_it_failed(
+    client: TestClient, exporter: Exporter
+) -> None:
     as_admin(client)
     assert client.post("/api/v1/admin/export", json={}).json()["last_export"]
     assert exporter.exports == 1
@@ -126,7 +162,9 @@ def test_an_admin_exports_now_and_hears_why_it_failed(client: TestClient, export
     assert "no room left" in client.get("/api/v1/admin/summary").json()["export_error"]
 
 
-def test_health_tells_of_the_disk_and_of_a_store_that_is_gone(client: TestClient, store: FeedbackStore) -> None:
+def test_health_tells_of_the_disk_and_of_a_store_that_is_gone(
+    client: TestClient, store: FeedbackStore
+) -> None:
     health = client.get("/health").json()
     assert (health["status"], health["writes_refused"], health["writes_failed"]) == ("ok", 0, 0)
     assert health["free_disk_bytes"] > 0
@@ -139,8 +177,14 @@ def test_metrics_are_what_prometheus_reads(client: TestClient) -> None:
     label_as(client, "Ann", 2)
     client.post("/api/v1/submissions", json={})
     client.get("/api/v1/images/nothing")
-    families = {family.name: family.samples for family in text_string_to_metric_families(client.get("/metrics").text)}
-    assert [families[name][0].value for name in ("pictune_labels_done", "pictune_labels_wanted", "pictune_writes_refused")] == [2, 6, 1]
+    families = {
+        family.name: family.samples
+        for family in text_string_to_metric_families(client.get("/metrics").text)
+    }
+    assert [
+        families[name][0].value
+        for name in ("pictune_labels_done", "pictune_labels_wanted", "pictune_writes_refused")
+    ] == [2, 6, 1]
     counts = {
         (sample.labels["method"], sample.labels["route"], sample.labels["status"]): sample.value
         for sample in families["pictune_request_seconds"]

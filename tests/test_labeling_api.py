@@ -42,7 +42,9 @@ def store(campaign: Campaign) -> Iterator[FeedbackStore]:
 
 @pytest.fixture
 def client(campaign: Campaign, store: FeedbackStore) -> Iterator[TestClient]:
-    app = create_app(store, campaign.paths.get, LabelConfig(open=True), secret=SECRET, on_export=None)
+    app = create_app(
+        store, campaign.paths.get, LabelConfig(open=True), secret=SECRET, on_export=None
+    )
     with TestClient(app) as opened:
         yield opened
 
@@ -50,9 +52,13 @@ def client(campaign: Campaign, store: FeedbackStore) -> Iterator[TestClient]:
 @pytest.fixture(scope="module")
 def shared_app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FastAPI]:
     """For tests that leave no trace: making an app takes a second."""
-    shared = make_campaign(tmp_path_factory.mktemp("shared"), prompts=("a dog",), images=3, config=TASKS)
+    shared = make_campaign(
+        tmp_path_factory.mktemp("shared"), prompts=("a dog",), images=3, config=TASKS
+    )
     with shared.open_store() as opened:
-        yield create_app(opened, shared.paths.get, LabelConfig(open=True), secret=SECRET, on_export=None)
+        yield create_app(
+            opened, shared.paths.get, LabelConfig(open=True), secret=SECRET, on_export=None
+        )
 
 
 @pytest.fixture
@@ -68,15 +74,23 @@ def sign_in(client: TestClient, name: str = "Ann") -> dict[str, Any]:
 
 
 def claim(client: TestClient, kind: str | None = None) -> dict[str, Any]:
-    claimed: dict[str, Any] = client.post("/api/v1/claim", json={} if kind is None else {"kind": kind}).json()
+    claimed: dict[str, Any] = client.post(
+        "/api/v1/claim", json={} if kind is None else {"kind": kind}
+    ).json()
     return claimed
 
 
 def submission(task: dict[str, Any], **changes: object) -> dict[str, Any]:
     good: dict[str, object] = (
-        {"ranks": {image["image_id"]: 1 for image in task["images"]}} if task["kind"] == "ranking" else {"verdict": "good"}
+        {"ranks": {image["image_id"]: 1 for image in task["images"]}}
+        if task["kind"] == "ranking"
+        else {"verdict": "good"}
     )
-    return {"submission_id": str(uuid.uuid4()), "task_id": task["task_id"], "answer": good} | changes
+    return {
+        "submission_id": str(uuid.uuid4()),
+        "task_id": task["task_id"],
+        "answer": good,
+    } | changes
 
 
 def live_labels(store: FeedbackStore) -> list[sa.Row[Any]]:
@@ -88,7 +102,11 @@ def live_labels(store: FeedbackStore) -> list[sa.Row[Any]]:
     ("method", "path", "body"),
     [
         ("POST", "claim", {}),
-        ("POST", "submissions", {"submission_id": "s", "task_id": "t", "answer": {"verdict": "good"}}),
+        (
+            "POST",
+            "submissions",
+            {"submission_id": "s", "task_id": "t", "answer": {"verdict": "good"}},
+        ),
         ("POST", "undo", {}),
         ("POST", "leases", {"task_id": "t"}),
         ("POST", "training", {"item_id": "i", "answer": {"verdict": "good"}}),
@@ -107,7 +125,9 @@ def live_labels(store: FeedbackStore) -> list[sa.Row[Any]]:
         ("GET", "images/anything", None),
     ],
 )
-def test_nothing_works_before_signing_in(visitor: TestClient, method: str, path: str, body: dict[str, object] | None) -> None:
+def test_nothing_works_before_signing_in(
+    visitor: TestClient, method: str, path: str, body: dict[str, object] | None
+) -> None:
     assert visitor.request(method, f"/api/v1/{path}", json=body).status_code == 401
 
 
@@ -129,13 +149,21 @@ def test_signing_out_ends_the_session(visitor: TestClient) -> None:
     assert visitor.get("/api/v1/me").status_code == 401
 
 
-def test_an_answer_is_in_the_store_when_it_is_acknowledged(client: TestClient, store: FeedbackStore) -> None:
+def test_an_answer_is_in_the_store_when_it_is_acknowledged(
+    client: TestClient, store: FeedbackStore
+) -> None:
     rater = sign_in(client)
     task = claim(client, "binary")["task"]
-    answer = client.post("/api/v1/submissions", json=submission(task, time_on_task_ms=1234, active_ms=1000, input_mode="key"))
+    answer = client.post(
+        "/api/v1/submissions",
+        json=submission(task, time_on_task_ms=1234, active_ms=1000, input_mode="key"),
+    )
     assert answer.status_code == 201
     (label,) = live_labels(store)
-    assert (label.label_id, label.revision) == (answer.json()["label_id"], answer.json()["revision"])
+    assert (label.label_id, label.revision) == (
+        answer.json()["label_id"],
+        answer.json()["revision"],
+    )
     assert (label.time_on_task_ms, label.active_ms, label.input_mode) == (1234, 1000, "key")
     assert label.session_id == rater["session_id"]
     assert label.app_version
@@ -151,7 +179,9 @@ def test_sending_an_answer_again_changes_nothing(client: TestClient, store: Feed
     assert len(live_labels(store)) == 1
 
 
-def test_images_of_a_ranking_come_in_the_order_recorded(client: TestClient, store: FeedbackStore) -> None:
+def test_images_of_a_ranking_come_in_the_order_recorded(
+    client: TestClient, store: FeedbackStore
+) -> None:
     rater = sign_in(client)
     task = claim(client, "ranking")["task"]
     held = store.claim(rater["rater_id"], kind="ranking")
@@ -164,7 +194,10 @@ def test_ties_and_unjudged_images_are_taken(client: TestClient, store: FeedbackS
     sign_in(client)
     task = claim(client, "ranking")["task"]
     ids = [image["image_id"] for image in task["images"]]
-    assert client.post("/api/v1/submissions", json=submission(task, answer={"ranks": dict(zip(ids, [1, 1, None], strict=True))})).is_success
+    assert client.post(
+        "/api/v1/submissions",
+        json=submission(task, answer={"ranks": dict(zip(ids, [1, 1, None], strict=True))}),
+    ).is_success
     assert len(live_labels(store)) == 1
 
 
@@ -174,7 +207,9 @@ def test_undo_gives_the_task_back(client: TestClient, store: FeedbackStore) -> N
     client.post("/api/v1/submissions", json=submission(task))
     claim(client, "binary")
     undone = client.post("/api/v1/undo", json={}).json()
-    assert undone["task"]["task_id"] == task["task_id"] == claim(client, "binary")["task"]["task_id"]
+    assert (
+        undone["task"]["task_id"] == task["task_id"] == claim(client, "binary")["task"]["task_id"]
+    )
     assert undone["progress"] == {"mine": 0, "done": 0, "total": 4, "seconds_left": None}
     assert live_labels(store) == []
     assert client.post("/api/v1/undo", json={}).json()["task"] is None
@@ -211,10 +246,14 @@ def test_progress_counts_to_the_end_and_then_says_so(client: TestClient) -> None
         ({"rater_id": "someone else"}, "rater_id"),
     ],
 )
-def test_a_bad_body_is_refused_with_field_and_reason(visitor: TestClient, changes: dict[str, object], field: str) -> None:
+def test_a_bad_body_is_refused_with_field_and_reason(
+    visitor: TestClient, changes: dict[str, object], field: str
+) -> None:
     sign_in(visitor)
     body = json.dumps(submission(claim(visitor, "binary")["task"], **changes))
-    answer = visitor.post("/api/v1/submissions", content=body, headers={"Content-Type": "application/json"})
+    answer = visitor.post(
+        "/api/v1/submissions", content=body, headers={"Content-Type": "application/json"}
+    )
     assert answer.status_code == 422
     (detail,) = answer.json()["detail"]
     assert detail["field"].startswith(field)
@@ -228,7 +267,12 @@ def test_a_page_fetches_ahead_and_finds_its_tasks_again(client: TestClient) -> N
         held.append(client.post("/api/v1/claim", json={"except": held}).json()["task"]["task_id"])
     assert len(set(held)) == 3
     assert claim(client)["task"]["task_id"] in held
-    assert client.post("/api/v1/claim", json={"except": [str(number) for number in range(31)]}).status_code == 422
+    assert (
+        client.post(
+            "/api/v1/claim", json={"except": [str(number) for number in range(31)]}
+        ).status_code
+        == 422
+    )
 
 
 def test_a_hold_is_renewed_until_the_task_is_answered(client: TestClient) -> None:
@@ -247,7 +291,11 @@ def test_the_history_shows_what_was_seen_and_can_be_edited(client: TestClient) -
     for task in (ranking, binary):
         client.post("/api/v1/submissions", json=submission(task))
     newest, oldest = client.get("/api/v1/history").json()["labels"]
-    assert (newest["task_id"], newest["answer"], newest["prompt"]) == (binary["task_id"], {"verdict": "good"}, HOSTILE)
+    assert (newest["task_id"], newest["answer"], newest["prompt"]) == (
+        binary["task_id"],
+        {"verdict": "good"},
+        HOSTILE,
+    )
     assert oldest["images"] == ranking["images"]
     edited = submission(newest, answer={"verdict": "bad", "comment": "on second thoughts"})
     assert client.post("/api/v1/submissions", json=edited).json()["revision"] == 2
@@ -256,7 +304,9 @@ def test_the_history_shows_what_was_seen_and_can_be_edited(client: TestClient) -
     assert client.get("/api/v1/history", params={"limit": 0}).status_code == 422
 
 
-def test_a_paused_campaign_gives_no_tasks_but_takes_answers(client: TestClient, store: FeedbackStore) -> None:
+def test_a_paused_campaign_gives_no_tasks_but_takes_answers(
+    client: TestClient, store: FeedbackStore
+) -> None:
     sign_in(client)
     task = claim(client)["task"]
     store.set_paused(True)
@@ -283,8 +333,13 @@ def test_a_page_learns_what_it_needs_before_the_sign_in(visitor: TestClient) -> 
         ({"Content-Type": "application/json; charset=utf-8"}, 200),
     ],
 )
-def test_a_form_of_another_site_cannot_write(visitor: TestClient, headers: dict[str, str], status: int) -> None:
-    assert visitor.post("/api/v1/login", content=b'{"rater": "Ann"}', headers=headers).status_code == status
+def test_a_form_of_another_site_cannot_write(
+    visitor: TestClient, headers: dict[str, str], status: int
+) -> None:
+    assert (
+        visitor.post("/api/v1/login", content=b'{"rater": "Ann"}', headers=headers).status_code
+        == status
+    )
 
 
 @pytest.mark.parametrize(
@@ -309,11 +364,19 @@ def test_a_form_of_another_site_cannot_write(visitor: TestClient, headers: dict[
         ({"Origin": "http://[:"}, 403, 403),
     ],
 )
-def test_a_call_comes_from_a_page_of_the_app_or_from_no_page(visitor: TestClient, headers: dict[str, str], get: int, post: int) -> None:
+def test_a_call_comes_from_a_page_of_the_app_or_from_no_page(
+    visitor: TestClient, headers: dict[str, str], get: int, post: int
+) -> None:
     assert visitor.get("/api/v1/settings", headers=headers).status_code == get
     assert visitor.post("/api/v1/login", json={"rater": "Ann"}, headers=headers).status_code == post
-    for path, what in (("/", "gradio_config"), ("/admin", "Pictune: admin"), ("/ui/label.js", "class Page")):
-        assert what in visitor.get(path, headers=headers).text  # a link may lead there from anywhere
+    for path, what in (
+        ("/", "gradio_config"),
+        ("/admin", "Pictune: admin"),
+        ("/ui/label.js", "class Page"),
+    ):
+        assert (
+            what in visitor.get(path, headers=headers).text
+        )  # a link may lead there from anywhere
 
 
 def test_large_bodies_are_refused_whatever_length_they_claim(visitor: TestClient) -> None:
@@ -331,7 +394,17 @@ def test_nothing_can_be_sent_to_the_routes_of_gradio(visitor: TestClient) -> Non
 
 
 @pytest.mark.parametrize(
-    "folder", ["", "ui/", "static/", "static/js/", "assets/", "gradio_api/file=", "gradio_api/proxy=", "api/v1/images/"]
+    "folder",
+    [
+        "",
+        "ui/",
+        "static/",
+        "static/js/",
+        "assets/",
+        "gradio_api/file=",
+        "gradio_api/proxy=",
+        "api/v1/images/",
+    ],
 )
 def test_odd_addresses_get_one_line(visitor: TestClient, folder: str) -> None:
     sign_in(visitor)
@@ -342,7 +415,15 @@ def test_odd_addresses_get_one_line(visitor: TestClient, folder: str) -> None:
 
 
 def test_no_request_reaches_gradio(visitor: TestClient) -> None:
-    for path in ("config", "gradio_api/info", "gradio_api/startup-events", "gradio_api/heartbeat/1", "monitoring", "login", "admin/"):
+    for path in (
+        "config",
+        "gradio_api/info",
+        "gradio_api/startup-events",
+        "gradio_api/heartbeat/1",
+        "monitoring",
+        "login",
+        "admin/",
+    ):
         answer = visitor.get(f"/{path}")
         assert (answer.status_code, answer.json()) == (404, {"detail": "Not Found"})
 
@@ -350,7 +431,11 @@ def test_no_request_reaches_gradio(visitor: TestClient) -> None:
 @pytest.mark.parametrize(
     "headers",
     [
-        {"X-Forwarded-Host": "evil.example", "X-Forwarded-Proto": "https", "X-Forwarded-For": "evil.example"},
+        {
+            "X-Forwarded-Host": "evil.example",
+            "X-Forwarded-Proto": "https",
+            "X-Forwarded-For": "evil.example",
+        },
         {"X-Gradio-Server": "http://evil.example"},
         {"Forwarded": "host=evil.example;proto=https"},
         {"Host": 'evil.example"'},
@@ -374,30 +459,58 @@ def test_every_answer_tells_browsers_to_be_careful(visitor: TestClient) -> None:
         assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"rater": ""}', b'{"rater": "a\\u0000b"}', b'{"rater": 7}'])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b"\xff\xfe",
+        b'{"rater": ""}',
+        b'{"rater": "a\\u0000b"}',
+        b'{"rater": 7}',
+    ],
+)
 def test_a_body_that_is_no_sign_in_is_refused(visitor: TestClient, body: bytes) -> None:
-    answer = visitor.post("/api/v1/login", content=body, headers={"Content-Type": "application/json"})
+    answer = visitor.post(
+        "/api/v1/login", content=body, headers={"Content-Type": "application/json"}
+    )
     assert answer.status_code in {400, 422}
     assert answer.json()["detail"]
 
 
-def test_an_answer_that_does_not_fit_its_task_is_refused(client: TestClient, store: FeedbackStore) -> None:
+def test_an_answer_that_does_not_fit_its_task_is_refused(
+    client: TestClient, store: FeedbackStore
+) -> None:
     sign_in(client)
     task = claim(client, "binary")["task"]
-    assert client.post("/api/v1/submissions", json=submission(task, answer={"ranks": {"nothing": 1}})).status_code == 422
-    assert client.post("/api/v1/submissions", json=submission(task, task_id="nowhere")).status_code == 404
+    assert (
+        client.post(
+            "/api/v1/submissions", json=submission(task, answer={"ranks": {"nothing": 1}})
+        ).status_code
+        == 422
+    )
+    assert (
+        client.post("/api/v1/submissions", json=submission(task, task_id="nowhere")).status_code
+        == 404
+    )
     assert live_labels(store) == []
     assert client.get("/health").json()["writes_refused"] == 2
 
 
-def test_a_rater_that_the_store_does_not_know_is_signed_out(client: TestClient, store: FeedbackStore) -> None:
+def test_a_rater_that_the_store_does_not_know_is_signed_out(
+    client: TestClient, store: FeedbackStore
+) -> None:
     sign_in(client)
     with store.database.write() as connection:
         connection.execute(sa.text("DELETE FROM raters"))
     assert client.post("/api/v1/claim", json={}).status_code == 401
 
 
-def test_an_image_is_served_as_pixels_without_metadata(client: TestClient, campaign: Campaign) -> None:
+def test_an_image_is_served_as_pixels_without_metadata(
+    client: TestClient, campaign: Campaign
+) -> None:
     sign_in(client)
     image_id, path = next(iter(campaign.paths.items()))
     answer = client.get(f"/api/v1/images/{image_id}")
@@ -412,10 +525,15 @@ def test_an_image_of_too_many_pixels_is_not_decoded(client: TestClient, campaign
     image_id, path = next(iter(campaign.paths.items()))
     path.write_bytes(large_png(13_000, 13_000))
     answer = client.get(f"/api/v1/images/{image_id}")
-    assert (answer.status_code, answer.json()["detail"]) == (404, "the image has too many pixels to be shown")
+    assert (answer.status_code, answer.json()["detail"]) == (
+        404,
+        "the image has too many pixels to be shown",
+    )
 
 
-def test_four_images_are_decoded_at_once_and_no_other_request_waits_for_them(campaign: Campaign, store: FeedbackStore) -> None:
+def test_four_images_are_decoded_at_once_and_no_other_request_waits_for_them(
+    campaign: Campaign, store: FeedbackStore
+) -> None:
     going_on, counting, decoding, most = threading.Event(), threading.Lock(), 0, 0
 
     def slow_path(image_id: str) -> Path | None:
@@ -430,11 +548,17 @@ def test_four_images_are_decoded_at_once_and_no_other_request_waits_for_them(cam
 
     config = LabelConfig(open=True)
     app = create_app(store, slow_path, config, secret=SECRET, on_export=None)
-    with served(app, config) as url, httpx.Client(base_url=f"{url}/api/v1", timeout=120) as rater, ThreadPoolExecutor(60) as pages:
+    with (
+        served(app, config) as url,
+        httpx.Client(base_url=f"{url}/api/v1", timeout=120) as rater,
+        ThreadPoolExecutor(60) as pages,
+    ):
         rater.post("/login", json={"rater": "Ann"})
         headers = {"Cookie": "; ".join(f"{name}={value}" for name, value in rater.cookies.items())}
         address = f"{url}/api/v1/images/{next(iter(campaign.paths))}"
-        answers = [pages.submit(httpx.get, address, headers=headers, timeout=120) for _ in range(60)]
+        answers = [
+            pages.submit(httpx.get, address, headers=headers, timeout=120) for _ in range(60)
+        ]
         try:
             while decoding < 4:
                 time.sleep(0.01)
@@ -460,7 +584,9 @@ def test_a_damaged_image_is_not_found(client: TestClient, campaign: Campaign) ->
     assert client.get(f"/api/v1/images/{image_id}").status_code == 404
 
 
-def test_a_store_that_cannot_write_says_so_and_is_counted(client: TestClient, store: FeedbackStore) -> None:
+def test_a_store_that_cannot_write_says_so_and_is_counted(
+    client: TestClient, store: FeedbackStore
+) -> None:
     sign_in(client)
     task = claim(client)["task"]
     with store.database.write() as connection:
@@ -471,7 +597,9 @@ def test_a_store_that_cannot_write_says_so_and_is_counted(client: TestClient, st
     assert client.get("/health").json()["writes_failed"] == 1
 
 
-def test_a_claim_and_a_submission_are_one_transaction_each(client: TestClient, store: FeedbackStore) -> None:
+def test_a_claim_and_a_submission_are_one_transaction_each(
+    client: TestClient, store: FeedbackStore
+) -> None:
     sign_in(client)
     begun: list[sa.Connection] = []
     sa.event.listen(store.database.engine, "begin", begun.append)
@@ -485,13 +613,21 @@ def test_the_page_asks_no_other_machine_for_anything(visitor: TestClient) -> Non
     page = visitor.get("/")
     assert page.status_code == 200
     assert "fonts.googleapis" not in visitor.get("/theme.css").text
-    assert visitor.get("/ui/label.js").headers["content-type"].split("/")[1].startswith("javascript")
+    assert (
+        visitor.get("/ui/label.js").headers["content-type"].split("/")[1].startswith("javascript")
+    )
 
 
-def test_labels_are_exported_while_the_app_runs_and_when_it_ends(campaign: Campaign, store: FeedbackStore) -> None:
+def test_labels_are_exported_while_the_app_runs_and_when_it_ends(
+    campaign: Campaign, store: FeedbackStore
+) -> None:
     exports: list[int] = []
     app = create_app(
-        store, campaign.paths.get, LabelConfig(open=True, export_every_s=0.05), secret=SECRET, on_export=lambda: exports.append(1)
+        store,
+        campaign.paths.get,
+        LabelConfig(open=True, export_every_s=0.05),
+        secret=SECRET,
+        on_export=lambda: exports.append(1),
     )
     with TestClient(app) as client:
         while len(exports) < 2:  # the second begins when the first was noted
@@ -501,11 +637,19 @@ def test_labels_are_exported_while_the_app_runs_and_when_it_ends(campaign: Campa
     assert len(exports) > running
 
 
-def test_an_export_that_fails_is_reported_and_does_not_stop_the_app(campaign: Campaign, store: FeedbackStore) -> None:
+def test_an_export_that_fails_is_reported_and_does_not_stop_the_app(
+    campaign: Campaign, store: FeedbackStore
+) -> None:
     def fail() -> None:
         raise PictuneError("labels/latest: no room left; free some")
 
-    app = create_app(store, campaign.paths.get, LabelConfig(open=True, export_every_s=0.01), secret=SECRET, on_export=fail)
+    app = create_app(
+        store,
+        campaign.paths.get,
+        LabelConfig(open=True, export_every_s=0.01),
+        secret=SECRET,
+        on_export=fail,
+    )
     with TestClient(app) as client:
         while not (error := client.get("/health").json()["export_error"]):
             pass
@@ -513,6 +657,14 @@ def test_an_export_that_fails_is_reported_and_does_not_stop_the_app(campaign: Ca
         assert sign_in(client)
 
 
-def test_missing_guidelines_are_a_users_error(campaign: Campaign, store: FeedbackStore, tmp_path: Path) -> None:
+def test_missing_guidelines_are_a_users_error(
+    campaign: Campaign, store: FeedbackStore, tmp_path: Path
+) -> None:
     with pytest.raises(PictuneError, match="name a Markdown file"):
-        create_app(store, campaign.paths.get, LabelConfig(guidelines=tmp_path / "none.md"), secret=SECRET, on_export=None)
+        create_app(
+            store,
+            campaign.paths.get,
+            LabelConfig(guidelines=tmp_path / "none.md"),
+            secret=SECRET,
+            on_export=None,
+        )

@@ -23,10 +23,14 @@ from tests.labeling_campaign import SECRET, make_campaign
 @pytest.fixture(scope="module")
 def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FastAPI]:
     config = TasksConfig(binary_overlap=1000, ranking_overlap=1000, rankings_per_prompt=1)
-    campaign = make_campaign(tmp_path_factory.mktemp("campaign"), prompts=("a dog",), images=3, config=config)
+    campaign = make_campaign(
+        tmp_path_factory.mktemp("campaign"), prompts=("a dog",), images=3, config=config
+    )
     with campaign.open_store() as store:
         store.raters.set_role(store.add_rater("Ann"), "admin")
-        yield create_app(store, campaign.paths.get, LabelConfig(open=True), secret=SECRET, on_export=lambda: None)
+        yield create_app(
+            store, campaign.paths.get, LabelConfig(open=True), secret=SECRET, on_export=lambda: None
+        )
 
 
 @pytest.fixture(scope="module")
@@ -37,16 +41,24 @@ def cookies(app: FastAPI) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("mode", schemathesis.GenerationMode)
-def test_no_input_is_an_error_of_the_server(app: FastAPI, cookies: dict[str, str], mode: schemathesis.GenerationMode) -> None:
+def test_no_input_is_an_error_of_the_server(
+    app: FastAPI, cookies: dict[str, str], mode: schemathesis.GenerationMode
+) -> None:
     described = schemathesis.openapi.from_asgi("/api/v1/openapi.json", app)
     operations = [found.ok() for found in described.get_all_operations() if isinstance(found, Ok)]
-    answered = {operation.path for operation in operations if _answers_with_reason(operation, cookies, mode)}
+    answered = {
+        operation.path for operation in operations if _answers_with_reason(operation, cookies, mode)
+    }
     taking_input = {operation.path for operation in operations if list(operation.body)}
     assert {"/api/v1/submissions", "/api/v1/claim"} <= taking_input
-    assert answered >= (taking_input if mode.is_negative else {operation.path for operation in operations})
+    assert answered >= (
+        taking_input if mode.is_negative else {operation.path for operation in operations}
+    )
 
 
-def _answers_with_reason(operation: Any, cookies: dict[str, str], mode: schemathesis.GenerationMode) -> bool:
+def _answers_with_reason(
+    operation: Any, cookies: dict[str, str], mode: schemathesis.GenerationMode
+) -> bool:
     """Whether there are such inputs, as there are no wrong ones where nothing is asked for."""
 
     @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))

@@ -34,7 +34,9 @@ from tests.labeling_browser import (
 )
 from tests.labeling_campaign import HOSTILE, Campaign, make_campaign
 
-pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"{CHROMIUM} is missing; `make test` installs it")
+pytestmark = pytest.mark.skipif(
+    not CHROMIUM.exists(), reason=f"{CHROMIUM} is missing; `make test` installs it"
+)
 
 PASSWORD = "correct horse"
 RATERS = ("Ann", "Ben", "Cleo", "Dan", "Eve", "Fay", "Gil", "Hal")
@@ -49,7 +51,12 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="module")
 def campaign(tmp_path_factory: pytest.TempPathFactory) -> Campaign:
     """Enough for everyone: each test signs in as somebody else."""
-    config = TasksConfig(binary_overlap=len(RATERS), rankings_per_prompt=5, ranking_size=3, ranking_overlap=len(RATERS))
+    config = TasksConfig(
+        binary_overlap=len(RATERS),
+        rankings_per_prompt=5,
+        ranking_size=3,
+        ranking_overlap=len(RATERS),
+    )
     return prepare(tmp_path_factory.mktemp("shared"), config)
 
 
@@ -112,7 +119,9 @@ def expect_saved(page: Page, mine: int) -> None:
     expect(page.locator(".saved")).to_have_text("Saved ✓")
 
 
-def test_a_rater_works_through_a_campaign_and_loses_nothing(browser: Browser, tmp_path: Path) -> None:
+def test_a_rater_works_through_a_campaign_and_loses_nothing(
+    browser: Browser, tmp_path: Path
+) -> None:
     campaign = prepare(tmp_path, TasksConfig(rankings_per_prompt=5, ranking_size=3))
     add_training(campaign)
     with serving(tmp_path) as server:
@@ -179,11 +188,15 @@ def test_a_rater_works_through_a_campaign_and_loses_nothing(browser: Browser, tm
         images = {task_id_of(task): task.image_ids for task in campaign.tasks}
         rankings = [answer for answer in given if "ranks" in answer]
         for ranking in rankings:
-            shown = dict(zip(ranking["row"].shown_order, images[ranking["row"].task_id], strict=True))
+            shown = dict(
+                zip(ranking["row"].shown_order, images[ranking["row"].task_id], strict=True)
+            )
             assert [ranking["ranks"][shown[place]] for place in range(3)] == [1, 1, 2]
         assert len(rankings) == 5
         assert {answer["mode"] for answer in given} == {"key", "mouse"}
-        assert all(0 <= answer["row"].active_ms <= answer["row"].time_on_task_ms for answer in given)
+        assert all(
+            0 <= answer["row"].active_ms <= answer["row"].time_on_task_ms for answer in given
+        )
 
         (tmp_path / "exported").unlink(missing_ok=True)
         assert server.end(signal.SIGINT) == 0
@@ -207,13 +220,20 @@ def test_the_page_fits_a_phone_and_is_worked_by_touch(page: Page, campaign: Camp
             tap(page.locator(".picture").nth(0), until=page.locator(".rank[data-rank='1'] img"))
             touch_drag(page, ".picture >> nth=1 >> .grip", ".rank[data-rank='1']")  # a tie
             expect(page.locator(".rank[data-rank='1'] img")).to_have_count(2)
-            tap(page.locator(".rank[data-rank='0']"), until=page.locator(".rank[data-rank='0'] img"))
+            tap(
+                page.locator(".rank[data-rank='0']"), until=page.locator(".rank[data-rank='0'] img")
+            )
             page.get_by_role("button", name="Submit").tap()
         mine += 1
         expect_saved(page, mine)
     given = answers(campaign, "Ben")
     assert {answer["mode"] for answer in given} == {"touch"}
-    assert all(sorted(a["ranks"].values(), key=str) == [1, 1, None] if "ranks" in a else a["verdict"] == "bad" for a in given)
+    assert all(
+        sorted(a["ranks"].values(), key=str) == [1, 1, None]
+        if "ranks" in a
+        else a["verdict"] == "bad"
+        for a in given
+    )
 
 
 def tap(spot: Locator, *, until: Locator) -> None:
@@ -231,11 +251,18 @@ def tap(spot: Locator, *, until: Locator) -> None:
 def touch_drag(page: Page, source: str, target: str) -> None:
     """Playwright has no touch drag of its own: the browser's protocol has."""
     boxes = [page.locator(place).bounding_box() for place in (source, target)]
-    (x0, y0), (x1, y1) = ((box["x"] + box["width"] / 2, box["y"] + box["height"] / 2) for box in boxes if box is not None)
+    (x0, y0), (x1, y1) = (
+        (box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        for box in boxes
+        if box is not None
+    )
     protocol = page.context.new_cdp_session(page)
     for share in (0.0, 0.5, 1.0):
         point = {"x": x0 + share * (x1 - x0), "y": y0 + share * (y1 - y0)}
-        protocol.send("Input.dispatchTouchEvent", {"type": "touchMove" if share else "touchStart", "touchPoints": [point]})
+        protocol.send(
+            "Input.dispatchTouchEvent",
+            {"type": "touchMove" if share else "touchStart", "touchPoints": [point]},
+        )
     protocol.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
 
 
@@ -254,7 +281,11 @@ def test_typing_is_no_answer_and_history_is_editable(page: Page, campaign: Campa
     page.keyboard.press("2")
     expect_saved(page, before + 1)
     skipped = answers(campaign, "Cleo")[-1]
-    assert (skipped["verdict"], skipped["reason"], skipped["comment"]) == ("skip", "The prompt is unclear", f"1 2 u {HOSTILE}")
+    assert (skipped["verdict"], skipped["reason"], skipped["comment"]) == (
+        "skip",
+        "The prompt is unclear",
+        f"1 2 u {HOSTILE}",
+    )
 
     shown = pictures_of(page)
     page.keyboard.press("h")
@@ -272,7 +303,9 @@ def test_typing_is_no_answer_and_history_is_editable(page: Page, campaign: Campa
 
 
 @rater("Dan")
-def test_trouble_is_shown_and_no_answer_is_dropped(page: Page, campaign: Campaign, server: Server) -> None:
+def test_trouble_is_shown_and_no_answer_is_dropped(
+    page: Page, campaign: Campaign, server: Server
+) -> None:
     page.context.set_offline(True)
     answer_by_keys(page)
     expect(page.locator(".saved")).to_have_text("Not saved yet")
@@ -291,17 +324,28 @@ def test_trouble_is_shown_and_no_answer_is_dropped(page: Page, campaign: Campaig
 
     page.context.clear_cookies()
     answer_by_keys(page)
-    expect(page.get_by_role("alert").first).to_contain_text("You are signed out. Your last answers are kept")
+    expect(page.get_by_role("alert").first).to_contain_text(
+        "You are signed out. Your last answers are kept"
+    )
     sign_in(page, "Dan", PASSWORD)
     expect_saved(page, 3)
 
     stray = {
-        "submission": {"submission_id": "stray", "task_id": "of another campaign", "answer": {"verdict": "good"}},
+        "submission": {
+            "submission_id": "stray",
+            "task_id": "of another campaign",
+            "answer": {"verdict": "good"},
+        },
         "prompt": HOSTILE,
         "at": 1,
     }
-    key = page.evaluate("Object.keys(localStorage).find((key) => key.startsWith('pictune.current.'))")
-    page.evaluate("([key, entry]) => localStorage.setItem(key, entry)", [key.replace("current", "answers") + ".stray", json.dumps(stray)])
+    key = page.evaluate(
+        "Object.keys(localStorage).find((key) => key.startsWith('pictune.current.'))"
+    )
+    page.evaluate(
+        "([key, entry]) => localStorage.setItem(key, entry)",
+        [key.replace("current", "answers") + ".stray", json.dumps(stray)],
+    )
     answer_by_keys(page)
     page.get_by_role("button", name="See why").click()
     expect(page.locator("[data-slot=refusals] li")).to_contain_text("of another campaign")
@@ -357,7 +401,9 @@ HASTE = """
 
 
 @rater("Hal")
-def test_an_answer_given_while_others_are_sent_is_not_asked_for_again(page: Page, campaign: Campaign) -> None:
+def test_an_answer_given_while_others_are_sent_is_not_asked_for_again(
+    page: Page, campaign: Campaign
+) -> None:
     held: list[Route] = []
     shown = []
 
@@ -421,16 +467,24 @@ def test_tabs_follow_the_rater_who_signed_in_last(page: Page, server: Server) ->
 
 
 @rater("Fay")
-def test_an_answer_is_never_saved_for_somebody_who_signed_in_unseen(page: Page, campaign: Campaign, server: Server) -> None:
+def test_an_answer_is_never_saved_for_somebody_who_signed_in_unseen(
+    page: Page, campaign: Campaign, server: Server
+) -> None:
     before = {name: len(answers(campaign, name)) for name in ("Ben", "Fay")}
     kind_of(page)
-    signed_in = page.request.post(f"{server.url}/api/v1/login", data={"rater": "Ben", "password": PASSWORD})  # the page hears nothing of it
+    signed_in = page.request.post(
+        f"{server.url}/api/v1/login", data={"rater": "Ben", "password": PASSWORD}
+    )  # the page hears nothing of it
     assert signed_in.ok
     answer_by_keys(page)
-    expect(page.get_by_role("alert").first).to_contain_text("You are signed out. Your last answers are kept")
+    expect(page.get_by_role("alert").first).to_contain_text(
+        "You are signed out. Your last answers are kept"
+    )
     sign_in(page, "Fay", PASSWORD)
     expect(page.locator(".saved")).to_have_text("Saved ✓")
-    assert {name: len(answers(campaign, name)) for name in before} == before | {"Fay": before["Fay"] + 1}
+    assert {name: len(answers(campaign, name)) for name in before} == before | {
+        "Fay": before["Fay"] + 1
+    }
 
 
 @pytest.mark.parametrize("colors", ["light", "dark"])
@@ -448,7 +502,11 @@ def test_axe_finds_no_serious_violation(browser: Browser, server: Server, colors
         page.wait_for_timeout(50)
     kind_of(page)
     see(page)
-    for key, view in (("?", "help"), ("h", "history"), ("3" if kind_of(page) == "binary" else "s", "reasons")):
+    for key, view in (
+        ("?", "help"),
+        ("h", "history"),
+        ("3" if kind_of(page) == "binary" else "s", "reasons"),
+    ):
         page.keyboard.press(key)
         found.append(violations(page, view))
         page.keyboard.press("Escape")
@@ -456,7 +514,9 @@ def test_axe_finds_no_serious_violation(browser: Browser, server: Server, colors
     page.context.close()
 
 
-def test_axe_finds_no_serious_violation_in_training_and_on_the_admin_page(browser: Browser, tmp_path: Path) -> None:
+def test_axe_finds_no_serious_violation_in_training_and_on_the_admin_page(
+    browser: Browser, tmp_path: Path
+) -> None:
     campaign = prepare(tmp_path, TasksConfig(rankings_per_prompt=5, ranking_size=3))
     add_training(campaign)
     with campaign.open_store() as store:
@@ -480,4 +540,8 @@ def violations(page: Page, view: str) -> list[str]:
     page.wait_for_timeout(200)
     result = Axe().run(page).response["violations"]
     grave = [one for one in result if one["impact"] in ("serious", "critical")]
-    return [f"{view}: {one['id']}: {node['html'][:200]}: {node['any'][:1]}" for one in grave for node in one["nodes"]]
+    return [
+        f"{view}: {one['id']}: {node['html'][:200]}: {node['any'][:1]}"
+        for one in grave
+        for node in one["nodes"]
+    ]

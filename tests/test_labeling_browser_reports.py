@@ -25,7 +25,9 @@ from tests.labeling_browser import (
 )
 from tests.labeling_campaign import HOSTILE, Campaign, make_campaign
 
-pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"{CHROMIUM} is missing; `make test` installs it")
+pytestmark = pytest.mark.skipif(
+    not CHROMIUM.exists(), reason=f"{CHROMIUM} is missing; `make test` installs it"
+)
 
 PASSWORD = "correct horse"
 
@@ -54,8 +56,12 @@ def enter(browser: Browser, url: str, name: str) -> Page:
 def handed_out(campaign: Campaign, name: str) -> list[str]:
     """The images that a rater was given, one a task, in that order."""
     with campaign.open_store() as store, store.database.read() as connection:
-        mine = sa.select(task_images.c.image_id).join(leases, leases.c.task_id == task_images.c.task_id)
-        mine = mine.where(leases.c.rater_id == store.rater_id_of("human", name)).order_by(leases.c.shown_at)
+        mine = sa.select(task_images.c.image_id).join(
+            leases, leases.c.task_id == task_images.c.task_id
+        )
+        mine = mine.where(leases.c.rater_id == store.rater_id_of("human", name)).order_by(
+            leases.c.shown_at
+        )
         return list(connection.scalars(mine))
 
 
@@ -92,7 +98,9 @@ def report_when_shown(page: Page, image_id: str) -> None:
     expect(page.locator(".saved")).to_have_text("Saved ✓")
 
 
-def test_nobody_else_is_shown_what_was_reported_until_an_admin_puts_it_back(browser: Browser, tmp_path: Path) -> None:
+def test_nobody_else_is_shown_what_was_reported_until_an_admin_puts_it_back(
+    browser: Browser, tmp_path: Path
+) -> None:
     campaign = prepare(tmp_path, TasksConfig(binary_overlap=2, rankings_per_prompt=0), images=6)
     with serving(tmp_path) as server:
         ben = enter(browser, server.url, "Ben")
@@ -111,7 +119,9 @@ def test_nobody_else_is_shown_what_was_reported_until_an_admin_puts_it_back(brow
 
         ann = enter(browser, server.url, "Ann")
         report_when_shown(ann, second)
-        wait_until(lambda: len(handed_out(campaign, "Ben")) == 4)  # the page has heard of it and asked for another
+        wait_until(
+            lambda: len(handed_out(campaign, "Ben")) == 4
+        )  # the page has heard of it and asked for another
         press(ben, "1")
         expect(ben.locator(PICTURES)).to_have_attribute("src", url_of(third))
 
@@ -119,8 +129,13 @@ def test_nobody_else_is_shown_what_was_reported_until_an_admin_puts_it_back(brow
         expect(ben.locator(PICTURES)).not_to_have_attribute("src", url_of(third))
         answer_all(ben)
         ann.keyboard.press("h")
-        expect(ann.locator("[data-slot=labels] li").first).to_contain_text("Reported as unsafe: Violent or cruel")
-        assert ann.locator("[data-slot=labels] img").count() == ann.locator("[data-slot=labels] li").count() - 2
+        expect(ann.locator("[data-slot=labels] li").first).to_contain_text(
+            "Reported as unsafe: Violent or cruel"
+        )
+        assert (
+            ann.locator("[data-slot=labels] img").count()
+            == ann.locator("[data-slot=labels] li").count() - 2
+        )
 
         eve = enter(browser, server.url, "Eve")
         eve.goto(f"{server.url}/admin")
@@ -130,7 +145,9 @@ def test_nobody_else_is_shown_what_was_reported_until_an_admin_puts_it_back(brow
         expect(thumbs.first.locator("img")).to_have_css("filter", "blur(14px)")
         thumbs.first.focus()
         expect(thumbs.first.locator("img")).to_have_css("filter", "none")
-        eve.wait_for_function("[...document.querySelectorAll('.thumb img')].every((image) => image.naturalWidth === 64)")
+        eve.wait_for_function(
+            "[...document.querySelectorAll('.thumb img')].every((image) => image.naturalWidth === 64)"
+        )
         expect(eve.locator("#open tr").nth(1)).to_contain_text("Ann: Violent or cruel")
         eve.locator("#open tr").nth(1).get_by_role("button", name="Put back").click()
         expect(thumbs).to_have_count(1)
@@ -146,8 +163,12 @@ def test_nobody_else_is_shown_what_was_reported_until_an_admin_puts_it_back(brow
             page.context.close()
 
 
-def test_a_ranking_skipped_as_unsafe_asks_which_image_and_undo_takes_it_back(browser: Browser, tmp_path: Path) -> None:
-    campaign = prepare(tmp_path, TasksConfig(binary_overlap=0, rankings_per_prompt=1, ranking_size=4), images=4)
+def test_a_ranking_skipped_as_unsafe_asks_which_image_and_undo_takes_it_back(
+    browser: Browser, tmp_path: Path
+) -> None:
+    campaign = prepare(
+        tmp_path, TasksConfig(binary_overlap=0, rankings_per_prompt=1, ranking_size=4), images=4
+    )
     with serving(tmp_path) as server:
         page = enter(browser, server.url, "Ann")
         assert kind_of(page) == "ranking"

@@ -71,7 +71,9 @@ def serving(root: Path, url: str) -> Iterator[Server]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "tests.killable_server", str(root), url, str(port)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parent:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as parent:
         server = Server(parent, f"http://127.0.0.1:{port}")
         try:
             assert parent.stdout is not None
@@ -102,9 +104,19 @@ class Raters:
                     return
                 time.sleep(THINKING_S)
                 ids = [image["image_id"] for image in task["images"]]
-                answer: dict[str, Any] = {"verdict": "good"} if task["kind"] == "binary" else {"ranks": dict.fromkeys(ids, 1)}
-                sent = {"submission_id": str(uuid.uuid4()), "task_id": task["task_id"], "answer": answer}
-                self.acknowledged.append((sent["submission_id"], self._send(client, "submissions", sent)["label_id"]))
+                answer: dict[str, Any] = (
+                    {"verdict": "good"}
+                    if task["kind"] == "binary"
+                    else {"ranks": dict.fromkeys(ids, 1)}
+                )
+                sent = {
+                    "submission_id": str(uuid.uuid4()),
+                    "task_id": task["task_id"],
+                    "answer": answer,
+                }
+                self.acknowledged.append(
+                    (sent["submission_id"], self._send(client, "submissions", sent)["label_id"])
+                )
 
     def _send(self, client: httpx.Client, path: str, body: dict[str, Any]) -> dict[str, Any]:
         while True:
@@ -129,7 +141,9 @@ def kill_again_and_again(root: Path, url: str) -> Raters:
         try:
             for _ in range(KILLS):
                 before = len(raters.acknowledged)
-                while len(raters.acknowledged) < before + RATERS and not all(one.done() for one in working):
+                while len(raters.acknowledged) < before + RATERS and not all(
+                    one.done() for one in working
+                ):
                     time.sleep(0.01)  # also a slow machine gets some work done between two kills
                 time.sleep(rng.uniform(0, 0.5))
                 server.kill()
@@ -146,29 +160,45 @@ def test_killing_the_server_loses_no_acknowledged_label_and_repeats_none(
     tmp_path: Path, database: str, request: pytest.FixtureRequest
 ) -> None:
     campaign = Campaign(tmp_path, n_images=20)
-    url = campaign.run.store_url if database == "sqlite" else request.getfixturevalue("postgres_url")
+    url = (
+        campaign.run.store_url if database == "sqlite" else request.getfixturevalue("postgres_url")
+    )
     campaign.store.close()
     fours = islice(combinations(campaign.image_ids, 4), 1500)
     with FeedbackStore.open(url) as store:
-        store.add_tasks(NewTask(kind="binary", prompt="a cat", image_ids=(image_id,), overlap=8) for image_id in campaign.image_ids)
-        store.add_tasks(NewTask(kind="ranking", prompt="a cat", image_ids=ids, overlap=3) for ids in fours)
+        store.add_tasks(
+            NewTask(kind="binary", prompt="a cat", image_ids=(image_id,), overlap=8)
+            for image_id in campaign.image_ids
+        )
+        store.add_tasks(
+            NewTask(kind="ranking", prompt="a cat", image_ids=ids, overlap=3) for ids in fours
+        )
     raters = kill_again_and_again(tmp_path, url)
     with FeedbackStore.open(url) as store:
         with store.database.read() as connection:
             saved = connection.execute(sa.select(labels)).all()
-            overlaps = {row.task_id: row.overlap for row in connection.execute(sa.select(tasks.c.task_id, tasks.c.overlap))}
+            overlaps = {
+                row.task_id: row.overlap
+                for row in connection.execute(sa.select(tasks.c.task_id, tasks.c.overlap))
+            }
         manifest = export(store, campaign.run)
         faults = verify(store, campaign.run)
     assert len(raters.acknowledged) > KILLS * RATERS
     assert raters.interrupted > 0
-    assert Counter((row.submission_id, row.label_id) for row in saved) == Counter(raters.acknowledged)
+    assert Counter((row.submission_id, row.label_id) for row in saved) == Counter(
+        raters.acknowledged
+    )
     assert all(row.is_live and row.revision == 1 for row in saved)
     given = Counter(row.task_id for row in saved if not row.lease_late)
     assert all(count <= overlaps[task_id] for task_id, count in given.items())
     assert max(Counter((row.task_id, row.rater_id) for row in saved).values()) == 1
     exported = [
-        *read_table(campaign.run.latest / "labels_binary.parquet", LABELS_BINARY)["label_id"].to_pylist(),
-        *read_table(campaign.run.latest / "labels_ranking.parquet", LABELS_RANKING)["label_id"].to_pylist(),
+        *read_table(campaign.run.latest / "labels_binary.parquet", LABELS_BINARY)[
+            "label_id"
+        ].to_pylist(),
+        *read_table(campaign.run.latest / "labels_ranking.parquet", LABELS_RANKING)[
+            "label_id"
+        ].to_pylist(),
     ]
     assert Counter(exported) == Counter(label_id for _, label_id in raters.acknowledged)
     assert manifest.last_sequence >= len(saved)

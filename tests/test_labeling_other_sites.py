@@ -11,13 +11,30 @@ import pytest
 from playwright.sync_api import Browser, Response
 
 from labeling_app.tasks import TasksConfig
-from tests.labeling_browser import CHROMIUM, Server, add_accounts, chromium, open_page, see, serving, sign_in
+from tests.labeling_browser import (
+    CHROMIUM,
+    Server,
+    add_accounts,
+    chromium,
+    open_page,
+    see,
+    serving,
+    sign_in,
+)
 from tests.labeling_campaign import Campaign, make_campaign
 
-pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"{CHROMIUM} is missing; `make test` installs it")
+pytestmark = pytest.mark.skipif(
+    not CHROMIUM.exists(), reason=f"{CHROMIUM} is missing; `make test` installs it"
+)
 
 PASSWORD = "correct horse"
-WRITES = ("api/v1/undo", "api/v1/admin/pause", "api/v1/logout", "gradio_api/queue/join", "gradio_api/run/0")
+WRITES = (
+    "api/v1/undo",
+    "api/v1/admin/pause",
+    "api/v1/logout",
+    "gradio_api/queue/join",
+    "gradio_api/run/0",
+)
 READS = ("api/v1/me", "api/v1/history", "api/v1/admin/summary", "api/v1/openapi.json", "", "config")
 ATTACK = """
 async ([app, writes, reads]) => {
@@ -63,7 +80,9 @@ class Stranger(BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("Content-Type", "text/html")
         self.end_headers()
-        sandboxed = '<iframe sandbox="allow-scripts allow-forms" srcdoc="<p>of no origin</p>"></iframe>'
+        sandboxed = (
+            '<iframe sandbox="allow-scripts allow-forms" srcdoc="<p>of no origin</p>"></iframe>'
+        )
         self.wfile.write(f"<!doctype html><title>elsewhere</title>{sandboxed}".encode())
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
@@ -82,7 +101,9 @@ def stranger() -> Iterator[int]:
 @pytest.fixture(scope="module")
 def campaign(tmp_path_factory: pytest.TempPathFactory) -> Campaign:
     only_binary = TasksConfig(binary_overlap=9, rankings_per_prompt=0)
-    made = make_campaign(tmp_path_factory.mktemp("campaign"), prompts=("a dog",), images=3, config=only_binary)
+    made = make_campaign(
+        tmp_path_factory.mktemp("campaign"), prompts=("a dog",), images=3, config=only_binary
+    )
     add_accounts(made, ["Ann", "Ben"], PASSWORD)
     with made.open_store() as store:
         for name in ("Ann", "Ben"):
@@ -122,7 +143,11 @@ def test_a_page_of_the_same_site_changes_and_reads_nothing(
     granted: list[str] = []
 
     def note(answer: Response) -> None:
-        granted.extend(f"{answer.url}: {header}" for header in answer.headers if header.startswith("access-control"))
+        granted.extend(
+            f"{answer.url}: {header}"
+            for header in answer.headers
+            if header.startswith("access-control")
+        )
 
     other = page.context.new_page()
     other.on("response", note)
@@ -142,16 +167,31 @@ def test_a_page_of_the_same_site_changes_and_reads_nothing(
 
 @pytest.mark.parametrize("method", ["OPTIONS", "GET"])
 def test_no_origin_is_ever_granted_anything(server: Server, method: str) -> None:
-    asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type, x-pictune"}
-    origins = ("http://127.0.0.1:1", "http://localhost", "https://blog.label.example", "https://label.example", "null")
+    asked = {
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "content-type, x-pictune",
+    }
+    origins = (
+        "http://127.0.0.1:1",
+        "http://localhost",
+        "https://blog.label.example",
+        "https://label.example",
+        "null",
+    )
     for path in (*WRITES, *READS, "ui/label.js", "admin", "metrics"):
-        for host, origin in itertools.product((f"127.0.0.1:{server.port}", "label.example"), origins):
-            answer = httpx.request(method, f"{server.url}/{path}", headers={"Host": host, "Origin": origin} | asked)
+        for host, origin in itertools.product(
+            (f"127.0.0.1:{server.port}", "label.example"), origins
+        ):
+            answer = httpx.request(
+                method, f"{server.url}/{path}", headers={"Host": host, "Origin": origin} | asked
+            )
             assert not [name for name in answer.headers if name.startswith("access-control")]
             assert method == "GET" or answer.status_code in (403, 404, 405)
 
 
-def test_links_from_anywhere_lead_to_the_page_and_the_admin_page(browser: Browser, server: Server) -> None:
+def test_links_from_anywhere_lead_to_the_page_and_the_admin_page(
+    browser: Browser, server: Server
+) -> None:
     page = browser.new_context().new_page()
     with stranger() as port:
         for path, title in (("/", "Pictune"), ("/admin", "Pictune: admin")):

@@ -38,7 +38,9 @@ def store(campaign: Campaign) -> Iterator[FeedbackStore]:
 
 @pytest.fixture
 def client(campaign: Campaign, store: FeedbackStore) -> TestClient:
-    return TestClient(create_app(store, campaign.paths.get, LabelConfig(open=True), secret=SECRET, on_export=None))
+    return TestClient(
+        create_app(store, campaign.paths.get, LabelConfig(open=True), secret=SECRET, on_export=None)
+    )
 
 
 def as_rater(client: TestClient, name: str) -> TestClient:
@@ -52,12 +54,17 @@ def as_admin(client: TestClient) -> TestClient:
 
 
 def claim(client: TestClient, *held: str, kind: str | None = None) -> dict[str, Any]:
-    claimed: dict[str, Any] = client.post("/api/v1/claim", json={"except": held, "kind": kind}).json()
+    claimed: dict[str, Any] = client.post(
+        "/api/v1/claim", json={"except": held, "kind": kind}
+    ).json()
     return claimed
 
 
 def answer(client: TestClient, task_id: str, given: dict[str, Any]) -> Any:
-    return client.post("/api/v1/submissions", json={"submission_id": str(uuid.uuid4()), "task_id": task_id, "answer": given})
+    return client.post(
+        "/api/v1/submissions",
+        json={"submission_id": str(uuid.uuid4()), "task_id": task_id, "answer": given},
+    )
 
 
 def report(client: TestClient, name: str = "Ann") -> str:
@@ -76,19 +83,29 @@ def test_a_page_hears_which_of_its_tasks_were_reported(client: TestClient) -> No
     as_rater(client, "Ann")
     ranking = claim(client, kind="ranking")["task"]
     ids = [image["image_id"] for image in ranking["images"]]
-    assert answer(client, ranking["task_id"], {"ranks": dict.fromkeys(ids), "reason": "A picture is unsafe", "unsafe": ids}).is_success
+    assert answer(
+        client,
+        ranking["task_id"],
+        {"ranks": dict.fromkeys(ids), "reason": "A picture is unsafe", "unsafe": ids},
+    ).is_success
     as_rater(client, "Ben")
     told = claim(client, *held)
     assert (told["task"], sorted(told["withdrawn"])) == (None, sorted(held))
-    assert sorted(client.get("/api/v1/progress", params={"held": held}).json()["withdrawn"]) == sorted(held)
+    assert sorted(
+        client.get("/api/v1/progress", params={"held": held}).json()["withdrawn"]
+    ) == sorted(held)
     assert "withdrawn" not in client.get("/api/v1/progress").json()
     assert client.get("/api/v1/progress", params={"held": ["a"] * 31}).status_code == 422
-    assert [client.post("/api/v1/leases", json={"task_id": task_id}).status_code for task_id in held] == [404] * 3
+    assert [
+        client.post("/api/v1/leases", json={"task_id": task_id}).status_code for task_id in held
+    ] == [404] * 3
     assert told["reason"] == "everything is labeled"
 
 
 @pytest.mark.parametrize("reason", ["A picture is unsafe", "unsafe", "Unsafe!"])
-def test_a_ranking_skipped_as_unsafe_must_say_which_image(client: TestClient, store: FeedbackStore, reason: str) -> None:
+def test_a_ranking_skipped_as_unsafe_must_say_which_image(
+    client: TestClient, store: FeedbackStore, reason: str
+) -> None:
     task = claim(as_rater(client, "Ann"), kind="ranking")["task"]
     first, second, third = (image["image_id"] for image in task["images"])
     skip: dict[str, Any] = {"ranks": dict.fromkeys((first, second, third)), "reason": reason}
@@ -96,8 +113,13 @@ def test_a_ranking_skipped_as_unsafe_must_say_which_image(client: TestClient, st
     assert refused.status_code == 422
     (detail,) = refused.json()["detail"]
     assert detail["field"] == "answer"
-    assert detail["reason"].endswith("says that an image is unsafe but not which; give the ids of such images as `unsafe`")
-    for wrong in ({"unsafe": ["elsewhere"]}, {"unsafe": [first], "ranks": {first: 1, second: 2, third: None}}):
+    assert detail["reason"].endswith(
+        "says that an image is unsafe but not which; give the ids of such images as `unsafe`"
+    )
+    for wrong in (
+        {"unsafe": ["elsewhere"]},
+        {"unsafe": [first], "ranks": {first: 1, second: 2, third: None}},
+    ):
         (detail,) = answer(client, task["task_id"], skip | wrong).json()["detail"]
         assert detail["field"] == "answer.ranking.unsafe"
     assert answer(client, task["task_id"], skip | {"unsafe": [second]}).status_code == 201
@@ -114,21 +136,34 @@ def test_a_reported_image_is_served_to_admins_alone(client: TestClient) -> None:
     assert label["images"] == [{"image_id": image_id, "url": None}]
     as_admin(client)
     assert client.get(f"/api/v1/images/{image_id}").status_code == 200
-    assert client.post("/api/v1/admin/put-back", json={"image_id": image_id}).json() == {"decision": "kept"}
+    assert client.post("/api/v1/admin/put-back", json={"image_id": image_id}).json() == {
+        "decision": "kept"
+    }
     assert as_rater(client, "Ann").get(f"/api/v1/images/{image_id}").status_code == 200
     assert client.get("/api/v1/history").json()["labels"][0]["images"][0]["url"]
 
 
 def test_admins_see_who_reported_what_and_decide(client: TestClient) -> None:
     image_id = report(client)
-    assert [client.post(f"/api/v1/admin/{call}", json={"image_id": image_id}).status_code for call in ("put-back", "remove")] == [403] * 2
+    assert [
+        client.post(f"/api/v1/admin/{call}", json={"image_id": image_id}).status_code
+        for call in ("put-back", "remove")
+    ] == [403] * 2
     assert client.get("/api/v1/admin/reports").status_code == 403
     as_admin(client)
     listed = client.get("/api/v1/admin/reports").json()
     (image,) = listed["open"]
-    assert (image["image_id"], image["url"], image["prompt"]) == (image_id, f"/api/v1/images/{image_id}", HOSTILE)
-    assert [(one["rater"], one["reason"], one["comment"]) for one in image["reports"]] == [("Ann", "Hateful", HOSTILE)]
-    assert client.post("/api/v1/admin/remove", json={"image_id": image_id}).json() == {"decision": "removed"}
+    assert (image["image_id"], image["url"], image["prompt"]) == (
+        image_id,
+        f"/api/v1/images/{image_id}",
+        HOSTILE,
+    )
+    assert [(one["rater"], one["reason"], one["comment"]) for one in image["reports"]] == [
+        ("Ann", "Hateful", HOSTILE)
+    ]
+    assert client.post("/api/v1/admin/remove", json={"image_id": image_id}).json() == {
+        "decision": "removed"
+    }
     assert client.post("/api/v1/admin/remove", json={"image_id": image_id}).status_code == 404
     assert client.get("/api/v1/admin/reports").json() == {"open": [], "removed": [image]}
     client.post("/api/v1/admin/put-back", json={"image_id": image_id})
@@ -138,8 +173,18 @@ def test_admins_see_who_reported_what_and_decide(client: TestClient) -> None:
 
 def test_metrics_count_reported_and_removed_images(client: TestClient) -> None:
     def counts() -> list[float]:
-        families = {family.name: family.samples for family in text_string_to_metric_families(client.get("/metrics").text)}
-        return [families[name][0].value for name in ("pictune_images_reported", "pictune_images_removed", "pictune_labels_wanted")]
+        families = {
+            family.name: family.samples
+            for family in text_string_to_metric_families(client.get("/metrics").text)
+        }
+        return [
+            families[name][0].value
+            for name in (
+                "pictune_images_reported",
+                "pictune_images_removed",
+                "pictune_labels_wanted",
+            )
+        ]
 
     assert counts() == [0, 0, 12]
     image_id = report(client)
@@ -148,17 +193,33 @@ def test_metrics_count_reported_and_removed_images(client: TestClient) -> None:
     assert counts() == [0, 1, 7]
 
 
-def test_the_training_leaves_out_what_was_reported(campaign: Campaign, store: FeedbackStore) -> None:
+def test_the_training_leaves_out_what_was_reported(
+    campaign: Campaign, store: FeedbackStore
+) -> None:
     first, second, _ = campaign.paths
     items = tuple(
-        TrainingItem(Task(image_id, "binary", HOSTILE, (image_id,)), BinaryAnswer(verdict="good"), "") for image_id in (first, second)
+        TrainingItem(
+            Task(image_id, "binary", HOSTILE, (image_id,)), BinaryAnswer(verdict="good"), ""
+        )
+        for image_id in (first, second)
     )
-    app = create_app(store, campaign.paths.get, LabelConfig(open=True), secret=SECRET, on_export=None, training=items)
+    app = create_app(
+        store,
+        campaign.paths.get,
+        LabelConfig(open=True),
+        secret=SECRET,
+        on_export=None,
+        training=items,
+    )
     client = as_rater(TestClient(app), "Ann")
     for item in items:
-        client.post("/api/v1/training", json={"item_id": item.task.task_id, "answer": {"verdict": "good"}})
+        client.post(
+            "/api/v1/training", json={"item_id": item.task.task_id, "answer": {"verdict": "good"}}
+        )
     reported = report(client)
-    left = [item["item_id"] for item in as_rater(client, "Ben").get("/api/v1/training").json()["items"]]
+    left = [
+        item["item_id"] for item in as_rater(client, "Ben").get("/api/v1/training").json()["items"]
+    ]
     assert left == [image_id for image_id in (first, second) if image_id != reported]
     for item_id in left:
         client.post("/api/v1/training", json={"item_id": item_id, "answer": {"verdict": "good"}})

@@ -31,7 +31,12 @@ QUICK_HASH = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash(PASS
 
 @pytest.fixture(scope="module")
 def campaign(tmp_path_factory: pytest.TempPathFactory) -> Campaign:
-    return make_campaign(tmp_path_factory.mktemp("campaign"), prompts=("a dog",), images=1, config=TasksConfig(binary_overlap=9))
+    return make_campaign(
+        tmp_path_factory.mktemp("campaign"),
+        prompts=("a dog",),
+        images=1,
+        config=TasksConfig(binary_overlap=9),
+    )
 
 
 @pytest.fixture
@@ -54,14 +59,24 @@ def quick(store: FeedbackStore, ann: str) -> None:
 
 
 def client(campaign: Campaign, store: FeedbackStore, **config: bool) -> TestClient:
-    return TestClient(create_app(store, campaign.paths.get, LabelConfig.model_validate(config), secret=SECRET, on_export=None))
+    return TestClient(
+        create_app(
+            store,
+            campaign.paths.get,
+            LabelConfig.model_validate(config),
+            secret=SECRET,
+            on_export=None,
+        )
+    )
 
 
 def app_at_one_moment(campaign: Campaign, store: FeedbackStore) -> FastAPI:
     """The app, for which no time passes between attempts to sign in, however busy the machine is."""
     created = create_app(store, campaign.paths.get, LabelConfig(), secret=SECRET, on_export=None)
     limits = {"attempts": 5, "attempts_by_address": 50, "attempts_by_name": 100}
-    standing = {name: Throttle(limit, window_s=60, clock=lambda: 0.0) for name, limit in limits.items()}
+    standing = {
+        name: Throttle(limit, window_s=60, clock=lambda: 0.0) for name, limit in limits.items()
+    }
     created.state.desk = replace(created.state.desk, **standing)
     return created
 
@@ -70,11 +85,19 @@ def login(client: TestClient, rater: str, password: str | None = None) -> int:
     return client.post("/api/v1/login", json={"rater": rater, "password": password}).status_code
 
 
-def test_only_raters_with_the_right_password_get_in(campaign: Campaign, store: FeedbackStore, ann: str) -> None:
+def test_only_raters_with_the_right_password_get_in(
+    campaign: Campaign, store: FeedbackStore, ann: str
+) -> None:
     visitor = client(campaign, store)
     assert visitor.get("/api/v1/settings").json()["needs_password"] is True
     store.add_rater("without a password")
-    refused = [("Ann", "wrong horse"), ("Ann", None), ("Ann", ""), ("nobody", PASSWORD), ("without a password", "")]
+    refused = [
+        ("Ann", "wrong horse"),
+        ("Ann", None),
+        ("Ann", ""),
+        ("nobody", PASSWORD),
+        ("without a password", ""),
+    ]
     assert [login(visitor, *attempt) for attempt in refused] == [401] * 5
     assert store.raters.find("nobody") is None
     assert login(visitor, " Ann", PASSWORD) == 200
@@ -97,13 +120,17 @@ def test_too_many_attempts_have_to_wait(campaign: Campaign, store: FeedbackStore
 
 
 @pytest.mark.usefixtures("quick")
-def test_wrong_passwords_from_elsewhere_keep_nobody_out(campaign: Campaign, store: FeedbackStore) -> None:
+def test_wrong_passwords_from_elsewhere_keep_nobody_out(
+    campaign: Campaign, store: FeedbackStore
+) -> None:
     app = app_at_one_moment(campaign, store)
     known = TestClient(app, client=("10.0.0.66", 1))
     assert login(known, "Ann", PASSWORD) == 200
     known.post("/api/v1/logout", json={})
     attacker = TestClient(app, client=("10.0.0.66", 2))
-    assert [login(attacker, "Ann", f"guess {number}") for number in range(8)] == [401] * 5 + [429] * 3
+    assert [login(attacker, "Ann", f"guess {number}") for number in range(8)] == [401] * 5 + [
+        429
+    ] * 3
     assert login(TestClient(app, client=("10.0.0.7", 1)), "Ann", PASSWORD) == 200
     assert login(known, "Ann", PASSWORD) == 200  # at the attacker's own address
     assert [login(known, "Ann", f"guess {number}") for number in range(8)] == [401] * 5 + [429] * 3
@@ -127,16 +154,22 @@ def test_guesses_from_many_addresses_at_one_name_have_an_end_and_known_browsers_
 
 
 @pytest.mark.usefixtures("quick")
-def test_right_passwords_do_not_count_and_wrong_ones_do_for_all_names_of_an_address(campaign: Campaign, store: FeedbackStore) -> None:
+def test_right_passwords_do_not_count_and_wrong_ones_do_for_all_names_of_an_address(
+    campaign: Campaign, store: FeedbackStore
+) -> None:
     app = app_at_one_moment(campaign, store)
     for number in range(11):
         store.raters.set_password(store.add_rater(f"rater {number}"), QUICK_HASH)
     assert {login(TestClient(app), "Ann", PASSWORD) for _ in range(60)} == {200}
-    assert [login(TestClient(app), f"rater {number // 5}", "guess") for number in range(52)] == [401] * 50 + [429] * 2
+    assert [login(TestClient(app), f"rater {number // 5}", "guess") for number in range(52)] == [
+        401
+    ] * 50 + [429] * 2
 
 
 @pytest.mark.usefixtures("quick")
-def test_guesses_at_once_and_from_one_network_are_no_more_than_one_after_the_other(campaign: Campaign, store: FeedbackStore) -> None:
+def test_guesses_at_once_and_from_one_network_are_no_more_than_one_after_the_other(
+    campaign: Campaign, store: FeedbackStore
+) -> None:
     app = app_at_one_moment(campaign, store)
 
     def guess(number: int) -> int:
@@ -156,21 +189,33 @@ def test_the_address_that_a_request_claims_counts_only_where_there_is_a_proxy(
 
         def guess(*hops: str) -> int:
             body = {"rater": "Ann", "password": "guess"}
-            return httpx.post(f"{url}/api/v1/login", json=body, headers={"X-Forwarded-For": ", ".join(hops)}, timeout=60).status_code
+            return httpx.post(
+                f"{url}/api/v1/login",
+                json=body,
+                headers={"X-Forwarded-For": ", ".join(hops)},
+                timeout=60,
+            ).status_code
 
         # a proxy appends the address that it sees to what the client claims
-        assert [guess(f"192.0.2.{number}", "198.51.100.1") for number in range(6)] == [401] * 5 + [429]
+        assert [guess(f"192.0.2.{number}", "198.51.100.1") for number in range(6)] == [401] * 5 + [
+            429
+        ]
         assert guess("198.51.100.2") == (401 if https else 429)
 
 
-def test_who_waits_for_a_password_check_keeps_no_other_request_waiting(campaign: Campaign, store: FeedbackStore) -> None:
+def test_who_waits_for_a_password_check_keeps_no_other_request_waiting(
+    campaign: Campaign, store: FeedbackStore
+) -> None:
     app = app_at_one_moment(campaign, store)
     pool, going_on = app.state.desk.signing_in, threading.Event()
     with served(app, LabelConfig()) as url, ThreadPoolExecutor(60) as visitors:
         for _ in range(2):
             pool.submit(going_on.wait)
         body = {"rater": "nobody", "password": "guess"}
-        answers = [visitors.submit(httpx.post, f"{url}/api/v1/login", json=body, timeout=120) for _ in range(60)]
+        answers = [
+            visitors.submit(httpx.post, f"{url}/api/v1/login", json=body, timeout=120)
+            for _ in range(60)
+        ]
         while pool._work_queue.qsize() < 60:
             time.sleep(0.01)
         assert httpx.get(f"{url}/api/v1/settings", timeout=120).status_code == 200
@@ -189,11 +234,17 @@ def test_a_throttle_lets_go_when_its_window_has_passed() -> None:
     assert [throttle.attempt("ann") for _ in range(3)] == [0, 0, 10]
 
 
-def test_a_new_password_ends_earlier_sign_ins(campaign: Campaign, store: FeedbackStore, ann: str) -> None:
+def test_a_new_password_ends_earlier_sign_ins(
+    campaign: Campaign, store: FeedbackStore, ann: str
+) -> None:
     visitor = client(campaign, store)
     login(visitor, "Ann", PASSWORD)
     claimed = visitor.post("/api/v1/claim", json={}).json()["task"]
-    submission = {"submission_id": "s", "task_id": claimed["task_id"], "answer": {"verdict": "good"}}
+    submission = {
+        "submission_id": "s",
+        "task_id": claimed["task_id"],
+        "answer": {"verdict": "good"},
+    }
     calls: list[tuple[str, str, dict[str, object] | None]] = [
         ("GET", "me", None),
         ("POST", "leases", {"task_id": claimed["task_id"]}),
@@ -204,12 +255,20 @@ def test_a_new_password_ends_earlier_sign_ins(campaign: Campaign, store: Feedbac
         ("POST", "undo", {}),
     ]
     store.raters.set_password(ann, hash_password("another horse"))
-    assert {visitor.request(method, f"/api/v1/{path}", json=body).status_code for method, path, body in calls} == {401}
+    assert {
+        visitor.request(method, f"/api/v1/{path}", json=body).status_code
+        for method, path, body in calls
+    } == {401}
     assert login(visitor, "Ann", "another horse") == 200
-    assert {visitor.request(method, f"/api/v1/{path}", json=body).status_code for method, path, body in calls} == {200, 201}
+    assert {
+        visitor.request(method, f"/api/v1/{path}", json=body).status_code
+        for method, path, body in calls
+    } == {200, 201}
 
 
-def test_a_cookie_that_was_copied_before_the_sign_out_opens_nothing_after_it(campaign: Campaign, store: FeedbackStore, ann: str) -> None:
+def test_a_cookie_that_was_copied_before_the_sign_out_opens_nothing_after_it(
+    campaign: Campaign, store: FeedbackStore, ann: str
+) -> None:
     store.raters.set_role(ann, "admin")
     visitor, at_home = client(campaign, store), client(campaign, store)
     for browser in (visitor, at_home):
@@ -231,20 +290,35 @@ def test_a_cookie_that_was_copied_before_the_sign_out_opens_nothing_after_it(cam
     assert visitor.get("/api/v1/me").status_code == 200
 
 
-def test_a_page_never_acts_for_somebody_who_signed_in_after_its_rater(campaign: Campaign, store: FeedbackStore) -> None:
+def test_a_page_never_acts_for_somebody_who_signed_in_after_its_rater(
+    campaign: Campaign, store: FeedbackStore
+) -> None:
     tabs = client(campaign, store, open=True)  # which share a cookie
-    zoe, boss = (tabs.post("/api/v1/login", json={"rater": name}).json()["rater_id"] for name in ("Zoe", "Boss"))
+    zoe, boss = (
+        tabs.post("/api/v1/login", json={"rater": name}).json()["rater_id"]
+        for name in ("Zoe", "Boss")
+    )
     assert tabs.post("/api/v1/claim", json={}, headers={"X-Pictune": zoe}).status_code == 401
-    task_id = tabs.post("/api/v1/claim", json={}, headers={"X-Pictune": boss}).json()["task"]["task_id"]
+    task_id = tabs.post("/api/v1/claim", json={}, headers={"X-Pictune": boss}).json()["task"][
+        "task_id"
+    ]
     submission = {"submission_id": "of Zoe", "task_id": task_id, "answer": {"verdict": "good"}}
     refused = tabs.post("/api/v1/submissions", json=submission, headers={"X-Pictune": zoe})
-    assert (refused.status_code, refused.json()["detail"]) == (401, "somebody else has signed in in this browser; sign in again")
+    assert (refused.status_code, refused.json()["detail"]) == (
+        401,
+        "somebody else has signed in in this browser; sign in again",
+    )
     assert tabs.post("/api/v1/undo", json={}, headers={"X-Pictune": zoe}).status_code == 401
-    assert tabs.post("/api/v1/submissions", json=submission, headers={"X-Pictune": boss}).status_code == 201
+    assert (
+        tabs.post("/api/v1/submissions", json=submission, headers={"X-Pictune": boss}).status_code
+        == 201
+    )
     assert store.progress(boss).mine == 1
 
 
-def test_a_sign_in_by_name_is_worth_nothing_where_passwords_are_needed(campaign: Campaign, store: FeedbackStore) -> None:
+def test_a_sign_in_by_name_is_worth_nothing_where_passwords_are_needed(
+    campaign: Campaign, store: FeedbackStore
+) -> None:
     visitor = client(campaign, store, open=True)
     assert login(visitor, "Zoe") == 200
     cookies = visitor.cookies
@@ -254,16 +328,25 @@ def test_a_sign_in_by_name_is_worth_nothing_where_passwords_are_needed(campaign:
 
 
 @pytest.mark.usefixtures("ann")
-def test_where_names_are_enough_those_with_a_password_give_it(campaign: Campaign, store: FeedbackStore) -> None:
+def test_where_names_are_enough_those_with_a_password_give_it(
+    campaign: Campaign, store: FeedbackStore
+) -> None:
     visitor = client(campaign, store, open=True)
     assert login(visitor, "Ann") == 401
     assert login(visitor, "Ann", PASSWORD) == 200
     assert login(visitor, "Yan") == 200
 
 
-def test_cookies_go_to_this_site_only_and_over_tls_where_there_is_a_proxy(campaign: Campaign, store: FeedbackStore) -> None:
+def test_cookies_go_to_this_site_only_and_over_tls_where_there_is_a_proxy(
+    campaign: Campaign, store: FeedbackStore
+) -> None:
     for config, secure in (({"open": True}, False), ({"open": True, "https": True}, True)):
-        cookie = client(campaign, store, **config).post("/api/v1/login", json={"rater": "Ben"}).headers["Set-Cookie"].lower()
+        cookie = (
+            client(campaign, store, **config)
+            .post("/api/v1/login", json={"rater": "Ben"})
+            .headers["Set-Cookie"]
+            .lower()
+        )
         assert "samesite=strict" in cookie
         assert "httponly" in cookie
         assert ("secure" in cookie) == secure

@@ -22,14 +22,24 @@ def judge(image_id: str, _prompt: str) -> float:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[FeedbackStore]:
-    with FeedbackStore.open(f"sqlite:///{tmp_path / 'feedback.db'}", rng=random.Random(1)) as opened:
+    with FeedbackStore.open(
+        f"sqlite:///{tmp_path / 'feedback.db'}", rng=random.Random(1)
+    ) as opened:
         rows = [ImageRow(str(number), "a dog") for number in range(IMAGES)]
-        opened.add_tasks(plan_tasks(rows, TasksConfig(binary_overlap=2, rankings_per_prompt=20, ranking_overlap=2)))
+        opened.add_tasks(
+            plan_tasks(
+                rows, TasksConfig(binary_overlap=2, rankings_per_prompt=20, ranking_overlap=2)
+            )
+        )
         yield opened
 
 
 def answers(store: FeedbackStore, kind: str) -> list[tuple[sa.Row[Any], dict[str, Any]]]:
-    query = sa.select(labels, raters.c.source).join(raters, raters.c.rater_id == labels.c.rater_id).where(labels.c.kind == kind)
+    query = (
+        sa.select(labels, raters.c.source)
+        .join(raters, raters.c.rater_id == labels.c.rater_id)
+        .where(labels.c.kind == kind)
+    )
     with store.database.read() as connection:
         return [(row, json.loads(row.answer_json)) for row in connection.execute(query)]
 
@@ -40,7 +50,11 @@ def run(store: FeedbackStore, config: SimulatedRaterConfig, seed: int = 0) -> in
 
 def image_of(store: FeedbackStore, task_id: str) -> str:
     with store.database.read() as connection:
-        return str(connection.execute(sa.text("SELECT image_id FROM task_images WHERE task_id = :id"), {"id": task_id}).scalar_one())
+        return str(
+            connection.execute(
+                sa.text("SELECT image_id FROM task_images WHERE task_id = :id"), {"id": task_id}
+            ).scalar_one()
+        )
 
 
 def _rater(**state: float) -> SimulatedRater:
@@ -92,11 +106,16 @@ def test_skips_come_at_their_rate() -> None:
     rng = random.Random(4)
     skipped = sum(rater.verdict(0.9, rng=rng).verdict == "skip" for _ in range(4000))
     assert skipped / 4000 == pytest.approx(0.3, abs=0.03)
-    assert set(_rater(skip_rate=1.0).ranking(["a", "b"], [0, 1], [0, 1], rng=rng).ranks.values()) == {None}
+    assert set(
+        _rater(skip_rate=1.0).ranking(["a", "b"], [0, 1], [0, 1], rng=rng).ranks.values()
+    ) == {None}
 
 
 def test_without_position_bias_the_places_do_not_matter() -> None:
-    ranks = [_rater().ranking(["a", "b", "c"], [0.1, 0.5, 0.9], places, rng=random.Random(0)).ranks for places in ([0, 1, 2], [2, 0, 1])]
+    ranks = [
+        _rater().ranking(["a", "b", "c"], [0.1, 0.5, 0.9], places, rng=random.Random(0)).ranks
+        for places in ([0, 1, 2], [2, 0, 1])
+    ]
     assert ranks[0] == ranks[1] == {"a": 3, "b": 2, "c": 1}
 
 
@@ -107,7 +126,12 @@ def test_position_bias_favors_the_first_place() -> None:
 
 
 def test_qualities_within_the_just_noticeable_difference_are_tied() -> None:
-    assert tied_ranks({"a": 0.90, "b": 0.86, "c": 0.82, "d": 0.2}, 0.05) == {"a": 1, "b": 1, "c": 2, "d": 3}
+    assert tied_ranks({"a": 0.90, "b": 0.86, "c": 0.82, "d": 0.2}, 0.05) == {
+        "a": 1,
+        "b": 1,
+        "c": 2,
+        "d": 3,
+    }
 
 
 def test_equal_qualities_are_tied_even_by_the_keenest_eye() -> None:
@@ -118,13 +142,25 @@ def test_the_same_seeds_give_the_same_answers(tmp_path: Path) -> None:
     outcomes = []
     for name in ("one", "two"):
         with FeedbackStore.open(f"sqlite:///{tmp_path / name}.db", rng=random.Random(1)) as store:
-            store.add_tasks(plan_tasks([ImageRow(str(number), "a dog") for number in range(8)], TasksConfig()))
+            store.add_tasks(
+                plan_tasks([ImageRow(str(number), "a dog") for number in range(8)], TasksConfig())
+            )
             run(store, SimulatedRaterConfig(raters=2), seed=5)
-            outcomes.append([(row.task_id, row.time_on_task_ms, answer) for row, answer in answers(store, "binary")])
+            outcomes.append(
+                [
+                    (row.task_id, row.time_on_task_ms, answer)
+                    for row, answer in answers(store, "binary")
+                ]
+            )
     assert outcomes[0] == outcomes[1]
 
 
 def test_a_second_run_with_the_same_seed_answers_what_was_added_since(store: FeedbackStore) -> None:
     run(store, PERFECT)
-    store.add_tasks(plan_tasks([ImageRow(str(IMAGES - 1 - number), "a fox") for number in range(6)], TasksConfig(binary_overlap=0)))
+    store.add_tasks(
+        plan_tasks(
+            [ImageRow(str(IMAGES - 1 - number), "a fox") for number in range(6)],
+            TasksConfig(binary_overlap=0),
+        )
+    )
     assert run(store, PERFECT) == store.progress(source="simulated").total - 2 * (IMAGES + 20)

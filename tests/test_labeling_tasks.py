@@ -13,7 +13,9 @@ def rows(prompt: str, count: int) -> list[ImageRow]:
 def test_each_image_has_one_binary_task_with_the_overlap_asked_for() -> None:
     images = rows("a dog", 5) + rows("a cat", 1)
     planned = plan_tasks(images, TasksConfig(binary_overlap=3, rankings_per_prompt=0))
-    assert sorted(task.image_ids[0] for task in planned) == sorted(image.image_id for image in images)
+    assert sorted(task.image_ids[0] for task in planned) == sorted(
+        image.image_id for image in images
+    )
     assert {(task.kind, task.overlap) for task in planned} == {("binary", 3)}
 
 

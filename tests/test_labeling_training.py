@@ -16,12 +16,19 @@ from labeling_app.tasks import ImageRow, TasksConfig
 from labeling_app.training import GOLD_OVERLAP, read_gold, read_training
 from tests.labeling_campaign import SECRET, Campaign, make_campaign
 
-IMAGES = {name: ImageRow(f"id-{name}", "a cat") for name in ("one", "two", "three")} | {"other": ImageRow("id-other", "a dog")}
+IMAGES = {name: ImageRow(f"id-{name}", "a cat") for name in ("one", "two", "three")} | {
+    "other": ImageRow("id-other", "a dog")
+}
 
 
 @pytest.fixture
 def campaign(tmp_path: Path) -> Campaign:
-    return make_campaign(tmp_path, prompts=("a dog",), images=8, config=TasksConfig(rankings_per_prompt=1, ranking_size=3))
+    return make_campaign(
+        tmp_path,
+        prompts=("a dog",),
+        images=8,
+        config=TasksConfig(rankings_per_prompt=1, ranking_size=3),
+    )
 
 
 @pytest.fixture
@@ -36,9 +43,18 @@ def write(path: Path, *lines: str) -> Path:
 
 
 def test_training_and_gold_are_read_from_the_same_kind_of_file(tmp_path: Path) -> None:
-    path = write(tmp_path / "known.csv", 'one,good,"whiskers, and a tail"', "one|two|three,1|2|?,", "three,unsafe,")
+    path = write(
+        tmp_path / "known.csv",
+        'one,good,"whiskers, and a tail"',
+        "one|two|three,1|2|?,",
+        "three,unsafe,",
+    )
     first, second, third = read_training(path, IMAGES)
-    assert (first.task.prompt, first.explanation, third.explanation) == ("a cat", "whiskers, and a tail", "")
+    assert (first.task.prompt, first.explanation, third.explanation) == (
+        "a cat",
+        "whiskers, and a tail",
+        "",
+    )
     assert third.is_correct(BinaryAnswer(verdict="unsafe", comment="shocking"))
     assert second.answer == RankingAnswer(ranks={"id-one": 1, "id-two": 2, "id-three": None})
     gold = read_gold(path, IMAGES)
@@ -72,45 +88,91 @@ def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
         read_gold(tmp_path / "none.csv", IMAGES)
 
 
-def test_training_comes_first_gives_feedback_and_makes_no_labels(campaign: Campaign, store: FeedbackStore, tmp_path: Path) -> None:
+def test_training_comes_first_gives_feedback_and_makes_no_labels(
+    campaign: Campaign, store: FeedbackStore, tmp_path: Path
+) -> None:
     rows = [ImageRow(image_id, "a dog") for image_id in campaign.paths]
     images = {str(number): row for number, row in enumerate(rows)}
-    training = read_training(write(tmp_path / "training.csv", "0,good,four legs", "1|2,1|2,the first is whole"), images)
-    app = create_app(store, campaign.paths.get, LabelConfig(open=True), secret=SECRET, on_export=None, training=training)
+    training = read_training(
+        write(tmp_path / "training.csv", "0,good,four legs", "1|2,1|2,the first is whole"), images
+    )
+    app = create_app(
+        store,
+        campaign.paths.get,
+        LabelConfig(open=True),
+        secret=SECRET,
+        on_export=None,
+        training=training,
+    )
     client = TestClient(app)
     client.post("/api/v1/login", json={"rater": "Ann"})
     assert client.get("/api/v1/me").json()["trained"] is False
     assert client.post("/api/v1/claim", json={}).json()["reason"] == "the training comes first"
     single, pair = client.get("/api/v1/training").json()["items"]
-    assert (pair["kind"], [image["image_id"] for image in pair["images"]]) == ("ranking", [rows[1].image_id, rows[2].image_id])
+    assert (pair["kind"], [image["image_id"] for image in pair["images"]]) == (
+        "ranking",
+        [rows[1].image_id, rows[2].image_id],
+    )
 
     def answer(item: dict[str, Any], answer: dict[str, object]) -> dict[str, Any]:
-        given: dict[str, Any] = client.post("/api/v1/training", json={"item_id": item["item_id"], "answer": answer}).json()
+        given: dict[str, Any] = client.post(
+            "/api/v1/training", json={"item_id": item["item_id"], "answer": answer}
+        ).json()
         return given
 
     assert "a ranking answer" in json.dumps(answer(single, {"ranks": {}}))
-    assert answer(single, {"verdict": "bad"}) == {"correct": False, "explanation": "four legs", "left": 1}
-    assert answer(single, {"verdict": "good"}) == {"correct": True, "explanation": "four legs", "left": 1}
-    assert client.get("/api/v1/training").json() == {"items": [client.get("/api/v1/training").json()["items"][0]], "done": False}
+    assert answer(single, {"verdict": "bad"}) == {
+        "correct": False,
+        "explanation": "four legs",
+        "left": 1,
+    }
+    assert answer(single, {"verdict": "good"}) == {
+        "correct": True,
+        "explanation": "four legs",
+        "left": 1,
+    }
+    assert client.get("/api/v1/training").json() == {
+        "items": [client.get("/api/v1/training").json()["items"][0]],
+        "done": False,
+    }
     assert answer(pair, {"ranks": {rows[1].image_id: 1, rows[2].image_id: 2}})["left"] == 0
     assert client.get("/api/v1/me").json()["trained"] is True
     assert client.post("/api/v1/claim", json={}).json()["task"]
-    assert client.post("/api/v1/training", json={"item_id": "none", "answer": {"verdict": "good"}}).status_code == 404
+    assert (
+        client.post(
+            "/api/v1/training", json={"item_id": "none", "answer": {"verdict": "good"}}
+        ).status_code
+        == 404
+    )
     with store.database.read() as connection:
         assert connection.scalar(sa.select(sa.func.count()).select_from(labels)) == 0
 
 
-def test_a_rater_surely_below_the_bound_is_paused_and_an_admin_may_resume(campaign: Campaign, store: FeedbackStore) -> None:
+def test_a_rater_surely_below_the_bound_is_paused_and_an_admin_may_resume(
+    campaign: Campaign, store: FeedbackStore
+) -> None:
     with store.database.write() as connection:
-        connection.execute(sa.update(tasks).where(tasks.c.kind == "binary").values(gold_json='{"verdict": "good"}'))
-    app = create_app(store, campaign.paths.get, LabelConfig(open=True, gold_bound=0.8), secret=SECRET, on_export=None)
+        connection.execute(
+            sa.update(tasks).where(tasks.c.kind == "binary").values(gold_json='{"verdict": "good"}')
+        )
+    app = create_app(
+        store,
+        campaign.paths.get,
+        LabelConfig(open=True, gold_bound=0.8),
+        secret=SECRET,
+        on_export=None,
+    )
     client = TestClient(app)
     rater = client.post("/api/v1/login", json={"rater": "Ann"}).json()["rater_id"]
 
     def answer_wrongly(kind: str) -> None:
         task = client.post("/api/v1/claim", json={"kind": kind}).json()["task"]
         assert task is not None
-        wrong = {"verdict": "bad"} if kind == "binary" else {"ranks": {image["image_id"]: 1 for image in task["images"]}}
+        wrong = (
+            {"verdict": "bad"}
+            if kind == "binary"
+            else {"ranks": {image["image_id"]: 1 for image in task["images"]}}
+        )
         body = {"submission_id": task["task_id"], "task_id": task["task_id"], "answer": wrong}
         assert client.post("/api/v1/submissions", json=body).status_code == 201
 

@@ -28,66 +28,106 @@ def test_an_unknown_stage_is_told_what_was_meant(capsys: pytest.CaptureFixture[s
 
 
 def test_an_unknown_method_is_told_what_is_known(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "METHOD dpo: unknown, did you mean dpok?; known are rwl, dpok" in failure(capsys, "finetune", "--method", "dpo")
+    assert "METHOD dpo: unknown, did you mean dpok?; known are rwl, dpok" in failure(
+        capsys, "finetune", "--method", "dpo"
+    )
 
 
 def test_an_empty_method_is_said_to_be_empty(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "METHOD: is empty; known are rwl, dpok, ddpo" in failure(capsys, "finetune", "--method", "")
+    assert "METHOD: is empty; known are rwl, dpok, ddpo" in failure(
+        capsys, "finetune", "--method", ""
+    )
 
 
 @pytest.mark.parametrize("stage", ["rater", "label", "reward"])
-def test_a_run_that_is_not_there_is_told_which_was_meant(capsys: pytest.CaptureFixture[str], tmp_path: Path, stage: str) -> None:
+def test_a_run_that_is_not_there_is_told_which_was_meant(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, stage: str
+) -> None:
     for name in ("mine", "other", ".cache"):
         (tmp_path / name).mkdir()
     rater = ("--name", "Ann") if stage == "rater" else ()
     error = failure(capsys, stage, "--runs", str(tmp_path), "--run", "mien", *rater)
-    assert f"{tmp_path / 'mien'}: no such run, did you mean mine?; there are mine, other; `make images RUN=mien`" in error
+    assert (
+        f"{tmp_path / 'mien'}: no such run, did you mean mine?; there are mine, other; `make images RUN=mien`"
+        in error
+    )
     assert not (tmp_path / "mien").exists()
 
 
-def test_no_pictures_at_all_are_said_to_be_too_few(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert "--n 0: draw at least one picture a prompt" in failure(capsys, "best-of-n", "--runs", str(tmp_path), "--n", "0")
-    assert "--keep 3: pick at least one of --n 2" in failure(capsys, "best-of-n", "--runs", str(tmp_path), "--n", "2", "--keep", "3")
+def test_no_pictures_at_all_are_said_to_be_too_few(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert "--n 0: draw at least one picture a prompt" in failure(
+        capsys, "best-of-n", "--runs", str(tmp_path), "--n", "0"
+    )
+    assert "--keep 3: pick at least one of --n 2" in failure(
+        capsys, "best-of-n", "--runs", str(tmp_path), "--n", "2", "--keep", "3"
+    )
 
 
-def test_a_wrong_setting_is_blamed_on_what_gave_it(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_a_wrong_setting_is_blamed_on_what_gave_it(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     (tmp_path / "r").mkdir()
     file = tmp_path / "r" / "config.toml"
     file.write_text("[run]\nseed = 1\n")
     where = ("--runs", str(tmp_path), "--run", "r")
-    assert "pictune: --set: run.sede is unknown, did you mean seed?\n" in failure(capsys, "label", *where, "--set", "run.sede=3")
-    assert "pictune: --set: [dpock] is no table, did you mean dpok?\n" in failure(capsys, "label", *where, "--set", "dpock.steps=3")
-    assert "pictune: --port: label.port should be less than" in failure(capsys, "label", *where, "--port", "70000")
+    assert "pictune: --set: run.sede is unknown, did you mean seed?\n" in failure(
+        capsys, "label", *where, "--set", "run.sede=3"
+    )
+    assert "pictune: --set: [dpock] is no table, did you mean dpok?\n" in failure(
+        capsys, "label", *where, "--set", "dpock.steps=3"
+    )
+    assert "pictune: --port: label.port should be less than" in failure(
+        capsys, "label", *where, "--port", "70000"
+    )
     file.write_text("[run]\nseed = -1\n")
     error = failure(capsys, "label", *where, "--set", "tasks.ranking_size=1")
-    assert f"{file}: run.seed should be greater than or equal to 0, not -1; --set: tasks.ranking_size should be" in error
+    assert (
+        f"{file}: run.seed should be greater than or equal to 0, not -1; --set: tasks.ranking_size should be"
+        in error
+    )
     assert "label.port" in failure(capsys, "label", *where, "--set", f"label.port={'9' * 5000}")
     for deep in (f"tasks.gold={'[' * 3000}{']' * 3000}", f"tasks.gold{'.a' * 3000}=1"):
         assert len(failure(capsys, "label", *where, "--set", deep)) < 500
 
 
-def test_a_missing_method_and_an_unknown_flag_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_method_and_an_unknown_flag_are_refused(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert "--method" in failure(capsys, "finetune")
     assert "--rnu" in failure(capsys, "label", "--rnu=x")
 
 
 @pytest.mark.parametrize("name", ["../elsewhere", "a/b", ""])
-def test_a_run_cannot_leave_the_folder_of_runs(capsys: pytest.CaptureFixture[str], name: str) -> None:
+def test_a_run_cannot_leave_the_folder_of_runs(
+    capsys: pytest.CaptureFixture[str], name: str
+) -> None:
     assert "not a folder's name" in failure(capsys, "label", "--run", name)
 
 
 @pytest.mark.parametrize("stage", ["label", "simulate", "dataset", "reward", "evaluate", "report"])
-def test_a_stage_without_pictures_says_which_stage_comes_first(capsys: pytest.CaptureFixture[str], tmp_path: Path, stage: str) -> None:
-    assert "make images RUN=empty" in failure(capsys, stage, "--runs", str(tmp_path), "--run", "empty")
+def test_a_stage_without_pictures_says_which_stage_comes_first(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, stage: str
+) -> None:
+    assert "make images RUN=empty" in failure(
+        capsys, stage, "--runs", str(tmp_path), "--run", "empty"
+    )
     assert not (tmp_path / "empty").exists()
 
 
-def test_a_missing_model_folder_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert "no such model folder" in failure(capsys, "images", "--runs", str(tmp_path), "--model", str(tmp_path / "nowhere"))
+def test_a_missing_model_folder_is_one_line(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert "no such model folder" in failure(
+        capsys, "images", "--runs", str(tmp_path), "--model", str(tmp_path / "nowhere")
+    )
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("table", "stage"), [("images.parquet", "dataset"), ("labels/latest/tasks.parquet", "inspect")])
+@pytest.mark.parametrize(
+    ("table", "stage"), [("images.parquet", "dataset"), ("labels/latest/tasks.parquet", "inspect")]
+)
 def test_a_table_with_a_damaged_footer_is_one_line_that_names_it(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, table: str, stage: str
 ) -> None:
@@ -99,24 +139,38 @@ def test_a_table_with_a_damaged_footer_is_one_line_that_names_it(
     assert "disk" not in line
 
 
-def test_an_empty_prompt_file_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_an_empty_prompt_file_is_one_line(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     (tmp_path / "prompts.txt").write_text("# nothing yet\n\n")
-    assert "holds no prompt" in failure(capsys, "images", "--runs", str(tmp_path), "--prompts", str(tmp_path / "prompts.txt"))
+    assert "holds no prompt" in failure(
+        capsys, "images", "--runs", str(tmp_path), "--prompts", str(tmp_path / "prompts.txt")
+    )
 
 
-def test_a_device_that_is_not_there_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert "run.device" in failure(capsys, "images", "--runs", str(tmp_path), "--set", "run.device=warp")
+def test_a_device_that_is_not_there_is_one_line(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert "run.device" in failure(
+        capsys, "images", "--runs", str(tmp_path), "--set", "run.device=warp"
+    )
 
 
-def test_dry_run_prints_the_settings_and_writes_nothing(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert main(["reward", "--runs", str(tmp_path), "--dry-run", "--set", "dpok.kl_weight=0.5"]) == 0
+def test_dry_run_prints_the_settings_and_writes_nothing(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert (
+        main(["reward", "--runs", str(tmp_path), "--dry-run", "--set", "dpok.kl_weight=0.5"]) == 0
+    )
     printed = capsys.readouterr().out
     assert "[dpok]" in printed
     assert "kl_weight = 0.5" in printed
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_package_that_is_missing_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_package_that_is_missing_is_one_line(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("diffusers", "diffusers.utils.logging"):
         monkeypatch.setitem(sys.modules, name, None)
     error = failure(capsys, "score", "--runs", str(tmp_path))
@@ -131,8 +185,13 @@ def test_ctrl_c_while_libraries_are_loaded_is_one_line(tmp_path: Path) -> None:
     listening = "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
     start = f"{listening}; runpy.run_module('pipelines', run_name='__main__')"
     environment = os.environ | {"PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"}
-    ended = subprocess.run([sys.executable, "-c", start], env=environment, capture_output=True, text=True, check=False)
-    assert (ended.returncode, ended.stderr) == (130, "pictune: stopped; the same command goes on from here\n")
+    ended = subprocess.run(
+        [sys.executable, "-c", start], env=environment, capture_output=True, text=True, check=False
+    )
+    assert (ended.returncode, ended.stderr) == (
+        130,
+        "pictune: stopped; the same command goes on from here\n",
+    )
 
 
 def test_labelling_imports_no_torch() -> None:

@@ -8,7 +8,17 @@ import pytest
 
 from data.errors import PictuneError
 from data.runs import RunFolder
-from pipelines.config import PRESETS, TABLES, Settings, Tables, check, config_file, override, parse_override, read_toml
+from pipelines.config import (
+    PRESETS,
+    TABLES,
+    Settings,
+    Tables,
+    check,
+    config_file,
+    override,
+    parse_override,
+    read_toml,
+)
 from pipelines.evaluate import evaluation_prompts
 from pipelines.record import StageFolder, record, refuse_changes
 
@@ -22,13 +32,17 @@ def settings_of(text: str, tmp_path: Path, *tables: str) -> Settings:
 @pytest.mark.parametrize("preset", sorted(PRESETS.glob("*.toml")), ids=lambda path: path.stem)
 def test_presets_are_valid(preset: Path) -> None:
     settings = check(read_toml(preset), TABLES, str(preset))
-    assert set(settings.run.focus_prompts) <= {prompt for prompts in settings.run.prompts.values() for prompt in prompts}
+    assert set(settings.run.focus_prompts) <= {
+        prompt for prompts in settings.run.prompts.values() for prompt in prompts
+    }
 
 
 def test_resolved_settings_read_back_as_themselves(tmp_path: Path) -> None:
     settings = check(read_toml(config_file(None)), TABLES, "emoji")
     (tmp_path / "again.toml").write_text(settings.as_toml())
-    assert check(read_toml(tmp_path / "again.toml"), TABLES, "again").resolved() == settings.resolved()
+    assert (
+        check(read_toml(tmp_path / "again.toml"), TABLES, "again").resolved() == settings.resolved()
+    )
 
 
 def test_all_errors_come_at_once_each_with_its_path(tmp_path: Path) -> None:
@@ -46,7 +60,9 @@ def test_all_errors_come_at_once_each_with_its_path(tmp_path: Path) -> None:
 def test_a_setting_that_is_no_finite_number_is_refused_with_its_path(value: str) -> None:
     keys, parsed = parse_override(f"dpok.learning_rate={value}")
     rewards = [{"kind": "python", "path": "a:b", "weight": float("inf")}]
-    tables: Tables = override({"finetune": {"rewards": rewards}, "run": {"sede": 1}}, [(keys, parsed)])
+    tables: Tables = override(
+        {"finetune": {"rewards": rewards}, "run": {"sede": 1}}, [(keys, parsed)]
+    )
     with pytest.raises(PictuneError) as error:
         check(tables, ("run", "dpok", "finetune"), "settings.toml")
     assert "dpok.learning_rate should be " in str(error.value)
@@ -92,7 +108,10 @@ def test_an_override_that_names_no_setting_is_refused(text: str) -> None:
 
 def test_override_leaves_the_tables_it_was_given_alone() -> None:
     tables = {"run": {"seed": 1}}
-    assert override(tables, [(["run", "seed"], 2), (["tasks", "ranking_size"], 3)]) == {"run": {"seed": 2}, "tasks": {"ranking_size": 3}}
+    assert override(tables, [(["run", "seed"], 2), (["tasks", "ranking_size"], 3)]) == {
+        "run": {"seed": 2},
+        "tasks": {"ranking_size": 3},
+    }
     assert tables == {"run": {"seed": 1}}
 
 
@@ -109,7 +128,9 @@ def test_settings_change_freely_until_a_stage_rests_on_them(tmp_path: Path) -> N
     refuse_changes(run, second)
     with StageFolder(run, second, run.images_dir, "images", ("run",), {}).working():
         pass
-    refuse_changes(run, settings_of("[run]\nseed = 2\n[tasks]\nranking_size = 3\n", tmp_path, "run", "tasks"))
+    refuse_changes(
+        run, settings_of("[run]\nseed = 2\n[tasks]\nranking_size = 3\n", tmp_path, "run", "tasks")
+    )
     refuse_changes(run, settings_of('[run]\nseed = 2\ndevice = "cuda"\n', tmp_path, "run", "tasks"))
     with pytest.raises(PictuneError, match=r"run\.seed is 2 there and 3 now.*RUN="):
         refuse_changes(run, settings_of("[run]\nseed = 3\n", tmp_path, "run", "tasks"))
@@ -161,25 +182,47 @@ def test_a_port_is_never_recorded(tmp_path: Path) -> None:
     assert "port" not in read_toml(run.config_file)["label"]
 
 
-def test_the_settings_of_another_preset_are_refused_in_a_line_that_can_be_read(tmp_path: Path) -> None:
+def test_the_settings_of_another_preset_are_refused_in_a_line_that_can_be_read(
+    tmp_path: Path,
+) -> None:
     run = RunFolder(tmp_path / "run")
-    emoji, paper = (check(read_toml(config_file(name)), TABLES, name) for name in ("emoji", "paper"))
+    emoji, paper = (
+        check(read_toml(config_file(name)), TABLES, name) for name in ("emoji", "paper")
+    )
     with StageFolder(run, emoji, run.images_dir, "images", tuple(TABLES), {}).working():
         pass
-    with pytest.raises(PictuneError, match=r"there and .* now and \d+ more settings differ, but .*images rest on it") as error:
+    with pytest.raises(
+        PictuneError,
+        match=r"there and .* now and \d+ more settings differ, but .*images rest on it",
+    ) as error:
         refuse_changes(run, paper)
     assert len(str(error.value)) < 800
 
 
 def stage_folder(
-    tmp_path: Path, labels: str, *outputs: Path, text: str = "", goes_on_from: Mapping[str, tuple[str, ...]] | None = None
+    tmp_path: Path,
+    labels: str,
+    *outputs: Path,
+    text: str = "",
+    goes_on_from: Mapping[str, tuple[str, ...]] | None = None,
 ) -> StageFolder:
     run = RunFolder(tmp_path / "run")
     settings = settings_of(text, tmp_path, "run", "images")
-    return StageFolder(run, settings, run.reward_dir, "reward", ("run", "images"), {"labels": labels}, outputs, goes_on_from)
+    return StageFolder(
+        run,
+        settings,
+        run.reward_dir,
+        "reward",
+        ("run", "images"),
+        {"labels": labels},
+        outputs,
+        goes_on_from,
+    )
 
 
-def attempt(stage: StageFolder, error: BaseException | None = None, *, writes: Path | None = None) -> None:
+def attempt(
+    stage: StageFolder, error: BaseException | None = None, *, writes: Path | None = None
+) -> None:
     with stage.working():
         if writes is not None:
             writes.parent.mkdir(exist_ok=True)
@@ -192,8 +235,12 @@ FIRST, SECOND = "[run]\nseed = 1\n", "[run]\nseed = 2\n"
 
 
 @pytest.mark.parametrize("error", [PictuneError("no hub"), KeyboardInterrupt()])
-def test_an_attempt_that_came_to_nothing_pins_nothing_and_is_not_remembered(tmp_path: Path, error: BaseException) -> None:
-    wrong, right = (stage_folder(tmp_path, "a", text=text, goes_on_from={}) for text in (FIRST, SECOND))
+def test_an_attempt_that_came_to_nothing_pins_nothing_and_is_not_remembered(
+    tmp_path: Path, error: BaseException
+) -> None:
+    wrong, right = (
+        stage_folder(tmp_path, "a", text=text, goes_on_from={}) for text in (FIRST, SECOND)
+    )
     with pytest.raises(type(error)):
         attempt(wrong, error)
     assert not wrong.run.config_file.exists()
@@ -208,10 +255,14 @@ def test_an_attempt_that_came_to_nothing_pins_nothing_and_is_not_remembered(tmp_
         refuse_changes(wrong.run, wrong.settings)
 
 
-def test_what_an_unfinished_stage_goes_on_from_keeps_the_settings_that_it_rests_on(tmp_path: Path) -> None:
+def test_what_an_unfinished_stage_goes_on_from_keeps_the_settings_that_it_rests_on(
+    tmp_path: Path,
+) -> None:
     def stage(seed: int, steps: int) -> StageFolder:
         text = f"[run]\nseed = {seed}\n[images]\nsteps = {steps}\n"
-        return stage_folder(tmp_path, "a", text=text, goes_on_from={"*.png": ("run",), "steps/*": ("run", "images")})
+        return stage_folder(
+            tmp_path, "a", text=text, goes_on_from={"*.png": ("run",), "steps/*": ("run", "images")}
+        )
 
     first = stage(1, 3)
     with pytest.raises(PictuneError, match="memory"):
@@ -226,7 +277,9 @@ def test_what_an_unfinished_stage_goes_on_from_keeps_the_settings_that_it_rests_
         refuse_changes(first.run, first.settings)
 
 
-def test_a_stage_that_was_killed_before_it_had_anything_to_go_on_from_pins_nothing(tmp_path: Path) -> None:
+def test_a_stage_that_was_killed_before_it_had_anything_to_go_on_from_pins_nothing(
+    tmp_path: Path,
+) -> None:
     stage = stage_folder(tmp_path, "a", text=FIRST, goes_on_from={"*.png": ("run", "images")})
     with stage.working():
         shutil.copytree(stage.run.root, tmp_path / "killed")  # as a kill leaves it

@@ -22,16 +22,23 @@ def dataset(campaign: Campaign, *words: str) -> int:
     return main(["dataset", "--runs", str(campaign.root.parent), "--run", "small", *words])
 
 
-def test_it_exports_checks_and_says_what_there_is(campaign: Campaign, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_exports_checks_and_says_what_there_is(
+    campaign: Campaign, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert dataset(campaign) == 0
     printed = capsys.readouterr().out
-    assert f"dataset: 7 labels in {campaign.run.latest}: all of it agrees with the store and the files" in printed
+    assert (
+        f"dataset: 7 labels in {campaign.run.latest}: all of it agrees with the store and the files"
+        in printed
+    )
     assert "6 verdicts: 6 good" in printed
     assert "2 raters" in printed
     assert dataset(campaign, "--check") == 0
 
 
-def test_a_check_writes_nothing_and_fails_with_a_line_for_each_fault(campaign: Campaign, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_check_writes_nothing_and_fails_with_a_line_for_each_fault(
+    campaign: Campaign, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert dataset(campaign, "--check") == 1
     assert "export the labels first" in capsys.readouterr().out
     assert not campaign.run.latest.exists()
@@ -64,7 +71,10 @@ def test_a_check_needs_no_disk_that_can_be_written(campaign: Campaign) -> None:
     paths = [path for path in campaign.root.parent.rglob("*") if not path.is_symlink()]
     for path in paths:
         path.chmod(0o555 if path.is_dir() else 0o444)
-    refused, checked = (subprocess.run([*command, *words], capture_output=True, text=True, check=False) for words in ([], ["--check"]))
+    refused, checked = (
+        subprocess.run([*command, *words], capture_output=True, text=True, check=False)
+        for words in ([], ["--check"])
+    )
     for path in paths:
         path.chmod(0o755 if path.is_dir() else 0o644)
     assert refused.returncode == 2
@@ -72,16 +82,28 @@ def test_a_check_needs_no_disk_that_can_be_written(campaign: Campaign) -> None:
     assert "all of it agrees" in checked.stdout
 
 
-def test_a_check_sees_labels_that_stand_in_the_log_alone_and_writes_nothing(campaign: Campaign, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_check_sees_labels_that_stand_in_the_log_alone_and_writes_nothing(
+    campaign: Campaign, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert dataset(campaign) == 0
     campaign.store.undo(campaign.store.add_rater("anna"))
-    before = {path: path.read_bytes() for path in campaign.root.rglob("*") if path.is_file() and path.suffix != ".db-shm"}
+    before = {
+        path: path.read_bytes()
+        for path in campaign.root.rglob("*")
+        if path.is_file() and path.suffix != ".db-shm"
+    }
     assert dataset(campaign, "--check") == 1
     assert "1 revisions of labels are newer than the export" in capsys.readouterr().out
-    assert {path: path.read_bytes() for path in campaign.root.rglob("*") if path.is_file() and path.suffix != ".db-shm"} == before
+    assert {
+        path: path.read_bytes()
+        for path in campaign.root.rglob("*")
+        if path.is_file() and path.suffix != ".db-shm"
+    } == before
 
 
-def test_a_target_gets_a_copy_that_is_checked_too(campaign: Campaign, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_target_gets_a_copy_that_is_checked_too(
+    campaign: Campaign, capsys: pytest.CaptureFixture[str]
+) -> None:
     target = campaign.root.parent / "copy"
     setting = ("--set", f"dataset.target={target}")
     assert dataset(campaign, *setting) == 0

@@ -31,7 +31,12 @@ def test_every_picture_has_its_provenance(settings: Path, tmp_path: Path) -> Non
     assert len(rows) == 2 * 6 + 3 * 4
     for row in rows:
         assert sha256_of(run.root / row["path"]) == row["image_id"]
-        assert (row["steps"], row["guidance"], row["scheduler"], row["eta"]) == (2, 2.0, "DDIMScheduler", 1.0)
+        assert (row["steps"], row["guidance"], row["scheduler"], row["eta"]) == (
+            2,
+            2.0,
+            "DDIMScheduler",
+            1.0,
+        )
     prompts = read_table(run.prompts_table, PROMPTS).to_pylist()
     assert {row["prompt"]: row["category"] for row in prompts}["Two dogs."] == "count"
 
@@ -39,11 +44,16 @@ def test_every_picture_has_its_provenance(settings: Path, tmp_path: Path) -> Non
 def test_the_same_run_drawn_twice_is_the_same_to_the_byte(settings: Path, tmp_path: Path) -> None:
     draw(settings, tmp_path / "a")
     draw(settings, tmp_path / "b")
-    ids = [read_table(RunFolder(tmp_path / name / "r").images_table, IMAGES)["image_id"] for name in "ab"]
+    ids = [
+        read_table(RunFolder(tmp_path / name / "r").images_table, IMAGES)["image_id"]
+        for name in "ab"
+    ]
     assert ids[0].equals(ids[1])
 
 
-def test_only_missing_pictures_are_drawn_again(settings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_only_missing_pictures_are_drawn_again(
+    settings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     draw(settings, tmp_path)
     pictures = sorted((tmp_path / "r" / "images").glob("*.png"))
     kept = pictures[1].stat().st_mtime_ns
@@ -56,7 +66,9 @@ def test_only_missing_pictures_are_drawn_again(settings: Path, tmp_path: Path, c
     assert "images: done" in capsys.readouterr().out
 
 
-def test_a_longer_prompt_file_adds_pictures_and_keeps_the_old(settings: Path, tmp_path: Path) -> None:
+def test_a_longer_prompt_file_adds_pictures_and_keeps_the_old(
+    settings: Path, tmp_path: Path
+) -> None:
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("# mine\nA cat.\n")
     assert draw(settings, tmp_path, "--prompts", str(prompts)) == 0
@@ -66,18 +78,27 @@ def test_a_longer_prompt_file_adds_pictures_and_keeps_the_old(settings: Path, tm
     assert {row["prompt"] for row in rows} == {"A cat.", "A dog.", "A cow."}
 
 
-def test_other_settings_are_refused_once_pictures_are_there(settings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_settings_are_refused_once_pictures_are_there(
+    settings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     draw(settings, tmp_path)
     assert draw(settings, tmp_path, "--set", "images.guidance=3.0") == 2
     assert "images.guidance is 2.0 there and 3.0 now" in capsys.readouterr().err
 
 
 @abandons_open_files
-def test_ctrl_c_ends_with_130_and_the_next_run_goes_on(settings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ctrl_c_ends_with_130_and_the_next_run_goes_on(
+    settings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = tmp_path / "r" / "images"
     with interrupted_when(lambda: len(list(folder.glob("[!.]*.png"))) >= 4):
-        assert draw(settings, tmp_path, "--set", "images.per_prompt=100", "--set", "images.batch=4") == 130
-    assert capsys.readouterr().err.endswith("pictune: stopped; the same command goes on from here\n")
+        assert (
+            draw(settings, tmp_path, "--set", "images.per_prompt=100", "--set", "images.batch=4")
+            == 130
+        )
+    assert capsys.readouterr().err.endswith(
+        "pictune: stopped; the same command goes on from here\n"
+    )
     drawn = len(list(folder.glob("*.png")))
     assert 4 <= drawn < 300
     assert not list(folder.glob(".tmp-*"))
@@ -88,7 +109,9 @@ def test_ctrl_c_ends_with_130_and_the_next_run_goes_on(settings: Path, tmp_path:
     assert f"images: {3 * 100 + 2 * 6 - drawn} drawn" in capsys.readouterr().out
 
 
-def test_a_full_disk_is_one_line_and_the_next_run_goes_on(settings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_full_disk_is_one_line_and_the_next_run_goes_on(
+    settings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     draw(settings, tmp_path)
     table = tmp_path / "r" / "images.parquet"
     table.unlink()

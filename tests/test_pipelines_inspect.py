@@ -36,31 +36,45 @@ class _Page(HTMLParser):
         self.sources += [value or "" for name, value in attrs if name in ("src", "href")]
 
 
-def test_it_prints_tables_and_writes_a_page_that_holds_all_it_shows(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_prints_tables_and_writes_a_page_that_holds_all_it_shows(
+    run: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["inspect", "--runs", str(run.root.parent), "--run", "r"]) == 0
     printed = capsys.readouterr().out
-    for text in ("80 verdicts and 20 rankings by 4 raters: 75 human, 25 simulated", "share good", "agreement (human)", "disputed image"):
+    for text in (
+        "80 verdicts and 20 rankings by 4 raters: 75 human, 25 simulated",
+        "share good",
+        "agreement (human)",
+        "disputed image",
+    ):
         assert text in printed
     page = (run.labels_dir / "inspection.html").read_text(encoding="utf-8")
     parsed = _Page()
     parsed.feed(page)
     assert all(source.startswith("data:") for source in parsed.sources)
     assert sum("svg" in source[:20] for source in parsed.sources) == 5
-    assert sum("image/png" in source[:20] for source in parsed.sources) == len(inspect(run)["disputed"])
+    assert sum("image/png" in source[:20] for source in parsed.sources) == len(
+        inspect(run)["disputed"]
+    )
     assert not parsed.tags & {"script", "link", "iframe", "i<"}
     assert not re.search(r"url\(|@import", page)
     assert "seen from &lt;b&gt;far&lt;/b&gt; away &amp; above" in page
     assert "anna" not in page
 
 
-def test_agreement_says_among_whom_and_the_rest_what_it_mixes(run: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_agreement_says_among_whom_and_the_rest_what_it_mixes(
+    run: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     command = ["inspect", "--runs", str(tmp_path), "--run", "r"]
     shutil.copytree(run.root, tmp_path / "r", symlinks=True)
     assert main(command) == 0
     mixed = "verdicts, seconds, places and disputed images count all of these together; agreement is among people alone"
     assert mixed in capsys.readouterr().out
     campaign = Campaign(tmp_path / "s")
-    person, *programs = [campaign.store.add_rater("ann"), *(campaign.store.add_rater(name, source="simulated") for name in "12")]
+    person, *programs = [
+        campaign.store.add_rater("ann"),
+        *(campaign.store.add_rater(name, source="simulated") for name in "12"),
+    ]
     for rater in programs:
         answer_all(campaign.store, rater)
     command[-1] = "s"
@@ -69,26 +83,37 @@ def test_agreement_says_among_whom_and_the_rest_what_it_mixes(run: RunFolder, tm
     printed = capsys.readouterr().out
     assert "agreement: everybody gave the same answer to everything" in printed
     assert "together" not in printed
-    campaign.store.add_tasks([NewTask(kind="binary", prompt="a cat", image_ids=(campaign.image_ids[0],), overlap=3)])
+    campaign.store.add_tasks(
+        [NewTask(kind="binary", prompt="a cat", image_ids=(campaign.image_ids[0],), overlap=3)]
+    )
     answer_all(campaign.store, person)
     export(campaign.store, campaign.run)
     assert main(command) == 0
     assert "agreement: no task was answered by two people" in capsys.readouterr().out
-    assert "answered by two people, so agreement" in (campaign.run.labels_dir / "inspection.html").read_text()
+    assert (
+        "answered by two people, so agreement"
+        in (campaign.run.labels_dir / "inspection.html").read_text()
+    )
     assert main(["dataset", *command[1:]]) == 0
-    assert "binary: agreement unknown, no two people have judged the same" in capsys.readouterr().out
+    assert (
+        "binary: agreement unknown, no two people have judged the same" in capsys.readouterr().out
+    )
 
 
 def test_its_figures_are_those_of_the_tables(run: RunFolder) -> None:
     seen = inspect(run)
-    assert sum(row["n"] for row in seen["labels"]["categories"]) == seen["labels"]["total"]["n"] == 80
+    assert (
+        sum(row["n"] for row in seen["labels"]["categories"]) == seen["labels"]["total"]["n"] == 80
+    )
     assert {row["name"] for row in seen["labels"]["categories"]} == {*PROMPTS_BY_CATEGORY, "other"}
     assert [rater["n"] for rater in seen["raters"]] == [25, 25, 25, 25]
     assert seen["tasks"] == {"binary": 20, "ranking": 5, "gold": 5, "repeats": 0}
     assert {row["kind"]: row["n"] for row in seen["times"]} == {"verdicts": 80, "rankings": 20}
     for places in (seen["places"],):
         assert sum(place["share"] for place in places) == pytest.approx(1)
-        assert all(place["interval"][0] <= place["share"] <= place["interval"][1] for place in places)
+        assert all(
+            place["interval"][0] <= place["share"] <= place["interval"][1] for place in places
+        )
     disputed = seen["disputed"]
     assert 0 < len(disputed) <= DISPUTED
     assert all(row["good"] and row["bad"] for row in disputed)
@@ -99,24 +124,37 @@ def test_its_figures_are_those_of_the_tables(run: RunFolder) -> None:
 def test_raters_are_compared_with_others_of_their_kind_alone(tmp_path: Path) -> None:
     campaign = Campaign(tmp_path / "r")
     store = campaign.store
-    ann, ben, robot = store.add_rater("ann"), store.add_rater("ben"), store.add_rater("robot", source="simulated")
+    ann, ben, robot = (
+        store.add_rater("ann"),
+        store.add_rater("ben"),
+        store.add_rater("robot", source="simulated"),
+    )
     store.add_rater("cleo")  # gives no label
     task_id = task_id_of(NewTask(kind="binary", prompt="a cat", image_ids=(campaign.image_ids[0],)))
     with store.database.write() as connection:
         again = add_repeat(connection, task_id, START)
-    given = [(ann, task_id, "good"), (ben, task_id, "bad"), (robot, task_id, "good"), (ann, again, "bad")]
+    given = [
+        (ann, task_id, "good"),
+        (ben, task_id, "bad"),
+        (robot, task_id, "good"),
+        (ann, again, "bad"),
+    ]
     for number, (rater, asked, verdict) in enumerate(given):
         with store.database.write() as connection:
             give_lease(connection, asked, rater, shown_order=[0], shown_at=START, expires_at=START)
         answer = BinaryAnswer.model_validate({"verdict": verdict})
-        store.submit(Submission(submission_id=str(number), task_id=asked, rater_id=rater, answer=answer))
+        store.submit(
+            Submission(submission_id=str(number), task_id=asked, rater_id=rater, answer=answer)
+        )
     export(store, campaign.run)
     seen = label_statistics(campaign.run.latest)
     assert (seen["agreement"], seen["agreement_pairs"], seen["binary"]) == (0.0, 1, 4)
     assert seen["raters"] == {"human": 2, "simulated": 1}
 
 
-def test_it_reads_a_copy_without_the_store_and_without_pictures(run: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_reads_a_copy_without_the_store_and_without_pictures(
+    run: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     copy = RunFolder(tmp_path / "copy")
     shutil.copytree(run.latest, copy.latest)
     shutil.copy(run.images_table, copy.images_table)
@@ -125,7 +163,9 @@ def test_it_reads_a_copy_without_the_store_and_without_pictures(run: RunFolder, 
     assert not copy.store_file.exists()
 
 
-def test_a_run_without_labels_has_a_first_look_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_without_labels_has_a_first_look_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     campaign = Campaign(tmp_path / "r")
     command = ["inspect", "--runs", str(tmp_path), "--run", "r"]
     assert main(command) == 2

@@ -46,7 +46,9 @@ def label(campaign: Campaign, *words: str) -> int:
     return main(["label", "--runs", str(campaign.root.parent), "--run", campaign.root.name, *words])
 
 
-def test_an_app_that_nobody_could_sign_in_to_is_not_served(campaign: Campaign, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_app_that_nobody_could_sign_in_to_is_not_served(
+    campaign: Campaign, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert label(campaign) == 2
     assert "`make rater NAME=...` adds a rater, OPEN=1" in capsys.readouterr().err
 
@@ -62,14 +64,24 @@ def test_a_campaign_whose_files_cannot_be_read_is_not_served(
     assert "run `make reward` first" in capsys.readouterr().err
 
 
-def test_gold_of_a_campaign_is_asked_of_everybody_and_may_be_mended(campaign: Campaign, tmp_path: Path) -> None:
+def test_gold_of_a_campaign_is_asked_of_everybody_and_may_be_mended(
+    campaign: Campaign, tmp_path: Path
+) -> None:
     def gold(*lines: str) -> dict[str, str]:
         (tmp_path / "gold.csv").write_text("\n".join(["images,answer", *lines]))
-        settings = check({"tasks": {"gold": str(tmp_path / "gold.csv"), "rankings_per_prompt": 0}}, ("tasks",), "test")
+        settings = check(
+            {"tasks": {"gold": str(tmp_path / "gold.csv"), "rankings_per_prompt": 0}},
+            ("tasks",),
+            "test",
+        )
         with open_store(campaign.run, ChecksConfig(gold_share=0.5)) as store:
             add_planned_tasks(store, campaign.run, settings)
             with store.database.read() as connection:
-                rows = connection.execute(sa.select(tasks.c.gold_json, tasks.c.overlap).where(tasks.c.gold_source == "gold.csv")).all()
+                rows = connection.execute(
+                    sa.select(tasks.c.gold_json, tasks.c.overlap).where(
+                        tasks.c.gold_source == "gold.csv"
+                    )
+                ).all()
         assert all(row.overlap == 1000 for row in rows)
         return {row.gold_json: "" for row in rows}
 
@@ -93,14 +105,31 @@ def test_another_database_is_named_in_the_settings(campaign: Campaign, tmp_path:
     url = f"sqlite:///{tmp_path / 'elsewhere.db'}"
     run = RunFolder(campaign.root, database_url=url)
     assert (run.store_url, run.has_store) == (url, True)
-    assert main(["dataset", "--runs", str(campaign.root.parent), "--run", campaign.root.name, "--set", f"store.url={url}"]) == 0
+    assert (
+        main(
+            [
+                "dataset",
+                "--runs",
+                str(campaign.root.parent),
+                "--run",
+                campaign.root.name,
+                "--set",
+                f"store.url={url}",
+            ]
+        )
+        == 0
+    )
     with FeedbackStore.open(url) as store:
         assert store.progress().total == 0
 
 
-def test_images_are_as_uncertain_as_the_reward_is_undecided(campaign: Campaign, tmp_path: Path) -> None:
+def test_images_are_as_uncertain_as_the_reward_is_undecided(
+    campaign: Campaign, tmp_path: Path
+) -> None:
     backbone = ClipBackbone.from_pretrained(save_tiny_clip(tmp_path / "clip"))
-    model = RewardModel.create(backbone, hidden=(16, 8), members=3, generator=torch.Generator().manual_seed(0))
+    model = RewardModel.create(
+        backbone, hidden=(16, 8), members=3, generator=torch.Generator().manual_seed(0)
+    )
     model.save_pretrained(campaign.run.reward_dir)
     uncertainties = image_uncertainties(campaign.run)
     assert list(uncertainties) == campaign.image_ids
@@ -120,7 +149,9 @@ class App:
         start = f"{listening}; runpy.run_module('pipelines', run_name='__main__')"
         command = [sys.executable, "-c", start, "label", *where, "--open", "--port", "0", *words]
         pipe = subprocess.PIPE
-        self.process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
+        self.process = subprocess.Popen(
+            command, stdout=pipe, stderr=pipe, text=True, start_new_session=True
+        )
         assert self.process.stdout is not None
         self.started = [self.process.stdout.readline(), self.process.stdout.readline()]
 
@@ -143,7 +174,9 @@ def serving(campaign: Campaign, *words: str) -> Iterator[App]:
 
 
 @pytest.mark.parametrize(("how", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_stopped_app_exports_and_ends_with_the_status_of_what_stopped_it(campaign: Campaign, how: signal.Signals, status: int) -> None:
+def test_a_stopped_app_exports_and_ends_with_the_status_of_what_stopped_it(
+    campaign: Campaign, how: signal.Signals, status: int
+) -> None:
     # often: when it is stopped an export is under way, or its process about to start
     with serving(campaign, "--set", "label.export_every_s=0.01") as app:
         ended, printed, errors = app.end(how)
@@ -158,7 +191,10 @@ def test_the_labels_of_a_file_are_served_by_one_app_at_a_time(
         address = app.started[1].split(" (")[0]
         assert label(campaign, "--open", "--port", "0", "--set", "tasks.binary_overlap=7") == 2
         told = capsys.readouterr().err
-        assert f"another `make label` serves these labels (process {app.process.pid}, {address}); stop that one" in told
+        assert (
+            f"another `make label` serves these labels (process {app.process.pid}, {address}); stop that one"
+            in told
+        )
         where = ["--runs", str(campaign.root.parent), "--run", campaign.root.name]
         monkeypatch.setattr(sys, "stdin", io.StringIO("a long password\n"))
         assert main(["rater", *where, "--name", "Ann"]) == 0
@@ -168,7 +204,9 @@ def test_the_labels_of_a_file_are_served_by_one_app_at_a_time(
         pass
 
 
-def test_nothing_of_a_call_that_failed_is_remembered_and_never_a_port(campaign: Campaign, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_of_a_call_that_failed_is_remembered_and_never_a_port(
+    campaign: Campaign, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert label(campaign, "--open", "--port", "0", "--set", "label.guidelines=nowhere.md") == 2
     assert "nowhere.md" in capsys.readouterr().err
     with socket.create_server(("127.0.0.1", 0)) as taken:

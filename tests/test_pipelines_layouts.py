@@ -25,7 +25,22 @@ def test_every_stage_runs_and_both_loras_load_into_the_stock_pipeline(
     settings: Path, tmp_path: Path, write: Callable[[Path], Path]
 ) -> None:
     model = write(tmp_path / "model")
-    assert main(["demo", "--runs", str(tmp_path), "--run", "r", "--config", str(settings), "--model", str(model)]) == 0
+    assert (
+        main(
+            [
+                "demo",
+                "--runs",
+                str(tmp_path),
+                "--run",
+                "r",
+                "--config",
+                str(settings),
+                "--model",
+                str(model),
+            ]
+        )
+        == 0
+    )
     run = RunFolder(tmp_path / "r")
     assert (run.evaluation_dir / "report.html").is_file()
     for method in ("rwl", "dpok"):
@@ -41,12 +56,16 @@ def without_unet(folder: Path) -> None:
 
 
 def with_flax_alone(folder: Path) -> None:
-    (folder / "unet" / "diffusion_pytorch_model.safetensors").rename(folder / "unet" / "diffusion_flax_model.msgpack")
+    (folder / "unet" / "diffusion_pytorch_model.safetensors").rename(
+        folder / "unet" / "diffusion_flax_model.msgpack"
+    )
 
 
 def as_sd3(folder: Path) -> None:
     index = json.loads((folder / "model_index.json").read_text())
-    (folder / "model_index.json").write_text(json.dumps(index | {"_class_name": "StableDiffusion3Pipeline"}))
+    (folder / "model_index.json").write_text(
+        json.dumps(index | {"_class_name": "StableDiffusion3Pipeline"})
+    )
     (folder / "unet").rename(folder / "transformer")
 
 
@@ -56,11 +75,30 @@ def as_sd3(folder: Path) -> None:
     (as_sd3, "holds a StableDiffusion3Pipeline, and only StableDiffusionPipeline and StableDiffusionXLPipeline"),
 ])  # fmt: skip
 def test_a_wrong_folder_gets_one_line_and_status_2(
-    settings: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], spoil: Callable[[Path], None], message: str
+    settings: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    spoil: Callable[[Path], None],
+    message: str,
 ) -> None:
     folder = shutil.copytree(settings.parent / "sd", tmp_path / "model")
     spoil(folder)
-    assert main(["images", "--runs", str(tmp_path), "--run", "r", "--config", str(settings), "--model", str(folder)]) == 2
+    assert (
+        main(
+            [
+                "images",
+                "--runs",
+                str(tmp_path),
+                "--run",
+                "r",
+                "--config",
+                str(settings),
+                "--model",
+                str(folder),
+            ]
+        )
+        == 2
+    )
     lines = capfd.readouterr().err.splitlines()
     assert len(lines) == 1
     assert f"pictune: {folder}: {message}" in lines[0]

@@ -10,7 +10,16 @@ import torch
 
 from data.intervals import wilson_interval
 from finetune.diffusion import DiffusionModel, LoraSettings
-from pipelines.comparison import EvaluationPrompt, Measured, Verdicts, best_of, by_family, by_prompt, gains, overall
+from pipelines.comparison import (
+    EvaluationPrompt,
+    Measured,
+    Verdicts,
+    best_of,
+    by_family,
+    by_prompt,
+    gains,
+    overall,
+)
 from pipelines.images import Planned
 from pipelines.measures import chain_kl, frechet_distance, vendi_score
 from tests.tiny_diffusion import write_tiny_diffusion
@@ -18,7 +27,10 @@ from tests.tiny_diffusion import write_tiny_diffusion
 
 def test_wilson_interval_equals_the_textbook_formula() -> None:
     n, p, z = 20, 0.25, 1.959964
-    center, spread = (p + z * z / (2 * n)) / (1 + z * z / n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+    center, spread = (
+        (p + z * z / (2 * n)) / (1 + z * z / n),
+        z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n),
+    )
     assert wilson_interval(5, n) == pytest.approx((center - spread, center + spread), abs=1e-6)
     assert wilson_interval(0, 0) == (0.0, 1.0)
     assert wilson_interval(0, 1)[1] == pytest.approx(0.793, abs=1e-3)
@@ -44,7 +56,13 @@ def test_chain_kl_is_zero_untuned_and_positive_after(tmp_path: Path) -> None:
 
     def nats() -> torch.Tensor:
         return chain_kl(
-            model, ["A cat."] * 3, steps=3, stochastic_steps=2, guidance=2.0, batch=2, generator=torch.Generator().manual_seed(0)
+            model,
+            ["A cat."] * 3,
+            steps=3,
+            stochastic_steps=2,
+            guidance=2.0,
+            batch=2,
+            generator=torch.Generator().manual_seed(0),
         )
 
     assert nats().abs().max() < 1e-6
@@ -56,7 +74,9 @@ def test_chain_kl_is_zero_untuned_and_positive_after(tmp_path: Path) -> None:
 def judged(prompts: list[str], met: list[bool], rewards: list[float]) -> Measured:
     planned, n = [Planned(prompt, seed) for seed, prompt in enumerate(prompts)], len(prompts)
     verdicts = Verdicts(met, [True] * n, np.eye(n, 3))
-    return Measured(planned, [Path(str(i)) for i in range(n)], rewards, None, [0.3] * n, np.eye(n, 4), verdicts)
+    return Measured(
+        planned, [Path(str(i)) for i in range(n)], rewards, None, [0.3] * n, np.eye(n, 4), verdicts
+    )
 
 
 def test_best_of_takes_the_highest_reward_and_keeps_the_first_seed() -> None:
@@ -68,7 +88,9 @@ def test_best_of_takes_the_highest_reward_and_keeps_the_first_seed() -> None:
 
 
 def test_families_pool_the_pictures_of_their_prompts() -> None:
-    prompts = [EvaluationPrompt(prompt=text, family="color", group="held out") for text in ("a", "b")]
+    prompts = [
+        EvaluationPrompt(prompt=text, family="color", group="held out") for text in ("a", "b")
+    ]
     drawn = judged(["a", "b", "b"], [True, False, True], [0.0, 0.5, 1.0])
     rows = by_prompt(drawn, prompts)
     assert [row["alignment"] for row in rows] == [1.0, 0.5]
@@ -78,7 +100,9 @@ def test_families_pool_the_pictures_of_their_prompts() -> None:
 
 
 def test_a_single_image_has_no_diversity() -> None:
-    prompts = [EvaluationPrompt(prompt=text, family="color", group="trained") for text in ("a", "b")]
+    prompts = [
+        EvaluationPrompt(prompt=text, family="color", group="trained") for text in ("a", "b")
+    ]
     drawn = judged(["a", "b", "b"], [True, False, True], [0.0, 0.5, 1.0])
     rows = by_prompt(drawn, prompts)
     assert rows[0]["diversity"] is None
@@ -92,7 +116,9 @@ def test_gains_are_of_the_same_seeds() -> None:
     tuned = judged(["a"] * 3, [True, False, True], [0.3, 0.4, 0.8])
     found = gains(tuned, base, {"a"})
     assert found["reward_gain"]["mean"] == pytest.approx(0.2)
-    assert found["reward_gain"]["interval"] == pytest.approx((0.2, 0.2))  # every image gains as much
+    assert found["reward_gain"]["interval"] == pytest.approx(
+        (0.2, 0.2)
+    )  # every image gains as much
     assert found["gain"]["mean"] == pytest.approx(1 / 3)
 
 

@@ -14,7 +14,13 @@ from playwright.sync_api import Browser
 
 from data.runs import RunFolder
 from pipelines import charts
-from pipelines.charts import comparison_chart, position_chart, time_chart, training_chart, verdict_chart
+from pipelines.charts import (
+    comparison_chart,
+    position_chart,
+    time_chart,
+    training_chart,
+    verdict_chart,
+)
 from pipelines.cli import main
 from pipelines.config import RunConfig, read_toml
 from pipelines.judge import EMBEDDED_JUDGE, EMBEDDED_MODEL, judge_of
@@ -68,13 +74,22 @@ def metrics_of(run: RunFolder) -> dict[str, Any]:
 
 def page_of(run: RunFolder) -> str:
     """The page without pictures and without the settings of the run."""
-    return re.sub('data:[^"]*|<pre>.*?</pre>', "", (run.evaluation_dir / "report.html").read_text(), flags=re.DOTALL)
+    return re.sub(
+        'data:[^"]*|<pre>.*?</pre>',
+        "",
+        (run.evaluation_dir / "report.html").read_text(),
+        flags=re.DOTALL,
+    )
 
 
 def pages_of(run: RunFolder) -> list[Path]:
     """The pages of evaluation, reward and labels."""
     assert command(run, "inspect") == 0
-    folders = {run.evaluation_dir: "report.html", run.reward_dir: "report.html", run.labels_dir: "inspection.html"}
+    folders = {
+        run.evaluation_dir: "report.html",
+        run.reward_dir: "report.html",
+        run.labels_dir: "inspection.html",
+    }
     return [folder / name for folder, name in folders.items()]
 
 
@@ -101,7 +116,13 @@ def test_a_foreign_model_without_a_judge_has_no_verdicts_anywhere(
         assert words not in page, words
     assert "judge" not in printed
     assert "%" not in printed.replace("95 %", "")
-    for words in ("mean reward", "95 % interval", "CLIP score", "diversity", "KL to the base, nats"):
+    for words in (
+        "mean reward",
+        "95 % interval",
+        "CLIP score",
+        "diversity",
+        "KL to the base, nats",
+    ):
         assert words in printed, words
     assert "No judge knows images of this kind" in page
     for words in ("mean reward", "doubt", "CLIP score", "diversity", "KL, nats", "Best of n"):
@@ -152,7 +173,10 @@ def test_the_embedded_model_has_its_judge_wherever_it_lies(tmp_path: Path) -> No
     assert judge_of(RunConfig(model=str(EMBEDDED_MODEL.resolve()))) == EMBEDDED_JUDGE
     (tmp_path / "link").symlink_to(EMBEDDED_MODEL)
     assert judge_of(RunConfig(model=str(tmp_path / "link"))) == EMBEDDED_JUDGE
-    assert judge_of(RunConfig(model=str(shutil.copytree(EMBEDDED_MODEL, tmp_path / "copy")))) == EMBEDDED_JUDGE
+    assert (
+        judge_of(RunConfig(model=str(shutil.copytree(EMBEDDED_MODEL, tmp_path / "copy"))))
+        == EMBEDDED_JUDGE
+    )
     foreign = str(write_tiny_diffusion(tmp_path / "foreign"))
     assert judge_of(RunConfig(model=foreign)) is None
     assert judge_of(RunConfig(model="some/hub-model")) is None
@@ -191,12 +215,16 @@ def test_training_says_that_it_kept_the_weights_from_before_it(
     assert f"finetune rwl: {UNTRAINED}" in capsys.readouterr().out
 
 
-def test_shares_of_few_images_are_counts_and_a_single_image_has_no_diversity(run: RunFolder) -> None:
+def test_shares_of_few_images_are_counts_and_a_single_image_has_no_diversity(
+    run: RunFolder,
+) -> None:
     page = page_of(run)
     heads = re.findall(r"<span>([^<]*) right</span>", page)
     assert heads
     assert all(re.fullmatch(r"[0-2] of [12]", head) for head in heads)
-    trained, held_out = re.findall(r"<th>(?:training|held-out) prompts</th>.*?</thead>", page, flags=re.DOTALL)
+    trained, held_out = re.findall(
+        r"<th>(?:training|held-out) prompts</th>.*?</thead>", page, flags=re.DOTALL
+    )
     assert "<th>diversity</th>" in trained
     assert "<th>diversity</th>" not in held_out
     assert "Alignment by prompt" not in page  # a chart of two images a prompt says nothing
@@ -246,9 +274,13 @@ NAMES = {"base": "base", "dpok": "RWL, then DPOK"}
     "draw",
     [
         lambda: comparison_chart([("A cat.", FIGURES), ("A dog.", FIGURES)], NAMES, "share"),
-        lambda: verdict_chart([{"name": "color", "n": 4, "good": 4, "bad": 0, "skip": 0, "unsafe": 0}]),
+        lambda: verdict_chart(
+            [{"name": "color", "n": 4, "good": 4, "bad": 0, "skip": 0, "unsafe": 0}]
+        ),
         lambda: time_chart({"verdict": [1.0] * 9, "ranking": [900.0] * 9}),
-        lambda: position_chart([{"place": i, "share": 0.9, "interval": (0.8, 1), "expected": 0.2} for i in range(4)]),
+        lambda: position_chart(
+            [{"place": i, "share": 0.9, "interval": (0.8, 1), "expected": 0.2} for i in range(4)]
+        ),
     ],
 )
 def test_no_legend_lies_over_bars(drawn: list[Figure], draw: Callable[[], str]) -> None:
@@ -292,13 +324,17 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.mark.parametrize("width", [390, 1280])
-def test_pages_fit_the_screen_and_charts_stay_readable(run: RunFolder, browser: Browser, width: int) -> None:
+def test_pages_fit_the_screen_and_charts_stay_readable(
+    run: RunFolder, browser: Browser, width: int
+) -> None:
     page = browser.new_page(viewport={"width": width, "height": 844})
     for path in pages_of(run):
         page.goto(path.as_uri())
         assert page.evaluate("document.documentElement.scrollWidth") <= width, path
         shown = page.locator("img[src^='data:image/svg']")
-        shrunk = shown.evaluate_all("charts => charts.map(one => [one.alt, one.clientWidth / one.naturalWidth])")
+        shrunk = shown.evaluate_all(
+            "charts => charts.map(one => [one.alt, one.clientWidth / one.naturalWidth])"
+        )
         assert shrunk
         # letters of 8 points become 8 pixels at the smallest
         assert [name for name, scale in shrunk if scale < 0.75] == [], path

@@ -31,10 +31,28 @@ class Trained:
     clip: Path
 
     def again(self, *words: str) -> int:
-        settings = {"backbone": f'"{self.clip}"', "hidden": "[8]", "members": "2", "epochs": "1", "split": '{split_by = "image"}'}
+        settings = {
+            "backbone": f'"{self.clip}"',
+            "hidden": "[8]",
+            "members": "2",
+            "epochs": "1",
+            "split": '{split_by = "image"}',
+        }
         settings["baselines"] = '[{kind = "python", path = "tests.user_rewards:brightness"}]'
-        overrides = [word for key, value in settings.items() for word in ("--set", f"reward.{key}={value}")]
-        return main(["reward", "--runs", str(self.run.root.parent), "--run", self.run.root.name, *overrides, *words])
+        overrides = [
+            word for key, value in settings.items() for word in ("--set", f"reward.{key}={value}")
+        ]
+        return main(
+            [
+                "reward",
+                "--runs",
+                str(self.run.root.parent),
+                "--run",
+                self.run.root.name,
+                *overrides,
+                *words,
+            ]
+        )
 
 
 @pytest.fixture(scope="module")
@@ -52,30 +70,60 @@ def test_rewards_from_elsewhere_stand_beside_the_other_baselines(trained: Traine
     report = json.loads((trained.run.reward_dir / "metrics.json").read_text())
     for part in ("test_seen", "test_unseen"):
         assert 0 < report[part][BRIGHTNESS]["roc_auc"] < 1
-        assert set(report[part][BRIGHTNESS]["intervals"]) == set(report[part]["clip_score"]["intervals"])
+        assert set(report[part][BRIGHTNESS]["intervals"]) == set(
+            report[part]["clip_score"]["intervals"]
+        )
     for page in ("report.html", "README.md"):
         assert BRIGHTNESS in (trained.run.reward_dir / page).read_text()
 
 
-def test_its_card_says_how_and_on_whose_labels_it_was_trained(trained: Trained, tmp_path: Path) -> None:
+def test_its_card_says_how_and_on_whose_labels_it_was_trained(
+    trained: Trained, tmp_path: Path
+) -> None:
     card = (trained.run.reward_dir / "README.md").read_text()
-    assert f"2 heads on the embeddings of picture and prompt by\n`{trained.clip}`, which stays frozen, trained on" in card
-    assert "squared error of Lee et al. 2023 (arXiv 2302.12192), contrastive prompts, rankings by Bradley and Terry." in card
+    assert (
+        f"2 heads on the embeddings of picture and prompt by\n`{trained.clip}`, which stays frozen, trained on"
+        in card
+    )
+    assert (
+        "squared error of Lee et al. 2023 (arXiv 2302.12192), contrastive prompts, rankings by Bradley and Terry."
+        in card
+    )
     assert "; the verdicts and pairs are 180 simulated." in card
     run = RunFolder(tmp_path / "r")
     shutil.copytree(trained.run.root, run.root, ignore=shutil.ignore_patterns("reward"))
-    other = ("tune_last=1", "lora_rank=2", "members=1", 'binary_loss="bce"', "auxiliary_weight=0", 'ranking_loss="davidson"')
-    assert Trained(run, trained.clip).again(*(word for one in other for word in ("--set", f"reward.{one}"))) == 0
+    other = (
+        "tune_last=1",
+        "lora_rank=2",
+        "members=1",
+        'binary_loss="bce"',
+        "auxiliary_weight=0",
+        'ranking_loss="davidson"',
+    )
+    assert (
+        Trained(run, trained.clip).again(
+            *(word for one in other for word in ("--set", f"reward.{one}"))
+        )
+        == 0
+    )
     card = (run.reward_dir / "README.md").read_text()
-    assert f"A head on the embeddings of picture and prompt by\n`{trained.clip}`, tuned in its last 1 block by updates of rank 2" in card
+    assert (
+        f"A head on the embeddings of picture and prompt by\n`{trained.clip}`, tuned in its last 1 block by updates of rank 2"
+        in card
+    )
     assert "trained on single labels by cross-entropy, rankings by Davidson." in card
 
 
-def test_a_reward_that_is_trained_tells_its_figures_by_a_convention(trained: Trained, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_reward_that_is_trained_tells_its_figures_by_a_convention(
+    trained: Trained, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert trained.again("--convention", "imagereward") == 0
     told = capsys.readouterr().out
     assert told.startswith("reward: done")
-    assert "as ImageReward counts them (ties of raters are left out, equal scores count as wrong):" in told
+    assert (
+        "as ImageReward counts them (ties of raters are left out, equal scores count as wrong):"
+        in told
+    )
     assert "New pictures of known prompts: this model" in told
     assert f"{BRIGHTNESS} " in told
     assert trained.again("--convention", "imagereword") == 2
@@ -93,7 +141,9 @@ def test_another_model_in_the_backbones_folder_makes_it_train_again(
     assert "reward: model in" in capsys.readouterr().out
 
 
-def test_a_side_figure_that_fails_keeps_the_trained_reward(trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_side_figure_that_fails_keeps_the_trained_reward(
+    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = RunFolder(tmp_path / "r")
     shutil.copytree(trained.run.root, run.root)
     (run.reward_dir / STAMP).unlink()
@@ -104,14 +154,23 @@ def test_a_side_figure_that_fails_keeps_the_trained_reward(trained: Trained, tmp
     assert "3 types of 2 raters" in error
     assert "reward: no label validates" in error
     assert RewardModel.from_pretrained(run.reward_dir).labels["prompts"] > 0
-    assert not (run.reward_dir / "metrics.json").exists()  # it would say that all is done, of an earlier training
+    assert not (
+        run.reward_dir / "metrics.json"
+    ).exists()  # it would say that all is done, of an earlier training
 
 
-def test_a_backbone_that_could_not_be_had_may_be_corrected(trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_backbone_that_could_not_be_had_may_be_corrected(
+    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = RunFolder(tmp_path / "r")
-    shutil.copytree(trained.run.root, run.root, ignore=shutil.ignore_patterns("reward", "config.toml"))
+    shutil.copytree(
+        trained.run.root, run.root, ignore=shutil.ignore_patterns("reward", "config.toml")
+    )
     stage = Trained(run, trained.clip)
-    for wrong in ("reward.backbone=somewhere/else", 'reward.baselines=[{kind = "clip_score", path = "somewhere/else"}]'):
+    for wrong in (
+        "reward.backbone=somewhere/else",
+        'reward.baselines=[{kind = "clip_score", path = "somewhere/else"}]',
+    ):
         assert stage.again("--set", wrong) == 2
         assert "somewhere/else" in capsys.readouterr().err
         assert not run.config_file.exists()
@@ -119,7 +178,9 @@ def test_a_backbone_that_could_not_be_had_may_be_corrected(trained: Trained, tmp
     assert read_toml(run.config_file)["reward"]["backbone"] == str(trained.clip)
 
 
-def test_memory_that_is_not_there_is_one_line(trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_memory_that_is_not_there_is_one_line(
+    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = RunFolder(tmp_path / "r")
     shutil.copytree(trained.run.root, run.root, ignore=shutil.ignore_patterns("reward"))
     hungry = 'reward.baselines=[{kind = "python", path = "tests.user_rewards:of_too_much_memory"}]'
@@ -131,4 +192,7 @@ def test_the_settings_in_its_guide_are_read() -> None:
     guide = (Path(__file__).parents[1] / "docs" / "reward.md").read_text(encoding="utf-8")
     for block in re.findall(r"```toml\n(.*?)```", guide, re.DOTALL):
         tables = tomllib.loads(block)
-        assert len(check(tables, tables, "docs/reward.md").table("reward", RewardConfig).baselines) == 4
+        assert (
+            len(check(tables, tables, "docs/reward.md").table("reward", RewardConfig).baselines)
+            == 4
+        )

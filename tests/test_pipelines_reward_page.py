@@ -13,7 +13,15 @@ import torch
 
 from data.runs import RunFolder
 from pipelines.metrics_log import MetricsLog
-from pipelines.reward_page import CONVENTIONS, FILE, RELIABILITY, by_convention, do_types_help, doubts, write_report
+from pipelines.reward_page import (
+    CONVENTIONS,
+    FILE,
+    RELIABILITY,
+    by_convention,
+    do_types_help,
+    doubts,
+    write_report,
+)
 from reward.backbone import ClipBackbone
 from reward.baselines import baselines
 from reward.dataset import FeedbackDataset, label_sources
@@ -28,12 +36,16 @@ from reward.training import RewardConfig
 from tests.tiny_clip import save_tiny_clip
 from tests.tiny_feedback import make_feedback
 
-CONFIG = RewardConfig(split=SplitConfig(split_by="image", unseen_prompts=0.2), hidden=(8,), members=2, epochs=2)
+CONFIG = RewardConfig(
+    split=SplitConfig(split_by="image", unseen_prompts=0.2), hidden=(8,), members=2, epochs=2
+)
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    return make_feedback(tmp_path_factory.mktemp("run"), images_per_prompt=8, raters=2, noise=0.1, rankings=2)
+    return make_feedback(
+        tmp_path_factory.mktemp("run"), images_per_prompt=8, raters=2, noise=0.1, rankings=2
+    )
 
 
 @pytest.fixture(scope="module")
@@ -48,14 +60,24 @@ def examples(run: RunFolder, backbone: ClipBackbone) -> Examples:
 
 @pytest.fixture(scope="module")
 def model(backbone: ClipBackbone) -> RewardModel:
-    return RewardModel.create(backbone, hidden=(8,), members=2, generator=torch.Generator().manual_seed(0))
+    return RewardModel.create(
+        backbone, hidden=(8,), members=2, generator=torch.Generator().manual_seed(0)
+    )
 
 
 def report_of(run: RunFolder, model: RewardModel, examples: Examples) -> dict[str, Any]:
-    scorers = {"model": model_scorer(model, examples), "uncalibrated": model_scorer(model, examples, calibrated=False)}
+    scorers = {
+        "model": model_scorer(model, examples),
+        "uncalibrated": model_scorer(model, examples, calibrated=False),
+    }
     scorers |= baselines(model.backbone, examples, CONFIG)
     report = evaluate(scorers, examples, LabelRaters.from_latest(run.latest), seed=0, resamples=20)
-    return report | {"temperature": 1.0, "slip": 0.0, "learning_curve": [point(model, examples)], "sources": label_sources(run.latest)}
+    return report | {
+        "temperature": 1.0,
+        "slip": 0.0,
+        "learning_curve": [point(model, examples)],
+        "sources": label_sources(run.latest),
+    }
 
 
 class _Page(HTMLParser):
@@ -86,7 +108,9 @@ def page_of(run: RunFolder, model: RewardModel, examples: Examples, **more: Any)
     with MetricsLog(run.reward_dir) as log:
         log.write(1, {"val_loss": 0.5, "binary_loss": 0.4})
     reliability_figure(model, examples).savefig(run.reward_dir / RELIABILITY, dpi=40)
-    write_report(run, report_of(run, model, examples) | more, examples, score_pictures(model, examples))
+    write_report(
+        run, report_of(run, model, examples) | more, examples, score_pictures(model, examples)
+    )
     return (run.reward_dir / FILE).read_text(encoding="utf-8")
 
 
@@ -111,13 +135,32 @@ def test_it_holds_all_that_it_shows(run: RunFolder, model: RewardModel, examples
         assert f"“{prompt}”" in text
 
 
-def test_rater_types_are_shown_with_what_they_bring(run: RunFolder, model: RewardModel, examples: Examples) -> None:
+def test_rater_types_are_shown_with_what_they_bring(
+    run: RunFolder, model: RewardModel, examples: Examples
+) -> None:
     text = page_of(run, model, examples, rater_types=TYPES)
-    for words in ("Do raters want different things?", "<td>30%</td><td>70%</td>", "<td>3</td><td>7</td>", "<td>0.600</td><td>0.71</td>"):
+    for words in (
+        "Do raters want different things?",
+        "<td>30%</td><td>70%</td>",
+        "<td>3</td><td>7</td>",
+        "<td>0.600</td><td>0.71</td>",
+    ):
         assert words in text
-    assert "Several rewards predict them better than one: the log loss falls by 0.100 (0.050 to 0.150)." in text
-    worse, unsure = (TYPES | {"gain": gain} for gain in ({"value": -0.1, "interval": (-0.2, -0.05)}, {"value": 0, "interval": (-0.1, 0.1)}))
-    assert "the log loss rises by 0.100 (0.050 to 0.200): set reward.rater_types to 1" in do_types_help(worse)
+    assert (
+        "Several rewards predict them better than one: the log loss falls by 0.100 (0.050 to 0.150)."
+        in text
+    )
+    worse, unsure = (
+        TYPES | {"gain": gain}
+        for gain in (
+            {"value": -0.1, "interval": (-0.2, -0.05)},
+            {"value": 0, "interval": (-0.1, 0.1)},
+        )
+    )
+    assert (
+        "the log loss rises by 0.100 (0.050 to 0.200): set reward.rater_types to 1"
+        in do_types_help(worse)
+    )
     assert do_types_help(unsure).startswith("It is not shown")
     alone = {name: TYPES[name] for name in ("types", "prior", "raters")}
     text = page_of(run, model, examples, rater_types=alone)
@@ -125,18 +168,29 @@ def test_rater_types_are_shown_with_what_they_bring(run: RunFolder, model: Rewar
     assert "a reward for each type" not in text
 
 
-def test_labels_of_two_sources_are_never_mixed_silently(run: RunFolder, model: RewardModel, examples: Examples) -> None:
+def test_labels_of_two_sources_are_never_mixed_silently(
+    run: RunFolder, model: RewardModel, examples: Examples
+) -> None:
     text = page_of(run, model, examples, sources={"simulated": 70, "human": 30})
     assert "more than one source: 70 simulated, 30 human." in text
     assert "Every label here is by a simulated rater" not in text
 
 
-def test_it_is_written_when_nothing_was_held_out(run: RunFolder, model: RewardModel, examples: Examples, tmp_path: Path) -> None:
+def test_it_is_written_when_nothing_was_held_out(
+    run: RunFolder, model: RewardModel, examples: Examples, tmp_path: Path
+) -> None:
     copy = RunFolder(tmp_path / "r")
     shutil.copytree(run.latest, copy.latest)
     dataset = examples.dataset
-    nothing = dataset.where(np.zeros(len(dataset.verdicts), bool), np.zeros(len(dataset.pairs), bool))
-    empty = replace(examples, split=replace(examples.split, train=dataset, val=nothing, test_seen=nothing, test_unseen=nothing))
+    nothing = dataset.where(
+        np.zeros(len(dataset.verdicts), bool), np.zeros(len(dataset.pairs), bool)
+    )
+    empty = replace(
+        examples,
+        split=replace(
+            examples.split, train=dataset, val=nothing, test_seen=nothing, test_unseen=nothing
+        ),
+    )
     assert "Too few labels were held out" in page_of(copy, model, empty)
 
 
@@ -145,14 +199,28 @@ def test_the_command_line_tells_the_same_pairs_as_each_convention_counts_them(
 ) -> None:
     report = report_of(run, model, examples)
     assert set(report["test_unseen"]["conventions"]["model"]) == set(CONVENTIONS)
-    report["test_unseen"]["conventions"]["model"] = {"strict": 0.5, "imagereward": 0.25, "hpsv2": 0.75, "pickscore": None}
-    unseen = {name: by_convention(report, name).splitlines()[1].split(", ")[0] for name in CONVENTIONS}
+    report["test_unseen"]["conventions"]["model"] = {
+        "strict": 0.5,
+        "imagereward": 0.25,
+        "hpsv2": 0.75,
+        "pickscore": None,
+    }
+    unseen = {
+        name: by_convention(report, name).splitlines()[1].split(", ")[0] for name in CONVENTIONS
+    }
     wanted = {"strict": "50%", "imagereward": "25%", "hpsv2": "75%", "pickscore": "\N{EN DASH}"}
-    assert unseen == {name: f"Prompts that it never saw: this model {share}" for name, share in wanted.items()}
-    assert "as HPSv2 counts them (ties of raters count as right, equal scores as half right" in by_convention(report, "hpsv2")
+    assert unseen == {
+        name: f"Prompts that it never saw: this model {share}" for name, share in wanted.items()
+    }
+    assert (
+        "as HPSv2 counts them (ties of raters count as right, equal scores as half right"
+        in by_convention(report, "hpsv2")
+    )
 
 
-def test_it_says_what_speaks_against_the_reward(run: RunFolder, model: RewardModel, examples: Examples) -> None:
+def test_it_says_what_speaks_against_the_reward(
+    run: RunFolder, model: RewardModel, examples: Examples
+) -> None:
     part = report_of(run, model, examples)["test_unseen"]
     part["model"]["roc_auc"], part["human"]["others"]["roc_auc"] = 0.8, 0.9
     part["gain"]["roc_auc"] = {"value": 0.1, "interval": (0.05, 0.15)}

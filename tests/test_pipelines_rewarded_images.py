@@ -16,7 +16,14 @@ from pipelines.images import ImagesConfig
 from pipelines.metrics_log import read_metrics
 from pipelines.pictures import load_fitted, load_picture
 from pipelines.record import read_stamp
-from pipelines.rewarded_images import Encoder, RWLConfig, pairs_hash, pretraining_pairs, rewarded_images, run_pictures
+from pipelines.rewarded_images import (
+    Encoder,
+    RWLConfig,
+    pairs_hash,
+    pretraining_pairs,
+    rewarded_images,
+    run_pictures,
+)
 from tests.tiny_diffusion import write_tiny_diffusion
 from tests.tiny_feedback import image_row, make_feedback, verdict_row, write
 from tests.tiny_models import write_tiny_models
@@ -26,7 +33,9 @@ RED, BLUE = "A red ball.", "A blue ball."
 
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> Encoder:
-    model = DiffusionModel.from_pretrained(write_tiny_diffusion(tmp_path_factory.mktemp("tiny") / "model"))
+    model = DiffusionModel.from_pretrained(
+        write_tiny_diffusion(tmp_path_factory.mktemp("tiny") / "model")
+    )
     return Encoder(model, ImagesConfig(batch=2, steps=2))
 
 
@@ -35,8 +44,14 @@ def run(tmp_path: Path) -> RunFolder:
     """Four pictures of each prompt, of which the first is labelled."""
     run = make_feedback(tmp_path / "run", images_per_prompt=4)
     paths = sorted(run.images_dir.iterdir(), key=lambda path: int(path.stem))[:8]
-    rows = [image_row(path, run.root, prompt) for path, prompt in zip(paths, [RED] * 4 + [BLUE] * 4, strict=True)]
-    verdicts = [verdict_row(str(rows[i]["image_id"]), prompt, label=True) for i, prompt in ((0, RED), (4, BLUE))]
+    rows = [
+        image_row(path, run.root, prompt)
+        for path, prompt in zip(paths, [RED] * 4 + [BLUE] * 4, strict=True)
+    ]
+    verdicts = [
+        verdict_row(str(rows[i]["image_id"]), prompt, label=True)
+        for i, prompt in ((0, RED), (4, BLUE))
+    ]
     write(run, images=rows, prompts={RED: "red", BLUE: "blue"}, verdicts=verdicts, pairs=[])
     shutil.copy(run.latest / "images.parquet", run.images_table)
     return run
@@ -46,26 +61,52 @@ def redness(images: torch.Tensor, _: object) -> torch.Tensor:
     return images[:, 0].mean((1, 2))
 
 
-def test_labelled_and_scored_pictures_are_told_apart_and_both_come_prompt_by_prompt(run: RunFolder) -> None:
-    both, labelled, scored = (run_pictures(run, [BLUE, RED], which) for which in ("both", "labelled", "scored"))
+def test_labelled_and_scored_pictures_are_told_apart_and_both_come_prompt_by_prompt(
+    run: RunFolder,
+) -> None:
+    both, labelled, scored = (
+        run_pictures(run, [BLUE, RED], which) for which in ("both", "labelled", "scored")
+    )
     assert [prompt for _, prompt in both] == [BLUE] * 4 + [RED] * 4
     assert [(path.name, prompt) for path, prompt in labelled] == [("4.png", BLUE), ("0.png", RED)]
     assert set(labelled) | set(scored) == set(both)
     assert len(scored) == 6
 
 
-def test_pictures_are_scored_and_encoded_at_the_models_own_size(run: RunFolder, encoder: Encoder) -> None:
-    data = rewarded_images(run, [RED], RWLConfig(), encoder, redness, scored=[], folder=run.root / "scored")
+def test_pictures_are_scored_and_encoded_at_the_models_own_size(
+    run: RunFolder, encoder: Encoder
+) -> None:
+    data = rewarded_images(
+        run, [RED], RWLConfig(), encoder, redness, scored=[], folder=run.root / "scored"
+    )
     assert data.latents.shape == (4, 4, 8, 8)
-    pictures = torch.stack([load_fitted(path, (16, 16)) for path, _ in run_pictures(run, [RED], "both")])
+    pictures = torch.stack(
+        [load_fitted(path, (16, 16)) for path, _ in run_pictures(run, [RED], "both")]
+    )
     torch.testing.assert_close(data.rewards, redness(pictures, []))
 
 
 def test_settings_that_leave_no_picture_are_named(run: RunFolder, encoder: Encoder) -> None:
     with pytest.raises(PictuneError, match=r"rwl\.images: no labelled picture"):
-        rewarded_images(run, ["Other."], RWLConfig(images="labelled"), encoder, redness, scored=[], folder=run.root / "scored")
+        rewarded_images(
+            run,
+            ["Other."],
+            RWLConfig(images="labelled"),
+            encoder,
+            redness,
+            scored=[],
+            folder=run.root / "scored",
+        )
     with pytest.raises(PictuneError, match=r"set finetune\.scored_per_prompt"):
-        rewarded_images(run, ["Other."], RWLConfig(images="scored"), encoder, redness, scored=[], folder=run.root / "scored")
+        rewarded_images(
+            run,
+            ["Other."],
+            RWLConfig(images="scored"),
+            encoder,
+            redness,
+            scored=[],
+            folder=run.root / "scored",
+        )
 
 
 def test_a_picture_of_another_size_is_scaled_to_cover_and_keeps_its_middle(tmp_path: Path) -> None:
@@ -73,15 +114,22 @@ def test_a_picture_of_another_size_is_scaled_to_cover_and_keeps_its_middle(tmp_p
     wide.paste("red", (20, 0, 40, 20))
     wide.save(tmp_path / "wide.png")
     fitted = load_fitted(tmp_path / "wide.png", (10, 10))
-    torch.testing.assert_close(fitted[:, 4:6, 4:6], torch.tensor([1.0, 0.0, 0.0]).view(3, 1, 1).expand(3, 2, 2))
-    assert torch.equal(load_fitted(tmp_path / "wide.png", (20, 60)), load_picture(tmp_path / "wide.png"))
+    torch.testing.assert_close(
+        fitted[:, 4:6, 4:6], torch.tensor([1.0, 0.0, 0.0]).view(3, 1, 1).expand(3, 2, 2)
+    )
+    assert torch.equal(
+        load_fitted(tmp_path / "wide.png", (20, 60)), load_picture(tmp_path / "wide.png")
+    )
 
 
 def write_pairs(folder: Path) -> Path:
     folder.mkdir()
     for name, color in (("a.png", "red"), ("b.png", "blue")):
         Image.new("RGB", (24, 32), color).save(folder / name)
-    lines = [{"file_name": "a.png", "text": "A red thing.", "license": "ours"}, {"file_name": "b.png", "text": "A blue thing."}]
+    lines = [
+        {"file_name": "a.png", "text": "A red thing.", "license": "ours"},
+        {"file_name": "b.png", "text": "A blue thing."},
+    ]
     (folder / "metadata.jsonl").write_text("\n".join(json.dumps(line) for line in lines) + "\n")
     return folder
 
@@ -111,7 +159,9 @@ def test_other_pairs_have_another_hash(tmp_path: Path) -> None:
     ('{"file_name": "a.png"}', r"metadata\.jsonl:2: not a pair"),
     ('{"file_name": "c.png", "text": "A thing."}', r"metadata\.jsonl:2: c\.png is not in the folder"),
 ])  # fmt: skip
-def test_wrong_pairs_are_named_by_their_line(tmp_path: Path, encoder: Encoder, line: str, message: str) -> None:
+def test_wrong_pairs_are_named_by_their_line(
+    tmp_path: Path, encoder: Encoder, line: str, message: str
+) -> None:
     folder = write_pairs(tmp_path / "pairs")
     first = (folder / "metadata.jsonl").read_text().splitlines()[0]
     (folder / "metadata.jsonl").write_text(f"{first}\n{line}\n")
@@ -131,8 +181,17 @@ def test_the_stage_trains_on_labelled_pictures_with_pairs_kl_o_and_rounds(tmp_pa
     settings, pairs = write_tiny_models(tmp_path / "models"), write_pairs(tmp_path / "pairs")
     words = ["--runs", str(tmp_path), "--run", "r"]
     for stage in ("images", "simulate", "reward"):
-        assert main([stage, *words, *(["--config", str(settings)] if stage == "images" else [])]) == 0
-    changes = ["images='labelled'", f"pretraining_pairs='{pairs}'", "rounds=2", "images_per_round=2", "kl='kl-o'", "gamma=2.0"]
+        assert (
+            main([stage, *words, *(["--config", str(settings)] if stage == "images" else [])]) == 0
+        )
+    changes = [
+        "images='labelled'",
+        f"pretraining_pairs='{pairs}'",
+        "rounds=2",
+        "images_per_round=2",
+        "kl='kl-o'",
+        "gamma=2.0",
+    ]
     changed = [word for change in changes for word in ("--set", f"rwl.{change}")]
     assert main(["finetune", *words, "--method", "rwl", *changed]) == 0
     folder = RunFolder(tmp_path / "r").finetune_dir("rwl")

@@ -33,7 +33,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def reward(models: Path) -> Path:
     backbone = ClipBackbone.from_pretrained(models.parent / "clip")
-    model = RewardModel.create(backbone, hidden=(8,), members=3, generator=torch.Generator().manual_seed(0))
+    model = RewardModel.create(
+        backbone, hidden=(8,), members=3, generator=torch.Generator().manual_seed(0)
+    )
     model.save_pretrained(models.parent / "reward")
     return models.parent / "reward"
 
@@ -53,47 +55,76 @@ def pictures(tmp_path: Path) -> Path:
 
 def score(reward: Path, pictures: Path, prompts: Path) -> tuple[int, Path]:
     out = pictures.parent / "scores.parquet"
-    words = ["--reward", str(reward), "--images", str(pictures), "--prompts", str(prompts), "--out", str(out)]
+    words = [
+        "--reward",
+        str(reward),
+        "--images",
+        str(pictures),
+        "--prompts",
+        str(prompts),
+        "--out",
+        str(out),
+    ]
     return main(["score", "--runs", str(pictures.parent / "runs"), *words]), out
 
 
-def test_every_picture_is_scored_for_every_prompt_as_the_model_does(reward: Path, pictures: Path) -> None:
+def test_every_picture_is_scored_for_every_prompt_as_the_model_does(
+    reward: Path, pictures: Path
+) -> None:
     status, out = score(reward, pictures, pictures.parent / "prompts.txt")
     assert status == 0
     rows = pq.read_table(out).to_pylist()
     assert {(row["path"], row["prompt"]) for row in rows} == {
-        (path, prompt) for path in ("a.png", "b.png", "deep/c.png", "deep/d.jpg", "e.png") for prompt in PROMPTS
+        (path, prompt)
+        for path in ("a.png", "b.png", "deep/c.png", "deep/d.jpg", "e.png")
+        for prompt in PROMPTS
     }
     assert len(rows) == 15
     model = RewardModel.from_pretrained(reward)
     for row in rows:
         with torch.no_grad():
-            expected = model.score_with_std(images=load_picture(pictures / row["path"])[None], prompts=[row["prompt"]])
-        assert (row["score"], row["std"]) == pytest.approx([float(one) for one in expected], abs=1e-5)
+            expected = model.score_with_std(
+                images=load_picture(pictures / row["path"])[None], prompts=[row["prompt"]]
+            )
+        assert (row["score"], row["std"]) == pytest.approx(
+            [float(one) for one in expected], abs=1e-5
+        )
     assert len({row["image_id"] for row in rows}) == 4
 
 
-def test_without_more_words_it_scores_the_pictures_of_the_run_for_their_prompts(reward: Path, tmp_path: Path) -> None:
+def test_without_more_words_it_scores_the_pictures_of_the_run_for_their_prompts(
+    reward: Path, tmp_path: Path
+) -> None:
     run = make_feedback(tmp_path / "r", images_per_prompt=1)
     shutil.copy(run.latest / "images.parquet", run.images_table)
     shutil.copytree(reward, run.reward_dir)
     shutil.copy(run.images_dir / "0.png", run.reward_dir / "reliability.png")
     words = ["score", "--runs", str(tmp_path), "--run", "r"]
     assert main(words) == 0
-    scored = pq.read_table(run.reward_dir / "scores.parquet").select(["image_id", "path", "prompt"]).to_pylist()
-    assert scored == pq.read_table(run.images_table).select(["image_id", "path", "prompt"]).to_pylist()
+    scored = (
+        pq.read_table(run.reward_dir / "scores.parquet")
+        .select(["image_id", "path", "prompt"])
+        .to_pylist()
+    )
+    assert (
+        scored == pq.read_table(run.images_table).select(["image_id", "path", "prompt"]).to_pylist()
+    )
     (tmp_path / "prompts.txt").write_text("a dog")
     assert main([*words, "--prompts", str(tmp_path / "prompts.txt")]) == 0
     assert pq.read_table(run.reward_dir / "scores.parquet").num_rows == len(scored)
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
-def test_a_table_says_which_picture_is_for_which_prompt(reward: Path, pictures: Path, suffix: str) -> None:
+def test_a_table_says_which_picture_is_for_which_prompt(
+    reward: Path, pictures: Path, suffix: str
+) -> None:
     asked = [("b.png", "a dog"), ("a.png", "two cats"), ("b.png", "two cats")]
     table = pictures.parent / f"asked{suffix}"
     if suffix == ".csv":
         with table.open("w", newline="") as file:
-            csv.writer(file).writerows([("path", "note", "prompt"), *((path, "", prompt) for path, prompt in asked)])
+            csv.writer(file).writerows(
+                [("path", "note", "prompt"), *((path, "", prompt) for path, prompt in asked)]
+            )
     else:
         pd.DataFrame(asked, columns=["path", "prompt"]).to_parquet(table)
     status, out = score(reward, pictures, table)
@@ -116,7 +147,12 @@ def test_unreadable_pictures_are_counted_and_named_and_the_rest_is_scored(
     lines = [line for line in printed.err.splitlines() if line.startswith("skipped: ")]
     assert len(lines) == 2
     assert all(any(name in line for line in lines) for name in ("b.png", "text.png"))
-    assert {row["path"] for row in pq.read_table(out).to_pylist()} == {"a.png", "deep/c.png", "deep/d.jpg", "e.png"}
+    assert {row["path"] for row in pq.read_table(out).to_pylist()} == {
+        "a.png",
+        "deep/c.png",
+        "deep/d.jpg",
+        "e.png",
+    }
     assert {path: path.read_bytes() for path in before} == before
 
 
@@ -128,14 +164,52 @@ def test_what_cannot_be_scored_at_all_is_one_clear_line(
     empty.mkdir()
     (tmp_path / "bad.csv").write_text("file,prompt\na.png,a dog\n")
     pd.DataFrame({"file": ["a.png"], "prompt": ["a dog"]}).to_parquet(tmp_path / "bad.parquet")
-    pd.DataFrame({"path": ["a.png", "b.png"], "prompt": ["a dog", None]}).to_parquet(tmp_path / "holes.parquet")
+    pd.DataFrame({"path": ["a.png", "b.png"], "prompt": ["a dog", None]}).to_parquet(
+        tmp_path / "holes.parquet"
+    )
     (tmp_path / "gone.csv").write_text("path,prompt\ngone.png,a dog\n")
     for arguments, message in (
-        (["--reward", str(tmp_path), "--images", str(pictures), "--prompts", str(prompts)], "no config.json"),
-        (["--reward", str(reward), "--images", str(empty), "--prompts", str(prompts)], "holds no picture"),
-        (["--reward", str(reward), "--images", str(tmp_path / "nowhere"), "--prompts", str(prompts)], "no such folder"),
-        (["--reward", str(reward), "--images", str(pictures), "--prompts", str(tmp_path / "bad.csv")], "no column path"),
-        (["--reward", str(reward), "--images", str(pictures), "--prompts", str(tmp_path / "gone.csv")], "none of its 1 pictures"),
+        (
+            ["--reward", str(tmp_path), "--images", str(pictures), "--prompts", str(prompts)],
+            "no config.json",
+        ),
+        (
+            ["--reward", str(reward), "--images", str(empty), "--prompts", str(prompts)],
+            "holds no picture",
+        ),
+        (
+            [
+                "--reward",
+                str(reward),
+                "--images",
+                str(tmp_path / "nowhere"),
+                "--prompts",
+                str(prompts),
+            ],
+            "no such folder",
+        ),
+        (
+            [
+                "--reward",
+                str(reward),
+                "--images",
+                str(pictures),
+                "--prompts",
+                str(tmp_path / "bad.csv"),
+            ],
+            "no column path",
+        ),
+        (
+            [
+                "--reward",
+                str(reward),
+                "--images",
+                str(pictures),
+                "--prompts",
+                str(tmp_path / "gone.csv"),
+            ],
+            "none of its 1 pictures",
+        ),
         (["--reward", str(reward), "--images", str(pictures)], "needs --prompts"),
         (["--reward", str(reward)], "make images RUN=demo"),
     ):
@@ -149,7 +223,9 @@ def test_what_cannot_be_scored_at_all_is_one_clear_line(
     assert not (tmp_path / "scores.parquet").exists()
 
 
-def test_each_distinct_picture_and_prompt_is_encoded_once(reward: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_distinct_picture_and_prompt_is_encoded_once(
+    reward: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pictures_seen, prompts_seen = [], []
     encode_pixels, encode_text = ClipBackbone.encode_pixels, ClipBackbone._encode_text
 
@@ -172,10 +248,14 @@ def test_one_broken_picture_spoils_no_other_of_its_batch(reward: Path, pictures:
     backbone = RewardModel.from_pretrained(reward).backbone
     paths = [pictures / "a.png", pictures / "gone.png", pictures / "b.png"]
     skipped: list[str] = []
-    embeddings, rows = embed_readable(paths, backbone, batch_size=3, skipped=lambda error: skipped.append(str(error)))
+    embeddings, rows = embed_readable(
+        paths, backbone, batch_size=3, skipped=lambda error: skipped.append(str(error))
+    )
     assert rows == [0, 2]
     assert len(skipped) == 1
-    alone, _ = embed_readable([paths[2]], backbone, batch_size=3, skipped=lambda error: skipped.append(str(error)))
+    alone, _ = embed_readable(
+        [paths[2]], backbone, batch_size=3, skipped=lambda error: skipped.append(str(error))
+    )
     torch.testing.assert_close(embeddings[1], alone[0])
 
 
@@ -202,38 +282,57 @@ def best_of_n(models: Path, reward: Path, root: Path, *words: str) -> int:
     )
 
 
-def test_best_of_n_keeps_the_pictures_with_the_highest_score(models: Path, reward: Path, tmp_path: Path) -> None:
+def test_best_of_n_keeps_the_pictures_with_the_highest_score(
+    models: Path, reward: Path, tmp_path: Path
+) -> None:
     run, prompts = RunFolder(tmp_path / "r"), tmp_path / "prompts.txt"
     prompts.write_text("a dog\ntwo cats\n")
-    assert best_of_n(models, reward, tmp_path, "--prompts", str(prompts), "--n", "4", "--keep", "2") == 0
+    assert (
+        best_of_n(models, reward, tmp_path, "--prompts", str(prompts), "--n", "4", "--keep", "2")
+        == 0
+    )
     folder = run.root / "best-of-n"
     rows = pq.read_table(folder / "best_of_n.parquet").to_pylist()
     assert len(rows) == 8
     model = RewardModel.from_pretrained(reward)
     for row in rows:
         with torch.no_grad():
-            expected = float(model.score(images=load_picture(folder / row["path"])[None], prompts=[row["prompt"]]))
+            expected = float(
+                model.score(
+                    images=load_picture(folder / row["path"])[None], prompts=[row["prompt"]]
+                )
+            )
         assert row["score"] == pytest.approx(expected, abs=1e-5)
     for prompt in ("a dog", "two cats"):
         mine = [row for row in rows if row["prompt"] == prompt]
         scores = [row["score"] for row in sorted(mine, key=lambda row: row["rank"])]
         assert scores == sorted(scores, reverse=True)
         assert {row["rank"] for row in mine if row["picked"]} == {1, 2}
-    assert {path.name for path in (folder / "best").iterdir()} == {Path(row["path"]).name for row in rows if row["picked"]}
+    assert {path.name for path in (folder / "best").iterdir()} == {
+        Path(row["path"]).name for row in rows if row["picked"]
+    }
     assert (folder / "sheet.png").is_file()
     assert not run.config_file.exists()  # the run is left as it is
 
 
-def test_more_candidates_keep_those_that_were_drawn(models: Path, reward: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_more_candidates_keep_those_that_were_drawn(
+    models: Path, reward: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "prompts.txt").write_text("a dog\n")
     words = ["--prompts", str(tmp_path / "prompts.txt"), "--out", str(tmp_path / "out")]
     assert best_of_n(models, reward, tmp_path, *words, "--n", "2") == 0
-    drawn = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out" / "candidates").iterdir()}
+    drawn = {
+        path.name: path.stat().st_mtime_ns for path in (tmp_path / "out" / "candidates").iterdir()
+    }
     assert best_of_n(models, reward, tmp_path, *words, "--n", "3") == 0
-    now = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out" / "candidates").iterdir()}
+    now = {
+        path.name: path.stat().st_mtime_ns for path in (tmp_path / "out" / "candidates").iterdir()
+    }
     assert len(now) == 3
     assert drawn.items() <= now.items()
     assert len(list((tmp_path / "out" / "best").iterdir())) == 1
-    assert best_of_n(models, reward, tmp_path, *words, "--n", "3", "--set", "images.guidance=5") == 2
+    assert (
+        best_of_n(models, reward, tmp_path, *words, "--n", "3", "--set", "images.guidance=5") == 2
+    )
     assert "another model, sampler or seed" in capsys.readouterr().err
     assert best_of_n(models, reward, tmp_path, *words, "--n", "3", "--keep", "4") == 2

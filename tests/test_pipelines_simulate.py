@@ -31,12 +31,22 @@ def answer_everything(address: str, name: str) -> int:
     with httpx.Client(base_url=f"{address}/api/v1", timeout=60) as client:
         client.post("/login", json={"rater": name}).raise_for_status()
         given = 0
-        while (task := client.post("/claim", json={}).raise_for_status().json()["task"]) is not None:
+        while (
+            task := client.post("/claim", json={}).raise_for_status().json()["task"]
+        ) is not None:
             ids = [image["image_id"] for image in task["images"]]
             verdict = "good" if ids[0] < "8" else "bad"
-            answer = {"verdict": verdict} if task["kind"] == "binary" else {"ranks": {ids[0]: 1} | dict.fromkeys(ids[1:], 2)}
+            answer = (
+                {"verdict": verdict}
+                if task["kind"] == "binary"
+                else {"ranks": {ids[0]: 1} | dict.fromkeys(ids[1:], 2)}
+            )
             given += 1
-            sent = {"submission_id": f"{name} {given}", "task_id": task["task_id"], "answer": answer}
+            sent = {
+                "submission_id": f"{name} {given}",
+                "task_id": task["task_id"],
+                "answer": answer,
+            }
             client.post("/submissions", json=sent).raise_for_status()
         assert client.get("/progress").json()["mine"] == given
         return given
@@ -44,7 +54,12 @@ def answer_everything(address: str, name: str) -> int:
 
 def label(run: RunFolder, *more: str) -> int:
     """Serves the app while four people answer all that they are given; how much that was."""
-    command = [sys.executable, "-m", "pipelines", *words(run, "label", "--open", "--port", "0", *more)]
+    command = [
+        sys.executable,
+        "-m",
+        "pipelines",
+        *words(run, "label", "--open", "--port", "0", *more),
+    ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as app:
         assert app.stdout is not None
         try:
@@ -65,7 +80,13 @@ def test_people_label_a_simulated_run_with_their_own_overlap_and_gold_and_agreem
         simulated = store.progress(source="simulated").done
         assert store.progress().done == 0
     given = label(
-        run, "--set", "tasks.binary_overlap=4", "--set", "tasks.ranking_overlap=2", "--set", f"tasks.gold={tmp_path / 'gold.csv'}"
+        run,
+        "--set",
+        "tasks.binary_overlap=4",
+        "--set",
+        "tasks.ranking_overlap=2",
+        "--set",
+        f"tasks.gold={tmp_path / 'gold.csv'}",
     )
     with FeedbackStore.open(run.store_url) as store:
         progress = store.progress()
@@ -76,7 +97,9 @@ def test_people_label_a_simulated_run_with_their_own_overlap_and_gold_and_agreem
     assert "agreement (human)" in capsys.readouterr().out
 
 
-def test_simulating_again_adds_nothing_but_what_a_changed_plan_asks_for(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+def test_simulating_again_adds_nothing_but_what_a_changed_plan_asks_for(
+    run: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
     def simulated(*more: str) -> int:
         assert main(words(run, "simulate", *more)) == 0
         with FeedbackStore.open(run.store_url) as store:
@@ -89,5 +112,7 @@ def test_simulating_again_adds_nothing_but_what_a_changed_plan_asks_for(run: Run
     (run.labels_dir / STAMP).unlink()
     assert simulated() == before
     stamp = json.loads((run.labels_dir / STAMP).read_text())
-    (run.labels_dir / STAMP).write_text(json.dumps(stamp | {"tables": ["run", "tasks", "simulate"]}))  # as earlier versions left it
+    (run.labels_dir / STAMP).write_text(
+        json.dumps(stamp | {"tables": ["run", "tasks", "simulate"]})
+    )  # as earlier versions left it
     assert simulated("--set", "tasks.binary_overlap=3") > before

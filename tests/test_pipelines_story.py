@@ -62,14 +62,25 @@ def test_demo_leaves_everything_that_the_design_names(run: RunFolder) -> None:
         assert path.is_file(), path
     for method in ("rwl", "dpok"):
         folder = run.finetune_dir(method)
-        assert {"README.md", METRICS_FILE, "pytorch_lora_weights.safetensors", "checkpoints", "samples", "tensorboard"} <= {
-            path.name for path in folder.iterdir()
-        }
+        assert {
+            "README.md",
+            METRICS_FILE,
+            "pytorch_lora_weights.safetensors",
+            "checkpoints",
+            "samples",
+            "tensorboard",
+        } <= {path.name for path in folder.iterdir()}
         assert [line["step"] for line in read_metrics(folder)] == [0, 1, 2]
 
 
-def test_demo_run_again_skips_what_is_done(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
-    before = {path: path.stat().st_mtime_ns for path in run.root.rglob("*") if path.is_file() and path.suffix != ".db"}
+def test_demo_run_again_skips_what_is_done(
+    run: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {
+        path: path.stat().st_mtime_ns
+        for path in run.root.rglob("*")
+        if path.is_file() and path.suffix != ".db"
+    }
     assert command(run, "demo") == 0
     printed = capsys.readouterr().out
     for stage in ("images", "simulate", "reward", "finetune rwl", "finetune dpok", "evaluate"):
@@ -87,7 +98,9 @@ def test_all_labels_came_through_the_store_as_simulated(run: RunFolder) -> None:
     assert command(run, "dataset") == 0
 
 
-def test_a_changed_setting_of_a_finished_stage_is_refused(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_changed_setting_of_a_finished_stage_is_refused(
+    run: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert command(run, "finetune", "--method", "dpok", "--set", "dpok.kl_weight=0.9") == 2
     error = capsys.readouterr().err
     assert "dpok.kl_weight is 0.02 there and 0.9 now" in error
@@ -105,7 +118,10 @@ def test_evaluation_compares_all_models_on_the_same_seeds(run: RunFolder) -> Non
     results = {(result["model"], result["eta"]): result for result in metrics["results"]}
     assert {model for model, _ in results} == {"base", "best of n", "rwl", "dpok"}
     assert {eta for _, eta in results} == {0.0, 1.0}
-    seeds = {name: [(one["prompt"], one["seed"]) for one in result["pictures"]] for name, result in results.items()}
+    seeds = {
+        name: [(one["prompt"], one["seed"]) for one in result["pictures"]]
+        for name, result in results.items()
+    }
     assert len({tuple(one) for one in seeds.values()}) == 1
     for result in results.values():
         assert len(result["prompts"]) == 2 + 5
@@ -120,7 +136,10 @@ def test_evaluation_compares_all_models_on_the_same_seeds(run: RunFolder) -> Non
             assert row["interval"][0] <= row["alignment"] <= row["interval"][1]
         if result["model"] in ("rwl", "dpok"):
             assert result["kl"]["mean"] >= 0
-    assert results["best of n", 0.0]["groups"]["trained"]["reward"] >= results["base", 0.0]["groups"]["trained"]["reward"]
+    assert (
+        results["best of n", 0.0]["groups"]["trained"]["reward"]
+        >= results["base", 0.0]["groups"]["trained"]["reward"]
+    )
 
 
 class _Sources(HTMLParser):
@@ -143,10 +162,24 @@ def test_the_report_needs_nothing_but_itself(run: RunFolder) -> None:
 
 
 @abandons_open_files
-def test_interrupted_fine_tuning_goes_on_from_its_checkpoint(run: RunFolder, tmp_path: Path) -> None:
-    shutil.copytree(run.root, tmp_path / "r", ignore=shutil.ignore_patterns("finetune", "evaluation"))
+def test_interrupted_fine_tuning_goes_on_from_its_checkpoint(
+    run: RunFolder, tmp_path: Path
+) -> None:
+    shutil.copytree(
+        run.root, tmp_path / "r", ignore=shutil.ignore_patterns("finetune", "evaluation")
+    )
     iterations = 12
-    words = ["finetune", "--runs", str(tmp_path), "--run", "r", "--method", "dpok", "--set", f"dpok.iterations={iterations}"]
+    words = [
+        "finetune",
+        "--runs",
+        str(tmp_path),
+        "--run",
+        "r",
+        "--method",
+        "dpok",
+        "--set",
+        f"dpok.iterations={iterations}",
+    ]
     words += ["--set", f"finetune.checkpoints={iterations}"]
     folder = tmp_path / "r" / "finetune" / "dpok"
     with interrupted_when(lambda: any(folder.glob("checkpoints/*/manifest.json"))):
@@ -181,31 +214,52 @@ class Interruption:
 
 INTERRUPTIONS = {
     "simulate": Interruption(
-        ("simulate",), ("labels", "reward", "finetune", "evaluation"), lambda run: stored_labels(run) >= 5, "labels/latest/_manifest.json"
+        ("simulate",),
+        ("labels", "reward", "finetune", "evaluation"),
+        lambda run: stored_labels(run) >= 5,
+        "labels/latest/_manifest.json",
     ),
     "reward": Interruption(
         ("reward", "--set", "reward.epochs=400", "--set", "reward.patience=400"),
         ("reward", "finetune", "evaluation"),
-        lambda run: (run.reward_dir / METRICS_FILE).exists() and (run.reward_dir / METRICS_FILE).stat().st_size > 0,
+        lambda run: (
+            (run.reward_dir / METRICS_FILE).exists()
+            and (run.reward_dir / METRICS_FILE).stat().st_size > 0
+        ),
         "reward/metrics.json",
     ),
     "rwl": Interruption(
-        ("finetune", "--method", "rwl", "--set", "rwl.updates=200", "--set", "finetune.checkpoints=50"),
+        (
+            "finetune",
+            "--method",
+            "rwl",
+            "--set",
+            "rwl.updates=200",
+            "--set",
+            "finetune.checkpoints=50",
+        ),
         ("finetune", "evaluation"),
         lambda run: any(run.finetune_dir("rwl").glob("checkpoints/*/manifest.json")),
         "finetune/rwl/pytorch_lora_weights.safetensors",
     ),
     "evaluate": Interruption(
-        ("evaluate",), ("evaluation",), lambda run: any(run.evaluation_dir.rglob("[!.]*.png")), "evaluation/report.html"
+        ("evaluate",),
+        ("evaluation",),
+        lambda run: any(run.evaluation_dir.rglob("[!.]*.png")),
+        "evaluation/report.html",
     ),
 }
 
 
 @abandons_open_files
 @pytest.mark.parametrize("stage", INTERRUPTIONS)
-def test_an_interrupted_stage_leaves_nothing_half_written_and_goes_on(run: RunFolder, tmp_path: Path, stage: str) -> None:
+def test_an_interrupted_stage_leaves_nothing_half_written_and_goes_on(
+    run: RunFolder, tmp_path: Path, stage: str
+) -> None:
     case, copy = INTERRUPTIONS[stage], RunFolder(tmp_path / "r")
-    shutil.copytree(run.root, copy.root, ignore=lambda folder, _: case.made if Path(folder) == run.root else ())
+    shutil.copytree(
+        run.root, copy.root, ignore=lambda folder, _: case.made if Path(folder) == run.root else ()
+    )
     with interrupted_when(lambda: case.under_way(copy)):
         assert command(copy, *case.words) == 130
     assert not (copy.root / case.result).exists()
@@ -229,7 +283,9 @@ def test_an_interrupted_stage_leaves_nothing_half_written_and_goes_on(run: RunFo
         (["evaluate"], "evaluation/metrics.json"),
     ],
 )
-def test_a_stage_writes_again_what_was_removed(run: RunFolder, tmp_path: Path, words: list[str], lost: str) -> None:
+def test_a_stage_writes_again_what_was_removed(
+    run: RunFolder, tmp_path: Path, words: list[str], lost: str
+) -> None:
     copy = RunFolder(tmp_path / "r")
     shutil.copytree(run.root, copy.root, symlinks=True)
     before = (copy.root / lost).stat().st_size
@@ -239,23 +295,39 @@ def test_a_stage_writes_again_what_was_removed(run: RunFolder, tmp_path: Path, w
     assert command(copy, "images") == 0
 
 
-def test_a_lora_of_another_reward_is_told(run: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_lora_of_another_reward_is_told(
+    run: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     copy = RunFolder(tmp_path / "r")
-    shutil.copytree(run.root, copy.root, ignore=shutil.ignore_patterns("evaluation", "dpok", "checkpoints"))
+    shutil.copytree(
+        run.root, copy.root, ignore=shutil.ignore_patterns("evaluation", "dpok", "checkpoints")
+    )
     stamp = copy.finetune_dir("rwl") / STAMP
     stamp.write_text(re.sub(r'"reward": "\w+"', '"reward": "another"', stamp.read_text()))
-    assert command(copy, "evaluate", "--set", "evaluate.etas=[0]", "--set", "evaluate.best_of=1") == 0
-    told = [line for line in capsys.readouterr().err.splitlines() if "tuned on another reward" in line]
+    assert (
+        command(copy, "evaluate", "--set", "evaluate.etas=[0]", "--set", "evaluate.best_of=1") == 0
+    )
+    told = [
+        line for line in capsys.readouterr().err.splitlines() if "tuned on another reward" in line
+    ]
     assert len(told) == 1
     assert "make finetune METHOD=rwl" in told[0]
-    assert json.loads((copy.evaluation_dir / "metrics.json").read_text())["outdated"] == {"rwl": ["reward"]}
+    assert json.loads((copy.evaluation_dir / "metrics.json").read_text())["outdated"] == {
+        "rwl": ["reward"]
+    }
     assert "RWL was tuned on another reward" in (copy.evaluation_dir / "report.html").read_text()
 
 
-def test_an_edited_prompt_file_is_evaluated_anew(run: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_edited_prompt_file_is_evaluated_anew(
+    run: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     copy, prompts = RunFolder(tmp_path / "r"), tmp_path / "prompts.txt"
     prompts.write_text("A red cat.\n")
-    shutil.copytree(run.root, copy.root, ignore=lambda folder, _: ("finetune", "evaluation") if Path(folder) == run.root else ())
+    shutil.copytree(
+        run.root,
+        copy.root,
+        ignore=lambda folder, _: ("finetune", "evaluation") if Path(folder) == run.root else (),
+    )
     for stamp in copy.root.glob(f"*/{STAMP}"):
         stamp.unlink()  # of stages with other prompts
     assert command(copy, "evaluate", "--prompts", str(prompts)) == 0
@@ -267,9 +339,15 @@ def test_an_edited_prompt_file_is_evaluated_anew(run: RunFolder, tmp_path: Path,
     assert metrics["results"][0]["prompts"][0]["prompt"] == "Two dogs."
 
 
-def test_ddpo_is_tuned_evaluated_and_reported_like_the_others(run: RunFolder, tmp_path: Path) -> None:
+def test_ddpo_is_tuned_evaluated_and_reported_like_the_others(
+    run: RunFolder, tmp_path: Path
+) -> None:
     copy = RunFolder(tmp_path / "r")
-    shutil.copytree(run.root, copy.root, ignore=lambda folder, _: ("evaluation",) if Path(folder) == run.root else ())
+    shutil.copytree(
+        run.root,
+        copy.root,
+        ignore=lambda folder, _: ("evaluation",) if Path(folder) == run.root else (),
+    )
     assert command(copy, "finetune", "--method", "ddpo") == 0
     lines = read_metrics(copy.finetune_dir("ddpo"))
     assert len(lines) == 3
@@ -279,18 +357,45 @@ def test_ddpo_is_tuned_evaluated_and_reported_like_the_others(run: RunFolder, tm
     assert lines[1]["peak_memory_gb"] > 0.1
     assert command(copy, "evaluate") == 0
     metrics = json.loads((copy.evaluation_dir / "metrics.json").read_text())
-    assert {result["model"] for result in metrics["results"]} == {"base", "best of n", "rwl", "dpok", "ddpo"}
+    assert {result["model"] for result in metrics["results"]} == {
+        "base",
+        "best of n",
+        "rwl",
+        "dpok",
+        "ddpo",
+    }
     assert "DDPO: reward" in (copy.evaluation_dir / "report.html").read_text()
 
 
-def test_a_guard_ends_the_training_early_on_held_out_prompts(run: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_guard_ends_the_training_early_on_held_out_prompts(
+    run: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     copy = RunFolder(tmp_path / "r")
-    shutil.copytree(run.root, copy.root, ignore=lambda folder, _: ("evaluation",) if Path(folder) == run.root else ())
-    held_out = ("--set", 'finetune.validation_prompts=["Two dogs."]', "--set", "ddpo.validation.images_per_prompt=2")
-    limits = ("--set", "ddpo.validation.limits.sharpness=1.0000001", "--set", 'ddpo.validation.stop_on=["sharpness"]')
+    shutil.copytree(
+        run.root,
+        copy.root,
+        ignore=lambda folder, _: ("evaluation",) if Path(folder) == run.root else (),
+    )
+    held_out = (
+        "--set",
+        'finetune.validation_prompts=["Two dogs."]',
+        "--set",
+        "ddpo.validation.images_per_prompt=2",
+    )
+    limits = (
+        "--set",
+        "ddpo.validation.limits.sharpness=1.0000001",
+        "--set",
+        'ddpo.validation.stop_on=["sharpness"]',
+    )
     for method in ("rwl", "dpok"):
         shutil.rmtree(copy.finetune_dir(method))  # they were made without held-out prompts
-    assert command(copy, "finetune", "--method", "ddpo", "--set", "ddpo.iterations=50", *held_out, *limits) == 0
+    assert (
+        command(
+            copy, "finetune", "--method", "ddpo", "--set", "ddpo.iterations=50", *held_out, *limits
+        )
+        == 0
+    )
     printed = capsys.readouterr().out
     steps = read_metrics(copy.finetune_dir("ddpo"))[-1]["step"]
     assert steps < 50
@@ -300,30 +405,52 @@ def test_a_guard_ends_the_training_early_on_held_out_prompts(run: RunFolder, tmp
 
 def test_a_sum_of_rewards_from_elsewhere_is_tuned_on(run: RunFolder, tmp_path: Path) -> None:
     copy = RunFolder(tmp_path / "r")
-    shutil.copytree(run.root, copy.root, ignore=lambda folder, _: ("evaluation", "finetune", "reward") if Path(folder) == run.root else ())
-    rewards = 'finetune.rewards=[{kind="python", path="tests.test_finetune_ddpo:redness", weight=2.0}]'
+    shutil.copytree(
+        run.root,
+        copy.root,
+        ignore=lambda folder, _: (
+            ("evaluation", "finetune", "reward") if Path(folder) == run.root else ()
+        ),
+    )
+    rewards = (
+        'finetune.rewards=[{kind="python", path="tests.test_finetune_ddpo:redness", weight=2.0}]'
+    )
     assert command(copy, "finetune", "--method", "ddpo", "--set", rewards) == 0
     stamp = read_stamp(copy.finetune_dir("ddpo") / STAMP)
     assert stamp is not None
-    assert stamp.inputs["reward tests.test_finetune_ddpo:redness"] == content_hash("tests/test_finetune_ddpo.py")
+    assert stamp.inputs["reward tests.test_finetune_ddpo:redness"] == content_hash(
+        "tests/test_finetune_ddpo.py"
+    )
     mean = read_metrics(copy.finetune_dir("ddpo"))[1]["reward"]
-    assert 0.2 < mean < 1.8  # twice the mean red of noise: no probability of the run's own reward, which is not there
+    assert (
+        0.2 < mean < 1.8
+    )  # twice the mean red of noise: no probability of the run's own reward, which is not there
     clip = re.search(r'backbone = "(.*)"', (copy.root / "config.toml").read_text())
     assert clip
     both = rewards.removesuffix("]") + f', {{kind="clip_score", path="{clip[1]}", weight=-1.0}}]'
-    assert command(copy, "finetune", "--method", "ddpo", "--set", both) == 2  # another reward, another run
+    assert (
+        command(copy, "finetune", "--method", "ddpo", "--set", both) == 2
+    )  # another reward, another run
     shutil.rmtree(copy.finetune_dir("ddpo"))
     assert command(copy, "finetune", "--method", "ddpo", "--set", both) == 0
     assert read_metrics(copy.finetune_dir("ddpo"))[1]["reward"] != mean
     card = (copy.finetune_dir("ddpo") / "README.md").read_text()
-    assert f"for 2 * python of `tests.test_finetune_ddpo:redness` + -1 * clip_score of `{clip[1]}`." in card
+    assert (
+        f"for 2 * python of `tests.test_finetune_ddpo:redness` + -1 * clip_score of `{clip[1]}`."
+        in card
+    )
     assert str(copy.reward_dir) not in card
 
 
 def draw_as_the_card_says(folder: Path) -> str:
     """Runs the lines of a tuned folder's model card, word for word, in a fresh Python; gives them."""
     (lines,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
-    drawn = subprocess.run([sys.executable, "-c", f"{lines}\nprint(image.size)"], capture_output=True, text=True, check=False)
+    drawn = subprocess.run(
+        [sys.executable, "-c", f"{lines}\nprint(image.size)"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert drawn.returncode == 0, drawn.stderr
     assert drawn.stdout == "(16, 16)\n"
     return str(lines)
@@ -335,11 +462,18 @@ def test_the_lines_of_a_card_draw_in_a_fresh_python(run: RunFolder) -> None:
     assert "variant" not in lines
 
 
-def test_the_lines_of_a_card_draw_where_all_weights_are_a_variant(models: Path, tmp_path: Path) -> None:
-    StableDiffusionPipeline.from_pretrained(models.parent / "sd").to(torch.float16).save_pretrained(tmp_path / "half", variant="fp16")
+def test_the_lines_of_a_card_draw_where_all_weights_are_a_variant(
+    models: Path, tmp_path: Path
+) -> None:
+    StableDiffusionPipeline.from_pretrained(models.parent / "sd").to(torch.float16).save_pretrained(
+        tmp_path / "half", variant="fp16"
+    )
     half = RunFolder(tmp_path / "r")
     rewards = 'finetune.rewards=[{kind="python", path="tests.test_finetune_ddpo:redness"}]'
-    assert command(half, "images", "--config", str(models), "--set", f"run.model={tmp_path / 'half'}") == 0
+    assert (
+        command(half, "images", "--config", str(models), "--set", f"run.model={tmp_path / 'half'}")
+        == 0
+    )
     assert command(half, "finetune", "--method", "ddpo", "--set", rewards) == 0
     assert "variant='fp16'" in draw_as_the_card_says(half.finetune_dir("ddpo"))
 
@@ -354,7 +488,10 @@ def test_other_pictures_and_prompts_make_a_fine_tuning_start_again(
         assert f"finetune {method}: done" in capsys.readouterr().out
         stamp = read_stamp(copy.finetune_dir(method) / STAMP)
         assert stamp is not None
-        write_json(copy.finetune_dir(method) / STAMP, stamp.model_dump(mode="json") | {"inputs": stamp.inputs | {"prompts": "others"}})
+        write_json(
+            copy.finetune_dir(method) / STAMP,
+            stamp.model_dump(mode="json") | {"inputs": stamp.inputs | {"prompts": "others"}},
+        )
         assert command(copy, "finetune", "--method", method) == 0
         assert f"finetune {method}: LoRA in" in capsys.readouterr().out
     write_table(read_table(copy.images_table, IMAGES).slice(1), IMAGES, copy.images_table)
@@ -364,16 +501,49 @@ def test_other_pictures_and_prompts_make_a_fine_tuning_start_again(
     assert "finetune rwl: LoRA in" in capsys.readouterr().out
 
 
-def test_dpok_goes_on_where_rwl_ended(run: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_dpok_goes_on_where_rwl_ended(
+    run: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     copy = RunFolder(tmp_path / "r")
-    shutil.copytree(run.root, copy.root, ignore=lambda folder, _: ("evaluation", "finetune") if Path(folder) == run.root else ())
+    shutil.copytree(
+        run.root,
+        copy.root,
+        ignore=lambda folder, _: ("evaluation", "finetune") if Path(folder) == run.root else (),
+    )
     rwl, dpok = copy.finetune_dir("rwl"), copy.finetune_dir("dpok")
     assert command(copy, "finetune", "--method", "dpok", "--set", f"dpok.lora.start={rwl}") == 2
     assert f"{rwl}: no {LORA_FILE} in it" in capsys.readouterr().err
-    assert command(copy, "finetune", "--method", "dpok", "--set", "dpok.lora.start=rwl", "--set", "rwl.lora.start=dpok") == 2
-    assert "rwl.lora.start: dpok starts from rwl starts from dpok; set one of them" in capsys.readouterr().err
+    assert (
+        command(
+            copy,
+            "finetune",
+            "--method",
+            "dpok",
+            "--set",
+            "dpok.lora.start=rwl",
+            "--set",
+            "rwl.lora.start=dpok",
+        )
+        == 2
+    )
+    assert (
+        "rwl.lora.start: dpok starts from rwl starts from dpok; set one of them"
+        in capsys.readouterr().err
+    )
     assert not rwl.exists()
-    assert command(copy, "finetune", "--method", "dpok", "--set", "dpok.lora.start=rwl", "--set", "rwl.learning_rate=0.1") == 0
+    assert (
+        command(
+            copy,
+            "finetune",
+            "--method",
+            "dpok",
+            "--set",
+            "dpok.lora.start=rwl",
+            "--set",
+            "rwl.learning_rate=0.1",
+        )
+        == 0
+    )
     assert re.search("finetune rwl: LoRA in .*\nfinetune dpok: LoRA in", capsys.readouterr().out)
     assert f"training started: `{rwl}`" in (dpok / "README.md").read_text()
     stamp = read_stamp(dpok / STAMP)
@@ -382,22 +552,41 @@ def test_dpok_goes_on_where_rwl_ended(run: RunFolder, tmp_path: Path, capsys: py
     fresh, warm = (read_metrics(one.finetune_dir("dpok"))[1]["kl"] for one in (run, copy))
     assert warm > 10 * fresh  # nats to the pretrained model, which an untuned start has hardly left
     shutil.copy(dpok / LORA_FILE, rwl / LORA_FILE)
-    assert command(copy, "evaluate", "--set", "evaluate.etas=[0]", "--set", "evaluate.best_of=1") == 0
+    assert (
+        command(copy, "evaluate", "--set", "evaluate.etas=[0]", "--set", "evaluate.best_of=1") == 0
+    )
     told = capsys.readouterr()
     assert f"{dpok}: tuned on another start than the run has now" in told.err
     assert "RWL, then DPOK" in told.out
-    assert "on that reward by RWL and by RWL, then DPOK." in (copy.evaluation_dir / "report.html").read_text()
+    assert (
+        "on that reward by RWL and by RWL, then DPOK."
+        in (copy.evaluation_dir / "report.html").read_text()
+    )
 
 
-@pytest.mark.parametrize("settings", [("reward.rater_types=2",), ("reward.tune_last=1", "reward.lora_rank=1")])
-def test_rater_types_and_low_rank_blocks_are_trained_by_settings(run: RunFolder, tmp_path: Path, settings: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    "settings", [("reward.rater_types=2",), ("reward.tune_last=1", "reward.lora_rank=1")]
+)
+def test_rater_types_and_low_rank_blocks_are_trained_by_settings(
+    run: RunFolder, tmp_path: Path, settings: tuple[str, ...]
+) -> None:
     copy = RunFolder(tmp_path / "r")
-    shutil.copytree(run.root, copy.root, ignore=lambda folder, _: ("evaluation", "finetune", "reward") if Path(folder) == run.root else ())
-    assert command(copy, "reward", *(word for setting in settings for word in ("--set", setting))) == 0
+    shutil.copytree(
+        run.root,
+        copy.root,
+        ignore=lambda folder, _: (
+            ("evaluation", "finetune", "reward") if Path(folder) == run.root else ()
+        ),
+    )
+    assert (
+        command(copy, "reward", *(word for setting in settings for word in ("--set", setting))) == 0
+    )
     types = "reward.rater_types=2" in settings
     assert (copy.reward_dir / "types").is_dir() == types
     assert ("rater_types" in json.loads((copy.reward_dir / "metrics.json").read_text())) == types
-    assert ("Do raters want different things?" in (copy.reward_dir / "report.html").read_text()) == types
+    assert (
+        "Do raters want different things?" in (copy.reward_dir / "report.html").read_text()
+    ) == types
     assert (RewardModel.from_pretrained(copy.reward_dir).backbone.tuned_blocks == 0) == types
 
 
@@ -407,7 +596,9 @@ def test_runs_share_the_embeddings_of_pictures(run: RunFolder) -> None:
     assert all(file.stat().st_size > 0 for file in files)
 
 
-def test_new_labels_make_the_reward_train_again(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+def test_new_labels_make_the_reward_train_again(
+    run: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
     with FeedbackStore.open(run.store_url) as store:
         rater = store.add_rater("simulated rater 1", source="simulated")
         assert store.undo(rater) is not None

@@ -27,22 +27,34 @@ def backbone(folder: Path) -> ClipBackbone:
 
 
 @pytest.mark.parametrize("size", [(32, 32), (48, 80), (33, 31), (20, 24)], ids=str)
-def test_preprocessing_is_that_of_the_folder(folder: Path, backbone: ClipBackbone, size: tuple[int, int]) -> None:
+def test_preprocessing_is_that_of_the_folder(
+    folder: Path, backbone: ClipBackbone, size: tuple[int, int]
+) -> None:
     smooth = np.indices(size).sum(0)[..., None] * np.array([1.0, 0.5, 0.25]) + 40
     picture = Image.fromarray(smooth.astype(np.uint8))
-    wanted = CLIPImageProcessorPil.from_pretrained(folder)(picture, return_tensors="pt").pixel_values
+    wanted = CLIPImageProcessorPil.from_pretrained(folder)(
+        picture, return_tensors="pt"
+    ).pixel_values
     ours = backbone.preprocess(torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None] / 255)
-    assert (ours - wanted).abs().max() < 2.5 / 255 / 0.26  # PIL rounds to whole levels after each of its two passes
+    assert (
+        ours - wanted
+    ).abs().max() < 2.5 / 255 / 0.26  # PIL rounds to whole levels after each of its two passes
 
 
 def test_embeddings_are_those_of_clip(folder: Path, backbone: ClipBackbone) -> None:
     clip = CLIPModel.from_pretrained(folder).eval()
     images = torch.rand(2, 3, 32, 32)
-    tokens = backbone.tokenizer(PROMPTS[:2], padding="max_length", max_length=48, return_tensors="pt")
+    tokens = backbone.tokenizer(
+        PROMPTS[:2], padding="max_length", max_length=48, return_tensors="pt"
+    )
     with torch.no_grad():
         wanted = clip(pixel_values=backbone.preprocess(images), **tokens)
-    torch.testing.assert_close(backbone.image_embedding(images), wanted.image_embeds, atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(backbone.text_embedding(PROMPTS[:2]), wanted.text_embeds, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        backbone.image_embedding(images), wanted.image_embeds, atol=1e-5, rtol=1e-4
+    )
+    torch.testing.assert_close(
+        backbone.text_embedding(PROMPTS[:2]), wanted.text_embeds, atol=1e-5, rtol=1e-4
+    )
 
 
 def test_a_prompt_has_one_embedding_whatever_its_batch(backbone: ClipBackbone) -> None:
@@ -56,11 +68,15 @@ def test_a_prompt_longer_than_the_text_model_is_cut(backbone: ClipBackbone) -> N
     assert backbone.text_embedding(["word " * 100]).isfinite().all()
 
 
-def test_prompts_that_are_cut_are_told_with_their_share(backbone: ClipBackbone, caplog: pytest.LogCaptureFixture) -> None:
+def test_prompts_that_are_cut_are_told_with_their_share(
+    backbone: ClipBackbone, caplog: pytest.LogCaptureFixture
+) -> None:
     embed_prompts(["a dog", "a cat"], backbone)
     assert not caplog.messages
     embed_prompts(["a dog", "a very " * 40, "a cat", "a cow"], backbone)
-    assert [message.partition(": ")[2].split(" longer")[0] for message in caplog.messages] == ["25% of the prompts are"]
+    assert [message.partition(": ")[2].split(" longer")[0] for message in caplog.messages] == [
+        "25% of the prompts are"
+    ]
 
 
 def test_gradient_reaches_pixels_and_not_weights(backbone: ClipBackbone) -> None:
@@ -68,7 +84,10 @@ def test_gradient_reaches_pixels_and_not_weights(backbone: ClipBackbone) -> None
     backbone.clip_score(images, ["a dog", "a cat"]).sum().backward()
     assert images.grad is not None
     assert (images.grad.flatten(1).abs().sum(1) > 0).all()
-    assert all(parameter.grad is None and not parameter.requires_grad for parameter in backbone.parameters())
+    assert all(
+        parameter.grad is None and not parameter.requires_grad
+        for parameter in backbone.parameters()
+    )
 
 
 def test_stays_in_evaluation_mode(backbone: ClipBackbone) -> None:
@@ -76,15 +95,21 @@ def test_stays_in_evaluation_mode(backbone: ClipBackbone) -> None:
     assert not any(module.training for module in backbone.modules())
 
 
-def test_fingerprint_tells_weights_apart_and_not_folders(folder: Path, backbone: ClipBackbone, tmp_path: Path) -> None:
+def test_fingerprint_tells_weights_apart_and_not_folders(
+    folder: Path, backbone: ClipBackbone, tmp_path: Path
+) -> None:
     copy = shutil.copytree(folder, tmp_path / "copy")
     other = save_tiny_clip(tmp_path / "other", seed=1)
     assert ClipBackbone.from_pretrained(copy).fingerprint == backbone.fingerprint
     assert ClipBackbone.from_pretrained(other).fingerprint != backbone.fingerprint
 
 
-@pytest.mark.parametrize("missing", ["config.json", "model.safetensors", "tokenizer.json", "preprocessor_config.json"])
-def test_a_folder_with_a_missing_file_is_one_clear_line(folder: Path, tmp_path: Path, missing: str) -> None:
+@pytest.mark.parametrize(
+    "missing", ["config.json", "model.safetensors", "tokenizer.json", "preprocessor_config.json"]
+)
+def test_a_folder_with_a_missing_file_is_one_clear_line(
+    folder: Path, tmp_path: Path, missing: str
+) -> None:
     broken = shutil.copytree(folder, tmp_path / "clip")
     (broken / missing).unlink()
     _refuses(broken, "clip")
@@ -119,7 +144,9 @@ def test_another_kind_of_model_is_refused(folder: Path, tmp_path: Path) -> None:
     _refuses(broken, "'bert', not clip")
 
 
-def test_a_missing_folder_is_refused_without_asking_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_folder_is_refused_without_asking_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "models").mkdir()
     for name in ("models/nothing", "nothing", str(tmp_path / "a" / "b")):
@@ -135,22 +162,36 @@ def test_siglip_embeddings_are_those_of_siglip(siglip_folder: Path) -> None:
     backbone = ClipBackbone.from_pretrained(siglip_folder)
     siglip = SiglipModel.from_pretrained(siglip_folder).eval()
     images = torch.rand(2, 3, 32, 32)
-    tokens = backbone.tokenizer(PROMPTS[:2], padding="max_length", max_length=48, return_tensors="pt").input_ids
+    tokens = backbone.tokenizer(
+        PROMPTS[:2], padding="max_length", max_length=48, return_tensors="pt"
+    ).input_ids
     with torch.no_grad():
         wanted = siglip(pixel_values=backbone.preprocess(images), input_ids=tokens)
     for last in (0, 1, 2):
-        ours = backbone.embed_tokens(backbone.image_tokens(backbone.preprocess(images), last=last), last=last)
+        ours = backbone.embed_tokens(
+            backbone.image_tokens(backbone.preprocess(images), last=last), last=last
+        )
         torch.testing.assert_close(ours, wanted.image_embeds, atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(backbone.text_embedding(PROMPTS[:2]), wanted.text_embeds, atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(backbone.text_embedding(PROMPTS[:1]), wanted.text_embeds[:1], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        backbone.text_embedding(PROMPTS[:2]), wanted.text_embeds, atol=1e-5, rtol=1e-4
+    )
+    torch.testing.assert_close(
+        backbone.text_embedding(PROMPTS[:1]), wanted.text_embeds[:1], atol=1e-5, rtol=1e-4
+    )
 
 
 @pytest.mark.parametrize("size", [(32, 32), (48, 80), (20, 24)], ids=str)
-def test_siglip_stretches_pictures_as_its_own_processor_does(siglip_folder: Path, size: tuple[int, int]) -> None:
+def test_siglip_stretches_pictures_as_its_own_processor_does(
+    siglip_folder: Path, size: tuple[int, int]
+) -> None:
     smooth = np.indices(size).sum(0)[..., None] * np.array([1.0, 0.5, 0.25]) + 40
     picture = Image.fromarray(smooth.astype(np.uint8))
-    wanted = SiglipImageProcessorPil.from_pretrained(siglip_folder)(picture, return_tensors="pt").pixel_values
-    ours = ClipBackbone.from_pretrained(siglip_folder).preprocess(torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None] / 255)
+    wanted = SiglipImageProcessorPil.from_pretrained(siglip_folder)(
+        picture, return_tensors="pt"
+    ).pixel_values
+    ours = ClipBackbone.from_pretrained(siglip_folder).preprocess(
+        torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None] / 255
+    )
     assert ours.shape == wanted.shape
     assert (ours - wanted).abs().max() < 2.5 / 255 / 0.5
 
@@ -160,7 +201,9 @@ def test_the_fingerprint_of_the_embedded_clip_is_the_one_that_saved_rewards_name
     assert embedded.fingerprint.startswith("701c985d1a50fe41")
 
 
-def test_tokenizer_and_processor_may_be_in_another_folder(folder: Path, backbone: ClipBackbone, tmp_path: Path) -> None:
+def test_tokenizer_and_processor_may_be_in_another_folder(
+    folder: Path, backbone: ClipBackbone, tmp_path: Path
+) -> None:
     bare = shutil.copytree(folder, tmp_path / "bare")
     for name in ("tokenizer.json", "tokenizer_config.json", "preprocessor_config.json"):
         (bare / name).unlink()

@@ -68,7 +68,9 @@ def _only_file(folder: Path) -> Path:
     return file
 
 
-def test_a_second_run_encodes_nothing_and_has_the_same_bits(backbone: CountingBackbone, pictures: list[Path], tmp_path: Path) -> None:
+def test_a_second_run_encodes_nothing_and_has_the_same_bits(
+    backbone: CountingBackbone, pictures: list[Path], tmp_path: Path
+) -> None:
     plain = embed_images(pictures, backbone, batch_size=4)
     first = embed_images(pictures, backbone, batch_size=4, cache=EmbeddingCache(tmp_path))
     backbone.pictures = 0
@@ -79,7 +81,9 @@ def test_a_second_run_encodes_nothing_and_has_the_same_bits(backbone: CountingBa
     assert (backbone.pictures, cache.found, cache.stored) == (0, 10, 0)
 
 
-def test_pictures_of_the_same_bytes_are_encoded_once(backbone: CountingBackbone, pictures: list[Path], tmp_path: Path) -> None:
+def test_pictures_of_the_same_bytes_are_encoded_once(
+    backbone: CountingBackbone, pictures: list[Path], tmp_path: Path
+) -> None:
     copy = tmp_path / "copy.png"
     copy.write_bytes(pictures[0].read_bytes())
     embeddings = embed_images([*pictures[:3], copy, pictures[1]], backbone, batch_size=2)
@@ -87,7 +91,9 @@ def test_pictures_of_the_same_bytes_are_encoded_once(backbone: CountingBackbone,
     assert torch.equal(embeddings[[0, 1]], embeddings[[3, 4]])
 
 
-def test_each_distinct_prompt_is_encoded_once_over_runs(backbone: CountingBackbone, tmp_path: Path) -> None:
+def test_each_distinct_prompt_is_encoded_once_over_runs(
+    backbone: CountingBackbone, tmp_path: Path
+) -> None:
     prompts = ["a dog", "two cats", "a dog"]
     first = embed_prompts(prompts, backbone, cache=EmbeddingCache(tmp_path))
     again = embed_prompts([*prompts, "a cow"], backbone, cache=EmbeddingCache(tmp_path))
@@ -109,11 +115,15 @@ def test_another_backbone_and_trained_blocks_have_embeddings_of_their_own(
     with torch.no_grad():
         tuned.clip.visual_projection.weight.add_(0.1)
     stale = embed_images(pictures, tuned, batch_size=8)
-    assert torch.equal(embed_images(pictures, tuned, batch_size=8, cache=EmbeddingCache(folder)), stale)
+    assert torch.equal(
+        embed_images(pictures, tuned, batch_size=8, cache=EmbeddingCache(folder)), stale
+    )
     assert len(spaces | {tuned.image_space}) == 4
 
 
-def test_a_training_takes_its_embeddings_from_the_cache(backbone: CountingBackbone, tmp_path: Path) -> None:
+def test_a_training_takes_its_embeddings_from_the_cache(
+    backbone: CountingBackbone, tmp_path: Path
+) -> None:
     run = make_feedback(tmp_path / "run", images_per_prompt=2)
     dataset = FeedbackDataset.from_latest(run.latest, run.root)
     first = prepare(dataset, ExamplesConfig(), backbone, cache=EmbeddingCache(tmp_path / "cache"))
@@ -124,11 +134,16 @@ def test_a_training_takes_its_embeddings_from_the_cache(backbone: CountingBackbo
     assert torch.equal(first.text_embeddings, again.text_embeddings)
 
 
-def test_a_picture_that_is_no_longer_the_labelled_one_is_refused(backbone: CountingBackbone, tmp_path: Path) -> None:
+def test_a_picture_that_is_no_longer_the_labelled_one_is_refused(
+    backbone: CountingBackbone, tmp_path: Path
+) -> None:
     run = make_feedback(tmp_path / "run", images_per_prompt=2)
     dataset = FeedbackDataset.from_latest(run.latest, run.root)
     dataset.paths[3].write_bytes(dataset.paths[4].read_bytes())
-    with pytest.raises(PictuneError, match=rf"{dataset.paths[3].name}: not the picture that was labelled \(1 in all\)"):
+    with pytest.raises(
+        PictuneError,
+        match=rf"{dataset.paths[3].name}: not the picture that was labelled \(1 in all\)",
+    ):
         prepare(dataset, ExamplesConfig(), backbone)
 
 
@@ -149,7 +164,9 @@ def test_a_half_written_tail_is_skipped_and_cut_by_the_next_writer(tmp_path: Pat
     assert np.array_equal(read, vectors)
 
 
-def test_a_damaged_record_is_encoded_again(backbone: CountingBackbone, pictures: list[Path], tmp_path: Path) -> None:
+def test_a_damaged_record_is_encoded_again(
+    backbone: CountingBackbone, pictures: list[Path], tmp_path: Path
+) -> None:
     whole = embed_images(pictures, backbone, batch_size=10, cache=EmbeddingCache(tmp_path))
     content = bytearray(_only_file(tmp_path).read_bytes())
     content[len(content) // 2 + 40] ^= 1
@@ -178,7 +195,9 @@ def test_one_cache_sees_what_another_adds_and_takes_away(tmp_path: Path) -> None
     assert np.array_equal(read[known], vectors[known])
 
 
-def test_embeddings_that_are_not_finite_are_never_stored(clip: Path, pictures: list[Path], tmp_path: Path) -> None:
+def test_embeddings_that_are_not_finite_are_never_stored(
+    clip: Path, pictures: list[Path], tmp_path: Path
+) -> None:
     broken = ClipBackbone.from_pretrained(clip)
     broken.clip.visual_projection.weight[0, 0] = torch.nan
     with pytest.raises(PictuneError, match="no finite embedding"):
@@ -219,8 +238,18 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 
 
 def _writer(folder: Path, first: int, count: int, *, before: str = "") -> "subprocess.Popen[str]":
-    arguments: Sequence[str] = [sys.executable, "-c", before + _WRITE, str(folder), str(first), str(count), str(DIM)]
-    return subprocess.Popen(arguments, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    arguments: Sequence[str] = [
+        sys.executable,
+        "-c",
+        before + _WRITE,
+        str(folder),
+        str(first),
+        str(count),
+        str(DIM),
+    ]
+    return subprocess.Popen(
+        arguments, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
 
 
 def test_two_processes_may_write_at_once(tmp_path: Path) -> None:
@@ -233,7 +262,9 @@ def test_two_processes_may_write_at_once(tmp_path: Path) -> None:
     cache = EmbeddingCache(tmp_path)
     vectors, known = cache.read("space", _keys(2500), DIM)
     assert known.all()
-    assert np.array_equal(vectors, np.repeat(np.arange(2500, dtype=np.float32)[:, None], DIM, axis=1))
+    assert np.array_equal(
+        vectors, np.repeat(np.arange(2500, dtype=np.float32)[:, None], DIM, axis=1)
+    )
     assert (cache.found, cache.damaged) == (2500, 0)
 
 
@@ -267,5 +298,11 @@ def test_a_hundred_thousand_pictures_fit_in_two_gigabytes(tmp_path: Path) -> Non
     for first in range(0, 100_000, 10_000):
         rows = np.repeat(np.arange(first, first + 10_000, dtype=np.float32)[:, None], 768, axis=1)
         cache.append("space", _keys(10_000, first), rows)
-    done = subprocess.run([sys.executable, "-c", _READ_ALL, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", _READ_ALL, str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert int(done.stdout) < 2_000_000  # kilobytes

@@ -20,7 +20,14 @@ PROMPTS = [
 
 def test_slots_are_counts_colours_objects_and_places() -> None:
     found = [(slot.kind, slot.value) for slot in find_slots("Two red dogs and a cat on the moon.")]
-    assert found == [("count", "2"), ("color", "red"), ("object", "dog"), ("count", "1"), ("object", "cat"), ("place", "on the moon")]
+    assert found == [
+        ("count", "2"),
+        ("color", "red"),
+        ("object", "dog"),
+        ("count", "1"),
+        ("object", "cat"),
+        ("place", "on the moon"),
+    ]
 
 
 def test_vocabulary_is_that_of_the_prompts() -> None:
@@ -36,13 +43,31 @@ def test_vocabulary_is_that_of_the_prompts() -> None:
     [
         (
             "A green colored rabbit.",
-            {"An orange colored rabbit.", "A red colored rabbit.", "Two green colored rabbits.", "A green colored wolf."},
+            {
+                "An orange colored rabbit.",
+                "A red colored rabbit.",
+                "Two green colored rabbits.",
+                "A green colored wolf.",
+            },
         ),
         (
             "Four wolves in the park.",
-            {"A wolf in the park.", "Two wolves in the park.", "Four cats in the park.", "Four wolves on the moon."},
+            {
+                "A wolf in the park.",
+                "Two wolves in the park.",
+                "Four cats in the park.",
+                "Four wolves on the moon.",
+            },
         ),
-        ("A cat and a dog.", {"A rabbit and a dog.", "A cat and a fox.", "Four cats and a dog.", "A cat and two dogs."}),
+        (
+            "A cat and a dog.",
+            {
+                "A rabbit and a dog.",
+                "A cat and a fox.",
+                "Four cats and a dog.",
+                "A cat and two dogs.",
+            },
+        ),
         ("an orange cat", {"a green cat", "two orange cats", "an orange fox"}),
     ],
 )
@@ -58,7 +83,14 @@ def test_two_names_of_a_colour_are_not_two_colours() -> None:
 
 def test_kinds_take_turns() -> None:
     wrong = negatives("Four wolves in the park.", vocabulary(PROMPTS), 3, random.Random(0))
-    changed = [next(kind for kind in ("count", "object", "place") if _values(text, kind) != _values(PROMPTS[1], kind)) for text in wrong]
+    changed = [
+        next(
+            kind
+            for kind in ("count", "object", "place")
+            if _values(text, kind) != _values(PROMPTS[1], kind)
+        )
+        for text in wrong
+    ]
     assert sorted(changed) == ["count", "object", "place"]
 
 
@@ -66,8 +98,14 @@ def test_without_another_word_there_is_no_wrong_prompt() -> None:
     assert negatives("a dog", vocabulary(["a dog"]), 9, random.Random(0)) == []
 
 
-@given(prompt=st.text(max_size=60) | st.sampled_from(PROMPTS), seed=st.integers(0, 3), limit=st.integers(0, 9))
-def test_wrong_prompts_are_distinct_and_never_the_true_one(prompt: str, seed: int, limit: int) -> None:
+@given(
+    prompt=st.text(max_size=60) | st.sampled_from(PROMPTS),
+    seed=st.integers(0, 3),
+    limit=st.integers(0, 9),
+)
+def test_wrong_prompts_are_distinct_and_never_the_true_one(
+    prompt: str, seed: int, limit: int
+) -> None:
     words = vocabulary([*PROMPTS, prompt])
     wrong = negatives(prompt, words, limit, random.Random(seed))
     texts = {normalised(text) for text in wrong}
@@ -77,7 +115,23 @@ def test_wrong_prompts_are_distinct_and_never_the_true_one(prompt: str, seed: in
 
 
 @pytest.mark.parametrize(
-    "noun", ["wolf", "fox", "cat", "monkey", "box", "bus", "glass", "horse", "rose", "city", "dish", "mouse", "sheep", "house"]
+    "noun",
+    [
+        "wolf",
+        "fox",
+        "cat",
+        "monkey",
+        "box",
+        "bus",
+        "glass",
+        "horse",
+        "rose",
+        "city",
+        "dish",
+        "mouse",
+        "sheep",
+        "house",
+    ],
 )
 def test_plural_and_singular_undo_each_other(noun: str) -> None:
     assert singular(plural(noun)) == noun == singular(noun)

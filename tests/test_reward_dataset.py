@@ -43,10 +43,16 @@ def test_labels_point_at_their_pictures_and_prompts(run: RunFolder) -> None:
 def test_skips_and_unsafe_pictures_are_not_bad(run: RunFolder) -> None:
     images = _images(run)[:4]
     labels = ["good", "skip", "unsafe", "bad"]
-    verdicts = [verdict_row(row["image_id"], PROMPT, label) for row, label in zip(images, labels, strict=True)]
+    verdicts = [
+        verdict_row(row["image_id"], PROMPT, label)
+        for row, label in zip(images, labels, strict=True)
+    ]
     write(run, images=images, prompts={PROMPT: "color"}, verdicts=verdicts, pairs=[])
     dataset = _load(run)
-    assert [dataset.image_ids[i] for i in dataset.verdicts.image] == [images[0]["image_id"], images[3]["image_id"]]
+    assert [dataset.image_ids[i] for i in dataset.verdicts.image] == [
+        images[0]["image_id"],
+        images[3]["image_id"],
+    ]
     assert dataset.verdicts.good.tolist() == [1, 0]
     assert len(dataset.image_ids) == 2
 
@@ -54,12 +60,27 @@ def test_skips_and_unsafe_pictures_are_not_bad(run: RunFolder) -> None:
 def test_the_same_asked_again_is_not_another_rater(run: RunFolder) -> None:
     images = _images(run)[:3]
     ids = [row["image_id"] for row in images]
-    verdicts = [verdict_row(image_id, PROMPT, label) for image_id, label in zip(ids, (True, False, False), strict=True)]
+    verdicts = [
+        verdict_row(image_id, PROMPT, label)
+        for image_id, label in zip(ids, (True, False, False), strict=True)
+    ]
     verdicts += [{**verdict_row(ids[0], PROMPT, False), "task_id": "again"}]
-    pairs = [{**pair_row(PROMPT, ids[0], ids[1], 1.0), "task_id": task} for task in ("first", "again")]
+    pairs = [
+        {**pair_row(PROMPT, ids[0], ids[1], 1.0), "task_id": task} for task in ("first", "again")
+    ]
     write(run, images=images, prompts={PROMPT: "color"}, verdicts=verdicts, pairs=pairs)
-    asked = {"kind": "binary", "prompt_id": prompt_id(PROMPT), "image_ids": ids[:1], "overlap": 1, "priority": 0.0, "is_gold": False}
-    tasks = [{"task_id": task, "repeat_of": of, **asked, "created_at": NOON} for task, of in (("first", None), ("again", "first"))]
+    asked = {
+        "kind": "binary",
+        "prompt_id": prompt_id(PROMPT),
+        "image_ids": ids[:1],
+        "overlap": 1,
+        "priority": 0.0,
+        "is_gold": False,
+    }
+    tasks = [
+        {"task_id": task, "repeat_of": of, **asked, "created_at": NOON}
+        for task, of in (("first", None), ("again", "first"))
+    ]
     write_table(pa.Table.from_pylist(tasks, schema=TASKS), TASKS, run.latest / "tasks.parquet")
     dataset, raters = _load(run), LabelRaters.from_latest(run.latest)
     assert dataset.verdicts.good.tolist() == [1, 0, 0]
@@ -90,7 +111,11 @@ def test_without_an_export_the_missing_table_is_named(tmp_path: Path) -> None:
 
 def test_labels_of_unknown_images_are_refused(run: RunFolder) -> None:
     write(
-        run, images=_images(run)[1:], prompts={PROMPT: "color"}, verdicts=[verdict_row(_images(run)[0]["image_id"], PROMPT, True)], pairs=[]
+        run,
+        images=_images(run)[1:],
+        prompts={PROMPT: "color"},
+        verdicts=[verdict_row(_images(run)[0]["image_id"], PROMPT, True)],
+        pairs=[],
     )
     with pytest.raises(PictuneError, match=r"1 images that images\.parquet does not list"):
         _load(run)
@@ -106,8 +131,17 @@ def test_an_image_of_two_prompts_is_one_picture(run: RunFolder) -> None:
     row = _images(run)[0]
     path = run.root / row["path"]
     rows = [image_row(path, run.root, prompt) for prompt in (PROMPT, "A blue ball.")]
-    verdicts = [verdict_row(row["image_id"], prompt, label) for prompt, label in ((PROMPT, True), ("A blue ball.", False))]
-    write(run, images=rows, prompts={PROMPT: "color", "A blue ball.": "color"}, verdicts=verdicts, pairs=[])
+    verdicts = [
+        verdict_row(row["image_id"], prompt, label)
+        for prompt, label in ((PROMPT, True), ("A blue ball.", False))
+    ]
+    write(
+        run,
+        images=rows,
+        prompts={PROMPT: "color", "A blue ball.": "color"},
+        verdicts=verdicts,
+        pairs=[],
+    )
     dataset = _load(run)
     assert len(dataset.image_ids) == 1
     assert len(set(dataset.verdicts.prompt.tolist())) == 2

@@ -16,7 +16,13 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from data.errors import PictuneError
 from reward.backbone import ClipBackbone
 from reward.baselines import baselines, blind_scorer, clip_scorer, rewards_from_elsewhere
-from reward.calibration import Values, expected_calibration_error, fit_temperature, fit_temperature_and_slips, with_slips
+from reward.calibration import (
+    Values,
+    expected_calibration_error,
+    fit_temperature,
+    fit_temperature_and_slips,
+    with_slips,
+)
 from reward.dataset import FeedbackDataset, RankedPairs, Verdicts
 from reward.evaluation import evaluate, measure, model_scorer
 from reward.examples import Examples, prepare
@@ -50,9 +56,22 @@ def _part(good: list[float], label_0: tuple[float, ...] = ()) -> FeedbackDataset
     """Verdicts on pictures 0, 1, ... of prompt 0, and pairs of neighbours."""
     image = np.arange(len(good))
     first = np.arange(len(label_0))
-    pairs = RankedPairs(first, first + 1, 0 * first, np.array(label_0, np.float32), np.ones(len(label_0), np.float32))
+    pairs = RankedPairs(
+        first,
+        first + 1,
+        0 * first,
+        np.array(label_0, np.float32),
+        np.ones(len(label_0), np.float32),
+    )
     ids = tuple(str(i) for i in image)
-    return FeedbackDataset(ids, tuple(map(Path, ids)), ("p",), ("",), Verdicts(image, 0 * image, np.array(good, np.float32)), pairs)
+    return FeedbackDataset(
+        ids,
+        tuple(map(Path, ids)),
+        ("p",),
+        ("",),
+        Verdicts(image, 0 * image, np.array(good, np.float32)),
+        pairs,
+    )
 
 
 def _fixed(scores: Values) -> Scorer:
@@ -72,11 +91,15 @@ def examples(backbone: ClipBackbone, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture(scope="module")
 def model(backbone: ClipBackbone) -> RewardModel:
-    return RewardModel.create(backbone, hidden=(8,), members=2, generator=torch.Generator().manual_seed(0))
+    return RewardModel.create(
+        backbone, hidden=(8,), members=2, generator=torch.Generator().manual_seed(0)
+    )
 
 
 def test_a_constant_scorer_is_worth_half() -> None:
-    measured = measure(lambda image, _prompt: np.full(len(image), 0.5), _part([1, 0, 1, 0], (1, 0, 0.5)))
+    measured = measure(
+        lambda image, _prompt: np.full(len(image), 0.5), _part([1, 0, 1, 0], (1, 0, 0.5))
+    )
     assert measured["roc_auc"] == 0.5
     assert measured["n_pairs"] == 2
     assert measured["pairwise_accuracy"] == 0.5
@@ -101,7 +124,13 @@ def test_what_is_undefined_is_none_and_not_a_number(good: list[float]) -> None:
     json.dumps(measured, allow_nan=False)
 
 
-@given(st.lists(st.tuples(st.integers(0, 5), st.booleans(), st.integers(0, 3), st.integers(0, 3)), min_size=2, max_size=30))
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 5), st.booleans(), st.integers(0, 3), st.integers(0, 3)),
+        min_size=2,
+        max_size=30,
+    )
+)
 def test_weighted_areas_are_those_of_scikit_learn(rows: list[tuple[int, bool, int, int]]) -> None:
     scores, good, *weights = (np.array(column) for column in zip(*rows, strict=True))
     ranks = np.unique(scores, return_inverse=True)[1]
@@ -112,7 +141,9 @@ def test_weighted_areas_are_those_of_scikit_learn(rows: list[tuple[int, bool, in
             assert np.isnan(area)
         else:
             assert area == pytest.approx(roc_auc_score(good, scores, sample_weight=row))
-            assert precision == pytest.approx(average_precision_score(good, scores, sample_weight=row))
+            assert precision == pytest.approx(
+                average_precision_score(good, scores, sample_weight=row)
+            )
 
 
 def test_interval_holds_the_roc_auc_and_narrows_with_more_pictures() -> None:
@@ -134,13 +165,19 @@ def test_with_enough_prompts_whole_prompts_are_resampled() -> None:
     part = _part([1.0, 0.0] * ENOUGH_CLUSTERS)
     for prompts, clusters in ((np.arange(n) // 2, ENOUGH_CLUSTERS), (np.arange(n) % 3, n)):
         spread = replace(part, verdicts=replace(part.verdicts, prompt=prompts))
-        samples = Resamples.draw(Scored.of(_fixed(np.tile([1.0, 0.0], ENOUGH_CLUSTERS)), spread), np.random.default_rng(0), 5)
+        samples = Resamples.draw(
+            Scored.of(_fixed(np.tile([1.0, 0.0], ENOUGH_CLUSTERS)), spread),
+            np.random.default_rng(0),
+            5,
+        )
         assert samples.by_prompt == (clusters == ENOUGH_CLUSTERS)
         assert samples.counts.shape == (5, clusters)
         assert (samples.counts.sum(1) == clusters).all()
 
 
-def _many(rng: np.random.Generator, *, prompts: int = 12, images: int = 6, pairs: int = 80) -> Scored:
+def _many(
+    rng: np.random.Generator, *, prompts: int = 12, images: int = 6, pairs: int = 80
+) -> Scored:
     """Labels of random scores, with ties; pictures and prompts are the numbers from 0."""
     image = np.repeat(np.arange(prompts * images), 2)
     first = rng.integers(prompts * images, size=pairs)
@@ -171,11 +208,21 @@ def test_a_bootstrap_sample_has_the_figures_of_its_labels_written_out(by_prompt:
         times = np.zeros(int(samples.clusters.max()) + 1, int)
         times[samples.clusters] = counts
         single = times[scored.prompt if by_prompt else scored.image]
-        ranked = times[scored.pair_prompt] if by_prompt else times[scored.image_0] * times[scored.image_1]
-        written = figures(scored.where(np.repeat(np.arange(len(single)), single), np.repeat(np.arange(len(ranked)), ranked)))
+        ranked = (
+            times[scored.pair_prompt]
+            if by_prompt
+            else times[scored.image_0] * times[scored.image_1]
+        )
+        written = figures(
+            scored.where(
+                np.repeat(np.arange(len(single)), single), np.repeat(np.arange(len(ranked)), ranked)
+            )
+        )
         names = {"roc_auc", "average_precision", "accuracy", "brier", "nll", "pairwise_accuracy"}
         assert names <= set(columns)
-        assert {name: columns[name][row] for name in names} == pytest.approx({name: written[name] for name in names})
+        assert {name: columns[name][row] for name in names} == pytest.approx(
+            {name: written[name] for name in names}
+        )
     assert ("kendall_tau" in columns) == by_prompt
 
 
@@ -211,20 +258,36 @@ def test_recall_at_1_asks_whether_the_winner_scored_highest() -> None:
 def test_conventions_differ_in_ties_as_their_authors_count_them() -> None:
     part = _part([1] * 5, (1, 0, 0.5, 0.5))
     constant = Scored.of(_fixed(np.full(5, 0.5)), part)
-    assert [pair_accuracy(constant, name) for name in ("strict", "imagereward", "hpsv2")] == [0.5, 0, 0.75]
+    assert [pair_accuracy(constant, name) for name in ("strict", "imagereward", "hpsv2")] == [
+        0.5,
+        0,
+        0.75,
+    ]
     assert fit_tie_threshold(constant) == 0
     for threshold in (0.0, 0.1):  # equal scores tie at every threshold
-        assert pair_accuracy(constant, "pickscore", tie_within=threshold) == pytest.approx((0.5 + 0.5 + 1 + 1) / 4)
-    sure = Scored.of(_fixed(np.array([0.9, 0.1, 0.8, 0.79, 0.01])), part)  # right, right, then ties of the rater: near and far
+        assert pair_accuracy(constant, "pickscore", tie_within=threshold) == pytest.approx(
+            (0.5 + 0.5 + 1 + 1) / 4
+        )
+    sure = Scored.of(
+        _fixed(np.array([0.9, 0.1, 0.8, 0.79, 0.01])), part
+    )  # right, right, then ties of the rater: near and far
     assert [pair_accuracy(sure, name) for name in ("strict", "imagereward", "hpsv2")] == [1, 1, 1]
-    assert pair_accuracy(sure, "pickscore", tie_within=0.0) == pytest.approx((1 + 1 + 0.5 + 0.5) / 4)
+    assert pair_accuracy(sure, "pickscore", tie_within=0.0) == pytest.approx(
+        (1 + 1 + 0.5 + 0.5) / 4
+    )
     threshold = fit_tie_threshold(sure)
-    assert pair_accuracy(sure, "pickscore", tie_within=threshold) == pytest.approx((1 + 1 + 1 + 0.5) / 4)
+    assert pair_accuracy(sure, "pickscore", tie_within=threshold) == pytest.approx(
+        (1 + 1 + 1 + 0.5) / 4
+    )
     assert pair_accuracy(Scored.of(_fixed(np.zeros(1)), _part([1])), "strict") is None
 
 
 def test_others_are_those_who_answered_the_same_question_and_not_oneself() -> None:
-    answers, raters, asked = np.array([1.0, 0, 1, 1, 0]), np.array([0, 1, 2, 0, 0]), np.array([7, 7, 7, 8, 8])
+    answers, raters, asked = (
+        np.array([1.0, 0, 1, 1, 0]),
+        np.array([0, 1, 2, 0, 0]),
+        np.array([7, 7, 7, 8, 8]),
+    )
     said = others_said(answers, raters, asked)
     np.testing.assert_allclose(said, [0.5, 1, 0.5, np.nan, np.nan])  # nobody else was asked about 8
 
@@ -259,9 +322,20 @@ def test_the_fitted_slip_rate_is_the_one_that_turned_the_labels_round(slip: floa
     assert (errors[1] > 0.025) == bool(slip)
 
 
-def _report(model: RewardModel, examples: Examples, raters: LabelRaters | None = None, *, resamples: int = 5) -> dict[str, Any]:
-    scorers = {"model": model_scorer(model, examples), "uncalibrated": model_scorer(model, examples, calibrated=False)}
-    return evaluate(scorers | baselines(model.backbone, examples, CONFIG), examples, raters, seed=0, resamples=resamples)
+def _report(
+    model: RewardModel, examples: Examples, raters: LabelRaters | None = None, *, resamples: int = 5
+) -> dict[str, Any]:
+    scorers = {
+        "model": model_scorer(model, examples),
+        "uncalibrated": model_scorer(model, examples, calibrated=False),
+    }
+    return evaluate(
+        scorers | baselines(model.backbone, examples, CONFIG),
+        examples,
+        raters,
+        seed=0,
+        resamples=resamples,
+    )
 
 
 def test_temperature_leaves_the_order_as_it_is(model: RewardModel, examples: Examples) -> None:
@@ -270,12 +344,17 @@ def test_temperature_leaves_the_order_as_it_is(model: RewardModel, examples: Exa
     hotter.temperature.fill_(4.0)
     report = _report(hotter, examples)["val"]
     after = report["model"]
-    assert all(before[name] == after[name] for name in ("roc_auc", "average_precision", "accuracy", "pairwise_accuracy"))
+    assert all(
+        before[name] == after[name]
+        for name in ("roc_auc", "average_precision", "accuracy", "pairwise_accuracy")
+    )
     assert before["brier"] != after["brier"]
     assert report["uncalibrated"] == before
 
 
-def test_report_compares_with_baselines_on_every_part_and_category(model: RewardModel, examples: Examples) -> None:
+def test_report_compares_with_baselines_on_every_part_and_category(
+    model: RewardModel, examples: Examples
+) -> None:
     report = _report(model, examples, resamples=20)
     json.dumps(report, allow_nan=False)
     for name in ("val", "test_seen", "test_unseen"):
@@ -283,7 +362,15 @@ def test_report_compares_with_baselines_on_every_part_and_category(model: Reward
         assert part["majority"]["roc_auc"] == 0.5
         assert part["model"]["n"] == part["clip_score"]["n"] > 0
         assert sum(row["model"]["n"] for row in part["by_category"].values()) == part["model"]["n"]
-        for scorer in ("model", "uncalibrated", "clip_score", "image_only", "prompt_only", "majority", "random"):
+        for scorer in (
+            "model",
+            "uncalibrated",
+            "clip_score",
+            "image_only",
+            "prompt_only",
+            "majority",
+            "random",
+        ):
             for figure, bounds in part[scorer]["intervals"].items():
                 assert bounds is None or bounds[0] <= bounds[1], figure
         gain = part["gain"]["roc_auc"]
@@ -293,7 +380,9 @@ def test_report_compares_with_baselines_on_every_part_and_category(model: Reward
 
 
 def test_a_part_without_labels_has_a_report_as_well(model: RewardModel, examples: Examples) -> None:
-    nothing = examples.dataset.where(np.zeros(len(examples.dataset.verdicts), bool), np.zeros(len(examples.dataset.pairs), bool))
+    nothing = examples.dataset.where(
+        np.zeros(len(examples.dataset.verdicts), bool), np.zeros(len(examples.dataset.pairs), bool)
+    )
     empty = replace(examples, split=replace(examples.split, test_unseen=nothing))
     report = _report(model, empty)
     json.dumps(report, allow_nan=False)
@@ -301,21 +390,33 @@ def test_a_part_without_labels_has_a_report_as_well(model: RewardModel, examples
     assert report["test_unseen"]["model"]["intervals"]["roc_auc"] is None
 
 
-def test_a_model_with_trained_blocks_is_measured_on_a_part_without_pairs(backbone: ClipBackbone, examples: Examples) -> None:
+def test_a_model_with_trained_blocks_is_measured_on_a_part_without_pairs(
+    backbone: ClipBackbone, examples: Examples
+) -> None:
     dataset = examples.dataset
     config = CONFIG.model_copy(update={"tune_last": 1})
-    prepared = prepare(dataset.where(np.ones(len(dataset.verdicts), bool), np.zeros(len(dataset.pairs), bool)), config, backbone)
-    tuned = RewardModel.create(backbone, hidden=(8,), members=2, tune_last=1, generator=torch.Generator().manual_seed(0))
+    prepared = prepare(
+        dataset.where(np.ones(len(dataset.verdicts), bool), np.zeros(len(dataset.pairs), bool)),
+        config,
+        backbone,
+    )
+    tuned = RewardModel.create(
+        backbone, hidden=(8,), members=2, tune_last=1, generator=torch.Generator().manual_seed(0)
+    )
     measured = measure(model_scorer(tuned, prepared), prepared.split.test_unseen)
     assert measured["roc_auc"] is not None
     assert measured["n_pairs"] == 0
 
 
-def test_raters_stand_beside_the_model_on_the_labels_that_others_gave_too(backbone: ClipBackbone, tmp_path: Path) -> None:
+def test_raters_stand_beside_the_model_on_the_labels_that_others_gave_too(
+    backbone: ClipBackbone, tmp_path: Path
+) -> None:
     run = make_feedback(tmp_path, images_per_prompt=6, raters=3, noise=0.1)
     dataset = FeedbackDataset.from_latest(run.latest, run.root)
     examples = prepare(dataset, CONFIG, backbone)
-    model = RewardModel.create(backbone, hidden=(8,), members=2, generator=torch.Generator().manual_seed(0))
+    model = RewardModel.create(
+        backbone, hidden=(8,), members=2, generator=torch.Generator().manual_seed(0)
+    )
     raters = LabelRaters.from_latest(run.latest)
     assert np.bincount(raters.of_verdicts).tolist() == [90, 90, 90]
     report = _report(model, examples, raters)
@@ -328,14 +429,20 @@ def test_raters_stand_beside_the_model_on_the_labels_that_others_gave_too(backbo
     json.dumps(report, allow_nan=False)
 
 
-def test_blind_heads_cannot_tell_what_is_hidden_from_them(backbone: ClipBackbone, examples: Examples) -> None:
+def test_blind_heads_cannot_tell_what_is_hidden_from_them(
+    backbone: ClipBackbone, examples: Examples
+) -> None:
     verdicts = examples.split.test_seen.verdicts
     assert len(np.unique(verdicts.image)) == len(verdicts)
     prompt_alone = blind_scorer(backbone, examples, CONFIG, sees="prompt")
-    assert len(np.unique(prompt_alone(verdicts.image, verdicts.prompt).round(5))) == len(np.unique(verdicts.prompt))
+    assert len(np.unique(prompt_alone(verdicts.image, verdicts.prompt).round(5))) == len(
+        np.unique(verdicts.prompt)
+    )
     image_alone = blind_scorer(backbone, examples, CONFIG, sees="image")
     others = np.roll(verdicts.prompt, 1)
-    np.testing.assert_allclose(image_alone(verdicts.image, others), image_alone(verdicts.image, verdicts.prompt), atol=1e-6)
+    np.testing.assert_allclose(
+        image_alone(verdicts.image, others), image_alone(verdicts.image, verdicts.prompt), atol=1e-6
+    )
 
 
 def test_learning_curve_learns_from_more_and_more_of_the_training_labels(
@@ -351,19 +458,33 @@ def test_learning_curve_learns_from_more_and_more_of_the_training_labels(
     assert curve == [*learning_curve(backbone, examples, config), point(model, examples)]
 
 
-def test_a_share_of_the_labels_that_teaches_nothing_is_left_out(backbone: ClipBackbone, examples: Examples) -> None:
-    config = CONFIG.model_copy(update={"hidden": (8,), "members": 2, "epochs": 1, "label_weights": "skill"})
+def test_a_share_of_the_labels_that_teaches_nothing_is_left_out(
+    backbone: ClipBackbone, examples: Examples
+) -> None:
+    config = CONFIG.model_copy(
+        update={"hidden": (8,), "members": 2, "epochs": 1, "label_weights": "skill"}
+    )
     train = examples.split.train
-    drawn = np.random.default_rng(config.seed).random(len(examples.dataset.image_ids))  # as learning_curve draws
+    drawn = np.random.default_rng(config.seed).random(
+        len(examples.dataset.image_ids)
+    )  # as learning_curve draws
     skill = np.where(drawn[train.verdicts.image] < max(SHARES), 0.5, 0.9).astype(np.float32)
     pairs = replace(train.pairs, skill=np.full(len(train.pairs), 0.5, np.float32))
     skilled = replace(train, verdicts=replace(train.verdicts, skill=skill), pairs=pairs)
-    assert not list(learning_curve(backbone, replace(examples, split=replace(examples.split, train=skilled)), config))
+    assert not list(
+        learning_curve(
+            backbone, replace(examples, split=replace(examples.split, train=skilled)), config
+        )
+    )
 
 
 def test_clip_baseline_orders_by_the_cosine(examples: Examples) -> None:
     verdicts = examples.split.val.verdicts
-    cosines = (examples.image_embeddings[verdicts.image] * examples.text_embeddings[verdicts.prompt]).sum(-1).numpy()
+    cosines = (
+        (examples.image_embeddings[verdicts.image] * examples.text_embeddings[verdicts.prompt])
+        .sum(-1)
+        .numpy()
+    )
     probabilities = clip_scorer(examples)(verdicts.image, verdicts.prompt)
     assert ((probabilities > 0) & (probabilities < 1)).all()
     assert np.array_equal(np.argsort(cosines), np.argsort(probabilities))
@@ -374,7 +495,9 @@ def _elsewhere(examples: Examples, *sources: RewardSource) -> dict[str, Scorer]:
     return rewards_from_elsewhere(examples, config, device=torch.device("cpu"))
 
 
-def test_a_clip_score_from_elsewhere_is_the_clip_baseline_of_the_same_backbone(examples: Examples, backbone: ClipBackbone) -> None:
+def test_a_clip_score_from_elsewhere_is_the_clip_baseline_of_the_same_backbone(
+    examples: Examples, backbone: ClipBackbone
+) -> None:
     source = RewardSource(kind="clip_score", path=backbone.name)
     scorers = _elsewhere(examples, source, RewardSource(kind="pickscore", path=backbone.name))
     for part in (examples.split.train, examples.split.test_unseen):
@@ -386,18 +509,25 @@ def test_a_clip_score_from_elsewhere_is_the_clip_baseline_of_the_same_backbone(e
     assert list(scorers) == [f"clip_score {backbone.name}", f"pickscore {backbone.name}"]
 
 
-def test_a_reward_from_elsewhere_sees_each_labelled_picture_once_whatever_its_size(examples: Examples, tmp_path: Path) -> None:
+def test_a_reward_from_elsewhere_sees_each_labelled_picture_once_whatever_its_size(
+    examples: Examples, tmp_path: Path
+) -> None:
     dataset = examples.dataset
     verdicts, pairs = dataset.verdicts, dataset.pairs
     Image.new("RGB", (64, 24), (255, 255, 255)).save(tmp_path / "white.png")
     first = int(examples.split.val.verdicts.image[0])
-    paths = tuple(tmp_path / "white.png" if i == first else path for i, path in enumerate(dataset.paths))
+    paths = tuple(
+        tmp_path / "white.png" if i == first else path for i, path in enumerate(dataset.paths)
+    )
     SCORED.clear()
     (scorer,) = _elsewhere(
-        replace(examples, dataset=replace(dataset, paths=paths)), RewardSource(kind="python", path="tests.user_rewards:noted_brightness")
+        replace(examples, dataset=replace(dataset, paths=paths)),
+        RewardSource(kind="python", path="tests.user_rewards:noted_brightness"),
     ).values()
     asked = {*zip(verdicts.image, verdicts.prompt, strict=True)}
-    asked |= {*zip(pairs.image_0, pairs.prompt, strict=True)} | {*zip(pairs.image_1, pairs.prompt, strict=True)}
+    asked |= {*zip(pairs.image_0, pairs.prompt, strict=True)} | {
+        *zip(pairs.image_1, pairs.prompt, strict=True)
+    }
     assert sorted(SCORED) == sorted(dataset.prompts[prompt] for _, prompt in asked)
     some = examples.split.val.verdicts
     assert some.image[np.argmax(scorer(some.image, some.prompt))] == first
@@ -409,10 +539,16 @@ def test_a_reward_from_elsewhere_that_gives_no_number_names_the_picture(examples
         _elsewhere(examples, RewardSource(kind="python", path="tests.user_rewards:not_a_number"))
 
 
-def test_figure_has_a_column_for_each_part_with_verdicts(model: RewardModel, examples: Examples, tmp_path: Path) -> None:
+def test_figure_has_a_column_for_each_part_with_verdicts(
+    model: RewardModel, examples: Examples, tmp_path: Path
+) -> None:
     figure = reliability_figure(model, examples)
     assert len(figure.axes) == 6
     figure.savefig(tmp_path / "reliability.png", dpi=40)
-    nothing = examples.dataset.where(np.zeros(len(examples.dataset.verdicts), bool), np.zeros(len(examples.dataset.pairs), bool))
-    empty = replace(examples, split=replace(examples.split, val=nothing, test_seen=nothing, test_unseen=nothing))
+    nothing = examples.dataset.where(
+        np.zeros(len(examples.dataset.verdicts), bool), np.zeros(len(examples.dataset.pairs), bool)
+    )
+    empty = replace(
+        examples, split=replace(examples.split, val=nothing, test_seen=nothing, test_unseen=nothing)
+    )
     assert "no held-out verdicts" in reliability_figure(model, empty).texts[0].get_text()

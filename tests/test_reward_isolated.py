@@ -40,7 +40,9 @@ for name in {names!r}:
     importlib.import_module(name)
 print([name for name in sys.modules if name.startswith("pipelines")])
 """
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == "[]"
 
 

@@ -25,7 +25,9 @@ shares = st.sampled_from([0.0, 0.5, 1.0])
 def test_lee_et_al_by_formula() -> None:
     rewards = torch.tensor([[0.8, 0.2, 0.1]])
     mse = binary_loss(rewards[:, 0], torch.tensor([1.0]), ONE)
-    auxiliary = prompt_classification_loss(rewards, torch.ones(1, 3, dtype=torch.bool), ONE, temperature=2.0)
+    auxiliary = prompt_classification_loss(
+        rewards, torch.ones(1, 3, dtype=torch.bool), ONE, temperature=2.0
+    )
     assert mse.item() == pytest.approx(0.04, abs=1e-6)
     assert torch.exp(-auxiliary).item() == pytest.approx(0.408913, abs=1e-6)
     assert auxiliary.item() == pytest.approx(0.894252, abs=1e-6)
@@ -34,34 +36,51 @@ def test_lee_et_al_by_formula() -> None:
 
 def test_prompt_classification_of_bounded_rewards_has_a_floor() -> None:
     best = torch.tensor([[1.0] + [0.0] * 9])
-    floor = prompt_classification_loss(best, torch.ones(1, 10, dtype=torch.bool), ONE, temperature=2.0)
+    floor = prompt_classification_loss(
+        best, torch.ones(1, 10, dtype=torch.bool), ONE, temperature=2.0
+    )
     assert 1.86 < floor < 1.87
 
 
 def test_absent_wrong_prompts_do_not_count() -> None:
-    padded = prompt_classification_loss(torch.tensor([[0.8, 0.2, 0.9]]), torch.tensor([[True, True, False]]), ONE, 2.0)
-    short = prompt_classification_loss(torch.tensor([[0.8, 0.2]]), torch.tensor([[True, True]]), ONE, 2.0)
+    padded = prompt_classification_loss(
+        torch.tensor([[0.8, 0.2, 0.9]]), torch.tensor([[True, True, False]]), ONE, 2.0
+    )
+    short = prompt_classification_loss(
+        torch.tensor([[0.8, 0.2]]), torch.tensor([[True, True]]), ONE, 2.0
+    )
     assert torch.equal(padded, short)
 
 
 def test_mean_target_has_the_gradient_of_all_raters() -> None:
     rewards = torch.tensor([0.3, 0.6])
-    one_by_one = jacobian(lambda r: binary_loss(r[[0, 0, 0, 1]], torch.tensor([1.0, 0, 1, 0]), torch.ones(4)), rewards)
-    joined = jacobian(lambda r: binary_loss(r, torch.tensor([2 / 3, 0]), torch.tensor([3.0, 1.0])), rewards)
+    one_by_one = jacobian(
+        lambda r: binary_loss(r[[0, 0, 0, 1]], torch.tensor([1.0, 0, 1, 0]), torch.ones(4)), rewards
+    )
+    joined = jacobian(
+        lambda r: binary_loss(r, torch.tensor([2 / 3, 0]), torch.tensor([3.0, 1.0])), rewards
+    )
     torch.testing.assert_close(one_by_one, joined)
 
 
 @given(a=logits, b=logits, shift=logits, label=shares)
-def test_bradley_terry_knows_only_the_difference(a: float, b: float, shift: float, label: float) -> None:
+def test_bradley_terry_knows_only_the_difference(
+    a: float, b: float, shift: float, label: float
+) -> None:
     a_, b_, label_ = torch.tensor([a]), torch.tensor([b]), torch.tensor([label])
     loss = bradley_terry_loss(a_, b_, label_, ONE)
-    torch.testing.assert_close(bradley_terry_loss(a_ + shift, b_ + shift, label_, ONE), loss, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        bradley_terry_loss(a_ + shift, b_ + shift, label_, ONE), loss, atol=1e-4, rtol=1e-4
+    )
     torch.testing.assert_close(bradley_terry_loss(b_, a_, 1 - label_, ONE), loss)
 
 
 def test_a_tie_is_best_explained_by_equal_logits() -> None:
     margins = torch.linspace(-3, 3, 61)
-    losses = [bradley_terry_loss(margin[None], torch.zeros(1), torch.tensor([0.5]), ONE) for margin in margins]
+    losses = [
+        bradley_terry_loss(margin[None], torch.zeros(1), torch.tensor([0.5]), ONE)
+        for margin in margins
+    ]
     assert margins[torch.stack(losses).argmin()].abs() < 1e-6
 
 
@@ -76,7 +95,12 @@ def test_a_ranking_counts_the_same_whatever_its_size() -> None:
 
 def _of_ranks(logits: list[float], ranks: list[float]) -> Tensor:
     """The Plackett-Luce loss of one ranking."""
-    return plackett_luce_loss(torch.tensor([logits]), torch.tensor([ranks]), torch.ones(1, len(ranks), dtype=torch.bool), ONE)
+    return plackett_luce_loss(
+        torch.tensor([logits]),
+        torch.tensor([ranks]),
+        torch.ones(1, len(ranks), dtype=torch.bool),
+        ONE,
+    )
 
 
 def test_binary_cross_entropy_is_that_of_the_labels_one_by_one() -> None:
@@ -88,20 +112,36 @@ def test_binary_cross_entropy_is_that_of_the_labels_one_by_one() -> None:
 
 @pytest.mark.parametrize("loss", [davidson_loss, rao_kupper_loss])
 @given(a=logits, b=logits, shift=logits, tie=st.floats(-3, 3, width=32))
-def test_losses_with_ties_are_of_probabilities_of_three_outcomes(loss: object, a: float, b: float, shift: float, tie: float) -> None:
+def test_losses_with_ties_are_of_probabilities_of_three_outcomes(
+    loss: object, a: float, b: float, shift: float, tie: float
+) -> None:
     assert callable(loss)
     a_, b_, tie_ = torch.tensor([a]), torch.tensor([b]), torch.tensor(tie)
     of = {label: loss(a_, b_, torch.tensor([label]), ONE, tie_) for label in (0.0, 0.5, 1.0)}
-    torch.testing.assert_close(torch.stack(list(of.values())).neg().exp().sum(), torch.tensor(1.0), atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(loss(b_, a_, torch.tensor([0.0]), ONE, tie_), of[1.0], atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(loss(a_ + shift, b_ + shift, torch.tensor([1.0]), ONE, tie_), of[1.0], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        torch.stack(list(of.values())).neg().exp().sum(), torch.tensor(1.0), atol=1e-4, rtol=1e-4
+    )
+    torch.testing.assert_close(
+        loss(b_, a_, torch.tensor([0.0]), ONE, tie_), of[1.0], atol=1e-5, rtol=1e-5
+    )
+    torch.testing.assert_close(
+        loss(a_ + shift, b_ + shift, torch.tensor([1.0]), ONE, tie_), of[1.0], atol=1e-4, rtol=1e-4
+    )
 
 
 def test_losses_with_ties_by_formula() -> None:
     a, b, nought = torch.tensor([2.0]).log(), torch.tensor([1.0]).log(), torch.tensor(0.0)
-    of_davidson = [davidson_loss(a, b, torch.tensor([label]), ONE, nought).neg().exp().item() for label in (1.0, 0.5, 0.0)]
-    assert of_davidson == pytest.approx([2 / (3 + 2**0.5), 2**0.5 / (3 + 2**0.5), 1 / (3 + 2**0.5)], abs=1e-6)
-    of_rao_kupper = [rao_kupper_loss(a, b, torch.tensor([label]), ONE, nought).neg().exp().item() for label in (1.0, 0.5, 0.0)]
+    of_davidson = [
+        davidson_loss(a, b, torch.tensor([label]), ONE, nought).neg().exp().item()
+        for label in (1.0, 0.5, 0.0)
+    ]
+    assert of_davidson == pytest.approx(
+        [2 / (3 + 2**0.5), 2**0.5 / (3 + 2**0.5), 1 / (3 + 2**0.5)], abs=1e-6
+    )
+    of_rao_kupper = [
+        rao_kupper_loss(a, b, torch.tensor([label]), ONE, nought).neg().exp().item()
+        for label in (1.0, 0.5, 0.0)
+    ]
     assert of_rao_kupper == pytest.approx([2 / 4, 3 * 2 / (4 * 5), 1 / 5], abs=1e-6)  # theta = 2
 
 
@@ -111,19 +151,35 @@ def test_without_ties_all_pairwise_losses_are_the_same(loss: object) -> None:
     a, b, label = torch.randn(5), torch.randn(5), torch.tensor([1.0, 0, 1, 1, 0])
     never = torch.tensor(-25.0)
     torch.testing.assert_close(
-        loss(a, b, label, torch.ones(5), never), bradley_terry_loss(a, b, label, torch.ones(5)), atol=1e-5, rtol=1e-5
+        loss(a, b, label, torch.ones(5), never),
+        bradley_terry_loss(a, b, label, torch.ones(5)),
+        atol=1e-5,
+        rtol=1e-5,
     )
 
 
 @pytest.mark.parametrize("threshold", [1e-3, 1.0, 44.0, 45.0, 100.0, 1000.0])
 @pytest.mark.parametrize("margin", [0.0, 7.5, -300.0])
-def test_rao_kupper_is_that_of_double_precision_at_every_threshold(threshold: float, margin: float) -> None:
+def test_rao_kupper_is_that_of_double_precision_at_every_threshold(
+    threshold: float, margin: float
+) -> None:
     def of(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         values = torch.tensor([margin, 0.0], dtype=dtype, requires_grad=True)
-        tie = torch.tensor(threshold, dtype=torch.float64).expm1().log().clamp(max=threshold).to(dtype).requires_grad_()
+        tie = (
+            torch.tensor(threshold, dtype=torch.float64)
+            .expm1()
+            .log()
+            .clamp(max=threshold)
+            .to(dtype)
+            .requires_grad_()
+        )
         labels = torch.tensor([1.0, 0.5, 0.0], dtype=dtype)
-        loss = rao_kupper_loss(values[:1].expand(3), values[1:].expand(3), labels, torch.ones(3, dtype=dtype), tie)
-        return loss, torch.cat([each.flatten() for each in torch.autograd.grad(loss, [values, tie])])
+        loss = rao_kupper_loss(
+            values[:1].expand(3), values[1:].expand(3), labels, torch.ones(3, dtype=dtype), tie
+        )
+        return loss, torch.cat(
+            [each.flatten() for each in torch.autograd.grad(loss, [values, tie])]
+        )
 
     (loss, gradient), (wanted, slope) = of(torch.float32), of(torch.float64)
     torch.testing.assert_close(loss.double(), wanted, rtol=1e-4, atol=1e-5)
@@ -147,23 +203,34 @@ def test_the_tie_parameter_learns_how_many_ties_there_are(loss: object) -> None:
 def test_plackett_luce_chances_of_all_orders_sum_to_one() -> None:
     scores = [0.3, -1.0, 2.0, 0.0]
     # A mean over the three choices; the last picture is no choice.
-    chances = [torch.exp(-3 * _of_ranks(scores, list(map(float, order)))) for order in permutations(range(4))]
+    chances = [
+        torch.exp(-3 * _of_ranks(scores, list(map(float, order))))
+        for order in permutations(range(4))
+    ]
     torch.testing.assert_close(torch.stack(chances).sum(), torch.tensor(1.0), atol=1e-5, rtol=1e-5)
-    assert max(range(24), key=lambda i: float(chances[i])) == list(permutations(range(4))).index((1, 3, 0, 2))
+    assert max(range(24), key=lambda i: float(chances[i])) == list(permutations(range(4))).index(
+        (1, 3, 0, 2)
+    )
 
 
 def test_plackett_luce_by_formula() -> None:
     e = torch.tensor([0.5, -0.2, 0.1]).exp()
     first, second = -(e[1] / e.sum()).log(), -(e[0] / (e[0] + e[2])).log()
     torch.testing.assert_close(_of_ranks([0.5, -0.2, 0.1], [2, 1, 3]), (first + second) / 2)
-    tied = (-(e[1] / e.sum()).log() - (e[0] / e.sum()).log()) / 2  # both first places are chosen among all three
+    tied = (
+        -(e[1] / e.sum()).log() - (e[0] / e.sum()).log()
+    ) / 2  # both first places are chosen among all three
     torch.testing.assert_close(_of_ranks([0.5, -0.2, 0.1], [1, 1, 2]), tied)
 
 
 @given(a=logits, b=logits, shift=logits, label=shares)
-def test_plackett_luce_of_two_pictures_is_bradley_terry(a: float, b: float, shift: float, label: float) -> None:
+def test_plackett_luce_of_two_pictures_is_bradley_terry(
+    a: float, b: float, shift: float, label: float
+) -> None:
     pairwise = bradley_terry_loss(torch.tensor([a]), torch.tensor([b]), torch.tensor([label]), ONE)
-    torch.testing.assert_close(_of_ranks([a + shift, b + shift], [1 - label, label]), pairwise, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        _of_ranks([a + shift, b + shift], [1 - label, label]), pairwise, atol=1e-4, rtol=1e-4
+    )
 
 
 def test_pictures_that_a_ranking_does_not_have_do_not_count() -> None:
@@ -171,7 +238,9 @@ def test_pictures_that_a_ranking_does_not_have_do_not_count() -> None:
     present = torch.tensor([[True, True, False], [True, True, True]])
     ranks, weights = torch.tensor([[1.0, 2, 0], [1, 2, 3]]), torch.tensor([1.0, 3.0])
     loss = plackett_luce_loss(scores, ranks, present, weights)
-    torch.testing.assert_close(loss, (_of_ranks([0.5, -0.2], [1, 2]) + 3 * _of_ranks([0.1, 0.2, 0.3], [1, 2, 3])) / 4)
+    torch.testing.assert_close(
+        loss, (_of_ranks([0.5, -0.2], [1, 2]) + 3 * _of_ranks([0.1, 0.2, 0.3], [1, 2, 3])) / 4
+    )
     loss.backward()
     assert scores.grad is not None
     assert scores.grad.isfinite().all()

@@ -22,7 +22,9 @@ def backbone(tmp_path_factory: pytest.TempPathFactory) -> ClipBackbone:
 
 @pytest.fixture
 def model(backbone: ClipBackbone) -> RewardModel:
-    model = RewardModel.create(backbone, hidden=(16, 8), members=3, generator=torch.Generator().manual_seed(0))
+    model = RewardModel.create(
+        backbone, hidden=(16, 8), members=3, generator=torch.Generator().manual_seed(0)
+    )
     model.temperature.fill_(1.7)
     model.labels = {"good": 3, "bad": 2}
     return model
@@ -43,31 +45,52 @@ def test_scores_are_probabilities_that_differ(model: RewardModel, images: torch.
 
 def test_a_score_does_not_depend_on_its_batch(model: RewardModel, images: torch.Tensor) -> None:
     together = model.score(images=images, prompts=PROMPTS)
-    alone = torch.cat([model.score(images=images[i : i + 1], prompts=PROMPTS[i : i + 1]) for i in range(3)])
+    alone = torch.cat(
+        [model.score(images=images[i : i + 1], prompts=PROMPTS[i : i + 1]) for i in range(3)]
+    )
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
     order = [2, 0, 1]
     shuffled = model.score(images=images[order], prompts=[PROMPTS[i] for i in order])
     torch.testing.assert_close(shuffled, together[order], atol=1e-5, rtol=1e-5)
 
 
-def test_cached_embeddings_give_the_same_score(model: RewardModel, backbone: ClipBackbone, images: torch.Tensor) -> None:
-    logit = model.logit(image_embeddings=backbone.image_embedding(images), text_embeddings=backbone.text_embedding(PROMPTS))
-    torch.testing.assert_close(torch.sigmoid(logit / 1.7), model.score(images=images, prompts=PROMPTS))
+def test_cached_embeddings_give_the_same_score(
+    model: RewardModel, backbone: ClipBackbone, images: torch.Tensor
+) -> None:
+    logit = model.logit(
+        image_embeddings=backbone.image_embedding(images),
+        text_embeddings=backbone.text_embedding(PROMPTS),
+    )
+    torch.testing.assert_close(
+        torch.sigmoid(logit / 1.7), model.score(images=images, prompts=PROMPTS)
+    )
 
 
-def test_gradient_at_a_pixel_is_the_finite_difference(model: RewardModel, images: torch.Tensor) -> None:
+def test_gradient_at_a_pixel_is_the_finite_difference(
+    model: RewardModel, images: torch.Tensor
+) -> None:
     images = images.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(model.score(images=images, prompts=PROMPTS).sum(), images)
     direction = torch.zeros_like(images)
     direction[1, :, 8:16, 8:16] = gradient[1, :, 8:16, 8:16].sign()
     step = 0.002
     with torch.no_grad():
-        up, down = (model.score(images=images + sign * step * direction, prompts=PROMPTS) for sign in (1, -1))
-    torch.testing.assert_close((up - down).sum() / (2 * step), (gradient * direction).sum(), atol=1e-4, rtol=0.05)
+        up, down = (
+            model.score(images=images + sign * step * direction, prompts=PROMPTS)
+            for sign in (1, -1)
+        )
+    torch.testing.assert_close(
+        (up - down).sum() / (2 * step), (gradient * direction).sum(), atol=1e-4, rtol=0.05
+    )
 
 
-def test_members_are_independent_of_each_other(model: RewardModel, images: torch.Tensor, backbone: ClipBackbone) -> None:
-    embeddings = {"image_embeddings": backbone.image_embedding(images), "text_embeddings": backbone.text_embedding(PROMPTS)}
+def test_members_are_independent_of_each_other(
+    model: RewardModel, images: torch.Tensor, backbone: ClipBackbone
+) -> None:
+    embeddings = {
+        "image_embeddings": backbone.image_embedding(images),
+        "text_embeddings": backbone.text_embedding(PROMPTS),
+    }
     before = model.member_logits(**embeddings)
     with torch.no_grad():
         model.head.weights[0][1].zero_()
@@ -76,16 +99,32 @@ def test_members_are_independent_of_each_other(model: RewardModel, images: torch
     assert not torch.equal(before[1], after[1])
 
 
-def test_the_lower_bound_is_below_the_mean_by_what_the_members_differ(model: RewardModel, images: torch.Tensor) -> None:
-    mean, lower = (model.score(images=images, prompts=PROMPTS, reduce=reduce) for reduce in ("mean", "lcb"))
-    embeddings = {"image_embeddings": model.backbone.image_embedding(images), "text_embeddings": model.backbone.text_embedding(PROMPTS)}
+def test_the_lower_bound_is_below_the_mean_by_what_the_members_differ(
+    model: RewardModel, images: torch.Tensor
+) -> None:
+    mean, lower = (
+        model.score(images=images, prompts=PROMPTS, reduce=reduce) for reduce in ("mean", "lcb")
+    )
+    embeddings = {
+        "image_embeddings": model.backbone.image_embedding(images),
+        "text_embeddings": model.backbone.text_embedding(PROMPTS),
+    }
     logits = model.member_logits(**embeddings)
-    torch.testing.assert_close(torch.logit(mean) - torch.logit(lower), logits.std(0, correction=0) / 1.7, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        torch.logit(mean) - torch.logit(lower),
+        logits.std(0, correction=0) / 1.7,
+        atol=1e-5,
+        rtol=1e-4,
+    )
     assert (lower < mean).all()
 
 
-def test_the_lower_bound_of_one_member_is_its_score_and_has_gradients(backbone: ClipBackbone, images: torch.Tensor) -> None:
-    alone = RewardModel.create(backbone, hidden=(8,), members=1, generator=torch.Generator().manual_seed(0))
+def test_the_lower_bound_of_one_member_is_its_score_and_has_gradients(
+    backbone: ClipBackbone, images: torch.Tensor
+) -> None:
+    alone = RewardModel.create(
+        backbone, hidden=(8,), members=1, generator=torch.Generator().manual_seed(0)
+    )
     images = images.clone().requires_grad_()
     lower = alone.score(images=images, prompts=PROMPTS, reduce="lcb")
     assert torch.equal(lower, alone.score(images=images, prompts=PROMPTS))
@@ -100,34 +139,47 @@ def test_a_lower_bound_does_not_depend_on_its_batch_either(
 ) -> None:
     together = model.score(images=images, prompts=PROMPTS, reduce=reduce)
     order = [1, 2, 0]
-    alone = torch.cat([model.score(images=images[i : i + 1], prompts=[PROMPTS[i]], reduce=reduce) for i in order])
+    alone = torch.cat(
+        [model.score(images=images[i : i + 1], prompts=[PROMPTS[i]], reduce=reduce) for i in order]
+    )
     torch.testing.assert_close(alone, together[order], atol=1e-5, rtol=1e-5)
 
 
 def test_a_reward_stands_on_siglip_too(images: torch.Tensor, tmp_path: Path) -> None:
     siglip = ClipBackbone.from_pretrained(save_tiny_siglip(tmp_path / "siglip"))
-    model = RewardModel.create(siglip, hidden=(8,), members=2, tune_last=1, generator=torch.Generator().manual_seed(0))
+    model = RewardModel.create(
+        siglip, hidden=(8,), members=2, tune_last=1, generator=torch.Generator().manual_seed(0)
+    )
     model.save_pretrained(tmp_path / "reward")
     loaded = RewardModel.from_pretrained(tmp_path / "reward")
-    assert torch.equal(loaded.score(images=images, prompts=PROMPTS), model.score(images=images, prompts=PROMPTS))
+    assert torch.equal(
+        loaded.score(images=images, prompts=PROMPTS), model.score(images=images, prompts=PROMPTS)
+    )
     images = images.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(model.score(images=images, prompts=PROMPTS).sum(), images)
     assert (gradient.flatten(1).abs().sum(1) > 0).all()
 
 
 @pytest.mark.parametrize("prompts", [["a dog"], []])
-def test_prompts_and_pictures_must_be_as_many(model: RewardModel, images: torch.Tensor, prompts: list[str]) -> None:
+def test_prompts_and_pictures_must_be_as_many(
+    model: RewardModel, images: torch.Tensor, prompts: list[str]
+) -> None:
     with pytest.raises(ValueError, match="B prompts"):
         model.score(images=images, prompts=prompts)
 
 
-def test_saving_and_loading_keeps_every_bit(model: RewardModel, images: torch.Tensor, backbone: ClipBackbone, tmp_path: Path) -> None:
+def test_saving_and_loading_keeps_every_bit(
+    model: RewardModel, images: torch.Tensor, backbone: ClipBackbone, tmp_path: Path
+) -> None:
     model.save_pretrained(str(tmp_path))
     given = RewardModel.from_pretrained(tmp_path, backbone=backbone)
     named = RewardModel.from_pretrained(str(tmp_path))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "head.safetensors"]
     for loaded in (given, named):
-        assert torch.equal(loaded.score(images=images, prompts=PROMPTS), model.score(images=images, prompts=PROMPTS))
+        assert torch.equal(
+            loaded.score(images=images, prompts=PROMPTS),
+            model.score(images=images, prompts=PROMPTS),
+        )
         assert loaded.labels == model.labels
 
 
@@ -139,13 +191,17 @@ def test_another_backbone_is_refused(model: RewardModel, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("missing", ["config.json", "head.safetensors"])
-def test_a_missing_file_is_named(model: RewardModel, backbone: ClipBackbone, tmp_path: Path, missing: str) -> None:
+def test_a_missing_file_is_named(
+    model: RewardModel, backbone: ClipBackbone, tmp_path: Path, missing: str
+) -> None:
     model.save_pretrained(tmp_path)
     (tmp_path / missing).unlink()
     _refuses(tmp_path, backbone, f"no {missing}")
 
 
-def test_files_of_two_trainings_are_never_mixed(model: RewardModel, backbone: ClipBackbone, tmp_path: Path) -> None:
+def test_files_of_two_trainings_are_never_mixed(
+    model: RewardModel, backbone: ClipBackbone, tmp_path: Path
+) -> None:
     model.save_pretrained(tmp_path)
     config = (tmp_path / "config.json").read_bytes()
     with torch.no_grad():
@@ -156,13 +212,17 @@ def test_files_of_two_trainings_are_never_mixed(model: RewardModel, backbone: Cl
 
 
 @pytest.mark.parametrize("text", ["{", '{"backbone": "x"}', "[]"])
-def test_a_broken_config_is_one_clear_line(model: RewardModel, backbone: ClipBackbone, tmp_path: Path, text: str) -> None:
+def test_a_broken_config_is_one_clear_line(
+    model: RewardModel, backbone: ClipBackbone, tmp_path: Path, text: str
+) -> None:
     model.save_pretrained(tmp_path)
     (tmp_path / "config.json").write_text(text)
     _refuses(tmp_path, backbone, "remove .* and run `make reward`")
 
 
-def test_a_head_of_another_shape_is_refused(model: RewardModel, backbone: ClipBackbone, tmp_path: Path) -> None:
+def test_a_head_of_another_shape_is_refused(
+    model: RewardModel, backbone: ClipBackbone, tmp_path: Path
+) -> None:
     model.save_pretrained(tmp_path)
     config = (tmp_path / "config.json").read_text()
     (tmp_path / "config.json").write_text(config.replace('"members": 3', '"members": 2'))
@@ -170,14 +230,18 @@ def test_a_head_of_another_shape_is_refused(model: RewardModel, backbone: ClipBa
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
-def test_a_head_that_is_no_numbers_is_refused(model: RewardModel, backbone: ClipBackbone, tmp_path: Path, value: float) -> None:
+def test_a_head_that_is_no_numbers_is_refused(
+    model: RewardModel, backbone: ClipBackbone, tmp_path: Path, value: float
+) -> None:
     with torch.no_grad():
         model.head.biases[-1].view(-1)[0] = value
     model.save_pretrained(tmp_path)
     _refuses(tmp_path, backbone, r"head\.safetensors: NaN or infinity in biases\.\d")
 
 
-def test_a_temperature_that_is_no_number_is_refused(model: RewardModel, backbone: ClipBackbone, tmp_path: Path) -> None:
+def test_a_temperature_that_is_no_number_is_refused(
+    model: RewardModel, backbone: ClipBackbone, tmp_path: Path
+) -> None:
     model.save_pretrained(tmp_path)
     config = (tmp_path / "config.json").read_text()
     (tmp_path / "config.json").write_text(re.sub('("temperature": )[^,]*', r"\1Infinity", config))
@@ -198,7 +262,9 @@ def _refuses(folder: Path, backbone: ClipBackbone, reason: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_memory_does_not_grow_with_the_pairs_that_are_scored_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_does_not_grow_with_the_pairs_that_are_scored_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     generator = torch.Generator().manual_seed(0)
     head = EnsembleHead(16, (8,), members=2, generator=generator)
     image, text = (F.normalize(torch.randn(100, 16, generator=generator), dim=-1) for _ in range(2))
@@ -228,7 +294,9 @@ def test_raters_who_slip_bound_the_score_and_leave_its_order(
     after, narrower = loaded.score_with_std(images=images, prompts=PROMPTS)
     torch.testing.assert_close(after, 0.2 + 0.6 * before)
     torch.testing.assert_close(narrower, 0.6 * spread)
-    assert torch.equal(loaded.score(images=images, prompts=PROMPTS), slipping.score(images=images, prompts=PROMPTS))
+    assert torch.equal(
+        loaded.score(images=images, prompts=PROMPTS), slipping.score(images=images, prompts=PROMPTS)
+    )
 
 
 def test_a_head_starts_near_the_clip_score_of_the_labelled_pairs() -> None:

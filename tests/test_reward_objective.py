@@ -46,17 +46,26 @@ def rankings(run: RunFolder) -> FeedbackDataset:
     for number, prompt in enumerate(range(len(dataset.prompts))):
         of_prompt = dataset.verdicts.where(dataset.verdicts.prompt == prompt)
         good = dict(zip(of_prompt.image.tolist(), of_prompt.good.tolist(), strict=True))
-        rows += [(a, b, prompt, (1 + good[a] - good[b]) / 2, 1 / 36, number) for a, b in combinations(good, 2)]
+        rows += [
+            (a, b, prompt, (1 + good[a] - good[b]) / 2, 1 / 36, number)
+            for a, b in combinations(good, 2)
+        ]
     columns = [np.array(column) for column in zip(*rows, strict=True)]
     image_0, image_1, of, label_0, weight, ranking = columns
-    pairs = RankedPairs(image_0, image_1, of, label_0.astype(np.float32), weight.astype(np.float32), ranking)
-    return replace(dataset.where(np.zeros(len(dataset.verdicts), bool), np.zeros(0, bool)), pairs=pairs)
+    pairs = RankedPairs(
+        image_0, image_1, of, label_0.astype(np.float32), weight.astype(np.float32), ranking
+    )
+    return replace(
+        dataset.where(np.zeros(len(dataset.verdicts), bool), np.zeros(0, bool)), pairs=pairs
+    )
 
 
 def _train(
     dataset: FeedbackDataset, backbone: ClipBackbone, **changes: Any
 ) -> tuple[RewardModel, Examples, RewardConfig, list[RewardMetrics]]:
-    config = RewardConfig(hidden=(32,), members=2, epochs=25, batch_size=128, learning_rate=3e-3, split=ALL).model_copy(update=changes)
+    config = RewardConfig(
+        hidden=(32,), members=2, epochs=25, batch_size=128, learning_rate=3e-3, split=ALL
+    ).model_copy(update=changes)
     examples = prepare(dataset, config, backbone)
     generator = torch.Generator().manual_seed(0)
     model = new_model(backbone, config, generator=generator)
@@ -64,7 +73,9 @@ def _train(
 
 
 @pytest.mark.parametrize("loss", ["bradley_terry", "davidson", "rao_kupper", "plackett_luce"])
-def test_every_ranking_loss_learns_the_order(rankings: FeedbackDataset, backbone: ClipBackbone, loss: str) -> None:
+def test_every_ranking_loss_learns_the_order(
+    rankings: FeedbackDataset, backbone: ClipBackbone, loss: str
+) -> None:
     model, examples, _, metrics = _train(rankings, backbone, ranking_loss=loss)
     assert metrics[-1].ranking_loss is not None
     assert metrics[0].ranking_loss is not None
@@ -73,7 +84,10 @@ def test_every_ranking_loss_learns_the_order(rankings: FeedbackDataset, backbone
     texts = examples.text_embeddings[torch.from_numpy(pairs.prompt)]
     with torch.no_grad():
         first, second = (
-            model.logit(image_embeddings=examples.image_embeddings[torch.from_numpy(image)], text_embeddings=texts)
+            model.logit(
+                image_embeddings=examples.image_embeddings[torch.from_numpy(image)],
+                text_embeddings=texts,
+            )
             for image in (pairs.image_0, pairs.image_1)
         )
     strict = pairs.label_0 != 0.5
@@ -83,7 +97,10 @@ def test_every_ranking_loss_learns_the_order(rankings: FeedbackDataset, backbone
 
 @pytest.mark.parametrize("loss", ["bradley_terry", "plackett_luce"])
 def test_a_ranking_of_nine_is_nine_forwards_and_not_one_for_each_side_of_a_pair(
-    rankings: FeedbackDataset, backbone: ClipBackbone, monkeypatch: pytest.MonkeyPatch, loss: Literal["bradley_terry", "plackett_luce"]
+    rankings: FeedbackDataset,
+    backbone: ClipBackbone,
+    monkeypatch: pytest.MonkeyPatch,
+    loss: Literal["bradley_terry", "plackett_luce"],
 ) -> None:
     forwards: list[int] = []
     embed_tokens = ClipBackbone.embed_tokens
@@ -94,7 +111,9 @@ def test_a_ranking_of_nine_is_nine_forwards_and_not_one_for_each_side_of_a_pair(
 
     config = RewardConfig(hidden=(8,), members=1, tune_last=1, ranking_loss=loss, split=ALL)
     examples = prepare(rankings, config, backbone)
-    model = RewardModel.create(backbone, hidden=(8,), members=1, tune_last=1, generator=torch.Generator().manual_seed(0))
+    model = RewardModel.create(
+        backbone, hidden=(8,), members=1, tune_last=1, generator=torch.Generator().manual_seed(0)
+    )
     objective = Objective(model, examples, config)
     labels = objective.labels(examples.split.train)
     assert labels.n_rankings == 15
@@ -106,7 +125,9 @@ def test_a_ranking_of_nine_is_nine_forwards_and_not_one_for_each_side_of_a_pair(
     assert sum(forwards) == 9
 
 
-def test_pairs_of_a_ranking_stay_in_one_step_where_the_loss_wants_them_whole(rankings: FeedbackDataset) -> None:
+def test_pairs_of_a_ranking_stay_in_one_step_where_the_loss_wants_them_whole(
+    rankings: FeedbackDataset,
+) -> None:
     labels = LabelTensors.of(rankings, CPU, whole_rankings=True)
     seen = torch.cat([labels.pairs_of(some) for some in torch.randperm(15).tensor_split(4)])
     assert sorted(seen.tolist()) == list(range(15 * 36))
@@ -114,20 +135,28 @@ def test_pairs_of_a_ranking_stay_in_one_step_where_the_loss_wants_them_whole(ran
     assert labels.ranking[labels.pairs_of(torch.tensor([2, 7]))].unique().tolist() == [2, 7]
 
 
-def test_plackett_luce_scores_pictures_and_not_pairs(rankings: FeedbackDataset, backbone: ClipBackbone) -> None:
+def test_plackett_luce_scores_pictures_and_not_pairs(
+    rankings: FeedbackDataset, backbone: ClipBackbone
+) -> None:
     scored: list[int] = []
 
     class Counting(RewardModel):
         def member_logits(self, *, image_embeddings: Tensor, text_embeddings: Tensor) -> Tensor:
             scored.append(len(image_embeddings))
-            return super().member_logits(image_embeddings=image_embeddings, text_embeddings=text_embeddings)
+            return super().member_logits(
+                image_embeddings=image_embeddings, text_embeddings=text_embeddings
+            )
 
     config = RewardConfig(ranking_loss="plackett_luce", split=ALL)
-    model = Counting.create(backbone, hidden=(8,), members=1, generator=torch.Generator().manual_seed(0))
+    model = Counting.create(
+        backbone, hidden=(8,), members=1, generator=torch.Generator().manual_seed(0)
+    )
     examples = prepare(rankings, config, backbone)
     objective = Objective(model, examples, config)
     labels = objective.labels(rankings)
-    objective.training_terms(labels, torch.zeros(0, dtype=torch.long), labels.pairs_of(torch.arange(15)))
+    objective.training_terms(
+        labels, torch.zeros(0, dtype=torch.long), labels.pairs_of(torch.arange(15))
+    )
     assert scored == [15 * 9]
 
 
@@ -143,19 +172,40 @@ def test_cross_entropy_in_place_of_squared_error(run: RunFolder, backbone: ClipB
     assert entropy[-1].binary_loss < 0.9 * entropy[0].binary_loss
 
 
-def _with_estimates(run: RunFolder, skills: dict[str, float | None], p_good: Callable[[str], float]) -> FeedbackDataset:
+def _with_estimates(
+    run: RunFolder, skills: dict[str, float | None], p_good: Callable[[str], float]
+) -> FeedbackDataset:
     """Every rater judges every picture of `run` for one prompt, and the tables say who is how good and what is right."""
     images = pa.parquet.read_table(run.latest / "images.parquet").to_pylist()[:6]
     other = RunFolder(run.root)
-    verdicts = [verdict_row(row["image_id"], PROMPT, rater != "liar", rater) for row in images for rater in skills]
+    verdicts = [
+        verdict_row(row["image_id"], PROMPT, rater != "liar", rater)
+        for row in images
+        for rater in skills
+    ]
     write(other, images=images, prompts={PROMPT: "color"}, verdicts=verdicts, pairs=[])
     known = {"source": "simulated", "joined_at": NOON, "n": 6, "n_skipped": 0, "gold_n": 0}
     raters = [known | {"rater_id": rater, "skill": skill} for rater, skill in skills.items()]
     write_table(pa.Table.from_pylist(raters, schema=RATERS), RATERS, run.latest / "raters.parquet")
-    asked = [{"task_id": f"task of {row['image_id']}", "image_id": row["image_id"], "source": "simulated", "n_raters": 2} for row in images]
+    asked = [
+        {
+            "task_id": f"task of {row['image_id']}",
+            "image_id": row["image_id"],
+            "source": "simulated",
+            "n_raters": 2,
+        }
+        for row in images
+    ]
     consensus = [one | {"method": "mv", "value": 0.5, "p_good": 0.5} for one in asked]
-    consensus += [one | {"method": "ds", "value": 1.0, "p_good": p_good(one["image_id"])} for one in asked[:-1]]
-    write_table(pa.Table.from_pylist(consensus, schema=CONSENSUS), CONSENSUS, run.latest / "consensus.parquet")
+    consensus += [
+        one | {"method": "ds", "value": 1.0, "p_good": p_good(one["image_id"])}
+        for one in asked[:-1]
+    ]
+    write_table(
+        pa.Table.from_pylist(consensus, schema=CONSENSUS),
+        CONSENSUS,
+        run.latest / "consensus.parquet",
+    )
     return FeedbackDataset.from_latest(run.latest, run.root)
 
 
@@ -175,10 +225,14 @@ def test_raters_count_by_their_skill(small_run: RunFolder) -> None:
 
 def test_a_rater_of_unknown_skill_counts_as_the_others_do(small_run: RunFolder) -> None:
     dataset = _with_estimates(small_run, {"expert": 1.0, "liar": 0.75, "new": None}, lambda _: 1.0)
-    assert LabelTensors.of(dataset, CPU, weighting="skill").raters.tolist() == pytest.approx([1 + 0.5 + 0.75] * 6)
+    assert LabelTensors.of(dataset, CPU, weighting="skill").raters.tolist() == pytest.approx(
+        [1 + 0.5 + 0.75] * 6
+    )
 
 
-def test_labels_that_count_nothing_are_left_out(small_run: RunFolder, backbone: ClipBackbone) -> None:
+def test_labels_that_count_nothing_are_left_out(
+    small_run: RunFolder, backbone: ClipBackbone
+) -> None:
     dataset = _with_estimates(small_run, {"expert": 0.9, "liar": 0.3}, lambda _: 1.0)
     assert LabelTensors.of(dataset, CPU, weighting="skill").good.tolist() == [1.0] * 6
     hopeless = _with_estimates(small_run, {"coin": 0.5, "liar": 0.3}, lambda _: 1.0)
@@ -188,17 +242,26 @@ def test_labels_that_count_nothing_are_left_out(small_run: RunFolder, backbone: 
 
 
 def test_consensus_takes_the_place_of_single_verdicts(small_run: RunFolder) -> None:
-    dataset = _with_estimates(small_run, {"a": 1.0, "liar": 1.0}, lambda image_id: int(image_id[:4], 16) / 65536)
+    dataset = _with_estimates(
+        small_run, {"a": 1.0, "liar": 1.0}, lambda image_id: int(image_id[:4], 16) / 65536
+    )
     labels = LabelTensors.of(dataset, CPU, weighting="consensus")
     got = dict(zip((dataset.image_ids[i] for i in labels.image), labels.good.tolist(), strict=True))
-    *estimated, last = (row["image_id"] for row in pa.parquet.read_table(small_run.latest / "images.parquet").to_pylist())
-    assert [got[image_id] for image_id in estimated] == pytest.approx([int(image_id[:4], 16) / 65536 for image_id in estimated])
+    *estimated, last = (
+        row["image_id"]
+        for row in pa.parquet.read_table(small_run.latest / "images.parquet").to_pylist()
+    )
+    assert [got[image_id] for image_id in estimated] == pytest.approx(
+        [int(image_id[:4], 16) / 65536 for image_id in estimated]
+    )
     assert got[last] == 0.5  # Dawid-Skene has nothing to say of it, its votes have
     assert labels.raters.tolist() == [2.0] * 6
 
 
 @pytest.mark.parametrize("weighting", ["skill", "consensus"])
-def test_an_export_without_estimates_says_so(run: RunFolder, backbone: ClipBackbone, weighting: str) -> None:
+def test_an_export_without_estimates_says_so(
+    run: RunFolder, backbone: ClipBackbone, weighting: str
+) -> None:
     dataset = FeedbackDataset.from_latest(run.latest, run.root)
     with pytest.raises(PictuneError, match=r"reward\.label_weights"):
         _train(dataset, backbone, label_weights=weighting)
@@ -206,7 +269,10 @@ def test_an_export_without_estimates_says_so(run: RunFolder, backbone: ClipBackb
 
 def test_shares_multiply_what_labels_count(rankings: FeedbackDataset, run: RunFolder) -> None:
     dataset = replace(FeedbackDataset.from_latest(run.latest, run.root), pairs=rankings.pairs)
-    half = np.full(len(dataset.verdicts), 0.5, np.float32), np.where(rankings.pairs.prompt == 0, 1, 0).astype(np.float32)
+    half = (
+        np.full(len(dataset.verdicts), 0.5, np.float32),
+        np.where(rankings.pairs.prompt == 0, 1, 0).astype(np.float32),
+    )
     labels = LabelTensors.of(dataset, CPU, shares=half)
     assert labels.raters.unique().tolist() == [0.5]
     assert len(labels.image_0) == 36

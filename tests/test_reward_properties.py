@@ -39,7 +39,9 @@ def backbone(clip: Path) -> ClipBackbone:
 
 
 def _unit(*shape: int, seed: int = 0) -> Tensor:
-    return torch.nn.functional.normalize(torch.randn(*shape, generator=torch.Generator().manual_seed(seed)), dim=-1)
+    return torch.nn.functional.normalize(
+        torch.randn(*shape, generator=torch.Generator().manual_seed(seed)), dim=-1
+    )
 
 
 @pytest.mark.parametrize("kind", ["verdicts", "pairs"])
@@ -55,7 +57,10 @@ def test_the_head_is_not_dead_at_its_start(kind: str) -> None:
             loss = binary_loss(torch.sigmoid(logits), fits, torch.ones(256))
         else:
             loss = bradley_terry_loss(
-                logits[:, :128], logits[:, 128:], (1 + fits[:128] - fits[128:]) / 2, (fits[:128] != fits[128:]).float()
+                logits[:, :128],
+                logits[:, 128:],
+                (1 + fits[:128] - fits[128:]) / 2,
+                (fits[:128] != fits[128:]).float(),
             )
         optimizer.zero_grad()
         loss.backward()
@@ -72,8 +77,13 @@ def test_a_ranking_of_k_is_k_over_2_pairs_less_its_ties() -> None:
 
 
 def test_a_temperature_changes_no_order_and_no_verdict(backbone: ClipBackbone) -> None:
-    model = RewardModel.create(backbone, hidden=(8,), members=2, generator=torch.Generator().manual_seed(0))
-    images, prompts = torch.rand(6, 3, 32, 32, generator=torch.Generator().manual_seed(0)), ["a dog", "two cats"] * 3
+    model = RewardModel.create(
+        backbone, hidden=(8,), members=2, generator=torch.Generator().manual_seed(0)
+    )
+    images, prompts = (
+        torch.rand(6, 3, 32, 32, generator=torch.Generator().manual_seed(0)),
+        ["a dog", "two cats"] * 3,
+    )
     before = model.score(images=images, prompts=prompts)
     model.temperature.fill_(3.0)
     after = model.score(images=images, prompts=prompts)
@@ -91,7 +101,9 @@ def test_calibration_finds_the_temperature_that_labels_were_drawn_with() -> None
     assert expected_calibration_error(1 / (1 + np.exp(-3 * logits)), labels) > 0.1
 
 
-def test_a_training_has_the_same_bits_with_a_cold_and_a_warm_cache(backbone: ClipBackbone, tmp_path: Path) -> None:
+def test_a_training_has_the_same_bits_with_a_cold_and_a_warm_cache(
+    backbone: ClipBackbone, tmp_path: Path
+) -> None:
     run = make_feedback(tmp_path / "run", images_per_prompt=4, rankings=1)
     dataset = FeedbackDataset.from_latest(run.latest, run.root)
     config = RewardConfig(hidden=(8,), members=2, epochs=2, split=SplitConfig(split_by="image"))
@@ -123,21 +135,33 @@ while True:
 """
 
 
-def test_who_is_killed_while_saving_leaves_a_whole_model_or_one_that_is_refused(clip: Path, backbone: ClipBackbone, tmp_path: Path) -> None:
+def test_who_is_killed_while_saving_leaves_a_whole_model_or_one_that_is_refused(
+    clip: Path, backbone: ClipBackbone, tmp_path: Path
+) -> None:
     folder = tmp_path / "reward"
     command = [sys.executable, "-c", _SAVE_FOR_EVER, str(clip), str(folder)]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as writer:
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as writer:
         assert writer.stdout is not None
         for _ in range(37):
             writer.stdout.readline()
         writer.send_signal(signal.SIGKILL)
-    models = [RewardModel.create(backbone, hidden=(64,), members=2, generator=torch.Generator().manual_seed(i)) for i in (0, 1)]
+    models = [
+        RewardModel.create(
+            backbone, hidden=(64,), members=2, generator=torch.Generator().manual_seed(i)
+        )
+        for i in (0, 1)
+    ]
     try:
         loaded = RewardModel.from_pretrained(folder, backbone=backbone)
     except PictuneError as error:
         assert "two trainings" in str(error)  # noqa: PT017 (either is right, and which it is depends on the moment)
     else:
-        assert any(all(map(torch.equal, loaded.head.parameters(), model.head.parameters())) for model in models)
+        assert any(
+            all(map(torch.equal, loaded.head.parameters(), model.head.parameters()))
+            for model in models
+        )
     models[0].save_pretrained(folder)
     again = RewardModel.from_pretrained(folder, backbone=backbone)
     assert all(map(torch.equal, again.head.parameters(), models[0].head.parameters()))

@@ -40,24 +40,33 @@ def _python(function: str, **more: Any) -> dict[str, Any]:
     return {"kind": "python", "path": f"tests.user_rewards:{function}", **more}
 
 
-def test_clip_score_and_pickscore_are_those_of_transformers(folder: Path, backbone: ClipBackbone, images: torch.Tensor) -> None:
+def test_clip_score_and_pickscore_are_those_of_transformers(
+    folder: Path, backbone: ClipBackbone, images: torch.Tensor
+) -> None:
     clip = CLIPModel.from_pretrained(folder).eval()
     tokens = backbone.tokenizer(PROMPTS, padding="max_length", max_length=48, return_tensors="pt")
     with torch.no_grad():
-        wanted = clip(pixel_values=backbone.preprocess(images), **tokens).logits_per_image.diagonal()
+        wanted = clip(
+            pixel_values=backbone.preprocess(images), **tokens
+        ).logits_per_image.diagonal()
     pickscore = _load({"kind": "pickscore", "path": str(folder)})(images, PROMPTS)
     torch.testing.assert_close(pickscore, wanted, atol=1e-4, rtol=1e-4)
     cosine = _load({"kind": "clip_score", "path": str(folder)})(images, PROMPTS)
     torch.testing.assert_close(cosine * clip.logit_scale.exp(), wanted, atol=1e-4, rtol=1e-4)
 
 
-def test_a_checkpoint_without_its_tokenizer_borrows_one(folder: Path, images: torch.Tensor, tmp_path: Path) -> None:
+def test_a_checkpoint_without_its_tokenizer_borrows_one(
+    folder: Path, images: torch.Tensor, tmp_path: Path
+) -> None:
     bare = tmp_path / "PickScore"
     bare.mkdir()
     for name in ("config.json", "model.safetensors"):
         shutil.copy(folder / name, bare)
     borrowed = _load({"kind": "pickscore", "path": str(bare), "processor": str(folder)})
-    assert torch.equal(borrowed(images, PROMPTS), _load({"kind": "pickscore", "path": str(folder)})(images, PROMPTS))
+    assert torch.equal(
+        borrowed(images, PROMPTS),
+        _load({"kind": "pickscore", "path": str(folder)})(images, PROMPTS),
+    )
     with pytest.raises(PictuneError, match="PickScore"):
         _load({"kind": "pickscore", "path": str(bare)})
 
@@ -65,58 +74,105 @@ def test_a_checkpoint_without_its_tokenizer_borrows_one(folder: Path, images: to
 def test_siglip_scores_too(images: torch.Tensor, tmp_path: Path) -> None:
     folder = save_tiny_siglip(tmp_path)
     scores = _load({"kind": "clip_score", "path": str(folder)})(images, PROMPTS)
-    torch.testing.assert_close(scores, ClipBackbone.from_pretrained(folder).clip_score(images, PROMPTS))
+    torch.testing.assert_close(
+        scores, ClipBackbone.from_pretrained(folder).clip_score(images, PROMPTS)
+    )
 
 
 def test_aesthetic_layers_are_applied_one_after_the_other(
     folder: Path, backbone: ClipBackbone, images: torch.Tensor, tmp_path: Path
 ) -> None:
-    layers = torch.nn.Sequential(*(torch.nn.Linear(a, b) for a, b in ((32, 16), (16, 12), (12, 8), (8, 4), (4, 1))))
+    layers = torch.nn.Sequential(
+        *(torch.nn.Linear(a, b) for a, b in ((32, 16), (16, 12), (12, 8), (8, 4), (4, 1)))
+    )
     named = zip(("layers.0", "layers.2", "layers.4", "layers.6", "layers.10"), layers, strict=True)
-    saved = {f"{name}.{part}": weight for name, layer in named for part, weight in layer.state_dict().items()}
+    saved = {
+        f"{name}.{part}": weight
+        for name, layer in named
+        for part, weight in layer.state_dict().items()
+    }
     save_file(saved, tmp_path / "head.safetensors")
-    reward = _load({"kind": "aesthetic", "path": str(tmp_path / "head.safetensors"), "backbone": str(folder)})
+    reward = _load(
+        {"kind": "aesthetic", "path": str(tmp_path / "head.safetensors"), "backbone": str(folder)}
+    )
     with torch.no_grad():
         wanted = layers(backbone.image_embedding(images)).squeeze(-1)
     torch.testing.assert_close(reward(images, PROMPTS), wanted, atol=1e-5, rtol=1e-4)
     other = save_tiny_clip(tmp_path / "other", dim=16)
     with pytest.raises(PictuneError, match=r"layers\.0\.weight does not follow 16 values"):
-        _load({"kind": "aesthetic", "path": str(tmp_path / "head.safetensors"), "backbone": str(other)})
+        _load(
+            {
+                "kind": "aesthetic",
+                "path": str(tmp_path / "head.safetensors"),
+                "backbone": str(other),
+            }
+        )
 
 
 @pytest.mark.parametrize("content", [b"", b"\x80\x04pickled"], ids=["empty", "pickle"])
-def test_layers_that_are_no_safetensors_are_refused_and_never_unpickled(folder: Path, tmp_path: Path, content: bytes) -> None:
+def test_layers_that_are_no_safetensors_are_refused_and_never_unpickled(
+    folder: Path, tmp_path: Path, content: bytes
+) -> None:
     (tmp_path / "head.pth").write_bytes(content)
     with pytest.raises(PictuneError, match="not a safetensors file"):
         _load({"kind": "aesthetic", "path": str(tmp_path / "head.pth"), "backbone": str(folder)})
 
 
 def test_layers_that_are_no_numbers_are_refused(folder: Path, tmp_path: Path) -> None:
-    save_file({"weight": torch.full((1, 32), torch.nan), "bias": torch.zeros(1)}, tmp_path / "head.safetensors")
+    save_file(
+        {"weight": torch.full((1, 32), torch.nan), "bias": torch.zeros(1)},
+        tmp_path / "head.safetensors",
+    )
     with pytest.raises(PictuneError, match=r"head\.safetensors: NaN or infinity in weight"):
-        _load({"kind": "aesthetic", "path": str(tmp_path / "head.safetensors"), "backbone": str(folder)})
+        _load(
+            {
+                "kind": "aesthetic",
+                "path": str(tmp_path / "head.safetensors"),
+                "backbone": str(folder),
+            }
+        )
 
 
 def test_layers_that_end_in_several_values_are_refused(folder: Path, tmp_path: Path) -> None:
     save_file({"weight": torch.zeros(2, 32), "bias": torch.zeros(2)}, tmp_path / "head.safetensors")
     with pytest.raises(PictuneError, match="end in one value"):
-        _load({"kind": "aesthetic", "path": str(tmp_path / "head.safetensors"), "backbone": str(folder)})
+        _load(
+            {
+                "kind": "aesthetic",
+                "path": str(tmp_path / "head.safetensors"),
+                "backbone": str(folder),
+            }
+        )
 
 
-def test_a_reward_model_is_a_source_with_its_lower_bound(backbone: ClipBackbone, images: torch.Tensor, tmp_path: Path) -> None:
-    model = RewardModel.create(backbone, hidden=(8,), members=3, generator=torch.Generator().manual_seed(0))
+def test_a_reward_model_is_a_source_with_its_lower_bound(
+    backbone: ClipBackbone, images: torch.Tensor, tmp_path: Path
+) -> None:
+    model = RewardModel.create(
+        backbone, hidden=(8,), members=3, generator=torch.Generator().manual_seed(0)
+    )
     model.save_pretrained(tmp_path)
     mean = _load({"kind": "model", "path": str(tmp_path)})(images, PROMPTS)
     assert torch.equal(mean, model.score(images=images, prompts=PROMPTS))
-    assert (_load({"kind": "model", "path": str(tmp_path), "reduce": "lcb"})(images, PROMPTS) < mean).all()
+    assert (
+        _load({"kind": "model", "path": str(tmp_path), "reduce": "lcb"})(images, PROMPTS) < mean
+    ).all()
 
 
-def test_a_weighted_sum_of_several_is_a_reward_with_gradients(folder: Path, images: torch.Tensor) -> None:
+def test_a_weighted_sum_of_several_is_a_reward_with_gradients(
+    folder: Path, images: torch.Tensor
+) -> None:
     cosine = _load({"kind": "clip_score", "path": str(folder)})
-    together = _load({"kind": "clip_score", "path": str(folder), "weight": 2.0}, _python("brightness", weight=-0.5), _python("words"))
+    together = _load(
+        {"kind": "clip_score", "path": str(folder), "weight": 2.0},
+        _python("brightness", weight=-0.5),
+        _python("words"),
+    )
     images = images.clone().requires_grad_()
     rewards = together(images, PROMPTS)
-    wanted = 2 * cosine(images, PROMPTS) - 0.5 * images.mean(dim=(1, 2, 3)) + torch.tensor([2.0, 5, 3])
+    wanted = (
+        2 * cosine(images, PROMPTS) - 0.5 * images.mean(dim=(1, 2, 3)) + torch.tensor([2.0, 5, 3])
+    )
     torch.testing.assert_close(rewards, wanted)
     (gradient,) = torch.autograd.grad(rewards.sum(), images)
     assert (gradient.flatten(1).abs().sum(1) > 0).all()
@@ -139,7 +195,9 @@ def test_a_name_that_is_no_reward_is_one_clear_line(path: str, reason: str) -> N
 
 
 @pytest.mark.parametrize("code", ["def reward(:", "reward = undefined", "1 / 0"])
-def test_a_module_that_fails_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+def test_a_module_that_fails_is_one_clear_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "mistaken.py").write_text(code)
     with pytest.raises(PictuneError, match="mistaken:reward: cannot be imported"):
@@ -147,7 +205,9 @@ def test_a_module_that_fails_is_one_clear_line(tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("function", ["of_one_number", "of_wrong_shape"])
-def test_a_function_that_gives_anything_but_one_number_a_picture_is_refused(images: torch.Tensor, function: str) -> None:
+def test_a_function_that_gives_anything_but_one_number_a_picture_is_refused(
+    images: torch.Tensor, function: str
+) -> None:
     with pytest.raises(PictuneError, match=f"{function}: gave a"):
         _load(_python(function))(images, PROMPTS)
 

@@ -21,7 +21,9 @@ def _dataset(prompts: int, images: int = 10) -> FeedbackDataset:
         paths=tuple(Path(f"{i}.png") for i in range(n)),
         prompts=tuple(f"Prompt {i}." for i in range(prompts)),
         categories=("",) * prompts,
-        verdicts=Verdicts(np.tile(image, 2), np.tile(prompt, 2), np.tile(image % 2, 2).astype(np.float32)),
+        verdicts=Verdicts(
+            np.tile(image, 2), np.tile(prompt, 2), np.tile(image % 2, 2).astype(np.float32)
+        ),
         pairs=RankedPairs(image, neighbour, prompt, np.ones(n, np.float32), np.ones(n, np.float32)),
     )
 
@@ -49,7 +51,9 @@ configs = st.builds(
 
 
 @given(config=configs, prompts=st.integers(1, 12))
-def test_every_label_falls_into_one_part_and_no_picture_into_two(config: SplitConfig, prompts: int) -> None:
+def test_every_label_falls_into_one_part_and_no_picture_into_two(
+    config: SplitConfig, prompts: int
+) -> None:
     dataset = _dataset(prompts)
     parts = list(_parts(split_feedback(dataset, config)).values())
     assert sum(len(part.verdicts) for part in parts) == len(dataset.verdicts)
@@ -60,12 +64,20 @@ def test_every_label_falls_into_one_part_and_no_picture_into_two(config: SplitCo
 
 
 @given(config=configs, prompts=st.integers(1, 12))
-def test_training_never_sees_a_held_out_picture_or_unseen_prompt(config: SplitConfig, prompts: int) -> None:
+def test_training_never_sees_a_held_out_picture_or_unseen_prompt(
+    config: SplitConfig, prompts: int
+) -> None:
     split = split_feedback(_dataset(prompts), config)
     held_out = _images(split.val) | _images(split.test_seen) | _images(split.test_unseen)
-    trained = set(split.train.pairs.image_0.tolist()) | set(split.train.pairs.image_1.tolist()) | _images(split.train)
+    trained = (
+        set(split.train.pairs.image_0.tolist())
+        | set(split.train.pairs.image_1.tolist())
+        | _images(split.train)
+    )
     assert not trained & held_out
-    assert not _prompts(split.test_unseen) & (_prompts(split.train) | _prompts(split.val) | _prompts(split.test_seen))
+    assert not _prompts(split.test_unseen) & (
+        _prompts(split.train) | _prompts(split.val) | _prompts(split.test_seen)
+    )
     if config.split_by == "prompt":
         assert not _prompts(split.val) & _prompts(split.train)
 
@@ -86,21 +98,35 @@ def test_with_fewer_prompts_none_is_held_out_whole(prompts: int) -> None:
 def test_prompts_to_be_tuned_on_are_never_held_out_whole() -> None:
     kept = ("prompt 0", "PROMPT  3.")
     for seed in range(20):
-        split = split_feedback(_dataset(6), SplitConfig(always_seen=kept, seed=seed, unseen_prompts=0.5))
+        split = split_feedback(
+            _dataset(6), SplitConfig(always_seen=kept, seed=seed, unseen_prompts=0.5)
+        )
         assert {0, 3} <= _prompts(split.train)
 
 
 def test_prompts_of_the_same_text_go_together() -> None:
     dataset = _dataset(8)
     prompts = tuple(text for i in range(4) for text in (f"Prompt {i}.", f"prompt  {i}"))
-    dataset = FeedbackDataset(dataset.image_ids, dataset.paths, prompts, dataset.categories, dataset.verdicts, dataset.pairs)
+    dataset = FeedbackDataset(
+        dataset.image_ids,
+        dataset.paths,
+        prompts,
+        dataset.categories,
+        dataset.verdicts,
+        dataset.pairs,
+    )
     split = split_feedback(dataset, SplitConfig(unseen_prompts=0.4))
-    texts = [{normalised(prompts[i]) for i in _prompts(part)} for part in (split.train, split.val, split.test_unseen)]
+    texts = [
+        {normalised(prompts[i]) for i in _prompts(part)}
+        for part in (split.train, split.val, split.test_unseen)
+    ]
     assert sum(len(each) for each in texts) == len(set().union(*texts)) == 4
 
 
 def test_the_seed_decides_and_nothing_else() -> None:
-    first, again, other = (split_feedback(_dataset(12), SplitConfig(seed=seed)) for seed in (0, 0, 1))
+    first, again, other = (
+        split_feedback(_dataset(12), SplitConfig(seed=seed)) for seed in (0, 0, 1)
+    )
     assert _images(first.train) == _images(again.train)
     assert _images(first.train) != _images(other.train)
 
@@ -114,6 +140,13 @@ def test_shares_of_few_pictures_are_kept_over_all_prompts(images: int) -> None:
 
 
 def test_shares_are_kept() -> None:
-    split = split_feedback(_dataset(20), SplitConfig(split_by="image", unseen_prompts=0.2, validation=0.2, test_images=0.1))
+    split = split_feedback(
+        _dataset(20),
+        SplitConfig(split_by="image", unseen_prompts=0.2, validation=0.2, test_images=0.1),
+    )
     assert len(_prompts(split.test_unseen)) == 4
-    assert (len(_images(split.val)), len(_images(split.test_seen)), len(_images(split.train))) == (32, 16, 112)
+    assert (len(_images(split.val)), len(_images(split.test_seen)), len(_images(split.train))) == (
+        32,
+        16,
+        112,
+    )

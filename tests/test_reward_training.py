@@ -22,7 +22,9 @@ from tests.tiny_clip import save_tiny_clip
 from tests.tiny_feedback import make_feedback
 
 BY_IMAGE = SplitConfig(split_by="image", unseen_prompts=0, validation=0.15, test_images=0.15)
-CONFIG = RewardConfig(hidden=(64,), members=2, epochs=40, batch_size=32, learning_rate=3e-3, split=BY_IMAGE)
+CONFIG = RewardConfig(
+    hidden=(64,), members=2, epochs=40, batch_size=32, learning_rate=3e-3, split=BY_IMAGE
+)
 
 
 @pytest.fixture(scope="module")
@@ -45,9 +47,13 @@ def examples(dataset: FeedbackDataset, backbone: ClipBackbone) -> Examples:
     return prepare(dataset, CONFIG, backbone)
 
 
-def _train(examples: Examples, backbone: ClipBackbone, config: RewardConfig, seed: int = 0) -> tuple[RewardModel, list[RewardMetrics]]:
+def _train(
+    examples: Examples, backbone: ClipBackbone, config: RewardConfig, seed: int = 0
+) -> tuple[RewardModel, list[RewardMetrics]]:
     generator = torch.Generator().manual_seed(seed)
-    model = RewardModel.create(backbone, hidden=config.hidden, members=config.members, generator=generator)
+    model = RewardModel.create(
+        backbone, hidden=config.hidden, members=config.members, generator=generator
+    )
     return model, list(train(model, examples, config, generator=generator))
 
 
@@ -55,7 +61,9 @@ def test_an_image_of_too_many_pixels_is_one_line(tmp_path: Path) -> None:
     path = tmp_path / "large.png"
     path.write_bytes(large_png(13_000, 13_000))
     for read in (read_image, load_picture):
-        with pytest.raises(PictuneError, match=r"large\.png: has 13000 x 13000 pixels, more than 16,777,216"):
+        with pytest.raises(
+            PictuneError, match=r"large\.png: has 13000 x 13000 pixels, more than 16,777,216"
+        ):
             read(path)
 
 
@@ -70,54 +78,87 @@ def test_learns_which_colour_a_prompt_means(examples: Examples, backbone: ClipBa
 
 def test_same_seed_gives_the_same_bits(examples: Examples, backbone: ClipBackbone) -> None:
     config = CONFIG.model_copy(update={"epochs": 2})
-    (first, metrics), (again, same), (other, _) = (_train(examples, backbone, config, seed) for seed in (0, 0, 1))
+    (first, metrics), (again, same), (other, _) = (
+        _train(examples, backbone, config, seed) for seed in (0, 0, 1)
+    )
     assert metrics == same
-    assert all(torch.equal(a, b) for a, b in zip(first.state_dict().values(), again.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(first.state_dict().values(), again.state_dict().values(), strict=True)
+    )
     assert not torch.equal(first.head.weights[0], other.head.weights[0])
 
 
-def test_the_best_epoch_is_kept_and_training_stops_after_patience(examples: Examples, backbone: ClipBackbone) -> None:
+def test_the_best_epoch_is_kept_and_training_stops_after_patience(
+    examples: Examples, backbone: ClipBackbone
+) -> None:
     config = CONFIG.model_copy(update={"epochs": 200, "learning_rate": 0.03, "patience": 3})
     model, metrics = _train(examples, backbone, config)
     losses = [_number(each.val_loss) for each in metrics]
     best = int(np.argmin(losses))
     assert len(metrics) == best + 1 + 3
     at_best, _ = _train(examples, backbone, config.model_copy(update={"epochs": best + 1}))
-    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), at_best.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(model.state_dict().values(), at_best.state_dict().values(), strict=True)
+    )
 
 
-def test_no_wrong_prompt_is_one_that_is_held_out(dataset: FeedbackDataset, backbone: ClipBackbone) -> None:
+def test_no_wrong_prompt_is_one_that_is_held_out(
+    dataset: FeedbackDataset, backbone: ClipBackbone
+) -> None:
     examples = prepare(dataset, RewardConfig(), backbone)
     taught = np.unique(examples.split.train.verdicts.prompt)
     held_out = np.setdiff1d(np.arange(len(dataset.prompts)), taught)
     wrong = examples.wrong[torch.from_numpy(taught)]
-    likeness = examples.text_embeddings[wrong[wrong >= 0]] @ examples.text_embeddings[torch.from_numpy(held_out)].T
+    likeness = (
+        examples.text_embeddings[wrong[wrong >= 0]]
+        @ examples.text_embeddings[torch.from_numpy(held_out)].T
+    )
     assert len(likeness) > 20
     assert likeness.shape[1] == 4
     assert likeness.max() < 0.9999
 
 
-def test_a_few_verdicts_beside_many_pairs_make_no_giant_step(examples: Examples, backbone: ClipBackbone) -> None:
+def test_a_few_verdicts_beside_many_pairs_make_no_giant_step(
+    examples: Examples, backbone: ClipBackbone
+) -> None:
     generator = torch.Generator().manual_seed(0)
     few = np.arange(len(examples.split.train.verdicts)) < 10
     part = examples.split.train.where(few, np.ones(len(examples.split.train.pairs), bool))
     for ranking_weight in (0.5, 0.0):
         config = CONFIG.model_copy(update={"batch_size": 1, "ranking_weight": ranking_weight})
-        objective = Objective(RewardModel.create(backbone, hidden=(8,), members=1, generator=generator), examples, config)
+        objective = Objective(
+            RewardModel.create(backbone, hidden=(8,), members=1, generator=generator),
+            examples,
+            config,
+        )
         labels, optimizer = objective.labels(part), optimizer_of(objective, config)
         of_verdicts, of_pairs = len(labels.image), -(-len(labels.image_0) // 8)
         assert of_verdicts < of_pairs
         train_epoch(objective, optimizer, labels, config.batch_size, generator)
-        assert max(state["step"] for state in optimizer.state.values()) == (of_pairs if ranking_weight else of_verdicts)
+        assert max(state["step"] for state in optimizer.state.values()) == (
+            of_pairs if ranking_weight else of_verdicts
+        )
 
 
-def test_whole_rankings_alone_are_learned_from(dataset: FeedbackDataset, backbone: ClipBackbone) -> None:
-    rankings = dataset.where(np.zeros(len(dataset.verdicts), bool), np.ones(len(dataset.pairs), bool))
-    config = CONFIG.model_copy(update={"epochs": 1, "batch_size": 1, "ranking_loss": "plackett_luce"})
+def test_whole_rankings_alone_are_learned_from(
+    dataset: FeedbackDataset, backbone: ClipBackbone
+) -> None:
+    rankings = dataset.where(
+        np.zeros(len(dataset.verdicts), bool), np.ones(len(dataset.pairs), bool)
+    )
+    config = CONFIG.model_copy(
+        update={"epochs": 1, "batch_size": 1, "ranking_loss": "plackett_luce"}
+    )
     _, (metrics,) = _train(prepare(rankings, config, backbone), backbone, config)
     assert _number(metrics.ranking_loss) > 0
     with pytest.raises(PictuneError, match="all labels are rankings"):
-        _train(prepare(rankings, config, backbone), backbone, config.model_copy(update={"ranking_weight": 0.0}))
+        _train(
+            prepare(rankings, config, backbone),
+            backbone,
+            config.model_copy(update={"ranking_weight": 0.0}),
+        )
 
 
 def test_the_backbone_is_left_as_it_was(examples: Examples, backbone: ClipBackbone) -> None:
@@ -128,41 +169,73 @@ def test_the_backbone_is_left_as_it_was(examples: Examples, backbone: ClipBackbo
 
 
 @pytest.mark.parametrize("change", [{"pc_on": "logits"}, {"temperature": 0.1}])
-def test_prompt_classification_prefers_the_true_prompt(examples: Examples, backbone: ClipBackbone, change: dict[str, object]) -> None:
+def test_prompt_classification_prefers_the_true_prompt(
+    examples: Examples, backbone: ClipBackbone, change: dict[str, object]
+) -> None:
     config = CONFIG.model_copy(update={"epochs": 15, **change})
     _, metrics = _train(examples, backbone, config)
     assert _number(metrics[-1].prompt_loss) < _number(metrics[0].prompt_loss) - 0.02
 
 
-def test_losses_that_are_switched_off_are_not_computed(examples: Examples, backbone: ClipBackbone) -> None:
-    _, metrics = _train(examples, backbone, CONFIG.model_copy(update={"epochs": 1, "auxiliary_weight": 0.0, "ranking_weight": 0.0}))
+def test_losses_that_are_switched_off_are_not_computed(
+    examples: Examples, backbone: ClipBackbone
+) -> None:
+    _, metrics = _train(
+        examples,
+        backbone,
+        CONFIG.model_copy(update={"epochs": 1, "auxiliary_weight": 0.0, "ranking_weight": 0.0}),
+    )
     assert metrics[0].prompt_loss is None
     assert metrics[0].ranking_loss is None
 
 
 def test_learns_from_rankings_alone(dataset: FeedbackDataset, backbone: ClipBackbone) -> None:
-    only_pairs = dataset.where(np.zeros(len(dataset.verdicts), bool), np.ones(len(dataset.pairs), bool))
+    only_pairs = dataset.where(
+        np.zeros(len(dataset.verdicts), bool), np.ones(len(dataset.pairs), bool)
+    )
     examples = prepare(only_pairs, CONFIG, backbone)
     model, metrics = _train(examples, backbone, CONFIG)
     assert metrics[0].binary_loss is None
     assert _number(metrics[-1].ranking_loss) < _number(metrics[0].ranking_loss)
-    assert _number(measure(model_scorer(model, examples), examples.split.train)["pairwise_accuracy"]) > 0.8
+    assert (
+        _number(measure(model_scorer(model, examples), examples.split.train)["pairwise_accuracy"])
+        > 0.8
+    )
     assert model.temperature == 1
 
 
-def test_slips_are_fitted_where_the_settings_ask_for_it(dataset: FeedbackDataset, backbone: ClipBackbone) -> None:
+def test_slips_are_fitted_where_the_settings_ask_for_it(
+    dataset: FeedbackDataset, backbone: ClipBackbone
+) -> None:
     turned = np.random.default_rng(0).random(len(dataset.verdicts)) < 0.2
-    noisy = replace(dataset, verdicts=replace(dataset.verdicts, good=np.where(turned, 1 - dataset.verdicts.good, dataset.verdicts.good)))
+    noisy = replace(
+        dataset,
+        verdicts=replace(
+            dataset.verdicts,
+            good=np.where(turned, 1 - dataset.verdicts.good, dataset.verdicts.good),
+        ),
+    )
     config = CONFIG.model_copy(update={"calibration": "temperature_and_slips"})
     noisy_examples = prepare(noisy, config, backbone)
     model, plain = (trained(backbone, noisy_examples, each) for each in (config, CONFIG))
     assert model.slip > 0.02
     assert plain.slip == 0
-    assert all(torch.equal(a, b) for a, b in zip(model.head.parameters(), plain.head.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(model.head.parameters(), plain.head.parameters(), strict=True)
+    )
 
 
-def test_without_a_validation_part_the_last_epoch_counts(dataset: FeedbackDataset, backbone: ClipBackbone) -> None:
-    config = CONFIG.model_copy(update={"epochs": 3, "patience": 1, "split": SplitConfig(validation=0, unseen_prompts=0, test_images=0)})
+def test_without_a_validation_part_the_last_epoch_counts(
+    dataset: FeedbackDataset, backbone: ClipBackbone
+) -> None:
+    config = CONFIG.model_copy(
+        update={
+            "epochs": 3,
+            "patience": 1,
+            "split": SplitConfig(validation=0, unseen_prompts=0, test_images=0),
+        }
+    )
     model, metrics = _train(prepare(dataset, config, backbone), backbone, config)
     assert [each.val_loss for each in metrics] == [None] * 3
     assert model.temperature == 1
@@ -174,8 +247,12 @@ def test_labels_of_one_class_are_refused(dataset: FeedbackDataset, backbone: Cli
         _train(prepare(only_good, CONFIG, backbone), backbone, CONFIG)
 
 
-def test_a_split_that_leaves_nothing_is_refused(dataset: FeedbackDataset, examples: Examples, backbone: ClipBackbone) -> None:
-    nothing = dataset.where(np.zeros(len(dataset.verdicts), bool), np.zeros(len(dataset.pairs), bool))
+def test_a_split_that_leaves_nothing_is_refused(
+    dataset: FeedbackDataset, examples: Examples, backbone: ClipBackbone
+) -> None:
+    nothing = dataset.where(
+        np.zeros(len(dataset.verdicts), bool), np.zeros(len(dataset.pairs), bool)
+    )
     with pytest.raises(PictuneError, match="none is left to learn from"):
         _train(replace(examples, split=replace(examples.split, train=nothing)), backbone, CONFIG)
 
@@ -186,7 +263,9 @@ def test_a_diverged_training_says_so(examples: Examples, backbone: ClipBackbone)
         _train(broken, backbone, CONFIG)
 
 
-def test_every_picture_is_encoded_once_whatever_the_batch(dataset: FeedbackDataset, backbone: ClipBackbone) -> None:
+def test_every_picture_is_encoded_once_whatever_the_batch(
+    dataset: FeedbackDataset, backbone: ClipBackbone
+) -> None:
     batches: list[int] = []
 
     def track(starts: range) -> list[int]:
@@ -200,7 +279,9 @@ def test_every_picture_is_encoded_once_whatever_the_batch(dataset: FeedbackDatas
     torch.testing.assert_close(in_fours, alone, atol=1e-5, rtol=1e-4)
 
 
-def test_pictures_of_different_sizes_and_modes_are_encoded_together(backbone: ClipBackbone, tmp_path: Path) -> None:
+def test_pictures_of_different_sizes_and_modes_are_encoded_together(
+    backbone: ClipBackbone, tmp_path: Path
+) -> None:
     for mode, size in (("L", (20, 70)), ("RGBA", (64, 32)), ("P", (32, 32))):
         Image.new(mode, size).save(tmp_path / f"{mode}.png")
     embeddings = embed_images(sorted(tmp_path.iterdir()), backbone, batch_size=8)
@@ -208,16 +289,22 @@ def test_pictures_of_different_sizes_and_modes_are_encoded_together(backbone: Cl
 
 
 @pytest.mark.parametrize("content", [b"", b"no picture"], ids=["empty", "text"])
-def test_an_unreadable_picture_is_named(backbone: ClipBackbone, tmp_path: Path, content: bytes) -> None:
+def test_an_unreadable_picture_is_named(
+    backbone: ClipBackbone, tmp_path: Path, content: bytes
+) -> None:
     _refuses_picture(tmp_path / "broken.png", content, backbone)
 
 
-def test_a_truncated_picture_is_named(run: RunFolder, backbone: ClipBackbone, tmp_path: Path) -> None:
+def test_a_truncated_picture_is_named(
+    run: RunFolder, backbone: ClipBackbone, tmp_path: Path
+) -> None:
     whole = next(run.images_dir.iterdir()).read_bytes()
     _refuses_picture(tmp_path / "broken.png", whole[: len(whole) // 2], backbone)
 
 
-def test_embeddings_that_are_not_finite_are_refused(dataset: FeedbackDataset, tmp_path: Path) -> None:
+def test_embeddings_that_are_not_finite_are_refused(
+    dataset: FeedbackDataset, tmp_path: Path
+) -> None:
     broken = ClipBackbone.from_pretrained(save_tiny_clip(tmp_path / "clip"))
     broken.clip.visual_projection.weight[0, 0] = torch.nan
     with pytest.raises(PictuneError, match="no finite embedding"):

@@ -49,34 +49,54 @@ def trained(examples: Examples, backbone: ClipBackbone) -> RewardModel:
     return _train(examples, backbone, CONFIG)[0]
 
 
-def _train(examples: Examples, backbone: ClipBackbone, config: RewardConfig) -> tuple[RewardModel, list[RewardMetrics]]:
+def _train(
+    examples: Examples, backbone: ClipBackbone, config: RewardConfig
+) -> tuple[RewardModel, list[RewardMetrics]]:
     generator = torch.Generator().manual_seed(0)
     model = new_model(backbone, config, generator=generator)
     return model, list(train(model, examples, config, generator=generator))
 
 
 @pytest.mark.parametrize("last", [0, 1, 2])
-def test_the_tower_in_two_parts_is_the_tower_of_transformers(backbone: ClipBackbone, last: int) -> None:
+def test_the_tower_in_two_parts_is_the_tower_of_transformers(
+    backbone: ClipBackbone, last: int
+) -> None:
     pixels = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     clip = CLIPModel.from_pretrained(backbone.name).eval()
     with torch.no_grad():
         wanted = clip.get_image_features(pixel_values=pixels).pooler_output
         ours = backbone.embed_tokens(backbone.image_tokens(pixels, last=last), last=last)
-    torch.testing.assert_close(ours, wanted / wanted.norm(dim=-1, keepdim=True), atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(
+        ours, wanted / wanted.norm(dim=-1, keepdim=True), atol=1e-6, rtol=1e-5
+    )
 
 
-def test_only_the_last_blocks_of_a_copy_are_trained(trained: RewardModel, backbone: ClipBackbone) -> None:
+def test_only_the_last_blocks_of_a_copy_are_trained(
+    trained: RewardModel, backbone: ClipBackbone
+) -> None:
     loaded = ClipBackbone.from_pretrained(backbone.name).clip.state_dict()
-    assert all(torch.equal(weight, loaded[name]) for name, weight in backbone.clip.state_dict().items())
-    changed = {name for name, weight in trained.backbone.clip.state_dict().items() if not torch.equal(weight, loaded[name])}
+    assert all(
+        torch.equal(weight, loaded[name]) for name, weight in backbone.clip.state_dict().items()
+    )
+    changed = {
+        name
+        for name, weight in trained.backbone.clip.state_dict().items()
+        if not torch.equal(weight, loaded[name])
+    }
     assert changed == set(trained.backbone.tuned_weights())
     assert {name.split(".")[0:4][-1] for name in changed if "layers" in name} == {"1"}
     assert {"visual_projection.weight", "vision_model.post_layernorm.weight"} < changed
     kept = dict(backbone.clip.named_parameters())
-    assert all(weight is kept[name] for name, weight in trained.backbone.clip.named_parameters() if name not in changed)
+    assert all(
+        weight is kept[name]
+        for name, weight in trained.backbone.clip.named_parameters()
+        if name not in changed
+    )
 
 
-def test_cached_activations_give_the_score_of_the_pixels(trained: RewardModel, examples: Examples) -> None:
+def test_cached_activations_give_the_score_of_the_pixels(
+    trained: RewardModel, examples: Examples
+) -> None:
     dataset = examples.dataset
     image, prompt = np.arange(8), examples.split.train.verdicts.prompt[:8]
     cached = model_scorer(trained, examples)(image, prompt)
@@ -89,46 +109,77 @@ def test_cached_activations_give_the_score_of_the_pixels(trained: RewardModel, e
 def test_training_blocks_fits_the_labels_better(examples: Examples, backbone: ClipBackbone) -> None:
     config = CONFIG.model_copy(update={"epochs": 15})
     tuned = _train(examples, backbone, config)[1][-1].binary_loss
-    frozen = _train(examples, backbone, config.model_copy(update={"tune_last": 0}))[1][-1].binary_loss
+    frozen = _train(examples, backbone, config.model_copy(update={"tune_last": 0}))[1][
+        -1
+    ].binary_loss
     assert tuned is not None
     assert frozen is not None
     assert tuned < 0.9 * frozen
 
 
-def test_the_best_epoch_of_head_and_blocks_is_kept(examples: Examples, backbone: ClipBackbone) -> None:
+def test_the_best_epoch_of_head_and_blocks_is_kept(
+    examples: Examples, backbone: ClipBackbone
+) -> None:
     config = CONFIG.model_copy(update={"epochs": 60, "tune_learning_rate": 0.03, "patience": 2})
     model, metrics = _train(examples, backbone, config)
-    best = int(np.argmin([each.val_loss if each.val_loss is not None else np.inf for each in metrics]))
+    best = int(
+        np.argmin([each.val_loss if each.val_loss is not None else np.inf for each in metrics])
+    )
     assert len(metrics) == best + 1 + 2
     at_best, _ = _train(examples, backbone, config.model_copy(update={"epochs": best + 1}))
-    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), at_best.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(model.state_dict().values(), at_best.state_dict().values(), strict=True)
+    )
 
 
-def test_trained_blocks_are_saved_and_loaded_to_the_bit(trained: RewardModel, backbone: ClipBackbone, tmp_path: Path) -> None:
+def test_trained_blocks_are_saved_and_loaded_to_the_bit(
+    trained: RewardModel, backbone: ClipBackbone, tmp_path: Path
+) -> None:
     trained.save_pretrained(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["backbone.safetensors", "config.json", "head.safetensors"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "backbone.safetensors",
+        "config.json",
+        "head.safetensors",
+    ]
     images = torch.rand(2, 3, 40, 32, generator=torch.Generator().manual_seed(0))
-    for loaded in (RewardModel.from_pretrained(tmp_path), RewardModel.from_pretrained(tmp_path, backbone=backbone)):
+    for loaded in (
+        RewardModel.from_pretrained(tmp_path),
+        RewardModel.from_pretrained(tmp_path, backbone=backbone),
+    ):
         prompts = ["a dog", "two cats"]
-        assert torch.equal(loaded.score(images=images, prompts=prompts), trained.score(images=images, prompts=prompts))
+        assert torch.equal(
+            loaded.score(images=images, prompts=prompts),
+            trained.score(images=images, prompts=prompts),
+        )
         loaded.save_pretrained(tmp_path / "again")
-        assert (tmp_path / "again" / "config.json").read_bytes() == (tmp_path / "config.json").read_bytes()
+        assert (tmp_path / "again" / "config.json").read_bytes() == (
+            tmp_path / "config.json"
+        ).read_bytes()
 
 
-def test_trained_blocks_of_another_training_are_refused(trained: RewardModel, tmp_path: Path) -> None:
+def test_trained_blocks_of_another_training_are_refused(
+    trained: RewardModel, tmp_path: Path
+) -> None:
     trained.save_pretrained(tmp_path)
     whole = (tmp_path / "backbone.safetensors").read_bytes()
     (tmp_path / "backbone.safetensors").write_bytes(whole[:-4] + bytes(4))
-    with pytest.raises(PictuneError, match=r"backbone\.safetensors and config\.json are of two trainings"):
+    with pytest.raises(
+        PictuneError, match=r"backbone\.safetensors and config\.json are of two trainings"
+    ):
         RewardModel.from_pretrained(tmp_path)
     (tmp_path / "backbone.safetensors").unlink()
     with pytest.raises(PictuneError, match=r"no backbone\.safetensors"):
         RewardModel.from_pretrained(tmp_path)
 
 
-def test_a_frozen_training_leaves_no_blocks_of_an_earlier_one(trained: RewardModel, backbone: ClipBackbone, tmp_path: Path) -> None:
+def test_a_frozen_training_leaves_no_blocks_of_an_earlier_one(
+    trained: RewardModel, backbone: ClipBackbone, tmp_path: Path
+) -> None:
     trained.save_pretrained(tmp_path)
-    RewardModel.create(backbone, hidden=(8,), members=2, generator=torch.Generator().manual_seed(0)).save_pretrained(tmp_path)
+    RewardModel.create(
+        backbone, hidden=(8,), members=2, generator=torch.Generator().manual_seed(0)
+    ).save_pretrained(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "head.safetensors"]
 
 
@@ -137,16 +188,25 @@ def test_more_blocks_than_there_are_is_one_clear_line(backbone: ClipBackbone) ->
         backbone.tunable(3)
 
 
-def test_updates_of_low_rank_train_and_leave_every_weight_as_it_was(examples: Examples, backbone: ClipBackbone, tmp_path: Path) -> None:
+def test_updates_of_low_rank_train_and_leave_every_weight_as_it_was(
+    examples: Examples, backbone: ClipBackbone, tmp_path: Path
+) -> None:
     before = {name: weight.clone() for name, weight in backbone.clip.state_dict().items()}
     config = CONFIG.model_copy(update={"lora_rank": 2, "tune_learning_rate": 1e-2, "epochs": 15})
     model, metrics = _train(examples, backbone, config)
-    assert all(torch.equal(weight, before[name]) for name, weight in backbone.clip.state_dict().items())
+    assert all(
+        torch.equal(weight, before[name]) for name, weight in backbone.clip.state_dict().items()
+    )
     updates = model.backbone.tuned_weights()
     assert {name.rsplit(".", 1)[1] for name in updates} == {"up", "down"}
     assert len(updates) == 2 * 6  # queries, keys, values, output and the two layers of the MLP
-    assert sum(weight.numel() for weight in updates.values()) < sum(w.numel() for w in backbone.tunable(1).tuned_weights().values()) / 4
-    frozen = _train(examples, backbone, config.model_copy(update={"tune_last": 0, "lora_rank": 0}))[1][-1].binary_loss
+    assert (
+        sum(weight.numel() for weight in updates.values())
+        < sum(w.numel() for w in backbone.tunable(1).tuned_weights().values()) / 4
+    )
+    frozen = _train(examples, backbone, config.model_copy(update={"tune_last": 0, "lora_rank": 0}))[
+        1
+    ][-1].binary_loss
     tuned = metrics[-1].binary_loss
     assert tuned is not None
     assert frozen is not None
@@ -154,7 +214,10 @@ def test_updates_of_low_rank_train_and_leave_every_weight_as_it_was(examples: Ex
     model.save_pretrained(tmp_path)
     images = torch.rand(2, 3, 40, 32, generator=torch.Generator().manual_seed(0))
     loaded = RewardModel.from_pretrained(tmp_path, backbone=backbone)
-    assert torch.equal(loaded.score(images=images, prompts=["a", "b"]), model.score(images=images, prompts=["a", "b"]))
+    assert torch.equal(
+        loaded.score(images=images, prompts=["a", "b"]),
+        model.score(images=images, prompts=["a", "b"]),
+    )
 
 
 def test_an_update_starts_as_none(backbone: ClipBackbone) -> None:

@@ -19,7 +19,16 @@ from tests.tiny_clip import save_tiny_clip
 from tests.tiny_feedback import make_feedback
 
 BY_IMAGE = SplitConfig(split_by="image", unseen_prompts=0, validation=0.2, test_images=0.2)
-CONFIG = RewardConfig(hidden=(32,), members=2, epochs=25, patience=5, batch_size=256, learning_rate=3e-3, split=BY_IMAGE, rater_types=2)
+CONFIG = RewardConfig(
+    hidden=(32,),
+    members=2,
+    epochs=25,
+    patience=5,
+    batch_size=256,
+    learning_rate=3e-3,
+    split=BY_IMAGE,
+    rater_types=2,
+)
 RATERS = 10
 
 
@@ -29,15 +38,21 @@ def backbone(tmp_path_factory: pytest.TempPathFactory) -> ClipBackbone:
 
 
 @pytest.fixture(scope="module")
-def alike(tmp_path_factory: pytest.TempPathFactory, backbone: ClipBackbone) -> tuple[Examples, LabelRaters]:
+def alike(
+    tmp_path_factory: pytest.TempPathFactory, backbone: ClipBackbone
+) -> tuple[Examples, LabelRaters]:
     """Ten raters who want the same."""
-    run = make_feedback(tmp_path_factory.mktemp("run"), images_per_prompt=10, raters=RATERS, noise=0.05)
+    run = make_feedback(
+        tmp_path_factory.mktemp("run"), images_per_prompt=10, raters=RATERS, noise=0.05
+    )
     dataset = FeedbackDataset.from_latest(run.latest, run.root)
     return prepare(dataset, CONFIG, backbone), LabelRaters.from_latest(run.latest)
 
 
 @pytest.fixture(scope="module")
-def of_two_tastes(alike: tuple[Examples, LabelRaters], backbone: ClipBackbone) -> tuple[Examples, LabelRaters]:
+def of_two_tastes(
+    alike: tuple[Examples, LabelRaters], backbone: ClipBackbone
+) -> tuple[Examples, LabelRaters]:
     """The same raters, but three of ten, 1, 4 and 7, call good what the others call bad."""
     examples, raters = alike
     verdicts = examples.dataset.verdicts
@@ -47,20 +62,28 @@ def of_two_tastes(alike: tuple[Examples, LabelRaters], backbone: ClipBackbone) -
 
 
 def _parts(examples: Examples, raters: LabelRaters) -> tuple[RatedPart, RatedPart]:
-    return RatedPart.of(examples, examples.split.train, raters), RatedPart.of(examples, examples.split.val, raters)
+    return RatedPart.of(examples, examples.split.train, raters), RatedPart.of(
+        examples, examples.split.val, raters
+    )
 
 
 @pytest.fixture(scope="module")
-def fitted(of_two_tastes: tuple[Examples, LabelRaters], backbone: ClipBackbone) -> tuple[RewardModel, RaterTypes]:
+def fitted(
+    of_two_tastes: tuple[Examples, LabelRaters], backbone: ClipBackbone
+) -> tuple[RewardModel, RaterTypes]:
     examples, raters = of_two_tastes
     generator = torch.Generator().manual_seed(0)
     pooled = new_model(backbone, CONFIG, generator=generator)
     for _ in train(pooled, examples, CONFIG, generator=generator):
         pass
-    return pooled, fit_types(pooled, examples, _parts(examples, raters), raters.names, CONFIG, generator=generator)
+    return pooled, fit_types(
+        pooled, examples, _parts(examples, raters), raters.names, CONFIG, generator=generator
+    )
 
 
-def test_raters_of_two_tastes_are_told_apart(fitted: tuple[RewardModel, RaterTypes], of_two_tastes: tuple[Examples, LabelRaters]) -> None:
+def test_raters_of_two_tastes_are_told_apart(
+    fitted: tuple[RewardModel, RaterTypes], of_two_tastes: tuple[Examples, LabelRaters]
+) -> None:
     _, types = fitted
     _, raters = of_two_tastes
     likely = {name: int(np.argmax(shares)) for name, shares in types.raters.items()}
@@ -70,31 +93,55 @@ def test_raters_of_two_tastes_are_told_apart(fitted: tuple[RewardModel, RaterTyp
     assert contrary != others
     assert sorted(types.prior) == pytest.approx([0.3, 0.7], abs=0.02)
     assert all(max(shares) > 0.99 for shares in types.raters.values())
-    assert types.summary == {"types": 2, "prior": types.prior.tolist(), "raters": [round(10 * share) for share in types.prior]}
+    assert types.summary == {
+        "types": 2,
+        "prior": types.prior.tolist(),
+        "raters": [round(10 * share) for share in types.prior],
+    }
 
 
-def test_each_type_has_a_score_and_the_score_of_any_rater_is_their_mean(fitted: tuple[RewardModel, RaterTypes]) -> None:
+def test_each_type_has_a_score_and_the_score_of_any_rater_is_their_mean(
+    fitted: tuple[RewardModel, RaterTypes],
+) -> None:
     _, types = fitted
-    images, prompts = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0)), ["a dog", "a cat", "a cow"]
-    first, second = (types.score(images=images, prompts=prompts, shares=shares) for shares in ((1, 0), (0, 1)))
+    images, prompts = (
+        torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0)),
+        ["a dog", "a cat", "a cow"],
+    )
+    first, second = (
+        types.score(images=images, prompts=prompts, shares=shares) for shares in ((1, 0), (0, 1))
+    )
     assert torch.equal(first, types.models[0].score(images=images, prompts=prompts))
     anybody = types.score(images=images, prompts=prompts)
-    torch.testing.assert_close(anybody, float(types.prior[0]) * first + float(types.prior[1]) * second)
+    torch.testing.assert_close(
+        anybody, float(types.prior[0]) * first + float(types.prior[1]) * second
+    )
 
 
-def test_a_rater_without_labels_has_the_prior(fitted: tuple[RewardModel, RaterTypes], of_two_tastes: tuple[Examples, LabelRaters]) -> None:
+def test_a_rater_without_labels_has_the_prior(
+    fitted: tuple[RewardModel, RaterTypes], of_two_tastes: tuple[Examples, LabelRaters]
+) -> None:
     _, types = fitted
     examples, raters = of_two_tastes
     nobody = _parts(examples, raters)[0].of_raters(np.zeros(RATERS, bool))
-    assert posterior(types.models, types.prior, examples, nobody, RATERS) == pytest.approx(np.tile(types.prior, (RATERS, 1)))
+    assert posterior(types.models, types.prior, examples, nobody, RATERS) == pytest.approx(
+        np.tile(types.prior, (RATERS, 1))
+    )
 
 
-def test_types_are_saved_and_loaded_to_the_bit(fitted: tuple[RewardModel, RaterTypes], backbone: ClipBackbone, tmp_path: Path) -> None:
+def test_types_are_saved_and_loaded_to_the_bit(
+    fitted: tuple[RewardModel, RaterTypes], backbone: ClipBackbone, tmp_path: Path
+) -> None:
     _, types = fitted
     types.save_pretrained(str(tmp_path))
     loaded = RaterTypes.from_pretrained(str(tmp_path), backbone=backbone)
-    images, prompts = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)), ["a dog", "a cat"]
-    assert torch.equal(loaded.score(images=images, prompts=prompts), types.score(images=images, prompts=prompts))
+    images, prompts = (
+        torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)),
+        ["a dog", "a cat"],
+    )
+    assert torch.equal(
+        loaded.score(images=images, prompts=prompts), types.score(images=images, prompts=prompts)
+    )
     assert loaded.raters == types.raters
     types.models[1].temperature.add_(1)
     types.models[1].save_pretrained(tmp_path / "type-1")
@@ -124,7 +171,9 @@ def test_the_reward_of_all_raters_stays_as_it_is(
 
 
 def test_two_types_foretell_new_raters_better_where_there_are_two(
-    of_two_tastes: tuple[Examples, LabelRaters], alike: tuple[Examples, LabelRaters], backbone: ClipBackbone
+    of_two_tastes: tuple[Examples, LabelRaters],
+    alike: tuple[Examples, LabelRaters],
+    backbone: ClipBackbone,
 ) -> None:
     helped = compare_types(backbone, *of_two_tastes, CONFIG)
     assert helped is not None
@@ -137,22 +186,38 @@ def test_two_types_foretell_new_raters_better_where_there_are_two(
     assert useless["gain"]["interval"][0] < 0
 
 
-def test_too_few_raters_are_said(alike: tuple[Examples, LabelRaters], backbone: ClipBackbone) -> None:
+def test_too_few_raters_are_said(
+    alike: tuple[Examples, LabelRaters], backbone: ClipBackbone
+) -> None:
     examples, raters = alike
     many = CONFIG.model_copy(update={"rater_types": 11})
     assert compare_types(backbone, examples, raters, many) is None
-    pooled = RewardModel.create(backbone, hidden=(8,), members=1, generator=torch.Generator().manual_seed(0))
+    pooled = RewardModel.create(
+        backbone, hidden=(8,), members=1, generator=torch.Generator().manual_seed(0)
+    )
     with pytest.raises(PictuneError, match="11 types of 10 raters"):
-        fit_types(pooled, examples, _parts(examples, raters), raters.names, many, generator=torch.Generator())
+        fit_types(
+            pooled,
+            examples,
+            _parts(examples, raters),
+            raters.names,
+            many,
+            generator=torch.Generator(),
+        )
 
 
 def test_where_nothing_can_be_learned_or_foretold_there_is_no_comparison(
     alike: tuple[Examples, LabelRaters], backbone: ClipBackbone
 ) -> None:
     examples, raters = alike
-    left_out = np.random.default_rng(CONFIG.seed).permutation(RATERS)[:3]  # as compare_types chooses them
+    left_out = np.random.default_rng(CONFIG.seed).permutation(RATERS)[
+        :3
+    ]  # as compare_types chooses them
     verdicts = examples.dataset.verdicts
-    only_good = replace(verdicts, good=np.where(np.isin(raters.of_verdicts, left_out), verdicts.good, 1).astype(np.float32))
+    only_good = replace(
+        verdicts,
+        good=np.where(np.isin(raters.of_verdicts, left_out), verdicts.good, 1).astype(np.float32),
+    )
     one_sided = prepare(replace(examples.dataset, verdicts=only_good), CONFIG, backbone)
     assert compare_types(backbone, one_sided, raters, CONFIG) is None
 

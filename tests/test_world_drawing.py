@@ -30,7 +30,11 @@ def test_tinted_face_has_its_tint() -> None:
     for tint in TINTS:
         for species in ANIMALS:
             image, (face,) = render(Scene((Animal(species, tint),), "plain"), rng)
-            crop = np.asarray(image)[face.y : face.y + face.side, face.x : face.x + face.side].reshape(-1, 3).astype(float)
+            crop = (
+                np.asarray(image)[face.y : face.y + face.side, face.x : face.x + face.side]
+                .reshape(-1, 3)
+                .astype(float)
+            )
             vivid = crop[np.ptp(crop, axis=1) > 70]
             hues = {name: np.array(rgb, float) / max(rgb) for name, rgb in RGB.items()}
             mean = vivid.mean(0) / vivid.mean(0).max()

@@ -11,13 +11,21 @@ from hypothesis import strategies as st
 from data.errors import PictuneError
 from pipelines.world.base import BaseConfig, BaseTrainer
 from pipelines.world.captions import EXACT, WORDS, CaptionNoise, can_be_said, caption
-from pipelines.world.prompts import FAMILIES, PAPER_PROMPTS, Requirement, family_of, held_out_prompts
+from pipelines.world.prompts import (
+    FAMILIES,
+    PAPER_PROMPTS,
+    Requirement,
+    family_of,
+    held_out_prompts,
+)
 from pipelines.world.scenes import NATURAL_TINTS, Animal, Reading, Scene, is_held_out, sample_scene
 from pipelines.world.tokenizer import MAX_TOKENS, build_tokenizer, token_ids
 
 
 def perfect_reading(scene: Scene) -> Reading:
-    return Reading(scene.counts(), {a.species: a.tint for a in scene.animals}, scene.place, readable=True)
+    return Reading(
+        scene.counts(), {a.species: a.tint for a in scene.animals}, scene.place, readable=True
+    )
 
 
 def test_the_base_goes_on_only_from_what_it_was_made_from(tmp_path: Path) -> None:
@@ -33,7 +41,11 @@ def test_the_base_goes_on_only_from_what_it_was_made_from(tmp_path: Path) -> Non
     again = trainer()
     again.resume()
     assert again.step == 7
-    for other in (trainer(config.model_copy(update={"batch": 8})), trainer(seed=1), trainer(vae="b")):
+    for other in (
+        trainer(config.model_copy(update={"batch": 8})),
+        trainer(seed=1),
+        trainer(vae="b"),
+    ):
         with pytest.raises(PictuneError, match=r"remove .*base"):
             other.resume()
     state = torch.load(tmp_path / "base" / "state.pt", weights_only=True)
@@ -80,7 +92,9 @@ def test_web_captions_leave_out_and_get_wrong_about_as_often_as_configured() -> 
     assert 0.55 < sum("red" in t for t in texts) / len(texts) < 0.65
     wrong = CaptionNoise(no_place=0.0, wrong_place=0.5)
     texts = [caption(Scene((Animal("bear"),), "moon"), rng, wrong) for _ in range(2000)]
-    assert 0.55 < sum("moon" in t for t in texts) / len(texts) < 0.65  # a wrong place is drawn from all five
+    assert (
+        0.55 < sum("moon" in t for t in texts) / len(texts) < 0.65
+    )  # a wrong place is drawn from all five
 
 
 @pytest.mark.parametrize(
@@ -91,25 +105,41 @@ def test_web_captions_leave_out_and_get_wrong_about_as_often_as_configured() -> 
         (PAPER_PROMPTS[2], {"cat": 1, "dog": 1}, {}, None, "composition"),
         (PAPER_PROMPTS[3], {"dog": 1}, {}, "moon", "place"),
         ("some foxes", {"fox": None}, {}, None, "object"),
-        ("a red cat and a blue dog in the snow", {"cat": 1, "dog": 1}, {"cat": "red", "dog": "blue"}, "snow", "composition"),
+        (
+            "a red cat and a blue dog in the snow",
+            {"cat": 1, "dog": 1},
+            {"cat": "red", "dog": "blue"},
+            "snow",
+            "composition",
+        ),
         ("an astronaut", {}, {}, None, "object"),
     ],
 )
 def test_requirement_is_read_off_a_prompt(
-    prompt: str, counts: dict[str, int | None], tints: dict[str, str], place: str | None, family: str
+    prompt: str,
+    counts: dict[str, int | None],
+    tints: dict[str, str],
+    place: str | None,
+    family: str,
 ) -> None:
     assert Requirement.parse(prompt) == Requirement(counts, tints, place)
     assert family_of(prompt) == family
 
 
 def test_natural_colour_counts_as_its_tint() -> None:
-    assert Requirement.parse("a green frog").met_by(Reading({"frog": 1}, {"frog": None}, "plain", readable=True))
-    assert not Requirement.parse("a green rabbit").met_by(Reading({"rabbit": 1}, {"rabbit": None}, "plain", readable=True))
+    assert Requirement.parse("a green frog").met_by(
+        Reading({"frog": 1}, {"frog": None}, "plain", readable=True)
+    )
+    assert not Requirement.parse("a green rabbit").met_by(
+        Reading({"rabbit": 1}, {"rabbit": None}, "plain", readable=True)
+    )
 
 
 def test_score_is_the_share_of_parts_met_and_unreadable_is_none() -> None:
     wanted = Requirement.parse("four wolves in the park")
-    assert wanted.score(Reading({"wolf": 3}, {"wolf": None}, "park", readable=True)) == pytest.approx(2 / 3)
+    assert wanted.score(
+        Reading({"wolf": 3}, {"wolf": None}, "park", readable=True)
+    ) == pytest.approx(2 / 3)
     assert wanted.score(Reading({"wolf": 4}, {"wolf": None}, "park", readable=False)) == 0
     assert Requirement.parse("an astronaut").score(Reading({}, {}, "plain", readable=True)) == 0
 

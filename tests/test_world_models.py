@@ -38,7 +38,9 @@ def test_oracle_reads_99_percent_of_clean_renders_entirely_right(oracle: Oracle)
 
 def test_oracle_calls_noise_and_empty_pictures_unreadable(oracle: Oracle) -> None:
     generator = torch.Generator().manual_seed(0)
-    pictures = torch.cat([torch.rand(20, 3, 64, 64, generator=generator), torch.full((1, 3, 64, 64), 0.9)])
+    pictures = torch.cat(
+        [torch.rand(20, 3, 64, 64, generator=generator), torch.full((1, 3, 64, 64), 0.9)]
+    )
     assert not any(reading.readable for reading in oracle.read(pictures))
 
 
@@ -60,7 +62,12 @@ def test_clip_finds_a_true_caption_among_hundreds() -> None:
     folder = MODELS / "emoji-clip"
     drawn = draw_world(500, 12346, held_out=True)
     model = CLIPModel.from_pretrained(folder, dtype=torch.float32).eval()
-    assert retrieval(model, as_tensor(drawn), drawn.scenes, CLIPTokenizer.from_pretrained(folder), seed=0) >= 0.85
+    assert (
+        retrieval(
+            model, as_tensor(drawn), drawn.scenes, CLIPTokenizer.from_pretrained(folder), seed=0
+        )
+        >= 0.85
+    )
 
 
 def test_base_draws_single_animals_through_the_stock_pipeline(oracle: Oracle) -> None:
@@ -69,13 +76,21 @@ def test_base_draws_single_animals_through_the_stock_pipeline(oracle: Oracle) ->
     prompts = [f"a {animal}" for animal in ANIMALS for _ in range(2)]
     readings = oracle.read(draw(pipeline, prompts, steps=20, guidance=2.0, eta=0.0, seed=7))
     met = [Requirement.parse(p).met_by(r) for p, r in zip(prompts, readings, strict=True)]
-    assert sum(met) / len(met) >= 0.75  # of 24 pictures; models/base_alignment.json has the figure on more
+    assert (
+        sum(met) / len(met) >= 0.75
+    )  # of 24 pictures; models/base_alignment.json has the figure on more
 
 
 def test_the_base_is_stored_as_its_builder_stores_a_pipeline(tmp_path: Path) -> None:
     save_pipeline(StableDiffusionPipeline.from_pretrained(MODELS / "emoji-sd"), tmp_path)
-    for name in ("text_encoder/model", "unet/diffusion_pytorch_model", "vae/diffusion_pytorch_model"):
-        assert (tmp_path / f"{name}.safetensors").read_bytes() == (MODELS / "emoji-sd" / f"{name}.safetensors").read_bytes()
+    for name in (
+        "text_encoder/model",
+        "unet/diffusion_pytorch_model",
+        "vae/diffusion_pytorch_model",
+    ):
+        assert (tmp_path / f"{name}.safetensors").read_bytes() == (
+            MODELS / "emoji-sd" / f"{name}.safetensors"
+        ).read_bytes()
 
 
 def test_an_oracle_that_is_no_numbers_is_refused(tmp_path: Path) -> None:

@@ -21,16 +21,32 @@ def byte_tokenizer() -> CLIPTokenizer:
     """A CLIPTokenizer whose vocabulary is the 256 bytes, within a word and at its end, without merges."""
     characters = sorted(ByteLevel.alphabet())
     tokens = [*characters, *(f"{c}</w>" for c in characters), "<|startoftext|>", "<|endoftext|>"]
-    return CLIPTokenizer(vocab={token: i for i, token in enumerate(tokens)}, merges=[], model_max_length=MAX_TOKENS)
+    return CLIPTokenizer(
+        vocab={token: i for i, token in enumerate(tokens)}, merges=[], model_max_length=MAX_TOKENS
+    )
 
 
 def save_tiny_clip(folder: Path, *, seed: int = 0, dim: int = 32, image_size: int = 32) -> Path:
     """Saves a random CLIPModel (2 layers, `dim` wide, patches of 8), its tokenizer and image processor; returns `folder`."""
     tokenizer = byte_tokenizer()
-    layers = {"hidden_size": dim, "intermediate_size": 2 * dim, "num_hidden_layers": 2, "num_attention_heads": 2}
-    special = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    layers = {
+        "hidden_size": dim,
+        "intermediate_size": 2 * dim,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+    }
+    special = {
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
     config = CLIPConfig(
-        text_config={**layers, **special, "vocab_size": len(tokenizer), "max_position_embeddings": MAX_TOKENS},
+        text_config={
+            **layers,
+            **special,
+            "vocab_size": len(tokenizer),
+            "max_position_embeddings": MAX_TOKENS,
+        },
         vision_config={**layers, "image_size": image_size, "patch_size": 8},
         projection_dim=dim,
     )
@@ -38,21 +54,35 @@ def save_tiny_clip(folder: Path, *, seed: int = 0, dim: int = 32, image_size: in
         torch.manual_seed(seed)
         CLIPModel(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    CLIPImageProcessorPil(size={"shortest_edge": image_size}, crop_size={"height": image_size, "width": image_size}).save_pretrained(folder)
+    CLIPImageProcessorPil(
+        size={"shortest_edge": image_size}, crop_size={"height": image_size, "width": image_size}
+    ).save_pretrained(folder)
     return folder
 
 
 def save_tiny_siglip(folder: Path, *, seed: int = 0, dim: int = 32, image_size: int = 32) -> Path:
     """Saves a random SiglipModel as `save_tiny_clip` does, with the same tokenizer; returns `folder`."""
     tokenizer = byte_tokenizer()
-    layers = {"hidden_size": dim, "intermediate_size": 2 * dim, "num_hidden_layers": 2, "num_attention_heads": 2}
+    layers = {
+        "hidden_size": dim,
+        "intermediate_size": 2 * dim,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+    }
     config = SiglipConfig(
-        text_config={**layers, "vocab_size": len(tokenizer), "max_position_embeddings": MAX_TOKENS, "projection_size": dim},
+        text_config={
+            **layers,
+            "vocab_size": len(tokenizer),
+            "max_position_embeddings": MAX_TOKENS,
+            "projection_size": dim,
+        },
         vision_config={**layers, "image_size": image_size, "patch_size": 8},
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         SiglipModel(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    SiglipImageProcessorPil(size={"height": image_size, "width": image_size}, resample=2).save_pretrained(folder)
+    SiglipImageProcessorPil(
+        size={"height": image_size, "width": image_size}, resample=2
+    ).save_pretrained(folder)
     return folder

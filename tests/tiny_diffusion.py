@@ -21,7 +21,11 @@ Prediction = Literal["epsilon", "v_prediction", "sample"]
 
 
 def write_tiny_diffusion(
-    folder: Path, *, prediction: Prediction = "epsilon", scheduler: Literal["pndm", "ddim"] = "pndm", seed: int = 0
+    folder: Path,
+    *,
+    prediction: Prediction = "epsilon",
+    scheduler: Literal["pndm", "ddim"] = "pndm",
+    seed: int = 0,
 ) -> Path:
     """Writes the folder (latents 4x8x8, images 16x16, under 1 MB) and gives its path; the weights depend on `seed` alone."""
     with torch.random.fork_rng(devices=[]):
@@ -50,7 +54,9 @@ def write_tiny_sd2(folder: Path) -> Path:
             vae=_vae(),
             text_encoder=CLIPTextModel(_text_config(tokenizer, hidden_act="gelu")),
             tokenizer=tokenizer,
-            unet=_unet(attention_head_dim=(2, 4), use_linear_projection=True, upcast_attention=True),
+            unet=_unet(
+                attention_head_dim=(2, 4), use_linear_projection=True, upcast_attention=True
+            ),
             scheduler=_scheduler("v_prediction", "ddim"),
             safety_checker=None,
             feature_extractor=None,
@@ -66,11 +72,18 @@ def write_tiny_sdxl(folder: Path) -> Path:
         torch.manual_seed(0)
         tokenizer, other = _tokenizer(folder / "tokenizer"), _tokenizer(folder / "tokenizer_2")
         other.pad_token = "!"
-        schedule = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "steps_offset": 1}
+        schedule = {
+            "beta_schedule": "scaled_linear",
+            "beta_start": 0.00085,
+            "beta_end": 0.012,
+            "steps_offset": 1,
+        }
         pipeline = StableDiffusionXLPipeline(
             vae=_vae(),
             text_encoder=CLIPTextModel(_text_config(tokenizer)),
-            text_encoder_2=CLIPTextModelWithProjection(_text_config(other, hidden_act="gelu", projection_dim=24)),
+            text_encoder_2=CLIPTextModelWithProjection(
+                _text_config(other, hidden_act="gelu", projection_dim=24)
+            ),
             tokenizer=tokenizer,
             tokenizer_2=other,
             unet=_unet(
@@ -99,7 +112,9 @@ def _tokenizer(folder: Path) -> CLIPTokenizer:
     folder.mkdir(parents=True)
     (folder / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(tokens)}))
     (folder / "merges.txt").write_text("#version: 0.2\n")
-    tokenizer: CLIPTokenizer = CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=TEXT_LENGTH)
+    tokenizer: CLIPTokenizer = CLIPTokenizer(
+        str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=TEXT_LENGTH
+    )
     return tokenizer
 
 
@@ -139,7 +154,12 @@ def _decode_linearly(vae: AutoencoderKL) -> None:
     for name, weight in decoder.named_parameters():
         if "conv2" in name or "to_out" in name:
             weight.zero_()  # residual branches add nothing
-    shortcuts = [block.conv_shortcut for level in decoder.up_blocks for block in level.resnets if block.conv_shortcut is not None]
+    shortcuts = [
+        block.conv_shortcut
+        for level in decoder.up_blocks
+        for block in level.resnets
+        if block.conv_shortcut is not None
+    ]
     upsamplers = [up.conv for level in decoder.up_blocks for up in level.upsamplers or []]
     for conv in (vae.post_quant_conv, decoder.conv_in, *shortcuts, *upsamplers, decoder.conv_out):
         torch.nn.init.dirac_(conv.weight)
@@ -167,8 +187,16 @@ def _unet(**settings: Any) -> UNet2DConditionModel:
     return UNet2DConditionModel(**layout | settings)
 
 
-def _scheduler(prediction: Prediction, kind: Literal["pndm", "ddim"]) -> PNDMScheduler | DDIMScheduler:
-    schedule = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "steps_offset": 1, "set_alpha_to_one": False}
+def _scheduler(
+    prediction: Prediction, kind: Literal["pndm", "ddim"]
+) -> PNDMScheduler | DDIMScheduler:
+    schedule = {
+        "beta_schedule": "scaled_linear",
+        "beta_start": 0.00085,
+        "beta_end": 0.012,
+        "steps_offset": 1,
+        "set_alpha_to_one": False,
+    }
     if kind == "ddim":
         return DDIMScheduler(**schedule, prediction_type=prediction, clip_sample=False)
     return PNDMScheduler(**schedule, prediction_type=prediction, skip_prk_steps=True)

@@ -12,14 +12,26 @@ from data.files import sha256_of
 from data.runs import RunFolder
 from data.schema import IMAGES, LABELS_BINARY, LABELS_PAIRS, PROMPTS, prompt_id, write_table
 
-COLORS = {"red": (200, 40, 40), "green": (40, 170, 60), "blue": (40, 60, 200), "yellow": (220, 200, 40), "purple": (140, 40, 160)}
+COLORS = {
+    "red": (200, 40, 40),
+    "green": (40, 170, 60),
+    "blue": (40, 60, 200),
+    "yellow": (220, 200, 40),
+    "purple": (140, 40, 160),
+}
 THINGS = ("square", "ball", "house")
 Row = dict[str, object]
 NOON = datetime(2025, 1, 1, 12, tzinfo=UTC)
 
 
 def make_feedback(
-    root: Path, *, images_per_prompt: int = 12, raters: int = 1, noise: float = 0.0, rankings: int = 0, seed: int = 0
+    root: Path,
+    *,
+    images_per_prompt: int = 12,
+    raters: int = 1,
+    noise: float = 0.0,
+    rankings: int = 0,
+    seed: int = 0,
 ) -> RunFolder:
     """Writes pictures and `labels/latest` of 15 prompts, half of the pictures in the right colour; `rankings` of 3 pictures a prompt."""
     run = RunFolder(root)
@@ -32,15 +44,23 @@ def make_feedback(
     for prompt, color in prompts.items():
         right: dict[str, bool] = {}
         for number in range(images_per_prompt):
-            shown = color if number % 2 else rng.choice([other for other in COLORS if other != color])
+            shown = (
+                color if number % 2 else rng.choice([other for other in COLORS if other != color])
+            )
             path = run.images_dir / f"{len(images)}.png"
             draw(path, COLORS[shown], rng)
             right[sha256_of(path)] = shown == color
             images.append(image_row(path, root, prompt))
         for image_id, fits in right.items():
-            verdicts += [verdict_row(image_id, prompt, fits != (rng.random() < noise), f"rater {r}") for r in range(raters)]
+            verdicts += [
+                verdict_row(image_id, prompt, fits != (rng.random() < noise), f"rater {r}")
+                for r in range(raters)
+            ]
         for _ in range(rankings):
-            pairs += [pair_row(prompt, a, b, (1 + right[a] - right[b]) / 2) for a, b in combinations(rng.sample(sorted(right), 3), 2)]
+            pairs += [
+                pair_row(prompt, a, b, (1 + right[a] - right[b]) / 2)
+                for a, b in combinations(rng.sample(sorted(right), 3), 2)
+            ]
     write(run, images=images, prompts=prompts, verdicts=verdicts, pairs=pairs)
     return run
 
@@ -49,7 +69,9 @@ def draw(path: Path, color: tuple[int, int, int], rng: random.Random) -> None:
     """Saves a grey picture, 40 by 32 pixels and a little noisy, with a rectangle of `color` somewhere."""
     picture = Image.new("RGB", (40, 32), (rng.randrange(150, 200),) * 3)
     left, top = rng.randrange(2, 8), rng.randrange(2, 8)
-    picture.paste(tuple(c + rng.randrange(-15, 16) for c in color), (left, top, left + 26, top + 22))
+    picture.paste(
+        tuple(c + rng.randrange(-15, 16) for c in color), (left, top, left + 26, top + 22)
+    )
     picture.save(path)
 
 
@@ -64,13 +86,25 @@ def image_row(path: Path, root: Path, prompt: str) -> Row:
         "eta": 0.0,
         "created_at": NOON,
     }
-    file = {"image_id": sha256_of(path), "path": path.relative_to(root).as_posix(), "width": 40, "height": 32, "format": "png"}
+    file = {
+        "image_id": sha256_of(path),
+        "path": path.relative_to(root).as_posix(),
+        "width": 40,
+        "height": 32,
+        "format": "png",
+    }
     return drawn | file | {"prompt_id": prompt_id(prompt), "prompt": prompt}
 
 
 def verdict_row(image_id: str, prompt: str, label: bool | str, rater: str = "rater 0") -> Row:
     said = label if isinstance(label, str) else "good" if label else "bad"
-    what = {"image_id": image_id, "prompt_id": prompt_id(prompt), "label": said, "rater_id": rater, "task_id": f"task of {image_id}"}
+    what = {
+        "image_id": image_id,
+        "prompt_id": prompt_id(prompt),
+        "label": said,
+        "rater_id": rater,
+        "task_id": f"task of {image_id}",
+    }
     envelope = {
         "label_id": f"{rater} {image_id}",
         "submission_id": f"{rater} {image_id}",
@@ -83,12 +117,26 @@ def verdict_row(image_id: str, prompt: str, label: bool | str, rater: str = "rat
 
 def pair_row(prompt: str, image_0: str, image_1: str, label_0: float) -> Row:
     pair = {"image_id_0": image_0, "image_id_1": image_1, "label_0": label_0, "weight": 1 / 3}
-    return pair | {"prompt_id": prompt_id(prompt), "rater_id": "rater 0", "ranking_label_id": f"{image_0} {image_1}"}
+    return pair | {
+        "prompt_id": prompt_id(prompt),
+        "rater_id": "rater 0",
+        "ranking_label_id": f"{image_0} {image_1}",
+    }
 
 
-def write(run: RunFolder, *, images: list[Row], prompts: dict[str, str], verdicts: list[Row], pairs: list[Row]) -> None:
+def write(
+    run: RunFolder,
+    *,
+    images: list[Row],
+    prompts: dict[str, str],
+    verdicts: list[Row],
+    pairs: list[Row],
+) -> None:
     """Writes the tables of `labels/latest`; columns that a row does not name are null."""
-    texts = [{"prompt_id": prompt_id(text), "prompt": text, "category": category} for text, category in prompts.items()]
+    texts = [
+        {"prompt_id": prompt_id(text), "prompt": text, "category": category}
+        for text, category in prompts.items()
+    ]
     tables = {
         "images": (IMAGES, images),
         "prompts": (PROMPTS, texts),
@@ -96,4 +144,6 @@ def write(run: RunFolder, *, images: list[Row], prompts: dict[str, str], verdict
         "labels_pairs": (LABELS_PAIRS, pairs),
     }
     for name, (schema, rows) in tables.items():
-        write_table(pa.Table.from_pylist(rows, schema=schema), schema, run.latest / f"{name}.parquet")
+        write_table(
+            pa.Table.from_pylist(rows, schema=schema), schema, run.latest / f"{name}.parquet"
+        )

@@ -28,7 +28,9 @@ def write_ready_run(folder: Path) -> RunFolder:
     """A run with pictures, labels and a reward model."""
     settings = write_tiny_models(folder / "models")
     for stage in ("images", "simulate", "reward"):
-        assert main([stage, "--runs", str(folder), "--run", "ready", "--config", str(settings)]) == 0
+        assert (
+            main([stage, "--runs", str(folder), "--run", "ready", "--config", str(settings)]) == 0
+        )
     return RunFolder(folder / "ready")
 
 
@@ -40,7 +42,16 @@ def copy_of(run: RunFolder, folder: Path) -> RunFolder:
 def words(run: RunFolder, method: str, settings: Sequence[str]) -> list[str]:
     """What `python -m pipelines` is told."""
     overrides = [word for setting in settings for word in ("--set", setting)]
-    return ["finetune", "--runs", str(run.root.parent), "--run", run.root.name, "--method", method, *overrides]
+    return [
+        "finetune",
+        "--runs",
+        str(run.root.parent),
+        "--run",
+        run.root.name,
+        "--method",
+        method,
+        *overrides,
+    ]
 
 
 @dataclass
@@ -83,7 +94,11 @@ def connected(processes: int) -> list[dict[str, str]]:
         return [{}]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": str(processes)}
+        address = {
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(free.getsockname()[1]),
+            "WORLD_SIZE": str(processes),
+        }
     return [address | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(processes)]
 
 
@@ -91,7 +106,10 @@ def connected(processes: int) -> list[dict[str, str]]:
 def commands(log: Path) -> Iterator[Commands]:
     """Ready when its libraries are imported."""
     with subprocess.Popen(
-        [sys.executable, "-m", "tests.killable_command", str(log)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "tests.killable_command", str(log)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     ) as parent:
         assert parent.stdout is not None
         assert parent.stdout.readline() == "ready\n"
@@ -111,7 +129,8 @@ def figures_of(run: RunFolder, method: str) -> list[dict[str, Any]]:
     """The lines of `metrics.jsonl` without what depends on the machine."""
     machine = ("seconds", "images_per_second", "peak_memory_gb")
     return [
-        {name: value for name, value in line.items() if not name.startswith(machine)} for line in read_metrics(run.finetune_dir(method))
+        {name: value for name, value in line.items() if not name.startswith(machine)}
+        for line in read_metrics(run.finetune_dir(method))
     ]
 
 

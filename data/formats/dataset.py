@@ -19,7 +19,15 @@ from data.files import parse_json
 from data.formats.latest import FIELDS, Exported, Latest, fields_table
 from data.formats.reading import SPLITS, check_link, parquet_rows
 from data.formats.records import Record, Row, SourceImage, SourceLabel
-from data.schema import IMAGES, LABELS_BINARY, LABELS_RANKING, PROMPTS, TASKS, prompt_id, read_metadata
+from data.schema import (
+    IMAGES,
+    LABELS_BINARY,
+    LABELS_RANKING,
+    PROMPTS,
+    TASKS,
+    prompt_id,
+    read_metadata,
+)
 
 TABLES = "data"
 """Folder of the tables."""
@@ -27,26 +35,56 @@ TABLES = "data"
 IMAGES_AT_ONCE = 100
 """Images in a row group, and in memory."""
 
-CIRCUMSTANCES = ("shown_at", "time_on_task_ms", "active_ms", "lease_late", "input_mode", "session_id", "app_version", "guideline_version")
-IMAGE_FACTS = ("model_id", "model_hash", "seed", "steps", "guidance", "scheduler", "eta", "created_at", "source_uri", "license")
+CIRCUMSTANCES = (
+    "shown_at",
+    "time_on_task_ms",
+    "active_ms",
+    "lease_late",
+    "input_mode",
+    "session_id",
+    "app_version",
+    "guideline_version",
+)
+IMAGE_FACTS = (
+    "model_id",
+    "model_hash",
+    "seed",
+    "steps",
+    "guidance",
+    "scheduler",
+    "eta",
+    "created_at",
+    "source_uri",
+    "license",
+)
 
 
 def read(source: Path) -> Iterator[Record]:
     """The folder's images, then its tasks with their labels."""
     folder = source / TABLES
     if not folder.is_dir():
-        raise PictuneError(f"{source}: holds no folder {TABLES}/; give a folder that `make export FORMAT=dataset` wrote as FROM=")
+        raise PictuneError(
+            f"{source}: holds no folder {TABLES}/; give a folder that `make export FORMAT=dataset` wrote as FROM="
+        )
     for path in sorted(folder.glob("*.parquet")):
         check_link(path, source)
     prompts = {row.text("prompt_id"): _prompt(row) for row in _rows(folder, "prompts", PROMPTS)}
-    carried = tuple(map(_carried, _rows(folder, "imported", FIELDS))) if (folder / "imported.parquet").exists() else ()
-    for row in parquet_rows(folder / "images.parquet", ("image_id", "image", "prompt"), IMAGE_FACTS):
+    carried = (
+        tuple(map(_carried, _rows(folder, "imported", FIELDS)))
+        if (folder / "imported.parquet").exists()
+        else ()
+    )
+    for row in parquet_rows(
+        folder / "images.parquet", ("image_id", "image", "prompt"), IMAGE_FACTS
+    ):
         image: Any = row.values["image"]
         content = image.get("bytes") if isinstance(image, dict) else None
         if not isinstance(content, bytes):
             raise row.bad("image", "has no image bytes")
         facts = {name: row.values.get(name) for name in IMAGE_FACTS}
-        known = SourceImage(column="image", content=content, image_id=row.text("image_id"), facts=facts)
+        known = SourceImage(
+            column="image", content=content, image_id=row.text("image_id"), facts=facts
+        )
         yield _record(row, row.text("prompt"), prompts, images=(known,), carried=carried)
         carried = ()
     labels: dict[str, list[SourceLabel]] = {}
@@ -54,7 +92,9 @@ def read(source: Path) -> Iterator[Record]:
         labels.setdefault(row.text("task_id"), []).append(_label(row, row.text("label")))
     for row in _rows(folder, "labels_ranking", LABELS_RANKING):
         shown = tuple(row.listed("shown_order", int))
-        labels.setdefault(row.text("task_id"), []).append(_label(row, tuple(row.values["ranks"]), shown))
+        labels.setdefault(row.text("task_id"), []).append(
+            _label(row, tuple(row.values["ranks"]), shown)
+        )
     for row in _rows(folder, "tasks", TASKS):
         if row.values.get("repeat_of") is None:
             yield _task(row, prompts, tuple(labels.get(row.text("task_id"), ())))
@@ -62,7 +102,9 @@ def read(source: Path) -> Iterator[Record]:
 
 def _rows(folder: Path, name: str, schema: pa.Schema) -> Iterator[Row]:
     needed = [field.name for field in schema if not field.nullable]
-    return parquet_rows(folder / f"{name}.parquet", needed, [field.name for field in schema if field.nullable])
+    return parquet_rows(
+        folder / f"{name}.parquet", needed, [field.name for field in schema if field.nullable]
+    )
 
 
 def _carried(row: Row) -> Mapping[str, Any]:
@@ -81,24 +123,36 @@ def _prompt(row: Row) -> dict[str, Any]:
 
 def _record(row: Row, prompt: str, prompts: Mapping[str, Mapping[str, Any]], **rest: Any) -> Record:
     about = prompts.get(prompt_id(prompt), {})
-    return Record(row=row, prompt=prompt, category=about.get("category"), split=about.get("split"), **rest)
+    return Record(
+        row=row, prompt=prompt, category=about.get("category"), split=about.get("split"), **rest
+    )
 
 
-def _task(row: Row, prompts: Mapping[str, Mapping[str, Any]], labels: tuple[SourceLabel, ...]) -> Record:
+def _task(
+    row: Row, prompts: Mapping[str, Mapping[str, Any]], labels: tuple[SourceLabel, ...]
+) -> Record:
     prompt = prompts.get(row.text("prompt_id"))
     if prompt is None:
         raise row.bad("prompt_id", "is not among the prompts")
     return Record(
         row=row,
         prompt=prompt["prompt"],
-        images=tuple(SourceImage(column="image_ids", content=None, image_id=image_id) for image_id in row.listed("image_ids", str)),
+        images=tuple(
+            SourceImage(column="image_ids", content=None, image_id=image_id)
+            for image_id in row.listed("image_ids", str)
+        ),
         kind=row.choice("kind", {"binary": "binary", "ranking": "ranking"}),
         labels=labels,
-        task={name: row.values.get(name) for name in ("overlap", "priority", "gold_json", "gold_source")},
+        task={
+            name: row.values.get(name)
+            for name in ("overlap", "priority", "gold_json", "gold_source")
+        },
     )
 
 
-def _label(row: Row, answer: str | tuple[int | None, ...], shown_order: tuple[int, ...] | None = None) -> SourceLabel:
+def _label(
+    row: Row, answer: str | tuple[int | None, ...], shown_order: tuple[int, ...] | None = None
+) -> SourceLabel:
     return SourceLabel(
         answer=answer,
         rater=row.text("rater_id"),
@@ -134,13 +188,21 @@ def _write_images(latest: Latest, path: Path) -> None:
     # the name under which the library `datasets` keeps what it needs to show a column as pictures
     features = {field.name: {"dtype": _dtype(field.type), "_type": "Value"} for field in columns}
     about = json.dumps({"info": {"features": {"image": {"_type": "Image"}} | features}})
-    described = pa.field("image", image, metadata={"description": "the image file: its bytes, and its name"})
+    described = pa.field(
+        "image", image, metadata={"description": "the image file: its bytes, and its name"}
+    )
     schema = pa.schema([described, *columns], metadata={"huggingface": about})
     rows = list(latest.images.values())
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
         for start in range(0, len(rows), IMAGES_AT_ONCE):
             part = [
-                {"image": {"bytes": latest.content(row["image_id"]), "path": Path(row["path"]).name}} | row
+                {
+                    "image": {
+                        "bytes": latest.content(row["image_id"]),
+                        "path": Path(row["path"]).name,
+                    }
+                }
+                | row
                 for row in rows[start : start + IMAGES_AT_ONCE]
             ]
             writer.write_table(pa.Table.from_pylist(part, schema=schema))
@@ -155,7 +217,10 @@ def _card(latest: Latest, folder: Path) -> str:
     for path in sorted((folder / TABLES).glob("*.parquet")):
         about = read_metadata(path)
         schema = about.schema.to_arrow_schema()
-        columns = [(field.name, str(field.type), (field.metadata or {}).get(b"description", b"").decode()) for field in schema]
+        columns = [
+            (field.name, str(field.type), (field.metadata or {}).get(b"description", b"").decode())
+            for field in schema
+        ]
         tables.append({"name": path.stem, "rows": about.num_rows, "columns": columns})
     sources: dict[str, int] = {}
     for row in (*latest.verdicts, *latest.rankings):
@@ -181,7 +246,12 @@ def _card(latest: Latest, folder: Path) -> str:
 
 def _size(labels: int) -> str:
     """The hub's name for a dataset's size."""
-    for below, name in ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M")):
+    for below, name in (
+        (1_000, "n<1K"),
+        (10_000, "1K<n<10K"),
+        (100_000, "10K<n<100K"),
+        (1_000_000, "100K<n<1M"),
+    ):
         if labels < below:
             return name
     return "1M<n<10M"

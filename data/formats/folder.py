@@ -27,11 +27,15 @@ def read(source: Path) -> Iterator[Record]:
     if source.is_dir():
         files = sorted(source.glob("*.csv"))
         if len(files) != 1:
-            raise PictuneError(f"{source}: holds {len(files)} .csv files; give the one that lists the images as FROM=")
+            raise PictuneError(
+                f"{source}: holds {len(files)} .csv files; give the one that lists the images as FROM="
+            )
         (path,) = files
         check_link(path, source)
     elif not source.is_file():
-        raise PictuneError(f"{source}: no such file; give a CSV file, or the folder that holds one, as FROM=")
+        raise PictuneError(
+            f"{source}: no such file; give a CSV file, or the folder that holds one, as FROM="
+        )
     for row in csv_rows(path, ("file_name", "prompt")):
         yield _record(row)
 
@@ -41,7 +45,13 @@ def _record(row: Row) -> Record:
     return Record(
         row=row,
         prompt=row.text("prompt"),
-        images=(SourceImage(column="file_name", content=find_image(row, "file_name", row.text("file_name")), facts=_facts(row)),),
+        images=(
+            SourceImage(
+                column="file_name",
+                content=find_image(row, "file_name", row.text("file_name")),
+                facts=_facts(row),
+            ),
+        ),
         category=row.optional_text("category"),
         split=None if split is None else row.choice("split", SPLITS),
     )

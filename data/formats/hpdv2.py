@@ -26,8 +26,13 @@ def _record_of_train(row: Row) -> Record:
     paths = row.listed("file_path", str)
     preference = row.listed("human_preference", int, length=len(paths))
     if sorted(preference) != [0] * (len(paths) - 1) + [1]:
-        raise row.bad("human_preference", f"is {preference}; one image is preferred (1), the others are not (0)")
-    label = SourceLabel(answer=tuple(1 if one else 2 for one in preference), rater=row.optional_text("user_hash"))
+        raise row.bad(
+            "human_preference",
+            f"is {preference}; one image is preferred (1), the others are not (0)",
+        )
+    label = SourceLabel(
+        answer=tuple(1 if one else 2 for one in preference), rater=row.optional_text("user_hash")
+    )
     return _record(row, "file_path", paths, (label,), {})
 
 
@@ -38,21 +43,38 @@ def _record_of_test(row: Row) -> Record:
     if not isinstance(annotations, list):
         raise row.bad("raw_annotations", "is not a list")
     labels = [_annotation(row, number, one, len(paths)) for number, one in enumerate(annotations)]
-    return _record(row, "image_path", paths, tuple(labels or [SourceLabel(answer=tuple(pooled), rater=None)]), {"rank": pooled})
+    return _record(
+        row,
+        "image_path",
+        paths,
+        tuple(labels or [SourceLabel(answer=tuple(pooled), rater=None)]),
+        {"rank": pooled},
+    )
 
 
 def _annotation(row: Row, number: int, annotation: object, length: int) -> SourceLabel:
     column = f"raw_annotations[{number}]"
     if not isinstance(annotation, dict):
         raise row.bad(column, "is not an object with rank and user_hash")
-    ranks = Row(row.path, row.number, {f"{column}.rank": annotation.get("rank")}).listed(f"{column}.rank", int, length=length)
+    ranks = Row(row.path, row.number, {f"{column}.rank": annotation.get("rank")}).listed(
+        f"{column}.rank", int, length=length
+    )
     rater = annotation.get("user_hash")
-    return SourceLabel(answer=tuple(ranks), rater=None if rater is None else str(rater), fields={"rank": ranks, "user_hash": rater})
+    return SourceLabel(
+        answer=tuple(ranks),
+        rater=None if rater is None else str(rater),
+        fields={"rank": ranks, "user_hash": rater},
+    )
 
 
-def _record(row: Row, column: str, paths: list[str], labels: tuple[SourceLabel, ...], fields: dict[str, Any]) -> Record:
+def _record(
+    row: Row, column: str, paths: list[str], labels: tuple[SourceLabel, ...], fields: dict[str, Any]
+) -> Record:
     images = [
-        SourceImage(column=f"{column}[{number}]", content=find_image(row, f"{column}[{number}]", path)) for number, path in enumerate(paths)
+        SourceImage(
+            column=f"{column}[{number}]", content=find_image(row, f"{column}[{number}]", path)
+        )
+        for number, path in enumerate(paths)
     ]
     return Record(
         row=row,
@@ -75,9 +97,18 @@ def write(latest: Latest, folder: Path) -> Exported:
     for row in whole:
         by_task.setdefault(row["task_id"], []).append(row)
     names = _Names(latest, folder / "test")
-    rows = [_row(latest, task, by_task[task["task_id"]], names) for task in latest.tasks if task["task_id"] in by_task]
-    (folder / "test.json").write_text(json.dumps(rows, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    left_out = {"verdicts on single images": len(latest.verdicts), "rankings with an unranked image": len(latest.rankings) - len(whole)}
+    rows = [
+        _row(latest, task, by_task[task["task_id"]], names)
+        for task in latest.tasks
+        if task["task_id"] in by_task
+    ]
+    (folder / "test.json").write_text(
+        json.dumps(rows, ensure_ascii=False, indent=1) + "\n", encoding="utf-8"
+    )
+    left_out = {
+        "verdicts on single images": len(latest.verdicts),
+        "rankings with an unranked image": len(latest.rankings) - len(whole),
+    }
     return Exported(rows=len(rows), left_out=left_out)
 
 
@@ -94,7 +125,11 @@ class _Names:
         """Copies the image to the folder, once, and gives its name there."""
         if image_id not in self._names:
             file = self._latest.file(image_id)
-            name = wanted if wanted and wanted not in self._taken and wanted == Path(wanted).name else f"{image_id}{file.suffix}"
+            name = (
+                wanted
+                if wanted and wanted not in self._taken and wanted == Path(wanted).name
+                else f"{image_id}{file.suffix}"
+            )
             self._names[image_id] = name
             self._taken.add(name)
             self._folder.mkdir(exist_ok=True)
@@ -102,16 +137,24 @@ class _Names:
         return self._names[image_id]
 
 
-def _row(latest: Latest, task: dict[str, Any], labels: list[dict[str, Any]], names: _Names) -> dict[str, Any]:
+def _row(
+    latest: Latest, task: dict[str, Any], labels: list[dict[str, Any]], names: _Names
+) -> dict[str, Any]:
     image_ids = task["image_ids"]
     kept = latest.fields("hpdv2", "task", task["task_id"])
     annotations = [_annotation_of(latest, label) for label in labels]
-    is_pooled = len(labels) == 1 and "rater_is_unknown" in latest.fields("hpdv2", "label", labels[0]["submission_id"])
-    means = [sum(label["ranks"][i] for label in labels) / len(labels) for i in range(len(image_ids))]
+    is_pooled = len(labels) == 1 and "rater_is_unknown" in latest.fields(
+        "hpdv2", "label", labels[0]["submission_id"]
+    )
+    means = [
+        sum(label["ranks"][i] for label in labels) / len(labels) for i in range(len(image_ids))
+    ]
     wanted = kept.get("image_path") or [None] * len(image_ids)
     return {
         "prompt": latest.prompts[task["prompt_id"]]["prompt"],
-        "image_path": [names.put(image_id, name) for image_id, name in zip(image_ids, wanted, strict=True)],
+        "image_path": [
+            names.put(image_id, name) for image_id, name in zip(image_ids, wanted, strict=True)
+        ],
         "rank": kept.get("rank") or [sorted(set(means)).index(mean) + 1 for mean in means],
         "raw_annotations": [] if is_pooled else annotations,
     }
@@ -119,4 +162,7 @@ def _row(latest: Latest, task: dict[str, Any], labels: list[dict[str, Any]], nam
 
 def _annotation_of(latest: Latest, label: dict[str, Any]) -> dict[str, Any]:
     kept = latest.fields("hpdv2", "label", label["submission_id"])
-    return {"rank": kept.get("rank", label["ranks"]), "user_hash": kept.get("user_hash", label["rater_id"])}
+    return {
+        "rank": kept.get("rank", label["ranks"]),
+        "user_hash": kept.get("user_hash", label["rater_id"]),
+    }

@@ -23,7 +23,9 @@ def read(source: Path) -> Iterator[Record]:
         return
     for path in source_files(source, ".parquet"):
         rows = parquet_rows(
-            path, ("prompt_id", "prompt", "rank"), ("image", "image_path", "classification", "image_amount_in_total", *RATINGS)
+            path,
+            ("prompt_id", "prompt", "rank"),
+            ("image", "image_path", "classification", "image_amount_in_total", *RATINGS),
         )
         # an image's ranks are relative to the others of its prompt, which stand together
         for _, group in groupby(rows, key=lambda row: str(row.values["prompt_id"])):
@@ -38,12 +40,14 @@ def _record_of_test(row: Row) -> Record:
         row=row,
         prompt=row.text("prompt"),
         images=tuple(
-            SourceImage(column=column, content=find_image(row, column, path)) for column, path in zip(columns, paths, strict=True)
+            SourceImage(column=column, content=find_image(row, column, path))
+            for column, path in zip(columns, paths, strict=True)
         ),
         kind="ranking",
         labels=(SourceLabel(answer=tuple(ranks), rater=None),),
         split=split_of(row.path),
-        fields={name: row.values[name] for name in ("id", "prompt_id") if name in row.values} | {"generations": paths},
+        fields={name: row.values[name] for name in ("id", "prompt_id") if name in row.values}
+        | {"generations": paths},
     )
 
 
@@ -52,10 +56,13 @@ def _record_of_database(rows: list[Row]) -> Record:
     prompt = first.text("prompt")
     for row in rows:
         if row.text("prompt") != prompt:
-            raise row.bad("prompt", f"is another one than in row {first.number}, which has the same prompt_id")
+            raise row.bad(
+                "prompt", f"is another one than in row {first.number}, which has the same prompt_id"
+            )
     if first.has("image_amount_in_total") and first.integer("image_amount_in_total") != len(rows):
         raise first.bad(
-            "image_amount_in_total", f"is {first.integer('image_amount_in_total')}, but {len(rows)} rows in a row are of this prompt"
+            "image_amount_in_total",
+            f"is {first.integer('image_amount_in_total')}, but {len(rows)} rows in a row are of this prompt",
         )
     return Record(
         row=first,
@@ -65,7 +72,8 @@ def _record_of_database(rows: list[Row]) -> Record:
         labels=(SourceLabel(answer=tuple(row.integer("rank") for row in rows), rater=None),),
         category=first.optional_text("classification"),
         split=split_of(first.path),
-        fields={"prompt_id": first.values["prompt_id"]} | {name: [row.values.get(name) for row in rows] for name in RATINGS},
+        fields={"prompt_id": first.values["prompt_id"]}
+        | {name: [row.values.get(name) for row in rows] for name in RATINGS},
     )
 
 
@@ -73,4 +81,6 @@ def _image(row: Row) -> SourceImage:
     image: Any = row.values.get("image")
     if isinstance(image, dict) and isinstance(image.get("bytes"), bytes):
         return SourceImage(column="image", content=image["bytes"])
-    return SourceImage(column="image_path", content=find_image(row, "image_path", row.text("image_path")))
+    return SourceImage(
+        column="image_path", content=find_image(row, "image_path", row.text("image_path"))
+    )

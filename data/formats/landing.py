@@ -51,7 +51,14 @@ class Imported:
     feedback: Added
 
 
-def import_records(records: Iterable[Record], source_format: str, run: RunFolder, store: FeedbackStore, *, now: datetime) -> Imported:
+def import_records(
+    records: Iterable[Record],
+    source_format: str,
+    run: RunFolder,
+    store: FeedbackStore,
+    *,
+    now: datetime,
+) -> Imported:
     """Reads all records, then adds what is new of them; `now` stands for times that the source does not tell.
 
     Raises:
@@ -109,7 +116,12 @@ class _Batch:
         key = prompt_id(record.prompt)
         image_ids = tuple(self._image(record, image, key) for image in record.images)
         if key not in self._prompts and key not in self.new_prompts:
-            self.new_prompts[key] = {"prompt_id": key, "prompt": record.prompt, "category": record.category, "split": record.split}
+            self.new_prompts[key] = {
+                "prompt_id": key,
+                "prompt": record.prompt,
+                "category": record.category,
+                "split": record.split,
+            }
         if record.kind is None:
             return
         task = _new_task(record, image_ids)
@@ -125,9 +137,14 @@ class _Batch:
     def wanted_tasks(self) -> list[NewTask]:
         """The tasks; one whose overlap the source does not tell wants as many raters as it has, so that nobody is asked again."""
         overlap = {
-            task_id: min(max(self._answers[task_id], 1), MOST_RATERS) for task_id in self._tasks if task_id not in self._fixed_overlap
+            task_id: min(max(self._answers[task_id], 1), MOST_RATERS)
+            for task_id in self._tasks
+            if task_id not in self._fixed_overlap
         }
-        return [task.model_copy(update={"overlap": overlap.get(task_id, task.overlap)}) for task_id, task in self._tasks.items()]
+        return [
+            task.model_copy(update={"overlap": overlap.get(task_id, task.overlap)})
+            for task_id, task in self._tasks.items()
+        ]
 
     def put_in_place(self) -> None:
         """Moves the images to the run and writes its tables, `images.parquet` last; what fails takes the moved images back.
@@ -145,7 +162,11 @@ class _Batch:
                     moved.append((self._waiting / path.name).replace(path))
                 _write(_with_new(prompts, self.new_prompts), PROMPTS, self._run.prompts_table)
                 if self._fields:
-                    _write(dict(sorted((fields | self._fields).items())), FIELDS, fields_table(self._run))
+                    _write(
+                        dict(sorted((fields | self._fields).items())),
+                        FIELDS,
+                        fields_table(self._run),
+                    )
                 _write(_with_new(images, self.new_images), IMAGES, self._run.images_table)
             except BaseException:
                 for path in moved:
@@ -162,16 +183,24 @@ class _Batch:
         if known is None:
             if content is None:
                 raise row.bad(image.column, f"no image {image_id} among the images")
-            self.new_images[image_id] = self._new_image(row, image, content, image_id) | {"prompt_id": prompt_key, "prompt": record.prompt}
+            self.new_images[image_id] = self._new_image(row, image, content, image_id) | {
+                "prompt_id": prompt_key,
+                "prompt": record.prompt,
+            }
         elif known["prompt_id"] != prompt_key:
-            raise row.bad(image.column, f"the same image stands under another prompt, {known['prompt']!r}; an image has one prompt")
+            raise row.bad(
+                image.column,
+                f"the same image stands under another prompt, {known['prompt']!r}; an image has one prompt",
+            )
         return image_id
 
     def _new_image(self, row: Row, image: SourceImage, content: bytes, image_id: str) -> TableRow:
         try:
             with Image.open(io.BytesIO(content)) as picture:
                 (width, height), kind = picture.size, IMAGE_FORMATS.get(picture.format or "")
-                fault = excess(picture) or (None if kind else "is an image, but neither PNG, WebP nor JPEG")
+                fault = excess(picture) or (
+                    None if kind else "is an image, but neither PNG, WebP nor JPEG"
+                )
                 if fault is None:
                     picture.load()
         except (OSError, SyntaxError, ValueError) as error:
@@ -191,13 +220,23 @@ class _Batch:
         }
         return known | where | {"created_at": image.facts.get("created_at") or self._now}
 
-    def _label(self, row: Row, label: SourceLabel, task: NewTask, task_id: str) -> ImportedLabel | None:
+    def _label(
+        self, row: Row, label: SourceLabel, task: NewTask, task_id: str
+    ) -> ImportedLabel | None:
         """The label with its rater and identity; None where it stands in the source a second time, word for word."""
         fields = dict(label.fields) | ({"rater_is_unknown": True} if label.rater is None else {})
         answer = _answer(row, label, task)
         shown_order = label.shown_order or tuple(range(len(task.image_ids)))
         moment = label.submitted_at and label.submitted_at.isoformat()
-        said: list[Any] = [self._format, task_id, label.rater, answer.model_dump(), shown_order, moment, fields]
+        said: list[Any] = [
+            self._format,
+            task_id,
+            label.rater,
+            answer.model_dump(),
+            shown_order,
+            moment,
+            fields,
+        ]
         if label.rater is None:  # two of these that say the same are by two raters
             said.append(self._by_rater[task_id, None])
         digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
@@ -223,14 +262,23 @@ class _Batch:
         number = self._by_rater[task_id, label.rater]
         name = label.rater or f"unknown {number}"
         if not label.submission_id:
-            name = f"{self._format} {name}" + (f" (answer {number})" if label.rater and number > 1 else "")
+            name = f"{self._format} {name}" + (
+                f" (answer {number})" if label.rater and number > 1 else ""
+            )
         if len(name) > LONGEST_NAME:
-            raise row.bad("(rater)", f"the rater's name has {len(name)} characters, more than {LONGEST_NAME}")
+            raise row.bad(
+                "(rater)", f"the rater's name has {len(name)} characters, more than {LONGEST_NAME}"
+            )
         return name
 
     def _keep(self, what: str, key: str, fields: Mapping[str, Any]) -> None:
         if fields:
-            row = {"format": self._format, "what": what, "id": key, "fields_json": json.dumps(fields, sort_keys=True, ensure_ascii=False)}
+            row = {
+                "format": self._format,
+                "what": what,
+                "id": key,
+                "fields_json": json.dumps(fields, sort_keys=True, ensure_ascii=False),
+            }
             self._fields[_key(row)] = row
 
 
@@ -261,7 +309,10 @@ def _fact(row: Row, value: object, field: pa.Field) -> object:
 
 def _new_task(record: Record, image_ids: tuple[str, ...]) -> NewTask:
     try:
-        return NewTask.model_validate({"kind": record.kind, "prompt": record.prompt, "image_ids": image_ids} | dict(record.task))
+        return NewTask.model_validate(
+            {"kind": record.kind, "prompt": record.prompt, "image_ids": image_ids}
+            | dict(record.task)
+        )
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         column = str(first["loc"][0]) if first["loc"] else record.images[-1].column

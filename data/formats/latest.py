@@ -11,16 +11,44 @@ import pyarrow as pa
 
 from data.errors import PictuneError
 from data.runs import RunFolder
-from data.schema import IMAGES, LABELS_BINARY, LABELS_PAIRS, LABELS_RANKING, PROMPTS, TASKS, read_table
+from data.schema import (
+    IMAGES,
+    LABELS_BINARY,
+    LABELS_PAIRS,
+    LABELS_RANKING,
+    PROMPTS,
+    TASKS,
+    read_table,
+)
 
 TableRow = dict[str, Any]
 
 FIELDS = pa.schema(
     [
-        pa.field("format", pa.string(), nullable=False, metadata={"description": "the format that the field came from"}),
-        pa.field("what", pa.string(), nullable=False, metadata={"description": "task or label: what it belongs to"}),
-        pa.field("id", pa.string(), nullable=False, metadata={"description": "its task_id or submission_id"}),
-        pa.field("fields_json", pa.string(), nullable=False, metadata={"description": "columns of the source that no table has"}),
+        pa.field(
+            "format",
+            pa.string(),
+            nullable=False,
+            metadata={"description": "the format that the field came from"},
+        ),
+        pa.field(
+            "what",
+            pa.string(),
+            nullable=False,
+            metadata={"description": "task or label: what it belongs to"},
+        ),
+        pa.field(
+            "id",
+            pa.string(),
+            nullable=False,
+            metadata={"description": "its task_id or submission_id"},
+        ),
+        pa.field(
+            "fields_json",
+            pa.string(),
+            nullable=False,
+            metadata={"description": "columns of the source that no table has"},
+        ),
     ]
 )
 """The table `imported.parquet` of a run: what its other tables cannot hold of the files that were imported."""
@@ -101,7 +129,9 @@ class Latest:
         image = self.images.get(image_id)
         path: Path = self.run.root / (image["path"] if image else "")
         if not path.is_file():
-            raise PictuneError(f"image {image_id}: labels refer to it but {self.run.root} does not have it; put the file back")
+            raise PictuneError(
+                f"image {image_id}: labels refer to it but {self.run.root} does not have it; put the file back"
+            )
         return path
 
     def content(self, image_id: str) -> bytes:

@@ -10,16 +10,27 @@ from typing import Any
 from data.formats.reading import find_image, parquet_rows, source_files, split_of
 from data.formats.records import Ranks, Record, Row, SourceImage, SourceLabel
 
-RESPONSES, USERS, STATUS = "preference.responses", "preference.responses.users", "preference.responses.status"
+RESPONSES, USERS, STATUS = (
+    "preference.responses",
+    "preference.responses.users",
+    "preference.responses.status",
+)
 KEPT = ("id", "status", "_server_id", "evolution", "sub_category")
-RANKS: dict[str, Ranks] = {"image_1": (1, 2), "image_2": (2, 1), "both_good": (1, 1), "both_bad": (1, 1)}
+RANKS: dict[str, Ranks] = {
+    "image_1": (1, 2),
+    "image_2": (2, 1),
+    "both_good": (1, 1),
+    "both_bad": (1, 1),
+}
 """Both good and both bad are ties; the label's comment says which."""
 
 
 def read(source: Path) -> Iterator[Record]:
     """The rows of a Parquet file, or of all in a folder."""
     for path in source_files(source, ".parquet"):
-        for row in parquet_rows(path, ("images", RESPONSES, USERS, STATUS), (*KEPT, "category", "model_1", "model_2")):
+        for row in parquet_rows(
+            path, ("images", RESPONSES, USERS, STATUS), (*KEPT, "category", "model_1", "model_2")
+        ):
             yield _record(row)
 
 
@@ -47,7 +58,10 @@ def _record(row: Row) -> Record:
 def _image(row: Row, flat: Row, number: int) -> SourceImage:
     column = f"images.image_{number}"
     address = flat.text(column)
-    facts = {"model_id": row.optional_text(f"model_{number}"), "source_uri": address if "://" in address else None}
+    facts = {
+        "model_id": row.optional_text(f"model_{number}"),
+        "source_uri": address if "://" in address else None,
+    }
     return SourceImage(column=column, content=find_image(flat, column, address), facts=facts)
 
 
@@ -56,4 +70,8 @@ def _label(row: Row, response: str, user: str, status: str) -> SourceLabel:
         return SourceLabel(answer=(None, None), rater=user, reason="discarded")
     if response not in RANKS:
         raise row.bad(RESPONSES, f"has {response!r}, which is not one of {', '.join(RANKS)}")
-    return SourceLabel(answer=RANKS[response], rater=user, comment=response if response.startswith("both") else None)
+    return SourceLabel(
+        answer=RANKS[response],
+        rater=user,
+        comment=response if response.startswith("both") else None,
+    )

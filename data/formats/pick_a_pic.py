@@ -53,7 +53,11 @@ KEPT = (
 )
 """Columns that no table of ours has, kept beside the labels for an export to this format."""
 
-RANKS: dict[tuple[float, float], Ranks] = {(1.0, 0.0): (1, 2), (0.0, 1.0): (2, 1), (0.5, 0.5): (1, 1)}
+RANKS: dict[tuple[float, float], Ranks] = {
+    (1.0, 0.0): (1, 2),
+    (0.0, 1.0): (2, 1),
+    (0.5, 0.5): (1, 1),
+}
 ROWS_AT_ONCE = 256
 """Rows that an export holds in memory, with their images."""
 
@@ -61,7 +65,9 @@ ROWS_AT_ONCE = 256
 def read(source: Path) -> Iterator[Record]:
     """The rows of a Parquet file, or of all in a folder."""
     for path in source_files(source, ".parquet"):
-        for row in parquet_rows(path, NEEDED, [name for name in COLUMNS.names if name not in NEEDED]):
+        for row in parquet_rows(
+            path, NEEDED, [name for name in COLUMNS.names if name not in NEEDED]
+        ):
             yield _record(row)
 
 
@@ -86,7 +92,10 @@ def _image(row: Row, number: int) -> SourceImage:
     content = row.values[column]
     if not isinstance(content, bytes):
         raise row.bad(column, "has no image bytes; the editions without images cannot be imported")
-    facts = {"model_id": row.optional_text(f"model_{number}"), "source_uri": row.optional_text(f"image_{number}_url")}
+    facts = {
+        "model_id": row.optional_text(f"model_{number}"),
+        "source_uri": row.optional_text(f"image_{number}_url"),
+    }
     return SourceImage(column=column, content=content, facts=facts)
 
 
@@ -98,7 +107,12 @@ def _label(row: Row, kept: Mapping[str, Any]) -> SourceLabel:
     best = kept.get("best_image_uid")
     if best is not None and best == kept.get(f"image_{int(labels[0])}_uid") and 0.5 not in labels:
         raise row.bad("best_image_uid", "is the image that label_0 and label_1 call the worse one")
-    return SourceLabel(answer=RANKS[labels], rater=str(row.integer("user_id")), submitted_at=_created_at(row), fields=kept)
+    return SourceLabel(
+        answer=RANKS[labels],
+        rater=str(row.integer("user_id")),
+        submitted_at=_created_at(row),
+        fields=kept,
+    )
 
 
 def _created_at(row: Row) -> datetime | None:
@@ -128,7 +142,13 @@ def write(latest: Latest, folder: Path) -> Exported:
     for split, part in by_split.items():
         _write_file(latest, part, folder / f"{split}.parquet")
     unranked = sum(not any(rank is not None for rank in row["ranks"]) for row in latest.rankings)
-    return Exported(rows=len(rows), left_out={"verdicts on single images": len(latest.verdicts), "rankings without a rank": unranked})
+    return Exported(
+        rows=len(rows),
+        left_out={
+            "verdicts on single images": len(latest.verdicts),
+            "rankings without a rank": unranked,
+        },
+    )
 
 
 def _labeled_rows(latest: Latest) -> Iterator[dict[str, Any]]:
@@ -157,19 +177,39 @@ def _labeled_rows(latest: Latest) -> Iterator[dict[str, Any]]:
 def _open_rows(latest: Latest) -> Iterator[dict[str, Any]]:
     answered = {row["task_id"] for row in latest.rankings}
     for task in latest.tasks:
-        if task["kind"] == "ranking" and len(task["image_ids"]) == 2 and task["task_id"] not in answered:
-            kept = {"ranking_id": _number(task["task_id"])} | latest.fields("pick-a-pic", "task", task["task_id"])
-            created_at = datetime.fromisoformat(kept["created_at"]) if "created_at" in kept else task["created_at"]
+        if (
+            task["kind"] == "ranking"
+            and len(task["image_ids"]) == 2
+            and task["task_id"] not in answered
+        ):
+            kept = {"ranking_id": _number(task["task_id"])} | latest.fields(
+                "pick-a-pic", "task", task["task_id"]
+            )
+            created_at = (
+                datetime.fromisoformat(kept["created_at"])
+                if "created_at" in kept
+                else task["created_at"]
+            )
             row = _row(latest, task["prompt_id"], tuple(task["image_ids"]), kept)
             yield row | {"has_label": False, "created_at": created_at.replace(tzinfo=None)}
 
 
-def _row(latest: Latest, prompt_id: str, pictures: tuple[str, ...], known: dict[str, Any]) -> dict[str, Any]:
+def _row(
+    latest: Latest, prompt_id: str, pictures: tuple[str, ...], known: dict[str, Any]
+) -> dict[str, Any]:
     prompt = latest.prompts[prompt_id]
-    row: dict[str, Any] = {"caption": prompt["prompt"], "split": prompt["split"], "pictures": pictures}
+    row: dict[str, Any] = {
+        "caption": prompt["prompt"],
+        "split": prompt["split"],
+        "pictures": pictures,
+    }
     for number, image_id in enumerate(pictures):
         image = latest.images[image_id]
-        row |= {f"image_{number}_uid": image_id, f"image_{number}_url": image["source_uri"], f"model_{number}": image["model_id"]}
+        row |= {
+            f"image_{number}_uid": image_id,
+            f"image_{number}_url": image["source_uri"],
+            f"model_{number}": image["model_id"],
+        }
     return row | {name: known[name] for name in COLUMNS.names if name in known}
 
 
@@ -177,7 +217,10 @@ def _write_file(latest: Latest, rows: list[dict[str, Any]], path: Path) -> None:
     with pq.ParquetWriter(path, COLUMNS, compression="zstd") as writer:
         for start in range(0, len(rows), ROWS_AT_ONCE):
             part = rows[start : start + ROWS_AT_ONCE]
-            whole = [row | {f"jpg_{n}": latest.content(row["pictures"][n]) for n in (0, 1)} for row in part]
+            whole = [
+                row | {f"jpg_{n}": latest.content(row["pictures"][n]) for n in (0, 1)}
+                for row in part
+            ]
             writer.write_table(pa.Table.from_pylist(whole, schema=COLUMNS))
 
 

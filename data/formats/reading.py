@@ -38,7 +38,9 @@ def source_files(source: Path, suffix: str) -> list[Path]:
             check_link(file, source)
         if files:
             return files
-        raise PictuneError(f"{source}: holds no {suffix} file; give the folder or file to import as FROM=")
+        raise PictuneError(
+            f"{source}: holds no {suffix} file; give the folder or file to import as FROM="
+        )
     if not source.is_file():
         raise PictuneError(f"{source}: no such file; give the folder or file to import as FROM=")
     return [source]
@@ -51,24 +53,33 @@ def check_link(file: Path, folder: Path) -> None:
         PictuneError: it is one.
     """
     if not _is_within(file, folder):
-        raise PictuneError(f"{file}: is a link out of {folder}, to {file.resolve()}; put the file itself there")
+        raise PictuneError(
+            f"{file}: is a link out of {folder}, to {file.resolve()}; put the file itself there"
+        )
 
 
 def _is_within(file: Path, folder: Path) -> bool:
     return file.resolve().is_relative_to(folder.resolve())
 
 
-def parquet_rows(path: Path, required: Sequence[str], optional: Sequence[str] = ()) -> Iterator[Row]:
+def parquet_rows(
+    path: Path, required: Sequence[str], optional: Sequence[str] = ()
+) -> Iterator[Row]:
     """The rows of a Parquet file with these columns; `optional` ones may be missing.
 
     Raises:
         PictuneError: it is missing, is not Parquet or damaged, or lacks a required column.
     """
-    with parquet_faults(path, "a Parquet file that can be read", "give another file as FROM="), pq.ParquetFile(path) as file:
+    with (
+        parquet_faults(path, "a Parquet file that can be read", "give another file as FROM="),
+        pq.ParquetFile(path) as file,
+    ):
         names = file.schema_arrow.names
         _check_columns(path, names, required)
         number = 0
-        for batch in file.iter_batches(BATCH_ROWS, columns=[name for name in (*required, *optional) if name in names]):
+        for batch in file.iter_batches(
+            BATCH_ROWS, columns=[name for name in (*required, *optional) if name in names]
+        ):
             for values in batch.to_pylist():
                 number += 1
                 yield Row(path, number, values)
@@ -132,9 +143,14 @@ def find_image(row: Row, column: str, reference: str) -> Path | bytes:
     for place in (folder / path, *(folder / name / path for name in subfolders)):
         if place.is_file():
             if not _is_within(place, folder):
-                raise row.bad(column, f"{reference!r} is a link out of {folder}, to {place.resolve()}; put the file itself there")
+                raise row.bad(
+                    column,
+                    f"{reference!r} is a link out of {folder}, to {place.resolve()}; put the file itself there",
+                )
             return place
-    raise row.bad(column, f"no image {path} in {folder}, nor in its folders {', '.join(subfolders)}")
+    raise row.bad(
+        column, f"no image {path} in {folder}, nor in its folders {', '.join(subfolders)}"
+    )
 
 
 def _local_part(reference: str) -> str:
@@ -148,7 +164,11 @@ def _local_part(reference: str) -> str:
 def _of_data_address(row: Row, column: str, reference: str) -> bytes:
     head, _, content = reference.partition(",")
     try:
-        return base64.b64decode(content, validate=True) if head.endswith(";base64") else content.encode("latin-1")
+        return (
+            base64.b64decode(content, validate=True)
+            if head.endswith(";base64")
+            else content.encode("latin-1")
+        )
     except (binascii.Error, UnicodeEncodeError) as error:
         raise row.bad(column, f"is a data: address that cannot be read ({error})") from error
 
@@ -156,4 +176,6 @@ def _of_data_address(row: Row, column: str, reference: str) -> bytes:
 def _check_columns(path: Path, names: Sequence[str], required: Sequence[str]) -> None:
     missing = [name for name in required if name not in names]
     if missing:
-        raise PictuneError(f"{path}: row 1, column {missing[0]}: is missing; give a file in this format as FROM=")
+        raise PictuneError(
+            f"{path}: row 1, column {missing[0]}: is missing; give a file in this format as FROM="
+        )

@@ -25,7 +25,9 @@ class Row:
 
     def bad(self, column: str, reason: str) -> PictuneError:
         """The error that names this row and column."""
-        return PictuneError(f"{self.path}: row {self.number}, column {column}: {reason}; mend or remove the row, nothing was imported")
+        return PictuneError(
+            f"{self.path}: row {self.number}, column {column}: {reason}; mend or remove the row, nothing was imported"
+        )
 
     def has(self, column: str) -> bool:
         """Whether the column is there and filled."""
@@ -60,8 +62,13 @@ class Row:
     def listed(self, column: str, kind: type, *, length: int | None = None) -> list[Any]:
         """A list of values of one type, of this length where one is given."""
         value = self.values.get(column)
-        if not isinstance(value, list) or any(isinstance(one, bool) or not isinstance(one, kind) for one in value):
-            raise self.bad(column, f"is {_shown(value)}, not a list of {'texts' if kind is str else 'whole numbers'}")
+        if not isinstance(value, list) or any(
+            isinstance(one, bool) or not isinstance(one, kind) for one in value
+        ):
+            raise self.bad(
+                column,
+                f"is {_shown(value)}, not a list of {'texts' if kind is str else 'whole numbers'}",
+            )
         if length is not None and len(value) != length:
             raise self.bad(column, f"has {len(value)} entries where {length} are wanted")
         return value

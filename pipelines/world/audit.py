@@ -59,7 +59,10 @@ def add_pictures(tuned: Path | None, n: int, *, seed: int) -> None:
         images, lines = load_audit()
         tiles = [to_pil(image) for image in images]
     for eta, part in ((0.0, prompts[::2]), (1.0, prompts[1::2])):
-        tiles += [to_pil(image) for image in draw(pipeline, part, steps=10, guidance=2.0, eta=eta, seed=seed)]
+        tiles += [
+            to_pil(image)
+            for image in draw(pipeline, part, steps=10, guidance=2.0, eta=eta, seed=seed)
+        ]
         lines += [Line(prompt=p, source=tuned.name if tuned else "base", eta=eta) for p in part]
     grid = Image.new("RGB", (COLUMNS * SIZE, -(-len(tiles) // COLUMNS) * SIZE))
     for i, tile in enumerate(tiles):
@@ -73,7 +76,9 @@ def add_pictures(tuned: Path | None, n: int, *, seed: int) -> None:
 def load_audit() -> tuple[Tensor, list[Line]]:
     """The pictures, float [N, 3, 64, 64] in [0, 1], and their lines."""
     lines = [Line.model_validate_json(line) for line in LINES.read_text().splitlines()]
-    pixels = torch.from_numpy(np.array(Image.open(SHEET).convert("RGB"))).permute(2, 0, 1).float() / 255
+    pixels = (
+        torch.from_numpy(np.array(Image.open(SHEET).convert("RGB"))).permute(2, 0, 1).float() / 255
+    )
     tiles = pixels.unfold(1, SIZE, SIZE).unfold(2, SIZE, SIZE).flatten(1, 2).transpose(0, 1)
     return tiles[: len(lines)], lines
 
@@ -83,7 +88,9 @@ def agrees(reading: Reading, seen: Reading) -> dict[str, bool]:
     return {
         "counts": reading.counts == seen.counts,
         "animals": set(reading.counts) == set(seen.counts),
-        "tints": all(reading.tints[s] == tint for s, tint in seen.tints.items() if s in reading.tints),
+        "tints": all(
+            reading.tints[s] == tint for s, tint in seen.tints.items() if s in reading.tints
+        ),
         "place": reading.place == seen.place,
     }
 
@@ -91,18 +98,26 @@ def agrees(reading: Reading, seen: Reading) -> dict[str, bool]:
 def labelled(oracle: Oracle) -> list[tuple[Tensor, Reading, Reading]]:
     """Every labelled picture [3, 64, 64] with the oracle's reading and the person's."""
     images, lines = load_audit()
-    return [(image, reading, line.seen) for image, reading, line in zip(images, oracle.read(images), lines, strict=True) if line.seen]
+    return [
+        (image, reading, line.seen)
+        for image, reading, line in zip(images, oracle.read(images), lines, strict=True)
+        if line.seen
+    ]
 
 
 def agreement(oracle: Oracle) -> dict[str, float]:
     """Shares of agreement over the pictures that both a person and the oracle can read, and how many each can."""
     pairs = labelled(oracle)
-    both = [agrees(reading, seen) for _, reading, seen in pairs if seen.readable and reading.readable]
+    both = [
+        agrees(reading, seen) for _, reading, seen in pairs if seen.readable and reading.readable
+    ]
     return {
         "pictures": len(pairs),
         "readable_to_person": sum(seen.readable for _, _, seen in pairs),
         "readable_to_both": len(both),
-        "read_though_unreadable_to_person": sum(reading.readable and not seen.readable for _, reading, seen in pairs),
+        "read_though_unreadable_to_person": sum(
+            reading.readable and not seen.readable for _, reading, seen in pairs
+        ),
     } | {part: sum(one[part] for one in both) / len(both) for part in both[0]}
 
 
@@ -110,22 +125,38 @@ def show_disagreements(oracle: Oracle, path: Path) -> None:
     """Prints, and draws on a contact sheet, the pictures on which the oracle and the person differ."""
     wrong: list[tuple[Tensor, str]] = []
     for i, (image, reading, seen) in enumerate(labelled(oracle)):
-        if seen.readable != reading.readable or (reading.readable and not all(agrees(reading, seen).values())):
+        if seen.readable != reading.readable or (
+            reading.readable and not all(agrees(reading, seen).values())
+        ):
             said = " ".join(f"{n} {reading.tints[s] or ''} {s}" for s, n in reading.counts.items())
-            wrong.append((image, f"{i} {said} {reading.place} {'' if reading.readable else 'unreadable'}"))
+            wrong.append(
+                (image, f"{i} {said} {reading.place} {'' if reading.readable else 'unreadable'}")
+            )
             print(f"{i}: oracle {reading}, person {seen}")
     if wrong:
-        contact_sheet([to_pil(image) for image, _ in wrong], 8, scale=3, labels=[text for _, text in wrong]).save(path)
+        contact_sheet(
+            [to_pil(image) for image, _ in wrong], 8, scale=3, labels=[text for _, text in wrong]
+        ).save(path)
 
 
 def main() -> None:
     """Draws pictures to label, or compares the oracle with the labels."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("action", choices=["draw", "agree"])
-    parser.add_argument("--tuned", type=Path, help="folder with LoRA weights to draw with; the base alone without it")
+    parser.add_argument(
+        "--tuned",
+        type=Path,
+        help="folder with LoRA weights to draw with; the base alone without it",
+    )
     parser.add_argument("--pictures", type=int, default=150)
     parser.add_argument("--seed", type=int, default=5000)
-    parser.add_argument("--disagreements", type=Path, help="with agree: also write a contact sheet of the disagreements")
+    parser.add_argument(
+        "--disagreements",
+        type=Path,
+        help="with agree: also write a contact sheet of the disagreements",
+    )
     a = parser.parse_args()
     if a.action == "draw":
         add_pictures(a.tuned, a.pictures, seed=a.seed)

@@ -41,26 +41,42 @@ def new_autoencoder(config: AutoencoderConfig) -> AutoencoderKL:
 
 def reconstruction_loss(output: Tensor, target: Tensor, gradient_weight: float) -> Tensor:
     """L1 + MSE + weighted L1 of horizontal and vertical differences; both [B, 3, H, W]."""
-    edges = sum(((output.diff(dim=d) - target.diff(dim=d)).abs().mean() for d in (2, 3)), torch.zeros(()))
+    edges = sum(
+        ((output.diff(dim=d) - target.diff(dim=d)).abs().mean() for d in (2, 3)), torch.zeros(())
+    )
     return F.l1_loss(output, target) + F.mse_loss(output, target) + gradient_weight * edges
 
 
-def train_autoencoder(images: Tensor, config: AutoencoderConfig, *, generator: torch.Generator) -> AutoencoderKL:
+def train_autoencoder(
+    images: Tensor, config: AutoencoderConfig, *, generator: torch.Generator
+) -> AutoencoderKL:
     """Trains on uint8 images [N, 3, 64, 64]; returns averaged weights with `scaling_factor` set to make latents unit variance."""
     model = new_autoencoder(config)
     average = Average(model, 0.998)
-    optimizer = torch.optim.AdamW(model.parameters(), config.learning_rate, betas=(0.9, 0.99), weight_decay=0.0)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), config.learning_rate, betas=(0.9, 0.99), weight_decay=0.0
+    )
     losses: list[float] = []
     for step in steps_with_log("autoencoder", config.steps, losses):
         for group in optimizer.param_groups:
             group["lr"] = config.learning_rate * warmup_cosine(step, config.steps)
-        x = images[torch.randint(len(images), (config.batch,), generator=generator)].float() / 127.5 - 1
+        x = (
+            images[torch.randint(len(images), (config.batch,), generator=generator)].float() / 127.5
+            - 1
+        )
         with torch.autocast("cpu", torch.bfloat16):
             posterior = model.encode(x).latent_dist
             latents = posterior.sample(generator)
-            noise = torch.randn(latents.shape, generator=generator) * config.latent_noise * latents.detach().std()
+            noise = (
+                torch.randn(latents.shape, generator=generator)
+                * config.latent_noise
+                * latents.detach().std()
+            )
             output = model.decode(latents + noise).sample.float()
-        loss = reconstruction_loss(output, x, config.gradient_weight) + config.kl_weight * posterior.kl().mean()
+        loss = (
+            reconstruction_loss(output, x, config.gradient_weight)
+            + config.kl_weight * posterior.kl().mean()
+        )
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -68,7 +84,9 @@ def train_autoencoder(images: Tensor, config: AutoencoderConfig, *, generator: t
         average.update(model)
         losses.append(loss.item())
     trained = average.module
-    trained.register_to_config(scaling_factor=1 / encode(trained, images[:1024], scaling_factor=1.0).std().item())
+    trained.register_to_config(
+        scaling_factor=1 / encode(trained, images[:1024], scaling_factor=1.0).std().item()
+    )
     return trained
 
 
@@ -77,7 +95,10 @@ def encode(model: AutoencoderKL, images: Tensor, *, scaling_factor: float | None
     """Scaled mean latents [N, C, 16, 16] of uint8 images [N, 3, 64, 64]."""
     factor = model.config.scaling_factor if scaling_factor is None else scaling_factor
     with torch.autocast("cpu", torch.bfloat16):
-        means = [model.encode(x.float() / 127.5 - 1).latent_dist.mode().float() for x in images.split(256)]
+        means = [
+            model.encode(x.float() / 127.5 - 1).latent_dist.mode().float()
+            for x in images.split(256)
+        ]
     return torch.cat(means) * factor
 
 
@@ -85,5 +106,7 @@ def encode(model: AutoencoderKL, images: Tensor, *, scaling_factor: float | None
 def decode(model: AutoencoderKL, latents: Tensor) -> Tensor:
     """uint8 images [N, 3, 64, 64] of scaled latents."""
     with torch.autocast("cpu", torch.bfloat16):
-        out = [model.decode(z / model.config.scaling_factor).sample.float() for z in latents.split(256)]
+        out = [
+            model.decode(z / model.config.scaling_factor).sample.float() for z in latents.split(256)
+        ]
     return ((torch.cat(out).clamp(-1, 1) + 1) * 127.5).round().byte()

@@ -69,7 +69,9 @@ def new_unet(config: BaseConfig, latent_channels: int) -> UNet2DConditionModel:
         attention_head_dim=8,
         norm_num_groups=16,
     )
-    unet.set_attn_processor(AttnProcessor())  # on CPU the backward pass of bf16 SDPA is slower than plain products
+    unet.set_attn_processor(
+        AttnProcessor()
+    )  # on CPU the backward pass of bf16 SDPA is slower than plain products
     return unet
 
 
@@ -109,14 +111,27 @@ class BaseTrainer:
     """
 
     def __init__(
-        self, tokenizer: CLIPTokenizer, latent_channels: int, config: BaseConfig, folder: Path, *, seed: int, vae_sha256: str
+        self,
+        tokenizer: CLIPTokenizer,
+        latent_channels: int,
+        config: BaseConfig,
+        folder: Path,
+        *,
+        seed: int,
+        vae_sha256: str,
     ) -> None:
         torch.manual_seed(seed)
         self.made_from = {"config": config.model_dump_json(), "seed": seed, "vae": vae_sha256}
         self.config, self.folder, self.tokenizer = config, folder, tokenizer
         self.model = Base(new_unet(config, latent_channels), new_text_encoder(config, tokenizer))
         self.average = Average(self.model, config.average_decay)
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), config.learning_rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(),
+            config.learning_rate,
+            betas=(0.9, 0.99),
+            weight_decay=0.01,
+            fused=True,
+        )
         self.generator = torch.Generator().manual_seed(seed)
         self.scheduler = new_scheduler()
         self.empty = token_ids(tokenizer, [""])[0]
@@ -136,7 +151,9 @@ class BaseTrainer:
         with torch.autocast("cpu", torch.bfloat16):
             text = self.model.text(ids).last_hidden_state
             predicted = self.model.unet(self.scheduler.add_noise(x, noise, t), t, text).sample
-        error = (predicted.float() - self.scheduler.get_velocity(x, noise, t)).square().mean((1, 2, 3))
+        error = (
+            (predicted.float() - self.scheduler.get_velocity(x, noise, t)).square().mean((1, 2, 3))
+        )
         loss: Tensor = (self.weights[t] * error).mean()
         return loss
 
@@ -145,7 +162,9 @@ class BaseTrainer:
         losses: list[float] = []
         for step in steps_with_log("base", self.config.steps, losses, start=self.step):
             for group in self.optimizer.param_groups:
-                group["lr"] = self.config.learning_rate * warmup_cosine(step, self.config.steps, hold=self.config.learning_rate_hold)
+                group["lr"] = self.config.learning_rate * warmup_cosine(
+                    step, self.config.steps, hold=self.config.learning_rate_hold
+                )
             loss = self._loss(latents, captions)
             self.optimizer.zero_grad()
             loss.backward()
@@ -183,7 +202,9 @@ class BaseTrainer:
             return
         state = torch.load(self.folder / "state.pt", weights_only=True)
         if state.get("made_from", self.made_from) != self.made_from:
-            raise PictuneError(f"{self.folder}: made from other settings, another seed or another autoencoder; remove {self.folder}")
+            raise PictuneError(
+                f"{self.folder}: made from other settings, another seed or another autoencoder; remove {self.folder}"
+            )
         self.model.load_state_dict(state["model"])
         self.average.module.load_state_dict(state["average"])
         self.average.updates = state["updates"]

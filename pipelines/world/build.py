@@ -20,7 +20,13 @@ from pipelines.world.base import BaseConfig, BaseTrainer, new_scheduler
 from pipelines.world.captions import EXACT, WORDS, CaptionNoise, can_be_said, caption
 from pipelines.world.clip import ClipTrainingConfig, retrieval, train_clip
 from pipelines.world.drawing import Drawn, draw_many, draw_world
-from pipelines.world.oracle_training import OracleTrainingConfig, read_accuracy, sample_any_scene, targets, train_oracle
+from pipelines.world.oracle_training import (
+    OracleTrainingConfig,
+    read_accuracy,
+    sample_any_scene,
+    targets,
+    train_oracle,
+)
 from pipelines.world.tokenizer import build_tokenizer, token_ids
 
 WORK = Path("runs/models")
@@ -83,8 +89,13 @@ def build_autoencoder(seed: int) -> None:
     torch.manual_seed(seed)
     model = train_autoencoder(images, config, generator=torch.Generator().manual_seed(seed))
     held_out = as_tensor(draw_world(512, seed + 1, held_out=True))
-    error = ((decode(model, encode(model, held_out)).float() - held_out.float()) / 255).square().mean()
-    print(f"autoencoder PSNR {-10 * error.log10().item():.2f} dB on {len(held_out)} held-out renders", flush=True)
+    error = (
+        ((decode(model, encode(model, held_out)).float() - held_out.float()) / 255).square().mean()
+    )
+    print(
+        f"autoencoder PSNR {-10 * error.log10().item():.2f} dB on {len(held_out)} held-out renders",
+        flush=True,
+    )
     model.save_pretrained(WORK / "vae")
 
 
@@ -95,9 +106,16 @@ def build_base(seed: int) -> None:
     drawn = draw_world(config.scenes, seed + 2, held_out=False)
     latents = encode(open_vae(), as_tensor(drawn))
     noise = CaptionNoise()
-    captions = torch.stack([token_ids(tokenizer, [caption(s, rng, noise) for s in drawn.scenes]) for _ in range(config.captions)])
+    captions = torch.stack(
+        [
+            token_ids(tokenizer, [caption(s, rng, noise) for s in drawn.scenes])
+            for _ in range(config.captions)
+        ]
+    )
     vae = sha256_of(WORK / "vae" / "diffusion_pytorch_model.safetensors")
-    trainer = BaseTrainer(tokenizer, latents.shape[1], config, WORK / "base", seed=seed, vae_sha256=vae)
+    trainer = BaseTrainer(
+        tokenizer, latents.shape[1], config, WORK / "base", seed=seed, vae_sha256=vae
+    )
     trainer.resume()
     trainer.run(latents, captions)
 
@@ -113,34 +131,55 @@ def build_clip(seed: int) -> None:
     model = train_clip(versions, drawn.scenes, tokenizer, config, seed=seed)
     held_out = draw_world(2000, seed + 4, held_out=True)
     score = retrieval(model, as_tensor(held_out), held_out.scenes, tokenizer, seed=seed)
-    print(f"clip retrieval: the best of 2000 captions is true of {score:.1%} of held-out renders", flush=True)
+    print(
+        f"clip retrieval: the best of 2000 captions is true of {score:.1%} of held-out renders",
+        flush=True,
+    )
     folder = MODELS / "emoji-clip"
     model.half().save_pretrained(folder)
     size = {"height": 64, "width": 64}
-    processor = CLIPImageProcessor(size=size, crop_size=size, image_mean=[0.5] * 3, image_std=[0.5] * 3, resample=3)
+    processor = CLIPImageProcessor(
+        size=size, crop_size=size, image_mean=[0.5] * 3, image_std=[0.5] * 3, resample=3
+    )
     CLIPProcessor(processor, tokenizer).save_pretrained(folder)
 
 
 def build_oracle(seed: int) -> None:
     """Trains the oracle on renders, round trips and what the base makes of renders; stores statistics of real renders."""
     if not (WORK / "base/unet").exists():
-        raise PictuneError(f"{WORK / 'base'}: no base model to draw the oracle's training pictures with; build the part `base` first")
+        raise PictuneError(
+            f"{WORK / 'base'}: no base model to draw the oracle's training pictures with; build the part `base` first"
+        )
     config = OracleTrainingConfig()
     torch.manual_seed(seed)
     drawn = draw_many(config.scenes, seed + 5, sample=sample_any_scene, loose=True)
     images = as_tensor(drawn)
-    captions = [caption(s, random.Random(seed), EXACT) if can_be_said(s) else "" for s in drawn.scenes]
-    versions = torch.stack([round_trip(images, seed=seed), partly_denoised(images, captions, seed=seed)])
-    oracle = train_oracle(images, versions, targets(drawn), config, generator=torch.Generator().manual_seed(seed))
+    captions = [
+        caption(s, random.Random(seed), EXACT) if can_be_said(s) else "" for s in drawn.scenes
+    ]
+    versions = torch.stack(
+        [round_trip(images, seed=seed), partly_denoised(images, captions, seed=seed)]
+    )
+    oracle = train_oracle(
+        images, versions, targets(drawn), config, generator=torch.Generator().manual_seed(seed)
+    )
     held_out = draw_world(2000, seed + 6, held_out=True)
     renders = as_tensor(held_out)
     accuracy = {
         "clean renders": read_accuracy(oracle, renders, held_out.scenes),
-        "renders through the autoencoder": read_accuracy(oracle, decode(open_vae(), encode(open_vae(), renders)), held_out.scenes),
-        "the same with noisy latents": read_accuracy(oracle, round_trip(renders, seed=seed + 1), held_out.scenes),
+        "renders through the autoencoder": read_accuracy(
+            oracle, decode(open_vae(), encode(open_vae(), renders)), held_out.scenes
+        ),
+        "the same with noisy latents": read_accuracy(
+            oracle, round_trip(renders, seed=seed + 1), held_out.scenes
+        ),
     }
     for name, shares in accuracy.items():
-        print(f"oracle on {name}: " + ", ".join(f"{part} {share:.2%}" for part, share in shares.items()), flush=True)
+        print(
+            f"oracle on {name}: "
+            + ", ".join(f"{part} {share:.2%}" for part, share in shares.items()),
+            flush=True,
+        )
     folder = MODELS / "emoji-oracle"
     oracle.save_pretrained(folder)
     oracle.save_reference(folder, renders.float() / 255)
@@ -185,7 +224,12 @@ PARTS = {
 def main() -> None:
     """Runs the named parts, or all of them in order."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"one of {', '.join(PARTS)}; all when none is named")
+    parser.add_argument(
+        "parts",
+        nargs="*",
+        metavar="PART",
+        help=f"one of {', '.join(PARTS)}; all when none is named",
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=None, help="threads that torch may use")
     arguments = parser.parse_args()

@@ -10,8 +10,16 @@ from pydantic import BaseModel
 from pipelines.world.scenes import ANIMALS, PLACES, TINTS, Animal, Scene
 
 COUNT_WORDS = {1: "one", 2: "two", 3: "three", 4: "four"}
-PLURALS = {animal: {"wolf": "wolves", "fox": "foxes"}.get(animal, animal + "s") for animal in ANIMALS}
-PLACE_PHRASES = {"park": "in the park", "beach": "on the beach", "moon": "on the moon", "street": "in the street", "snow": "in the snow"}
+PLURALS = {
+    animal: {"wolf": "wolves", "fox": "foxes"}.get(animal, animal + "s") for animal in ANIMALS
+}
+PLACE_PHRASES = {
+    "park": "in the park",
+    "beach": "on the beach",
+    "moon": "on the moon",
+    "street": "in the street",
+    "snow": "in the snow",
+}
 WORDS = sorted(
     {"a", "an", "and", "in", "on", "the", "some", "many", "colored", "picture", "of", ".", ","}
     | {*ANIMALS, *PLURALS.values(), *TINTS, *PLACES, *COUNT_WORDS.values()}
@@ -33,7 +41,9 @@ class CaptionNoise(BaseModel, frozen=True, extra="forbid"):
     """The second of two species is not named."""
 
 
-EXACT = CaptionNoise(no_tint=0, wrong_tint=0, no_count=0, wrong_count=0, no_place=0, wrong_place=0, no_second=0)
+EXACT = CaptionNoise(
+    no_tint=0, wrong_tint=0, no_count=0, wrong_count=0, no_place=0, wrong_place=0, no_second=0
+)
 """Says everything that is in the picture."""
 
 

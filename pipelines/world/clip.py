@@ -15,7 +15,9 @@ from pipelines.world.scenes import ANIMALS, PLACES, TINTS, Scene
 from pipelines.world.tokenizer import MAX_TOKENS, token_ids
 from pipelines.world.training import steps_with_log, warmup_cosine
 
-PARTIAL = CaptionNoise(no_tint=0.5, wrong_tint=0, no_count=0, wrong_count=0, no_place=0.5, wrong_place=0, no_second=0)
+PARTIAL = CaptionNoise(
+    no_tint=0.5, wrong_tint=0, no_count=0, wrong_count=0, no_place=0.5, wrong_place=0, no_second=0
+)
 """True, but silent about tint or place: what prompts mostly look like."""
 
 
@@ -35,7 +37,11 @@ class ClipTrainingConfig(BaseModel, frozen=True, extra="forbid"):
 
 def new_clip(config: ClipTrainingConfig, tokenizer: CLIPTokenizer) -> CLIPModel:
     """An untrained CLIPModel for 64x64 pictures."""
-    common = {"hidden_size": config.width, "intermediate_size": 4 * config.width, "num_attention_heads": 4}
+    common = {
+        "hidden_size": config.width,
+        "intermediate_size": 4 * config.width,
+        "num_attention_heads": 4,
+    }
     text = {
         "vocab_size": len(tokenizer),
         "num_hidden_layers": config.text_layers,
@@ -45,8 +51,15 @@ def new_clip(config: ClipTrainingConfig, tokenizer: CLIPTokenizer) -> CLIPModel:
         "pad_token_id": tokenizer.pad_token_id,
         **common,
     }
-    vision = {"num_hidden_layers": config.vision_layers, "image_size": 64, "patch_size": config.patch, **common}
-    model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=config.projection))
+    vision = {
+        "num_hidden_layers": config.vision_layers,
+        "image_size": 64,
+        "patch_size": config.patch,
+        **common,
+    }
+    model = CLIPModel(
+        CLIPConfig(text_config=text, vision_config=vision, projection_dim=config.projection)
+    )
     model.set_attn_implementation("eager")  # on CPU the backward pass of bf16 SDPA is slower
     return model
 
@@ -69,7 +82,9 @@ def facts_of_scenes(scenes: list[Scene]) -> Facts:
     tints = torch.full((len(scenes), len(ANIMALS)), -1)
     for i, scene in enumerate(scenes):
         for animal in scene.animals:
-            tints[i, ANIMALS.index(animal.species)] = 0 if animal.tint is None else 1 + TINTS.index(animal.tint)
+            tints[i, ANIMALS.index(animal.species)] = (
+                0 if animal.tint is None else 1 + TINTS.index(animal.tint)
+            )
     return Facts(counts, tints, torch.tensor([PLACES.index(s.place) for s in scenes]))
 
 
@@ -77,8 +92,12 @@ def facts_of_captions(texts: list[str]) -> Facts:
     """What each caption says."""
     wanted = [Requirement.parse(text) for text in texts]
     counts = torch.tensor([[w.counts.get(a) or 0 for a in ANIMALS] for w in wanted])
-    tints = torch.tensor([[1 + TINTS.index(w.tints[a]) if a in w.tints else 0 for a in ANIMALS] for w in wanted])
-    return Facts(counts, tints, torch.tensor([PLACES.index(w.place) if w.place else 0 for w in wanted]))
+    tints = torch.tensor(
+        [[1 + TINTS.index(w.tints[a]) if a in w.tints else 0 for a in ANIMALS] for w in wanted]
+    )
+    return Facts(
+        counts, tints, torch.tensor([PLACES.index(w.place) if w.place else 0 for w in wanted])
+    )
 
 
 def true_of(scenes: Facts, captions: Facts) -> Tensor:
@@ -91,12 +110,17 @@ def true_of(scenes: Facts, captions: Facts) -> Tensor:
 
 def image_embeddings(model: CLIPModel, images: Tensor) -> Tensor:
     """Unit embeddings [B, D] of pictures [B, 3, 64, 64] in [-1, 1]."""
-    return F.normalize(model.visual_projection(model.vision_model(pixel_values=images).pooler_output).float(), dim=-1)
+    return F.normalize(
+        model.visual_projection(model.vision_model(pixel_values=images).pooler_output).float(),
+        dim=-1,
+    )
 
 
 def text_embeddings(model: CLIPModel, ids: Tensor) -> Tensor:
     """Unit embeddings [B, D] of token ids [B, L]."""
-    return F.normalize(model.text_projection(model.text_model(input_ids=ids).pooler_output).float(), dim=-1)
+    return F.normalize(
+        model.text_projection(model.text_model(input_ids=ids).pooler_output).float(), dim=-1
+    )
 
 
 def contrastive_loss(similarity: Tensor, positive: Tensor) -> Tensor:
@@ -107,7 +131,14 @@ def contrastive_loss(similarity: Tensor, positive: Tensor) -> Tensor:
     return -(by_image.mean() + by_text.mean()) / 2
 
 
-def train_clip(versions: Tensor, scenes: list[Scene], tokenizer: CLIPTokenizer, config: ClipTrainingConfig, *, seed: int) -> CLIPModel:
+def train_clip(
+    versions: Tensor,
+    scenes: list[Scene],
+    tokenizer: CLIPTokenizer,
+    config: ClipTrainingConfig,
+    *,
+    seed: int,
+) -> CLIPModel:
     """Trains on uint8 pictures [V, N, 3, 64, 64], V versions of the same N scenes."""
     rng, generator = random.Random(seed), torch.Generator().manual_seed(seed)
     texts = [[caption(s, rng, noise) for s in scenes] for noise in (EXACT, PARTIAL, PARTIAL)]
@@ -115,7 +146,9 @@ def train_clip(versions: Tensor, scenes: list[Scene], tokenizer: CLIPTokenizer, 
     said = [facts_of_captions(t) for t in texts]
     shown = facts_of_scenes(scenes)
     model = new_clip(config, tokenizer)
-    optimizer = torch.optim.AdamW(model.parameters(), config.learning_rate, weight_decay=0.05, betas=(0.9, 0.98))
+    optimizer = torch.optim.AdamW(
+        model.parameters(), config.learning_rate, weight_decay=0.05, betas=(0.9, 0.98)
+    )
     losses: list[float] = []
     for step in steps_with_log("clip", config.steps, losses):
         for group in optimizer.param_groups:
@@ -136,7 +169,9 @@ def train_clip(versions: Tensor, scenes: list[Scene], tokenizer: CLIPTokenizer, 
 
 
 @torch.no_grad()
-def retrieval(model: CLIPModel, images: Tensor, scenes: list[Scene], tokenizer: CLIPTokenizer, *, seed: int) -> float:
+def retrieval(
+    model: CLIPModel, images: Tensor, scenes: list[Scene], tokenizer: CLIPTokenizer, *, seed: int
+) -> float:
     """Share of uint8 pictures whose most similar exact caption, among those of all N scenes, is true of them."""
     texts = [caption(s, random.Random(seed), EXACT) for s in scenes]
     image = torch.cat([image_embeddings(model, x.float() / 127.5 - 1) for x in images.split(256)])

@@ -62,7 +62,9 @@ class Face:
 @functools.cache
 def _glyph(species: str) -> Image.Image:
     if not FONT.exists():
-        raise PictuneError(f"{FONT}: the emoji font is missing; install it with `apt-get install fonts-noto-color-emoji`")
+        raise PictuneError(
+            f"{FONT}: the emoji font is missing; install it with `apt-get install fonts-noto-color-emoji`"
+        )
     canvas = Image.new("RGBA", (160, 160))
     font = ImageFont.truetype(str(FONT), FONT_SIZE)
     ImageDraw.Draw(canvas).text((10, 10), GLYPHS[species], font=font, embedded_color=True)
@@ -153,7 +155,13 @@ def _moon(c: _Canvas) -> None:
     c.band(horizon, SIZE, (150, 150, 158))
     for _ in range(c.rng.randint(4, 7)):
         width = c.rng.uniform(3, 7)
-        c.disc(c.rng.uniform(2, 62), c.rng.uniform(horizon + 3, 62), width, 0.4 * width, (118, 118, 126))
+        c.disc(
+            c.rng.uniform(2, 62),
+            c.rng.uniform(horizon + 3, 62),
+            width,
+            0.4 * width,
+            (118, 118, 126),
+        )
 
 
 def _street(c: _Canvas) -> None:
@@ -178,7 +186,10 @@ def _snow(c: _Canvas) -> None:
     c.band(0, horizon, (170, 190, 215))
     for _ in range(c.rng.randint(2, 3)):
         x, width, height = c.rng.uniform(0, 64), c.rng.uniform(12, 20), c.rng.uniform(12, 22)
-        c.draw.polygon([(x - width, horizon), (x, horizon - height), (x + width, horizon)], fill=c.jitter((120, 140, 175)))
+        c.draw.polygon(
+            [(x - width, horizon), (x, horizon - height), (x + width, horizon)],
+            fill=c.jitter((120, 140, 175)),
+        )
     c.band(horizon, SIZE, (243, 247, 252), 4)
     c.specks(14, 62, (255, 255, 255))
 
@@ -195,7 +206,10 @@ BACKGROUNDS: dict[str, Callable[[_Canvas], None]] = {
 
 def _are_apart(a: Face, b: Face, gap: float) -> bool:
     """Whether the squares are `gap` sides apart along x or y."""
-    return abs(a.x - b.x) >= gap * (a if a.x < b.x else b).side or abs(a.y - b.y) >= gap * (a if a.y < b.y else b).side
+    return (
+        abs(a.x - b.x) >= gap * (a if a.x < b.x else b).side
+        or abs(a.y - b.y) >= gap * (a if a.y < b.y else b).side
+    )
 
 
 def _place_faces(scene: Scene, rng: random.Random, *, loose: bool) -> list[Face]:
@@ -219,7 +233,9 @@ def _place_faces(scene: Scene, rng: random.Random, *, loose: bool) -> list[Face]
             return sorted(faces, key=lambda f: f.y)
 
 
-def render(scene: Scene, rng: random.Random, *, loose: bool = False) -> tuple[Image.Image, list[Face]]:
+def render(
+    scene: Scene, rng: random.Random, *, loose: bool = False
+) -> tuple[Image.Image, list[Face]]:
     """The picture of a scene (RGB, 64x64) and where its animals are; `loose` lets sizes vary and faces overlap, as generators do."""
     canvas = _Canvas(rng)
     BACKGROUNDS[scene.place](canvas)
@@ -240,7 +256,9 @@ class Drawn:
     faces: list[list[Face]]
 
 
-def draw_many(n: int, seed: int, *, sample: Callable[[random.Random], Scene], loose: bool = False) -> Drawn:
+def draw_many(
+    n: int, seed: int, *, sample: Callable[[random.Random], Scene], loose: bool = False
+) -> Drawn:
     """Draws `n` scenes from `sample`; the same seed gives the same pixels."""
     rng = random.Random(seed)
     pixels = np.empty((n, SIZE, SIZE, 3), np.uint8)
@@ -259,7 +277,13 @@ def draw_world(n: int, seed: int, *, held_out: bool) -> Drawn:
     return draw_many(n, seed, sample=lambda rng: sample_scene(rng, held_out=held_out))
 
 
-def contact_sheet(images: Sequence[Image.Image], columns: int, *, scale: int = 2, labels: Sequence[str] | None = None) -> Image.Image:
+def contact_sheet(
+    images: Sequence[Image.Image],
+    columns: int,
+    *,
+    scale: int = 2,
+    labels: Sequence[str] | None = None,
+) -> Image.Image:
     """Equal-sized images in rows, enlarged, each above its label."""
     width, height = images[0].width * scale, images[0].height * scale
     foot = 14 if labels else 2

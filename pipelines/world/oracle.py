@@ -52,7 +52,9 @@ class Heads:
 
 
 def _block(inputs: int, outputs: int, stride: int) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU())
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()
+    )
 
 
 class Oracle(nn.Module):
@@ -79,7 +81,9 @@ class Oracle(nn.Module):
     @torch.no_grad()
     def read(self, images: Tensor) -> list[Reading]:
         """Reads pictures float [B, 3, H, W] in [0, 1]; other sizes than 64x64 are resized."""
-        return [reading for part in self._fitted(images).split(256) for reading in self._read_part(part)]
+        return [
+            reading for part in self._fitted(images).split(256) for reading in self._read_part(part)
+        ]
 
     @torch.no_grad()
     def features(self, images: Tensor) -> Tensor:
@@ -96,10 +100,18 @@ class Oracle(nn.Module):
         heads = self(images)
         center = heads.center.sigmoid()
         around = F.pad(center, (1, 1, 1, 1))
-        beside = torch.stack([around[:, :-2, 1:-1], around[:, 2:, 1:-1], around[:, 1:-1, :-2], around[:, 1:-1, 2:]]).amax(0)
+        beside = torch.stack(
+            [around[:, :-2, 1:-1], around[:, 2:, 1:-1], around[:, 1:-1, :-2], around[:, 1:-1, 2:]]
+        ).amax(0)
         # a center on the border of two cells shares its probability between them
-        peaks = (center + beside).clamp(max=1) * (center == F.max_pool2d(center[:, None], 3, 1, 1)[:, 0])
-        species, tint, place = heads.species.softmax(1), heads.tint.softmax(1), heads.place.softmax(1)
+        peaks = (center + beside).clamp(max=1) * (
+            center == F.max_pool2d(center[:, None], 3, 1, 1)[:, 0]
+        )
+        species, tint, place = (
+            heads.species.softmax(1),
+            heads.tint.softmax(1),
+            heads.place.softmax(1),
+        )
         return [self._reading(*one) for one in zip(peaks, species, tint, place, strict=True)]
 
     def _reading(self, peaks: Tensor, species: Tensor, tint: Tensor, place: Tensor) -> Reading:
@@ -126,7 +138,9 @@ class Oracle(nn.Module):
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "config.json", self.config.model_dump())
-        weights = {k: v.half() if v.is_floating_point() else v for k, v in self.state_dict().items()}
+        weights = {
+            k: v.half() if v.is_floating_point() else v for k, v in self.state_dict().items()
+        }
         with write_atomically(folder / "model.safetensors") as path:
             save_file(weights, path)
 
@@ -144,7 +158,11 @@ class Oracle(nn.Module):
             oracle = cls(OracleConfig(**json.loads((folder / "config.json").read_text())))
             weights = load_file(folder / "model.safetensors")
             check_finite(weights, str(folder))
-            oracle.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in weights.items()})
+            oracle.load_state_dict(
+                {k: v.float() if v.is_floating_point() else v for k, v in weights.items()}
+            )
         except (OSError, ValueError, ValidationError, RuntimeError) as error:
-            raise PictuneError(f"{folder}: not an oracle folder ({str(error).splitlines()[0]}); `make models` builds it") from error
+            raise PictuneError(
+                f"{folder}: not an oracle folder ({str(error).splitlines()[0]}); `make models` builds it"
+            ) from error
         return oracle.eval().requires_grad_(False)

@@ -67,7 +67,10 @@ def detection_loss(heads: Heads, target: dict[str, Tensor]) -> Tensor:
     truth = target["center"]
     p = heads.center.sigmoid().clamp(1e-4, 1 - 1e-4)
     at_center = (truth == 1).float()
-    focal = -(at_center * (1 - p).square() * p.log() + (1 - at_center) * (1 - truth).pow(4) * p.square() * (1 - p).log())
+    focal = -(
+        at_center * (1 - p).square() * p.log()
+        + (1 - at_center) * (1 - truth).pow(4) * p.square() * (1 - p).log()
+    )
     center = focal.sum() / at_center.sum().clamp(min=1)
     species = F.cross_entropy(heads.species, target["species"], ignore_index=UNKNOWN)
     tint = F.cross_entropy(heads.tint, target["tint"], ignore_index=UNKNOWN)
@@ -77,20 +80,35 @@ def detection_loss(heads: Heads, target: dict[str, Tensor]) -> Tensor:
 def _disturbed(images: Tensor, generator: torch.Generator) -> Tensor:
     """Random exposure, blur and pixel noise; [B, 3, 64, 64] in [0, 1]."""
     n = len(images)
-    gain = 1 + 0.08 * torch.randn(n, 1, 1, 1, generator=generator) + 0.05 * torch.randn(n, 3, 1, 1, generator=generator)
+    gain = (
+        1
+        + 0.08 * torch.randn(n, 1, 1, 1, generator=generator)
+        + 0.05 * torch.randn(n, 3, 1, 1, generator=generator)
+    )
     blurred = F.avg_pool2d(F.pad(images, (1, 1, 1, 1), mode="replicate"), 3, 1)
     mix = torch.rand(n, 1, 1, 1, generator=generator) * 0.7
-    noise = torch.randn(images.shape, generator=generator) * torch.rand(n, 1, 1, 1, generator=generator) * 0.06
+    noise = (
+        torch.randn(images.shape, generator=generator)
+        * torch.rand(n, 1, 1, 1, generator=generator)
+        * 0.06
+    )
     return ((images * (1 - mix) + blurred * mix) * gain + noise).clamp(0, 1)
 
 
 def train_oracle(
-    clean: Tensor, generated: Tensor, target: dict[str, Tensor], config: OracleTrainingConfig, *, generator: torch.Generator
+    clean: Tensor,
+    generated: Tensor,
+    target: dict[str, Tensor],
+    config: OracleTrainingConfig,
+    *,
+    generator: torch.Generator,
 ) -> Oracle:
     """Trains on uint8 renders [N, 3, 64, 64] and generators' versions [V, N, 3, 64, 64] of the same scenes."""
     oracle = Oracle(OracleConfig())
     average = Average(oracle, 0.998)
-    optimizer = torch.optim.AdamW(oracle.parameters(), config.learning_rate, weight_decay=config.weight_decay)
+    optimizer = torch.optim.AdamW(
+        oracle.parameters(), config.learning_rate, weight_decay=config.weight_decay
+    )
     losses: list[float] = []
     for step in steps_with_log("oracle", config.steps, losses):
         for group in optimizer.param_groups:
@@ -101,7 +119,12 @@ def train_oracle(
         images = torch.where(plain, clean[chosen], generated[version, chosen]).float() / 255
         with torch.autocast("cpu", torch.bfloat16):
             heads = oracle(torch.where(plain, images, _disturbed(images, generator)))
-        heads = Heads(*(getattr(heads, name).float() for name in ("center", "species", "tint", "place", "features")))
+        heads = Heads(
+            *(
+                getattr(heads, name).float()
+                for name in ("center", "species", "tint", "place", "features")
+            )
+        )
         loss = detection_loss(heads, {name: value[chosen] for name, value in target.items()})
         optimizer.zero_grad()
         loss.backward()
@@ -115,12 +138,20 @@ def train_oracle(
 def read_accuracy(oracle: Oracle, images: Tensor, scenes: list[Scene]) -> dict[str, float]:
     """Shares of uint8 pictures [N, 3, 64, 64] whose counts, tints, place, and all of these, are read right; and the readable share."""
     readings = oracle.read(images.float() / 255)
-    right: dict[str, list[bool]] = {"counts": [], "tints": [], "place": [], "all": [], "readable": []}
+    right: dict[str, list[bool]] = {
+        "counts": [],
+        "tints": [],
+        "place": [],
+        "all": [],
+        "readable": [],
+    }
     for reading, scene in zip(readings, scenes, strict=True):
         counts = reading.counts == scene.counts()
         tints = all(reading.tints.get(a.species) == a.tint for a in scene.animals)
         place = reading.place == scene.place
         entirely = counts and tints and place and reading.readable
-        for values, value in zip(right.values(), (counts, tints, place, entirely, reading.readable), strict=True):
+        for values, value in zip(
+            right.values(), (counts, tints, place, entirely, reading.readable), strict=True
+        ):
             values.append(value)
     return {name: sum(values) / len(values) for name, values in right.items()}

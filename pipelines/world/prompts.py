@@ -20,12 +20,19 @@ from pipelines.world.scenes import (
     Scene,
 )
 
-PAPER_PROMPTS = ("A green colored rabbit.", "Four wolves in the park.", "A cat and a dog.", "A dog on the moon.")
+PAPER_PROMPTS = (
+    "A green colored rabbit.",
+    "Four wolves in the park.",
+    "A cat and a dog.",
+    "A dog on the moon.",
+)
 """The four prompts of DPOK (arXiv 2305.16381): colour, count, composition, place."""
 
 FAMILIES = ("object", "color", "count", "composition", "place")
 
-_SINGULAR = {plural: animal for animal, plural in PLURALS.items()} | {animal: animal for animal in ANIMALS}
+_SINGULAR = {plural: animal for animal, plural in PLURALS.items()} | {
+    animal: animal for animal in ANIMALS
+}
 _COUNTS = {word: n for n, word in COUNT_WORDS.items()} | {"a": 1, "an": 1}
 
 
@@ -65,10 +72,14 @@ class Requirement:
             found = reading.counts.get(animal, 0)
             parts[f"count of {animal}"] = found >= 1 if wanted is None else found == wanted
         if self.counts:
-            parts["nothing else"] = not any(n for animal, n in reading.counts.items() if animal not in self.counts)
+            parts["nothing else"] = not any(
+                n for animal, n in reading.counts.items() if animal not in self.counts
+            )
         for animal, tint in self.tints.items():
             same = (animal, tint) in NATURAL_TINTS and reading.tints.get(animal) is None
-            parts[f"color of {animal}"] = reading.tints.get(animal) == tint or (same and animal in reading.counts)
+            parts[f"color of {animal}"] = reading.tints.get(animal) == tint or (
+                same and animal in reading.counts
+            )
         if self.place is not None:
             parts["place"] = reading.place == self.place
         return {part: met and reading.readable for part, met in parts.items()}
@@ -100,20 +111,43 @@ def _held_out_scenes() -> dict[str, list[Scene]]:
     """Every scene that holds exactly one held-out combination, by family; "object" has none, so it lists plain single animals."""
     return {
         "object": [Scene((Animal(a),), "plain") for a in ANIMALS],
-        "color": [Scene((Animal(a, t),), "plain") for a in ANIMALS for t in TINTS if (a, t) in HELD_OUT_TINTS - NATURAL_TINTS],
-        "count": [Scene((Animal(a),) * n, "plain") for a in ANIMALS for n in (3, 4) if (a, n) in HELD_OUT_COUNTS],
-        "composition": [
-            Scene((Animal(a), Animal(b)), "plain") for a, b in itertools.combinations(ANIMALS, 2) if frozenset({a, b}) in HELD_OUT_PAIRS
+        "color": [
+            Scene((Animal(a, t),), "plain")
+            for a in ANIMALS
+            for t in TINTS
+            if (a, t) in HELD_OUT_TINTS - NATURAL_TINTS
         ],
-        "place": [Scene((Animal(a),), p) for a in ANIMALS for p in PLACE_PHRASES if (a, p) in HELD_OUT_PLACES],
+        "count": [
+            Scene((Animal(a),) * n, "plain")
+            for a in ANIMALS
+            for n in (3, 4)
+            if (a, n) in HELD_OUT_COUNTS
+        ],
+        "composition": [
+            Scene((Animal(a), Animal(b)), "plain")
+            for a, b in itertools.combinations(ANIMALS, 2)
+            if frozenset({a, b}) in HELD_OUT_PAIRS
+        ],
+        "place": [
+            Scene((Animal(a),), p)
+            for a in ANIMALS
+            for p in PLACE_PHRASES
+            if (a, p) in HELD_OUT_PLACES
+        ],
     }
 
 
-def held_out_prompts(per_family: int, rng: random.Random, *, exclude: frozenset[str] = frozenset()) -> list[str]:
+def held_out_prompts(
+    per_family: int, rng: random.Random, *, exclude: frozenset[str] = frozenset()
+) -> list[str]:
     """Up to `per_family` prompts of each family that name a combination the base never saw; none that asks what `exclude` asks."""
     taken = [Requirement.parse(prompt) for prompt in exclude]
     prompts: list[str] = []
     for scenes in _held_out_scenes().values():
-        texts = (caption(scene, rng, EXACT).rstrip(".") for scene in rng.sample(scenes, len(scenes)))
-        prompts += itertools.islice((t for t in texts if Requirement.parse(t) not in taken), per_family)
+        texts = (
+            caption(scene, rng, EXACT).rstrip(".") for scene in rng.sample(scenes, len(scenes))
+        )
+        prompts += itertools.islice(
+            (t for t in texts if Requirement.parse(t) not in taken), per_family
+        )
     return prompts

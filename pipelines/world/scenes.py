@@ -9,21 +9,50 @@ import itertools
 import random
 from dataclasses import dataclass
 
-ANIMALS = ("cat", "dog", "rabbit", "wolf", "fox", "bear", "pig", "frog", "lion", "cow", "penguin", "monkey")
+ANIMALS = (
+    "cat",
+    "dog",
+    "rabbit",
+    "wolf",
+    "fox",
+    "bear",
+    "pig",
+    "frog",
+    "lion",
+    "cow",
+    "penguin",
+    "monkey",
+)
 TINTS = ("red", "green", "blue", "yellow", "purple", "pink")
 PLACES = ("plain", "park", "beach", "moon", "street", "snow")
 MAX_COUNT = 4
 
-NATURAL_TINTS = frozenset({("cat", "yellow"), ("lion", "yellow"), ("pig", "pink"), ("frog", "green"), ("fox", "red"), ("penguin", "blue")})
+NATURAL_TINTS = frozenset(
+    {
+        ("cat", "yellow"),
+        ("lion", "yellow"),
+        ("pig", "pink"),
+        ("frog", "green"),
+        ("fox", "red"),
+        ("penguin", "blue"),
+    }
+)
 """Species whose natural colour passes for a tint: never drawn in that tint, never asked for it."""
 
 HELD_OUT_TINTS = frozenset(
-    {(animal, TINTS[(i + k) % 6]) for i, animal in enumerate(ANIMALS) for k in (0, 3) if animal != "rabbit"}
+    {
+        (animal, TINTS[(i + k) % 6])
+        for i, animal in enumerate(ANIMALS)
+        for k in (0, 3)
+        if animal != "rabbit"
+    }
     | {("rabbit", "green"), ("dog", "blue"), ("cat", "green")}
 )
 """(species, tint) that the base never sees."""
 
-SEEN_PLACES = {animal: tuple(PLACES[1 + (i + k) % 5] for k in (0, 2, 3)) for i, animal in enumerate(ANIMALS)}
+SEEN_PLACES = {
+    animal: tuple(PLACES[1 + (i + k) % 5] for k in (0, 2, 3)) for i, animal in enumerate(ANIMALS)
+}
 """The places beside `plain` in which the base sees each species."""
 
 HELD_OUT_PLACES = frozenset((a, p) for a in ANIMALS for p in PLACES[1:] if p not in SEEN_PLACES[a])
@@ -33,7 +62,8 @@ HELD_OUT_COUNTS = frozenset({(a, 4) for a in ("wolf", "dog", "cat")} | {("rabbit
 """(species, count) that the base never sees."""
 
 HELD_OUT_PAIRS = frozenset(
-    {frozenset(p) for k, p in enumerate(itertools.combinations(ANIMALS, 2)) if k % 2 == 0} | {frozenset({"cat", "dog"})}
+    {frozenset(p) for k, p in enumerate(itertools.combinations(ANIMALS, 2)) if k % 2 == 0}
+    | {frozenset({"cat", "dog"})}
 )
 """Pairs of species that the base never sees together."""
 
@@ -55,7 +85,9 @@ class Scene:
 
     def counts(self) -> dict[str, int]:
         """Number of animals by species."""
-        return {s: sum(a.species == s for a in self.animals) for s in {a.species for a in self.animals}}
+        return {
+            s: sum(a.species == s for a in self.animals) for s in {a.species for a in self.animals}
+        }
 
 
 @dataclass(frozen=True)
@@ -90,7 +122,9 @@ def _sample_animals(rng: random.Random) -> tuple[Animal, ...]:
     if kind < 0.75:
         animal = Animal(rng.choice(ANIMALS), rng.choice(TINTS) if rng.random() < 0.2 else None)
         return (animal,) * rng.randint(2, MAX_COUNT)
-    return tuple(Animal(s, rng.choice(TINTS) if rng.random() < 0.2 else None) for s in rng.sample(ANIMALS, 2))
+    return tuple(
+        Animal(s, rng.choice(TINTS) if rng.random() < 0.2 else None) for s in rng.sample(ANIMALS, 2)
+    )
 
 
 def sample_scene(rng: random.Random, *, held_out: bool) -> Scene:

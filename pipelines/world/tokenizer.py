@@ -26,7 +26,11 @@ def _merges_of(words: list[str]) -> tuple[list[str], list[tuple[str, str]]]:
     for word in sorted(words, key=lambda w: (len(w), w)):
         parts = [*word[:-1], word[-1] + _END]
         while len(parts) > 1:
-            ranked = [(merges.index(pair), i) for i, pair in enumerate(itertools.pairwise(parts)) if pair in merges]
+            ranked = [
+                (merges.index(pair), i)
+                for i, pair in enumerate(itertools.pairwise(parts))
+                if pair in merges
+            ]
             at = min(ranked)[1] if ranked else 0
             pair = (parts[at], parts[at + 1])
             if not ranked:
@@ -45,12 +49,16 @@ def build_tokenizer(words: list[str], folder: Path) -> CLIPTokenizer:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(vocabulary)}))
     (folder / "merges.txt").write_text("#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in merges))
-    tokenizer: CLIPTokenizer = CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=MAX_TOKENS)
+    tokenizer: CLIPTokenizer = CLIPTokenizer(
+        str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=MAX_TOKENS
+    )
     tokenizer.save_pretrained(folder)
     return tokenizer
 
 
 def token_ids(tokenizer: CLIPTokenizer, texts: list[str]) -> Tensor:
     """Padded token ids [N, MAX_TOKENS]."""
-    ids: Tensor = tokenizer(texts, padding="max_length", max_length=MAX_TOKENS, truncation=True, return_tensors="pt").input_ids
+    ids: Tensor = tokenizer(
+        texts, padding="max_length", max_length=MAX_TOKENS, truncation=True, return_tensors="pt"
+    ).input_ids
     return ids

@@ -12,7 +12,9 @@ from torch import nn
 M = TypeVar("M", bound=nn.Module)
 
 
-def warmup_cosine(step: int, steps: int, *, warmup: int = 200, hold: float = 0.4, floor: float = 0.01) -> float:
+def warmup_cosine(
+    step: int, steps: int, *, warmup: int = 200, hold: float = 0.4, floor: float = 0.01
+) -> float:
     """Factor of the learning rate: a linear rise, a plateau until `hold` of the steps, then a cosine down to `floor`."""
     rise = min(1.0, (step + 1) / warmup)
     progress = max(0.0, (step / steps - hold) / (1 - hold))
@@ -38,7 +40,9 @@ class Average(Generic[M]):
             kept.copy_(buffer)
 
 
-def steps_with_log(name: str, steps: int, losses: list[float], *, start: int = 0, every: int = 100) -> Iterator[int]:
+def steps_with_log(
+    name: str, steps: int, losses: list[float], *, start: int = 0, every: int = 100
+) -> Iterator[int]:
     """Counts the steps and prints the mean of the last losses every so often."""
     began = time.monotonic()
     for step in range(start, steps):
@@ -46,4 +50,7 @@ def steps_with_log(name: str, steps: int, losses: list[float], *, start: int = 0
         if (step + 1) % every == 0:
             seconds = time.monotonic() - began
             mean = sum(losses[-every:]) / every
-            print(f"{name} step {step + 1}/{steps} loss {mean:.4f} {seconds / (step + 1 - start):.3f} s/step", flush=True)
+            print(
+                f"{name} step {step + 1}/{steps} loss {mean:.4f} {seconds / (step + 1 - start):.3f} s/step",
+                flush=True,
+            )

@@ -55,7 +55,11 @@ def _create_tasks() -> None:
     )
     unfinished = sa.text("n_live < overlap")
     op.create_index(
-        "ix_tasks_queue", "tasks", [sa.text("priority DESC"), "order_key"], sqlite_where=unfinished, postgresql_where=unfinished
+        "ix_tasks_queue",
+        "tasks",
+        [sa.text("priority DESC"), "order_key"],
+        sqlite_where=unfinished,
+        postgresql_where=unfinished,
     )
     op.create_table(
         "task_images",
@@ -86,7 +90,12 @@ def _create_leases() -> None:
 def _create_labels() -> None:
     op.create_table(
         "labels",
-        sa.Column("sequence", sa.BigInteger().with_variant(sa.Integer, "sqlite"), autoincrement=True, nullable=False),
+        sa.Column(
+            "sequence",
+            sa.BigInteger().with_variant(sa.Integer, "sqlite"),
+            autoincrement=True,
+            nullable=False,
+        ),
         sa.Column("label_id", sa.String(36), nullable=False),
         sa.Column("submission_id", sa.String(200), nullable=False),
         sa.Column("revision", sa.Integer, nullable=False),
@@ -107,11 +116,20 @@ def _create_labels() -> None:
         sa.PrimaryKeyConstraint("sequence", name="pk_labels"),
         sa.UniqueConstraint("label_id", name="uq_labels_label_id"),
         sa.UniqueConstraint("submission_id", name="uq_labels_submission_id"),
-        sa.UniqueConstraint("task_id", "rater_id", "revision", name="uq_labels_task_id_rater_id_revision"),
+        sa.UniqueConstraint(
+            "task_id", "rater_id", "revision", name="uq_labels_task_id_rater_id_revision"
+        ),
         sa.ForeignKeyConstraint(["task_id"], ["tasks.task_id"], name="fk_labels_task_id"),
         sa.ForeignKeyConstraint(["rater_id"], ["raters.rater_id"], name="fk_labels_rater_id"),
         sqlite_autoincrement=True,
     )
     op.create_index("ix_labels_rater_id_is_live", "labels", ["rater_id", "is_live"])
     live = sa.text("is_live")
-    op.create_index("ix_labels_one_live", "labels", ["task_id", "rater_id"], unique=True, sqlite_where=live, postgresql_where=live)
+    op.create_index(
+        "ix_labels_one_live",
+        "labels",
+        ["task_id", "rater_id"],
+        unique=True,
+        sqlite_where=live,
+        postgresql_where=live,
+    )

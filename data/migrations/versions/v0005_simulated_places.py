@@ -21,5 +21,9 @@ def upgrade() -> None:
     )
     unfinished = sa.text("n_simulated < overlap")
     op.create_index(
-        "ix_tasks_simulated", "tasks", [sa.text("priority DESC"), "order_key"], sqlite_where=unfinished, postgresql_where=unfinished
+        "ix_tasks_simulated",
+        "tasks",
+        [sa.text("priority DESC"), "order_key"],
+        sqlite_where=unfinished,
+        postgresql_where=unfinished,
     )
