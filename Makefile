@@ -19,12 +19,16 @@ REWARD ?=
 IMAGES ?=
 OUT ?=
 N ?=
+TABLE ?=
 SET ?=
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 BASE_PYTHON := $(shell command -v python3.11 || command -v python3)
+
+# The registry of methods, a line each.
+METHODS = $(strip $(shell sed -n 's/^    "\([^"]*\)": "finetune.*/\1/p' pipelines/methods.py))
 
 # A flag is passed only where its variable is set, so that the run's own settings hold otherwise.
 flag = $(if $(strip $(2)),--$(1) '$(strip $(2))')
@@ -36,12 +40,12 @@ LAUNCH = $(VENV)/bin/accelerate launch --multi_gpu --num_processes '$(PROCESSES)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PRECIOUS: runs/%/labels/feedback.db
-.PHONY: help setup images label rater simulate import dataset inspect export reward score best-of-n finetune evaluate report demo models bench bench-reward bench-methods bench-finetune check test clean-caches
+.PHONY: help setup images label rater simulate import dataset inspect export reward score best-of-n finetune evaluate report demo settings models screenshots bench bench-reward bench-methods bench-finetune check test test-quick clean-caches
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo '  variables      RUN= METHOD=rwl|dpok|ddpo MODEL= PROMPTS= CONFIG= PORT= OPEN= ORDER= NAME= ROLE= CHECK='
-	@echo '                 FORMAT= FROM= TO= PROCESSES= REWARD= IMAGES= OUT= N= SET="table.name=value ..."'
+	@echo '  variables      RUN= METHOD= ($(METHODS)) MODEL= PROMPTS= CONFIG= PORT= OPEN= ORDER= NAME= ROLE= CHECK='
+	@echo '                 FORMAT= FROM= TO= PROCESSES= REWARD= IMAGES= OUT= N= TABLE= SET="table.name=value ..."'
 
 setup: $(INSTALLED) ## Make .venv with everything in it (quick when it is there)
 
@@ -77,13 +81,13 @@ export: $(INSTALLED) ## Write the labels for other tools (FORMAT=, TO=)
 reward: $(INSTALLED) ## Train the reward model on the labels
 	$(STAGE) reward $(COMMON)
 
-score: $(INSTALLED) ## Score pictures with a trained reward (REWARD=, IMAGES=, PROMPTS=, OUT=)
+score: $(INSTALLED) ## Score images with a trained reward (REWARD=, IMAGES=, PROMPTS=, OUT=)
 	$(STAGE) score $(COMMON) $(call flag,reward,$(REWARD)) $(call flag,images,$(IMAGES)) $(call flag,prompts,$(PROMPTS)) $(call flag,out,$(OUT))
 
-best-of-n: $(INSTALLED) ## Draw N pictures a prompt and pick the best (N=, REWARD=, PROMPTS=, OUT=)
+best-of-n: $(INSTALLED) ## Draw N images a prompt and pick the best (N=, REWARD=, PROMPTS=, OUT=)
 	$(STAGE) best-of-n $(COMMON) $(INPUTS) $(call flag,n,$(N)) $(call flag,reward,$(REWARD)) $(call flag,out,$(OUT))
 
-finetune: $(INSTALLED) ## Fine-tune the model on the reward (METHOD=rwl, dpok or ddpo; PROCESSES=)
+finetune: $(INSTALLED) ## Fine-tune the model on the reward (METHOD=, PROCESSES=)
 	$(if $(filter-out 1,$(PROCESSES)),$(LAUNCH) -m pipelines,$(STAGE)) finetune $(COMMON) --method '$(METHOD)'
 
 evaluate: $(INSTALLED) ## Compare base and tuned models; write the report
@@ -95,10 +99,16 @@ report: $(INSTALLED) ## Write the report again from the figures of evaluate
 demo: $(INSTALLED) ## The whole story on the embedded models, in minutes
 	$(STAGE) demo $(COMMON) $(INPUTS)
 
-models: $(INSTALLED) ## Train the embedded models anew, for hours (needs fonts-noto-color-emoji)
+settings: $(INSTALLED) ## Explain all settings (TABLE=: those of one table)
+	$(STAGE) settings $(TABLE)
+
+models: $(INSTALLED) ## Train the embedded models again, for hours (needs fonts-noto-color-emoji)
 	bash -o pipefail -c '$(PYTHON) -m pipelines.world.build 2>&1 | tee models/training.log'
 	$(PYTHON) -m pipelines.world.measure
 	$(PYTHON) -m pipelines.world.audit agree
+
+screenshots: $(INSTALLED) ## Take the images of docs/raters.md again (look at them before they are kept)
+	$(PYTHON) -m tests.support.labeling_screenshots docs
 
 bench: $(INSTALLED) ## Measure labeling, dataset and queries; figures go to benchmarks/results/
 	$(PYTHON) -m benchmarks.bench_labeling
@@ -116,15 +126,26 @@ bench-methods: $(INSTALLED) ## Compare all methods over three seeds, for hours
 bench-finetune: $(INSTALLED) ## Measure an iteration of fine-tuning beside a straightforward loop
 	$(PYTHON) -m benchmarks.bench_finetune
 
+# Deno only reads the front end here: without a folder for its caches it keeps them in memory.
+DENO = DENO_NO_UPDATE_CHECK=1 DENO_DIR=/dev/null $(VENV)/bin/deno
+FRONT_END = --quiet --config labeling_app/deno.json
+
 check: $(INSTALLED) ## Lint, types and layers, within a minute
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
+	$(DENO) lint $(FRONT_END)
+	$(DENO) fmt --check $(FRONT_END)
+	$(DENO) check --no-remote --no-lock $(FRONT_END) labeling_app/static
 
 test: check ## Everything that can be tested here
 	.ci/install-system
 	$(PYTHON) -m pytest
+
+test-quick: $(INSTALLED) ## The tests that are not slow by design, within four minutes
+	.ci/install-system
+	$(PYTHON) -m pytest -m "not slow"
 
 clean-caches: ## Remove what tools keep to be quick; runs stay
 	rm -rf .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

@@ -1,51 +1,35 @@
-"""How long raters wait for their next task, beside an earlier version: `python -m benchmarks.bench_claims --against REV`.
+"""Waiting times for the next task, beside an earlier version's.
 
-The load of `bench_labeling`, raters with time to think, on the checkout and on a revision of it, in turns and several times: on a machine
-that does other work as well, only figures of the same minutes compare. First the machine is left alone, then `--busy` processes each keep a
-core from the servers. The ratios are those of the medians over the rounds; see `results/bench_claims.json`.
+Run as `python -m benchmarks.bench_claims --against REV`; the figures are in
+`results/bench_claims.json`. The load of `bench_labeling`, raters with time to think, is put on the
+checkout and on a revision of it, in turns and several times: on a machine that does other work as
+well, only figures of the same minutes compare. First the machine is left alone, then `--busy`
+processes each keep a core from the servers. The ratios are those of the medians over the rounds.
 """
 
 import argparse
 import statistics
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-from benchmarks.bench_labeling import Target, measure, targets
-from benchmarks.record import record
+from benchmarks.bench_labeling import measure
+from benchmarks.labeling_targets import Target, targets
+from benchmarks.record import CHECKOUT, checked_out, record
 
-HERE = Path(__file__).parent.parent
-BUSY = "import os; parent = os.getppid()\nwhile os.getppid() == parent: pass"
-"""Ends by itself when this program is killed."""
-
-
-@contextmanager
-def checked_out(revision: str) -> Iterator[Path]:
-    """A folder with the files of a revision."""
-    with tempfile.TemporaryDirectory() as root:
-        folder = Path(root) / "checkout"
-        subprocess.run(
-            ["git", "worktree", "add", "--quiet", "--detach", folder, revision],
-            cwd=HERE,
-            check=True,
-        )
-        try:
-            yield folder
-        finally:
-            subprocess.run(["git", "worktree", "remove", "--force", folder], cwd=HERE, check=True)
+BUSY_PROGRAM = "import os; parent = os.getppid()\nwhile os.getppid() == parent: pass"
+"""Program that only works; it ends by itself when this program is killed."""
 
 
 @contextmanager
 def cores_taken(count: int) -> Iterator[None]:
-    """So many processes that do nothing but work."""
+    """Run `count` processes that do nothing but work."""
     with ExitStack() as stack:
         for _ in range(count):
-            process = stack.enter_context(subprocess.Popen([sys.executable, "-c", BUSY]))
+            process = stack.enter_context(subprocess.Popen([sys.executable, "-c", BUSY_PROGRAM]))
             stack.callback(process.kill)
         yield
 
@@ -53,26 +37,26 @@ def cores_taken(count: int) -> Iterator[None]:
 def compare(
     versions: dict[str, Target], rounds: int, raters: int, seconds: float, think_s: float
 ) -> dict[str, Any]:
-    """Figures of all rounds, the versions in turns, and how the later one's compare."""
-    told: dict[str, list[dict[str, Any]]] = {name: [] for name in versions}
+    """Return the figures of all rounds, the versions in turns, and the ratios of their medians."""
+    figures: dict[str, list[dict[str, Any]]] = {name: [] for name in versions}
     for number in range(rounds):
         for name in sorted(versions, reverse=number % 2 == 1):  # neither always goes first
-            told[name].append(measure(versions[name], raters, seconds, think_s))
-            print(f"{name}: {told[name][-1]}", flush=True)
+            figures[name].append(measure(versions[name], raters, seconds, think_s))
+            print(f"{name}: {figures[name][-1]}", flush=True)
+
+    def median(name: str, call: str, quantile: str) -> float:
+        return float(statistics.median(one[call][quantile] for one in figures[name]))
+
     ratios = {
-        f"{call}_{quantile}": round(
-            statistics.median(told["before"][i][call][quantile] for i in range(rounds))
-            / statistics.median(told["now"][i][call][quantile] for i in range(rounds)),
-            2,
-        )
+        f"{call}_{q}": round(median("before", call, q) / median("now", call, q), 2)
         for call in ("claim_ms", "submit_ms")
-        for quantile in ("p50", "p95", "p99")
+        for q in ("p50", "p95", "p99")
     }
-    return told | {"before_over_now": ratios}
+    return figures | {"before_over_now": ratios}
 
 
 def main() -> None:
-    """Measures both versions, on a machine left alone and on a busy one."""
+    """Measure both versions, on a machine left alone and on a busy one."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -101,7 +85,7 @@ def main() -> None:
     given = parser.parse_args()
     with checked_out(given.against) as folder:
         now = targets(None)["pictune"]
-        versions = {"before": replace(now, checkout=folder), "now": replace(now, checkout=HERE)}
+        versions = {"before": replace(now, checkout=folder), "now": replace(now, checkout=CHECKOUT)}
         figures: dict[str, Any] = {"against": given.against, "seconds": given.seconds}
         for name, busy in (("left_alone", 0), ("cores_taken", given.busy)):
             with cores_taken(busy):

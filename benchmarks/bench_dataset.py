@@ -1,9 +1,11 @@
-"""Speed and memory of the dataset: `python -m benchmarks.bench_dataset` writes `results/bench_dataset.json`.
+"""Speed and memory of the dataset: `python -m benchmarks.bench_dataset`.
 
-Two parts, each in a process of its own so that its peak of memory is its own: `store` puts 100,000 labels of 200 raters into an SQLite
-store, then exports and verifies them; `scan` writes 10 million synthetic verdicts as Parquet and summarises them with DuckDB. Each time is
-given as seconds on the clock and of the processor, and as a ratio to pandas reading the same rows in the same process: on a busy machine
-the clock says little and the ratio much.
+It writes `results/bench_dataset.json`. Each of two parts runs in a process of its own, so that its
+peak of memory is its own. `store` puts 100,000 labels of 200 raters into an SQLite store, then
+exports and verifies them. `scan` writes 10 million synthetic verdicts as Parquet and summarizes
+them with DuckDB. Each time is given as seconds on the clock and of the processor, and as a ratio to
+pandas reading the same rows in the same process: on a busy machine the clock says little and the
+ratio much.
 """
 
 import argparse
@@ -32,11 +34,11 @@ from benchmarks.record import record, recorded
 from data.feedback import Answer, BinaryAnswer, NewTask, RankingAnswer
 from data.files import sha256_of
 from data.parquet import export
-from data.rows import task_table
 from data.runs import RunFolder
 from data.schema import IMAGES, LABELS_BINARY, PROMPTS, prompt_id, write_batches, write_table
-from data.store import FeedbackStore
-from data.tables import labels
+from data.store.feedback_store import FeedbackStore
+from data.store.rows import task_table
+from data.store.tables import labels
 from data.verification import verify
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -45,14 +47,15 @@ RATERS, PROMPT_COUNT, BATCH = 200, 500, 100_000
 Figures = dict[str, Any]
 
 SUMMARY = """
-    SELECT p.category, l.label, count(*) AS n, median(l.time_on_task_ms) AS median_ms, count(DISTINCT l.rater_id) AS raters
+    SELECT p.category, l.label, count(*) AS n, median(l.time_on_task_ms) AS median_ms,
+        count(DISTINCT l.rater_id) AS raters
     FROM read_parquet(?) l JOIN read_parquet(?) p USING (prompt_id)
     GROUP BY ALL ORDER BY ALL
 """
 
 
 def timed(name: str, work: Callable[[], object], figures: Figures) -> None:
-    """Does the work and notes its seconds on the clock and of the processor."""
+    """Do the work and note its seconds on the clock and of the processor."""
     clock, processor = time.perf_counter(), time.process_time()
     work()
     figures[name] = {
@@ -63,7 +66,7 @@ def timed(name: str, work: Callable[[], object], figures: Figures) -> None:
 
 
 def relate(figures: Figures, base: str) -> Figures:
-    """Adds how many times as long as `base` each took, and the peak of memory."""
+    """Add the ratio of each time to that of `base`, and the peak of memory."""
     for name, figure in figures.items():
         if name != base:
             figure["times_pandas"] = {
@@ -74,7 +77,7 @@ def relate(figures: Figures, base: str) -> Figures:
 
 
 def bench_store(rows: int, folder: Path) -> Figures:
-    """Export, export again, and verification of a store with `rows` labels, some of them rankings of four images."""
+    """Export a store with `rows` labels twice and verify it; some are rankings of four images."""
     run = RunFolder(folder)
     image_ids = write_run(run, rows // 10)
     figures: Figures = {}
@@ -96,7 +99,7 @@ def bench_store(rows: int, folder: Path) -> Figures:
 
 
 def write_run(run: RunFolder, count: int) -> list[str]:
-    """Small pictures, each different, and the run's tables of them; gives their ids."""
+    """Write small images, each different, and the run's tables of them; return the images' ids."""
     run.images_dir.mkdir(parents=True)
     prompts = [f"prompt {number}" for number in range(PROMPT_COUNT)]
     rows = [
@@ -124,7 +127,7 @@ def write_run(run: RunFolder, count: int) -> list[str]:
 
 
 def fill(store: FeedbackStore, image_ids: list[str], rows: int) -> None:
-    """Puts `rows` labels into the store: eight raters at most judge each picture, three each ranking."""
+    """Put `rows` labels into the store: eight raters at most judge each image, three a ranking."""
     rng = random.Random(0)
     raters = [store.add_rater(f"rater {number}") for number in range(RATERS)]
     by_prompt = [image_ids[number::PROMPT_COUNT] for number in range(PROMPT_COUNT)]
@@ -188,7 +191,7 @@ def _label_rows(rng: random.Random, raters: list[str], asked: pa.Table) -> Itera
 
 
 def bench_scan(rows: int, folder: Path) -> Figures:
-    """Writing and summarising `rows` synthetic verdicts."""
+    """Write and summarize `rows` synthetic verdicts."""
     run = RunFolder(folder)
     write_run(run, 4)
     path = run.latest / "labels_binary.parquet"
@@ -212,7 +215,7 @@ def bench_scan(rows: int, folder: Path) -> Figures:
 
 
 def synthetic(rows: int) -> Iterator[pa.Table]:
-    """LABELS_BINARY with random verdicts, `BATCH` rows at a time."""
+    """Yield LABELS_BINARY with random verdicts, `BATCH` rows at a time."""
     rng = np.random.default_rng(0)
     prompts = pa.array([prompt_id(f"prompt {number}") for number in range(PROMPT_COUNT)])
     raters = pa.array([f"{number:032x}" for number in range(RATERS)])
@@ -250,7 +253,7 @@ PARTS: dict[str, Callable[[int, Path], Figures]] = {"store": bench_store, "scan"
 
 
 def main() -> None:
-    """Runs the parts asked for and keeps the other's earlier figures."""
+    """Run the parts asked for and keep the other's earlier figures."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -278,18 +281,10 @@ def main() -> None:
     results = {name: kept[name] for name in PARTS if name in kept}
     for name in PARTS:
         if rows := getattr(given, name):
-            command = [
-                sys.executable,
-                "-m",
-                "benchmarks.bench_dataset",
-                "--only",
-                name,
-                f"--{name}",
-                str(rows),
-            ]
-            results[name] = json.loads(
-                subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-            )
+            words = ["--only", name, f"--{name}", str(rows)]
+            command = [sys.executable, "-m", "benchmarks.bench_dataset", *words]
+            part = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+            results[name] = json.loads(part.stdout)
     record("bench_dataset", results)
     print(json.dumps(results, indent=2))
 

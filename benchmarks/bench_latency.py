@@ -1,7 +1,8 @@
-"""How long raters wait from a key press to the next picture: `python -m benchmarks.bench_latency`.
+"""Waiting times of raters from a key press to the next image: `python -m benchmarks.bench_latency`.
 
-A key is pressed whenever the page takes an answer and has then been at rest for `--pause-ms`. The clock runs in the browser: from the
-keydown event's own time to the frame after the one in which the next, decoded picture stands on the page.
+A key is pressed whenever the page accepts an answer and has then been at rest for `--pause-ms`. The
+clock runs in the browser: from the keydown event's own time to the frame after the one in which the
+next, decoded image is on the page.
 """
 
 import argparse
@@ -13,7 +14,7 @@ from playwright.sync_api import Page
 
 from benchmarks.record import record
 from labeling_app.tasks import TasksConfig
-from tests.labeling_browser import (
+from tests.support.labeling_browser import (
     DESK,
     add_accounts,
     chromium,
@@ -24,26 +25,28 @@ from tests.labeling_browser import (
     sign_in,
 )
 
-LISTEN = """
+MEASURE_WAITS = """
 () => {
   window.waits = [];
   let pressedAt = null;
   const painted = (act) => requestAnimationFrame(() => setTimeout(act));
-  document.addEventListener("keydown", (event) => { pressedAt = event.timeStamp; }, { capture: true });
+  const noteTime = (event) => { pressedAt = event.timeStamp; };
+  document.addEventListener("keydown", noteTime, { capture: true });
   const stage = document.querySelector(".stage");
   new MutationObserver(() => {
     const since = pressedAt;
     const image = stage.querySelector("img");
     pressedAt = null;
-    if (since !== null && image) image.decode().then(() => painted(() => window.waits.push(performance.now() - since)));
+    if (since === null || !image) return;
+    image.decode().then(() => painted(() => window.waits.push(performance.now() - since)));
   }).observe(stage, { childList: true });
 }
 """
 
 
 def measure(page: Page, answers: int, pause_ms: int) -> list[float]:
-    """Milliseconds of each wait."""
-    page.evaluate(LISTEN)
+    """Return the milliseconds of each wait."""
+    page.evaluate(MEASURE_WAITS)
     for given in range(1, answers + 1):
         see(page)
         page.wait_for_timeout(pause_ms)
@@ -54,7 +57,7 @@ def measure(page: Page, answers: int, pause_ms: int) -> list[float]:
 
 
 def main() -> None:
-    """Serves a campaign of binary tasks, answers them by key and prints the percentiles."""
+    """Serve a campaign of binary tasks, answer them by key and print the percentiles."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--answers", type=int, default=200)
     parser.add_argument("--pause-ms", type=int, default=300)

@@ -1,7 +1,9 @@
-"""Seconds of the questions of `docs/analysts.md` on 100,000 labels: `python -m benchmarks.bench_queries`, see `results/bench_queries.json`.
+"""Seconds of the questions of `docs/analysts.md` on 100,000 labels.
 
-Each is asked in SQL and in pandas in the same process, after one time that does not count, and the best of three is taken: that is what
-the work costs, other programs on the machine aside. The labels are those of `bench_dataset.py`, exported as any run's.
+Run as `python -m benchmarks.bench_queries`; the figures are in `results/bench_queries.json`. Each
+question is asked in SQL and in pandas in the same process, after one time that does not count, and
+the best of three is taken: that is the cost of the work, other programs on the machine aside. The
+labels are those of `bench_dataset.py`, exported as any run's.
 """
 
 import argparse
@@ -18,14 +20,14 @@ from benchmarks.bench_dataset import fill, write_run
 from benchmarks.record import record
 from data.parquet import export
 from data.runs import RunFolder
-from data.store import FeedbackStore
-from tests.analysts_page import questions
+from data.store.feedback_store import FeedbackStore
+from tests.support.analysts_page import questions
 
 REPEATS = 3
 
 
 def fastest(ask: Callable[[], object]) -> dict[str, float]:
-    """Seconds on the clock and of the processor, the best of each."""
+    """Return the seconds on the clock and of the processor, the best of each."""
     ask()
     clocks, processors = [], []
     for _ in range(REPEATS):
@@ -39,7 +41,7 @@ def fastest(ask: Callable[[], object]) -> dict[str, float]:
 def ask_both(
     connection: duckdb.DuckDBPyConnection, title: str, sql: str, python: str
 ) -> dict[str, Any]:
-    """The figures of one question."""
+    """Return the figures of one question."""
     rows = len(connection.sql(sql).df())
     with_pandas = compile(python, title, "exec")
     in_sql = fastest(lambda: connection.sql(sql).df())
@@ -48,7 +50,7 @@ def ask_both(
 
 
 def main() -> None:
-    """Makes the labels, asks, and writes the figures."""
+    """Make the labels, ask, and write the figures."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -67,9 +69,9 @@ def main() -> None:
         os.chdir(home)
     record("bench_queries", {"labels": count, "duckdb": duckdb.__version__, "questions": rows})
     for row in rows:
-        print(
-            f"{row['question']:60s} duckdb {row['duckdb']['seconds']:.3f} s, pandas {row['pandas']['seconds']:.3f} s, {row['rows']} rows"
-        )
+        duckdb_s, pandas_s = row["duckdb"]["seconds"], row["pandas"]["seconds"]
+        times = f"duckdb {duckdb_s:.3f} s, pandas {pandas_s:.3f} s"
+        print(f"{row['question']:60s} {times}, {row['rows']} rows")
 
 
 if __name__ == "__main__":

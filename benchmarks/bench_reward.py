@@ -1,13 +1,18 @@
 """Speed of the reward: `python -m benchmarks.bench_reward` writes `results/bench_reward.json`.
 
-A CLIP of the shape of ViT-B/32 with random weights and JPEG files of 512 pixels, one thread, both sides of each ratio in the same process.
-Seconds are of the clock and of the processor: on a busy machine the clock says little and the ratio of the processor's much.
+A CLIP of the shape of ViT-B/32 with random weights and JPEG files of 512 pixels, one thread, both
+sides of each ratio in the same process. Seconds are of the clock and of the processor: on a busy
+machine the ratio of the clock's says little, that of the processor's much.
 
-train: 10 epochs of the head on cached embeddings, encoding them included, against an epoch that encodes each picture and prompt anew in
-every batch, times 10. score: four pictures for each prompt, against a loop that encodes one picture and one prompt, padded to 77 tokens, at
-a time, as the example of PickScore's README does; score_warm: the same again, with all embeddings in the cache by then. memory: the most
-that a process of its own had resident, which holds the CLIP too, here with embeddings of width 768, reads as many cached embeddings of
-pictures as it is told and scores each. `--score 8 --train 8 --memory 1000` tries it all in a minute.
+- train: 10 epochs of the head on cached embeddings, including their encoding, against 10 times an
+  epoch that encodes each image and prompt again in every batch.
+- score: four images for each prompt, against a loop that encodes one image and one prompt, padded
+  to 77 tokens, at a time, as the example in PickScore's README does.
+- score_warm: the same again, with all embeddings in the cache.
+- memory: peak of resident memory of a process that loads the CLIP, here with embeddings of width
+  768, reads the cached embeddings of many images and scores each.
+
+`--score 8 --train 8 --memory 1000` tries it all in a minute.
 """
 
 import argparse
@@ -30,16 +35,16 @@ from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
 
 from benchmarks.record import record
 from data.files import sha256_of
-from pipelines.score import ROWS
-from reward.backbone import ClipBackbone, Preprocessing
-from reward.cache import EmbeddingCache
+from pipelines.stages.score import ROWS
+from reward.clip.backbone import ClipBackbone, Preprocessing
+from reward.clip.cache import EmbeddingCache
 from reward.dataset import FeedbackDataset, RankedPairs, Verdicts
-from reward.examples import embed_prompts, prepare, read_image
+from reward.embedding import embed_prompts, embed_readable, read_image
+from reward.examples import prepare
 from reward.losses import binary_loss
-from reward.scoring import embed_readable
 from reward.split import SplitConfig
-from reward.training import RewardConfig, new_model, trained
-from tests.tiny_clip import byte_tokenizer
+from reward.training import RewardConfig, new_model, train_from_scratch
+from tests.support.tiny_clip import byte_tokenizer
 
 EPOCHS, BATCH, TOKENS, WIDTH = 10, 32, 77, 768
 SPACE = "bench"
@@ -47,7 +52,10 @@ Figures = dict[str, Any]
 
 
 def backbone_like_vit_b_32(width: int = 512) -> ClipBackbone:
-    """The shape of `openai/clip-vit-base-patch32`, but for a vocabulary of bytes; random weights and embeddings of any `width`."""
+    """Return a CLIP of the shape of `openai/clip-vit-base-patch32`, with embeddings of any `width`.
+
+    Its weights are random, and its vocabulary is the bytes.
+    """
     tokenizer = byte_tokenizer()
     tokenizer.model_max_length = TOKENS
     special = {
@@ -63,12 +71,12 @@ def backbone_like_vit_b_32(width: int = 512) -> ClipBackbone:
         "random ViT-B/32",
         clip,
         tokenizer,
-        Preprocessing.of(CLIPImageProcessorPil(), clip.config.vision_config.image_size),
+        Preprocessing.from_processor(CLIPImageProcessorPil(), clip.config.vision_config.image_size),
     )
 
 
-def write_pictures(folder: Path, count: int) -> list[Path]:
-    """JPEG files of 512 by 512 pixels."""
+def write_images(folder: Path, count: int) -> list[Path]:
+    """Write JPEG files of 512 by 512 pixels."""
     rng = np.random.default_rng(0)
     paths = [folder / f"{number}.jpg" for number in range(count)]
     for path in paths:
@@ -78,7 +86,7 @@ def write_pictures(folder: Path, count: int) -> list[Path]:
 
 
 def dataset_of(paths: list[Path], prompts: int) -> FeedbackDataset:
-    """One verdict on each picture, the prompts in turn."""
+    """Return one verdict on each image, the prompts in turn."""
     image = np.arange(len(paths))
     rng = random.Random(0)
     good = np.array([rng.random() < 0.5 for _ in paths], np.float32)
@@ -90,7 +98,7 @@ def dataset_of(paths: list[Path], prompts: int) -> FeedbackDataset:
 
 
 def timed(work: Callable[[], object], times: int = 1) -> dict[str, float]:
-    """Seconds of `work`, times `times`."""
+    """Return the seconds of `work`, multiplied by `times`."""
     clock, processor = time.perf_counter(), time.process_time()
     work()
     return {
@@ -100,7 +108,7 @@ def timed(work: Callable[[], object], times: int = 1) -> dict[str, float]:
 
 
 def compared(ours: dict[str, float], theirs: dict[str, float]) -> Figures:
-    """Both, and how many times as long the other way takes."""
+    """Return both, and the ratio of their times."""
     ratio = {f"times_{unit}": round(theirs[unit] / ours[unit], 2) for unit in ours}
     return {
         "ours": {k: round(v, 3) for k, v in ours.items()},
@@ -110,7 +118,7 @@ def compared(ours: dict[str, float], theirs: dict[str, float]) -> Figures:
 
 @torch.no_grad()
 def encode_text_padded(backbone: ClipBackbone, prompts: list[str]) -> Tensor:
-    """Each prompt by itself, padded to the longest that there can be."""
+    """Encode prompts padded to the longest that there can be."""
     tokens: Any = backbone.tokenizer(
         prompts, padding="max_length", truncation=True, max_length=TOKENS, return_tensors="pt"
     )
@@ -119,13 +127,13 @@ def encode_text_padded(backbone: ClipBackbone, prompts: list[str]) -> Tensor:
 
 
 @torch.no_grad()
-def encode_picture(backbone: ClipBackbone, path: Path) -> Tensor:
-    """[1, D], of a file."""
+def encode_image(backbone: ClipBackbone, path: Path) -> Tensor:
+    """Encode a file, [1, D]."""
     return backbone.image_embedding(read_image(path)[None])
 
 
 def bench_train(backbone: ClipBackbone, paths: list[Path]) -> Figures:
-    """Ten epochs of the head."""
+    """Time ten epochs of the head."""
     dataset = dataset_of(paths, len(paths) // 4)
     split = SplitConfig(split_by="image", validation=0, test_images=0, unseen_prompts=0)
     config = RewardConfig(
@@ -133,13 +141,13 @@ def bench_train(backbone: ClipBackbone, paths: list[Path]) -> Figures:
     )
 
     def cached() -> None:
-        trained(backbone, prepare(dataset, config, backbone), config)
+        train_from_scratch(backbone, prepare(dataset, config, backbone), config)
 
-    def encoded_anew() -> None:
+    def encoded_each_time() -> None:
         model = new_model(backbone, config, generator=torch.Generator().manual_seed(0))
         optimizer = torch.optim.AdamW(model.head.parameters())
         for rows in torch.randperm(len(paths)).split(BATCH):
-            images = torch.cat([encode_picture(backbone, paths[i]) for i in rows])
+            images = torch.cat([encode_image(backbone, paths[i]) for i in rows])
             texts = encode_text_padded(
                 backbone, [dataset.prompts[dataset.verdicts.prompt[i]] for i in rows]
             )
@@ -153,15 +161,15 @@ def bench_train(backbone: ClipBackbone, paths: list[Path]) -> Figures:
             loss.backward()
             optimizer.step()
 
-    return {"pictures": len(paths), "epochs": EPOCHS} | compared(
-        timed(cached), timed(encoded_anew, EPOCHS)
+    return {"images": len(paths), "epochs": EPOCHS} | compared(
+        timed(cached), timed(encoded_each_time, EPOCHS)
     )
 
 
 def bench_score(
     backbone: ClipBackbone, paths: list[Path], cache: EmbeddingCache
 ) -> dict[str, Figures]:
-    """Each picture for its prompt, first without the cache, then with all that is needed in it."""
+    """Time scores of each image for its prompt, without the cache and then with a full one."""
     model = new_model(backbone, RewardConfig(), generator=torch.Generator().manual_seed(0)).eval()
     prompts = [f"A photo of {i // 4} dogs in the park." for i in range(len(paths))]
     found: dict[str, Tensor] = {}
@@ -170,7 +178,7 @@ def bench_score(
     def ours(cache: EmbeddingCache | None) -> None:
         images, _ = embed_readable(paths, backbone, batch_size=64, skipped=print, cache=cache)
         texts = embed_prompts(prompts, backbone, cache=cache)
-        found["ours"], _ = model.embeddings_score_with_std(
+        found["ours"], _ = model.score_embeddings_with_std(
             image_embeddings=images, text_embeddings=texts
         )
 
@@ -178,9 +186,9 @@ def bench_score(
     def one_by_one() -> None:
         scores = []
         for path, prompt in zip(paths, prompts, strict=True):
-            image, text = encode_picture(backbone, path), encode_text_padded(backbone, [prompt])
+            image, text = encode_image(backbone, path), encode_text_padded(backbone, [prompt])
             scores.append(
-                model.embeddings_score_with_std(image_embeddings=image, text_embeddings=text)[0]
+                model.score_embeddings_with_std(image_embeddings=image, text_embeddings=text)[0]
             )
         found["theirs"] = torch.cat(scores)
 
@@ -188,12 +196,12 @@ def bench_score(
     ours(cache)
     warm = timed(lambda: ours(cache))
     torch.testing.assert_close(found["ours"], found["theirs"], atol=1e-4, rtol=1e-4)
-    size = {"pictures": len(paths), "prompts": len(set(prompts))}
+    size = {"images": len(paths), "prompts": len(set(prompts))}
     return {"score": size | compared(cold, theirs), "score_warm": size | compared(warm, theirs)}
 
 
 def bench_memory(folder: Path, count: int) -> Figures:
-    """What a process needs that scores `count` pictures whose embeddings are in the cache."""
+    """Measure the memory of a process that scores `count` images from the cache."""
     cache, rng = EmbeddingCache(folder), np.random.default_rng(0)
     for start in range(0, count, ROWS):
         keys = _keys(count)[start : start + ROWS]
@@ -202,7 +210,7 @@ def bench_memory(folder: Path, count: int) -> Figures:
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         start_mb, peak_mb = pool.apply(_score_cached, (folder, count))
     return {
-        "pictures": count,
+        "images": count,
         "width": WIDTH,
         "with_the_model_loaded_mb": start_mb,
         "peak_mb": peak_mb,
@@ -211,7 +219,7 @@ def bench_memory(folder: Path, count: int) -> Figures:
 
 @torch.no_grad()
 def _score_cached(folder: Path, count: int) -> tuple[int, int]:
-    """The most that was resident, in MB, once the model was loaded, and in all."""
+    """Return the peak of resident memory in MB, after loading the model and at the end."""
     torch.set_num_threads(1)
     backbone = backbone_like_vit_b_32(WIDTH)
     model = new_model(backbone, RewardConfig(), generator=torch.Generator().manual_seed(0)).eval()
@@ -219,7 +227,7 @@ def _score_cached(folder: Path, count: int) -> tuple[int, int]:
     vectors, known = EmbeddingCache(folder).read(SPACE, _keys(count), WIDTH)
     assert known.all()
     for images in torch.from_numpy(vectors).split(ROWS):
-        model.embeddings_score_with_std(
+        model.score_embeddings_with_std(
             image_embeddings=images, text_embeddings=text.expand(len(images), -1)
         )
     return loaded, _peak_mb()
@@ -230,25 +238,24 @@ def _keys(count: int) -> list[bytes]:
 
 
 def _peak_mb() -> int:
-    status = Path("/proc/self/status").read_text(
-        encoding="ascii"
-    )  # getrusage would count what the parent had when it forked
+    # getrusage would include the memory of the parent when it forked.
+    status = Path("/proc/self/status").read_text(encoding="ascii")
     return int(status.split("VmHWM:")[1].split()[0]) // 1024
 
 
 def main() -> None:
-    """Runs all parts and writes the figures."""
+    """Run all parts and write the figures."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--score", type=int, default=256, metavar="PICTURES")
-    parser.add_argument("--train", type=int, default=128, metavar="PICTURES")
-    parser.add_argument("--memory", type=int, default=100_000, metavar="PICTURES")
+    parser.add_argument("--score", type=int, default=256, metavar="IMAGES")
+    parser.add_argument("--train", type=int, default=128, metavar="IMAGES")
+    parser.add_argument("--memory", type=int, default=100_000, metavar="IMAGES")
     given = parser.parse_args()
     torch.set_num_threads(1)
     backbone = backbone_like_vit_b_32()
     with tempfile.TemporaryDirectory() as folder:
-        paths = write_pictures(Path(folder), max(given.score, given.train))
+        paths = write_images(Path(folder), max(given.score, given.train))
         results = bench_score(backbone, paths[: given.score], EmbeddingCache(Path(folder, "cache")))
         results["train"] = bench_train(backbone, paths[: given.train])
         results["memory"] = bench_memory(Path(folder, "cache"), given.memory)

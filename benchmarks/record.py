@@ -1,10 +1,13 @@
-"""Where benchmarks keep what they found: `results/<name>.json`, with the command, the commit and the machine."""
+"""Records of benchmarks: `results/<name>.json`, with the command, the commit and the machine."""
 
 import json
 import os
 import platform
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +17,17 @@ from data.files import write_json
 from data.intervals import mean_interval
 
 RESULTS = Path(__file__).parent / "results"
+CHECKOUT = Path(__file__).parents[1]
 Row = dict[str, Any]
 
 
 def record(name: str, figures: dict[str, Any]) -> None:
-    """Writes the figures of `name` in place of its earlier ones."""
+    """Write the figures of `name` in place of its earlier ones."""
     commit = subprocess.run(
         ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=True
     ).stdout.strip()
-    machine = f"{platform.machine()}, {len(os.sched_getaffinity(0))} CPUs, load {os.getloadavg()[0]:.1f} when done"
+    cpus, load = len(os.sched_getaffinity(0)), os.getloadavg()[0]
+    machine = f"{platform.machine()}, {cpus} CPUs, load {load:.1f} when done"
     made_by = {
         "command": " ".join(["python", "-m", f"benchmarks.{name}", *sys.argv[1:]]),
         "commit": commit,
@@ -32,17 +37,35 @@ def record(name: str, figures: dict[str, Any]) -> None:
 
 
 def recorded(name: str) -> dict[str, Any]:
-    """What is kept for `name`; empty when there is nothing yet."""
+    """Return the figures that are kept for `name`; empty when there are none yet."""
     path = RESULTS / f"{name}.json"
     kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     return kept
 
 
 def summary(values: list[float]) -> Row:
-    """Mean over seeds, its 95 % interval (Student's t; None for one seed), and the values."""
+    """Return the mean over seeds, its 95 % interval (Student's t; None for one), and the values."""
     interval = mean_interval(values)
     return {
         "mean": float(np.mean(values)),
         "interval": interval and list(interval),
         "values": values,
     }
+
+
+@contextmanager
+def checked_out(revision: str) -> Iterator[Path]:
+    """Check out the files of a revision; yield their folder."""
+    with tempfile.TemporaryDirectory() as root:
+        folder = Path(root) / "checkout"
+        subprocess.run(
+            ["git", "worktree", "add", "--quiet", "--detach", folder, revision],
+            cwd=CHECKOUT,
+            check=True,
+        )
+        try:
+            yield folder
+        finally:
+            subprocess.run(
+                ["git", "worktree", "remove", "--force", folder], cwd=CHECKOUT, check=True
+            )

@@ -1,10 +1,13 @@
-"""What each part of the reward brings: `python -m benchmarks.reward_ablation` writes `results/reward_ablation.json`.
+"""Effect of each part of the reward; writes `results/reward_ablation.json`.
 
-2,000 pictures of the embedded world, verdicts of three simulated raters each, who are wrong in 15 % of them and skip 2 %. Every variant is
-trained with several seeds, which also choose the raters' slips and the split. What counts is the ROC-AUC against the oracle itself, which
-no training has seen, on prompts that were wholly held out, beside the CLIP score of the same backbone. Intervals over seeds are Student's,
-95 %. The pictures are drawn once, in `runs/reward-ablation/`, and their embeddings serve all trainings. The calibration error stands beside
-the one that a perfectly calibrated reward with the same scores would show on as many labels by chance.
+Run it by `python -m benchmarks.reward_ablation`. There are 2,000 images of the embedded world with
+verdicts of three simulated raters each, who are wrong in 15 % of them and skip 2 %. Every variant
+is trained with several seeds, which also choose the raters' slips and the split. The main figure is
+the ROC-AUC against the oracle itself, which no training has seen, on prompts that were held out
+whole, beside the CLIP score of the same backbone. Intervals over seeds are Student's, 95 %. The
+images are drawn once, in `runs/reward-ablation/`, and all trainings use the same embeddings. The
+calibration error stands beside that of a perfectly calibrated reward with the same scores on as
+many labels, which is due to chance.
 """
 
 import argparse
@@ -17,26 +20,27 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from benchmarks.record import Row, record, summary
 from data.files import sha256_of
 from finetune.diffusion import DiffusionModel
+from finetune.sampler import Sampler
 from labeling_app.simulated import SimulatedRater
-from pipelines.images import ImagesConfig, Planned, draw_missing, seeded
-from pipelines.pictures import load_pictures
+from pipelines.drawing import Planned, draw_missing, seeded
+from pipelines.image_io import load_images
+from pipelines.progress import progress
 from pipelines.world.measure import seen_prompts
 from pipelines.world.oracle import Oracle
 from pipelines.world.prompts import Requirement, family_of, held_out_prompts
-from reward.backbone import ClipBackbone
-from reward.baselines import clip_scorer
 from reward.calibration import Values, expected_calibration_error
+from reward.clip.backbone import ClipBackbone
 from reward.dataset import FeedbackDataset, Indices, RankedPairs, Verdicts
-from reward.evaluation import measure, model_scorer
 from reward.examples import Examples, prepare
+from reward.measuring.baselines import clip_scorer
+from reward.measuring.evaluation import measure, model_scorer
 from reward.model import RewardModel
 from reward.split import SplitConfig, split_feedback
-from reward.training import RewardConfig, trained
+from reward.training import RewardConfig, train_from_scratch
 
 IMAGES, PER_FAMILY, RATERS = 2000, 12, 3
 BATCH = 64
@@ -49,7 +53,7 @@ RATER = SimulatedRater(
     skip_rate=0.02,
     seconds_per_image=2.0,
 )
-SAMPLER = ImagesConfig(steps=10, guidance=2.0, precision="bf16")
+SAMPLER = Sampler(steps=10, guidance=2.0)
 DEFAULT = "default"
 VARIANTS: dict[str, dict[str, Any]] = {
     DEFAULT: {},
@@ -64,7 +68,7 @@ NO_PAIRS = RankedPairs(NOTHING, NOTHING, NOTHING, NO_NUMBERS, NO_NUMBERS)
 
 
 def draw(folder: Path, images: int) -> list[Planned]:
-    """Draws what is missing of `images` pictures of prompts that the base knows and prompts that it does not, evenly."""
+    """Draw missing ones of `images` images, evenly of prompts that the base knows and does not."""
     rng = random.Random(0)
     prompts = [text for texts in seen_prompts(PER_FAMILY, rng).values() for text in texts]
     prompts = list(dict.fromkeys(prompts + held_out_prompts(PER_FAMILY, rng)))
@@ -72,21 +76,22 @@ def draw(folder: Path, images: int) -> list[Planned]:
         :images
     ]
     device = torch.device("cpu")
-    model = DiffusionModel.from_pretrained(
-        "models/emoji-sd", device=device, precision=SAMPLER.precision
-    )
-    draw_missing(model, planned, folder, SAMPLER)
+    model = DiffusionModel.from_pretrained("models/emoji-sd", device=device, precision="bf16")
+    draw_missing(model, planned, folder, SAMPLER, batch=32)
     return planned
 
 
 def judged(planned: list[Planned], folder: Path) -> tuple[FeedbackDataset, list[float]]:
-    """The oracle's verdict on each picture, and its quality for the raters, in the order of the dataset's pictures."""
+    """Return the oracle's verdict on each image, and its quality for the raters.
+
+    They are in the order of the dataset's images.
+    """
     oracle = Oracle.from_pretrained(Path("models/emoji-oracle"))
     paths = [folder / one.file_name for one in planned]
     met: list[bool] = []
     qualities: list[float] = []
-    for start in tqdm(range(0, len(paths), BATCH), desc="judge", disable=None):
-        readings = oracle.read(load_pictures(paths[start : start + BATCH]))
+    for start in progress(range(0, len(paths), BATCH), "judge", "batch"):
+        readings = oracle.read(load_images(paths[start : start + BATCH]))
         wanted = [Requirement.parse(one.prompt) for one in planned[start : start + BATCH]]
         met += [each.met_by(reading) for each, reading in zip(wanted, readings, strict=True)]
         qualities += [each.score(reading) for each, reading in zip(wanted, readings, strict=True)]
@@ -100,7 +105,7 @@ def judged(planned: list[Planned], folder: Path) -> tuple[FeedbackDataset, list[
 
 
 def rated(truth: FeedbackDataset, qualities: list[float], seed: int) -> FeedbackDataset:
-    """The verdicts of the simulated raters in the oracle's place."""
+    """Return the verdicts of the simulated raters in place of the oracle's."""
     rng = random.Random(seed)
     given: list[tuple[int, bool]] = []
     for number, quality in enumerate(qualities):
@@ -112,28 +117,35 @@ def rated(truth: FeedbackDataset, qualities: list[float], seed: int) -> Feedback
 
 
 def figures(model: RewardModel, examples: Examples, truth: FeedbackDataset) -> Row:
-    """On the unseen prompts: ROC-AUC against the oracle, of the CLIP score too, and the calibration error on raters' labels."""
+    """Return figures on the unseen prompts.
+
+    They are the ROC-AUC of the model and of the CLIP score against the oracle, and the calibration
+    error on raters' labels.
+    """
     unseen = examples.split.test_unseen
     asked = np.isin(truth.verdicts.prompt, unseen.verdicts.prompt)
     part = truth.where(asked, np.zeros(0, np.bool_))
     scorer = model_scorer(model, examples)
-    ours, clip = measure(scorer, part)["roc_auc"], measure(clip_scorer(examples), part)["roc_auc"]
+    ours, clip = measure(scorer, part).roc_auc, measure(clip_scorer(examples), part).roc_auc
     assert ours is not None
     assert clip is not None
     return {
         "roc_auc": ours,
         "clip_score": clip,
         "over the CLIP score": ours - clip,
-        "ece": measure(scorer, unseen)["ece"],
+        "ece": measure(scorer, unseen).ece,
         "ece by chance": error_by_chance(
             scorer(unseen.verdicts.image, unseen.verdicts.prompt), unseen.verdicts.image
         ),
-        "roc_auc on raters' labels": measure(scorer, unseen)["roc_auc"],
+        "roc_auc on raters' labels": measure(scorer, unseen).roc_auc,
     }
 
 
 def error_by_chance(probability: Values, image: Indices, *, draws: int = 200) -> float:
-    """The calibration error of right scores [V] on labels drawn anew: raters share the truth of a picture, and slip by themselves."""
+    """Return the calibration error of correct scores [V] on labels that are drawn again.
+
+    Raters of an image share its truth, and slip independently of each other.
+    """
     rng = np.random.default_rng(0)
     _, first, at = np.unique(image, return_index=True, return_inverse=True)
     good = np.clip((probability[first] - RATER.noise) / (1 - 2 * RATER.noise), 0, 1)
@@ -154,7 +166,7 @@ def runs(
     qualities: list[float],
     backbone: ClipBackbone,
 ) -> Iterator[tuple[str, int, Row]]:
-    """A variant, a seed and its figures; pictures are encoded once for each number of trained blocks."""
+    """Yield variant, seed and figures; images are encoded once for each variant."""
     for name in variants:
         varied = RewardConfig().model_copy(update=VARIANTS[name])
         encoded = prepare(truth, varied, backbone)
@@ -167,19 +179,19 @@ def runs(
             examples = replace(
                 encoded, dataset=labels, split=split_feedback(labels, seeded_config.split)
             )
-            row = figures(trained(backbone, examples, seeded_config), examples, truth)
+            row = figures(train_from_scratch(backbone, examples, seeded_config), examples, truth)
             yield name, seed, row | {"cpu_seconds": round(time.process_time() - started, 1)}
 
 
 def main() -> None:
-    """Draws, judges, trains every variant with every seed, and writes the table after each training."""
+    """Draw, judge, train every variant with every seed, and write the table after each training."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--images", type=int, default=IMAGES)
-    parser.add_argument("--draw-only", action="store_true", help="draw the pictures and stop")
+    parser.add_argument("--draw-only", action="store_true", help="draw the images and stop")
     given = parser.parse_args()
     folder = Path("runs", "reward-ablation", "images")
     planned = draw(folder, given.images)
@@ -207,7 +219,10 @@ def main() -> None:
 
 
 def compared(by_variant: dict[str, list[Row]]) -> dict[str, dict[str, Any]]:
-    """Each figure of a variant over the seeds, and by how much its ROC-AUC is above that of the default with the same seed."""
+    """Return the figures of each variant over the seeds, and its difference to the default.
+
+    The difference is that of the ROC-AUC with the same seed.
+    """
     base = by_variant.get(DEFAULT, [])
     table = {
         name: {figure: summary([row[figure] for row in rows]) for figure in rows[0]}

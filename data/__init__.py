@@ -1,1 +1,4 @@
-"""The shared vocabulary: schemas, the feedback store, Parquet and run folders. Imports neither torch nor gradio."""
+"""The shared vocabulary: schemas, the feedback store, Parquet and run folders.
+
+Nothing here imports torch or gradio.
+"""

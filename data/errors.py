@@ -2,4 +2,7 @@
 
 
 class PictuneError(Exception):
-    """Bad input: the message says where, what, and what to do; `pipelines/cli.py` prints it as one line and exits with status 2."""
+    """Bad input: the message says where, what, and what to do.
+
+    `pipelines/cli.py` prints it as one line and exits with status 2.
+    """

@@ -1,4 +1,4 @@
-"""What raters are asked and what they answer: the values that go into and come out of the feedback store."""
+"""Tasks, answers and claims: the values that go into and come out of the feedback store."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,25 +40,27 @@ class InvalidAnswer(PictuneError):
 
 
 class BinaryAnswer(BaseModel, frozen=True, extra="forbid"):
-    """Whether one image fits its prompt (Lee et al. 2023, arXiv 2302.12192)."""
+    """Verdict on whether one image fits its prompt (Lee et al. 2023, arXiv 2302.12192)."""
 
     kind: Literal["binary"] = "binary"
     verdict: Literal["good", "bad", "skip", "unsafe"]
     """`skip` is can't tell; `unsafe` is an image that nobody should be shown."""
     reason: Remark | None = None
-    """Why it was skipped or is unsafe."""
+    """Reason why it was skipped or is unsafe."""
     comment: Remark | None = None
     """Free text."""
 
 
 class RankingAnswer(BaseModel, frozen=True, extra="forbid"):
-    """An order of several images of one prompt; ties and images that cannot be judged are allowed."""
+    """Order of several images of one prompt; ties and images that cannot be judged are allowed."""
 
     kind: Literal["ranking"] = "ranking"
     ranks: dict[str, int | None]
-    """Image id to rank: 1 is best, equal is a tie, null is can't judge; all null is a skip. Gaps are closed: 1, 1, 3 becomes 1, 1, 2."""
+    """Image id to rank: 1 is best, equal is a tie, null is can't judge; all null is a skip.
+
+    Gaps are closed: 1, 1, 3 becomes 1, 1, 2."""
     reason: Remark | None = None
-    """Why it was skipped."""
+    """Reason why it was skipped."""
     comment: Remark | None = None
     """Free text."""
     unsafe: Annotated[
@@ -90,16 +92,22 @@ Answer = BinaryAnswer | RankingAnswer
 
 
 def parse_answer(kind: TaskKind, text: str) -> Answer:
-    """Reads the JSON of an answer to a task of the given kind; raises pydantic's ValidationError."""
-    return (
-        BinaryAnswer.model_validate_json(text)
-        if kind == "binary"
-        else RankingAnswer.model_validate_json(text)
-    )
+    """Read the JSON of an answer to a task of this kind.
+
+    Raises:
+        ValidationError: pydantic's; it is no such answer.
+    """
+    if kind == "binary":
+        return BinaryAnswer.model_validate_json(text)
+    return RankingAnswer.model_validate_json(text)
 
 
 def check_answer(answer: Answer, kind: TaskKind, image_ids: Sequence[str]) -> None:
-    """Raises InvalidAnswer unless the answer is of this kind and about exactly these images."""
+    """Check that the answer is of this kind and about exactly these images.
+
+    Raises:
+        InvalidAnswer: it is not.
+    """
     if answer.kind != kind:
         raise InvalidAnswer(
             f"answer: a {answer.kind} answer to a {kind} task; answer in the task's kind"
@@ -107,70 +115,72 @@ def check_answer(answer: Answer, kind: TaskKind, image_ids: Sequence[str]) -> No
     if isinstance(answer, RankingAnswer) and set(answer.ranks) != set(image_ids):
         different = sorted(set(answer.ranks) ^ set(image_ids))
         raise InvalidAnswer(
-            f"answer: images {', '.join(different)} are missing or not of this task; rank every image, null if in doubt"
+            f"answer: images {', '.join(different)} are missing or not of this task; "
+            "rank every image, null if in doubt"
         )
 
 
 def is_skip(answer: Answer) -> bool:
-    """True where the answer says nothing about which image is better: skip, unsafe, or no rank at all."""
+    """Whether the answer says nothing about quality: skip, unsafe, or no rank at all."""
     if isinstance(answer, BinaryAnswer):
         return answer.verdict in ("skip", "unsafe")
     return all(rank is None for rank in answer.ranks.values())
 
 
 def reported_images(answer: Answer, image_ids: Sequence[str]) -> set[str]:
-    """The images that, as the answer to a task about `image_ids` says, nobody should be shown."""
+    """Return the images that nobody should be shown, by the answer to a task about `image_ids`."""
     if isinstance(answer, BinaryAnswer):
         return set(image_ids) if answer.verdict == "unsafe" else set()
     return set(answer.unsafe)
 
 
 def agrees_with_gold(answer: Answer, gold: Answer) -> bool | None:
-    """Whether an answer is right: the gold verdict, or no pair of images the other way round or tied.
+    """Return whether an answer is right.
 
-    None for a skip, unless the gold verdict is skip or unsafe itself.
+    It is right if it is the gold verdict, or if no pair of images that gold puts in order is
+    reversed or tied. None for a skip, unless the gold verdict is skip or unsafe itself.
     """
     if isinstance(answer, BinaryAnswer) and isinstance(gold, BinaryAnswer) and is_skip(gold):
         return answer.verdict == gold.verdict
     if is_skip(answer):
         return None
-    if isinstance(answer, BinaryAnswer) or isinstance(gold, BinaryAnswer):
-        return (
-            isinstance(answer, BinaryAnswer)
-            and isinstance(gold, BinaryAnswer)
-            and answer.verdict == gold.verdict
-        )
-    for better, worse in permutations(gold.ranks, 2):
-        expected, given = (
-            (gold.ranks[better], gold.ranks[worse]),
-            (answer.ranks.get(better), answer.ranks.get(worse)),
-        )
-        if _above(*expected) and not _above(*given):
-            return False
-    return True
+    if isinstance(answer, BinaryAnswer):
+        return isinstance(gold, BinaryAnswer) and answer.verdict == gold.verdict
+    if isinstance(gold, BinaryAnswer):
+        return False
+    return all(
+        _is_above(answer.ranks.get(better), answer.ranks.get(worse))
+        for better, worse in permutations(gold.ranks, 2)
+        if _is_above(gold.ranks[better], gold.ranks[worse])
+    )
 
 
-def _above(rank: int | None, other: int | None) -> bool:
+def _is_above(rank: int | None, other: int | None) -> bool:
     return rank is not None and other is not None and rank < other
 
 
-class Submission(BaseModel, frozen=True, extra="forbid"):
-    """One answer on its way into the store."""
+class SentAnswer(BaseModel, frozen=True, extra="forbid"):
+    """An answer as a client sends it."""
 
     submission_id: Identifier
-    """Made by the sender, new for every answer (a UUID): sending the same one again changes nothing."""
+    """Made by the sender, new for every answer (a UUID); sending the same again changes nothing."""
     task_id: Identifier
     """The task answered."""
-    rater_id: Identifier
-    """Who answers."""
     answer: Annotated[Answer, Field(discriminator="kind")]
-    """Of the task's kind; `kind` must be named in JSON."""
+    """The answer, of the task's kind; `kind` must be named in JSON."""
     time_on_task_ms: Annotated[NonNegativeInt, Field(lt=2**31)] | None = None
     """Milliseconds from the images being visible to the answer."""
     active_ms: Annotated[NonNegativeInt, Field(lt=2**31)] | None = None
     """Milliseconds of these in which the page was visible and the rater not idle."""
     input_mode: InputMode | None = None
-    """How it was entered."""
+    """Device with which it was entered."""
+
+
+class Submission(SentAnswer, frozen=True, extra="forbid"):
+    """One answer on its way into the store."""
+
+    rater_id: Identifier
+    """The rater who answers."""
     session_id: Identifier | None = None
     """The browser session."""
     app_version: Identifier | None = None
@@ -187,16 +197,17 @@ class NewTask(BaseModel, frozen=True, extra="forbid"):
     prompt: str
     """The text shown with the images."""
     image_ids: tuple[Identifier, ...]
-    """Different from each other."""
+    """Images, each different."""
     overlap: Annotated[int, Field(ge=1, le=1000)] = 1
-    """How many people are to answer it, and how many simulated raters besides."""
+    """Number of people who are to answer it, and of simulated raters besides."""
     priority: float = 0.0
     """Higher is asked first; equal priorities come in random order."""
-    gold_json: str | None = None
-    """The right answer, as the JSON of a `BinaryAnswer` or `RankingAnswer`, if it is known."""
+    gold: Annotated[Answer, Field(discriminator="kind")] | None = None
+    """The right answer, if it is known."""
     gold_source: Identifier | None = None
-    """Where the right answer comes from. Such a task is a check: hidden among the others at `ChecksConfig.gold_share`, not part of the
-    queue and of nobody's progress. A known answer without a source leaves the task like all others."""
+    """Source of the right answer, such as its file. A task with a source is a check: hidden among
+    the others at `ChecksConfig.gold_share`, not part of the queue and of nobody's progress. A known
+    answer without a source leaves the task like all others."""
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> Self:
@@ -207,29 +218,30 @@ class NewTask(BaseModel, frozen=True, extra="forbid"):
             )
         if len(set(self.image_ids)) != len(self.image_ids):
             raise ValueError("an image stands in the task twice")
-        if self.gold_json is not None:
-            check_answer(parse_answer(self.kind, self.gold_json), self.kind, self.image_ids)
+        if self.gold is not None:
+            check_answer(self.gold, self.kind, self.image_ids)
         elif self.gold_source is not None:
             raise ValueError("a source of the right answer, but no right answer")
         return self
 
 
 class LeaseConfig(BaseModel, frozen=True, extra="forbid"):
-    """How long a task is held for the rater it was handed to."""
+    """Length of a lease, the time for which a claimed task is kept for its rater."""
 
     shortest_s: NonNegativeFloat = 300.0
-    """Seconds; no hold is shorter."""
+    """Seconds; no lease is shorter."""
     times_median: NonNegativeFloat = 3.0
-    """A hold lasts this many times the median time on task of recent labels, if that is longer."""
+    """A lease lasts this many times the median time on task of recent labels, if that is longer."""
 
 
 class ChecksConfig(BaseModel, frozen=True, extra="forbid"):
-    """How often raters are given a task that checks them; they cannot tell it from the others."""
+    """Shares of tasks that check the rater, who cannot tell them from the others."""
 
     gold_share: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Probability that the next task is one whose right answer is known (`NewTask.gold_source`)."""
     repeat_share: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Probability that the next task is one that the rater answered a while ago, its images in mirrored order."""
+    """Probability that the next task is one that the rater answered a while ago, its images in
+    mirrored order."""
 
 
 @dataclass(frozen=True)
@@ -242,7 +254,7 @@ class Account:
     role: Role
     status: Status
     password_hash: str | None
-    """None: has no password."""
+    """Hash of the password; None for a rater without one."""
 
 
 @dataclass(frozen=True)
@@ -257,11 +269,11 @@ class Task:
 
 @dataclass(frozen=True)
 class Claim:
-    """A task held for one rater."""
+    """A task that is leased to one rater."""
 
     task: Task
     lease_expires_at: datetime
-    """Until then nobody else is given the place; a later answer is still taken."""
+    """Moment until which nobody else is given the place; a later answer is still taken."""
     shown_order: tuple[int, ...]
     """The place on the screen, from 0, of each image of `task.image_ids`."""
     shown_at: datetime
@@ -274,18 +286,19 @@ class Receipt:
     label_id: str
     revision: int
     created: bool
-    """False when this submission had been received before."""
+    """Whether the label is new; False when this submission had been received before."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far the labeling is."""
+    """Progress of the labeling by people, or by simulated raters."""
 
     mine: int
     """Live labels of the rater asked for; 0 when none was named."""
     done: int
-    """Live labels in people's places, at most as many per task as are wanted."""
+    """Live labels in the places of the raters asked for, people or simulated ones; at most as many
+    per task as are wanted."""
     total: int
     """Wanted labels: the sum of the overlaps of all tasks that are no checks."""
     seconds_left: float | None = None
-    """How long the rest takes at the pace of the last minutes; None when there is no telling."""
+    """Seconds that the rest takes at the pace of the last minutes; None when these tell no pace."""

@@ -1,4 +1,7 @@
-"""Files and folders that are either whole or not there: written under a temporary name in the same folder, fsynced, then renamed."""
+"""Files and folders that are either whole or not there.
+
+They are written under a temporary name in the same folder, fsynced, then renamed.
+"""
 
 import fcntl
 import hashlib
@@ -16,10 +19,10 @@ from data.errors import PictuneError
 
 @contextmanager
 def write_atomically(path: Path) -> Iterator[Path]:
-    """Yields a temporary path beside `path` to write to; the file takes the name `path` only when the block ends cleanly.
+    """Yield a temporary path beside `path`, which is renamed to `path` when the block ends cleanly.
 
-    The temporary file keeps the suffix of `path`, since many writers choose their format by it. After an exception or Ctrl-C it is
-    removed and an earlier file at `path` stays as it was.
+    The temporary file keeps the suffix of `path`, since many writers choose their format by it.
+    After an exception or Ctrl-C it is removed, and an earlier file at `path` stays as it was.
 
     Raises:
         PictuneError: the disk is full, or the folder or file cannot be written.
@@ -32,16 +35,15 @@ def write_atomically(path: Path) -> Iterator[Path]:
         temporary.replace(path)
         _sync(path.parent)
     except OSError as error:
-        # Errors that have nothing to do with writing keep their own message: the block may open other files as well.
-        if error.filename is not None and Path(os.fsdecode(error.filename)) not in (
-            temporary,
-            path,
-            *path.parents,
-        ):
+        # Errors that have nothing to do with writing keep their own message: the block may open
+        # other files as well.
+        own_paths = (temporary, path, *path.parents)
+        if error.filename is not None and Path(os.fsdecode(error.filename)) not in own_paths:
             raise
         reason = error.strerror or str(error)
         raise PictuneError(
-            f"{path}: could not be written ({reason}); free disk space or choose a folder that you may write to"
+            f"{path}: could not be written ({reason}); "
+            "free disk space or choose a folder that you may write to"
         ) from error
     finally:
         with suppress(OSError):  # the error that led here says more
@@ -50,12 +52,12 @@ def write_atomically(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def locked(path: Path, *, wait: bool = True) -> Iterator[TextIO]:
-    """Keeps out everybody else who locks this file, in whatever process; the file is made and stays.
+    """Lock a file against everyone else who locks it, in any process; the file is made and stays.
 
-    Yields it, to note in it who they are kept out by.
+    Yields the open file, so that the owner of the lock can be noted in it.
 
     Raises:
-        BlockingIOError: somebody else has it, and `wait` is off.
+        BlockingIOError: somebody else has locked it, and `wait` is off.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
@@ -65,7 +67,10 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[TextIO]:
 
 @contextmanager
 def locked_to_read(path: Path) -> Iterator[None]:
-    """Keeps out those who lock this file, but no other readers, and writes nothing; without the file there is nobody to keep out."""
+    """Lock a file against `locked`, but not against other readers; writes nothing.
+
+    Without the file there is nobody to keep out.
+    """
     if not path.exists():
         yield
         return
@@ -76,7 +81,7 @@ def locked_to_read(path: Path) -> Iterator[None]:
 
 @contextmanager
 def locked_folder(folder: Path) -> Iterator[None]:
-    """Locks a folder without waiting; however the process ends, so does the lock.
+    """Lock a folder without waiting; the lock ends with the process, however that ends.
 
     Raises:
         BlockingIOError: somebody else has it locked.
@@ -91,7 +96,10 @@ def locked_folder(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def new_folder(parent: Path) -> Iterator[Path]:
-    """Yields a new folder in `parent` to fill and rename; it is removed, with its files, if it was not renamed when the block ends."""
+    """Yield a new folder in `parent` to fill and rename.
+
+    If it was not renamed when the block ends, it is removed with its files.
+    """
     folder = parent / _temporary_name("folder")
     folder.mkdir(parents=True)
     try:
@@ -101,7 +109,7 @@ def new_folder(parent: Path) -> Iterator[Path]:
 
 
 def replace_link(link: Path, target: Path) -> None:
-    """Makes `link` a relative symbolic link to `target`, in one step."""
+    """Make `link` a relative symbolic link to `target`, in one step."""
     _sync(target.parent)
     temporary = link.with_name(_temporary_name(link.name))
     temporary.symlink_to(os.path.relpath(target, link.parent))
@@ -110,17 +118,22 @@ def replace_link(link: Path, target: Path) -> None:
 
 
 def write_json(path: Path, value: object) -> None:
-    """Writes `value` as indented JSON with sorted keys, atomically; NaN and infinity are refused (ValueError)."""
+    """Write `value` atomically as indented JSON with sorted keys.
+
+    Raises:
+        ValueError: it contains NaN or infinity.
+    """
     text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
     with write_atomically(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
 def read_json(path: Path, advice: str) -> Any:
-    """The value of a JSON file that we did not write.
+    """Return the value of a JSON file that we did not write.
 
     Raises:
-        PictuneError: it is no JSON in UTF-8, is nested too deep or has a number of too many digits; ends with `advice`.
+        PictuneError: it is no JSON in UTF-8, is nested too deep or has a number of too many digits;
+            the error ends with `advice`.
     """
     try:
         return parse_json(path.read_text(encoding="utf-8-sig"))
@@ -135,32 +148,39 @@ def read_json(path: Path, advice: str) -> Any:
 
 
 def parse_json(text: str) -> Any:
-    """The value of a JSON text; raises ValueError for all that cannot be read, also for what is valid but beyond bounds."""
+    """Return the value of a JSON text.
+
+    Raises:
+        ValueError: it cannot be read: it is not valid, nested too deep, or has too long a number.
+    """
     try:
         return _parse_deep_down(text)
     except RecursionError as error:
         raise ValueError("it is nested too deep") from error
     except json.JSONDecodeError:
         raise
-    except (
-        ValueError
-    ) as error:  # Python bounds the digits of a whole number, as their conversion takes long
+    except ValueError as error:
+        # Python bounds the digits of a whole number, as their conversion takes long.
         raise ValueError("it has a number of too many digits") from error
 
 
 def _parse_deep_down(text: str, frames: int = 100) -> Any:
-    """Leaves room on the stack for those who handle the value, each level of which takes a frame of theirs as well."""
+    """Parse JSON below `frames` further stack frames.
+
+    What can be parsed then leaves room on the stack for code that walks through the value, which
+    takes a frame for each level as well.
+    """
     return _parse_deep_down(text, frames - 1) if frames else json.loads(text)
 
 
 def sha256_of(path: Path) -> str:
-    """The SHA-256 of the file's bytes in lower-case hexadecimal digits."""
+    """Return the SHA-256 of the file's bytes in lower-case hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sha256_of_files(folder: Path, files: Iterable[Path]) -> str:
-    """A SHA-256 over the places and contents of files in `folder`, whatever their order."""
+    """Return a SHA-256 over the places and contents of files in `folder`, whatever their order."""
     lines = (f"{path.relative_to(folder)} {sha256_of(path)}\n" for path in sorted(files))
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 

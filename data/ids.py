@@ -1,4 +1,4 @@
-"""Identifiers that tell when something came to be."""
+"""Identifiers that contain the time at which they were made."""
 
 import hashlib
 import uuid
@@ -6,14 +6,12 @@ from datetime import datetime
 
 
 def uuid7(moment: datetime, name: str) -> str:
-    """A UUID version 7 (RFC 9562) of the moment; its random bits are a hash of `name`, so that the same history gives the same ids."""
+    """Return a UUID version 7 (RFC 9562) of the moment.
+
+    Its random bits are a hash of `name`, so that the same history leads to the same ids.
+    """
     milliseconds = int(moment.timestamp() * 1000) & (2**48 - 1)
     bits = int.from_bytes(hashlib.sha256(name.encode()).digest()[:10], "big")
-    value = (
-        (milliseconds << 80)
-        | (0x7 << 76)
-        | ((bits >> 62 & 0xFFF) << 64)
-        | (0b10 << 62)
-        | (bits & (2**62 - 1))
-    )
-    return str(uuid.UUID(int=value))
+    version, variant = 0x7 << 76, 0b10 << 62
+    high, low = (bits >> 62 & 0xFFF) << 64, bits & (2**62 - 1)
+    return str(uuid.UUID(int=(milliseconds << 80) | version | high | variant | low))

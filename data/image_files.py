@@ -1,6 +1,12 @@
-"""Image files that others made, opened only where their pixels fit into memory: a file of 20 KB may hold a gigabyte of them."""
+"""Image files made by others: the one place that opens them, checks their size and decodes them.
 
+A file of 20 KB may hold a gigabyte of pixels, so its size is checked by the header before decoding.
+"""
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from PIL import Image
 
@@ -9,28 +15,106 @@ from data.errors import PictuneError
 MOST_PIXELS = 4096 * 4096
 """Width times height; decoded, such an image takes 64 MiB."""
 
-Image.MAX_IMAGE_PIXELS = (
-    None  # Pillow's own bound is five times as high, and its warning would come before our line
-)
+# Pillow's own bound is five times as high, and its warning would come before our error.
+Image.MAX_IMAGE_PIXELS = None
+
+
+class ImageFault(ValueError):
+    """Reason why an image cannot be used, without the name of its file."""
+
+
+class TooManyPixels(ImageFault):
+    """The image has more than `MOST_PIXELS`; the message says what to do."""
+
+
+class WrongFormat(ImageFault):
+    """It is an image, but not of a format that is allowed."""
+
+
+def read_image(path: Path, advice: str) -> Image.Image:
+    """Open an image file, check its size and decode all of it.
+
+    Raises:
+        PictuneError: the file is missing, damaged or no image (ends with `advice`), or has too
+            many pixels.
+    """
+    with _named(path, advice):
+        return decode_image(path)
+
+
+def check_image(path: Path, advice: str) -> None:
+    """Check an image file's size and checksums without decoding its pixels.
+
+    Raises:
+        PictuneError: as `read_image`.
+    """
+    with _named(path, advice), _opened(path) as image:
+        image.verify()
+
+
+def decode_image(file: Path | IO[bytes], formats: Collection[str] | None = None) -> Image.Image:
+    """Open an image, check its size and format, and decode all of it.
+
+    Args:
+        file: an image's path, or a file that is open for reading.
+        formats: Pillow's names of the formats allowed; None allows all that Pillow can read. An
+            image of another format is not decoded.
+
+    Raises:
+        ImageFault: it is damaged or no image; `TooManyPixels` and `WrongFormat` are kinds of it.
+    """
+    with _opened(file) as image:
+        if formats is not None and image.format not in formats:
+            raise WrongFormat(f"is an image of the format {image.format}")
+        image.load()
+        return image
 
 
 def open_image(path: Path) -> Image.Image:
-    """The image of a file, of which only the header has been read; to be closed after use.
+    """Open an image file that its header shows to be small enough; the caller closes it.
+
+    It is not decoded yet.
 
     Raises:
         PictuneError: it has too many pixels.
         OSError: the file is missing or is no image.
     """
     image = Image.open(path)
-    reason = excess(image)
-    if reason is not None:
+    try:
+        _check_size(image)
+    except TooManyPixels as error:
         image.close()
-        raise PictuneError(f"{path}: {reason}")
+        raise PictuneError(f"{path}: {error}") from error
     return image
 
 
-def excess(image: Image.Image) -> str | None:
-    """What is too much about an image of too many pixels, and what to do; None for others."""
-    if image.width * image.height <= MOST_PIXELS:
-        return None
-    return f"has {image.width} x {image.height} pixels, more than {MOST_PIXELS:,} (as 4096 x 4096); make it smaller"
+@contextmanager
+def _named(path: Path, advice: str) -> Iterator[None]:
+    """Turn an `ImageFault` into a line that names the file."""
+    try:
+        yield
+    except TooManyPixels as error:  # says itself what to do
+        raise PictuneError(f"{path}: {error}") from error
+    except ImageFault as error:
+        raise PictuneError(f"{path}: {error}; {advice}") from error
+
+
+@contextmanager
+def _opened(file: Path | IO[bytes]) -> Iterator[Image.Image]:
+    """Yield an image that its header shows to be small enough; all faults are ImageFaults."""
+    try:
+        with Image.open(file) as image:
+            _check_size(image)
+            yield image
+    except ImageFault:
+        raise
+    except (OSError, SyntaxError, ValueError) as error:  # a broken PNG is a SyntaxError
+        raise ImageFault("cannot be read as an image") from error
+
+
+def _check_size(image: Image.Image) -> None:
+    if image.width * image.height > MOST_PIXELS:
+        raise TooManyPixels(
+            f"has {image.width} x {image.height} pixels, more than {MOST_PIXELS:,} "
+            "(as 4096 x 4096); make it smaller"
+        )

@@ -8,7 +8,7 @@ from scipy.stats import t as student
 
 
 def wilson_interval(met: int, n: int) -> tuple[float, float]:
-    """95 % interval of a share, met of n (Wilson 1927); (0, 1) for n = 0."""
+    """Return the 95 % interval of the share `met` of `n` (Wilson 1927); (0, 1) for n = 0."""
     if n == 0:
         return 0.0, 1.0
     interval = binomtest(met, n).proportion_ci(method="wilson")
@@ -16,7 +16,10 @@ def wilson_interval(met: int, n: int) -> tuple[float, float]:
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float] | None:
-    """95 % interval of the mean of independent values (Student's t); None for fewer than two."""
+    """Return the 95 % interval of the mean of independent values (Student's t).
+
+    None for fewer than two values.
+    """
     if len(values) < 2:
         return None
     mean, error = np.mean(values), np.std(values, ddof=1) / np.sqrt(len(values))

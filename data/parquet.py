@@ -1,9 +1,11 @@
-"""Parquet from the feedback store: a projection that can be made again at any time, never the place where labels are kept.
+"""Parquet from the feedback store: a copy that can be made again at any time.
 
-`labels/latest` is a link to the newest folder of `labels/snapshots/`, which has one file per table with the live labels; the link moves
-once all of them are on disk, so that a reader never sees half an export. `labels/parts/` holds every revision, in files of `PART_ROWS`
-sequence numbers that are written once, when their range is full. The same store and the same images give the same bytes. The manifest
-names every file with its rows and hash; `data.verification` compares it with the store.
+The labels themselves are kept in the store alone. `labels/latest` is a link to the newest folder of
+`labels/snapshots/`, which has one file per table with the live labels. The link moves once all of
+them are on disk, so that a reader never sees half an export. `labels/parts/` has every revision, in
+files of `PART_ROWS` sequence numbers that are written once, when their range is full. The same
+store and the same images lead to the same bytes. The manifest names every file with its rows and
+hash; `data.verification` compares it with the store.
 """
 
 import hashlib
@@ -17,19 +19,10 @@ import sqlalchemy as sa
 from pydantic import BaseModel, ValidationError
 
 from data.errors import PictuneError
-from data.feedback import TaskKind
 from data.files import locked, new_folder, replace_link, sha256_of, write_json
-from data.quality import Judgments, consensus, rater_quality
-from data.rows import (
-    ANSWERS,
-    RaterFacts,
-    label_batches,
-    log_table,
-    pair_batches,
-    rater_facts,
-    task_facts,
-    task_table,
-)
+from data.quality.consensus import consensus
+from data.quality.judgments import Judgments
+from data.quality.rater_table import rater_quality
 from data.runs import RunFolder
 from data.schema import (
     CONSENSUS,
@@ -45,11 +38,21 @@ from data.schema import (
     write_batches,
     write_table,
 )
-from data.store import FeedbackStore
-from data.tables import labels
+from data.store.feedback_store import FeedbackStore
+from data.store.rows import (
+    LABEL_SCHEMAS,
+    RaterFacts,
+    label_batches,
+    log_table,
+    pair_batches,
+    rater_facts,
+    task_facts,
+    task_table,
+)
+from data.store.tables import labels
 
 PART_ROWS = 1000
-"""Sequence numbers per file of `labels/parts/`."""
+"""Number of sequence numbers per file of `labels/parts/`."""
 
 MANIFEST = "_manifest.json"
 
@@ -62,46 +65,45 @@ class ExportedFile(BaseModel, frozen=True, extra="forbid"):
 
 
 class Manifest(BaseModel, frozen=True, extra="forbid"):
-    """What an export wrote; as JSON it is `labels/latest/_manifest.json`."""
+    """Record of what an export wrote; as JSON it is `labels/latest/_manifest.json`."""
 
     schema_version: int
     export_id: str
     """Hash of the tables' hashes, and the name of the folder in `labels/snapshots/`."""
     inputs: str
-    """Hash of what the tables were made from: while it is the same, so are they."""
+    """Hash of what the tables were made from: as long as it is the same, so are they."""
     last_sequence: int
     """The highest sequence number of a label that the export saw; 0 when there was none."""
     files: dict[str, ExportedFile]
-    """By path relative to `labels/`."""
+    """Files by path relative to `labels/`."""
 
 
 def export(store: FeedbackStore, run: RunFolder) -> Manifest:
-    """Writes the run's images, prompts and feedback to `labels/latest/`, and full parts to `labels/parts/`.
+    """Write the run's images, prompts and feedback to `labels/latest/` and full parts beside it.
 
-    Labels of images that are gone are exported like all others; `verify` tells of them. An export that is up to date stays as it is.
+    Labels of images that are gone are exported like all others; `verify` reports them. An export
+    that is up to date stays as it is.
 
     Raises:
-        PictuneError: the run's `images.parquet` or `prompts.parquet` is missing or broken, or a file cannot be written.
+        PictuneError: the run's `images.parquet` or `prompts.parquet` is missing or broken, or a
+            file cannot be written.
     """
     known = {
         "prompts": read_table(run.prompts_table, PROMPTS),
         "images": read_table(run.images_table, IMAGES),
     }
-    with store.database.read(
-        settled=labels
-    ) as connection:  # a short one: it makes PostgreSQL's writers wait
+    # a short transaction: it makes PostgreSQL's writers wait
+    with store.database.read(settled=labels) as connection:
         settled = last_sequence(connection)
     with locked(run.export_lock), store.database.read() as connection:
         earlier = _earlier_manifest(run)
         parts = dict(_full_parts(connection, store, run, settled, earlier))
         last, tasks = last_sequence(connection), task_table(connection)
-        revisions = connection.scalar(
-            sa.select(sa.func.count()).select_from(labels)
-        )  # PostgreSQL may commit a lower number later
+        # counted too, as PostgreSQL may commit a lower sequence number later
+        revisions = connection.scalar(sa.select(sa.func.count()).select_from(labels))
         raters = rater_facts(connection, store.public_rater_id)
-        inputs = _digest(
-            (*known.values(), tasks), (last, revisions, list(raters.values()), sorted(parts))
-        )
+        facts = (last, revisions, list(raters.values()), sorted(parts))
+        inputs = _digest((*known.values(), tasks), facts)
         if earlier is not None and earlier.inputs == inputs and _is_intact(run, earlier):
             return earlier
         with new_folder(run.snapshots) as folder:
@@ -115,7 +117,7 @@ def export(store: FeedbackStore, run: RunFolder) -> Manifest:
 
 
 def read_manifest(run: RunFolder) -> Manifest:
-    """The manifest of the run's last export.
+    """Read the manifest of the run's last export.
 
     Raises:
         PictuneError: there is none, or it is broken.
@@ -130,7 +132,7 @@ def read_manifest(run: RunFolder) -> Manifest:
 
 
 def last_sequence(connection: sa.Connection) -> int:
-    """The highest sequence number of a label; 0 before the first."""
+    """Return the highest sequence number of a label; 0 before the first."""
     return connection.scalar(sa.select(sa.func.max(labels.c.sequence))) or 0
 
 
@@ -160,6 +162,7 @@ def _full_parts(
     last: int,
     earlier: Manifest | None,
 ) -> Iterator[tuple[str, ExportedFile]]:
+    """Write the parts whose range is full and that are not there yet; yield all of them."""
     for killed in run.parts.glob(".tmp-*"):
         killed.unlink()
     for first in range(1, last - PART_ROWS + 2, PART_ROWS):
@@ -186,13 +189,9 @@ def _write_feedback(
 ) -> None:
     write_table(tasks, TASKS, folder / "tasks.parquet")
     facts = task_facts(tasks)
-    kinds: tuple[TaskKind, ...] = ("binary", "ranking")
-    for kind in kinds:
-        write_batches(
-            label_batches(connection, kind, facts, raters),
-            ANSWERS[kind],
-            folder / f"labels_{kind}.parquet",
-        )
+    for kind, schema in LABEL_SCHEMAS.items():
+        batches = label_batches(connection, kind, facts, raters)
+        write_batches(batches, schema, folder / f"labels_{kind}.parquet")
     rankings = pq.ParquetFile(folder / "labels_ranking.parquet")
     groups = (rankings.read_row_group(number) for number in range(rankings.num_row_groups))
     write_batches(pair_batches(groups), LABELS_PAIRS, folder / "labels_pairs.parquet")
@@ -206,9 +205,8 @@ def _manifest_of(folder: Path, inputs: str, last: int, parts: dict[str, Exported
         path.name: ExportedFile(rows=pq.read_metadata(path).num_rows, sha256=sha256_of(path))
         for path in sorted(folder.iterdir())
     }
-    export_id = hashlib.sha256(
-        "".join(f"{name} {file.sha256}\n" for name, file in tables.items()).encode()
-    ).hexdigest()[:16]
+    lines = "".join(f"{name} {file.sha256}\n" for name, file in tables.items())
+    export_id = hashlib.sha256(lines.encode()).hexdigest()[:16]
     files = parts | {f"latest/{name}": file for name, file in tables.items()}
     return Manifest(
         schema_version=SCHEMA_VERSION,
@@ -220,7 +218,7 @@ def _manifest_of(folder: Path, inputs: str, last: int, parts: dict[str, Exported
 
 
 def _switch(run: RunFolder, folder: Path, export_id: str) -> None:
-    """Makes the new tables the latest, and keeps those before them for readers that are in the middle of them."""
+    """Make the new tables the latest, and keep those before for readers in the middle of them."""
     before = run.latest.resolve().name
     new = run.snapshots / export_id
     if new.exists():  # the same tables, but damaged since
@@ -228,9 +226,8 @@ def _switch(run: RunFolder, folder: Path, export_id: str) -> None:
             path.replace(new / path.name)
     else:
         folder.rename(new)
-    if (
-        run.latest.is_dir() and not run.latest.is_symlink()
-    ):  # as exports were before there were snapshots
+    # a plain folder, as exports were before there were snapshots
+    if run.latest.is_dir() and not run.latest.is_symlink():
         before = f"before-{export_id}"
         run.latest.rename(run.snapshots / before)
     replace_link(run.latest, new)
@@ -240,7 +237,7 @@ def _switch(run: RunFolder, folder: Path, export_id: str) -> None:
 
 
 def _remove(snapshot: Path) -> None:
-    """Removes an export; a file that somebody else put there stays."""
+    """Remove an export; a file that somebody else put there stays."""
     for path in [*snapshot.glob("*.parquet"), *snapshot.glob(f"*{MANIFEST}")]:
         path.unlink()
     with suppress(OSError):

@@ -1,8 +1,10 @@
-"""A copy of a run's export elsewhere, for readers that do not see the run's folder: any place that fsspec writes to, such as `s3://`.
+"""A copy of a run's export in any place that fsspec writes to, such as `s3://`.
 
-The layout is that of `labels/`: `parts/`, `snapshots/<export_id>/` and `latest/`. An object store has no links, so `latest/` is a copy
-there, file by file and its manifest last; each file is whole at any time, and the snapshot that the manifest names is complete before
-`latest/_manifest.json` says so. A reader of several tables that must fit together reads that manifest and then its snapshot.
+It is for readers that do not see the run's folder. The layout is that of `labels/`: `parts/`,
+`snapshots/<export_id>/` and `latest/`. An object store has no links, so `latest/` is a copy there,
+file by file and its manifest last. Each file is whole at any time, and the snapshot that the
+manifest names is complete before `latest/_manifest.json` names it. A reader of several tables that
+must fit together reads that manifest and then its snapshot.
 """
 
 import hashlib
@@ -24,15 +26,16 @@ _LATEST, _SNAPSHOTS = "latest/", "snapshots/"
 
 
 class DatasetConfig(BaseModel, frozen=True, extra="forbid"):
-    """Where the exported tables go."""
+    """Place that the exported tables are copied to."""
 
     target: str | None = None
-    """A folder, or a URL that fsspec knows such as `s3://bucket/folder`, that every export is copied to; none keeps it in the run's folder
-    alone. Keys and endpoint of an object store come from its usual environment variables (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`)."""
+    """A folder, or a URL that fsspec knows such as `s3://bucket/folder`, that every export is
+    copied to; none keeps it in the run's folder alone. Keys and endpoint of an object store come
+    from its usual environment variables (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`)."""
 
 
 def publish(run: RunFolder, target: str) -> None:
-    """Copies the run's last export to `target`; files that are there already are not sent again.
+    """Copy the run's last export to `target`; files that are there already are not sent again.
 
     Raises:
         PictuneError: there is no export, or the target cannot be written.
@@ -44,25 +47,20 @@ def publish(run: RunFolder, target: str) -> None:
         if earlier == manifest:
             return
         known = earlier.files if earlier is not None else {}
-        for name in sorted(name for name in manifest.files if not name.startswith(_LATEST)):
-            if known.get(name) != manifest.files[name]:
+        names = sorted(manifest.files)
+        for name in names:
+            if not name.startswith(_LATEST) and known.get(name) != manifest.files[name]:
                 place.put(run.labels_dir / name, name)
-        tables = [
-            *sorted(
-                name.removeprefix(_LATEST) for name in manifest.files if name.startswith(_LATEST)
-            ),
-            MANIFEST,
-        ]
+        tables = [name.removeprefix(_LATEST) for name in names if name.startswith(_LATEST)]
         for folder in (f"{_SNAPSHOTS}{manifest.export_id}/", _LATEST):
-            for name in tables:
+            for name in (*tables, MANIFEST):
                 place.put(run.snapshots / manifest.export_id / name, folder + name)
-        place.keep_snapshots(
-            {manifest.export_id, earlier.export_id if earlier is not None else manifest.export_id}
-        )
+        before = manifest if earlier is None else earlier
+        place.keep_snapshots({manifest.export_id, before.export_id})
 
 
 def published_faults(run: RunFolder, target: str) -> list[str]:
-    """What is wrong with the copy at `target`, one line each; empty when it is the run's last export.
+    """Return the faults of the copy at `target`, a line each; empty if it is the run's last export.
 
     Raises:
         PictuneError: there is no export, or the target cannot be read.
@@ -72,14 +70,12 @@ def published_faults(run: RunFolder, target: str) -> list[str]:
         place = _Place(target)
         if place.manifest() != manifest:
             return [f"{target}: is not the run's last export; run `make dataset` to copy it there"]
-        copies = [
-            name.replace(_LATEST, f"{_SNAPSHOTS}{manifest.export_id}/", 1)
-            for name in manifest.files
-        ]
-        wanted = {**dict(zip(copies, manifest.files.values(), strict=True)), **manifest.files}
+        snapshot = f"{_SNAPSHOTS}{manifest.export_id}/"
+        copies = {name.replace(_LATEST, snapshot, 1): file for name, file in manifest.files.items()}
         return [
-            f"{target.rstrip('/')}/{name}: not as it was exported; remove {_LATEST}{MANIFEST} there and run `make dataset`"
-            for name, file in wanted.items()
+            f"{target.rstrip('/')}/{name}: not as it was exported; "
+            f"remove {_LATEST}{MANIFEST} there and run `make dataset`"
+            for name, file in {**copies, **manifest.files}.items()
             if place.sha256_of(name) != file.sha256
         ]
 
@@ -88,23 +84,22 @@ class _Place:
     """A folder on a file system of fsspec."""
 
     def __init__(self, target: str) -> None:
-        # other processes write there too, so that nothing may be remembered of what a folder holds
+        # other processes write there too, so that no listing of a folder may be remembered
         self.files, root = url_to_fs(target, use_listings_cache=False)
         self.root: str = root.rstrip("/")
 
     def manifest(self) -> Manifest | None:
-        """The manifest of what is there; None where there is none that can be read."""
+        """Read the manifest of what is there; None where there is none that can be read."""
         try:
             return Manifest.model_validate_json(self.files.cat_file(self._path(_LATEST + MANIFEST)))
         except (FileNotFoundError, ValidationError):
             return None
 
     def put(self, source: Path, name: str) -> None:
-        """Writes a file that appears at once and whole."""
+        """Write a file that appears at once and whole."""
         path = self._path(name)
-        if isinstance(
-            self.files, LocalFileSystem
-        ):  # whose transactions come from another file system's temporary folder
+        # fsspec's local transactions start in a temporary folder, maybe on another file system
+        if isinstance(self.files, LocalFileSystem):
             with write_atomically(Path(path)) as temporary:
                 shutil.copyfile(source, temporary)
         else:
@@ -116,7 +111,7 @@ class _Place:
                 shutil.copyfileobj(file, copy)
 
     def sha256_of(self, name: str) -> str | None:
-        """The hash of a file's bytes; None when it is not there."""
+        """Return the hash of a file's bytes; None when it is not there."""
         try:
             with self.files.open(self._path(name), "rb") as file:
                 return hashlib.file_digest(file, "sha256").hexdigest()
@@ -124,7 +119,7 @@ class _Place:
             return None
 
     def keep_snapshots(self, names: set[str]) -> None:
-        """Removes all others."""
+        """Remove all snapshots but these."""
         for path in self.files.ls(self._path(_SNAPSHOTS.rstrip("/")), detail=False):
             if path.rstrip("/").rpartition("/")[2] not in names:
                 self.files.rm(path, recursive=True)
@@ -141,7 +136,8 @@ def _explained(target: str) -> Iterator[None]:
         raise
     except ImportError as error:
         raise PictuneError(
-            f"{target}: needs another package ({error}); install it, for s3:// with `pip install -e .[s3]`"
+            f"{target}: needs another package ({error}); "
+            "install it, for s3:// with `pip install -e .[s3]`"
         ) from error
     except Exception as error:  # each file system has errors of its own
         reason = " ".join(str(error).split())[:300] or type(error).__name__

@@ -1,4 +1,4 @@
-"""Where everything of one run lies."""
+"""The layout of a run's folder."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,12 +6,12 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The layout of one run's folder, `runs/<RUN>`; names only, nothing is created."""
+    """Paths within one run's folder, `runs/<RUN>`; names only, nothing is created."""
 
     root: Path
     """The run's folder; the paths in `images.parquet` are relative to it."""
     database_url: str | None = None
-    """Where the feedback store is, if not in `store_file`."""
+    """URL of the feedback store; None for the SQLite file `store_file`."""
 
     @property
     def config_file(self) -> Path:
@@ -55,7 +55,10 @@ class RunFolder:
 
     @property
     def latest(self) -> Path:
-        """What analysts and the reward stage read, one Parquet file per table: a link to the newest of `snapshots`."""
+        """The tables that analysts and the reward stage read, a Parquet file each.
+
+        It is a link to the newest folder of `snapshots`.
+        """
         return self.labels_dir / "latest"
 
     @property
@@ -65,12 +68,12 @@ class RunFolder:
 
     @property
     def export_lock(self) -> Path:
-        """Held while an export is written or compared."""
+        """Lock file: locked while an export is written or compared."""
         return self.snapshots / ".lock"
 
     @property
     def import_lock(self) -> Path:
-        """Held while an import writes the tables of images and prompts."""
+        """Lock file: locked while an import writes the tables of images and prompts."""
         return self.labels_dir / ".import.lock"
 
     @property
@@ -90,9 +93,9 @@ class RunFolder:
 
     @property
     def embeddings_dir(self) -> Path:
-        """The embeddings of pictures and prompts, beside the runs, which share them."""
+        """The embeddings of images and prompts, beside the runs, which share them."""
         return self.root.parent / ".cache" / "embeddings"
 
     def finetune_dir(self, method: str) -> Path:
-        """What fine-tuning by `method` (`rwl`, `dpok`, `ddpo`) makes."""
+        """Return the folder of all that fine-tuning by `method` (`rwl`, `dpok`, `ddpo`) makes."""
         return self.root / "finetune" / method

@@ -1,4 +1,4 @@
-"""Whether store, Parquet and image files agree: `verify` compares all of it and tells of everything that does not."""
+"""Comparison of store, Parquet and image files: `verify` reports everything that does not agree."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -11,29 +11,31 @@ import sqlalchemy as sa
 
 from data.errors import PictuneError
 from data.files import locked_to_read, sha256_of
-from data.image_files import open_image
+from data.image_files import check_image
 from data.parquet import MANIFEST, PART_ROWS, Manifest, last_sequence, read_manifest
-from data.rows import ANSWERS, label_batches, log_table, rater_facts, task_facts, task_table
 from data.runs import RunFolder
-from data.schema import (
-    IMAGES,
-    LABELS_BINARY,
-    LABELS_LOG,
-    LABELS_RANKING,
-    PROMPTS,
-    TASKS,
-    read_table,
+from data.schema import IMAGES, LABELS_LOG, PROMPTS, TASKS, read_table
+from data.store.feedback_store import FeedbackStore
+from data.store.rows import (
+    LABEL_SCHEMAS,
+    label_table,
+    log_table,
+    rater_facts,
+    task_facts,
+    task_table,
 )
-from data.store import FeedbackStore
-from data.tables import labels, task_images, tasks
+from data.store.tables import labels, task_images, tasks
 
-NAMED = 3
-"""How many ids a line names before it only counts."""
+MOST_IDS_NAMED = 3
+"""A line names so many ids and only counts the others."""
 
 
 @contextmanager
 def store_to_read(run: RunFolder) -> Iterator[FeedbackStore]:
-    """The run's store for reading alone: of an SQLite file a copy, so that a disk that cannot be written will do."""
+    """Open the run's store for reading alone.
+
+    An SQLite file is copied first, so that it may lie on a disk that cannot be written.
+    """
     url = sa.make_url(run.store_url)
     if url.get_backend_name() != "sqlite":
         with FeedbackStore.open(run.store_url) as store:
@@ -47,14 +49,13 @@ def store_to_read(run: RunFolder) -> Iterator[FeedbackStore]:
 
 
 def _copy(database: Path, copy: Path) -> None:
-    """Copies what is committed, also what stands in the write-ahead log alone."""
-    # Without a log nobody has it open, and SQLite, which would make one to read, is told that nothing will change.
+    """Copy all that is committed, including what is in the write-ahead log alone."""
+    # Without a log nobody has the database open. `immutable` then keeps SQLite from making one.
     immutable = "" if database.with_name(f"{database.name}-wal").exists() else "&immutable=1"
+    read_only = f"{database.resolve().as_uri()}?mode=ro{immutable}"
     try:
         with (
-            closing(
-                sqlite3.connect(f"{database.resolve().as_uri()}?mode=ro{immutable}", uri=True)
-            ) as source,
+            closing(sqlite3.connect(read_only, uri=True)) as source,
             closing(sqlite3.connect(copy)) as target,
         ):
             source.backup(target)
@@ -65,25 +66,29 @@ def _copy(database: Path, copy: Path) -> None:
 
 
 def verify(store: FeedbackStore, run: RunFolder) -> list[str]:
-    """What is wrong with the run's images, its labels and their export, one line each; empty when all is well.
+    """Return the faults of the run's images, labels and export, a line each; empty without faults.
 
-    Every image file is hashed and opened, every exported file is hashed, and what it says of tasks and labels is compared with the store.
+    Every image file is hashed and opened, and every exported file is hashed. The exported tables of
+    tasks and labels are compared with the store.
 
     Raises:
         PictuneError: the run's `images.parquet` or `prompts.parquet` is missing or broken.
     """
     images, prompts = read_table(run.images_table, IMAGES), read_table(run.prompts_table, PROMPTS)
-    with locked_to_read(
-        run.export_lock
-    ):  # first: hashing the images takes long, and raters are at work
-        of_export = list(_export_faults(store, run))
-    return [*_image_faults(run, images), *_orphans(store, run, images, prompts), *of_export]
+    # The export comes first: hashing the images takes long, and raters are at work.
+    with locked_to_read(run.export_lock):
+        export_faults = list(_export_faults(store, run))
+    return [
+        *_image_faults(run, images),
+        *_orphans(store, images, prompts),
+        *_unknown_prompts(run, images, prompts),
+        *export_faults,
+    ]
 
 
 def _image_faults(run: RunFolder, images: pa.Table) -> Iterator[str]:
-    for image_id, name in zip(
-        images["image_id"].to_pylist(), images["path"].to_pylist(), strict=True
-    ):
+    named = zip(images["image_id"].to_pylist(), images["path"].to_pylist(), strict=True)
+    for image_id, name in named:
         path = run.root / name
         if not path.is_file():
             yield f"{path}: the image is gone; draw the run's images again"
@@ -95,46 +100,36 @@ def _image_faults(run: RunFolder, images: pa.Table) -> Iterator[str]:
 
 def _damage(path: Path) -> Iterator[str]:
     try:
-        with open_image(path) as image:
-            image.verify()
+        check_image(path, "bring a whole file in, under an image id of its own")
     except PictuneError as error:
         yield str(error)
-    except (OSError, SyntaxError):  # a broken PNG is a SyntaxError
-        yield f"{path}: cannot be read as an image; bring a whole file in, under an image id of its own"
 
 
-def _orphans(
-    store: FeedbackStore, run: RunFolder, images: pa.Table, prompts: pa.Table
-) -> Iterator[str]:
-    known_images, known_prompts = (
-        set(images["image_id"].to_pylist()),
-        set(prompts["prompt_id"].to_pylist()),
-    )
-    of_image = sa.select(task_images.c.image_id, sa.func.count()).join(
-        labels, labels.c.task_id == task_images.c.task_id
-    )
-    of_prompt = sa.select(tasks.c.prompt_id, sa.func.count()).join(
-        labels, labels.c.task_id == tasks.c.task_id
-    )
+def _orphans(store: FeedbackStore, images: pa.Table, prompts: pa.Table) -> Iterator[str]:
+    """Find live labels of images and prompts that the run does not know."""
     with store.database.read() as connection:
-        counts = [
-            connection.execute(
-                query.where(labels.c.is_live).group_by(column).order_by(column)
-            ).all()
-            for query, column in (
-                (of_image, task_images.c.image_id),
-                (of_prompt, tasks.c.prompt_id),
-            )
-        ]
-    for image_id, count in counts[0]:
-        if image_id not in known_images:
-            yield f"image {image_id}: {count} labels refer to it but images.parquet does not have it; draw the run's images again"
-    for prompt_id, count in counts[1]:
-        if prompt_id not in known_prompts:
-            yield f"prompt {prompt_id}: {count} labels refer to it but prompts.parquet does not have it; draw the run's images again"
-    lost = set(images["prompt_id"].to_pylist()) - known_prompts
+        for name, table, column, task_id in (
+            ("image", images, task_images.c.image_id, task_images.c.task_id),
+            ("prompt", prompts, tasks.c.prompt_id, tasks.c.task_id),
+        ):
+            known = set(table[f"{name}_id"].to_pylist())
+            counts = sa.select(column, sa.func.count()).join(labels, labels.c.task_id == task_id)
+            live = counts.where(labels.c.is_live).group_by(column).order_by(column)
+            for key, count in connection.execute(live).all():
+                if key not in known:
+                    yield (
+                        f"{name} {key}: {count} labels refer to it but {name}s.parquet does not "
+                        "have it; draw the run's images again"
+                    )
+
+
+def _unknown_prompts(run: RunFolder, images: pa.Table, prompts: pa.Table) -> Iterator[str]:
+    lost = set(images["prompt_id"].to_pylist()) - set(prompts["prompt_id"].to_pylist())
     for prompt_id in sorted(lost):
-        yield f"{run.prompts_table}: lacks prompt {prompt_id}, which images.parquet refers to; draw the run's images again"
+        yield (
+            f"{run.prompts_table}: lacks prompt {prompt_id}, which images.parquet refers to; "
+            "draw the run's images again"
+        )
 
 
 def _export_faults(store: FeedbackStore, run: RunFolder) -> Iterator[str]:
@@ -156,7 +151,10 @@ def _export_faults(store: FeedbackStore, run: RunFolder) -> Iterator[str]:
     with store.database.read() as connection:
         newer = last_sequence(connection) - manifest.last_sequence
         if newer:
-            yield f"{run.latest}: {newer} revisions of labels are newer than the export; export the labels again"
+            yield (
+                f"{run.latest}: {newer} revisions of labels are newer than the export; "
+                "export the labels again"
+            )
         else:
             yield from _differing_tables(connection, store, run, manifest, sound)
 
@@ -164,11 +162,12 @@ def _export_faults(store: FeedbackStore, run: RunFolder) -> Iterator[str]:
 def _unknown_files(run: RunFolder, manifest: Manifest) -> Iterator[str]:
     for folder in (run.latest, run.parts):
         for path in sorted(folder.glob("*.parquet")):
-            if (
-                not path.name.startswith(".")
-                and path.relative_to(run.labels_dir).as_posix() not in manifest.files
-            ):
-                yield f"{path}: the export does not know this file; move it away, readers would take it for labels"
+            name = path.relative_to(run.labels_dir).as_posix()
+            if not path.name.startswith(".") and name not in manifest.files:
+                yield (
+                    f"{path}: the export does not know this file; "
+                    "move it away, readers would take it for labels"
+                )
 
 
 def _differing_tables(
@@ -180,35 +179,27 @@ def _differing_tables(
 ) -> Iterator[str]:
     known_tasks = task_table(connection)
     facts, raters = task_facts(known_tasks), rater_facts(connection, store.public_rater_id)
-    expected = {"tasks": known_tasks}
-    expected["labels_binary"] = pa.concat_tables(
-        [LABELS_BINARY.empty_table(), *label_batches(connection, "binary", facts, raters)]
-    )
-    expected["labels_ranking"] = pa.concat_tables(
-        [LABELS_RANKING.empty_table(), *label_batches(connection, "ranking", facts, raters)]
-    )
-    schemas = {"tasks": TASKS, **{f"labels_{kind}": schema for kind, schema in ANSWERS.items()}}
-    for name, table in expected.items():
+    expected = {"tasks": (TASKS, known_tasks)}
+    for kind, schema in LABEL_SCHEMAS.items():
+        expected[f"labels_{kind}"] = schema, label_table(connection, kind, facts, raters)
+    for name, (schema, table) in expected.items():
         file = f"latest/{name}.parquet"
+        path = run.labels_dir / file
         if file in sound:
-            yield from _difference(
-                run.labels_dir / file, read_table(run.labels_dir / file, schemas[name]), table
-            )
+            yield from _difference(path, read_table(path, schema), table)
         elif file not in manifest.files:
             yield f"{run.latest / MANIFEST}: does not name {name}.parquet; export the labels again"
-    for number, name in enumerate(
-        sorted(name for name in manifest.files if name.startswith("parts/"))
-    ):
+    parts = sorted(name for name in manifest.files if name.startswith("parts/"))
+    for number, name in enumerate(parts):
         first = number * PART_ROWS + 1
         if name in sound:
+            path = run.labels_dir / name
             log = log_table(connection, first, first + PART_ROWS - 1, store.public_rater_id)
-            yield from _difference(
-                run.labels_dir / name, read_table(run.labels_dir / name, LABELS_LOG), log
-            )
+            yield from _difference(path, read_table(path, LABELS_LOG), log)
 
 
 def _difference(path: Path, exported: pa.Table, stored: pa.Table) -> Iterator[str]:
-    """What a table says that the store does not; the first column of TASKS and the first of labels' tables identify the row."""
+    """Report the rows in which an exported table and the store differ, by the first column."""
     if exported.equals(stored):
         return
     key = stored.column_names[0]
@@ -223,8 +214,12 @@ def _difference(path: Path, exported: pa.Table, stored: pa.Table) -> Iterator[st
         (different, "are not as the store has them"),
     ):
         if rows:
-            yield f"{path}: {len(rows)} rows {what} ({key} {_named(rows)}); remove the file and export the labels again"
+            yield (
+                f"{path}: {len(rows)} rows {what} ({key} {_named(rows)}); "
+                "remove the file and export the labels again"
+            )
 
 
 def _named(rows: list[object]) -> str:
-    return ", ".join(map(str, rows[:NAMED])) + (", ..." if len(rows) > NAMED else "")
+    more = ", ..." if len(rows) > MOST_IDS_NAMED else ""
+    return ", ".join(map(str, rows[:MOST_IDS_NAMED])) + more

@@ -1,4 +1,4 @@
-"""The weights of models, as far as all of them can be checked alike; of torch's tensors only their methods are used."""
+"""A check of weights that all models share; it calls methods of tensors and imports no torch."""
 
 import math
 from collections.abc import Mapping
@@ -8,10 +8,14 @@ from data.errors import PictuneError
 
 
 def check_finite(weights: Mapping[str, Any], where: str) -> None:
-    """Refuses weights by name that are no numbers, with which a model would draw or score all the same.
+    """Raise unless all weights are finite; with NaN a model would still draw or score.
+
+    Args:
+        weights: tensors by name.
+        where: names the model, for the error.
 
     Raises:
-        PictuneError: names the first of them, and says how many there are.
+        PictuneError: names the first broken weight and says how many there are.
     """
     broken = [name for name, weight in weights.items() if not _is_finite(weight)]
     if broken:
@@ -24,6 +28,5 @@ def check_finite(weights: Mapping[str, Any], where: str) -> None:
 def _is_finite(weight: Any) -> bool:
     if not weight.is_floating_point() or not weight.numel():
         return True
-    return all(
-        math.isfinite(end) for end in weight.detach().aminmax()
-    )  # isfinite() of a tensor copies it, and takes far longer
+    # isfinite() of a tensor copies it, and takes far longer
+    return all(math.isfinite(end) for end in weight.detach().aminmax())

@@ -1,4 +1,7 @@
-"""Rewards relative to what each prompt usually gets (per-prompt statistics of DDPO, Black et al. 2023, arXiv 2305.13301)."""
+"""Advantages: rewards relative to those that each prompt usually gets.
+
+The statistics per prompt are those of DDPO (Black et al. 2023, arXiv 2305.13301).
+"""
 
 from collections.abc import Sequence
 
@@ -9,16 +12,25 @@ from torch import Tensor
 class PromptStatistics:
     """The last rewards of each prompt.
 
-    Easy and hard prompts get rewards on different levels; compared with their own kind, all of them teach equally much.
+    Easy and hard prompts get rewards on different levels. Compared with their own kind, all of them
+    teach equally much.
     """
 
     def __init__(self, *, window: int, std_floor: float) -> None:
-        """Args: how many rewards per prompt are remembered; the least standard deviation to divide by, in the reward's units."""
+        """Start without rewards.
+
+        Args:
+            window: number of rewards per prompt that are remembered.
+            std_floor: least standard deviation to divide by, in the reward's units.
+        """
         self.window, self.std_floor = window, std_floor
         self._rewards: dict[str, Tensor] = {}
 
-    def normalise(self, prompts: Sequence[str], rewards: Tensor) -> Tensor:
-        """Takes in rewards [N] and gives (reward - mean) / std [N] by the statistics of each one's prompt, the new ones included."""
+    def normalize(self, prompts: Sequence[str], rewards: Tensor) -> Tensor:
+        """Add rewards [N] and return (reward - mean) / std [N] by the statistics of each prompt.
+
+        The statistics include the new rewards.
+        """
         advantages = torch.empty_like(rewards)
         for prompt in dict.fromkeys(prompts):
             mine = torch.tensor([other == prompt for other in prompts], device=rewards.device)
@@ -32,9 +44,9 @@ class PromptStatistics:
         return advantages
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The remembered rewards by prompt."""
+        """Return the remembered rewards by prompt."""
         return dict(self._rewards)
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Takes back what `state_dict` gave."""
+        """Restore what `state_dict` returned."""
         self._rewards = dict(state)

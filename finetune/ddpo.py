@@ -2,36 +2,45 @@
 
     loss = -E[min(rho * A, clip(rho, 1 - c, 1 + c) * A)],   A = (r(x_0, z) - mean_z) / std_z
 
-The baseline of this field: rewards are normalised by each prompt's own recent mean and standard deviation, and there is neither a KL
-penalty nor a value function, so nothing but the validation prompts and the guards says when the reward is being exploited. `kl` is not
-logged, because the reference model is never asked; the evaluation measures it.
+The baseline of this field: rewards are normalized by each prompt's own recent mean and standard
+deviation, and there is neither a KL penalty nor a value function, so nothing except the validation
+prompts and the guards says when the reward is being exploited. `kl` is not logged, because the
+reference model is never asked; the evaluation measures it.
 
 Differs from the paper and its code in:
 1. LoRA with AdamW as in `finetune.dpok`, not all weights.
-2. The prompt's statistics take in the present rewards before they normalise them, also where there are few.
-3. The standard deviation is at least `std_floor`; their code adds 1e-6 to it, which blows up the noise of prompts
-   whose rewards hardly differ.
-4. Only the first steps of a trajectory are stochastic and trained on, transitions of different samples and timesteps
-   share a batch, and log-probabilities are means over the dimensions: deviations 6 and 8 of `finetune.dpok`, with which
-   it shares `policy_gradient`.
+2. The prompt's statistics are updated with the present rewards before they normalize them, also
+   where there are few.
+3. The standard deviation is at least `std_floor`; their code adds 1e-6 to it, which blows up the
+   noise of prompts whose rewards hardly differ.
+4. Only the first steps of a trajectory are stochastic and trained on, transitions of different
+   samples and timesteps share a batch, and log-probabilities are means over the dimensions:
+   deviations 6 and 8 of `finetune.dpok`, with which it shares `policy_gradient`.
 """
 
 from torch import Tensor
 
-from finetune.policy_gradient import PolicyGradientConfig, Step, policy_loss
+from finetune.policy_gradient import PolicyGradient, PolicyGradientConfig, policy_loss
+from finetune.step import Step
 
 
 class DDPOConfig(PolicyGradientConfig, frozen=True, extra="forbid"):
     """Settings of DDPO.
 
-    The paper's: 256 images a round, 4 updates of 64, 50 steps, guidance 5, clip range 1e-4, learning rate 3e-4 for LoRA.
+    The paper's: 256 images a round, 4 updates of 64, 50 steps, guidance 5, clip range 1e-4,
+    learning rate 3e-4 for LoRA.
     """
 
-    @property
-    def needs_reference(self) -> bool:
-        """Never."""
-        return False
 
-    def loss(self, step: Step, advantages: Tensor) -> Tensor:
-        """The clipped surrogate alone."""
-        return policy_loss(step.log_probs, step.old_log_probs, advantages, self.clip_range)
+def loss(step: Step, advantages: Tensor, config: DDPOConfig) -> Tensor:
+    """Return the clipped surrogate alone."""
+    return policy_loss(step.log_probs, step.old_log_probs, advantages, config.clip_range)
+
+
+METHOD = PolicyGradient(loss).method(
+    "DDPO",
+    "Black et al. 2023, arXiv 2305.13301",
+    "draws new images in every round and follows the reward",
+    DDPOConfig,
+    color="#5b8c5a",
+)

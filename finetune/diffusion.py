@@ -1,93 +1,71 @@
-"""A Stable Diffusion pipeline as the fine-tuning methods see it: noise prediction with guidance, LoRA, and the untouched reference.
+"""A Stable Diffusion pipeline as the fine-tuning methods see it.
 
-One path for every `StableDiffusionPipeline` folder (SD 1.x, SD 2.x and the embedded model) and every `StableDiffusionXLPipeline`
-folder. The reference model is the same weights with the adapters off, so it costs no memory.
+It predicts with guidance, has a LoRA, and is its own untouched reference: the same weights with the
+adapters off, so the reference costs no memory. One path for every `StableDiffusionPipeline` folder
+(SD 1.x, SD 2.x and the embedded model) and every `StableDiffusionXLPipeline` folder.
 
-A prompt is one tensor [L, D] for all of them. SDXL (Podell et al. 2023, arXiv 2307.01952) also gives its UNet a pooled embedding of the
-whole prompt: it is the last row, filled up with zeros, so that whoever stores, repeats or mixes prompts need not know. The sizes that
-SDXL is told are those of the image that is drawn, not cropped.
+A prompt is one tensor [L, D] for all of them. SDXL (Podell et al. 2023, arXiv 2307.01952) also
+gives its UNet a pooled embedding of the whole prompt: it is the last row, filled up with zeros, so
+that code that stores, repeats or mixes prompts need not know. The sizes that SDXL is conditioned on
+are those of the image that is drawn, not cropped.
 """
 
-import json
-import math
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import torch
-from diffusers import (
-    DDIMScheduler,
-    DiffusionPipeline,
-    StableDiffusionPipeline,
-    StableDiffusionXLPipeline,
-)
+from diffusers import DDIMScheduler, StableDiffusionXLPipeline
 from diffusers.models.attention_processor import AttnProcessor
-from diffusers.utils.state_dict_utils import convert_state_dict_to_diffusers
-from peft import LoraConfig, get_peft_model_state_dict
-from peft.tuners.tuners_utils import BaseTunerLayer
-from pydantic import BaseModel, PositiveFloat, PositiveInt
+from pydantic import BaseModel
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from data.errors import PictuneError
-from data.files import read_json, write_atomically
-from data.weights import check_finite
+from finetune import lora
+from finetune.lora import LoraSettings
+from finetune.model_folder import Pipeline, ddim_scheduler, open_pipeline
+from finetune.processes import SINGLE_PROCESS, Processes
 
-LORA_FILE = "pytorch_lora_weights.safetensors"
 Precision = Literal["fp32", "bf16", "fp16"]
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
-_ADAPTER = "default"
-Pipeline: TypeAlias = StableDiffusionPipeline | StableDiffusionXLPipeline
-_PIPELINES: dict[str, type[Pipeline]] = {
-    one.__name__: one for one in (StableDiffusionPipeline, StableDiffusionXLPipeline)
-}
-_NO_CHECKER = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
-BASE = "base"
-"""What training starts from unless the settings name a LoRA."""
 _VAE_PIXELS = 4 * 64 * 64
 """Latent pixels that the VAE takes at once: four images of 512x512, one of 1024x1024."""
-_ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
-_FEED_FORWARD = ("ff.net.0.proj", "ff.net.2")
-
-
-class LoraSettings(BaseModel, frozen=True, extra="forbid"):
-    """Which low-rank matrices are trained (Hu et al. 2021, arXiv 2106.09685)."""
-
-    rank: PositiveInt = 8
-    """Rank of each update; DPOK's paper uses 4. A higher rank learns faster and drifts sooner."""
-    alpha: PositiveFloat | None = None
-    """The update is scaled by alpha / rank; left out, alpha is the rank, so that the scale is 1."""
-    feed_forward: bool = True
-    """Also adapt the transformer blocks' feed-forward layers; DPOK's paper adapts attention alone."""
-    start: str = BASE
-    """What training starts from: "base", the pretrained model, or the folder of a LoRA of this rank and these layers. In a run's settings
-    also a method, as "rwl": the LoRA that it gave in this run. The KL is to the pretrained model either way."""
 
 
 class UNetSettings(BaseModel, frozen=True, extra="forbid"):
-    """How the UNet is run: other time and memory, the same results but for rounding."""
+    """Ways to run the UNet: other time and memory, the same results except for rounding."""
 
     gradient_checkpointing: bool = False
-    """Compute the UNet's blocks again in the backward pass rather than keep what they computed: less memory, one more forward pass."""
+    """Compute the UNet's blocks again in the backward pass rather than keep their activations: less
+    memory, one more forward pass."""
     channels_last: bool = False
-    """Keep the channels of a pixel side by side in memory, which suits the convolutions of GPUs in half precision."""
+    """Keep the channels of a pixel side by side in memory, which suits the convolutions of GPUs in
+    half precision."""
     compile: bool = False
-    """Compile the UNet by torch.compile: minutes at the start and for each number of pictures at a time that is new, quicker steps then."""
+    """Compile the UNet by torch.compile: minutes at the start and for each new batch size, quicker
+    steps then."""
 
 
 class DiffusionModel:
     """A frozen Stable Diffusion pipeline with, after `add_lora`, trainable adapters on its UNet."""
 
     def __init__(self, pipeline: Pipeline, *, precision: Precision = "fp32") -> None:
-        """Freezes the pipeline; with precision "bf16" or "fp16" the UNet runs under its autocast, while weights stay as they are."""
+        """Freeze the pipeline.
+
+        With precision "bf16" or "fp16" the UNet runs under its autocast, while weights stay as
+        they are.
+        """
         self.pipeline = pipeline
         self.precision: Precision = precision
         self.variant: str | None = None
-        """The variant of the weights that it was opened from, in the words of diffusers; None for the plain ones."""
+        """Variant of the weights that it was opened from, in the words of diffusers; None for the
+        plain ones."""
+        self.processes: Processes = SINGLE_PROCESS
+        """The processes that share the work on this model."""
         self.device = torch.device(pipeline.device)
         self._embeddings: dict[str, Tensor] = {}
         self._is_compiled = False
@@ -96,9 +74,8 @@ class DiffusionModel:
             if isinstance(part, nn.Module):
                 part.requires_grad_(False).eval()
         if self.device.type == "cpu":
-            pipeline.unet.set_attn_processor(
-                AttnProcessor()
-            )  # on CPU the backward pass of bf16 SDPA is slower than plain products
+            # On CPU the backward pass of bf16 SDPA is slower than plain products.
+            pipeline.unet.set_attn_processor(AttnProcessor())
         pipeline.set_progress_bar_config(disable=True)
 
     @classmethod
@@ -110,58 +87,37 @@ class DiffusionModel:
         dtype: torch.dtype = torch.float32,
         precision: Precision = "fp32",
     ) -> "DiffusionModel":
-        """Opens a diffusers folder or a model of the Hugging Face hub ("owner/name"); only safetensors weights are read.
+        """Open a diffusers folder or a model of the Hugging Face hub ("owner/name").
 
         Raises:
-            PictuneError: there is no such model, it is not a complete Stable Diffusion 1.x, 2.x or XL, or it would draw NaN.
+            PictuneError: there is no such model, it is not a complete Stable Diffusion 1.x, 2.x or
+                XL, or it would draw NaN.
         """
-        source = str(path_or_id)
-        variant = _check_source(source)
-        try:
-            kind = _PIPELINES[
-                _check_kind(source, DiffusionPipeline.load_config(source)["_class_name"])
-            ]
-            extra = _NO_CHECKER if kind is StableDiffusionPipeline else {}
-            pipeline = kind.from_pretrained(
-                source, dtype=dtype, variant=variant, use_safetensors=True, **extra
-            )
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
-            reason = str(error).strip().split("\n")[0]
-            raise PictuneError(
-                f"{source}: could not be opened as a Stable Diffusion model ({reason}); check the folder"
-            ) from error
-        unet, vae = pipeline.unet.config, pipeline.vae.config
-        if unet.in_channels != vae.latent_channels:
-            raise PictuneError(
-                f"{source}: its UNet takes {unet.in_channels} channels and its VAE gives {vae.latent_channels}, as models that fill in or "
-                "edit pictures do; give a model that draws from text alone"
-            )
-        model = cls(pipeline.to(device), precision=precision)
+        pipeline, variant = open_pipeline(str(path_or_id), device=device, dtype=dtype)
+        model = cls(pipeline, precision=precision)
         model.variant = variant
-        _check_numbers(source, model)
         return model
 
     def set_up(
         self, settings: UNetSettings, *, compiler: str | Callable[..., Any] = "inductor"
     ) -> None:
-        """Runs the UNet in this way from now on; `compiler` is a backend of torch.compile.
+        """Run the UNet in this way from now on; `compiler` is a backend of torch.compile.
 
         Raises:
             PictuneError: it should be compiled, which cannot be done here.
         """
         unet = self.pipeline.unet
         if settings.gradient_checkpointing:
-            unet.enable_gradient_checkpointing(
-                partial(checkpoint, use_reentrant=False)
-            )  # diffusers' own draws warnings from torch.compile
+            # diffusers' own draws warnings from torch.compile
+            unet.enable_gradient_checkpointing(partial(checkpoint, use_reentrant=False))
         if settings.channels_last:
             unet.to(memory_format=torch.channels_last)
         if settings.compile:
-            torch.compiler.reset()  # or programs of a model before this one would count against torch's limit for a function
+            # Or programs of an earlier model would count against torch's limit for a function.
+            torch.compiler.reset()
             _check_compiler(compiler, self.device)
-            unet.compile(
-                backend=compiler, dynamic=False
-            )  # a program's numbers shall not depend on the shapes that came before
+            # A program's numbers must not depend on the shapes that came before.
+            unet.compile(backend=compiler, dynamic=False)
             self._is_compiled = True
 
     @property
@@ -176,16 +132,12 @@ class DiffusionModel:
     def image_size(self) -> tuple[int, int]:
         """Height and width of the images that those latents stand for, in pixels."""
         _, height, width = self.latent_shape
-        return height * self.pipeline.vae_scale_factor, width * self.pipeline.vae_scale_factor
+        factor = self.pipeline.vae_scale_factor
+        return height * factor, width * factor
 
     def scheduler(self, steps: int) -> DDIMScheduler:
-        """The pipeline's noise schedule as a DDIM sampler (Song et al. 2020, arXiv 2010.02502) with `steps` steps.
-
-        Latents are not bounded, so samples are never clipped, as in the stock pipeline.
-        """
-        scheduler = DDIMScheduler.from_config(
-            self.pipeline.scheduler.config, clip_sample=False, thresholding=False
-        )
+        """Return the pipeline's noise schedule as a DDIM sampler with `steps` steps."""
+        scheduler = ddim_scheduler(self.pipeline)
         scheduler.set_timesteps(steps, device=self.device)
         scheduler.alphas_cumprod = scheduler.alphas_cumprod.to(self.device)
         scheduler.final_alpha_cumprod = scheduler.final_alpha_cumprod.to(self.device)
@@ -193,39 +145,40 @@ class DiffusionModel:
 
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str]) -> Tensor:
-        """Embeddings [B, L, D] as the stock pipeline makes them; each different prompt is encoded once and kept."""
+        """Return embeddings [B, L, D] as the stock pipeline makes them.
+
+        Each different prompt is encoded once and kept.
+        """
         new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._embeddings]
         if new:
-            encoded = (
-                self._encode_xl(new)
-                if self._is_xl
-                else self.pipeline.encode_prompt(new, self.device, 1, False)[0]
-            )
+            encoded = self._encode_xl(new) if self._is_xl else self._encode(new)
             self._embeddings.update(zip(new, encoded, strict=True))
         return torch.stack([self._embeddings[prompt] for prompt in prompts])
 
+    def _encode(self, prompts: Sequence[str]) -> Tensor:
+        encoded: Tensor = self.pipeline.encode_prompt(list(prompts), self.device, 1, False)[0]
+        return encoded
+
     def _encode_xl(self, prompts: Sequence[str]) -> Tensor:
-        """The tokens' embeddings and, as the last row, the pooled one."""
+        """Return the tokens' embeddings and, as the last row, the pooled one."""
         tokens, _, pooled, _ = self.pipeline.encode_prompt(
             list(prompts),
             device=self.device,
             num_images_per_prompt=1,
             do_classifier_free_guidance=False,
         )
-        encoded = torch.cat(
-            [tokens, functional.pad(pooled, (0, tokens.shape[-1] - pooled.shape[-1])).unsqueeze(1)],
-            dim=1,
-        )
-        if (
-            self.pipeline.config.force_zeros_for_empty_prompt
-        ):  # how SDXL was taught to draw without a prompt
+        row = functional.pad(pooled, (0, tokens.shape[-1] - pooled.shape[-1])).unsqueeze(1)
+        encoded = torch.cat([tokens, row], dim=1)
+        if self.pipeline.config.force_zeros_for_empty_prompt:  # how SDXL learned to draw without
             encoded[[prompt == "" for prompt in prompts]] = 0
         return encoded
 
     def predict(
         self, latents: Tensor, timesteps: Tensor, cond: Tensor, uncond: Tensor, guidance: float
     ) -> Tensor:
-        """The UNet's output [B, C, h, w] in float32 with classifier-free guidance (Ho & Salimans 2022, arXiv 2207.12598).
+        """Return the UNet's output [B, C, h, w], in float32, with classifier-free guidance.
+
+        Guidance is that of Ho & Salimans 2022, arXiv 2207.12598.
 
         Args:
             latents: [B, C, h, w].
@@ -236,11 +189,8 @@ class DiffusionModel:
         """
         if guidance == 1:
             return self._unet(latents, timesteps, cond)
-        both = self._unet(
-            torch.cat([latents, latents]),
-            torch.cat([timesteps, timesteps]),
-            torch.cat([uncond, cond]),
-        )
+        twice = torch.cat([timesteps, timesteps])
+        both = self._unet(torch.cat([latents, latents]), twice, torch.cat([uncond, cond]))
         without, with_prompt = both.chunk(2)
         return without + guidance * (with_prompt - without)
 
@@ -250,31 +200,28 @@ class DiffusionModel:
         extra = {}
         if self._is_xl:
             pooled = embeddings[:, -1, : self.pipeline.text_encoder_2.config.projection_dim]
-            height, width = (side * self.pipeline.vae_scale_factor for side in latents.shape[-2:])
-            sizes = embeddings.new_tensor(
-                [height, width, 0, 0, height, width]
-            )  # of the original, its crop, and what is drawn
-            extra["added_cond_kwargs"] = {
-                "text_embeds": pooled,
-                "time_ids": sizes.expand(len(latents), -1),
-            }
+            factor = self.pipeline.vae_scale_factor
+            height, width = (side * factor for side in latents.shape[-2:])
+            # Sizes of the original, of its crop's corner, and of the image that is drawn.
+            sizes = embeddings.new_tensor([height, width, 0, 0, height, width])
+            time_ids = sizes.expand(len(latents), -1)
+            extra["added_cond_kwargs"] = {"text_embeds": pooled, "time_ids": time_ids}
             embeddings = embeddings[:, :-1]
-        # A rollout runs the very program that training does, or the first importance ratio would not be 1.
-        with self.autocast(), torch.set_grad_enabled(torch.is_grad_enabled() or self._is_compiled):
-            output: Tensor = unet(
-                latents.to(unet.dtype), timesteps.contiguous(), embeddings, **extra
-            ).sample
+        # A rollout runs the very program of training, or the first importance ratio would not be 1.
+        with_gradient = torch.is_grad_enabled() or self._is_compiled
+        with self.autocast(), torch.set_grad_enabled(with_gradient):
+            latents = latents.to(unet.dtype)
+            output: Tensor = unet(latents, timesteps.contiguous(), embeddings, **extra).sample
         return output.float() if torch.is_grad_enabled() else output.detach().float()
 
     def autocast(self) -> torch.autocast:
-        """Inside the block, arithmetic is in the model's precision."""
-        return torch.autocast(
-            self.device.type, _AUTOCAST.get(self.precision), enabled=self.precision in _AUTOCAST
-        )
+        """Return the context in which arithmetic is in the model's precision."""
+        dtype = _AUTOCAST.get(self.precision)
+        return torch.autocast(self.device.type, dtype, enabled=dtype is not None)
 
     @torch.no_grad()
     def decode(self, latents: Tensor, *, batch: int = 16) -> Tensor:
-        """Images [N, 3, H, W] in [0, 1], float32, of latents [N, C, h, w]."""
+        """Return images [N, 3, H, W] in [0, 1], float32, of latents [N, C, h, w]."""
         vae = self.pipeline.vae
         scaled = (latents / vae.config.scaling_factor).to(vae.dtype)
         batch = min(batch, max(1, _VAE_PIXELS // latents[0, 0].numel()))
@@ -283,113 +230,49 @@ class DiffusionModel:
 
     @torch.no_grad()
     def encode_images(self, images: Tensor, *, batch: int = 16) -> Tensor:
-        """Latents [N, C, h, w] (the mode of the VAE's posterior) of images [N, 3, H, W] in [0, 1]."""
-        vae = self.pipeline.vae
-        batch = min(
-            batch, max(1, _VAE_PIXELS * self.pipeline.vae_scale_factor**2 // images[0, 0].numel())
-        )
-        parts = [
-            vae.encode((2 * part - 1).to(self.device, vae.dtype)).latent_dist.mode().float()
-            for part in images.split(batch)
-        ]
-        return torch.cat(parts) * float(vae.config.scaling_factor)
+        """Return latents [N, C, h, w] of images [N, 3, H, W] in [0, 1].
+
+        They are the mode of the VAE's posterior.
+        """
+        vae, factor = self.pipeline.vae, self.pipeline.vae_scale_factor
+        batch = min(batch, max(1, _VAE_PIXELS * factor**2 // images[0, 0].numel()))
+        scaled = ((2 * part - 1).to(self.device, vae.dtype) for part in images.split(batch))
+        latents = [vae.encode(part).latent_dist.mode().float() for part in scaled]
+        return torch.cat(latents) * float(vae.config.scaling_factor)
 
     def add_lora(self, settings: LoraSettings, *, generator: torch.Generator) -> None:
-        """Adds those of the folder `settings.start`, or such that change nothing (Hu et al.: A is random, B is zero); `generator` draws A.
-
-        Raises:
-            PictuneError: there is no LoRA to start from, or it is of another model or of other settings.
-        """
-        targets = [*_ATTENTION, *(_FEED_FORWARD if settings.feed_forward else ())]
-        alpha = settings.rank if settings.alpha is None else settings.alpha
-        unet = self.pipeline.unet
-        started, scales = (
-            ({}, set()) if settings.start == BASE else self._read_lora(Path(settings.start))
-        )
-        unet.add_adapter(
-            LoraConfig(r=settings.rank, lora_alpha=alpha, target_modules=targets), _ADAPTER
-        )
-        for name, weight in self.lora_parameters().items():
-            weight.data = (
-                weight.data.float()
-            )  # the optimizer's small steps would vanish in half precision
-            if "lora_A" in name:
-                drawn = torch.empty(weight.shape)
-                nn.init.kaiming_uniform_(drawn, a=math.sqrt(5), generator=generator)
-                weight.data.copy_(drawn)
-        if settings.start != BASE:
-            if scales != {alpha / settings.rank} or _shapes(started) != _shapes(
-                self.lora_parameters()
-            ):
-                raise PictuneError(
-                    f"{Path(settings.start) / LORA_FILE}: its rank, scale or layers are not those of the settings `lora`; make them alike"
-                )
-            self.set_lora_state(started)
+        """Add trainable adapters to the UNet, see `finetune.lora.add_lora`."""
+        lora.add_lora(self.pipeline.unet, settings, generator=generator)
         self._leave_casts_to_autocast()
 
-    def _read_lora(self, folder: Path) -> tuple[dict[str, Tensor], set[float]]:
-        """The weights and scales of a saved LoRA, which leaves the model again."""
-        self.load_lora(folder)
-        weights, scales = (
-            self.lora_state(),
-            {layer.scaling[_ADAPTER] for layer in self._lora_layers()},
-        )
-        self.pipeline.unet.delete_adapters(_ADAPTER)
-        return weights, scales
-
-    def _leave_casts_to_autocast(self) -> None:
-        """Keeps peft from casting inputs up to fp32 where autocast casts them down again: same numbers, and quicker."""
-        for layer in self._lora_layers():
-            layer.cast_input_dtype_enabled = self.precision == "fp32"
-
-    def _lora_layers(self) -> list[BaseTunerLayer]:
-        return [
-            module for module in self.pipeline.unet.modules() if isinstance(module, BaseTunerLayer)
-        ]
-
     def lora_parameters(self) -> dict[str, nn.Parameter]:
-        """The trainable parameters by name; empty before `add_lora`."""
-        return {
-            name: weight
-            for name, weight in self.pipeline.unet.named_parameters()
-            if "lora_" in name
-        }
+        """Return the trainable parameters by name; none before `add_lora`."""
+        return lora.lora_parameters(self.pipeline.unet)
 
     def lora_state(self) -> dict[str, Tensor]:
-        """A copy of the adapters' weights by name, on the CPU."""
-        return {
-            name: weight.detach().cpu().clone() for name, weight in self.lora_parameters().items()
-        }
+        """Return a copy of the adapters' weights by name, on the CPU."""
+        return lora.lora_state(self.pipeline.unet)
 
-    @torch.no_grad()
     def set_lora_state(self, state: dict[str, Tensor]) -> None:
-        """Puts weights from `lora_state` of the same settings in place.
+        """Put weights from `lora_state` of the same settings in place."""
+        lora.set_lora_state(self.pipeline.unet, state)
 
-        Raises:
-            PictuneError: the weights belong to other LoRA settings.
-        """
-        if _shapes(state) != _shapes(self.lora_parameters()):
-            raise PictuneError(
-                "checkpoint: its LoRA has another rank or other layers than the settings; restore them or start anew"
-            )
-        for name, weight in self.lora_parameters().items():
-            weight.copy_(state[name])
+    def save_lora(self, folder: str | Path) -> Path:
+        """Write the adapters in diffusers' own format; return the file's path."""
+        return lora.save_lora(self.pipeline, folder)
 
-    @contextmanager
-    def adapters_off(self) -> Iterator[None]:
-        """Inside the block the model is the reference model: the pretrained weights."""
-        layers = self._lora_layers()
-        for layer in layers:
-            layer.enable_adapters(False)
-        try:
-            yield
-        finally:
-            for layer in layers:
-                layer.enable_adapters(True)
+    def load_lora(self, folder: str | Path) -> None:
+        """Put a saved LoRA in place of the present one, if any, for drawing."""
+        lora.load_lora(self.pipeline.unet, folder)
+        self._leave_casts_to_autocast()
+
+    def adapters_off(self) -> AbstractContextManager[None]:
+        """Make the model the reference model inside the block: the pretrained weights."""
+        return lora.adapters_off(self.pipeline.unet)
 
     @contextmanager
     def exact(self) -> Iterator[None]:
-        """Inside the block the UNet runs without autocast, in the precision of its weights."""
+        """Run the UNet without autocast inside the block, in the precision of its weights."""
         before, self.precision = self.precision, "fp32"
         self._leave_casts_to_autocast()
         try:
@@ -398,167 +281,22 @@ class DiffusionModel:
             self.precision = before
             self._leave_casts_to_autocast()
 
-    def save_lora(self, folder: str | Path) -> Path:
-        """Writes the adapters in diffusers' own format, for `pipeline.load_lora_weights(folder)`; gives the file's path.
+    def _leave_casts_to_autocast(self) -> None:
+        """Keep peft from casting inputs up to fp32 where autocast casts them down again.
 
-        Equal adapters give equal files.
+        The numbers are the same, and it is quicker.
         """
-        unet, file = self.pipeline.unet, Path(folder) / LORA_FILE
-        layers = convert_state_dict_to_diffusers(
-            get_peft_model_state_dict(unet, adapter_name=_ADAPTER)
-        )
-        about = {
-            name: sorted(value) if isinstance(value, set) else value
-            for name, value in unet.peft_config[_ADAPTER].to_dict().items()
-        }
-        with write_atomically(file) as temporary:
-            self.pipeline.save_lora_weights(
-                temporary.parent,
-                unet_lora_layers=layers,
-                weight_name=temporary.name,
-                unet_lora_adapter_metadata=about,
-            )
-            temporary.write_bytes(_with_sorted_header(temporary.read_bytes()))
-        return file
-
-    def load_lora(self, folder: str | Path) -> None:
-        """Puts a saved LoRA in place of the present one, if any, for drawing.
-
-        Raises:
-            PictuneError: the folder holds no LoRA, or one of another model, or one that is not made of numbers.
-        """
-        file = lora_file(folder)
-        if self.lora_parameters():
-            self.pipeline.unet.delete_adapters(_ADAPTER)
-        try:
-            unet = self.pipeline.unet
-            unet.load_lora_adapter(
-                file.parent,
-                weight_name=LORA_FILE,
-                prefix="unet",
-                adapter_name=_ADAPTER,
-                use_safetensors=True,
-            )
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
-            reason = str(error).strip().split("\n")[0]
-            raise PictuneError(
-                f"{file}: does not fit this model ({reason}); it was made for another one"
-            ) from error
-        check_finite(self.lora_parameters(), str(file))
-        self._leave_casts_to_autocast()
-
-
-def lora_file(folder: str | Path) -> Path:
-    """The file of the LoRA in a folder.
-
-    Raises:
-        PictuneError: there is none.
-    """
-    file = Path(folder) / LORA_FILE
-    if not file.is_file():
-        raise PictuneError(f"{folder}: no {LORA_FILE} in it; run the finetune stage first")
-    return file
-
-
-def _shapes(weights: Mapping[str, Tensor]) -> dict[str, torch.Size]:
-    return {name: weight.shape for name, weight in weights.items()}
-
-
-def _with_sorted_header(file: bytes) -> bytes:
-    """A safetensors file whose header, 8 bytes of length and JSON, has its keys in order: safetensors shuffles those of the metadata."""
-    start = 8 + int.from_bytes(file[:8], "little")
-    header = json.dumps(json.loads(file[8:start]), sort_keys=True, separators=(",", ":")).encode()
-    header += b" " * (-len(header) % 8)
-    return len(header).to_bytes(8, "little") + header + file[start:]
+        for layer in lora.lora_layers(self.pipeline.unet):
+            layer.cast_input_dtype_enabled = self.precision == "fp32"
 
 
 def _check_compiler(compiler: str | Callable[..., Any], device: torch.device) -> None:
-    """Refuses, in one line, what would fail with pages of text at the first step."""
+    """Refuse, in one line, what would fail with pages of text at the first step."""
     try:
         torch.compile(torch.neg, backend=compiler)(torch.zeros(1, device=device))
     except RuntimeError as error:
         reason = str(error).strip().split("\n")[0]
+        advice = "install a C++ compiler (g++), or set it to false"
         raise PictuneError(
-            f"finetune.compile: torch.compile does not work here ({reason}); install a C++ compiler (g++), or set it to false"
+            f"finetune.compile: torch.compile does not work here ({reason}); {advice}"
         ) from error
-
-
-def _check_source(source: str) -> str | None:
-    """Refuses, in one line, what `from_pretrained` would answer with a page of text or a wait for the network.
-
-    Gives the variant of the weights to read, None for the plain ones.
-    """
-    folder = Path(source)
-    if not folder.exists():
-        if re.fullmatch(r"[\w.-]+/[\w.-]+", source) and not folder.parent.exists():
-            return None
-        raise PictuneError(
-            f"{source}: no such model folder; give a diffusers folder or a hub id such as owner/name"
-        )
-    index = folder / "model_index.json"
-    if not index.is_file():
-        raise PictuneError(
-            f"{source}: no model_index.json in it, so it is not a diffusers folder; save one with pipeline.save_pretrained"
-        )
-    about = read_json(index, "download the model again")
-    kind = about.get("_class_name") if isinstance(about, dict) else None
-    encoders = (
-        ("", "_2") if _check_kind(source, kind) == StableDiffusionXLPipeline.__name__ else ("",)
-    )
-    weighted = ["unet", "vae", *(f"text_encoder{number}" for number in encoders)]
-    files = [f"{part}/config.json" for part in weighted] + [
-        f"tokenizer{number}/tokenizer_config.json" for number in encoders
-    ]
-    missing = [
-        name
-        for name in [*files, "scheduler/scheduler_config.json"]
-        if not (folder / name).is_file()
-    ]
-    if missing:
-        raise PictuneError(
-            f"{folder}: incomplete, without {', '.join(missing)}; download the model again"
-        )
-    for part in weighted:
-        if not any((folder / part).glob("*.safetensors")):
-            held = (
-                "Flax weights only"
-                if any((folder / part).glob("*.msgpack"))
-                else "no .safetensors weights"
-            )
-            raise PictuneError(
-                f"{folder}: {part}/ has {held}; download the safetensors ones, or convert it with pipeline.save_pretrained"
-            )
-    half = all(
-        not _has_weights(folder / part, "") and _has_weights(folder / part, ".fp16")
-        for part in weighted
-    )
-    return "fp16" if half else None
-
-
-def _check_numbers(source: str, model: DiffusionModel) -> None:
-    """Refuses what would draw NaN: weights that are no numbers, or a schedule that its prediction cannot start from."""
-    for name, part in model.pipeline.components.items():
-        if isinstance(part, nn.Module):
-            check_finite(part.state_dict(), f"{source}: {name}")
-    schedule = model.scheduler(1)
-    if schedule.config.prediction_type == "epsilon" and schedule.alphas_cumprod[-1] == 0:
-        raise PictuneError(
-            f"{source}: its schedule ends in pure noise (rescale_betas_zero_snr), from which predicted noise (epsilon) leads "
-            "nowhere; set rescale_betas_zero_snr to false in its scheduler_config.json, or give a model with v_prediction"
-        )
-
-
-def _check_kind(source: str, kind: object) -> str:
-    if not isinstance(kind, str) or kind not in _PIPELINES:
-        raise PictuneError(
-            f"{source}: holds a {kind}, and only {' and '.join(_PIPELINES)} (SD 1.x, SD 2.x, SDXL) can be tuned"
-        )
-    return kind
-
-
-def _has_weights(folder: Path, variant: str) -> bool:
-    """Whether a part has weights of this variant, in one file or in several."""
-    return any(
-        (folder / f"{name}{variant}.safetensors").exists()
-        for name in ("model", "diffusion_pytorch_model")
-    ) or any(folder.glob(f"*.safetensors.index{variant}.json"))

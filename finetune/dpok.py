@@ -1,24 +1,32 @@
-"""DPOK: policy gradient with a KL penalty to the pretrained model (Fan et al. 2023, arXiv 2305.16381).
+"""DPOK: policy gradient with a KL penalty to the pretrained model (Fan et al. 2023).
 
-    loss = -E[min(rho * A, clip(rho, 1 - c, 1 + c) * A)] + kl_weight * E[KL(p_theta(x_{t-1} | x_t, z) || p_pretrained(x_{t-1} | x_t, z))]
-    rho = p_theta(x_{t-1} | x_t, z) / p_old(x_{t-1} | x_t, z),   A = (r(x_0, z) - mean_z) / std_z - V(x_t, z, t)
+    loss = -E[min(rho * A, clip(rho, 1 - c, 1 + c) * A)]
+           + kl_weight * E[KL(p_theta(x_{t-1} | x_t, z) || p_pretrained(x_{t-1} | x_t, z))]
+    rho = p_theta(x_{t-1} | x_t, z) / p_old(x_{t-1} | x_t, z)
+    A = (r(x_0, z) - mean_z) / std_z - V(x_t, z, t)
 
-Log-probabilities and the KL in the loss are means over the latent's dimensions, so one clip range and one KL weight fit every image size.
-Classifier-free guidance is on in the rollout, in the policy's and in the reference's predictions.
+The paper is arXiv 2305.16381. Log-probabilities and the KL in the loss are means over the latent's
+dimensions, so one clip range and one KL weight fit every image size. Classifier-free guidance is on
+in the rollout, in the policy's and in the reference's predictions.
 
 Differs from the paper and its code in:
-1. PPO's min(); their code clamps the ratio alone, which also stops gradients that would bring a strayed ratio back. `surrogate =
-   "hard_clamp"` is theirs.
-2. The exact Gaussian KL, ||mean - mean_ref||^2 / (2 std^2); their code has the plain squared difference of the predicted noise, whose
-   ratio to the KL varies 77-fold over Stable Diffusion's 50 steps. `kl = "noise_error"` is theirs.
-3. Rewards are normalised per prompt before the value function sees them; it learns what that leaves, and starts at zero.
-4. Advantages come from the value function of the iterations before, so the baseline does not know the action's outcome.
-5. Every iteration trains on its own images only, each transition at most once; their buffer keeps 1000 transitions of older policies,
-   and draws from them at random. `replay_iterations` keeps whole iterations, of which every transition is trained on.
+1. PPO's min(); their code clamps the ratio alone, which also stops gradients that would bring a
+   strayed ratio back. `surrogate = "hard_clamp"` is theirs.
+2. The exact Gaussian KL, ||mean - mean_ref||^2 / (2 std^2); their code has the plain squared
+   difference of the predicted noise, whose ratio to the KL varies 77-fold over Stable Diffusion's
+   50 steps. `kl = "noise_error"` is theirs.
+3. Rewards are normalized per prompt before the value function sees them; it learns what that
+   leaves, and starts at zero.
+4. Advantages come from the value function of the iterations before, so the baseline does not know
+   the action's outcome.
+5. Every iteration trains on its own images only, each transition at most once; their buffer keeps
+   1000 transitions of older policies, and draws from them at random. `replay_iterations` keeps
+   whole iterations, of which every transition is trained on.
 6. Transitions of different samples and timesteps share a batch.
 7. AdamW forgets squared gradients at 0.99 in place of 0.999, for runs of some dozens of steps.
-8. Only the first steps of a trajectory are stochastic and trained on; the later ones are deterministic and count as part of what turns
-   the last trained state into an image (as in MixGRPO, Li et al. 2025, arXiv 2507.21802).
+8. Only the first steps of a trajectory are stochastic and trained on; the later ones are
+   deterministic and count as part of what turns the last trained state into an image (as in
+   MixGRPO, Li et al. 2025, arXiv 2507.21802).
 """
 
 from typing import Literal
@@ -27,25 +35,32 @@ import torch
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 
-from finetune.diffusion import DiffusionModel
-from finetune.policy_gradient import PolicyGradientConfig, Step, Surrogate, gaussian_kl, policy_loss
+from finetune.method import Training
+from finetune.policy_gradient import (
+    PolicyGradient,
+    PolicyGradientConfig,
+    Surrogate,
+    policy_loss,
+)
+from finetune.sampling import gaussian_kl
+from finetune.step import Step
 from finetune.value import Critic, ValueFunction
-
-__all__ = ["DPOKConfig", "gaussian_kl", "policy_loss"]
 
 
 class DPOKConfig(PolicyGradientConfig, frozen=True, extra="forbid"):
     """Settings of DPOK."""
 
     kl_weight: NonNegativeFloat = 0.02
-    """Weight of the KL to the pretrained model; 0 trains on the reward alone. Rewards have unit spread. Paper: 0.01 to rewards times 10."""
+    """Weight of the KL to the pretrained model; 0 trains on the reward alone. Rewards have unit
+    spread. Paper: 0.01 to rewards times 10."""
     kl: Literal["gaussian", "noise_error"] = "gaussian"
-    """What is weighed by it, a mean over dimensions either way: the KL of each step, or the squared difference of the predicted noise, as
-    in the code of DPOK's authors."""
+    """Distance that `kl_weight` weighs, a mean over dimensions either way: the KL of each step, or
+    the squared difference of the predicted noise, as in the code of DPOK's authors."""
     surrogate: Surrogate = "ppo"
-    """Where ratios are clipped: "ppo" on the improving side, "hard_clamp" on both, as in the code of DPOK's authors."""
+    """Side on which ratios are clipped: "ppo" on the improving one, "hard_clamp" on both, as in the
+    code of DPOK's authors."""
     baseline: Literal["value", "prompt_mean"] = "value"
-    """What a reward is compared with: the prompt's mean and the learned value function, or the mean alone."""
+    """Baseline of a reward: the prompt's mean and the learned value function, or the mean alone."""
     value_learning_rate: PositiveFloat = 1e-3
     """AdamW's, for the value function. Paper: 1e-4."""
     value_steps: PositiveInt = 5
@@ -53,35 +68,44 @@ class DPOKConfig(PolicyGradientConfig, frozen=True, extra="forbid"):
     value_batch: PositiveInt = 256
     """Transitions in each of them, as in the paper."""
 
-    @property
-    def needs_reference(self) -> bool:
-        """Always: for its loss, and to log the KL where the weight is 0."""
-        return True
 
-    def loss(self, step: Step, advantages: Tensor) -> Tensor:
-        """The clipped surrogate and the weighted distance to the pretrained model."""
-        policy, reference = step.policy, step.reference
-        assert reference is not None
-        loss = policy_loss(
-            step.log_probs,
-            step.old_log_probs,
-            advantages,
-            self.clip_range,
-            surrogate=self.surrogate,
-        )
-        if self.kl == "gaussian":
-            distance = gaussian_kl(policy.mean, reference.mean, policy.std, reduction="mean").mean()
-        else:
-            distance = (step.noise_per_output * (policy.output - reference.output)).square().mean()
-        return loss + self.kl_weight * distance
+def loss(step: Step, advantages: Tensor, config: DPOKConfig) -> Tensor:
+    """Return the clipped surrogate plus the weighted distance to the pretrained model."""
+    policy, reference = step.policy, step.reference
+    assert reference is not None
+    surrogate = policy_loss(
+        step.log_probs,
+        step.old_log_probs,
+        advantages,
+        config.clip_range,
+        surrogate=config.surrogate,
+    )
+    if config.kl == "gaussian":
+        kl = gaussian_kl(policy.mean, reference.mean, policy.std, reduction="mean").mean()
+        return surrogate + config.kl_weight * kl
+    noise_error = step.noise_per_output * (policy.output - reference.output)
+    return surrogate + config.kl_weight * noise_error.square().mean()
 
-    def critic(self, model: DiffusionModel, *, generator: torch.Generator) -> Critic | None:
-        """The value function, where it is the baseline."""
-        if self.baseline == "prompt_mean":
-            return None
-        text_width = model.encode_prompts([""]).shape[-1]
-        network = ValueFunction(model.latent_shape[0], text_width, generator=generator).to(
-            model.device
-        )
-        optimizer = torch.optim.AdamW(network.parameters(), self.value_learning_rate)
-        return Critic(network, optimizer, self.value_steps, self.value_batch, self.stochastic_steps)
+
+def critic(training: Training[DPOKConfig]) -> Critic | None:
+    """Return the untrained value function, where it is the baseline."""
+    config, model = training.config, training.model
+    if config.baseline == "prompt_mean":
+        return None
+    text_width = model.encode_prompts([""]).shape[-1]
+    network = ValueFunction(model.latent_shape[0], text_width, generator=training.generator).to(
+        model.device
+    )
+    optimizer = torch.optim.AdamW(network.parameters(), config.value_learning_rate)
+    stochastic_steps = training.sampler.stochastic_steps
+    return Critic(network, optimizer, config.value_steps, config.value_batch, stochastic_steps)
+
+
+# The reference is needed for the loss, and to log the KL where its weight is 0.
+METHOD = PolicyGradient(loss, needs_reference=True, critic=critic).method(
+    "DPOK",
+    "Fan et al. 2023, arXiv 2305.16381",
+    "draws new images in every round and follows the reward, held back by its distance to the base",
+    DPOKConfig,
+    color="#d1495b",
+)

@@ -1,8 +1,9 @@
-"""Measures of pictures that show when a policy exploits its reward, which the reward itself cannot.
+"""Measures of images that show when a policy exploits its reward, which the reward itself cannot.
 
-Each is compared with the untuned model's on the same prompts and seeds. Saturation and sharpness run away when the reward likes garish or
-blurred pictures, diversity falls when one picture answers for all, and the members of a reward ensemble disagree where they have seen no
-labels. None of them is trained on.
+Each is compared with the untuned model's on the same prompts and seeds. Saturation and sharpness
+run away when the reward likes garish or blurred images, diversity falls when one image answers for
+all, and the members of a reward ensemble disagree where they have seen no labels. None of them is
+trained on.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,21 +21,25 @@ Measure = Literal["saturation", "sharpness", "diversity", "disagreement"]
 
 
 class Limits(BaseModel, frozen=True, extra="forbid"):
-    """How far the measures may leave those of the untuned model."""
+    """Bounds of the measures, relative to those of the untuned model."""
 
     saturation: float = Field(default=1.5, gt=1)
-    """Factor by which the colours' mean saturation may grow or fall."""
+    """Factor by which the colors' mean saturation may grow or fall."""
     sharpness: float = Field(default=2.0, gt=1)
     """Factor by which the mean sharpness may grow or fall."""
     diversity: float = Field(default=0.6, gt=0, lt=1)
-    """Least share of the untuned model's diversity; with the demo's settings and three seeds all methods kept 0.63 to 1.09 of it."""
+    """Least share of the untuned model's diversity; with the demo's settings and three seeds all
+    methods kept 0.63 to 1.09 of it."""
     disagreement: float = Field(default=2.0, gt=1)
     """Factor by which the reward ensemble's disagreement may grow."""
 
     def exceeded(
         self, present: Mapping[str, float], untuned: Mapping[str, float]
     ) -> dict[Measure, str]:
-        """The measures beyond their limits, each with a sentence; what the untuned model has none of is not judged."""
+        """Return the measures beyond their limits, each with a sentence.
+
+        A measure that the untuned model does not have is not judged.
+        """
         bounds: dict[Measure, tuple[float, float]] = {
             "saturation": (1 / self.saturation, self.saturation),
             "sharpness": (1 / self.sharpness, self.sharpness),
@@ -48,24 +53,25 @@ class Limits(BaseModel, frozen=True, extra="forbid"):
             ratio = present[name] / untuned[name]
             if not least <= ratio <= most:
                 limit = f"at least {least:.2g}" if ratio < least else f"at most {most:.2g}"
-                found[name] = (
-                    f"{name} is {ratio:.2f} times the untuned model's ({present[name]:.3g} from {untuned[name]:.3g}, {limit})"
-                )
+                values = f"{present[name]:.3g} from {untuned[name]:.3g}, {limit}"
+                found[name] = f"{name} is {ratio:.2f} times the untuned model's ({values})"
         return found
 
 
 @dataclass(frozen=True)
 class Monitor:
-    """What is asked about pictures beside their reward."""
+    """Measures images beside their reward."""
 
     embed: Callable[[Tensor], Tensor] | None = None
-    """Embeddings [B, D] of images [B, 3, H, W] in [0, 1]; without it diversity is not measured."""
+    """Returns embeddings [B, D] of images [B, 3, H, W] in [0, 1]; without it diversity is not
+    measured."""
     disagreement: RewardFn | None = None
-    """Standard deviation [B] of the reward ensemble's members; None where there is no ensemble."""
+    """Returns the standard deviation [B] of the reward ensemble's members; None without an
+    ensemble."""
 
     @torch.no_grad()
     def measure(self, images: Tensor, prompts: Sequence[str]) -> dict[str, Tensor]:
-        """What `summary` needs of images [B, 3, H, W] in [0, 1], one row an image."""
+        """Return the measures that `summary` needs of images [B, 3, H, W] in [0, 1], a row each."""
         found = {"saturation": saturation(images), "sharpness": sharpness(images)}
         if self.embed is not None:
             found["embedding"] = self.embed(images)
@@ -74,33 +80,41 @@ class Monitor:
         return found
 
 
-PIXELS = Monitor()
-"""Measures that need no model."""
+PIXEL_MONITOR = Monitor()
+"""Monitor that needs no model: saturation and sharpness."""
 
 
 def summary(measured: Mapping[str, Tensor], prompts: Sequence[str]) -> dict[str, float]:
-    """Means over the images that `Monitor.measure` saw, and the `diversity` of their embeddings."""
+    """Return means over the images that were measured, and the `diversity` of their embeddings."""
     means = {name: float(values.mean()) for name, values in measured.items() if name != "embedding"}
     spread = diversity(measured["embedding"], prompts) if "embedding" in measured else None
     return means if spread is None else means | {"diversity": spread}
 
 
 def saturation(images: Tensor) -> Tensor:
-    """Mean saturation [B] in [0, 1] of images [B, 3, H, W], (max - min) / max of each pixel's channels as in HSV."""
+    """Return the mean saturation [B] in [0, 1] of images [B, 3, H, W].
+
+    It is (max - min) / max of each pixel's channels, as in HSV.
+    """
     most, least = images.amax(1), images.amin(1)
     return ((most - least) / most.clamp(min=1e-6)).flatten(1).mean(1)
 
 
 def sharpness(images: Tensor) -> Tensor:
-    """Standard deviation [B] of the Laplacian of the grey image (Pech-Pacheco et al. 2000), of images [B, 3, H, W]."""
-    kernel = images.new_tensor([[0.0, 1.0, 0.0], [1.0, -4.0, 1.0], [0.0, 1.0, 0.0]]).view(
-        1, 1, 3, 3
-    )
-    return functional.conv2d(images.mean(1, keepdim=True), kernel).flatten(1).std(1)
+    """Return the standard deviation [B] of the Laplacian of images [B, 3, H, W] in gray.
+
+    This measure of focus is that of Pech-Pacheco et al. 2000.
+    """
+    laplacian = images.new_tensor([[0.0, 1.0, 0.0], [1.0, -4.0, 1.0], [0.0, 1.0, 0.0]])
+    edges = functional.conv2d(images.mean(1, keepdim=True), laplacian.view(1, 1, 3, 3))
+    return edges.flatten(1).std(1)
 
 
 def diversity(embeddings: Tensor, prompts: Sequence[str]) -> float | None:
-    """Mean cosine distance of two images of the same prompt, over prompts, of embeddings [B, D]; None where no prompt has two."""
+    """Return the mean cosine distance of two images of the same prompt, averaged over prompts.
+
+    `embeddings` are [B, D]. None where no prompt has two images.
+    """
     unit = functional.normalize(embeddings.float(), dim=1)
     distances = []
     for prompt in dict.fromkeys(prompts):

@@ -1,53 +1,53 @@
-"""What the online policy-gradient methods share: settings, state, the clipped surrogate, and the loop of drawing, scoring and updating.
+"""Online policy gradient on denoising steps: the parts that DPOK, DDPO and others share.
 
     rho = p_theta(x_{t-1} | x_t, z) / p_old(x_{t-1} | x_t, z)
 
-Log-probabilities are means over the latent's dimensions, so one clip range fits every image size. Classifier-free guidance is on in the
-rollout and in training. A method adds its loss, and perhaps a value function and the reference's predictions.
+Each iteration draws images, scores them, and updates the policy on the transitions. Log-
+probabilities are means over the latent's dimensions, so one clip range fits every image size.
+Classifier-free guidance is on in the rollout and in training. A method adds its loss, and perhaps a
+value function and the reference's predictions: `PolicyGradient`.
 """
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from typing import Any, Generic, Literal, TypeVar
 
 import torch
-from diffusers import DDIMScheduler
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 
+from data.errors import PictuneError
 from finetune.advantages import PromptStatistics
-from finetune.diffusion import BASE, DiffusionModel, LoraSettings, Precision
-from finetune.monitors import PIXELS, Monitor
-from finetune.processes import ALONE, Processes
-from finetune.reward_fn import RewardFn
+from finetune.lora import BASE
+from finetune.method import Curve, Method, Training
 from finetune.rollout import (
     Rollout,
     RolloutConfig,
-    Transitions,
     choose_transitions,
     collect,
     merged,
     packed,
     unpacked,
 )
-from finetune.sampling import log_prob, padded_batches, step_distribution
-from finetune.training import (
-    TrainState,
-    Validation,
-    ValidationConfig,
-    lora_optimizer,
-    schedule,
-    take_step,
-    validate,
-)
+from finetune.sampler import padded_batches
+from finetune.sampling import gaussian_kl
+from finetune.step import Step, predict_step
+from finetune.training import TrainState, lora_optimizer, schedule, take_step
 from finetune.value import Critic
 
 Surrogate = Literal["ppo", "hard_clamp"]
+REWARD_CURVE = Curve("reward", {"validation_reward": "validation", "reward": "training images"})
+KL_CURVE = Curve("KL to the base, nats", {"kl": "KL to the base"})
 
 
 class PolicyGradientConfig(RolloutConfig, frozen=True, extra="forbid"):
-    """Settings of the shared loop; DPOK's published ones stand beside ours, which are for the embedded model of 5 million parameters."""
+    """Settings of the shared loop.
+
+    DPOK's published ones stand beside ours, which are for the embedded model of 5 million
+    parameters.
+    """
 
     iterations: PositiveInt = 30
     """Rounds of drawing and training. Paper: 2000 rounds of 10 images."""
@@ -58,62 +58,56 @@ class PolicyGradientConfig(RolloutConfig, frozen=True, extra="forbid"):
     warmup: NonNegativeInt = 2
     """Iterations over which the learning rate rises to its full value."""
     decay: bool = False
-    """Whether the learning rate falls linearly to 0 over the iterations, for as much gain in fewer of them. Paper: no."""
+    """Whether the learning rate falls linearly to 0 over the iterations, for as much gain in fewer
+    of them. Paper: no."""
     clip_norm: PositiveFloat = 1.0
     """The gradient is scaled down to this norm. Paper: 0.1."""
     clip_range: PositiveFloat = 1e-3
-    """How far the ratio of densities per dimension may leave 1; times the dimensions it is in nats. Paper: 1e-4 on 16384, so 1.6 nats."""
+    """Largest difference to 1 of the ratio of densities per dimension; times the dimensions it is
+    in nats. Paper: 1e-4 on 16384, so 1.6 nats."""
     replay_iterations: NonNegativeInt = 0
-    """Earlier iterations whose transitions are trained on again, by their ratio to the policy that drew them; 0 is on policy. The code of
-    DPOK's authors: 1 to 2, as its buffer holds 1000 transitions."""
+    """Earlier iterations whose transitions are trained on again, by their ratio to the policy that
+    drew them; 0 is on policy. The code of DPOK's authors: 1 to 2, as its buffer holds 1000
+    transitions."""
     advantage_clip: PositiveFloat = 5.0
     """Advantages beyond this many standard deviations are cut."""
     statistics_window: PositiveInt = 64
-    """Rewards per prompt from which its mean and standard deviation are taken."""
+    """Rewards per prompt from which its mean and standard deviation are computed."""
     std_floor: PositiveFloat = 0.05
-    """Least standard deviation to divide rewards by, in the reward's units; keeps settled prompts from amplifying noise."""
-    lora: LoraSettings = LoraSettings()
-    """Which weights are trained."""
-    precision: Precision = "fp32"
-    """Arithmetic of the UNet; bf16 is about 1.7 times as fast on CPUs that have it, but its rounding shows in ratios and KL: about one
-    nat a step. fp16 rounds finer and is for GPUs."""
-    validation: ValidationConfig = ValidationConfig()
-    """How the best weights are chosen, and what ends the training early."""
+    """Least standard deviation to divide rewards by, in the reward's units; keeps settled prompts
+    from amplifying noise."""
 
-    @property
-    def needs_reference(self) -> bool:
-        """Whether the method asks the pretrained model as well."""
-        raise NotImplementedError
 
-    def loss(self, step: "Step", advantages: Tensor) -> Tensor:
-        """The method's loss over a micro-batch of M transitions, a mean; advantages [M]."""
-        raise NotImplementedError
-
-    def critic(self, model: DiffusionModel, *, generator: torch.Generator) -> Critic | None:  # noqa: ARG002 - for those that have one
-        """The method's value function, untrained; None for a method without one."""
-        return None
+C = TypeVar("C", bound=PolicyGradientConfig)
 
 
 @dataclass(frozen=True)
-class Metrics:
-    """One iteration."""
+class UpdateMetrics:
+    """Metrics of one iteration's optimizer steps."""
+
+    kl: float | None
+    """Upper bound of KL(tuned || pretrained) per image in nats: the chain's KL over its stochastic
+    steps; None without a reference."""
+    ratio_mean: float
+    ratio_max: float
+    first_ratio_gap: float
+    """Largest |ratio - 1| of fresh transitions before the iteration's first update; 0 unless the
+    arithmetic differs between rollout and training."""
+    clip_fraction: float
+    gradient_norm: float
+    value_explained_variance: float | None
+    """Share of the advantages' variance that the value function predicted, on images it had not
+    seen (except for replayed ones); None without one."""
+    learning_rate: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metrics(UpdateMetrics):
+    """Metrics of one iteration."""
 
     step: int
     reward: float
     reward_by_prompt: dict[str, float]
-    kl: float | None
-    """Upper bound of KL(tuned || pretrained) per image in nats: the chain's KL over its stochastic steps; None without a reference."""
-    ratio_mean: float
-    ratio_max: float
-    first_ratio_gap: float
-    """Largest |ratio - 1| of fresh transitions before the iteration's first update; 0 unless the arithmetic differs between rollout and
-    training."""
-    clip_fraction: float
-    gradient_norm: float
-    value_explained_variance: float | None
-    """Share of the advantages' variance that the value function foresaw, on images it had not seen (but for replayed ones); None without
-    one."""
-    learning_rate: float
     seconds_rollout: float
     seconds_update: float
     images_per_second: float
@@ -124,30 +118,57 @@ class Metrics:
 
 @dataclass(kw_only=True)
 class PolicyState(TrainState):
-    """`TrainState` with the rewards that each prompt has seen, and the value function and earlier rollouts where the method has them."""
+    """`TrainState` with each prompt's rewards, and the critic and earlier rollouts if any."""
 
     statistics: PromptStatistics
     value: Critic | None = None
     replay: list[Rollout] = field(default_factory=list)
-    """The rollouts of the last iterations that are trained on again, oldest first."""
+    """Rollouts of the last iterations that are trained on again, oldest first."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Adds the value function, the statistics and the earlier rollouts."""
-        value = self.value.state_dict() if self.value else None
-        replay = [packed(rollout) for rollout in self.replay]
+        """Add the value function, the statistics and the earlier rollouts."""
         return super().state_dict() | {
-            "value": value,
+            "value": self.value.state_dict() if self.value else None,
             "statistics": self.statistics.state_dict(),
-            "replay": replay,
+            "replay": [packed(rollout) for rollout in self.replay],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes back what `state_dict` gave."""
+        """Restore what `state_dict` returned."""
         super().load_state_dict(state)
         self.statistics.load_state_dict(state["statistics"])
         self.replay = [unpacked(kept, self.model) for kept in state["replay"]]
         if self.value:
             self.value.load_state_dict(state["value"])
+
+
+@dataclass(frozen=True)
+class PolicyGradient(Generic[C]):
+    """The parts in which policy-gradient methods differ."""
+
+    loss: Callable[[Step, Tensor, C], Tensor]
+    """Mean loss of a micro-batch of M transitions with advantages [M]."""
+    needs_reference: bool = False
+    """Whether the pretrained model predicts as well."""
+    critic: Callable[[Training[C]], Critic | None] = lambda _training: None
+    """Returns the untrained value function, or None for a method without one."""
+
+    def method(
+        self, name: str, paper: str, story: str, config: type[C], *, color: str
+    ) -> Method[C]:
+        """Return the method for the registry; the arguments are fields of `Method`."""
+        return Method(
+            name=name,
+            paper=paper,
+            story=story,
+            config=config,
+            learns_from="rollouts",
+            total_steps=lambda config: config.iterations,
+            start=partial(start, self),
+            train=partial(train, self),
+            color=color,
+            curves=(REWARD_CURVE, KL_CURVE) if self.needs_reference else (REWARD_CURVE,),
+        )
 
 
 def policy_loss(
@@ -158,251 +179,200 @@ def policy_loss(
     *,
     surrogate: Surrogate = "ppo",
 ) -> Tensor:
-    """Clipped surrogate loss; all arguments [B].
+    """Return the clipped surrogate loss; all arguments [B].
 
-    "ppo" is PPO's min (Schulman et al. 2017, arXiv 1707.06347), which stops the gradient only where the ratio has gone too far the way
-    that the advantage asks for. "hard_clamp" clamps the ratio alone, as the code of DPOK's authors does: beyond the range there is no
-    gradient at all, not even back.
+    "ppo" is PPO's min (Schulman et al. 2017, arXiv 1707.06347), which stops the gradient only where
+    the ratio has gone too far in the direction of the advantage. "hard_clamp" clamps the ratio
+    alone, as the code of DPOK's authors does: beyond the range there is no gradient at all, not
+    even back.
     """
     ratio = torch.exp(log_prob - old_log_prob)
     clipped = advantage * ratio.clamp(1 - clip_range, 1 + clip_range)
-    return -(
-        clipped if surrogate == "hard_clamp" else torch.minimum(advantage * ratio, clipped)
-    ).mean()
+    if surrogate == "hard_clamp":
+        return -clipped.mean()
+    return -torch.minimum(advantage * ratio, clipped).mean()
 
 
-def gaussian_kl(
-    mean: Tensor, ref_mean: Tensor, std: Tensor, *, reduction: Literal["sum", "mean"] = "sum"
-) -> Tensor:
-    """KL(N(mean, std^2) || N(ref_mean, std^2)) [B] of [B, ...]: in nats ("sum") or nats per dimension ("mean").
+def start(algorithm: PolicyGradient[C], training: Training[C]) -> PolicyState:
+    """Return the state before the first iteration.
 
-    0 where std is 0: a deterministic step has no finite KL, and takes no part in training either.
+    Raises:
+        PictuneError: the sampler is deterministic, so that its steps have no densities.
     """
-    safe = torch.where(std > 0, std, 1)
-    terms = torch.where(std > 0, ((mean - ref_mean) / safe).square() / 2, 0).flatten(1)
-    return terms.sum(1) if reduction == "sum" else terms.mean(1)
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What one model says about M transitions."""
-
-    mean: Tensor
-    """Of the next latents, [M, C, h, w]."""
-    std: Tensor
-    """Of the next latents, [M, 1, 1, 1]."""
-    output: Tensor
-    """What the UNet said, with guidance, [M, C, h, w]."""
-
-
-@dataclass(frozen=True)
-class Step:
-    """What policy and reference say about a micro-batch of M transitions."""
-
-    log_probs: Tensor
-    """[M], of the policy."""
-    old_log_probs: Tensor
-    """[M], when they were drawn."""
-    policy: Prediction
-    reference: Prediction | None
-    """Of the pretrained model, without gradient; None for a method that does not ask for it."""
-    noise_per_output: Tensor
-    """A difference of two outputs times this, [M, 1, 1, 1], is that of the noises that they predict."""
-
-
-def start(
-    model: DiffusionModel, config: PolicyGradientConfig, *, generator: torch.Generator
-) -> PolicyState:
-    """The state before the first iteration; the model must have its LoRA. `generator` draws the value function's weights."""
-    value = config.critic(model, generator=generator)
+    config = training.config
+    if training.sampler.eta == 0:
+        raise PictuneError(
+            "sampler.eta: is 0, and policy gradients need noise in each step; set it above 0, "
+            "also in the method's own table `sampler`"
+        )
     return PolicyState(
-        model=model,
-        optimizer=lora_optimizer(model, config.learning_rate),
+        value=algorithm.critic(training),
+        model=training.model,
+        optimizer=lora_optimizer(training.model, config.learning_rate),
         statistics=PromptStatistics(window=config.statistics_window, std_floor=config.std_floor),
-        value=value,
     )
 
 
 def train(
-    model: DiffusionModel,
-    prompts: Sequence[str],
-    reward: RewardFn,
-    config: PolicyGradientConfig,
+    algorithm: PolicyGradient[C],
+    training: Training[C],
+    state: PolicyState,
     *,
-    generator: torch.Generator,
-    state: PolicyState | None = None,
-    validation_prompts: Sequence[str] = (),
-    monitor: Monitor = PIXELS,
-    processes: Processes = ALONE,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Iterator[Metrics]:
-    """Trains the model's LoRA in place and yields after every iteration, when `state` may be saved; ends early when a guard says so.
+    """Train the model's LoRA in place and yield metrics after every iteration.
 
-    `generator` (on the CPU, the same in every process) gives all randomness. `state` comes from `start`, perhaps with a checkpoint
-    loaded; left out, training starts anew. `validation_prompts` choose the best weights; left out, the training prompts do, on seeds of
-    their own.
+    `state` comes from `start`, perhaps with a checkpoint loaded, and may be saved at every yield.
+    Training ends early when a guard says so.
     """
-    state = state or start(model, config, generator=generator)
-    held_out = validation_prompts or prompts
-
-    def validation() -> Validation:
-        return validate(
-            model,
-            held_out,
-            reward,
-            config.validation,
-            steps=config.steps,
-            guidance=config.guidance,
-            monitor=monitor,
-            processes=processes,
-        )
-
-    state.begin(validation, is_tuned=config.lora.start != BASE)
+    config = training.config
+    state.begin(training.validator, is_tuned=config.lora.start != BASE)
     while state.step < config.iterations and not state.stopped:
         started = clock()
-        rollout = collect(
-            model,
-            prompts,
-            reward,
-            config,
-            statistics=state.statistics,
-            generator=generator,
-            processes=processes,
-        )
+        rollout = collect(training, state.statistics)
         collected = clock()
-        figures = improve(model, rollout, config, state, generator=generator, processes=processes)
+        metrics = update(algorithm, training, state, rollout)
         finished = clock()
         state.step += 1
-        due = state.step % config.validation.every == 0 or state.step == config.iterations
+        is_due = state.step % config.validation.every == 0 or state.step == config.iterations
+        validation = state.record_validation(training.validator()) if is_due else None
         yield Metrics(
+            **asdict(metrics),
             step=state.step,
             reward=float(rollout.rewards.mean()),
             reward_by_prompt=rollout.reward_by_prompt(),
             seconds_rollout=collected - started,
             seconds_update=finished - collected,
             images_per_second=len(rollout.prompts) / max(finished - started, 1e-9),
-            validation_reward=state.record_validation(validation()) if due else None,
-            **figures,  # type: ignore[arg-type]
+            validation_reward=validation,
         )
 
 
-def improve(
-    model: DiffusionModel,
-    fresh: Rollout,
-    config: PolicyGradientConfig,
-    state: PolicyState,
-    *,
-    generator: torch.Generator,
-    processes: Processes = ALONE,
-) -> dict[str, float | None]:
-    """The iteration's optimizer steps on the `fresh` rollout and those of the state; gives the part of `Metrics` that they decide."""
-    rollout = merged([*state.replay, fresh])
-    pairs = choose_transitions(len(rollout.prompts), config, generator=generator).to(model.device)
-    whole, explained = _advantages(rollout, config, state.value)
-    advantages = whole[pairs[:, 0], pairs[:, 1]]
-    learning_rate = config.learning_rate * schedule(
+@dataclass(frozen=True)
+class _Batch:
+    """The transitions of one iteration, in the order in which they are trained on."""
+
+    rollout: Rollout
+    pairs: Tensor
+    """(sample, step) [M, 2]."""
+    advantages: Tensor
+    """[M]."""
+    log_ratios: Tensor
+    """[M]: filled in by this process for its micro-batches, zero elsewhere."""
+    kls: Tensor
+    """[M]: KL to the reference in nats, filled in likewise."""
+
+    def prompts(self, rows: Tensor) -> list[str]:
+        """Return the prompts of these rows."""
+        return [self.rollout.prompts[i] for i in self.pairs[rows, 0].tolist()]
+
+
+def update(
+    algorithm: PolicyGradient[C], training: Training[C], state: PolicyState, fresh: Rollout
+) -> UpdateMetrics:
+    """Take the iteration's optimizer steps on the `fresh` rollout and those of the state."""
+    config, model, generator = training.config, training.model, training.generator
+    stochastic_steps = training.sampler.stochastic_steps
+    batch, explained = _batch(training, state, fresh)
+    share = schedule(
         state.step, warmup=config.warmup, total=config.iterations if config.decay else None
     )
-    scheduler = model.scheduler(config.steps)
-    log_ratios, kls = torch.zeros_like(advantages), torch.zeros_like(advantages)
+    groups = torch.arange(len(batch.pairs), device=model.device).chunk(config.updates)
     norms = []
-    groups = torch.arange(len(pairs), device=model.device).chunk(config.updates)
     for group in groups:
-        for number, (rows, real) in enumerate(padded_batches(group, config.micro_batch)):
-            if not processes.has(number):
-                continue
-            kept = rows[:real]
-            step = _evaluate(model, scheduler, rollout.transitions(pairs[rows]), real, config)
-            state.scaler.scale(config.loss(step, advantages[kept]) * (real / len(group))).backward()
-            log_ratios[kept] = step.log_probs.detach() - step.old_log_probs
-            if step.reference is not None:
-                kls[kept] = gaussian_kl(
-                    step.policy.mean.detach(), step.reference.mean, step.policy.std
-                )
-
-        def blame(group: Tensor = group) -> list[str]:
-            """The prompts whose transitions are not finite, or all of the step's where they all are."""
-            broken = ~processes.total(log_ratios[group] + kls[group]).isfinite()
-            rows = group[broken] if broken.any() else group
-            return [rollout.prompts[i] for i in pairs[rows, 0].tolist()]
-
-        norms.append(
-            take_step(
-                state,
-                learning_rate=learning_rate,
-                clip_norm=config.clip_norm,
-                blame=blame,
-                processes=processes,
-            )
+        _backward(algorithm, training, state, batch, group)
+        norm = take_step(
+            state,
+            learning_rate=config.learning_rate * share,
+            clip_norm=config.clip_norm,
+            blame=partial(_blamed, model, batch, group),
         )
+        norms.append(norm)
     if state.value is not None:
         state.value.fit(fresh, generator)
-    state.replay = (
-        [*state.replay, fresh][-config.replay_iterations :] if config.replay_iterations else []
-    )
-    ratios = processes.total(log_ratios).exp()
+    kept = config.replay_iterations
+    state.replay = [*state.replay, fresh][-kept:] if kept else []
+    ratios = model.processes.total(batch.log_ratios).exp()
     first = groups[0]
-    is_fresh = pairs[first, 0] >= len(rollout.prompts) - len(fresh.prompts)
-    return {
-        "kl": float(processes.total(kls).mean()) * config.stochastic_steps
-        if config.needs_reference
-        else None,
-        "ratio_mean": float(ratios.mean()),
-        "ratio_max": float(ratios.max()),
-        "first_ratio_gap": float(torch.where(is_fresh, (ratios[first] - 1).abs(), 0).max()),
-        "clip_fraction": float(((ratios - 1).abs() > config.clip_range).float().mean()),
-        "gradient_norm": float(torch.stack(norms).mean()),
-        "value_explained_variance": explained,
-        "learning_rate": learning_rate,
-    }
+    is_fresh = batch.pairs[first, 0] >= len(batch.rollout.prompts) - len(fresh.prompts)
+    gaps = torch.where(is_fresh, (ratios[first] - 1).abs(), 0)
+    is_clipped = (ratios - 1).abs() > config.clip_range
+    kl = float(model.processes.total(batch.kls).mean()) * stochastic_steps
+    return UpdateMetrics(
+        kl=kl if algorithm.needs_reference else None,
+        ratio_mean=float(ratios.mean()),
+        ratio_max=float(ratios.max()),
+        first_ratio_gap=float(gaps.max()),
+        clip_fraction=float(is_clipped.float().mean()),
+        gradient_norm=float(torch.stack(norms).mean()),
+        value_explained_variance=explained,
+        learning_rate=config.learning_rate * share,
+    )
+
+
+def _batch(
+    training: Training[C], state: PolicyState, fresh: Rollout
+) -> tuple[_Batch, float | None]:
+    """Return the transitions to train on, and the explained variance of the value function."""
+    config, sampler, generator = training.config, training.sampler, training.generator
+    rollout = merged([*state.replay, fresh])
+    pairs = choose_transitions(
+        len(rollout.prompts),
+        sampler.stochastic_steps,
+        config.timestep_fraction,
+        generator=generator,
+    ).to(training.model.device)
+    whole, explained = _advantages(rollout, sampler.stochastic_steps, state.value)
+    whole = whole.clamp(-config.advantage_clip, config.advantage_clip)
+    advantages = whole[pairs[:, 0], pairs[:, 1]]
+    zeros = torch.zeros_like(advantages)
+    return _Batch(rollout, pairs, advantages, zeros, zeros.clone()), explained
 
 
 def _advantages(
-    rollout: Rollout, config: PolicyGradientConfig, value: Critic | None
+    rollout: Rollout, stochastic_steps: int, value: Critic | None
 ) -> tuple[Tensor, float | None]:
-    """Advantages [N, S], and the share of the returns' variance that the value function foresaw, the mean over steps."""
-    advantages, explained = rollout.returns[:, None].expand(-1, config.stochastic_steps), None
-    if value is not None:
-        advantages = advantages - value.values(rollout)
-        explained = float((1 - advantages.var(0) / rollout.returns.var().clamp(min=1e-12)).mean())
-    return advantages.clamp(-config.advantage_clip, config.advantage_clip), explained
+    """Return advantages [N, S], and the explained variance of the value function, if any.
+
+    That is the share of the returns' variance that it predicted, the mean over steps.
+    """
+    returns = rollout.returns[:, None].expand(-1, stochastic_steps)
+    if value is None:
+        return returns, None
+    advantages = returns - value.values(rollout)
+    unexplained = advantages.var(0) / rollout.returns.var().clamp(min=1e-12)
+    return advantages, float((1 - unexplained).mean())
 
 
-def _evaluate(
-    model: DiffusionModel,
-    scheduler: DDIMScheduler,
-    batch: Transitions,
-    real: int,
-    config: PolicyGradientConfig,
-) -> Step:
-    """Both models' step distributions; rows after the first `real` only keep the UNet's batch at its fixed size."""
-    uncond = model.encode_prompts([""]).expand_as(batch.cond)
-    latents, timesteps = batch.latents[:real], batch.timesteps[:real]
+def _backward(
+    algorithm: PolicyGradient[C],
+    training: Training[C],
+    state: PolicyState,
+    batch: _Batch,
+    group: Tensor,
+) -> None:
+    """Add the gradients of the group's rows, and fill in their ratios and KLs.
 
-    def predict() -> Prediction:
-        output = model.predict(batch.latents, batch.timesteps, batch.cond, uncond, config.guidance)[
-            :real
-        ]
-        mean, std = step_distribution(scheduler, output, timesteps, latents, eta=config.eta)
-        return Prediction(mean, std, output)
+    Each process computes its own micro-batches.
+    """
+    config, model = training.config, training.model
+    for number, (rows, real) in enumerate(padded_batches(group, config.micro_batch)):
+        if not model.processes.has(number):
+            continue
+        kept = rows[:real]
+        transitions = batch.rollout.transitions(batch.pairs[rows])
+        step = predict_step(
+            model, training.sampler, transitions, real, with_reference=algorithm.needs_reference
+        )
+        loss = algorithm.loss(step, batch.advantages[kept], config) * (real / len(group))
+        state.scaler.scale(loss).backward()
+        batch.log_ratios[kept] = step.log_probs.detach() - step.old_log_probs
+        if step.reference is not None:
+            mean = step.policy.mean.detach()
+            batch.kls[kept] = gaussian_kl(mean, step.reference.mean, step.policy.std)
 
-    reference = None
-    if config.needs_reference:
-        with torch.no_grad(), model.adapters_off():
-            reference = predict()
-    policy = predict()
-    log_probs = log_prob(batch.next_latents[:real], policy.mean, policy.std)
-    return Step(
-        log_probs, batch.log_probs[:real], policy, reference, noise_per_output(scheduler, timesteps)
-    )
 
-
-def noise_per_output(scheduler: DDIMScheduler, timesteps: Tensor) -> Tensor:
-    """By what a difference of two UNet outputs at timesteps [M] is multiplied to give that of the predicted noises, [M, 1, 1, 1]."""
-    alphas = scheduler.alphas_cumprod.to(timesteps.device)[timesteps].view(-1, 1, 1, 1)
-    factors: dict[str, Tensor] = {
-        "epsilon": torch.ones_like(alphas),
-        "v_prediction": alphas.sqrt(),
-        "sample": -(alphas / (1 - alphas)).sqrt(),
-    }
-    return factors[scheduler.config.prediction_type]
+def _blamed(model: Any, batch: _Batch, group: Tensor) -> Sequence[str]:
+    """Return the prompts whose transitions are not finite, or all where all are."""
+    is_broken = ~model.processes.total(batch.log_ratios[group] + batch.kls[group]).isfinite()
+    return batch.prompts(group[is_broken] if is_broken.any() else group)

@@ -1,8 +1,8 @@
-"""Several processes that train one model: each does its share of the UNet's work, and all keep the same state.
+"""Several processes that train one model: each does a share of the UNet's work.
 
-Settings describe the whole training, whatever the number of processes: every process draws the same random numbers from the same
-generator, does each `count`-th batch, and sums up what all of them found. So n processes give what one gives, but for the rounding of
-sums.
+Settings describe the whole training, whatever the number of processes: every process draws the same
+random numbers from the same generator, computes each `count`-th batch, and sums up the results of
+all. So n processes give the same as one, except for the rounding of sums.
 """
 
 from collections.abc import Iterable, Iterator
@@ -32,56 +32,70 @@ class Processes:
         return number % self.count == self.rank
 
     def share(self, length: int, batch: int) -> Tensor:
-        """The rows [n] of this process's batches, of `length` rows in all; none where there are fewer batches than processes."""
-        parts = [
-            rows
-            for number, rows in enumerate(torch.arange(length).split(batch))
-            if self.has(number)
-        ]
-        return torch.cat(parts) if parts else torch.empty(0, dtype=torch.long)
+        """Return the rows [n] of this process's batches, of `length` rows in all.
+
+        There are none where there are fewer batches than processes.
+        """
+        parts = torch.arange(length).split(batch)
+        own = [rows for number, rows in enumerate(parts) if self.has(number)]
+        return torch.cat(own) if own else torch.empty(0, dtype=torch.long)
+
+    def share_to_draw(self, length: int, batch: int) -> tuple[Tensor, list[int]]:
+        """Return this process's rows as `share` does, and the rows of which it draws images.
+
+        A process without a batch draws one image, for the shapes of the results, and drops it.
+        """
+        rows = self.share(length, batch)
+        return rows, rows.tolist() or [0]
 
     def gather(self, rows: Tensor, values: Tensor, length: int) -> Tensor:
-        """All processes' values [length, ...] from each one's `values` [n, ...], which belong to its `rows` [n]."""
+        """Return all processes' values [length, ...].
+
+        Each process has `values` [n, ...], which belong to its `rows` [n].
+        """
         whole = values.new_zeros(length, *values.shape[1:])
         whole[rows.to(values.device)] = values
         return self.total(whole)
 
     def total(self, tensor: Tensor) -> Tensor:
-        """The sum of the processes' tensors, in place; exact where each element is zero in all but one."""
+        """Return the sum of the processes' tensors, in place.
+
+        It is exact where each element is zero in all but one process.
+        """
         if self.count > 1:
             distributed.all_reduce(tensor)
         return tensor
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Puts the sum of the processes' gradients in the place of each; a process without one counts as zero."""
+        """Replace each process's gradients by their sum; one that has none counts as zero."""
         if self.count == 1:
             return
         trained = list(parameters)
-        whole = self.total(
-            torch.cat(
-                [(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in trained]
-            )
-        )
-        for parameter, part in zip(trained, whole.split([p.numel() for p in trained]), strict=True):
+        own = [torch.zeros_like(p) if p.grad is None else p.grad for p in trained]
+        whole = self.total(torch.cat([gradient.flatten() for gradient in own]))
+        parts = whole.split([parameter.numel() for parameter in trained])
+        for parameter, part in zip(trained, parts, strict=True):
             parameter.grad = part.view_as(parameter).clone()
 
     def wait(self) -> None:
-        """Until all processes are here."""
+        """Wait until all processes are here."""
         if self.count > 1:
             distributed.barrier()
 
 
-ALONE = Processes()
-"""One process."""
+SINGLE_PROCESS = Processes()
+"""One process, which does all the work."""
 
 
 @contextmanager
 def launched(device: torch.device) -> Iterator[Processes]:
-    """What `accelerate launch` started, connected while the block runs; one process where nothing did.
+    """Connect the processes that `accelerate launch` started, while the block runs.
 
-    After an error the connection is left as it is: the process ends, and the launcher ends the others, which may be waiting for it.
+    Without a launcher there is one process. After an error the connection is left as it is: the
+    process ends, and the launcher ends the others, which may be waiting for it.
     """
-    # One process may work for long while the others wait, as when it draws RWL's pictures; a process that fails ends the others anyway.
+    # One process may work for long while the others wait, as when it draws RWL's images; a process
+    # that fails ends the others anyway.
     state = PartialState(cpu=device.type == "cpu", timeout=timedelta(days=1))
     yield Processes(state.process_index, state.num_processes)
     state.destroy_process_group()

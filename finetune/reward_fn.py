@@ -1,4 +1,4 @@
-"""What fine-tuning needs of a reward, and the one place where its answers are checked."""
+"""The reward as fine-tuning sees it, and the one place where its values are checked."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -10,18 +10,22 @@ from data.errors import PictuneError
 
 
 class RewardFn(Protocol):
-    """Scores finished images; higher is better. Any scale: the methods normalise it where they need to."""
+    """Scores finished images; higher is better.
+
+    Any scale will do: the methods normalize it where they need to.
+    """
 
     def __call__(self, images: Tensor, prompts: Sequence[str], /) -> Tensor:
-        """Rewards [B] of images [B, 3, H, W] in [0, 1], each drawn for the prompt at the same place."""
+        """Return rewards [B] of images [B, 3, H, W] in [0, 1] for their prompts, in order."""
 
 
 @torch.no_grad()
 def score(reward: RewardFn, images: Tensor, prompts: Sequence[str], *, batch: int = 64) -> Tensor:
-    """Rewards [N] in float32 on the images' device.
+    """Return rewards [N] in float32 on the images' device.
 
     Raises:
-        PictuneError: the reward gave another number of values than there are images, or a value that is not finite.
+        PictuneError: the reward returned another number of values than there are images, or a value
+            that is not finite.
     """
     parts = []
     for start in range(0, len(prompts), batch):
@@ -29,7 +33,8 @@ def score(reward: RewardFn, images: Tensor, prompts: Sequence[str], *, batch: in
         part = reward(images[start : start + batch], some).float()
         if part.shape != (len(some),):
             raise PictuneError(
-                f"reward: gave shape {tuple(part.shape)} for {len(some)} images; it must give one number per image"
+                f"reward: returned shape {tuple(part.shape)} for {len(some)} images; "
+                "it must return one number per image"
             )
         if not part.isfinite().all():
             worst = some[int((~part.isfinite()).nonzero()[0])]

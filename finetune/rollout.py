@@ -1,45 +1,52 @@
-"""What online methods learn from: images of the present policy with their trajectories, rewards and advantages."""
+"""Rollouts: images of the present policy with their trajectories, rewards and advantages."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from pydantic import BaseModel, Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from finetune.advantages import PromptStatistics
 from finetune.diffusion import DiffusionModel
-from finetune.processes import ALONE, Processes
-from finetune.reward_fn import RewardFn, score
-from finetune.sampling import Trajectories, part_of, sample_trajectories
+from finetune.method import MethodConfig, Training
+from finetune.reward_fn import score
+from finetune.sampler import (
+    Sampler,
+    SamplerOverrides,
+    Trajectories,
+    sample_trajectories,
+    share_of_steps,
+)
 
 
-class RolloutConfig(BaseModel, frozen=True, extra="forbid"):
-    """How an online method draws, and which of the drawn transitions it learns from."""
+class RolloutSampler(SamplerOverrides, frozen=True, extra="forbid"):
+    """Settings in which rollouts are drawn otherwise than by the run's [sampler]."""
 
+    stochastic_share: float | None = Field(default=0.6, gt=0, le=1)
+    """Share of a trajectory's steps, from its start, that draw noise and can be trained on. The
+    later ones are deterministic: they finish the image as the sampler of users does, and their
+    noise would be so small that ratios run away. Paper: 1."""
+
+
+class RolloutConfig(MethodConfig, frozen=True, extra="forbid"):
+    """Settings of an online method's drawing, and of the transitions that it learns from."""
+
+    sampler: RolloutSampler = RolloutSampler()
+    """Settings in which the rollouts' sampler differs from the run's [sampler]; its eta must be
+    above 0."""
     prompts_per_iteration: PositiveInt = 4
     """Different prompts drawn for in one iteration, at random when there are more."""
     images_per_prompt: PositiveInt = 16
-    """Images of each prompt in one iteration. DPOK's paper: 10 in all for one prompt, 45 for many."""
-    steps: PositiveInt = 20
-    """Sampler steps of a trajectory. Paper: 50."""
-    guidance: PositiveFloat = 2.0
-    """Classifier-free guidance scale; 1 switches it off. Paper: 7.5."""
-    eta: float = Field(default=1.0, gt=0, le=1)
-    """Noise of the sampler's steps; 1 is ancestral sampling, as in the paper."""
-    stochastic_share: float = Field(default=0.6, gt=0, le=1)
-    """Share of a trajectory's steps, from its start, that draw noise and can be trained on. The later ones are deterministic: they finish
-    the picture as the sampler of users does, and their noise would be so small that ratios run away. Paper: 1."""
+    """Images of each prompt in one iteration. DPOK's paper: 10 in all for one prompt, 45 for
+    many."""
     timestep_fraction: float = Field(default=1.0, gt=0, le=1)
-    """Share of each trajectory's stochastic steps that is trained on, drawn at random. Less is quicker and noisier."""
+    """Share of each trajectory's stochastic steps that is trained on, drawn at random. Less is
+    quicker and noisier."""
     micro_batch: PositiveInt = 32
-    """Rows of one UNet call (twice that with guidance), in rollout and training; bounds the memory. No padding if it divides the images."""
-
-    @property
-    def stochastic_steps(self) -> int:
-        """How many steps of a trajectory are stochastic."""
-        return part_of(self.steps, self.stochastic_share)
+    """Rows of one UNet call (twice that with guidance), in rollout and training; bounds the memory.
+    No padding if it divides the images."""
 
 
 @dataclass(frozen=True)
@@ -69,10 +76,10 @@ class Rollout:
     rewards: Tensor
     """[N]."""
     returns: Tensor
-    """[N]: rewards normalised per prompt."""
+    """[N]: rewards normalized per prompt."""
 
     def transitions(self, pairs: Tensor) -> Transitions:
-        """The transitions of (sample, step) pairs [M, 2]."""
+        """Return the transitions of (sample, step) pairs [M, 2]."""
         sample, step = pairs.unbind(1)
         chain = self.trajectories
         return Transitions(
@@ -84,7 +91,7 @@ class Rollout:
         )
 
     def reward_by_prompt(self) -> dict[str, float]:
-        """Mean reward of each prompt."""
+        """Return the mean reward of each prompt."""
         values: dict[str, list[float]] = {}
         for prompt, value in zip(self.prompts, self.rewards.tolist(), strict=True):
             values.setdefault(prompt, []).append(value)
@@ -92,14 +99,12 @@ class Rollout:
 
 
 def merged(rollouts: Sequence[Rollout]) -> Rollout:
-    """The images of several iterations, of as many steps each, as one."""
+    """Return the images of several iterations, of equally many steps each, as one rollout."""
     if len(rollouts) == 1:
         return rollouts[0]
     chains = [one.trajectories for one in rollouts]
-    latents, log_probs = (
-        torch.cat([chain.latents for chain in chains]),
-        torch.cat([chain.log_probs for chain in chains]),
-    )
+    latents = torch.cat([chain.latents for chain in chains])
+    log_probs = torch.cat([chain.log_probs for chain in chains])
     return Rollout(
         prompts=[prompt for one in rollouts for prompt in one.prompts],
         cond=torch.cat([one.cond for one in rollouts]),
@@ -110,104 +115,90 @@ def merged(rollouts: Sequence[Rollout]) -> Rollout:
 
 
 def packed(rollout: Rollout) -> dict[str, Any]:
-    """What a checkpoint keeps of a rollout: plain values and tensors on the CPU."""
-    chain = rollout.trajectories
+    """Return the part of a rollout that a checkpoint keeps: plain values and tensors on the CPU."""
     tensors = {
-        "latents": chain.latents,
-        "log_probs": chain.log_probs,
+        "latents": rollout.trajectories.latents,
+        "log_probs": rollout.trajectories.log_probs,
         "rewards": rollout.rewards,
         "returns": rollout.returns,
     }
-    return {"prompts": rollout.prompts} | {name: tensor.cpu() for name, tensor in tensors.items()}
+    on_cpu = {name: tensor.cpu() for name, tensor in tensors.items()}
+    return {"prompts": rollout.prompts} | on_cpu
 
 
 def unpacked(kept: dict[str, Any], model: DiffusionModel) -> Rollout:
-    """The rollout that `packed` gave."""
-    tensors = {name: tensor.to(model.device) for name, tensor in kept.items() if name != "prompts"}
+    """Return the rollout that `packed` was called with."""
+    prompts: list[str] = kept["prompts"]
+    tensors = {name: one.to(model.device) for name, one in kept.items() if name != "prompts"}
     timesteps = model.scheduler(tensors["log_probs"].shape[1]).timesteps
     chain = Trajectories(tensors["latents"], tensors["log_probs"], timesteps)
-    return Rollout(
-        kept["prompts"],
-        model.encode_prompts(kept["prompts"]),
-        chain,
-        tensors["rewards"],
-        tensors["returns"],
-    )
+    cond = model.encode_prompts(prompts)
+    return Rollout(prompts, cond, chain, tensors["rewards"], tensors["returns"])
 
 
-def collect(
-    model: DiffusionModel,
-    prompts: Sequence[str],
-    reward: RewardFn,
-    config: RolloutConfig,
-    *,
-    statistics: PromptStatistics,
-    generator: torch.Generator,
-    processes: Processes = ALONE,
-) -> Rollout:
-    """Draws the iteration's images with the present policy and scores them; `statistics` takes in their rewards."""
-    chosen = list(prompts)
+def collect(training: Training[Any], statistics: PromptStatistics) -> Rollout:
+    """Draw the iteration's images with the present policy and score them.
+
+    `statistics` are updated with their rewards. The training's config is a `RolloutConfig`.
+    """
+    model, generator = training.model, training.generator
+    config: RolloutConfig = training.config
+    chosen = list(training.prompts)
     if len(chosen) > config.prompts_per_iteration:
         order = torch.randperm(len(chosen), generator=generator)[: config.prompts_per_iteration]
         chosen = [chosen[i] for i in order.tolist()]
     texts = [prompt for prompt in chosen for _ in range(config.images_per_prompt)]
     cond = model.encode_prompts(texts)
-    trajectories = _trajectories(model, cond, config, generator, processes)
-    mine = processes.share(len(texts), config.micro_batch)
+    sampler, batch = training.sampler, config.micro_batch
+    trajectories = _trajectories(model, cond, sampler, generator=generator, batch=batch)
+    mine = model.processes.share(len(texts), batch)
     finished = trajectories.latents[mine.to(model.device), -1]
-    found = (
-        score(reward, model.decode(finished), [texts[i] for i in mine.tolist()])
-        if len(mine)
-        else finished.new_zeros(0)
-    )
-    rewards = processes.gather(mine, found, len(texts))
-    return Rollout(texts, cond, trajectories, rewards, statistics.normalise(texts, rewards))
+    found = finished.new_zeros(0)
+    if len(mine):
+        own_texts = [texts[i] for i in mine.tolist()]
+        found = score(training.reward, model.decode(finished), own_texts)
+    rewards = model.processes.gather(mine, found, len(texts))
+    return Rollout(texts, cond, trajectories, rewards, statistics.normalize(texts, rewards))
 
 
 def _trajectories(
     model: DiffusionModel,
     cond: Tensor,
-    config: RolloutConfig,
+    sampler: Sampler,
+    *,
     generator: torch.Generator,
-    processes: Processes,
+    batch: int,
 ) -> Trajectories:
-    """One chain per prompt embedding in `cond` [N, L, D], each process's batches drawn by it."""
-    latents = cond.new_zeros(len(cond), config.steps + 1, *model.latent_shape, dtype=torch.float32)
-    log_probs = cond.new_zeros(len(cond), config.steps, dtype=torch.float32)
-    for number, rows in enumerate(
-        torch.arange(len(cond), device=cond.device).split(config.micro_batch)
-    ):
-        if not processes.has(number):
-            for _ in range(
-                1 + config.stochastic_steps
-            ):  # the noise that its process draws, so that the generators stay alike
-                torch.randn(
-                    (len(rows), *model.latent_shape), generator=generator, device=generator.device
-                )
+    """Return one chain per prompt embedding in `cond` [N, L, D].
+
+    Each process draws its own batches, and gets those of the others.
+    """
+    shape = (len(cond), sampler.steps + 1, *model.latent_shape)
+    latents = cond.new_zeros(shape, dtype=torch.float32)
+    log_probs = cond.new_zeros(len(cond), sampler.steps, dtype=torch.float32)
+    for number, rows in enumerate(torch.arange(len(cond), device=cond.device).split(batch)):
+        if not model.processes.has(number):
+            # Draw the noise that its process draws, so that the generators stay alike.
+            for _ in range(1 + sampler.stochastic_steps):
+                noise_shape = (len(rows), *model.latent_shape)
+                torch.randn(noise_shape, generator=generator, device=generator.device)
             continue
-        drawn = sample_trajectories(
-            model,
-            cond[rows],
-            steps=config.steps,
-            guidance=config.guidance,
-            eta=config.eta,
-            generator=generator,
-            stochastic_steps=config.stochastic_steps,
-            batch=config.micro_batch,
-        )
+        drawn = sample_trajectories(model, cond[rows], sampler, generator=generator, batch=batch)
         latents[rows], log_probs[rows] = drawn.latents, drawn.log_probs
-    return Trajectories(
-        processes.total(latents),
-        processes.total(log_probs),
-        model.scheduler(config.steps).timesteps,
-    )
+    timesteps = model.scheduler(sampler.steps).timesteps
+    total = model.processes.total
+    return Trajectories(total(latents), total(log_probs), timesteps)
 
 
 def choose_transitions(
-    samples: int, config: RolloutConfig, *, generator: torch.Generator
+    samples: int, stochastic_steps: int, fraction: float, *, generator: torch.Generator
 ) -> Tensor:
-    """Random (sample, step) pairs [M, 2] in random order: for every sample the configured share of its stochastic steps, no pair twice."""
-    taken = part_of(config.stochastic_steps, config.timestep_fraction)
-    steps = torch.rand(samples, config.stochastic_steps, generator=generator).argsort(1)[:, :taken]
-    pairs = torch.stack([torch.arange(samples).repeat_interleave(taken), steps.flatten()], dim=1)
+    """Return random (sample, step) pairs [M, 2] in random order, no pair twice.
+
+    They hold, for every sample, `fraction` of its stochastic steps.
+    """
+    taken = share_of_steps(stochastic_steps, fraction)
+    steps = torch.rand(samples, stochastic_steps, generator=generator).argsort(1)[:, :taken]
+    numbers = torch.arange(samples).repeat_interleave(taken)
+    pairs = torch.stack([numbers, steps.flatten()], dim=1)
     return pairs[torch.randperm(len(pairs), generator=generator)]

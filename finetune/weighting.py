@@ -1,22 +1,27 @@
-"""How the reward of an image becomes its weight in training, and what each weight is the best answer to.
+"""Weights of images in training, and the objective of which each weight is the optimum.
 
-Training on images x drawn from the base p(x | z), weighted by w, pulls the model towards q = p w / E_p[w]. Asking for as much reward
-E_q[r] as possible at a price for leaving p gives, for each price, one w:
+Training on images x drawn from the base p(x | z), weighted by w, pulls the model towards
+q = p w / E_p[w]. Maximizing the reward E_q[r] at a price for leaving p has, for each price, one
+best w:
 
-- "raw", max(r, 0): Lee et al. 2023 (arXiv 2302.12192). With `kl = "kl-d"` it is max(r + gamma, 0), and where nothing is cut off, q is
-  exactly the optimum of E_q[r] - (E_p[r] + gamma) / 2 * chi^2(q || p): gamma is the price, 0 the cheapest. One round reaches
-  E_p[r (r + gamma)] / E_p[r + gamma] at best.
-- "exp", exp(r / b): the optimum of E_q[r] under KL(q || p) <= kl_budget, over images and prompts together, so that prompts with higher
-  rewards also gain; b is the price at which the budget is just used up (the E-step of reinforcement learning as inference, Chow et
-  al. 2020, arXiv 2006.05443; the KL case of Diffusion Controller, Yang et al. 2026, arXiv 2603.06981).
-- "softmax", exp(r / temperature) with mean 1 for every prompt: the optimum of E_q[r] - temperature * KL(q || p) for each prompt, which
-  all keep their share (the weights of DDPO's baseline RWR, Black et al. 2023, arXiv 2305.13301).
-- "top", each prompt's best images alike and no others (those that tie for the last places share them): the optimum of
-  E_q[r] when no density may rise above 1 / top_share times p.
+- "raw", max(r, 0): Lee et al. 2023 (arXiv 2302.12192). With `kl = "kl-d"` it is max(r + gamma, 0),
+  and where nothing is cut off, q is exactly the optimum of
+  E_q[r] - (E_p[r] + gamma) / 2 * chi^2(q || p): gamma is the price, 0 the cheapest. One round
+  reaches E_p[r (r + gamma)] / E_p[r + gamma] at best.
+- "exp", exp(r / b): the optimum of E_q[r] under KL(q || p) <= kl_budget, over images and prompts
+  together, so that prompts with higher rewards also gain; b is the price at which the budget is
+  just used up (the E-step of reinforcement learning as inference, Chow et al. 2020, arXiv
+  2006.05443; the KL case of Diffusion Controller, Yang et al. 2026, arXiv 2603.06981).
+- "softmax", exp(r / temperature) with mean 1 for every prompt: the optimum of
+  E_q[r] - temperature * KL(q || p) for each prompt, which all keep their share (the weights of
+  DDPO's baseline RWR, Black et al. 2023, arXiv 2305.13301).
+- "top", each prompt's best images alike and no others (those that tie for the last places share
+  them): the optimum of E_q[r] when no density may rise above 1 / top_share times p.
 
-`kl` is DPOK's penalty in supervised training (Fan et al. 2023, arXiv 2305.16381): "kl-d" adds gamma to every weight, an upper
-bound of gamma * KL(p || tuned), which pulls to the base's images; "kl-o" adds gamma times the squared difference to the base's
-predictions to the loss instead (see `finetune.reward_weighted`).
+`kl` is DPOK's penalty in supervised training (Fan et al. 2023, arXiv 2305.16381): "kl-d" adds gamma
+to every weight, an upper bound of gamma * KL(p || tuned), which pulls to the base's images; "kl-o"
+adds gamma times the squared difference to the base's predictions to the loss instead (see
+`finetune.reward_weighted`).
 """
 
 import math
@@ -30,24 +35,30 @@ from torch import Tensor
 
 
 class WeightingConfig(BaseModel, frozen=True, extra="forbid"):
-    """Which weights; their theory stands at the top of `finetune/weighting.py`."""
+    """Choice of the weights; `finetune/weighting.py` explains their theory."""
 
     weighting: Literal["raw", "exp", "softmax", "top"] = "softmax"
-    """How a reward becomes a weight. Paper: raw."""
+    """Function that turns a reward into a weight. Paper: raw."""
     kl_budget: PositiveFloat = 0.5
-    """For "exp": how far the weighted images may leave the drawn ones, in nats; ln 2 is as far as the better half of them."""
+    """For "exp": largest KL of the weighted images to the drawn ones, in nats; ln 2 is that of the
+    better half of them."""
     temperature: PositiveFloat = 0.2
-    """For "softmax", in the reward's units: lower follows the reward harder and uses fewer images."""
+    """For "softmax", in the reward's units: lower follows the reward harder and uses fewer
+    images."""
     top_share: float = Field(default=0.25, gt=0, le=1)
     """For "top": the share of each prompt's images that is used."""
     kl: Literal["none", "kl-d", "kl-o"] = "none"
     """DPOK's penalty for leaving the base: "kl-d" in the weights, "kl-o" in the loss."""
     gamma: PositiveFloat = 1.0
-    """The weight of `kl`; not read when that is "none". DPOK's paper tries 0.1, 1, 2 and 5."""
+    """Weight of `kl`; not read when that is "none". DPOK's paper tries 0.1, 1, 2 and 5."""
 
 
 def sample_weights(rewards: Tensor, prompts: Sequence[str], config: WeightingConfig) -> Tensor:
-    """Weights [N], none negative, of rewards [N]; before "kl-d", "exp" has mean 1, "softmax" and "top" have it for every prompt."""
+    """Return weights [N], none negative, of rewards [N].
+
+    Before "kl-d", those of "exp" have mean 1; those of "softmax" and "top" have it for every
+    prompt.
+    """
     if config.weighting == "raw":
         weights = rewards
     elif config.weighting == "exp":
@@ -66,14 +77,17 @@ def sample_weights(rewards: Tensor, prompts: Sequence[str], config: WeightingCon
 
 
 def _top(rewards: Tensor, kept: int) -> Tensor:
-    """Weights [N] of mean 1 on the best `kept`; rewards that tie for the last places share them."""
+    """Return weights [N] of mean 1 on the best `kept`; ties for the last places share them."""
     last = rewards.topk(kept).values[-1]
     above, ties = (rewards > last).to(rewards.dtype), (rewards == last).to(rewards.dtype)
     return (above + ties * (kept - above.sum()) / ties.sum()) * (len(rewards) / kept)
 
 
 def _within_budget(rewards: Tensor, kl_budget: float) -> Tensor:
-    """exp(r / b) with mean 1, with b such that KL to equal weights is the budget; on the best alone when even they do not use it up."""
+    """Return exp(r / b) with mean 1, with b such that the KL to equal weights is the budget.
+
+    Only the best images have weight when even they do not use it up.
+    """
     values = rewards.double()
     spread = float(values.max() - values.min())
     if spread == 0:
@@ -85,7 +99,8 @@ def _within_budget(rewards: Tensor, kl_budget: float) -> Tensor:
     def excess(log_b: float) -> float:
         return math.log(len(values)) - float(torch.special.entr(share(log_b)).sum()) - kl_budget
 
-    # The KL grows with 1 / b, its slope (the variance over b) being at most spread^2 / 4b: at the upper end it is within the budget.
+    # The KL grows with 1 / b, its slope (the variance over b) being at most spread^2 / 4b: at the
+    # upper end it is within the budget.
     lower, upper = math.log(spread) - 20, math.log(spread / math.sqrt(8 * kl_budget))
     log_b = (
         brentq(excess, lower, upper, xtol=1e-10) if lower < upper and excess(lower) > 0 else lower
@@ -94,5 +109,5 @@ def _within_budget(rewards: Tensor, kl_budget: float) -> Tensor:
 
 
 def effective_sample_size(weights: Tensor) -> float:
-    """Kish's (sum w)^2 / sum w^2 of weights [N], as a share of N."""
+    """Return Kish's (sum w)^2 / sum w^2 of weights [N], as a share of N."""
     return float(weights.sum().square() / weights.square().sum() / len(weights))

@@ -1,1 +1,1 @@
-"""Images to labels: the raters' browser app, its rules, and simulated raters. Imports no torch."""
+"""Images to labels: the raters' browser app, its rules, and simulated raters; without torch."""

@@ -1,166 +1,193 @@
-"""The admin page and its part of the HTTP interface; for raters of the role `admin`."""
+"""The admins' part of the HTTP interface, for raters of the role `admin`."""
 
-from dataclasses import asdict
-from typing import Any
+from collections import Counter
 
-from fastapi import APIRouter, HTTPException, Request
-from fastapi.responses import HTMLResponse
+from fastapi import APIRouter, HTTPException
 from pydantic import BaseModel
 
 from data.errors import PictuneError
-from data.feedback import Account, Decision, Identifier, Status
-from data.overview import GivenLabel, PromptCount, counts_by_prompt, latest_labels
-from data.reports import ReportedImage
-from labeling_app.desk import STATIC, Desk, TheDesk, image_url
-from labeling_app.sign_in import Admin, Name, admin, present, rater_of
+from data.feedback import Answer, Decision, Identifier, RankingAnswer, Status, TaskKind
+from data.store.overview import GivenLabel, counts_by_prompt, latest_labels
+from labeling_app.admin_responses import (
+    CampaignProgress,
+    CategoryCount,
+    Decided,
+    Exported,
+    PauseState,
+    Quality,
+    ReportedImageView,
+    Reports,
+    StreamEntry,
+    StreamRanks,
+    Summary,
+)
+from labeling_app.app_state import AppState, State, image_url
+from labeling_app.refusals import may_refuse
+from labeling_app.responses import GivenVerdict
+from labeling_app.sign_in import Admin, Name
 
 STREAM = 30
 """Labels in the stream of the page."""
 
-router = APIRouter()
+router = APIRouter(responses=may_refuse(401, 403, 503))
 
 
 class EmptyBody(BaseModel, frozen=True, extra="forbid"):
-    """Nothing."""
+    """Body of an export: empty."""
 
 
 class PauseBody(BaseModel, frozen=True, extra="forbid"):
-    """Whom to pause or let go on."""
+    """Body of a pause or of its end."""
 
     rater: Name | None = None
     """One rater's name; without it, the whole campaign."""
 
 
 class ImageBody(BaseModel, frozen=True, extra="forbid"):
-    """The image that is decided about."""
+    """Body of a decision about an image."""
 
     image_id: Identifier
 
 
-@router.get("/admin", include_in_schema=False)
-def page(request: Request, desk: TheDesk) -> HTMLResponse:
-    """The page, which asks for the figures; or for a sign-in, with the status that says why."""
-    status = 200
-    try:
-        admin(present(rater_of(request, desk), desk))
-    except HTTPException as refusal:
-        status = refusal.status_code
-    return HTMLResponse(
-        (STATIC / "admin.html").read_text(encoding="utf-8"), status, {"Cache-Control": "no-cache"}
-    )
-
-
 @router.get("/api/v1/admin/summary")
-def summary(desk: TheDesk, _admin: Admin) -> dict[str, Any]:
-    """Progress, also by category, and the latest labels."""
-    progress = desk.store.progress()
-    return {
-        "paused": desk.store.is_paused,
-        "progress": {
-            "done": progress.done,
-            "total": progress.total,
-            "seconds_left": progress.seconds_left,
-        },
-        "categories": _by_category(desk, counts_by_prompt(desk.store)),
-        "stream": [_line(label) for label in latest_labels(desk.store, limit=STREAM)],
-        "last_export": desk.health.last_export,
-        "export_error": desk.health.export_error,
-    }
+def summary(state: State, _admin: Admin) -> Summary:
+    """Return the progress, also by category, and the latest labels."""
+    return summarize(state)
 
 
 @router.get("/api/v1/admin/quality")
-def quality(desk: TheDesk, _admin: Admin) -> dict[str, Any]:
-    """Agreement, and each rater's gold accuracy, times and position bias. Of many labels it takes seconds."""
-    return dict(desk.quality())
+def quality(state: State, _admin: Admin) -> Quality:
+    """Return agreement and each rater's figures; of many labels it takes seconds."""
+    return measure_quality(state)
 
 
 @router.get("/api/v1/admin/reports")
-def reports(desk: TheDesk, _admin: Admin) -> dict[str, list[dict[str, Any]]]:
-    """The images that wait for a decision, the one reported first at the beginning, and those that are removed."""
-    images = desk.store.reports.images()
-    return {
-        name: [_reported(image) for image in images if image.removed == removed]
-        for name, removed in (("open", False), ("removed", True))
-    }
+def reports(state: State, _admin: Admin) -> Reports:
+    """Return the images that wait for a decision, and those that are removed."""
+    return list_reports(state)
 
 
-@router.post("/api/v1/admin/put-back")
-def put_back(body: ImageBody, desk: TheDesk, account: Admin) -> dict[str, Decision]:
-    """Puts a reported or removed image back into circulation; it stays there unless it is reported again."""
-    return _decide(desk, account, body.image_id, "kept")
+@router.post("/api/v1/admin/put-back", responses=may_refuse(400, 404, 413, 422))
+def put_back(body: ImageBody, state: State, account: Admin) -> Decided:
+    """Put a reported or removed image back into circulation, until it is reported again."""
+    return decide(state, account.rater_id, body.image_id, "kept")
 
 
-@router.post("/api/v1/admin/remove")
-def remove(body: ImageBody, desk: TheDesk, account: Admin) -> dict[str, Decision]:
-    """Keeps a reported image out of circulation for good; no label is lost."""
-    return _decide(desk, account, body.image_id, "removed")
+@router.post("/api/v1/admin/remove", responses=may_refuse(400, 404, 413, 422))
+def remove(body: ImageBody, state: State, account: Admin) -> Decided:
+    """Keep a reported image out of circulation for good; no label is lost."""
+    return decide(state, account.rater_id, body.image_id, "removed")
 
 
-@router.post("/api/v1/admin/export")
-def export(_body: EmptyBody, desk: TheDesk, _admin: Admin) -> dict[str, Any]:
-    """Exports to Parquet now."""
+@router.post("/api/v1/admin/export", responses=may_refuse(400, 413, 422))
+def export(_body: EmptyBody, state: State, _admin: Admin) -> Exported:
+    """Export to Parquet now."""
     try:
-        desk.exports.export()
+        state.exports.export()
     except PictuneError as error:
         raise HTTPException(503, str(error)) from error
-    return {"last_export": desk.health.last_export}
+    return Exported(last_export=state.health.last_export)
 
 
-@router.post("/api/v1/admin/pause")
-def pause(body: PauseBody, desk: TheDesk, _admin: Admin) -> dict[str, bool]:
-    """Hands out no more tasks, to one rater or to anyone; answers are still taken."""
-    return _set_paused(desk, body, paused=True)
+@router.post("/api/v1/admin/pause", responses=may_refuse(400, 404, 413, 422))
+def pause(body: PauseBody, state: State, _admin: Admin) -> PauseState:
+    """Hand out no more tasks, to one rater or to anyone; answers are still accepted."""
+    return set_paused(state, body.rater, paused=True)
 
 
-@router.post("/api/v1/admin/resume")
-def resume(body: PauseBody, desk: TheDesk, _admin: Admin) -> dict[str, bool]:
-    """Hands out tasks again."""
-    return _set_paused(desk, body, paused=False)
+@router.post("/api/v1/admin/resume", responses=may_refuse(400, 404, 413, 422))
+def resume(body: PauseBody, state: State, _admin: Admin) -> PauseState:
+    """Hand out tasks again."""
+    return set_paused(state, body.rater, paused=False)
 
 
-def _decide(desk: Desk, account: Account, image_id: str, decision: Decision) -> dict[str, Decision]:
-    desk.store.reports.decide(image_id, decision, account.rater_id)
-    return {"decision": decision}
+def summarize(state: AppState) -> Summary:
+    """Return how the campaign goes."""
+    progress = state.store.progress()
+    return Summary(
+        paused=state.store.is_paused,
+        progress=CampaignProgress(
+            done=progress.done, total=progress.total, seconds_left=progress.seconds_left
+        ),
+        categories=_by_category(state),
+        stream=[_stream_entry(label) for label in latest_labels(state.store, limit=STREAM)],
+        last_export=state.health.last_export,
+        export_error=state.health.export_error,
+    )
 
 
-def _reported(image: ReportedImage) -> dict[str, Any]:
-    facts = asdict(image)
-    del facts["removed"]
-    return facts | {"url": image_url(image.image_id)}
+def measure_quality(state: AppState) -> Quality:
+    """Return agreement and each rater's figures; of many labels it takes seconds."""
+    return Quality.model_validate(state.quality(state.categories))
 
 
-def _set_paused(desk: Desk, body: PauseBody, *, paused: bool) -> dict[str, bool]:
-    if body.rater is None:
-        desk.store.set_paused(paused)
-        return {"paused": paused}
-    account = desk.store.raters.find(body.rater)
-    if account is None:
-        raise HTTPException(404, f"no rater is called {body.rater}")
-    status: Status = "paused" if paused else "active"
-    desk.store.raters.set_status(account.rater_id, status)
-    return {"paused": paused}
-
-
-def _by_category(desk: Desk, counts: list[PromptCount]) -> list[dict[str, Any]]:
-    sums: dict[tuple[str, str], list[int]] = {}
-    for count in counts:
-        done_and_total = sums.setdefault(
-            (desk.categories.get(count.prompt_id, "other"), count.kind), [0, 0]
+def list_reports(state: AppState) -> Reports:
+    """Return the images that are out of circulation."""
+    views: dict[bool, list[ReportedImageView]] = {False: [], True: []}
+    for image in state.store.reports.images():
+        view = ReportedImageView(
+            image_id=image.image_id,
+            prompt=image.prompt,
+            reports=image.reports,
+            url=image_url(image.image_id),
         )
-        done_and_total[0] += count.done
-        done_and_total[1] += count.total
+        views[image.removed].append(view)
+    return Reports(open=views[False], removed=views[True])
+
+
+def decide(state: AppState, admin_id: str, image_id: str, decision: Decision) -> Decided:
+    """Record an admin's decision about a reported image.
+
+    Raises:
+        NotFound: no report of the image is open.
+    """
+    state.store.reports.decide(image_id, decision, admin_id)
+    return Decided(decision=decision)
+
+
+def set_paused(state: AppState, rater: str | None, *, paused: bool) -> PauseState:
+    """Pause or resume the rater of this name, or the campaign where `rater` is None.
+
+    Raises:
+        HTTPException: 404, nobody is called so.
+    """
+    if rater is None:
+        state.store.set_paused(paused)
+        return PauseState(paused=paused)
+    account = state.store.raters.find(rater)
+    if account is None:
+        raise HTTPException(404, f"no rater is called {rater}")
+    status: Status = "paused" if paused else "active"
+    state.store.raters.set_status(account.rater_id, status)
+    return PauseState(paused=paused)
+
+
+def _by_category(state: AppState) -> list[CategoryCount]:
+    done: Counter[tuple[str, TaskKind]] = Counter()
+    total: Counter[tuple[str, TaskKind]] = Counter()
+    for count in counts_by_prompt(state.store):
+        key = (state.categories.get(count.prompt_id, "other"), count.kind)
+        done[key] += count.done
+        total[key] += count.total
     return [
-        {"category": name, "kind": kind, "done": done, "total": total}
-        for (name, kind), (done, total) in sorted(sums.items())
+        CategoryCount(category=key[0], kind=key[1], done=done[key], total=total[key])
+        for key in sorted(total)
     ]
 
 
-def _line(label: GivenLabel) -> dict[str, Any]:
-    answer = label.answer.model_dump(exclude={"kind"}, exclude_none=True)
-    about = {
-        "rater": label.rater,
-        "kind": label.task.kind,
-        "prompt": label.task.prompt,
-        "answer": answer,
-    }
-    return about | {"submitted_at": label.submitted_at, "revision": label.revision}
+def _stream_entry(label: GivenLabel) -> StreamEntry:
+    return StreamEntry(
+        rater=label.rater,
+        kind=label.task.kind,
+        prompt=label.task.prompt,
+        answer=_answer(label.answer),
+        submitted_at=label.submitted_at,
+        revision=label.revision,
+    )
+
+
+def _answer(answer: Answer) -> GivenVerdict | StreamRanks:
+    facts = answer.model_dump(exclude={"kind"})
+    if isinstance(answer, RankingAnswer):
+        return StreamRanks.model_validate(facts)
+    return GivenVerdict.model_validate(facts)

@@ -1,8 +1,9 @@
-"""What holds for every request: no calls from other sites' pages, no large bodies, and headers that browsers keep to.
+"""Rules for every request: no calls from other sites' pages, no large bodies, and safe headers.
 
-The cookie is SameSite=Strict, but to browsers all ports of a host and all names of a domain are one site. So a call of the interface that
-says which page it comes from must come from a page of the app itself. Besides, a POST must be JSON or carry the header `X-Pictune`: a form
-can send neither, and a script of another site would have to ask first, which is never granted.
+The cookie is SameSite=Strict, but to browsers all ports of a host and all names of a domain are one
+site. So a call of the interface that says which page it comes from must come from a page of the app
+itself. Besides, a POST must be JSON or carry the header `X-Pictune`. A form can send neither, and a
+script of another site would have to ask first, which is never granted.
 """
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -12,15 +13,24 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 LARGEST_BODY = 64 * 1024
 """Bytes; the longest answer with remarks takes a third of it."""
 
+WRITABLE = ("/api/", "/admin/")
+"""Beginnings of the addresses to which anything may be sent, and which no other site may read."""
+
+OTHER_SITE = (
+    "sent by a page of another site; a proxy in front of the app must hand on the Host header"
+)
+
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
-    # Gradio's page needs inline scripts and styles, and eval; but nothing is ever fetched from or sent to anywhere else.
+    # Gradio's pages need inline scripts and styles, and eval; but nothing is ever fetched from or
+    # sent to anywhere else.
     "Content-Security-Policy": (
-        "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
+        "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
+        "style-src 'self' 'unsafe-inline'; "
         "object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'none'"
     ),
 }
@@ -33,7 +43,7 @@ class Guard:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Refuses with 403, 404 or 413, or hands on."""
+        """Refuse with 403, 404 or 413, or hand on."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -64,13 +74,10 @@ class Guard:
 def _refusal(scope: Scope) -> tuple[int, str] | None:
     headers = Headers(scope=scope)
     reads = scope["method"] in ("GET", "HEAD", "OPTIONS")
-    if not scope["path"].startswith("/api/"):
+    if not scope["path"].startswith(WRITABLE):
         return None if reads else (404, "nothing is sent there")
     if _is_foreign(headers, typed=reads):
-        return (
-            403,
-            "sent by a page of another site; a proxy in front of the app must hand on the Host header",
-        )
+        return 403, OTHER_SITE
     if reads:
         return None
     is_json = headers.get("content-type", "").split(";")[0].strip().lower() == "application/json"
@@ -80,7 +87,10 @@ def _refusal(scope: Scope) -> tuple[int, str] | None:
 
 
 def _is_foreign(headers: Headers, *, typed: bool) -> bool:
-    """Whether a page of another origin sends this; `typed` lets in what the browser's address bar asks for."""
+    """Whether a page of another origin sends this.
+
+    `typed` lets in requests of the browser's address bar.
+    """
     site = headers.get("sec-fetch-site", "same-origin")
     if site != "same-origin" and not (typed and site == "none"):
         return True
@@ -89,14 +99,14 @@ def _is_foreign(headers: Headers, *, typed: bool) -> bool:
 
 
 def _is_at(origin: str, host: str) -> bool:
-    """Whether this is the origin of the pages at this host; the scheme is left open, as a proxy with TLS changes it."""
+    """Whether `origin` is that of the pages at `host`; a proxy with TLS may change the scheme."""
     scheme, _, address = origin.lower().partition("://")
     port = {"http": ":80", "https": ":443"}.get(scheme, "")
     return bool(address) and address.removesuffix(port) == host.lower().removesuffix(port)
 
 
 async def _read(receive: Receive) -> bytes | None:
-    """The body; None when it is too large, whatever length it was said to have."""
+    """Return the body; None when it is too large, whatever length it was said to have."""
     body = b""
     while True:
         message = await receive()

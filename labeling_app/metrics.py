@@ -1,4 +1,4 @@
-"""Prometheus metrics at `/metrics`: requests as they are answered, labels and health as they stand when asked."""
+"""Prometheus metrics at `/metrics`: of requests, of labels and of the app's health."""
 
 import shutil
 import time
@@ -11,17 +11,17 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from labeling_app.desk import Desk
+from labeling_app.app_state import AppState
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
 """Upper bounds of the histogram's buckets."""
 
 
 class Metrics(Collector):
-    """What one app tells; of its own registry, since there may be several apps in a process."""
+    """Metrics of one app; each has a registry, since a process may have several apps."""
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+    def __init__(self, state: AppState) -> None:
+        self._state = state
         self._registry = CollectorRegistry()
         self._registry.register(self)
         self._requests = Histogram(
@@ -33,21 +33,21 @@ class Metrics(Collector):
         )
 
     def add_to(self, app: FastAPI) -> None:
-        """Measures all requests of the app and adds the route `/metrics`."""
+        """Measure all requests of the app and add the route `/metrics`."""
         app.add_middleware(_Stopwatch, requests=self._requests)
         app.add_api_route("/metrics", self.answer, include_in_schema=False)
 
     def answer(self) -> Response:
-        """Everything, in Prometheus's text format."""
+        """Return everything in Prometheus's text format."""
         return Response(generate_latest(self._registry), media_type=CONTENT_TYPE_LATEST)
 
     def describe(self) -> list[Metric]:
-        """Nothing: otherwise the registry would collect once when this is registered."""
+        """Return nothing: otherwise the registry would collect once when this is registered."""
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """The figures of this moment."""
-        progress, health = self._desk.store.progress(), self._desk.health
+        """Yield the figures of this moment."""
+        progress, health = self._state.store.progress(), self._state.health
         yield GaugeMetricFamily(
             "pictune_labels_done",
             "Labels that count, at most as many per task as are wanted",
@@ -55,9 +55,9 @@ class Metrics(Collector):
         )
         yield GaugeMetricFamily("pictune_labels_wanted", "Labels wanted", progress.total)
         yield GaugeMetricFamily(
-            "pictune_paused", "Whether the campaign is paused", int(self._desk.store.is_paused)
+            "pictune_paused", "Whether the campaign is paused", int(self._state.store.is_paused)
         )
-        reported, removed = self._desk.store.reports.count()
+        reported, removed = self._state.store.reports.count()
         yield GaugeMetricFamily(
             "pictune_images_reported", "Reported images that wait for an admin's decision", reported
         )
@@ -73,7 +73,7 @@ class Metrics(Collector):
         yield GaugeMetricFamily(
             "pictune_free_disk_bytes",
             "Room where labels are kept",
-            shutil.disk_usage(self._desk.folder).free,
+            shutil.disk_usage(self._state.folder).free,
         )
         if health.last_export is not None:
             moment = health.last_export.timestamp()

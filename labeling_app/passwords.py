@@ -16,10 +16,10 @@ _NOBODYS = _HASHER.hash("the password of nobody")
 
 
 def hash_password(password: str) -> str:
-    """The hash to be stored.
+    """Return the hash to be stored.
 
     Raises:
-        PictuneError: too short or too long.
+        PictuneError: the password is too short or too long.
     """
     if not SHORTEST <= len(password) <= LONGEST:
         raise PictuneError(
@@ -29,7 +29,10 @@ def hash_password(password: str) -> str:
 
 
 def is_password(password: str, password_hash: str | None) -> bool:
-    """Whether the hash is this password's; without a hash it takes as long, so that time does not tell who has one."""
+    """Whether the hash is this password's.
+
+    Without a hash it takes as long, so that the time does not tell who has one.
+    """
     try:
         return _HASHER.verify(password_hash or _NOBODYS, password) and password_hash is not None
     except (VerificationError, InvalidHashError):

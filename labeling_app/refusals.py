@@ -1,4 +1,7 @@
-"""Errors as answers: what was wrong, in words, with the right status and never a traceback; refused writes are counted."""
+"""Errors as answers: the reason in words, the right status, and never a traceback.
+
+Refused and failed writes are counted.
+"""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -7,17 +10,54 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from data.errors import PictuneError
 from data.feedback import InvalidAnswer, NotFound
-from labeling_app.desk import Desk
+from labeling_app.app_state import AppState
 
 LOGGER = logging.getLogger(__name__)
 
+MEANINGS = {
+    400: "the body is no JSON at all",
+    401: "not signed in, somebody else is, or name or password is wrong",
+    403: "for admins only, or sent by a page of another site",
+    404: "no such task, image, training item or rater, or no report of the image",
+    410: "the image was reported and is shown to nobody",
+    413: "the body is too large",
+    422: "something in the body or the query is wrong",
+    429: "too many attempts to sign in; wait as many seconds as `Retry-After` says",
+    503: "not saved or not readable now; send the same again",
+}
+"""Meanings of the statuses of refusals, for the description of the interface."""
+
+UNREADABLE = "the server could not save or read; nothing was changed, send it again"
+"""Said of errors that name files and servers: those are for the operator's eyes."""
+
+
+class FieldError(BaseModel, frozen=True):
+    """One thing that is wrong in a body or a query."""
+
+    field: str
+    """Path of the field, such as `answer.binary.verdict`."""
+    reason: str
+
+
+class Refusal(BaseModel, frozen=True):
+    """Body of every refusal."""
+
+    detail: str | list[FieldError]
+    """The reason; of a bad body (422) each field with its reason."""
+
+
+def may_refuse(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return FastAPI's `responses` of a route that may refuse with these statuses."""
+    return {status: {"model": Refusal, "description": MEANINGS[status]} for status in statuses}
+
 
 def add_refusals(app: FastAPI) -> None:
-    """Registers the handlers below."""
+    """Register the handlers below."""
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(RequestValidationError, _bad_body)
     app.add_exception_handler(PictuneError, _from_store)
@@ -38,30 +78,31 @@ def _from_store(request: Request, error: Exception) -> JSONResponse:
         return _refuse(request, 404, str(error))
     if isinstance(error, InvalidAnswer):
         return _refuse(request, 422, str(error))
-    LOGGER.error("%s", error)  # names files and servers: for the operator's eyes
-    return _refuse(
-        request, 503, "the server could not save or read; nothing was changed, send it again"
-    )
+    LOGGER.error("%s", error)
+    return _refuse(request, 503, UNREADABLE)
 
 
-def _reasons(errors: Sequence[Any]) -> list[dict[str, str]]:
-    # the input is not repeated: it may hold what JSON cannot say (NaN, lone surrogates)
+def _reasons(errors: Sequence[Any]) -> list[FieldError]:
+    # the input is not repeated: it may hold characters that JSON cannot say (NaN, lone surrogates)
     return [
-        {
-            "field": ".".join(str(part) for part in error["loc"][1:]) or "body",
-            "reason": str(error["msg"]).encode(errors="replace").decode(),
-        }
+        FieldError(
+            field=".".join(str(part) for part in error["loc"][1:]) or "body",
+            reason=str(error["msg"]).encode(errors="replace").decode(),
+        )
         for error in errors
     ]
 
 
 def _refuse(
-    request: Request, status: int, detail: object, headers: Mapping[str, str] | None = None
+    request: Request,
+    status: int,
+    detail: str | list[FieldError],
+    headers: Mapping[str, str] | None = None,
 ) -> JSONResponse:
     if request.method == "POST":
-        desk: Desk = request.app.state.desk
+        state: AppState = request.app.state.labeling
         if status >= 500:
-            desk.health.writes_failed += 1
+            state.health.writes_failed += 1
         else:
-            desk.health.writes_refused += 1
-    return JSONResponse({"detail": detail}, status_code=status, headers=headers)
+            state.health.writes_refused += 1
+    return JSONResponse(Refusal(detail=detail).model_dump(), status_code=status, headers=headers)

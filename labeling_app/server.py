@@ -1,10 +1,10 @@
 """The labeling app as a web server: built by `create_app`, run by `serve` until Ctrl-C."""
 
 import asyncio
-import importlib
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,43 +14,48 @@ from pydantic import BaseModel, Field, PositiveFloat
 from starlette.middleware.sessions import SessionMiddleware
 
 from data.errors import PictuneError
-from data.store import FeedbackStore
+from data.store.feedback_store import FeedbackStore
 from labeling_app.admin import router as admin_router
+from labeling_app.admin_gate import mount_admin_page
 from labeling_app.api import router
-from labeling_app.desk import APP_VERSION, Desk, Exports, Guidelines, Health
+from labeling_app.app_state import APP_VERSION, AppState, Exports, Guidelines, Health
 from labeling_app.guard import Guard
+from labeling_app.known_answers import TrainingItem
 from labeling_app.metrics import Metrics
 from labeling_app.page import mount_page
 from labeling_app.refusals import add_refusals
-from labeling_app.training import TrainingItem
 
 SECONDS_BETWEEN_ANSWERS = 75
-"""A connection that is idle for longer is closed; a rater who thinks shall find it open."""
+"""A connection that is idle for longer is closed; a rater who thinks must find it open."""
 
 SECONDS_TO_FINISH = 3
-"""Open pages hold a connection for good; after Ctrl-C they get this long."""
+"""Time that open connections get after Ctrl-C."""
 
 
 class LabelConfig(BaseModel, frozen=True, extra="forbid"):
-    """How the app is served."""
+    """Settings of the labeling app."""
 
     host: str = "127.0.0.1"
     """Address to listen on; 127.0.0.1 is this machine alone, 0.0.0.0 its networks."""
     port: Annotated[int, Field(ge=0, le=65535)] = 7860
     """Port to listen on; 0 takes a free one."""
     open: bool = False
-    """Whether anyone who reaches it may sign in by name alone, for a team on a trusted network; otherwise raters have passwords."""
+    """Whether anyone who reaches it may sign in by name alone, for a team on a trusted network;
+    otherwise raters have passwords."""
     https: bool = False
-    """Whether raters come through a proxy with TLS on this machine: their cookies are then never sent without it, and their addresses are
-    those that the proxy tells."""
+    """Whether raters come through a proxy with TLS on this machine: their cookies are then never
+    sent without it, and their addresses are those that the proxy reports."""
     guidelines: Path | None = None
     """Markdown file with the instructions that raters read; without it, our own."""
     training: Path | None = None
-    """CSV file of questions with answers and explanations, which raters answer before their first task."""
+    """CSV file of questions with answers and explanations, which raters answer before their first
+    task."""
     order: Literal["random", "uncertain"] = "random"
-    """Which tasks come first: by chance, or those with images that the run's trained reward is least sure of."""
+    """Order of tasks: by chance, or first those with images that the run's trained reward is
+    least sure of."""
     gold_bound: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Accuracy on gold tasks; raters who are surely below (by the exact 99 % interval, after five) are paused. None pauses nobody."""
+    """Accuracy on gold tasks; raters who are surely below (by the exact 99 % interval, after five)
+    are paused. None pauses nobody."""
     export_every_s: PositiveFloat = 30.0
     """Seconds between exports to Parquet while the app runs."""
 
@@ -64,30 +69,33 @@ def create_app(
     on_export: Callable[[], object] | None,
     training: tuple[TrainingItem, ...] = (),
     categories: Mapping[str, str] | None = None,
-    quality: Callable[[], Mapping[str, Any]] | None = None,
+    quality: Callable[[Mapping[str, str]], Mapping[str, Any]] | None = None,
 ) -> FastAPI:
-    """The whole app: HTTP interface, page and regular exports.
+    """Build the whole app: HTTP interface, pages and regular exports.
 
     Args:
-        store: where labels go.
-        image_path: the file of an image id of this campaign, None for any other; nothing else is ever served.
-        config: how it is served.
+        store: keeps the labels.
+        image_path: returns the file of an image id of this campaign, None of any other; nothing
+            else is ever served.
+        config: settings of the app.
         secret: signs the cookies; keep it, and raters stay signed in when the app starts again.
-        on_export: called every `export_every_s` seconds while the app runs, once when it ends, and when an admin asks for it.
+        on_export: called every `export_every_s` seconds while the app runs, once when it ends, and
+            when an admin asks for it.
         training: the questions of `config.training`, read.
-        categories: the category of each prompt id, for the admin page.
-        quality: gives `data.quality.campaign_quality`; without it, it is worked out here, which of many labels takes seconds.
+        categories: the category of each prompt id, for admins.
+        quality: returns `data.quality.campaign.campaign_quality` of the categories; without
+            it, it is computed here, which takes seconds of many labels.
 
     Raises:
         PictuneError: the guidelines cannot be read.
     """
     health = Health()
-    desk = Desk(
+    state = AppState(
         store,
         image_path,
         Guidelines.read(config.guidelines),
         Exports(on_export, health),
-        quality or (lambda: _quality(store, categories or {})),
+        quality or partial(_quality, store),
         health,
         store.database.folder or Path.cwd(),
         is_open=config.open,
@@ -95,11 +103,36 @@ def create_app(
         training=training,
         categories=categories or {},
     )
+    app = _bare_app(state, config)
+    _add_middleware(app, config, secret)
+    Metrics(state).add_to(app)
+    app.include_router(router)
+    app.include_router(admin_router)
+    add_refusals(app)
+    mount_page(app, state.guidelines)
+    mount_admin_page(app, state)
+    return app
 
+
+def serve(app: FastAPI, config: LabelConfig, announce: Callable[[str], None] = print) -> None:
+    """Serve the app until Ctrl-C; `announce` is called with its address once it is up.
+
+    Raises:
+        PictuneError: the address cannot be listened on.
+    """
+    with _listen(config.host, config.port) as listener:
+        address = f"http://{config.host}:{listener.getsockname()[1]}"
+        up = f"label at {address} (Ctrl-C ends; every answer is saved as it is given)"
+        server = _Server(server_settings(app, config), lambda: announce(up))
+        with suppress(KeyboardInterrupt):  # uvicorn passes it on after its orderly end
+            server.run(sockets=[listener])
+
+
+def _bare_app(state: AppState, config: LabelConfig) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         ending = asyncio.Event()
-        exports = asyncio.create_task(desk.exports.export_regularly(config.export_every_s, ending))
+        exports = asyncio.create_task(state.exports.export_regularly(config.export_every_s, ending))
         yield
         ending.set()
         await exports
@@ -113,77 +146,40 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,  # a redirect would repeat the request's Host
     )
-    app.state.desk = desk
+    app.state.labeling = state
+    return app
+
+
+def _add_middleware(app: FastAPI, config: LabelConfig, secret: bytes) -> None:
     app.add_middleware(
         SessionMiddleware,
         secret_key=secret.hex(),
-        session_cookie=f"pictune_{config.port}",  # shared by all ports of a host: two campaigns must not sign each other's raters out
+        # all ports of a host share cookies: two campaigns must not sign each other's raters out
+        session_cookie=f"pictune_{config.port}",
         same_site="strict",
         https_only=config.https,
     )
     app.add_middleware(Guard)
-    Metrics(desk).add_to(app)
-    app.include_router(router)
-    app.include_router(admin_router)
-    add_refusals(app)
-    mount_page(app, desk.guidelines)
-    return app
-
-
-def serve(
-    store: FeedbackStore,
-    image_path: Callable[[str], Path | None],
-    config: LabelConfig,
-    *,
-    secret: bytes,
-    on_export: Callable[[], object] | None,
-    training: tuple[TrainingItem, ...] = (),
-    categories: Mapping[str, str] | None = None,
-    quality: Callable[[], Mapping[str, Any]] | None = None,
-    announce: Callable[[str], None] = print,
-) -> None:
-    """Serves the app until Ctrl-C; arguments as of `create_app`, and `announce` is told the page's address.
-
-    Raises:
-        PictuneError: the address cannot be listened on.
-    """
-    app = create_app(
-        store,
-        image_path,
-        config,
-        secret=secret,
-        on_export=on_export,
-        training=training,
-        categories=categories,
-        quality=quality,
-    )
-    with _listen(config.host, config.port) as listener:
-        address = f"http://{config.host}:{listener.getsockname()[1]}"
-        server = _Server(
-            server_settings(app, config),
-            lambda: announce(
-                f"label at {address} (Ctrl-C ends; every answer is saved as it is given)"
-            ),
-        )
-        with suppress(KeyboardInterrupt):  # uvicorn passes it on after its orderly end
-            server.run(sockets=[listener])
 
 
 class _Server(uvicorn.Server):
-    """Says when it is up: from then on a signal ends it in order."""
+    """Server that says when it is up: from then on a signal ends it in order."""
 
     def __init__(self, settings: uvicorn.Config, on_start: Callable[[], None]) -> None:
         super().__init__(settings)
         self._on_start = on_start
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """As uvicorn's, then calls `on_start`."""
+        """Start as uvicorn does, then call `on_start`."""
         await super().startup(sockets)
         self._on_start()
 
 
 def server_settings(app: FastAPI, config: LabelConfig) -> uvicorn.Config:
-    """How the app is run: only where there is a proxy, and only by it, are clients' addresses taken from `X-Forwarded-For`."""
+    """Return uvicorn's settings.
+
+    Clients' addresses come from `X-Forwarded-For` only where there is a proxy, and only from it.
+    """
     return uvicorn.Config(
         app,
         log_level="warning",
@@ -194,11 +190,10 @@ def server_settings(app: FastAPI, config: LabelConfig) -> uvicorn.Config:
 
 
 def _quality(store: FeedbackStore, categories: Mapping[str, str]) -> Mapping[str, Any]:
-    # its libraries take seconds to load, and raters need none of them
-    found: Mapping[str, Any] = importlib.import_module("data.quality").campaign_quality(
-        store, categories
-    )
-    return found
+    # Its libraries take seconds to load, and raters need none of them.
+    from data.quality.campaign import campaign_quality  # noqa: PLC0415
+
+    return campaign_quality(store, categories)
 
 
 def _listen(host: str, port: int) -> socket.socket:

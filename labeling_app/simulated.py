@@ -1,8 +1,10 @@
-"""Simulated raters: each has a state, the state decides, and the answers go through the same door as a browser's.
+"""Simulated raters: each has a state that decides; the store gets their answers as a browser's.
 
-A rater sees the judged quality q of an image at place p (from 0) of n as q + position_bias * (1 - p / (n - 1)). A single image is good when
-what is seen reaches the rater's threshold, and a slip of attention, of probability `noise`, turns the verdict round. In a ranking a slip
-replaces what is seen by chance, and images closer to the best of their group than the just noticeable difference are tied with it.
+A rater sees the judged quality q of an image at place p (from 0) of n as
+q + position_bias * (1 - p / (n - 1)). A single image is good when the quality seen reaches the
+rater's threshold; a slip of attention, of probability `noise`, reverses the verdict. In a ranking a
+slip replaces the quality seen by a random one. Images that are closer to the best of their group
+than the just noticeable difference are tied with it.
 """
 
 import random
@@ -14,10 +16,10 @@ from typing import Annotated
 from pydantic import BaseModel, Field, NonNegativeFloat, PositiveFloat
 
 from data.feedback import Answer, BinaryAnswer, Claim, RankingAnswer, Receipt, Submission
-from data.store import FeedbackStore
+from data.store.feedback_store import FeedbackStore
 
 Judge = Callable[[str, str], float]
-"""Image id and prompt to a quality in 0..1."""
+"""Image id and prompt -> quality in 0..1."""
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -26,16 +28,14 @@ SUBMISSIONS = uuid.UUID("8f0f7d5e-6c0b-4f0e-9a53-3d0f6a3f6b1e")
 
 
 class SimulatedRaterConfig(BaseModel, frozen=True, extra="forbid"):
-    """How many raters there are and how they differ from a perfect judge."""
+    """Number of simulated raters, and how they differ from a perfect judge."""
 
     raters: Annotated[int, Field(ge=1)] = 3
     """Number of raters."""
     noise: Share = 0.1
     """Probability that attention slips on an image."""
     threshold: Share = 0.5
-    """Quality from which on an image is called good."""
-    threshold_spread: NonNegativeFloat = 0.0
-    """Standard deviation of the raters' own thresholds around `threshold`."""
+    """Lowest quality of an image that is called good."""
     position_bias: float = 0.0
     """Quality added to the first place of a ranking, falling evenly to none at the last."""
     just_noticeable_difference: NonNegativeFloat = 0.05
@@ -43,12 +43,12 @@ class SimulatedRaterConfig(BaseModel, frozen=True, extra="forbid"):
     skip_rate: Share = 0.02
     """Probability that a task is skipped."""
     seconds_per_image: PositiveFloat = 2.0
-    """Median seconds spent on one image; each rater has an own pace around it."""
+    """Median seconds spent on one image; each rater has their own pace around it."""
 
 
 @dataclass(frozen=True)
 class SimulatedRater:
-    """The state that decides: one rater's standards and habits."""
+    """State of one rater: their standards and habits."""
 
     rater_id: str
     threshold: float
@@ -59,7 +59,7 @@ class SimulatedRater:
     seconds_per_image: float
 
     def verdict(self, quality: float, *, rng: random.Random) -> BinaryAnswer:
-        """Judges one image."""
+        """Judge one image."""
         if rng.random() < self.skip_rate:
             return BinaryAnswer(verdict="skip")
         good = (quality >= self.threshold) != (rng.random() < self.noise)
@@ -73,7 +73,10 @@ class SimulatedRater:
         *,
         rng: random.Random,
     ) -> RankingAnswer:
-        """Orders images of one prompt; `places` are their places on the screen, from 0. A skip leaves all of them unranked."""
+        """Order images of one prompt; a skip leaves all of them unranked.
+
+        `places` are the images' places on the screen, from 0.
+        """
         if rng.random() < self.skip_rate:
             return RankingAnswer(ranks=dict.fromkeys(image_ids))
         last = len(image_ids) - 1
@@ -84,7 +87,7 @@ class SimulatedRater:
         return RankingAnswer(ranks=dict(tied_ranks(seen, self.just_noticeable_difference)))
 
     def answer(self, claim: Claim, judge: Judge, *, rng: random.Random) -> Answer:
-        """Answers a claimed task."""
+        """Answer a claimed task."""
         task = claim.task
         qualities = [judge(image_id, task.prompt) for image_id in task.image_ids]
         if task.kind == "binary":
@@ -92,12 +95,15 @@ class SimulatedRater:
         return self.ranking(task.image_ids, qualities, claim.shown_order, rng=rng)
 
     def milliseconds(self, images: int, *, rng: random.Random) -> int:
-        """Time on a task of so many images: log-normal around the rater's pace."""
+        """Draw the time on a task of this many images: log-normal around the rater's pace."""
         return round(1000 * self.seconds_per_image * images * rng.lognormvariate(0, 0.3))
 
 
 def tied_ranks(seen: dict[str, float], just_noticeable_difference: float) -> dict[str, int]:
-    """Ranks from 1 for the best; an image within the difference of the best of its group shares the group's rank."""
+    """Return ranks from 1 for the best.
+
+    An image within the difference of the best of its group shares the group's rank.
+    """
     ranks: dict[str, int] = {}
     best_of_group = float("inf")
     for image_id in sorted(seen, key=lambda image_id: (-seen[image_id], image_id)):
@@ -112,25 +118,32 @@ def tied_ranks(seen: dict[str, float], just_noticeable_difference: float) -> dic
 def create_raters(
     store: FeedbackStore, config: SimulatedRaterConfig, *, rng: random.Random
 ) -> list[SimulatedRater]:
-    """Enters the raters in the store, as simulated ones, and draws the state of each."""
-    return [
-        SimulatedRater(
-            rater_id=store.add_rater(f"simulated rater {number}", source="simulated"),
-            threshold=rng.gauss(config.threshold, config.threshold_spread),
+    """Enter the raters in the store, as simulated ones, and draw the state of each."""
+    raters = []
+    for number in range(1, config.raters + 1):
+        rater_id = store.add_rater(f"simulated rater {number}", source="simulated")
+        rng.gauss()  # not used, but without it a seed would no longer give the same answers
+        pace = config.seconds_per_image * rng.lognormvariate(0, 0.2)
+        rater = SimulatedRater(
+            rater_id=rater_id,
+            threshold=config.threshold,
             noise=config.noise,
             position_bias=config.position_bias,
             just_noticeable_difference=config.just_noticeable_difference,
             skip_rate=config.skip_rate,
-            seconds_per_image=config.seconds_per_image * rng.lognormvariate(0, 0.2),
+            seconds_per_image=pace,
         )
-        for number in range(1, config.raters + 1)
-    ]
+        raters.append(rater)
+    return raters
 
 
 def simulate(
     store: FeedbackStore, judge: Judge, config: SimulatedRaterConfig, *, rng: random.Random
 ) -> Iterator[Receipt]:
-    """The raters take turns until none of them is given another task; yields the receipt of each label once it is stored."""
+    """Let the raters take turns until none of them is given another task.
+
+    Yields the receipt of each label once it is stored.
+    """
     working = create_raters(store, config, rng=rng)
     while working:
         still_working = []
@@ -145,7 +158,8 @@ def simulate(
 def _submission(
     rater: SimulatedRater, claim: Claim, judge: Judge, *, rng: random.Random
 ) -> Submission:
-    # named by what is answered, not drawn: a second run with the same seed must not repeat ids that the store knows
+    # named by what is answered, not drawn: a second run with the same seed must not repeat ids
+    # that the store knows
     name = f"{rater.rater_id} {claim.task.task_id} {claim.shown_at.isoformat()}"
     return Submission(
         submission_id=str(uuid.uuid5(SUBMISSIONS, name)),

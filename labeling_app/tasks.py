@@ -1,6 +1,7 @@
-"""What raters are asked: one binary task per image and rankings of several images of one prompt.
+"""Planning of tasks: one binary task per image, and rankings of several images of one prompt.
 
-Plans depend on nothing but the set of images and the settings: planning the same images again, in any order, gives the same tasks.
+Plans depend only on the set of images and the settings: planning the same images again, in any
+order, makes the same tasks.
 """
 
 import random
@@ -18,32 +19,38 @@ LARGEST_RANKING = 9
 
 
 class TasksConfig(ChecksConfig, frozen=True, extra="forbid"):
-    """Which tasks are made of a set of images, and how often raters are checked."""
+    """Tasks that are made of a set of images, and how often raters are checked."""
 
     binary_overlap: Annotated[int, Field(ge=0, le=1000)] = 1
-    """People who judge each image good or bad, and simulated raters, who have as many places of their own; 0 asks for no binary labels."""
+    """People who judge each image good or bad; simulated raters have as many places of their own.
+    0 asks for no binary labels."""
     rankings_per_prompt: Annotated[int, Field(ge=0)] = 2
-    """Rankings of each prompt that has two images or more, each of a different set of images; 0 asks for no rankings."""
+    """Rankings of each prompt that has two images or more, each of a different set of images;
+    0 asks for no rankings."""
     ranking_size: Annotated[int, Field(ge=2, le=LARGEST_RANKING)] = 4
     """Images of a ranking; a prompt with fewer images is ranked with those it has."""
     ranking_overlap: Annotated[int, Field(ge=1, le=1000)] = 1
     """People who answer each ranking, and simulated raters."""
     gold: Path | None = None
-    """CSV file of images whose right answers are known; they are asked of everybody, hidden among the others."""
+    """CSV file of images whose right answers are known; everybody is asked about them, hidden among
+    the others."""
     gold_share: Annotated[float, Field(ge=0, le=1)] = 0.05
     """Probability that the next task is gold, where there is a file of gold."""
 
 
 @dataclass(frozen=True)
 class ImageRow:
-    """What planning needs of a row of `images.parquet`."""
+    """The columns of `images.parquet` that planning needs."""
 
     image_id: str
     prompt: str
 
 
 def plan_tasks(images: Sequence[ImageRow], config: TasksConfig) -> list[NewTask]:
-    """Binary tasks of all images, then the rankings of each prompt; an image that is listed twice counts once."""
+    """Return binary tasks of all images, then the rankings of each prompt.
+
+    An image that is listed twice counts once.
+    """
     by_prompt: dict[str, set[str]] = {}
     for image in images:
         by_prompt.setdefault(image.prompt, set()).add(image.image_id)
@@ -75,9 +82,10 @@ def _ranking_tasks(prompt: str, image_ids: Sequence[str], config: TasksConfig) -
 def ranking_groups(
     prompt: str, image_ids: Sequence[str], *, size: int, groups: int
 ) -> list[tuple[str, ...]]:
-    """At most `groups` different sets of `size` images; no image is used again before the others of its pass had their turn.
+    """Return at most `groups` different sets of `size` images.
 
-    Fewer come back when the images do not give as many different sets within `groups` passes.
+    No image is used again before the others of its pass had their turn. There are fewer sets when
+    the images do not make as many different ones within `groups` passes.
     """
     size = min(size, len(image_ids))
     if size < 2:

@@ -1,4 +1,4 @@
-"""A limit on how often something is tried, kept in memory."""
+"""Limit on how often something is tried, kept in memory."""
 
 import math
 import time
@@ -7,11 +7,11 @@ from collections.abc import Callable
 from threading import Lock
 
 MOST_KEYS = 10_000
-"""When more are being watched, those whose window has passed are forgotten."""
+"""Keys that are watched at once; when there are more, those whose window has passed go."""
 
 
 class Throttle:
-    """At most `limit` attempts for each key within `window_s` seconds."""
+    """Limit of `limit` attempts for each key within `window_s` seconds."""
 
     def __init__(
         self, limit: int, window_s: float, clock: Callable[[], float] = time.monotonic
@@ -23,7 +23,10 @@ class Throttle:
         self._lock = Lock()
 
     def attempt(self, key: str) -> int:
-        """Counts an attempt and returns 0; or, when there were too many, counts nothing and returns the whole seconds to wait."""
+        """Count an attempt and return 0, or return the whole seconds to wait.
+
+        An attempt too many is not counted.
+        """
         with self._lock:
             now = self._clock()
             if len(self._attempts) > MOST_KEYS:
@@ -42,7 +45,7 @@ class Throttle:
             return 0
 
     def take_back(self, key: str) -> None:
-        """The last attempt does not count after all."""
+        """Remove the last attempt: it does not count after all."""
         with self._lock:
             times = self._attempts.get(key)
             if times:

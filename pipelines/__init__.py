@@ -1,1 +1,4 @@
-"""The stages of a run, their settings, the command line and the report; the only package that knows all the others."""
+"""The stages of a run, their settings, the command line and the reports.
+
+The only package that knows all the others.
+"""

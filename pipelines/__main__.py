@@ -1,4 +1,4 @@
-"""`python -m pipelines STAGE`."""
+"""Entry point of `python -m pipelines STAGE`."""
 
 from pipelines.interruption import ends_at_once
 

@@ -1,78 +1,167 @@
-"""The figures of the evaluation from measured images: by prompt, by family, and by group of prompts."""
+"""The figures of the evaluation, by prompt, by family and by group of prompts.
 
-from collections.abc import Mapping, Sequence
+They are computed from measured images. `Evaluation` is what `evaluation/metrics.json` holds.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel
-from torch import Tensor
+from pydantic import AliasChoices, BaseModel, Field
 
 from data.intervals import mean_interval, wilson_interval
-from pipelines.best_of_n import by_reward
-from pipelines.images import Planned
+from pipelines.drawing import Planned
+from pipelines.judge import Verdict
 from pipelines.measures import Values, frechet_distance, vendi_score
 
+Interval = tuple[float, float] | None
+Group = Literal["trained", "held out"]
 
-class EvaluationPrompt(BaseModel, frozen=True, extra="forbid"):
+
+class EvaluationPrompt(BaseModel, frozen=True):
     """A prompt that every model draws."""
 
     prompt: str
     family: str
-    """What is hard about it."""
-    group: str
-    """`trained`, or `held out`: nothing was trained on it."""
+    """Kind of difficulty, such as color or count."""
+    group: Group
+    """`held out`: nothing was trained on it."""
 
 
-@dataclass(frozen=True)
-class Verdicts:
-    """What a judge says of images."""
+class Figures(BaseModel, frozen=True):
+    """Figures of some images of one model. None, or no key: it is not known of such images."""
 
-    met: Sequence[bool]
-    """Whether the judge finds all that the prompt asks for."""
-    readable: Sequence[bool]
-    features: Values
-    """[N, D]"""
+    n: int
+    """Number of images."""
+    reward: float
+    reward_interval: Interval = None
+    reward_std: float | None = None
+    """Mean standard deviation of the members of the reward's ensemble."""
+    clip_score: float | None = None
+    met: int | None = None
+    """Images that show all that their prompt asks for, by the judge."""
+    alignment: float | None = None
+    """Share of such images."""
+    interval: Interval = None
+    """95 % Wilson interval of that share."""
+    readable: float | None = None
+    """Share of images of which the judge can tell what is in them."""
+    diversity: float | None = None
+    """Vendi score of the images of a prompt, by the encoder's embeddings; mean over prompts."""
 
-    @classmethod
-    def joined(cls, parts: Sequence["Verdicts"]) -> "Verdicts":
-        """Those on the images of all parts."""
-        met, readable = (
-            [one for part in parts for one in part.met],
-            [one for part in parts for one in part.readable],
-        )
-        return cls(met, readable, np.concatenate([part.features for part in parts]))
 
-    def chosen(self, rows: Sequence[int]) -> "Verdicts":
-        """Those on the images at these indices alone."""
-        return Verdicts(
-            [self.met[i] for i in rows], [self.readable[i] for i in rows], self.features[list(rows)]
-        )
+class PromptFigures(Figures, EvaluationPrompt, frozen=True):
+    """Figures of a prompt."""
+
+
+class FamilyFigures(Figures, frozen=True):
+    """Figures of the prompts of one family."""
+
+    group: Group
+    family: str
+
+
+class Gain(BaseModel, frozen=True):
+    """Mean difference to the base on the same prompts and seeds, with its 95 % interval."""
+
+    mean: float
+    interval: Interval = None
+
+
+class GroupFigures(Figures, frozen=True):
+    """Figures of a group of prompts, which have equally many images each."""
+
+    distance: float | None = None
+    """Frechet distance to the base's images of the group, by the encoder's embeddings."""
+    reward_gain: Gain | None = None
+    gain: Gain | None = None
+    """Gain in alignment, where there is a judge."""
+
+
+class Spread(BaseModel, frozen=True):
+    """Mean and spread of a figure over chains."""
+
+    mean: float
+    std: float
+    n: int
+    interval: Interval = None
+
+
+class EvaluatedImage(BaseModel, frozen=True):
+    """One image of the evaluation."""
+
+    prompt: str
+    seed: int
+    path: str
+    """Relative to the run's folder."""
+    met: bool | None = None
+    reward: float
+
+
+class Result(BaseModel, frozen=True):
+    """Figures of one model under one sampler."""
+
+    model: str
+    """`base`, `best of n`, or the name of a method."""
+    eta: float
+    prompts: list[PromptFigures]
+    families: list[FamilyFigures]
+    groups: dict[Group, GroupFigures]
+    kl: Spread | None = None
+    """KL of its denoising chains to the base, in nats, for tuned models."""
+    images: list[EvaluatedImage] = Field(validation_alias=AliasChoices("images", "pictures"))
+    """Earlier versions wrote `pictures`."""
+
+
+class Audit(BaseModel, frozen=True, extra="allow"):
+    """Agreement of the judge with labels that a person gave by eye."""
+
+    images: int = Field(validation_alias=AliasChoices("images", "pictures"))
+    counts: float
+    animals: float
+    tints: float
+    place: float
+
+
+class Evaluation(BaseModel, frozen=True):
+    """Content of `evaluation/metrics.json`."""
+
+    settings: dict[str, dict[str, Any]]
+    model_hash: str
+    best_of: int
+    judged: bool
+    audit: Audit | None = None
+    results: list[Result]
+    kept_steps: dict[str, int | None] = {}
+    """Step whose weights each method kept; None where an earlier version trained it."""
+    outdated: dict[str, list[str]] = {}
+    """Inputs of each method that have changed since it was tuned."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What is known of one model's images under one sampler."""
+    """Measurements of one model's images under one sampler."""
 
     planned: Sequence[Planned]
     paths: Sequence[Path]
     rewards: Sequence[float]
     stds: Sequence[float] | None
-    """How far the members of the reward's ensemble differ; None where it has one."""
+    """Standard deviations of the members of the reward's ensemble; None where it has one member."""
     clip_scores: Sequence[float]
     """Cosine of image and prompt under the CLIP that the reward stands on."""
     embeddings: Values
-    """[N, D], the reward's."""
-    verdicts: Verdicts | None
+    """[N, D], of the encoder."""
+    verdicts: Sequence[Verdict] | None
     """None where no judge knows such images."""
 
     def rows_of(self, prompts: set[str]) -> list[int]:
-        """Indices of the images of these prompts."""
+        """Return the indices of the images of these prompts."""
         return [i for i, one in enumerate(self.planned) if one.prompt in prompts]
 
     def chosen(self, rows: Sequence[int]) -> "Measured":
-        """The images at these indices alone."""
+        """Return the images at these indices alone."""
         return Measured(
             [self.planned[i] for i in rows],
             [self.paths[i] for i in rows],
@@ -80,64 +169,93 @@ class Measured:
             None if self.stds is None else [self.stds[i] for i in rows],
             [self.clip_scores[i] for i in rows],
             self.embeddings[list(rows)],
-            None if self.verdicts is None else self.verdicts.chosen(rows),
+            None if self.verdicts is None else [self.verdicts[i] for i in rows],
         )
+
+    def of_prompts(self, prompts: set[str]) -> "Measured":
+        """Return the images of these prompts alone."""
+        return self.chosen(self.rows_of(prompts))
+
+
+def by_reward(rewards: Sequence[float], n: int) -> list[list[int]]:
+    """Return, for each `n` candidates in a row, their indices from the highest reward on.
+
+    The earlier one of equals comes first.
+    """
+    groups = (range(start, start + n) for start in range(0, len(rewards), n))
+    return [sorted(group, key=lambda i: -rewards[i]) for group in groups]
 
 
 def best_of(candidates: Measured, n: int) -> Measured:
-    """Of each `n` candidates in a row, the one with the highest reward; they stand under the seed of the first."""
+    """Return, of each `n` candidates in a row, the one with the highest reward.
+
+    It stands under the seed of the first.
+    """
     best = candidates.chosen([ranked[0] for ranked in by_reward(candidates.rewards, n)])
     return replace(best, planned=candidates.planned[::n])
 
 
-def by_prompt(drawn: Measured, prompts: Sequence[EvaluationPrompt]) -> list[dict[str, Any]]:
-    """Figures of each prompt; `diversity` is None for a single image."""
+def by_prompt(drawn: Measured, prompts: Sequence[EvaluationPrompt]) -> list[PromptFigures]:
+    """Return the figures of each prompt; a single image has no diversity."""
     rows = []
     for prompt in prompts:
-        part = drawn.chosen(drawn.rows_of({prompt.prompt}))
+        part = drawn.of_prompts({prompt.prompt})
         diversity = vendi_score(part.embeddings) if len(part.planned) > 1 else None
-        rows.append({**prompt.model_dump(), **_figures(part), "diversity": diversity})
+        figures = _figures(part) | {"diversity": diversity}
+        rows.append(PromptFigures(**prompt.model_dump(), **figures))
     return rows
 
 
-def by_family(drawn: Measured, prompts: Sequence[EvaluationPrompt]) -> list[dict[str, Any]]:
-    """Figures of the images of each group and family."""
-    rows = []
-    for group, family in dict.fromkeys((one.group, one.family) for one in prompts):
-        texts = {one.prompt for one in prompts if (one.group, one.family) == (group, family)}
-        rows.append(
-            {"group": group, "family": family, **_figures(drawn.chosen(drawn.rows_of(texts)))}
-        )
-    return rows
+def by_family(drawn: Measured, prompts: Sequence[EvaluationPrompt]) -> list[FamilyFigures]:
+    """Return the figures of the images of each group and family."""
+    texts: dict[tuple[Group, str], set[str]] = {}
+    for one in prompts:
+        texts.setdefault((one.group, one.family), set()).add(one.prompt)
+    return [
+        FamilyFigures(group=group, family=family, **_figures(drawn.of_prompts(own)))
+        for (group, family), own in texts.items()
+    ]
 
 
-def overall(
-    drawn: Measured,
-    rows: Sequence[dict[str, Any]],
-    group: str,
-    reference: Mapping[str, Tensor] | None,
-) -> dict[str, Any]:
-    """Figures of a group of prompts, which have equally many images each, from those of `by_prompt`.
+def by_group(
+    drawn: Measured, rows: Sequence[PromptFigures], base: Measured | None
+) -> dict[Group, GroupFigures]:
+    """Return the figures of each group of prompts from those of `by_prompt`.
 
-    With a judge's `reference`, mean and covariance of its features of real renders, they hold the distance to these.
+    With the `base`, they hold gain and distance to it on the same prompts and seeds.
     """
-    members = [row for row in rows if row["group"] == group]
-    part = drawn.chosen(drawn.rows_of({row["prompt"] for row in members}))
-    diversities = [row["diversity"] for row in members if row["diversity"] is not None]
-    figures = _figures(part) | {"diversity": float(np.mean(diversities)) if diversities else None}
-    if part.verdicts is not None and reference is not None:
-        figures["frechet"] = _distance(part.verdicts.features, reference)
-    return figures
+    return {
+        group: _group_figures(drawn, [row for row in rows if row.group == group], base)
+        for group in dict.fromkeys(row.group for row in rows)
+    }
 
 
-def gains(drawn: Measured, base: Measured, texts: set[str]) -> dict[str, Any]:
-    """What is gained over the base on the same prompts and seeds, with the interval of the mean difference."""
-    rows = drawn.rows_of(texts)
-    part, before = drawn.chosen(rows), base.chosen(rows)
-    found = {"reward_gain": _gain(part.rewards, before.rewards)}
-    if part.verdicts is not None and before.verdicts is not None:
-        found["gain"] = _gain(part.verdicts.met, before.verdicts.met)
-    return found
+def _group_figures(
+    drawn: Measured, rows: Sequence[PromptFigures], base: Measured | None
+) -> GroupFigures:
+    texts = {row.prompt for row in rows}
+    part = drawn.of_prompts(texts)
+    diversities = [row.diversity for row in rows if row.diversity is not None]
+    figures = _figures(part)
+    figures["diversity"] = float(np.mean(diversities)) if diversities else None
+    if base is not None:
+        before = base.of_prompts(texts)
+        figures["distance"] = frechet_distance(part.embeddings, before.embeddings)
+        figures["reward_gain"] = _gain(part.rewards, before.rewards)
+        if part.verdicts is not None and before.verdicts is not None:
+            met, met_before = _met(part.verdicts), _met(before.verdicts)
+            figures["gain"] = _gain(met, met_before)
+    return GroupFigures(**figures)
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Return mean, standard deviation and interval of the mean."""
+    return Spread(
+        mean=float(np.mean(values)),
+        std=float(np.std(values)),
+        n=len(values),
+        interval=mean_interval(values),
+    )
 
 
 def _figures(part: Measured) -> dict[str, Any]:
@@ -151,22 +269,19 @@ def _figures(part: Measured) -> dict[str, Any]:
     }
     if part.verdicts is None:
         return figures
-    met, readable = sum(part.verdicts.met), sum(part.verdicts.readable)
+    met = sum(_met(part.verdicts))
     return figures | {
         "met": met,
         "alignment": met / n,
         "interval": wilson_interval(met, n),
-        "readable": readable / n,
+        "readable": sum(one.readable for one in part.verdicts) / n,
     }
 
 
-def _gain(values: Sequence[float], before: Sequence[float]) -> dict[str, Any]:
+def _met(verdicts: Sequence[Verdict]) -> list[bool]:
+    return [verdict.met for verdict in verdicts]
+
+
+def _gain(values: Sequence[float], before: Sequence[float]) -> Gain:
     differences = np.subtract(values, before, dtype=float).tolist()
-    return {"mean": float(np.mean(differences)), "interval": mean_interval(differences)}
-
-
-def _distance(features: Values, reference: Mapping[str, Tensor]) -> float | None:
-    if len(features) < 2:
-        return None
-    mean, covariance = reference["mean"].numpy(), reference["covariance"].numpy()
-    return frechet_distance(features.mean(0), np.cov(features.T), mean, covariance)
+    return Gain(mean=float(np.mean(differences)), interval=mean_interval(differences))

@@ -1,4 +1,4 @@
-"""What the labeling app has done in a process beside it: exports of many labels take seconds, for which no rater shall wait."""
+"""Exports and quality figures in a second process, so that raters never wait for them."""
 
 import os
 import signal
@@ -12,11 +12,11 @@ from types import TracebackType
 from typing import Any, Self
 
 from data.errors import PictuneError
-from data.quality import campaign_quality
+from data.quality.campaign import campaign_quality
 from data.runs import RunFolder
-from data.store import FeedbackStore
+from data.store.feedback_store import FeedbackStore
+from pipelines.campaign import export_labels, open_store
 from pipelines.config import Settings
-from pipelines.tasks import export_labels, open_store
 
 Request = Mapping[str, str] | None
 """None asks for an export, categories by prompt id for the campaign's quality."""
@@ -25,11 +25,17 @@ RATERS_FIRST = 10
 """Niceness of the process."""
 
 FOR_THE_APP = (signal.SIGINT, signal.SIGTERM)
-"""Signals that reach all processes of a terminal or service; they end the app, which then asks for a last export."""
+"""Signals that reach all processes of a terminal or service.
+
+They end the app, which then asks for a last export.
+"""
 
 
 class Exporter:
-    """The process, started with the first export and ended with the block; it ends by itself when this one is killed."""
+    """The second process, started with the first export and ended with the block.
+
+    It ends by itself when the app's own process is killed.
+    """
 
     def __init__(self, run: RunFolder, settings: Settings) -> None:
         self._run = run
@@ -50,15 +56,15 @@ class Exporter:
         self._end()
 
     def export(self) -> str:
-        """Exports as `pipelines.tasks.export_labels`.
+        """Export as `pipelines.campaign.export_labels` does.
 
         Raises:
-            PictuneError: the export failed, or the process was killed; the next call starts another.
+            PictuneError: the export failed, or the process was killed and the next call starts one.
         """
         return str(self._ask(None))
 
     def quality(self, categories: Mapping[str, str]) -> dict[str, Any]:
-        """`data.quality.campaign_quality`; raises as `export`."""
+        """Return `campaign_quality` of the categories; raise as `export` does."""
         return dict(self._ask(categories))
 
     def _ask(self, request: Request) -> Any:
@@ -70,7 +76,8 @@ class Exporter:
             except (EOFError, OSError) as error:
                 self._end()
                 raise PictuneError(
-                    f"{self._run.latest}: the process that exports was killed; the next export starts another"
+                    f"{self._run.latest}: the process that exports was killed; "
+                    "the next export starts another"
                 ) from error
         if isinstance(answer, PictuneError):
             raise answer
@@ -83,9 +90,8 @@ class Exporter:
             target=_export_on_request, args=(theirs, self._run, self._settings), name="export"
         )
         resource_tracker.ensure_running()  # starting it lets signals through again
-        blocked = signal.pthread_sigmask(
-            signal.SIG_BLOCK, FOR_THE_APP
-        )  # the new process begins with this
+        # the new process begins with these signals blocked
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, FOR_THE_APP)
         try:
             self._process.start()
         finally:
@@ -111,10 +117,8 @@ def _export_on_request(
 
 def _answer(store: FeedbackStore, run: RunFolder, settings: Settings, request: Request) -> object:
     try:
-        return (
-            export_labels(store, run, settings)
-            if request is None
-            else campaign_quality(store, request)
-        )
+        if request is None:
+            return export_labels(store, run, settings)
+        return campaign_quality(store, request)
     except (PictuneError, OSError) as error:
         return PictuneError(str(error))

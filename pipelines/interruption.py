@@ -1,4 +1,7 @@
-"""Ctrl-C while libraries are loaded, which takes seconds: within an import the usual exception may be lost, or become another one."""
+"""Ctrl-C while libraries are loaded, which takes seconds.
+
+Within an import the usual exception may be lost, or become another one.
+"""
 
 import os
 import signal
@@ -8,14 +11,18 @@ from contextlib import contextmanager
 
 INTERRUPTED = 128 + signal.SIGINT
 """The exit status after Ctrl-C, as shells have it."""
+STOPPED = "pictune: stopped; the same command goes on from here"
+"""The line that a user sees after Ctrl-C."""
 
 
 @contextmanager
 def ends_at_once() -> Iterator[None]:
-    """Inside the block Ctrl-C ends the process, with a line and no more ado: nothing may be under way that wants an orderly end."""
-    is_usual = (
-        signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    )  # a process in the background ignores it
+    """Let Ctrl-C end the process at once, with a line, while the block runs.
+
+    Nothing may run in the block that needs an orderly end.
+    """
+    # A process in the background ignores Ctrl-C, and goes on doing so.
+    is_usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if is_usual:
         signal.signal(signal.SIGINT, _end)
     try:
@@ -26,5 +33,5 @@ def ends_at_once() -> Iterator[None]:
 
 
 def _end(_number: int, _frame: object) -> None:
-    os.write(sys.stderr.fileno(), b"pictune: stopped; the same command goes on from here\n")
+    os.write(sys.stderr.fileno(), f"{STOPPED}\n".encode())
     os._exit(INTERRUPTED)

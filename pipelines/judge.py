@@ -1,16 +1,64 @@
-"""The judge of a run: who says which images show what their prompt asks for, where anyone can."""
+"""The judge of a run: it says which images show what their prompt asks for, where anyone can."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
+
+from torch import Tensor
 
 from pipelines.config import RunConfig
-from pipelines.images import weights_hash
+from pipelines.models import weights_hash
+from pipelines.world.oracle import Oracle
+from pipelines.world.prompts import Requirement
 
 MODELS = Path(__file__).parents[1] / "models"
 EMBEDDED_MODEL, EMBEDDED_JUDGE = MODELS / "emoji-sd", MODELS / "emoji-oracle"
 
 
-def judge_of(config: RunConfig) -> Path | None:
-    """Returns the folder that `run.judge` names, else the embedded oracle where the embedded model draws, else None."""
+@dataclass(frozen=True)
+class Verdict:
+    """Verdict of a judge on one image."""
+
+    met: bool
+    """Whether the image shows all that its prompt asks for."""
+    readable: bool
+    """Whether the judge can tell what is in the image."""
+
+
+class Judge(Protocol):
+    """Judges images; independent of everything that was trained."""
+
+    def verdicts(self, images: Tensor, prompts: Sequence[str]) -> list[Verdict]:
+        """Return the verdicts on images [B, 3, H, W] in [0, 1] for their prompts."""
+
+
+@dataclass(frozen=True)
+class OracleJudge:
+    """The embedded world's oracle as a judge."""
+
+    oracle: Oracle
+
+    def verdicts(self, images: Tensor, prompts: Sequence[str]) -> list[Verdict]:
+        """Return the verdicts on images [B, 3, H, W] in [0, 1] for their prompts."""
+        readings = zip(prompts, self.oracle.read(images), strict=True)
+        return [
+            Verdict(Requirement.parse(prompt).met_by(reading), reading.readable)
+            for prompt, reading in readings
+        ]
+
+
+def open_judge(config: RunConfig) -> Judge | None:
+    """Return the run's judge; None where no judge knows images of its model."""
+    folder = judge_folder(config)
+    return None if folder is None else OracleJudge(Oracle.from_pretrained(folder))
+
+
+def judge_folder(config: RunConfig) -> Path | None:
+    """Return the folder of the run's judge, if any.
+
+    It is the one that `run.judge` names, else the embedded oracle where the embedded model draws.
+    """
     if config.judge is not None:
         return config.judge
     return EMBEDDED_JUDGE if _is_embedded(Path(config.model)) else None
@@ -21,10 +69,9 @@ def _is_embedded(model: Path) -> bool:
     if model.resolve() == EMBEDDED_MODEL.resolve():
         return True
     unet, embedded = model / "unet", EMBEDDED_MODEL / "unet"
-    # Gigabytes are not hashed to learn what their size tells.
-    return _sizes(unet) == _sizes(embedded) and weights_hash(str(unet)) == weights_hash(
-        str(embedded)
-    )
+    # Gigabytes need not be hashed where the sizes differ.
+    has_same_sizes = _sizes(unet) == _sizes(embedded)
+    return has_same_sizes and weights_hash(str(unet)) == weights_hash(str(embedded))
 
 
 def _sizes(folder: Path) -> dict[str, int]:

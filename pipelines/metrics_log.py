@@ -12,19 +12,21 @@ from data.files import write_atomically
 
 METRICS_FILE = "metrics.jsonl"
 UNTRAINED = "the kept weights are those before training, since no later ones validated better"
-"""What is said of a training that kept the weights of step 0."""
+"""Remark on a training that kept the weights of step 0."""
 
 
 class MetricsLog:
-    """Appends one line of JSON a step; a context manager."""
+    """Log that appends one line of JSON a step; a context manager."""
 
     def __init__(self, folder: Path, *, step: int = 0) -> None:
-        """Goes on after `step`: later lines of an interrupted attempt are dropped, their steps come again."""
+        """Go on after `step`.
+
+        Later lines of an interrupted attempt are dropped, since their steps are done again.
+        """
         kept = [line for line in read_metrics(folder) if line["step"] <= step]
         with write_atomically(folder / METRICS_FILE) as temporary:
-            temporary.write_text(
-                "".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8"
-            )
+            text = "".join(json.dumps(line) + "\n" for line in kept)
+            temporary.write_text(text, encoding="utf-8")
         self._file = (folder / METRICS_FILE).open("a", encoding="utf-8")
         self._board = SummaryWriter(folder / "tensorboard", purge_step=step + 1)
 
@@ -41,7 +43,7 @@ class MetricsLog:
         self._board.close()
 
     def write(self, step: int, values: dict[str, Any]) -> None:
-        """Logs one step; numbers of nested tables get names such as `reward_by_prompt/A cat.`."""
+        """Log one step; numbers of nested tables get names such as `reward_by_prompt/A cat.`."""
         self._file.write(json.dumps({**values, "step": step}) + "\n")
         self._file.flush()
         for name, value in flat(values).items():
@@ -50,7 +52,7 @@ class MetricsLog:
 
 
 def flat(values: dict[str, Any], prefix: str = "") -> dict[str, float]:
-    """The numbers among nested values by their path."""
+    """Return the numbers among nested values, by their path."""
     numbers: dict[str, float] = {}
     for name, value in values.items():
         if isinstance(value, dict):
@@ -61,7 +63,10 @@ def flat(values: dict[str, Any], prefix: str = "") -> dict[str, float]:
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The lines of the folder's `metrics.jsonl`; none when there is no file. A last line that was cut off is left out."""
+    """Return the lines of the folder's `metrics.jsonl`; none if there is no file.
+
+    A last line that was cut off is omitted.
+    """
     path = folder / METRICS_FILE
     lines: list[dict[str, Any]] = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
@@ -73,5 +78,8 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
 
 
 def kept_step(lines: Sequence[dict[str, Any]]) -> int | None:
-    """Returns the step whose weights a training kept, 0 for those before it; None where an earlier version trained."""
+    """Return the step whose weights a training kept; 0 for those before training.
+
+    None for lines of an earlier version, which did not log it.
+    """
     return next((line["kept_step"] for line in reversed(lines) if "kept_step" in line), None)

@@ -4,18 +4,20 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 from torch import Tensor
-from tqdm import tqdm
 
 from data.errors import PictuneError
-from data.files import sha256_of
+from data.files import sha256_of, sha256_of_files
 from data.runs import RunFolder
 from finetune.diffusion import DiffusionModel, Precision
 from finetune.monitors import Monitor
 from finetune.reward_fn import RewardFn
 from pipelines.config import RunConfig
-from reward.backbone import ClipBackbone
-from reward.cache import EmbeddingCache
+from pipelines.progress import progress
+from reward.clip.backbone import ClipBackbone
+from reward.clip.cache import EmbeddingCache
 from reward.model import CONFIG_FILE, RewardModel
 
 REWARD_METRICS = "metrics.json"
@@ -23,7 +25,7 @@ REWARD_METRICS = "metrics.json"
 
 
 def device_of(config: RunConfig) -> torch.device:
-    """The run's device.
+    """Return the run's device.
 
     Raises:
         PictuneError: torch does not know it, or this machine does not have it.
@@ -34,36 +36,57 @@ def device_of(config: RunConfig) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise PictuneError(
-            f"run.device: {config.device!r} cannot be used here ({reason}); set it to cpu, or to a device that is there"
+            f"run.device: {config.device!r} cannot be used here ({reason}); "
+            "set it to cpu, or to a device that is there"
         ) from error
     return device
 
 
 def open_model(config: RunConfig, *, precision: Precision = "fp32") -> DiffusionModel:
-    """The diffusion model of the run."""
-    return DiffusionModel.from_pretrained(
-        config.model, device=device_of(config), precision=precision
-    )
+    """Return the diffusion model of the run."""
+    device = device_of(config)
+    return DiffusionModel.from_pretrained(config.model, device=device, precision=precision)
 
 
 def open_backbone(folder_or_id: str, config: RunConfig) -> ClipBackbone:
-    """The reward's frozen CLIP on the run's device."""
+    """Return a frozen CLIP on the run's device."""
     return ClipBackbone.from_pretrained(folder_or_id).to(device_of(config))
 
 
 def embedding_bar(batches: range) -> Iterable[int]:
-    """Shows how far the encoding of pictures is."""
-    bar: Iterable[int] = tqdm(batches, desc="embed", unit="batch", disable=None)
-    return bar
+    """Yield the numbers of batches and show the progress of encoding images."""
+    return progress(batches, "embed", "batch")
 
 
 def open_reward_model(folder: Path, config: RunConfig) -> RewardModel:
-    """The trained reward model on the run's device."""
+    """Return the trained reward model on the run's device."""
     return RewardModel.from_pretrained(folder).to(device_of(config)).eval()
 
 
+def weights_hash(model: str, advice: str = "give a diffusers folder as MODEL=") -> str:
+    """Return SHA-256 over the names and hashes of the weight files of a model.
+
+    It is a folder, or a hub model that was loaded before.
+
+    Raises:
+        PictuneError: there are no weight files; it ends with `advice`.
+    """
+    folder = Path(model)
+    if not folder.is_dir():
+        try:
+            folder = Path(snapshot_download(model, local_files_only=True))
+        except (LocalEntryNotFoundError, HFValidationError) as error:
+            raise PictuneError(
+                f"{model}: no such folder, nor a model of the hub on this machine; {advice}"
+            ) from error
+    files = [path for path in folder.rglob("*") if path.suffix == ".safetensors"]
+    if not files:
+        raise PictuneError(f"{model}: no weight files in this folder; {advice}")
+    return sha256_of_files(folder, files)
+
+
 def reward_hash(folder: Path) -> str:
-    """Tells a reward that was trained in `folder` from another.
+    """Return a hash of the reward that was trained in `folder`.
 
     Raises:
         PictuneError: there is none.
@@ -74,32 +97,30 @@ def reward_hash(folder: Path) -> str:
 
 
 def open_cache(run: RunFolder) -> EmbeddingCache:
-    """The embeddings that all runs share."""
+    """Return the cache of embeddings that all runs share."""
     return EmbeddingCache(run.embeddings_dir)
 
 
 def open_reward(folder: Path, config: RunConfig) -> RewardFn:
-    """The trained reward model as the function that fine-tuning wants."""
+    """Return the trained reward model as the function that fine-tuning wants."""
     return as_reward_fn(open_reward_model(folder, config))
 
 
 def as_reward_fn(model: RewardModel) -> RewardFn:
-    """From images [B, 3, H, W] in [0, 1] and prompts to rewards [B]."""
+    """Return the function from images [B, 3, H, W] in [0, 1] and prompts to rewards [B]."""
 
     @torch.no_grad()
     def score(images: Tensor, prompts: Sequence[str]) -> Tensor:
-        return torch.cat(
-            [
-                model.score(images=i, prompts=prompts[n * 64 : n * 64 + 64])
-                for n, i in enumerate(images.split(64))
-            ]
-        )
+        return model.score(images=images, prompts=prompts)
 
     return score
 
 
 def as_monitor(model: RewardModel) -> Monitor:
-    """What fine-tuning watches beside the reward: the spread of the backbone's embeddings, and of the ensemble's members if it has some."""
+    """Return a monitor by the reward's CLIP, and by the ensemble's members if there are some.
+
+    It measures the diversity of the backbone's embeddings, and the members' disagreement.
+    """
 
     def disagreement(images: Tensor, prompts: Sequence[str]) -> Tensor:
         return model.score_with_std(images=images, prompts=prompts)[1]

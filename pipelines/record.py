@@ -1,8 +1,9 @@
-"""What a run folder remembers: its settings in `config.toml`, and for each stage what it was made from and whether it is done.
+"""Memory of a run folder: its settings, and for each stage its inputs and whether it is done.
 
-A stage leaves `stage.json` in the folder that it writes to. While that file stands, the tables which the stage used may not
-change; whoever wants them changed removes the folder or starts another run. An attempt that failed or was interrupted before it had
-anything to go on from leaves neither: its settings may be what was wrong.
+The settings are in `config.toml`. A stage leaves `stage.json` in the folder that it writes to.
+While that file exists, the tables that the stage used may not change: to change them, remove the
+folder or start another run. An attempt that failed or was interrupted before it had anything to go
+on from leaves neither file, since its settings may be what was wrong.
 """
 
 import importlib.util
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ValidationError, field_validator
 
 from data.errors import PictuneError
 from data.files import sha256_of, sha256_of_files, write_atomically, write_json
@@ -22,37 +23,56 @@ from pipelines.config import Settings, Tables, check, read_toml, shortened
 
 STAMP = "stage.json"
 UNBOUND = frozenset({"run.device", "run.judge", "images.batch", "tasks"})
-"""Settings and tables that may change at any time: results do not rest on them, `evaluate` has its judge's hash, and
-labels stay."""
+"""Settings and tables that may change at any time.
+
+Results do not rest on them, `evaluate` has its judge's hash, and labels stay.
+"""
 UNRECORDED = (("label", "port"),)
-"""Settings that hold for one call and are never remembered."""
+"""Settings that hold for one call and are never recorded."""
 NAMED = 3
-"""How many differing settings a refusal names before it only counts."""
+"""Number of differing settings that a refusal names before it only counts the others."""
 MODEL_FILES = (".safetensors", ".json", ".txt")
-"""What the files of a model end in that change what it does."""
+"""Suffixes of the files of a model that change what it does."""
 
 
 class Stamp(BaseModel, frozen=True, extra="forbid"):
-    """What a stage noted about itself."""
+    """Note of a stage about itself."""
 
     stage: str
     """Name of the stage."""
     tables: tuple[str, ...]
     """The tables of settings that it used."""
     inputs: dict[str, str]
-    """Hash of everything that it was made from, by name."""
+    """Hash of each thing that it was made from, by name."""
     started: datetime
     """UTC."""
     finished: datetime | None = None
-    """UTC; None while it is unfinished."""
+    """UTC; None while the stage is unfinished."""
     seconds: float = 0.0
-    """Time spent, also by the earlier attempts that it went on from."""
+    """Time spent, including the earlier attempts that it went on from."""
     goes_on_from: dict[str, tuple[str, ...]] | None = None
-    """Patterns of the files that an unfinished stage goes on from, each with the tables that such files rest on; None where it goes on
-    from more than files of its folder, which rests on all its tables."""
+    """Patterns of the files that an unfinished stage goes on from, each with the tables that such
+    files rest on. None for a stage that goes on from more than files of its folder: then
+    everything rests on all of its tables."""
+
+    @field_validator("tables")
+    @classmethod
+    def _with_sampler(cls, tables: tuple[str, ...]) -> tuple[str, ...]:
+        """Add [sampler], which was a part of [images] in earlier versions."""
+        is_earlier = "images" in tables and "sampler" not in tables
+        return ("sampler", *tables) if is_earlier else tables
+
+    @field_validator("goes_on_from")
+    @classmethod
+    def _each_with_sampler(
+        cls, patterns: dict[str, tuple[str, ...]] | None
+    ) -> dict[str, tuple[str, ...]] | None:
+        if patterns is None:
+            return None
+        return {pattern: cls._with_sampler(tables) for pattern, tables in patterns.items()}
 
     def bound(self, folder: Path) -> tuple[str, ...]:
-        """The tables that may not change, because something in the stage's folder rests on them."""
+        """Return the tables that may not change, since something in `folder` rests on them."""
         if self.finished is not None or self.goes_on_from is None:
             return self.tables
         there = [
@@ -63,7 +83,7 @@ class Stamp(BaseModel, frozen=True, extra="forbid"):
 
 @dataclass(frozen=True)
 class StageFolder:
-    """The folder that one stage writes to, as far as skipping and resuming go."""
+    """Folder that one stage writes to, with what decides about skipping and resuming."""
 
     run: RunFolder
     settings: Settings
@@ -72,24 +92,24 @@ class StageFolder:
     tables: tuple[str, ...]
     inputs: Mapping[str, str]
     outputs: tuple[Path, ...] = ()
-    """The files without which it is not done."""
+    """Files without which the stage is not done."""
     goes_on_from: Mapping[str, tuple[str, ...]] | None = None
-    """As of `Stamp`."""
+    """See `Stamp.goes_on_from`."""
 
     @property
     def earlier(self) -> Stamp | None:
-        """What an earlier attempt noted, whatever its inputs were."""
+        """Stamp of an earlier attempt, whatever its inputs were."""
         return read_stamp(self.folder / STAMP)
 
     @property
     def stamp(self) -> Stamp | None:
-        """What an earlier attempt noted, if its inputs were the same as now."""
+        """Stamp of an earlier attempt, if its inputs were the same as now."""
         earlier = self.earlier
         return earlier if earlier is not None and earlier.inputs == self.inputs else None
 
     @property
     def is_done(self) -> bool:
-        """Whether the stage is finished with these inputs, and what it wrote is still there."""
+        """Whether the stage is finished with these inputs, and its outputs still exist."""
         return (
             self.stamp is not None
             and self.stamp.finished is not None
@@ -98,13 +118,12 @@ class StageFolder:
 
     @contextmanager
     def working(self) -> Iterator[bool]:
-        """Records the settings and marks the stage as begun, and as finished when the block ends cleanly.
+        """Record the settings, and mark the stage as begun; as finished if the block ends cleanly.
 
-        After an error or Ctrl-C the settings are taken back, but for those that rest on what the next attempt goes on from.
-        Yields whether it resumes an earlier attempt.
+        After an error or Ctrl-C the recorded settings are restored, except for those that rest on
+        what the next attempt goes on from. Yields whether it resumes an earlier attempt.
         """
-        before, earlier = _recorded(self.run), self.earlier
-        resumed = self.stamp
+        before, earlier, resumed = _recorded(self.run), self.earlier, self.stamp
         begun = Stamp(
             stage=self.stage,
             tables=self.tables,
@@ -122,20 +141,19 @@ class StageFolder:
             finished = datetime.now(UTC)
         finally:
             # Also after Ctrl-C, for the time spent.
-            done = begun.model_copy(
-                update={"finished": finished, "seconds": round(spent + time.monotonic() - clock, 1)}
-            )
+            seconds = round(spent + time.monotonic() - clock, 1)
+            done = begun.model_copy(update={"finished": finished, "seconds": seconds})
             if bound := done.bound(self.folder):
                 self._write(done)
-                _take_back(self.run, set(self.tables) - set(bound), before)
+                _restore(self.run, set(self.tables) - set(bound), before)
             else:
-                self._put_back(earlier)
-                _take_back(self.run, self.settings.models, before)
+                self._restore_stamp(earlier)
+                _restore(self.run, self.settings.models, before)
 
     def _write(self, stamp: Stamp) -> None:
         write_json(self.folder / STAMP, stamp.model_dump(mode="json"))
 
-    def _put_back(self, earlier: Stamp | None) -> None:
+    def _restore_stamp(self, earlier: Stamp | None) -> None:
         if earlier is not None:
             self._write(earlier)
         else:
@@ -143,28 +161,29 @@ class StageFolder:
 
 
 def content_hash(name: str) -> str:
-    """SHA-256 of a file, of that of a `module:function`, or over the names and hashes of a folder's weights and settings; else the name.
+    """Return the SHA-256 of a file, of the file of a `module:function`, or of a model's folder.
 
-    Hidden files do not count, nor does what describes a model to people.
+    For a folder it is over the names and hashes of the weights and settings in it. Hidden files do
+    not count, nor does what describes a model to people. Any other name is returned as it is.
     """
     path = Path(_file_of(name) if ":" in name else name)
     if path.is_file():
         return sha256_of(path)
     if not path.is_dir():
         return name
-    files = (file for file in path.rglob("*") if file.suffix in MODEL_FILES and file.is_file())
-    return sha256_of_files(
-        path,
-        (
-            file
-            for file in files
-            if not any(part.startswith(".") for part in file.relative_to(path).parts)
-        ),
-    )
+    files = [file for file in path.rglob("*") if file.suffix in MODEL_FILES and file.is_file()]
+    return sha256_of_files(path, (file for file in files if not _is_hidden(file.relative_to(path))))
+
+
+def _is_hidden(file: Path) -> bool:
+    return any(part.startswith(".") for part in file.parts)
 
 
 def _file_of(function: str) -> str:
-    """The file of a function's module; the function's name where there is none, which loading it explains."""
+    """Return the file of a function's module.
+
+    Where there is none, return the function's name: loading it explains the error.
+    """
     try:
         module = importlib.util.find_spec(function.partition(":")[0])
     except Exception:  # noqa: BLE001 - finding it runs the user's packages
@@ -173,7 +192,10 @@ def _file_of(function: str) -> str:
 
 
 def read_stamp(path: Path) -> Stamp | None:
-    """The stamp at `path`; None when there is none or it is not readable, which makes the stage run again."""
+    """Return the stamp at `path`, or None if it is missing or not readable.
+
+    Without a stamp the stage runs again.
+    """
     try:
         return Stamp.model_validate_json(path.read_bytes())
     except (FileNotFoundError, ValidationError):
@@ -181,24 +203,22 @@ def read_stamp(path: Path) -> Stamp | None:
 
 
 def stamps(run: RunFolder) -> dict[Path, Stamp]:
-    """The stamps of the run by the folder they lie in."""
-    found = {
-        path.parent: read_stamp(path)
-        for path in sorted([*run.root.glob(f"*/{STAMP}"), *run.root.glob(f"finetune/*/{STAMP}")])
-    }
+    """Return the stamps of the run by the folder they lie in."""
+    paths = sorted([*run.root.glob(f"*/{STAMP}"), *run.root.glob(f"finetune/*/{STAMP}")])
+    found = {path.parent: read_stamp(path) for path in paths}
     return {folder: stamp for folder, stamp in found.items() if stamp is not None}
 
 
 def record(run: RunFolder, settings: Settings) -> None:
-    """Writes the settings to the run's `config.toml`; tables that these settings do not have stay as they are."""
+    """Write the settings to the run's `config.toml`; tables that they do not have stay there."""
     resolved = settings.resolved()
     for table, key in UNRECORDED:
         resolved.get(table, {}).pop(key, None)
     _write_recorded(run, {**_recorded(run), **resolved})
 
 
-def _take_back(run: RunFolder, names: Collection[str], before: Tables) -> None:
-    """Gives these tables of `config.toml` the values that they had before."""
+def _restore(run: RunFolder, names: Collection[str], before: Tables) -> None:
+    """Give the tables `names` of `config.toml` the values that they have in `before`."""
     kept = {name: table for name, table in _recorded(run).items() if name not in names}
     _write_recorded(run, kept | {name: before[name] for name in names if name in before})
 
@@ -208,8 +228,13 @@ def _recorded(run: RunFolder) -> Tables:
 
 
 def _write_recorded(run: RunFolder, tables: Tables) -> None:
-    """Writes what differs from what is there; no tables, no file."""
-    if tables == _recorded(run):
+    """Write the tables, if they differ from the file; without tables there is no file.
+
+    A file with names of an earlier version is written as well, with the present ones.
+    """
+    old_names: list[str] = []
+    before = read_toml(run.config_file, old_names.append) if run.config_file.exists() else {}
+    if tables == before and not old_names:
         return
     if not tables:
         run.config_file.unlink()
@@ -219,10 +244,10 @@ def _write_recorded(run: RunFolder, tables: Tables) -> None:
 
 
 def refuse_changes(run: RunFolder, settings: Settings) -> None:
-    """Refuses settings that differ from those that a stage of the run rests on.
+    """Refuse settings that differ from those that a stage of the run rests on.
 
     Raises:
-        PictuneError: names every setting that differs, the stages that used it, and the ways out.
+        PictuneError: names the settings that differ, the stages that used them, and the ways out.
     """
     if not run.config_file.exists():
         return
@@ -231,20 +256,25 @@ def refuse_changes(run: RunFolder, settings: Settings) -> None:
     problems: list[str] = []
     folders: list[str] = []
     for folder, stamp in stamps(run).items():
-        changed = [
-            f"{table}.{key} is {shortened(old[table].get(key))} there and {shortened(new[table].get(key))} now"
-            for table in stamp.bound(folder)
-            if table in new and table not in UNBOUND
-            for key in sorted({*old.get(table, {}), *new[table]})
-            if old.get(table, {}).get(key) != new[table].get(key)
-            and f"{table}.{key}" not in UNBOUND
-        ]
+        tables = [table for table in stamp.bound(folder) if table in new]
+        changed = [line for table in tables for line in _changes(table, old, new)]
         if changed:
-            problems += [c for c in changed if c not in problems]
+            problems += [line for line in changed if line not in problems]
             folders.append(str(folder))
     if problems:
         more = f" and {len(problems) - NAMED} more settings differ" if len(problems) > NAMED else ""
         raise PictuneError(
-            f"{run.config_file}: {', '.join(problems[:NAMED])}{more}, but {', '.join(folders)} rest on it; set it back, use another RUN=, "
-            f"or remove those folders to make them anew (never labels/ that you want to keep)"
+            f"{run.config_file}: {', '.join(problems[:NAMED])}{more}, "
+            f"but {', '.join(folders)} rest on it; set it back, use another RUN=, "
+            "or remove those folders to make them again (never labels/ that you want to keep)"
         )
+
+
+def _changes(table: str, old: Tables, new: Tables) -> list[str]:
+    """Return a phrase for each setting of a table whose value differs and may not change."""
+    before, now = old.get(table, {}), new[table]
+    return [
+        f"{table}.{key} is {shortened(before.get(key))} there and {shortened(now.get(key))} now"
+        for key in sorted({*before, *now})
+        if before.get(key) != now.get(key) and not {table, f"{table}.{key}"} & UNBOUND
+    ]

@@ -1,4 +1,8 @@
-"""What RWL learns from: labelled and reward-scored pictures of the training prompts, and the user's own pairs of picture and text."""
+"""Images that a method learns from.
+
+They are labeled and reward-scored images of the training prompts, and the user's own pairs of
+image and text.
+"""
 
 import hashlib
 from collections.abc import Sequence
@@ -8,35 +12,26 @@ from typing import Literal
 
 import torch
 from pydantic import BaseModel, ValidationError
-from tqdm import tqdm
 
 from data.errors import PictuneError
 from data.files import sha256_of
 from data.runs import RunFolder
 from data.schema import IMAGES, read_table
 from finetune.diffusion import DiffusionModel
+from finetune.method import WeightedData
 from finetune.reward_fn import RewardFn, score
-from finetune.reward_weighted import RewardWeightedConfig, WeightedData
-from pipelines.images import ImagesConfig, Planned, draw_missing
-from pipelines.pictures import load_fitted
+from finetune.sampler import Sampler
+from pipelines.drawing import Planned, draw_missing
+from pipelines.image_io import load_fitted
+from pipelines.progress import progress
 from reward.dataset import FeedbackDataset
 
-PAIRS = "metadata.jsonl"
-
-
-class RWLConfig(RewardWeightedConfig, frozen=True, extra="forbid"):
-    """The table [rwl]: the method's settings, and which pictures it gets."""
-
-    images: Literal["labelled", "scored", "both"] = "both"
-    """The run's pictures that raters labelled; its other ones and `finetune.scored_per_prompt` drawn beside them, which the reward alone
-    has seen; or both. The weights come from the reward either way. Paper: fidelity was lowest with labelled ones alone."""
-    pretraining_pairs: Path | None = None
-    """Folder of pictures and texts to stay close to, whose `metadata.jsonl` has a line such as {"file_name": "a.png", "text": "A cat."}
-    for each; left out, the base's own pictures serve."""
+PAIRS_FILE = "metadata.jsonl"
+Choice = Literal["labeled", "scored", "both"]
 
 
 class Pair(BaseModel, frozen=True):
-    """One line of `metadata.jsonl`; what else stands there is not read."""
+    """One line of `metadata.jsonl`; other keys of it are not read."""
 
     file_name: str
     text: str
@@ -44,101 +39,97 @@ class Pair(BaseModel, frozen=True):
 
 @dataclass(frozen=True)
 class Encoder:
-    """Turns picture files into latents of the model's own image size."""
+    """Turns image files into latents of the model's own image size."""
 
     model: DiffusionModel
-    images: ImagesConfig
+    sampler: Sampler
+    """Draws images that are missing."""
+    batch: int
 
     def encode(
         self, paths: Sequence[Path], prompts: Sequence[str], reward: RewardFn | None
     ) -> WeightedData:
-        """Latents, and rewards where there is a reward; zeros elsewhere."""
-        latents, rewards, batch = [], [], self.images.batch
-        for start in tqdm(
-            range(0, len(paths), batch),
-            desc="score" if reward else "encode",
-            unit="batch",
-            disable=None,
-        ):
+        """Return latents, with rewards where there is a reward, else with zeros."""
+        latents, rewards, batch = [], [], self.batch
+        title = "score" if reward else "encode"
+        for start in progress(range(0, len(paths), batch), title, "batch"):
             files, texts = paths[start : start + batch], prompts[start : start + batch]
-            pictures = torch.stack([load_fitted(path, self.model.image_size) for path in files]).to(
-                self.model.device
-            )
-            rewards.append(score(reward, pictures, texts) if reward else torch.zeros(len(texts)))
-            latents.append(self.model.encode_images(pictures))
+            fitted = [load_fitted(path, self.model.image_size) for path in files]
+            images = torch.stack(fitted).to(self.model.device)
+            rewards.append(score(reward, images, texts) if reward else torch.zeros(len(texts)))
+            latents.append(self.model.encode_images(images))
         return WeightedData(torch.cat(latents), list(prompts), torch.cat(rewards))
 
 
-def run_pictures(
-    run: RunFolder, prompts: Sequence[str], which: Literal["labelled", "scored", "both"]
-) -> list[tuple[Path, str]]:
-    """The run's pictures of these prompts, prompt by prompt, with their prompts; those that raters labelled, the others, or both."""
+def run_images(run: RunFolder, prompts: Sequence[str], which: Choice) -> list[tuple[Path, str]]:
+    """Return the run's images of these prompts, prompt by prompt, with their prompts.
+
+    `which`: those that raters labeled, the others, or both.
+    """
     rows = read_table(run.images_table, IMAGES).select(["path", "prompt"]).to_pylist()
-    labelled = (
-        set(FeedbackDataset.from_latest(run.latest, run.root).paths) if which != "both" else set()
-    )
     wanted = [
         (run.root / row["path"], prompt)
         for prompt in prompts
         for row in rows
         if row["prompt"] == prompt
     ]
-    return [
-        one for one in wanted if which == "both" or (one[0] in labelled) == (which == "labelled")
-    ]
+    if which == "both":
+        return wanted
+    labeled = set(FeedbackDataset.from_latest(run.latest, run.root).paths)
+    return [one for one in wanted if (one[0] in labeled) == (which == "labeled")]
 
 
 def rewarded_images(
     run: RunFolder,
     prompts: Sequence[str],
-    config: RWLConfig,
+    which: Choice,
     encoder: Encoder,
     reward: RewardFn,
     *,
     scored: Sequence[Planned],
     folder: Path,
+    table: str,
 ) -> WeightedData:
-    """Pictures of the training prompts with what the reward says of each; those of `scored` are drawn by the base into `folder`.
+    """Return images of the training prompts with their rewards.
+
+    Those of `scored` are drawn by the base into `folder`. `table` has the method's settings, for
+    errors.
 
     Raises:
-        PictuneError: the settings leave no picture.
+        PictuneError: the settings leave no image.
     """
-    beside = [] if config.images == "labelled" else list(scored)
-    with encoder.model.adapters_off():
-        draw_missing(encoder.model, beside, folder, encoder.images, title="scored images")
-    pictures = run_pictures(run, prompts, config.images) + [
-        (folder / one.file_name, one.prompt) for one in beside
-    ]
-    if not pictures:
-        advice = (
-            "set finetune.scored_per_prompt"
-            if config.images == "scored"
-            else "label pictures of those prompts"
-        )
+    beside = [] if which == "labeled" else list(scored)
+    model, sampler = encoder.model, encoder.sampler
+    with model.adapters_off():
+        draw_missing(model, beside, folder, sampler, batch=encoder.batch, title="scored images")
+    images = run_images(run, prompts, which)
+    images += [(folder / one.file_name, one.prompt) for one in beside]
+    if not images:
+        advice = "label images of those prompts"
+        if which == "scored":
+            advice = "set finetune.scored_per_prompt"
         raise PictuneError(
-            f"rwl.images: no {config.images} picture of the training prompts; {advice}, or use another value"
+            f"{table}.images: no {which} image of the training prompts; {advice}, "
+            "or use another value"
         )
-    return encoder.encode(
-        [path for path, _ in pictures], [prompt for _, prompt in pictures], reward
-    )
+    return encoder.encode([path for path, _ in images], [prompt for _, prompt in images], reward)
 
 
 def pretraining_pairs(folder: Path | None, encoder: Encoder) -> WeightedData | None:
-    """The user's pairs; None without a folder.
+    """Return the user's pairs; None without a folder.
 
     Raises:
-        PictuneError: as of `read_pairs`, or a picture cannot be read.
+        PictuneError: as of `read_pairs`, or an image cannot be read.
     """
     if folder is None:
         return None
     pairs = read_pairs(folder)
-    return encoder.encode(
-        [folder / pair.file_name for pair in pairs], [pair.text for pair in pairs], None
-    )
+    paths = [folder / pair.file_name for pair in pairs]
+    return encoder.encode(paths, [pair.text for pair in pairs], None)
 
 
 def pairs_hash(folder: Path) -> str:
-    """SHA-256 over the texts and pictures of the user's pairs, in their order.
+    """Return SHA-256 over the texts and images of the user's pairs, in their order.
 
     Raises:
         PictuneError: as of `read_pairs`.
@@ -150,35 +141,34 @@ def pairs_hash(folder: Path) -> str:
 
 
 def read_pairs(folder: Path) -> list[Pair]:
-    """The lines of the folder's `metadata.jsonl`.
+    """Return the lines of the folder's `metadata.jsonl`.
 
     Raises:
         PictuneError: there are none, or one is wrong.
     """
+    file = folder / PAIRS_FILE
     try:
-        lines = (folder / PAIRS).read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise PictuneError(
-            f"{folder / PAIRS}: cannot be read; set rwl.pretraining_pairs to a folder of pictures that has it"
+            f"{file}: cannot be read; set pretraining_pairs to a folder of images that has it"
         ) from error
     pairs = [
-        _pair(folder, number, line) for number, line in enumerate(lines, start=1) if line.strip()
+        _pair(file, number, line) for number, line in enumerate(lines, start=1) if line.strip()
     ]
     if not pairs:
-        raise PictuneError(f"{folder / PAIRS}: is empty; write one line for each picture")
+        raise PictuneError(f"{file}: is empty; write one line for each image")
     return pairs
 
 
-def _pair(folder: Path, number: int, line: str) -> Pair:
+def _pair(file: Path, number: int, line: str) -> Pair:
     try:
         pair = Pair.model_validate_json(line)
     except ValidationError as error:
         wanted = '{"file_name": "a.png", "text": "A cat."}'
+        raise PictuneError(f"{file}:{number}: not a pair; write it as {wanted}") from error
+    if not (file.parent / pair.file_name).is_file():
         raise PictuneError(
-            f"{folder / PAIRS}:{number}: not a pair; write it as {wanted}"
-        ) from error
-    if not (folder / pair.file_name).is_file():
-        raise PictuneError(
-            f"{folder / PAIRS}:{number}: {pair.file_name} is not in the folder; add it or remove the line"
+            f"{file}:{number}: {pair.file_name} is not in the folder; add it or remove the line"
         )
     return pair

@@ -1,1 +1,1 @@
-"""The reward model: CLIP embeddings and a small head that learn what raters call good. Never imports pipelines."""
+"""The reward model: CLIP embeddings and a small head that learns what raters call good."""

@@ -1,4 +1,7 @@
-"""A small ensemble of MLPs on CLIP embeddings, computed as one batched product, so that k members cost little more than one."""
+"""A small ensemble of MLPs on CLIP embeddings.
+
+It is computed as one batched product, so that k members cost little more than one.
+"""
 
 import math
 from collections.abc import Sequence
@@ -8,15 +11,16 @@ import torch
 from torch import Tensor, nn
 
 ROWS = 16_384
-"""Pairs of embeddings that go through the layers at a time, so that memory does not grow with their number."""
+"""Pairs of embeddings that go through the layers at a time, which bounds the memory."""
 
 
 class EnsembleHead(nn.Module):
-    """`members` MLPs with ReLU on [image, text, image * text, cosine], each added to a slope times the cosine.
+    """`members` MLPs with ReLU on [image, text, image * text, cosine], plus a slope times cosine.
 
-    Differs from Lee et al.'s head (two layers of 1,024 on [image, text]) in: 1. the product and the cosine are inputs, since an MLP learns
-    products slowly and has no way to find them for a prompt that it never saw; 2. the inputs are brought to unit scale; 3. the cosine is
-    added with a slope of its own, so that training starts near the CLIP score and falls back on it for new prompts.
+    Differs from Lee et al.'s head (two layers of 1,024 on [image, text]) in: 1. the product and the
+    cosine are inputs, since an MLP learns products slowly and cannot find them for a prompt that it
+    never saw; 2. the inputs are scaled to unit size; 3. the cosine is added with its own slope, so
+    that training starts near the CLIP score and falls back on it for new prompts.
     """
 
     def __init__(
@@ -36,21 +40,20 @@ class EnsembleHead(nn.Module):
         self.slope = nn.Parameter(torch.ones(members, 1))
 
     def center(self, image: Tensor, text: Tensor) -> None:
-        """Moves the logits of pairs of embeddings [B, D] to around 0, where a sigmoid learns quickest."""
+        """Shift the logits of embeddings [B, D] to a mean of 0, where a sigmoid learns quickest."""
         with torch.no_grad():
             self.biases[-1] -= self(image, text).mean(1)[:, None, None]
 
     def forward(self, image: Tensor, text: Tensor) -> Tensor:
-        """Unit-length embeddings [B, D] of pictures and prompts -> logits [members, B]."""
+        """Return logits [members, B] of unit-length embeddings [B, D] of images and prompts."""
         if len(image) > ROWS:
-            return torch.cat(
-                [self(*some) for some in zip(image.split(ROWS), text.split(ROWS), strict=True)],
-                dim=1,
-            )
+            parts = zip(image.split(ROWS), text.split(ROWS), strict=True)
+            return torch.cat([self(*part) for part in parts], dim=1)
         scale = math.sqrt(self.dim)
         product = image * text
         cosine = self._cosine(product)
-        # The entries of a unit vector are about 1/sqrt(D), those of a product about 1/D, a cosine of two random ones about 1/sqrt(D).
+        # Entries of a unit vector are about 1/sqrt(D), those of a product about 1/D, and the cosine
+        # of two random vectors about 1/sqrt(D).
         inputs = torch.cat(
             [scale * image, scale * text, self.dim * product, cosine[:, None]], dim=-1
         )
@@ -62,7 +65,7 @@ class EnsembleHead(nn.Module):
         return hidden.squeeze(-1) + self.slope * cosine
 
     def _cosine(self, product: Tensor) -> Tensor:
-        """[B], of about unit spread."""
+        """Return the cosine [B], scaled to about unit spread."""
         return math.sqrt(self.dim) * product.sum(-1)
 
 

@@ -1,4 +1,4 @@
-"""Who gave each label, and what the other raters of the same picture said: how far one person foretells another."""
+"""The rater of each label, and the answers of the other raters of the same image."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from reward.calibration import Values
-from reward.dataset import FeedbackDataset, Indices, read_labels
+from reward.dataset import FeedbackDataset, Indices, Mask, read_labels
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,16 +24,19 @@ class LabelRaters:
 
     @classmethod
     def from_latest(cls, latest: Path) -> Self:
-        """The raters of the labels of an export, in the order of `FeedbackDataset.from_latest`."""
+        """Read the raters of an export's labels, in the order of `FeedbackDataset.from_latest`."""
         verdicts, pairs = read_labels(latest)
         names = pd.Index(sorted({*verdicts["rater_id"], *pairs["rater_id"]}))
-        columns = (
+        of_verdicts, of_pairs = (
             names.get_indexer(table["rater_id"]).astype(np.int64) for table in (verdicts, pairs)
         )
-        return cls(tuple(names), *columns)
+        return cls(tuple(names), of_verdicts, of_pairs)
 
     def of_part(self, dataset: FeedbackDataset, part: FeedbackDataset) -> Self:
-        """The raters of a part's labels. A part has all labels of a picture and prompt, or of two pictures, or none."""
+        """Return the raters of a part's labels.
+
+        A part has all labels of an image and prompt, or of two images, or none of them.
+        """
         whole, some = dataset.verdicts, part.verdicts
         verdicts = _is_in((whole.image, whole.prompt), (some.image, some.prompt))
         pairs, ranked = dataset.pairs, part.pairs
@@ -45,28 +48,24 @@ class LabelRaters:
 
 
 def others_said(answers: Values, rater: Indices, *asked: Indices) -> Values:
-    """The mean answer of the other raters of the same question, [V]; NaN where there is none. All arguments [V]; `asked` says what about.
+    """Return the mean answer of the other raters of the same question, [V]; NaN where none is.
 
-    One rater may have answered a question more than once: none of those answers is another's.
+    All arguments are [V]; equal rows of `asked` are the same question. One rater may have answered
+    a question more than once: all of those answers are excluded.
     """
     if not len(answers):
         return np.zeros(0)
-    table = pd.DataFrame(
-        {"answer": answers, "rater": rater} | {str(i): column for i, column in enumerate(asked)}
-    )
-    question = [str(i) for i in range(len(asked))]
+    asked_columns = {str(i): column for i, column in enumerate(asked)}
+    table = pd.DataFrame({"answer": answers, "rater": rater} | asked_columns)
+    question = list(asked_columns)
 
     def others(what: Literal["sum", "count"]) -> "pd.Series[float]":
-        everybody, mine = (
-            table.groupby(keys)["answer"].transform(what)
-            for keys in (question, [*question, "rater"])
-        )
+        everybody = table.groupby(question)["answer"].transform(what)
+        mine = table.groupby([*question, "rater"])["answer"].transform(what)
         return everybody - mine
 
     return np.asarray(others("sum") / others("count").replace(0, np.nan), np.float64)
 
 
-def _is_in(
-    whole: tuple[Indices, ...], some: tuple[Indices, ...]
-) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
+def _is_in(whole: tuple[Indices, ...], some: tuple[Indices, ...]) -> Mask:
     return pd.MultiIndex.from_arrays(whole).isin(pd.MultiIndex.from_arrays(some))

@@ -1,9 +1,12 @@
-"""Rewards from elsewhere, and weighted sums of several, each as one function of pictures and prompts.
+"""Rewards from elsewhere, and weighted sums of them, each as one function of images and prompts.
 
-- clip_score: cosine of picture and prompt under a CLIP or SigLIP (Hessel et al. 2021, arXiv 2104.08718); HPSv2 is such a score under a CLIP
-  that learned from people (Wu et al. 2023, arXiv 2306.09341).
-- pickscore: the same times the checkpoint's own scale, exp(logit_scale) (Kirstain et al. 2023, arXiv 2305.01569).
-- aesthetic: linear layers on a CLIP's picture embedding, which know no prompt (LAION's aesthetic predictor, 2022).
+- clip_score: cosine of image and prompt under a CLIP or SigLIP (Hessel et al. 2021, arXiv
+  2104.08718); HPSv2 is such a score under a CLIP that learned from people (Wu et al. 2023, arXiv
+  2306.09341).
+- pickscore: the same times the checkpoint's own scale, exp(logit_scale) (Kirstain et al. 2023,
+  arXiv 2305.01569).
+- aesthetic: linear layers on a CLIP's image embedding, which ignore the prompt (LAION's aesthetic
+  predictor, 2022).
 - model: a reward model of ours; python: any function.
 """
 
@@ -21,31 +24,34 @@ from torch import Tensor
 
 from data.errors import PictuneError
 from data.weights import check_finite
-from reward.backbone import ClipBackbone
+from reward.clip.backbone import ClipBackbone
 from reward.model import RewardModel
 
 Reward = Callable[[Tensor, Sequence[str]], Tensor]
-"""Images [B, 3, H, W] in [0, 1] and their prompts to rewards [B]; higher is better."""
+"""Turns images [B, 3, H, W] in [0, 1] and their prompts into rewards [B]; higher is better."""
 
 _OURS = ("pipelines", "labeling_app")
-"""No reward may be a function of these: what stands for ground truth must not reach a training."""
+"""Packages that no reward may come from: the ground truth must not reach a training."""
 
 
 class RewardSource(BaseModel, frozen=True, extra="forbid"):
     """One reward of a sum."""
 
     kind: Literal["model", "clip_score", "pickscore", "aesthetic", "python"]
-    """What it is; see the top of reward/sources.py."""
+    """Kind of reward; see the top of reward/sources.py."""
     path: str = Field(min_length=1)
-    """Folder of the reward model; folder or hub name of the CLIP model; safetensors file of the aesthetic layers; or `module:function`."""
+    """Folder of the reward model, folder or hub name of the CLIP model, safetensors file of the
+    aesthetic layers, or `module:function`."""
     weight: float = 1.0
-    """What it is multiplied with; below 0 its opposite is wanted. Scales differ: a probability is in [0, 1], a PickScore about 20."""
+    """Factor of the reward; below 0 a low reward is wanted. Scales differ: a probability is in
+    [0, 1], a PickScore about 20."""
     reduce: Literal["mean", "lcb"] = "mean"
-    """Of a reward model: its score, or a lower bound that is harder to fool."""
+    """For a reward model: its score, or a lower bound that is harder to fool."""
     processor: str | None = None
-    """Of a CLIP model: where its tokenizer and image processor are, if not beside its weights."""
+    """For a CLIP model: folder or hub name of its tokenizer and image processor, if not that of its
+    weights."""
     backbone: str | None = None
-    """Of aesthetic layers: folder or hub name of the CLIP model whose embeddings they read."""
+    """For aesthetic layers: folder or hub name of the CLIP model whose embeddings they read."""
 
     @model_validator(mode="after")
     def _has_what_its_kind_needs(self) -> Self:
@@ -59,34 +65,34 @@ class RewardSource(BaseModel, frozen=True, extra="forbid"):
 
     @property
     def name(self) -> str:
-        """What it is called beside others."""
+        """Name of the reward in reports."""
         return f"{self.kind} {self.path}{' (lower bound)' if self.reduce == 'lcb' else ''}"
 
     @property
     def read_from(self) -> tuple[str, ...]:
-        """The files, folders, names of the hub and functions that it is read from."""
-        return tuple(
-            each for each in (self.path, self.processor, self.backbone) if each is not None
-        )
+        """Files, folders, names of the hub and functions that it is read from."""
+        read = (self.path, self.processor, self.backbone)
+        return tuple(each for each in read if each is not None)
 
 
 def load_reward(sources: Sequence[RewardSource], *, device: torch.device) -> Reward:
-    """The weighted sum of `sources`; differentiable to the pixels where all of them are.
+    """Return the weighted sum of `sources`; differentiable to the pixels where all of them are.
+
+    The function raises `PictuneError` when a source does not return one number for each image.
 
     Raises:
-        PictuneError: there is none, or one cannot be loaded; when it is called, that one did not give one number a picture.
+        PictuneError: there is no source, or one cannot be loaded.
     """
     if not sources:
         raise PictuneError("reward sources: there are none; name at least one")
     parts = [(source, _load(source, device)) for source in sources]
 
     def reward(images: Tensor, prompts: Sequence[str]) -> Tensor:
-        return torch.stack(
-            [
-                source.weight * _checked(source, part(images, prompts), images)
-                for source, part in parts
-            ]
-        ).sum(0)
+        weighted = [
+            source.weight * _check_rewards(source, part(images, prompts), images)
+            for source, part in parts
+        ]
+        return torch.stack(weighted).sum(0)
 
     return reward
 
@@ -99,9 +105,8 @@ def _load(source: RewardSource, device: torch.device) -> Reward:
         )
     if source.kind == "aesthetic":
         assert source.backbone is not None
-        return _aesthetic(
-            Path(source.path), ClipBackbone.from_pretrained(source.backbone).to(device)
-        )
+        backbone = ClipBackbone.from_pretrained(source.backbone).to(device)
+        return _aesthetic(Path(source.path), backbone)
     if source.kind == "python":
         return _function(source.path)
     clip = ClipBackbone.from_pretrained(source.path, processor=source.processor).to(device)
@@ -110,33 +115,34 @@ def _load(source: RewardSource, device: torch.device) -> Reward:
 
 
 def _aesthetic(path: Path, clip: ClipBackbone) -> Reward:
-    """The layers of `path`, in the order of the numbers in their names, on the embeddings of `clip`; they have no activations between."""
+    """Return the linear layers of the file `path`, as one function of the embeddings of `clip`.
+
+    The layers follow the numbers in their names, without activations between them.
+    """
     try:
         saved = load_file(path)
     except (OSError, SafetensorError) as error:
         raise PictuneError(
-            f"{path}: not a safetensors file ({error}); convert the layers' state dict with safetensors.torch.save_file"
+            f"{path}: not a safetensors file ({error}); convert the layers' state dict with "
+            "safetensors.torch.save_file"
         ) from error
     check_finite(saved, str(path))
-    names = sorted(
-        (name.removesuffix("weight") for name in saved if name.endswith("weight")), key=_numbers_in
-    )
+    layers = (name.removesuffix("weight") for name in saved if name.endswith("weight"))
+    names = sorted(layers, key=_numbers_in)
     weight, bias = torch.eye(clip.dim), torch.zeros(clip.dim)
     for name in names:
         layer, offset = saved[f"{name}weight"].float(), saved.get(f"{name}bias")
-        if (
-            layer.ndim != 2
-            or layer.shape[1] != len(weight)
-            or offset is None
-            or offset.shape != layer.shape[:1]
-        ):
+        follows = layer.ndim == 2 and layer.shape[1] == len(weight)
+        if not follows or offset is None or offset.shape != layer.shape[:1]:
             raise PictuneError(
-                f"{path}: {name}weight does not follow {len(weight)} values; give the CLIP model that the layers were made for"
+                f"{path}: {name}weight does not follow {len(weight)} values; give the CLIP model "
+                "that the layers were made for"
             )
         weight, bias = layer @ weight, layer @ bias + offset.float()
     if not names or len(weight) != 1:
         raise PictuneError(
-            f"{path}: holds no linear layers that end in one value; give the layers of an aesthetic predictor"
+            f"{path}: holds no linear layers that end in one value; give the layers of an "
+            "aesthetic predictor"
         )
     weight, bias = weight[0].to(clip.device), bias.to(clip.device)
     return lambda images, _prompts: clip.image_embedding(images) @ weight + bias
@@ -150,32 +156,34 @@ def _function(name: str) -> Reward:
         )
     if module.split(".")[0] in _OURS:
         raise PictuneError(
-            f"{name}: a reward may not come from {module.split('.')[0]}, which knows the right answers; give one of your own"
+            f"{name}: a reward may not come from {module.split('.')[0]}, which knows the right "
+            "answers; give one of your own"
         )
     try:
         function = pkgutil.resolve_name(name)
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
         raise PictuneError(
-            f"{name}: cannot be imported ({reason}); check its name, and that Python finds the module from here"
+            f"{name}: cannot be imported ({reason}); check its name, and that Python finds the "
+            "module from here"
         ) from error
     if not callable(function):
         raise PictuneError(
-            f"{name}: is no function; it must take images [B, 3, H, W] and their prompts, and give a tensor [B]"
+            f"{name}: is no function; it must take images [B, 3, H, W] and their prompts, and give "
+            "a tensor [B]"
         )
     reward: Reward = function
     return reward
 
 
-def _checked(source: RewardSource, rewards: object, images: Tensor) -> Tensor:
+def _check_rewards(source: RewardSource, rewards: object, images: Tensor) -> Tensor:
     if not isinstance(rewards, Tensor) or rewards.shape != images.shape[:1]:
-        gave = (
-            f"a tensor {tuple(rewards.shape)}"
-            if isinstance(rewards, Tensor)
-            else f"a {type(rewards).__name__}"
-        )
+        returned = f"a {type(rewards).__name__}"
+        if isinstance(rewards, Tensor):
+            returned = f"a tensor {tuple(rewards.shape)}"
         raise PictuneError(
-            f"{source.path}: gave {gave} for {len(images)} pictures; a reward gives a tensor of one number a picture"
+            f"{source.path}: gave {returned} for {len(images)} images; a reward gives a tensor of "
+            "one number an image"
         )
     return rewards.to(images.device, torch.float32)
 

@@ -1,10 +1,12 @@
-"""Training of the reward on cached embeddings (Lee et al. 2023, arXiv 2302.12192), with rankings by Bradley and Terry or others.
+"""Training of the reward on cached embeddings (Lee et al. 2023, arXiv 2302.12192).
 
-    loss = (y - r)^2 + auxiliary_weight * prompt classification + ranking_weight * Bradley-Terry
+    loss = (y - r)^2 + auxiliary_weight * prompt classification + ranking_weight * rankings
 
-Differs from the paper in: 1. an ensemble of heads, each trained on its own loss, instead of one; 2. all raters of a picture count, by the
-mean of their labels; 3. rankings are learned from as well; 4. early stopping and a temperature from the validation part; 5. the last
-blocks of the vision tower may be trained with the head; 6. the head starts near the CLIP score (`reward/head.py`).
+Differs from the paper in: 1. an ensemble of heads, each trained on its own loss, instead of one;
+2. all raters of an image count, by the mean of their labels; 3. rankings are learned from as well,
+by Bradley and Terry or others; 4. early stopping and a temperature from the validation part;
+5. the last blocks of the vision tower may be trained with the head; 6. the head starts near the
+CLIP score (`reward/head.py`).
 """
 
 from collections.abc import Iterator
@@ -13,21 +15,25 @@ from typing import Literal, Self
 
 import numpy as np
 import torch
-from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import PositiveFloat, PositiveInt, model_validator
 from sklearn.metrics import roc_auc_score
 
 from data.errors import PictuneError
-from reward.backbone import ClipBackbone
 from reward.calibration import fit_temperature, fit_temperature_and_slips
+from reward.clip.backbone import ClipBackbone
 from reward.dataset import FeedbackDataset
-from reward.evaluation import verdict_logits
 from reward.examples import Examples, ExamplesConfig
+from reward.label_tensors import LabelTensors
+from reward.logits import verdict_logits
 from reward.model import RewardModel
-from reward.objective import LabelTensors, Objective, ObjectiveConfig
+from reward.objective import Objective, ObjectiveConfig
 from reward.sources import RewardSource
 
-RANKINGS_A_VERDICT = 8
-"""The most ranked pairs, or rankings, in a step for each labelled picture of `batch_size`."""
+RANKINGS_PER_VERDICT = 8
+"""Most ranked pairs, or rankings, in a step for each labeled image of `batch_size`."""
+
+WEIGHT_DECAY = 0.01
+"""Weight decay of AdamW, for the head and the trained blocks."""
 
 
 class RewardConfig(ExamplesConfig, ObjectiveConfig, frozen=True, extra="forbid"):
@@ -36,70 +42,79 @@ class RewardConfig(ExamplesConfig, ObjectiveConfig, frozen=True, extra="forbid")
     hidden: tuple[PositiveInt, ...] = (128, 128)
     """Widths of the head's hidden layers; the paper has two of 1,024 on CLIP ViT-L/14."""
     members: PositiveInt = 5
-    """Heads in the ensemble; their mean logit is the score, their spread its uncertainty."""
+    """Heads in the ensemble; their mean logit gives the score, their spread its uncertainty."""
     epochs: PositiveInt = 60
-    """Passes over the labels at most."""
+    """Most passes over the labels."""
     patience: PositiveInt = 10
     """Epochs without a lower validation loss after which training stops."""
     batch_size: PositiveInt = 256
-    """Labelled pictures a step; ranked pairs are spread over the same steps. There are more steps where one would get over 8 times as many
-    pairs."""
+    """Labeled images per step; ranked pairs are spread over the same steps. There are more steps
+    where one would get more than 8 times as many pairs."""
     learning_rate: PositiveFloat = 1e-3
-    """Of AdamW, for the head."""
+    """Learning rate of AdamW for the head."""
     tune_learning_rate: PositiveFloat = 1e-4
-    """Of AdamW, for the blocks of the backbone that `tune_last` trains."""
-    weight_decay: NonNegativeFloat = 0.01
-    """Of AdamW."""
+    """Learning rate of AdamW for the blocks of the backbone that `tune_last` trains."""
     calibration: Literal["temperature", "temperature_and_slips"] = "temperature"
-    """What validation labels make of logits: a temperature, or one with a rate at which raters answer the wrong way round beside it."""
+    """Calibration of logits on the validation labels: by a temperature, or by a temperature and a
+    rate of reversed answers (slips)."""
     baselines: tuple[RewardSource, ...] = ()
-    """Rewards from elsewhere that the model is measured beside, each by itself; see `reward/sources.py`."""
+    """Rewards from elsewhere to compare the model with, each by itself; see `reward/sources.py`."""
     rater_types: PositiveInt = 1
-    """Groups of raters with a reward of their own, beside that of all raters; 1 makes none. Each rater should give 10 labels or more."""
+    """Groups of raters with a reward of their own, beside that of all raters; 1 makes none. Each
+    rater should give 10 labels or more."""
 
     @model_validator(mode="after")
     def _types_are_of_single_raters(self) -> Self:
         if self.rater_types > 1 and self.tune_last:
             raise ValueError(
-                "rater types have heads of their own on one backbone; set rater_types to 1 or tune_last to 0"
+                "rater types have heads of their own on one backbone; set rater_types to 1 or "
+                "tune_last to 0"
             )
         if self.rater_types > 1 and self.label_weights != "equal":
             raise ValueError(
-                'who has another taste would count as unskilled; set rater_types to 1 or label_weights to "equal"'
+                "raters with another taste would count as unskilled; set rater_types to 1 or "
+                'label_weights to "equal"'
             )
         return self
 
 
 @dataclass(frozen=True)
 class RewardMetrics:
-    """One epoch; losses are means over its steps, None where there was nothing to measure."""
+    """Metrics of one epoch: means over its steps, None where there is nothing to measure."""
 
     epoch: int
-    """From 1."""
+    """Number of the epoch, from 1."""
     binary_loss: float | None
     prompt_loss: float | None
     ranking_loss: float | None
     val_loss: float | None
-    """Of the ensemble's score, without the prompt-classification loss; decides which weights are kept."""
+    """Loss of the ensemble's score without the prompt-classification loss; its lowest value
+    decides which weights are kept."""
     val_roc_auc: float | None
 
 
 def new_model(
     backbone: ClipBackbone, config: RewardConfig, *, generator: torch.Generator
 ) -> RewardModel:
-    """An untrained model as the settings want it; `generator` (CPU) draws its weights.
+    """Return an untrained model as the settings want it; `generator` (CPU) draws its weights.
 
     Raises:
         PictuneError: the backbone has fewer than `tune_last` blocks.
     """
-    tuned = {"tune_last": config.tune_last, "lora_rank": config.lora_rank}
     return RewardModel.create(
-        backbone, hidden=config.hidden, members=config.members, generator=generator, **tuned
+        backbone,
+        hidden=config.hidden,
+        members=config.members,
+        generator=generator,
+        tune_last=config.tune_last,
+        lora_rank=config.lora_rank,
     )
 
 
-def trained(backbone: ClipBackbone, examples: Examples, config: RewardConfig) -> RewardModel:
-    """A model that was trained from the seed of `config` to the end; raises what `train` raises."""
+def train_from_scratch(
+    backbone: ClipBackbone, examples: Examples, config: RewardConfig
+) -> RewardModel:
+    """Return a new model, trained to the end from the seed of `config`; raises as `train` does."""
     generator = torch.Generator().manual_seed(config.seed)
     model = new_model(backbone, config, generator=generator)
     for _ in train(model, examples, config, generator=generator):
@@ -110,33 +125,27 @@ def trained(backbone: ClipBackbone, examples: Examples, config: RewardConfig) ->
 def train(
     model: RewardModel, examples: Examples, config: RewardConfig, *, generator: torch.Generator
 ) -> Iterator[RewardMetrics]:
-    """Trains `model` in place and yields the metrics of each epoch; `generator` (CPU) orders the labels.
+    """Train `model` in place and yield the metrics of each epoch.
 
-    The head is trained, and the blocks of the backbone that `model` was made tunable with.
-
-    When the iterator is exhausted, the model has the weights of the epoch with the lowest validation loss (of the last epoch where
-    nothing was held out) and the calibration fitted on the validation part.
+    `generator` (CPU) orders the labels. The head is trained, with the blocks of the backbone that
+    may be trained. When the iterator is exhausted, the model has the weights of the epoch with the
+    lowest validation loss (of the last epoch where nothing is held out) and the calibration fitted
+    on the validation part.
 
     Raises:
         PictuneError: there is nothing to learn from, or the loss is no longer a number.
     """
-    _check(examples.split.train)
-    if model.backbone.tuned_blocks != config.tune_last or (
-        config.tune_last and model.backbone.lora_rank != config.lora_rank
-    ):
-        raise ValueError(
-            "the model was created with another tune_last or lora_rank than the settings say"
-        )
+    _check_labels(examples.split.train)
+    _check_blocks(model, config)
     objective = Objective(model, examples, config)
     labels, held_out = objective.labels(examples.split.train), objective.labels(examples.split.val)
     if not len(labels.image) + len(labels.image_0):
         raise PictuneError(
-            'reward.label_weights: no rater\'s skill is above chance; look at `make inspect`, or set it to "equal"'
+            "reward.label_weights: no rater's skill is above chance; look at `make inspect`, or "
+            'set it to "equal"'
         )
-    image, prompt = (
-        torch.cat([labels.image, labels.image_0, labels.image_1]),
-        torch.cat([labels.prompt, *[labels.pair_prompt] * 2]),
-    )
+    image = torch.cat([labels.image, labels.image_0, labels.image_1])
+    prompt = torch.cat([labels.prompt, labels.pair_prompt, labels.pair_prompt])
     model.head.center(examples.image_embeddings[image], examples.text_embeddings[prompt])
     learned = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
     optimizer = optimizer_of(objective, config)
@@ -156,27 +165,15 @@ def train(
     model.labels = examples.split.train.counts
 
 
-def _calibrate(model: RewardModel, examples: Examples, config: RewardConfig) -> None:
-    logits, good = verdict_logits(model, examples, examples.split.val)
-    slips = config.calibration == "temperature_and_slips"
-    temperature, slip = (
-        fit_temperature_and_slips(logits, good) if slips else (fit_temperature(logits, good), 0.0)
-    )
-    model.temperature.fill_(temperature)
-    model.slip.fill_(slip)
-
-
 def optimizer_of(objective: Objective, config: RewardConfig) -> torch.optim.Optimizer:
-    """AdamW for the head, the blocks of the backbone that may be trained, and how readily raters call two pictures equal."""
+    """Return AdamW for the head, the trained blocks of the backbone and `objective.tie`."""
+    blocks = list(objective.model.backbone.tuned_weights().values())
     groups = [
         {"params": list(objective.model.head.parameters()), "lr": config.learning_rate},
-        {
-            "params": list(objective.model.backbone.tuned_weights().values()),
-            "lr": config.tune_learning_rate,
-        },
+        {"params": blocks, "lr": config.tune_learning_rate},
         {"params": [objective.tie], "lr": config.learning_rate, "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, weight_decay=config.weight_decay)
+    return torch.optim.AdamW(groups, weight_decay=WEIGHT_DECAY)
 
 
 def train_epoch(
@@ -186,31 +183,16 @@ def train_epoch(
     batch_size: int,
     generator: torch.Generator,
 ) -> tuple[float | None, float | None, float | None]:
-    """One pass over the labels; the mean binary, prompt-classification and ranking loss."""
-    ranking_weight, verdicts = objective.config.ranking_weight, len(labels.image)
-    if not verdicts and not ranking_weight:
-        raise PictuneError(
-            "reward: all labels are rankings and reward.ranking_weight is 0; raise it"
-        )
-    # A step takes in more rankings than verdicts, of which each picture has several, but not all of them where verdicts are few.
-    of_rankings = (
-        -(-labels.n_rankings // (RANKINGS_A_VERDICT * batch_size)) if ranking_weight else 0
-    )
-    steps = (
-        max(-(-verdicts // batch_size), of_rankings)
-        if verdicts
-        else -(-len(labels.image_0) // batch_size)
-    )
+    """Pass over the labels once; return the mean binary, prompt-classification and ranking loss."""
+    steps = steps_per_epoch(labels, batch_size, ranking_weight=objective.config.ranking_weight)
+    device = labels.image.device
     orders = (
         torch.randperm(n, generator=generator).tensor_split(steps)
         for n in (len(labels.image), labels.n_rankings)
     )
     history = []
     for rows, rankings in zip(*orders, strict=True):
-        device = labels.image.device
-        terms = objective.training_terms(
-            labels, rows.to(device), labels.pairs_of(rankings.to(device))
-        )
+        terms = objective.training_terms(labels, rows.to(device), rankings.to(device))
         loss = terms.total(objective.config)
         if loss is None:
             continue
@@ -227,6 +209,44 @@ def train_epoch(
     return _mean(binary), _mean(prompt), _mean(ranking)
 
 
+def steps_per_epoch(labels: LabelTensors, batch_size: int, *, ranking_weight: float) -> int:
+    """Return the steps over which verdicts and rankings are spread.
+
+    A step has at most `batch_size` verdicts, and at most 8 times as many rankings: each image has
+    several, but they must not all be in one step where verdicts are few. With 100 verdicts, 9,000
+    pairs and a `batch_size` of 256 there are max(1, ceil(9,000 / 2,048)) = 5 steps. Without
+    verdicts a step has at most `batch_size` pairs.
+
+    Raises:
+        PictuneError: there is nothing to learn from.
+    """
+    verdicts = len(labels.image)
+    if not verdicts and not ranking_weight:
+        raise PictuneError(
+            "reward: all labels are rankings and reward.ranking_weight is 0; raise it"
+        )
+    if not verdicts:
+        return _ceil_div(len(labels.image_0), batch_size)
+    for_verdicts = _ceil_div(verdicts, batch_size)
+    if not ranking_weight:
+        return for_verdicts
+    return max(for_verdicts, _ceil_div(labels.n_rankings, RANKINGS_PER_VERDICT * batch_size))
+
+
+def _ceil_div(count: int, size: int) -> int:
+    return -(-count // size)
+
+
+def _calibrate(model: RewardModel, examples: Examples, config: RewardConfig) -> None:
+    logits, good = verdict_logits(model, examples, examples.split.val)
+    if config.calibration == "temperature_and_slips":
+        temperature, slip = fit_temperature_and_slips(logits, good)
+    else:
+        temperature, slip = fit_temperature(logits, good), 0.0
+    model.temperature.fill_(temperature)
+    model.slip.fill_(slip)
+
+
 def _mean(values: list[float]) -> float | None:
     return float(np.mean(values)) if values else None
 
@@ -236,14 +256,26 @@ def _validation_auc(model: RewardModel, examples: Examples) -> float | None:
     return float(roc_auc_score(good, logits)) if len(np.unique(good)) == 2 else None
 
 
-def _check(train: FeedbackDataset) -> None:
+def _check_blocks(model: RewardModel, config: RewardConfig) -> None:
+    backbone = model.backbone
+    if backbone.tuned_blocks != config.tune_last or (
+        config.tune_last and backbone.lora_rank != config.lora_rank
+    ):
+        raise ValueError(
+            "the model was created with another tune_last or lora_rank than the settings say"
+        )
+
+
+def _check_labels(train: FeedbackDataset) -> None:
     counts = train.counts
     if not counts["good"] + counts["bad"] + counts["pairs"]:
         raise PictuneError(
-            "reward: every label is held out and none is left to learn from; lower the shares of [reward.split] or label more"
+            "reward: every label is held out and none is left to learn from; lower the shares of "
+            "[reward.split] or label more"
         )
     if bool(counts["good"]) != bool(counts["bad"]):
         only = "good" if counts["good"] else "bad"
         raise PictuneError(
-            f"reward: all {counts[only]} labels to learn from say {only}; label pictures until both verdicts occur"
+            f"reward: all {counts[only]} labels to learn from say {only}; label images until both "
+            "verdicts occur"
         )

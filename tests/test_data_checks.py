@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from data.feedback import ChecksConfig, NewTask
-from data.overview import counts_by_prompt, gold_record, latest_labels
-from data.store import FeedbackStore
-from data.tables import labels, leases, task_images, tasks
-from tests.data_campaign import Clock, binary_tasks, claimed, submission
+from data.feedback import BinaryAnswer, ChecksConfig, NewTask
+from data.store.feedback_store import FeedbackStore
+from data.store.overview import counts_by_prompt, gold_record, latest_labels
+from data.store.tables import labels, leases, task_images, tasks
+from tests.support.data_campaign import Clock, binary_tasks, claimed, submission
 
-GOLD_JSON = '{"verdict": "good"}'
+GOLD = BinaryAnswer(verdict="good")
+GOLD_JSON = GOLD.model_dump_json()
 
 
 def gold_tasks(count: int) -> list[NewTask]:
@@ -22,7 +23,7 @@ def gold_tasks(count: int) -> list[NewTask]:
             prompt="a cat",
             image_ids=(f"gold{number}",),
             overlap=100,
-            gold_json=GOLD_JSON,
+            gold=GOLD,
             gold_source="gold.csv",
         )
         for number in range(count)
@@ -71,8 +72,10 @@ def test_gold_alone_is_no_work(checking: FeedbackStore) -> None:
 
 def test_a_planned_task_becomes_gold_and_an_ordinary_one_again(checking: FeedbackStore) -> None:
     plain, other = binary_tasks(2)
-    changes = {"gold_json": GOLD_JSON, "gold_source": "gold.csv", "overlap": 100}
+    changes = {"gold": GOLD, "gold_source": "gold.csv", "overlap": 100}
     gold, other_gold = plain.model_copy(update=changes), other.model_copy(update=changes)
+    renamed = other.model_copy(update=changes | {"gold_source": "renamed.csv"})
+    known = plain.model_copy(update={"gold": GOLD})  # but no check, as it has no source
     query = (
         sa.select(tasks.c.gold_json, tasks.c.gold_source, tasks.c.overlap)
         .join(task_images)
@@ -85,14 +88,8 @@ def test_a_planned_task_becomes_gold_and_an_ordinary_one_again(checking: Feedbac
         ([plain, other, gold], (GOLD_JSON, "gold.csv", 100)),
         ([plain, other_gold], (None, None, 1)),  # the row is gone
         ([plain, other, gold], (GOLD_JSON, "gold.csv", 100)),
-        (
-            [plain, other.model_copy(update=changes | {"gold_source": "renamed.csv"})],
-            (None, None, 1),
-        ),
-        (
-            [plain.model_copy(update={"gold_json": GOLD_JSON}), other_gold],
-            (None, None, 1),
-        ),  # known, but no check
+        ([plain, renamed], (None, None, 1)),
+        ([known, other_gold], (None, None, 1)),
     ):
         checking.add_tasks(plan)
         with checking.database.read() as connection:
@@ -101,9 +98,7 @@ def test_a_planned_task_becomes_gold_and_an_ordinary_one_again(checking: Feedbac
 
 def test_gold_of_an_import_stays_whatever_the_plan_names(checking: FeedbackStore) -> None:
     (plain,) = binary_tasks(1)
-    gold = plain.model_copy(
-        update={"gold_json": GOLD_JSON, "gold_source": "theirs.csv", "overlap": 100}
-    )
+    gold = plain.model_copy(update={"gold": GOLD, "gold_source": "theirs.csv", "overlap": 100})
     checking.import_labels([gold], [], finish=lambda: None)
     for _ in range(2):
         checking.add_tasks([plain])

@@ -3,7 +3,6 @@ import random
 import signal
 import subprocess
 import sys
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
@@ -12,10 +11,16 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, settings
 
 from data.feedback import NewTask
-from data.store import FeedbackStore
-from data.tables import labels
-from tests.claim_machine import Campaigning
-from tests.data_campaign import Clock, binary_tasks, open_store, submission
+from data.store.feedback_store import FeedbackStore
+from data.store.tables import labels
+from tests.support.claim_machine import Campaigning
+from tests.support.data_campaign import (
+    Clock,
+    answer_at_once,
+    binary_tasks,
+    open_store,
+    submission,
+)
 
 Campaigning.TestCase.settings = settings(
     max_examples=12,
@@ -29,21 +34,8 @@ TestNoHistoryBreaksTheRulesOfClaims = Campaigning.TestCase
 def test_threads_that_claim_at_once_never_exceed_the_overlap(tmp_path: Path) -> None:
     with open_store(tmp_path) as store:
         store.add_tasks(binary_tasks(12, overlap=2))
-        raters = [store.add_rater(f"rater{number}") for number in range(6)]
-
-        def work(rater: str) -> int:
-            done = 0
-            while (claim := store.claim(rater)) is not None:
-                store.submit(submission(claim, rater, f"{rater}-{claim.task.task_id}"))
-                done += 1
-            return done
-
-        with ThreadPoolExecutor(len(raters)) as pool:
-            done = list(pool.map(work, raters))
-        with store.database.read() as connection:
-            per_task = Counter(connection.scalars(sa.select(labels.c.task_id)))
-    assert sum(done) == 24
-    assert set(per_task.values()) == {2}
+        per_task = answer_at_once(store, 6)
+    assert (len(per_task), set(per_task.values())) == (12, {2})
 
 
 def test_threads_that_send_one_submission_make_one_label(tmp_path: Path) -> None:
@@ -62,7 +54,7 @@ def test_labels_that_were_acknowledged_outlive_a_killed_process(tmp_path: Path) 
     program = """
 import sys
 from pathlib import Path
-from tests.data_campaign import binary_tasks, claimed, open_store, submission
+from tests.support.data_campaign import binary_tasks, claimed, open_store, submission
 store = open_store(Path(sys.argv[1]))
 store.add_tasks(binary_tasks(10_000))
 rater = store.add_rater("anna")

@@ -17,7 +17,7 @@ from data.files import sha256_of
 from data.parquet import Manifest, export, read_manifest
 from data.runs import RunFolder
 from data.verification import verify
-from tests.data_campaign import Campaign, answer_all, open_store
+from tests.support.data_campaign import Campaign, answer_all, open_store
 
 RATERS = 3
 Key = tuple[str, str]
@@ -25,7 +25,7 @@ Key = tuple[str, str]
 
 
 class History:
-    """Does things to a store and keeps its own account of which answers count."""
+    """Writer of a store's history that keeps its own account of which answers count."""
 
     def __init__(self, root: Path) -> None:
         self.campaign = Campaign(root)
@@ -33,7 +33,7 @@ class History:
         self.raters = [self.store.add_rater(f"rater{number}") for number in range(RATERS)]
         self.claims: dict[Key, Claim] = {}
         self.live: dict[Key, Answer] = {}
-        """In the order in which they were given."""
+        """Answers in the order in which they were given."""
         self.count = 0
 
     def answer(self, rater: str, choice: int) -> None:
@@ -78,7 +78,7 @@ class History:
 
 
 def exported(folder: Path) -> dict[Key, object]:
-    """By task and rater, in the order of the tables: the verdict with its comment, or the ranks by image."""
+    """Return each verdict with its comment, or the ranks by image, by task and rater."""
     binary = pd.read_parquet(folder / "labels_binary.parquet").to_dict("records")
     rankings = pd.read_parquet(folder / "labels_ranking.parquet").to_dict("records")
     ranks: dict[Key, object] = {
@@ -165,7 +165,7 @@ def test_a_kill_between_any_two_writes_leaves_the_older_or_the_newer_export(
 
 
 def export_killed_at(root: Path, sync: int) -> bool:
-    """Exports in a process of its own that dies when it wants to put something on disk for the given time; whether it died."""
+    """Export in a process that dies at its `sync`-th fsync, from 0; return whether it died."""
     child = os.fork()
     if child:
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9

@@ -41,10 +41,16 @@ def test_a_task_with_the_wrong_images_is_refused(kind: str, image_ids: tuple[str
         NewTask.model_validate({"kind": kind, "prompt": "a cat", "image_ids": image_ids})
 
 
-@pytest.mark.parametrize("gold_json", ["", '{"verdict": "great"}', '{"ranks": {"a": 1}}'])
-def test_a_gold_answer_that_is_no_answer_is_refused(gold_json: str) -> None:
-    with pytest.raises(ValidationError):
-        NewTask(kind="binary", prompt="a cat", image_ids=("a",), gold_json=gold_json)
+@pytest.mark.parametrize(
+    "gold", [{}, {"kind": "binary", "verdict": "great"}, {"kind": "ranking", "ranks": {"b": 1}}]
+)
+@pytest.mark.parametrize("kind", ["binary", "ranking"])
+def test_a_gold_answer_that_does_not_fit_the_task_is_refused(
+    kind: str, gold: dict[str, object]
+) -> None:
+    images = ("a",) if kind == "binary" else ("a", "b")
+    with pytest.raises((ValidationError, InvalidAnswer)):
+        NewTask.model_validate({"kind": kind, "prompt": "a cat", "image_ids": images, "gold": gold})
 
 
 @pytest.mark.parametrize("answer", [ranking(1), ranking(1, 2, 3), BinaryAnswer(verdict="good")])

@@ -7,9 +7,9 @@ from alembic.migration import MigrationContext
 
 from data.errors import PictuneError
 from data.feedback import BinaryAnswer, NewTask
-from data.imported import ImportedLabel
-from data.tables import metadata
-from tests.data_campaign import answer_all, binary_tasks, open_store
+from data.store.imported import ImportedLabel
+from data.store.tables import metadata
+from tests.support.data_campaign import answer_all, binary_tasks, open_store
 
 
 def test_migrations_lead_to_the_tables_that_the_code_describes(tmp_path: Path) -> None:
@@ -66,16 +66,11 @@ def test_images_that_were_reported_before_are_out_of_circulation(tmp_path: Path)
         "image4": "unsafe",
     }
     with open_store(tmp_path) as store:
-        known = {"gold_json": '{"verdict": "unsafe"}', "gold_source": "us"}
-        tasks = [
-            *binary_tasks(4, overlap=2),
-            NewTask.model_validate(dict(binary_tasks(5)[4]) | known),
-        ]
-        store.import_labels(
-            tasks,
-            [_imported(task, answers[task.image_ids[0]]) for task in tasks],
-            finish=lambda: None,
-        )
+        known = {"gold": BinaryAnswer(verdict="unsafe"), "gold_source": "us"}
+        gold = NewTask.model_validate(dict(binary_tasks(5)[4]) | known)
+        tasks = [*binary_tasks(4, overlap=2), gold]
+        given = [_imported(task, answers[task.image_ids[0]]) for task in tasks]
+        store.import_labels(tasks, given, finish=lambda: None)
         store.undo(store.rater_id_of("human", "image3"))
         with store.database.write() as connection:
             _go_back(connection, "0003")
@@ -104,7 +99,7 @@ def _imported(task: NewTask, verdict: str) -> ImportedLabel:
 
 
 def _go_back(connection: sa.Connection, version: str) -> None:
-    """Takes off what later versions added, as no user can."""
+    """Remove what later versions added, as no user can."""
     connection.execute(
         sa.text("UPDATE alembic_version SET version_num = :version"), {"version": version}
     )

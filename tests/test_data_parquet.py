@@ -12,10 +12,10 @@ from data.feedback import BinaryAnswer, NewTask, RankingAnswer
 from data.files import sha256_of
 from data.parquet import PART_ROWS, export, read_manifest
 from data.schema import IMAGES, read_table, write_table
-from data.store import FeedbackStore
-from data.tables import labels
+from data.store.feedback_store import FeedbackStore
+from data.store.tables import labels
 from data.verification import verify
-from tests.data_campaign import Campaign, answer_all, binary_tasks, claimed, submission
+from tests.support.data_campaign import Campaign, answer_all, binary_tasks, claimed, submission
 
 
 @pytest.fixture
@@ -138,14 +138,9 @@ def test_pairs_name_the_better_image_and_share_one_ranking_among_them(campaign: 
 def test_gold_answers_are_checked_and_counted(campaign: Campaign) -> None:
     store = campaign.store
     for image_id, verdict in (("gold-good", "good"), ("gold-bad", "bad")):
-        gold = BinaryAnswer.model_validate({"verdict": verdict}).model_dump_json()
-        store.add_tasks(
-            [
-                NewTask(
-                    kind="binary", prompt="a cat", image_ids=(image_id,), gold_json=gold, priority=1
-                )
-            ]
-        )
+        gold = BinaryAnswer.model_validate({"verdict": verdict})
+        task = NewTask(kind="binary", prompt="a cat", image_ids=(image_id,), gold=gold, priority=1)
+        store.add_tasks([task])
     answer_all(store, store.add_rater("anna"))
     export(store, campaign.run)
     rows = latest(campaign, "labels_binary").set_index("image_id")["gold_correct"].to_dict()
@@ -230,7 +225,7 @@ def test_labels_of_images_that_are_gone_are_exported_and_reported(campaign: Camp
     answer_all(campaign.store, campaign.store.add_rater("anna"))
     export(campaign.store, campaign.run)
     (campaign.run.images_dir / "0.png").unlink()
-    (campaign.run.images_dir / "1.png").write_bytes(b"another picture")
+    (campaign.run.images_dir / "1.png").write_bytes(b"another image")
     gone, changed, orphan = verify(campaign.store, campaign.run)
     assert "0.png: the image is gone" in gone
     assert "1.png: the image is not the one that was labeled" in changed
@@ -242,9 +237,8 @@ def test_verify_notices_an_export_that_is_missing_old_or_damaged(campaign: Campa
     assert "export the labels first" in verify(campaign.store, campaign.run)[0]
     export(campaign.store, campaign.run)
     answer_all(campaign.store, campaign.store.add_rater("anna"))
-    assert verify(campaign.store, campaign.run) == [
-        f"{campaign.run.latest}: 4 revisions of labels are newer than the export; export the labels again"
-    ]
+    newer = "4 revisions of labels are newer than the export; export the labels again"
+    assert verify(campaign.store, campaign.run) == [f"{campaign.run.latest}: {newer}"]
     export(campaign.store, campaign.run)
     (campaign.run.latest / "tasks.parquet").write_bytes(b"damaged")
     (campaign.run.latest / "raters.parquet").unlink()

@@ -1,7 +1,6 @@
 """The store on PostgreSQL, in a server of the tests' own."""
 
 import random
-from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,11 +15,21 @@ from hypothesis.stateful import run_state_machine_as_test
 from data.errors import PictuneError
 from data.feedback import BinaryAnswer
 from data.parquet import export
-from data.store import FeedbackStore
-from data.tables import labels, metadata
+from data.store.feedback_store import FeedbackStore
+from data.store.tables import metadata
 from data.verification import verify
-from tests.claim_machine import Campaigning
-from tests.data_campaign import Campaign, Clock, answer_all, binary_tasks, claimed, submission
+from tests.support.claim_machine import Campaigning
+from tests.support.data_campaign import (
+    Campaign,
+    Clock,
+    answer_all,
+    answer_at_once,
+    binary_tasks,
+    claimed,
+    submission,
+)
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
@@ -36,20 +45,8 @@ def test_migrations_lead_to_the_tables_that_the_code_describes(store: FeedbackSt
 
 def test_claims_at_once_never_exceed_the_overlap(store: FeedbackStore) -> None:
     store.add_tasks(binary_tasks(12, overlap=2))
-    raters = [store.add_rater(f"rater{number}") for number in range(6)]
-
-    def work(rater: str) -> int:
-        done = 0
-        while (claim := store.claim(rater)) is not None:
-            store.submit(submission(claim, rater, f"{rater}-{claim.task.task_id}"))
-            done += 1
-        return done
-
-    with ThreadPoolExecutor(len(raters)) as pool:
-        assert sum(pool.map(work, raters)) == 24
-    with store.database.read() as connection:
-        per_task = Counter(connection.scalars(sa.select(labels.c.task_id)))
-    assert set(per_task.values()) == {2}
+    per_task = answer_at_once(store, 6)
+    assert (len(per_task), set(per_task.values())) == (12, {2})
 
 
 def test_no_history_breaks_the_rules_of_claims(postgres_url: str) -> None:

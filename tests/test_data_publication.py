@@ -11,7 +11,7 @@ from moto.server import ThreadedMotoServer
 from data.errors import PictuneError
 from data.parquet import export
 from data.publication import publish, published_faults
-from tests.data_campaign import Campaign, answer_all
+from tests.support.data_campaign import Campaign, answer_all
 
 
 @pytest.fixture(scope="module")

@@ -11,18 +11,14 @@ import pyarrow as pa
 import pytest
 
 from data.feedback import BinaryAnswer, NewTask
-from data.quality import (
-    Judgments,
-    Level,
-    agreement_of,
-    alpha_of_repeated,
-    campaign_quality,
-    consensus,
-    rater_quality,
-)
-from data.rows import RaterFacts
+from data.quality.agreement import Level, agreement_of, alpha_of_repeated
+from data.quality.campaign import campaign_quality
+from data.quality.consensus import consensus
+from data.quality.judgments import Judgments
+from data.quality.rater_table import rater_quality
 from data.schema import LABELS_BINARY, LABELS_RANKING, TASKS
-from tests.data_campaign import Campaign, answer_all
+from data.store.rows import RaterFacts
+from tests.support.data_campaign import Campaign, answer_all
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 Row = dict[str, Any]
@@ -86,7 +82,7 @@ def ranking(
 
 def judgments(tasks: list[Row], binary: list[Row] = [], rankings: list[Row] = []) -> Judgments:  # noqa: B006 - only read
     tables = ((tasks, TASKS), (binary, LABELS_BINARY), (rankings, LABELS_RANKING))
-    return Judgments.of_tables(
+    return Judgments.from_tables(
         *(pa.Table.from_pylist(rows, schema=schema) for rows, schema in tables)
     )
 
@@ -95,13 +91,13 @@ def quality(given: Judgments, *names: str) -> dict[str, Row]:
     return {row["rater_id"]: row for row in rater_quality(given, raters(*names)).to_pylist()}
 
 
-def gold(said: str) -> str:
+def gold_json(said: str) -> str:
     return BinaryAnswer.model_validate({"verdict": said}).model_dump_json()
 
 
 def test_gold_accuracy_comes_with_wilsons_interval_for_each_class() -> None:
     tasks = [
-        task(f"{said}{number}", gold_json=gold(said))
+        task(f"{said}{number}", gold_json=gold_json(said))
         for said in ("good", "bad")
         for number in range(5)
     ]
@@ -200,7 +196,7 @@ def test_times_are_medians_and_missing_ones_are_left_out() -> None:
 
 
 def noisy_campaign(seed: int = 0, count: int = 300) -> Judgments:
-    """Three raters of accuracy 0.95, 0.9 and 0.6 judge the same pictures, half of them good."""
+    """Three raters of accuracy 0.95, 0.9 and 0.6 judge the same images, half of them good."""
     rng = np.random.default_rng(seed)
     accuracy = {"anna": 0.95, "bert": 0.9, "carla": 0.6}
     answers = []
@@ -370,13 +366,9 @@ def test_a_store_gives_the_same_figures_as_its_export_with_names(tmp_path: Path)
     from data.parquet import export
 
     campaign = Campaign(tmp_path)
-    campaign.store.add_tasks(
-        [
-            NewTask(
-                kind="binary", prompt="a cat", image_ids=("gold",), gold_json=gold("bad"), overlap=2
-            )
-        ]
-    )
+    bad = BinaryAnswer(verdict="bad")
+    task = NewTask(kind="binary", prompt="a cat", image_ids=("gold",), gold=bad, overlap=2)
+    campaign.store.add_tasks([task])
     for name in ("anna", "bert"):
         answer_all(campaign.store, campaign.store.add_rater(name))
     export(campaign.store, campaign.run)

@@ -1,4 +1,4 @@
-"""A reported image is out of circulation at once, alone and in rankings, until its report is withdrawn or an admin decides."""
+"""Reported images: out of circulation until the report is withdrawn or an admin decides."""
 
 import random
 from collections.abc import Iterator
@@ -7,20 +7,23 @@ from pathlib import Path
 import pytest
 
 from data.feedback import BinaryAnswer, ChecksConfig, Claim, NewTask, NotFound, RankingAnswer
-from data.imported import ImportedLabel
-from data.overview import counts_by_prompt
-from data.store import FeedbackStore, task_id_of
-from tests.data_campaign import Clock, answer_all, binary_tasks, claimed, open_store, submission
+from data.store.feedback_store import FeedbackStore
+from data.store.imported import ImportedLabel
+from data.store.overview import counts_by_prompt
+from data.store.planning import task_id_of
+from tests.support.data_campaign import (
+    Clock,
+    answer_all,
+    binary_tasks,
+    claimed,
+    open_store,
+    submission,
+)
 
 UNSAFE = BinaryAnswer(verdict="unsafe", reason="Violent or cruel", comment="blood")
 ALONE = NewTask(kind="binary", prompt="a cat", image_ids=("x",), overlap=3)
 TOGETHER = NewTask(kind="ranking", prompt="a cat", image_ids=("x", "y", "z"), overlap=3)
 OTHER = NewTask(kind="binary", prompt="a cat", image_ids=("y",), overlap=3)
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 @pytest.fixture
@@ -42,7 +45,7 @@ def claim_of(store: FeedbackStore, rater: str, task: NewTask) -> Claim:
 
 
 def given_out(store: FeedbackStore, rater: str) -> list[str]:
-    """What one claim after the other hands out."""
+    """Return the tasks that one claim after the other hands out."""
     held: list[str] = []
     while (claim := store.claim(rater, excluding=held)) is not None:
         held.append(claim.task.task_id)
@@ -87,12 +90,12 @@ def test_a_hold_on_a_reported_image_is_lost_but_an_answer_is_taken(store: Feedba
 def test_a_ranking_that_is_skipped_reports_the_images_that_it_names(store: FeedbackStore) -> None:
     anna = store.add_rater("anna")
     skip = RankingAnswer(
-        ranks={"x": None, "y": None, "z": None}, reason="A picture is unsafe", unsafe=("z", "z")
+        ranks={"x": None, "y": None, "z": None}, reason="An image is unsafe", unsafe=("z", "z")
     )
     store.submit(submission(claim_of(store, anna, TOGETHER), anna, "report", skip))
     assert given_out(store, store.add_rater("ben")) == ids(ALONE, OTHER)
     (image,) = store.reports.images()
-    assert (image.image_id, [one.reason for one in image.reports]) == ("z", ["A picture is unsafe"])
+    assert (image.image_id, [one.reason for one in image.reports]) == ("z", ["An image is unsafe"])
 
 
 @pytest.mark.parametrize("take_back", ["undo", "edit", "skip"])
@@ -201,7 +204,7 @@ def test_neither_gold_nor_repeats_ask_about_a_reported_image(tmp_path: Path) -> 
         prompt="a cat",
         image_ids=("gold",),
         overlap=9,
-        gold_json='{"verdict": "good"}',
+        gold=BinaryAnswer(verdict="good"),
         gold_source="us",
     )
     with FeedbackStore.open(
@@ -227,13 +230,12 @@ def test_neither_gold_nor_repeats_ask_about_a_reported_image(tmp_path: Path) -> 
 
 
 def test_the_right_answer_to_hidden_gold_is_no_report(tmp_path: Path) -> None:
-    known = '{"verdict": "unsafe"}'
     gold = NewTask(
         kind="binary",
         prompt="a cat",
         image_ids=("x",),
         overlap=9,
-        gold_json=known,
+        gold=BinaryAnswer(verdict="unsafe"),
         gold_source="us",
     )
     with FeedbackStore.open(

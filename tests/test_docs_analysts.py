@@ -1,4 +1,4 @@
-"""The guide for analysts says what is so: its code runs on a real export, and its columns are those of the schemas."""
+"""The guide for analysts: its code runs on a real export, and its columns are the schemas'."""
 
 from pathlib import Path
 from typing import Any
@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from data.runs import RunFolder
-from tests.analysts_page import TABLES, blocks, columns, questions, written_columns
-from tests.labeled_run import write_labeled_run
+from tests.support.analysts_page import TABLES, blocks, columns, questions, written_columns
+from tests.support.labeled_run import write_labeled_run
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def run_block(code: str) -> Any:
 
 
 def test_the_page_lists_every_column_as_the_schemas_have_it() -> None:
-    assert written_columns() == columns(), "run `python -m tests.analysts_page`"
+    assert written_columns() == columns(), "run `python -m tests.support.analysts_page`"
 
 
 def test_every_exported_table_is_on_the_page(run: RunFolder) -> None:

@@ -1,4 +1,4 @@
-"""The guide for trainers: its settings are read, its code runs, and the curves that it explains are logged."""
+"""The guide for trainers: its settings are read, its code runs, its curves are logged."""
 
 import re
 import tomllib
@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 import torch
 
-from finetune import policy_gradient
-from finetune.diffusion import LORA_FILE, DiffusionModel
-from finetune.dpok import DPOKConfig
+from finetune import dpok, policy_gradient
+from finetune.diffusion import DiffusionModel
+from finetune.lora import LORA_FILE
+from finetune.method import new_training
 from pipelines.config import check
-from tests.tiny_diffusion import write_tiny_diffusion
+from tests.support.tiny_diffusion import write_tiny_diffusion
 
 GUIDE = (Path(__file__).parents[1] / "docs" / "training.md").read_text(encoding="utf-8")
 
@@ -34,7 +35,7 @@ def test_its_example_of_an_own_reward_runs(
     (code,) = blocks("python")
     for there, here in (
         ("/path/to/stable-diffusion-folder", "model"),
-        ("iterations=50", "iterations=1, images_per_prompt=2, steps=2"),
+        ("iterations=50", "iterations=1, images_per_prompt=2, sampler={'steps': 2}"),
     ):
         assert there in code
         code = code.replace(there, here)
@@ -43,9 +44,10 @@ def test_its_example_of_an_own_reward_runs(
     names: dict[str, Any] = {
         "torch": torch,
         "DiffusionModel": DiffusionModel,
-        "DPOKConfig": DPOKConfig,
+        "new_training": new_training,
+        "dpok": dpok,
     }
-    exec(code, names | {"policy_gradient": policy_gradient})
+    exec(code, names)
     assert capsys.readouterr().out.startswith("1 ")
     assert (tmp_path / "lora" / LORA_FILE).is_file()
 

@@ -8,70 +8,65 @@ import pytest
 import torch
 from torch import Tensor
 
-from finetune import policy_gradient, reward_weighted
+from finetune import ddpo, dpok, reward_weighted
+from finetune.checkpoints import load_latest, save_checkpoint
 from finetune.ddpo import DDPOConfig
-from finetune.diffusion import DiffusionModel, LoraSettings
 from finetune.dpok import DPOKConfig
-from finetune.training import TrainState, Validation, ValidationConfig, load_latest, save_checkpoint
-from tests.tiny_diffusion import write_tiny_diffusion
+from finetune.method import Method, MethodConfig, WeightedData
+from finetune.reward_weighted import RewardWeightedConfig
+from finetune.sampler import SamplerOverrides
+from finetune.training import TrainState
+from finetune.validation import Validation, ValidationConfig
+from tests.support.small_training import open_with_lora, seeded, training_of
 
 VALIDATION = ValidationConfig(every=2, images_per_prompt=2)
 SMALL = {
     "iterations": 4,
     "images_per_prompt": 3,
-    "steps": 3,
     "micro_batch": 4,
     "prompts_per_iteration": 1,
     "validation": VALIDATION,
 }
-ONLINE = {
-    "dpok": DPOKConfig.model_validate(SMALL | {"replay_iterations": 1}),
-    "ddpo": DDPOConfig.model_validate(SMALL),
-}
-RWL = reward_weighted.RewardWeightedConfig(
-    updates=4, batch=4, steps=2, report_every=1, validation=VALIDATION
+RWL = RewardWeightedConfig(
+    updates=4,
+    batch=4,
+    sampler=SamplerOverrides(steps=2),
+    report_every=1,
+    validation=VALIDATION,
 )
+METHODS: dict[str, tuple[Method[Any], MethodConfig]] = {
+    "dpok": (dpok.METHOD, DPOKConfig.model_validate(SMALL | {"replay_iterations": 1})),
+    "ddpo": (ddpo.METHOD, DDPOConfig.model_validate(SMALL)),
+    "rwl": (reward_weighted.METHOD, RWL),
+}
 
 
 class Run:
     """One method on a fresh model, whose state can be saved and loaded."""
 
-    def __init__(self, folder: Path, method: str) -> None:
-        self.method, self.generator = method, torch.Generator().manual_seed(0)
-        self.model = DiffusionModel.from_pretrained(folder)
-        self.model.add_lora(LoraSettings(rank=2), generator=self.generator)
-        self.state: TrainState = (
-            reward_weighted.start(self.model, RWL)
-            if method == "rwl"
-            else policy_gradient.start(self.model, ONLINE[method], generator=self.generator)
+    def __init__(self, folder: Path, name: str) -> None:
+        self.method, config = METHODS[name]
+        self.generator = seeded()
+        self.model = open_with_lora(folder, generator=self.generator)
+        latents = torch.randn(6, 4, 8, 8, generator=seeded(3))
+        data = WeightedData(latents, ["a cat", "a dog"] * 3, torch.linspace(0, 1, 6))
+        self.training = training_of(
+            self.model, config, reward=contrast, generator=self.generator, data=data
         )
+        self.state: TrainState = self.method.start(self.training)
 
     def steps(self) -> Iterator[Any]:
-        if isinstance(self.state, policy_gradient.PolicyState):
-            config = ONLINE[self.method]
-            return policy_gradient.train(
-                self.model,
-                ["a cat", "a dog"],
-                contrast,
-                config,
-                generator=self.generator,
-                state=self.state,
-            )
-        assert isinstance(self.state, reward_weighted.RewardWeightedState)
-        latents = torch.randn(6, 4, 8, 8, generator=torch.Generator().manual_seed(3))
-        data = reward_weighted.WeightedData(
-            latents, ["a cat", "a dog"] * 3, torch.linspace(0, 1, 6)
-        )
-        return reward_weighted.train(
-            self.model, data, contrast, RWL, generator=self.generator, state=self.state
-        )
+        """Train to the end, and yield metrics."""
+        return self.method.train(self.training, self.state)
 
 
 def contrast(images: Tensor, _: object) -> Tensor:
+    """Reward light beside dark."""
     return images.flatten(1).std(1)
 
 
 def flatten(value: Any) -> list[Any]:
+    """Return nested values in one list that can be compared."""
     if isinstance(value, dict):
         return [item for key in sorted(value, key=str) for item in [key, *flatten(value[key])]]
     if isinstance(value, list | tuple):
@@ -79,23 +74,18 @@ def flatten(value: Any) -> list[Any]:
     return [value.tolist()] if isinstance(value, Tensor) else [value]
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_diffusion(tmp_path_factory.mktemp("tiny") / "model")
-
-
-@pytest.mark.parametrize("method", [*ONLINE, "rwl"])
+@pytest.mark.parametrize("method", METHODS)
 def test_stopped_and_continued_equals_uninterrupted(
-    folder: Path, tmp_path: Path, method: str
+    sd_folder: Path, tmp_path: Path, method: str
 ) -> None:
-    whole = Run(folder, method)
+    whole = Run(sd_folder, method)
     list(whole.steps())
-    first = Run(folder, method)
+    first = Run(sd_folder, method)
     for metrics in first.steps():
         if metrics.step == 2:
             save_checkpoint(tmp_path, first.state, first.generator)
             break
-    second = Run(folder, method)
+    second = Run(sd_folder, method)
     assert load_latest(tmp_path, second.state, second.generator)
     assert [metrics.step for metrics in second.steps()] == [3, 4]
     assert flatten(second.state.weights()) == flatten(whole.state.weights())
@@ -104,23 +94,23 @@ def test_stopped_and_continued_equals_uninterrupted(
 
 
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
-    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    sd_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    run = Run(folder, "rwl")
+    run = Run(sd_folder, "rwl")
     assert not load_latest(tmp_path, run.state, run.generator)
     place = tmp_path
     for _ in run.steps():
         place = save_checkpoint(tmp_path, run.state, run.generator)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-0000003", "step-0000004"]
     (place / "weights.safetensors").write_bytes(b"damaged")
-    resumed = Run(folder, "rwl")
+    resumed = Run(sd_folder, "rwl")
     assert load_latest(tmp_path, resumed.state, resumed.generator)
     assert resumed.state.step == 3
     assert "damaged" in caplog.text
 
 
-def test_the_best_weights_are_kept_and_restored(folder: Path) -> None:
-    run = Run(folder, "rwl")
+def test_the_best_weights_are_kept_and_restored(sd_folder: Path) -> None:
+    run = Run(sd_folder, "rwl")
     base = run.model.lora_state()
     for step, reward in enumerate([0.5, 0.7, 0.7, 0.6]):
         run.state.step = step

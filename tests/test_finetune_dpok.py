@@ -1,6 +1,5 @@
-"""DPOK's parts against torch.distributions and hand-made cases, and the identities of its first update."""
+"""DPOK's loss and training: its first update, replay, value function and guards."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -10,40 +9,29 @@ from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
 from data.errors import PictuneError
+from finetune import dpok, policy_gradient
 from finetune.advantages import PromptStatistics
-from finetune.diffusion import DiffusionModel, LoraSettings, Precision, UNetSettings
-from finetune.dpok import DPOKConfig, gaussian_kl, policy_loss
-from finetune.policy_gradient import Prediction, Step, improve, noise_per_output, start, train
+from finetune.diffusion import Precision, UNetSettings
+from finetune.dpok import DPOKConfig
+from finetune.policy_gradient import policy_loss
 from finetune.rollout import choose_transitions, collect
-from finetune.sampling import step_distribution
-from finetune.training import ValidationConfig
-from tests.tiny_diffusion import write_tiny_diffusion
+from finetune.sampler import Sampler
+from finetune.sampling import gaussian_kl, noise_per_output, step_distribution
+from finetune.step import Prediction, Step
+from finetune.validation import ValidationConfig
+from tests.support.small_training import open_with_lora, perturb, seeded, trained, training_of
 
 SMALL = DPOKConfig(
     iterations=2,
     images_per_prompt=3,
-    steps=3,
     micro_batch=4,
     validation=ValidationConfig(every=2, images_per_prompt=2),
 )
 
 
-def redness(images: Tensor, prompts: Sequence[str]) -> Tensor:
-    assert len(prompts) == len(images)
-    return images[:, 0].mean((1, 2))
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_diffusion(
-        tmp_path_factory.mktemp("tiny") / "model", prediction="v_prediction"
-    )
-
-
-def open_model(folder: Path, precision: Precision = "fp32") -> DiffusionModel:
-    model = DiffusionModel.from_pretrained(folder, precision=precision)
-    model.add_lora(LoraSettings(rank=2), generator=torch.Generator().manual_seed(0))
-    return model
+def constant(images: Tensor, _: object) -> Tensor:
+    """Reward all images alike."""
+    return torch.ones(len(images))
 
 
 @pytest.mark.parametrize(("advantage", "ratio", "stopped"), [
@@ -67,9 +55,8 @@ def test_hard_clamp_stops_the_gradient_on_both_sides() -> None:
     new = torch.tensor([0.95, 0.995, 1.005, 1.05]).log().requires_grad_()
     for advantage in (1.0, -1.0):
         new.grad = None
-        policy_loss(
-            new, torch.zeros(4), torch.full((4,), advantage), 0.01, surrogate="hard_clamp"
-        ).backward()
+        advantages = torch.full((4,), advantage)
+        policy_loss(new, torch.zeros(4), advantages, 0.01, surrogate="hard_clamp").backward()
         assert new.grad is not None
         assert (new.grad == 0).tolist() == [True, False, False, True]
 
@@ -80,13 +67,12 @@ def test_policy_loss_of_unit_ratio_is_minus_the_mean_advantage() -> None:
 
 
 def test_kl_equals_torch_distributions() -> None:
-    mean, ref_mean = torch.randn(2, 4, 3, 5, 5, generator=torch.Generator().manual_seed(0)).unbind()
+    mean, ref_mean = torch.randn(2, 4, 3, 5, 5, generator=seeded()).unbind()
     std = torch.tensor([0.1, 1.0, 2.0, 0.5]).view(4, 1, 1, 1)
     expected = kl_divergence(Normal(mean, std), Normal(ref_mean, std))
     torch.testing.assert_close(gaussian_kl(mean, ref_mean, std), expected.sum((1, 2, 3)))
-    torch.testing.assert_close(
-        gaussian_kl(mean, ref_mean, std, reduction="mean"), expected.mean((1, 2, 3))
-    )
+    per_dimension = gaussian_kl(mean, ref_mean, std, reduction="mean")
+    torch.testing.assert_close(per_dimension, expected.mean((1, 2, 3)))
     assert gaussian_kl(mean, ref_mean, torch.zeros(4, 1, 1, 1)).tolist() == [0, 0, 0, 0]
 
 
@@ -97,64 +83,43 @@ def test_noise_error_is_the_kl_without_its_weight_for_every_prediction(predictio
     )
     scheduler.set_timesteps(10)
     timesteps = torch.tensor([900, 400, 100])
-    latents, output, reference = torch.randn(
-        3, 3, 4, 5, 5, generator=torch.Generator().manual_seed(0)
-    ).unbind()
-    error = (
-        (noise_per_output(scheduler, timesteps) * (output - reference)).square().flatten(1).mean(1)
-    )
+    latents, output, reference = torch.randn(3, 3, 4, 5, 5, generator=seeded()).unbind()
+    difference = noise_per_output(scheduler, timesteps) * (output - reference)
+    error = difference.square().flatten(1).mean(1)
     mean, std = step_distribution(scheduler, output, timesteps, latents, eta=1.0)
     ref_mean, _ = step_distribution(scheduler, reference, timesteps, latents, eta=1.0)
     at, before = scheduler.alphas_cumprod[timesteps], scheduler.alphas_cumprod[timesteps - 100]
     variance = std.flatten().square()
     per_noise = (1 - before - variance).sqrt() - (before * (1 - at) / at).sqrt()
     expected = per_noise.square() / (2 * variance) * error
-    torch.testing.assert_close(
-        gaussian_kl(mean, ref_mean, std, reduction="mean"), expected, rtol=1e-3, atol=1e-7
-    )
+    kl = gaussian_kl(mean, ref_mean, std, reduction="mean")
+    torch.testing.assert_close(kl, expected, rtol=1e-3, atol=1e-7)
 
 
 def test_the_published_codes_loss_is_hard_clamp_and_noise_error() -> None:
-    mean, ref_mean, output, ref_output = torch.randn(
-        4, 3, 4, 5, 5, generator=torch.Generator().manual_seed(0)
-    ).unbind()
-    std, factor = (
-        torch.tensor([0.5, 1.0, 2.0]).view(3, 1, 1, 1),
-        torch.tensor([0.3, 2.0, 5.0]).view(3, 1, 1, 1),
-    )
-    log_probs, advantages = (
-        torch.tensor([0.5, -0.5, 0.0]),
-        torch.tensor([-1.0, 2.0, 3.0]),
-    )  # beyond the range, the bad way: PPO keeps these
-    step = Step(
-        log_probs,
-        torch.zeros(3),
-        Prediction(mean, std, output),
-        Prediction(ref_mean, std, ref_output),
-        factor,
-    )
+    mean, ref_mean, output, ref_output = torch.randn(4, 3, 4, 5, 5, generator=seeded()).unbind()
+    std = torch.tensor([0.5, 1.0, 2.0]).view(3, 1, 1, 1)
+    factor = torch.tensor([0.3, 2.0, 5.0]).view(3, 1, 1, 1)
+    # The first two ratios are beyond the range on the worsening side: PPO keeps these.
+    log_probs, advantages = torch.tensor([0.5, -0.5, 0.0]), torch.tensor([-1.0, 2.0, 3.0])
+    policy, reference = Prediction(mean, std, output), Prediction(ref_mean, std, ref_output)
+    step = Step(log_probs, torch.zeros(3), policy, reference, factor)
     ours = DPOKConfig(clip_range=0.1, kl_weight=0.5)
     theirs = ours.model_copy(update={"surrogate": "hard_clamp", "kl": "noise_error"})
-    expected = (
-        -torch.tensor([-1.1, 1.8, 3.0]).mean()
-        + 0.5 * (factor * (output - ref_output)).square().mean()
-    )
-    torch.testing.assert_close(theirs.loss(step, advantages), expected)
-    ratio = log_probs.exp()
-    expected = (
-        -torch.minimum(ratio * advantages, torch.tensor([-1.1, 1.8, 3.0])).mean()
-        + 0.5 * ((mean - ref_mean) / std).square().mean() / 2
-    )
-    torch.testing.assert_close(ours.loss(step, advantages), expected)
+    clamped = torch.tensor([-1.1, 1.8, 3.0])
+    noise_error = (factor * (output - ref_output)).square().mean()
+    expected = -clamped.mean() + 0.5 * noise_error
+    torch.testing.assert_close(dpok.loss(step, advantages, theirs), expected)
+    least = torch.minimum(log_probs.exp() * advantages, clamped)
+    expected = -least.mean() + 0.5 * ((mean - ref_mean) / std).square().mean() / 2
+    torch.testing.assert_close(dpok.loss(step, advantages, ours), expected)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_first_update_has_unit_ratio_and_no_kl(folder: Path, precision: Precision) -> None:
-    model = open_model(folder, precision)
+def test_first_update_has_unit_ratio_and_no_kl(velocity_folder: Path, precision: Precision) -> None:
+    model = open_with_lora(velocity_folder, precision=precision)
     config = SMALL.model_copy(update={"iterations": 1, "updates": 1})
-    (metrics,) = train(
-        model, ["a cat", "a dog"], redness, config, generator=torch.Generator().manual_seed(0)
-    )
+    (metrics,) = trained(dpok.METHOD, training_of(model, config))
     assert metrics.first_ratio_gap == 0
     assert metrics.ratio_max == metrics.ratio_mean == 1
     assert metrics.kl == 0
@@ -163,15 +128,9 @@ def test_first_update_has_unit_ratio_and_no_kl(folder: Path, precision: Precisio
 
 
 def test_every_iteration_starts_on_policy_and_later_ones_leave_the_pretrained_model(
-    folder: Path,
+    velocity_folder: Path,
 ) -> None:
-    first, second = train(
-        open_model(folder),
-        ["a cat", "a dog"],
-        redness,
-        SMALL,
-        generator=torch.Generator().manual_seed(0),
-    )
+    first, second = trained(dpok.METHOD, training_of(open_with_lora(velocity_folder), SMALL))
     assert first.first_ratio_gap == second.first_ratio_gap == 0
     assert second.kl is not None
     assert second.kl > 0
@@ -181,84 +140,68 @@ def test_every_iteration_starts_on_policy_and_later_ones_leave_the_pretrained_mo
 
 
 def test_replayed_transitions_are_weighed_by_their_ratio_to_the_policy_that_drew_them(
-    folder: Path,
+    velocity_folder: Path,
 ) -> None:
-    config = SMALL.model_copy(update={"updates": 1, "iterations": 3})
     for earlier in (0, 1):
-        model, generator = open_model(folder), torch.Generator().manual_seed(0)
-        state = start(model, config, generator=generator)
-        replaying = config.model_copy(update={"replay_iterations": earlier})
-        first, *later = train(
-            model, ["a cat", "a dog"], redness, replaying, generator=generator, state=state
-        )
+        settings = {"updates": 1, "iterations": 3, "replay_iterations": earlier}
+        config = SMALL.model_copy(update=settings)
+        training = training_of(open_with_lora(velocity_folder), config)
+        state = dpok.METHOD.start(training)
+        assert isinstance(state, policy_gradient.PolicyState)
+        first, *later = dpok.METHOD.train(training, state)
         assert first.ratio_mean == 1
         assert [metrics.first_ratio_gap for metrics in later] == [0, 0]
         assert [metrics.ratio_mean != 1 for metrics in later] == [earlier > 0] * 2
         assert len(state.replay) == earlier
 
 
-def test_a_constant_reward_moves_nothing(folder: Path) -> None:
-    model = open_model(folder)
+def test_a_constant_reward_moves_nothing(velocity_folder: Path) -> None:
+    model = open_with_lora(velocity_folder)
     before = model.lora_state()
     config = SMALL.model_copy(update={"baseline": "prompt_mean"})
-    for metrics in train(
-        model,
-        ["a cat"],
-        lambda images, _: torch.ones(len(images)),
-        config,
-        generator=torch.Generator().manual_seed(0),
-    ):
+    training = training_of(model, config, prompts=["a cat"], reward=constant)
+    for metrics in trained(dpok.METHOD, training):
         assert metrics.gradient_norm == 0
     assert all(torch.equal(weight, before[name]) for name, weight in model.lora_state().items())
 
 
-def test_kl_weight_alone_pulls_back_to_the_pretrained_model(folder: Path) -> None:
-    model, generator = open_model(folder), torch.Generator().manual_seed(0)
-    for weight in model.lora_parameters().values():
-        weight.data.add_(0.05 * torch.randn(weight.shape, generator=generator))
-    config = SMALL.model_copy(
-        update={
-            "iterations": 4,
-            "kl_weight": 10.0,
-            "baseline": "prompt_mean",
-            "learning_rate": 5e-3,
-        }
-    )
-    kls = [
-        m.kl or 0.0
-        for m in train(
-            model, ["a cat"], lambda images, _: torch.ones(len(images)), config, generator=generator
-        )
-    ]
+def test_kl_weight_alone_pulls_back_to_the_pretrained_model(velocity_folder: Path) -> None:
+    model, generator = open_with_lora(velocity_folder), seeded()
+    perturb(model, 0.05, generator=generator)
+    settings = {
+        "iterations": 4,
+        "kl_weight": 10.0,
+        "baseline": "prompt_mean",
+        "learning_rate": 5e-3,
+    }
+    config = SMALL.model_copy(update=settings)
+    training = training_of(model, config, prompts=["a cat"], reward=constant, generator=generator)
+    kls = [metrics.kl or 0.0 for metrics in trained(dpok.METHOD, training)]
     assert kls[-1] < 0.7 * kls[0]
 
 
-def test_value_function_learns_to_foresee_the_reward_of_each_prompt(folder: Path) -> None:
-    model, generator = open_model(folder), torch.Generator().manual_seed(0)
-    config = SMALL.model_copy(
-        update={
-            "images_per_prompt": 8,
-            "value_steps": 60,
-            "micro_batch": 16,
-            "statistics_window": 1,
-        }
-    )
-    state = start(model, config, generator=generator)
-    rollout = collect(
-        model, ["a cat"], redness, config, statistics=state.statistics, generator=generator
-    )
-    foreseen = [
-        improve(model, rollout, config, state, generator=generator)["value_explained_variance"]
-        for _ in range(2)
-    ]
-    assert foreseen[0] == 0
-    assert foreseen[1] is not None
-    assert foreseen[1] > 0.5
+def test_value_function_learns_to_predict_the_reward_of_each_prompt(velocity_folder: Path) -> None:
+    settings = {
+        "images_per_prompt": 8,
+        "value_steps": 60,
+        "micro_batch": 16,
+        "statistics_window": 1,
+    }
+    config = SMALL.model_copy(update=settings)
+    training = training_of(open_with_lora(velocity_folder), config, prompts=["a cat"])
+    algorithm = policy_gradient.PolicyGradient(dpok.loss, needs_reference=True, critic=dpok.critic)
+    state = policy_gradient.start(algorithm, training)
+    rollout = collect(training, state.statistics)
+    updates = [policy_gradient.update(algorithm, training, state, rollout) for _ in range(2)]
+    first, second = (update.value_explained_variance for update in updates)
+    assert first == 0
+    assert second is not None
+    assert second > 0.5
 
 
-def test_transitions_are_distinct_and_leave_out_the_deterministic_steps() -> None:
-    config = DPOKConfig(steps=10, timestep_fraction=0.5, stochastic_share=0.8)
-    pairs = choose_transitions(6, config, generator=torch.Generator().manual_seed(0))
+def test_transitions_are_distinct_and_omit_the_deterministic_steps() -> None:
+    stochastic_steps = Sampler(steps=10, stochastic_share=0.8).stochastic_steps
+    pairs = choose_transitions(6, stochastic_steps, 0.5, generator=seeded())
     assert len(pairs) == len({tuple(pair) for pair in pairs.tolist()}) == 6 * 4
     assert pairs[:, 1].max() <= 7
     assert pairs[:, 0].bincount().tolist() == [4] * 6
@@ -266,11 +209,10 @@ def test_transitions_are_distinct_and_leave_out_the_deterministic_steps() -> Non
 
 def test_advantages_compare_each_reward_with_its_own_prompt() -> None:
     statistics = PromptStatistics(window=4, std_floor=0.1)
-    advantages = statistics.normalise(
-        ["easy", "hard", "easy", "hard"], torch.tensor([0.9, 0.1, 0.7, 0.3])
-    )
+    prompts, rewards = ["easy", "hard", "easy", "hard"], torch.tensor([0.9, 0.1, 0.7, 0.3])
+    advantages = statistics.normalize(prompts, rewards)
     torch.testing.assert_close(advantages, torch.tensor([1.0, -1.0, -1.0, 1.0]))
-    settled = statistics.normalise(["easy"] * 4, torch.full((4,), 0.8))
+    settled = statistics.normalize(["easy"] * 4, torch.full((4,), 0.8))
     assert settled.abs().max() < 1e-5
 
 
@@ -278,34 +220,33 @@ def test_advantages_compare_each_reward_with_its_own_prompt() -> None:
     ("bad", "message"),
     [(torch.full((4,), float("nan")), "finite"), (torch.zeros(3), "one number per image")],
 )
-def test_a_broken_reward_is_named(folder: Path, bad: Tensor, message: str) -> None:
+def test_a_broken_reward_is_named(velocity_folder: Path, bad: Tensor, message: str) -> None:
+    training = training_of(open_with_lora(velocity_folder), SMALL, reward=lambda *_: bad)
     with pytest.raises(PictuneError, match=message):
-        next(
-            train(
-                open_model(folder),
-                ["a cat", "a dog"],
-                lambda *_: bad,
-                SMALL,
-                generator=torch.Generator(),
-            )
-        )
+        next(trained(dpok.METHOD, training))
 
 
-def test_a_diverging_gradient_stops_before_the_weights_are_spoilt(folder: Path) -> None:
-    model, generator = open_model(folder), torch.Generator().manual_seed(0)
+def test_a_diverging_gradient_stops_before_the_weights_are_spoilt(velocity_folder: Path) -> None:
+    model = open_with_lora(velocity_folder)
     config = SMALL.model_copy(update={"kl_weight": float("inf")})
     with pytest.raises(PictuneError, match="learning_rate"):
-        list(train(model, ["a cat"], redness, config, generator=generator))
+        list(trained(dpok.METHOD, training_of(model, config, prompts=["a cat"])))
     assert all(weight.isfinite().all() for weight in model.lora_state().values())
 
 
-def test_gradient_checkpointing_keeps_less_and_changes_nothing(folder: Path) -> None:
-    model = open_model(folder)
-    latents = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+def test_a_sampler_without_noise_is_refused(velocity_folder: Path) -> None:
+    training = training_of(open_with_lora(velocity_folder), SMALL, sampler=Sampler(eta=0))
+    with pytest.raises(PictuneError, match=r"sampler\.eta: is 0, and policy gradients need noise"):
+        dpok.METHOD.start(training)
+
+
+def test_gradient_checkpointing_keeps_less_and_changes_nothing(velocity_folder: Path) -> None:
+    model = open_with_lora(velocity_folder)
+    latents = torch.randn(2, 4, 8, 8, generator=seeded())
     text, timesteps = model.encode_prompts(["a cat", "a dog"]), torch.tensor([900, 400])
 
     def kept_and_gradients() -> tuple[int, list[Tensor]]:
-        """Bytes that the forward pass keeps for the backward pass, and what that gives."""
+        """Return the bytes that the forward pass keeps for the backward pass, and the gradients."""
         kept: dict[int, int] = {}
 
         def pack(tensor: Tensor) -> Tensor:

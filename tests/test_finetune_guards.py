@@ -1,7 +1,7 @@
-"""The guards: monitors against hand-made pictures, early stopping, and what is said when numbers are no longer finite."""
+"""The guards: monitors, early stopping, and the errors where numbers are no longer finite."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -9,47 +9,39 @@ import torch
 from torch import Tensor
 
 from data.errors import PictuneError
+from finetune import ddpo, policy_gradient
 from finetune.ddpo import DDPOConfig
-from finetune.diffusion import BASE, DiffusionModel, LoraSettings
+from finetune.diffusion import DiffusionModel
+from finetune.lora import BASE, LoraSettings
 from finetune.monitors import Limits, Measure, Monitor, diversity, saturation, sharpness, summary
-from finetune.policy_gradient import PolicyState, improve, start, train
+from finetune.reward_fn import RewardFn
 from finetune.rollout import collect
-from finetune.training import TrainState, Validation, ValidationConfig, validate
-from tests.tiny_diffusion import write_tiny_diffusion
+from finetune.sampler import Sampler
+from finetune.training import TrainState
+from finetune.validation import Validation, ValidationConfig, Validator
+from tests.support.small_training import open_with_lora, redness, seeded, training_of
 
 LIMITS = Limits(saturation=2.0, sharpness=2.0, diversity=0.5, disagreement=3.0)
 UNTUNED = {"saturation": 0.2, "sharpness": 0.1, "diversity": 0.4, "disagreement": 0.05}
-SMALL = {"images_per_prompt": 2, "steps": 2, "micro_batch": 4, "prompts_per_iteration": 2}
+SMALL = {"images_per_prompt": 2, "micro_batch": 4, "prompts_per_iteration": 2}
+SAMPLER = Sampler(steps=2)
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_diffusion(tmp_path_factory.mktemp("tiny") / "model")
+def model(sd_folder: Path) -> DiffusionModel:
+    return open_with_lora(sd_folder)
 
 
-@pytest.fixture(scope="module")
-def model(folder: Path) -> DiffusionModel:
-    model = DiffusionModel.from_pretrained(folder)
-    model.add_lora(LoraSettings(rank=2), generator=torch.Generator().manual_seed(0))
-    return model
-
-
-def redness(images: Tensor, prompts: Sequence[str]) -> Tensor:
-    assert len(prompts) == len(images)
-    return images[:, 0].mean((1, 2))
-
-
-def test_saturation_is_0_for_grey_and_1_for_pure_colours() -> None:
-    grey, red = torch.full((3, 4, 4), 0.5), torch.zeros(3, 4, 4)
+def test_saturation_is_0_for_gray_and_1_for_pure_colors() -> None:
+    gray, red = torch.full((3, 4, 4), 0.5), torch.zeros(3, 4, 4)
     red[0] = 0.7
     pale = torch.stack([torch.full((4, 4), 1.0), torch.full((4, 4), 0.5), torch.full((4, 4), 0.75)])
-    torch.testing.assert_close(
-        saturation(torch.stack([grey, red, pale])), torch.tensor([0.0, 1.0, 0.5])
-    )
+    found = saturation(torch.stack([gray, red, pale]))
+    torch.testing.assert_close(found, torch.tensor([0.0, 1.0, 0.5]))
 
 
-def test_sharpness_falls_when_a_picture_is_blurred() -> None:
-    sharp = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+def test_sharpness_falls_when_an_image_is_blurred() -> None:
+    sharp = torch.rand(1, 3, 16, 16, generator=seeded())
     blurred = torch.nn.functional.avg_pool2d(sharp, 3, stride=1, padding=1)
     assert sharpness(blurred) < 0.5 * sharpness(sharp)
     assert sharpness(torch.full((1, 3, 8, 8), 0.3)).item() == pytest.approx(0, abs=1e-6)
@@ -74,38 +66,31 @@ def test_diversity_is_the_mean_cosine_distance_within_a_prompt() -> None:
 def test_each_measure_has_its_limits(
     measure: Measure, fine: list[float], beyond: list[float]
 ) -> None:
-    assert all(not LIMITS.exceeded(UNTUNED | {measure: value}, UNTUNED) for value in fine)
-    assert all(
-        set(LIMITS.exceeded(UNTUNED | {measure: value}, UNTUNED)) == {measure} for value in beyond
-    )
+    for value in fine:
+        assert not LIMITS.exceeded(UNTUNED | {measure: value}, UNTUNED)
+    for value in beyond:
+        assert set(LIMITS.exceeded(UNTUNED | {measure: value}, UNTUNED)) == {measure}
 
 
-def test_what_the_untuned_model_has_none_of_is_not_judged() -> None:
+def test_a_measure_that_the_untuned_model_does_not_have_is_not_judged() -> None:
     assert not LIMITS.exceeded({"disagreement": 1.0, "diversity": 0.0}, {"disagreement": 0.0})
 
 
 def test_a_monitor_without_models_measures_pixels_alone() -> None:
-    images = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    assert set(summary(Monitor().measure(images, ["a", "a"]), ["a", "a"])) == {
-        "saturation",
-        "sharpness",
-    }
+    images, prompts = torch.rand(2, 3, 8, 8, generator=seeded()), ["a", "a"]
+    of_pixels = set(summary(Monitor().measure(images, prompts), prompts))
+    assert of_pixels == {"saturation", "sharpness"}
     full = Monitor(lambda images: images.flatten(1), lambda images, _: images.std((1, 2, 3)))
-    assert set(summary(full.measure(images, ["a", "a"]), ["a", "a"])) == {
-        "saturation",
-        "sharpness",
-        "diversity",
-        "disagreement",
-    }
+    found = set(summary(full.measure(images, prompts), prompts))
+    assert found == {"saturation", "sharpness", "diversity", "disagreement"}
 
 
 def history(
     model: DiffusionModel, config: ValidationConfig, found: Sequence[tuple[float, float]]
 ) -> TrainState:
-    """A state after validations of these rewards and diversities."""
-    state = TrainState(
-        model=model, optimizer=torch.optim.AdamW(list(model.lora_parameters().values()))
-    )
+    """Return the state after validations of these rewards and diversities."""
+    optimizer = torch.optim.AdamW(list(model.lora_parameters().values()))
+    state = TrainState(model=model, optimizer=optimizer)
     for step, (reward, spread) in enumerate(found):
         state.step = step
         state.record_validation(Validation(reward, {"diversity": spread}, config))
@@ -114,13 +99,11 @@ def history(
 
 def test_patience_stops_when_the_reward_has_not_risen_for_so_long(model: DiffusionModel) -> None:
     config = ValidationConfig(patience=2)
-    assert history(model, config, [(0.5, 1), (0.6, 1), (0.6, 1)]).stopped == ""
-    assert (
-        "2 validations" in history(model, config, [(0.5, 1), (0.6, 1), (0.6, 1), (0.5, 1)]).stopped
-    )
-    assert (
-        history(model, ValidationConfig(), [(0.6, 1), (0.5, 1), (0.4, 1), (0.3, 1)]).stopped == ""
-    )
+    rising = [(0.5, 1), (0.6, 1), (0.6, 1)]
+    assert history(model, config, rising).stopped == ""
+    assert "2 validations" in history(model, config, [*rising, (0.5, 1)]).stopped
+    falling = [(0.6, 1), (0.5, 1), (0.4, 1), (0.3, 1)]
+    assert history(model, ValidationConfig(), falling).stopped == ""
 
 
 def test_a_measure_beyond_its_limit_is_warned_of_and_stops_only_where_asked(
@@ -130,10 +113,8 @@ def test_a_measure_beyond_its_limit_is_warned_of_and_stops_only_where_asked(
     assert history(model, ValidationConfig(), collapsing[:2]).stopped == ""
     assert not caplog.records
     assert history(model, ValidationConfig(), collapsing).stopped == ""
-    assert (
-        "step 2: diversity is 0.25 times the untuned model's (0.1 from 0.4, at least 0.6)"
-        in caplog.text
-    )
+    warning = "diversity is 0.25 times the untuned model's (0.1 from 0.4, at least 0.6)"
+    assert f"step 2: {warning}" in caplog.text
     stopped = history(model, ValidationConfig(stop_on=("diversity",)), collapsing)
     assert "diversity" in stopped.stopped
     assert stopped.best == (1, 0.6)  # not the collapsed weights, though their reward is the highest
@@ -144,77 +125,70 @@ def test_a_measure_beyond_its_limit_is_warned_of_and_stops_only_where_asked(
 def online(
     folder: Path,
     validation: ValidationConfig,
-    reward: Callable[[Tensor, Sequence[str]], Tensor],
+    reward: RewardFn,
     monitor: Monitor,
     *,
     iterations: int = 6,
-    start_lora: str = BASE,
-) -> PolicyState:
-    generator = torch.Generator().manual_seed(0)
-    model = DiffusionModel.from_pretrained(folder)
-    lora = LoraSettings(rank=2, start=start_lora)
-    model.add_lora(lora, generator=generator)
-    config = DDPOConfig.model_validate(
-        SMALL | {"iterations": iterations, "validation": validation, "lora": lora}
+    start: str = BASE,
+) -> TrainState:
+    """Return the state after a training by DDPO that is validated on another prompt."""
+    generator, lora = seeded(), LoraSettings(rank=2, start=start)
+    model = open_with_lora(folder, lora, generator=generator)
+    settings = {"iterations": iterations, "validation": validation, "lora": lora}
+    training = training_of(
+        model,
+        DDPOConfig.model_validate(SMALL | settings),
+        prompts=["a cat"],
+        reward=reward,
+        sampler=SAMPLER,
+        generator=generator,
+        watched=["a lion"],
+        monitor=monitor,
     )
-    state = start(model, config, generator=generator)
-    list(
-        train(
-            model,
-            ["a cat"],
-            reward,
-            config,
-            generator=generator,
-            state=state,
-            validation_prompts=["a lion"],
-            monitor=monitor,
-        )
-    )
+    state = ddpo.METHOD.start(training)
+    list(ddpo.METHOD.train(training, state))
     return state
 
 
-def test_training_ends_early_on_held_out_prompts_and_keeps_their_best_weights(folder: Path) -> None:
+def test_training_ends_early_on_held_out_prompts_and_keeps_their_best_weights(
+    sd_folder: Path,
+) -> None:
     seen: list[float] = []
 
     def falling(images: Tensor, prompts: Sequence[str]) -> Tensor:
-        """Less at each validation; the held-out prompt is scored there alone."""
+        """Return less at each validation; the held-out prompt is scored there alone."""
         if "a lion" in prompts:
             seen.append(-float(len(seen)))
             return torch.full((len(images),), seen[-1])
         return redness(images, prompts)
 
-    state = online(
-        folder, ValidationConfig(every=1, images_per_prompt=1, patience=2), falling, Monitor()
-    )
+    validation = ValidationConfig(every=1, images_per_prompt=1, patience=2)
+    state = online(sd_folder, validation, falling, Monitor())
     assert state.step == 2
     assert [reward for _, reward in state.validation] == [0.0, -1.0, -2.0]
     state.restore_best()
-    assert all(
-        bool((weight == 0).all())
-        for name, weight in state.model.lora_state().items()
-        if "lora_B" in name
-    )
+    added = [w for name, w in state.model.lora_state().items() if "lora_B" in name]
+    assert all(bool((weight == 0).all()) for weight in added)
 
 
-def test_collapsing_diversity_stops_the_training(folder: Path) -> None:
+def test_collapsing_diversity_stops_the_training(sd_folder: Path) -> None:
     shrinking = iter([1.0, 0.9, 0.1, 0.1])
 
     def embed(images: Tensor) -> Tensor:
-        """Two embeddings whose distance shrinks from one validation to the next."""
+        """Return two embeddings whose distance shrinks from one validation to the next."""
         angle = next(shrinking)
         return torch.tensor([[1.0, 0.0], [math.cos(angle), math.sin(angle)]])[: len(images)]
 
     validation = ValidationConfig(every=1, images_per_prompt=2, stop_on=("diversity",))
-    state = online(folder, validation, redness, Monitor(embed))
+    state = online(sd_folder, validation, redness, Monitor(embed))
     assert state.step == 2
     assert state.stopped.startswith("diversity is")
 
 
 def test_guards_compare_with_the_untuned_model_where_training_starts_from_a_lora(
-    folder: Path, tmp_path: Path
+    sd_folder: Path, tmp_path: Path
 ) -> None:
-    first = DiffusionModel.from_pretrained(folder)
-    first.add_lora(LoraSettings(rank=2), generator=torch.Generator().manual_seed(0))
+    first = open_with_lora(sd_folder)
     for weight in first.lora_parameters().values():
         weight.data.add_(0.3)
     first.save_lora(tmp_path)
@@ -224,74 +198,42 @@ def test_guards_compare_with_the_untuned_model_where_training_starts_from_a_lora
         seen.append(images)
         return images.flatten(1)
 
-    validation = ValidationConfig(every=5, images_per_prompt=2)
-    state = online(
-        folder, validation, redness, Monitor(embed), iterations=1, start_lora=str(tmp_path)
-    )
-    untuned = validate(
-        DiffusionModel.from_pretrained(folder),
-        ["a lion"],
-        redness,
-        validation,
-        steps=2,
-        guidance=2.0,
-        monitor=Monitor(embed),
-    )
+    config, monitor = ValidationConfig(every=5, images_per_prompt=2), Monitor(embed)
+    state = online(sd_folder, config, redness, monitor, iterations=1, start=str(tmp_path))
+    base = DiffusionModel.from_pretrained(sd_folder)
+    untuned = Validator(base, ["a lion"], redness, config, SAMPLER, monitor)()
     assert state.untuned == pytest.approx(untuned.monitors)
     assert not torch.equal(seen[0], seen[1])  # the untuned model, then the start
 
 
-def test_the_monitor_sees_a_batch_at_a_time(folder: Path) -> None:
+def test_the_monitor_sees_a_batch_at_a_time(sd_folder: Path) -> None:
     counts: list[int] = []
 
     def embed(images: Tensor) -> Tensor:
         counts.append(len(images))
         return images.flatten(1)
 
-    config = ValidationConfig(images_per_prompt=5, batch=2)
-    found = validate(
-        DiffusionModel.from_pretrained(folder),
-        ["a lion"],
-        redness,
-        config,
-        steps=2,
-        guidance=2.0,
-        monitor=Monitor(embed),
-    )
+    def validated(batch: int) -> Validation:
+        config = ValidationConfig(images_per_prompt=5, batch=batch)
+        model = DiffusionModel.from_pretrained(sd_folder)
+        return Validator(model, ["a lion"], redness, config, SAMPLER, Monitor(embed))()
+
+    found = validated(2)
     assert counts == [2, 2, 1]
-    whole = config.model_copy(update={"batch": 5})
-    together = validate(
-        DiffusionModel.from_pretrained(folder),
-        ["a lion"],
-        redness,
-        whole,
-        steps=2,
-        guidance=2.0,
-        monitor=Monitor(embed),
-    )
-    assert found.monitors == pytest.approx(together.monitors, rel=1e-3)
+    assert found.monitors == pytest.approx(validated(5).monitors, rel=1e-3)
 
 
-def test_a_loss_that_is_not_finite_names_step_and_prompt(folder: Path) -> None:
-    generator = torch.Generator().manual_seed(0)
-    model = DiffusionModel.from_pretrained(folder)
-    model.add_lora(LoraSettings(rank=2), generator=generator)
-    config = DDPOConfig.model_validate(SMALL)
-    state = start(model, config, generator=generator)
-    rollout = collect(
-        model,
-        ["a cat", "a broken dog"],
-        redness,
-        config,
-        statistics=state.statistics,
-        generator=generator,
-    )
+def test_a_loss_that_is_not_finite_names_step_and_prompt(sd_folder: Path) -> None:
+    model = open_with_lora(sd_folder)
+    config = DDPOConfig.model_validate(SMALL | {"updates": 1})
+    prompts = ["a cat", "a broken dog"]
+    training = training_of(model, config, prompts=prompts, sampler=SAMPLER)
+    algorithm = policy_gradient.PolicyGradient(ddpo.loss)
+    state = policy_gradient.start(algorithm, training)
+    rollout = collect(training, state.statistics)
     rollout.trajectories.latents[rollout.prompts.index("a broken dog")] = torch.nan
     before = model.lora_state()
-    with pytest.raises(
-        PictuneError, match="not finite in step 1, for 'a broken dog'; lower learning_rate"
-    ):
-        improve(
-            model, rollout, config.model_copy(update={"updates": 1}), state, generator=generator
-        )
+    message = "not finite in step 1, for 'a broken dog'; lower learning_rate"
+    with pytest.raises(PictuneError, match=message):
+        policy_gradient.update(algorithm, training, state, rollout)
     assert all(torch.equal(weight, before[name]) for name, weight in model.lora_state().items())

@@ -1,4 +1,4 @@
-"""`kill -9` at any moment of `python -m pipelines finetune`, and the same command again: as if nothing had happened."""
+"""`kill -9` at any moment of `python -m pipelines finetune`: the same command again goes on."""
 
 from pathlib import Path
 
@@ -7,10 +7,19 @@ import torch
 from safetensors.torch import load_file
 
 from data.runs import RunFolder
-from finetune.diffusion import LORA_FILE
+from finetune.lora import LORA_FILE
 from pipelines.cli import main
 from pipelines.config import read_toml
-from tests.tuned_run import Commands, checkpoint_steps, copy_of, figures_of, weights_of, words
+from tests.support.tuned_run import (
+    Commands,
+    checkpoint_steps,
+    copy_of,
+    figures_of,
+    weights_of,
+    words,
+)
+
+pytestmark = pytest.mark.slow
 
 SETTINGS = {
     "dpok": ("dpok.iterations=6", "finetune.checkpoints=6"),
@@ -20,19 +29,16 @@ SETTINGS = {
 
 
 def is_as_uninterrupted(run: RunFolder, ready: RunFolder, method: str, folder: Path) -> None:
-    """Compares weights bit for bit, and every figure, with those of a run of the same command that nothing interrupted."""
+    """Check that weights, bit for bit, and figures are those of an uninterrupted run."""
     whole = copy_of(ready, folder / "whole")
     assert main(words(whole, method, SETTINGS[method])) == 0
     assert figures_of(run, method) == figures_of(whole, method)
     tuned, expected = weights_of(run, method), weights_of(whole, method)
     assert tuned.keys() == expected.keys()
     assert all(torch.equal(weight, expected[name]) for name, weight in tuned.items())
-    assert any(
-        weight.any()
-        for name, weight in tuned.items()
-        if name.startswith("lora/") and "lora_B" in name
-    )
-    kept, same = (load_file(folder.finetune_dir(method) / LORA_FILE) for folder in (run, whole))
+    adapters = {name: weight for name, weight in tuned.items() if name.startswith("lora/")}
+    assert any(weight.any() for name, weight in adapters.items() if "lora_B" in name)
+    kept, same = (load_file(one.finetune_dir(method) / LORA_FILE) for one in (run, whole))
     assert all(torch.equal(weight, same[name]) for name, weight in kept.items())
     assert not list(run.root.rglob(".tmp-*"))
 
@@ -44,16 +50,11 @@ def test_dpok_killed_again_and_again_ends_as_uninterrupted(
     command, folder = words(run, "dpok", SETTINGS["dpok"]), run.finetune_dir("dpok")
     terminal.kill_when((folder / "metrics.jsonl").exists, command)  # before the first checkpoint
     terminal.kill_when(lambda: 1 in checkpoint_steps(run, "dpok"), command)
-    terminal.kill_when(
-        lambda: any(folder.glob("checkpoints/step-0000003/*")), command
-    )  # while the third is written
+    third = "checkpoints/step-0000003/*"
+    terminal.kill_when(lambda: any(folder.glob(third)), command)  # while it is written
     terminal.kill_when(lambda: 5 in checkpoint_steps(run, "dpok"), command)
-    newest = (
-        folder
-        / "checkpoints"
-        / f"step-{checkpoint_steps(run, 'dpok')[-1]:07d}"
-        / "weights.safetensors"
-    )
+    last = checkpoint_steps(run, "dpok")[-1]
+    newest = folder / "checkpoints" / f"step-{last:07d}" / "weights.safetensors"
     newest.write_bytes(newest.read_bytes()[:-100])
     printed = terminal.run(command)
     assert f"{newest.parent}: unfinished or damaged checkpoint; taking the one before" in printed
@@ -92,7 +93,7 @@ def test_a_training_that_diverges_names_the_step_and_the_last_good_checkpoint(
     assert "ddpo.learning_rate is 1e+30 there and 0.0001 now" in capsys.readouterr().err
 
 
-def test_settings_that_failed_before_a_checkpoint_may_be_corrected_and_the_pictures_stay(
+def test_settings_that_failed_before_a_checkpoint_may_be_corrected_and_the_images_stay(
     ready: RunFolder, tmp_path: Path
 ) -> None:
     run = copy_of(ready, tmp_path)
@@ -106,9 +107,8 @@ def test_settings_that_failed_before_a_checkpoint_may_be_corrected_and_the_pictu
     before = read_toml(run.config_file)
     assert main(words(run, "rwl", failing)) == 2
     assert read_toml(run.config_file) == before
-    drawn = {
-        path: path.stat().st_mtime_ns for path in (run.finetune_dir("rwl") / "images").glob("*.png")
-    }
+    images = (run.finetune_dir("rwl") / "images").glob("*.png")
+    drawn = {path: path.stat().st_mtime_ns for path in images}
     assert drawn
     assert main(words(run, "rwl", ("rwl.updates=2", "finetune.scored_per_prompt=2"))) == 0
     assert {path: path.stat().st_mtime_ns for path in drawn} == drawn

@@ -1,52 +1,30 @@
 """Every method raises a simple reward, the amount of red, on a tiny random model."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 import pytest
-import torch
-from torch import Tensor
 
-from finetune import policy_gradient, reward_weighted
-from finetune.ddpo import DDPOConfig
-from finetune.diffusion import DiffusionModel, LoraSettings
-from finetune.dpok import DPOKConfig
-from finetune.policy_gradient import PolicyGradientConfig
-from finetune.sampling import sample_trajectories
-from finetune.training import ValidationConfig
-from tests.tiny_diffusion import write_tiny_diffusion
+from finetune import ddpo, dpok, reward_weighted
+from finetune.lora import LoraSettings
+from finetune.method import Method, WeightedData
+from finetune.reward_weighted import RewardWeightedConfig
+from finetune.sampler import Sampler, sample_trajectories
+from finetune.validation import ValidationConfig
+from tests.support.small_training import open_with_lora, redness, seeded, training_of
+
+pytestmark = pytest.mark.slow
 
 PROMPT = "red"
 SPREAD = 0.0165
 """Standard deviation of the untuned model's rewards."""
-
-
-def redness(images: Tensor, prompts: Sequence[str]) -> Tensor:
-    assert len(prompts) == len(images)
-    return images[:, 0].mean((1, 2))
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_diffusion(
-        tmp_path_factory.mktemp("tiny") / "model", prediction="v_prediction"
-    )
-
-
-def open_model(folder: Path, generator: torch.Generator) -> DiffusionModel:
-    model = DiffusionModel.from_pretrained(folder)
-    model.add_lora(LoraSettings(), generator=generator)
-    return model
-
-
+SAMPLER = Sampler(steps=4, guidance=1.0)
 ONLINE = {
     "iterations": 10,
     "images_per_prompt": 64,
     "micro_batch": 64,
-    "steps": 4,
-    "stochastic_share": 1.0,
-    "guidance": 1.0,
+    "sampler": {"stochastic_share": 1.0},
     "updates": 1,
     "learning_rate": 5e-3,
     "clip_range": 0.05,
@@ -55,63 +33,53 @@ ONLINE = {
 }
 
 
-@pytest.mark.parametrize("config", [
-    DPOKConfig.model_validate(ONLINE | {"kl_weight": 0.003, "baseline": "prompt_mean"}),
-    DDPOConfig.model_validate(ONLINE),
+@pytest.mark.parametrize(("method", "settings"), [
+    (dpok.METHOD, {"kl_weight": 0.003, "baseline": "prompt_mean"}),
+    (ddpo.METHOD, {}),
 ], ids=["dpok", "ddpo"])  # fmt: skip
 def test_policy_gradients_raise_the_reward_of_training_and_of_validation(
-    folder: Path, config: PolicyGradientConfig
+    velocity_folder: Path, method: Method[Any], settings: dict[str, Any]
 ) -> None:
-    generator = torch.Generator().manual_seed(0)
-    model = open_model(folder, generator)
-    state = policy_gradient.start(model, config, generator=generator)
-    rewards = [
-        metrics.reward
-        for metrics in policy_gradient.train(
-            model, [PROMPT], redness, config, generator=generator, state=state
-        )
-    ]
+    generator = seeded()
+    model = open_with_lora(velocity_folder, LoraSettings(), generator=generator)
+    config = method.config.model_validate(ONLINE | settings)
+    training = training_of(model, config, prompts=[PROMPT], sampler=SAMPLER, generator=generator)
+    state = method.start(training)
+    rewards = [metrics.reward for metrics in method.train(training, state)]
     assert mean(rewards[-3:]) - rewards[0] > 0.4 * SPREAD
     assert state.validation[-1][1] - state.validation[0][1] > 0.25 * SPREAD
 
 
-def test_reward_weighted_training_raises_the_reward_above_unweighted_training(folder: Path) -> None:
-    model, generator = (
-        open_model(folder, torch.Generator().manual_seed(0)),
-        torch.Generator().manual_seed(0),
-    )
-    prompts = [PROMPT] * 256
-    chains = sample_trajectories(
-        model,
-        model.encode_prompts(prompts),
-        steps=4,
-        guidance=1.0,
-        eta=1.0,
-        generator=generator,
-        batch=128,
-    )
+def test_reward_weighted_training_raises_the_reward_above_unweighted_training(
+    velocity_folder: Path,
+) -> None:
+    model, prompts = open_with_lora(velocity_folder, LoraSettings()), [PROMPT] * 256
+    cond = model.encode_prompts(prompts)
+    chains = sample_trajectories(model, cond, SAMPLER, generator=seeded(), batch=128)
     latents = chains.latents[:, -1]
-    data = reward_weighted.WeightedData(latents, prompts, redness(model.decode(latents), prompts))
-    after = {share: _train_on_the_best(folder, data, share) for share in (0.1, 1.0)}
+    data = WeightedData(latents, prompts, redness(model.decode(latents), prompts))
+    after = {share: _train_on_the_best(velocity_folder, data, share) for share in (0.1, 1.0)}
     assert float(data.rewards.std()) == pytest.approx(SPREAD, rel=0.2)
     assert after[0.1] - after[1.0] > 0.3 * SPREAD
     assert after[0.1] - float(data.rewards.mean()) > 0.2 * SPREAD
 
 
-def _train_on_the_best(folder: Path, data: reward_weighted.WeightedData, share: float) -> float:
-    """The last validation reward."""
-    generator = torch.Generator().manual_seed(0)
-    model = open_model(folder, generator)
-    config = reward_weighted.RewardWeightedConfig(
+def _train_on_the_best(folder: Path, data: WeightedData, share: float) -> float:
+    """Train on this share of each prompt's images; return the last validation reward."""
+    generator = seeded()
+    model = open_with_lora(folder, LoraSettings(), generator=generator)
+    config = RewardWeightedConfig(
         updates=60,
         weighting="top",
         top_share=share,
         pretraining_weight=0.0,
         learning_rate=1e-2,
-        steps=4,
-        guidance=1.0,
         validation=ValidationConfig(every=60, images_per_prompt=64, batch=64),
     )
-    state = reward_weighted.start(model, config)
-    list(reward_weighted.train(model, data, redness, config, generator=generator, state=state))
+    training = training_of(
+        model, config, prompts=[PROMPT], sampler=SAMPLER, generator=generator, data=data
+    )
+    method = reward_weighted.METHOD
+    state = method.start(training)
+    list(method.train(training, state))
     return state.validation[-1][1]

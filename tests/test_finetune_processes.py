@@ -1,4 +1,4 @@
-"""Several processes, connected by gloo on the CPU, give what one gives; a failure ends them all."""
+"""Several processes, connected by gloo on the CPU, train as one does; a failure ends them all."""
 
 import subprocess
 import sys
@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 
 from data.runs import RunFolder
-from finetune.processes import ALONE, Processes
+from finetune.processes import SINGLE_PROCESS, Processes
 from pipelines.cli import main
-from tests.tuned_run import Commands, copy_of, figures_of, weights_of, words
+from tests.support.tuned_run import Commands, copy_of, figures_of, weights_of, words
+
+pytestmark = pytest.mark.slow
 
 LAUNCH = (
     "--multi_gpu",
@@ -21,10 +23,10 @@ LAUNCH = (
 )
 
 
-def test_shares_are_whole_batches_and_leave_nothing_out() -> None:
+def test_shares_are_whole_batches_and_omit_no_row() -> None:
     shares = [Processes(rank, 2).share(10, 4).tolist() for rank in range(2)]
     assert shares == [[0, 1, 2, 3, 8, 9], [4, 5, 6, 7]]
-    assert ALONE.share(10, 4).tolist() == list(range(10))
+    assert SINGLE_PROCESS.share(10, 4).tolist() == list(range(10))
     assert Processes(1, 2).share(3, 4).tolist() == []
 
 
@@ -32,7 +34,8 @@ def test_shares_are_whole_batches_and_leave_nothing_out() -> None:
 def test_two_processes_train_as_one(
     ready: RunFolder, terminal: Commands, tmp_path: Path, method: str
 ) -> None:
-    # RWL with weights of about a thousand: gradients near AdamW's epsilon would show their rounding in the weights.
+    # RWL has weights of about a thousand: gradients near AdamW's epsilon would show their rounding
+    # in the weights.
     settings = (
         "dpok.micro_batch=2",
         "dpok.updates=1",
@@ -44,17 +47,18 @@ def test_two_processes_train_as_one(
     two, one = copy_of(ready, tmp_path / "two"), copy_of(ready, tmp_path / "one")
     printed = terminal.run(words(two, method, settings), processes=2)
     assert main(words(one, method, settings)) == 0
-    assert printed.count(f"finetune {method}: LoRA in") == 1  # the first alone speaks, and writes
     assert (
-        len(figures_of(two, method)) == len(figures_of(one, method)) == 1 + 3
-    )  # the validation before training, then the steps
+        printed.count(f"finetune {method}: LoRA in") == 1
+    )  # the first process alone logs and writes
+    # The validation before training, then the steps.
+    assert len(figures_of(two, method)) == len(figures_of(one, method)) == 1 + 3
     tuned = weights_of(two, method)
     for name, weight in weights_of(one, method).items():
-        # Two pictures at a time in place of four, in the reward or in the loss: the rounding grows in the advantages and in AdamW.
+        # Two images at a time in place of four, in the reward or in the loss: the rounding grows
+        # in the advantages and in AdamW.
         assert float((tuned[name] - weight).norm()) <= 2e-3 * float(weight.norm())
-    for step, (mine, others) in enumerate(
-        zip(figures_of(two, method), figures_of(one, method), strict=True)
-    ):
+    pairs = zip(figures_of(two, method), figures_of(one, method), strict=True)
+    for step, (mine, others) in enumerate(pairs):
         if step > 0:
             assert mine["gradient_norm"] == pytest.approx(others["gradient_norm"], rel=1e-3)
         assert mine["validation_reward"] == pytest.approx(others["validation_reward"], rel=1e-4)
@@ -67,7 +71,7 @@ def test_a_process_that_fails_ends_the_others() -> None:
         "accelerate.commands.launch",
         *LAUNCH,
         "-m",
-        "tests.failing_process",
+        "tests.support.failing_process",
     ]
     ended = subprocess.run(launcher, capture_output=True, text=True, timeout=300, check=False)
     assert ended.returncode != 0

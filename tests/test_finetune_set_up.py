@@ -1,7 +1,7 @@
-"""How the UNet is run changes its time and memory, and nothing else: gradient checkpointing, channels_last, compile, and float16."""
+"""Gradient checkpointing, channels_last, compile and float16 change time and memory alone."""
 
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,47 +10,46 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 from data.errors import PictuneError
 from data.runs import RunFolder
-from finetune import policy_gradient, reward_weighted
-from finetune.diffusion import DiffusionModel, LoraSettings, Precision, UNetSettings
+from finetune import dpok, reward_weighted
+from finetune.checkpoints import load_latest, save_checkpoint
+from finetune.diffusion import DiffusionModel, Precision, UNetSettings
 from finetune.dpok import DPOKConfig
-from finetune.training import TrainState, ValidationConfig, load_latest, save_checkpoint, take_step
+from finetune.method import Method, MethodConfig, Training, WeightedData
+from finetune.reward_weighted import RewardWeightedConfig
+from finetune.sampler import SamplerOverrides
+from finetune.training import TrainState, take_step
+from finetune.validation import ValidationConfig
 from pipelines.cli import main
-from tests.tiny_diffusion import write_tiny_diffusion
-from tests.tuned_run import copy_of, figures_of, words
+from tests.support.small_training import open_with_lora, perturb, seeded, training_of
+from tests.support.tuned_run import copy_of, figures_of, words
 
 PROMPTS = ["a cat", "a dog"]
-VALIDATION = ValidationConfig(
-    every=2, images_per_prompt=2
-)  # as many pictures at a time as in training
-DPOK = DPOKConfig(iterations=2, images_per_prompt=4, steps=3, micro_batch=4, validation=VALIDATION)
-RWL = reward_weighted.RewardWeightedConfig(
-    updates=2, batch=4, steps=2, report_every=1, validation=VALIDATION
+VALIDATION = ValidationConfig(every=2, images_per_prompt=2)  # batches as large as in training
+DPOK = DPOKConfig(iterations=2, images_per_prompt=4, micro_batch=4, validation=VALIDATION)
+RWL = RewardWeightedConfig(
+    updates=2,
+    batch=4,
+    sampler=SamplerOverrides(steps=2),
+    report_every=1,
+    validation=VALIDATION,
 )
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_diffusion(tmp_path_factory.mktemp("tiny") / "model")
-
-
-def redness(images: Tensor, _: Sequence[str]) -> Tensor:
-    return images[:, 0].mean((1, 2))
+METHODS: dict[str, tuple[Method[Any], MethodConfig]] = {
+    "dpok": (dpok.METHOD, DPOK),
+    "rwl": (reward_weighted.METHOD, RWL),
+}
 
 
 def open_model(folder: Path, precision: Precision = "fp32") -> DiffusionModel:
-    """A model whose adapters say something."""
-    model, generator = (
-        DiffusionModel.from_pretrained(folder, precision=precision),
-        torch.Generator().manual_seed(0),
-    )
-    model.add_lora(LoraSettings(rank=2), generator=generator)
-    for weight in model.lora_parameters().values():
-        weight.data.add_(0.1 * torch.randn(weight.shape, generator=generator))
+    """Open a model whose adapters change its predictions."""
+    generator = seeded()
+    model = open_with_lora(folder, precision=precision, generator=generator)
+    perturb(model, generator=generator)
     return model
 
 
 def gradient(model: DiffusionModel) -> Tensor:
-    latents = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    """Return the adapters' gradient of a loss on fixed inputs."""
+    latents = torch.randn(2, 4, 8, 8, generator=seeded())
     text = model.encode_prompts(PROMPTS)
     output = model.predict(latents, torch.tensor([900, 400]), text, text, 2.0)
     parts = torch.autograd.grad(output.square().mean(), list(model.lora_parameters().values()))
@@ -58,43 +57,48 @@ def gradient(model: DiffusionModel) -> Tensor:
 
 
 def prediction(model: DiffusionModel) -> Tensor:
+    """Return the prediction of fixed inputs with guidance 2."""
     with torch.no_grad():
         text = model.encode_prompts(PROMPTS)
         return model.predict(torch.ones(2, 4, 8, 8), torch.tensor([900, 400]), text, text, 2.0)
 
 
-def train(model: DiffusionModel, method: str) -> tuple[TrainState, list[float]]:
-    """The state after two steps, and each step's norm of the gradient."""
-    generator = torch.Generator().manual_seed(0)
-    if method == "dpok":
-        online = policy_gradient.start(model, DPOK, generator=generator)
-        steps = policy_gradient.train(
-            model, PROMPTS, redness, DPOK, generator=generator, state=online
-        )
-        return online, [metrics.gradient_norm for metrics in steps if metrics.first_ratio_gap == 0]
-    state = reward_weighted.start(model, RWL)
-    latents = torch.randn(6, 4, 8, 8, generator=torch.Generator().manual_seed(3))
-    data = reward_weighted.WeightedData(latents, PROMPTS * 3, torch.linspace(0, 1, 6))
-    return state, [
-        metrics.gradient_norm
-        for metrics in reward_weighted.train(
-            model, data, redness, RWL, generator=generator, state=state
-        )
+def training(model: DiffusionModel, config: MethodConfig) -> Training[Any]:
+    """Return a training of either method on the prompts and on random latents."""
+    latents = torch.randn(6, 4, 8, 8, generator=seeded(3))
+    data = WeightedData(latents, PROMPTS * 3, torch.linspace(0, 1, 6))
+    return training_of(model, config, prompts=PROMPTS, data=data)
+
+
+def train(model: DiffusionModel, name: str) -> tuple[TrainState, list[float]]:
+    """Return the state after two steps, and each step's norm of the gradient.
+
+    A step of DPOK counts only if it started with unit ratio.
+    """
+    method, config = METHODS[name]
+    started = training(model, config)
+    state = method.start(started)
+    steps = [
+        metrics
+        for metrics in method.train(started, state)
+        if getattr(metrics, "first_ratio_gap", 0) == 0
     ]
+    return state, [metrics.gradient_norm for metrics in steps]
 
 
-def test_channels_last_changes_where_numbers_lie_and_not_what_they_are(folder: Path) -> None:
-    plain, other = open_model(folder), open_model(folder)
+def test_channels_last_changes_where_numbers_lie_and_not_what_they_are(sd_folder: Path) -> None:
+    plain, other = open_model(sd_folder), open_model(sd_folder)
     other.set_up(UNetSettings(channels_last=True))
     assert other.pipeline.unet.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(prediction(other), prediction(plain), rtol=0, atol=1e-5)
     assert float(torch.cosine_similarity(gradient(other), gradient(plain), dim=0)) > 1 - 1e-5
 
 
+@pytest.mark.slow
 def test_a_compiled_unet_is_the_same_with_and_without_its_adapters_and_gradients(
-    folder: Path,
+    sd_folder: Path,
 ) -> None:
-    plain, compiled = open_model(folder), open_model(folder)
+    plain, compiled = open_model(sd_folder), open_model(sd_folder)
     compiler = CompileCounterWithBackend("aot_eager")
     compiled.set_up(UNetSettings(compile=True, gradient_checkpointing=True), compiler=compiler)
     checks = compiler.frame_count
@@ -104,66 +108,57 @@ def test_a_compiled_unet_is_the_same_with_and_without_its_adapters_and_gradients
         with plain.adapters_off(), compiled.adapters_off():
             torch.testing.assert_close(prediction(compiled), prediction(plain))
     assert not prediction(compiled).requires_grad
-    assert (
-        compiler.frame_count - checks == 2
-    )  # one program for the policy, in rollout and training, and one for the reference
+    # One program for the policy, in rollout and training, and one for the reference.
+    assert compiler.frame_count - checks == 2
 
 
-def test_a_compiled_training_starts_with_unit_ratio(folder: Path) -> None:
-    compiled = open_model(folder)
+@pytest.mark.slow
+def test_a_compiled_training_starts_with_unit_ratio(sd_folder: Path) -> None:
+    compiled = open_model(sd_folder)
     compiled.set_up(UNetSettings(compile=True), compiler="aot_eager")
-    plain, norms = train(open_model(folder), "dpok")
+    plain, norms = train(open_model(sd_folder), "dpok")
     state, same = train(compiled, "dpok")
     assert len(norms) == len(same) == 2
     assert same == pytest.approx(norms, rel=1e-4)
-    assert [reward for _, reward in state.validation] == pytest.approx(
-        [reward for _, reward in plain.validation], rel=1e-5
-    )
+    rewards = [reward for _, reward in plain.validation]
+    assert [reward for _, reward in state.validation] == pytest.approx(rewards, rel=1e-5)
 
 
-@pytest.mark.filterwarnings(
-    "ignore:`torch.jit.script_method` is deprecated:DeprecationWarning"
-)  # by torch, while it is imported
+# torch warns while it is imported.
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
 def test_without_a_compiler_there_is_one_clear_line(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sd_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", "")
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
-    with pytest.raises(
-        PictuneError, match=r"finetune\.compile: .* install a C\+\+ compiler \(g\+\+\)"
-    ) as error:
-        open_model(folder).set_up(UNetSettings(compile=True))
+    message = r"finetune\.compile: .* install a C\+\+ compiler \(g\+\+\)"
+    with pytest.raises(PictuneError, match=message) as error:
+        open_model(sd_folder).set_up(UNetSettings(compile=True))
     assert "\n" not in str(error.value)
 
 
-def test_float16_keeps_the_gradient_of_both_methods(folder: Path) -> None:
+def test_float16_keeps_the_gradient_of_both_methods(sd_folder: Path) -> None:
     for method in ("dpok", "rwl"):
-        (_, full), (state, half) = (
-            train(open_model(folder), method),
-            train(open_model(folder, "fp16"), method),
-        )
+        _, full = train(open_model(sd_folder), method)
+        state, half = train(open_model(sd_folder, "fp16"), method)
         assert len(full) == len(half) == 2
-        assert half[0] == pytest.approx(full[0], rel=0.02)
+        # The rounding of float16 products depends on the CPU: 0.5 % on one, 4 % on another.
+        assert half[0] == pytest.approx(full[0], rel=0.06)
         assert half != full
         assert state.optimizer.state_dict()["state"][0]["step"] == (4 if method == "dpok" else 2)
         assert state.scaler.get_scale() == 2.0**16
 
 
-def test_a_step_whose_gradient_overflows_is_left_out_and_the_scale_falls(folder: Path) -> None:
-    model = open_model(folder, "fp16")
-    state = reward_weighted.start(model, RWL)
+def test_a_step_whose_gradient_overflows_is_omitted_and_the_scale_falls(sd_folder: Path) -> None:
+    model = open_model(sd_folder, "fp16")
+    state = reward_weighted.start(training(model, RWL))
     state.scaler.load_state_dict(state.scaler.state_dict() | {"scale": 2.0**60})
     before = model.lora_state()
 
     def step(weight: float) -> float:
-        text = model.encode_prompts(PROMPTS)
-        loss = (
-            weight
-            * model.predict(torch.ones(2, 4, 8, 8), torch.tensor([900, 400]), text, text, 1.0)
-            .square()
-            .mean()
-        )
-        state.scaler.scale(loss).backward()
+        text, timesteps = model.encode_prompts(PROMPTS), torch.tensor([900, 400])
+        output = model.predict(torch.ones(2, 4, 8, 8), timesteps, text, text, 1.0)
+        state.scaler.scale(weight * output.square().mean()).backward()
         return float(take_step(state, learning_rate=1e-3, clip_norm=1.0))
 
     assert step(1.0) == 0
@@ -176,8 +171,9 @@ def test_a_step_whose_gradient_overflows_is_left_out_and_the_scale_falls(folder:
     assert all(torch.equal(weight, before[name]) for name, weight in model.lora_state().items())
 
 
-def test_the_scale_of_losses_is_part_of_the_checkpoint(folder: Path, tmp_path: Path) -> None:
-    saved, resumed = (reward_weighted.start(open_model(folder, "fp16"), RWL) for _ in range(2))
+def test_the_scale_of_losses_is_part_of_the_checkpoint(sd_folder: Path, tmp_path: Path) -> None:
+    models = (open_model(sd_folder, "fp16") for _ in range(2))
+    saved, resumed = (reward_weighted.start(training(model, RWL)) for model in models)
     saved.scaler.load_state_dict(saved.scaler.state_dict() | {"scale": 512.0, "_growth_tracker": 7})
     save_checkpoint(tmp_path, saved, torch.Generator())
     assert load_latest(tmp_path, resumed, torch.Generator())
@@ -185,6 +181,7 @@ def test_the_scale_of_losses_is_part_of_the_checkpoint(folder: Path, tmp_path: P
     assert resumed.scaler.get_scale() == 512.0
 
 
+@pytest.mark.slow
 def test_the_stage_runs_the_unet_as_its_settings_say(ready: RunFolder, tmp_path: Path) -> None:
     settings = (
         "finetune.gradient_checkpointing=true",

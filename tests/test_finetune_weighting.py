@@ -1,4 +1,4 @@
-"""Weights against numeric optima of what each of them is said to be the best answer to."""
+"""Weights against numeric optima of the objectives that they are said to solve."""
 
 import math
 from collections.abc import Callable
@@ -18,15 +18,15 @@ PROMPTS = ["a"] * 12
 Values = NDArray[np.float64]
 
 
-def normalised(rewards: Tensor = REWARDS, **settings: Any) -> Values:
-    """The share of each image under the weights."""
+def normalized(rewards: Tensor = REWARDS, **settings: Any) -> Values:
+    """Return the share of each image under the weights."""
     weights = sample_weights(rewards, ["a"] * len(rewards), WeightingConfig(**settings))
     shares: Values = (weights / weights.sum()).numpy()
     return shares
 
 
 def best_shares(objective: Callable[[Values], float], *conditions: dict[str, Any]) -> Values:
-    """Maximises the objective over all shares q of 12 images."""
+    """Return the shares q of 12 images that maximize the objective."""
     whole = {"type": "eq", "fun": lambda q: q.sum() - 1}
     start = np.full(12, 1 / 12)
     found = minimize(
@@ -43,7 +43,7 @@ def best_shares(objective: Callable[[Values], float], *conditions: dict[str, Any
 
 
 def kl(q: Values) -> float:
-    """KL of shares to equal shares, in nats."""
+    """Return the KL of shares to equal shares, in nats."""
     return float((q * np.log(q * len(q))).sum())
 
 
@@ -51,11 +51,8 @@ def kl(q: Values) -> float:
 def test_rewards_plus_gamma_are_the_optimum_under_a_chi_squared_penalty(gamma: float) -> None:
     rewards, price = REWARDS.numpy(), float(REWARDS.mean()) + gamma
     best = best_shares(lambda q: float(q @ rewards - price / 2 * ((12 * q - 1) ** 2).mean()))
-    ours = (
-        normalised(weighting="raw", kl="kl-d", gamma=gamma)
-        if gamma
-        else normalised(weighting="raw")
-    )
+    settings: dict[str, Any] = {"kl": "kl-d", "gamma": gamma} if gamma else {}
+    ours = normalized(weighting="raw", **settings)
     np.testing.assert_allclose(ours, best, atol=1e-6)
     reached = (REWARDS * (REWARDS + gamma)).mean() / (REWARDS + gamma).mean()
     assert ours @ rewards == pytest.approx(float(reached))
@@ -63,53 +60,44 @@ def test_rewards_plus_gamma_are_the_optimum_under_a_chi_squared_penalty(gamma: f
 
 @pytest.mark.parametrize("budget", [0.01, 0.3, 1.0])
 def test_exp_weights_are_the_optimum_within_the_kl_budget(budget: float) -> None:
-    ours, rewards = normalised(weighting="exp", kl_budget=budget), REWARDS.numpy()
+    ours, rewards = normalized(weighting="exp", kl_budget=budget), REWARDS.numpy()
     assert kl(ours) == pytest.approx(budget, rel=1e-6)
-    best = best_shares(
-        lambda q: float(q @ rewards), {"type": "ineq", "fun": lambda q: budget - kl(q)}
-    )
+    within = {"type": "ineq", "fun": lambda q: budget - kl(q)}
+    best = best_shares(lambda q: float(q @ rewards), within)
     np.testing.assert_allclose(ours, best, atol=1e-4)
 
 
 def test_exp_weights_that_cannot_use_up_the_budget_rest_on_the_best() -> None:
     rewards = torch.tensor([0.1, 0.9, 0.9, 0.3])
-    np.testing.assert_allclose(
-        normalised(rewards, weighting="exp", kl_budget=5.0), [0, 0.5, 0.5, 0]
-    )
-    assert normalised(torch.full((4,), 0.7), weighting="exp", kl_budget=1.0).tolist() == [0.25] * 4
+    ours = normalized(rewards, weighting="exp", kl_budget=5.0)
+    np.testing.assert_allclose(ours, [0, 0.5, 0.5, 0])
+    assert normalized(torch.full((4,), 0.7), weighting="exp", kl_budget=1.0).tolist() == [0.25] * 4
 
 
 def test_exp_weights_do_not_depend_on_the_scale_of_the_rewards() -> None:
-    np.testing.assert_allclose(
-        normalised(1000 * REWARDS - 5, weighting="exp", kl_budget=0.5),
-        normalised(weighting="exp", kl_budget=0.5),
-        rtol=1e-6,
-    )
+    ours = normalized(weighting="exp", kl_budget=0.5)
+    scaled = normalized(1000 * REWARDS - 5, weighting="exp", kl_budget=0.5)
+    np.testing.assert_allclose(scaled, ours, rtol=1e-6)
 
 
 def test_softmax_weights_are_the_optimum_under_a_kl_penalty() -> None:
     best = best_shares(lambda q: float(q @ REWARDS.numpy()) - 0.2 * kl(q))
-    np.testing.assert_allclose(normalised(weighting="softmax", temperature=0.2), best, atol=1e-5)
+    np.testing.assert_allclose(normalized(weighting="softmax", temperature=0.2), best, atol=1e-5)
 
 
 def test_top_weights_are_the_optimum_under_a_bound_on_the_density() -> None:
     best = linprog(-REWARDS.numpy(), A_eq=np.ones((1, 12)), b_eq=[1], bounds=(0, 1 / (0.25 * 12)))
-    np.testing.assert_allclose(normalised(weighting="top", top_share=0.25), best.x, atol=1e-9)
+    np.testing.assert_allclose(normalized(weighting="top", top_share=0.25), best.x, atol=1e-9)
 
 
 def test_raw_weights_are_the_rewards_above_zero_and_gamma_is_added_before_they_are_cut() -> None:
     rewards = torch.tensor([-1.0, 0.0, 0.5])
-    assert sample_weights(rewards, ["a"] * 3, WeightingConfig(weighting="raw")).tolist() == [
-        0.0,
-        0.0,
-        0.5,
-    ]
-    assert sample_weights(
-        rewards, ["a"] * 3, WeightingConfig(weighting="raw", kl="kl-d", gamma=0.5)
-    ).tolist() == [0.0, 0.5, 1.0]
-    assert sample_weights(
-        rewards, ["a"] * 3, WeightingConfig(weighting="raw", kl="kl-o", gamma=0.5)
-    ).tolist() == [0.0, 0.0, 0.5]
+    plain = WeightingConfig(weighting="raw")
+    kl_d = WeightingConfig(weighting="raw", kl="kl-d", gamma=0.5)
+    kl_o = WeightingConfig(weighting="raw", kl="kl-o", gamma=0.5)
+    assert sample_weights(rewards, ["a"] * 3, plain).tolist() == [0.0, 0.0, 0.5]
+    assert sample_weights(rewards, ["a"] * 3, kl_d).tolist() == [0.0, 0.5, 1.0]
+    assert sample_weights(rewards, ["a"] * 3, kl_o).tolist() == [0.0, 0.0, 0.5]
 
 
 @pytest.mark.parametrize("weighting", ["softmax", "top"])
@@ -126,9 +114,8 @@ def test_every_prompt_has_mean_weight_one(weighting: str) -> None:
 
 def test_top_takes_each_prompts_best() -> None:
     config = WeightingConfig(weighting="top", top_share=0.5)
-    assert sample_weights(
-        torch.tensor([0.9, 0.1, 0.5, 0.2]), ["a", "b", "a", "b"], config
-    ).tolist() == [2.0, 0.0, 0.0, 2.0]
+    rewards, prompts = torch.tensor([0.9, 0.1, 0.5, 0.2]), ["a", "b", "a", "b"]
+    assert sample_weights(rewards, prompts, config).tolist() == [2.0, 0.0, 0.0, 2.0]
 
 
 def test_images_that_tie_for_the_last_places_share_them() -> None:
@@ -136,15 +123,14 @@ def test_images_that_tie_for_the_last_places_share_them() -> None:
     config = WeightingConfig(weighting="top", top_share=0.4)  # two of five
     for order in ([0, 1, 2, 3, 4], [4, 3, 2, 1, 0]):
         weights = sample_weights(rewards[order], ["a"] * 5, config)
-        torch.testing.assert_close(
-            weights[torch.tensor(order).argsort()],
-            torch.tensor([1 / 3, 1.0, 1 / 3, 0.0, 1 / 3]) * 2.5,
-        )
+        in_order = weights[torch.tensor(order).argsort()]
+        expected = torch.tensor([1 / 3, 1.0, 1 / 3, 0.0, 1 / 3]) * 2.5
+        torch.testing.assert_close(in_order, expected)
     assert sample_weights(torch.full((4,), 0.7), ["a"] * 4, config).tolist() == [1.0] * 4
 
 
 def test_the_better_half_is_ln_2_away() -> None:
-    half = normalised(weighting="top", top_share=0.5)
+    half = normalized(weighting="top", top_share=0.5)
     assert kl(np.maximum(half, 1e-300)) == pytest.approx(math.log(2))
 
 

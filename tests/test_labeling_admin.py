@@ -1,4 +1,3 @@
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -7,13 +6,16 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from data.errors import PictuneError
 from data.schema import prompt_id
-from data.store import FeedbackStore
-from labeling_app.passwords import hash_password
+from data.store.feedback_store import FeedbackStore
 from labeling_app.server import LabelConfig, create_app
 from labeling_app.tasks import TasksConfig
-from tests.labeling_campaign import HOSTILE, SECRET, Campaign, make_campaign
-
-PASSWORD = "correct horse"
+from tests.support.labeling_campaign import (
+    HOSTILE,
+    SECRET,
+    Campaign,
+    as_admin,
+    make_campaign,
+)
 
 
 @pytest.fixture
@@ -24,15 +26,6 @@ def campaign(tmp_path: Path) -> Campaign:
         images=3,
         config=TasksConfig(binary_overlap=2, rankings_per_prompt=0),
     )
-
-
-@pytest.fixture
-def store(campaign: Campaign) -> Iterator[FeedbackStore]:
-    with campaign.open_store() as opened:
-        boss = opened.add_rater("Boss")
-        opened.raters.set_password(boss, hash_password(PASSWORD))
-        opened.raters.set_role(boss, "admin")
-        yield opened
 
 
 class Exporter:
@@ -54,10 +47,10 @@ def exporter() -> Exporter:
 
 
 @pytest.fixture
-def client(campaign: Campaign, store: FeedbackStore, exporter: Exporter) -> TestClient:
+def client(campaign: Campaign, store_with_admin: FeedbackStore, exporter: Exporter) -> TestClient:
     categories = {prompt_id(HOSTILE): "place"}
     app = create_app(
-        store,
+        store_with_admin,
         campaign.paths.get,
         LabelConfig(open=True),
         secret=SECRET,
@@ -65,14 +58,6 @@ def client(campaign: Campaign, store: FeedbackStore, exporter: Exporter) -> Test
         categories=categories,
     )
     return TestClient(app)
-
-
-def as_admin(client: TestClient) -> TestClient:
-    assert (
-        client.post("/api/v1/login", json={"rater": "Boss", "password": PASSWORD}).json()["role"]
-        == "admin"
-    )
-    return client
 
 
 def label_as(client: TestClient, name: str, count: int) -> None:
@@ -101,10 +86,10 @@ def test_raters_see_nothing_of_the_admins_part(client: TestClient) -> None:
 
 
 def test_a_rater_who_was_an_admin_at_the_sign_in_is_none_afterwards(
-    client: TestClient, store: FeedbackStore
+    client: TestClient, store_with_admin: FeedbackStore
 ) -> None:
     rater_id = as_admin(client).get("/api/v1/me").json()["rater_id"]
-    store.raters.set_role(rater_id, "rater")
+    store_with_admin.raters.set_role(rater_id, "rater")
     assert client.get("/api/v1/admin/summary").status_code == 403
 
 
@@ -137,13 +122,15 @@ def test_the_summary_tells_how_the_campaign_goes(client: TestClient) -> None:
     assert summary["paused"] is False
 
 
-def test_an_admin_pauses_the_campaign_or_a_rater(client: TestClient, store: FeedbackStore) -> None:
+def test_an_admin_pauses_the_campaign_or_a_rater(
+    client: TestClient, store_with_admin: FeedbackStore
+) -> None:
     label_as(client, "Ann", 1)
     as_admin(client)
     assert client.post("/api/v1/admin/pause", json={}).json() == {"paused": True}
-    assert store.is_paused
+    assert store_with_admin.is_paused
     assert client.post("/api/v1/admin/resume", json={}).json() == {"paused": False}
-    assert not store.is_paused
+    assert not store_with_admin.is_paused
     assert client.post("/api/v1/admin/pause", json={"rater": "Ann"}).json() == {"paused": True}
     assert client.post("/api/v1/admin/pause", json={"rater": "nobody"}).status_code == 404
     client.post("/api/v1/login", json={"rater": "Ann"})
@@ -163,12 +150,12 @@ def test_an_admin_exports_now_and_hears_why_it_failed(
 
 
 def test_health_tells_of_the_disk_and_of_a_store_that_is_gone(
-    client: TestClient, store: FeedbackStore
+    client: TestClient, store_with_admin: FeedbackStore
 ) -> None:
     health = client.get("/health").json()
     assert (health["status"], health["writes_refused"], health["writes_failed"]) == ("ok", 0, 0)
     assert health["free_disk_bytes"] > 0
-    with store.database.write() as connection:
+    with store_with_admin.database.write() as connection:
         connection.exec_driver_sql("ALTER TABLE tasks RENAME TO tasks_elsewhere")
     assert client.get("/health").status_code == 503
 

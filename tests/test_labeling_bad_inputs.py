@@ -1,6 +1,6 @@
-"""Whatever is sent to whichever endpoint, the answer is no error of the server's, and a refusal has a reason.
+"""Every endpoint answers any input as the interface describes itself, and never with its own error.
 
-The inputs are made from the interface's own description.
+The inputs are made from that description, `/api/v1/openapi.json`.
 """
 
 from collections.abc import Iterator
@@ -12,12 +12,20 @@ import schemathesis
 from fastapi import FastAPI
 from hypothesis import HealthCheck, given, settings
 from hypothesis.errors import Unsatisfiable
+from schemathesis.checks import CHECKS, load_all_checks
 from schemathesis.core.result import Ok
 from starlette.testclient import TestClient
 
+from data.schema import RATERS
+from labeling_app.admin_responses import RaterQuality
 from labeling_app.server import LabelConfig, create_app
 from labeling_app.tasks import TasksConfig
-from tests.labeling_campaign import SECRET, make_campaign
+from tests.support.labeling_campaign import SECRET, make_campaign
+
+load_all_checks()
+AS_DESCRIBED: list[Any] = CHECKS.get_by_names(
+    ["status_code_conformance", "content_type_conformance", "response_schema_conformance"]
+)
 
 
 @pytest.fixture(scope="module")
@@ -56,15 +64,31 @@ def test_no_input_is_an_error_of_the_server(
     )
 
 
+def test_every_answer_in_json_has_a_schema(app: FastAPI) -> None:
+    described = app.openapi()["paths"]
+    assert len(described) > 15
+    for path, operations in described.items():
+        for operation in operations.values():
+            for answer in operation["responses"].values():
+                assert answer.get("content") or "204" in operation["responses"], path
+                for content in answer.get("content", {}).values():
+                    assert content["schema"].keys() & {"$ref", "format"}, path
+
+
+def test_a_raters_figures_are_the_columns_of_the_exported_table() -> None:
+    assert set(RaterQuality.model_fields) == {*RATERS.names, "public_id", "name"}
+
+
 def _answers_with_reason(
     operation: Any, cookies: dict[str, str], mode: schemathesis.GenerationMode
 ) -> bool:
-    """Whether there are such inputs, as there are no wrong ones where nothing is asked for."""
+    """Whether there are such inputs: none are wrong where nothing is asked for."""
 
     @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
     @given(case=operation.as_strategy(generation_mode=mode))
     def send(case: schemathesis.Case[Any]) -> None:
         answer = case.call(cookies=cookies)
+        case.validate_response(answer, checks=AS_DESCRIBED)
         assert answer.status_code < HTTPStatus.INTERNAL_SERVER_ERROR
         if answer.status_code >= HTTPStatus.BAD_REQUEST:
             assert answer.json()["detail"]

@@ -1,4 +1,7 @@
-"""Sixteen raters at work while the server is killed again and again: no acknowledged label is lost, none is there twice."""
+"""Sixteen raters work while the server is killed again and again.
+
+No acknowledged label is lost, and none is there twice.
+"""
 
 import os
 import random
@@ -25,10 +28,12 @@ import sqlalchemy as sa
 from data.feedback import NewTask
 from data.parquet import export
 from data.schema import LABELS_BINARY, LABELS_RANKING, read_table
-from data.store import FeedbackStore
-from data.tables import labels, tasks
+from data.store.feedback_store import FeedbackStore
+from data.store.tables import labels, tasks
 from data.verification import verify
-from tests.data_campaign import Campaign
+from tests.support.data_campaign import Campaign
+
+pytestmark = pytest.mark.slow
 
 RATERS = 16
 KILLS = 10
@@ -70,7 +75,7 @@ class Server:
 def serving(root: Path, url: str) -> Iterator[Server]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "tests.killable_server", str(root), url, str(port)]
+    command = [sys.executable, "-m", "tests.support.killable_server", str(root), url, str(port)]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as parent:

@@ -1,7 +1,10 @@
-"""What pages of other origins can do to the labeling app: nothing, though browsers send its cookie with calls from within its site."""
+"""Pages of other origins can do nothing to the labeling app.
+
+That holds even where browsers send its cookie along, as they do with calls from within its site.
+"""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
@@ -11,27 +14,24 @@ import pytest
 from playwright.sync_api import Browser, Response
 
 from labeling_app.tasks import TasksConfig
-from tests.labeling_browser import (
-    CHROMIUM,
+from tests.support.labeling_browser import (
     Server,
     add_accounts,
-    chromium,
     open_page,
     see,
     serving,
     sign_in,
 )
-from tests.labeling_campaign import Campaign, make_campaign
+from tests.support.labeling_campaign import Campaign, make_campaign
 
-pytestmark = pytest.mark.skipif(
-    not CHROMIUM.exists(), reason=f"{CHROMIUM} is missing; `make test` installs it"
-)
+pytestmark = pytest.mark.slow
 
 PASSWORD = "correct horse"
 WRITES = (
     "api/v1/undo",
     "api/v1/admin/pause",
     "api/v1/logout",
+    "admin/gradio_api/run/predict",
     "gradio_api/queue/join",
     "gradio_api/run/0",
 )
@@ -41,28 +41,37 @@ async ([app, writes, reads]) => {
   const readable = [];
   const fetched = (path, options) =>
     fetch(`${app}/${path}`, { credentials: "include", ...options }).then(
-      (answer) => answer.type === "opaque" || readable.push(`${options.method} ${path}: ${answer.status}`),
+      (answer) => {
+        if (answer.type === "opaque") return;
+        readable.push(`${options.method} ${path}: ${answer.status}`);
+      },
       () => {},
     );
   const posted = (path, type) =>
     new Promise((done) => {
       const frame = Object.assign(document.createElement("iframe"), { name: `${path} ${type}` });
       const target = { action: `${app}/${path}`, target: frame.name };
-      const form = Object.assign(document.createElement("form"), { method: "POST", enctype: type, ...target });
+      const form = document.createElement("form");
+      Object.assign(form, { method: "POST", enctype: type, ...target });
       form.append(Object.assign(document.createElement("input"), { name: "{}", value: "" }));
       document.body.append(frame, form);
       frame.onload = done;
       form.submit();
     });
   const json = { "Content-Type": "application/json" };
+  const forms = ["text/plain", "multipart/form-data", "application/x-www-form-urlencoded"];
   for (const path of writes) {
-    for (const method of ["POST", "PUT", "DELETE"]) await fetched(path, { method, headers: json, body: "{}" });
+    for (const method of ["POST", "PUT", "DELETE"]) {
+      await fetched(path, { method, headers: json, body: "{}" });
+    }
     await fetched(path, { method: "POST", headers: { ...json, "X-Pictune": "1" }, body: "{}" });
     await fetched(path, { method: "POST", body: "{}" });
     await fetched(path, { method: "POST", mode: "no-cors", body: "{}" });
     await fetched(path, { method: "POST", mode: "no-cors", body: new URLSearchParams("a=1") });
-    for (const type of ["application/json", "text/plain"]) navigator.sendBeacon(`${app}/${path}`, new Blob(["{}"], { type }));
-    for (const type of ["text/plain", "multipart/form-data", "application/x-www-form-urlencoded"]) await posted(path, type);
+    for (const type of ["application/json", "text/plain"]) {
+      navigator.sendBeacon(`${app}/${path}`, new Blob(["{}"], { type }));
+    }
+    for (const type of forms) await posted(path, type);
     const image = new Image();
     image.src = `${app}/${path}`;
     await image.decode().catch(() => {});
@@ -80,10 +89,11 @@ class Stranger(BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("Content-Type", "text/html")
         self.end_headers()
-        sandboxed = (
-            '<iframe sandbox="allow-scripts allow-forms" srcdoc="<p>of no origin</p>"></iframe>'
+        self.wfile.write(b"<!doctype html><title>elsewhere</title>")
+        self.wfile.write(
+            b'<iframe sandbox="allow-scripts allow-forms" srcdoc="<p>of no origin</p>">'
         )
-        self.wfile.write(f"<!doctype html><title>elsewhere</title>{sandboxed}".encode())
+        self.wfile.write(b"</iframe>")
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
         pass
@@ -91,7 +101,7 @@ class Stranger(BaseHTTPRequestHandler):
 
 @contextmanager
 def stranger() -> Iterator[int]:
-    """The port where the page is."""
+    """Serves the page; yields its port."""
     with ThreadingHTTPServer(("127.0.0.1", 0), Stranger) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         yield server.server_port
@@ -101,9 +111,8 @@ def stranger() -> Iterator[int]:
 @pytest.fixture(scope="module")
 def campaign(tmp_path_factory: pytest.TempPathFactory) -> Campaign:
     only_binary = TasksConfig(binary_overlap=9, rankings_per_prompt=0)
-    made = make_campaign(
-        tmp_path_factory.mktemp("campaign"), prompts=("a dog",), images=3, config=only_binary
-    )
+    root = tmp_path_factory.mktemp("campaign")
+    made = make_campaign(root, prompts=("a dog",), images=3, config=only_binary)
     add_accounts(made, ["Ann", "Ben"], PASSWORD)
     with made.open_store() as store:
         for name in ("Ann", "Ben"):
@@ -117,10 +126,9 @@ def server(campaign: Campaign) -> Iterator[Server]:
         yield running
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as opened:
-        yield opened
+def grants(headers: Iterable[str]) -> list[str]:
+    """Names of the headers that let another origin do something."""
+    return [header for header in headers if header.startswith("access-control")]
 
 
 @pytest.mark.parametrize(
@@ -143,11 +151,7 @@ def test_a_page_of_the_same_site_changes_and_reads_nothing(
     granted: list[str] = []
 
     def note(answer: Response) -> None:
-        granted.extend(
-            f"{answer.url}: {header}"
-            for header in answer.headers
-            if header.startswith("access-control")
-        )
+        granted.extend(f"{answer.url}: {header}" for header in grants(answer.headers))
 
     other = page.context.new_page()
     other.on("response", note)
@@ -178,14 +182,12 @@ def test_no_origin_is_ever_granted_anything(server: Server, method: str) -> None
         "https://label.example",
         "null",
     )
+    hosts = (f"127.0.0.1:{server.port}", "label.example")
     for path in (*WRITES, *READS, "ui/label.js", "admin", "metrics"):
-        for host, origin in itertools.product(
-            (f"127.0.0.1:{server.port}", "label.example"), origins
-        ):
-            answer = httpx.request(
-                method, f"{server.url}/{path}", headers={"Host": host, "Origin": origin} | asked
-            )
-            assert not [name for name in answer.headers if name.startswith("access-control")]
+        for host, origin in itertools.product(hosts, origins):
+            headers = {"Host": host, "Origin": origin} | asked
+            answer = httpx.request(method, f"{server.url}/{path}", headers=headers)
+            assert grants(answer.headers) == []
             assert method == "GET" or answer.status_code in (403, 404, 405)
 
 

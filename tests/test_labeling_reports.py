@@ -1,7 +1,6 @@
-"""Reports through the HTTP interface: raters are shown a reported image no more, and admins decide about it."""
+"""Reports over HTTP: raters are shown a reported image no more, and admins decide about it."""
 
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +9,19 @@ from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
 from data.feedback import BinaryAnswer, Task
-from data.store import FeedbackStore
-from labeling_app.passwords import hash_password
+from data.store.feedback_store import FeedbackStore
+from labeling_app.known_answers import TrainingItem
 from labeling_app.server import LabelConfig, create_app
 from labeling_app.tasks import TasksConfig
-from labeling_app.training import TrainingItem
-from tests.labeling_campaign import HOSTILE, SECRET, Campaign, make_campaign
+from tests.support.labeling_campaign import (
+    HOSTILE,
+    SECRET,
+    Campaign,
+    as_admin,
+    as_rater,
+    make_campaign,
+)
 
-PASSWORD = "correct horse"
 UNSAFE = {"verdict": "unsafe", "reason": "Hateful", "comment": HOSTILE}
 
 
@@ -28,29 +32,16 @@ def campaign(tmp_path: Path) -> Campaign:
 
 
 @pytest.fixture
-def store(campaign: Campaign) -> Iterator[FeedbackStore]:
-    with campaign.open_store() as opened:
-        boss = opened.add_rater("Boss")
-        opened.raters.set_password(boss, hash_password(PASSWORD))
-        opened.raters.set_role(boss, "admin")
-        yield opened
-
-
-@pytest.fixture
-def client(campaign: Campaign, store: FeedbackStore) -> TestClient:
+def client(campaign: Campaign, store_with_admin: FeedbackStore) -> TestClient:
     return TestClient(
-        create_app(store, campaign.paths.get, LabelConfig(open=True), secret=SECRET, on_export=None)
+        create_app(
+            store_with_admin,
+            campaign.paths.get,
+            LabelConfig(open=True),
+            secret=SECRET,
+            on_export=None,
+        )
     )
-
-
-def as_rater(client: TestClient, name: str) -> TestClient:
-    assert client.post("/api/v1/login", json={"rater": name}).is_success
-    return client
-
-
-def as_admin(client: TestClient) -> TestClient:
-    assert client.post("/api/v1/login", json={"rater": "Boss", "password": PASSWORD}).is_success
-    return client
 
 
 def claim(client: TestClient, *held: str, kind: str | None = None) -> dict[str, Any]:
@@ -68,7 +59,7 @@ def answer(client: TestClient, task_id: str, given: dict[str, Any]) -> Any:
 
 
 def report(client: TestClient, name: str = "Ann") -> str:
-    """Reports an image as this rater; returns its id."""
+    """Report an image as this rater; return its id."""
     task = claim(as_rater(client, name), kind="binary")["task"]
     assert answer(client, task["task_id"], UNSAFE).status_code == 201
     return str(task["images"][0]["image_id"])
@@ -86,7 +77,7 @@ def test_a_page_hears_which_of_its_tasks_were_reported(client: TestClient) -> No
     assert answer(
         client,
         ranking["task_id"],
-        {"ranks": dict.fromkeys(ids), "reason": "A picture is unsafe", "unsafe": ids},
+        {"ranks": dict.fromkeys(ids), "reason": "An image is unsafe", "unsafe": ids},
     ).is_success
     as_rater(client, "Ben")
     told = claim(client, *held)
@@ -102,9 +93,9 @@ def test_a_page_hears_which_of_its_tasks_were_reported(client: TestClient) -> No
     assert told["reason"] == "everything is labeled"
 
 
-@pytest.mark.parametrize("reason", ["A picture is unsafe", "unsafe", "Unsafe!"])
+@pytest.mark.parametrize("reason", ["An image is unsafe", "unsafe", "Unsafe!"])
 def test_a_ranking_skipped_as_unsafe_must_say_which_image(
-    client: TestClient, store: FeedbackStore, reason: str
+    client: TestClient, store_with_admin: FeedbackStore, reason: str
 ) -> None:
     task = claim(as_rater(client, "Ann"), kind="ranking")["task"]
     first, second, third = (image["image_id"] for image in task["images"])
@@ -123,7 +114,7 @@ def test_a_ranking_skipped_as_unsafe_must_say_which_image(
         (detail,) = answer(client, task["task_id"], skip | wrong).json()["detail"]
         assert detail["field"] == "answer.ranking.unsafe"
     assert answer(client, task["task_id"], skip | {"unsafe": [second]}).status_code == 201
-    assert store.reports.withheld_images([first, second, third]) == {second}
+    assert store_with_admin.reports.withheld_images([first, second, third]) == {second}
     (label,) = client.get("/api/v1/history").json()["labels"]
     assert label["answer"]["unsafe"] == [second]
 
@@ -194,7 +185,7 @@ def test_metrics_count_reported_and_removed_images(client: TestClient) -> None:
 
 
 def test_the_training_leaves_out_what_was_reported(
-    campaign: Campaign, store: FeedbackStore
+    campaign: Campaign, store_with_admin: FeedbackStore
 ) -> None:
     first, second, _ = campaign.paths
     items = tuple(
@@ -204,7 +195,7 @@ def test_the_training_leaves_out_what_was_reported(
         for image_id in (first, second)
     )
     app = create_app(
-        store,
+        store_with_admin,
         campaign.paths.get,
         LabelConfig(open=True),
         secret=SECRET,

@@ -15,14 +15,14 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from data.errors import PictuneError
-from data.store import FeedbackStore
+from data.store.feedback_store import FeedbackStore
 from labeling_app.passwords import hash_password, is_password
 from labeling_app.server import LabelConfig, create_app
 from labeling_app.tasks import TasksConfig
 from labeling_app.throttle import Throttle
 from pipelines.cli import main
-from tests.labeling_campaign import SECRET, Campaign, make_campaign
-from tests.labeling_thread import served
+from tests.support.labeling_campaign import SECRET, Campaign, make_campaign
+from tests.support.labeling_thread import served
 
 PASSWORD = "correct horse"
 HASH = hash_password(PASSWORD)
@@ -71,13 +71,13 @@ def client(campaign: Campaign, store: FeedbackStore, **config: bool) -> TestClie
 
 
 def app_at_one_moment(campaign: Campaign, store: FeedbackStore) -> FastAPI:
-    """The app, for which no time passes between attempts to sign in, however busy the machine is."""
+    """The app, for which no time passes between attempts to sign in, on any machine."""
     created = create_app(store, campaign.paths.get, LabelConfig(), secret=SECRET, on_export=None)
     limits = {"attempts": 5, "attempts_by_address": 50, "attempts_by_name": 100}
     standing = {
         name: Throttle(limit, window_s=60, clock=lambda: 0.0) for name, limit in limits.items()
     }
-    created.state.desk = replace(created.state.desk, **standing)
+    created.state.labeling = replace(created.state.labeling, **standing)
     return created
 
 
@@ -207,7 +207,7 @@ def test_who_waits_for_a_password_check_keeps_no_other_request_waiting(
     campaign: Campaign, store: FeedbackStore
 ) -> None:
     app = app_at_one_moment(campaign, store)
-    pool, going_on = app.state.desk.signing_in, threading.Event()
+    pool, going_on = app.state.labeling.signing_in, threading.Event()
     with served(app, LabelConfig()) as url, ThreadPoolExecutor(60) as visitors:
         for _ in range(2):
             pool.submit(going_on.wait)

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from data.store import FeedbackStore
-from data.tables import labels, raters
+from data.store.feedback_store import FeedbackStore
+from data.store.tables import labels, raters
 from labeling_app.simulated import SimulatedRater, SimulatedRaterConfig, simulate, tied_ranks
 from labeling_app.tasks import ImageRow, TasksConfig, plan_tasks
 

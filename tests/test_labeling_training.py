@@ -9,12 +9,12 @@ from fastapi.testclient import TestClient
 
 from data.errors import PictuneError
 from data.feedback import BinaryAnswer, RankingAnswer
-from data.store import FeedbackStore
-from data.tables import labels, tasks
+from data.store.feedback_store import FeedbackStore
+from data.store.tables import labels, tasks
+from labeling_app.known_answers import GOLD_OVERLAP, read_gold, read_training
 from labeling_app.server import LabelConfig, create_app
 from labeling_app.tasks import ImageRow, TasksConfig
-from labeling_app.training import GOLD_OVERLAP, read_gold, read_training
-from tests.labeling_campaign import SECRET, Campaign, make_campaign
+from tests.support.labeling_campaign import SECRET, Campaign, make_campaign
 
 IMAGES = {name: ImageRow(f"id-{name}", "a cat") for name in ("one", "two", "three")} | {
     "other": ImageRow("id-other", "a dog")
@@ -60,7 +60,7 @@ def test_training_and_gold_are_read_from_the_same_kind_of_file(tmp_path: Path) -
     gold = read_gold(path, IMAGES)
     assert [task.kind for task in gold] == ["binary", "ranking", "binary"]
     assert (gold[0].gold_source, gold[0].overlap) == ("known.csv", GOLD_OVERLAP)
-    assert BinaryAnswer.model_validate_json(str(gold[0].gold_json)).verdict == "good"
+    assert gold[0].gold == BinaryAnswer(verdict="good")
 
 
 @pytest.mark.parametrize(

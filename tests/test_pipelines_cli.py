@@ -1,6 +1,7 @@
 """The command line: bad input is one line and status 2."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,13 +9,15 @@ from pathlib import Path
 import pytest
 
 from data.parquet import export
+from pipelines import stages
 from pipelines.cli import main
-from tests.data_campaign import Campaign
-from tests.exchange_files import damage_footer
+from pipelines.stage_list import STAGES
+from tests.support.data_campaign import Campaign
+from tests.support.exchange_files import damage_footer
 
 
 def failure(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    """The line that a failing command prints."""
+    """Return the line that a failing command prints."""
     assert main(words) == 2
     printed = capsys.readouterr()
     assert printed.out == ""
@@ -47,17 +50,15 @@ def test_a_run_that_is_not_there_is_told_which_was_meant(
         (tmp_path / name).mkdir()
     rater = ("--name", "Ann") if stage == "rater" else ()
     error = failure(capsys, stage, "--runs", str(tmp_path), "--run", "mien", *rater)
-    assert (
-        f"{tmp_path / 'mien'}: no such run, did you mean mine?; there are mine, other; `make images RUN=mien`"
-        in error
-    )
+    meant = "no such run, did you mean mine?; there are mine, other; `make images RUN=mien`"
+    assert f"{tmp_path / 'mien'}: {meant}" in error
     assert not (tmp_path / "mien").exists()
 
 
-def test_no_pictures_at_all_are_said_to_be_too_few(
+def test_no_images_at_all_are_said_to_be_too_few(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    assert "--n 0: draw at least one picture a prompt" in failure(
+    assert "--n 0: draw at least one image a prompt" in failure(
         capsys, "best-of-n", "--runs", str(tmp_path), "--n", "0"
     )
     assert "--keep 3: pick at least one of --n 2" in failure(
@@ -83,10 +84,8 @@ def test_a_wrong_setting_is_blamed_on_what_gave_it(
     )
     file.write_text("[run]\nseed = -1\n")
     error = failure(capsys, "label", *where, "--set", "tasks.ranking_size=1")
-    assert (
-        f"{file}: run.seed should be greater than or equal to 0, not -1; --set: tasks.ranking_size should be"
-        in error
-    )
+    seed = "run.seed should be greater than or equal to 0, not -1"
+    assert f"{file}: {seed}; --set: tasks.ranking_size should be" in error
     assert "label.port" in failure(capsys, "label", *where, "--set", f"label.port={'9' * 5000}")
     for deep in (f"tasks.gold={'[' * 3000}{']' * 3000}", f"tasks.gold{'.a' * 3000}=1"):
         assert len(failure(capsys, "label", *where, "--set", deep)) < 500
@@ -107,7 +106,7 @@ def test_a_run_cannot_leave_the_folder_of_runs(
 
 
 @pytest.mark.parametrize("stage", ["label", "simulate", "dataset", "reward", "evaluate", "report"])
-def test_a_stage_without_pictures_says_which_stage_comes_first(
+def test_a_stage_without_images_says_which_stage_comes_first(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, stage: str
 ) -> None:
     assert "make images RUN=empty" in failure(
@@ -194,6 +193,28 @@ def test_ctrl_c_while_libraries_are_loaded_is_one_line(tmp_path: Path) -> None:
     )
 
 
-def test_labelling_imports_no_torch() -> None:
-    code = "import sys; import pipelines.cli, pipelines.label, pipelines.dataset; sys.exit('torch' in sys.modules)"
+def test_labeling_imports_no_torch() -> None:
+    code = (
+        "import sys; import pipelines.cli, pipelines.stages.label, pipelines.stages.dataset; "
+        "sys.exit('torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_list_of_stages_names_them_in_their_order() -> None:
+    assert stages.__doc__ is not None
+    listed = re.findall(r"`([a-z-]+)`", stages.__doc__)
+    assert listed == list(STAGES)
+
+
+def test_help_imports_no_stage() -> None:
+    code = (
+        "import sys; from pipelines.cli import main\n"
+        "try: main(['--help'])\n"
+        "finally: print([one for one in sys.modules if one.startswith('pipelines.stages.')])"
+    )
+    words = [sys.executable, "-c", code]
+    ended = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert ended.stdout.splitlines()[-1] == "[]"
+    for name in STAGES:
+        assert name in ended.stdout

@@ -10,7 +10,6 @@ from data.errors import PictuneError
 from data.runs import RunFolder
 from pipelines.config import (
     PRESETS,
-    TABLES,
     Settings,
     Tables,
     check,
@@ -19,8 +18,9 @@ from pipelines.config import (
     parse_override,
     read_toml,
 )
-from pipelines.evaluate import evaluation_prompts
 from pipelines.record import StageFolder, record, refuse_changes
+from pipelines.stages.evaluate import evaluation_prompts
+from pipelines.tables import TABLES
 
 
 def settings_of(text: str, tmp_path: Path, *tables: str) -> Settings:
@@ -258,22 +258,22 @@ def test_an_attempt_that_came_to_nothing_pins_nothing_and_is_not_remembered(
 def test_what_an_unfinished_stage_goes_on_from_keeps_the_settings_that_it_rests_on(
     tmp_path: Path,
 ) -> None:
-    def stage(seed: int, steps: int) -> StageFolder:
-        text = f"[run]\nseed = {seed}\n[images]\nsteps = {steps}\n"
+    def stage(seed: int, per_prompt: int) -> StageFolder:
+        text = f"[run]\nseed = {seed}\n[images]\nper_prompt = {per_prompt}\n"
         return stage_folder(
             tmp_path, "a", text=text, goes_on_from={"*.png": ("run",), "steps/*": ("run", "images")}
         )
 
     first = stage(1, 3)
     with pytest.raises(PictuneError, match="memory"):
-        attempt(first, PictuneError("out of memory"), writes=first.folder / "picture.png")
+        attempt(first, PictuneError("out of memory"), writes=first.folder / "image.png")
     assert list(read_toml(first.run.config_file)) == ["run"]
     refuse_changes(first.run, stage(1, 4).settings)
     with pytest.raises(PictuneError, match=r"run\.seed is 1 there and 2 now"):
         refuse_changes(first.run, stage(2, 3).settings)
     with pytest.raises(KeyboardInterrupt):
         attempt(stage(1, 4), KeyboardInterrupt(), writes=first.folder / "steps" / "1")
-    with pytest.raises(PictuneError, match=r"images\.steps is 4 there and 3 now"):
+    with pytest.raises(PictuneError, match=r"images\.per_prompt is 4 there and 3 now"):
         refuse_changes(first.run, first.settings)
 
 
@@ -286,7 +286,7 @@ def test_a_stage_that_was_killed_before_it_had_anything_to_go_on_from_pins_nothi
     killed = RunFolder(tmp_path / "killed")
     other = settings_of(SECOND, tmp_path, "run", "images")
     refuse_changes(killed, other)
-    (killed.reward_dir / "picture.png").touch()
+    (killed.reward_dir / "image.png").touch()
     with pytest.raises(PictuneError, match=r"run\.seed is 1 there and 2 now"):
         refuse_changes(killed, other)
 

@@ -1,4 +1,4 @@
-"""The stage `dataset`: what it prints and its exit status."""
+"""Output and exit status of the stage `dataset`."""
 
 import subprocess
 import sys
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.cli import main
-from tests.data_campaign import Campaign, answer_all
+from tests.support.data_campaign import Campaign, answer_all
 
 
 @pytest.fixture
@@ -52,12 +52,13 @@ def test_a_check_writes_nothing_and_fails_with_a_line_for_each_fault(
     assert "0.png: the image is gone" in printed.out
     assert "tasks.parquet: not as it was exported" in printed.out
     assert "dataset: 2 faults" in printed.out
-    assert dataset(campaign) == 1  # the export mends the table, not the image
+    assert dataset(campaign) == 1  # the export fixes the table, not the image
 
 
 MAY_NOT_WRITE = """
 import ctypes, os, sys
-for right in (1, 2):  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH: root writes what nobody may write; others do not have them
+# CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH: root writes what nobody may write; others lack them
+for right in (1, 2):
     ctypes.CDLL(None).prctl(24, right, 0, 0, 0)  # PR_CAPBSET_DROP: from the next program on
 os.execv(sys.executable, [sys.executable, "-m", "pipelines", *sys.argv[1:]])
 """

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.cli import main
-from tests import exchange_files as files
+from tests.support import exchange_files as files
 
 
 def command(stage: str, folder: Path, *words: str) -> list[str]:

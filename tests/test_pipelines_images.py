@@ -10,9 +10,11 @@ from data.files import sha256_of
 from data.runs import RunFolder
 from data.schema import IMAGES, PROMPTS, read_table
 from pipelines.cli import main
-from pipelines.images import ImagesConfig, plan, read_prompts
-from tests.interruption import abandons_open_files, interrupted_when
-from tests.tiny_models import write_tiny_models
+from pipelines.drawing import ImagesConfig
+from pipelines.prompts import read_prompts
+from pipelines.stages.images import plan
+from tests.support.interruption import abandons_open_files, interrupted_when
+from tests.support.tiny_models import write_tiny_models
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +26,7 @@ def draw(settings: Path, runs: Path, *words: str) -> int:
     return main(["images", "--runs", str(runs), "--run", "r", "--config", str(settings), *words])
 
 
-def test_every_picture_has_its_provenance(settings: Path, tmp_path: Path) -> None:
+def test_every_image_has_its_provenance(settings: Path, tmp_path: Path) -> None:
     assert draw(settings, tmp_path) == 0
     run = RunFolder(tmp_path / "r")
     rows = read_table(run.images_table, IMAGES).to_pylist()
@@ -51,24 +53,22 @@ def test_the_same_run_drawn_twice_is_the_same_to_the_byte(settings: Path, tmp_pa
     assert ids[0].equals(ids[1])
 
 
-def test_only_missing_pictures_are_drawn_again(
+def test_only_missing_images_are_drawn_again(
     settings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     draw(settings, tmp_path)
-    pictures = sorted((tmp_path / "r" / "images").glob("*.png"))
-    kept = pictures[1].stat().st_mtime_ns
-    pictures[0].unlink()
+    images = sorted((tmp_path / "r" / "images").glob("*.png"))
+    kept = images[1].stat().st_mtime_ns
+    images[0].unlink()
     capsys.readouterr()
     assert draw(settings, tmp_path) == 0
     assert "images: 1 drawn, 24 in" in capsys.readouterr().out
-    assert pictures[1].stat().st_mtime_ns == kept
+    assert images[1].stat().st_mtime_ns == kept
     assert draw(settings, tmp_path) == 0
     assert "images: done" in capsys.readouterr().out
 
 
-def test_a_longer_prompt_file_adds_pictures_and_keeps_the_old(
-    settings: Path, tmp_path: Path
-) -> None:
+def test_a_longer_prompt_file_adds_images_and_keeps_the_old(settings: Path, tmp_path: Path) -> None:
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("# mine\nA cat.\n")
     assert draw(settings, tmp_path, "--prompts", str(prompts)) == 0
@@ -78,12 +78,12 @@ def test_a_longer_prompt_file_adds_pictures_and_keeps_the_old(
     assert {row["prompt"] for row in rows} == {"A cat.", "A dog.", "A cow."}
 
 
-def test_other_settings_are_refused_once_pictures_are_there(
+def test_other_settings_are_refused_once_images_are_there(
     settings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     draw(settings, tmp_path)
-    assert draw(settings, tmp_path, "--set", "images.guidance=3.0") == 2
-    assert "images.guidance is 2.0 there and 3.0 now" in capsys.readouterr().err
+    assert draw(settings, tmp_path, "--set", "sampler.guidance=3.0") == 2
+    assert "sampler.guidance is 2.0 there and 3.0 now" in capsys.readouterr().err
 
 
 @abandons_open_files
@@ -118,7 +118,7 @@ def test_a_full_disk_is_one_line_and_the_next_run_goes_on(
     next((tmp_path / "r" / "images").glob("*.png")).unlink()
     capsys.readouterr()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    # Enough for the tiny pictures, too little for the table.
+    # Enough for the tiny images, too little for the table.
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
     try:
         assert draw(settings, tmp_path) == 2
@@ -133,7 +133,7 @@ def test_a_full_disk_is_one_line_and_the_next_run_goes_on(
     assert table.exists()
 
 
-def test_focus_prompts_get_more_pictures_and_seeds_never_meet_between_runs() -> None:
+def test_focus_prompts_get_more_images_and_seeds_never_meet_between_runs() -> None:
     config = ImagesConfig(per_prompt=2, per_focus_prompt=3)
     first, second = (plan(["a", "b"], ["b"], config, seed) for seed in (0, 1))
     assert [one.prompt for one in first] == ["a", "a", "b", "b", "b"]

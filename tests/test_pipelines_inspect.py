@@ -1,4 +1,4 @@
-"""The first look at the labels: what it prints, and a page that needs nothing but itself."""
+"""The first look at the labels: text for a terminal, and a page that needs nothing but itself."""
 
 import re
 import shutil
@@ -9,15 +9,14 @@ import pytest
 
 from data.feedback import BinaryAnswer, NewTask, Submission
 from data.parquet import export
-from data.planning import add_repeat
-from data.queries import give_lease
 from data.runs import RunFolder
-from data.store import task_id_of
+from data.store.leases import give_lease
+from data.store.planning import add_repeat, task_id_of
 from pipelines.cli import main
-from pipelines.inspect_labels import DISPUTED, inspect
-from pipelines.label_statistics import label_statistics
-from tests.data_campaign import START, Campaign, answer_all
-from tests.labeled_run import PROMPTS_BY_CATEGORY, write_labeled_run
+from pipelines.pages.inspection import DISPUTED, inspection_figures
+from pipelines.pages.label_statistics import label_statistics
+from tests.support.data_campaign import START, Campaign, answer_all
+from tests.support.labeled_run import PROMPTS_BY_CATEGORY, write_labeled_run
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +35,7 @@ class _Page(HTMLParser):
         self.sources += [value or "" for name, value in attrs if name in ("src", "href")]
 
 
-def test_it_prints_tables_and_writes_a_page_that_holds_all_it_shows(
+def test_inspect_prints_tables_and_writes_a_page_that_holds_all_it_shows(
     run: RunFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["inspect", "--runs", str(run.root.parent), "--run", "r"]) == 0
@@ -54,7 +53,7 @@ def test_it_prints_tables_and_writes_a_page_that_holds_all_it_shows(
     assert all(source.startswith("data:") for source in parsed.sources)
     assert sum("svg" in source[:20] for source in parsed.sources) == 5
     assert sum("image/png" in source[:20] for source in parsed.sources) == len(
-        inspect(run)["disputed"]
+        inspection_figures(run)["disputed"]
     )
     assert not parsed.tags & {"script", "link", "iframe", "i<"}
     assert not re.search(r"url\(|@import", page)
@@ -68,13 +67,14 @@ def test_agreement_says_among_whom_and_the_rest_what_it_mixes(
     command = ["inspect", "--runs", str(tmp_path), "--run", "r"]
     shutil.copytree(run.root, tmp_path / "r", symlinks=True)
     assert main(command) == 0
-    mixed = "verdicts, seconds, places and disputed images count all of these together; agreement is among people alone"
+    mixed = (
+        "verdicts, seconds, places and disputed images count all of these together; "
+        "agreement is among people alone"
+    )
     assert mixed in capsys.readouterr().out
     campaign = Campaign(tmp_path / "s")
-    person, *programs = [
-        campaign.store.add_rater("ann"),
-        *(campaign.store.add_rater(name, source="simulated") for name in "12"),
-    ]
+    person = campaign.store.add_rater("ann")
+    programs = [campaign.store.add_rater(name, source="simulated") for name in "12"]
     for rater in programs:
         answer_all(campaign.store, rater)
     command[-1] = "s"
@@ -100,8 +100,8 @@ def test_agreement_says_among_whom_and_the_rest_what_it_mixes(
     )
 
 
-def test_its_figures_are_those_of_the_tables(run: RunFolder) -> None:
-    seen = inspect(run)
+def test_figures_are_those_of_the_tables(run: RunFolder) -> None:
+    seen = inspection_figures(run)
     assert (
         sum(row["n"] for row in seen["labels"]["categories"]) == seen["labels"]["total"]["n"] == 80
     )
@@ -109,11 +109,9 @@ def test_its_figures_are_those_of_the_tables(run: RunFolder) -> None:
     assert [rater["n"] for rater in seen["raters"]] == [25, 25, 25, 25]
     assert seen["tasks"] == {"binary": 20, "ranking": 5, "gold": 5, "repeats": 0}
     assert {row["kind"]: row["n"] for row in seen["times"]} == {"verdicts": 80, "rankings": 20}
-    for places in (seen["places"],):
-        assert sum(place["share"] for place in places) == pytest.approx(1)
-        assert all(
-            place["interval"][0] <= place["share"] <= place["interval"][1] for place in places
-        )
+    assert sum(place["share"] for place in seen["places"]) == pytest.approx(1)
+    for place in seen["places"]:
+        assert place["interval"][0] <= place["share"] <= place["interval"][1]
     disputed = seen["disputed"]
     assert 0 < len(disputed) <= DISPUTED
     assert all(row["good"] and row["bad"] for row in disputed)
@@ -152,7 +150,7 @@ def test_raters_are_compared_with_others_of_their_kind_alone(tmp_path: Path) -> 
     assert seen["raters"] == {"human": 2, "simulated": 1}
 
 
-def test_it_reads_a_copy_without_the_store_and_without_pictures(
+def test_inspect_reads_a_copy_without_the_store_and_without_images(
     run: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     copy = RunFolder(tmp_path / "copy")

@@ -18,18 +18,18 @@ from data.errors import PictuneError
 from data.feedback import ChecksConfig
 from data.parquet import MANIFEST
 from data.runs import RunFolder
-from data.store import FeedbackStore
-from data.tables import tasks
+from data.store.feedback_store import FeedbackStore
+from data.store.tables import tasks
+from pipelines.campaign import add_planned_tasks, open_store
 from pipelines.cli import main
 from pipelines.config import check, read_toml
 from pipelines.exporter import Exporter
-from pipelines.label import ImageFiles
-from pipelines.tasks import add_planned_tasks, open_store
+from pipelines.stages.label import ImageFiles
 from pipelines.uncertainty import image_uncertainties
-from reward.backbone import ClipBackbone
+from reward.clip.backbone import ClipBackbone
 from reward.model import RewardModel
-from tests.data_campaign import Campaign
-from tests.tiny_clip import save_tiny_clip
+from tests.support.data_campaign import Campaign
+from tests.support.tiny_clip import save_tiny_clip
 
 PATIENCE_S = 120
 """A busy machine may take a minute to end the app."""
@@ -86,8 +86,8 @@ def test_gold_of_a_campaign_is_asked_of_everybody_and_may_be_mended(
         return {row.gold_json: "" for row in rows}
 
     assert len(gold("images/0.png,good", f"{campaign.image_ids[1]},bad")) == 2
-    (mended,) = gold("images/0.png,unsafe")
-    assert '"unsafe"' in mended
+    (fixed,) = gold("images/0.png,unsafe")
+    assert '"unsafe"' in fixed
 
 
 def test_images_that_come_while_the_app_runs_are_found(campaign: Campaign, tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ class App:
         self.started = [self.process.stdout.readline(), self.process.stdout.readline()]
 
     def end(self, how: signal.Signals) -> tuple[int, str, str]:
-        """Sends the signal to all of its processes; the exit status and the rest of both streams."""
+        """Send the signal to its processes; return exit status and the rest of both streams."""
         os.killpg(self.process.pid, how)
         printed, errors = self.process.communicate(timeout=PATIENCE_S)
         return self.process.returncode, printed, errors
@@ -173,6 +173,7 @@ def serving(campaign: Campaign, *words: str) -> Iterator[App]:
             app.end(signal.SIGKILL)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("how", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_stopped_app_exports_and_ends_with_the_status_of_what_stopped_it(
     campaign: Campaign, how: signal.Signals, status: int
@@ -184,6 +185,7 @@ def test_a_stopped_app_exports_and_ends_with_the_status_of_what_stopped_it(
     assert (campaign.run.latest / MANIFEST).exists()
 
 
+@pytest.mark.slow
 def test_the_labels_of_a_file_are_served_by_one_app_at_a_time(
     campaign: Campaign, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -191,10 +193,8 @@ def test_the_labels_of_a_file_are_served_by_one_app_at_a_time(
         address = app.started[1].split(" (")[0]
         assert label(campaign, "--open", "--port", "0", "--set", "tasks.binary_overlap=7") == 2
         told = capsys.readouterr().err
-        assert (
-            f"another `make label` serves these labels (process {app.process.pid}, {address}); stop that one"
-            in told
-        )
+        other = f"process {app.process.pid}, {address}"
+        assert f"another `make label` serves these labels ({other}); stop that one" in told
         where = ["--runs", str(campaign.root.parent), "--run", campaign.root.name]
         monkeypatch.setattr(sys, "stdin", io.StringIO("a long password\n"))
         assert main(["rater", *where, "--name", "Ann"]) == 0

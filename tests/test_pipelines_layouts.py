@@ -1,4 +1,4 @@
-"""The whole story on folders laid out as SD 2.1 and as SDXL, and the one line that wrong folders get."""
+"""The whole story on folders laid out as SD 2.1 and SDXL, and the line that wrong folders get."""
 
 import json
 import shutil
@@ -11,8 +11,8 @@ from diffusers import DiffusionPipeline
 from data.runs import RunFolder
 from pipelines.cli import main
 from pipelines.metrics_log import read_metrics
-from tests.tiny_diffusion import write_tiny_sd2, write_tiny_sdxl
-from tests.tiny_models import write_tiny_models
+from tests.support.tiny_diffusion import write_tiny_sd2, write_tiny_sdxl
+from tests.support.tiny_models import write_tiny_models
 
 
 @pytest.fixture(scope="module")
@@ -20,27 +20,14 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_models(tmp_path_factory.mktemp("models"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("write", [write_tiny_sd2, write_tiny_sdxl])
 def test_every_stage_runs_and_both_loras_load_into_the_stock_pipeline(
     settings: Path, tmp_path: Path, write: Callable[[Path], Path]
 ) -> None:
     model = write(tmp_path / "model")
-    assert (
-        main(
-            [
-                "demo",
-                "--runs",
-                str(tmp_path),
-                "--run",
-                "r",
-                "--config",
-                str(settings),
-                "--model",
-                str(model),
-            ]
-        )
-        == 0
-    )
+    where = ["--runs", str(tmp_path), "--run", "r", "--config", str(settings)]
+    assert main(["demo", *where, "--model", str(model)]) == 0
     run = RunFolder(tmp_path / "r")
     assert (run.evaluation_dir / "report.html").is_file()
     for method in ("rwl", "dpok"):
@@ -69,11 +56,20 @@ def as_sd3(folder: Path) -> None:
     (folder / "unet").rename(folder / "transformer")
 
 
-@pytest.mark.parametrize(("spoil", "message"), [
-    (without_unet, "incomplete, without unet/config.json"),
-    (with_flax_alone, "unet/ has Flax weights only"),
-    (as_sd3, "holds a StableDiffusion3Pipeline, and only StableDiffusionPipeline and StableDiffusionXLPipeline"),
-])  # fmt: skip
+ONLY_SD = (
+    "holds a StableDiffusion3Pipeline, and only "
+    "StableDiffusionPipeline and StableDiffusionXLPipeline"
+)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (without_unet, "incomplete, without unet/config.json"),
+        (with_flax_alone, "unet/ has Flax weights only"),
+        (as_sd3, ONLY_SD),
+    ],
+)
 def test_a_wrong_folder_gets_one_line_and_status_2(
     settings: Path,
     tmp_path: Path,

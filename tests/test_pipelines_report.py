@@ -1,9 +1,9 @@
-"""The evaluation's page, its terminal table and `metrics.json`: with a judge, without one, and on small screens."""
+"""The evaluation's page, table and `metrics.json`, with and without a judge."""
 
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,25 +13,27 @@ from matplotlib.figure import Figure
 from playwright.sync_api import Browser
 
 from data.runs import RunFolder
-from pipelines import charts
-from pipelines.charts import (
+from pipelines.cli import main
+from pipelines.config import RunConfig, read_toml
+from pipelines.judge import EMBEDDED_JUDGE, EMBEDDED_MODEL, judge_folder
+from pipelines.metrics_log import UNTRAINED, kept_step, read_metrics
+from pipelines.pages import charts
+from pipelines.pages.charts import (
     comparison_chart,
     position_chart,
     time_chart,
     training_chart,
     verdict_chart,
 )
-from pipelines.cli import main
-from pipelines.config import RunConfig, read_toml
-from pipelines.judge import EMBEDDED_JUDGE, EMBEDDED_MODEL, judge_of
-from pipelines.metrics_log import UNTRAINED, kept_step, read_metrics
-from pipelines.page import duration, interval, number, percent, percent_interval, signed
+from pipelines.pages.page import duration, interval, number, percent, percent_interval, signed
 from pipelines.record import STAMP, read_stamp
-from tests.labeling_browser import chromium
-from tests.tiny_diffusion import write_tiny_diffusion
-from tests.tuned_run import copy_of
+from tests.support.tiny_clip import save_tiny_clip
+from tests.support.tiny_diffusion import write_tiny_diffusion
+from tests.support.tuned_run import copy_of
 
-VERDICTS = {"met", "alignment", "readable", "frechet", "gain"}
+pytestmark = pytest.mark.slow
+
+VERDICTS = {"met", "alignment", "readable", "gain"}
 """Names of figures that a judge's word stands behind."""
 
 
@@ -73,7 +75,7 @@ def metrics_of(run: RunFolder) -> dict[str, Any]:
 
 
 def page_of(run: RunFolder) -> str:
-    """The page without pictures and without the settings of the run."""
+    """The page without images and without the settings of the run."""
     return re.sub(
         'data:[^"]*|<pre>.*?</pre>',
         "",
@@ -101,14 +103,13 @@ def test_a_foreign_model_without_a_judge_has_no_verdicts_anywhere(
     printed = capsys.readouterr().out
     metrics, page = metrics_of(unjudged), page_of(unjudged)
     assert metrics["judged"] is False
-    assert metrics["audit"] is None
+    assert "audit" not in metrics
     assert not VERDICTS & names_in(metrics["results"])
     for words in (
         "independent judge",
         "the judge",
         "another judge",
         "eadable",
-        "Fréchet",
         "✓",
         "of images right",
         " right</",
@@ -125,13 +126,47 @@ def test_a_foreign_model_without_a_judge_has_no_verdicts_anywhere(
     ):
         assert words in printed, words
     assert "No judge knows images of this kind" in page
-    for words in ("mean reward", "doubt", "CLIP score", "diversity", "KL, nats", "Best of n"):
+    shown = ("mean reward", "doubt", "CLIP score", "diversity", "distance", "KL, nats", "Best of n")
+    for words in shown:
         assert words in page, words
     trained = metrics["results"][0]["groups"]["trained"]
     assert trained["reward_interval"][0] < trained["reward"] < trained["reward_interval"][1]
     assert trained["reward_std"] > 0
     assert -1 <= trained["clip_score"] <= 1
     assert 1 <= trained["diversity"] <= 2  # two images a prompt
+
+
+def test_diversity_and_distance_use_the_encoder_that_the_settings_name(
+    run: RunFolder, tmp_path: Path
+) -> None:
+    copy = copy_of(run, tmp_path)
+    shutil.rmtree(copy.evaluation_dir)
+    encoder = save_tiny_clip(tmp_path / "clip", seed=7)
+    assert command(copy, "evaluate", "--set", f"evaluate.encoder={encoder}") == 0
+    pairs = zip(metrics_of(run)["results"], metrics_of(copy)["results"], strict=True)
+    for before, after in pairs:
+        own, others = before["groups"]["trained"], after["groups"]["trained"]
+        assert own["clip_score"] == pytest.approx(others["clip_score"])
+        assert own["diversity"] != pytest.approx(others["diversity"], rel=1e-3)
+        assert ("distance" in own) == (before["model"] != "base")
+
+
+def test_figures_of_an_earlier_version_are_shown(run: RunFolder, tmp_path: Path) -> None:
+    copy = copy_of(run, tmp_path)
+    figures = metrics_of(copy)
+    for result in figures["results"]:
+        result["pictures"] = result.pop("images")
+        result.setdefault("kl", None)
+        for group in result["groups"].values():
+            group["frechet"] = 12.5
+            group.pop("distance", None)
+    del figures["kept_steps"], figures["outdated"]
+    figures["audit"] = None
+    (copy.evaluation_dir / "metrics.json").write_text(json.dumps(figures))
+    assert command(copy, "report") == 0
+    page = page_of(copy)
+    assert "<th>diversity</th>" in page
+    assert "<th>distance</th>" not in page
 
 
 def test_a_judge_that_is_named_later_judges_the_images_that_are_there(
@@ -169,18 +204,18 @@ def test_nothing_stands_for_raters_where_no_judge_knows_the_images(
 
 
 def test_the_embedded_model_has_its_judge_wherever_it_lies(tmp_path: Path) -> None:
-    assert judge_of(RunConfig()) == EMBEDDED_JUDGE
-    assert judge_of(RunConfig(model=str(EMBEDDED_MODEL.resolve()))) == EMBEDDED_JUDGE
+    assert judge_folder(RunConfig()) == EMBEDDED_JUDGE
+    assert judge_folder(RunConfig(model=str(EMBEDDED_MODEL.resolve()))) == EMBEDDED_JUDGE
     (tmp_path / "link").symlink_to(EMBEDDED_MODEL)
-    assert judge_of(RunConfig(model=str(tmp_path / "link"))) == EMBEDDED_JUDGE
+    assert judge_folder(RunConfig(model=str(tmp_path / "link"))) == EMBEDDED_JUDGE
     assert (
-        judge_of(RunConfig(model=str(shutil.copytree(EMBEDDED_MODEL, tmp_path / "copy"))))
+        judge_folder(RunConfig(model=str(shutil.copytree(EMBEDDED_MODEL, tmp_path / "copy"))))
         == EMBEDDED_JUDGE
     )
     foreign = str(write_tiny_diffusion(tmp_path / "foreign"))
-    assert judge_of(RunConfig(model=foreign)) is None
-    assert judge_of(RunConfig(model="some/hub-model")) is None
-    assert judge_of(RunConfig(model=foreign, judge=EMBEDDED_JUDGE)) == EMBEDDED_JUDGE
+    assert judge_folder(RunConfig(model=foreign)) is None
+    assert judge_folder(RunConfig(model="some/hub-model")) is None
+    assert judge_folder(RunConfig(model=foreign, judge=EMBEDDED_JUDGE)) == EMBEDDED_JUDGE
 
 
 def test_settings_of_an_earlier_version_are_read(tmp_path: Path) -> None:
@@ -268,12 +303,15 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
 
 FIGURES = {"base": (0.5, (0.4, 0.6)), "dpok": (1.0, None)}
 NAMES = {"base": "base", "dpok": "RWL, then DPOK"}
+COLORS = dict.fromkeys(NAMES, "#000000")
 
 
 @pytest.mark.parametrize(
     "draw",
     [
-        lambda: comparison_chart([("A cat.", FIGURES), ("A dog.", FIGURES)], NAMES, "share"),
+        lambda: comparison_chart(
+            [("A cat.", FIGURES), ("A dog.", FIGURES)], NAMES, COLORS, "share"
+        ),
         lambda: verdict_chart(
             [{"name": "color", "n": 4, "good": 4, "bad": 0, "skip": 0, "unsafe": 0}]
         ),
@@ -315,12 +353,6 @@ def test_curves_start_at_step_0_and_mark_the_kept_weights(drawn: list[Figure]) -
     assert np.array_equal(curve.get_xdata(), [0, 1, 2])
     assert np.array_equal(kept.get_xdata(), [0, 0])
     assert kept.get_label() == "kept"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as started:
-        yield started
 
 
 @pytest.mark.parametrize("width", [390, 1280])

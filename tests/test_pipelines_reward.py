@@ -17,10 +17,10 @@ from pipelines.config import check, read_toml
 from pipelines.record import STAMP
 from reward.model import WEIGHTS_FILE, RewardModel
 from reward.training import RewardConfig
-from tests.tiny_clip import save_tiny_clip
-from tests.tiny_feedback import make_feedback
+from tests.support.tiny_clip import save_tiny_clip
+from tests.support.tiny_feedback import make_feedback
 
-BRIGHTNESS = "python tests.user_rewards:brightness"
+BRIGHTNESS = "python tests.support.user_rewards:brightness"
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,9 @@ class Trained:
             "epochs": "1",
             "split": '{split_by = "image"}',
         }
-        settings["baselines"] = '[{kind = "python", path = "tests.user_rewards:brightness"}]'
+        settings["baselines"] = (
+            '[{kind = "python", path = "tests.support.user_rewards:brightness"}]'
+        )
         overrides = [
             word for key, value in settings.items() for word in ("--set", f"reward.{key}={value}")
         ]
@@ -81,14 +83,10 @@ def test_its_card_says_how_and_on_whose_labels_it_was_trained(
     trained: Trained, tmp_path: Path
 ) -> None:
     card = (trained.run.reward_dir / "README.md").read_text()
-    assert (
-        f"2 heads on the embeddings of picture and prompt by\n`{trained.clip}`, which stays frozen, trained on"
-        in card
-    )
-    assert (
-        "squared error of Lee et al. 2023 (arXiv 2302.12192), contrastive prompts, rankings by Bradley and Terry."
-        in card
-    )
+    on_embeddings = f"on the embeddings of image and prompt by `{trained.clip}`"
+    assert f"2 heads\n{on_embeddings}, which stays frozen, trained on" in card
+    squared = "squared error of Lee et al. 2023 (arXiv 2302.12192)"
+    assert f"{squared}, contrastive prompts, rankings by Bradley and Terry." in card
     assert "; the verdicts and pairs are 180 simulated." in card
     run = RunFolder(tmp_path / "r")
     shutil.copytree(trained.run.root, run.root, ignore=shutil.ignore_patterns("reward"))
@@ -107,10 +105,7 @@ def test_its_card_says_how_and_on_whose_labels_it_was_trained(
         == 0
     )
     card = (run.reward_dir / "README.md").read_text()
-    assert (
-        f"A head on the embeddings of picture and prompt by\n`{trained.clip}`, tuned in its last 1 block by updates of rank 2"
-        in card
-    )
+    assert f"A head\n{on_embeddings}, tuned in its last 1 block by updates of rank 2" in card
     assert "trained on single labels by cross-entropy, rankings by Davidson." in card
 
 
@@ -121,10 +116,10 @@ def test_a_reward_that_is_trained_tells_its_figures_by_a_convention(
     told = capsys.readouterr().out
     assert told.startswith("reward: done")
     assert (
-        "as ImageReward counts them (ties of raters are left out, equal scores count as wrong):"
+        "as ImageReward counts them (ties of raters are omitted, equal scores count as wrong):"
         in told
     )
-    assert "New pictures of known prompts: this model" in told
+    assert "New images of known prompts: this model" in told
     assert f"{BRIGHTNESS} " in told
     assert trained.again("--convention", "imagereword") == 2
     assert "did you mean imagereward?" in capsys.readouterr().err
@@ -183,8 +178,8 @@ def test_memory_that_is_not_there_is_one_line(
 ) -> None:
     run = RunFolder(tmp_path / "r")
     shutil.copytree(trained.run.root, run.root, ignore=shutil.ignore_patterns("reward"))
-    hungry = 'reward.baselines=[{kind = "python", path = "tests.user_rewards:of_too_much_memory"}]'
-    assert Trained(run, trained.clip).again("--set", hungry) == 2
+    hungry = '[{kind = "python", path = "tests.support.user_rewards:of_too_much_memory"}]'
+    assert Trained(run, trained.clip).again("--set", f"reward.baselines={hungry}") == 2
     assert "pictune: out of memory; lower images.batch" in capsys.readouterr().err
 
 

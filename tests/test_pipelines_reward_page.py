@@ -13,28 +13,36 @@ import torch
 
 from data.runs import RunFolder
 from pipelines.metrics_log import MetricsLog
-from pipelines.reward_page import (
+from pipelines.pages.reward_page import (
     CONVENTIONS,
-    FILE,
     RELIABILITY,
+    REPORT_FILE,
     by_convention,
     do_types_help,
     doubts,
     write_report,
 )
-from reward.backbone import ClipBackbone
-from reward.baselines import baselines
+from reward.clip.backbone import ClipBackbone
 from reward.dataset import FeedbackDataset, label_sources
-from reward.evaluation import evaluate, model_scorer, score_pictures
 from reward.examples import Examples, prepare
-from reward.learning_curve import point
+from reward.measuring.baselines import baselines
+from reward.measuring.evaluation import evaluate, model_scorer, score_images
+from reward.measuring.learning_curve import point
+from reward.measuring.plots import reliability_figure
+from reward.measuring.report import (
+    Gain,
+    PartReport,
+    PredictionFigures,
+    RewardReport,
+    TypeComparison,
+    TypesReport,
+)
 from reward.model import RewardModel
-from reward.plots import reliability_figure
 from reward.raters import LabelRaters
 from reward.split import SplitConfig
 from reward.training import RewardConfig
-from tests.tiny_clip import save_tiny_clip
-from tests.tiny_feedback import make_feedback
+from tests.support.tiny_clip import save_tiny_clip
+from tests.support.tiny_feedback import make_feedback
 
 CONFIG = RewardConfig(
     split=SplitConfig(split_by="image", unseen_prompts=0.2), hidden=(8,), members=2, epochs=2
@@ -65,19 +73,19 @@ def model(backbone: ClipBackbone) -> RewardModel:
     )
 
 
-def report_of(run: RunFolder, model: RewardModel, examples: Examples) -> dict[str, Any]:
+def report_of(run: RunFolder, model: RewardModel, examples: Examples) -> RewardReport:
     scorers = {
         "model": model_scorer(model, examples),
         "uncalibrated": model_scorer(model, examples, calibrated=False),
     }
     scorers |= baselines(model.backbone, examples, CONFIG)
-    report = evaluate(scorers, examples, LabelRaters.from_latest(run.latest), seed=0, resamples=20)
-    return report | {
-        "temperature": 1.0,
-        "slip": 0.0,
-        "learning_curve": [point(model, examples)],
-        "sources": label_sources(run.latest),
-    }
+    raters = LabelRaters.from_latest(run.latest)
+    return RewardReport(
+        **dict(evaluate(scorers, examples, raters, seed=0, resamples=20)),
+        temperature=1.0,
+        learning_curve=[point(model, examples)],
+        sources=label_sources(run.latest),
+    )
 
 
 class _Page(HTMLParser):
@@ -92,26 +100,26 @@ class _Page(HTMLParser):
         self.sources += [value or "" for name, value in attrs if name in ("src", "href")]
 
 
-TYPES: dict[str, Any] = {
-    "types": 2,
-    "prior": [0.3, 0.7],
-    "raters": [3, 7],
-    "one": {"nll": 0.6, "roc_auc": 0.71},
-    "several": {"nll": 0.5, "roc_auc": 0.82},
-    "gain": {"value": 0.1, "interval": (0.05, 0.15)},
-    "held_out_raters": 3,
-    "labels": 120,
-}
+ALONE = TypesReport(types=2, prior=[0.3, 0.7], raters=[3, 7])
+TYPES = ALONE.compared(
+    TypeComparison(
+        one=PredictionFigures(nll=0.6, roc_auc=0.71),
+        several=PredictionFigures(nll=0.5, roc_auc=0.82),
+        gain=Gain(value=0.1, interval=(0.05, 0.15)),
+        types=2,
+        held_out_raters=3,
+        labels=120,
+    )
+)
 
 
 def page_of(run: RunFolder, model: RewardModel, examples: Examples, **more: Any) -> str:
     with MetricsLog(run.reward_dir) as log:
         log.write(1, {"val_loss": 0.5, "binary_loss": 0.4})
     reliability_figure(model, examples).savefig(run.reward_dir / RELIABILITY, dpi=40)
-    write_report(
-        run, report_of(run, model, examples) | more, examples, score_pictures(model, examples)
-    )
-    return (run.reward_dir / FILE).read_text(encoding="utf-8")
+    report = report_of(run, model, examples).model_copy(update=more)
+    write_report(run, report, examples, score_images(model, examples))
+    return (run.reward_dir / REPORT_FILE).read_text(encoding="utf-8")
 
 
 def test_it_holds_all_that_it_shows(run: RunFolder, model: RewardModel, examples: Examples) -> None:
@@ -123,12 +131,12 @@ def test_it_holds_all_that_it_shows(run: RunFolder, model: RewardModel, examples
     assert not re.search(r"url\(|@import", text)
     for words in (
         "Prompts that it never saw",
-        "picture alone",
+        "image alone",
         "other raters",
         "Would more labels help?",
         "most uncertain",
         "simulated rater",
-        "<i>ImageReward</i>: ties of raters are left out, equal scores count as wrong.",
+        "<i>ImageReward</i>: ties of raters are omitted, equal scores count as wrong.",
     ):
         assert words in text
     for prompt in examples.dataset.prompts:
@@ -146,15 +154,13 @@ def test_rater_types_are_shown_with_what_they_bring(
         "<td>0.600</td><td>0.71</td>",
     ):
         assert words in text
-    assert (
-        "Several rewards predict them better than one: the log loss falls by 0.100 (0.050 to 0.150)."
-        in text
-    )
+    better = "Several rewards predict them better than one: the log loss falls by"
+    assert f"{better} 0.100 (0.050 to 0.150)." in text
     worse, unsure = (
-        TYPES | {"gain": gain}
+        TYPES.model_copy(update={"gain": gain})
         for gain in (
-            {"value": -0.1, "interval": (-0.2, -0.05)},
-            {"value": 0, "interval": (-0.1, 0.1)},
+            Gain(value=-0.1, interval=(-0.2, -0.05)),
+            Gain(value=0, interval=(-0.1, 0.1)),
         )
     )
     assert (
@@ -162,8 +168,7 @@ def test_rater_types_are_shown_with_what_they_bring(
         in do_types_help(worse)
     )
     assert do_types_help(unsure).startswith("It is not shown")
-    alone = {name: TYPES[name] for name in ("types", "prior", "raters")}
-    text = page_of(run, model, examples, rater_types=alone)
+    text = page_of(run, model, examples, rater_types=ALONE)
     assert "too few raters" in text
     assert "a reward for each type" not in text
 
@@ -198,8 +203,8 @@ def test_the_command_line_tells_the_same_pairs_as_each_convention_counts_them(
     run: RunFolder, model: RewardModel, examples: Examples
 ) -> None:
     report = report_of(run, model, examples)
-    assert set(report["test_unseen"]["conventions"]["model"]) == set(CONVENTIONS)
-    report["test_unseen"]["conventions"]["model"] = {
+    assert set(report.test_unseen.conventions["model"]) == set(CONVENTIONS)
+    report.test_unseen.conventions["model"] = {
         "strict": 0.5,
         "imagereward": 0.25,
         "hpsv2": 0.75,
@@ -221,16 +226,18 @@ def test_the_command_line_tells_the_same_pairs_as_each_convention_counts_them(
 def test_it_says_what_speaks_against_the_reward(
     run: RunFolder, model: RewardModel, examples: Examples
 ) -> None:
-    part = report_of(run, model, examples)["test_unseen"]
+    part = report_of(run, model, examples).test_unseen.model_dump()
     part["model"]["roc_auc"], part["human"]["others"]["roc_auc"] = 0.8, 0.9
     part["gain"]["roc_auc"] = {"value": 0.1, "interval": (0.05, 0.15)}
     part["image_only"]["roc_auc"] = part["prompt_only"]["roc_auc"] = 0.6
     part["resampled"] = "prompts"
-    assert doubts(part) == []
+    assert doubts(PartReport.model_validate(part)) == []
     part["gain"]["roc_auc"]["interval"] = (-0.05, 0.15)
     part["image_only"]["roc_auc"] = 0.85
     part["human"]["others"]["roc_auc"] = 0.75
     part["resampled"] = "images"
-    assert len(doubts(part)) == 4
-    part["conventions"]["aesthetic head"], part["aesthetic head"] = {}, {"roc_auc": 0.85}
-    assert "aesthetic head foretells the labels at least as well (ROC-AUC 0.85)." in doubts(part)
+    assert len(doubts(PartReport.model_validate(part))) == 4
+    part["conventions"]["aesthetic head"] = {}
+    part["aesthetic head"] = {"roc_auc": 0.85, "intervals": {}}
+    found = doubts(PartReport.model_validate(part))
+    assert "aesthetic head predicts the labels at least as well (ROC-AUC 0.85)." in found

@@ -1,4 +1,4 @@
-"""Which pictures RWL gets: labelled, scored, both, and the user's own pairs; through the stage where it matters."""
+"""Images that RWL learns from: labeled, scored, both, and the user's own pairs."""
 
 import json
 import shutil
@@ -11,37 +11,35 @@ from PIL import Image
 from data.errors import PictuneError
 from data.runs import RunFolder
 from finetune.diffusion import DiffusionModel
+from finetune.method import WeightedData
+from finetune.sampler import Sampler
 from pipelines.cli import main
-from pipelines.images import ImagesConfig
+from pipelines.image_io import load_fitted, load_image
 from pipelines.metrics_log import read_metrics
-from pipelines.pictures import load_fitted, load_picture
 from pipelines.record import read_stamp
 from pipelines.rewarded_images import (
+    Choice,
     Encoder,
-    RWLConfig,
     pairs_hash,
     pretraining_pairs,
     rewarded_images,
-    run_pictures,
+    run_images,
 )
-from tests.tiny_diffusion import write_tiny_diffusion
-from tests.tiny_feedback import image_row, make_feedback, verdict_row, write
-from tests.tiny_models import write_tiny_models
+from tests.support.small_training import redness
+from tests.support.tiny_feedback import image_row, make_feedback, verdict_row, write
+from tests.support.tiny_models import write_tiny_models
 
 RED, BLUE = "A red ball.", "A blue ball."
 
 
 @pytest.fixture(scope="module")
-def encoder(tmp_path_factory: pytest.TempPathFactory) -> Encoder:
-    model = DiffusionModel.from_pretrained(
-        write_tiny_diffusion(tmp_path_factory.mktemp("tiny") / "model")
-    )
-    return Encoder(model, ImagesConfig(batch=2, steps=2))
+def encoder(sd_folder: Path) -> Encoder:
+    return Encoder(DiffusionModel.from_pretrained(sd_folder), Sampler(steps=2), batch=2)
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> RunFolder:
-    """Four pictures of each prompt, of which the first is labelled."""
+    """Four images of each prompt, of which the first is labeled."""
     run = make_feedback(tmp_path / "run", images_per_prompt=4)
     paths = sorted(run.images_dir.iterdir(), key=lambda path: int(path.stem))[:8]
     rows = [
@@ -57,59 +55,44 @@ def run(tmp_path: Path) -> RunFolder:
     return run
 
 
-def redness(images: torch.Tensor, _: object) -> torch.Tensor:
-    return images[:, 0].mean((1, 2))
+def learned_from(run: RunFolder, prompt: str, which: Choice, encoder: Encoder) -> WeightedData:
+    """Return what the method gets, with nothing drawn beside the run's images."""
+    folder = run.root / "scored"
+    return rewarded_images(
+        run, [prompt], which, encoder, redness, scored=[], folder=folder, table="rwl"
+    )
 
 
-def test_labelled_and_scored_pictures_are_told_apart_and_both_come_prompt_by_prompt(
+def test_labeled_and_scored_images_are_told_apart_and_both_come_prompt_by_prompt(
     run: RunFolder,
 ) -> None:
-    both, labelled, scored = (
-        run_pictures(run, [BLUE, RED], which) for which in ("both", "labelled", "scored")
+    both, labeled, scored = (
+        run_images(run, [BLUE, RED], which) for which in ("both", "labeled", "scored")
     )
     assert [prompt for _, prompt in both] == [BLUE] * 4 + [RED] * 4
-    assert [(path.name, prompt) for path, prompt in labelled] == [("4.png", BLUE), ("0.png", RED)]
-    assert set(labelled) | set(scored) == set(both)
+    assert [(path.name, prompt) for path, prompt in labeled] == [("4.png", BLUE), ("0.png", RED)]
+    assert set(labeled) | set(scored) == set(both)
     assert len(scored) == 6
 
 
-def test_pictures_are_scored_and_encoded_at_the_models_own_size(
+def test_images_are_scored_and_encoded_at_the_models_own_size(
     run: RunFolder, encoder: Encoder
 ) -> None:
-    data = rewarded_images(
-        run, [RED], RWLConfig(), encoder, redness, scored=[], folder=run.root / "scored"
-    )
+    data = learned_from(run, RED, "both", encoder)
     assert data.latents.shape == (4, 4, 8, 8)
-    pictures = torch.stack(
-        [load_fitted(path, (16, 16)) for path, _ in run_pictures(run, [RED], "both")]
-    )
-    torch.testing.assert_close(data.rewards, redness(pictures, []))
+    paths = [path for path, _ in run_images(run, [RED], "both")]
+    images = torch.stack([load_fitted(path, (16, 16)) for path in paths])
+    torch.testing.assert_close(data.rewards, redness(images, [RED] * 4))
 
 
-def test_settings_that_leave_no_picture_are_named(run: RunFolder, encoder: Encoder) -> None:
-    with pytest.raises(PictuneError, match=r"rwl\.images: no labelled picture"):
-        rewarded_images(
-            run,
-            ["Other."],
-            RWLConfig(images="labelled"),
-            encoder,
-            redness,
-            scored=[],
-            folder=run.root / "scored",
-        )
+def test_settings_that_leave_no_image_are_named(run: RunFolder, encoder: Encoder) -> None:
+    with pytest.raises(PictuneError, match=r"rwl\.images: no labeled image"):
+        learned_from(run, "Other.", "labeled", encoder)
     with pytest.raises(PictuneError, match=r"set finetune\.scored_per_prompt"):
-        rewarded_images(
-            run,
-            ["Other."],
-            RWLConfig(images="scored"),
-            encoder,
-            redness,
-            scored=[],
-            folder=run.root / "scored",
-        )
+        learned_from(run, "Other.", "scored", encoder)
 
 
-def test_a_picture_of_another_size_is_scaled_to_cover_and_keeps_its_middle(tmp_path: Path) -> None:
+def test_an_image_of_another_size_is_scaled_to_cover_and_keeps_its_middle(tmp_path: Path) -> None:
     wide = Image.new("RGB", (60, 20), "blue")
     wide.paste("red", (20, 0, 40, 20))
     wide.save(tmp_path / "wide.png")
@@ -118,7 +101,7 @@ def test_a_picture_of_another_size_is_scaled_to_cover_and_keeps_its_middle(tmp_p
         fitted[:, 4:6, 4:6], torch.tensor([1.0, 0.0, 0.0]).view(3, 1, 1).expand(3, 2, 2)
     )
     assert torch.equal(
-        load_fitted(tmp_path / "wide.png", (20, 60)), load_picture(tmp_path / "wide.png")
+        load_fitted(tmp_path / "wide.png", (20, 60)), load_image(tmp_path / "wide.png")
     )
 
 
@@ -157,7 +140,7 @@ def test_other_pairs_have_another_hash(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("line", "message"), [
     ('{"file_name": "a.png"', r"metadata\.jsonl:2: not a pair"),
     ('{"file_name": "a.png"}', r"metadata\.jsonl:2: not a pair"),
-    ('{"file_name": "c.png", "text": "A thing."}', r"metadata\.jsonl:2: c\.png is not in the folder"),
+    ('{"file_name": "c.png", "text": "A thing."}', r":2: c\.png is not in the folder"),
 ])  # fmt: skip
 def test_wrong_pairs_are_named_by_their_line(
     tmp_path: Path, encoder: Encoder, line: str, message: str
@@ -177,7 +160,8 @@ def test_a_folder_without_pairs_is_named(tmp_path: Path, encoder: Encoder) -> No
         pretraining_pairs(tmp_path, encoder)
 
 
-def test_the_stage_trains_on_labelled_pictures_with_pairs_kl_o_and_rounds(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_the_stage_trains_on_labeled_images_with_pairs_kl_o_and_rounds(tmp_path: Path) -> None:
     settings, pairs = write_tiny_models(tmp_path / "models"), write_pairs(tmp_path / "pairs")
     words = ["--runs", str(tmp_path), "--run", "r"]
     for stage in ("images", "simulate", "reward"):
@@ -185,7 +169,7 @@ def test_the_stage_trains_on_labelled_pictures_with_pairs_kl_o_and_rounds(tmp_pa
             main([stage, *words, *(["--config", str(settings)] if stage == "images" else [])]) == 0
         )
     changes = [
-        "images='labelled'",
+        "images='labeled'",
         f"pretraining_pairs='{pairs}'",
         "rounds=2",
         "images_per_round=2",

@@ -12,21 +12,21 @@ import torch
 from PIL import Image
 
 from data.runs import RunFolder
-from pipelines.best_of_n import by_reward
 from pipelines.cli import main
-from pipelines.pictures import load_picture
-from reward.backbone import ClipBackbone
+from pipelines.comparison import by_reward
+from pipelines.image_io import load_image
+from reward.clip.backbone import ClipBackbone
+from reward.embedding import embed_readable
 from reward.model import RewardModel
-from reward.scoring import embed_readable
-from tests.tiny_feedback import make_feedback
-from tests.tiny_models import write_tiny_models
+from tests.support.tiny_feedback import make_feedback
+from tests.support.tiny_models import write_tiny_models
 
 PROMPTS = ("a dog", "two cats", "a cow on the moon")
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The settings file; beside it the models."""
+    """The settings file, which stands beside the models."""
     return write_tiny_models(tmp_path_factory.mktemp("models"))
 
 
@@ -41,9 +41,9 @@ def reward(models: Path) -> Path:
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    """Five pictures of two sizes, two of them with the same bytes, and a text file with prompts."""
-    folder = tmp_path / "pictures"
+def images(tmp_path: Path) -> Path:
+    """Five images of two sizes, two of them with the same bytes, and a text file with prompts."""
+    folder = tmp_path / "images"
     rng = np.random.default_rng(0)
     for name, size in (("a.png", 32), ("b.png", 40), ("deep/c.png", 32), ("deep/d.jpg", 32)):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -53,25 +53,25 @@ def pictures(tmp_path: Path) -> Path:
     return folder
 
 
-def score(reward: Path, pictures: Path, prompts: Path) -> tuple[int, Path]:
-    out = pictures.parent / "scores.parquet"
+def score(reward: Path, images: Path, prompts: Path) -> tuple[int, Path]:
+    out = images.parent / "scores.parquet"
     words = [
         "--reward",
         str(reward),
         "--images",
-        str(pictures),
+        str(images),
         "--prompts",
         str(prompts),
         "--out",
         str(out),
     ]
-    return main(["score", "--runs", str(pictures.parent / "runs"), *words]), out
+    return main(["score", "--runs", str(images.parent / "runs"), *words]), out
 
 
-def test_every_picture_is_scored_for_every_prompt_as_the_model_does(
-    reward: Path, pictures: Path
+def test_every_image_is_scored_for_every_prompt_as_the_model_does(
+    reward: Path, images: Path
 ) -> None:
-    status, out = score(reward, pictures, pictures.parent / "prompts.txt")
+    status, out = score(reward, images, images.parent / "prompts.txt")
     assert status == 0
     rows = pq.read_table(out).to_pylist()
     assert {(row["path"], row["prompt"]) for row in rows} == {
@@ -84,7 +84,7 @@ def test_every_picture_is_scored_for_every_prompt_as_the_model_does(
     for row in rows:
         with torch.no_grad():
             expected = model.score_with_std(
-                images=load_picture(pictures / row["path"])[None], prompts=[row["prompt"]]
+                images=load_image(images / row["path"])[None], prompts=[row["prompt"]]
             )
         assert (row["score"], row["std"]) == pytest.approx(
             [float(one) for one in expected], abs=1e-5
@@ -92,7 +92,7 @@ def test_every_picture_is_scored_for_every_prompt_as_the_model_does(
     assert len({row["image_id"] for row in rows}) == 4
 
 
-def test_without_more_words_it_scores_the_pictures_of_the_run_for_their_prompts(
+def test_without_more_words_it_scores_the_images_of_the_run_for_their_prompts(
     reward: Path, tmp_path: Path
 ) -> None:
     run = make_feedback(tmp_path / "r", images_per_prompt=1)
@@ -115,11 +115,11 @@ def test_without_more_words_it_scores_the_pictures_of_the_run_for_their_prompts(
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
-def test_a_table_says_which_picture_is_for_which_prompt(
-    reward: Path, pictures: Path, suffix: str
+def test_a_table_says_which_image_is_for_which_prompt(
+    reward: Path, images: Path, suffix: str
 ) -> None:
     asked = [("b.png", "a dog"), ("a.png", "two cats"), ("b.png", "two cats")]
-    table = pictures.parent / f"asked{suffix}"
+    table = images.parent / f"asked{suffix}"
     if suffix == ".csv":
         with table.open("w", newline="") as file:
             csv.writer(file).writerows(
@@ -127,22 +127,22 @@ def test_a_table_says_which_picture_is_for_which_prompt(
             )
     else:
         pd.DataFrame(asked, columns=["path", "prompt"]).to_parquet(table)
-    status, out = score(reward, pictures, table)
+    status, out = score(reward, images, table)
     assert status == 0
     assert [(row["path"], row["prompt"]) for row in pq.read_table(out).to_pylist()] == asked
 
 
-def test_unreadable_pictures_are_counted_and_named_and_the_rest_is_scored(
-    reward: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+def test_unreadable_images_are_counted_and_named_and_the_rest_is_scored(
+    reward: Path, images: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    whole = (pictures / "b.png").read_bytes()
-    (pictures / "b.png").write_bytes(whole[: len(whole) // 2])
-    (pictures / "text.png").write_text("no picture")
-    before = {path: path.read_bytes() for path in pictures.rglob("*") if path.is_file()}
-    status, out = score(reward, pictures, pictures.parent / "prompts.txt")
+    whole = (images / "b.png").read_bytes()
+    (images / "b.png").write_bytes(whole[: len(whole) // 2])
+    (images / "text.png").write_text("no image")
+    before = {path: path.read_bytes() for path in images.rglob("*") if path.is_file()}
+    status, out = score(reward, images, images.parent / "prompts.txt")
     printed = capsys.readouterr()
     assert status == 0
-    assert "12 scores of 4 pictures" in printed.out
+    assert "12 scores of 4 images" in printed.out
     assert "2 skipped" in printed.out
     lines = [line for line in printed.err.splitlines() if line.startswith("skipped: ")]
     assert len(lines) == 2
@@ -157,9 +157,9 @@ def test_unreadable_pictures_are_counted_and_named_and_the_rest_is_scored(
 
 
 def test_what_cannot_be_scored_at_all_is_one_clear_line(
-    reward: Path, pictures: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    reward: Path, images: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    prompts, runs = pictures.parent / "prompts.txt", ["--runs", str(tmp_path / "runs")]
+    prompts, runs = images.parent / "prompts.txt", ["--runs", str(tmp_path / "runs")]
     empty = tmp_path / "empty"
     empty.mkdir()
     (tmp_path / "bad.csv").write_text("file,prompt\na.png,a dog\n")
@@ -168,69 +168,38 @@ def test_what_cannot_be_scored_at_all_is_one_clear_line(
         tmp_path / "holes.parquet"
     )
     (tmp_path / "gone.csv").write_text("path,prompt\ngone.png,a dog\n")
-    for arguments, message in (
-        (
-            ["--reward", str(tmp_path), "--images", str(pictures), "--prompts", str(prompts)],
-            "no config.json",
-        ),
-        (
-            ["--reward", str(reward), "--images", str(empty), "--prompts", str(prompts)],
-            "holds no picture",
-        ),
-        (
-            [
-                "--reward",
-                str(reward),
-                "--images",
-                str(tmp_path / "nowhere"),
-                "--prompts",
-                str(prompts),
-            ],
-            "no such folder",
-        ),
-        (
-            [
-                "--reward",
-                str(reward),
-                "--images",
-                str(pictures),
-                "--prompts",
-                str(tmp_path / "bad.csv"),
-            ],
-            "no column path",
-        ),
-        (
-            [
-                "--reward",
-                str(reward),
-                "--images",
-                str(pictures),
-                "--prompts",
-                str(tmp_path / "gone.csv"),
-            ],
-            "none of its 1 pictures",
-        ),
-        (["--reward", str(reward), "--images", str(pictures)], "needs --prompts"),
-        (["--reward", str(reward)], "make images RUN=demo"),
-    ):
-        assert main(["score", *runs, *arguments, "--out", str(tmp_path / "scores.parquet")]) == 2
+    bad, gone, nowhere = tmp_path / "bad.csv", tmp_path / "gone.csv", tmp_path / "nowhere"
+    cases: list[tuple[Path, Path | None, Path | None, str]] = [
+        (tmp_path, images, prompts, "no config.json"),
+        (reward, empty, prompts, "holds no image"),
+        (reward, nowhere, prompts, "no such folder"),
+        (reward, images, bad, "no column path"),
+        (reward, images, gone, "none of its 1 images"),
+        (reward, images, None, "needs --prompts"),
+        (reward, None, None, "make images RUN=demo"),
+    ]
+    out = tmp_path / "scores.parquet"
+    for model, folder, file, message in cases:
+        given = {"--reward": model, "--images": folder, "--prompts": file, "--out": out}
+        words = [word for flag, path in given.items() if path for word in (flag, str(path))]
+        assert main(["score", *runs, *words]) == 2
         assert message in capsys.readouterr().err
     for name in ("bad.parquet", "holes.parquet", "gone.parquet"):
-        assert score(reward, pictures, tmp_path / name)[0] == 2
+        assert score(reward, images, tmp_path / name)[0] == 2
         error = capsys.readouterr().err
         assert error.startswith(f"pictune: {tmp_path / name}: ")
         assert error.endswith("; give a table with the columns path and prompt\n")
-    assert not (tmp_path / "scores.parquet").exists()
+    assert not out.exists()
 
 
-def test_each_distinct_picture_and_prompt_is_encoded_once(
-    reward: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+def test_each_distinct_image_and_prompt_is_encoded_once(
+    reward: Path, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pictures_seen, prompts_seen = [], []
+    images_seen, prompts_seen = [], []
     encode_pixels, encode_text = ClipBackbone.encode_pixels, ClipBackbone._encode_text
 
     def counted_pixels(self: ClipBackbone, pixels: torch.Tensor) -> torch.Tensor:
-        pictures_seen.append(len(pixels))
+        images_seen.append(len(pixels))
         return encode_pixels(self, pixels)
 
     def counted_text(self: ClipBackbone, prompts: list[str]) -> torch.Tensor:
@@ -239,14 +208,14 @@ def test_each_distinct_picture_and_prompt_is_encoded_once(
 
     monkeypatch.setattr(ClipBackbone, "encode_pixels", counted_pixels)
     monkeypatch.setattr(ClipBackbone, "_encode_text", counted_text)
-    assert score(reward, pictures, pictures.parent / "prompts.txt")[0] == 0
-    assert sum(pictures_seen) == 4  # of five files, two are the same
+    assert score(reward, images, images.parent / "prompts.txt")[0] == 0
+    assert sum(images_seen) == 4  # of five files, two are the same
     assert sorted(prompts_seen) == sorted(PROMPTS)
 
 
-def test_one_broken_picture_spoils_no_other_of_its_batch(reward: Path, pictures: Path) -> None:
+def test_one_broken_image_spoils_no_other_of_its_batch(reward: Path, images: Path) -> None:
     backbone = RewardModel.from_pretrained(reward).backbone
-    paths = [pictures / "a.png", pictures / "gone.png", pictures / "b.png"]
+    paths = [images / "a.png", images / "gone.png", images / "b.png"]
     skipped: list[str] = []
     embeddings, rows = embed_readable(
         paths, backbone, batch_size=3, skipped=lambda error: skipped.append(str(error))
@@ -276,13 +245,13 @@ def best_of_n(models: Path, reward: Path, root: Path, *words: str) -> int:
             "--reward",
             str(reward),
             "--set",
-            "images.steps=1",
+            "sampler.steps=1",
             *words,
         ]
     )
 
 
-def test_best_of_n_keeps_the_pictures_with_the_highest_score(
+def test_best_of_n_keeps_the_images_with_the_highest_score(
     models: Path, reward: Path, tmp_path: Path
 ) -> None:
     run, prompts = RunFolder(tmp_path / "r"), tmp_path / "prompts.txt"
@@ -298,9 +267,7 @@ def test_best_of_n_keeps_the_pictures_with_the_highest_score(
     for row in rows:
         with torch.no_grad():
             expected = float(
-                model.score(
-                    images=load_picture(folder / row["path"])[None], prompts=[row["prompt"]]
-                )
+                model.score(images=load_image(folder / row["path"])[None], prompts=[row["prompt"]])
             )
         assert row["score"] == pytest.approx(expected, abs=1e-5)
     for prompt in ("a dog", "two cats"):
@@ -332,7 +299,7 @@ def test_more_candidates_keep_those_that_were_drawn(
     assert drawn.items() <= now.items()
     assert len(list((tmp_path / "out" / "best").iterdir())) == 1
     assert (
-        best_of_n(models, reward, tmp_path, *words, "--n", "3", "--set", "images.guidance=5") == 2
+        best_of_n(models, reward, tmp_path, *words, "--n", "3", "--set", "sampler.guidance=5") == 2
     )
     assert "another model, sampler or seed" in capsys.readouterr().err
     assert best_of_n(models, reward, tmp_path, *words, "--n", "3", "--keep", "4") == 2

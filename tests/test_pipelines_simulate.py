@@ -1,4 +1,4 @@
-"""A run that simulated raters have labeled goes on to people, with an overlap and gold of their own."""
+"""A run that simulated raters labeled goes on to people, with its own overlap and gold."""
 
 import json
 import signal
@@ -10,10 +10,12 @@ import httpx
 import pytest
 
 from data.runs import RunFolder
-from data.store import FeedbackStore
+from data.store.feedback_store import FeedbackStore
 from pipelines.cli import main
 from pipelines.record import STAMP
-from tests.tuned_run import copy_of
+from tests.support.tuned_run import copy_of
+
+pytestmark = pytest.mark.slow
 
 PEOPLE = ("Ann", "Ben", "Cy", "Dee")
 
@@ -53,7 +55,7 @@ def answer_everything(address: str, name: str) -> int:
 
 
 def label(run: RunFolder, *more: str) -> int:
-    """Serves the app while four people answer all that they are given; how much that was."""
+    """Serve the app while four people answer all that they are given; return how much that was."""
     command = [
         sys.executable,
         "-m",

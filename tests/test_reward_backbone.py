@@ -9,9 +9,9 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPImageProcessorPil, CLIPModel, SiglipImageProcessorPil, SiglipModel
 
 from data.errors import PictuneError
-from reward.backbone import ClipBackbone
-from reward.examples import embed_prompts
-from tests.tiny_clip import save_tiny_clip, save_tiny_siglip
+from reward.clip.backbone import ClipBackbone
+from reward.embedding import embed_prompts
+from tests.support.tiny_clip import save_tiny_clip, save_tiny_siglip
 
 PROMPTS = ["a dog", "four wolves in the park", "a dog", "Ein Hündchen 🐶"]
 
@@ -31,11 +31,9 @@ def test_preprocessing_is_that_of_the_folder(
     folder: Path, backbone: ClipBackbone, size: tuple[int, int]
 ) -> None:
     smooth = np.indices(size).sum(0)[..., None] * np.array([1.0, 0.5, 0.25]) + 40
-    picture = Image.fromarray(smooth.astype(np.uint8))
-    wanted = CLIPImageProcessorPil.from_pretrained(folder)(
-        picture, return_tensors="pt"
-    ).pixel_values
-    ours = backbone.preprocess(torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None] / 255)
+    image = Image.fromarray(smooth.astype(np.uint8))
+    wanted = CLIPImageProcessorPil.from_pretrained(folder)(image, return_tensors="pt").pixel_values
+    ours = backbone.preprocess(torch.from_numpy(np.array(image)).permute(2, 0, 1)[None] / 255)
     assert (
         ours - wanted
     ).abs().max() < 2.5 / 255 / 0.26  # PIL rounds to whole levels after each of its two passes
@@ -181,16 +179,16 @@ def test_siglip_embeddings_are_those_of_siglip(siglip_folder: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [(32, 32), (48, 80), (20, 24)], ids=str)
-def test_siglip_stretches_pictures_as_its_own_processor_does(
+def test_siglip_stretches_images_as_its_own_processor_does(
     siglip_folder: Path, size: tuple[int, int]
 ) -> None:
     smooth = np.indices(size).sum(0)[..., None] * np.array([1.0, 0.5, 0.25]) + 40
-    picture = Image.fromarray(smooth.astype(np.uint8))
+    image = Image.fromarray(smooth.astype(np.uint8))
     wanted = SiglipImageProcessorPil.from_pretrained(siglip_folder)(
-        picture, return_tensors="pt"
+        image, return_tensors="pt"
     ).pixel_values
     ours = ClipBackbone.from_pretrained(siglip_folder).preprocess(
-        torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None] / 255
+        torch.from_numpy(np.array(image)).permute(2, 0, 1)[None] / 255
     )
     assert ours.shape == wanted.shape
     assert (ours - wanted).abs().max() < 2.5 / 255 / 0.5

@@ -1,4 +1,5 @@
 import random
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -10,25 +11,26 @@ import torch
 from torch import Tensor
 
 from data.errors import PictuneError
-from reward.backbone import ClipBackbone
-from reward.cache import EmbeddingCache
+from reward.clip.backbone import ClipBackbone
+from reward.clip.cache import EmbeddingCache
 from reward.dataset import FeedbackDataset
-from reward.examples import ExamplesConfig, embed_images, embed_prompts, prepare
-from tests.tiny_clip import save_tiny_clip
-from tests.tiny_feedback import COLORS, draw, make_feedback
+from reward.embedding import embed_images, embed_prompts
+from reward.examples import ExamplesConfig, prepare
+from tests.support.tiny_clip import save_tiny_clip
+from tests.support.tiny_feedback import COLORS, draw, make_feedback
 
 ROOT = Path(__file__).parent.parent
 DIM = 6
 
 
 class CountingBackbone(ClipBackbone):
-    """Counts the pictures and prompts that it encodes."""
+    """Counts the images and prompts that it encodes."""
 
-    pictures = 0
+    images = 0
     prompts = 0
 
     def encode_pixels(self, pixels: Tensor) -> Tensor:
-        self.pictures += len(pixels)
+        self.images += len(pixels)
         return super().encode_pixels(pixels)
 
     def _encode_text(self, prompts: list[str]) -> Tensor:
@@ -47,8 +49,8 @@ def backbone(clip: Path) -> CountingBackbone:
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    folder, rng = tmp_path_factory.mktemp("pictures"), random.Random(0)
+def images(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder, rng = tmp_path_factory.mktemp("images"), random.Random(0)
     paths = [folder / f"{i}.png" for i in range(10)]
     for path in paths:
         draw(path, rng.choice(list(COLORS.values())), rng)
@@ -63,31 +65,36 @@ def _vectors(count: int, seed: int = 0) -> np.ndarray[tuple[int, ...], np.dtype[
     return np.random.default_rng(seed).random((count, DIM)).astype(np.float32)
 
 
+def _numbered(count: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    """The vectors that a writer gives the keys from 0: each is full of its number."""
+    return np.repeat(np.arange(count, dtype=np.float32)[:, None], DIM, axis=1)
+
+
 def _only_file(folder: Path) -> Path:
     (file,) = folder.iterdir()
     return file
 
 
 def test_a_second_run_encodes_nothing_and_has_the_same_bits(
-    backbone: CountingBackbone, pictures: list[Path], tmp_path: Path
+    backbone: CountingBackbone, images: list[Path], tmp_path: Path
 ) -> None:
-    plain = embed_images(pictures, backbone, batch_size=4)
-    first = embed_images(pictures, backbone, batch_size=4, cache=EmbeddingCache(tmp_path))
-    backbone.pictures = 0
+    plain = embed_images(images, backbone, batch_size=4)
+    first = embed_images(images, backbone, batch_size=4, cache=EmbeddingCache(tmp_path))
+    backbone.images = 0
     cache = EmbeddingCache(tmp_path)
-    again = embed_images(pictures, backbone, batch_size=3, cache=cache)
+    again = embed_images(images, backbone, batch_size=3, cache=cache)
     assert torch.equal(plain, first)
     assert torch.equal(first, again)
-    assert (backbone.pictures, cache.found, cache.stored) == (0, 10, 0)
+    assert (backbone.images, cache.found, cache.stored) == (0, 10, 0)
 
 
-def test_pictures_of_the_same_bytes_are_encoded_once(
-    backbone: CountingBackbone, pictures: list[Path], tmp_path: Path
+def test_images_of_the_same_bytes_are_encoded_once(
+    backbone: CountingBackbone, images: list[Path], tmp_path: Path
 ) -> None:
     copy = tmp_path / "copy.png"
-    copy.write_bytes(pictures[0].read_bytes())
-    embeddings = embed_images([*pictures[:3], copy, pictures[1]], backbone, batch_size=2)
-    assert backbone.pictures == 3
+    copy.write_bytes(images[0].read_bytes())
+    embeddings = embed_images([*images[:3], copy, images[1]], backbone, batch_size=2)
+    assert backbone.images == 3
     assert torch.equal(embeddings[[0, 1]], embeddings[[3, 4]])
 
 
@@ -103,20 +110,20 @@ def test_each_distinct_prompt_is_encoded_once_over_runs(
 
 
 def test_another_backbone_and_trained_blocks_have_embeddings_of_their_own(
-    backbone: CountingBackbone, pictures: list[Path], tmp_path: Path
+    backbone: CountingBackbone, images: list[Path], tmp_path: Path
 ) -> None:
     other = CountingBackbone.from_pretrained(save_tiny_clip(tmp_path / "other", seed=1))
     tuned = backbone.tunable(1)
     folder = tmp_path / "cache"
     spaces = set()
     for each in (backbone, other, tuned):
-        embed_images(pictures, each, batch_size=8, cache=EmbeddingCache(folder))
+        embed_images(images, each, batch_size=8, cache=EmbeddingCache(folder))
         spaces.add(each.image_space)
     with torch.no_grad():
         tuned.clip.visual_projection.weight.add_(0.1)
-    stale = embed_images(pictures, tuned, batch_size=8)
+    stale = embed_images(images, tuned, batch_size=8)
     assert torch.equal(
-        embed_images(pictures, tuned, batch_size=8, cache=EmbeddingCache(folder)), stale
+        embed_images(images, tuned, batch_size=8, cache=EmbeddingCache(folder)), stale
     )
     assert len(spaces | {tuned.image_space}) == 4
 
@@ -127,14 +134,14 @@ def test_a_training_takes_its_embeddings_from_the_cache(
     run = make_feedback(tmp_path / "run", images_per_prompt=2)
     dataset = FeedbackDataset.from_latest(run.latest, run.root)
     first = prepare(dataset, ExamplesConfig(), backbone, cache=EmbeddingCache(tmp_path / "cache"))
-    assert backbone.pictures == len(dataset.paths)
+    assert backbone.images == len(dataset.paths)
     again = prepare(dataset, ExamplesConfig(), backbone, cache=EmbeddingCache(tmp_path / "cache"))
-    assert backbone.pictures == len(dataset.paths)
+    assert backbone.images == len(dataset.paths)
     assert torch.equal(first.image_embeddings, again.image_embeddings)
     assert torch.equal(first.text_embeddings, again.text_embeddings)
 
 
-def test_a_picture_that_is_no_longer_the_labelled_one_is_refused(
+def test_an_image_that_is_no_longer_the_labeled_one_is_refused(
     backbone: CountingBackbone, tmp_path: Path
 ) -> None:
     run = make_feedback(tmp_path / "run", images_per_prompt=2)
@@ -142,43 +149,51 @@ def test_a_picture_that_is_no_longer_the_labelled_one_is_refused(
     dataset.paths[3].write_bytes(dataset.paths[4].read_bytes())
     with pytest.raises(
         PictuneError,
-        match=rf"{dataset.paths[3].name}: not the picture that was labelled \(1 in all\)",
+        match=rf"{dataset.paths[3].name}: not the image that was labeled \(1 in all\)",
     ):
         prepare(dataset, ExamplesConfig(), backbone)
 
 
-def test_a_half_written_tail_is_skipped_and_cut_by_the_next_writer(tmp_path: Path) -> None:
-    vectors = _vectors(5)
-    EmbeddingCache(tmp_path).append("space", _keys(3), vectors[:3])
-    file = _only_file(tmp_path)
-    whole = file.read_bytes()
-    file.write_bytes(whole[:-7])
-    cache = EmbeddingCache(tmp_path)
-    read, known = cache.read("space", _keys(5), DIM)
-    assert known.tolist() == [True, True, False, False, False]
-    assert np.array_equal(read[:2], vectors[:2])
-    cache.append("space", _keys(3, first=2), vectors[2:])
-    assert file.stat().st_size * 3 == len(whole) * 5
-    read, known = EmbeddingCache(tmp_path).read("space", _keys(5), DIM)
-    assert known.all()
-    assert np.array_equal(read, vectors)
-
-
-def test_a_damaged_record_is_encoded_again(
-    backbone: CountingBackbone, pictures: list[Path], tmp_path: Path
+def test_a_damaged_embedding_is_encoded_again(
+    backbone: CountingBackbone, images: list[Path], tmp_path: Path
 ) -> None:
-    whole = embed_images(pictures, backbone, batch_size=10, cache=EmbeddingCache(tmp_path))
+    whole = embed_images(images, backbone, batch_size=10, cache=EmbeddingCache(tmp_path))
     content = bytearray(_only_file(tmp_path).read_bytes())
-    content[len(content) // 2 + 40] ^= 1
+    content[content.index(whole[3].numpy().tobytes()) + 40] ^= 1
     _only_file(tmp_path).write_bytes(content)
-    backbone.pictures = 0
+    backbone.images = 0
     cache = EmbeddingCache(tmp_path)
-    again = embed_images(pictures, backbone, batch_size=10, cache=cache)
-    assert (backbone.pictures, cache.damaged, cache.found, cache.stored) == (1, 1, 9, 1)
+    again = embed_images(images, backbone, batch_size=10, cache=cache)
+    assert (backbone.images, cache.damaged, cache.found, cache.stored) == (1, 1, 9, 1)
     torch.testing.assert_close(again, whole, atol=1e-6, rtol=1e-5)
     healed = EmbeddingCache(tmp_path)
-    assert torch.equal(embed_images(pictures, backbone, batch_size=10, cache=healed), again)
+    assert torch.equal(embed_images(images, backbone, batch_size=10, cache=healed), again)
     assert healed.damaged == 0
+
+
+@pytest.mark.parametrize("damage", ["cut", "overwritten", "another file"])
+def test_a_damaged_file_costs_only_the_cache_and_is_never_trusted(
+    backbone: CountingBackbone, images: list[Path], tmp_path: Path, damage: str
+) -> None:
+    whole = embed_images(images, backbone, batch_size=10, cache=EmbeddingCache(tmp_path))
+    file = _only_file(tmp_path)
+    content = file.read_bytes()
+    file.write_bytes(
+        {
+            "cut": content[: len(content) // 2],
+            "overwritten": content[:100] + bytes([7]) * (len(content) - 100),
+            "another file": b"no database" * 100,
+        }[damage]
+    )
+    cache = EmbeddingCache(tmp_path)
+    again = embed_images(images, backbone, batch_size=10, cache=cache)
+    assert torch.equal(again, whole)
+    assert cache.failure is not None
+    assert "delete the file" in cache.failure
+    file.unlink()
+    healed = EmbeddingCache(tmp_path)
+    assert torch.equal(embed_images(images, backbone, batch_size=10, cache=healed), whole)
+    assert (healed.stored, healed.failure) == (10, None)
 
 
 def test_one_cache_sees_what_another_adds_and_takes_away(tmp_path: Path) -> None:
@@ -189,29 +204,34 @@ def test_one_cache_sees_what_another_adds_and_takes_away(tmp_path: Path) -> None
     writer.append("space", _keys(2, first=2), vectors[2:])
     assert np.array_equal(reader.read("space", _keys(4), DIM)[0], vectors)
     _only_file(tmp_path).unlink()
-    writer.append("space", _keys(4)[::-1], vectors[::-1])  # as many records, in another order
+    assert not reader.read("space", _keys(4), DIM)[1].any()
+    writer.append("space", _keys(2), vectors[2:])
     read, known = reader.read("space", _keys(4), DIM)
-    assert not read[~known].any()
-    assert np.array_equal(read[known], vectors[known])
+    assert known.tolist() == [True, True, False, False]
+    assert np.array_equal(read[:2], vectors[2:])
+    shutil.rmtree(tmp_path)
+    writer.append("space", _keys(1), vectors[:1])
+    assert np.array_equal(reader.read("space", _keys(1), DIM)[0], vectors[:1])
+    assert (reader.failure, writer.failure) == (None, None)
 
 
 def test_embeddings_that_are_not_finite_are_never_stored(
-    clip: Path, pictures: list[Path], tmp_path: Path
+    clip: Path, images: list[Path], tmp_path: Path
 ) -> None:
     broken = ClipBackbone.from_pretrained(clip)
     broken.clip.visual_projection.weight[0, 0] = torch.nan
     with pytest.raises(PictuneError, match="no finite embedding"):
-        embed_images(pictures, broken, batch_size=4, cache=EmbeddingCache(tmp_path))
+        embed_images(images, broken, batch_size=4, cache=EmbeddingCache(tmp_path))
     assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_that_cannot_be_used_is_said_and_costs_only_the_cache(
-    backbone: CountingBackbone, pictures: list[Path], tmp_path: Path
+    backbone: CountingBackbone, images: list[Path], tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("not a folder")
     cache = EmbeddingCache(tmp_path / "file" / "cache")
-    embeddings = embed_images(pictures, backbone, batch_size=4, cache=cache)
-    assert torch.equal(embeddings, embed_images(pictures, backbone, batch_size=4))
+    embeddings = embed_images(images, backbone, batch_size=4, cache=cache)
+    assert torch.equal(embeddings, embed_images(images, backbone, batch_size=4))
     assert cache.failure is not None
     assert "Not a directory" in cache.failure
     assert cache.stored == 0
@@ -221,69 +241,87 @@ _WRITE = """
 import sys
 import numpy as np
 from pathlib import Path
-from reward.cache import EmbeddingCache
+from reward.clip.cache import EmbeddingCache
 
 folder, first, count, dim = Path(sys.argv[1]), *map(int, sys.argv[2:5])
 cache = EmbeddingCache(folder)
 input()
 for number in range(first, first + count):
     cache.append("space", [number.to_bytes(32, "big")], np.full((1, dim), number, np.float32))
+    if len(sys.argv) > 5:
+        print(number, flush=True)
 print(cache.stored, cache.failure)
 """
 
 _FULL_DISK = """
 import resource
-resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+resource.setrlimit(resource.RLIMIT_FSIZE, (90_000, 90_000))
 """
 
 
-def _writer(folder: Path, first: int, count: int, *, before: str = "") -> "subprocess.Popen[str]":
-    arguments: Sequence[str] = [
-        sys.executable,
-        "-c",
-        before + _WRITE,
-        str(folder),
-        str(first),
-        str(count),
-        str(DIM),
-    ]
+def _writer(
+    folder: Path, first: int, count: int, *more: str, before: str = ""
+) -> "subprocess.Popen[str]":
+    words = (str(each) for each in (folder, first, count, DIM, *more))
+    arguments: Sequence[str] = [sys.executable, "-c", before + _WRITE, *words]
     return subprocess.Popen(
         arguments, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
 
 
 def test_two_processes_may_write_at_once(tmp_path: Path) -> None:
-    writers = [_writer(tmp_path, first, 1500) for first in (0, 1000)]
+    writers = [_writer(tmp_path, first, 300) for first in (0, 200)]
     for writer in writers:
         assert writer.stdin is not None
         writer.stdin.write("go\n")
         writer.stdin.flush()
-    assert [writer.communicate()[0].split()[:2] for writer in writers] == [["1500", "None"]] * 2
+    assert [writer.communicate()[0].split()[:2] for writer in writers] == [["300", "None"]] * 2
     cache = EmbeddingCache(tmp_path)
-    vectors, known = cache.read("space", _keys(2500), DIM)
+    vectors, known = cache.read("space", _keys(500), DIM)
     assert known.all()
-    assert np.array_equal(
-        vectors, np.repeat(np.arange(2500, dtype=np.float32)[:, None], DIM, axis=1)
-    )
-    assert (cache.found, cache.damaged) == (2500, 0)
+    assert np.array_equal(vectors, _numbered(500))
+    assert (cache.found, cache.damaged) == (500, 0)
+
+
+def test_a_writer_that_is_killed_loses_no_more_than_its_last_write(tmp_path: Path) -> None:
+    first = 0
+    for _ in range(5):
+        writer = _writer(tmp_path, first, 10_000, "say each")
+        assert writer.stdin is not None
+        assert writer.stdout is not None
+        writer.stdin.write("go\n")
+        writer.stdin.flush()
+        for _ in range(20):
+            last = int(writer.stdout.readline())
+        writer.kill()
+        rest = writer.communicate()[0].split()
+        last = max([last, *map(int, rest)])
+        cache = EmbeddingCache(tmp_path)
+        vectors, known = cache.read("space", _keys(last + 2), DIM)
+        assert known[: last + 1].all()
+        assert np.array_equal(vectors[: last + 1], _numbered(last + 1))
+        assert (cache.damaged, cache.failure) == (0, None)
+        first = last + 1
 
 
 def test_a_full_disk_keeps_what_is_whole_and_says_so(tmp_path: Path) -> None:
-    full = _writer(tmp_path, 0, 100, before=_FULL_DISK)
+    full = _writer(tmp_path, 0, 1000, before=_FULL_DISK)
     said, _ = full.communicate("go\n")
-    assert "embeddings are not kept for the next run (File too large)" in said
-    record = 32 + 4 * DIM + 4
-    assert _only_file(tmp_path).stat().st_size == 1000 // record * record
-    vectors, known = EmbeddingCache(tmp_path).read("space", _keys(100), DIM)
-    assert known.sum() == 1000 // record == int(said.split()[0])
-    assert np.array_equal(vectors[known][:, 0], np.arange(known.sum()))
+    assert "embeddings are not kept for the next run (" in said
+    cache = EmbeddingCache(tmp_path)
+    vectors, known = cache.read("space", _keys(1000), DIM)
+    stored = int(said.split()[0])
+    assert 0 < stored < 1000
+    assert known.sum() == stored
+    assert np.array_equal(vectors[known], _numbered(stored))
+    assert (cache.damaged, cache.failure) == (0, None)
 
 
 _READ_ALL = """
 import resource, sys
 import numpy as np
 from pathlib import Path
-from reward.cache import EmbeddingCache
+from reward.clip.cache import EmbeddingCache
 
 cache = EmbeddingCache(Path(sys.argv[1]))
 keys = [number.to_bytes(32, "big") for number in range(100_000)]
@@ -293,7 +331,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
 
-def test_a_hundred_thousand_pictures_fit_in_two_gigabytes(tmp_path: Path) -> None:
+def test_a_hundred_thousand_images_fit_in_two_gigabytes(tmp_path: Path) -> None:
     cache = EmbeddingCache(tmp_path)
     for first in range(0, 100_000, 10_000):
         rows = np.repeat(np.arange(first, first + 10_000, dtype=np.float32)[:, None], 768, axis=1)

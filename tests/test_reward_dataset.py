@@ -10,7 +10,7 @@ from data.runs import RunFolder
 from data.schema import IMAGES, TASKS, prompt_id, read_table, write_table
 from reward.dataset import FeedbackDataset
 from reward.raters import LabelRaters
-from tests.tiny_feedback import NOON, image_row, make_feedback, pair_row, verdict_row, write
+from tests.support.tiny_feedback import NOON, image_row, make_feedback, pair_row, verdict_row, write
 
 PROMPT = "A red ball."
 
@@ -29,7 +29,7 @@ def _load(run: RunFolder) -> FeedbackDataset:
     return FeedbackDataset.from_latest(run.latest, run.root)
 
 
-def test_labels_point_at_their_pictures_and_prompts(run: RunFolder) -> None:
+def test_labels_point_at_their_images_and_prompts(run: RunFolder) -> None:
     dataset = _load(run)
     by_id = {row["image_id"]: row for row in _images(run)}
     for image, prompt in zip(dataset.verdicts.image, dataset.verdicts.prompt, strict=True):
@@ -40,7 +40,7 @@ def test_labels_point_at_their_pictures_and_prompts(run: RunFolder) -> None:
     assert dataset.counts == {"good": 15, "bad": 15, "pairs": 0, "images": 30, "prompts": 15}
 
 
-def test_skips_and_unsafe_pictures_are_not_bad(run: RunFolder) -> None:
+def test_skips_and_unsafe_images_are_not_bad(run: RunFolder) -> None:
     images = _images(run)[:4]
     labels = ["good", "skip", "unsafe", "bad"]
     verdicts = [
@@ -123,11 +123,11 @@ def test_labels_of_unknown_images_are_refused(run: RunFolder) -> None:
 
 def test_labels_of_images_that_are_gone_are_refused(run: RunFolder) -> None:
     next(run.images_dir.iterdir()).unlink()
-    with pytest.raises(PictuneError, match="files of 1 labelled images are gone"):
+    with pytest.raises(PictuneError, match="files of 1 labeled images are gone"):
         _load(run)
 
 
-def test_an_image_of_two_prompts_is_one_picture(run: RunFolder) -> None:
+def test_an_image_of_two_prompts_is_one_image(run: RunFolder) -> None:
     row = _images(run)[0]
     path = run.root / row["path"]
     rows = [image_row(path, run.root, prompt) for prompt in (PROMPT, "A blue ball.")]

@@ -1,4 +1,4 @@
-"""The reward and the fine-tuning learn from labels only: neither can reach the world that stands for ground truth."""
+"""Reward and fine-tuning learn from labels only: neither can reach the ground truth's world."""
 
 import ast
 import pkgutil
@@ -47,4 +47,5 @@ print([name for name in sys.modules if name.startswith("pipelines")])
 
 
 def _modules(package: str) -> list[str]:
-    return [f"{package}.{module.name}" for module in pkgutil.iter_modules([str(ROOT / package)])]
+    found = pkgutil.walk_packages([str(ROOT / package)], prefix=f"{package}.")
+    return [module.name for module in found]

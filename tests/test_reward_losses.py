@@ -2,7 +2,7 @@ from itertools import permutations
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.autograd.functional import jacobian
@@ -63,6 +63,7 @@ def test_mean_target_has_the_gradient_of_all_raters() -> None:
     torch.testing.assert_close(one_by_one, joined)
 
 
+@settings(deadline=None)  # another process may keep the cores busy
 @given(a=logits, b=logits, shift=logits, label=shares)
 def test_bradley_terry_knows_only_the_difference(
     a: float, b: float, shift: float, label: float
@@ -111,6 +112,7 @@ def test_binary_cross_entropy_is_that_of_the_labels_one_by_one() -> None:
 
 
 @pytest.mark.parametrize("loss", [davidson_loss, rao_kupper_loss])
+@settings(deadline=None)  # another process may keep the cores busy
 @given(a=logits, b=logits, shift=logits, tie=st.floats(-3, 3, width=32))
 def test_losses_with_ties_are_of_probabilities_of_three_outcomes(
     loss: object, a: float, b: float, shift: float, tie: float
@@ -202,7 +204,7 @@ def test_the_tie_parameter_learns_how_many_ties_there_are(loss: object) -> None:
 
 def test_plackett_luce_chances_of_all_orders_sum_to_one() -> None:
     scores = [0.3, -1.0, 2.0, 0.0]
-    # A mean over the three choices; the last picture is no choice.
+    # A mean over the three choices; the last image is no choice.
     chances = [
         torch.exp(-3 * _of_ranks(scores, list(map(float, order))))
         for order in permutations(range(4))
@@ -223,8 +225,9 @@ def test_plackett_luce_by_formula() -> None:
     torch.testing.assert_close(_of_ranks([0.5, -0.2, 0.1], [1, 1, 2]), tied)
 
 
+@settings(deadline=None)  # another process may keep the cores busy
 @given(a=logits, b=logits, shift=logits, label=shares)
-def test_plackett_luce_of_two_pictures_is_bradley_terry(
+def test_plackett_luce_of_two_images_is_bradley_terry(
     a: float, b: float, shift: float, label: float
 ) -> None:
     pairwise = bradley_terry_loss(torch.tensor([a]), torch.tensor([b]), torch.tensor([label]), ONE)
@@ -233,7 +236,7 @@ def test_plackett_luce_of_two_pictures_is_bradley_terry(
     )
 
 
-def test_pictures_that_a_ranking_does_not_have_do_not_count() -> None:
+def test_images_that_a_ranking_does_not_have_do_not_count() -> None:
     scores = torch.tensor([[0.5, -0.2, 9.0], [0.1, 0.2, 0.3]], requires_grad=True)
     present = torch.tensor([[True, True, False], [True, True, True]])
     ranks, weights = torch.tensor([[1.0, 2, 0], [1, 2, 3]]), torch.tensor([1.0, 3.0])

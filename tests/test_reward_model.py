@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 
 from data.errors import PictuneError
-from reward.backbone import ClipBackbone
+from reward.clip.backbone import ClipBackbone
 from reward.head import EnsembleHead
 from reward.model import RewardModel
-from tests.tiny_clip import save_tiny_clip, save_tiny_siglip
+from tests.support.tiny_clip import save_tiny_clip, save_tiny_siglip
 
 PROMPTS = ["a dog", "four wolves in the park", "a green rabbit"]
 
@@ -57,7 +57,7 @@ def test_a_score_does_not_depend_on_its_batch(model: RewardModel, images: torch.
 def test_cached_embeddings_give_the_same_score(
     model: RewardModel, backbone: ClipBackbone, images: torch.Tensor
 ) -> None:
-    logit = model.logit(
+    logit = model.mean_logits(
         image_embeddings=backbone.image_embedding(images),
         text_embeddings=backbone.text_embedding(PROMPTS),
     )
@@ -161,7 +161,7 @@ def test_a_reward_stands_on_siglip_too(images: torch.Tensor, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("prompts", [["a dog"], []])
-def test_prompts_and_pictures_must_be_as_many(
+def test_prompts_and_images_must_be_as_many(
     model: RewardModel, images: torch.Tensor, prompts: list[str]
 ) -> None:
     with pytest.raises(ValueError, match="B prompts"):
@@ -299,7 +299,7 @@ def test_raters_who_slip_bound_the_score_and_leave_its_order(
     )
 
 
-def test_a_head_starts_near_the_clip_score_of_the_labelled_pairs() -> None:
+def test_a_head_starts_near_the_clip_score_of_the_labeled_pairs() -> None:
     generator = torch.Generator().manual_seed(0)
     head = EnsembleHead(64, (32,), members=4, generator=generator)
     image, text = (F.normalize(torch.randn(200, 64, generator=generator), dim=-1) for _ in range(2))

@@ -13,15 +13,16 @@ from torch import Tensor
 from data.errors import PictuneError
 from data.runs import RunFolder
 from data.schema import CONSENSUS, RATERS, write_table
-from reward.backbone import ClipBackbone
+from reward.clip.backbone import ClipBackbone
 from reward.dataset import FeedbackDataset, RankedPairs
 from reward.examples import Examples, prepare
+from reward.label_tensors import LabelTensors
 from reward.model import RewardModel
-from reward.objective import LabelTensors, Objective
+from reward.objective import Objective
 from reward.split import SplitConfig
 from reward.training import RewardConfig, RewardMetrics, new_model, train
-from tests.tiny_clip import save_tiny_clip
-from tests.tiny_feedback import NOON, make_feedback, verdict_row, write
+from tests.support.tiny_clip import save_tiny_clip
+from tests.support.tiny_feedback import NOON, make_feedback, verdict_row, write
 
 ALL = SplitConfig(validation=0, unseen_prompts=0, test_images=0)
 CPU = torch.device("cpu")
@@ -40,7 +41,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 
 @pytest.fixture(scope="module")
 def rankings(run: RunFolder) -> FeedbackDataset:
-    """The order, best first, of all nine pictures of each prompt: those in the right colour before the others; no verdicts."""
+    """Rankings of all nine images of each prompt, those in the right color first; no verdicts."""
     dataset = FeedbackDataset.from_latest(run.latest, run.root)
     rows = []
     for number, prompt in enumerate(range(len(dataset.prompts))):
@@ -84,7 +85,7 @@ def test_every_ranking_loss_learns_the_order(
     texts = examples.text_embeddings[torch.from_numpy(pairs.prompt)]
     with torch.no_grad():
         first, second = (
-            model.logit(
+            model.mean_logits(
                 image_embeddings=examples.image_embeddings[torch.from_numpy(image)],
                 text_embeddings=texts,
             )
@@ -117,10 +118,10 @@ def test_a_ranking_of_nine_is_nine_forwards_and_not_one_for_each_side_of_a_pair(
     objective = Objective(model, examples, config)
     labels = objective.labels(examples.split.train)
     assert labels.n_rankings == 15
-    pairs = labels.pairs_of(torch.tensor([3]))
-    assert len(pairs) == 36
+    one = torch.tensor([3])
+    assert len(labels.pairs_of(one)) == 36
     monkeypatch.setattr(ClipBackbone, "embed_tokens", counted)
-    terms = objective.training_terms(labels, torch.zeros(0, dtype=torch.long), pairs)
+    terms = objective.training_terms(labels, torch.zeros(0, dtype=torch.long), one)
     assert terms.ranking is not None
     assert sum(forwards) == 9
 
@@ -128,14 +129,38 @@ def test_a_ranking_of_nine_is_nine_forwards_and_not_one_for_each_side_of_a_pair(
 def test_pairs_of_a_ranking_stay_in_one_step_where_the_loss_wants_them_whole(
     rankings: FeedbackDataset,
 ) -> None:
-    labels = LabelTensors.of(rankings, CPU, whole_rankings=True)
+    labels = LabelTensors.from_part(rankings, CPU, whole_rankings=True)
     seen = torch.cat([labels.pairs_of(some) for some in torch.randperm(15).tensor_split(4)])
     assert sorted(seen.tolist()) == list(range(15 * 36))
     assert labels.ranking is not None
     assert labels.ranking[labels.pairs_of(torch.tensor([2, 7]))].unique().tolist() == [2, 7]
 
 
-def test_plackett_luce_scores_pictures_and_not_pairs(
+def test_a_ranking_of_three_is_rebuilt_from_its_pairs_beside_a_longer_one(
+    rankings: FeedbackDataset,
+) -> None:
+    pairs = rankings.pairs
+    assert pairs.ranking is not None
+    first = sorted({*pairs.image_0[:36], *pairs.image_1[:36]})
+    few = pairs.where(
+        (pairs.ranking > 0) | np.isin(pairs.image_0, first[:3]) & np.isin(pairs.image_1, first[:3])
+    )
+    padded = LabelTensors.from_part(
+        replace(rankings, pairs=few), CPU, whole_rankings=True
+    ).padded_rankings
+    assert padded.image[0, :3].tolist() == first[:3]
+    assert padded.present.sum(1).tolist() == [3] + [9] * 14
+    assert padded.where(torch.tensor([0])).image.shape == (1, 3)
+    assert padded.weight.tolist() == pytest.approx([3 / 36] + [1.0] * 14)
+    labels = dict(zip(zip(few.image_0, few.image_1, strict=True), few.label_0, strict=True))
+    for row, images in zip(padded.ranks, padded.image, strict=True):
+        ranks = dict(zip(images.tolist(), row.tolist(), strict=True))
+        for (a, b), label in labels.items():
+            if {a, b} <= set(images.tolist()) and len(set(images.tolist())) == 9:
+                assert np.sign(ranks[b] - ranks[a]) == np.sign(label - 0.5)
+
+
+def test_plackett_luce_scores_images_and_not_pairs(
     rankings: FeedbackDataset, backbone: ClipBackbone
 ) -> None:
     scored: list[int] = []
@@ -154,9 +179,7 @@ def test_plackett_luce_scores_pictures_and_not_pairs(
     examples = prepare(rankings, config, backbone)
     objective = Objective(model, examples, config)
     labels = objective.labels(rankings)
-    objective.training_terms(
-        labels, torch.zeros(0, dtype=torch.long), labels.pairs_of(torch.arange(15))
-    )
+    objective.training_terms(labels, torch.zeros(0, dtype=torch.long), torch.arange(15))
     assert scored == [15 * 9]
 
 
@@ -175,7 +198,7 @@ def test_cross_entropy_in_place_of_squared_error(run: RunFolder, backbone: ClipB
 def _with_estimates(
     run: RunFolder, skills: dict[str, float | None], p_good: Callable[[str], float]
 ) -> FeedbackDataset:
-    """Every rater judges every picture of `run` for one prompt, and the tables say who is how good and what is right."""
+    """Labels of every rater on every image of `run` for one prompt, with skills and consensus."""
     images = pa.parquet.read_table(run.latest / "images.parquet").to_pylist()[:6]
     other = RunFolder(run.root)
     verdicts = [
@@ -216,16 +239,16 @@ def small_run(tmp_path: Path) -> RunFolder:
 
 def test_raters_count_by_their_skill(small_run: RunFolder) -> None:
     dataset = _with_estimates(small_run, {"expert": 1.0, "liar": 0.75, "coin": 0.5}, lambda _: 1.0)
-    labels = LabelTensors.of(dataset, CPU, weighting="skill")
+    labels = LabelTensors.from_part(dataset, CPU, weighting="skill")
     assert labels.raters.tolist() == pytest.approx([1.5] * 6)
     assert labels.good.tolist() == pytest.approx([2 / 3] * 6)
-    equal = LabelTensors.of(dataset, CPU)
+    equal = LabelTensors.from_part(dataset, CPU)
     assert equal.raters.tolist() == [3.0] * 6
 
 
 def test_a_rater_of_unknown_skill_counts_as_the_others_do(small_run: RunFolder) -> None:
     dataset = _with_estimates(small_run, {"expert": 1.0, "liar": 0.75, "new": None}, lambda _: 1.0)
-    assert LabelTensors.of(dataset, CPU, weighting="skill").raters.tolist() == pytest.approx(
+    assert LabelTensors.from_part(dataset, CPU, weighting="skill").raters.tolist() == pytest.approx(
         [1 + 0.5 + 0.75] * 6
     )
 
@@ -234,9 +257,9 @@ def test_labels_that_count_nothing_are_left_out(
     small_run: RunFolder, backbone: ClipBackbone
 ) -> None:
     dataset = _with_estimates(small_run, {"expert": 0.9, "liar": 0.3}, lambda _: 1.0)
-    assert LabelTensors.of(dataset, CPU, weighting="skill").good.tolist() == [1.0] * 6
+    assert LabelTensors.from_part(dataset, CPU, weighting="skill").good.tolist() == [1.0] * 6
     hopeless = _with_estimates(small_run, {"coin": 0.5, "liar": 0.3}, lambda _: 1.0)
-    assert len(LabelTensors.of(hopeless, CPU, weighting="skill").image) == 0
+    assert len(LabelTensors.from_part(hopeless, CPU, weighting="skill").image) == 0
     with pytest.raises(PictuneError, match="no rater's skill is above chance"):
         _train(hopeless, backbone, label_weights="skill")
 
@@ -245,7 +268,7 @@ def test_consensus_takes_the_place_of_single_verdicts(small_run: RunFolder) -> N
     dataset = _with_estimates(
         small_run, {"a": 1.0, "liar": 1.0}, lambda image_id: int(image_id[:4], 16) / 65536
     )
-    labels = LabelTensors.of(dataset, CPU, weighting="consensus")
+    labels = LabelTensors.from_part(dataset, CPU, weighting="consensus")
     got = dict(zip((dataset.image_ids[i] for i in labels.image), labels.good.tolist(), strict=True))
     *estimated, last = (
         row["image_id"]
@@ -273,6 +296,6 @@ def test_shares_multiply_what_labels_count(rankings: FeedbackDataset, run: RunFo
         np.full(len(dataset.verdicts), 0.5, np.float32),
         np.where(rankings.pairs.prompt == 0, 1, 0).astype(np.float32),
     )
-    labels = LabelTensors.of(dataset, CPU, shares=half)
+    labels = LabelTensors.from_part(dataset, CPU, shares=half)
     assert labels.raters.unique().tolist() == [0.5]
     assert len(labels.image_0) == 36

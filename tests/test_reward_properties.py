@@ -1,4 +1,4 @@
-"""What any correct reward model does, and what it must survive."""
+"""Properties of any correct reward model, and the accidents that it must survive."""
 
 import signal
 import subprocess
@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from data.errors import PictuneError
-from reward.backbone import ClipBackbone
-from reward.cache import EmbeddingCache
 from reward.calibration import expected_calibration_error, fit_temperature
+from reward.clip.backbone import ClipBackbone
+from reward.clip.cache import EmbeddingCache
 from reward.dataset import FeedbackDataset
 from reward.examples import prepare
 from reward.head import EnsembleHead
@@ -22,8 +22,8 @@ from reward.losses import binary_loss, bradley_terry_loss
 from reward.model import RewardModel
 from reward.split import SplitConfig
 from reward.training import RewardConfig, new_model, train
-from tests.tiny_clip import save_tiny_clip
-from tests.tiny_feedback import make_feedback
+from tests.support.tiny_clip import save_tiny_clip
+from tests.support.tiny_feedback import make_feedback
 
 ROOT = Path(__file__).parent.parent
 
@@ -101,6 +101,7 @@ def test_calibration_finds_the_temperature_that_labels_were_drawn_with() -> None
     assert expected_calibration_error(1 / (1 + np.exp(-3 * logits)), labels) > 0.1
 
 
+@pytest.mark.slow
 def test_a_training_has_the_same_bits_with_a_cold_and_a_warm_cache(
     backbone: ClipBackbone, tmp_path: Path
 ) -> None:
@@ -123,11 +124,12 @@ _SAVE_FOR_EVER = """
 import sys
 import torch
 from pathlib import Path
-from reward.backbone import ClipBackbone
+from reward.clip.backbone import ClipBackbone
 from reward.model import RewardModel
 
 backbone = ClipBackbone.from_pretrained(sys.argv[1])
-models = [RewardModel.create(backbone, hidden=(64,), members=2, generator=torch.Generator().manual_seed(i)) for i in (0, 1)]
+generators = [torch.Generator().manual_seed(i) for i in (0, 1)]
+models = [RewardModel.create(backbone, hidden=(64,), members=2, generator=g) for g in generators]
 while True:
     for model in models:
         model.save_pretrained(Path(sys.argv[2]))
@@ -135,6 +137,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 def test_who_is_killed_while_saving_leaves_a_whole_model_or_one_that_is_refused(
     clip: Path, backbone: ClipBackbone, tmp_path: Path
 ) -> None:

@@ -8,10 +8,10 @@ from safetensors.torch import save_file
 from transformers import CLIPModel
 
 from data.errors import PictuneError
-from reward.backbone import ClipBackbone
+from reward.clip.backbone import ClipBackbone
 from reward.model import RewardModel
 from reward.sources import Reward, RewardSource, load_reward
-from tests.tiny_clip import save_tiny_clip, save_tiny_siglip
+from tests.support.tiny_clip import save_tiny_clip, save_tiny_siglip
 
 PROMPTS = ["a dog", "four wolves in the park", "a green rabbit"]
 CPU = torch.device("cpu")
@@ -37,7 +37,7 @@ def _load(*sources: dict[str, Any]) -> Reward:
 
 
 def _python(function: str, **more: Any) -> dict[str, Any]:
-    return {"kind": "python", "path": f"tests.user_rewards:{function}", **more}
+    return {"kind": "python", "path": f"tests.support.user_rewards:{function}", **more}
 
 
 def test_clip_score_and_pickscore_are_those_of_transformers(
@@ -183,8 +183,8 @@ def test_a_weighted_sum_of_several_is_a_reward_with_gradients(
     [
         ("brightness", "module:function"),
         ("nowhere.at_all:brightness", "cannot be imported"),
-        ("tests.user_rewards:nothing", "cannot be imported"),
-        ("tests.user_rewards:NOT_A_FUNCTION", "is no function"),
+        ("tests.support.user_rewards:nothing", "cannot be imported"),
+        ("tests.support.user_rewards:NOT_A_FUNCTION", "is no function"),
         ("pipelines.world.oracle:Oracle", "may not come from pipelines"),
     ],
 )
@@ -205,7 +205,7 @@ def test_a_module_that_fails_is_one_clear_line(
 
 
 @pytest.mark.parametrize("function", ["of_one_number", "of_wrong_shape"])
-def test_a_function_that_gives_anything_but_one_number_a_picture_is_refused(
+def test_a_function_that_gives_anything_but_one_number_an_image_is_refused(
     images: torch.Tensor, function: str
 ) -> None:
     with pytest.raises(PictuneError, match=f"{function}: gave a"):

@@ -2,20 +2,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reward.dataset import FeedbackDataset, RankedPairs, Verdicts
-from reward.split import Split, SplitConfig, normalised, split_feedback
+from reward.split import Split, SplitConfig, normalized, split_feedback
 
 PARTS = ("train", "val", "test_seen", "test_unseen")
 
 
 def _dataset(prompts: int, images: int = 10) -> FeedbackDataset:
-    """`images` pictures of each prompt, two verdicts on each, and a pair of each picture with the next one."""
+    """Two verdicts on each of `images` images of each prompt, and pairs of neighbors."""
     n = prompts * images
     image, prompt = np.arange(n), np.arange(n) // images
-    neighbour = image // images * images + (image + 1) % images
+    neighbor = image // images * images + (image + 1) % images
     return FeedbackDataset(
         image_ids=tuple(f"image {i}" for i in range(n)),
         paths=tuple(Path(f"{i}.png") for i in range(n)),
@@ -24,7 +24,7 @@ def _dataset(prompts: int, images: int = 10) -> FeedbackDataset:
         verdicts=Verdicts(
             np.tile(image, 2), np.tile(prompt, 2), np.tile(image % 2, 2).astype(np.float32)
         ),
-        pairs=RankedPairs(image, neighbour, prompt, np.ones(n, np.float32), np.ones(n, np.float32)),
+        pairs=RankedPairs(image, neighbor, prompt, np.ones(n, np.float32), np.ones(n, np.float32)),
     )
 
 
@@ -50,8 +50,9 @@ configs = st.builds(
 )
 
 
+@settings(deadline=None)  # another process may keep the cores busy
 @given(config=configs, prompts=st.integers(1, 12))
-def test_every_label_falls_into_one_part_and_no_picture_into_two(
+def test_every_label_falls_into_one_part_and_no_image_into_two(
     config: SplitConfig, prompts: int
 ) -> None:
     dataset = _dataset(prompts)
@@ -63,8 +64,9 @@ def test_every_label_falls_into_one_part_and_no_picture_into_two(
             assert not _images(one) & _images(other)
 
 
+@settings(deadline=None)  # another process may keep the cores busy
 @given(config=configs, prompts=st.integers(1, 12))
-def test_training_never_sees_a_held_out_picture_or_unseen_prompt(
+def test_training_never_sees_a_held_out_image_or_unseen_prompt(
     config: SplitConfig, prompts: int
 ) -> None:
     split = split_feedback(_dataset(prompts), config)
@@ -117,7 +119,7 @@ def test_prompts_of_the_same_text_go_together() -> None:
     )
     split = split_feedback(dataset, SplitConfig(unseen_prompts=0.4))
     texts = [
-        {normalised(prompts[i]) for i in _prompts(part)}
+        {normalized(prompts[i]) for i in _prompts(part)}
         for part in (split.train, split.val, split.test_unseen)
     ]
     assert sum(len(each) for each in texts) == len(set().union(*texts)) == 4
@@ -132,7 +134,7 @@ def test_the_seed_decides_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize("images", [1, 2, 3])
-def test_shares_of_few_pictures_are_kept_over_all_prompts(images: int) -> None:
+def test_shares_of_few_images_are_kept_over_all_prompts(images: int) -> None:
     config = SplitConfig(split_by="image", unseen_prompts=0, validation=0.15, test_images=0.1)
     split = split_feedback(_dataset(600, images), config)
     shares = [len(_images(part)) / (600 * images) for part in (split.val, split.test_seen)]

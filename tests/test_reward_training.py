@@ -8,18 +8,26 @@ from PIL import Image
 
 from data.errors import PictuneError
 from data.runs import RunFolder
-from pipelines.pictures import load_picture
-from reward.backbone import ClipBackbone
+from pipelines.image_io import load_image
+from reward.clip.backbone import ClipBackbone
 from reward.dataset import FeedbackDataset
-from reward.evaluation import measure, model_scorer
-from reward.examples import Examples, embed_images, prepare, read_image
+from reward.embedding import embed_images, read_image
+from reward.examples import Examples, prepare
+from reward.measuring.evaluation import measure, model_scorer
 from reward.model import RewardModel
 from reward.objective import Objective
 from reward.split import SplitConfig
-from reward.training import RewardConfig, RewardMetrics, optimizer_of, train, train_epoch, trained
-from tests.exchange_files import large_png
-from tests.tiny_clip import save_tiny_clip
-from tests.tiny_feedback import make_feedback
+from reward.training import (
+    RewardConfig,
+    RewardMetrics,
+    optimizer_of,
+    train,
+    train_epoch,
+    train_from_scratch,
+)
+from tests.support.exchange_files import large_png
+from tests.support.tiny_clip import save_tiny_clip
+from tests.support.tiny_feedback import make_feedback
 
 BY_IMAGE = SplitConfig(split_by="image", unseen_prompts=0, validation=0.15, test_images=0.15)
 CONFIG = RewardConfig(
@@ -60,19 +68,19 @@ def _train(
 def test_an_image_of_too_many_pixels_is_one_line(tmp_path: Path) -> None:
     path = tmp_path / "large.png"
     path.write_bytes(large_png(13_000, 13_000))
-    for read in (read_image, load_picture):
+    for read in (read_image, load_image):
         with pytest.raises(
             PictuneError, match=r"large\.png: has 13000 x 13000 pixels, more than 16,777,216"
         ):
             read(path)
 
 
-def test_learns_which_colour_a_prompt_means(examples: Examples, backbone: ClipBackbone) -> None:
+def test_learns_which_color_a_prompt_means(examples: Examples, backbone: ClipBackbone) -> None:
     model, metrics = _train(examples, backbone, CONFIG)
     measured = measure(model_scorer(model, examples), examples.split.test_seen)
     assert _number(metrics[-1].binary_loss) < _number(metrics[0].binary_loss) / 2
-    assert _number(measured["roc_auc"]) > 0.85
-    assert _number(measured["pairwise_accuracy"]) > 0.85
+    assert _number(measured.roc_auc) > 0.85
+    assert _number(measured.pairwise_accuracy) > 0.85
     assert model.labels["good"] + model.labels["bad"] < len(examples.dataset.verdicts)
 
 
@@ -168,7 +176,7 @@ def test_the_backbone_is_left_as_it_was(examples: Examples, backbone: ClipBackbo
     assert after.fingerprint == before
 
 
-@pytest.mark.parametrize("change", [{"pc_on": "logits"}, {"temperature": 0.1}])
+@pytest.mark.parametrize("change", [{"prompt_loss_on": "logits"}, {"prompt_temperature": 0.1}])
 def test_prompt_classification_prefers_the_true_prompt(
     examples: Examples, backbone: ClipBackbone, change: dict[str, object]
 ) -> None:
@@ -197,10 +205,8 @@ def test_learns_from_rankings_alone(dataset: FeedbackDataset, backbone: ClipBack
     model, metrics = _train(examples, backbone, CONFIG)
     assert metrics[0].binary_loss is None
     assert _number(metrics[-1].ranking_loss) < _number(metrics[0].ranking_loss)
-    assert (
-        _number(measure(model_scorer(model, examples), examples.split.train)["pairwise_accuracy"])
-        > 0.8
-    )
+    measured = measure(model_scorer(model, examples), examples.split.train)
+    assert _number(measured.pairwise_accuracy) > 0.8
     assert model.temperature == 1
 
 
@@ -217,7 +223,7 @@ def test_slips_are_fitted_where_the_settings_ask_for_it(
     )
     config = CONFIG.model_copy(update={"calibration": "temperature_and_slips"})
     noisy_examples = prepare(noisy, config, backbone)
-    model, plain = (trained(backbone, noisy_examples, each) for each in (config, CONFIG))
+    model, plain = (train_from_scratch(backbone, noisy_examples, each) for each in (config, CONFIG))
     assert model.slip > 0.02
     assert plain.slip == 0
     assert all(
@@ -263,7 +269,7 @@ def test_a_diverged_training_says_so(examples: Examples, backbone: ClipBackbone)
         _train(broken, backbone, CONFIG)
 
 
-def test_every_picture_is_encoded_once_whatever_the_batch(
+def test_every_image_is_encoded_once_whatever_the_batch(
     dataset: FeedbackDataset, backbone: ClipBackbone
 ) -> None:
     batches: list[int] = []
@@ -279,7 +285,7 @@ def test_every_picture_is_encoded_once_whatever_the_batch(
     torch.testing.assert_close(in_fours, alone, atol=1e-5, rtol=1e-4)
 
 
-def test_pictures_of_different_sizes_and_modes_are_encoded_together(
+def test_images_of_different_sizes_and_modes_are_encoded_together(
     backbone: ClipBackbone, tmp_path: Path
 ) -> None:
     for mode, size in (("L", (20, 70)), ("RGBA", (64, 32)), ("P", (32, 32))):
@@ -288,18 +294,16 @@ def test_pictures_of_different_sizes_and_modes_are_encoded_together(
     torch.testing.assert_close(embeddings.norm(dim=-1), torch.ones(3))
 
 
-@pytest.mark.parametrize("content", [b"", b"no picture"], ids=["empty", "text"])
-def test_an_unreadable_picture_is_named(
+@pytest.mark.parametrize("content", [b"", b"no image"], ids=["empty", "text"])
+def test_an_unreadable_image_is_named(
     backbone: ClipBackbone, tmp_path: Path, content: bytes
 ) -> None:
-    _refuses_picture(tmp_path / "broken.png", content, backbone)
+    _refuses_image(tmp_path / "broken.png", content, backbone)
 
 
-def test_a_truncated_picture_is_named(
-    run: RunFolder, backbone: ClipBackbone, tmp_path: Path
-) -> None:
+def test_a_truncated_image_is_named(run: RunFolder, backbone: ClipBackbone, tmp_path: Path) -> None:
     whole = next(run.images_dir.iterdir()).read_bytes()
-    _refuses_picture(tmp_path / "broken.png", whole[: len(whole) // 2], backbone)
+    _refuses_image(tmp_path / "broken.png", whole[: len(whole) // 2], backbone)
 
 
 def test_embeddings_that_are_not_finite_are_refused(
@@ -320,7 +324,7 @@ def _number(value: float | None) -> float:
     return value
 
 
-def _refuses_picture(path: Path, content: bytes, backbone: ClipBackbone) -> None:
+def _refuses_image(path: Path, content: bytes, backbone: ClipBackbone) -> None:
     path.write_bytes(content)
-    with pytest.raises(PictuneError, match=r"broken\.png: not a readable picture"):
+    with pytest.raises(PictuneError, match=r"broken\.png: cannot be read as an image"):
         embed_images([path], backbone, batch_size=1)

@@ -6,15 +6,16 @@ import torch
 from transformers import CLIPModel
 
 from data.errors import PictuneError
-from reward.backbone import ClipBackbone
+from reward.clip.backbone import ClipBackbone
 from reward.dataset import FeedbackDataset
-from reward.evaluation import model_scorer
-from reward.examples import Examples, prepare, read_image
+from reward.embedding import read_image
+from reward.examples import Examples, prepare
+from reward.measuring.evaluation import model_scorer
 from reward.model import RewardModel
 from reward.split import SplitConfig
 from reward.training import RewardConfig, RewardMetrics, new_model, train
-from tests.tiny_clip import save_tiny_clip
-from tests.tiny_feedback import make_feedback
+from tests.support.tiny_clip import save_tiny_clip
+from tests.support.tiny_feedback import make_feedback
 
 CONFIG = RewardConfig(
     tune_last=1,

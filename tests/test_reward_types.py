@@ -6,17 +6,17 @@ import pytest
 import torch
 
 from data.errors import PictuneError
-from reward.backbone import ClipBackbone
+from reward.clip.backbone import ClipBackbone
 from reward.dataset import FeedbackDataset
 from reward.examples import Examples, prepare
+from reward.measuring.type_comparison import compare_types
 from reward.model import RewardModel
 from reward.rater_types import RatedPart, RaterTypes, fit_types, posterior
 from reward.raters import LabelRaters
 from reward.split import SplitConfig
 from reward.training import RewardConfig, new_model, train
-from reward.type_comparison import compare_types
-from tests.tiny_clip import save_tiny_clip
-from tests.tiny_feedback import make_feedback
+from tests.support.tiny_clip import save_tiny_clip
+from tests.support.tiny_feedback import make_feedback
 
 BY_IMAGE = SplitConfig(split_by="image", unseen_prompts=0, validation=0.2, test_images=0.2)
 CONFIG = RewardConfig(
@@ -62,7 +62,7 @@ def of_two_tastes(
 
 
 def _parts(examples: Examples, raters: LabelRaters) -> tuple[RatedPart, RatedPart]:
-    return RatedPart.of(examples, examples.split.train, raters), RatedPart.of(
+    return RatedPart.from_part(examples, examples.split.train, raters), RatedPart.from_part(
         examples, examples.split.val, raters
     )
 
@@ -93,11 +93,7 @@ def test_raters_of_two_tastes_are_told_apart(
     assert contrary != others
     assert sorted(types.prior) == pytest.approx([0.3, 0.7], abs=0.02)
     assert all(max(shares) > 0.99 for shares in types.raters.values())
-    assert types.summary == {
-        "types": 2,
-        "prior": types.prior.tolist(),
-        "raters": [round(10 * share) for share in types.prior],
-    }
+    assert types.likeliest_of == [round(10 * share) for share in types.prior]
 
 
 def test_each_type_has_a_score_and_the_score_of_any_rater_is_their_mean(
@@ -170,20 +166,24 @@ def test_the_reward_of_all_raters_stays_as_it_is(
     assert len(again.models) == len(types.models) == 2
 
 
-def test_two_types_foretell_new_raters_better_where_there_are_two(
+def test_two_types_predict_new_raters_better_where_there_are_two(
     of_two_tastes: tuple[Examples, LabelRaters],
     alike: tuple[Examples, LabelRaters],
     backbone: ClipBackbone,
 ) -> None:
     helped = compare_types(backbone, *of_two_tastes, CONFIG)
     assert helped is not None
-    assert helped["held_out_raters"] == 3
-    assert helped["gain"]["interval"][0] > 0
-    assert helped["several"]["roc_auc"] > helped["one"]["roc_auc"] + 0.05
+    assert helped.held_out_raters == 3
+    assert helped.gain.interval is not None
+    assert helped.gain.interval[0] > 0
+    assert helped.several.roc_auc is not None
+    assert helped.one.roc_auc is not None
+    assert helped.several.roc_auc > helped.one.roc_auc + 0.05
     useless = compare_types(backbone, *alike, CONFIG)
     assert useless is not None
-    assert useless["gain"]["value"] < 0.1 * helped["gain"]["value"]
-    assert useless["gain"]["interval"][0] < 0
+    assert useless.gain.interval is not None
+    assert useless.gain.value < 0.1 * helped.gain.value
+    assert useless.gain.interval[0] < 0
 
 
 def test_too_few_raters_are_said(
@@ -206,7 +206,7 @@ def test_too_few_raters_are_said(
         )
 
 
-def test_where_nothing_can_be_learned_or_foretold_there_is_no_comparison(
+def test_where_nothing_can_be_learned_there_is_no_comparison(
     alike: tuple[Examples, LabelRaters], backbone: ClipBackbone
 ) -> None:
     examples, raters = alike

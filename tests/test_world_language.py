@@ -126,7 +126,7 @@ def test_requirement_is_read_off_a_prompt(
     assert family_of(prompt) == family
 
 
-def test_natural_colour_counts_as_its_tint() -> None:
+def test_natural_color_counts_as_its_tint() -> None:
     assert Requirement.parse("a green frog").met_by(
         Reading({"frog": 1}, {"frog": None}, "plain", readable=True)
     )

@@ -21,6 +21,8 @@ from pipelines.world.oracle_training import read_accuracy
 from pipelines.world.prompts import Requirement
 from pipelines.world.scenes import ANIMALS
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def oracle() -> Oracle:
@@ -36,15 +38,15 @@ def test_oracle_reads_99_percent_of_clean_renders_entirely_right(oracle: Oracle)
     assert read_accuracy(oracle, as_tensor(drawn), drawn.scenes)["all"] >= 0.99
 
 
-def test_oracle_calls_noise_and_empty_pictures_unreadable(oracle: Oracle) -> None:
+def test_oracle_calls_noise_and_empty_images_unreadable(oracle: Oracle) -> None:
     generator = torch.Generator().manual_seed(0)
-    pictures = torch.cat(
+    images = torch.cat(
         [torch.rand(20, 3, 64, 64, generator=generator), torch.full((1, 3, 64, 64), 0.9)]
     )
-    assert not any(reading.readable for reading in oracle.read(pictures))
+    assert not any(reading.readable for reading in oracle.read(images))
 
 
-def test_oracle_agrees_with_a_person_on_generated_pictures(oracle: Oracle) -> None:
+def test_oracle_agrees_with_a_person_on_generated_images(oracle: Oracle) -> None:
     _, lines = load_audit()
     assert len(lines) >= 300
     assert all(line.seen is not None for line in lines)
@@ -53,7 +55,7 @@ def test_oracle_agrees_with_a_person_on_generated_pictures(oracle: Oracle) -> No
     assert min(shares["animals"], shares["tints"], shares["place"]) >= 0.97
 
 
-def test_oracle_reads_a_picture_the_same_alone_and_in_a_batch(oracle: Oracle) -> None:
+def test_oracle_reads_an_image_the_same_alone_and_in_a_batch(oracle: Oracle) -> None:
     images = as_tensor(draw_world(8, 1, held_out=True)).float() / 255
     assert oracle.read(images) == [oracle.read(image[None])[0] for image in images]
 
@@ -78,7 +80,7 @@ def test_base_draws_single_animals_through_the_stock_pipeline(oracle: Oracle) ->
     met = [Requirement.parse(p).met_by(r) for p, r in zip(prompts, readings, strict=True)]
     assert (
         sum(met) / len(met) >= 0.75
-    )  # of 24 pictures; models/base_alignment.json has the figure on more
+    )  # of 24 images; models/base_alignment.json has the figure on more
 
 
 def test_the_base_is_stored_as_its_builder_stores_a_pipeline(tmp_path: Path) -> None:

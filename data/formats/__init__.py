@@ -1,1 +1,4 @@
-"""Labels and images from other people's files into a run, and from a run into theirs; one module a format, named in `registry.py`."""
+"""Labels and images from other people's files into a run, and from a run into theirs.
+
+Each format is one module, named in `registry.py`.
+"""

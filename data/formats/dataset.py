@@ -1,7 +1,9 @@
-"""A run as a folder for the Hugging Face hub: the tables of `labels/latest/`, the images inside `images.parquet`, and a dataset card.
+"""A run as a folder for the Hugging Face hub.
 
-Read back it gives the same images, tasks and live labels with the same raters, so it also carries feedback from one run to another.
-Answers to repeats, which ask a rater again what they answered before, stay behind when it is read: a repeat belongs to its campaign.
+It has the tables of `labels/latest/`, the images inside `images.parquet`, and a dataset card. Read
+back it is the same images, tasks and live labels with the same raters, so it also carries feedback
+from one run to another. Answers to repeats, which ask a rater again what they answered before, are
+omitted when it is read: a repeat belongs to its campaign.
 """
 
 import json
@@ -13,8 +15,10 @@ from typing import Any
 import jinja2
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import ValidationError
 
 from data.errors import PictuneError
+from data.feedback import Answer, TaskKind, parse_answer
 from data.files import parse_json
 from data.formats.latest import FIELDS, Exported, Latest, fields_table
 from data.formats.reading import SPLITS, check_link, parquet_rows
@@ -29,13 +33,12 @@ from data.schema import (
     read_metadata,
 )
 
-TABLES = "data"
-"""Folder of the tables."""
+TABLES_FOLDER = "data"
 
 IMAGES_AT_ONCE = 100
-"""Images in a row group, and in memory."""
+"""Number of images in a row group, and in memory."""
 
-CIRCUMSTANCES = (
+CIRCUMSTANCE_COLUMNS = (
     "shown_at",
     "time_on_task_ms",
     "active_ms",
@@ -45,7 +48,7 @@ CIRCUMSTANCES = (
     "app_version",
     "guideline_version",
 )
-IMAGE_FACTS = (
+IMAGE_FACT_COLUMNS = (
     "model_id",
     "model_hash",
     "seed",
@@ -60,51 +63,57 @@ IMAGE_FACTS = (
 
 
 def read(source: Path) -> Iterator[Record]:
-    """The folder's images, then its tasks with their labels."""
-    folder = source / TABLES
+    """Read the folder's images, then its tasks with their labels."""
+    folder = source / TABLES_FOLDER
     if not folder.is_dir():
         raise PictuneError(
-            f"{source}: holds no folder {TABLES}/; give a folder that `make export FORMAT=dataset` wrote as FROM="
+            f"{source}: holds no folder {TABLES_FOLDER}/; "
+            "give a folder that `make export FORMAT=dataset` wrote as FROM="
         )
     for path in sorted(folder.glob("*.parquet")):
         check_link(path, source)
     prompts = {row.text("prompt_id"): _prompt(row) for row in _rows(folder, "prompts", PROMPTS)}
-    carried = (
-        tuple(map(_carried, _rows(folder, "imported", FIELDS)))
-        if (folder / "imported.parquet").exists()
-        else ()
-    )
-    for row in parquet_rows(
-        folder / "images.parquet", ("image_id", "image", "prompt"), IMAGE_FACTS
-    ):
-        image: Any = row.values["image"]
-        content = image.get("bytes") if isinstance(image, dict) else None
-        if not isinstance(content, bytes):
-            raise row.bad("image", "has no image bytes")
-        facts = {name: row.values.get(name) for name in IMAGE_FACTS}
-        known = SourceImage(
-            column="image", content=content, image_id=row.text("image_id"), facts=facts
-        )
-        yield _record(row, row.text("prompt"), prompts, images=(known,), carried=carried)
-        carried = ()
-    labels: dict[str, list[SourceLabel]] = {}
-    for row in _rows(folder, "labels_binary", LABELS_BINARY):
-        labels.setdefault(row.text("task_id"), []).append(_label(row, row.text("label")))
-    for row in _rows(folder, "labels_ranking", LABELS_RANKING):
-        shown = tuple(row.listed("shown_order", int))
-        labels.setdefault(row.text("task_id"), []).append(
-            _label(row, tuple(row.values["ranks"]), shown)
-        )
+    yield from _images(folder, prompts)
+    labels = _labels_by_task(folder)
     for row in _rows(folder, "tasks", TASKS):
         if row.values.get("repeat_of") is None:
             yield _task(row, prompts, tuple(labels.get(row.text("task_id"), ())))
 
 
+def _images(folder: Path, prompts: Mapping[str, Mapping[str, Any]]) -> Iterator[Record]:
+    """Read the images; the first one carries what earlier imports kept."""
+    carried: tuple[Mapping[str, Any], ...] = ()
+    if (folder / "imported.parquet").exists():
+        carried = tuple(map(_carried, _rows(folder, "imported", FIELDS)))
+    required = ("image_id", "image", "prompt")
+    for row in parquet_rows(folder / "images.parquet", required, IMAGE_FACT_COLUMNS):
+        image: Any = row.values["image"]
+        content = image.get("bytes") if isinstance(image, dict) else None
+        if not isinstance(content, bytes):
+            raise row.bad("image", "has no image bytes")
+        facts = {name: row.values.get(name) for name in IMAGE_FACT_COLUMNS}
+        known = SourceImage(
+            column="image", content=content, image_id=row.text("image_id"), facts=facts
+        )
+        yield _record(row, row.text("prompt"), prompts, images=(known,), carried=carried)
+        carried = ()
+
+
+def _labels_by_task(folder: Path) -> dict[str, list[SourceLabel]]:
+    labels: dict[str, list[SourceLabel]] = {}
+    for row in _rows(folder, "labels_binary", LABELS_BINARY):
+        labels.setdefault(row.text("task_id"), []).append(_label(row, row.text("label")))
+    for row in _rows(folder, "labels_ranking", LABELS_RANKING):
+        shown = tuple(row.listed("shown_order", int))
+        label = _label(row, tuple(row.values["ranks"]), shown)
+        labels.setdefault(row.text("task_id"), []).append(label)
+    return labels
+
+
 def _rows(folder: Path, name: str, schema: pa.Schema) -> Iterator[Row]:
-    needed = [field.name for field in schema if not field.nullable]
-    return parquet_rows(
-        folder / f"{name}.parquet", needed, [field.name for field in schema if field.nullable]
-    )
+    required = [field.name for field in schema if not field.nullable]
+    optional = [field.name for field in schema if field.nullable]
+    return parquet_rows(folder / f"{name}.parquet", required, optional)
 
 
 def _carried(row: Row) -> Mapping[str, Any]:
@@ -134,6 +143,8 @@ def _task(
     prompt = prompts.get(row.text("prompt_id"))
     if prompt is None:
         raise row.bad("prompt_id", "is not among the prompts")
+    kind: TaskKind = row.choice("kind", {"binary": "binary", "ranking": "ranking"})
+    planned = {name: row.values.get(name) for name in ("overlap", "priority", "gold_source")}
     return Record(
         row=row,
         prompt=prompt["prompt"],
@@ -141,13 +152,19 @@ def _task(
             SourceImage(column="image_ids", content=None, image_id=image_id)
             for image_id in row.listed("image_ids", str)
         ),
-        kind=row.choice("kind", {"binary": "binary", "ranking": "ranking"}),
+        kind=kind,
         labels=labels,
-        task={
-            name: row.values.get(name)
-            for name in ("overlap", "priority", "gold_json", "gold_source")
-        },
+        task=planned | {"gold": _gold(row, kind)},
     )
+
+
+def _gold(row: Row, kind: TaskKind) -> Answer | None:
+    if not row.has("gold_json"):
+        return None
+    try:
+        return parse_answer(kind, row.text("gold_json"))
+    except ValidationError as error:
+        raise row.bad("gold_json", f"is no answer to a {kind} task") from error
 
 
 def _label(
@@ -163,29 +180,31 @@ def _label(
         unsafe=tuple(row.listed("unsafe_image_ids", str)) if row.has("unsafe_image_ids") else (),
         source=row.choice("source", {name: name for name in ("human", "simulated", "imported")}),
         submission_id=row.text("submission_id"),
-        circumstances={name: row.values[name] for name in CIRCUMSTANCES if name in row.values},
+        circumstances={
+            name: row.values[name] for name in CIRCUMSTANCE_COLUMNS if name in row.values
+        },
     )
 
 
 def write(latest: Latest, folder: Path) -> Exported:
-    """The folder: `README.md` and `data/*.parquet`."""
-    (folder / TABLES).mkdir()
+    """Write the folder: `README.md` and `data/*.parquet`."""
+    tables = folder / TABLES_FOLDER
+    tables.mkdir()
     exported = Exported(rows=len(latest.verdicts) + len(latest.rankings))
-    tables = sorted(path.stem for path in latest.folder.glob("*.parquet"))
-    for name in tables:
-        if name != "images":
-            shutil.copyfile(latest.folder / f"{name}.parquet", folder / TABLES / f"{name}.parquet")
+    for path in sorted(latest.folder.glob("*.parquet")):
+        if path.stem != "images":
+            shutil.copyfile(path, tables / path.name)
     if fields_table(latest.run).exists():
-        shutil.copyfile(fields_table(latest.run), folder / TABLES / "imported.parquet")
-    _write_images(latest, folder / TABLES / "images.parquet")
-    (folder / "README.md").write_text(_card(latest, folder), encoding="utf-8")
+        shutil.copyfile(fields_table(latest.run), tables / "imported.parquet")
+    _write_images(latest, tables / "images.parquet")
+    (folder / "README.md").write_text(_card(latest, tables), encoding="utf-8")
     return exported
 
 
 def _write_images(latest: Latest, path: Path) -> None:
     columns = [field for field in IMAGES if field.name != "path"]
     image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-    # the name under which the library `datasets` keeps what it needs to show a column as pictures
+    # the name under which the library `datasets` keeps what it needs to show a column as images
     features = {field.name: {"dtype": _dtype(field.type), "_type": "Value"} for field in columns}
     about = json.dumps({"info": {"features": {"image": {"_type": "Image"}} | features}})
     described = pa.field(
@@ -195,16 +214,11 @@ def _write_images(latest: Latest, path: Path) -> None:
     rows = list(latest.images.values())
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
         for start in range(0, len(rows), IMAGES_AT_ONCE):
-            part = [
-                {
-                    "image": {
-                        "bytes": latest.content(row["image_id"]),
-                        "path": Path(row["path"]).name,
-                    }
-                }
-                | row
-                for row in rows[start : start + IMAGES_AT_ONCE]
-            ]
+            part = []
+            for row in rows[start : start + IMAGES_AT_ONCE]:
+                name = Path(row["path"]).name
+                file = {"bytes": latest.content(row["image_id"]), "path": name}
+                part.append({"image": file} | row)
             writer.write_table(pa.Table.from_pylist(part, schema=schema))
 
 
@@ -213,8 +227,9 @@ def _dtype(kind: pa.DataType) -> str:
 
 
 def _card(latest: Latest, folder: Path) -> str:
+    """Write the dataset card of the tables in `folder`."""
     tables = []
-    for path in sorted((folder / TABLES).glob("*.parquet")):
+    for path in sorted(folder.glob("*.parquet")):
         about = read_metadata(path)
         schema = about.schema.to_arrow_schema()
         columns = [
@@ -245,7 +260,7 @@ def _card(latest: Latest, folder: Path) -> str:
 
 
 def _size(labels: int) -> str:
-    """The hub's name for a dataset's size."""
+    """Return the hub's name for a dataset's size."""
     for below, name in (
         (1_000, "n<1K"),
         (10_000, "1K<n<10K"),

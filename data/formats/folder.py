@@ -1,6 +1,7 @@
-"""A folder of images with a CSV file that says what each was drawn for; it brings images to be labeled, no labels.
+"""A folder of images with a CSV file of their prompts: images to be labeled, without labels.
 
-Its columns are `file_name` and `prompt`, and where they are known `category`, `split` and those of `FACTS`.
+The columns are `file_name` and `prompt`, and where they are known `category`, `split` and those of
+`FACT_TYPES`.
 """
 
 from collections.abc import Callable, Iterator
@@ -10,7 +11,7 @@ from data.errors import PictuneError
 from data.formats.reading import SPLITS, check_link, csv_rows, find_image
 from data.formats.records import Record, Row, SourceImage
 
-FACTS: dict[str, Callable[[str], object]] = {
+FACT_TYPES: dict[str, Callable[[str], object]] = {
     "model_id": str,
     "seed": int,
     "steps": int,
@@ -22,13 +23,14 @@ FACTS: dict[str, Callable[[str], object]] = {
 
 
 def read(source: Path) -> Iterator[Record]:
-    """The rows of a CSV file, or of the only one in a folder."""
+    """Read the rows of a CSV file, or of the only one in a folder."""
     path = source
     if source.is_dir():
         files = sorted(source.glob("*.csv"))
         if len(files) != 1:
             raise PictuneError(
-                f"{source}: holds {len(files)} .csv files; give the one that lists the images as FROM="
+                f"{source}: holds {len(files)} .csv files; "
+                "give the one that lists the images as FROM="
             )
         (path,) = files
         check_link(path, source)
@@ -42,16 +44,11 @@ def read(source: Path) -> Iterator[Record]:
 
 def _record(row: Row) -> Record:
     split = row.optional_text("split")
+    content = find_image(row, "file_name", row.text("file_name"))
     return Record(
         row=row,
         prompt=row.text("prompt"),
-        images=(
-            SourceImage(
-                column="file_name",
-                content=find_image(row, "file_name", row.text("file_name")),
-                facts=_facts(row),
-            ),
-        ),
+        images=(SourceImage(column="file_name", content=content, facts=_facts(row)),),
         category=row.optional_text("category"),
         split=None if split is None else row.choice("split", SPLITS),
     )
@@ -59,7 +56,7 @@ def _record(row: Row) -> Record:
 
 def _facts(row: Row) -> dict[str, object]:
     facts: dict[str, object] = {}
-    for name, kind in FACTS.items():
+    for name, kind in FACT_TYPES.items():
         text = row.optional_text(name)
         if text is not None:
             try:

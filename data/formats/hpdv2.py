@@ -1,7 +1,8 @@
-"""HPDv2 (Wu et al. 2023, arXiv 2306.09341): JSON with several images of a prompt a row, image files beside it.
+"""HPDv2 (Wu et al. 2023, arXiv 2306.09341): JSON rows with several images of a prompt.
 
-`train.json` has two images a row and which of them was preferred; `test.json` has a ranking pooled over raters and, in
-`raw_annotations`, each rater's own. Where raters are listed their rankings are the labels, otherwise the pooled one is.
+The image files are beside it. `train.json` has two images a row and which of them was preferred.
+`test.json` has a ranking pooled over raters and, in `raw_annotations`, each rater's own. Where
+raters are listed their rankings are the labels, otherwise the pooled one is.
 """
 
 import json
@@ -16,7 +17,7 @@ from data.formats.records import Record, Row, SourceImage, SourceLabel
 
 
 def read(source: Path) -> Iterator[Record]:
-    """The rows of a JSON file, or of all in a folder."""
+    """Read the rows of a JSON file, or of all in a folder."""
     for path in source_files(source, ".json"):
         for row in json_rows(path, ("prompt",)):
             yield _record_of_train(row) if row.has("human_preference") else _record_of_test(row)
@@ -30,9 +31,8 @@ def _record_of_train(row: Row) -> Record:
             "human_preference",
             f"is {preference}; one image is preferred (1), the others are not (0)",
         )
-    label = SourceLabel(
-        answer=tuple(1 if one else 2 for one in preference), rater=row.optional_text("user_hash")
-    )
+    ranks = tuple(1 if is_preferred else 2 for is_preferred in preference)
+    label = SourceLabel(answer=ranks, rater=row.optional_text("user_hash"))
     return _record(row, "file_path", paths, (label,), {})
 
 
@@ -43,22 +43,17 @@ def _record_of_test(row: Row) -> Record:
     if not isinstance(annotations, list):
         raise row.bad("raw_annotations", "is not a list")
     labels = [_annotation(row, number, one, len(paths)) for number, one in enumerate(annotations)]
-    return _record(
-        row,
-        "image_path",
-        paths,
-        tuple(labels or [SourceLabel(answer=tuple(pooled), rater=None)]),
-        {"rank": pooled},
-    )
+    if not labels:
+        labels = [SourceLabel(answer=tuple(pooled), rater=None)]
+    return _record(row, "image_path", paths, tuple(labels), {"rank": pooled})
 
 
 def _annotation(row: Row, number: int, annotation: object, length: int) -> SourceLabel:
     column = f"raw_annotations[{number}]"
     if not isinstance(annotation, dict):
         raise row.bad(column, "is not an object with rank and user_hash")
-    ranks = Row(row.path, row.number, {f"{column}.rank": annotation.get("rank")}).listed(
-        f"{column}.rank", int, length=length
-    )
+    flat = Row(row.path, row.number, {f"{column}.rank": annotation.get("rank")})
+    ranks = flat.listed(f"{column}.rank", int, length=length)
     rater = annotation.get("user_hash")
     return SourceLabel(
         answer=tuple(ranks),
@@ -70,11 +65,10 @@ def _annotation(row: Row, number: int, annotation: object, length: int) -> Sourc
 def _record(
     row: Row, column: str, paths: list[str], labels: tuple[SourceLabel, ...], fields: dict[str, Any]
 ) -> Record:
+    columns = [f"{column}[{number}]" for number in range(len(paths))]
     images = [
-        SourceImage(
-            column=f"{column}[{number}]", content=find_image(row, f"{column}[{number}]", path)
-        )
-        for number, path in enumerate(paths)
+        SourceImage(column=name, content=find_image(row, name, path))
+        for name, path in zip(columns, paths, strict=True)
     ]
     return Record(
         row=row,
@@ -88,9 +82,10 @@ def _record(
 
 
 def write(latest: Latest, folder: Path) -> Exported:
-    """`test.json` with one row for each ranking task, and its images in `test/`.
+    """Write `test.json` with one row for each ranking task, and its images in `test/`.
 
-    A ranking in which an image was not given a rank has no place in this format, nor have verdicts on single images.
+    A ranking in which an image has no rank has no place in this format, nor have verdicts on single
+    images.
     """
     whole = [row for row in latest.rankings if None not in row["ranks"]]
     by_task: dict[str, list[dict[str, Any]]] = {}
@@ -102,18 +97,17 @@ def write(latest: Latest, folder: Path) -> Exported:
         for task in latest.tasks
         if task["task_id"] in by_task
     ]
-    (folder / "test.json").write_text(
-        json.dumps(rows, ensure_ascii=False, indent=1) + "\n", encoding="utf-8"
-    )
-    left_out = {
+    text = json.dumps(rows, ensure_ascii=False, indent=1) + "\n"
+    (folder / "test.json").write_text(text, encoding="utf-8")
+    omitted = {
         "verdicts on single images": len(latest.verdicts),
         "rankings with an unranked image": len(latest.rankings) - len(whole),
     }
-    return Exported(rows=len(rows), left_out=left_out)
+    return Exported(rows=len(rows), omitted=omitted)
 
 
 class _Names:
-    """The file name of each exported image: the one it came with where no other image has it."""
+    """File names of exported images: the name that an image came with, if no other image has it."""
 
     def __init__(self, latest: Latest, folder: Path) -> None:
         self._latest = latest
@@ -122,14 +116,12 @@ class _Names:
         self._taken: set[str] = set()
 
     def put(self, image_id: str, wanted: str | None) -> str:
-        """Copies the image to the folder, once, and gives its name there."""
+        """Copy the image to the folder, once; return its name there."""
         if image_id not in self._names:
             file = self._latest.file(image_id)
-            name = (
-                wanted
-                if wanted and wanted not in self._taken and wanted == Path(wanted).name
-                else f"{image_id}{file.suffix}"
-            )
+            name = f"{image_id}{file.suffix}"
+            if wanted and wanted not in self._taken and wanted == Path(wanted).name:
+                name = wanted
             self._names[image_id] = name
             self._taken.add(name)
             self._folder.mkdir(exist_ok=True)
@@ -143,18 +135,15 @@ def _row(
     image_ids = task["image_ids"]
     kept = latest.fields("hpdv2", "task", task["task_id"])
     annotations = [_annotation_of(latest, label) for label in labels]
-    is_pooled = len(labels) == 1 and "rater_is_unknown" in latest.fields(
-        "hpdv2", "label", labels[0]["submission_id"]
-    )
-    means = [
-        sum(label["ranks"][i] for label in labels) / len(labels) for i in range(len(image_ids))
-    ]
+    kept_of_label = latest.fields("hpdv2", "label", labels[0]["submission_id"])
+    is_pooled = len(labels) == 1 and "rater_is_unknown" in kept_of_label
+    by_image = zip(*(label["ranks"] for label in labels), strict=True)
+    means = [sum(ranks) / len(labels) for ranks in by_image]
     wanted = kept.get("image_path") or [None] * len(image_ids)
+    paths = [names.put(image_id, name) for image_id, name in zip(image_ids, wanted, strict=True)]
     return {
         "prompt": latest.prompts[task["prompt_id"]]["prompt"],
-        "image_path": [
-            names.put(image_id, name) for image_id, name in zip(image_ids, wanted, strict=True)
-        ],
+        "image_path": paths,
         "rank": kept.get("rank") or [sorted(set(means)).index(mean) + 1 for mean in means],
         "raw_annotations": [] if is_pooled else annotations,
     }

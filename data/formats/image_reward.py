@@ -1,6 +1,7 @@
-"""ImageReward (Xu et al. 2023, arXiv 2304.05977): rankings of four to nine images of a prompt by experts who are not told apart.
+"""ImageReward (Xu et al. 2023, arXiv 2304.05977): rankings of four to nine images of a prompt.
 
-Two files are read: the `test.json` of its code, one ranking a row, and the metadata of ImageRewardDB as Parquet, one image a row.
+They are by experts whom the files do not tell apart. Two files are read: the `test.json` of its
+code, one ranking a row, and the metadata of ImageRewardDB as Parquet, one image a row.
 """
 
 from collections.abc import Iterator
@@ -11,23 +12,21 @@ from typing import Any
 from data.formats.reading import find_image, json_rows, parquet_rows, source_files, split_of
 from data.formats.records import Record, Row, SourceImage, SourceLabel
 
-RATINGS = ("overall_rating", "image_text_alignment_rating", "fidelity_rating")
+RATING_COLUMNS = ("overall_rating", "image_text_alignment_rating", "fidelity_rating")
 """Ratings from 1 to 7, which no table of ours has."""
 
 
 def read(source: Path) -> Iterator[Record]:
-    """The rankings of a JSON or Parquet file, or of all Parquet files in a folder."""
+    """Read the rankings of a JSON or Parquet file, or of all Parquet files in a folder."""
     if source.suffix == ".json":
         for row in json_rows(source, ("prompt", "generations", "ranking")):
             yield _record_of_test(row)
         return
+    required = ("prompt_id", "prompt", "rank")
+    optional = ("image", "image_path", "classification", "image_amount_in_total", *RATING_COLUMNS)
     for path in source_files(source, ".parquet"):
-        rows = parquet_rows(
-            path,
-            ("prompt_id", "prompt", "rank"),
-            ("image", "image_path", "classification", "image_amount_in_total", *RATINGS),
-        )
-        # an image's ranks are relative to the others of its prompt, which stand together
+        rows = parquet_rows(path, required, optional)
+        # an image's rank is relative to the others of its prompt, whose rows follow each other
         for _, group in groupby(rows, key=lambda row: str(row.values["prompt_id"])):
             yield _record_of_database(list(group))
 
@@ -36,6 +35,7 @@ def _record_of_test(row: Row) -> Record:
     paths = row.listed("generations", str)
     ranks = row.listed("ranking", int, length=len(paths))
     columns = [f"generations[{number}]" for number in range(len(paths))]
+    ids = {name: row.values[name] for name in ("id", "prompt_id") if name in row.values}
     return Record(
         row=row,
         prompt=row.text("prompt"),
@@ -46,8 +46,7 @@ def _record_of_test(row: Row) -> Record:
         kind="ranking",
         labels=(SourceLabel(answer=tuple(ranks), rater=None),),
         split=split_of(row.path),
-        fields={name: row.values[name] for name in ("id", "prompt_id") if name in row.values}
-        | {"generations": paths},
+        fields=ids | {"generations": paths},
     )
 
 
@@ -59,11 +58,12 @@ def _record_of_database(rows: list[Row]) -> Record:
             raise row.bad(
                 "prompt", f"is another one than in row {first.number}, which has the same prompt_id"
             )
-    if first.has("image_amount_in_total") and first.integer("image_amount_in_total") != len(rows):
-        raise first.bad(
-            "image_amount_in_total",
-            f"is {first.integer('image_amount_in_total')}, but {len(rows)} rows in a row are of this prompt",
-        )
+    if first.has("image_amount_in_total"):
+        total = first.integer("image_amount_in_total")
+        if total != len(rows):
+            reason = f"is {total}, but {len(rows)} rows in a row are of this prompt"
+            raise first.bad("image_amount_in_total", reason)
+    ratings = {name: [row.values.get(name) for row in rows] for name in RATING_COLUMNS}
     return Record(
         row=first,
         prompt=prompt,
@@ -72,8 +72,7 @@ def _record_of_database(rows: list[Row]) -> Record:
         labels=(SourceLabel(answer=tuple(row.integer("rank") for row in rows), rater=None),),
         category=first.optional_text("classification"),
         split=split_of(first.path),
-        fields={"prompt_id": first.values["prompt_id"]}
-        | {name: [row.values.get(name) for row in rows] for name in RATINGS},
+        fields={"prompt_id": first.values["prompt_id"]} | ratings,
     )
 
 
@@ -81,6 +80,5 @@ def _image(row: Row) -> SourceImage:
     image: Any = row.values.get("image")
     if isinstance(image, dict) and isinstance(image.get("bytes"), bytes):
         return SourceImage(column="image", content=image["bytes"])
-    return SourceImage(
-        column="image_path", content=find_image(row, "image_path", row.text("image_path"))
-    )
+    content = find_image(row, "image_path", row.text("image_path"))
+    return SourceImage(column="image_path", content=content)

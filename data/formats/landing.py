@@ -1,7 +1,8 @@
-"""Puts imported records into a run: image files, `images.parquet`, `prompts.parquet`, and tasks and labels in the feedback store.
+"""Import of records into a run: images, the tables of images and prompts, tasks and labels.
 
-All or nothing: images wait in a folder beside the run's own until every row was read and checked; then one transaction of the store adds
-tasks and labels, and puts the files in place before it commits. The same record again adds nothing.
+All is imported or nothing: images wait in a folder beside the run's own until every row was read
+and checked. Then one transaction of the store adds tasks and labels, and puts the files in place
+before it commits. The same record again adds nothing.
 """
 
 import hashlib
@@ -18,33 +19,33 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from PIL import Image
 from pydantic import ValidationError
 
 from data.feedback import Answer, BinaryAnswer, NewTask, RankingAnswer
 from data.files import locked, locked_folder, write_atomically
 from data.formats.latest import FIELDS, fields_table
 from data.formats.records import Ranks, Record, Row, SourceImage, SourceLabel
-from data.image_files import excess
-from data.imported import Added, ImportedLabel
+from data.image_files import ImageFault, WrongFormat, decode_image
 from data.runs import RunFolder
 from data.schema import IMAGES, PROMPTS, prompt_id, read_table, write_table
-from data.store import FeedbackStore, task_id_of
+from data.store.feedback_store import FeedbackStore
+from data.store.imported import Added, ImportedLabel
+from data.store.planning import task_id_of
 
 TableRow = dict[str, Any]
 IMAGE_FORMATS = {"PNG": "png", "WEBP": "webp", "JPEG": "jpeg", "MPO": "jpeg"}
 """Our names by Pillow's; a phone's photo may be MPO, which every reader of JPEG opens."""
-WAITING = ".import-"
-"""How the names of folders begin in which images wait."""
+WAITING_FOLDER_PREFIX = ".import-"
+"""Beginning of the names of folders in which images wait."""
 MOST_RATERS = 1000
-"""Of one task, in the store."""
+"""Largest overlap of one task in the store."""
 LONGEST_NAME = 200
-"""Characters of a rater's name, in the store."""
+"""Most characters of a rater's name in the store."""
 
 
 @dataclass(frozen=True)
 class Imported:
-    """What an import added."""
+    """Numbers of what an import added."""
 
     images: int
     prompts: int
@@ -59,10 +60,18 @@ def import_records(
     *,
     now: datetime,
 ) -> Imported:
-    """Reads all records, then adds what is new of them; `now` stands for times that the source does not tell.
+    """Read all records, then add those that are new.
+
+    Args:
+        records: the records, read one by one.
+        source_format: name of their format.
+        run: the run that they are added to.
+        store: the run's feedback store.
+        now: stands for times that the source does not know.
 
     Raises:
-        PictuneError: a row is wrong (named by file, row and column) or a file cannot be written; nothing was added.
+        PictuneError: a row is wrong (named by file, row and column) or a file cannot be written;
+            nothing was added.
     """
     run.images_dir.mkdir(parents=True, exist_ok=True)
     with _waiting_folder(run) as waiting:
@@ -75,23 +84,24 @@ def import_records(
 
 @contextmanager
 def _waiting_folder(run: RunFolder) -> Iterator[Path]:
-    """A new folder, removed at the end of the block; those of imports that were killed are removed at its start.
+    """Make a folder that is removed at the end of the block; remove those of killed imports first.
 
-    An import that lives has its folder locked, and makes and locks it while no other one looks for those of the dead.
+    A running import has its folder locked. It makes and locks the folder under the import lock, so
+    that no other import takes it for one of a killed import.
     """
     with ExitStack() as ending:
         with locked(run.import_lock):
-            for left in run.root.glob(f"{WAITING}*"):
+            for left in run.root.glob(f"{WAITING_FOLDER_PREFIX}*"):
                 with suppress(OSError), locked_folder(left):  # one that is locked is in use
                     shutil.rmtree(left)
-            folder = Path(tempfile.mkdtemp(prefix=WAITING, dir=run.root))
+            folder = Path(tempfile.mkdtemp(prefix=WAITING_FOLDER_PREFIX, dir=run.root))
             ending.enter_context(locked_folder(folder))
             ending.callback(shutil.rmtree, folder, ignore_errors=True)
         yield folder
 
 
 class _Batch:
-    """What one import brings, as far as it was read."""
+    """Images, prompts, tasks and labels of one import, as far as it was read."""
 
     def __init__(self, run: RunFolder, source_format: str, waiting: Path, now: datetime) -> None:
         self.labels: list[ImportedLabel] = []
@@ -111,7 +121,7 @@ class _Batch:
         self._seen: set[str] = set()
 
     def add(self, record: Record) -> None:
-        """Takes in one record."""
+        """Add one record."""
         self._fields |= {_key(row): dict(row) for row in record.carried}
         key = prompt_id(record.prompt)
         image_ids = tuple(self._image(record, image, key) for image in record.images)
@@ -135,21 +145,24 @@ class _Batch:
         self._answers[task_id] += len(new)
 
     def wanted_tasks(self) -> list[NewTask]:
-        """The tasks; one whose overlap the source does not tell wants as many raters as it has, so that nobody is asked again."""
-        overlap = {
-            task_id: min(max(self._answers[task_id], 1), MOST_RATERS)
-            for task_id in self._tasks
-            if task_id not in self._fixed_overlap
-        }
-        return [
-            task.model_copy(update={"overlap": overlap.get(task_id, task.overlap)})
-            for task_id, task in self._tasks.items()
-        ]
+        """Return the tasks.
+
+        One whose overlap the source does not name wants as many raters as it has, so that nobody
+        else is asked.
+        """
+        wanted = []
+        for task_id, task in self._tasks.items():
+            overlap = min(max(self._answers[task_id], 1), MOST_RATERS)
+            if task_id in self._fixed_overlap:
+                overlap = task.overlap
+            wanted.append(task.model_copy(update={"overlap": overlap}))
+        return wanted
 
     def put_in_place(self) -> None:
-        """Moves the images to the run and writes its tables, `images.parquet` last; what fails takes the moved images back.
+        """Move the images to the run and write its tables, `images.parquet` last.
 
-        The tables are read anew, as another import may have written them since; its rows stay.
+        After an error the moved images are removed. The tables are read again, as another import
+        may have written them since; its rows stay.
         """
         moved: list[Path] = []
         with locked(self._run.import_lock):
@@ -162,11 +175,8 @@ class _Batch:
                     moved.append((self._waiting / path.name).replace(path))
                 _write(_with_new(prompts, self.new_prompts), PROMPTS, self._run.prompts_table)
                 if self._fields:
-                    _write(
-                        dict(sorted((fields | self._fields).items())),
-                        FIELDS,
-                        fields_table(self._run),
-                    )
+                    in_order = dict(sorted((fields | self._fields).items()))
+                    _write(in_order, FIELDS, fields_table(self._run))
                 _write(_with_new(images, self.new_images), IMAGES, self._run.images_table)
             except BaseException:
                 for path in moved:
@@ -190,57 +200,52 @@ class _Batch:
         elif known["prompt_id"] != prompt_key:
             raise row.bad(
                 image.column,
-                f"the same image stands under another prompt, {known['prompt']!r}; an image has one prompt",
+                f"the same image stands under another prompt, {known['prompt']!r}; "
+                "an image has one prompt",
             )
         return image_id
 
     def _new_image(self, row: Row, image: SourceImage, content: bytes, image_id: str) -> TableRow:
         try:
-            with Image.open(io.BytesIO(content)) as picture:
-                (width, height), kind = picture.size, IMAGE_FORMATS.get(picture.format or "")
-                fault = excess(picture) or (
-                    None if kind else "is an image, but neither PNG, WebP nor JPEG"
-                )
-                if fault is None:
-                    picture.load()
-        except (OSError, SyntaxError, ValueError) as error:
-            raise row.bad(image.column, "is not an image that can be read") from error
-        if fault is not None:
-            raise row.bad(image.column, fault)
-        path = self._run.images_dir / f"{image_id}.{kind}"
+            decoded = decode_image(io.BytesIO(content), IMAGE_FORMATS)
+        except WrongFormat as error:
+            reason = "is an image, but neither PNG, WebP nor JPEG"
+            raise row.bad(image.column, reason) from error
+        except ImageFault as error:
+            raise row.bad(image.column, str(error)) from error
+        assert decoded.format is not None  # it is one of the formats allowed
+        suffix = IMAGE_FORMATS[decoded.format]
+        path = self._run.images_dir / f"{image_id}.{suffix}"
         with write_atomically(self._waiting / path.name) as temporary:
             temporary.write_bytes(content)
         known = {field.name: _fact(row, image.facts.get(field.name), field) for field in IMAGES}
-        where = {
+        return known | {
             "image_id": image_id,
             "path": path.relative_to(self._run.root).as_posix(),
-            "width": width,
-            "height": height,
-            "format": kind,
+            "width": decoded.width,
+            "height": decoded.height,
+            "format": suffix,
+            "created_at": image.facts.get("created_at") or self._now,
         }
-        return known | where | {"created_at": image.facts.get("created_at") or self._now}
 
     def _label(
         self, row: Row, label: SourceLabel, task: NewTask, task_id: str
     ) -> ImportedLabel | None:
-        """The label with its rater and identity; None where it stands in the source a second time, word for word."""
-        fields = dict(label.fields) | ({"rater_is_unknown": True} if label.rater is None else {})
+        """Return the label with its rater and identity; None for a copy of an earlier one."""
+        fields = dict(label.fields)
+        if label.rater is None:
+            fields["rater_is_unknown"] = True
         answer = _answer(row, label, task)
         shown_order = label.shown_order or tuple(range(len(task.image_ids)))
-        moment = label.submitted_at and label.submitted_at.isoformat()
-        said: list[Any] = [
-            self._format,
-            task_id,
-            label.rater,
-            answer.model_dump(),
-            shown_order,
-            moment,
-            fields,
-        ]
-        if label.rater is None:  # two of these that say the same are by two raters
-            said.append(self._by_rater[task_id, None])
-        digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
-        submission_id = label.submission_id or f"{self._format}-{digest[:40]}"
+        submission_id = label.submission_id
+        if not submission_id:
+            moment = label.submitted_at and label.submitted_at.isoformat()
+            who_and_what = [self._format, task_id, label.rater, answer.model_dump()]
+            said: list[Any] = [*who_and_what, shown_order, moment, fields]
+            if label.rater is None:  # two of these that say the same are by two raters
+                said.append(self._by_rater[task_id, None])
+            digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+            submission_id = f"{self._format}-{digest[:40]}"
         if submission_id in self._seen:
             return None
         self._seen.add(submission_id)
@@ -258,17 +263,20 @@ class _Batch:
         )
 
     def _rater_name(self, row: Row, label: SourceLabel, task_id: str) -> str:
-        """The store keeps one answer of a rater to a task: further ones in the same source, which it must not lose, count as others'."""
+        """Return the name under which the label's rater is added to the store.
+
+        The store keeps one answer of a rater to a task. Further answers in the same source must not
+        be lost, so they count as other raters'.
+        """
         number = self._by_rater[task_id, label.rater]
         name = label.rater or f"unknown {number}"
         if not label.submission_id:
-            name = f"{self._format} {name}" + (
-                f" (answer {number})" if label.rater and number > 1 else ""
-            )
+            name = f"{self._format} {name}"
+            if label.rater and number > 1:
+                name = f"{name} (answer {number})"
         if len(name) > LONGEST_NAME:
-            raise row.bad(
-                "(rater)", f"the rater's name has {len(name)} characters, more than {LONGEST_NAME}"
-            )
+            reason = f"the rater's name has {len(name)} characters, more than {LONGEST_NAME}"
+            raise row.bad("(rater)", reason)
         return name
 
     def _keep(self, what: str, key: str, fields: Mapping[str, Any]) -> None:
@@ -308,11 +316,9 @@ def _fact(row: Row, value: object, field: pa.Field) -> object:
 
 
 def _new_task(record: Record, image_ids: tuple[str, ...]) -> NewTask:
+    named = {"kind": record.kind, "prompt": record.prompt, "image_ids": image_ids}
     try:
-        return NewTask.model_validate(
-            {"kind": record.kind, "prompt": record.prompt, "image_ids": image_ids}
-            | dict(record.task)
-        )
+        return NewTask.model_validate(named | dict(record.task))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         column = str(first["loc"][0]) if first["loc"] else record.images[-1].column
@@ -332,6 +338,6 @@ def _answer(row: Row, label: SourceLabel, task: NewTask) -> Answer:
 
 
 def _from_one(ranks: Ranks) -> Ranks:
-    """Ranks that start at 1, as some sources count from 0."""
+    """Return ranks that start at 1, as some sources count from 0."""
     least = min((rank for rank in ranks if rank is not None), default=1)
     return tuple(None if rank is None else rank - least + 1 for rank in ranks)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from data.columns import TEXT, column
 from data.errors import PictuneError
 from data.runs import RunFolder
 from data.schema import (
@@ -25,58 +26,41 @@ TableRow = dict[str, Any]
 
 FIELDS = pa.schema(
     [
-        pa.field(
-            "format",
-            pa.string(),
-            nullable=False,
-            metadata={"description": "the format that the field came from"},
-        ),
-        pa.field(
-            "what",
-            pa.string(),
-            nullable=False,
-            metadata={"description": "task or label: what it belongs to"},
-        ),
-        pa.field(
-            "id",
-            pa.string(),
-            nullable=False,
-            metadata={"description": "its task_id or submission_id"},
-        ),
-        pa.field(
-            "fields_json",
-            pa.string(),
-            nullable=False,
-            metadata={"description": "columns of the source that no table has"},
-        ),
+        column("format", TEXT, "the format that the field came from"),
+        column("what", TEXT, "task or label: what it belongs to"),
+        column("id", TEXT, "its task_id or submission_id"),
+        column("fields_json", TEXT, "columns of the source that no table has"),
     ]
 )
-"""The table `imported.parquet` of a run: what its other tables cannot hold of the files that were imported."""
+"""The table `imported.parquet` of a run: parts of imported files that have no place elsewhere."""
 
 
 def fields_table(run: RunFolder) -> Path:
-    """Where a run keeps `FIELDS`."""
+    """Return the path at which a run keeps `FIELDS`."""
     return run.root / "imported.parquet"
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What an export wrote."""
+    """Numbers of what an export wrote and omitted."""
 
     rows: int
-    left_out: Mapping[str, int] = field(default_factory=dict)
-    """How many of each kind of thing the format has no place for."""
+    omitted: Mapping[str, int] = field(default_factory=dict)
+    """Number of each kind of thing that the format has no place for."""
 
 
 @dataclass(frozen=True)
 class Latest:
-    """The tables of `labels/latest/` as rows; each is read when it is first asked for."""
+    """The tables of `labels/latest/` as rows; each is read when it is first used."""
 
     run: RunFolder
 
     @cached_property
     def folder(self) -> Path:
-        """Where the tables are; the link moves with each export, and tables of two exports must not be mixed."""
+        """The folder of the tables.
+
+        The link moves with each export, and tables of two exports must not be mixed.
+        """
         return self.run.latest.resolve()
 
     @cached_property
@@ -116,12 +100,12 @@ class Latest:
         return {(row["format"], row["what"], row["id"]): row["fields_json"] for row in rows}
 
     def fields(self, source_format: str, what: str, key: str) -> dict[str, Any]:
-        """What an import from this format kept of a task or label; empty where there is nothing."""
+        """Return the fields that an import from this format kept of a task or label, if any."""
         kept: dict[str, Any] = json.loads(self._fields.get((source_format, what, key), "{}"))
         return kept
 
     def file(self, image_id: str) -> Path:
-        """The image's file.
+        """Return the path of the image's file.
 
         Raises:
             PictuneError: the run does not have the image.
@@ -130,12 +114,13 @@ class Latest:
         path: Path = self.run.root / (image["path"] if image else "")
         if not path.is_file():
             raise PictuneError(
-                f"image {image_id}: labels refer to it but {self.run.root} does not have it; put the file back"
+                f"image {image_id}: labels refer to it but {self.run.root} does not have it; "
+                "put the file back"
             )
         return path
 
     def content(self, image_id: str) -> bytes:
-        """The bytes of the image's file."""
+        """Read the bytes of the image's file."""
         return self.file(image_id).read_bytes()
 
     def _rows(self, name: str, schema: pa.Schema) -> list[TableRow]:

@@ -1,6 +1,7 @@
-"""open-image-preferences: the flat export of an Argilla dataset to Parquet, one pair of images a row with all its raters in parallel lists.
+"""open-image-preferences: the flat export of an Argilla dataset to Parquet.
 
-The images are named by address; they are looked for beside the file, under their path in the hub's repository, and never downloaded.
+A row is one pair of images with all its raters in parallel lists. The images are named by address.
+They are searched beside the file, under their path in the hub's repository, and never downloaded.
 """
 
 from collections.abc import Iterator
@@ -10,13 +11,13 @@ from typing import Any
 from data.formats.reading import find_image, parquet_rows, source_files, split_of
 from data.formats.records import Ranks, Record, Row, SourceImage, SourceLabel
 
-RESPONSES, USERS, STATUS = (
-    "preference.responses",
-    "preference.responses.users",
-    "preference.responses.status",
-)
-KEPT = ("id", "status", "_server_id", "evolution", "sub_category")
-RANKS: dict[str, Ranks] = {
+RESPONSES = "preference.responses"
+USERS = f"{RESPONSES}.users"
+STATUS = f"{RESPONSES}.status"
+KEPT_COLUMNS = ("id", "status", "_server_id", "evolution", "sub_category")
+"""Columns that no table of ours has, kept beside the labels."""
+
+RANKS_BY_RESPONSE: dict[str, Ranks] = {
     "image_1": (1, 2),
     "image_2": (2, 1),
     "both_good": (1, 1),
@@ -26,11 +27,11 @@ RANKS: dict[str, Ranks] = {
 
 
 def read(source: Path) -> Iterator[Record]:
-    """The rows of a Parquet file, or of all in a folder."""
+    """Read the rows of a Parquet file, or of all in a folder."""
+    required = ("images", RESPONSES, USERS, STATUS)
+    optional = (*KEPT_COLUMNS, "category", "model_1", "model_2")
     for path in source_files(source, ".parquet"):
-        for row in parquet_rows(
-            path, ("images", RESPONSES, USERS, STATUS), (*KEPT, "category", "model_1", "model_2")
-        ):
+        for row in parquet_rows(path, required, optional):
             yield _record(row)
 
 
@@ -51,7 +52,7 @@ def _record(row: Row) -> Record:
         labels=tuple(_label(row, *one) for one in given if one[2] in ("submitted", "discarded")),
         category=row.optional_text("category"),
         split=split_of(row.path),
-        fields={name: row.values[name] for name in KEPT if row.has(name)},
+        fields={name: row.values[name] for name in KEPT_COLUMNS if row.has(name)},
     )
 
 
@@ -68,10 +69,8 @@ def _image(row: Row, flat: Row, number: int) -> SourceImage:
 def _label(row: Row, response: str, user: str, status: str) -> SourceLabel:
     if status == "discarded":
         return SourceLabel(answer=(None, None), rater=user, reason="discarded")
-    if response not in RANKS:
-        raise row.bad(RESPONSES, f"has {response!r}, which is not one of {', '.join(RANKS)}")
-    return SourceLabel(
-        answer=RANKS[response],
-        rater=user,
-        comment=response if response.startswith("both") else None,
-    )
+    if response not in RANKS_BY_RESPONSE:
+        known = ", ".join(RANKS_BY_RESPONSE)
+        raise row.bad(RESPONSES, f"has {response!r}, which is not one of {known}")
+    comment = response if response.startswith("both") else None
+    return SourceLabel(answer=RANKS_BY_RESPONSE[response], rater=user, comment=comment)

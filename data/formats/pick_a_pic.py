@@ -1,7 +1,8 @@
-"""Pick-a-Pic v1 and v2 (Kirstain et al. 2023, arXiv 2305.01569): Parquet with one pair of images of a prompt a row, its bytes inside.
+"""Pick-a-Pic v1 and v2 (Kirstain et al. 2023, arXiv 2305.01569): Parquet with pairs of images.
 
-A labeled row becomes the answer of its user to a ranking of two images, a row without a label a ranking that nobody has answered yet.
-`__index_level_0__`, an index that leaked into the published files, is left out.
+A row is one pair of images of a prompt, with their bytes. A labeled row becomes the answer of its
+user to a ranking of two images, a row without a label a ranking that nobody has answered yet.
+`__index_level_0__`, an index that leaked into the published files, is omitted.
 """
 
 import hashlib
@@ -39,8 +40,8 @@ COLUMNS = pa.schema(
         ("num_example_per_prompt", pa.int64()),
     ]
 )
-NEEDED = ("caption", "jpg_0", "jpg_1", "label_0", "label_1", "has_label")
-KEPT = (
+REQUIRED_COLUMNS = ("caption", "jpg_0", "jpg_1", "label_0", "label_1", "has_label")
+KEPT_COLUMNS = (
     "are_different",
     "best_image_uid",
     "image_0_uid",
@@ -53,26 +54,25 @@ KEPT = (
 )
 """Columns that no table of ours has, kept beside the labels for an export to this format."""
 
-RANKS: dict[tuple[float, float], Ranks] = {
+RANKS_BY_LABELS: dict[tuple[float, float], Ranks] = {
     (1.0, 0.0): (1, 2),
     (0.0, 1.0): (2, 1),
     (0.5, 0.5): (1, 1),
 }
 ROWS_AT_ONCE = 256
-"""Rows that an export holds in memory, with their images."""
+"""Number of rows that an export has in memory at once, with their images."""
 
 
 def read(source: Path) -> Iterator[Record]:
-    """The rows of a Parquet file, or of all in a folder."""
+    """Read the rows of a Parquet file, or of all in a folder."""
+    optional = [name for name in COLUMNS.names if name not in REQUIRED_COLUMNS]
     for path in source_files(source, ".parquet"):
-        for row in parquet_rows(
-            path, NEEDED, [name for name in COLUMNS.names if name not in NEEDED]
-        ):
+        for row in parquet_rows(path, REQUIRED_COLUMNS, optional):
             yield _record(row)
 
 
 def _record(row: Row) -> Record:
-    kept = {name: row.values[name] for name in KEPT if row.has(name)}
+    kept = {name: row.values[name] for name in KEPT_COLUMNS if row.has(name)}
     labeled = row.choice("has_label", {True: True, False: False})
     if not labeled and (moment := _created_at(row)) is not None:
         kept["created_at"] = moment.isoformat()
@@ -102,13 +102,13 @@ def _image(row: Row, number: int) -> SourceImage:
 def _label(row: Row, kept: Mapping[str, Any]) -> SourceLabel:
     row.choice("label_0", dict.fromkeys((1.0, 0.5, 0.0)))
     labels = (row.values["label_0"], row.values["label_1"])
-    if labels not in RANKS:
+    if labels not in RANKS_BY_LABELS:
         raise row.bad("label_1", f"is {labels[1]} where label_0 is {labels[0]}; they add up to 1")
     best = kept.get("best_image_uid")
     if best is not None and best == kept.get(f"image_{int(labels[0])}_uid") and 0.5 not in labels:
         raise row.bad("best_image_uid", "is the image that label_0 and label_1 call the worse one")
     return SourceLabel(
-        answer=RANKS[labels],
+        answer=RANKS_BY_LABELS[labels],
         rater=str(row.integer("user_id")),
         submitted_at=_created_at(row),
         fields=kept,
@@ -116,7 +116,7 @@ def _label(row: Row, kept: Mapping[str, Any]) -> SourceLabel:
 
 
 def _created_at(row: Row) -> datetime | None:
-    """In UTC, to the microsecond; pyarrow gives pandas' type for nanoseconds."""
+    """Return the moment in UTC, to the microsecond; for nanoseconds pyarrow uses pandas' type."""
     moment = row.values.get("created_at")
     if moment is None:
         return None
@@ -127,9 +127,9 @@ def _created_at(row: Row) -> datetime | None:
 
 
 def write(latest: Latest, folder: Path) -> Exported:
-    """One Parquet file a split: every pair out of every ranking, and the rankings of two images that nobody has answered.
+    """Write one Parquet file a split: pairs out of rankings, and unanswered rankings of two images.
 
-    Verdicts on single images and images that were not given a rank have no place in this format.
+    Verdicts on single images and images without a rank have no place in this format.
     """
     by_split: dict[str, list[dict[str, Any]]] = {}
     rows = [*_labeled_rows(latest), *_open_rows(latest)]
@@ -144,7 +144,7 @@ def write(latest: Latest, folder: Path) -> Exported:
     unranked = sum(not any(rank is not None for rank in row["ranks"]) for row in latest.rankings)
     return Exported(
         rows=len(rows),
-        left_out={
+        omitted={
             "verdicts on single images": len(latest.verdicts),
             "rankings without a rank": unranked,
         },
@@ -155,55 +155,44 @@ def _labeled_rows(latest: Latest) -> Iterator[dict[str, Any]]:
     rankings = {row["label_id"]: row for row in latest.rankings}
     for pair in latest.pairs:
         ranking = rankings[pair["ranking_label_id"]]
-        pictures, label = (pair["image_id_0"], pair["image_id_1"]), pair["label_0"]
+        images, label = (pair["image_id_0"], pair["image_id_1"]), pair["label_0"]
         if pair["left_shown"] == 1:
-            pictures, label = pictures[::-1], 1 - label
+            images, label = images[::-1], 1 - label
         own = {"ranking_id": _number(ranking["label_id"]), "user_id": _number(ranking["rater_id"])}
         kept = latest.fields("pick-a-pic", "label", ranking["submission_id"])
-        row = _row(latest, pair["prompt_id"], pictures, own | kept)
+        row = _row(latest, pair["prompt_id"], images, own | kept)
         best = {1.0: row["image_0_uid"], 0.0: row["image_1_uid"]}.get(label, "")
-        yield (
-            {"are_different": pair["are_different"], "best_image_uid": best}
-            | row
-            | {
-                "has_label": True,
-                "label_0": label,
-                "label_1": 1 - label,
-                "created_at": ranking["submitted_at"].replace(tzinfo=None),
-            }
-        )
+        row = {"are_different": pair["are_different"], "best_image_uid": best} | row
+        created_at = ranking["submitted_at"].replace(tzinfo=None)
+        labels = {"has_label": True, "label_0": label, "label_1": 1 - label}
+        yield row | labels | {"created_at": created_at}
 
 
 def _open_rows(latest: Latest) -> Iterator[dict[str, Any]]:
     answered = {row["task_id"] for row in latest.rankings}
     for task in latest.tasks:
-        if (
-            task["kind"] == "ranking"
-            and len(task["image_ids"]) == 2
-            and task["task_id"] not in answered
-        ):
-            kept = {"ranking_id": _number(task["task_id"])} | latest.fields(
-                "pick-a-pic", "task", task["task_id"]
-            )
-            created_at = (
-                datetime.fromisoformat(kept["created_at"])
-                if "created_at" in kept
-                else task["created_at"]
-            )
-            row = _row(latest, task["prompt_id"], tuple(task["image_ids"]), kept)
-            yield row | {"has_label": False, "created_at": created_at.replace(tzinfo=None)}
+        is_pair = task["kind"] == "ranking" and len(task["image_ids"]) == 2
+        if not is_pair or task["task_id"] in answered:
+            continue
+        kept = latest.fields("pick-a-pic", "task", task["task_id"])
+        kept = {"ranking_id": _number(task["task_id"])} | kept
+        created_at = task["created_at"]
+        if "created_at" in kept:
+            created_at = datetime.fromisoformat(kept["created_at"])
+        row = _row(latest, task["prompt_id"], tuple(task["image_ids"]), kept)
+        yield row | {"has_label": False, "created_at": created_at.replace(tzinfo=None)}
 
 
 def _row(
-    latest: Latest, prompt_id: str, pictures: tuple[str, ...], known: dict[str, Any]
+    latest: Latest, prompt_id: str, images: tuple[str, ...], known: dict[str, Any]
 ) -> dict[str, Any]:
     prompt = latest.prompts[prompt_id]
     row: dict[str, Any] = {
         "caption": prompt["prompt"],
         "split": prompt["split"],
-        "pictures": pictures,
+        "images": images,
     }
-    for number, image_id in enumerate(pictures):
+    for number, image_id in enumerate(images):
         image = latest.images[image_id]
         row |= {
             f"image_{number}_uid": image_id,
@@ -218,12 +207,11 @@ def _write_file(latest: Latest, rows: list[dict[str, Any]], path: Path) -> None:
         for start in range(0, len(rows), ROWS_AT_ONCE):
             part = rows[start : start + ROWS_AT_ONCE]
             whole = [
-                row | {f"jpg_{n}": latest.content(row["pictures"][n]) for n in (0, 1)}
-                for row in part
+                row | {f"jpg_{n}": latest.content(row["images"][n]) for n in (0, 1)} for row in part
             ]
             writer.write_table(pa.Table.from_pylist(whole, schema=COLUMNS))
 
 
 def _number(text: str) -> int:
-    """A whole number that fits the format's int64 and is the same whenever this text is exported."""
+    """Return a whole number within the format's int64 that is always the same for this text."""
     return int(hashlib.sha256(text.encode()).hexdigest()[:15], 16)

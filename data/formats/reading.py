@@ -16,18 +16,18 @@ from data.formats.records import Row
 from data.schema import parquet_faults
 
 BATCH_ROWS = 128
-"""Rows that are in memory at once; they may hold images."""
+"""Number of rows that are in memory at once; they may contain images."""
 
 SPLITS = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}
 
 
 def split_of(path: Path) -> str | None:
-    """The split that a file's name speaks of, as in `train-00000-of-00645.parquet`; None for other names."""
+    """Return the split in a file's name, as in `train-00000-of-00645.parquet`, or None."""
     return SPLITS.get(re.split(r"[-_.]", path.stem)[0])
 
 
 def source_files(source: Path, suffix: str) -> list[Path]:
-    """The source itself, or all files of this suffix in the folder that it is, by name.
+    """Return the file `source`, or all files of this suffix in the folder `source`, by name.
 
     Raises:
         PictuneError: there are none, or one is a link out of the folder.
@@ -47,10 +47,13 @@ def source_files(source: Path, suffix: str) -> list[Path]:
 
 
 def check_link(file: Path, folder: Path) -> None:
-    """Refuses a link out of the folder: whoever made the folder chose what it leads to, and could choose any file that you may read.
+    """Refuse a link out of the folder.
+
+    Whoever made the folder chose what the link leads to, and could choose any file that you may
+    read.
 
     Raises:
-        PictuneError: it is one.
+        PictuneError: it is such a link.
     """
     if not _is_within(file, folder):
         raise PictuneError(
@@ -65,7 +68,7 @@ def _is_within(file: Path, folder: Path) -> bool:
 def parquet_rows(
     path: Path, required: Sequence[str], optional: Sequence[str] = ()
 ) -> Iterator[Row]:
-    """The rows of a Parquet file with these columns; `optional` ones may be missing.
+    """Yield the rows of a Parquet file with these columns; `optional` ones may be missing.
 
     Raises:
         PictuneError: it is missing, is not Parquet or damaged, or lacks a required column.
@@ -76,17 +79,16 @@ def parquet_rows(
     ):
         names = file.schema_arrow.names
         _check_columns(path, names, required)
+        columns = [name for name in (*required, *optional) if name in names]
         number = 0
-        for batch in file.iter_batches(
-            BATCH_ROWS, columns=[name for name in (*required, *optional) if name in names]
-        ):
+        for batch in file.iter_batches(BATCH_ROWS, columns=columns):
             for values in batch.to_pylist():
                 number += 1
                 yield Row(path, number, values)
 
 
 def json_rows(path: Path, required: Sequence[str]) -> Iterator[Row]:
-    """The objects of a JSON file that holds a list of them.
+    """Yield the objects of a JSON file that contains a list of them.
 
     Raises:
         PictuneError: it is not JSON or not a list, or an object lacks a required name.
@@ -103,7 +105,7 @@ def json_rows(path: Path, required: Sequence[str]) -> Iterator[Row]:
 
 
 def csv_rows(path: Path, required: Sequence[str]) -> Iterator[Row]:
-    """The rows of a CSV file whose first line names its columns.
+    """Yield the rows of a CSV file whose first line names its columns.
 
     Raises:
         PictuneError: it is not a CSV file, or lacks a required column.
@@ -120,18 +122,18 @@ def csv_rows(path: Path, required: Sequence[str]) -> Iterator[Row]:
     except UnicodeDecodeError as error:
         raise PictuneError(f"{path}: is not UTF-8 text; save it as UTF-8") from error
     except csv.Error as error:
-        raise PictuneError(f"{path}: not a CSV file ({error}); mend it") from error
+        raise PictuneError(f"{path}: not a CSV file ({error}); fix it") from error
 
 
 def find_image(row: Row, column: str, reference: str) -> Path | bytes:
-    """The image that a row names: a `data:` address, or a file beside the row's own.
+    """Return the image that a row names: a `data:` address, or a file beside the row's own.
 
-    For rows of `test.json` it is looked for in its folder, and there in `test/`, `test_images/` and `images/`.
-
-    A link out of that folder is refused. Of the address of a file on a hub or a server, the path within it counts. Nothing is downloaded.
+    For rows of `test.json` it is searched in its folder, and there in `test/`, `test_images/` and
+    `images/`. A link out of that folder is refused. If the row names the address of a file on a hub
+    or a server, the path within it is used. Nothing is downloaded.
     """
     if reference.startswith("data:"):
-        return _of_data_address(row, column, reference)
+        return _decode_data_address(row, column, reference)
     try:
         path = PurePosixPath(_local_part(reference))
     except ValueError as error:
@@ -145,12 +147,12 @@ def find_image(row: Row, column: str, reference: str) -> Path | bytes:
             if not _is_within(place, folder):
                 raise row.bad(
                     column,
-                    f"{reference!r} is a link out of {folder}, to {place.resolve()}; put the file itself there",
+                    f"{reference!r} is a link out of {folder}, to {place.resolve()}; "
+                    "put the file itself there",
                 )
             return place
-    raise row.bad(
-        column, f"no image {path} in {folder}, nor in its folders {', '.join(subfolders)}"
-    )
+    searched = ", ".join(subfolders)
+    raise row.bad(column, f"no image {path} in {folder}, nor in its folders {searched}")
 
 
 def _local_part(reference: str) -> str:
@@ -161,14 +163,12 @@ def _local_part(reference: str) -> str:
     return within.partition("/")[2] if resolve else path.lstrip("/")
 
 
-def _of_data_address(row: Row, column: str, reference: str) -> bytes:
+def _decode_data_address(row: Row, column: str, reference: str) -> bytes:
     head, _, content = reference.partition(",")
     try:
-        return (
-            base64.b64decode(content, validate=True)
-            if head.endswith(";base64")
-            else content.encode("latin-1")
-        )
+        if head.endswith(";base64"):
+            return base64.b64decode(content, validate=True)
+        return content.encode("latin-1")
     except (binascii.Error, UnicodeEncodeError) as error:
         raise row.bad(column, f"is a data: address that cannot be read ({error})") from error
 

@@ -1,4 +1,4 @@
-"""What every importer yields, whatever its format: one row of the source with its images and the answers that were given about them."""
+"""Records, which every importer yields: a row of the source with its images and answers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,22 +11,26 @@ from data.feedback import Source, TaskKind
 
 Ranks = tuple[int | None, ...]
 LONGEST_VALUE = 60
-"""Characters of a wrong value that an error shows."""
+"""Number of characters of a wrong value that an error shows."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a source file, whose values are taken out by type; each method raises PictuneError with file, row and column."""
+    """One row of a source file, with methods that return its values by type.
+
+    Each of them raises PictuneError with file, row and column.
+    """
 
     path: Path
     number: int
-    """Counts the rows of the file from 1."""
+    """Number of the row in the file, from 1."""
     values: Mapping[str, Any]
 
     def bad(self, column: str, reason: str) -> PictuneError:
-        """The error that names this row and column."""
+        """Return the error that names this row and column."""
         return PictuneError(
-            f"{self.path}: row {self.number}, column {column}: {reason}; mend or remove the row, nothing was imported"
+            f"{self.path}: row {self.number}, column {column}: {reason}; "
+            "fix or remove the row, nothing was imported"
         )
 
     def has(self, column: str) -> bool:
@@ -34,41 +38,39 @@ class Row:
         return self.values.get(column) is not None
 
     def text(self, column: str) -> str:
-        """A text that is not empty."""
+        """Return a text that is not empty."""
         value = self.values.get(column)
         if not isinstance(value, str) or not value.strip():
             raise self.bad(column, f"is {_shown(value)}, not a text")
         return value
 
     def optional_text(self, column: str) -> str | None:
-        """A text, or None where there is none or an empty one."""
+        """Return a text, or None where there is none or an empty one."""
         value = self.values.get(column)
         return self.text(column) if value is not None and value != "" else None
 
     def integer(self, column: str) -> int:
-        """A whole number."""
+        """Return a whole number."""
         value = self.values.get(column)
         if isinstance(value, bool) or not isinstance(value, int):
             raise self.bad(column, f"is {_shown(value)}, not a whole number")
         return value
 
     def choice(self, column: str, known: Mapping[Any, Any]) -> Any:
-        """What `known` has for the value."""
+        """Return the entry of `known` for the value."""
         value = self.values.get(column)
         if isinstance(value, (list, dict)) or value not in known:
             raise self.bad(column, f"is {_shown(value)}, not one of {', '.join(map(str, known))}")
         return known[value]
 
     def listed(self, column: str, kind: type, *, length: int | None = None) -> list[Any]:
-        """A list of values of one type, of this length where one is given."""
+        """Return a list of values of the type `kind`, of this length where one is given."""
         value = self.values.get(column)
         if not isinstance(value, list) or any(
             isinstance(one, bool) or not isinstance(one, kind) for one in value
         ):
-            raise self.bad(
-                column,
-                f"is {_shown(value)}, not a list of {'texts' if kind is str else 'whole numbers'}",
-            )
+            wanted = "texts" if kind is str else "whole numbers"
+            raise self.bad(column, f"is {_shown(value)}, not a list of {wanted}")
         if length is not None and len(value) != length:
             raise self.bad(column, f"has {len(value)} entries where {length} are wanted")
         return value
@@ -79,13 +81,13 @@ class SourceImage:
     """An image of a row."""
 
     column: str
-    """Where it stands, for errors."""
+    """Column that names it, for errors."""
     content: bytes | Path | None
-    """Its bytes or its file; None when a row before it brought the image of this `image_id`."""
+    """Bytes or file; None when an earlier row brought the image of this `image_id`."""
     image_id: str | None = None
     """SHA-256 of the bytes, where the source knows it."""
     facts: Mapping[str, object] = field(default_factory=dict)
-    """What is known of its making, by column of `data.schema.IMAGES`."""
+    """Known facts about how it was made, by column of `data.schema.IMAGES`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,24 +95,28 @@ class SourceLabel:
     """One rater's answer to the task that a row makes."""
 
     answer: str | Ranks
-    """The verdict on one image, or the ranks of the row's images: the smallest is best, equal is a tie, None is can't judge."""
+    """The verdict on one image, or the ranks of the row's images.
+
+    Of the ranks the smallest is best, equal is a tie, None is can't judge."""
     rater: str | None
-    """Whatever the source calls the rater; None where it does not tell raters apart."""
+    """The source's name of the rater; None where it does not tell raters apart."""
     submitted_at: datetime | None = None
-    """When it was given; None where that is not known."""
+    """The time of the answer; None where that is not known."""
     shown_order: tuple[int, ...] | None = None
-    """The place on the screen of each image; None where it is not known, the order of the row then stands for it."""
+    """The place on the screen of each image; None where it is not known.
+
+    The order of the row then stands for it."""
     reason: str | None = None
     comment: str | None = None
     unsafe: tuple[str, ...] = ()
     """Image ids that a ranking reports."""
     source: Source = "imported"
     submission_id: str | None = None
-    """Its identity, where the source knows one."""
+    """The identity of the answer, where the source knows one."""
     circumstances: Mapping[str, Any] = field(default_factory=dict)
-    """Further columns of `data.imported.ImportedLabel`."""
+    """Further columns of `data.store.imported.ImportedLabel`."""
     fields: Mapping[str, Any] = field(default_factory=dict)
-    """What no table has a column for, as JSON values; an export to the same format gives it back."""
+    """Values, as JSON, that no table has a column for; an export to the same format writes them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,14 +127,14 @@ class Record:
     prompt: str
     images: tuple[SourceImage, ...]
     kind: TaskKind | None = None
-    """None brings images without asking anything about them."""
+    """Kind of the task; None for images that nothing is asked about."""
     labels: tuple[SourceLabel, ...] = ()
     category: str | None = None
     split: str | None = None
     task: Mapping[str, Any] = field(default_factory=dict)
     """Further fields of `data.feedback.NewTask`."""
     fields: Mapping[str, Any] = field(default_factory=dict)
-    """Of the task, as those of a label."""
+    """Further values of the task, as `SourceLabel.fields` of a label."""
     carried: tuple[Mapping[str, str], ...] = ()
     """Rows of `data.formats.latest.FIELDS` that an earlier import, in another run, kept."""
 

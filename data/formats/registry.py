@@ -1,4 +1,4 @@
-"""The formats that feedback comes in and goes out in, by name."""
+"""The formats that feedback is imported from and exported to, by name."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ from data.formats.records import Record
 
 @dataclass(frozen=True)
 class Format:
-    """How a format is read and written; None where it is not."""
+    """Functions that read and write a format; None where it is only read, or only written."""
 
     read: Callable[[Path], Iterator[Record]] | None = None
-    """The records of a file or folder."""
+    """Function that reads the records of a file or folder."""
     write: Callable[[Latest, Path], Exported] | None = None
-    """Fills an empty folder."""
+    """Function that fills an empty folder."""
 
 
 FORMATS = {
@@ -32,7 +32,7 @@ FORMATS = {
 
 
 def export_to(name: str, latest: Latest, target: Path) -> Exported:
-    """Writes the run's feedback in the format `name` to the folder `target`, which is made whole or not at all.
+    """Write the run's feedback in the format `name` to the folder `target`, whole or not at all.
 
     Raises:
         PictuneError: the folder has something in it, or an image is gone.

@@ -1,41 +1,74 @@
-// One picture: good, bad, skip or report.
+// @ts-check
+// One image: good, bad, skip or report.
 
+/** @import { Answer, AskReason, GiveAnswer, InputMode } from "../interface.d.ts" */
+/** @import { LoadedImage, Verdict } from "../interface.d.ts" */
+
+import { findAll, slot } from "./dom.js";
 import { digitOf, modeOf } from "./input.js";
 
+/** @type {Verdict[]} */
 const VERDICTS = ["good", "bad", "skip", "unsafe"];
+
+/** @type {Partial<Record<string, Verdict>>} */
 const ARROWS = { ArrowUp: "good", ArrowDown: "bad", ArrowRight: "skip" };
 
 export class Binary {
-  /** `answer(answer, mode)` is called with each verdict, `ask(question)` for the reason of a skip or a report. */
+  /**
+   * `answer(answer, mode)` is called with each verdict, `ask(question)` for the reason of a skip or
+   * a report.
+   *
+   * @param {HTMLElement} root
+   * @param {GiveAnswer} answer
+   * @param {AskReason} ask
+   */
   constructor(root, answer, ask) {
-    this.stage = root.querySelector("[data-slot=stage]");
-    this.buttons = [...root.querySelectorAll("[data-verdict]")];
+    this.stage = slot(root, "stage", HTMLElement);
+    this.buttons = findAll(root, "[data-verdict]", HTMLButtonElement);
     this.answer = answer;
     this.ask = ask;
     for (const button of this.buttons) {
-      button.addEventListener("click", (event) => this.give(button.dataset.verdict, modeOf(event)));
+      button.addEventListener("click", (event) => this.give(verdictOf(button), modeOf(event)));
     }
   }
 
-  /** Shows a loaded picture, and an earlier answer where there is one. */
-  show([picture], earlier) {
-    this.stage.replaceChildren(picture.element);
+  /**
+   * Shows a loaded image, and an earlier answer where there is one.
+   *
+   * @param {LoadedImage[]} images
+   * @param {Answer} [earlier]
+   */
+  show([image], earlier) {
+    this.stage.replaceChildren(image.element);
     for (const button of this.buttons) {
-      button.disabled = picture.broken && button.dataset.verdict !== "skip";
-      if (earlier?.verdict) button.setAttribute("aria-pressed", String(button.dataset.verdict === earlier.verdict));
-      else button.removeAttribute("aria-pressed");
+      const verdict = verdictOf(button);
+      button.disabled = image.broken && verdict !== "skip";
+      if (earlier?.verdict) {
+        button.setAttribute("aria-pressed", String(verdict === earlier.verdict));
+      } else button.removeAttribute("aria-pressed");
     }
   }
 
+  /** @param {KeyboardEvent} event */
   key(event) {
-    const verdict = ARROWS[event.key] ?? VERDICTS[digitOf(event) - 1];
+    const digit = digitOf(event);
+    const verdict = ARROWS[event.key] ?? (digit === null ? undefined : VERDICTS[digit - 1]);
     if (verdict) this.give(verdict, "key");
     return verdict !== undefined;
   }
 
-  async give(verdict, mode) {
-    if (this.buttons.find((button) => button.dataset.verdict === verdict).disabled) return;
+  /**
+   * @param {Verdict} verdict
+   * @param {InputMode} mode
+   */
+  give(verdict, mode) {
+    if (this.buttons.find((button) => verdictOf(button) === verdict)?.disabled) return;
     if (verdict === "good" || verdict === "bad") this.answer({ verdict }, mode);
     else this.ask(verdict, (reason) => this.answer({ verdict, reason }, mode));
   }
+}
+
+/** @param {HTMLButtonElement} button */
+function verdictOf(button) {
+  return /** @type {Verdict} */ (button.dataset.verdict);
 }

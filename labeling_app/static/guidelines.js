@@ -1,8 +1,14 @@
+// @ts-check
 // The guidelines in a panel beside the task: raters may answer with the panel open.
 
+import { slot } from "./dom.js";
+
 export class Guidelines {
-  constructor(page, panel, version) {
-    Object.assign(this, { page, panel, version });
+  /** @param {HTMLElement} page */
+  constructor(page) {
+    this.page = page;
+    this.panel = slot(page, "panel", HTMLElement);
+    this.version = slot(page, "version", HTMLElement);
   }
 
   get open() {
@@ -10,14 +16,19 @@ export class Guidelines {
   }
 
   toggle() {
-    const text = document.getElementById("guidelines"); // rendered by Gradio, elsewhere on the page
+    const text = document.getElementById("guidelines"); // drawn by Gradio, elsewhere on the page
     if (text) this.panel.append(text);
     this.panel.hidden = this.open;
     this.page.classList.toggle("beside", this.open);
     if (this.open) this.panel.focus();
   }
 
-  /** Opens the panel once per rater and version. */
+  /**
+   * Opens the panel once per rater and version.
+   *
+   * @param {string} raterId
+   * @param {string} version
+   */
   showIfNew(raterId, version) {
     const key = `pictune.guidelines.${raterId}`;
     this.version.textContent = `Version ${version}`;

@@ -1,90 +1,151 @@
+// @ts-check
 // My last labels, to look at and to change, and the answers that the server did not accept.
 
+/** @import { Answer, ImageAddress, Label, OutboxEntry } from "../interface.d.ts" */
+/** @import { Outbox } from "./outbox.js" */
+
 import { call } from "./api.js";
+import { find, slot } from "./dom.js";
 
 const SHOWN = 20;
 const VERDICTS = { good: "Good", bad: "Bad", skip: "Skipped", unsafe: "Reported as unsafe" };
 
 export class History {
-  /** `change(label)` is called when the rater wants to answer one again. */
+  /**
+   * `change(label)` is called when the rater wants to answer one again.
+   *
+   * @param {HTMLDialogElement} dialog
+   * @param {(label: Label) => void} change
+   */
   constructor(dialog, change) {
     this.dialog = dialog;
-    this.list = dialog.querySelector("[data-slot=labels]");
-    this.refusals = dialog.querySelector("[data-slot=refusals]");
+    this.list = slot(dialog, "labels", HTMLElement);
+    this.refusals = slot(dialog, "refusals", HTMLElement);
     this.change = change;
   }
 
-  /** Opens the list; throws when the server cannot be reached. `decided()` is called after a refused answer was put back or discarded. */
+  /**
+   * Opens the list; throws when the server cannot be reached. `decided()` is called after a refused
+   * answer was put back or discarded.
+   *
+   * @param {Outbox} outbox
+   * @param {() => void} decided
+   */
   async show(outbox, decided) {
-    const { labels } = await call("GET", `history?limit=${SHOWN}`, undefined, { asRater: outbox.raterId });
+    const asRater = outbox.raterId;
+    const { labels } = await call("GET", `history?limit=${SHOWN}`, undefined, { asRater });
     this.drawRefusals(outbox, decided);
     this.list.replaceChildren(...labels.map((label) => this.entry(label)));
     if (!labels.length) this.list.append(text("li", "No labels yet."));
     if (!this.dialog.open) this.dialog.showModal();
   }
 
+  /**
+   * @param {Outbox} outbox
+   * @param {() => void} decided
+   */
   drawRefusals(outbox, decided) {
+    /** @param {OutboxEntry} entry */
+    const line = (entry) => {
+      const item = document.createElement("li");
+      const { prompt, refused = "" } = entry;
+      const words = text("span", describe(entry.submission.answer, []));
+      /** @param {() => void} act */
+      const decide = (act) => () => {
+        act();
+        this.drawRefusals(outbox, decided);
+        decided();
+      };
+      item.append(
+        lines(text("strong", prompt), words, text("span", refused, "reason")),
+        button("Send again", `Send again: ${prompt}`, decide(() => outbox.retry(entry))),
+        button("Discard", `Discard: ${prompt}`, decide(() => outbox.remove(entry))),
+      );
+      return item;
+    };
     const entries = outbox.refused;
     this.refusals.hidden = !entries.length;
-    this.refusals.querySelector("ul").replaceChildren(
-      ...entries.map((entry) => {
-        const item = document.createElement("li");
-        const words = describe(entry.submission.answer, []);
-        const decide = (act) => () => {
-          act();
-          this.drawRefusals(outbox, decided);
-          decided();
-        };
-        item.append(
-          lines(text("strong", entry.prompt), text("span", words), text("span", entry.refused, "reason")),
-          button("Send again", `Send again: ${entry.prompt}`, decide(() => outbox.retry(entry))),
-          button("Discard", `Discard: ${entry.prompt}`, decide(() => outbox.remove(entry))),
-        );
-        return item;
-      }),
-    );
+    find(this.refusals, "ul", HTMLElement).replaceChildren(...entries.map(line));
   }
 
+  /** @param {Label} label */
   entry(label) {
     const item = document.createElement("li");
-    const pictures = document.createElement("span");
-    pictures.className = "pictures";
-    const shown = label.images.filter(({ url }) => url); // one that was reported has none
-    pictures.append(...shown.map(({ url }) => Object.assign(new Image(), { src: url, alt: "", loading: "lazy" })));
-    const time = text("time", new Date(label.submitted_at).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" }));
-    time.dateTime = label.submitted_at;
+    const words = text("span", describe(label.answer, label.images));
     const change = () => {
       this.dialog.close();
       this.change(label);
     };
     item.append(
-      pictures,
-      lines(text("strong", label.prompt), text("span", describe(label.answer, label.images)), time),
+      thumbs(label.images),
+      lines(text("strong", label.prompt), words, timeOf(label)),
       button("Change", `Change my answer: ${label.prompt}`, change),
     );
     return item;
   }
 }
 
-/** An answer in words; without the pictures in their order, a ranking is just called that. */
+/** @param {ImageAddress[]} images */
+function thumbs(images) {
+  const all = text("span", "", "images");
+  for (const { url } of images) {
+    if (!url) continue; // it was reported
+    all.append(Object.assign(new Image(), { src: url, alt: "", loading: "lazy" }));
+  }
+  return all;
+}
+
+/** @param {Label} label */
+function timeOf({ submitted_at }) {
+  const at = new Date(submitted_at);
+  const shown = at.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+  return Object.assign(text("time", shown), { dateTime: submitted_at });
+}
+
+/**
+ * Returns an answer in words; without the images in their order, a ranking is just called that.
+ *
+ * @param {Answer} answer
+ * @param {ImageAddress[]} images
+ */
 function describe(answer, images) {
-  const remarks = [answer.reason, answer.comment && `“${answer.comment}”`].filter(Boolean).join(", ");
-  const ranks = images.map(({ image_id }) => answer.ranks?.[image_id] ?? "?");
-  const skipped = answer.ranks && Object.values(answer.ranks).every((rank) => rank === null);
-  const verdict = VERDICTS[answer.verdict] ?? (skipped ? "Skipped" : `Ranked ${ranks.join(" ")}`.trim());
+  const comment = answer.comment && `“${answer.comment}”`;
+  const remarks = [answer.reason, comment].filter(Boolean).join(", ");
+  const verdict = answer.ranks ? describeRanks(answer.ranks, images) : VERDICTS[answer.verdict];
   return remarks ? `${verdict}: ${remarks}` : verdict;
 }
 
+/**
+ * @param {Record<string, number | null>} ranks
+ * @param {ImageAddress[]} images
+ */
+function describeRanks(ranks, images) {
+  if (Object.values(ranks).every((rank) => rank === null)) return "Skipped";
+  const shown = images.map(({ image_id }) => ranks[image_id] ?? "?");
+  return `Ranked ${shown.join(" ")}`.trim();
+}
+
+/**
+ * @template {keyof HTMLElementTagNameMap} T
+ * @param {T} tag
+ * @param {string} content
+ */
 function text(tag, content, className = "") {
   return Object.assign(document.createElement(tag), { textContent: content, className });
 }
 
+/** @param {HTMLElement[]} parts */
 function lines(...parts) {
   const block = text("div", "", "lines");
   block.append(...parts);
   return block;
 }
 
+/**
+ * @param {string} label
+ * @param {string} name
+ * @param {() => void} act
+ */
 function button(label, name, act) {
   const made = text("button", label);
   made.type = "button";

@@ -1,24 +1,40 @@
-// The tasks that this page holds: the one on the screen, then those fetched ahead with their pictures.
+// @ts-check
+// The tasks that this page holds: the one on the screen, then those fetched ahead with their
+// images.
 
-import { Refused, call } from "./api.js";
-import { loadPictures } from "./pictures.js";
+/** @import { HeldTask, Progress } from "../interface.d.ts" */
+/** @import { Outbox } from "./outbox.js" */
+
+import { call, Refused } from "./api.js";
+import { loadImages } from "./images.js";
 
 const HELD = 3;
 const MOST_EXCEPT = 30; // as the interface has it
 
 export class Queue {
-  /** The tasks of one rater; those with answers in the outbox are not asked for again. */
+  /**
+   * The tasks of one rater; those with answers in the outbox are not asked for again.
+   *
+   * @param {string} raterId
+   * @param {Outbox} outbox
+   */
   constructor(raterId, outbox) {
     this.raterId = raterId;
     this.outbox = outbox;
+    /** @type {HeldTask[]} */
     this.tasks = [];
+    /** @type {Map<string, number>} */
     this.droppedAt = new Map(); // task id to performance.now()
+    /** @type {Progress | null} */
     this.progress = null;
+    /** @type {string | null} */
     this.reason = null; // why nothing more was given, null while something was
+    /** @type {string[]} */
     this.withdrawn = []; // tasks held here that must not be shown: an image of them was reported
     this.heardAt = 0; // performance.now() when the server last said which
   }
 
+  /** @returns {HeldTask | undefined} */
   get first() {
     return this.tasks[0];
   }
@@ -29,19 +45,22 @@ export class Queue {
 
   /** Asks for one more task and puts it last, or first; false when there is none for now. */
   async fetchOne({ first = false } = {}) {
+    const asRater = this.raterId;
     const askedAt = performance.now();
-    // to the server, a task is held until its answer has arrived: it would be given again
-    const known = [...this.tasks, ...this.outbox.waiting.map((entry) => entry.submission)].map(({ task_id }) => task_id);
+    // to the server, a task is held until its answer has arrived: it would be handed out again
+    const answered = this.outbox.waiting.map((entry) => entry.submission);
+    const known = [...this.tasks, ...answered].map(({ task_id }) => task_id);
     const except = [...new Set(known)].slice(0, MOST_EXCEPT);
-    const { task, reason, progress, withdrawn = [] } = await call("POST", "claim", { except }, { asRater: this.raterId });
-    this.hear(progress, withdrawn);
-    if (!task) {
-      this.reason = reason;
+    const claimed = await call("POST", "claim", { except }, { asRater });
+    this.hear(claimed.progress, claimed.withdrawn);
+    if (!claimed.task) {
+      this.reason = claimed.reason;
       return false;
     }
-    task.pictures = await loadPictures(task.images);
-    if (this.droppedAt.get(task.task_id) >= askedAt) return true; // another tab has answered it meanwhile
-    if (this.tasks.some((held) => held.task_id === task.task_id)) return false; // two calls have crossed
+    const task = { ...claimed.task, loaded: await loadImages(claimed.task.images) };
+    const droppedAt = this.droppedAt.get(task.task_id) ?? -Infinity;
+    if (droppedAt >= askedAt) return true; // another tab has answered it meanwhile
+    if (this.tasks.some((held) => held.task_id === task.task_id)) return false; // two calls crossed
     if (first) this.tasks.unshift(task);
     else this.tasks.push(task);
     return true;
@@ -49,25 +68,40 @@ export class Queue {
 
   /** Asks how far the labeling is, and which tasks must not be shown any more. */
   async look() {
-    const held = this.tasks.slice(0, HELD).map((task) => `held=${encodeURIComponent(task.task_id)}`);
-    const { withdrawn = [], ...progress } = await call("GET", `progress?${held.join("&")}`, undefined, { asRater: this.raterId });
+    const asRater = this.raterId;
+    const ids = this.tasks.slice(0, HELD).map((task) => encodeURIComponent(task.task_id));
+    const held = ids.map((id) => `held=${id}`).join("&");
+    const answer = await call("GET", `progress?${held}`, undefined, { asRater });
+    const { withdrawn, ...progress } = answer;
     this.hear(progress, withdrawn);
   }
 
-  hear(progress, withdrawn) {
+  /**
+   * @param {Progress} progress
+   * @param {string[]} [withdrawn]
+   */
+  hear(progress, withdrawn = []) {
     this.progress = progress;
     this.withdrawn = withdrawn;
     this.heardAt = performance.now();
   }
 
-  /** Takes a task out: it is answered, or no longer held. */
+  /**
+   * Takes a task out: it is answered, or no longer held.
+   *
+   * @param {string} taskId
+   */
   drop(taskId) {
     this.tasks = this.tasks.filter((task) => task.task_id !== taskId);
     this.droppedAt.set(taskId, performance.now());
     this.reason = null; // there may be more now
   }
 
-  /** Puts a task first, if it is held. */
+  /**
+   * Puts a task first, if it is held.
+   *
+   * @param {string} taskId
+   */
   bringFirst(taskId) {
     const task = this.tasks.find((held) => held.task_id === taskId);
     if (task) this.tasks = [task, ...this.tasks.filter((held) => held !== task)];
@@ -78,7 +112,10 @@ export class Queue {
     this.tasks = this.tasks.slice(0, HELD - 1);
   }
 
-  /** Holds on to the tasks; one fetched ahead whose hold ran out is dropped, the one on the screen may be answered late. */
+  /**
+   * Renews the leases of the tasks. One fetched ahead whose lease ran out is dropped; the one on
+   * the screen may be answered late.
+   */
   async renew() {
     for (const task of [...this.tasks]) {
       try {

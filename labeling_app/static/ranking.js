@@ -1,48 +1,84 @@
-// Several pictures of one prompt: ranks from 1, ties, can't judge.
+// @ts-check
+// Several images of one prompt: ranks from 1, ties, can't judge.
 
+/** @import { Answer, AskReason, GiveAnswer, InputMode } from "../interface.d.ts" */
+/** @import { LoadedImage, Rank, RankingAnswer, ReasonChosen } from "../interface.d.ts" */
+
+import { closest, find, findAll, slot } from "./dom.js";
 import { makeDraggable } from "./drag.js";
 import { digitOf, modeOf } from "./input.js";
 
 export class Ranking {
   /**
-   * `answer(answer, mode)` is called with the ranks of a submitted ranking, `ask(question, chosen, pictures)` for the reason of a skip,
-   * `say(text)` with what screen readers should speak, `changed(ranks)` after each change.
+   * `answer(answer, mode)` is called with the ranks of a submitted ranking, `ask(question, chosen,
+   * images)` for the reason of a skip, `say(text)` with what screen readers should speak,
+   * `changed(draft)` after each change.
+   *
+   * @param {HTMLElement} root
+   * @param {{
+   *   answer: GiveAnswer,
+   *   ask: AskReason,
+   *   say: (text: string) => void,
+   *   changed: (draft: RankingAnswer) => void,
+   * }} calls
    */
   constructor(root, { answer, ask, say, changed }) {
-    Object.assign(this, { answer, ask, say, changed });
-    this.cards = root.querySelector("[data-slot=cards]");
-    this.shelf = root.querySelector("[data-slot=shelf]");
-    this.buttons = Object.fromEntries([...root.querySelectorAll("[data-do]")].map((button) => [button.dataset.do, button]));
-    this.buttons.submit.addEventListener("click", (event) => this.submit(modeOf(event)));
-    this.buttons.clear.addEventListener("click", () => this.clear());
-    this.buttons.skip.addEventListener("click", (event) => this.skip(modeOf(event)));
+    this.answer = answer;
+    this.ask = ask;
+    this.say = say;
+    this.changed = changed;
+    /** @type {LoadedImage[]} */
+    this.images = [];
+    /** @type {(Rank | undefined)[]} */
+    this.ranks = []; // by place; undefined has no rank yet
+    /** @type {number[]} */
+    this.given = []; // the places that have a rank, in the order that they were ranked in
+    this.framed = 0;
+    /** @type {InputMode | undefined} */
+    this.mode = undefined; // of the last rank
+    this.cards = slot(root, "cards", HTMLElement);
+    this.shelf = slot(root, "shelf", HTMLElement);
+    this.submitButton = find(root, "[data-do=submit]", HTMLButtonElement);
+    this.submitButton.addEventListener("click", (event) => this.submit(modeOf(event)));
+    const clear = find(root, "[data-do=clear]", HTMLButtonElement);
+    clear.addEventListener("click", () => this.clear());
+    const skip = find(root, "[data-do=skip]", HTMLButtonElement);
+    skip.addEventListener("click", (event) => this.skip(modeOf(event)));
     this.cards.addEventListener("click", (event) => this.pick(placeOf(event), modeOf(event)));
     this.cards.addEventListener("focusin", (event) => this.frame(placeOf(event)));
     this.shelf.addEventListener("click", (event) => {
-      const rank = event.target.closest("[data-rank]");
+      const rank = closest(event, "[data-rank]");
       if (rank) this.rank(this.framed, Number(rank.dataset.rank) || null, modeOf(event));
     });
     makeDraggable(root, (place, rank, mode) => this.rank(place, rank || null, mode));
   }
 
-  /** Shows loaded pictures in the order given, and the ranks of an earlier or half-made answer where there is one. */
-  show(pictures, earlier) {
-    this.pictures = pictures;
-    this.ranks = pictures.map(({ image_id }) => earlier?.ranks[image_id]);
-    this.given = [...this.ranks.keys()].filter((place) => this.ranks[place] !== undefined); // in the order that they were ranked in
+  /**
+   * Shows loaded images in the order given, and the ranks of an earlier or half-made answer where
+   * there is one.
+   *
+   * @param {LoadedImage[]} images
+   * @param {Answer} [earlier]
+   */
+  show(images, earlier) {
+    this.images = images;
+    this.ranks = images.map(({ image_id }) => earlier?.ranks?.[image_id]);
+    this.given = [...this.ranks.keys()].filter((place) => this.ranks[place] !== undefined);
     this.framed = Math.max(0, this.ranks.indexOf(undefined));
-    const columns = columnsFor(pictures.length);
-    this.cards.style.setProperty("--columns", columns);
-    this.cards.style.setProperty("--rows", Math.ceil(pictures.length / columns));
-    this.cards.replaceChildren(...pictures.map(card));
-    this.shelf.replaceChildren(...pictures.map((_, place) => shelfRank(place + 1)), shelfRank(0));
+    const columns = columnsFor(images.length);
+    this.cards.style.setProperty("--columns", String(columns));
+    this.cards.style.setProperty("--rows", String(Math.ceil(images.length / columns)));
+    this.cards.replaceChildren(...images.map(card));
+    this.shelf.replaceChildren(...images.map((_, place) => shelfRank(place + 1)), shelfRank(0));
     this.draw();
   }
 
+  /** @param {KeyboardEvent} event */
   key(event) {
     const digit = digitOf(event);
     const name = event.key.length === 1 ? event.key.toLowerCase() : event.key;
-    const columns = columnsFor(this.pictures.length);
+    const columns = columnsFor(this.images.length);
+    /** @type {Record<string, () => void>} */
     const actions = {
       ArrowLeft: () => this.frame(this.framed - 1),
       ArrowRight: () => this.frame(this.framed + 1),
@@ -59,20 +95,32 @@ export class Ranking {
     return true;
   }
 
-  /** Ranks the picture at a place (null is can't judge) and moves the frame to the next one without a rank. */
+  /**
+   * Ranks the image at a place (null is can't judge) and moves the frame to the next one without a
+   * rank.
+   *
+   * @param {number} place
+   * @param {Rank} rank
+   * @param {InputMode} mode
+   */
   rank(place, rank, mode) {
-    if (rank > this.pictures.length) return;
+    if (rank !== null && rank > this.images.length) return;
     this.mode = mode;
     this.ranks[place] = rank;
     this.given = [...this.given.filter((other) => other !== place), place];
-    const places = this.pictures.map((_, index) => (place + 1 + index) % this.pictures.length);
+    const places = this.images.map((_, index) => (place + 1 + index) % this.images.length);
     this.framed = places.find((other) => this.ranks[other] === undefined) ?? place;
     this.change();
-    const left = this.pictures.length - this.given.length;
+    const left = this.images.length - this.given.length;
     this.say(`${this.nameOf(place)}. ${left ? `${left} to go` : "Enter submits"}`);
   }
 
-  /** A click on a picture: the next free rank, or none again. */
+  /**
+   * Gives a clicked image the next free rank, or none again.
+   *
+   * @param {number | undefined} place
+   * @param {InputMode} mode
+   */
   pick(place, mode) {
     if (place === undefined) return;
     if (this.ranks[place] !== undefined) return this.unrank(place);
@@ -81,6 +129,7 @@ export class Ranking {
     this.rank(place, rank, mode);
   }
 
+  /** @param {number} place */
   unrank(place) {
     this.ranks[place] = undefined;
     this.given = this.given.filter((other) => other !== place);
@@ -90,7 +139,8 @@ export class Ranking {
   }
 
   takeBack() {
-    if (this.given.length) this.unrank(this.given.at(-1));
+    const last = this.given.at(-1);
+    if (last !== undefined) this.unrank(last);
   }
 
   clear() {
@@ -101,8 +151,9 @@ export class Ranking {
     this.say("All ranks cleared");
   }
 
+  /** @param {number | undefined} place */
   frame(place) {
-    if (!(place in this.pictures) || place === this.framed) return;
+    if (place === undefined || !(place in this.images) || place === this.framed) return;
     this.framed = place;
     this.draw();
     this.say(this.nameOf(place));
@@ -112,26 +163,42 @@ export class Ranking {
     return !this.ranks.includes(undefined);
   }
 
+  /** @param {InputMode} mode */
   submit(mode) {
     if (this.complete) this.answer(this.answerOf(this.ranks), this.mode ?? mode);
-    else this.say(`${this.pictures.length - this.given.length} pictures have no rank yet`);
+    else this.say(`${this.images.length - this.given.length} pictures have no rank yet`);
   }
 
+  /** @param {InputMode} mode */
   skip(mode) {
-    const unranked = this.answerOf(this.pictures.map(() => null));
-    this.ask("skip-ranking", (reason, unsafe) => this.answer({ ...unranked, reason, unsafe }, mode), this.pictures);
+    const unranked = this.answerOf(this.images.map(() => null));
+    /** @type {ReasonChosen} */
+    const chosen = (reason, unsafe) => this.answer({ ...unranked, reason, unsafe }, mode);
+    this.ask("skip-ranking", chosen, this.images);
   }
 
+  /**
+   * @param {(Rank | undefined)[]} ranks
+   * @returns {RankingAnswer}
+   */
   answerOf(ranks) {
-    const given = this.pictures.map(({ image_id }, place) => [image_id, ranks[place]]);
-    return { ranks: Object.fromEntries(given.filter(([, rank]) => rank !== undefined)) };
+    /** @type {Record<string, Rank>} */
+    const given = {};
+    for (const [place, { image_id }] of this.images.entries()) {
+      const rank = ranks[place];
+      if (rank !== undefined) given[image_id] = rank;
+    }
+    return { ranks: given };
   }
 
+  /** @param {number} place */
   nameOf(place) {
+    const name = `Picture ${place + 1}`;
     const rank = this.ranks[place];
-    const tied = rank != null && this.ranks.filter((other) => other === rank).length > 1;
-    if (rank === undefined) return `Picture ${place + 1}, no rank`;
-    return rank === null ? `Picture ${place + 1}, can't judge` : `Picture ${place + 1}, rank ${rank}${tied ? ", a tie" : ""}`;
+    if (rank === undefined) return `${name}, no rank`;
+    if (rank === null) return `${name}, can't judge`;
+    const tied = this.ranks.filter((other) => other === rank).length > 1;
+    return `${name}, rank ${rank}${tied ? ", a tie" : ""}`;
   }
 
   change() {
@@ -144,33 +211,53 @@ export class Ranking {
       const rank = this.ranks[place];
       card.classList.toggle("framed", place === this.framed);
       card.classList.toggle("ranked", rank !== undefined);
-      card.querySelector(".badge").textContent = rank === undefined ? "" : (rank ?? "?");
-      card.querySelector("button").setAttribute("aria-label", this.nameOf(place));
+      find(card, ".badge", HTMLElement).textContent = rank === undefined ? "" : String(rank ?? "?");
+      find(card, "button", HTMLElement).setAttribute("aria-label", this.nameOf(place));
     }
-    for (const spot of this.shelf.children) this.drawRank(spot, Number(spot.dataset.rank) || null);
-    this.buttons.submit.disabled = !this.complete;
+    for (const spot of findAll(this.shelf, "[data-rank]", HTMLElement)) {
+      this.drawRank(spot, Number(spot.dataset.rank) || null);
+    }
+    this.submitButton.disabled = !this.complete;
   }
 
+  /**
+   * @param {HTMLElement} spot
+   * @param {Rank} rank
+   */
   drawRank(spot, rank) {
     const places = [...this.ranks.keys()].filter((place) => this.ranks[place] === rank);
-    const held = places.length ? ` (now: picture ${places.map((place) => place + 1).join(", ")})` : "";
-    spot.setAttribute("aria-label", `${rank === null ? "Can't judge" : `Rank ${rank}`} for picture ${this.framed + 1}${held}`);
+    const held = places.length
+      ? ` (now: picture ${places.map((place) => place + 1).join(", ")})`
+      : "";
+    const name = rank === null ? "Can't judge" : `Rank ${rank}`;
+    spot.setAttribute("aria-label", `${name} for picture ${this.framed + 1}${held}`);
     spot.classList.toggle("tie", rank !== null && places.length > 1);
-    spot.querySelector(".thumbs").replaceChildren(...places.map((place) => thumb(this.pictures[place].element, place)));
+    const thumbs = places.map((place) => thumb(this.images[place].element, place));
+    find(spot, ".thumbs", HTMLElement).replaceChildren(...thumbs);
   }
 }
 
-/** Columns of cards on a wide screen. */
-function columnsFor(pictures) {
-  if (pictures <= 4) return pictures;
-  return pictures <= 6 || pictures === 9 ? 3 : 4;
+/**
+ * Returns the columns of cards on a wide screen.
+ *
+ * @param {number} images
+ */
+function columnsFor(images) {
+  if (images <= 4) return images;
+  return images <= 6 || images === 9 ? 3 : 4;
 }
 
+/** @param {Event} event */
 function placeOf(event) {
-  const place = event.target.closest("[data-place]")?.dataset.place;
-  return place && Number(place);
+  const place = closest(event, "[data-place]")?.dataset.place;
+  return place === undefined ? undefined : Number(place);
 }
 
+/**
+ * @template {keyof HTMLElementTagNameMap} T
+ * @param {T} tag
+ * @param {string} className
+ */
 function made(tag, className, text = "") {
   const element = document.createElement(tag);
   element.className = className;
@@ -178,11 +265,15 @@ function made(tag, className, text = "") {
   return element;
 }
 
+/**
+ * @param {LoadedImage} image
+ * @param {number} place
+ */
 function card({ element }, place) {
   const item = made("li", "card");
-  const button = made("button", "picture");
+  const button = made("button", "image");
   button.type = "button";
-  button.dataset.place = place;
+  button.dataset.place = String(place);
   const grip = made("span", "grip", "⠿");
   grip.setAttribute("aria-hidden", "true");
   button.append(element, made("span", "badge"), grip);
@@ -190,17 +281,22 @@ function card({ element }, place) {
   return item;
 }
 
+/** @param {number} rank */
 function shelfRank(rank) {
   const spot = made("button", "rank");
   spot.type = "button";
-  spot.dataset.rank = rank;
-  spot.append(made("span", "number", rank || "?"), made("span", "thumbs"));
+  spot.dataset.rank = String(rank);
+  spot.append(made("span", "number", String(rank || "?")), made("span", "thumbs"));
   return spot;
 }
 
+/**
+ * @param {HTMLImageElement} element
+ * @param {number} place
+ */
 function thumb(element, place) {
-  const small = element.cloneNode();
+  const small = /** @type {HTMLImageElement} */ (element.cloneNode());
   small.classList.add("grip");
-  small.dataset.place = place;
+  small.dataset.place = String(place);
   return small;
 }

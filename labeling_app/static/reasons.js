@@ -1,5 +1,10 @@
-// Why a task is skipped or an image reported: one more key, or a click; of several images, also which ones are reported.
+// @ts-check
+// Asks why a task is skipped or an image reported: one more key, or a click. Of several images, it
+// also asks which ones are reported.
 
+/** @import { LoadedImage, ReasonChosen, ReasonsQuestion } from "../interface.d.ts" */
+
+import { closest, find, slot } from "./dom.js";
 import { digitOf } from "./input.js";
 
 const UNSAFE = "A picture is unsafe";
@@ -10,52 +15,80 @@ const QUESTIONS = {
   },
   unsafe: {
     title: "Why should nobody see it?",
-    reasons: ["Sexual", "Violent or cruel", "Hateful", "A real person is harmed", "Something else"],
+    reasons: [
+      "Sexual",
+      "Violent or cruel",
+      "Hateful",
+      "A real person is harmed",
+      "Something else",
+    ],
   },
   "skip-ranking": {
     title: "Why skip these?",
-    reasons: ["I cannot tell", "The prompt is unclear", "A picture is broken", UNSAFE, "Something else"],
+    reasons: [
+      "I cannot tell",
+      "The prompt is unclear",
+      "A picture is broken",
+      UNSAFE,
+      "Something else",
+    ],
   },
 };
 
 export class Reasons {
+  /** @param {HTMLDialogElement} dialog */
   constructor(dialog) {
     this.dialog = dialog;
-    this.title = dialog.querySelector("h2");
-    this.choices = dialog.querySelector("[data-slot=choices]");
-    this.report = dialog.querySelector("[data-do=report]");
+    this.title = find(dialog, "h2", HTMLElement);
+    this.choices = slot(dialog, "choices", HTMLElement);
+    this.report = find(dialog, "[data-do=report]", HTMLButtonElement);
   }
 
   get open() {
     return this.dialog.open;
   }
 
-  /** Asks; `chosen(reason, unsafe)` is called unless the rater goes back, with the ids of those `pictures` that are reported. */
-  ask(question, chosen, pictures) {
+  /**
+   * Asks; `chosen(reason, unsafe)` is called unless the rater goes back, with the ids of those
+   * `images` that are reported.
+   *
+   * @param {ReasonsQuestion} question
+   * @param {ReasonChosen} chosen
+   * @param {LoadedImage[]} [images]
+   */
+  ask(question, chosen, images) {
     const { title, reasons } = QUESTIONS[question];
     this.title.textContent = title;
     this.report.hidden = true;
     this.choices.replaceChildren(...reasons.map((reason, place) => choice(reason, place + 1)));
     this.choices.onclick = (event) => {
-      const reason = event.target.closest("button")?.dataset.reason;
+      const reason = closest(event, "button")?.dataset.reason;
       if (!reason) return;
-      if (pictures && reason === UNSAFE) return this.askWhich(pictures, (unsafe) => chosen(reason, unsafe));
+      if (images && reason === UNSAFE) {
+        return this.askWhich(images, (unsafe) => chosen(reason, unsafe));
+      }
       this.dialog.close();
       chosen(reason);
     };
     this.dialog.showModal();
   }
 
-  /** Asks which images nobody should see; `chosen(ids)` gets one or more. */
-  askWhich(pictures, chosen) {
+  /**
+   * Asks which images nobody should see; `chosen(ids)` is called with one or more.
+   *
+   * @param {LoadedImage[]} images
+   * @param {(ids: string[]) => void} chosen
+   */
+  askWhich(images, chosen) {
+    const buttons = images.map(imageChoice);
+    const marked = () => images.filter((_, place) => isMarked(buttons[place]));
     this.title.textContent = "Which image should nobody see?";
-    this.choices.replaceChildren(...pictures.map(imageChoice));
-    const marked = () => pictures.filter((_, place) => this.choices.children[place].getAttribute("aria-pressed") === "true");
+    this.choices.replaceChildren(...buttons);
     this.report.hidden = false;
     this.report.disabled = true;
     this.choices.onclick = (event) => {
-      const button = event.target.closest("button");
-      button?.setAttribute("aria-pressed", String(button.getAttribute("aria-pressed") !== "true"));
+      const button = closest(event, "button");
+      button?.setAttribute("aria-pressed", String(!isMarked(button)));
       this.report.disabled = !marked().length;
     };
     this.report.onclick = () => {
@@ -64,10 +97,23 @@ export class Reasons {
     };
   }
 
+  /** @param {KeyboardEvent} event */
   key(event) {
-    const button = event.key === "Enter" && !this.report.hidden ? this.report : this.choices.children[digitOf(event) - 1];
+    const button = this.buttonOf(event);
     button?.click();
     return button !== undefined;
+  }
+
+  /**
+   * Returns the button that a key stands for.
+   *
+   * @param {KeyboardEvent} event
+   */
+  buttonOf(event) {
+    if (event.key === "Enter" && !this.report.hidden) return this.report;
+    const digit = digitOf(event);
+    const button = digit === null ? undefined : this.choices.children[digit - 1];
+    return button instanceof HTMLElement ? button : undefined;
   }
 
   close() {
@@ -75,6 +121,15 @@ export class Reasons {
   }
 }
 
+/** @param {HTMLElement} button */
+function isMarked(button) {
+  return button.getAttribute("aria-pressed") === "true";
+}
+
+/**
+ * @param {string} words
+ * @param {number} number
+ */
 function choice(words, number) {
   const button = document.createElement("button");
   button.type = "button";
@@ -85,9 +140,13 @@ function choice(words, number) {
   return button;
 }
 
+/**
+ * @param {LoadedImage} image
+ * @param {number} place
+ */
 function imageChoice({ element }, place) {
   const button = choice(`Image ${place + 1}`, place + 1);
-  const thumb = element.cloneNode();
+  const thumb = /** @type {HTMLImageElement} */ (element.cloneNode());
   thumb.alt = ""; // the button's words name it
   button.setAttribute("aria-pressed", "false");
   button.prepend(thumb);

@@ -1,53 +1,98 @@
-// What the page tells about itself: saved or not, in trouble or not, how far.
+// @ts-check
+// The page's messages about itself: saved or not, in trouble or not, how far.
+
+/** @import { Progress } from "../interface.d.ts" */
+
+import { slot } from "./dom.js";
 
 export class Status {
-  constructor(slots) {
-    this.slots = slots;
+  /** @param {HTMLElement} page */
+  constructor(page) {
+    this.noticeLine = slot(page, "notice", HTMLElement);
+    this.spokenLine = slot(page, "spoken", HTMLElement);
+    this.savedLine = slot(page, "saved", HTMLElement);
+    this.offlineLine = slot(page, "offline", HTMLElement);
+    this.refusedLine = slot(page, "refused", HTMLElement);
+    this.refusedText = slot(page, "refused-text", HTMLElement);
+    this.bar = slot(page, "bar", HTMLProgressElement);
+    this.count = slot(page, "count", HTMLElement);
   }
 
-  /** Something that the rater must read; empty takes it away. */
+  /**
+   * Shows something that the rater must read; empty takes it away.
+   *
+   * @param {string} text
+   */
   notice(text) {
-    this.slots.notice.textContent = text;
-    this.slots.notice.hidden = !text;
+    this.noticeLine.textContent = text;
+    this.noticeLine.hidden = !text;
   }
 
-  /** Spoken by screen readers, not shown. The same words twice are spoken twice. */
+  /**
+   * Lets screen readers speak a text that is not shown. The same words twice are spoken twice.
+   *
+   * @param {string} text
+   */
   say(text) {
-    this.slots.spoken.textContent = this.slots.spoken.textContent === text ? `${text}\u00a0` : text;
+    this.spokenLine.textContent = this.spokenLine.textContent === text ? `${text}\u00a0` : text;
   }
 
+  get savedText() {
+    return this.savedLine.textContent ?? "";
+  }
+
+  /** @param {string} text */
   saved(text) {
-    this.slots.saved.textContent = text;
+    this.savedLine.textContent = text;
   }
 
-  /** Whether the server can be reached; `waiting` answers are kept meanwhile. */
+  /**
+   * Says whether the server cannot be reached; `waiting` answers are kept meanwhile.
+   *
+   * @param {boolean} is
+   */
   offline(is, waiting = 0) {
-    this.slots.offline.hidden = !is;
+    this.offlineLine.hidden = !is;
     if (!is) return;
-    const kept = waiting ? ` ${count(waiting, "answer")} kept in this browser and sent as soon as it is back.` : "";
-    this.slots.offline.textContent = `The server cannot be reached. Trying again.${kept}`;
+    const kept = waiting
+      ? ` ${count(waiting, "answer")} kept in this browser and sent as soon as it is back.`
+      : "";
+    this.offlineLine.textContent = `The server cannot be reached. Trying again.${kept}`;
     this.saved(waiting ? "Not saved yet" : "");
   }
 
-  /** How many answers were not accepted. */
+  /**
+   * Says how many answers were not accepted.
+   *
+   * @param {number} answers
+   */
   refused(answers) {
-    this.slots.refused.hidden = !answers;
-    this.slots["refused-text"].textContent = `${count(answers, "answer")} not accepted by the server.`;
+    this.refusedLine.hidden = !answers;
+    this.refusedText.textContent = `${count(answers, "answer")} not accepted by the server.`;
   }
 
-  progress({ mine, done, total, seconds_left }) {
-    this.slots.bar.max = Math.max(total, 1);
-    this.slots.bar.value = done;
-    this.slots.count.textContent = `${mine} mine · ${done} of ${total}${timeLeft(seconds_left)}`;
+  /** @param {Progress | null} progress */
+  progress(progress) {
+    if (!progress) return; // nothing was heard yet
+    const { mine, done, total, seconds_left } = progress;
+    this.bar.max = Math.max(total, 1);
+    this.bar.value = done;
+    this.count.textContent = `${mine} mine · ${done} of ${total}${timeLeft(seconds_left)}`;
   }
 }
 
+/**
+ * @param {number} number
+ * @param {string} noun
+ */
 function count(number, noun) {
   return number === 1 ? `1 ${noun} is` : `${number} ${noun}s are`;
 }
 
+/** @param {number | null} seconds */
 function timeLeft(seconds) {
   if (!seconds) return "";
   const minutes = Math.ceil(seconds / 60);
-  return minutes < 90 ? ` · about ${minutes} min left` : ` · about ${Math.round(minutes / 60)} h left`;
+  if (minutes < 90) return ` · about ${minutes} min left`;
+  return ` · about ${Math.round(minutes / 60)} h left`;
 }

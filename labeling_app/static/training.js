@@ -1,45 +1,84 @@
-// A short training before the first task: questions whose answers are known, and a word on each answer.
+// @ts-check
+// A short training before the first task: questions whose answers are known, and a word on each
+// answer.
+
+/** @import { Answer, TrainingFeedback, TrainingItem } from "../interface.d.ts" */
+/** @import { Outbox } from "./outbox.js" */
+/** @import { Screen } from "./screen.js" */
+/** @import { PageState } from "./state.js" */
 
 import { call } from "./api.js";
-import { loadPictures } from "./pictures.js";
+import { slot } from "./dom.js";
+import { loadImages } from "./images.js";
 
 export class Training {
-  /** `page.show(item)` puts a question on the screen, `page.attempt(action)` goes on when the server is back. */
-  constructor(dialog, page) {
+  /**
+   * @param {HTMLDialogElement} dialog
+   * @param {{ state: PageState, screen: Screen }} page
+   */
+  constructor(dialog, { state, screen }) {
     this.dialog = dialog;
-    this.page = page;
-    this.slots = Object.fromEntries([...dialog.querySelectorAll("[data-slot]")].map((slot) => [slot.dataset.slot, slot]));
+    this.state = state;
+    this.screen = screen;
+    this.mark = slot(dialog, "mark", HTMLElement);
+    this.explanation = slot(dialog, "explanation", HTMLElement);
+    this.left = slot(dialog, "left", HTMLElement);
   }
 
-  /** Asks what is left of the training; resolves to true when it is done, or at once where there is none. */
-  async run() {
-    const asRater = this.page.raterId;
+  /**
+   * Asks what is left of the training; resolves to true when it is done, or at once where there is
+   * none. `attempt(action)` goes on when the server is back.
+   *
+   * @param {Outbox} outbox
+   * @param {<T>(action: () => Promise<T>) => Promise<T | undefined>} attempt
+   */
+  async run(outbox, attempt) {
+    const asRater = outbox.raterId;
     for (;;) {
       const { items, done } = await call("GET", "training", undefined, { asRater });
       if (done || !items.length) return true;
       for (const [place, item] of items.entries()) {
-        if (!(await this.ask(item, place + 1, items.length, asRater))) return false; // signed out meanwhile
+        const banner = `Training, ${place + 1} of ${items.length}: these answers do not count.`;
+        const answer = await this.ask(item, banner, outbox);
+        if (!answer) return false; // signed out meanwhile
+        const body = { item_id: item.item_id, answer };
+        const feedback = await attempt(() => call("POST", "training", body, { asRater }));
+        if (!feedback) return false;
+        await this.tell(feedback);
       }
     }
   }
 
-  /** Puts one question; resolves to whether it was answered and its feedback read. */
-  async ask(item, number, of, asRater) {
-    const pictures = await loadPictures(item.images);
+  /**
+   * Puts one question; resolves to the answer, or to null when the rater has left meanwhile.
+   *
+   * @param {TrainingItem} item
+   * @param {string} banner
+   * @param {Outbox} outbox
+   */
+  async ask(item, banner, outbox) {
+    const loaded = await loadImages(item.images);
+    if (this.state.training?.outbox !== outbox) return null;
+    /** @type {Answer} */
     const answer = await new Promise((take) => {
-      this.page.show({ ...item, pictures, banner: `Training, ${number} of ${of}: these answers do not count.`, take });
+      this.screen.show({ kind: item.kind, prompt: item.prompt, loaded, banner, take });
     });
-    this.page.hideTask();
-    const feedback = await this.page.attempt(() => call("POST", "training", { item_id: item.item_id, answer }, { asRater }));
-    if (feedback) await this.tell(feedback);
-    return feedback !== undefined;
+    this.screen.hide();
+    return answer;
   }
 
+  /**
+   * Says whether the answer was right, and why; resolves when the rater has read it.
+   *
+   * @param {TrainingFeedback} feedback
+   */
   tell({ correct, explanation, left }) {
-    this.slots.mark.textContent = correct ? "That is right" : "Not quite";
-    this.dialog.dataset.correct = correct;
-    this.slots.explanation.textContent = explanation;
-    this.slots.left.textContent = left ? `${left} to go.` : "That was the training. Now for the real ones.";
+    this.mark.textContent = correct ? "That is right" : "Not quite";
+    this.dialog.dataset.correct = String(correct);
+    this.explanation.textContent = explanation;
+    this.left.textContent = left
+      ? `${left} to go.`
+      : "That was the training. Now for the real ones.";
     this.dialog.showModal();
     return new Promise((next) => this.dialog.addEventListener("close", next, { once: true }));
   }

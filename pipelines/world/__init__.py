@@ -1,1 +1,4 @@
-"""The embedded world: emoji animals drawn by code, their captions, the oracle that reads them, and the models trained on them."""
+"""The embedded world: emoji animals drawn by code, and the models trained on them.
+
+Among these are the base model, its CLIP, and the oracle that reads its images.
+"""

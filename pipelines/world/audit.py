@@ -1,10 +1,13 @@
-"""Audits the oracle on generated pictures that a person has labelled.
+"""Audit of the oracle on generated images that a person has labeled.
 
-`python -m pipelines.world.audit draw [--tuned runs/demo/finetune/dpok]` draws pictures of the base or a tuned model and adds them to
-`tests/fixtures/audit.png` (tiles of 64x64, row by row) with one line each in `tests/fixtures/audit.jsonl`, whose `seen` a person fills in.
-`python -m pipelines.world.audit agree` compares the oracle with `seen` and writes `models/emoji-oracle/audit.json`.
+`python -m pipelines.world.audit draw [--tuned runs/demo/finetune/dpok]` draws images of the base or
+of a tuned model. It adds them to `tests/fixtures/audit.png` (tiles of 64x64, row by row) with one
+line each in `tests/fixtures/audit.jsonl`, whose `seen` a person fills in.
+`python -m pipelines.world.audit agree` compares the oracle with `seen` and writes
+`models/emoji-oracle/audit.json`.
 
-`seen` holds counts by species, tint by species (null: natural), place, and `readable`: whether a person can tell.
+`seen` holds counts by species, tint by species (null: natural), place, and `readable`: whether a
+person can tell.
 """
 
 import argparse
@@ -20,7 +23,7 @@ from pydantic import BaseModel
 from torch import Tensor
 
 from data.files import write_atomically, write_json
-from pipelines.pictures import to_pil
+from pipelines.image_io import to_pil
 from pipelines.world.build import MODELS
 from pipelines.world.drawing import SIZE, contact_sheet
 from pipelines.world.measure import draw, prompt_sets
@@ -34,18 +37,21 @@ COLUMNS = 20
 
 
 class Line(BaseModel, frozen=True, extra="forbid"):
-    """One picture of the audit."""
+    """One image of the audit."""
 
     prompt: str
     source: str
-    """Base, or the folder of the tuned model's weights."""
+    """`base`, or the name of the folder of the tuned model's weights."""
     eta: float
     seen: Reading | None = None
-    """What a person saw; None until labelled."""
+    """Reading by a person; None until labeled."""
 
 
-def add_pictures(tuned: Path | None, n: int, *, seed: int) -> None:
-    """Adds `n` pictures of the base, or of a tuned model, over all families of prompts and both samplers, to those that are there."""
+def add_images(tuned: Path | None, n: int, *, seed: int) -> None:
+    """Add `n` images of the base, or of a tuned model, to those that are there.
+
+    They are spread over all families of prompts and both samplers.
+    """
     rng = random.Random(seed)
     families = list(prompt_sets(rng, per_family=12).values())
     prompts = [rng.choice(families[i % len(families)]) for i in range(n)]
@@ -59,10 +65,8 @@ def add_pictures(tuned: Path | None, n: int, *, seed: int) -> None:
         images, lines = load_audit()
         tiles = [to_pil(image) for image in images]
     for eta, part in ((0.0, prompts[::2]), (1.0, prompts[1::2])):
-        tiles += [
-            to_pil(image)
-            for image in draw(pipeline, part, steps=10, guidance=2.0, eta=eta, seed=seed)
-        ]
+        drawn = draw(pipeline, part, steps=10, guidance=2.0, eta=eta, seed=seed)
+        tiles += [to_pil(image) for image in drawn]
         lines += [Line(prompt=p, source=tuned.name if tuned else "base", eta=eta) for p in part]
     grid = Image.new("RGB", (COLUMNS * SIZE, -(-len(tiles) // COLUMNS) * SIZE))
     for i, tile in enumerate(tiles):
@@ -74,29 +78,30 @@ def add_pictures(tuned: Path | None, n: int, *, seed: int) -> None:
 
 
 def load_audit() -> tuple[Tensor, list[Line]]:
-    """The pictures, float [N, 3, 64, 64] in [0, 1], and their lines."""
+    """Return the images, float [N, 3, 64, 64] in [0, 1], and their lines."""
     lines = [Line.model_validate_json(line) for line in LINES.read_text().splitlines()]
-    pixels = (
-        torch.from_numpy(np.array(Image.open(SHEET).convert("RGB"))).permute(2, 0, 1).float() / 255
-    )
+    sheet = np.array(Image.open(SHEET).convert("RGB"))
+    pixels = torch.from_numpy(sheet).permute(2, 0, 1).float() / 255
     tiles = pixels.unfold(1, SIZE, SIZE).unfold(2, SIZE, SIZE).flatten(1, 2).transpose(0, 1)
     return tiles[: len(lines)], lines
 
 
 def agrees(reading: Reading, seen: Reading) -> dict[str, bool]:
-    """Which parts of a reading agree with what a person saw; tints are compared where both see the animal."""
+    """Return for each part of a reading whether it agrees with what a person saw.
+
+    Tints are compared where both see the animal.
+    """
+    shared = [animal for animal in seen.tints if animal in reading.tints]
     return {
         "counts": reading.counts == seen.counts,
         "animals": set(reading.counts) == set(seen.counts),
-        "tints": all(
-            reading.tints[s] == tint for s, tint in seen.tints.items() if s in reading.tints
-        ),
+        "tints": all(reading.tints[animal] == seen.tints[animal] for animal in shared),
         "place": reading.place == seen.place,
     }
 
 
-def labelled(oracle: Oracle) -> list[tuple[Tensor, Reading, Reading]]:
-    """Every labelled picture [3, 64, 64] with the oracle's reading and the person's."""
+def labeled(oracle: Oracle) -> list[tuple[Tensor, Reading, Reading]]:
+    """Return every labeled image [3, 64, 64] with the oracle's reading and the person's."""
     images, lines = load_audit()
     return [
         (image, reading, line.seen)
@@ -106,41 +111,39 @@ def labelled(oracle: Oracle) -> list[tuple[Tensor, Reading, Reading]]:
 
 
 def agreement(oracle: Oracle) -> dict[str, float]:
-    """Shares of agreement over the pictures that both a person and the oracle can read, and how many each can."""
-    pairs = labelled(oracle)
-    both = [
-        agrees(reading, seen) for _, reading, seen in pairs if seen.readable and reading.readable
-    ]
+    """Return shares of agreement over the images that both can read, and how many each can.
+
+    Both are the person and the oracle.
+    """
+    pairs = [(reading, seen) for _, reading, seen in labeled(oracle)]
+    both = [agrees(reading, seen) for reading, seen in pairs if seen.readable and reading.readable]
+    too_sure = sum(reading.readable and not seen.readable for reading, seen in pairs)
     return {
-        "pictures": len(pairs),
-        "readable_to_person": sum(seen.readable for _, _, seen in pairs),
+        "images": len(pairs),
+        "readable_to_person": sum(seen.readable for _, seen in pairs),
         "readable_to_both": len(both),
-        "read_though_unreadable_to_person": sum(
-            reading.readable and not seen.readable for _, reading, seen in pairs
-        ),
+        "read_though_unreadable_to_person": too_sure,
     } | {part: sum(one[part] for one in both) / len(both) for part in both[0]}
 
 
 def show_disagreements(oracle: Oracle, path: Path) -> None:
-    """Prints, and draws on a contact sheet, the pictures on which the oracle and the person differ."""
+    """Print, and draw on a contact sheet, the images on which oracle and person differ."""
     wrong: list[tuple[Tensor, str]] = []
-    for i, (image, reading, seen) in enumerate(labelled(oracle)):
+    for i, (image, reading, seen) in enumerate(labeled(oracle)):
         if seen.readable != reading.readable or (
             reading.readable and not all(agrees(reading, seen).values())
         ):
             said = " ".join(f"{n} {reading.tints[s] or ''} {s}" for s, n in reading.counts.items())
-            wrong.append(
-                (image, f"{i} {said} {reading.place} {'' if reading.readable else 'unreadable'}")
-            )
+            doubt = "" if reading.readable else "unreadable"
+            wrong.append((image, f"{i} {said} {reading.place} {doubt}"))
             print(f"{i}: oracle {reading}, person {seen}")
     if wrong:
-        contact_sheet(
-            [to_pil(image) for image, _ in wrong], 8, scale=3, labels=[text for _, text in wrong]
-        ).save(path)
+        images, texts = [to_pil(image) for image, _ in wrong], [text for _, text in wrong]
+        contact_sheet(images, 8, scale=3, labels=texts).save(path)
 
 
 def main() -> None:
-    """Draws pictures to label, or compares the oracle with the labels."""
+    """Draw images to label, or compare the oracle with the labels."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -150,7 +153,7 @@ def main() -> None:
         type=Path,
         help="folder with LoRA weights to draw with; the base alone without it",
     )
-    parser.add_argument("--pictures", type=int, default=150)
+    parser.add_argument("--images", type=int, default=150)
     parser.add_argument("--seed", type=int, default=5000)
     parser.add_argument(
         "--disagreements",
@@ -159,7 +162,7 @@ def main() -> None:
     )
     a = parser.parse_args()
     if a.action == "draw":
-        add_pictures(a.tuned, a.pictures, seed=a.seed)
+        add_images(a.tuned, a.images, seed=a.seed)
         return
     oracle = Oracle.from_pretrained(MODELS / "emoji-oracle")
     result = agreement(oracle)

@@ -1,4 +1,7 @@
-"""Trains the embedded model's AutoencoderKL: 64x64x3 -> 16x16x8 (Rombach et al. 2022, arXiv 2112.10752), without its adversarial loss."""
+"""Training of the embedded model's AutoencoderKL, 64x64x3 -> 16x16x8.
+
+As in Rombach et al. 2022 (arXiv 2112.10752), without the adversarial loss.
+"""
 
 import torch
 from diffusers import AutoencoderKL
@@ -18,14 +21,15 @@ class AutoencoderConfig(BaseModel, frozen=True, extra="forbid"):
     batch: int = 16
     learning_rate: float = 1.5e-3
     gradient_weight: float = 0.5
-    """Weight of the L1 distance of the pictures' finite differences, which keeps edges crisp."""
+    """Weight of the L1 distance of the images' finite differences, which keeps edges crisp."""
     kl_weight: float = 2e-6
     latent_noise: float = 0.05
-    """Standard deviation of noise on the latents, as a share of theirs: the decoder must forgive what a sampler gets slightly wrong."""
+    """Standard deviation of noise on the latents, as a share of theirs: the decoder must tolerate
+    the small errors of a sampler."""
 
 
 def new_autoencoder(config: AutoencoderConfig) -> AutoencoderKL:
-    """An untrained autoencoder of stock diffusers."""
+    """Return an untrained autoencoder of stock diffusers."""
     n = len(config.channels)
     return AutoencoderKL(
         block_out_channels=config.channels,
@@ -40,17 +44,22 @@ def new_autoencoder(config: AutoencoderConfig) -> AutoencoderKL:
 
 
 def reconstruction_loss(output: Tensor, target: Tensor, gradient_weight: float) -> Tensor:
-    """L1 + MSE + weighted L1 of horizontal and vertical differences; both [B, 3, H, W]."""
-    edges = sum(
-        ((output.diff(dim=d) - target.diff(dim=d)).abs().mean() for d in (2, 3)), torch.zeros(())
-    )
+    """Return L1 + MSE + weighted L1 of horizontal and vertical differences.
+
+    Both images are [B, 3, H, W].
+    """
+    differences = ((output.diff(dim=d) - target.diff(dim=d)).abs().mean() for d in (2, 3))
+    edges = sum(differences, torch.zeros(()))
     return F.l1_loss(output, target) + F.mse_loss(output, target) + gradient_weight * edges
 
 
 def train_autoencoder(
     images: Tensor, config: AutoencoderConfig, *, generator: torch.Generator
 ) -> AutoencoderKL:
-    """Trains on uint8 images [N, 3, 64, 64]; returns averaged weights with `scaling_factor` set to make latents unit variance."""
+    """Train on uint8 images [N, 3, 64, 64]; return the averaged weights.
+
+    `scaling_factor` is set so that latents have unit variance.
+    """
     model = new_autoencoder(config)
     average = Average(model, 0.998)
     optimizer = torch.optim.AdamW(
@@ -60,23 +69,16 @@ def train_autoencoder(
     for step in steps_with_log("autoencoder", config.steps, losses):
         for group in optimizer.param_groups:
             group["lr"] = config.learning_rate * warmup_cosine(step, config.steps)
-        x = (
-            images[torch.randint(len(images), (config.batch,), generator=generator)].float() / 127.5
-            - 1
-        )
+        chosen = torch.randint(len(images), (config.batch,), generator=generator)
+        x = images[chosen].float() / 127.5 - 1
         with torch.autocast("cpu", torch.bfloat16):
             posterior = model.encode(x).latent_dist
             latents = posterior.sample(generator)
-            noise = (
-                torch.randn(latents.shape, generator=generator)
-                * config.latent_noise
-                * latents.detach().std()
-            )
+            noise = torch.randn(latents.shape, generator=generator)
+            noise = noise * config.latent_noise * latents.detach().std()
             output = model.decode(latents + noise).sample.float()
-        loss = (
-            reconstruction_loss(output, x, config.gradient_weight)
-            + config.kl_weight * posterior.kl().mean()
-        )
+        loss = reconstruction_loss(output, x, config.gradient_weight)
+        loss = loss + config.kl_weight * posterior.kl().mean()
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -84,15 +86,14 @@ def train_autoencoder(
         average.update(model)
         losses.append(loss.item())
     trained = average.module
-    trained.register_to_config(
-        scaling_factor=1 / encode(trained, images[:1024], scaling_factor=1.0).std().item()
-    )
+    latents = encode(trained, images[:1024], scaling_factor=1.0)
+    trained.register_to_config(scaling_factor=1 / latents.std().item())
     return trained
 
 
 @torch.no_grad()
 def encode(model: AutoencoderKL, images: Tensor, *, scaling_factor: float | None = None) -> Tensor:
-    """Scaled mean latents [N, C, 16, 16] of uint8 images [N, 3, 64, 64]."""
+    """Return the scaled mean latents [N, C, 16, 16] of uint8 images [N, 3, 64, 64]."""
     factor = model.config.scaling_factor if scaling_factor is None else scaling_factor
     with torch.autocast("cpu", torch.bfloat16):
         means = [
@@ -104,9 +105,8 @@ def encode(model: AutoencoderKL, images: Tensor, *, scaling_factor: float | None
 
 @torch.no_grad()
 def decode(model: AutoencoderKL, latents: Tensor) -> Tensor:
-    """uint8 images [N, 3, 64, 64] of scaled latents."""
+    """Return the uint8 images [N, 3, 64, 64] of scaled latents."""
+    factor = model.config.scaling_factor
     with torch.autocast("cpu", torch.bfloat16):
-        out = [
-            model.decode(z / model.config.scaling_factor).sample.float() for z in latents.split(256)
-        ]
+        out = [model.decode(z / factor).sample.float() for z in latents.split(256)]
     return ((torch.cat(out).clamp(-1, 1) + 1) * 127.5).round().byte()

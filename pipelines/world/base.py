@@ -1,7 +1,8 @@
-"""Trains the embedded text-to-image model: UNet and text encoder together, on latents of captioned renders.
+"""Training of the embedded text-to-image model: UNet and text encoder together.
 
-v-prediction (Salimans & Ho 2022, arXiv 2202.00512) with min-SNR weights (Hang et al. 2023, arXiv 2303.09556), empty captions for
-classifier-free guidance (Ho & Salimans 2022, arXiv 2207.12598), averaged weights.
+Both learn from latents of captioned renders, by v-prediction (Salimans & Ho 2022, arXiv 2202.00512)
+with min-SNR weights (Hang et al. 2023, arXiv 2303.09556). Some captions are empty for
+classifier-free guidance (Ho & Salimans 2022, arXiv 2207.12598). The weights are averaged.
 """
 
 from pathlib import Path
@@ -27,7 +28,7 @@ class BaseConfig(BaseModel, frozen=True, extra="forbid"):
     text_layers: int = 3
     scenes: int = 40_000
     captions: int = 4
-    """Different captions of each scene."""
+    """Number of different captions of each scene."""
     steps: int = 9000
     batch: int = 32
     learning_rate: float = 6e-4
@@ -41,7 +42,10 @@ class BaseConfig(BaseModel, frozen=True, extra="forbid"):
 
 
 def new_scheduler() -> DDIMScheduler:
-    """The noise schedule of Stable Diffusion with v-prediction; the last step ends at the first training timestep, not at zero noise."""
+    """Return the noise schedule of Stable Diffusion with v-prediction.
+
+    The last step ends at the first training timestep, not at zero noise.
+    """
     return DDIMScheduler(
         num_train_timesteps=1000,
         beta_schedule="scaled_linear",
@@ -56,7 +60,7 @@ def new_scheduler() -> DDIMScheduler:
 
 
 def new_unet(config: BaseConfig, latent_channels: int) -> UNet2DConditionModel:
-    """An untrained UNet: attention at 8x8 and 4x4."""
+    """Return an untrained UNet with attention at 8x8 and 4x4."""
     unet = UNet2DConditionModel(
         sample_size=16,
         in_channels=latent_channels,
@@ -69,14 +73,13 @@ def new_unet(config: BaseConfig, latent_channels: int) -> UNet2DConditionModel:
         attention_head_dim=8,
         norm_num_groups=16,
     )
-    unet.set_attn_processor(
-        AttnProcessor()
-    )  # on CPU the backward pass of bf16 SDPA is slower than plain products
+    # on CPU the backward pass of bf16 SDPA is slower than plain products
+    unet.set_attn_processor(AttnProcessor())
     return unet
 
 
 def new_text_encoder(config: BaseConfig, tokenizer: CLIPTokenizer) -> CLIPTextModel:
-    """An untrained CLIP text model for the tokenizer's vocabulary."""
+    """Return an untrained CLIP text model for the tokenizer's vocabulary."""
     model = CLIPTextModel(
         CLIPTextConfig(
             vocab_size=len(tokenizer),
@@ -105,9 +108,10 @@ class Base(nn.Module):
 
 
 class BaseTrainer:
-    """One training run; `run` may be interrupted and continues from the last checkpoint in `folder`.
+    """One training run, which may be interrupted.
 
-    `vae_sha256` names the autoencoder that its latents come from.
+    `resume` continues from the last checkpoint in `folder`. `vae_sha256` names the autoencoder that
+    the latents come from.
     """
 
     def __init__(
@@ -140,7 +144,10 @@ class BaseTrainer:
         self.step = 0
 
     def _loss(self, latents: Tensor, captions: Tensor) -> Tensor:
-        """Weighted v-prediction loss of one random batch; latents [N, C, h, w], captions [K, N, L]."""
+        """Return the weighted v-prediction loss of one random batch.
+
+        Latents are [N, C, h, w], captions [K, N, L].
+        """
         n, g = self.config.batch, self.generator
         chosen = torch.randint(latents.shape[0], (n,), generator=g)
         x = latents[chosen]
@@ -151,14 +158,13 @@ class BaseTrainer:
         with torch.autocast("cpu", torch.bfloat16):
             text = self.model.text(ids).last_hidden_state
             predicted = self.model.unet(self.scheduler.add_noise(x, noise, t), t, text).sample
-        error = (
-            (predicted.float() - self.scheduler.get_velocity(x, noise, t)).square().mean((1, 2, 3))
-        )
+        velocity = self.scheduler.get_velocity(x, noise, t)
+        error = (predicted.float() - velocity).square().mean((1, 2, 3))
         loss: Tensor = (self.weights[t] * error).mean()
         return loss
 
     def run(self, latents: Tensor, captions: Tensor) -> None:
-        """Trains to the configured number of steps; captions [K, N, L] of latents [N, C, h, w]."""
+        """Train up to the configured steps; captions [K, N, L] of latents [N, C, h, w]."""
         losses: list[float] = []
         for step in steps_with_log("base", self.config.steps, losses, start=self.step):
             for group in self.optimizer.param_groups:
@@ -177,7 +183,7 @@ class BaseTrainer:
                 self.save()
 
     def save(self) -> None:
-        """Writes the averaged weights as stock folders and the state that `resume` needs."""
+        """Write the averaged weights as stock folders, and the state that `resume` needs."""
         self.average.module.unet.save_pretrained(self.folder / "unet")
         self.average.module.text.save_pretrained(self.folder / "text_encoder")
         state = {
@@ -193,17 +199,20 @@ class BaseTrainer:
             torch.save(state, path)
 
     def resume(self) -> None:
-        """Continues from the last checkpoint, if there is one.
+        """Continue from the last checkpoint, if there is one.
+
+        A checkpoint that does not say what it was made from is taken as made from the same.
 
         Raises:
-            PictuneError: it was made from other settings, another seed or autoencoder; one that does not say is taken as made from these.
+            PictuneError: it was made from other settings, another seed or another autoencoder.
         """
         if not (self.folder / "state.pt").exists():
             return
         state = torch.load(self.folder / "state.pt", weights_only=True)
         if state.get("made_from", self.made_from) != self.made_from:
             raise PictuneError(
-                f"{self.folder}: made from other settings, another seed or another autoencoder; remove {self.folder}"
+                f"{self.folder}: made from other settings, another seed or another autoencoder; "
+                f"remove {self.folder}"
             )
         self.model.load_state_dict(state["model"])
         self.average.module.load_state_dict(state["average"])

@@ -1,7 +1,7 @@
-"""Builds the embedded models one after the other: `python -m pipelines.world.build [PART ...]`; `make models` runs all parts.
+"""Training of the embedded models: `python -m pipelines.world.build [PART ...]`.
 
-Work in progress is kept under `runs/models/`: the base continues from its last checkpoint there,
-every other part is built anew.
+`make models` builds all parts, one after the other. Work in progress is kept under `runs/models/`:
+the base continues from its last checkpoint there, every other part is built again.
 """
 
 import argparse
@@ -32,22 +32,25 @@ from pipelines.world.tokenizer import build_tokenizer, token_ids
 WORK = Path("runs/models")
 MODELS = Path("models")
 LATENT_NOISE = 0.3
-"""The most noise on the latents of a round trip, in standard deviations: a sampler's small faults."""
+"""Most noise on the latents of a round trip, in standard deviations: a sampler's small faults."""
 
 
 def as_tensor(drawn: Drawn) -> Tensor:
-    """uint8 [N, 3, 64, 64]."""
+    """Return the pixels as uint8 [N, 3, 64, 64]."""
     return torch.from_numpy(drawn.pixels).permute(0, 3, 1, 2).contiguous()
 
 
 def open_vae() -> AutoencoderKL:
-    """The trained autoencoder."""
+    """Return the trained autoencoder."""
     vae: AutoencoderKL = AutoencoderKL.from_pretrained(WORK / "vae")
     return vae.eval().requires_grad_(False)
 
 
 def round_trip(images: Tensor, *, seed: int) -> Tensor:
-    """What a generator makes of uint8 renders [N, 3, 64, 64]: each through the autoencoder, with its own amount of latent noise."""
+    """Return uint8 renders [N, 3, 64, 64] as a generator would show them.
+
+    Each goes through the autoencoder, with its own amount of latent noise.
+    """
     generator = torch.Generator().manual_seed(seed)
     latents = encode(open_vae(), images)
     level = torch.rand(len(images), 1, 1, 1, generator=generator) * LATENT_NOISE
@@ -56,9 +59,10 @@ def round_trip(images: Tensor, *, seed: int) -> Tensor:
 
 @torch.no_grad()
 def partly_denoised(images: Tensor, captions: list[str], *, seed: int, steps: int = 10) -> Tensor:
-    """Renders noised to a random step of the sampler and denoised by the base with their exact captions (SDEdit, arXiv 2108.01073).
+    """Return renders that the base denoised from a random step of the sampler on.
 
-    Few steps and both samplers, as in the demo, so that faces get as smeared as in its pictures while layout stays.
+    It is given their exact captions (SDEdit, arXiv 2108.01073). There are few steps and both
+    samplers, as in the demo: faces get as smeared as in its images, while the layout stays.
     """
     vae, generator = open_vae(), torch.Generator().manual_seed(seed)
     unet = UNet2DConditionModel.from_pretrained(WORK / "base/unet").eval()
@@ -83,35 +87,28 @@ def partly_denoised(images: Tensor, captions: list[str], *, seed: int, steps: in
 
 
 def build_autoencoder(seed: int) -> None:
-    """Trains the autoencoder on the whole world and reports how well it reproduces held-out renders."""
+    """Train the autoencoder on the whole world; print how well it reproduces held-out renders."""
     config = AutoencoderConfig()
     images = as_tensor(draw_world(30_000, seed, held_out=True))
     torch.manual_seed(seed)
     model = train_autoencoder(images, config, generator=torch.Generator().manual_seed(seed))
     held_out = as_tensor(draw_world(512, seed + 1, held_out=True))
-    error = (
-        ((decode(model, encode(model, held_out)).float() - held_out.float()) / 255).square().mean()
-    )
-    print(
-        f"autoencoder PSNR {-10 * error.log10().item():.2f} dB on {len(held_out)} held-out renders",
-        flush=True,
-    )
+    reproduced = decode(model, encode(model, held_out))
+    error = ((reproduced.float() - held_out.float()) / 255).square().mean()
+    psnr = -10 * error.log10().item()
+    print(f"autoencoder PSNR {psnr:.2f} dB on {len(held_out)} held-out renders", flush=True)
     model.save_pretrained(WORK / "vae")
 
 
 def build_base(seed: int) -> None:
-    """Trains the UNet and the text encoder on web-like captions of scenes without the held-out combinations."""
+    """Train UNet and text encoder on web-like captions of scenes without held-out combinations."""
     config, rng = BaseConfig(), random.Random(seed)
     tokenizer = build_tokenizer(WORDS, WORK / "tokenizer")
     drawn = draw_world(config.scenes, seed + 2, held_out=False)
     latents = encode(open_vae(), as_tensor(drawn))
     noise = CaptionNoise()
-    captions = torch.stack(
-        [
-            token_ids(tokenizer, [caption(s, rng, noise) for s in drawn.scenes])
-            for _ in range(config.captions)
-        ]
-    )
+    texts = [[caption(s, rng, noise) for s in drawn.scenes] for _ in range(config.captions)]
+    captions = torch.stack([token_ids(tokenizer, part) for part in texts])
     vae = sha256_of(WORK / "vae" / "diffusion_pytorch_model.safetensors")
     trainer = BaseTrainer(
         tokenizer, latents.shape[1], config, WORK / "base", seed=seed, vae_sha256=vae
@@ -121,7 +118,7 @@ def build_base(seed: int) -> None:
 
 
 def build_clip(seed: int) -> None:
-    """Trains the CLIP model on the whole world and reports zero-shot retrieval."""
+    """Train the CLIP model on the whole world; print its zero-shot retrieval."""
     config = ClipTrainingConfig()
     torch.manual_seed(seed)
     tokenizer = build_tokenizer(WORDS, WORK / "tokenizer")
@@ -145,10 +142,14 @@ def build_clip(seed: int) -> None:
 
 
 def build_oracle(seed: int) -> None:
-    """Trains the oracle on renders, round trips and what the base makes of renders; stores statistics of real renders."""
+    """Train the oracle on renders, their round trips and what the base makes of them.
+
+    Also writes statistics of real renders.
+    """
     if not (WORK / "base/unet").exists():
         raise PictuneError(
-            f"{WORK / 'base'}: no base model to draw the oracle's training pictures with; build the part `base` first"
+            f"{WORK / 'base'}: no base model to draw the oracle's training images with; "
+            "build the part `base` first"
         )
     config = OracleTrainingConfig()
     torch.manual_seed(seed)
@@ -157,29 +158,24 @@ def build_oracle(seed: int) -> None:
     captions = [
         caption(s, random.Random(seed), EXACT) if can_be_said(s) else "" for s in drawn.scenes
     ]
-    versions = torch.stack(
-        [round_trip(images, seed=seed), partly_denoised(images, captions, seed=seed)]
-    )
+    denoised = partly_denoised(images, captions, seed=seed)
+    versions = torch.stack([round_trip(images, seed=seed), denoised])
     oracle = train_oracle(
         images, versions, targets(drawn), config, generator=torch.Generator().manual_seed(seed)
     )
     held_out = draw_world(2000, seed + 6, held_out=True)
     renders = as_tensor(held_out)
+    distorted = {
+        "clean renders": renders,
+        "renders through the autoencoder": decode(open_vae(), encode(open_vae(), renders)),
+        "the same with noisy latents": round_trip(renders, seed=seed + 1),
+    }
     accuracy = {
-        "clean renders": read_accuracy(oracle, renders, held_out.scenes),
-        "renders through the autoencoder": read_accuracy(
-            oracle, decode(open_vae(), encode(open_vae(), renders)), held_out.scenes
-        ),
-        "the same with noisy latents": read_accuracy(
-            oracle, round_trip(renders, seed=seed + 1), held_out.scenes
-        ),
+        name: read_accuracy(oracle, pixels, held_out.scenes) for name, pixels in distorted.items()
     }
     for name, shares in accuracy.items():
-        print(
-            f"oracle on {name}: "
-            + ", ".join(f"{part} {share:.2%}" for part, share in shares.items()),
-            flush=True,
-        )
+        parts = ", ".join(f"{part} {share:.2%}" for part, share in shares.items())
+        print(f"oracle on {name}: {parts}", flush=True)
     folder = MODELS / "emoji-oracle"
     oracle.save_pretrained(folder)
     oracle.save_reference(folder, renders.float() / 255)
@@ -187,7 +183,7 @@ def build_oracle(seed: int) -> None:
 
 
 def assemble_pipeline(seed: int) -> None:
-    """Puts autoencoder, text encoder, tokenizer, UNet and scheduler into one StableDiffusionPipeline folder."""
+    """Write one StableDiffusionPipeline folder with all parts of the base model."""
     del seed
     pipeline = StableDiffusionPipeline(
         vae=open_vae(),
@@ -203,9 +199,10 @@ def assemble_pipeline(seed: int) -> None:
 
 
 def save_pipeline(pipeline: StableDiffusionPipeline, folder: Path) -> None:
-    """Writes the folder with weights rounded to fp16; the text encoder's are stored as fp32.
+    """Write the folder with weights rounded to fp16; the text encoder's are stored as fp32.
 
-    `StableDiffusionPipeline.from_pretrained` opens it in the type that it is stored in, and all other parts in fp32.
+    `StableDiffusionPipeline.from_pretrained` opens the text encoder in the type that it is stored
+    in, and all other parts in fp32.
     """
     pipeline.to(dtype=torch.float16)
     pipeline.text_encoder.float()
@@ -222,7 +219,7 @@ PARTS = {
 
 
 def main() -> None:
-    """Runs the named parts, or all of them in order."""
+    """Build the named parts, or all of them in order."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "parts",

@@ -1,6 +1,7 @@
-"""Captions of scenes: exact ones, and web-like ones that leave things out or get them wrong.
+"""Captions of scenes: exact ones, and web-like ones that omit things or get them wrong.
 
-Web-like captions are why the base model fails: a word that is often missing or wrong in training is only weakly obeyed.
+Web-like captions are why the base model fails: a word that is often missing or wrong in training
+is only weakly obeyed.
 """
 
 import random
@@ -24,27 +25,27 @@ WORDS = sorted(
     {"a", "an", "and", "in", "on", "the", "some", "many", "colored", "picture", "of", ".", ","}
     | {*ANIMALS, *PLURALS.values(), *TINTS, *PLACES, *COUNT_WORDS.values()}
 )
-"""Every word a caption can hold."""
+"""Every word that a caption can hold."""
 
 
 class CaptionNoise(BaseModel, frozen=True, extra="forbid"):
-    """How often a web-like caption leaves a part out, or gets it wrong; shares in [0, 1]."""
+    """Shares, in [0, 1], of web-like captions that omit a part or get it wrong."""
 
     no_tint: float = 0.15
     wrong_tint: float = 0.03
     no_count: float = 0.25
-    """A bare plural, "some", "many", or a singular."""
+    """Share with a bare plural, "some", "many", or a singular in place of the count."""
     wrong_count: float = 0.06
     no_place: float = 0.35
     wrong_place: float = 0.08
     no_second: float = 0.30
-    """The second of two species is not named."""
+    """Share that does not name the second of two species."""
 
 
 EXACT = CaptionNoise(
     no_tint=0, wrong_tint=0, no_count=0, wrong_count=0, no_place=0, wrong_place=0, no_second=0
 )
-"""Says everything that is in the picture."""
+"""No noise: captions say everything that is in the image."""
 
 
 def _adjective(animal: Animal, rng: random.Random, noise: CaptionNoise) -> str:
@@ -57,7 +58,7 @@ def _adjective(animal: Animal, rng: random.Random, noise: CaptionNoise) -> str:
 
 
 def _group(animal: Animal, n: int, rng: random.Random, noise: CaptionNoise) -> str:
-    """One to four animals of one kind."""
+    """Return the words for one to four animals of one kind."""
     adjective = _adjective(animal, rng, noise)
     if n == 1:
         return f"a {adjective}{animal.species}"
@@ -71,13 +72,16 @@ def _group(animal: Animal, n: int, rng: random.Random, noise: CaptionNoise) -> s
 
 
 def can_be_said(scene: Scene) -> bool:
-    """Whether a caption can name all of the scene: one kind of animal up to four times, or one each of two species."""
+    """Whether a caption can name all of the scene.
+
+    That is one kind of animal up to four times, or one each of two species.
+    """
     kinds, n = set(scene.animals), len(scene.animals)
     return (len(kinds) == 1 and n <= max(COUNT_WORDS)) or (n == 2 and len(scene.counts()) == 2)
 
 
 def caption(scene: Scene, rng: random.Random, noise: CaptionNoise) -> str:
-    """A caption of the scene with the given noise."""
+    """Return a caption of the scene with the given noise."""
     if len(set(scene.counts())) == 1:
         text = _group(scene.animals[0], len(scene.animals), rng, noise)
     else:

@@ -1,4 +1,7 @@
-"""Trains the embedded CLIPModel (Radford et al. 2021, arXiv 2103.00020) on true captions, complete and partial, of the whole world."""
+"""Training of the embedded CLIPModel (Radford et al. 2021, arXiv 2103.00020).
+
+It learns from true captions, complete and partial, of the whole world.
+"""
 
 import random
 from dataclasses import dataclass
@@ -18,7 +21,7 @@ from pipelines.world.training import steps_with_log, warmup_cosine
 PARTIAL = CaptionNoise(
     no_tint=0.5, wrong_tint=0, no_count=0, wrong_count=0, no_place=0.5, wrong_place=0, no_second=0
 )
-"""True, but silent about tint or place: what prompts mostly look like."""
+"""True captions that may omit tint or place, as most prompts do."""
 
 
 class ClipTrainingConfig(BaseModel, frozen=True, extra="forbid"):
@@ -36,7 +39,7 @@ class ClipTrainingConfig(BaseModel, frozen=True, extra="forbid"):
 
 
 def new_clip(config: ClipTrainingConfig, tokenizer: CLIPTokenizer) -> CLIPModel:
-    """An untrained CLIPModel for 64x64 pictures."""
+    """Return an untrained CLIPModel for 64x64 images."""
     common = {
         "hidden_size": config.width,
         "intermediate_size": 4 * config.width,
@@ -57,51 +60,51 @@ def new_clip(config: ClipTrainingConfig, tokenizer: CLIPTokenizer) -> CLIPModel:
         "patch_size": config.patch,
         **common,
     }
-    model = CLIPModel(
-        CLIPConfig(text_config=text, vision_config=vision, projection_dim=config.projection)
-    )
+    both = CLIPConfig(text_config=text, vision_config=vision, projection_dim=config.projection)
+    model = CLIPModel(both)
     model.set_attn_implementation("eager")  # on CPU the backward pass of bf16 SDPA is slower
     return model
 
 
 @dataclass(frozen=True)
 class Facts:
-    """Scenes or captions as numbers: counts [N, 12]; tints [N, 12], 0 natural (or any), -1 absent; places [N], 0 plain (or any)."""
+    """Scenes or captions as numbers."""
 
     counts: Tensor
+    """Number of each animal [N, 12]."""
     tints: Tensor
+    """Tint of each animal [N, 12]: 0 natural (of a caption: any), -1 absent."""
     places: Tensor
+    """Place [N]: 0 plain (of a caption: any)."""
 
     def __getitem__(self, chosen: Tensor) -> "Facts":
         return Facts(self.counts[chosen], self.tints[chosen], self.places[chosen])
 
 
 def facts_of_scenes(scenes: list[Scene]) -> Facts:
-    """What each scene holds."""
+    """Return the content of each scene."""
     counts = torch.tensor([[s.counts().get(a, 0) for a in ANIMALS] for s in scenes])
     tints = torch.full((len(scenes), len(ANIMALS)), -1)
     for i, scene in enumerate(scenes):
         for animal in scene.animals:
-            tints[i, ANIMALS.index(animal.species)] = (
-                0 if animal.tint is None else 1 + TINTS.index(animal.tint)
-            )
+            tint = 0 if animal.tint is None else 1 + TINTS.index(animal.tint)
+            tints[i, ANIMALS.index(animal.species)] = tint
     return Facts(counts, tints, torch.tensor([PLACES.index(s.place) for s in scenes]))
 
 
 def facts_of_captions(texts: list[str]) -> Facts:
-    """What each caption says."""
+    """Return the content that each caption names."""
     wanted = [Requirement.parse(text) for text in texts]
     counts = torch.tensor([[w.counts.get(a) or 0 for a in ANIMALS] for w in wanted])
     tints = torch.tensor(
         [[1 + TINTS.index(w.tints[a]) if a in w.tints else 0 for a in ANIMALS] for w in wanted]
     )
-    return Facts(
-        counts, tints, torch.tensor([PLACES.index(w.place) if w.place else 0 for w in wanted])
-    )
+    places = torch.tensor([PLACES.index(w.place) if w.place else 0 for w in wanted])
+    return Facts(counts, tints, places)
 
 
 def true_of(scenes: Facts, captions: Facts) -> Tensor:
-    """Which caption is true of which scene, bool [N, M]."""
+    """Return whether each of M captions is true of each of N scenes, [N, M]."""
     counts = (scenes.counts[:, None] == captions.counts[None]).all(-1)
     tints = ((captions.tints[None] == 0) | (scenes.tints[:, None] == captions.tints[None])).all(-1)
     places = (captions.places[None] == 0) | (scenes.places[:, None] == captions.places[None])
@@ -109,22 +112,22 @@ def true_of(scenes: Facts, captions: Facts) -> Tensor:
 
 
 def image_embeddings(model: CLIPModel, images: Tensor) -> Tensor:
-    """Unit embeddings [B, D] of pictures [B, 3, 64, 64] in [-1, 1]."""
-    return F.normalize(
-        model.visual_projection(model.vision_model(pixel_values=images).pooler_output).float(),
-        dim=-1,
-    )
+    """Return unit embeddings [B, D] of images [B, 3, 64, 64] in [-1, 1]."""
+    pooled = model.vision_model(pixel_values=images).pooler_output
+    return F.normalize(model.visual_projection(pooled).float(), dim=-1)
 
 
 def text_embeddings(model: CLIPModel, ids: Tensor) -> Tensor:
-    """Unit embeddings [B, D] of token ids [B, L]."""
-    return F.normalize(
-        model.text_projection(model.text_model(input_ids=ids).pooler_output).float(), dim=-1
-    )
+    """Return unit embeddings [B, D] of token ids [B, L]."""
+    pooled = model.text_model(input_ids=ids).pooler_output
+    return F.normalize(model.text_projection(pooled).float(), dim=-1)
 
 
 def contrastive_loss(similarity: Tensor, positive: Tensor) -> Tensor:
-    """Symmetric cross-entropy against every true pair alike; logits and bool, both [B, B]."""
+    """Return the symmetric cross-entropy, in which all true pairs of a row count alike.
+
+    `similarity` are logits [B, B]; `positive` [B, B] is true for the true pairs.
+    """
     share = positive.float()
     by_image = (share / share.sum(1, keepdim=True) * similarity.log_softmax(1)).sum(1)
     by_text = (share / share.sum(0, keepdim=True) * similarity.log_softmax(0)).sum(0)
@@ -139,7 +142,7 @@ def train_clip(
     *,
     seed: int,
 ) -> CLIPModel:
-    """Trains on uint8 pictures [V, N, 3, 64, 64], V versions of the same N scenes."""
+    """Train on uint8 images [V, N, 3, 64, 64], V versions of the same N scenes."""
     rng, generator = random.Random(seed), torch.Generator().manual_seed(seed)
     texts = [[caption(s, rng, noise) for s in scenes] for noise in (EXACT, PARTIAL, PARTIAL)]
     ids = torch.stack([token_ids(tokenizer, t) for t in texts])
@@ -172,7 +175,10 @@ def train_clip(
 def retrieval(
     model: CLIPModel, images: Tensor, scenes: list[Scene], tokenizer: CLIPTokenizer, *, seed: int
 ) -> float:
-    """Share of uint8 pictures whose most similar exact caption, among those of all N scenes, is true of them."""
+    """Return the share of uint8 images whose most similar caption is true of them.
+
+    The captions are the exact ones of all N scenes.
+    """
     texts = [caption(s, random.Random(seed), EXACT) for s in scenes]
     image = torch.cat([image_embeddings(model, x.float() / 127.5 - 1) for x in images.split(256)])
     text = torch.cat([text_embeddings(model, x) for x in token_ids(tokenizer, texts).split(256)])

@@ -1,6 +1,7 @@
-"""Draws a scene: emoji faces with a dark outline on one of six backgrounds, 64x64.
+"""Drawing of scenes: emoji faces with a dark outline on one of six backgrounds, 64x64.
 
-Glyphs come from Debian's `fonts-noto-color-emoji` (SIL Open Font License 1.1); the font is needed to rebuild the models only.
+Glyphs come from Debian's `fonts-noto-color-emoji` (SIL Open Font License 1.1). The font is needed
+only to rebuild the models.
 """
 
 import functools
@@ -17,7 +18,7 @@ from data.errors import PictuneError
 from pipelines.world.scenes import Animal, Scene, sample_scene
 
 SIZE = 64
-"""Side of a picture in pixels."""
+"""Side of an image in pixels."""
 
 FONT = Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")
 FONT_SIZE = 109  # the only bitmap size the font holds
@@ -46,12 +47,12 @@ RGB = {
 FACE_SIZES = {1: (32, 36), 2: (26, 26), 3: (22, 22), 4: (20, 20), 5: (17, 17), 6: (16, 16)}
 OUTLINE = (35, 30, 40)
 
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
 class Face:
-    """Where one animal of a picture is: left, top and side of its square, in pixels."""
+    """Square of one animal in an image: left, top and side, in pixels."""
 
     animal: Animal
     x: int
@@ -63,7 +64,8 @@ class Face:
 def _glyph(species: str) -> Image.Image:
     if not FONT.exists():
         raise PictuneError(
-            f"{FONT}: the emoji font is missing; install it with `apt-get install fonts-noto-color-emoji`"
+            f"{FONT}: the emoji font is missing; "
+            "install it with `apt-get install fonts-noto-color-emoji`"
         )
     canvas = Image.new("RGBA", (160, 160))
     font = ImageFont.truetype(str(FONT), FONT_SIZE)
@@ -75,22 +77,25 @@ def _glyph(species: str) -> Image.Image:
     return square
 
 
-def _tinted(glyph: Image.Image, colour: Colour) -> Image.Image:
-    """The glyph's luminance mapped to shades of one colour: pure at the median, towards black below it, towards white above."""
+def _tinted(glyph: Image.Image, color: Color) -> Image.Image:
+    """Map the glyph's luminance to shades of one color.
+
+    The color is pure at the median, towards black below it, towards white above.
+    """
     pixels = np.asarray(glyph).astype(np.float32)
     opaque = pixels[..., 3] > 127
     luminance = pixels[..., :3] @ np.array([0.299, 0.587, 0.114], np.float32)
     low, median, high = np.percentile(luminance[opaque], [5, 50, 95])
     dark = np.clip((luminance - low) / max(median - low, 1), 0, 1)[..., None]
     light = np.clip((luminance - median) / max(high - median, 60), 0, 1)[..., None]
-    rgb = np.array(colour, np.float32) * (0.2 + 0.8 * dark)
+    rgb = np.array(color, np.float32) * (0.2 + 0.8 * dark)
     rgb = rgb + 0.3 * light * (255 - rgb)
     return Image.fromarray(np.dstack([rgb, pixels[..., 3]]).clip(0, 255).astype(np.uint8), "RGBA")
 
 
 @functools.cache
 def _sprite(animal: Animal, side: int) -> tuple[Image.Image, Image.Image]:
-    """The face and the mask of its one-pixel outline."""
+    """Return the face and the mask of its one-pixel outline."""
     glyph = _glyph(animal.species)
     if animal.tint is not None:
         glyph = _tinted(glyph, RGB[animal.tint])
@@ -102,31 +107,31 @@ def _sprite(animal: Animal, side: int) -> tuple[Image.Image, Image.Image]:
 
 
 class _Canvas:
-    """A picture with jittered fills."""
+    """An image with jittered fills."""
 
     def __init__(self, rng: random.Random) -> None:
         self.image = Image.new("RGB", (SIZE, SIZE))
         self.draw = ImageDraw.Draw(self.image)
         self.rng = rng
 
-    def jitter(self, colour: Colour, amount: float = 8) -> Colour:
-        r, g, b = (int(min(255, max(0, v + self.rng.uniform(-amount, amount)))) for v in colour)
+    def jitter(self, color: Color, amount: float = 8) -> Color:
+        r, g, b = (int(min(255, max(0, v + self.rng.uniform(-amount, amount)))) for v in color)
         return r, g, b
 
-    def band(self, top: float, bottom: float, colour: Colour, amount: float = 8) -> None:
-        self.draw.rectangle((0, top, SIZE, bottom), fill=self.jitter(colour, amount))
+    def band(self, top: float, bottom: float, color: Color, amount: float = 8) -> None:
+        self.draw.rectangle((0, top, SIZE, bottom), fill=self.jitter(color, amount))
 
-    def disc(self, x: float, y: float, rx: float, ry: float, colour: Colour) -> None:
-        self.draw.ellipse((x - rx, y - ry, x + rx, y + ry), fill=self.jitter(colour))
+    def disc(self, x: float, y: float, rx: float, ry: float, color: Color) -> None:
+        self.draw.ellipse((x - rx, y - ry, x + rx, y + ry), fill=self.jitter(color))
 
-    def specks(self, n: int, bottom: float, colour: Colour) -> None:
+    def specks(self, n: int, bottom: float, color: Color) -> None:
         for _ in range(n):
-            self.draw.point((self.rng.uniform(1, 62), self.rng.uniform(1, bottom)), fill=colour)
+            self.draw.point((self.rng.uniform(1, 62), self.rng.uniform(1, bottom)), fill=color)
 
 
 def _plain(c: _Canvas) -> None:
-    grey = c.rng.randint(215, 250)
-    c.band(0, SIZE, (grey, grey, grey), 3)
+    gray = c.rng.randint(215, 250)
+    c.band(0, SIZE, (gray, gray, gray), 3)
 
 
 def _park(c: _Canvas) -> None:
@@ -155,13 +160,8 @@ def _moon(c: _Canvas) -> None:
     c.band(horizon, SIZE, (150, 150, 158))
     for _ in range(c.rng.randint(4, 7)):
         width = c.rng.uniform(3, 7)
-        c.disc(
-            c.rng.uniform(2, 62),
-            c.rng.uniform(horizon + 3, 62),
-            width,
-            0.4 * width,
-            (118, 118, 126),
-        )
+        x, y = c.rng.uniform(2, 62), c.rng.uniform(horizon + 3, 62)
+        c.disc(x, y, width, 0.4 * width, (118, 118, 126))
 
 
 def _street(c: _Canvas) -> None:
@@ -186,10 +186,8 @@ def _snow(c: _Canvas) -> None:
     c.band(0, horizon, (170, 190, 215))
     for _ in range(c.rng.randint(2, 3)):
         x, width, height = c.rng.uniform(0, 64), c.rng.uniform(12, 20), c.rng.uniform(12, 22)
-        c.draw.polygon(
-            [(x - width, horizon), (x, horizon - height), (x + width, horizon)],
-            fill=c.jitter((120, 140, 175)),
-        )
+        triangle = [(x - width, horizon), (x, horizon - height), (x + width, horizon)]
+        c.draw.polygon(triangle, fill=c.jitter((120, 140, 175)))
     c.band(horizon, SIZE, (243, 247, 252), 4)
     c.specks(14, 62, (255, 255, 255))
 
@@ -213,7 +211,10 @@ def _are_apart(a: Face, b: Face, gap: float) -> bool:
 
 
 def _place_faces(scene: Scene, rng: random.Random, *, loose: bool) -> list[Face]:
-    """Squares that do not overlap, or only a little where `loose`; starts again where the animals placed so far leave no room."""
+    """Choose squares that do not overlap, or only a little if `loose`.
+
+    Starts again if the animals placed so far leave no room.
+    """
     n = len(scene.animals)
     top = 2 if scene.place == "plain" else 18 if n < 3 else 10
     gap = 0.94 - (rng.choice((0.0, 0.0, 0.15)) if loose else 0.0)
@@ -236,7 +237,10 @@ def _place_faces(scene: Scene, rng: random.Random, *, loose: bool) -> list[Face]
 def render(
     scene: Scene, rng: random.Random, *, loose: bool = False
 ) -> tuple[Image.Image, list[Face]]:
-    """The picture of a scene (RGB, 64x64) and where its animals are; `loose` lets sizes vary and faces overlap, as generators do."""
+    """Return the image of a scene (RGB, 64x64) and the squares of its animals.
+
+    With `loose`, sizes vary and faces overlap, as they do in generated images.
+    """
     canvas = _Canvas(rng)
     BACKGROUNDS[scene.place](canvas)
     faces = _place_faces(scene, rng, loose=loose)
@@ -259,7 +263,7 @@ class Drawn:
 def draw_many(
     n: int, seed: int, *, sample: Callable[[random.Random], Scene], loose: bool = False
 ) -> Drawn:
-    """Draws `n` scenes from `sample`; the same seed gives the same pixels."""
+    """Draw `n` scenes from `sample`; the same seed makes the same pixels."""
     rng = random.Random(seed)
     pixels = np.empty((n, SIZE, SIZE, 3), np.uint8)
     scenes, faces = [], []
@@ -273,7 +277,7 @@ def draw_many(
 
 
 def draw_world(n: int, seed: int, *, held_out: bool) -> Drawn:
-    """`n` random scenes, with or without the combinations that the base must not see."""
+    """Draw `n` random scenes, with or without the combinations that the base must not see."""
     return draw_many(n, seed, sample=lambda rng: sample_scene(rng, held_out=held_out))
 
 
@@ -284,7 +288,7 @@ def contact_sheet(
     scale: int = 2,
     labels: Sequence[str] | None = None,
 ) -> Image.Image:
-    """Equal-sized images in rows, enlarged, each above its label."""
+    """Return a sheet of images of one size in rows, enlarged, each above its label."""
     width, height = images[0].width * scale, images[0].height * scale
     foot = 14 if labels else 2
     rows = -(-len(images) // columns)

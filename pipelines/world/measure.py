@@ -1,6 +1,7 @@
-"""Measures the embedded base model with the oracle: `python -m pipelines.world.measure`; `make models` ends with it.
+"""Alignment of the embedded base model, by the oracle: `python -m pipelines.world.measure`.
 
-Writes `models/base_alignment.json`: alignment by family of prompts, seen and held out, and for each of the DPOK paper's prompts.
+`make models` ends with it. It writes `models/base_alignment.json`: alignment by family of prompts,
+seen and held out, and for each of the DPOK paper's prompts.
 """
 
 import argparse
@@ -14,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from data.files import write_json
-from pipelines.pictures import to_pil
+from pipelines.image_io import to_pil
 from pipelines.world.build import MODELS
 from pipelines.world.captions import EXACT, caption
 from pipelines.world.drawing import contact_sheet
@@ -24,7 +25,7 @@ from pipelines.world.scenes import ANIMALS, NATURAL_TINTS, PLACES, TINTS, Animal
 
 
 def seen_prompts(per_family: int, rng: random.Random) -> dict[str, list[str]]:
-    """Prompts of each hard family whose combination is in the base's training data."""
+    """Return prompts of each hard family whose combination is in the base's training data."""
     scenes = {
         "color": [
             Scene((Animal(a, t),), "plain")
@@ -38,22 +39,18 @@ def seen_prompts(per_family: int, rng: random.Random) -> dict[str, list[str]]:
         ],
         "place": [Scene((Animal(a),), p) for a in ANIMALS for p in PLACES[1:]],
     }
-    return {
-        family: [
-            caption(s, rng, EXACT)
-            for s in rng.sample([s for s in all_scenes if not is_held_out(s)], per_family)
-        ]
-        for family, all_scenes in scenes.items()
-    }
+    prompts: dict[str, list[str]] = {}
+    for family, all_scenes in scenes.items():
+        seen = [scene for scene in all_scenes if not is_held_out(scene)]
+        prompts[family] = [caption(s, rng, EXACT) for s in rng.sample(seen, per_family)]
+    return prompts
 
 
 def prompt_sets(rng: random.Random, per_family: int) -> dict[str, list[str]]:
-    """The sets that the table lists."""
+    """Return the sets of prompts that the table lists."""
     held_out: dict[str, list[str]] = {}
-    names = [
-        "object",
-        *(f"{family}, held out" for family in ("color", "count", "composition", "place")),
-    ]
+    hard = ("color", "count", "composition", "place")
+    names = ["object", *(f"{family}, held out" for family in hard)]
     exclude = frozenset(PAPER_PROMPTS)
     prompts = iter(held_out_prompts(per_family, rng, exclude=exclude))
     for name in names:
@@ -71,7 +68,7 @@ def draw(
     eta: float,
     seed: int,
 ) -> Tensor:
-    """One picture a prompt, float [N, 3, H, W] in [0, 1], by the stock pipeline."""
+    """Return one image a prompt, float [N, 3, H, W] in [0, 1], by the stock pipeline."""
     out = []
     for start in range(0, len(prompts), 64):
         part = prompts[start : start + 64]
@@ -90,20 +87,20 @@ def draw(
 
 
 def main() -> None:
-    """Draws, judges, prints the table and writes it."""
+    """Draw, judge, print the table and write it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "--per-prompt",
         type=int,
         default=8,
-        help="pictures a prompt; the paper's prompts get eight times as many",
+        help="images a prompt; the paper's prompts get eight times as many",
     )
     parser.add_argument("--prompts", type=int, default=12, help="prompts a family, at most")
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--guidance", type=float, default=2.0)
     parser.add_argument("--eta", type=float, default=0.0)
     parser.add_argument(
-        "--sheet", type=Path, help="also write a contact sheet of the pictures to this PNG file"
+        "--sheet", type=Path, help="also write a contact sheet of the images to this PNG file"
     )
     a = parser.parse_args()
     pipeline = StableDiffusionPipeline.from_pretrained(MODELS / "emoji-sd", dtype=torch.float32)
@@ -118,12 +115,13 @@ def main() -> None:
         readings = oracle.read(images)
         met = [Requirement.parse(t).met_by(r) for t, r in zip(texts, readings, strict=True)]
         rows[name] = {
-            "pictures": len(met),
+            "images": len(met),
             "aligned": sum(met) / len(met),
             "readable": sum(r.readable for r in readings) / len(readings),
         }
+        aligned, readable = rows[name]["aligned"], rows[name]["readable"]
         print(
-            f"{name:26s} {rows[name]['aligned']:.2f} aligned, {rows[name]['readable']:.2f} readable, {len(met)} pictures",
+            f"{name:26s} {aligned:.2f} aligned, {readable:.2f} readable, {len(met)} images",
             flush=True,
         )
         shown = range(0, len(texts), max(1, len(texts) // 12))
@@ -131,9 +129,8 @@ def main() -> None:
     settings = {"steps": a.steps, "guidance": a.guidance, "eta": a.eta}
     write_json(MODELS / "base_alignment.json", {"settings": settings, "families": rows})
     if a.sheet:
-        contact_sheet([image for _, image in sheet], 12, labels=[text for text, _ in sheet]).save(
-            a.sheet
-        )
+        tiles, texts = [image for _, image in sheet], [text for text, _ in sheet]
+        contact_sheet(tiles, 12, labels=texts).save(a.sheet)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
-"""The oracle reads a picture back into animals, tints and place. It judges and drives simulated raters; no training ever sees it.
+"""The oracle, which reads an image back into animals, tints and place.
 
-A detector (after CenterNet, Zhou et al. 2019, arXiv 1904.07850): a heatmap of face centres on a 16x16 grid, the species and the tint
-at each centre, and one place for the picture. Counting peaks, not classifying counts, is what makes it hold on generated pictures.
+It judges, and it drives simulated raters; no training ever sees it. It is a detector (after
+CenterNet, Zhou et al. 2019, arXiv 1904.07850): a heatmap of face centers on a 16x16 grid, the
+species and the tint at each center, and one place for the image. It counts peaks and does not
+classify counts, which is why it works on generated images.
 """
 
 import json
@@ -20,7 +22,7 @@ from data.weights import check_finite
 from pipelines.world.scenes import ANIMALS, PLACES, TINTS, Reading
 
 GRID = 16
-"""Cells a side of the heatmap; a cell is 4 pixels."""
+"""Number of cells on a side of the heatmap; a cell is 4 pixels wide."""
 
 REFERENCE = "reference.safetensors"
 """File with the mean [D] and covariance [D, D] of the features of real renders, float64."""
@@ -31,24 +33,29 @@ class OracleConfig(BaseModel, frozen=True, extra="forbid"):
 
     width: int = 32
     min_center: float = 0.7
-    """A peak at least this probable, together with the cell beside it, is a face."""
+    """Least probability of a peak, together with the cell beside it, that is a face."""
     doubtful_center: float = 0.5
-    """A peak from here to `min_center` makes the picture unreadable: a face that half is one."""
+    """A peak from this probability up to `min_center` may be a face, so the image is unreadable."""
     min_species: float = 0.6
-    """A face whose species is less probable makes the picture unreadable."""
+    """Least probability of a face's species; one below makes the image unreadable."""
     min_place: float = 0.6
-    """A place less probable makes the picture unreadable."""
+    """Least probability of the place; one below makes the image unreadable."""
 
 
 @dataclass(frozen=True)
 class Heads:
-    """Raw outputs: center [B, 16, 16], species [B, 12, 16, 16], tint [B, 7, 16, 16], place [B, 6], all logits; features [B, D]."""
+    """Raw outputs; all but the features are logits."""
 
     center: Tensor
+    """[B, 16, 16]"""
     species: Tensor
+    """[B, 12, 16, 16]"""
     tint: Tensor
+    """[B, 7, 16, 16], the first for the natural color."""
     place: Tensor
+    """[B, 6]"""
     features: Tensor
+    """[B, D]"""
 
 
 def _block(inputs: int, outputs: int, stride: int) -> nn.Sequential:
@@ -58,20 +65,24 @@ def _block(inputs: int, outputs: int, stride: int) -> nn.Sequential:
 
 
 class Oracle(nn.Module):
-    """The detector; expects pictures [B, 3, 64, 64] in [0, 1]."""
+    """The detector; expects images [B, 3, 64, 64] in [0, 1]."""
 
     def __init__(self, config: OracleConfig) -> None:
         super().__init__()
         w = config.width
         self.config = config
+        widths = (2 * w, 3 * w, 3 * w, 3 * w, 3 * w)
         self.body = nn.Sequential(
-            _block(3, w, 2), _block(w, w, 1), _block(w, 2 * w, 2), *(_block((2 + (i > 0)) * w, 3 * w, 1) for i in range(5))
-        )  # fmt: skip
+            _block(3, w, 2),
+            _block(w, w, 1),
+            _block(w, 2 * w, 2),
+            *(_block(inputs, 3 * w, 1) for inputs in widths),
+        )
         self.cells = nn.Conv2d(3 * w, 1 + len(ANIMALS) + 1 + len(TINTS), 1)
         self.place = nn.Linear(6 * w, len(PLACES))
 
     def forward(self, images: Tensor) -> Heads:
-        """Logits of all heads and the pooled features."""
+        """Return the logits of all heads and the pooled features."""
         hidden = self.body(images * 2 - 1)
         pooled = torch.cat([hidden.mean((2, 3)), hidden.amax((2, 3))], 1)
         cells = self.cells(hidden)
@@ -80,14 +91,13 @@ class Oracle(nn.Module):
 
     @torch.no_grad()
     def read(self, images: Tensor) -> list[Reading]:
-        """Reads pictures float [B, 3, H, W] in [0, 1]; other sizes than 64x64 are resized."""
-        return [
-            reading for part in self._fitted(images).split(256) for reading in self._read_part(part)
-        ]
+        """Read images, float [B, 3, H, W] in [0, 1]; other sizes than 64x64 are resized."""
+        parts = self._fitted(images).split(256)
+        return [reading for part in parts for reading in self._read_part(part)]
 
     @torch.no_grad()
     def features(self, images: Tensor) -> Tensor:
-        """Pooled features [B, D], for the distance to real renders and for diversity."""
+        """Return the pooled features [B, D], for distance to real renders and for diversity."""
         return torch.cat([self(part).features for part in self._fitted(images).split(256)])
 
     @staticmethod
@@ -104,18 +114,17 @@ class Oracle(nn.Module):
             [around[:, :-2, 1:-1], around[:, 2:, 1:-1], around[:, 1:-1, :-2], around[:, 1:-1, 2:]]
         ).amax(0)
         # a center on the border of two cells shares its probability between them
-        peaks = (center + beside).clamp(max=1) * (
-            center == F.max_pool2d(center[:, None], 3, 1, 1)[:, 0]
-        )
-        species, tint, place = (
-            heads.species.softmax(1),
-            heads.tint.softmax(1),
-            heads.place.softmax(1),
-        )
+        is_peak = center == F.max_pool2d(center[:, None], 3, 1, 1)[:, 0]
+        peaks = (center + beside).clamp(max=1) * is_peak
+        heads_of = (heads.species, heads.tint, heads.place)
+        species, tint, place = (logits.softmax(1) for logits in heads_of)
         return [self._reading(*one) for one in zip(peaks, species, tint, place, strict=True)]
 
     def _reading(self, peaks: Tensor, species: Tensor, tint: Tensor, place: Tensor) -> Reading:
-        """The reading of one picture: peaks [16, 16], species [12, 16, 16], tint [7, 16, 16], place [6], all probabilities."""
+        """Return the reading of one image from probabilities.
+
+        Peaks are [16, 16], species [12, 16, 16], tint [7, 16, 16], place [6].
+        """
         c = self.config
         rows, columns = (peaks >= c.doubtful_center).nonzero(as_tuple=True)
         order = peaks[rows, columns].argsort(descending=True)
@@ -134,7 +143,7 @@ class Oracle(nn.Module):
         return Reading(counts, tints, PLACES[int(place.argmax())], readable and bool(counts))
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Writes config.json and model.safetensors (fp16)."""
+        """Write config.json and model.safetensors (fp16)."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "config.json", self.config.model_dump())
@@ -145,14 +154,21 @@ class Oracle(nn.Module):
             save_file(weights, path)
 
     def save_reference(self, folder: Path, renders: Tensor) -> None:
-        """Stores mean and covariance of the features of real renders, so that a distance to them needs no font."""
+        """Write mean and covariance of the features of real renders.
+
+        With them, a distance to real renders needs no font.
+        """
         features = self.features(renders).double()
         with write_atomically(folder / REFERENCE) as path:
             save_file({"mean": features.mean(0), "covariance": features.T.cov()}, path)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> "Oracle":
-        """Opens a folder written by `save_pretrained`."""
+        """Open a folder written by `save_pretrained`.
+
+        Raises:
+            PictuneError: it is no such folder.
+        """
         folder = Path(folder)
         try:
             oracle = cls(OracleConfig(**json.loads((folder / "config.json").read_text())))
@@ -162,7 +178,8 @@ class Oracle(nn.Module):
                 {k: v.float() if v.is_floating_point() else v for k, v in weights.items()}
             )
         except (OSError, ValueError, ValidationError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
             raise PictuneError(
-                f"{folder}: not an oracle folder ({str(error).splitlines()[0]}); `make models` builds it"
+                f"{folder}: not an oracle folder ({reason}); `make models` builds it"
             ) from error
         return oracle.eval().requires_grad_(False)

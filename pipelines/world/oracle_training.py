@@ -1,6 +1,11 @@
-"""Trains the oracle on renders and on what generators make of them: round trips, noisy latents, blur, partly denoised renders."""
+"""Training of the oracle on renders and on distorted versions of them.
+
+The distortions are those of generators: round trips through the autoencoder, noisy latents, blur,
+and partly denoised renders.
+"""
 
 import random
+from dataclasses import fields
 
 import torch
 from pydantic import BaseModel
@@ -25,11 +30,14 @@ class OracleTrainingConfig(BaseModel, frozen=True, extra="forbid"):
     learning_rate: float = 3e-3
     weight_decay: float = 0.01
     plain_share: float = 0.3
-    """Share of a batch that is clean renders; the rest has been through a generator."""
+    """Share of clean renders in a batch; the rest has been through a generator."""
 
 
 def sample_any_scene(rng: random.Random) -> Scene:
-    """Any animals in any number from none to six: a generator draws what no caption describes, and the oracle must read it."""
+    """Draw a scene of none to six animals of any kind.
+
+    A generator draws what no caption describes, and the oracle must read that as well.
+    """
     n = rng.choices(range(7), weights=[3, 25, 25, 18, 18, 7, 4])[0]
     kinds = []
     for species in rng.sample(ANIMALS, rng.choice([1, 1, 2, 2, 3])):
@@ -39,7 +47,11 @@ def sample_any_scene(rng: random.Random) -> Scene:
 
 
 def targets(drawn: Drawn) -> dict[str, Tensor]:
-    """Centers [N, 16, 16] in [0, 1]; species and tint [N, 16, 16] with UNKNOWN away from centres; place [N]."""
+    """Return the targets of all heads.
+
+    These are centers [N, 16, 16] in [0, 1], species and tint [N, 16, 16], which are UNKNOWN away
+    from centers, and place [N].
+    """
     n = len(drawn.scenes)
     center = torch.zeros(n, GRID, GRID)
     species = torch.full((n, GRID, GRID), UNKNOWN)
@@ -58,12 +70,15 @@ def targets(drawn: Drawn) -> dict[str, Tensor]:
 
 
 def _cell(face: Face) -> tuple[int, int]:
-    """Row and column of the cell that holds a face's centre."""
+    """Return row and column of the cell that holds a face's center."""
     return (face.y + face.side // 2) // CELL, (face.x + face.side // 2) // CELL
 
 
 def detection_loss(heads: Heads, target: dict[str, Tensor]) -> Tensor:
-    """Penalty-reduced focal loss of the centres (CornerNet, arXiv 1808.01244, eq. 1) and cross-entropies of species, tint and place."""
+    """Return the sum of the centers' focal loss and of the other heads' cross-entropies.
+
+    The focal loss is penalty-reduced (CornerNet, arXiv 1808.01244, eq. 1).
+    """
     truth = target["center"]
     p = heads.center.sigmoid().clamp(1e-4, 1 - 1e-4)
     at_center = (truth == 1).float()
@@ -78,20 +93,15 @@ def detection_loss(heads: Heads, target: dict[str, Tensor]) -> Tensor:
 
 
 def _disturbed(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Random exposure, blur and pixel noise; [B, 3, 64, 64] in [0, 1]."""
+    """Add random exposure, blur and pixel noise to images [B, 3, 64, 64] in [0, 1]."""
     n = len(images)
-    gain = (
-        1
-        + 0.08 * torch.randn(n, 1, 1, 1, generator=generator)
-        + 0.05 * torch.randn(n, 3, 1, 1, generator=generator)
-    )
+    exposure = torch.randn(n, 1, 1, 1, generator=generator)
+    balance = torch.randn(n, 3, 1, 1, generator=generator)
+    gain = 1 + 0.08 * exposure + 0.05 * balance
     blurred = F.avg_pool2d(F.pad(images, (1, 1, 1, 1), mode="replicate"), 3, 1)
     mix = torch.rand(n, 1, 1, 1, generator=generator) * 0.7
-    noise = (
-        torch.randn(images.shape, generator=generator)
-        * torch.rand(n, 1, 1, 1, generator=generator)
-        * 0.06
-    )
+    noise = torch.randn(images.shape, generator=generator)
+    noise = noise * torch.rand(n, 1, 1, 1, generator=generator) * 0.06
     return ((images * (1 - mix) + blurred * mix) * gain + noise).clamp(0, 1)
 
 
@@ -103,7 +113,7 @@ def train_oracle(
     *,
     generator: torch.Generator,
 ) -> Oracle:
-    """Trains on uint8 renders [N, 3, 64, 64] and generators' versions [V, N, 3, 64, 64] of the same scenes."""
+    """Train on uint8 renders [N, 3, 64, 64] and generators' versions of them [V, N, 3, 64, 64]."""
     oracle = Oracle(OracleConfig())
     average = Average(oracle, 0.998)
     optimizer = torch.optim.AdamW(
@@ -119,12 +129,8 @@ def train_oracle(
         images = torch.where(plain, clean[chosen], generated[version, chosen]).float() / 255
         with torch.autocast("cpu", torch.bfloat16):
             heads = oracle(torch.where(plain, images, _disturbed(images, generator)))
-        heads = Heads(
-            *(
-                getattr(heads, name).float()
-                for name in ("center", "species", "tint", "place", "features")
-            )
-        )
+        names = (field.name for field in fields(heads))
+        heads = Heads(*(getattr(heads, name).float() for name in names))
         loss = detection_loss(heads, {name: value[chosen] for name, value in target.items()})
         optimizer.zero_grad()
         loss.backward()
@@ -136,22 +142,19 @@ def train_oracle(
 
 
 def read_accuracy(oracle: Oracle, images: Tensor, scenes: list[Scene]) -> dict[str, float]:
-    """Shares of uint8 pictures [N, 3, 64, 64] whose counts, tints, place, and all of these, are read right; and the readable share."""
+    """Return the shares of uint8 images [N, 3, 64, 64] that are read right, part by part.
+
+    The parts are counts, tints, place and all of these; the share of readable images comes last.
+    """
     readings = oracle.read(images.float() / 255)
-    right: dict[str, list[bool]] = {
-        "counts": [],
-        "tints": [],
-        "place": [],
-        "all": [],
-        "readable": [],
-    }
+    parts = ("counts", "tints", "place", "all", "readable")
+    right: dict[str, list[bool]] = {part: [] for part in parts}
     for reading, scene in zip(readings, scenes, strict=True):
         counts = reading.counts == scene.counts()
         tints = all(reading.tints.get(a.species) == a.tint for a in scene.animals)
         place = reading.place == scene.place
         entirely = counts and tints and place and reading.readable
-        for values, value in zip(
-            right.values(), (counts, tints, place, entirely, reading.readable), strict=True
-        ):
-            values.append(value)
+        found = (counts, tints, place, entirely, reading.readable)
+        for part, is_right in zip(parts, found, strict=True):
+            right[part].append(is_right)
     return {name: sum(values) / len(values) for name, values in right.items()}

@@ -1,4 +1,4 @@
-"""What a prompt asks of a picture, and prompts that the base never saw the like of."""
+"""Requirements of prompts on images, and prompts whose combinations the base never saw."""
 
 import itertools
 import random
@@ -26,7 +26,7 @@ PAPER_PROMPTS = (
     "A cat and a dog.",
     "A dog on the moon.",
 )
-"""The four prompts of DPOK (arXiv 2305.16381): colour, count, composition, place."""
+"""The four prompts of DPOK (arXiv 2305.16381): color, count, composition, place."""
 
 FAMILIES = ("object", "color", "count", "composition", "place")
 
@@ -38,7 +38,11 @@ _COUNTS = {word: n for n, word in COUNT_WORDS.items()} | {"a": 1, "an": 1}
 
 @dataclass(frozen=True)
 class Requirement:
-    """What a prompt asks for: animals with their number (None: at least one) and tint (None: any), and the place (None: any)."""
+    """Content that a prompt asks for.
+
+    The number of an animal may be None (at least one), and so may the place (any). Any tint is
+    right for an animal that `tints` does not name.
+    """
 
     counts: dict[str, int | None]
     tints: dict[str, str] = field(default_factory=dict)
@@ -46,7 +50,7 @@ class Requirement:
 
     @classmethod
     def parse(cls, prompt: str) -> "Requirement":
-        """Reads the world's words off a prompt, in order; other words say nothing."""
+        """Read the world's words in a prompt, in order; other words are ignored."""
         counts: dict[str, int | None] = {}
         tints: dict[str, str] = {}
         place: str | None = None
@@ -66,7 +70,10 @@ class Requirement:
         return cls(counts, tints, place)
 
     def parts(self, reading: Reading) -> dict[str, bool]:
-        """For each part that the prompt asks for, whether the picture has it; nothing is met by an unreadable picture."""
+        """Return for each part that the prompt asks for whether the image shows it.
+
+        An unreadable image shows no part.
+        """
         parts = {}
         for animal, wanted in self.counts.items():
             found = reading.counts.get(animal, 0)
@@ -76,27 +83,26 @@ class Requirement:
                 n for animal, n in reading.counts.items() if animal not in self.counts
             )
         for animal, tint in self.tints.items():
-            same = (animal, tint) in NATURAL_TINTS and reading.tints.get(animal) is None
-            parts[f"color of {animal}"] = reading.tints.get(animal) == tint or (
-                same and animal in reading.counts
-            )
+            seen = reading.tints.get(animal)
+            natural = seen is None and (animal, tint) in NATURAL_TINTS and animal in reading.counts
+            parts[f"color of {animal}"] = seen == tint or natural
         if self.place is not None:
             parts["place"] = reading.place == self.place
         return {part: met and reading.readable for part, met in parts.items()}
 
     def met_by(self, reading: Reading) -> bool:
-        """Whether the picture shows all that the prompt asks for and no other animal."""
+        """Whether the image shows all that the prompt asks for and no other animal."""
         parts = self.parts(reading)
         return bool(parts) and all(parts.values())
 
     def score(self, reading: Reading) -> float:
-        """Share of the parts that are met, in [0, 1]; 0 for a prompt that asks for nothing of this world."""
+        """Return the share of parts that are met; 0 for a prompt that asks for nothing here."""
         parts = self.parts(reading)
         return sum(parts.values()) / len(parts) if parts else 0.0
 
 
 def family_of(prompt: str) -> str:
-    """What is hard about a prompt: composition, count, color or place, in this order; else "object"."""
+    """Return the first that is hard of composition, count, color and place; else "object"."""
     wanted = Requirement.parse(prompt)
     if len(wanted.counts) > 1:
         return "composition"
@@ -108,7 +114,10 @@ def family_of(prompt: str) -> str:
 
 
 def _held_out_scenes() -> dict[str, list[Scene]]:
-    """Every scene that holds exactly one held-out combination, by family; "object" has none, so it lists plain single animals."""
+    """Return every scene with exactly one held-out combination, by family.
+
+    "object" has no such scene, so it lists plain single animals.
+    """
     return {
         "object": [Scene((Animal(a),), "plain") for a in ANIMALS],
         "color": [
@@ -140,14 +149,15 @@ def _held_out_scenes() -> dict[str, list[Scene]]:
 def held_out_prompts(
     per_family: int, rng: random.Random, *, exclude: frozenset[str] = frozenset()
 ) -> list[str]:
-    """Up to `per_family` prompts of each family that name a combination the base never saw; none that asks what `exclude` asks."""
+    """Return up to `per_family` prompts of each family that name a combination the base never saw.
+
+    None of them asks for the same as a prompt of `exclude`.
+    """
     taken = [Requirement.parse(prompt) for prompt in exclude]
     prompts: list[str] = []
     for scenes in _held_out_scenes().values():
-        texts = (
-            caption(scene, rng, EXACT).rstrip(".") for scene in rng.sample(scenes, len(scenes))
-        )
-        prompts += itertools.islice(
-            (t for t in texts if Requirement.parse(t) not in taken), per_family
-        )
+        shuffled = rng.sample(scenes, len(scenes))
+        texts = (caption(scene, rng, EXACT).rstrip(".") for scene in shuffled)
+        new = (text for text in texts if Requirement.parse(text) not in taken)
+        prompts += itertools.islice(new, per_family)
     return prompts

@@ -1,8 +1,9 @@
-"""What a picture of the embedded world can hold: animals, tints, counts, places; and which combinations the base never sees.
+"""Scenes of the embedded world: animals, tints, counts, places; and combinations held out.
 
-A scene is one to four animals of one species and tint, or a pair of two species, in one place. The base model is trained on
-scenes without the held-out combinations, so that prompts naming one of them fail in the ways Lee et al. 2023 (arXiv
-2302.12192) and DPOK (arXiv 2305.16381) describe: wrong colour, wrong count, missing object, wrong place.
+A scene is one to four animals of one species and tint, or a pair of two species, in one place. The
+base model is trained on scenes without the held-out combinations. So prompts that name one of them
+fail in the ways that Lee et al. 2023 (arXiv 2302.12192) and DPOK (arXiv 2305.16381) describe: wrong
+color, wrong count, missing object, wrong place.
 """
 
 import itertools
@@ -37,7 +38,7 @@ NATURAL_TINTS = frozenset(
         ("penguin", "blue"),
     }
 )
-"""Species whose natural colour passes for a tint: never drawn in that tint, never asked for it."""
+"""(species, tint) where the natural color passes for the tint: never drawn or asked for."""
 
 HELD_OUT_TINTS = frozenset(
     {
@@ -53,7 +54,7 @@ HELD_OUT_TINTS = frozenset(
 SEEN_PLACES = {
     animal: tuple(PLACES[1 + (i + k) % 5] for k in (0, 2, 3)) for i, animal in enumerate(ANIMALS)
 }
-"""The places beside `plain` in which the base sees each species."""
+"""Places besides `plain` in which the base sees each species."""
 
 HELD_OUT_PLACES = frozenset((a, p) for a in ANIMALS for p in PLACES[1:] if p not in SEEN_PLACES[a])
 """(species, place) that the base never sees."""
@@ -70,7 +71,7 @@ HELD_OUT_PAIRS = frozenset(
 
 @dataclass(frozen=True)
 class Animal:
-    """One animal of a scene; `tint` None is its natural colour."""
+    """One animal of a scene; `tint` None is its natural color."""
 
     species: str
     tint: str | None = None
@@ -78,24 +79,23 @@ class Animal:
 
 @dataclass(frozen=True)
 class Scene:
-    """The animals of one picture and their place."""
+    """The animals of one image and their place."""
 
     animals: tuple[Animal, ...]
     place: str
 
     def counts(self) -> dict[str, int]:
-        """Number of animals by species."""
-        return {
-            s: sum(a.species == s for a in self.animals) for s in {a.species for a in self.animals}
-        }
+        """Return the number of animals by species."""
+        species = [a.species for a in self.animals]
+        return {s: species.count(s) for s in set(species)}
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What a judge, machine or person, sees in a picture.
+    """Content of an image, as a judge (the oracle or a person) sees it.
 
-    A species in several tints has the tint of its clearest face; tint None is the natural colour. `readable` is false when the judge
-    cannot tell.
+    A species in several tints has the tint of its clearest face; tint None is the natural color.
+    `readable` is false when the judge cannot tell.
     """
 
     counts: dict[str, int]
@@ -128,7 +128,7 @@ def _sample_animals(rng: random.Random) -> tuple[Animal, ...]:
 
 
 def sample_scene(rng: random.Random, *, held_out: bool) -> Scene:
-    """A random scene; `held_out` True draws from the whole world, False from what the base may see."""
+    """Draw a random scene, of the whole world if `held_out`, else of what the base may see."""
     while True:
         place = "plain" if rng.random() < 0.3 else rng.choice(PLACES[1:])
         scene = Scene(_sample_animals(rng), place)

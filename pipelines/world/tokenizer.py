@@ -1,4 +1,7 @@
-"""The embedded models' CLIPTokenizer: every word of the captions is one token, any other text falls back to bytes."""
+"""CLIPTokenizer of the embedded models.
+
+Every word of the captions is one token; any other text falls back to bytes.
+"""
 
 import itertools
 import json
@@ -12,7 +15,7 @@ _END = "</w>"
 
 
 def _byte_characters() -> list[str]:
-    """The printable stand-in of each byte in GPT-2's byte-level BPE, which CLIP uses."""
+    """Return the printable stand-in of each byte in GPT-2's byte-level BPE, which CLIP uses."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [b for b in range(256) if b not in printable]
     table = {b: chr(b) for b in printable} | {b: chr(256 + i) for i, b in enumerate(others)}
@@ -20,17 +23,17 @@ def _byte_characters() -> list[str]:
 
 
 def _merges_of(words: list[str]) -> tuple[list[str], list[tuple[str, str]]]:
-    """Tokens and merges that build each word left to right; a merge learnt for a shorter word is used by the longer ones."""
+    """Return tokens and merges that build each word from left to right.
+
+    Merges of shorter words are used by longer ones.
+    """
     tokens: list[str] = []
     merges: list[tuple[str, str]] = []
     for word in sorted(words, key=lambda w: (len(w), w)):
         parts = [*word[:-1], word[-1] + _END]
         while len(parts) > 1:
-            ranked = [
-                (merges.index(pair), i)
-                for i, pair in enumerate(itertools.pairwise(parts))
-                if pair in merges
-            ]
+            pairs = enumerate(itertools.pairwise(parts))
+            ranked = [(merges.index(pair), i) for i, pair in pairs if pair in merges]
             at = min(ranked)[1] if ranked else 0
             pair = (parts[at], parts[at + 1])
             if not ranked:
@@ -41,7 +44,7 @@ def _merges_of(words: list[str]) -> tuple[list[str], list[tuple[str, str]]]:
 
 
 def build_tokenizer(words: list[str], folder: Path) -> CLIPTokenizer:
-    """Writes the tokenizer's files to `folder` and opens it."""
+    """Write the tokenizer's files to `folder` and open it."""
     characters = _byte_characters()
     tokens, merges = _merges_of(words)
     special = ["<|startoftext|>", "<|endoftext|>"]
@@ -57,7 +60,7 @@ def build_tokenizer(words: list[str], folder: Path) -> CLIPTokenizer:
 
 
 def token_ids(tokenizer: CLIPTokenizer, texts: list[str]) -> Tensor:
-    """Padded token ids [N, MAX_TOKENS]."""
+    """Return padded token ids [N, MAX_TOKENS]."""
     ids: Tensor = tokenizer(
         texts, padding="max_length", max_length=MAX_TOKENS, truncation=True, return_tensors="pt"
     ).input_ids

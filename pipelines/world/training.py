@@ -1,4 +1,4 @@
-"""What the trainers of the embedded models share: the learning rate, averaged weights, the log."""
+"""Shared parts of the embedded models' trainers: learning rate, averaged weights, log."""
 
 import copy
 import math
@@ -15,7 +15,11 @@ M = TypeVar("M", bound=nn.Module)
 def warmup_cosine(
     step: int, steps: int, *, warmup: int = 200, hold: float = 0.4, floor: float = 0.01
 ) -> float:
-    """Factor of the learning rate: a linear rise, a plateau until `hold` of the steps, then a cosine down to `floor`."""
+    """Return the factor of the learning rate at a step.
+
+    It rises linearly, is flat until the share `hold` of the steps, then falls as a cosine to
+    `floor`.
+    """
     rise = min(1.0, (step + 1) / warmup)
     progress = max(0.0, (step / steps - hold) / (1 - hold))
     return rise * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress)))
@@ -31,7 +35,10 @@ class Average(Generic[M]):
 
     @torch.no_grad()
     def update(self, module: M) -> None:
-        """Moves the average towards `module`; the first updates count more, so that the initial weights fade."""
+        """Move the average towards `module`.
+
+        The first updates count more, so that the initial weights fade.
+        """
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         for mean, now in zip(self.module.parameters(), module.parameters(), strict=True):
@@ -43,14 +50,11 @@ class Average(Generic[M]):
 def steps_with_log(
     name: str, steps: int, losses: list[float], *, start: int = 0, every: int = 100
 ) -> Iterator[int]:
-    """Counts the steps and prints the mean of the last losses every so often."""
+    """Yield the steps; print the mean of the last losses after every `every` of them."""
     began = time.monotonic()
     for step in range(start, steps):
         yield step
         if (step + 1) % every == 0:
             seconds = time.monotonic() - began
-            mean = sum(losses[-every:]) / every
-            print(
-                f"{name} step {step + 1}/{steps} loss {mean:.4f} {seconds / (step + 1 - start):.3f} s/step",
-                flush=True,
-            )
+            mean, pace = sum(losses[-every:]) / every, seconds / (step + 1 - start)
+            print(f"{name} step {step + 1}/{steps} loss {mean:.4f} {pace:.3f} s/step", flush=True)

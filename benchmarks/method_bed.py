@@ -1,0 +1,341 @@
+"""One seed's run of the comparison of methods: it trains the variants, draws, and measures.
+
+All variants share the run's images, labels and reward. Everything that is trained and drawn stays
+in the run's folder `methods/`, and a second call goes on from there.
+"""
+
+import json
+import math
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import DPMSolverMultistepScheduler
+from torch import Tensor
+
+from benchmarks.method_variants import EVALUATION, Variant
+from benchmarks.record import Row
+from data.errors import PictuneError
+from data.files import write_json
+from data.runs import RunFolder
+from finetune.diffusion import DiffusionModel
+from finetune.lora import BASE
+from finetune.reward_fn import RewardFn
+from finetune.sampler import Sampler
+from finetune.training import TrainState
+from pipelines.comparison import EvaluationPrompt, Measured, best_of, by_group, by_prompt
+from pipelines.config import (
+    Settings,
+    check,
+    config_file,
+    override,
+    parse_override,
+    read_toml,
+)
+from pipelines.drawing import ImagesConfig, Planned, draw_missing
+from pipelines.image_io import save_png
+from pipelines.models import open_model, reward_hash, weights_hash
+from pipelines.progress import progress
+from pipelines.record import refuse_changes
+from pipelines.stages import images as images_stage
+from pipelines.stages import reward as reward_stage
+from pipelines.stages import simulate
+from pipelines.stages.evaluate import (
+    EvaluateConfig,
+    Instruments,
+    evaluation_images,
+    evaluation_prompts,
+    kl_to_base,
+)
+from pipelines.tables import TABLES
+from pipelines.tuning import Job, method_config, open_job, with_images
+
+SAMPLERS = ("as trained", "DDIM", "DPM-Solver++")
+FIGURES = ("alignment", "reward", "readable", "distance", "diversity")
+"""Figures of a group of prompts that are compared."""
+
+
+@dataclass
+class Counted:
+    """A reward that counts the images that it scores."""
+
+    reward: RewardFn
+    queries: int = 0
+
+    def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        """Return the reward of each image."""
+        self.queries += len(prompts)
+        return self.reward(images, prompts)
+
+
+@dataclass(frozen=True)
+class VariantJob(Job):
+    """A training in a folder of its own."""
+
+    place: Path
+
+    @property
+    def folder(self) -> Path:
+        """The folder that the training writes to."""
+        return self.place
+
+
+class Bed:
+    """One seed's run: everything that the variants share."""
+
+    def __init__(
+        self, name: str, seed: int, changes: Sequence[str], *, candidates: int = 16
+    ) -> None:
+        """Draw the images, label them and train the reward, where that is not done yet.
+
+        Args:
+            name: of the run, before the seed.
+            seed: of the run.
+            changes: settings that differ from the demo's.
+            candidates: images of the base from which the reward picks one.
+        """
+        self.run, self.seed = RunFolder(Path("runs") / f"{name}-{seed}"), seed
+        self.candidates = candidates
+        changes = (f"run.seed={seed}", *EVALUATION, *changes)
+        overrides = [parse_override(change) for change in changes]
+        self.tables = override(read_toml(config_file(None)), overrides)
+        self.settings = self.with_changes(())
+        refuse_changes(self.run, self.settings)
+        for stage in (images_stage, simulate, reward_stage):
+            stage.main(self.run, self.settings)
+        images = self.settings.table("images", ImagesConfig)
+        self.batch = images.batch
+        self.sampler = self.settings.table("sampler", Sampler)
+        self.config = self.settings.table("evaluate", EvaluateConfig)
+        self.prompts = evaluation_prompts(self.settings)
+        self.trained = [one for one in self.prompts if one.group == "trained"]
+        self.model = open_model(self.settings.run, precision=images.precision)
+        self.instruments = Instruments.open(self.run, self.settings)
+        self.base_images: dict[str, Measured] = {}
+        """The base's images by sampler, one for each prompt and seed."""
+
+    def with_changes(self, changes: Sequence[str]) -> Settings:
+        """Return the run's settings with some others."""
+        tables = override(self.tables, [parse_override(change) for change in changes])
+        return check(tables, TABLES, self.run.root.name)
+
+    def folder(self, name: str) -> Path:
+        """Return the folder of a variant's training, images and figures."""
+        return self.run.root / "methods" / name.replace(", ", "-").replace(" ", "-")
+
+    def drawn(self, sampler: str, folder: Path, planned: Sequence[Planned]) -> Measured:
+        """Draw with the model as it is, and measure."""
+        place = folder / sampler.replace(" ", "-")
+        if sampler == "DPM-Solver++":
+            draw_stock(self.model, planned, place, self.sampler, batch=self.batch)
+        elif sampler == "DDIM":
+            ddim = self.sampler.deterministic()
+            draw_missing(self.model, planned, place, ddim, batch=self.batch)
+        else:
+            online = method_config(self.settings, "dpok").sampler
+            ancestral = self.sampler.overridden(online).model_copy(update={"eta": 1.0})
+            draw_missing(self.model, planned, place, ancestral, batch=self.batch)
+        return self.instruments.measure(planned, place, "measure")
+
+    def planned(self, prompts: Sequence[EvaluationPrompt], *, candidates: int = 1) -> list[Planned]:
+        """Return the images of some prompts, of the evaluation's seeds."""
+        return evaluation_images(prompts, self.config, self.seed, candidates=candidates)
+
+    def row(self, drawn: Measured, sampler: str) -> Row:
+        """Return the figures of a model's images under a sampler.
+
+        They are by group of prompts, and by training prompt.
+        """
+        rows = by_prompt(drawn, self.prompts)
+        groups = by_group(drawn, rows, self.base_images[sampler])
+        return {
+            "groups": {name: one.model_dump(include=set(FIGURES)) for name, one in groups.items()},
+            "prompts": {row.prompt: row.alignment for row in rows if row.group == "trained"},
+        }
+
+
+def draw_stock(
+    model: DiffusionModel,
+    planned: Sequence[Planned],
+    folder: Path,
+    sampler: Sampler,
+    *,
+    batch: int,
+) -> None:
+    """Draw missing images by the stock pipeline with DPM-Solver++ in float32, as users do."""
+    config = model.pipeline.scheduler.config
+    solver = DPMSolverMultistepScheduler.from_config(config, algorithm_type="dpmsolver++")
+    parts = {**model.pipeline.components, "scheduler": solver}
+    pipeline = type(model.pipeline)(**parts, requires_safety_checker=False)
+    pipeline.set_progress_bar_config(disable=True)
+    missing = [one for one in planned if not (folder / one.file_name).exists()]
+    starts = range(0, len(missing), batch)
+    for start in progress(starts, "DPM-Solver++", "batch"):
+        some = missing[start : start + batch]
+        images = pipeline(
+            [one.prompt for one in some],
+            num_inference_steps=sampler.steps,
+            guidance_scale=sampler.guidance,
+            generator=[torch.Generator().manual_seed(one.seed) for one in some],
+            output_type="pt",
+        ).images
+        for one, image in zip(some, images, strict=True):
+            save_png(image, folder / one.file_name)
+
+
+def of_seed(bed: Bed, variants: Mapping[str, Variant]) -> dict[str, Any]:
+    """Return the figures of one seed by model."""
+    found = base_rows(bed)
+    for name, variant in variants.items():
+        before = found.get(variant.start or "")
+        found[name] = variant_rows(bed, variant, bed.folder(name), before)
+        alignment = found[name]["samplers"]["DDIM"]["groups"]["trained"]["alignment"]
+        print(f"seed {bed.seed}, {name}: {alignment:.2f}", flush=True)
+    return found
+
+
+def base_rows(bed: Bed) -> dict[str, Any]:
+    """Return the figures of the base and of the best of its images, by model and sampler."""
+    most, folder = bed.candidates, bed.folder("base")
+    found: dict[str, Any] = {"base": {"queries": 0, "kl": 0.0, "samplers": {}}}
+    counts = dict.fromkeys((4, most))
+    for n in counts:
+        kl = math.log(n) - (n - 1) / n
+        found[f"best of {n}"] = {"queries": n, "kl": kl, "samplers": {}}
+    made_once(folder, made_from(bed.settings, ("run", "sampler", "images")), dict)
+    for sampler in SAMPLERS:
+        with bed.model.adapters_off():
+            drawn = bed.drawn(sampler, folder, bed.planned(bed.prompts, candidates=most))
+        firsts = range(0, len(drawn.planned), most)
+        bed.base_images[sampler] = drawn.chosen(firsts)
+        found["base"]["samplers"][sampler] = bed.row(bed.base_images[sampler], sampler)
+        for n in counts:
+            rows = [first + i for first in firsts for i in range(n)]
+            best = best_of(drawn.chosen(rows), n)
+            found[f"best of {n}"]["samplers"][sampler] = bed.row(best, sampler)
+    return found
+
+
+def variant_rows(
+    bed: Bed, variant: Variant, folder: Path, before: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Return the cost of training one variant, now or earlier, and its figures by sampler.
+
+    It goes on from the variant with the figures `before`, if given.
+    """
+    start = BASE if variant.start is None else bed.folder(variant.start)
+    settings = bed.with_changes((*variant.changes, f"{variant.method}.lora.start={start}"))
+    tables = ("run", "sampler", "images", "finetune", variant.method, "evaluate")
+    inputs = made_from(settings, tables) | {
+        "reward": reward_hash(bed.run.reward_dir),
+        "start": before and before["made_from"],
+    }
+    earlier = before or {"queries": 0, "curve": []}
+    trained = made_once(folder, inputs, lambda: train(bed, settings, variant, folder, earlier))
+    bed.model.load_lora(folder)
+    planned = bed.planned(bed.prompts)
+    rows = {sampler: bed.row(bed.drawn(sampler, folder, planned), sampler) for sampler in SAMPLERS}
+    return trained | {"samplers": rows}
+
+
+def train(
+    bed: Bed, settings: Settings, variant: Variant, folder: Path, before: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Train and save the LoRA.
+
+    Return queries and curve, which go on from those `before`, the KL, and the guards' alarms.
+    """
+    counted, job = _counted(bed, settings, variant, folder, before["queries"])
+    state, model = job.start(), job.training.model
+    limits = job.training.config.validation.limits
+    alarms, curve = list[str](), list[Row](before["curve"])
+    started, judging = time.monotonic(), 0.0
+    steps = progress(job.train(state), variant.method, "step", total=job.total_steps)
+    for metrics in steps:
+        if metrics["validation_reward"] is None:
+            continue
+        paused = time.monotonic()
+        exceeded = limits.exceeded(state.monitors, state.untuned)
+        alarms += [f"step {state.step}: {sentence}" for sentence in exceeded.values()]
+        place = folder / f"step-{state.step}"
+        model.save_lora(place)
+        point = {"step": state.step, "queries": counted.queries}
+        curve.append(point | {"alignment": _alignment(bed, place)})
+        judging += time.monotonic() - paused
+    seconds = time.monotonic() - started - judging
+    state.restore_best()
+    model.save_lora(folder)
+    return {
+        "queries": counted.queries,
+        "seconds": seconds,
+        "kl": float(np.mean(kl_to_base(model, [one.prompt for one in bed.trained], settings))),
+        "curve": curve,
+        "guards": {
+            "alarms": alarms,
+            "monitors, of untuned": _relative_monitors(state),
+            "stopped": state.stopped,
+        },
+    }
+
+
+def _counted(
+    bed: Bed, settings: Settings, variant: Variant, folder: Path, queries: int
+) -> tuple[Counted, Job]:
+    """Return the variant's training, and its reward, which counts on from these queries."""
+    job = open_job(bed.run, settings, variant.method)
+    counted = Counted(job.training.reward, queries)
+    validator = replace(job.training.validator, reward=counted)
+    training = replace(job.training, reward=counted, validator=validator)
+    parts = {field.name: getattr(job, field.name) for field in fields(job)}
+    return counted, with_images(VariantJob(**(parts | {"training": training}), place=folder))
+
+
+def _alignment(bed: Bed, folder: Path) -> float:
+    """Return the share of images that show their prompt, with the LoRA in this folder."""
+    bed.model.load_lora(folder)
+    verdicts = bed.drawn("DDIM", folder, bed.planned(bed.trained)).verdicts
+    assert verdicts is not None  # the embedded model has a judge
+    return float(np.mean([verdict.met for verdict in verdicts]))
+
+
+def _relative_monitors(state: TrainState) -> dict[str, float]:
+    """Return the last monitors as multiples of the untuned model's."""
+    untuned = {name: value for name, value in state.untuned.items() if value}
+    return {
+        name: value / untuned[name] for name, value in state.monitors.items() if name in untuned
+    }
+
+
+def made_from(settings: Settings, tables: Sequence[str]) -> dict[str, Any]:
+    """Return the inputs of a training or drawing: these tables and the model's weights."""
+    resolved = settings.resolved()
+    return {
+        "settings": {table: resolved[table] for table in tables},
+        "model": weights_hash(settings.run.model),
+    }
+
+
+def made_once(
+    folder: Path, inputs: dict[str, Any], make: Callable[[], dict[str, Any]]
+) -> dict[str, Any]:
+    """Return the result of `make`, which fills the folder; it is called only once.
+
+    Raises:
+        PictuneError: the folder rests on other inputs.
+    """
+    path = folder / "made.json"
+    if not path.exists():
+        shutil.rmtree(folder, ignore_errors=True)  # of a training that did not end
+        write_json(path, make() | {"made_from": inputs})
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if found["made_from"] != inputs:
+        raise PictuneError(
+            f"{path}: made from other settings, another model or another reward; "
+            f"remove {folder} to make it again"
+        )
+    return found

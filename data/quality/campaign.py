@@ -1,0 +1,39 @@
+"""Quality of a campaign that runs, read from its feedback store."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from data.quality.agreement import agreement_of
+from data.quality.judgments import Judgments
+from data.quality.rater_table import rater_quality
+from data.store.feedback_store import FeedbackStore
+from data.store.rows import RaterFacts, label_table, rater_facts, task_facts, task_table
+
+
+def campaign_quality(
+    store: FeedbackStore, categories: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """Compute the figures that the admin page shows of a campaign.
+
+    Returns:
+        `raters`: one row per rater, by when they joined, with the columns of `data.schema.RATERS`
+        and `name`; `rater_id` is the store's own id, and the exported one is `public_id`.
+        `agreement`: see `agreement_of`; of the labels by people, or of simulated ones where there
+        are no others.
+    """
+    judgments, raters = _read_store(store)
+    rows = rater_quality(judgments, raters).to_pylist()
+    named = [
+        row | {"rater_id": rater.rater_id, "public_id": rater.public_id, "name": rater.name}
+        for row, rater in zip(rows, raters, strict=True)
+    ]
+    return {"raters": named, "agreement": agreement_of(judgments, categories)}
+
+
+def _read_store(store: FeedbackStore) -> tuple[Judgments, list[RaterFacts]]:
+    with store.database.read() as connection:
+        tasks, raters = task_table(connection), rater_facts(connection, store.public_rater_id)
+        facts = task_facts(tasks)
+        binary = label_table(connection, "binary", facts, raters)
+        rankings = label_table(connection, "ranking", facts, raters)
+    return Judgments.from_tables(tasks, binary, rankings), list(raters.values())

@@ -1,0 +1,53 @@
+"""The table CONSENSUS: the raters' joint answer about each image, by several methods."""
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from scipy.stats import entropy
+
+from data.quality.judgments import Judgments
+from data.schema import CONSENSUS
+
+
+def consensus(judgments: Judgments) -> pa.Table:
+    """Return CONSENSUS, in the order of tasks and images."""
+    parts = [
+        part for source, mine in judgments.by_source.items() for part in _consensus_of(mine, source)
+    ]
+    if not parts:
+        return CONSENSUS.empty_table()
+    order = ["task_id", "image_id", "source", "method"]
+    table = pd.concat(parts, ignore_index=True).sort_values(order)
+    return pa.Table.from_pandas(table[CONSENSUS.names], schema=CONSENSUS, preserve_index=False)
+
+
+def _consensus_of(judgments: Judgments, source: str) -> list[pd.DataFrame]:
+    both = (_verdicts(judgments), _borda(judgments.ranks))
+    return [part.assign(source=source) for part in both if not part.empty]
+
+
+def _verdicts(judgments: Judgments) -> pd.DataFrame:
+    """Compute the majority vote and, if there is one, Dawid-Skene's verdict for each task."""
+    votes = judgments.verdicts.groupby("task_id").agg(
+        image_id=("image_id", "first"), n_raters=("good", "size"), p_good=("good", "mean")
+    )
+    parts = [votes.assign(method="mv")]
+    if judgments.dawid_skene is not None:
+        p_good = judgments.dawid_skene.p_good
+        parts.append(votes.loc[p_good.index].assign(method="ds", p_good=p_good))
+    table = pd.concat(parts).reset_index()
+    p = table["p_good"].to_numpy(dtype=float)
+    value = np.select([p > 0.5, p < 0.5], [1.0, 0.0], 0.5)
+    return table.assign(value=value, entropy=entropy([p, 1 - p], base=2))
+
+
+def _borda(ranks: pd.DataFrame) -> pd.DataFrame:
+    """Compute each ranked image's mean share of the others that it beats; a tie counts as half."""
+    by_label = ranks.groupby("label_id")["rank"]
+    others = by_label.transform("size") - 1
+    # an average rank of k of n is above n - k others, a tie counting as half
+    beaten = (others + 1 - by_label.rank(method="average")) / others.where(others > 0)
+    rows = ranks.assign(value=beaten)[others > 0]
+    by_image = rows.groupby(["task_id", "image_id"])["value"]
+    shares = by_image.agg(value="mean", n_raters="size").reset_index()
+    return shares.assign(method="borda", p_good=np.nan, entropy=np.nan)

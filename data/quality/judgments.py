@@ -1,0 +1,141 @@
+"""The live labels and their tasks as pandas tables, which all measures of quality read."""
+
+import warnings
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Self
+
+import pandas as pd
+import pyarrow as pa
+from crowdkit.aggregation import DawidSkene
+
+from data.schema import LABELS_BINARY, LABELS_RANKING, TASKS, read_table
+
+RATER_KEY = ["source", "rater_id"]
+"""Columns that identify a rater."""
+
+_DAWID_SKENE_STEPS = 25
+_SHARED_COLUMNS = [
+    "label_id",
+    "task_id",
+    "rater_id",
+    "source",
+    "gold_correct",
+    "time_on_task_ms",
+    "active_ms",
+]
+_BINARY_COLUMNS = [*_SHARED_COLUMNS, "image_id", "label"]
+_RANKING_COLUMNS = [*_SHARED_COLUMNS, "image_ids", "shown_order", "ranks", "best_image_id"]
+_TASK_COLUMNS = ["task_id", "kind", "prompt_id", "gold_json", "repeat_of"]
+
+
+@dataclass(frozen=True, eq=False)
+class DawidSkeneEstimate:
+    """Dawid and Skene's estimate of the right verdicts, and of how often each rater gives them."""
+
+    p_good: "pd.Series[float]"
+    """Probability of good, by task id."""
+    skills: pd.DataFrame
+    """Columns `skill`, `ds_sensitivity` and `ds_specificity` of `data.schema.RATERS`, by rater."""
+
+
+@dataclass(frozen=True, eq=False)
+class Judgments:
+    """The live labels and their tasks, with the columns of the exported tables."""
+
+    tasks: pd.DataFrame
+    """`data.schema.TASKS`."""
+    binary: pd.DataFrame
+    """`data.schema.LABELS_BINARY`."""
+    rankings: pd.DataFrame
+    """`data.schema.LABELS_RANKING`."""
+
+    @classmethod
+    def from_tables(cls, tasks: pa.Table, binary: pa.Table, rankings: pa.Table) -> Self:
+        """Convert Arrow tables; columns that no measure needs are omitted."""
+        return cls(
+            tasks.select(_TASK_COLUMNS).to_pandas(),
+            binary.select(_BINARY_COLUMNS).to_pandas(),
+            rankings.select(_RANKING_COLUMNS).to_pandas(),
+        )
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Read the Parquet files of an export.
+
+        Raises:
+            PictuneError: a file is missing or broken.
+        """
+        named = {"tasks": TASKS, "labels_binary": LABELS_BINARY, "labels_ranking": LABELS_RANKING}
+        return cls.from_tables(
+            *(read_table(folder / f"{name}.parquet", schema) for name, schema in named.items())
+        )
+
+    @cached_property
+    def by_source(self) -> dict[str, "Judgments"]:
+        """The judgments of each source that has any, sorted by source.
+
+        Sources are people (`human`), people elsewhere (`imported`) and `simulated` raters.
+        """
+        sources = sorted({*self.binary["source"], *self.rankings["source"]})
+        return {
+            source: Judgments(
+                self.tasks,
+                *(labels[labels["source"] == source] for labels in (self.binary, self.rankings)),
+            )
+            for source in sources
+        }
+
+    @cached_property
+    def verdicts(self) -> pd.DataFrame:
+        """Labels good or bad on questions asked for the first time; `good` is true or false."""
+        is_verdict = self.binary["label"].isin(["good", "bad"])
+        judged = self.binary[is_verdict & ~self.binary["task_id"].isin(self._repeats)]
+        return judged.assign(good=judged["label"] == "good")
+
+    @property
+    def ranks(self) -> pd.DataFrame:
+        """One row per ranked image on questions asked for the first time: `image_id`, `rank`."""
+        first = self.rankings[~self.rankings["task_id"].isin(self._repeats)]
+        exploded = first.explode(["image_ids", "ranks"]).rename(
+            columns={"image_ids": "image_id", "ranks": "rank"}
+        )
+        return exploded[exploded["rank"].notna()].astype({"rank": "int64"})
+
+    @cached_property
+    def dawid_skene(self) -> DawidSkeneEstimate | None:
+        """The estimate from tasks that two raters or more have judged.
+
+        None when there are no such tasks, or when all their verdicts are the same.
+        """
+        shared = self.verdicts[self.verdicts.groupby("task_id")["good"].transform("size") > 1]
+        return _dawid_skene(shared) if shared["good"].nunique() > 1 else None
+
+    @property
+    def _repeats(self) -> "pd.Series[str]":
+        return self.tasks.loc[self.tasks["repeat_of"].notna(), "task_id"]
+
+
+def _dawid_skene(shared: pd.DataFrame) -> DawidSkeneEstimate:
+    tasks, raters = (pd.Categorical(shared[name]) for name in ("task_id", "rater_id"))
+    verdicts = shared["good"].astype("int64").to_numpy()
+    coded = pd.DataFrame({"task": tasks.codes, "worker": raters.codes, "label": verdicts})
+    with warnings.catch_warnings():
+        # crowd-kit 1.4 asks pandas 3 for what pandas 4 will not have
+        warnings.simplefilter("ignore", DeprecationWarning)
+        model = DawidSkene(n_iter=_DAWID_SKENE_STEPS).fit(coded)
+    errors, priors, probabilities = model.errors_, model.priors_, model.probas_
+    assert errors is not None
+    assert priors is not None
+    assert probabilities is not None
+    # errors are indexed by (worker, label given) and have a column for each label that may be right
+    every_rater = range(len(raters.categories))
+    right = {
+        label: errors.xs(label, level="label")[label].reindex(every_rater, fill_value=0.0)
+        for label in (0, 1)
+    }
+    skill = priors[0] * right[0] + priors[1] * right[1]
+    columns = {"skill": skill, "ds_sensitivity": right[1], "ds_specificity": right[0]}
+    skills = pd.DataFrame(columns).set_axis(raters.categories)
+    return DawidSkeneEstimate(probabilities[1].sort_index().set_axis(tasks.categories), skills)

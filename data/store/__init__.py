@@ -1,0 +1,1 @@
+"""The feedback store: everything that speaks SQL."""

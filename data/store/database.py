@@ -1,0 +1,186 @@
+"""Connections to the feedback store's database.
+
+Commits are durable, SQLite has one writer at a time, and errors say what to do.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
+from threading import Lock, local
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from alembic.util.exc import CommandError
+from pydantic import BaseModel
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+
+from data.errors import PictuneError
+
+BUSY_TIMEOUT_MS = 30_000
+"""Milliseconds that a connection waits for another process to finish writing."""
+
+OWNERS_ALONE = 0o600
+"""Mode of the database's files, which hold names, comments and hashes of passwords."""
+
+READ_ONLY_OPTION = "reading"
+"""Execution option of connections that never write."""
+
+
+class StoreConfig(BaseModel, frozen=True, extra="forbid"):
+    """Place where labels are kept."""
+
+    url: str | None = None
+    """SQLAlchemy URL of a PostgreSQL database, as `postgresql+psycopg://USER@HOST/NAME`; without it
+    labels are kept in `labels/feedback.db` of the run. The URL is recorded with the run: leave the
+    password to `~/.pgpass` or `PGPASSWORD`."""
+
+
+class Database:
+    """An engine whose transactions are either read-only snapshots or serialized writes."""
+
+    def __init__(self, url: str) -> None:
+        try:
+            address = sa.make_url(url)
+            self.url = address.render_as_string(hide_password=True)
+            if address.get_backend_name() == "sqlite":
+                _prepare_file(address)
+            self.engine = sa.create_engine(address, pool_timeout=BUSY_TIMEOUT_MS / 1000)
+        except (ArgumentError, NoSuchModuleError) as error:
+            raise PictuneError(
+                f"{url}: not a database URL; "
+                "use sqlite:///FILE or postgresql+psycopg://USER@HOST/NAME"
+            ) from error
+        self.is_sqlite = self.engine.dialect.name == "sqlite"
+        if self.is_sqlite:
+            sa.event.listen(self.engine, "connect", _set_up_connection)
+            sa.event.listen(self.engine, "begin", _begin)
+        # Threads wait here rather than in SQLite, which waits by polling and starves the unlucky.
+        self._writing = Lock() if self.is_sqlite else nullcontext()
+        self._of_thread = local()
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder of the database's file; None when a server keeps the database."""
+        return Path(self.engine.url.database or "").parent if self.is_sqlite else None
+
+    def migrate(self) -> None:
+        """Create the tables or bring those of an older version up to date.
+
+        Raises:
+            PictuneError: the database cannot be opened, or was written by a newer version.
+        """
+        config = Config()
+        config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+        with self.write() as connection:
+            config.attributes["connection"] = connection
+            try:
+                command.upgrade(config, "head")
+            except CommandError as error:
+                raise PictuneError(
+                    f"{self.url}: written by a newer version ({error}); update Pictune to open it"
+                ) from error
+
+    @contextmanager
+    def write(self) -> Iterator[sa.Connection]:
+        """Open a transaction that may write; it is on disk once the block ends without an error.
+
+        Further writes and reads of the same thread within the block are part of it: all is one
+        commit.
+        """
+        outer: sa.Connection | None = getattr(self._of_thread, "writing", None)
+        if outer is not None:
+            yield outer
+            return
+        with self._writing, self._explained(), self.engine.begin() as connection:
+            self._of_thread.writing = connection
+            try:
+                yield connection
+            finally:
+                self._of_thread.writing = None
+
+    @contextmanager
+    def read(self, *, settled: sa.Table | None = None) -> Iterator[sa.Connection]:
+        """Open a transaction that sees one moment of the database.
+
+        With `settled` that moment comes after every write that had begun on this table, so that
+        numbers given out earlier are all there. SQLite, with its one writer, need not wait for
+        that.
+        """
+        outer: sa.Connection | None = getattr(self._of_thread, "writing", None)
+        if outer is not None and settled is None:
+            yield outer
+            return
+        level: dict[str, Any] = {} if self.is_sqlite else {"isolation_level": "REPEATABLE READ"}
+        options = {READ_ONLY_OPTION: True, **level}
+        with (
+            self._explained(),
+            self.engine.connect().execution_options(**options) as connection,
+            connection.begin(),
+        ):
+            if settled is not None and not self.is_sqlite:
+                connection.exec_driver_sql(f"LOCK TABLE {settled.name} IN SHARE MODE")
+            yield connection
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.engine.dispose()
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except DBAPIError as error:
+            reason = str(error.orig).strip().splitlines()[0]
+            raise PictuneError(
+                f"{self.url}: {reason}; nothing was saved, "
+                "check that the disk has room and that no other program holds the file"
+            ) from error
+
+
+def _prepare_file(address: sa.URL) -> None:
+    """Create the file for its owner alone; SQLite then creates `-wal` and `-shm` likewise.
+
+    Files that an earlier version left open to others are closed to them.
+    """
+    if not address.database or address.database == ":memory:":
+        raise PictuneError(
+            f"{address}: labels in memory would be lost; "
+            "name a file, as in sqlite:///labels/feedback.db"
+        )
+    file = Path(address.database)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        # Opening an existing file to close it again would take SQLite's locks off.
+        with suppress(FileExistsError):
+            os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, OWNERS_ALONE))
+    except OSError as error:
+        raise PictuneError(
+            f"{file}: {error.strerror}; choose a folder that you may write to"
+        ) from error
+    for path in (file, *(file.with_name(file.name + end) for end in ("-wal", "-shm"))):
+        with suppress(OSError):  # not there, somebody else's, or on a disk that is not written to
+            mode = path.stat().st_mode & 0o777
+            if mode & ~OWNERS_ALONE:
+                path.chmod(mode & OWNERS_ALONE)
+
+
+def _set_up_connection(connection: Any, _record: object) -> None:
+    # The driver's own BEGIN comes too late for a claim's first read; `_begin` sends it instead.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    for pragma in (
+        f"busy_timeout = {BUSY_TIMEOUT_MS}",
+        "journal_mode = WAL",
+        "synchronous = FULL",
+        "foreign_keys = ON",
+    ):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin(connection: sa.Connection) -> None:
+    read_only = connection.get_execution_options().get(READ_ONLY_OPTION, False)
+    connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")

@@ -1,0 +1,359 @@
+"""The feedback store: the only place that keeps who was asked what, and what they answered.
+
+Guarantees: a method that returns has its effect on disk; labels are only ever added; a claim never
+lets live labels and live leases of a task exceed its overlap (an answer that comes after its lease
+has run out is still accepted, flagged, and may be one too many); a rater is never given a task
+twice unless the answer was undone, nor one with an image that was reported (`data.store.reports`).
+One process with any number of threads may share a store.
+
+Each task has its overlap of places for people, and as many for simulated raters. Imported labels
+fill places of both.
+
+Each method of `FeedbackStore` is one transaction. The modules beside this one have the steps, which
+work in a transaction that they are called with.
+"""
+
+import hashlib
+import random
+import uuid
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Self
+
+from data.errors import PictuneError
+from data.feedback import (
+    ChecksConfig,
+    Claim,
+    InvalidAnswer,
+    LeaseConfig,
+    NewTask,
+    NotFound,
+    Progress,
+    Receipt,
+    Source,
+    Submission,
+    Task,
+    TaskKind,
+    check_answer,
+)
+from data.store.checks import draw_check
+from data.store.database import Database
+from data.store.imported import Added, ImportedLabel, insert_labels, insert_raters, new_labels
+from data.store.leases import (
+    end_lease,
+    find_lease,
+    has_place,
+    is_over,
+    lease_task,
+    live_lease,
+    renew_lease,
+)
+from data.store.planning import insert_tasks, set_priorities, task_id_of, update_plan
+from data.store.progress import Totals, count_totals
+from data.store.queries import load_rater, load_task, lock_task
+from data.store.raters import Raters, find_or_insert
+from data.store.reports import Reports, open_reports, withdraw_reports, withheld_tasks
+from data.store.revisions import (
+    add_revision,
+    add_to_live_count,
+    count_live,
+    earlier_receipt,
+    find_label,
+    label_values,
+    latest_live,
+    retire_live,
+)
+from data.store.store_settings import is_paused, read_or_draw, set_paused
+from data.store.task_queue import free_task
+
+
+def utc_now() -> datetime:
+    """Return the present moment in UTC."""
+    return datetime.now(UTC)
+
+
+class FeedbackStore:
+    """Tasks, leases and labels in one SQL database; made by `FeedbackStore.open`."""
+
+    def __init__(
+        self,
+        database: Database,
+        clock: Callable[[], datetime],
+        rng: random.Random,
+        lease: LeaseConfig,
+        checks: ChecksConfig,
+    ) -> None:
+        self.database = database
+        self.raters = Raters(database, clock)
+        self.reports = Reports(database, clock)
+        self._clock = clock
+        self._rng = rng
+        self._lease = lease
+        self._checks = checks
+        self._totals: dict[Source, Totals] = {}
+        with database.write() as connection:
+            self._salt = read_or_draw(connection, "salt", rng)
+            self._order_seed = read_or_draw(connection, "order_seed", rng)
+
+    @classmethod
+    def open(
+        cls,
+        url: str,
+        *,
+        clock: Callable[[], datetime] = utc_now,
+        rng: random.Random | None = None,
+        lease: LeaseConfig = LeaseConfig(),  # noqa: B008 - frozen
+        checks: ChecksConfig = ChecksConfig(),  # noqa: B008 - frozen
+    ) -> "FeedbackStore":
+        """Open the store at an SQLAlchemy URL (`sqlite:///FILE`); create or migrate its tables.
+
+        Args:
+            url: names the database.
+            clock: returns the present moment.
+            rng: draws the order in which a task's images are shown, which claims are given a task
+                that checks the rater and, when the store is new, its salt and order seed. By
+                default it is the operating system's randomness, which nobody can predict.
+            lease: settings of the leases.
+            checks: settings of the tasks that check raters.
+
+        Raises:
+            PictuneError: the URL is wrong, or the database cannot be opened or is of a newer
+                version.
+        """
+        database = Database(url)
+        database.migrate()
+        return cls(database, clock, rng or random.SystemRandom(), lease, checks)
+
+    def close(self) -> None:
+        """Close the store's connections."""
+        self.database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.close()
+
+    def public_rater_id(self, rater_id: str) -> str:
+        """Return the salted hash under which a rater appears in exports."""
+        return hashlib.sha256(f"{self._salt}:{rater_id}".encode()).hexdigest()[:32]
+
+    def rater_id_of(self, source: Source, name: str) -> str:
+        """Return the store's own id of the rater of this name and source, known or not."""
+        digest = hashlib.sha256(f"{self._salt}:{source}:{name}".encode()).hexdigest()
+        return str(uuid.UUID(digest[:32], version=5))
+
+    def add_rater(self, name: str, *, source: Source = "human") -> str:
+        """Add a rater, or find the one of this name and source; return the rater's id.
+
+        `data.store.raters.find_named` says which names are the same.
+        """
+        if not 1 <= len(name.strip()) <= 200:
+            raise PictuneError(
+                "rater name: empty or longer than 200 characters; give a shorter one"
+            )
+        rater_id = self.rater_id_of(source, name.strip())
+        with self.database.write() as connection:
+            return find_or_insert(connection, name, source, self._clock(), rater_id=rater_id)
+
+    def add_tasks(self, new_tasks: Iterable[NewTask]) -> int:
+        """Add tasks, all or none; return how many are new.
+
+        A task of the same kind about the same images is the same task, in whatever order these are.
+        Its overlap and hidden gold follow the new one, see `data.store.planning.update_plan`. All
+        else stays as it was at first.
+        """
+        wanted = list(new_tasks)
+        with self.database.write() as connection:
+            added = insert_tasks(connection, wanted, self._clock(), order_seed=self._order_seed)
+            update_plan(connection, {task_id_of(task): task for task in wanted})
+        self._totals = {}
+        return added
+
+    def import_labels(
+        self,
+        new_tasks: Iterable[NewTask],
+        imported: Sequence[ImportedLabel],
+        *,
+        finish: Callable[[], None],
+    ) -> Added:
+        """Add tasks and labels that were given elsewhere, with their own raters and times.
+
+        All are added or none, and no label twice. A known task stays as it is. A label whose
+        submission id the store has is skipped. A further label of the same rater about the same
+        task is a new revision. `finish` is called at the end, before the commit: if it raises,
+        everything is taken back.
+        """
+        with self.database.write() as connection:
+            now = self._clock()
+            n_tasks = insert_tasks(connection, new_tasks, now, order_seed=self._order_seed)
+            fresh = new_labels(connection, imported)
+            n_raters = insert_raters(connection, fresh, now, rater_id_of=self.rater_id_of)
+            insert_labels(connection, fresh, now, rater_id_of=self.rater_id_of)
+            finish()
+        return Added(n_tasks, len(fresh), n_raters)
+
+    def set_priorities(self, image_priorities: Mapping[str, float]) -> None:
+        """Set by images which tasks come first, see `data.store.planning.set_priorities`."""
+        with self.database.write() as connection:
+            set_priorities(connection, image_priorities, self._clock())
+
+    def claim(
+        self, rater_id: str, *, kind: TaskKind | None = None, excluding: Collection[str] = ()
+    ) -> Claim | None:
+        """Lease a task to the rater, in one transaction; None when no task is left for this rater.
+
+        If the rater has a live lease on a task that is not one of `excluding`, this task is given
+        again and its lease renewed. Otherwise the rater is given the task of highest priority with
+        a place left, in random order within a priority, or now and then a task that checks the
+        rater. Its images are put into a random order.
+
+        Raises:
+            NotFound: no such rater.
+        """
+        with self.database.write() as connection:
+            now = self._clock()
+            rater = load_rater(connection, rater_id)
+            held = live_lease(connection, rater_id, kind, now, excluding)
+            if held is not None:
+                task = load_task(connection, held.task_id)
+                expires_at = renew_lease(connection, task, rater_id, now, config=self._lease)
+                return Claim(task, expires_at, tuple(held.shown_order), held.shown_at)
+            next_in_queue = free_task(connection, rater, kind, now, excluding)
+            if next_in_queue is None:
+                return None
+            check = draw_check(
+                connection, rater, kind, now, excluding, config=self._checks, rng=self._rng
+            )
+            task_id, shown_order = check or (next_in_queue, None)
+            task = load_task(connection, task_id)
+            if shown_order is None:
+                shown_order = list(range(len(task.image_ids)))
+                self._rng.shuffle(shown_order)
+            expires_at = lease_task(
+                connection, task, rater_id, now, config=self._lease, shown_order=shown_order
+            )
+            return Claim(task, expires_at, tuple(shown_order), now)
+
+    def renew(self, rater_id: str, task_id: str) -> datetime:
+        """Renew the rater's lease on a task; return when it will run out.
+
+        Raises:
+            NotFound: the rater has no lease on the task: it was never claimed or is answered, an
+                image of it was reported, or the lease ran out and others have the place.
+        """
+        with self.database.write() as connection:
+            now = self._clock()
+            task = lock_task(connection, task_id)
+            lease = find_lease(connection, task_id, rater_id)
+            if lease is None or lease.expires_at is None:
+                raise NotFound(f"task {task_id}: not held by this rater; claim a task first")
+            if withheld_tasks(connection, [task_id]):
+                raise NotFound(
+                    f"task {task_id}: an image of it was reported; "
+                    "claim another task, an answer is still accepted"
+                )
+            rater = load_rater(connection, rater_id)
+            if lease.expires_at <= now and not has_place(connection, task_id, rater.source, now):
+                raise NotFound(
+                    f"task {task_id}: the hold has run out and others have taken the place; "
+                    "an answer is still accepted"
+                )
+            return renew_lease(connection, task, rater_id, now, config=self._lease)
+
+    def submit(self, submission: Submission) -> Receipt:
+        """Save an answer; when this returns it is on disk.
+
+        The same submission again returns the same receipt and changes nothing. Another submission
+        of the same rater for the same task is an edit: a new revision that takes the place of the
+        one before. An image that the answer reports is out of circulation from now on; one that
+        only the answer before reported is back.
+
+        Raises:
+            NotFound: no such task or rater.
+            InvalidAnswer: the answer does not fit the task, the task was never given to the rater,
+                or the submission's id was used before for another task or rater.
+        """
+        with self.database.write() as connection:
+            now = self._clock()
+            task = lock_task(connection, submission.task_id)
+            received = find_label(connection, submission.submission_id)
+            if received is not None:
+                return earlier_receipt(received, submission)
+            check_answer(submission.answer, task.kind, task.image_ids)
+            lease = find_lease(connection, task.task_id, submission.rater_id)
+            if lease is None:
+                load_rater(connection, submission.rater_id)
+                raise InvalidAnswer(
+                    f"task {task.task_id}: was never given to this rater; claim it first"
+                )
+            live = retire_live(connection, task.task_id, submission.rater_id)
+            end_lease(connection, task.task_id, submission.rater_id, None)
+            if live:
+                withdraw_reports(connection, task.task_id, submission.rater_id)
+            else:
+                add_to_live_count(connection, task.task_id, submission.rater_id, 1)
+            late = {"lease_late": not live and is_over(lease, now)}
+            receipt = add_revision(connection, lease, now, label_values(submission) | late)
+            open_reports(
+                connection, receipt.label_id, task.task_id, task.image_ids, submission.answer
+            )
+            return receipt
+
+    def undo(self, rater_id: str) -> Task | None:
+        """Take back the rater's last live label; return its task, or None without such a label.
+
+        A revision without an answer takes its place, and the task is given to the rater again.
+
+        Raises:
+            NotFound: no such rater.
+        """
+        with self.database.write() as connection:
+            now = self._clock()
+            load_rater(connection, rater_id)
+            while (last := latest_live(connection, rater_id)) is not None:
+                task = lock_task(connection, last.task_id)
+                if not retire_live(connection, task.task_id, rater_id):
+                    continue  # another undo took this one back before the lock was ours
+                withdraw_reports(connection, task.task_id, rater_id)
+                add_to_live_count(connection, task.task_id, rater_id, -1)
+                lease = find_lease(connection, task.task_id, rater_id)
+                assert lease is not None
+                # by chance: an id made of what clients know might be one that they have sent
+                undo_id = f"undo-{uuid.UUID(int=self._rng.getrandbits(128), version=4)}"
+                no_answer = {"kind": task.kind, "is_live": False, "lease_late": False}
+                add_revision(connection, lease, now, {"submission_id": undo_id, **no_answer})
+                order = lease.shown_order
+                lease_task(connection, task, rater_id, now, config=self._lease, shown_order=order)
+                return task
+            return None
+
+    def progress(
+        self, rater_id: str | None = None, *, source: Source = "human", newest: bool = False
+    ) -> Progress:
+        """Return the progress of people's or simulated raters' labeling, and of one rater's.
+
+        The figures of a large campaign are up to a second old, unless `newest` is set.
+        """
+        with self.database.read() as connection:
+            now = self._clock()
+            totals = self._totals.get(source)
+            if newest or totals is None or not totals.is_fresh(now):
+                totals = self._totals[source] = count_totals(connection, source, now)
+            mine = 0 if rater_id is None else count_live(connection, rater_id)
+        seconds_left = None if totals.pace is None else (totals.total - totals.done) / totals.pace
+        return Progress(mine=mine, done=totals.done, total=totals.total, seconds_left=seconds_left)
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether the campaign hands out no tasks for now.
+
+        It is kept in the store, so that all replicas and the next start know.
+        """
+        with self.database.read() as connection:
+            return is_paused(connection)
+
+    def set_paused(self, paused: bool) -> None:
+        """Pause the campaign or go on with it; the app reads `is_paused`, `claim` does not."""
+        with self.database.write() as connection:
+            set_paused(connection, paused, self._clock())

@@ -1,0 +1,147 @@
+"""Leases: which rater has claimed which task until when.
+
+Each function works in its caller's transaction.
+"""
+
+from collections.abc import Collection
+from datetime import datetime, timedelta
+from functools import cache
+from typing import Any
+
+import sqlalchemy as sa
+
+from data.feedback import LeaseConfig, Source, Task, TaskKind
+from data.store.conditions import (
+    EXCLUDED_TASKS,
+    IS_WITHHELD,
+    NOW,
+    RATER,
+    TASK,
+    is_of_kind,
+    live_labels,
+)
+from data.store.progress import median_seconds
+from data.store.queries import Row
+from data.store.tables import leases, raters, tasks
+
+_IS_LEASE = sa.and_(leases.c.task_id == TASK, leases.c.rater_id == RATER)
+_FIND = sa.select(leases).where(_IS_LEASE)
+_FORGET = sa.delete(leases).where(_IS_LEASE)
+_INSERT = sa.insert(leases)
+_END_AT = sa.update(leases).where(_IS_LEASE).values(expires_at=sa.bindparam("end"))
+
+
+def find_lease(connection: sa.Connection, task_id: str, rater_id: str) -> Row | None:
+    """Return the lease of the rater on the task, live or not."""
+    return connection.execute(_FIND, {"of_task": task_id, "of_rater": rater_id}).one_or_none()
+
+
+def give_lease(connection: sa.Connection, task_id: str, rater_id: str, **values: object) -> None:
+    """Make a lease in place of the rater's earlier one on the task."""
+    connection.execute(_FORGET, {"of_task": task_id, "of_rater": rater_id})
+    connection.execute(_INSERT, {"task_id": task_id, "rater_id": rater_id, **values})
+
+
+def end_lease(connection: sa.Connection, task_id: str, rater_id: str, at: datetime | None) -> None:
+    """Set when the rater's lease on the task ends; None ends it now, because it was answered."""
+    connection.execute(_END_AT, {"of_task": task_id, "of_rater": rater_id, "end": at})
+
+
+def lease_task(
+    connection: sa.Connection,
+    task: Task,
+    rater_id: str,
+    now: datetime,
+    *,
+    config: LeaseConfig,
+    shown_order: list[int],
+) -> datetime:
+    """Lease a task that is shown now to the rater; return when the lease will run out."""
+    expires_at = _lease_end(connection, task.kind, now, config)
+    values = {"shown_order": shown_order, "shown_at": now, "expires_at": expires_at}
+    give_lease(connection, task.task_id, rater_id, **values)
+    return expires_at
+
+
+def renew_lease(
+    connection: sa.Connection, task: Task, rater_id: str, now: datetime, *, config: LeaseConfig
+) -> datetime:
+    """Let the rater's lease on the task begin again; return when it will run out."""
+    expires_at = _lease_end(connection, task.kind, now, config)
+    end_lease(connection, task.task_id, rater_id, expires_at)
+    return expires_at
+
+
+def _lease_end(
+    connection: sa.Connection, kind: TaskKind, now: datetime, config: LeaseConfig
+) -> datetime:
+    by_median_s = config.times_median * median_seconds(connection, kind)
+    return now + timedelta(seconds=max(config.shortest_s, by_median_s))
+
+
+def is_over(lease: Row, now: datetime) -> bool:
+    """Whether the lease has run out or its task was answered."""
+    return lease.expires_at is None or lease.expires_at <= now
+
+
+def live_leases(source: Source) -> sa.ColumnElement[int]:
+    """Return the number of a task's live leases in the places of raters of this source."""
+    has_such_places = (
+        raters.c.source == "simulated" if source == "simulated" else raters.c.source != "simulated"
+    )
+    holders = (
+        sa.select(sa.func.count())
+        .select_from(leases)
+        .join(raters, raters.c.rater_id == leases.c.rater_id)
+    )
+    return holders.where(
+        leases.c.task_id == tasks.c.task_id, leases.c.expires_at > NOW, has_such_places
+    ).scalar_subquery()
+
+
+@cache
+def _free_places(source: Source) -> sa.Select[Any]:
+    free = tasks.c.overlap - live_labels(source) - live_leases(source)
+    return sa.select(free).where(tasks.c.task_id == TASK, ~IS_WITHHELD)
+
+
+def has_place(connection: sa.Connection, task_id: str, source: Source, now: datetime) -> bool:
+    """Whether the task can be given to one more rater of this source.
+
+    It can when live labels and live leases of such raters are fewer than its overlap and none of
+    its images is withheld.
+    """
+    values = {"of_task": task_id, "now": now}
+    return bool((connection.scalar(_free_places(source), values) or 0) > 0)
+
+
+@cache
+def _live_of_rater(kind: TaskKind | None) -> sa.Select[Any]:
+    return (
+        sa.select(leases)
+        .join(tasks, tasks.c.task_id == leases.c.task_id)
+        .where(
+            leases.c.rater_id == RATER,
+            leases.c.expires_at > NOW,
+            leases.c.task_id.not_in(EXCLUDED_TASKS),
+            is_of_kind(kind),
+            ~IS_WITHHELD,
+        )
+        .order_by(leases.c.shown_at.desc(), leases.c.task_id)
+        .limit(1)
+    )
+
+
+def live_lease(
+    connection: sa.Connection,
+    rater_id: str,
+    kind: TaskKind | None,
+    now: datetime,
+    excluding: Collection[str] = (),
+) -> Row | None:
+    """Return the rater's live lease that was given last, of other tasks than `excluding`.
+
+    After an undo that is the lease of the task whose answer was taken back.
+    """
+    values = {"of_rater": rater_id, "now": now, "excluding": list(excluding)}
+    return connection.execute(_live_of_rater(kind), values).one_or_none()

@@ -1,0 +1,170 @@
+"""Tasks and the plan behind them: new tasks, and changes of overlap, gold, repeats and priorities.
+
+Each function works in its caller's transaction.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from data.feedback import NewTask
+from data.schema import prompt_id
+from data.store.queries import Row, find_row, insert_rows, lock_task
+from data.store.tables import prompts, settings, task_images, tasks
+
+
+def task_id_of(task: NewTask) -> str:
+    """Return the task's identity: SHA-256 of its kind and its image ids in whatever order."""
+    return hashlib.sha256("\n".join([task.kind, *sorted(task.image_ids)]).encode()).hexdigest()
+
+
+def insert_tasks(
+    connection: sa.Connection, new_tasks: Iterable[NewTask], now: datetime, *, order_seed: str
+) -> int:
+    """Insert the tasks that are not in the store yet; return how many.
+
+    Tasks of one priority are asked in an order that `order_seed` determines.
+    """
+    known_tasks = set(connection.scalars(sa.select(tasks.c.task_id)))
+    known_prompts = set(connection.scalars(sa.select(prompts.c.prompt_id)))
+    wanted = {task_id_of(task): task for task in new_tasks}
+    added = {task_id: task for task_id, task in wanted.items() if task_id not in known_tasks}
+    new_prompts = {prompt_id(task.prompt): task.prompt for task in added.values()}
+    prompt_rows: list[dict[str, object]] = [
+        {"prompt_id": key, "prompt": text}
+        for key, text in new_prompts.items()
+        if key not in known_prompts
+    ]
+    insert_rows(connection, prompts, prompt_rows)
+    task_rows = [_task_row(task_id, task, now, order_seed) for task_id, task in added.items()]
+    insert_rows(connection, tasks, task_rows)
+    image_rows: list[dict[str, object]] = [
+        {"task_id": task_id, "position": position, "image_id": image_id}
+        for task_id, task in added.items()
+        for position, image_id in enumerate(task.image_ids)
+    ]
+    insert_rows(connection, task_images, image_rows)
+    return len(added)
+
+
+def _task_row(task_id: str, task: NewTask, now: datetime, order_seed: str) -> dict[str, object]:
+    order = hashlib.sha256(f"{order_seed}:{task_id}".encode()).digest()[:8]
+    return _planned_values(task) | {
+        "task_id": task_id,
+        "kind": task.kind,
+        "prompt_id": prompt_id(task.prompt),
+        "n_live": 0,
+        "n_simulated": 0,
+        "priority": task.priority,
+        "order_key": int.from_bytes(order, "big", signed=True),
+        "created_at": now,
+    }
+
+
+def _planned_values(task: NewTask) -> dict[str, object]:
+    """Return the columns of a task that planning again can change."""
+    return {
+        "gold_json": None if task.gold is None else task.gold.model_dump_json(),
+        "gold_source": task.gold_source,
+        "overlap": task.overlap,
+    }
+
+
+def update_plan(connection: sa.Connection, wanted: Mapping[str, NewTask]) -> None:
+    """Give known tasks the overlap and the hidden gold of `wanted`, by task id.
+
+    A task that its gold source no longer lists becomes an ordinary task, whether the source is
+    named now or was named by the plan before. Gold from other sources is kept.
+    """
+    named = {task.gold_source for task in wanted.values() if task.gold_source is not None}
+    own_sources = named | _replace_sources(connection, named)
+    known_tasks = sa.select(tasks).where(tasks.c.repeat_of.is_(None))
+    for known in connection.execute(known_tasks).all():
+        changed = _changed_plan(known, wanted.get(known.task_id), own_sources)
+        if changed:
+            update = sa.update(tasks).where(tasks.c.task_id == known.task_id)
+            connection.execute(update.values(changed))
+
+
+def _changed_plan(known: Row, task: NewTask | None, own_sources: set[str]) -> dict[str, object]:
+    """Return the planned columns of a known task if they change; empty if they do not."""
+    before = {name: getattr(known, name) for name in ("gold_json", "gold_source", "overlap")}
+    if task is not None and task.gold_source is not None:
+        planned = _planned_values(task)
+    elif known.gold_source in own_sources:
+        planned = {"gold_json": None, "gold_source": None}
+        # Where the task is gold alone and not planned otherwise, nobody is asked any more.
+        answered = max(known.n_live, known.n_simulated, 1)
+        planned["overlap"] = answered if task is None else task.overlap
+    elif task is not None and known.gold_source is None:
+        planned = before | {"overlap": task.overlap}
+    else:
+        return {}
+    return planned if planned != before else {}
+
+
+def _replace_sources(connection: sa.Connection, named: set[str]) -> set[str]:
+    """Remember the plan's sources of gold; return those of the plan before."""
+    text = connection.scalar(sa.select(settings.c.value).where(settings.c.name == "gold_sources"))
+    before = set(json.loads(text)) if text is not None else set()
+    if named != before:  # replicas that start at once with the same plan must not meet here
+        connection.execute(sa.delete(settings).where(settings.c.name == "gold_sources"))
+        connection.execute(
+            sa.insert(settings).values(name="gold_sources", value=json.dumps(sorted(named)))
+        )
+    return before
+
+
+def set_priorities(
+    connection: sa.Connection, image_priorities: Mapping[str, float], now: datetime
+) -> None:
+    """Give every task the highest priority of its images; images that are not named have 0.
+
+    If no image is named, priorities that were set here before become 0 again. Those of the plan
+    stay.
+    """
+    deleted = connection.execute(sa.delete(settings).where(settings.c.name == "priorities"))
+    if not image_priorities and not deleted.rowcount:
+        return
+    if image_priorities:
+        connection.execute(sa.insert(settings).values(name="priorities", value=now.isoformat()))
+    highest: dict[str, float] = {}
+    for row in connection.execute(sa.select(task_images.c.task_id, task_images.c.image_id)):
+        priority = image_priorities.get(row.image_id, 0.0)
+        highest[row.task_id] = max(priority, highest.get(row.task_id, priority))
+    changed = [
+        {"of_task": row.task_id, "priority": highest[row.task_id]}
+        for row in connection.execute(sa.select(tasks.c.task_id, tasks.c.priority))
+        if row.priority != highest[row.task_id]
+    ]
+    if changed:
+        by_id = sa.update(tasks).where(tasks.c.task_id == sa.bindparam("of_task"))
+        connection.execute(by_id, changed)
+
+
+def add_repeat(connection: sa.Connection, earlier: str, now: datetime) -> str:
+    """Add the task that asks an earlier one again, if it is not there; return its id."""
+    task_id = hashlib.sha256(f"repeat of {earlier}".encode()).hexdigest()
+    # The lock: of two claims that repeat it at once, one makes the task and the other finds it.
+    image_ids = lock_task(connection, earlier).image_ids
+    if find_row(connection, tasks, task_id) is None:
+        row = find_row(connection, tasks, earlier)
+        assert row is not None
+        again = {
+            "task_id": task_id,
+            "n_live": 0,
+            "n_simulated": 0,
+            "gold_json": None,
+            "repeat_of": earlier,
+            "created_at": now,
+        }
+        connection.execute(sa.insert(tasks).values(dict(row._mapping) | again))  # noqa: SLF001 - SQLAlchemy's public name
+        images: list[dict[str, object]] = [
+            {"task_id": task_id, "position": place, "image_id": image_id}
+            for place, image_id in enumerate(image_ids)
+        ]
+        insert_rows(connection, task_images, images)
+    return task_id

@@ -1,0 +1,129 @@
+"""Statistics of the campaign's progress: labels done and wanted, pace, median time on task."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import cache
+from typing import Any
+
+import sqlalchemy as sa
+
+from data.feedback import Source, TaskKind
+from data.store.conditions import NO_CHECK, WITHHELD_TASKS, live_labels
+from data.store.tables import labels, raters, tasks
+
+RECENT_LABELS = 101
+"""Number of latest labels whose median time on task sets a lease's length, and for the pace."""
+
+LOOK_BACK = 1000
+"""Number of latest labels among which the recent ones are searched.
+
+Nobody may label a kind of task now, or labels may have no times: the search must end early."""
+
+PACE_WITHIN = timedelta(minutes=10)
+"""The pace counts labels of this last span of time."""
+
+FEWEST_FOR_PACE = 5
+"""Fewest labels from which a pace is computed."""
+
+LARGE_CAMPAIGN = 500
+"""Tasks; the progress of a larger campaign is up to a second old."""
+
+FRESH_FOR = timedelta(seconds=1)
+"""A large campaign's progress is counted again after this time."""
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Progress of the campaign among raters of one source; without checks."""
+
+    counted_at: datetime
+    n_tasks: int
+    done: int
+    """Labels, at most as many per task as are wanted."""
+    total: int
+    """Labels wanted."""
+    pace: float | None
+    """Labels per second, of all raters together, over the latest labels of the last minutes.
+
+    None when these are too few to tell."""
+
+    def is_fresh(self, now: datetime) -> bool:
+        """Whether these totals can be used again; only large campaigns accept older figures."""
+        # Figures from the future were counted before the clock was set back.
+        return self.n_tasks > LARGE_CAMPAIGN and timedelta(0) <= now - self.counted_at < FRESH_FOR
+
+
+_LATEST_LABELS = (
+    sa.select(labels.c.submitted_at, labels.c.rater_id)
+    .order_by(labels.c.sequence.desc())
+    .limit(RECENT_LABELS)
+    .subquery()
+)
+_IN_REACH = (
+    labels.c.sequence > sa.select(sa.func.max(labels.c.sequence) - LOOK_BACK).scalar_subquery()
+)
+_TIMES = (
+    sa.select(labels.c.time_on_task_ms.label("ms"))
+    .where(
+        _IN_REACH, labels.c.kind == sa.bindparam("of_kind"), labels.c.time_on_task_ms.is_not(None)
+    )
+    .order_by(labels.c.sequence.desc())
+    .limit(RECENT_LABELS)
+    .subquery()
+)
+_RANKED_TIMES = sa.select(
+    _TIMES.c.ms,
+    sa.func.row_number().over(order_by=_TIMES.c.ms).label("place"),
+    sa.func.count().over().label("n"),
+).subquery()
+_MEDIAN = sa.select(sa.func.avg(_RANKED_TIMES.c.ms)).where(
+    (2 * _RANKED_TIMES.c.place - _RANKED_TIMES.c.n).between(0, 2)
+)
+
+
+def finished_labels(source: Source) -> sa.ColumnElement[int]:
+    """Return a task's live labels in the places of raters of this source, at most its overlap."""
+    n_live = live_labels(source)
+    return sa.case((n_live < tasks.c.overlap, n_live), else_=tasks.c.overlap)
+
+
+def wanted_labels(source: Source) -> sa.ColumnElement[int]:
+    """Return the labels of a task that are wanted from raters of this source.
+
+    Of a withheld task no more are wanted than there are.
+    """
+    is_withheld = tasks.c.task_id.in_(WITHHELD_TASKS)
+    return sa.case((is_withheld, finished_labels(source)), else_=tasks.c.overlap)
+
+
+@cache
+def _totals(source: Source) -> sa.Select[int, Any, Any]:
+    done, wanted = sa.func.sum(finished_labels(source)), sa.func.sum(wanted_labels(source))
+    return sa.select(sa.func.count(), done, wanted).where(NO_CHECK)
+
+
+def count_totals(connection: sa.Connection, source: Source, now: datetime) -> Totals:
+    """Count the labels of all tasks."""
+    n_tasks, done, total = connection.execute(_totals(source)).one()
+    pace = _labels_per_second(connection, source, now)
+    return Totals(now, n_tasks, int(done or 0), int(total or 0), pace)
+
+
+@cache
+def _pace(source: Source) -> sa.Select[int, Any]:
+    return (
+        sa.select(sa.func.count(), sa.func.min(_LATEST_LABELS.c.submitted_at))
+        .join(raters, raters.c.rater_id == _LATEST_LABELS.c.rater_id)
+        .where(_LATEST_LABELS.c.submitted_at > sa.bindparam("since"), raters.c.source == source)
+    )
+
+
+def _labels_per_second(connection: sa.Connection, source: Source, now: datetime) -> float | None:
+    count, first = connection.execute(_pace(source), {"since": now - PACE_WITHIN}).one()
+    elapsed_s = (now - first).total_seconds() if count else 0.0
+    return count / elapsed_s if count >= FEWEST_FOR_PACE and elapsed_s > 0 else None
+
+
+def median_seconds(connection: sa.Connection, kind: TaskKind) -> float:
+    """Return the median time on task over the latest labels of this kind; 0 without any."""
+    return float(connection.scalar(_MEDIAN, {"of_kind": kind}) or 0) / 1000

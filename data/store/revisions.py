@@ -1,0 +1,135 @@
+"""Labels and their revisions; each function works in its caller's transaction."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from data.feedback import InvalidAnswer, Receipt, Submission
+from data.ids import uuid7
+from data.store.conditions import RATER, TASK
+from data.store.queries import Row
+from data.store.tables import labels, raters, tasks
+
+SENT_WITH_AN_ANSWER = (
+    "submission_id",
+    "time_on_task_ms",
+    "active_ms",
+    "input_mode",
+    "session_id",
+    "app_version",
+    "guideline_version",
+)
+"""Columns of labels whose values come from the app as they are."""
+
+_SOURCE = sa.select(raters.c.source).where(raters.c.rater_id == RATER).scalar_subquery()
+_CHANGE: sa.BindParameter[int] = sa.bindparam("change")
+_ADD_LIVE = (
+    sa.update(tasks)
+    .where(tasks.c.task_id == TASK)
+    .values(
+        n_live=tasks.c.n_live + _CHANGE * sa.case((_SOURCE == "simulated", 0), else_=1),
+        n_simulated=tasks.c.n_simulated + _CHANGE * sa.case((_SOURCE == "human", 0), else_=1),
+    )
+)
+_RETIRE = (
+    sa.update(labels)
+    .where(labels.c.task_id == TASK, labels.c.rater_id == RATER, labels.c.is_live)
+    .values(is_live=sa.false())
+)
+_RECEIVED = sa.select(labels).where(labels.c.submission_id == sa.bindparam("submission"))
+_LAST_REVISION = sa.select(sa.func.max(labels.c.revision)).where(
+    labels.c.task_id == TASK, labels.c.rater_id == RATER
+)
+_INSERT = sa.insert(labels)
+_LATEST_LIVE = (
+    sa.select(labels)
+    .where(labels.c.rater_id == RATER, labels.c.is_live)
+    .order_by(labels.c.sequence.desc())
+    .limit(1)
+)
+_COUNT_LIVE = sa.select(sa.func.count()).where(labels.c.rater_id == RATER, labels.c.is_live)
+
+
+def find_label(connection: sa.Connection, submission_id: str) -> Row | None:
+    """Return the label that this submission made."""
+    return connection.execute(_RECEIVED, {"submission": submission_id}).one_or_none()
+
+
+def latest_live(connection: sa.Connection, rater_id: str) -> Row | None:
+    """Return the rater's last live label."""
+    return connection.execute(_LATEST_LIVE, {"of_rater": rater_id}).one_or_none()
+
+
+def count_live(connection: sa.Connection, rater_id: str) -> int:
+    """Count the rater's live labels."""
+    return connection.scalar(_COUNT_LIVE, {"of_rater": rater_id}) or 0
+
+
+def add_revision(
+    connection: sa.Connection, lease: Row, now: datetime, values: dict[str, object]
+) -> Receipt:
+    """Add the next revision of the leased task's label; `values` are the columns of the answer."""
+    ids = {"of_task": lease.task_id, "of_rater": lease.rater_id}
+    revision = (connection.scalar(_LAST_REVISION, ids) or 0) + 1
+    label_id = uuid7(now, str(values["submission_id"]))
+    shown = {
+        "task_id": lease.task_id,
+        "rater_id": lease.rater_id,
+        "shown_order": lease.shown_order,
+        "shown_at": lease.shown_at,
+    }
+    own = {"label_id": label_id, "revision": revision, "submitted_at": now}
+    connection.execute(_INSERT, shown | own | values)
+    return Receipt(label_id, revision, created=True)
+
+
+def label_values(submission: Submission) -> dict[str, object]:
+    """Return the columns of a label that a submission determines."""
+    return submission.model_dump(include=set(SENT_WITH_AN_ANSWER)) | {
+        "kind": submission.answer.kind,
+        "answer_json": submission.answer.model_dump_json(),
+        "is_live": True,
+    }
+
+
+def earlier_receipt(received: Row, submission: Submission) -> Receipt:
+    """Return the receipt of a submission that made the label `received` before.
+
+    Raises:
+        InvalidAnswer: that label is about another task or by another rater.
+    """
+    if (received.task_id, received.rater_id) != (submission.task_id, submission.rater_id):
+        raise InvalidAnswer(
+            f"submission {submission.submission_id}: was used for another task or rater; "
+            "give each answer an id of its own"
+        )
+    return Receipt(received.label_id, received.revision, created=False)
+
+
+def retire_live(connection: sa.Connection, task_id: str, rater_id: str) -> bool:
+    """Make the rater's live label of the task an earlier revision; return whether there was one."""
+    return connection.execute(_RETIRE, {"of_task": task_id, "of_rater": rater_id}).rowcount > 0
+
+
+def add_to_live_count(connection: sa.Connection, task_id: str, rater_id: str, change: int) -> None:
+    """Change the task's number of live labels after a change of this rater's."""
+    connection.execute(_ADD_LIVE, {"of_task": task_id, "of_rater": rater_id, "change": change})
+
+
+def recount_live(connection: sa.Connection, task_ids: Sequence[str]) -> None:
+    """Set the tasks' numbers of live labels after changes of many raters."""
+    live = (
+        sa.select(sa.func.count())
+        .select_from(labels)
+        .join(raters, raters.c.rater_id == labels.c.rater_id)
+        .where(labels.c.task_id == tasks.c.task_id, labels.c.is_live)
+    )
+    n_live, n_simulated = (
+        live.where(raters.c.source != other).scalar_subquery() for other in ("simulated", "human")
+    )
+    connection.execute(
+        sa.update(tasks)
+        .where(tasks.c.task_id.in_(task_ids))
+        .values(n_live=n_live, n_simulated=n_simulated)
+    )

@@ -1,0 +1,208 @@
+"""LoRA on a diffusion model's UNet (Hu et al. 2021, arXiv 2106.09685): adding, saving and loading.
+
+Functions take the UNet; `finetune.diffusion.DiffusionModel` offers them as methods.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.utils.state_dict_utils import convert_state_dict_to_diffusers
+from peft import LoraConfig, get_peft_model_state_dict
+from peft.tuners.tuners_utils import BaseTunerLayer
+from pydantic import BaseModel, PositiveFloat, PositiveInt
+from torch import Tensor, nn
+
+from data.errors import PictuneError
+from data.files import write_atomically
+from data.weights import check_finite
+
+LORA_FILE = "pytorch_lora_weights.safetensors"
+BASE = "base"
+"""The start of a training that is not another LoRA: the pretrained model."""
+_ADAPTER = "default"
+_ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
+_FEED_FORWARD = ("ff.net.0.proj", "ff.net.2")
+
+
+class LoraSettings(BaseModel, frozen=True, extra="forbid"):
+    """Low-rank matrices that are trained (Hu et al. 2021, arXiv 2106.09685)."""
+
+    rank: PositiveInt = 8
+    """Rank of each update; DPOK's paper uses 4. A higher rank learns faster and drifts sooner."""
+    alpha: PositiveFloat | None = None
+    """The update is scaled by alpha / rank; omitted, alpha is the rank, so that the scale is 1."""
+    feed_forward: bool = True
+    """Also adapt the transformer blocks' feed-forward layers; DPOK's paper adapts attention
+    alone."""
+    start: str = BASE
+    """Weights that training starts from: "base", the pretrained model, or the folder of a LoRA of
+    this rank and these layers. In a run's settings also a method, as "rwl": the LoRA that it
+    trained in this run. The KL is to the pretrained model either way."""
+
+    @property
+    def scale(self) -> float:
+        """Factor of the update, alpha / rank."""
+        return (self.rank if self.alpha is None else self.alpha) / self.rank
+
+
+def add_lora(unet: Any, settings: LoraSettings, *, generator: torch.Generator) -> None:
+    """Add trainable adapters: loaded from `settings.start`, or fresh ones that change nothing yet.
+
+    Fresh ones have A drawn by `generator` and B zero.
+
+    Raises:
+        PictuneError: there is no LoRA to start from, or it is of another model or other settings.
+    """
+    targets = [*_ATTENTION, *(_FEED_FORWARD if settings.feed_forward else ())]
+    alpha = settings.rank if settings.alpha is None else settings.alpha
+    is_fresh = settings.start == BASE
+    started, scales = ({}, set()) if is_fresh else _read(unet, Path(settings.start))
+    unet.add_adapter(
+        LoraConfig(r=settings.rank, lora_alpha=alpha, target_modules=targets), _ADAPTER
+    )
+    for name, weight in lora_parameters(unet).items():
+        weight.data = weight.data.float()  # small optimizer steps would vanish in half precision
+        if "lora_A" in name:
+            drawn = torch.empty(weight.shape)
+            nn.init.kaiming_uniform_(drawn, a=math.sqrt(5), generator=generator)
+            weight.data.copy_(drawn)
+    if not is_fresh:
+        if scales != {settings.scale} or _shapes(started) != _shapes(lora_parameters(unet)):
+            raise PictuneError(
+                f"{Path(settings.start) / LORA_FILE}: its rank, scale or layers are not those of "
+                "the settings `lora`; make them alike"
+            )
+        set_lora_state(unet, started)
+
+
+def _read(unet: Any, folder: Path) -> tuple[dict[str, Tensor], set[float]]:
+    """Return the weights and scales of a saved LoRA, and leave the UNet without it."""
+    load_lora(unet, folder)
+    weights = lora_state(unet)
+    scales = {layer.scaling[_ADAPTER] for layer in lora_layers(unet)}
+    unet.delete_adapters(_ADAPTER)
+    return weights, scales
+
+
+def lora_layers(unet: nn.Module) -> list[BaseTunerLayer]:
+    """Return the layers that have adapters."""
+    return [module for module in unet.modules() if isinstance(module, BaseTunerLayer)]
+
+
+def lora_parameters(unet: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the trainable parameters by name; none before `add_lora`."""
+    return {name: weight for name, weight in unet.named_parameters() if "lora_" in name}
+
+
+def lora_state(unet: nn.Module) -> dict[str, Tensor]:
+    """Return a copy of the adapters' weights by name, on the CPU."""
+    weights = lora_parameters(unet)
+    return {name: weight.detach().cpu().clone() for name, weight in weights.items()}
+
+
+@torch.no_grad()
+def set_lora_state(unet: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Put weights from `lora_state` of the same settings in place.
+
+    Raises:
+        PictuneError: the weights belong to other LoRA settings.
+    """
+    weights = lora_parameters(unet)
+    if _shapes(state) != _shapes(weights):
+        raise PictuneError(
+            "checkpoint: its LoRA has another rank or other layers than the settings; "
+            "restore them or start again"
+        )
+    for name, weight in weights.items():
+        weight.copy_(state[name])
+
+
+@contextmanager
+def adapters_off(unet: nn.Module) -> Iterator[None]:
+    """Switch the adapters off inside the block, so that the UNet has its pretrained weights."""
+    layers = lora_layers(unet)
+    for layer in layers:
+        layer.enable_adapters(False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.enable_adapters(True)
+
+
+def save_lora(pipeline: Any, folder: str | Path) -> Path:
+    """Write the adapters in diffusers' own format, for `pipeline.load_lora_weights(folder)`.
+
+    Return the file's path. Equal adapters make equal files.
+    """
+    unet, file = pipeline.unet, Path(folder) / LORA_FILE
+    layers = convert_state_dict_to_diffusers(get_peft_model_state_dict(unet, adapter_name=_ADAPTER))
+    config = unet.peft_config[_ADAPTER].to_dict()
+    metadata = {key: sorted(one) if isinstance(one, set) else one for key, one in config.items()}
+    with write_atomically(file) as temporary:
+        pipeline.save_lora_weights(
+            temporary.parent,
+            unet_lora_layers=layers,
+            weight_name=temporary.name,
+            unet_lora_adapter_metadata=metadata,
+        )
+        temporary.write_bytes(_with_sorted_header(temporary.read_bytes()))
+    return file
+
+
+def _with_sorted_header(file: bytes) -> bytes:
+    """Return a safetensors file with the keys of its header in order.
+
+    safetensors shuffles those of the metadata. The header is 8 bytes of length and JSON.
+    """
+    start = 8 + int.from_bytes(file[:8], "little")
+    header = json.dumps(json.loads(file[8:start]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + file[start:]
+
+
+def load_lora(unet: Any, folder: str | Path) -> None:
+    """Put a saved LoRA in place of the present one, if any.
+
+    Raises:
+        PictuneError: the folder holds no LoRA, or one of another model, or one with weights that
+            are not finite.
+    """
+    file = lora_file(folder)
+    if lora_parameters(unet):
+        unet.delete_adapters(_ADAPTER)
+    try:
+        unet.load_lora_adapter(
+            file.parent,
+            weight_name=LORA_FILE,
+            prefix="unet",
+            adapter_name=_ADAPTER,
+            use_safetensors=True,
+        )
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise PictuneError(
+            f"{file}: does not fit this model ({reason}); it was made for another one"
+        ) from error
+    check_finite(lora_parameters(unet), str(file))
+
+
+def lora_file(folder: str | Path) -> Path:
+    """Return the file of the LoRA in a folder.
+
+    Raises:
+        PictuneError: there is none.
+    """
+    file = Path(folder) / LORA_FILE
+    if not file.is_file():
+        raise PictuneError(f"{folder}: no {LORA_FILE} in it; run the finetune stage first")
+    return file
+
+
+def _shapes(weights: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: weight.shape for name, weight in weights.items()}

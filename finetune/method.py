@@ -1,0 +1,167 @@
+"""A fine-tuning method as the rest of the pipeline sees it.
+
+A method is one file that ends with its `METHOD`, and one line in `pipelines/methods.py`.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, Literal, TypeVar
+
+import torch
+from pydantic import BaseModel, NonNegativeInt, PositiveFloat
+from torch import Tensor
+
+from data.errors import PictuneError
+from finetune.diffusion import DiffusionModel, Precision
+from finetune.lora import LoraSettings
+from finetune.monitors import PIXEL_MONITOR, Monitor
+from finetune.reward_fn import RewardFn
+from finetune.sampler import Sampler, SamplerOverrides
+from finetune.training import TrainState
+from finetune.validation import ValidationConfig, Validator
+
+
+class MethodConfig(BaseModel, frozen=True, extra="forbid"):
+    """Settings that every method has."""
+
+    learning_rate: PositiveFloat = 5e-4
+    """AdamW's, for LoRA."""
+    warmup: NonNegativeInt = 0
+    """Steps over which the learning rate rises to its full value."""
+    clip_norm: PositiveFloat = 1.0
+    """The gradient is scaled down to this norm."""
+    sampler: SamplerOverrides = SamplerOverrides()
+    """Settings in which the method's sampler differs from the run's [sampler]."""
+    lora: LoraSettings = LoraSettings()
+    """Low-rank matrices that are trained."""
+    precision: Precision = "fp32"
+    """Arithmetic of the UNet; bf16 is about 1.7 times as fast on CPUs that have it. fp16 rounds
+    finer and is for GPUs."""
+    validation: ValidationConfig = ValidationConfig()
+    """Validation, which chooses the best weights and can end the training early."""
+
+
+class LearnsFromImages(MethodConfig, frozen=True, extra="forbid"):
+    """Settings of a method that learns from existing images."""
+
+    images: Literal["labeled", "scored", "both"] = "both"
+    """The run's images that raters labeled; its other ones and `finetune.scored_per_prompt` drawn
+    beside them, which only the reward has scored; or both. The weights come from the reward either
+    way. Paper of RWL: fidelity was lowest with labeled ones alone."""
+    pretraining_pairs: Path | None = None
+    """Folder of images and texts to stay close to, whose `metadata.jsonl` has a line such as
+    {"file_name": "a.png", "text": "A cat."} for each; omitted, the base's own images serve."""
+
+
+@dataclass(frozen=True)
+class WeightedData:
+    """Images that exist, as latents."""
+
+    latents: Tensor
+    """[N, C, h, w], from `DiffusionModel.encode_images`."""
+    prompts: Sequence[str]
+    """The prompt of each image."""
+    rewards: Tensor
+    """[N]."""
+
+    def __post_init__(self) -> None:
+        """Refuse data that do not belong together."""
+        if not len(self.latents) == len(self.prompts) == len(self.rewards) > 0:
+            counts = (
+                f"{len(self.latents)} latents, {len(self.prompts)} prompts, "
+                f"{len(self.rewards)} rewards"
+            )
+            raise PictuneError(f"finetune: {counts}; give the same number, at least one, of each")
+
+
+C = TypeVar("C", bound=MethodConfig)
+
+
+@dataclass(frozen=True)
+class Training(Generic[C]):
+    """Everything that one training works with."""
+
+    model: DiffusionModel
+    """With its LoRA."""
+    prompts: Sequence[str]
+    """The prompts to train on."""
+    reward: RewardFn
+    config: C
+    sampler: Sampler
+    """The run's sampler with the method's own settings."""
+    validator: Validator
+    generator: torch.Generator
+    """Source of all randomness; on the CPU, the same in every process."""
+    data: WeightedData | None = None
+    """Images to learn from, for methods that learn from images."""
+    pretraining: WeightedData | None = None
+    """Image-text pairs to stay close to (their rewards are not read); the base's images if None."""
+
+
+def new_training(
+    model: DiffusionModel,
+    prompts: Sequence[str],
+    reward: RewardFn,
+    config: C,
+    *,
+    generator: torch.Generator,
+    sampler: Sampler | None = None,
+    validation_prompts: Sequence[str] = (),
+    monitor: Monitor = PIXEL_MONITOR,
+) -> Training[C]:
+    """Return a training without images to learn from.
+
+    Args:
+        model: with its LoRA.
+        prompts: the prompts to train on.
+        reward: scores their images.
+        config: settings of the method.
+        generator: source of all randomness.
+        sampler: the run's; the defaults if omitted. The method's own settings are put over it.
+        validation_prompts: choose the best weights; the training prompts if omitted, on seeds of
+            their own.
+        monitor: measures the validation images beside their reward.
+    """
+    sampler = (sampler or Sampler()).overridden(config.sampler)
+    watched = validation_prompts or prompts
+    validator = Validator(model, watched, reward, config.validation, sampler, monitor)
+    return Training(model, prompts, reward, config, sampler, validator, generator)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A chart of metrics over the steps."""
+
+    title: str
+    """Title of the chart and its axis."""
+    metrics: dict[str, str]
+    """Names of metrics and their legends; the first is drawn in the method's color."""
+
+
+@dataclass(frozen=True)
+class Method(Generic[C]):
+    """One way to fine-tune."""
+
+    name: str
+    """Short name, as in charts."""
+    paper: str
+    """Authors, year and number of its paper."""
+    story: str
+    """The rest of a sentence that begins with its name, for the report."""
+    config: type[C]
+    """Settings, the table of the method's name."""
+    learns_from: Literal["rollouts", "images"]
+    """Source of its images: drawn while it trains, or existing ones. For these, `config` is a
+    `LearnsFromImages`."""
+    total_steps: Callable[[C], int]
+    start: Callable[[Training[C]], TrainState]
+    """Returns the state before the first step."""
+    train: Callable[[Training[C], Any], Iterator[Any]]
+    """Trains the model's LoRA in place, goes on from the state that `start` returned (perhaps with
+    a checkpoint loaded), and yields metrics whenever the state may be saved: a dataclass of plain
+    values, among them `step`, and `validation_reward` or None."""
+    color: str
+    """Color of its lines and bars in charts."""
+    curves: tuple[Curve, ...]
+    """Charts of its training, for the report."""

@@ -1,0 +1,70 @@
+"""Predictions of policy and reference for drawn transitions."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from finetune.diffusion import DiffusionModel
+from finetune.rollout import Transitions
+from finetune.sampler import Sampler
+from finetune.sampling import log_prob, noise_per_output, step_distribution
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Prediction of one model for M transitions."""
+
+    mean: Tensor
+    """Mean of the next latents, [M, C, h, w]."""
+    std: Tensor
+    """Standard deviation of the next latents, [M, 1, 1, 1]."""
+    output: Tensor
+    """Output of the UNet with guidance, [M, C, h, w]."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """Predictions of policy and reference for a micro-batch of M transitions."""
+
+    log_probs: Tensor
+    """[M], of the policy."""
+    old_log_probs: Tensor
+    """[M], when they were drawn."""
+    policy: Prediction
+    reference: Prediction | None
+    """Of the pretrained model, without gradient; None for a method that does not use it."""
+    noise_per_output: Tensor
+    """Factor [M, 1, 1, 1] from a difference of two outputs to one of the predicted noises."""
+
+
+def predict_step(
+    model: DiffusionModel,
+    sampler: Sampler,
+    batch: Transitions,
+    real: int,
+    *,
+    with_reference: bool,
+) -> Step:
+    """Return the predictions for the first `real` transitions.
+
+    The other rows only keep the UNet's batch at its fixed size.
+    """
+    scheduler = model.scheduler(sampler.steps)
+    uncond = model.encode_prompts([""]).expand_as(batch.cond)
+    latents, timesteps = batch.latents[:real], batch.timesteps[:real]
+
+    def predict() -> Prediction:
+        whole = model.predict(batch.latents, batch.timesteps, batch.cond, uncond, sampler.guidance)
+        output = whole[:real]
+        mean, std = step_distribution(scheduler, output, timesteps, latents, eta=sampler.eta)
+        return Prediction(mean, std, output)
+
+    reference = None
+    if with_reference:
+        with torch.no_grad(), model.adapters_off():
+            reference = predict()
+    policy = predict()
+    log_probs = log_prob(batch.next_latents[:real], policy.mean, policy.std)
+    factor = noise_per_output(scheduler, timesteps)
+    return Step(log_probs, batch.log_probs[:real], policy, reference, factor)

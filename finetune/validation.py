@@ -1,0 +1,82 @@
+"""Validation while a model is tuned: its reward and its monitors on fixed seeds."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from pydantic import BaseModel, NonNegativeInt, PositiveInt
+
+from finetune.diffusion import DiffusionModel
+from finetune.monitors import PIXEL_MONITOR, Limits, Measure, Monitor, summary
+from finetune.reward_fn import RewardFn, score
+from finetune.sampler import Sampler, draw
+
+
+class ValidationConfig(BaseModel, frozen=True, extra="forbid"):
+    """Settings of validation, on images of eta 0, as users draw, and on seeds never trained on."""
+
+    every: PositiveInt = 5
+    """Iterations (DPOK, DDPO) or steps (RWL) between two validations. The untuned model and the
+    last one are always validated."""
+    images_per_prompt: PositiveInt = 8
+    """Images of each validation prompt; the weights with the best mean reward over them are
+    kept."""
+    seed: NonNegativeInt = 1_000_000
+    """First of the seeds, the same at every validation, so that differences come from the
+    weights."""
+    batch: PositiveInt = 32
+    """Images drawn at a time."""
+    patience: PositiveInt | None = None
+    """Validations in a row without a better reward after which training ends; omitted, it goes
+    on."""
+    limits: Limits = Limits()
+    """Bounds of saturation, sharpness, diversity and the reward ensemble's disagreement, beyond
+    which there is a warning."""
+    stop_on: tuple[Measure, ...] = ()
+    """Those of these measures that end the training when they leave their bounds."""
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Result of one validation."""
+
+    reward: float
+    """Mean over the images."""
+    monitors: dict[str, float]
+    """`finetune.monitors.summary` of the images."""
+    config: ValidationConfig
+    """The settings of this validation."""
+
+
+@dataclass(frozen=True)
+class Validator:
+    """Scores the model's present weights, always on the same prompts and seeds."""
+
+    model: DiffusionModel
+    prompts: Sequence[str]
+    reward: RewardFn
+    config: ValidationConfig
+    sampler: Sampler
+    """Its eta is not used: validation images are deterministic."""
+    monitor: Monitor = PIXEL_MONITOR
+
+    def __call__(self) -> Validation:
+        """Draw the validation images and return their mean reward and monitors."""
+        config, processes = self.config, self.model.processes
+        texts = [prompt for prompt in self.prompts for _ in range(config.images_per_prompt)]
+        seeds = [config.seed + i for _ in self.prompts for i in range(config.images_per_prompt)]
+        rows, drawn = processes.share_to_draw(len(texts), config.batch)
+        mine, own_seeds = [texts[i] for i in drawn], [seeds[i] for i in drawn]
+        sampler = self.sampler.deterministic()
+        images = draw(self.model, mine, sampler, seeds=own_seeds, batch=config.batch)
+        parts = [
+            self.monitor.measure(images[i : i + config.batch], mine[i : i + config.batch])
+            for i in range(0, len(mine), config.batch)
+        ]
+        measured = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        measured["reward"] = score(self.reward, images, mine)
+        found = {
+            name: processes.gather(rows, values[: len(rows)], len(texts))
+            for name, values in measured.items()
+        }
+        return Validation(float(found.pop("reward").mean()), summary(found, texts), config)

@@ -1,0 +1,154 @@
+"""State that the routes of the app share: store, images, guidelines, exports and throttles."""
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from threading import Lock
+from typing import Annotated, Any
+
+from fastapi import Depends, Request
+
+from data.errors import PictuneError
+from data.store.feedback_store import FeedbackStore
+from labeling_app.known_answers import TrainingItem
+from labeling_app.throttle import Throttle
+
+LOGGER = logging.getLogger(__name__)
+
+APP_VERSION = version("pictune")
+"""Stored with each label."""
+
+STATIC = Path(__file__).parent / "static"
+"""The front end's own files."""
+
+
+def image_url(image_id: str) -> str:
+    """Return the address at which the app serves an image."""
+    return f"/api/v1/images/{image_id}"
+
+
+@dataclass(frozen=True)
+class Guidelines:
+    """Instructions that raters read."""
+
+    text: str
+    """Markdown."""
+
+    @property
+    def version(self) -> str:
+        """Digest of the text, stored with each label to tell instructions apart."""
+        return hashlib.sha256(self.text.encode()).hexdigest()[:12]
+
+    @classmethod
+    def read(cls, path: Path | None) -> "Guidelines":
+        """Read a Markdown file, or our own guidelines when `path` is None.
+
+        Raises:
+            PictuneError: the file cannot be read.
+        """
+        file = path or STATIC / "guidelines.md"
+        try:
+            return cls(file.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise PictuneError(
+                f"{file}: cannot be read ({error}); name a Markdown file in UTF-8 as guidelines"
+            ) from error
+
+
+@dataclass
+class Health:
+    """Counts of failures since the app started, and the last export."""
+
+    writes_refused: int = 0
+    writes_failed: int = 0
+    last_export: datetime | None = None
+    export_error: str | None = None
+
+
+class Exports:
+    """Exports to Parquet, one at a time; `health` gets the result of the last one."""
+
+    def __init__(self, on_export: Callable[[], object] | None, health: Health) -> None:
+        self._on_export = on_export
+        self._health = health
+        self._lock = Lock()
+
+    def export(self) -> None:
+        """Export now.
+
+        Raises:
+            PictuneError: the export failed; the labels are safe in the store.
+        """
+        if self._on_export is None:
+            raise PictuneError("export: this app has none; export the labels with `make dataset`")
+        with self._lock:
+            try:
+                self._on_export()
+            except (PictuneError, OSError) as error:
+                self._health.export_error = str(error)
+                LOGGER.warning("export failed, the labels are safe in the store: %s", error)
+                raise PictuneError(str(error)) from error
+            self._health.last_export, self._health.export_error = datetime.now(UTC), None
+
+    async def export_regularly(self, every_s: float, ending: asyncio.Event) -> None:
+        """Export until `ending` is set, and then a last time; a failed one is tried again."""
+        while self._on_export is not None:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(ending.wait(), every_s)
+            last = ending.is_set()
+            with suppress(PictuneError):
+                await asyncio.to_thread(self.export)
+            if last:
+                return
+
+
+@dataclass(frozen=True)
+class AppState:
+    """All that the routes of one labeling app share."""
+
+    store: FeedbackStore
+    image_path: Callable[[str], Path | None]
+    guidelines: Guidelines
+    exports: Exports
+    quality: Callable[[Mapping[str, str]], Mapping[str, Any]]
+    """Return `data.quality.campaign.campaign_quality` of the categories."""
+    health: Health
+    folder: Path
+    """Folder that keeps the labels: its disk must not run full."""
+    is_open: bool = False
+    """Whether a name is enough to sign in."""
+    gold_bound: float | None = None
+    """Raters whose accuracy on gold tasks is surely below are paused."""
+    training: tuple[TrainingItem, ...] = ()
+    """Questions that raters answer, with feedback, before their first task."""
+    categories: Mapping[str, str] = field(default_factory=dict)
+    """Prompt id to category."""
+    attempts: Throttle = field(default_factory=lambda: Throttle(limit=5, window_s=60))
+    """Wrong passwords for a name from one address, or from one browser that is known for it."""
+    attempts_by_address: Throttle = field(default_factory=lambda: Throttle(limit=50, window_s=60))
+    """Wrong passwords for any name."""
+    attempts_by_name: Throttle = field(default_factory=lambda: Throttle(limit=100, window_s=60))
+    """Wrong passwords from all addresses, without those of known browsers. The limit is far above
+    that of one address, which could otherwise keep raters out."""
+    decoding: Executor = field(default_factory=lambda: ThreadPoolExecutor(4, "images"))
+    """Threads that decode images, each of which may take more than a hundred megabytes. A request
+    that waits here keeps no other waiting."""
+    signing_in: Executor = field(default_factory=lambda: ThreadPoolExecutor(2, "sign-in"))
+    """Threads that check passwords, each of which takes tens of megabytes and a core."""
+
+
+async def _state(
+    request: Request,
+) -> AppState:  # async, as a thread for so little would cost more than it does
+    state: AppState = request.app.state.labeling
+    return state
+
+
+State = Annotated[AppState, Depends(_state)]

@@ -1,0 +1,204 @@
+// Types of the front end: the objects of the HTTP interface, and what the page makes of them.
+// Only the type checker reads this file; browsers never load it.
+
+export type Kind = "binary" | "ranking";
+export type Verdict = "good" | "bad" | "skip" | "unsafe";
+export type InputMode = "key" | "mouse" | "touch";
+
+/** Rank from 1, the best, on; null is "can't judge". */
+export type Rank = number | null;
+
+// What the server sends
+
+export interface Settings {
+  needs_password: boolean;
+  paused: boolean;
+  guideline_version: string;
+}
+
+/** The rater who is signed in. */
+export interface Rater {
+  rater_id: string;
+  name: string;
+  session_id: string;
+  role: "rater" | "admin";
+}
+
+export interface ImageAddress {
+  image_id: string;
+  /** Null when the image was reported: it is shown to nobody. */
+  url: string | null;
+}
+
+export interface Question {
+  kind: Kind;
+  prompt: string;
+  images: ImageAddress[];
+}
+
+export interface Task extends Question {
+  task_id: string;
+}
+
+export interface TrainingItem extends Question {
+  item_id: string;
+}
+
+export interface TrainingFeedback {
+  correct: boolean;
+  explanation: string;
+  /** Training items that the rater has not answered yet. */
+  left: number;
+}
+
+interface Remarks {
+  /** Why the task was skipped, or an image reported. */
+  reason?: string | null;
+  comment?: string | null;
+}
+
+export interface BinaryAnswer extends Remarks {
+  verdict: Verdict;
+  ranks?: undefined;
+}
+
+export interface RankingAnswer extends Remarks {
+  /** By image id; an image without a rank is not in it. */
+  ranks: Record<string, Rank>;
+  /** Ids of the images that nobody should see. */
+  unsafe?: string[];
+  verdict?: undefined;
+}
+
+export type Answer = BinaryAnswer | RankingAnswer;
+
+/** An earlier answer of this rater, with its task. */
+export interface Label extends Task {
+  answer: Answer;
+  submitted_at: string;
+  revision: number;
+}
+
+/** How far the labeling is, in labels. */
+export interface Progress {
+  /** Labels of this rater. */
+  mine: number;
+  /** Labels of all raters. */
+  done: number;
+  total: number;
+  seconds_left: number | null;
+}
+
+/** Answer to a claim: a task, or null and the reason why there is none. */
+export type Claimed =
+  & { progress: Progress; withdrawn?: string[] }
+  & ({ task: Task; reason?: undefined } | { task: null; reason: string });
+
+export interface Timing {
+  time_on_task_ms: number;
+  active_ms: number;
+  input_mode: InputMode;
+}
+
+export interface Submission extends Partial<Timing> {
+  submission_id: string;
+  task_id: string;
+  answer: Answer;
+}
+
+/** Body and answer of each call, by its method and its path below /api/v1/. */
+export interface Routes {
+  "GET settings": { body: undefined; answer: Settings };
+  "GET me": { body: undefined; answer: Rater };
+  "POST login": { body: { rater: string; password?: string }; answer: Rater };
+  "POST logout": { body: Record<string, never>; answer: null };
+  "POST claim": { body: { except: string[] }; answer: Claimed };
+  "POST leases": { body: { task_id: string }; answer: { lease_expires_at: string } };
+  "POST submissions": { body: Submission; answer: { label_id: string; revision: number } };
+  "POST undo": { body: Record<string, never>; answer: { task: Task | null; progress: Progress } };
+  "GET training": { body: undefined; answer: { items: TrainingItem[]; done: boolean } };
+  "POST training": { body: { item_id: string; answer: Answer }; answer: TrainingFeedback };
+  [history: `GET history?${string}`]: { body: undefined; answer: { labels: Label[] } };
+  [progress: `GET progress?${string}`]: {
+    body: undefined;
+    answer: Progress & { withdrawn?: string[] };
+  };
+}
+
+export type Method = "GET" | "POST";
+
+/** The paths that can be called with a method. */
+export type Path<M extends Method> = {
+  [R in keyof Routes]: R extends `${M} ${infer P}` ? P : never;
+}[keyof Routes];
+
+type RouteOf<M extends Method, P extends string> = `${M} ${P}` extends keyof Routes
+  ? Routes[`${M} ${P}`]
+  : never;
+
+export type BodyOf<M extends Method, P extends string> = RouteOf<M, P>["body"];
+export type AnswerOf<M extends Method, P extends string> = RouteOf<M, P>["answer"];
+
+// What the page makes of it
+
+export interface LoadedImage {
+  image_id: string;
+  element: HTMLImageElement;
+  /** Whether there is nothing to be seen. */
+  broken: boolean;
+}
+
+/** A task that the page holds, ready to be shown. */
+export interface HeldTask extends Task {
+  loaded: LoadedImage[];
+  /** A half-made answer. */
+  draft?: RankingAnswer;
+}
+
+/** What a rater can answer on the screen: a task, a training question or an earlier label. */
+export interface Item {
+  kind: Kind;
+  prompt: string;
+  loaded: LoadedImage[];
+  /** Missing for a training question. */
+  task_id?: string;
+  /** An earlier or half-made answer. */
+  earlier?: Answer;
+  /** A line above the prompt. */
+  banner?: string;
+  /** Whether an earlier answer is changed: it may be left as it was. */
+  editing?: boolean;
+  /** Gets the rater's answer. */
+  take(answer: Answer, timing: Timing): void;
+}
+
+/** An answer that waits in the browser's storage. */
+export interface OutboxEntry {
+  submission: Submission;
+  prompt: string;
+  /** Milliseconds since 1970. */
+  at: number;
+  /** Why the server did not accept it. */
+  refused?: string;
+}
+
+/** The task that was on the screen before a reload, and what was done of it. */
+export interface Unfinished {
+  task_id: string;
+  draft?: RankingAnswer;
+}
+
+export type GiveAnswer = (answer: Answer, mode: InputMode) => void;
+
+/** The question why a task is skipped or an image reported. */
+export type ReasonsQuestion = "skip" | "unsafe" | "skip-ranking";
+
+/** Gets the reason, and the ids of the images that are reported with it. */
+export type ReasonChosen = (reason: string, unsafe?: string[]) => void;
+
+/** Asks for a reason; with `images`, also which of them are unsafe. */
+export type AskReason = (
+  question: ReasonsQuestion,
+  chosen: ReasonChosen,
+  images?: LoadedImage[],
+) => void;

@@ -1,0 +1,217 @@
+"""JSON answers of the HTTP interface to raters and other clients.
+
+FastAPI checks answers with these models and describes them in `/api/v1/openapi.json`.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, Field
+
+from data.feedback import Answer, Progress, RankingAnswer, Role, Task, TaskKind
+from labeling_app.app_state import image_url
+
+
+def _is_none(value: object) -> bool:
+    return value is None
+
+
+class Settings(BaseModel, frozen=True):
+    """Facts that a page needs before anyone has signed in."""
+
+    needs_password: bool
+    paused: bool
+    """Whether the whole campaign is paused."""
+    guideline_version: str
+
+
+class Identity(BaseModel, frozen=True):
+    """The rater who is signed in."""
+
+    rater_id: str
+    name: str
+    session_id: str
+    role: Role
+
+
+class Me(Identity, frozen=True):
+    """The rater who is signed in, and whether they are trained."""
+
+    trained: bool
+    """Whether no training item is left for them."""
+
+
+class ShownImage(BaseModel, frozen=True):
+    """An image of a task."""
+
+    image_id: str
+    url: str | None
+    """Null where the image was reported, in a history."""
+
+
+class TaskToShow(BaseModel, frozen=True):
+    """A task to answer."""
+
+    task_id: str
+    kind: TaskKind
+    prompt: str
+    images: tuple[ShownImage, ...]
+    """In the order in which they are to be shown."""
+
+    @classmethod
+    def from_task(
+        cls, task: Task, image_ids: Sequence[str], withheld: Collection[str] = (), **more: object
+    ) -> Self:
+        """Return the task with its images in this order; `more` has the fields of a subclass."""
+        facts = {"task_id": task.task_id, "kind": task.kind, "prompt": task.prompt}
+        return cls.model_validate(facts | {"images": shown_images(image_ids, withheld)} | more)
+
+
+class ClaimedTask(TaskToShow, frozen=True):
+    """A task that is leased to the rater."""
+
+    lease_expires_at: datetime
+    """Until then nobody else is given the rater's place; a later answer is still accepted."""
+
+
+class Claimed(BaseModel, frozen=True):
+    """Answer to a claim."""
+
+    task: ClaimedTask | None
+    """Null when there is nothing for this rater now."""
+    reason: Annotated[str | None, Field(exclude_if=_is_none)] = None
+    """Why there is no task; absent where there is one."""
+    progress: Progress
+    withdrawn: Annotated[list[str] | None, Field(exclude_if=_is_none)] = None
+    """Those of `except` that must not be shown any more; absent where `except` was empty."""
+
+
+class Lease(BaseModel, frozen=True):
+    """A renewed lease."""
+
+    lease_expires_at: datetime
+
+
+class Saved(BaseModel, frozen=True):
+    """Receipt of an answer that is on disk."""
+
+    label_id: str
+    revision: int
+
+
+class Undone(BaseModel, frozen=True):
+    """Answer to an undo."""
+
+    task: TaskToShow | None
+    """The task whose label was removed; null when there was nothing to undo."""
+    progress: Progress
+
+
+class GivenVerdict(BaseModel, frozen=True):
+    """An answer given to a binary task."""
+
+    verdict: Literal["good", "bad", "skip", "unsafe"]
+    reason: Annotated[str | None, Field(exclude_if=_is_none)] = None
+    comment: Annotated[str | None, Field(exclude_if=_is_none)] = None
+
+
+class GivenRanks(BaseModel, frozen=True):
+    """An answer given to a ranking."""
+
+    ranks: dict[str, int | None]
+    """Image id -> rank, 1 for the best; null is can't judge."""
+    reason: str | None
+    comment: str | None
+    unsafe: Annotated[tuple[str, ...], Field(exclude_if=lambda image_ids: not image_ids)] = ()
+    """Images that the answer reports; absent where there are none."""
+
+
+class HistoryEntry(TaskToShow, frozen=True):
+    """A label of the rater."""
+
+    answer: GivenVerdict | GivenRanks
+    submitted_at: datetime
+    revision: int
+
+
+class History(BaseModel, frozen=True):
+    """The rater's latest labels, newest first."""
+
+    labels: list[HistoryEntry]
+
+
+class TrainingQuestion(BaseModel, frozen=True):
+    """A training item to answer."""
+
+    item_id: str
+    kind: TaskKind
+    prompt: str
+    images: tuple[ShownImage, ...]
+
+
+class Training(BaseModel, frozen=True):
+    """The training items that the rater has not answered yet."""
+
+    items: list[TrainingQuestion]
+    done: bool
+
+
+class TrainingFeedback(BaseModel, frozen=True):
+    """Feedback on an answer to a training item."""
+
+    correct: bool
+    explanation: str
+    left: int
+    """Items that the rater has not answered yet."""
+
+
+class RaterProgress(BaseModel, frozen=True):
+    """Progress of the labeling, with the tasks that a page must not show any more."""
+
+    mine: int
+    """Labels of the rater."""
+    done: int
+    """Labels by people, at most as many per task as are wanted."""
+    total: int
+    """Labels wanted."""
+    seconds_left: float | None
+    """Time that the rest takes at the pace of the last minutes; null when that is unknown."""
+    withdrawn: Annotated[list[str] | None, Field(exclude_if=_is_none)] = None
+    """Those of `held` that must not be shown any more; absent where `held` was empty."""
+
+    @classmethod
+    def from_progress(cls, progress: Progress, withdrawn: list[str] | None) -> Self:
+        """Return the store's progress with these withdrawn tasks."""
+        return cls(**asdict(progress), withdrawn=withdrawn)
+
+
+class HealthNow(BaseModel, frozen=True):
+    """State of the app, for monitoring; counts since its start."""
+
+    status: str
+    """`ok`, or what is wrong."""
+    writes_refused: int
+    writes_failed: int
+    last_export: datetime | None
+    export_error: str | None
+    free_disk_bytes: int
+
+
+def shown_images(
+    image_ids: Sequence[str], withheld: Collection[str] = ()
+) -> tuple[ShownImage, ...]:
+    """Return the images with their addresses; those that are `withheld` have none."""
+    return tuple(
+        ShownImage(image_id=image_id, url=None if image_id in withheld else image_url(image_id))
+        for image_id in image_ids
+    )
+
+
+def given_answer(answer: Answer) -> GivenVerdict | GivenRanks:
+    """Return an answer of the store as clients get it."""
+    facts = answer.model_dump(exclude={"kind"})
+    if isinstance(answer, RankingAnswer):
+        return GivenRanks.model_validate(facts)
+    return GivenVerdict.model_validate(facts)

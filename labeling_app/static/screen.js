@@ -1,0 +1,155 @@
+// @ts-check
+// The screen of a rater at work: shows a task, a training question or an earlier label and takes the
+// answer to it, or says that there is nothing to do.
+
+/** @import { Answer, AskReason, InputMode, Item } from "../interface.d.ts" */
+/** @import { RankingAnswer, ReasonChosen } from "../interface.d.ts" */
+/** @import { PageState, View } from "./state.js" */
+/** @import { Status } from "./status.js" */
+
+import { Binary } from "./binary.js";
+import { closest, find, findAll, slot } from "./dom.js";
+import { Stopwatch } from "./input.js";
+import { Ranking } from "./ranking.js";
+import { Reasons } from "./reasons.js";
+
+export class Screen {
+  /**
+   * `changed(draft)` is called after each change of a half-made answer.
+   *
+   * @param {HTMLElement} page
+   * @param {{
+   *   state: PageState,
+   *   status: Status,
+   *   changed: (draft: RankingAnswer) => void,
+   * }} parts
+   */
+  constructor(page, { state, status, changed }) {
+    this.page = page;
+    this.state = state;
+    this.status = status;
+    this.watch = new Stopwatch();
+    this.prompt = slot(page, "prompt", HTMLElement);
+    this.banner = slot(page, "banner", HTMLElement);
+    this.bannerText = slot(page, "banner-text", HTMLElement);
+    this.back = slot(page, "back", HTMLElement);
+    this.commentRow = slot(page, "comment-row", HTMLElement);
+    this.comment = slot(page, "comment", HTMLTextAreaElement);
+    this.restTitle = slot(page, "rest", HTMLElement);
+    this.restReason = slot(page, "reason", HTMLElement);
+    this.reasons = new Reasons(slot(page, "reasons", HTMLDialogElement));
+
+    /** @type {(answer: Answer, mode: InputMode) => void} */
+    const answer = (answer, mode) => this.give(answer, mode);
+    /** @type {AskReason} */
+    const ask = (question, chosen, images) =>
+      this.reasons.ask(question, this.forThisItem(chosen), images);
+    /** @param {string} text */
+    const say = (text) => status.say(text);
+    const ranking = find(page, "[data-kind=ranking]", HTMLElement);
+    this.kinds = {
+      binary: new Binary(find(page, "[data-kind=binary]", HTMLElement), answer, ask),
+      ranking: new Ranking(ranking, { answer, ask, say, changed }),
+    };
+  }
+
+  /**
+   * Shows the parts of the page that belong to a view, and no others.
+   *
+   * @param {View} view
+   */
+  draw(view) {
+    if (view !== "task" && this.reasons.open) this.reasons.close();
+    this.page.dataset.view = view;
+    for (const part of findAll(this.page, "[data-show]", HTMLElement)) {
+      part.hidden = !part.dataset.show?.split(" ").includes(view);
+    }
+  }
+
+  /**
+   * Puts something on the screen that can be answered.
+   *
+   * @param {Item} item
+   */
+  show(item) {
+    const { kind, prompt, loaded, banner = "" } = item;
+    this.prompt.textContent = prompt;
+    this.banner.hidden = !banner;
+    this.bannerText.textContent = banner;
+    this.back.hidden = !item.editing;
+    this.commentRow.hidden = !item.task_id;
+    this.comment.value = item.earlier?.comment ?? "";
+    for (const part of findAll(this.page, "[data-kind]", HTMLElement)) {
+      part.hidden = part.dataset.kind !== kind;
+    }
+    this.kinds[kind].show(loaded, item.earlier);
+    this.state.show({ view: "task", item });
+    const broken = loaded.some((image) => image.broken);
+    this.status.notice(broken ? "A picture cannot be shown. Skip this one." : "");
+    const what = kind === "binary" ? "One picture" : `${loaded.length} pictures`;
+    this.status.say(`${banner} ${what}: ${prompt}`);
+    this.watch.start();
+  }
+
+  /** Takes away what can be answered. */
+  hide() {
+    this.state.show({ view: "waiting" });
+  }
+
+  /**
+   * Says that there is nothing to do, and why.
+   *
+   * @param {string} title
+   * @param {string} reason
+   */
+  rest(title, reason) {
+    this.restTitle.textContent = title;
+    this.restReason.textContent = reason;
+    this.state.show({ view: "rest" });
+  }
+
+  /**
+   * Takes the rater's answer to what is on the screen.
+   *
+   * @param {Answer} answer
+   * @param {InputMode} mode
+   */
+  give(answer, mode) {
+    const comment = this.comment.value.trim();
+    const whole = comment ? { ...answer, comment } : answer;
+    this.state.item?.take(whole, { ...this.watch.read(), input_mode: mode });
+  }
+
+  /**
+   * Returns a function that calls `act` only while the same item is on the screen.
+   *
+   * @param {ReasonChosen} act
+   * @returns {ReasonChosen}
+   */
+  forThisItem(act) {
+    const { item } = this.state;
+    return (reason, unsafe) => item === this.state.item && act(reason, unsafe);
+  }
+
+  /**
+   * Answers what is on the screen by a key; false when the key stands for nothing there.
+   *
+   * @param {KeyboardEvent} event
+   */
+  key(event) {
+    const { item } = this.state;
+    return item !== null && !this.watch.isTooSoon(event) && this.kinds[item.kind].key(event);
+  }
+
+  /**
+   * Ignores a click on an item that nobody has seen yet: a second click that was meant for the item
+   * before must not answer it.
+   *
+   * @param {Event} event
+   */
+  ignoreTooSoon(event) {
+    if (!closest(event, "[data-kind]") || !this.watch.isTooSoon(event)) return;
+    event.stopPropagation();
+    closest(event, "button")?.blur();
+  }
+}

@@ -1,0 +1,146 @@
+// @ts-check
+// Signing in and out: who works here, and what becomes of the page when that changes.
+
+/** @import { Rater, Settings } from "../interface.d.ts" */
+/** @import { Guidelines } from "./guidelines.js" */
+/** @import { Retry } from "./retry.js" */
+/** @import { PageState } from "./state.js" */
+/** @import { Status } from "./status.js" */
+/** @import { Training } from "./training.js" */
+
+import { call, isSignedOut, messageOf, Refused, SIGNED_IN } from "./api.js";
+import { find, findAll, slot } from "./dom.js";
+import { Outbox } from "./outbox.js";
+
+export class Session {
+  /**
+   * `begin(outbox)` is called when a rater is signed in and trained.
+   *
+   * @param {HTMLElement} page
+   * @param {{
+   *   state: PageState,
+   *   status: Status,
+   *   retry: Retry,
+   *   guidelines: Guidelines,
+   *   training: Training,
+   *   begin: (outbox: Outbox) => void,
+   * }} parts
+   */
+  constructor(page, { state, status, retry, guidelines, training, begin }) {
+    this.page = page;
+    this.state = state;
+    this.status = status;
+    this.retry = retry;
+    this.guidelines = guidelines;
+    this.training = training;
+    this.begin = begin;
+    this.form = find(page, "form", HTMLFormElement);
+    this.nameField = find(this.form, "input", HTMLInputElement);
+    this.passwordRow = slot(page, "password-row", HTMLElement);
+    this.password = slot(page, "password", HTMLInputElement);
+    this.rater = slot(page, "rater", HTMLElement);
+    this.admin = slot(page, "admin", HTMLElement);
+    /** @type {Settings} */
+    this.settings = { needs_password: false, paused: false, guideline_version: "" };
+    this.form.addEventListener("submit", (event) => this.signIn(event));
+  }
+
+  /** Goes on where this browser's rater was, or asks for a name. */
+  async enter() {
+    const rater = await this.attempt(async () => {
+      this.settings = await call("GET", "settings");
+      return await call("GET", "me");
+    });
+    if (rater) await this.welcome(rater);
+  }
+
+  /** @param {SubmitEvent} event */
+  async signIn(event) {
+    event.preventDefault();
+    const given = new FormData(this.form);
+    const rater = String(given.get("rater"));
+    const password = String(given.get("password"));
+    this.status.notice("");
+    try {
+      await call("POST", "login", this.passwordRow.hidden ? { rater } : { rater, password });
+    } catch (error) {
+      // some raters have a password where others need none
+      if (isSignedOut(error)) this.passwordRow.hidden = false;
+      const unreachable = "The server cannot be reached. Try again in a moment.";
+      return this.status.notice(error instanceof Refused ? error.message : unreachable);
+    }
+    this.form.reset();
+    await this.enter();
+  }
+
+  async signOut() {
+    await this.attempt(async () => {
+      await call("POST", "logout", {});
+      this.signedOut();
+    });
+  }
+
+  /** @param {Rater} rater */
+  async welcome(rater) {
+    this.rater.textContent = rater.name;
+    this.admin.hidden = rater.role !== "admin";
+    localStorage.setItem(SIGNED_IN, rater.rater_id);
+    const outbox = new Outbox(rater.rater_id);
+    this.guidelines.showIfNew(rater.rater_id, this.settings.guideline_version);
+    this.state.change({ name: "training", outbox, shown: { view: "waiting" } });
+    const trained = await this.attempt(() =>
+      this.training.run(outbox, (action) => this.attempt(action))
+    );
+    if (trained && this.state.training?.outbox === outbox) this.begin(outbox);
+  }
+
+  /**
+   * Follows another rater who signed in in another tab. Tabs share the cookie: nobody's answer may
+   * be sent under the name of somebody else.
+   *
+   * @param {StorageEvent} event
+   */
+  followOtherTab({ key, newValue }) {
+    const { outbox } = this.state.now;
+    if (key !== SIGNED_IN || !outbox || newValue === outbox.raterId) return;
+    this.state.change({ name: "changing", outbox });
+    this.enter();
+  }
+
+  askName(reason = "") {
+    for (const dialog of findAll(this.page, "dialog[open]", HTMLDialogElement)) dialog.close();
+    this.status.offline(false);
+    this.status.notice(reason);
+    this.passwordRow.hidden = !this.settings.needs_password;
+    this.password.required = this.settings.needs_password;
+    this.state.change({ name: "signed out", outbox: this.state.now.outbox });
+    this.nameField.focus();
+  }
+
+  signedOut() {
+    const { labeling } = this.state;
+    if (!labeling) return this.askName();
+    const kept = labeling.outbox.waiting.length
+      ? " Your last answers are kept in this browser; they are sent when you sign in again."
+      : "";
+    this.askName(`You are signed out.${kept}`);
+  }
+
+  /**
+   * Does something that needs the server; tries again while it cannot be reached, asks for the name
+   * when signed out. Resolves to nothing when it was refused.
+   *
+   * @template T
+   * @param {() => Promise<T>} action
+   * @returns {Promise<T | undefined>}
+   */
+  async attempt(action) {
+    try {
+      return await this.retry.run(action);
+    } catch (error) {
+      if (isSignedOut(error)) this.signedOut();
+      else this.status.notice(messageOf(error));
+      return undefined;
+    }
+  }
+}

@@ -1,0 +1,80 @@
+"""The labeling campaign of a run: its feedback store, its tasks, and the export to Parquet."""
+
+import hashlib
+from pathlib import Path
+
+from data.feedback import ChecksConfig
+from data.parquet import export
+from data.publication import DatasetConfig, publish
+from data.runs import RunFolder
+from data.schema import IMAGES, read_table
+from data.store.feedback_store import FeedbackStore
+from data.store.rows import LABEL_SCHEMAS
+from labeling_app.known_answers import read_gold
+from labeling_app.tasks import ImageRow, TasksConfig, plan_tasks
+from pipelines.config import Settings
+
+
+def image_files(run: RunFolder) -> dict[str, Path]:
+    """Return the file of each image id of the run."""
+    table = read_table(run.images_table, IMAGES)
+    pairs = zip(table["image_id"].to_pylist(), table["path"].to_pylist(), strict=True)
+    return {image_id: run.root / path for image_id, path in pairs}
+
+
+def images_digest(run: RunFolder) -> str:
+    """Return a hash of the run's image ids."""
+    image_ids = sorted(read_table(run.images_table, IMAGES)["image_id"].to_pylist())
+    return hashlib.sha256("\n".join(image_ids).encode()).hexdigest()
+
+
+def plan_digest(settings: Settings) -> str:
+    """Return a hash of the settings that say what raters are asked.
+
+    Checks are not part of it: they come and go while raters label.
+    """
+    checks = {*ChecksConfig.model_fields, "gold"}
+    plan = settings.table("tasks", TasksConfig).model_dump_json(exclude=checks)
+    return hashlib.sha256(plan.encode()).hexdigest()
+
+
+def campaign_images(run: RunFolder) -> dict[str, ImageRow]:
+    """Return the run's images, both by id and by their path in the run."""
+    table = read_table(run.images_table, IMAGES)
+    pairs = zip(table["image_id"].to_pylist(), table["prompt"].to_pylist(), strict=True)
+    rows = [ImageRow(*pair) for pair in pairs]
+    by_path = dict(zip(table["path"].to_pylist(), rows, strict=True))
+    return {row.image_id: row for row in rows} | by_path
+
+
+def open_store(run: RunFolder, checks: ChecksConfig = ChecksConfig()) -> FeedbackStore:  # noqa: B008 - frozen
+    """Open the run's feedback store, made if it is missing; close it after use.
+
+    `checks` matters only to those who claim tasks.
+    """
+    run.labels_dir.mkdir(parents=True, exist_ok=True)
+    return FeedbackStore.open(run.store_url, checks=checks)
+
+
+def add_planned_tasks(store: FeedbackStore, run: RunFolder, settings: Settings) -> int:
+    """Plan the tasks of all images of the run; return how many were not in the store and are now.
+
+    Raises:
+        PictuneError: the file of gold cannot be understood.
+    """
+    config = settings.table("tasks", TasksConfig)
+    images = campaign_images(run)
+    planned = plan_tasks(list(images.values()), config)
+    gold = read_gold(config.gold, images) if config.gold else ()
+    # gold comes last: of two tasks about the same images the store takes the later one
+    return store.add_tasks([*planned, *gold])
+
+
+def export_labels(store: FeedbackStore, run: RunFolder, settings: Settings) -> str:
+    """Export to Parquet, and copy that to `[dataset] target` if it is set; return a line on it."""
+    files = export(store, run).files
+    target = settings.table("dataset", DatasetConfig).target
+    if target is not None:
+        publish(run, target)
+    labels = sum(files[f"latest/labels_{kind}.parquet"].rows for kind in LABEL_SCHEMAS)
+    return f"{labels} labels in {run.latest}"

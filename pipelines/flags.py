@@ -1,0 +1,43 @@
+"""Flags of the command line: words that must be known, and flags that set a setting."""
+
+import argparse
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
+
+from data.errors import PictuneError
+
+
+def one_of(what: str, known: Iterable[str]) -> Callable[[str], str]:
+    """Return the `type` of a flag whose value must be one of `known`; errors call it `what`."""
+    words = list(known)
+    return lambda word: check_word(what, word, words)
+
+
+def check_word(what: str, word: str, known: Iterable[str]) -> str:
+    """Return `word`, which must be one of `known`.
+
+    Raises:
+        PictuneError: the word is empty or unknown; says which word was probably meant.
+    """
+    words = list(known)
+    if not word.strip():
+        raise PictuneError(f"{what}: is empty; known are {', '.join(words)}")
+    if word not in words:
+        close = get_close_matches(word, words, n=1)
+        meant = f", did you mean {close[0]}?" if close else ""
+        raise PictuneError(f"{what} {word}: unknown{meant}; known are {', '.join(words)}")
+    return word
+
+
+def stands_for_settings(parser: argparse.ArgumentParser, **paths: str) -> None:
+    """Make flags set settings: `port="label.port"` says which one `--port` sets.
+
+    The stage finds their values in its settings. All other flags are arguments of its `main`.
+    """
+    parser.set_defaults(settings={**(parser.get_default("settings") or {}), **paths})
+
+
+def stands_for_no_setting(parser: argparse.ArgumentParser, flag: str) -> None:
+    """Make `flag`, which sets a setting for other stages, an argument of this stage's `main`."""
+    paths = parser.get_default("settings") or {}
+    parser.set_defaults(settings={name: path for name, path in paths.items() if name != flag})

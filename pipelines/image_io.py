@@ -1,0 +1,84 @@
+"""Images as tensors [B, 3, H, W] in [0, 1], as PNG files and on contact sheets."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from data.files import write_atomically
+from data.image_files import read_image
+
+GAP = 2
+"""Number of pixels between the images of a sheet."""
+
+
+def to_pil(image: Tensor) -> Image.Image:
+    """Return one image [3, H, W] in [0, 1] as 8-bit RGB."""
+    pixels = (image.detach().float().clamp(0, 1) * 255).round().byte()
+    return Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy())
+
+
+def save_png(image: Tensor, path: Path) -> None:
+    """Write one image [3, H, W] atomically; equal images make equal bytes."""
+    _write_png(to_pil(image), path)
+
+
+def load_image(path: Path) -> Tensor:
+    """Return the image of a file as [3, H, W] in [0, 1].
+
+    Raises:
+        PictuneError: the file is missing, is no image or has too many pixels.
+    """
+    return _to_tensor(_open(path))
+
+
+def load_fitted(path: Path, size: tuple[int, int]) -> Tensor:
+    """Return the image of a file as [3, *size] in [0, 1], where `size` is (height, width).
+
+    An image of another size is scaled to cover that one, and its middle is kept.
+
+    Raises:
+        PictuneError: the file is missing, is no image or has too many pixels.
+    """
+    image, (height, width) = _open(path), size
+    if image.size != (width, height):
+        image = ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
+    return _to_tensor(image)
+
+
+def _open(path: Path) -> Image.Image:
+    return read_image(path, "remove it and run `make images` again").convert("RGB")
+
+
+def _to_tensor(image: Image.Image) -> Tensor:
+    return torch.from_numpy(np.asarray(image, dtype=np.float32) / 255).permute(2, 0, 1)
+
+
+def load_images(paths: Sequence[Path]) -> Tensor:
+    """Return the images of files, all of one size, as [B, 3, H, W]."""
+    return torch.stack([load_image(path) for path in paths])
+
+
+def save_sheet(rows: Sequence[Tensor], path: Path, *, scale: int = 1) -> None:
+    """Write a contact sheet: rows [B, 3, H, W] on white, one below the other.
+
+    Each pixel is drawn `scale` times as wide and high.
+    """
+    height, width = rows[0].shape[-2:]
+    columns = max(len(row) for row in rows)
+    size = (columns * (width + GAP) + GAP, len(rows) * (height + GAP) + GAP)
+    sheet = Image.new("RGB", size, "white")
+    for y, row in enumerate(rows):
+        for x, image in enumerate(row):
+            sheet.paste(to_pil(image), (GAP + x * (width + GAP), GAP + y * (height + GAP)))
+    scaled = (sheet.width * scale, sheet.height * scale)
+    _write_png(sheet.resize(scaled, Image.Resampling.NEAREST), path)
+
+
+def _write_png(image: Image.Image, path: Path) -> None:
+    # given a path, Pillow leaves the file open after Ctrl-C
+    with write_atomically(path) as temporary, temporary.open("wb") as file:
+        image.save(file, format="PNG")

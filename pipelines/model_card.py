@@ -1,0 +1,56 @@
+"""The model card of a tuned LoRA."""
+
+from finetune.lora import BASE
+from finetune.sampler import Sampler
+from finetune.training import TrainState
+from pipelines.metrics_log import UNTRAINED
+from pipelines.tuning import Job, start_of
+
+_CARD = """# LoRA tuned by {title}
+
+On `{model}`, for {reward}. Prompts: {prompts}
+
+From the folder that the training was started in:
+
+```python
+import torch
+from diffusers import DiffusionPipeline
+
+pipeline = DiffusionPipeline.from_pretrained({opened}, dtype=torch.float32)
+pipeline.load_lora_weights({folder!r})
+image = pipeline({prompt!r}, num_inference_steps={steps}, guidance_scale={guidance:g}).images[0]
+```
+
+These are the weights of step {best} of {last}, the best by mean reward on validation seeds:
+{reward_best:.3f}, from {reward_base:.3f} before{start}.{untrained}
+
+Metrics are in `metrics.jsonl` and TensorBoard, images at fixed seeds in `samples/`. A higher reward
+is not always a better image, so look at the evaluation's report.
+"""
+
+
+def model_card(job: Job, state: TrainState) -> str:
+    """Return the text of the card: origin, use, and the step whose weights were kept."""
+    settings, training = job.settings, job.training
+    step, reward = state.best or state.validation[-1]
+    start = start_of(job.run, settings, job.name)
+    sampler = settings.table("sampler", Sampler)
+    sources = [f"{one.weight:g} * {one.kind} of `{one.path}`" for one in job.config.rewards]
+    variant = training.model.variant
+    return _CARD.format(
+        title=f"{job.method.name} ({job.method.paper})",
+        model=settings.run.model,
+        reward=" + ".join(sources) or f"the reward model in `{job.run.reward_dir}`",
+        prompts=" · ".join(training.prompts),
+        opened=repr(settings.run.model) + (f", variant={variant!r}" if variant else ""),
+        folder=str(job.folder),
+        prompt=training.prompts[0],
+        steps=sampler.steps,
+        guidance=sampler.guidance,
+        best=step,
+        last=state.step,
+        reward_best=reward,
+        reward_base=state.validation[0][1],
+        untrained=f" So {UNTRAINED}." if step == 0 else "",
+        start="" if start == BASE else f", which is where training started: `{start}`",
+    )

@@ -1,0 +1,261 @@
+"""Charts of the pages, as SVG."""
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.dates import ConciseDateFormatter
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+GRAY, YELLOW, BLUE, RED = "#8a8f98", "#c9a227", "#3b7dd8", "#d1495b"
+INK = "#333333"
+MODEL_COLORS = {"base": GRAY, "best of n": YELLOW}
+"""Colors of models that are not tuned; each method has its own."""
+VERDICT_COLORS = {"good": "#2a7f62", "bad": "#c8553d", "skip": "#b9bec6", "unsafe": "#5b4b8a"}
+SOURCE_COLORS = {"human": BLUE, "simulated": YELLOW, "imported": GRAY}
+SMALL = {"height": 2.6, "width": 3.8}
+"""Inches of a chart that shares a row with others; on a phone's screen its text stays readable."""
+LONGEST = 40
+"""Letters of a label beside a bar."""
+Lines = Sequence[dict[str, Any]]
+Estimate = tuple[float, tuple[float, float] | None]
+"""A figure and its interval, if it has one."""
+
+
+def comparison_chart(
+    rows: Sequence[tuple[str, dict[str, Estimate]]],
+    titles: dict[str, str],
+    colors: dict[str, str],
+    xlabel: str,
+) -> str:
+    """Return bars of a figure in [0, 1] with its interval, models side by side, as SVG.
+
+    Each row is a prompt: its label, and the estimates by model.
+    """
+    figure, axes = _figure(height=0.9 + 0.13 * len(rows) * (len(rows[0][1]) + 1))
+    models = list(rows[0][1])
+    step = 0.8 / len(models)
+    for offset, model in enumerate(models):
+        at = [i + (offset - (len(models) - 1) / 2) * step for i in range(len(rows))]
+        values = [estimates[model][0] for _, estimates in rows]
+        intervals = [
+            estimates[model][1] or (value, value)
+            for value, (_, estimates) in zip(values, rows, strict=True)
+        ]
+        errors = [
+            [max(0, value - low) for value, (low, _) in zip(values, intervals, strict=True)],
+            [max(0, high - value) for value, (_, high) in zip(values, intervals, strict=True)],
+        ]
+        axes.barh(
+            at,
+            values,
+            step * 0.9,
+            xerr=errors,
+            color=colors[model],
+            label=titles[model],
+            error_kw={"ecolor": INK, "elinewidth": 0.8},
+        )
+    labels = [label if len(label) <= LONGEST else label[: LONGEST - 1] + "…" for label, _ in rows]
+    axes.set_yticks(range(len(rows)), labels)
+    axes.invert_yaxis()
+    axes.set(xlim=(0, 1), xlabel=xlabel)
+    _legend(axes, columns=len(models))
+    return _svg(figure)
+
+
+def training_chart(
+    lines: Lines, values: dict[str, str], *, color: str, ylabel: str, kept: int | None = None
+) -> str:
+    """Return curves of the named values (name to legend) over the steps, as SVG.
+
+    A line marks the step whose weights were kept. Steps without a value are omitted.
+    """
+    figure, axes = _figure(**SMALL)
+    for number, (name, legend) in enumerate(values.items()):
+        points = [(line["step"], line[name]) for line in lines if line.get(name) is not None]
+        if points:
+            steps, heights = zip(*points, strict=True)
+            style = (
+                {"marker": "o", "markersize": 3, "linewidth": 1.6}
+                if number == 0
+                else {"linewidth": 0.9, "alpha": 0.6}
+            )
+            axes.plot(steps, heights, color=color if number == 0 else INK, label=legend, **style)
+    if kept is not None:
+        axes.axvline(kept, color=INK, linewidth=1, linestyle=":", label="kept")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set(xlabel="step", ylabel=ylabel)
+    _legend(axes, columns=3)
+    return _svg(figure)
+
+
+def learning_chart(points: Lines, parts: dict[str, str], figure: str, ylabel: str) -> str:
+    """Return a held-out figure over the labels learned from, one line a part, as SVG.
+
+    `parts` maps the name of each part to its legend. Points without the figure are omitted.
+    """
+    drawing, axes = _figure(**SMALL)
+    for (part, legend), color in zip(parts.items(), (RED, BLUE, GRAY), strict=False):
+        known = [
+            (point["labels"] + point["pairs"], point[part][figure])
+            for point in points
+            if point[part][figure] is not None
+        ]
+        if known:
+            labels, heights = zip(*known, strict=True)
+            axes.plot(
+                labels, heights, color=color, marker="o", markersize=4, linewidth=1.6, label=legend
+            )
+    axes.set(
+        xlim=(0, None),
+        ylim=(min(0.5, axes.get_ylim()[0]), 1),
+        xlabel="verdicts and ranked pairs learned from",
+        ylabel=ylabel,
+    )
+    _legend(axes)
+    return _svg(drawing)
+
+
+def verdict_chart(rows: Lines) -> str:
+    """Return the shares of the verdicts of each row, as SVG.
+
+    A row has a name, n, and a count for each verdict.
+    """
+    figure, axes = _figure(height=0.8 + 0.26 * len(rows))
+    left = [0.0] * len(rows)
+    for verdict, color in VERDICT_COLORS.items():
+        shares = [row[verdict] / max(row["n"], 1) for row in rows]
+        axes.barh(range(len(rows)), shares, 0.7, left=left, color=color, label=verdict)
+        left = [start + share for start, share in zip(left, shares, strict=True)]
+    axes.set_yticks(range(len(rows)), [f"{row['name']} ({row['n']})" for row in rows])
+    axes.invert_yaxis()
+    axes.set(xlim=(0, 1), xlabel="share of verdicts")
+    _legend(axes, columns=4)
+    return _svg(figure)
+
+
+def progress_chart(series: dict[str, tuple[Sequence[Any], Sequence[int]]]) -> str:
+    """Return the number of labels over time, by source (moments, counts), as SVG."""
+    figure, axes = _figure(**SMALL)
+    for source, (moments, counts) in series.items():
+        axes.step(
+            moments, counts, where="post", color=SOURCE_COLORS[source], label=source, linewidth=1.6
+        )
+    axes.xaxis.set_major_formatter(ConciseDateFormatter(axes.xaxis.get_major_locator()))  # type: ignore[no-untyped-call]
+    axes.set(ylim=(0, None), ylabel="labels")
+    _legend(axes, columns=3)
+    return _svg(figure)
+
+
+def time_chart(seconds: dict[str, Sequence[float]]) -> str:
+    """Return histograms of the seconds on a task, by kind of task, as SVG."""
+    figure, axes = _figure(**SMALL)
+    longest = max(max(values) for values in seconds.values())
+    edges: list[float] = np.geomspace(0.1, max(longest, 1.0), 40).tolist()
+    for color, (kind, values) in zip((BLUE, RED), seconds.items(), strict=False):
+        axes.hist(np.clip(values, 0.1, None), edges, color=color, alpha=0.55, label=kind)
+        axes.axvline(float(np.median(values)), color=color, linewidth=1.2, linestyle="--")
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.set(xlabel="seconds (dashed: median)", ylabel="labels")
+    _legend(axes)
+    return _svg(figure)
+
+
+def position_chart(places: Lines) -> str:
+    """Return how often each place on the screen holds the best image, as SVG.
+
+    A row has place, share, interval and expected share.
+    """
+    figure, axes = _figure(**SMALL)
+    at = [one["place"] for one in places]
+    shares = [one["share"] for one in places]
+    lows = [max(0.0, one["share"] - one["interval"][0]) for one in places]
+    highs = [max(0.0, one["interval"][1] - one["share"]) for one in places]
+    axes.bar(
+        at,
+        shares,
+        0.6,
+        color=SOURCE_COLORS["human"],
+        alpha=0.75,
+        yerr=[lows, highs],
+        error_kw={"ecolor": INK, "elinewidth": 0.9},
+    )
+    axes.plot(
+        at,
+        [one["expected"] for one in places],
+        color=INK,
+        linestyle="--",
+        linewidth=1,
+        marker="_",
+        label="without bias",
+    )
+    axes.set_xticks(at)
+    axes.set(
+        ylim=(0, 1.25 * max(one["interval"][1] for one in places)),
+        xlabel="place on the screen",
+        ylabel="share ranked best",
+    )
+    _legend(axes)
+    return _svg(figure)
+
+
+def rater_chart(raters: Lines) -> str:
+    """Return the raters' agreement with others over their median time on a task, as SVG.
+
+    A rater is a dot (seconds, agreement, n, source), larger with more labels.
+    """
+    figure, axes = _figure(**SMALL)
+    most = max(one["n"] for one in raters)
+    for source in dict.fromkeys(one["source"] for one in raters):
+        mine = [one for one in raters if one["source"] == source]
+        sizes = [20 + 180 * one["n"] / most for one in mine]
+        axes.scatter(
+            [one["seconds"] for one in mine],
+            [one["agreement"] for one in mine],
+            sizes,
+            color=SOURCE_COLORS[source],
+            alpha=0.6,
+            label=source,
+        )
+    axes.set(
+        xlim=(0, 1.15 * max(one["seconds"] for one in raters)),
+        ylim=(0, 1.05),
+        xlabel="median seconds on a task",
+        ylabel="agreement with others",
+    )
+    _legend(axes, columns=3, markerscale=0.5)
+    return _svg(figure)
+
+
+def _figure(*, height: float, width: float = 6.0) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes: Axes = figure.subplots()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=8)
+    return figure, axes
+
+
+def _legend(axes: Axes, *, columns: int = 2, **style: Any) -> None:
+    """Draw the legend above the axes, where it hides nothing."""
+    spacing = {"columnspacing": 1.0, "handlelength": 1.5, "handletextpad": 0.5}
+    axes.legend(
+        frameon=False,
+        fontsize=8,
+        ncols=columns,
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        **spacing | style,
+    )
+
+
+def _svg(figure: Figure) -> str:
+    text = io.StringIO()
+    # A fixed salt and no date: the same figures give the same bytes.
+    with mpl.rc_context({"svg.hashsalt": "pictune"}):
+        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
+    return text.getvalue()

@@ -1,0 +1,63 @@
+"""Figures on the labels of a run: counts by kind of prompt, verdicts, and raters' agreement."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from data.schema import LABELS_BINARY, LABELS_RANKING, PROMPTS, RATERS, read_table
+
+VERDICTS = ("good", "bad", "skip", "unsafe")
+
+RATERS_OF = {
+    "human": "people",
+    "simulated": "simulated raters",
+    "imported": "raters of imported labels",
+}
+"""Raters of each source of labels, in words."""
+
+
+def label_statistics(folder: Path) -> dict[str, Any]:
+    """Return the figures of the report's section on labels, from the folder of an export."""
+    binary = read_table(folder / "labels_binary.parquet", LABELS_BINARY).to_pandas()
+    prompts = read_table(folder / "prompts.parquet", PROMPTS).to_pandas()
+    raters = read_table(folder / "raters.parquet", RATERS).to_pandas()
+    categories = prompts.set_index("prompt_id")["category"]
+    named = binary["prompt_id"].map(categories).fillna("other").rename("category")
+    agreement, pairs = _agreement(raters)
+    times = binary["time_on_task_ms"]
+    with_labels = raters.loc[raters["n"] > 0, "source"].value_counts()
+    return {
+        "binary": len(binary),
+        "rankings": read_table(folder / "labels_ranking.parquet", LABELS_RANKING).num_rows,
+        "images": int(binary["image_id"].nunique()),
+        "raters": {source: int(count) for source, count in with_labels.items()},
+        "median_seconds": None if times.isna().all() else float(times.median() / 1000),
+        "agreement": agreement,
+        "agreement_pairs": pairs,
+        "categories": [_verdicts(str(name), part["label"]) for name, part in binary.groupby(named)],
+        "total": _verdicts("all", binary["label"]),
+    }
+
+
+def _agreement(raters: pd.DataFrame) -> tuple[float | None, int]:
+    """Return the share of equal pairs among all pairs of verdicts, and the number of pairs.
+
+    A pair is the verdicts, good or bad, of two raters on the same task. The share is None without
+    any. As in `raters.parquet`, repeats do not count, and people are not compared with simulated
+    raters.
+    """
+    twice = raters["others_n"].fillna(0)  # each pair counts for both raters
+    equal = (raters["others_agreement"].fillna(0) * twice).round().sum()
+    return (float(equal / twice.sum()) if twice.sum() else None), int(twice.sum()) // 2
+
+
+def _verdicts(name: str, labels: "pd.Series[str]") -> dict[str, Any]:
+    counts = {verdict: int((labels == verdict).sum()) for verdict in VERDICTS}
+    judged = counts["good"] + counts["bad"]
+    return {
+        "name": name,
+        "n": len(labels),
+        **counts,
+        "share_good": counts["good"] / judged if judged else None,
+    }

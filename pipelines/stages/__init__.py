@@ -1,0 +1,12 @@
+"""The stages, one module each. They run in this order.
+
+1. `images` draws images of the prompts.
+2. `label` (with `rater`), `simulate` or `import` (import_feedback) collects labels.
+3. `dataset`, `inspect` (inspect_labels) and `export` (export_feedback) look at the labels and pass
+   them on.
+4. `reward` trains on the labels; `score` and `best-of-n` use what it learned.
+5. `finetune` tunes the model on the reward.
+6. `evaluate` compares the models, and `report` writes the page on it.
+
+All in one, `demo` runs the story from end to end.
+"""

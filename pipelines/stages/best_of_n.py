@@ -1,0 +1,152 @@
+"""Stage `best-of-n`: draw N new images of each prompt and pick the best by the reward.
+
+It is the baseline of Lee et al. 2023 (arXiv 2302.12192) that a tuned model has to beat: it needs no
+training, but N times the time for every image.
+"""
+
+import argparse
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from data.errors import PictuneError
+from data.files import sha256_of, write_atomically, write_json
+from data.runs import RunFolder
+from data.schema import write_table
+from finetune.reward_fn import score
+from finetune.sampler import Sampler
+from pipelines.comparison import by_reward
+from pipelines.config import Settings
+from pipelines.drawing import BEST_OF_SEEDS, ImagesConfig, Planned, draw_missing, seeded
+from pipelines.image_io import load_images, save_sheet
+from pipelines.models import device_of, open_model, open_reward, weights_hash
+from pipelines.progress import progress
+from pipelines.prompts import prompts_of
+
+TABLE, SHEET, MADE_BY = "best_of_n.parquet", "sheet.png", "made_by.json"
+SHEET_PROMPTS, SHEET_COLUMNS = 24, 16
+_COLUMNS: dict[str, tuple[pa.DataType, str]] = {
+    "prompt": (pa.string(), "the text that it was drawn for"),
+    "path": (pa.string(), "the image's file, relative to this table"),
+    "image_id": (pa.string(), "SHA-256 of the image's file"),
+    "seed": (pa.int64(), "the seed that it was drawn with"),
+    "score": (pa.float32(), "probability that a rater calls it good for the prompt"),
+    "rank": (pa.int32(), "1 for the best of its prompt"),
+    "picked": (pa.bool_(), "whether it is among the best that were kept, and in `best/`"),
+}
+CANDIDATES = pa.schema(
+    [pa.field(name, kind, False, {"description": text}) for name, (kind, text) in _COLUMNS.items()]
+)
+
+
+def main(
+    run: RunFolder, settings: Settings, *, reward: Path | None, n: int, keep: int, out: Path | None
+) -> None:
+    """Draw what is missing, then write the table of all candidates, the best, and a sheet."""
+    if n < 1:
+        raise PictuneError(f"--n {n}: draw at least one image a prompt, as N=16 does")
+    if not 1 <= keep <= n:
+        raise PictuneError(f"--keep {keep}: pick at least one of --n {n} and at most all")
+    folder, config = out or run.root / "best-of-n", settings.table("images", ImagesConfig)
+    prompts = list(prompts_of(settings.run))
+    reward_fn = open_reward(reward or run.reward_dir, settings.run)
+    _check_same(folder, settings)
+    planned = seeded(prompts, n, settings.run.seed, offset=BEST_OF_SEEDS)
+    candidates, sampler = folder / "candidates", settings.table("sampler", Sampler)
+    model = open_model(settings.run, precision=config.precision)
+    draw_missing(model, planned, candidates, sampler, batch=config.batch, title="best of n")
+    device = device_of(settings.run)
+    rewards: list[float] = []
+    starts = range(0, len(planned), config.batch)
+    for start in progress(starts, "score", "batch"):
+        some = planned[start : start + config.batch]
+        images = load_images([candidates / one.file_name for one in some]).to(device)
+        rewards += score(reward_fn, images, [one.prompt for one in some]).tolist()
+    ranked = by_reward(rewards, n)
+    _write_best(folder, planned, ranked, keep)
+    rows = [
+        _row(folder, planned[i], rewards[i], rank, picked=rank <= keep)
+        for order in ranked
+        for rank, i in enumerate(order, start=1)
+    ]
+    write_table(pa.Table.from_pylist(rows, schema=CANDIDATES), CANDIDATES, folder / TABLE)
+    picked = [rewards[i] for order in ranked for i in order[:keep]]
+    print(
+        f"best-of-n: {len(picked)} of {len(planned)} images in {folder / 'best'}, "
+        f"mean score {sum(picked) / len(picked):.3f}, of all {sum(rewards) / len(rewards):.3f}"
+    )
+
+
+def _check_same(folder: Path, settings: Settings) -> None:
+    """Refuse a folder whose candidates are of another model, sampler or seed.
+
+    Candidates of an earlier call are kept.
+    """
+    sampler = settings.table("sampler", Sampler).model_dump(exclude={"stochastic_share"})
+    present: dict[str, Any] = {
+        "model_hash": weights_hash(settings.run.model),
+        "seed": settings.run.seed,
+        "images": sampler | {"precision": settings.table("images", ImagesConfig).precision},
+    }
+    if not (folder / MADE_BY).exists():
+        write_json(folder / MADE_BY, present)
+    elif json.loads((folder / MADE_BY).read_text(encoding="utf-8")) != present:
+        raise PictuneError(
+            f"{folder}: its images were drawn by another model, sampler or seed; "
+            "give another --out, or remove it"
+        )
+
+
+def _write_best(
+    folder: Path, planned: Sequence[Planned], ranked: Sequence[Sequence[int]], keep: int
+) -> None:
+    """Write the picked images alone, and a sheet with a row for each prompt, best on the left."""
+    names = {planned[i].file_name for order in ranked for i in order[:keep]}
+    for old in (folder / "best").glob("*.png"):
+        if old.name not in names:
+            old.unlink()  # of an earlier call
+    for name in sorted(names):
+        with write_atomically(folder / "best" / name) as temporary:
+            shutil.copyfile(folder / "candidates" / name, temporary)
+    rows = [
+        [folder / "candidates" / planned[i].file_name for i in order[:SHEET_COLUMNS]]
+        for order in ranked[:SHEET_PROMPTS]
+    ]
+    save_sheet([load_images(row) for row in rows], folder / SHEET)
+
+
+def _row(folder: Path, one: Planned, score: float, rank: int, *, picked: bool) -> dict[str, object]:
+    path = folder / "candidates" / one.file_name
+    place = {
+        "prompt": one.prompt,
+        "path": path.relative_to(folder).as_posix(),
+        "image_id": sha256_of(path),
+        "seed": one.seed,
+    }
+    return place | {"score": score, "rank": rank, "picked": picked}
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of this stage."""
+    parser.add_argument(
+        "--reward",
+        type=Path,
+        metavar="DIR",
+        help="the folder of a trained reward (default: the run's)",
+    )
+    parser.add_argument(
+        "--n", type=int, default=16, help="images drawn for each prompt (default: 16)"
+    )
+    parser.add_argument(
+        "--keep", type=int, default=1, help="how many of them are picked (default: 1)"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="the folder to write (default: best-of-n in the run's)",
+    )

@@ -1,0 +1,33 @@
+"""Stage `demo`: the whole story, stage by stage; what is done is skipped."""
+
+import time
+from collections.abc import Callable
+
+from data.runs import RunFolder
+from pipelines.config import Settings
+from pipelines.pages import report_page
+from pipelines.stages import evaluate, finetune, images, reward, simulate
+
+
+def main(run: RunFolder, settings: Settings) -> None:
+    """Run every stage; say where the report is, and how to label the images oneself."""
+    steps: list[tuple[str, Callable[[], None]]] = [
+        ("images: the base model draws the prompts", lambda: images.main(run, settings)),
+        ("simulate: raters label the images", lambda: simulate.main(run, settings)),
+        ("reward: a model learns what they like", lambda: reward.main(run, settings)),
+        ("finetune rwl: reward-weighted likelihood", lambda: finetune.main(run, settings, "rwl")),
+        ("finetune dpok: policy gradient with KL", lambda: finetune.main(run, settings, "dpok")),
+        ("evaluate: the models are compared", lambda: evaluate.main(run, settings)),
+    ]
+    started = time.monotonic()
+    for number, (title, stage) in enumerate(steps, start=1):
+        print(f"\n[{number}/{len(steps)}] {_clock(time.monotonic() - started)} {title}", flush=True)
+        stage()
+    print(f"\ndone in {_clock(time.monotonic() - started)}")
+    print(f"report: {report_page.page_file(run).resolve()}")
+    print(f"label the same images yourself: make label RUN={run.root.name} OPEN=1")
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02d}"

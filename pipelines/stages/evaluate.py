@@ -1,0 +1,380 @@
+"""Stage `evaluate`: compare the base, best-of-n and every tuned model on the same fresh seeds.
+
+All models draw the same prompts with the same seeds and samplers. Everything that the report shows
+is in `metrics.json`.
+"""
+
+import json
+import random
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt
+
+from data.files import sha256_of, write_json
+from data.runs import RunFolder
+from finetune.diffusion import DiffusionModel
+from finetune.lora import LORA_FILE
+from finetune.method import MethodConfig
+from finetune.sampler import Sampler
+from pipelines.comparison import (
+    Audit,
+    EvaluatedImage,
+    Evaluation,
+    EvaluationPrompt,
+    Measured,
+    Result,
+    best_of,
+    by_family,
+    by_group,
+    by_prompt,
+    spread,
+)
+from pipelines.config import Settings
+from pipelines.drawing import EVALUATION_SEEDS, ImagesConfig, Planned, draw_missing, seeded
+from pipelines.image_io import load_images, save_sheet
+from pipelines.judge import Judge, Verdict, judge_folder, open_judge
+from pipelines.measures import chain_kl
+from pipelines.methods import METHODS
+from pipelines.metrics_log import kept_step, read_metrics
+from pipelines.models import (
+    open_backbone,
+    open_model,
+    open_reward_model,
+    reward_hash,
+    weights_hash,
+)
+from pipelines.pages import report_page
+from pipelines.progress import progress
+from pipelines.prompts import focus_of, prompts_digest, prompts_of
+from pipelines.record import STAMP, StageFolder, read_stamp
+from pipelines.tuning import FinetuneConfig
+from pipelines.world.prompts import family_of, held_out_prompts
+from reward.clip.backbone import ClipBackbone
+from reward.model import RewardModel
+
+CANDIDATE_SEEDS = 100_000
+"""Distance of the seeds of one image's best-of-n candidates."""
+MOST_PROMPTS = 16
+"""Training prompts that are evaluated, the first ones."""
+KL_SHARE = 0.6
+"""Share of a chain's steps, from its start, over which its KL is added up. The noise of later steps
+is so small that a difference that nobody sees counts as hundreds of nats."""
+
+
+class EvaluateConfig(BaseModel, frozen=True, extra="forbid"):
+    """Images of the evaluation, and how often they are drawn."""
+
+    images_per_prompt: PositiveInt = 24
+    """Images of each training prompt, for every model and sampler."""
+    held_out_per_family: NonNegativeInt = 4
+    """Prompts of each family that ask for what the base never saw and no training prompt asks
+    for."""
+    images_per_held_out: PositiveInt = 4
+    """Images of each of them."""
+    best_of: PositiveInt = 4
+    """Candidates of the base from which the reward picks one, the baseline without training; 1
+    omits it."""
+    etas: tuple[float, ...] = Field(default=(0.0, 1.0), min_length=1)
+    """Samplers: 0 is deterministic DDIM, which users run, 1 ancestral sampling, of which DPOK
+    trains the first steps."""
+    kl_images: PositiveInt = 16
+    """Chains of each tuned model for its KL to the base."""
+    encoder: str | None = None
+    """Folder, or hub name, of the CLIP whose embeddings tell diversity and distance to the base;
+    omitted, it is the reward's own."""
+
+
+@dataclass(frozen=True)
+class Instruments:
+    """Everything that measures images."""
+
+    judge: Judge | None
+    reward: RewardModel
+    clip: ClipBackbone
+    """The reward's CLIP as it was before the reward was trained."""
+    encoder: ClipBackbone
+    """Source of the embeddings for diversity and distance."""
+    batch: int
+
+    @classmethod
+    def open(cls, run: RunFolder, settings: Settings) -> "Instruments":
+        """Open the run's reward, and its judge if it has one."""
+        config = settings.table("evaluate", EvaluateConfig)
+        reward = open_reward_model(run.reward_dir, settings.run)
+        clip = encoder = reward.backbone
+        if clip.tuned_blocks:
+            clip = open_backbone(clip.name, settings.run)
+        if config.encoder is not None:
+            encoder = open_backbone(config.encoder, settings.run)
+        batch = settings.table("images", ImagesConfig).batch
+        return cls(open_judge(settings.run), reward, clip, encoder, batch)
+
+    @torch.no_grad()
+    def measure(self, planned: Sequence[Planned], folder: Path, title: str) -> Measured:
+        """Score and embed images that lie in `folder`, and judge them if there is a judge."""
+        paths = [folder / one.file_name for one in planned]
+        rewards, stds, clip_scores, embeddings = [], [], [], []
+        verdicts: list[Verdict] = []
+        backbone = self.reward.backbone
+        for start in progress(range(0, len(paths), self.batch), title, "batch"):
+            texts = [one.prompt for one in planned[start : start + self.batch]]
+            images = load_images(paths[start : start + self.batch])
+            if self.judge is not None:
+                verdicts += self.judge.verdicts(images, texts)
+            images = images.to(backbone.device)
+            image, text = backbone.image_embedding(images), backbone.text_embedding(texts)
+            reward, std = self.reward.score_embeddings_with_std(
+                image_embeddings=image, text_embeddings=text
+            )
+            rewards += reward.tolist()
+            stds += std.tolist()
+            is_untuned = self.clip is backbone
+            cosines = (image * text).sum(-1) if is_untuned else self.clip.clip_score(images, texts)
+            clip_scores += cosines.tolist()
+            if self.encoder is not backbone:
+                image = self.encoder.image_embedding(images)
+            embeddings.append(image.double().cpu().numpy())
+        return Measured(
+            planned,
+            paths,
+            rewards,
+            stds if self.reward.members > 1 else None,
+            clip_scores,
+            np.concatenate(embeddings),
+            None if self.judge is None else verdicts,
+        )
+
+
+def main(run: RunFolder, settings: Settings) -> None:
+    """Draw what is missing, measure, and write `metrics.json`, sheets and the report."""
+    tuned = [method for method in METHODS if (run.finetune_dir(method) / LORA_FILE).exists()]
+    inputs = _inputs(run, settings, tuned)
+    outdated = {
+        method: changed
+        for method in tuned
+        if (changed := changed_inputs(run, settings, method, inputs))
+    }
+    for method, changed in outdated.items():
+        print(
+            f"evaluate: {run.finetune_dir(method)}: tuned on another {' and '.join(changed)} than "
+            f"the run has now; run `make finetune METHOD={method}` to tune again",
+            file=sys.stderr,
+        )
+    stage = StageFolder(
+        run,
+        settings,
+        run.evaluation_dir,
+        "evaluate",
+        ("run", "sampler", "images", "evaluate"),
+        inputs,
+        outputs=(report_page.metrics_file(run), report_page.page_file(run)),
+        goes_on_from={"images/*/[!.]*.png": ("run", "sampler", "images")},
+    )
+    if stage.is_done:
+        print(f"evaluate: done, report in {report_page.page_file(run)}")
+    else:
+        earlier = stage.earlier.inputs if stage.earlier else {}
+        if _drawn_from(earlier) != _drawn_from(inputs) and run.evaluation_dir.exists():
+            shutil.rmtree(run.evaluation_dir)  # of other models
+        with stage.working():
+            evaluation = _evaluate(run, settings, tuned, outdated)
+            content = evaluation.model_dump(mode="json", exclude_none=True)
+            write_json(report_page.metrics_file(run), content)
+        report_page.write(run, settings)  # last, since it states the time that it took
+    print(report_page.table(report_page.read_evaluation(run)))
+
+
+def _inputs(run: RunFolder, settings: Settings, tuned: Sequence[str]) -> dict[str, str]:
+    """Return hashes of everything that is compared and that measures."""
+    prompts = [f"{one.group}: {one.prompt}" for one in evaluation_prompts(settings)]
+    inputs = {
+        "model": weights_hash(settings.run.model),
+        "reward": reward_hash(run.reward_dir),
+        "prompts": prompts_digest(prompts),
+        **{method: sha256_of(run.finetune_dir(method) / LORA_FILE) for method in tuned},
+    }
+    if (judge := judge_folder(settings.run)) is not None:
+        inputs["judge"] = weights_hash(str(judge), "set run.judge to the folder of an oracle")
+    return inputs
+
+
+def _drawn_from(inputs: Mapping[str, str]) -> dict[str, str]:
+    """Return the inputs that images rest on, without those that only measure them."""
+    return {name: value for name, value in inputs.items() if name not in ("judge", "reward")}
+
+
+def changed_inputs(
+    run: RunFolder, settings: Settings, method: str, inputs: Mapping[str, str]
+) -> list[str]:
+    """Return the inputs (reward, model, start) that changed since this LoRA was tuned.
+
+    External rewards are ignored.
+    """
+    stamp = read_stamp(run.finetune_dir(method) / STAMP)
+    then = {} if stamp is None else stamp.inputs
+    start = settings.table(method, MethodConfig).lora.start
+    present = {**inputs, "start": inputs.get(start)}
+    names = [name for name in ("reward", "model", "start") if then.get(name) and present[name]]
+    return [name for name in names if then[name] != present[name]]
+
+
+def _evaluate(
+    run: RunFolder,
+    settings: Settings,
+    tuned: Sequence[str],
+    outdated: dict[str, list[str]],
+) -> Evaluation:
+    config, images = (
+        settings.table("evaluate", EvaluateConfig),
+        settings.table("images", ImagesConfig),
+    )
+    sampler = settings.table("sampler", Sampler)
+    prompts = evaluation_prompts(settings)
+    trained = [one.prompt for one in prompts if one.group == "trained"]
+    instruments = Instruments.open(run, settings)
+    model = open_model(settings.run, precision=images.precision)
+    measured: dict[tuple[str, float], Measured] = {}
+    kl: dict[str, list[float]] = {}
+    for name in ("base", *tuned):
+        if name != "base":
+            model.load_lora(run.finetune_dir(name))
+            kl[name] = kl_to_base(model, trained, settings)
+        candidates = config.best_of if name == "base" else 1
+        planned = evaluation_images(prompts, config, settings.run.seed, candidates=candidates)
+        for eta in config.etas:
+            with_eta = sampler.model_copy(update={"eta": eta})
+            folder = run.evaluation_dir / "images" / f"{name}-eta{eta:g}"
+            title = f"{name}, eta {eta:g}"
+            draw_missing(model, planned, folder, with_eta, batch=images.batch, title=title)
+            drawn = instruments.measure(planned, folder, "measure")
+            if candidates > 1:
+                measured["best of n", eta] = best_of(drawn, candidates)
+                drawn = drawn.chosen(range(0, len(planned), candidates))
+            measured[name, eta] = drawn
+    _save_sheets(run, trained, measured)
+    return Evaluation(
+        settings=settings.resolved(),
+        model_hash=weights_hash(settings.run.model),
+        best_of=config.best_of,
+        judged=instruments.judge is not None,
+        audit=_audit(settings),
+        results=_results(run, prompts, measured, kl),
+        kept_steps={name: kept_step(read_metrics(run.finetune_dir(name))) for name in tuned},
+        outdated=outdated,
+    )
+
+
+def evaluation_prompts(settings: Settings) -> list[EvaluationPrompt]:
+    """Return the training prompts, and held-out prompts of each family.
+
+    The held-out ones ask for what neither the base nor a prompt of training or validation knows.
+    """
+    config = settings.table("evaluate", EvaluateConfig)
+    trained = focus_of(settings.run)[:MOST_PROMPTS]
+    validation = settings.table("finetune", FinetuneConfig).validation_prompts
+    known = frozenset([*prompts_of(settings.run), *trained, *validation])
+    rng = random.Random(settings.run.seed)
+    held_out = held_out_prompts(config.held_out_per_family, rng, exclude=known)
+    return [
+        *(EvaluationPrompt(prompt=p, family=family_of(p), group="trained") for p in trained),
+        *(EvaluationPrompt(prompt=p, family=family_of(p), group="held out") for p in held_out),
+    ]
+
+
+def evaluation_images(
+    prompts: Sequence[EvaluationPrompt], config: EvaluateConfig, run_seed: int, *, candidates: int
+) -> list[Planned]:
+    """Return the images of one model under one sampler.
+
+    Further candidates for an image follow it.
+    """
+    planned = []
+    for one in prompts:
+        is_trained = one.group == "trained"
+        count = config.images_per_prompt if is_trained else config.images_per_held_out
+        for first in seeded([one.prompt], count, run_seed, offset=EVALUATION_SEEDS):
+            seeds = [first.seed + number * CANDIDATE_SEEDS for number in range(candidates)]
+            planned += [Planned(one.prompt, seed) for seed in seeds]
+    return planned
+
+
+def kl_to_base(model: DiffusionModel, prompts: Sequence[str], settings: Settings) -> list[float]:
+    """Return the KL of `evaluate.kl_images` chains of the tuned model to the base, in nats.
+
+    See `pipelines.measures.chain_kl`.
+    """
+    config, images = (
+        settings.table("evaluate", EvaluateConfig),
+        settings.table("images", ImagesConfig),
+    )
+    sampler = settings.table("sampler", Sampler)
+    sampler = sampler.model_copy(update={"eta": 1.0, "stochastic_share": KL_SHARE})
+    texts = [prompts[i % len(prompts)] for i in range(config.kl_images)]
+    generator = torch.Generator().manual_seed(settings.run.seed)
+    with model.exact():  # the rounding of bfloat16 would count as a nat a step
+        nats = chain_kl(model, texts, sampler, batch=images.batch, generator=generator)
+    return [float(value) for value in nats]
+
+
+def _results(
+    run: RunFolder,
+    prompts: Sequence[EvaluationPrompt],
+    measured: dict[tuple[str, float], Measured],
+    kl: dict[str, list[float]],
+) -> list[Result]:
+    results = []
+    for (name, eta), drawn in measured.items():
+        rows = by_prompt(drawn, prompts)
+        base = None if name == "base" else measured["base", eta]
+        result = Result(
+            model=name,
+            eta=eta,
+            prompts=rows,
+            families=by_family(drawn, prompts),
+            groups=by_group(drawn, rows, base),
+            kl=spread(kl[name]) if name in kl else None,
+            images=[_image(run, drawn, i) for i in range(len(drawn.planned))],
+        )
+        results.append(result)
+    return results
+
+
+def _image(run: RunFolder, drawn: Measured, i: int) -> EvaluatedImage:
+    one = drawn.planned[i]
+    return EvaluatedImage(
+        prompt=one.prompt,
+        seed=one.seed,
+        path=drawn.paths[i].relative_to(run.root).as_posix(),
+        met=None if drawn.verdicts is None else drawn.verdicts[i].met,
+        reward=round(drawn.rewards[i], 4),
+    )
+
+
+def _audit(settings: Settings) -> Audit | None:
+    """Return the audit that lies beside the judge, if any."""
+    judge = judge_folder(settings.run)
+    file = None if judge is None else judge / "audit.json"
+    if file is None or not file.exists():
+        return None
+    return Audit.model_validate(json.loads(file.read_text(encoding="utf-8")))
+
+
+def _save_sheets(
+    run: RunFolder, prompts: Sequence[str], measured: dict[tuple[str, float], Measured]
+) -> None:
+    """Write one sheet for each training prompt and sampler.
+
+    It has a row of images for each model, the same seeds below each other.
+    """
+    for number, prompt in enumerate(prompts, start=1):
+        for eta in dict.fromkeys(eta for _, eta in measured):
+            models = [drawn for (_, other), drawn in measured.items() if other == eta]
+            parts = [drawn.chosen(drawn.rows_of({prompt})[:12]) for drawn in models]
+            path = run.evaluation_dir / "sheets" / f"prompt-{number:02d}-eta{eta:g}.png"
+            save_sheet([load_images(part.paths) for part in parts], path)

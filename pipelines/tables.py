@@ -1,0 +1,101 @@
+"""The tables of a settings file, and the model that checks each.
+
+A model is imported only when its table is asked for: labeling needs no torch.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+from pydantic import BaseModel
+
+from pipelines.methods import METHODS
+
+
+def _run() -> type[BaseModel]:
+    from pipelines.config import RunConfig
+
+    return RunConfig
+
+
+def _store() -> type[BaseModel]:
+    from data.store.database import StoreConfig
+
+    return StoreConfig
+
+
+def _sampler() -> type[BaseModel]:
+    from finetune.sampler import Sampler
+
+    return Sampler
+
+
+def _images() -> type[BaseModel]:
+    from pipelines.drawing import ImagesConfig
+
+    return ImagesConfig
+
+
+def _tasks() -> type[BaseModel]:
+    from labeling_app.tasks import TasksConfig
+
+    return TasksConfig
+
+
+def _label() -> type[BaseModel]:
+    from labeling_app.server import LabelConfig
+
+    return LabelConfig
+
+
+def _simulate() -> type[BaseModel]:
+    from labeling_app.simulated import SimulatedRaterConfig
+
+    return SimulatedRaterConfig
+
+
+def _dataset() -> type[BaseModel]:
+    from data.publication import DatasetConfig
+
+    return DatasetConfig
+
+
+def _reward() -> type[BaseModel]:
+    from reward.training import RewardConfig
+
+    return RewardConfig
+
+
+def _finetune() -> type[BaseModel]:
+    from pipelines.tuning import FinetuneConfig
+
+    return FinetuneConfig
+
+
+def _method(name: str) -> type[BaseModel]:
+    from pipelines.methods import find_method
+
+    config: type[BaseModel] = find_method(name).config
+    return config
+
+
+def _evaluate() -> type[BaseModel]:
+    from pipelines.stages.evaluate import EvaluateConfig
+
+    return EvaluateConfig
+
+
+TABLES: dict[str, Callable[[], type[BaseModel]]] = {
+    "run": _run,
+    "store": _store,
+    "sampler": _sampler,
+    "images": _images,
+    "tasks": _tasks,
+    "label": _label,
+    "simulate": _simulate,
+    "dataset": _dataset,
+    "reward": _reward,
+    "finetune": _finetune,
+    **{name: partial(_method, name) for name in METHODS},
+    "evaluate": _evaluate,
+}
+"""Functions that import a table's model, in the order in which settings are written."""

@@ -1,0 +1,211 @@
+"""One training of the run: its settings, the hashes of its inputs, and opening what it needs."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import NonNegativeInt, PositiveInt
+
+from data.files import sha256_of
+from data.parquet import MANIFEST
+from data.runs import RunFolder
+from finetune.diffusion import UNetSettings
+from finetune.lora import BASE, lora_file
+from finetune.method import LearnsFromImages, Method, MethodConfig, Training, new_training
+from finetune.monitors import PIXEL_MONITOR
+from finetune.processes import SINGLE_PROCESS, Processes
+from finetune.sampler import Sampler
+from finetune.training import TrainState
+from pipelines.campaign import images_digest
+from pipelines.config import Settings
+from pipelines.drawing import SCORED_SEEDS, ImagesConfig, seeded
+from pipelines.methods import METHODS, find_method
+from pipelines.models import (
+    as_monitor,
+    as_reward_fn,
+    open_model,
+    open_reward_model,
+    reward_hash,
+    weights_hash,
+)
+from pipelines.prompts import focus_of, prompts_digest
+from pipelines.record import content_hash
+from pipelines.rewarded_images import Encoder, pairs_hash, pretraining_pairs, rewarded_images
+from reward.sources import RewardSource, load_reward
+
+IMAGES = "images"
+"""Folder, in that of the method, of the images that are drawn for it."""
+
+
+class FinetuneConfig(UNetSettings, frozen=True, extra="forbid"):
+    """Settings that the methods share; each has its own in a table of its name."""
+
+    validation_prompts: tuple[str, ...] = ()
+    """Held-out prompts that choose the best weights and that the guards watch; none means the
+    training prompts, on seeds of their own."""
+    scored_per_prompt: NonNegativeInt = 0
+    """For methods that learn from images: images of each prompt that are drawn beside those of the
+    run and that only the reward scores."""
+    checkpoints: PositiveInt = 10
+    """Number of checkpoints, evenly over the steps; an interrupted training goes on from the
+    last."""
+    sheets: PositiveInt = 4
+    """Number of sheets of sample images, evenly over the steps, beside the one before training."""
+    samples_per_prompt: PositiveInt = 6
+    """Images of each prompt on a sheet, at fixed seeds."""
+    rewards: tuple[RewardSource, ...] = ()
+    """Rewards to tune on in place of the run's own, which the evaluation still shows: a weighted
+    sum, see `reward/sources.py`."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training of a run, ready to start."""
+
+    name: str
+    """Name of the method, and of its table of settings."""
+    method: Method[Any]
+    run: RunFolder
+    settings: Settings
+    training: Training[Any]
+
+    @property
+    def config(self) -> FinetuneConfig:
+        """The table [finetune]."""
+        return self.settings.table("finetune", FinetuneConfig)
+
+    @property
+    def folder(self) -> Path:
+        """The folder that the training writes to."""
+        return self.run.finetune_dir(self.name)
+
+    @property
+    def processes(self) -> Processes:
+        """The processes that share the training."""
+        return self.training.model.processes
+
+    @property
+    def total_steps(self) -> int:
+        """Number of its steps."""
+        return self.method.total_steps(self.training.config)
+
+    def start(self) -> TrainState:
+        """Return the state before the first step."""
+        return self.method.start(self.training)
+
+    def train(self, state: TrainState) -> Iterator[dict[str, Any]]:
+        """Train from `state` on and yield metrics."""
+        for metrics in self.method.train(self.training, state):
+            yield asdict(metrics)
+
+
+def method_config(settings: Settings, name: str) -> MethodConfig:
+    """Return the settings of a method."""
+    return settings.table(name, MethodConfig)
+
+
+def earlier_method(settings: Settings, name: str) -> str | None:
+    """Return the method whose LoRA of this run the training starts from, if it is one."""
+    start = method_config(settings, name).lora.start
+    return start if start in METHODS else None
+
+
+def start_of(run: RunFolder, settings: Settings, name: str) -> str:
+    """Return the start of the training: "base", or the folder of a LoRA."""
+    earlier = earlier_method(settings, name)
+    if earlier is None:
+        return method_config(settings, name).lora.start
+    return str(run.finetune_dir(earlier))
+
+
+def input_hashes(run: RunFolder, settings: Settings, name: str) -> dict[str, str]:
+    """Return hashes of everything that a training rests on, except its settings."""
+    prompts = focus_of(settings.run)
+    inputs = {"model": weights_hash(settings.run.model), "prompts": prompts_digest(prompts)}
+    if rewards := settings.table("finetune", FinetuneConfig).rewards:
+        places = [place for source in rewards for place in source.read_from]
+        inputs |= {f"reward {place}": content_hash(place) for place in places}
+    else:
+        inputs["reward"] = reward_hash(run.reward_dir)
+    if (start := start_of(run, settings, name)) != BASE:
+        inputs["start"] = sha256_of(lora_file(Path(start)))
+    config = method_config(settings, name)
+    if isinstance(config, LearnsFromImages):
+        inputs["images"] = images_digest(run)
+        if config.images != "both":
+            inputs["labels"] = sha256_of(run.latest / MANIFEST)
+        if config.pretraining_pairs is not None:
+            inputs["pretraining_pairs"] = pairs_hash(config.pretraining_pairs)
+    return inputs
+
+
+def open_job(
+    run: RunFolder, settings: Settings, name: str, processes: Processes = SINGLE_PROCESS
+) -> Job:
+    """Open a model with fresh adapters, the reward, and the generator of all randomness.
+
+    Raises:
+        PictuneError: the model or the reward cannot be opened.
+    """
+    config, shared = method_config(settings, name), settings.table("finetune", FinetuneConfig)
+    generator = torch.Generator().manual_seed(settings.run.seed)
+    model = open_model(settings.run, precision=config.precision)
+    model.processes = processes
+    start = start_of(run, settings, name)
+    model.add_lora(config.lora.model_copy(update={"start": start}), generator=generator)
+    model.set_up(shared)
+    if shared.rewards:
+        reward, monitor = load_reward(shared.rewards, device=model.device), PIXEL_MONITOR
+    else:
+        trained = open_reward_model(run.reward_dir, settings.run)
+        reward, monitor = as_reward_fn(trained), as_monitor(trained)
+    prompts = focus_of(settings.run)
+    training = new_training(
+        model,
+        prompts,
+        reward,
+        config,
+        generator=generator,
+        sampler=settings.table("sampler", Sampler),
+        validation_prompts=shared.validation_prompts,
+        monitor=monitor,
+    )
+    return Job(name, find_method(name), run, settings, training)
+
+
+def with_images(job: Job) -> Job:
+    """Return the job with the images that its method learns from, if it does.
+
+    The first process draws those that are missing.
+    """
+    training = job.training
+    config = training.config
+    if not isinstance(config, LearnsFromImages):
+        return job
+    settings = job.settings
+    encoder = Encoder(
+        training.model,
+        settings.table("sampler", Sampler),
+        settings.table("images", ImagesConfig).batch,
+    )
+    pretraining = pretraining_pairs(config.pretraining_pairs, encoder)
+    count, seed = job.config.scored_per_prompt, settings.run.seed
+    scored = seeded(training.prompts, count, seed, offset=SCORED_SEEDS)
+    if not job.processes.is_first:
+        job.processes.wait()  # until the first has drawn what is missing
+    data = rewarded_images(
+        job.run,
+        training.prompts,
+        config.images,
+        encoder,
+        training.reward,
+        scored=scored,
+        folder=job.folder / IMAGES,
+        table=job.name,
+    )
+    if job.processes.is_first:
+        job.processes.wait()
+    training = replace(training, data=data, pretraining=pretraining)
+    return replace(job, training=training)

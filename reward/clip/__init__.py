@@ -1,0 +1,1 @@
+"""CLIP: its families, its trained blocks, and the cache of its embeddings."""

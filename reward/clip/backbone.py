@@ -1,0 +1,354 @@
+"""The CLIP or SigLIP under the reward: any folder or hub name of transformers that has one.
+
+Images are prepared in torch (antialiased resize, center crop, mean and standard deviation of the
+folder's own image processor), so gradients reach the pixels.
+"""
+
+import copy
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from transformers import AutoConfig, PreTrainedTokenizerBase
+
+from data.errors import PictuneError
+from data.weights import check_finite
+from reward.clip.families import FAMILIES, ModelFamily
+from reward.clip.low_rank import add_low_rank
+
+BILINEAR = 2
+"""`resample` of an image processor that resizes bilinearly."""
+
+TEXT_BATCH = 256
+"""Prompts encoded in one forward pass."""
+
+_LOADING_ERRORS = (
+    OSError,
+    ValueError,
+    RuntimeError,
+    KeyError,
+    TypeError,
+    ImportError,
+    SafetensorError,
+)
+"""Errors that transformers raises for a folder that is not a whole model."""
+
+PREPROCESSING_VERSION = 1
+"""Raised when preparing images and prompts returns other numbers for the same settings."""
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """The steps that turn pixels in [0, 1] into the backbone's input."""
+
+    shortest_edge: int | None
+    """Pixels that the shorter side is resized to. With None the image is stretched to the
+    backbone's square."""
+    crop: int
+    """Side in pixels of the backbone's input."""
+    mean: tuple[float, ...]
+    """Subtracted per channel."""
+    std: tuple[float, ...]
+    """Divided by per channel."""
+    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+    """Interpolation for resizing."""
+
+    @classmethod
+    def from_processor(cls, processor: Any, image_size: int) -> Self:
+        """Return the steps of a folder's image processor, ending at the backbone's `image_size`."""
+        edge = None
+        if processor.do_resize and processor.do_center_crop:
+            edge = processor.size["shortest_edge"]
+        normalized = processor.do_normalize
+        return cls(
+            shortest_edge=None if edge is None else max(edge, image_size),
+            crop=image_size,
+            mean=tuple(processor.image_mean) if normalized else (0.0, 0.0, 0.0),
+            std=tuple(processor.image_std) if normalized else (1.0, 1.0, 1.0),
+            interpolation="bilinear" if processor.resample == BILINEAR else "bicubic",
+        )
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Turn [B, 3, H, W] in [0, 1] into normalized [B, 3, crop, crop]; differentiable."""
+        height, width = images.shape[-2:]
+        if self.shortest_edge is None:
+            size = (self.crop, self.crop)
+        else:
+            scale = self.shortest_edge / min(height, width)
+            size = (max(self.crop, int(height * scale)), max(self.crop, int(width * scale)))
+        if size != (height, width):
+            # Bicubic overshoots; images in files cannot, so neither do these.
+            images = F.interpolate(
+                images, size=size, mode=self.interpolation, antialias=True, align_corners=False
+            ).clamp(0, 1)
+        top, left = (size[0] - self.crop) // 2, (size[1] - self.crop) // 2
+        images = images[..., top : top + self.crop, left : left + self.crop]
+        mean, std = images.new_tensor(self.mean), images.new_tensor(self.std)
+        return (images - mean[:, None, None]) / std[:, None, None]
+
+
+class ClipBackbone(nn.Module):
+    """CLIP or SigLIP in evaluation mode; embeddings are L2-normalized.
+
+    All weights are frozen, except those of a copy made by `tunable`.
+    """
+
+    def __init__(
+        self, name: str, clip: Any, tokenizer: PreTrainedTokenizerBase, preprocessing: Preprocessing
+    ) -> None:
+        super().__init__()
+        self.name = name
+        """The folder or hub name that it was loaded from."""
+        self.clip = clip.requires_grad_(False)
+        self.clip.train(False)
+        self.family: ModelFamily = FAMILIES[clip.config.model_type]
+        self.tokenizer = tokenizer
+        self.preprocess = preprocessing
+        self.tuned_blocks = 0
+        """Blocks at the end of the vision tower that may be trained."""
+        self.lora_rank = 0
+        """Rank of the LoRA updates that are trained in them; 0 where the weights are trained."""
+        self._fingerprint: str | None = None
+
+    @classmethod
+    def from_pretrained(
+        cls, folder_or_id: str | Path, *, processor: str | Path | None = None
+    ) -> Self:
+        """Load the weights (safetensors only, as float32), the tokenizer and the image processor.
+
+        `processor` is the folder or hub name of the last two, if they are elsewhere.
+
+        Raises:
+            PictuneError: there is no such folder or model, files are missing or broken, weights are
+                not numbers, or the model is neither CLIP nor SigLIP.
+        """
+        name, beside = str(folder_or_id), str(processor or folder_or_id)
+        _check_name(name)
+        try:
+            family, clip = _load_clip(name)
+            tokenizer = family.tokenizer_class.from_pretrained(beside)
+            images = family.processor_class.from_pretrained(beside)
+        except _LOADING_ERRORS as error:
+            raise PictuneError(_explain(name, error)) from error
+        if len(tokenizer) <= 3:  # transformers makes an empty tokenizer where the files are missing
+            raise PictuneError(
+                f"{beside}: no tokenizer in this folder; copy vocab.json, merges.txt and "
+                "tokenizer_config.json of the model"
+            )
+        image_size = clip.config.vision_config.image_size
+        return cls(name, clip, tokenizer, Preprocessing.from_processor(images, image_size))
+
+    def tunable(
+        self, last: int, *, lora_rank: int = 0, generator: torch.Generator | None = None
+    ) -> Self:
+        """Return a copy whose last blocks of the vision tower may be trained.
+
+        The norm and the projection that follow the blocks are trained with them. With a
+        `lora_rank`, which needs a `generator` (CPU), only LoRA updates of this rank to the linear
+        layers of these blocks are trained. The copy shares all frozen weights with this backbone,
+        and keeps its name and its fingerprint.
+
+        Raises:
+            PictuneError: the tower has fewer blocks.
+        """
+        blocks = len(self.clip.vision_model.encoder.layers)
+        if last > blocks:
+            raise PictuneError(
+                f"reward.tune_last: {self.name} has {blocks} blocks in its vision tower; "
+                f"{last} cannot be trained"
+            )
+        trained_parts = [] if lora_rank else self._last_parts(last)
+        trained = {id(weight) for part in trained_parts for weight in part.parameters()}
+        shared: dict[int, object] = {
+            id(weight): weight for weight in self.parameters() if id(weight) not in trained
+        }
+        _ = self.fingerprint  # so that the copy has it
+        twin = copy.deepcopy(self, {id(self.tokenizer): self.tokenizer, **shared})
+        twin.tuned_blocks, twin.lora_rank = last, lora_rank
+        if lora_rank:
+            assert generator is not None
+            blocks_of_twin = twin.clip.vision_model.encoder.layers[-last:]
+            add_low_rank(blocks_of_twin, lora_rank, generator=generator)
+        else:
+            for part in twin._last_parts(last):  # noqa: SLF001 (its own class)
+                part.requires_grad_(True)
+        return twin
+
+    def tuned_weights(self) -> dict[str, nn.Parameter]:
+        """Return the weights that may be trained, by their name in `clip`."""
+        return {
+            name: weight for name, weight in self.clip.named_parameters() if weight.requires_grad
+        }
+
+    @property
+    def dim(self) -> int:
+        """Length of an embedding."""
+        return self.family.dim(self.clip)
+
+    @property
+    def logit_scale(self) -> float:
+        """Factor of the cosine in the loss that the model was pretrained with."""
+        return float(self.clip.logit_scale.exp())
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the weights."""
+        device: torch.device = self.clip.device
+        return device
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the loaded weights, the vocabulary and the preprocessing.
+
+        It does not depend on the folder, the file format or the device.
+        """
+        if self._fingerprint is None:
+            steps = asdict(self.preprocess)
+            if steps["interpolation"] == "bicubic":
+                # Reward models older than this field know the fingerprint without it.
+                del steps["interpolation"]
+            settings = json.dumps([steps, self.tokenizer.get_vocab()], sort_keys=True)
+            digest = hashlib.sha256(settings.encode())
+            self._fingerprint = _digest_of(self.clip.state_dict(), digest).hexdigest()
+        return self._fingerprint
+
+    @property
+    def text_space(self) -> str:
+        """Name of this backbone's text embeddings; another space has other embeddings."""
+        return f"{self.fingerprint}-v{PREPROCESSING_VERSION}-text"
+
+    @property
+    def image_space(self) -> str:
+        """Name of this backbone's image embeddings, with its trained weights as they are now."""
+        digest = "image"
+        if self.tuned_blocks:
+            digest = _digest_of(self.tuned_weights(), hashlib.sha256()).hexdigest()[:16]
+        return f"{self.fingerprint}-v{PREPROCESSING_VERSION}-{digest}"
+
+    def train(self, mode: bool = True) -> Self:  # noqa: ARG002 (the signature is torch's)
+        """Stay in evaluation mode: dropout would make scores random."""
+        return super().train(False)
+
+    def image_embedding(self, images: Tensor) -> Tensor:
+        """Embed [B, 3, H, W] in [0, 1] as [B, D] of unit length; differentiable to the pixels."""
+        return self.encode_pixels(self.preprocess(images.to(self.device, torch.float32)))
+
+    def encode_pixels(self, pixels: Tensor) -> Tensor:
+        """Embed preprocessed [B, 3, S, S] as [B, D] of unit length."""
+        return self.embed_tokens(self.image_tokens(pixels, last=0), last=0)
+
+    def image_tokens(self, pixels: Tensor, *, last: int) -> Tensor:
+        """Turn preprocessed [B, 3, S, S] into the tokens [B, T, W] that enter the `last` blocks."""
+        blocks = self.clip.vision_model.encoder.layers
+        tokens = self.family.enter(self.clip, pixels)
+        for block in blocks[: len(blocks) - last]:
+            tokens = block(tokens, attention_mask=None)
+        return tokens
+
+    def embed_tokens(self, tokens: Tensor, *, last: int) -> Tensor:
+        """Embed [B, T, W] from `image_tokens` as [B, D] of unit length."""
+        blocks = self.clip.vision_model.encoder.layers
+        for block in blocks[len(blocks) - last :]:
+            tokens = block(tokens, attention_mask=None)
+        return F.normalize(self.family.leave(self.clip, tokens), dim=-1)
+
+    @torch.no_grad()
+    def text_embedding(self, prompts: Sequence[str]) -> Tensor:
+        """Embed prompts as [B, D] of unit length, without gradients; each distinct one once."""
+        distinct = list(dict.fromkeys(prompts))
+        starts = range(0, len(distinct), TEXT_BATCH)
+        encoded = torch.cat([self._encode_text(distinct[i : i + TEXT_BATCH]) for i in starts])
+        position = {prompt: i for i, prompt in enumerate(distinct)}
+        return encoded[[position[prompt] for prompt in prompts]]
+
+    def _encode_text(self, prompts: list[str]) -> Tensor:
+        ids = self._tokens(prompts).input_ids.to(self.device)
+        return F.normalize(self.family.read(self.clip, ids), dim=-1)
+
+    def count_truncated(self, prompts: Sequence[str]) -> int:
+        """Return how many prompts are longer than the text tower reads."""
+        encodings = self._tokens(list(prompts)).encodings or ()
+        return sum(bool(encoding.overflowing) for encoding in encodings)
+
+    def _tokens(self, prompts: list[str]) -> Any:
+        longest = self.clip.config.text_config.max_position_embeddings
+        return self.tokenizer(
+            prompts,
+            padding=self.family.padding,
+            truncation=True,
+            max_length=longest,
+            return_tensors="pt",
+        )
+
+    def _last_parts(self, last: int) -> list[nn.Module]:
+        """Return the last blocks of the vision tower and the parts after them; nothing for 0."""
+        if not last:
+            return []
+        blocks = self.clip.vision_model.encoder.layers[-last:]
+        return [*blocks, *self.family.after_blocks(self.clip)]
+
+    def clip_score(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        """Return the cosine of each image with its prompt, [B] in [-1, 1].
+
+        It is the baseline that the learned reward is compared with.
+        """
+        return (self.image_embedding(images) * self.text_embedding(prompts)).sum(-1)
+
+
+def _digest_of(weights: Mapping[str, Tensor], digest: "hashlib._Hash") -> "hashlib._Hash":
+    for name, weight in sorted(weights.items()):
+        digest.update(name.encode())
+        digest.update(weight.detach().cpu().contiguous().numpy().tobytes())
+    return digest
+
+
+def _check_name(name: str) -> None:
+    path = Path(name)
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise PictuneError(
+                f"{name}: no config.json in this folder; give the folder of a CLIP model of "
+                "transformers"
+            )
+    elif len(path.parts) != 2 or Path(path.parts[0]).is_dir():
+        # A hub name is owner/model. For a mistyped folder, asking the hub would take half a minute
+        # of retries without a network.
+        raise PictuneError(
+            f"{name}: no such folder; give the folder of a CLIP model, or a hub name such as "
+            "openai/clip-vit-large-patch14"
+        )
+
+
+def _load_clip(name: str) -> tuple[ModelFamily, Any]:
+    config = AutoConfig.from_pretrained(name)
+    family = FAMILIES.get(config.model_type)
+    if family is None:
+        raise PictuneError(
+            f"{name}: holds a model of type {config.model_type!r}, not clip or siglip; give the "
+            "folder of a CLIP model"
+        )
+    clip, loading = family.model_class.from_pretrained(
+        name, dtype=torch.float32, use_safetensors=True, output_loading_info=True
+    )
+    missing = sorted(loading["missing_keys"])  # transformers fills these at random and only logs it
+    if missing:
+        raise PictuneError(
+            f"{name}: {len(missing)} weights are missing, {missing[0]} first; fetch the model again"
+        )
+    check_finite(clip.state_dict(), name)
+    return family, clip
+
+
+def _explain(name: str, error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    if Path(name).is_dir():
+        needed = "config.json, model.safetensors, tokenizer and preprocessor_config.json"
+        return f"{name}: not a whole CLIP model ({lines[0]}); it needs {needed}"
+    return f"{name}: no folder here, and the hub did not hand it out ({lines[0]}); check `backbone`"

@@ -1,0 +1,232 @@
+"""Encode image files and prompts: each distinct one once, and never one that is in the cache."""
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data import image_files
+from data.errors import PictuneError
+from data.files import sha256_of
+from reward.clip.backbone import TEXT_BATCH, ClipBackbone
+from reward.clip.cache import EmbeddingCache
+
+_logger = logging.getLogger(__name__)
+
+TUNED_BATCH = 256
+"""Images that go through the trained blocks at a time."""
+
+Track = Callable[[range], Iterable[int]]
+"""Wraps the loop over batches to show its progress; `iter` shows nothing."""
+_ADVICE = "put the file back or remove its labels"
+
+
+def read_image(path: Path) -> Tensor:
+    """Return the image of a file as [3, H, W] in [0, 1].
+
+    Raises:
+        PictuneError: the file is missing, truncated or no image, or has too many pixels.
+    """
+    pixels = np.array(image_files.read_image(path, _ADVICE).convert("RGB"))
+    return torch.from_numpy(pixels).permute(2, 0, 1).float().div(255)
+
+
+def file_digests(paths: Sequence[Path]) -> list[bytes]:
+    """Return the SHA-256 of each file's bytes.
+
+    Raises:
+        PictuneError: a file cannot be read.
+    """
+    digests = []
+    for path in paths:
+        try:
+            digests.append(bytes.fromhex(sha256_of(path)))
+        except OSError as error:
+            raise PictuneError(f"{path}: cannot be read as an image; {_ADVICE}") from error
+    return digests
+
+
+def embed_images(
+    paths: Sequence[Path],
+    backbone: ClipBackbone,
+    *,
+    batch_size: int,
+    track: Track = iter,
+    cache: EmbeddingCache | None = None,
+    digests: Sequence[bytes] | None = None,
+) -> Tensor:
+    """Return the embedding of each image file, [len(paths), D] of unit length.
+
+    The images may differ in size. Files with the same bytes are encoded once, and those in `cache`
+    not at all. `digests` are the SHA-256 of the files, where the caller knows them already.
+
+    Raises:
+        PictuneError: an image cannot be read, or its embedding is not finite.
+    """
+
+    def encode(rows: Sequence[int]) -> Tensor:
+        some = [paths[i] for i in rows]
+        return _check_finite(backbone.encode_pixels(_pixels(some, backbone)), some, backbone)
+
+    return _encode_once(
+        file_digests(paths) if digests is None else digests,
+        encode,
+        space=backbone.image_space,
+        backbone=backbone,
+        cache=cache,
+        batch_size=batch_size,
+        track=track,
+    )
+
+
+def embed_readable(
+    paths: Sequence[Path],
+    backbone: ClipBackbone,
+    *,
+    batch_size: int,
+    skipped: Callable[[PictuneError], None],
+    track: Track = iter,
+    cache: EmbeddingCache | None = None,
+) -> tuple[Tensor, list[int]]:
+    """Return the embeddings [N, D] of the images that can be read, and their indices in `paths`.
+
+    `skipped` is called with the error of each of the other images.
+    """
+    found, rows = [torch.empty(0, backbone.dim, device=backbone.device)], list[int]()
+    for start in track(range(0, len(paths), batch_size)):
+        some = range(start, min(start + batch_size, len(paths)))
+        batch = [paths[i] for i in some]
+        try:
+            found.append(embed_images(batch, backbone, batch_size=batch_size, cache=cache))
+            rows += some
+        except PictuneError:  # at least one of them: try each alone
+            for i in some:
+                try:
+                    found.append(embed_images([paths[i]], backbone, batch_size=1, cache=cache))
+                    rows.append(i)
+                except PictuneError as error:
+                    skipped(error)
+    return torch.cat(found), rows
+
+
+def embed_prompts(
+    prompts: Sequence[str], backbone: ClipBackbone, *, cache: EmbeddingCache | None = None
+) -> Tensor:
+    """Return the embedding of each prompt, [len(prompts), D] of unit length.
+
+    Each distinct prompt is encoded once, and those in `cache` not at all. Prompts that are longer
+    than the backbone reads are reported in the log.
+
+    Raises:
+        PictuneError: an embedding is not finite.
+    """
+
+    def encode(rows: Sequence[int]) -> Tensor:
+        some = [prompts[i] for i in rows]
+        names = [repr(prompt) for prompt in some]
+        return _check_finite(backbone.text_embedding(some), names, backbone)
+
+    if prompts and (truncated := backbone.count_truncated(prompts)):
+        _logger.warning(
+            "%s: %s are longer than its text tower reads, so their end is ignored; shorten them",
+            backbone.name,
+            f"{truncated / len(prompts):.0%} of the prompts",
+        )
+    return _encode_once(
+        [hashlib.sha256(prompt.encode()).digest() for prompt in prompts],
+        encode,
+        space=backbone.text_space,
+        backbone=backbone,
+        cache=cache,
+        batch_size=TEXT_BATCH,
+    )
+
+
+def image_tokens(
+    paths: Sequence[Path],
+    backbone: ClipBackbone,
+    *,
+    last: int,
+    batch_size: int,
+    track: Track = iter,
+) -> Tensor:
+    """Return the tokens [len(paths), T, W] that enter the `last` blocks of the vision tower.
+
+    Raises:
+        PictuneError: an image cannot be read.
+    """
+    batches = []
+    for start in track(range(0, len(paths), batch_size)):
+        with torch.inference_mode():
+            pixels = _pixels(paths[start : start + batch_size], backbone)
+            batches.append(backbone.image_tokens(pixels, last=last))
+    # Joined outside of inference mode, so that autograd may keep the result.
+    return torch.cat(batches)
+
+
+@torch.no_grad()
+def embed_tokens(
+    tokens: Tensor, paths: Sequence[Path], backbone: ClipBackbone, *, last: int
+) -> Tensor:
+    """Return the embedding of each image, [len(paths), D], from its tokens [len(paths), T, W].
+
+    Raises:
+        PictuneError: an embedding is not finite.
+    """
+    batches = [backbone.embed_tokens(some, last=last) for some in tokens.split(TUNED_BATCH)]
+    return _check_finite(torch.cat(batches), paths, backbone)
+
+
+def _encode_once(
+    keys: Sequence[bytes],
+    encode: Callable[[Sequence[int]], Tensor],
+    *,
+    space: str,
+    backbone: ClipBackbone,
+    cache: EmbeddingCache | None,
+    batch_size: int,
+    track: Track = iter,
+) -> Tensor:
+    """Return [len(keys), D] on the backbone's device.
+
+    `encode` is called with one row for each distinct key whose embedding is not in `cache`.
+    """
+    first = {key: row for row, key in reversed(list(enumerate(keys)))}
+    distinct = list(dict.fromkeys(keys))
+    if cache:
+        vectors, known = cache.read(space, distinct, backbone.dim)
+    else:
+        vectors = np.zeros((len(distinct), backbone.dim), np.float32)
+        known = np.zeros(len(distinct), np.bool_)
+    missing = np.flatnonzero(~known).tolist()
+    for start in track(range(0, len(missing), batch_size)):
+        some = missing[start : start + batch_size]
+        with torch.inference_mode():
+            vectors[some] = encode([first[distinct[i]] for i in some]).cpu().numpy()
+        if cache:
+            cache.append(space, [distinct[i] for i in some], vectors[some])
+    embeddings = torch.from_numpy(vectors).to(backbone.device)
+    position = {key: i for i, key in enumerate(distinct)}
+    if len(distinct) == len(keys):
+        return embeddings
+    return embeddings[[position[key] for key in keys]]
+
+
+def _pixels(paths: Sequence[Path], backbone: ClipBackbone) -> Tensor:
+    """Return the images as the backbone's input, [len(paths), 3, S, S]."""
+    images = (read_image(path)[None].to(backbone.device) for path in paths)
+    return torch.cat([backbone.preprocess(image) for image in images])
+
+
+def _check_finite(embeddings: Tensor, names: Sequence[object], backbone: ClipBackbone) -> Tensor:
+    broken = (~embeddings.isfinite().all(-1)).nonzero().flatten().tolist()
+    if broken:
+        raise PictuneError(
+            f"{names[broken[0]]}: {backbone.name} gives no finite embedding of it "
+            f"({len(broken)} in all); check the weights"
+        )
+    return embeddings

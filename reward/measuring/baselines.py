@@ -1,0 +1,148 @@
+"""Baselines that the reward has to beat, on the same split.
+
+Random and the majority know nothing. The CLIP score is the backbone's own knowledge, without
+labels. A head that sees only the image or only the prompt shows how much of the reward needs no
+comparison of the two: good images as such, or prompts that mostly fail. Rewards from elsewhere are
+those that the settings name.
+"""
+
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+import torch
+from scipy.special import expit
+from sklearn.linear_model import LogisticRegression
+
+from data.errors import PictuneError
+from reward.calibration import Values
+from reward.clip.backbone import ClipBackbone
+from reward.dataset import Indices
+from reward.embedding import Track, read_image
+from reward.examples import Examples
+from reward.logits import as_values
+from reward.measuring.evaluation import labeled, model_scorer
+from reward.measuring.metrics import Scorer
+from reward.sources import RewardSource, load_reward
+from reward.training import RewardConfig, train_from_scratch
+
+
+def baselines(
+    backbone: ClipBackbone, examples: Examples, config: RewardConfig
+) -> dict[str, Scorer]:
+    """Return all baselines by name."""
+    return {
+        "clip_score": clip_scorer(examples),
+        "image_only": blind_scorer(backbone, examples, config, sees="image"),
+        "prompt_only": blind_scorer(backbone, examples, config, sees="prompt"),
+        "majority": majority_scorer(examples),
+        "random": random_scorer(examples, config.seed),
+    }
+
+
+def rewards_from_elsewhere(
+    examples: Examples, config: RewardConfig, *, device: torch.device, track: Track = iter
+) -> dict[str, Scorer]:
+    """Return the scorers of `config.baselines` by name; `track` wraps the loop over image batches.
+
+    Raises:
+        PictuneError: one cannot be loaded, or does not return a finite number for each image.
+    """
+    return {
+        source.name: _source_scorer(source, examples, config.encode_batch, device, track)
+        for source in config.baselines
+    }
+
+
+def clip_scorer(examples: Examples) -> Scorer:
+    """Return the cosine of image and prompt, as a probability."""
+    return as_probability(lambda image, prompt: _cosines(examples, image, prompt), examples)
+
+
+def as_probability(score: Scorer, examples: Examples) -> Scorer:
+    """Turn a score, higher being better, into a probability.
+
+    It is fitted by logistic regression on the training verdicts. Without verdicts of both classes
+    only its order has a meaning.
+    """
+    verdicts, pairs = examples.split.train.verdicts, examples.split.train.pairs
+    fits = len(np.unique(verdicts.good)) == 2
+    image = verdicts.image if len(verdicts) else pairs.image_0
+    prompt = verdicts.prompt if len(verdicts) else pairs.prompt
+    scores = score(image, prompt)
+    center, scale, slope, intercept = scores.mean(), max(scores.std(), 1e-9), 1.0, 0.0
+    if fits:
+        fitted = LogisticRegression().fit(((scores - center) / scale)[:, None], verdicts.good)
+        # Never negative: a score with the reversed order has to show.
+        slope, intercept = max(fitted.coef_.item(), 1e-6), fitted.intercept_.item()
+    return lambda image, prompt: expit(slope * (score(image, prompt) - center) / scale + intercept)
+
+
+def blind_scorer(
+    backbone: ClipBackbone,
+    examples: Examples,
+    config: RewardConfig,
+    *,
+    sees: Literal["image", "prompt"],
+) -> Scorer:
+    """Return one head of the reward's kind to which all prompts, or all images, look the same."""
+    if sees == "image":
+        blind = replace(examples, text_embeddings=torch.zeros_like(examples.text_embeddings))
+    else:
+        blind = replace(examples, image_embeddings=torch.zeros_like(examples.image_embeddings))
+    # A head that cannot see one of the two cannot tell prompts apart.
+    one_head = {"members": 1, "auxiliary_weight": 0.0, "tune_last": 0, "lora_rank": 0}
+    model = train_from_scratch(backbone, blind, config.model_copy(update=one_head))
+    return model_scorer(model, blind)
+
+
+def majority_scorer(examples: Examples) -> Scorer:
+    """Return the share of good among the training labels for every image."""
+    verdicts = examples.split.train.verdicts
+    share = float(verdicts.good.mean()) if len(verdicts) else 0.5
+    return lambda image, _prompt: np.full(len(image), share)
+
+
+def random_scorer(examples: Examples, seed: int) -> Scorer:
+    """Return a number for each image, drawn evenly from [0, 1)."""
+    drawn = np.random.default_rng(seed).random(len(examples.dataset.image_ids))
+    return lambda image, _prompt: drawn[image]
+
+
+def _source_scorer(
+    source: RewardSource, examples: Examples, batch_size: int, device: torch.device, track: Track
+) -> Scorer:
+    """Return a reward from elsewhere, as a probability.
+
+    Every labeled image is scored for its prompt now, so that the reward need not stay in memory.
+    """
+    reward, dataset = load_reward([source], device=device), examples.dataset
+    keys, _ = labeled(dataset)
+    rewards = np.zeros(len(keys))
+    for start in track(range(0, len(keys), batch_size)):
+        rows = range(start, min(start + batch_size, len(keys)))
+        loaded = {row: read_image(dataset.paths[keys[row, 0]]) for row in rows}
+        for size in {image.shape for image in loaded.values()}:
+            same = [row for row in rows if loaded[row].shape == size]
+            images = torch.stack([loaded[row] for row in same]).to(device)
+            prompts = [dataset.prompts[keys[row, 1]] for row in same]
+            with torch.no_grad():
+                rewards[same] = as_values(reward(images, prompts))
+    broken = np.flatnonzero(~np.isfinite(rewards))
+    if len(broken):
+        raise PictuneError(
+            f"{source.path}: gives no finite number for {dataset.paths[keys[broken[0], 0]]} "
+            f"({len(broken)} in all); fix it"
+        )
+    number = keys[:, 0] * len(dataset.prompts) + keys[:, 1]
+
+    def score(image: Indices, prompt: Indices) -> Values:
+        return rewards[np.searchsorted(number, image * len(dataset.prompts) + prompt)]
+
+    return as_probability(score, examples)
+
+
+def _cosines(examples: Examples, image: Indices, prompt: Indices) -> Values:
+    images = examples.image_embeddings[torch.from_numpy(image)]
+    texts = examples.text_embeddings[torch.from_numpy(prompt)]
+    return as_values((images * texts).sum(-1))

@@ -1,0 +1,134 @@
+"""Bootstrap intervals of figures.
+
+Intervals are of 95 %, over prompts, since labels of one prompt are not independent of each other.
+"""
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reward.calibration import Values
+from reward.dataset import Indices
+from reward.measuring.metrics import (
+    CLIP_MARGIN,
+    Scored,
+    as_ranks,
+    by_prompt,
+    prompts_of,
+    ratio,
+    weighted_average_precision,
+    weighted_roc_auc,
+)
+
+ENOUGH_CLUSTERS = 10
+"""Fewest prompts that are resampled; with fewer, intervals resample images."""
+
+MOST_WEIGHTS = 2_000_000
+"""Weights of bootstrap samples in memory at once."""
+
+
+@dataclass(frozen=True, eq=False)
+class Resamples:
+    """Bootstrap samples of a part.
+
+    They are the same for every scorer, so that differences between scorers have intervals as well.
+    """
+
+    by_prompt: bool
+    """Whether whole prompts were drawn, or images with all their labels."""
+    clusters: Indices
+    """[C], indices of the prompts or images, sorted."""
+    counts: NDArray[np.int64]
+    """[R, C], number of times that each was drawn."""
+
+    @classmethod
+    def draw(cls, scored: Scored, rng: np.random.Generator, resamples: int) -> Self:
+        """Draw as many prompts as there are, with replacement, `resamples` times.
+
+        Where prompts are few, images are drawn: resampling a handful of prompts says nothing.
+        """
+        prompts = prompts_of(scored)
+        by_prompt = len(prompts) >= ENOUGH_CLUSTERS
+        images = np.unique(np.concatenate([scored.image, scored.image_0, scored.image_1]))
+        clusters = prompts if by_prompt else images
+        if not len(clusters):
+            return cls(by_prompt, clusters, np.zeros((resamples, 0), np.int64))
+        evenly = np.full(len(clusters), 1 / len(clusters))
+        return cls(by_prompt, clusters, rng.multinomial(len(clusters), evenly, size=resamples))
+
+    def figures(self, scored: Scored) -> dict[str, Values]:
+        """Return the figures of every sample, each [R], NaN where one is undefined.
+
+        Where images were drawn, a pair counts as often as the product of its two images, and
+        figures by prompt are omitted. The calibration error is always omitted: resampling alone
+        raises it, so its interval would mislead.
+        """
+        at = self._rows_of(scored.prompt if self.by_prompt else scored.image)
+        columns = self._losses(scored, at) | self._areas(scored, at)
+        if not self.by_prompt:
+            return columns | {"pairwise_accuracy": self._of_pairs(scored)}
+        rows = self._rows_of(prompts_of(scored))
+        macro = {name: self._means(values, rows) for name, values in by_prompt(scored).items()}
+        right = self._means(scored.right, self._rows_of(scored.pair_prompt))
+        return columns | {"pairwise_accuracy": right} | macro
+
+    def _rows_of(self, keys: Indices) -> Indices:
+        return np.searchsorted(self.clusters, keys).astype(np.int64)
+
+    def _losses(self, scored: Scored, at: Indices) -> dict[str, Values]:
+        probability = np.clip(scored.probability, CLIP_MARGIN, 1 - CLIP_MARGIN)
+        good = scored.good
+        losses = {
+            "accuracy": ((scored.probability >= 0.5) == (good == 1)).astype(np.float64),
+            "brier": (scored.probability - good) ** 2,
+            "nll": -np.log(np.where(good == 1, probability, 1 - probability)),
+        }
+        return {name: self._means(values, at) for name, values in losses.items()}
+
+    def _areas(self, scored: Scored, at: Indices) -> dict[str, Values]:
+        ranks, good = as_ranks(scored.probability), scored.good
+        areas = {"roc_auc": weighted_roc_auc, "average_precision": weighted_average_precision}
+        chunks = self._chunks(len(at))
+        return {
+            name: np.concatenate([area(ranks, good, self.counts[rows][:, at]) for rows in chunks])
+            for name, area in areas.items()
+        }
+
+    def _of_pairs(self, scored: Scored) -> Values:
+        """Return the pairwise accuracy of each sample of images."""
+        known = np.isfinite(scored.right)
+        right = scored.right[known]
+        first, second = (self._rows_of(image[known]) for image in (scored.image_0, scored.image_1))
+        parts = (
+            self.counts[rows][:, first] * self.counts[rows][:, second]
+            for rows in self._chunks(len(right))
+        )
+        return np.concatenate([ratio(weights @ right, weights.sum(1)) for weights in parts])
+
+    def _means(self, values: Values, at: Indices) -> Values:
+        """Return the mean of `values` [N] in each sample, [R].
+
+        `at` [N] is the cluster of each value; NaN values are omitted.
+        """
+        known = np.isfinite(values)
+        sums, sizes = (
+            np.bincount(at[known], weights, minlength=len(self.clusters))
+            for weights in (values[known], None)
+        )
+        return ratio(self.counts @ sums, self.counts @ sizes)
+
+    def _chunks(self, columns: int) -> list[slice]:
+        """Split the samples into chunks that fit into memory with `columns` weights each."""
+        step = max(1, MOST_WEIGHTS // max(columns, 1))
+        return [slice(start, start + step) for start in range(0, len(self.counts), step)]
+
+
+def interval(values: Values) -> tuple[float, float] | None:
+    """Return the middle 95 % of the bootstrap values that are defined; None when none is."""
+    defined = values[np.isfinite(values)]
+    if not len(defined):
+        return None
+    low, high = np.quantile(defined, [0.025, 0.975])
+    return float(low), float(high)

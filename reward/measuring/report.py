@@ -1,0 +1,234 @@
+"""The figures of a trained reward as `metrics.json` of its folder holds them."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
+
+from data.errors import PictuneError
+
+Interval = tuple[float, float]
+"""Lower and upper end of a 95 % bootstrap interval."""
+
+Counts = dict[str, int]
+"""Numbers of labels by kind, and of images and prompts: `FeedbackDataset.counts`."""
+
+
+class Figures(BaseModel, frozen=True):
+    """Figures of one scorer; None where one is undefined, such as the ROC-AUC of one class."""
+
+    n: int = 0
+    """Single labels."""
+    share_good: float | None = None
+    """Share of the single labels that say good."""
+    roc_auc: float | None = None
+    average_precision: float | None = None
+    accuracy: float | None = None
+    """Accuracy at a threshold of 0.5."""
+    brier: float | None = None
+    nll: float | None = None
+    """Mean negative log-likelihood."""
+    ece: float | None = None
+    """Calibration error, 15 bins."""
+    n_pairs: int = 0
+    """Ranked pairs without ties."""
+    pairwise_accuracy: float | None = None
+    """Share of the pairs in the right order; equal scores count as half right."""
+    roc_auc_macro: float | None = None
+    """Mean over prompts, as all figures from here on."""
+    accuracy_macro: float | None = None
+    good_at_1: float | None = None
+    """Share of good labels of the prompt's image with the highest score."""
+    pairwise_accuracy_macro: float | None = None
+    kendall_tau: float | None = None
+    """Kendall's tau-b."""
+    recall_at_1: float | None = None
+    """Share of prompts whose best ranked image has the highest score."""
+
+
+class FiguresWithIntervals(Figures, frozen=True):
+    """Figures with intervals of those that the bootstrap can give one."""
+
+    intervals: dict[str, Interval | None]
+
+
+class Gain(BaseModel, frozen=True):
+    """A difference of two figures on the same labels."""
+
+    value: float
+    interval: Interval | None
+
+
+class RaterFigures(BaseModel, frozen=True):
+    """Figures of the model and of the other raters on the labels of one rater."""
+
+    model: Figures
+    others: Figures
+
+
+class HumanFigures(BaseModel, frozen=True):
+    """Figures of the other raters of each label, and of the model on the same labels."""
+
+    model: FiguresWithIntervals
+    others: FiguresWithIntervals
+
+
+class TrainReport(BaseModel, frozen=True):
+    """The labels that were learned from."""
+
+    counts: Counts
+
+
+class PartReport(BaseModel, frozen=True):
+    """Figures on one held-out part; in the file, scorers stand beside the other names."""
+
+    counts: Counts
+    resampled: Literal["prompts", "images"]
+    """Unit of the bootstrap."""
+    scorers: dict[str, FiguresWithIntervals]
+    """Figures of the model and of its baselines."""
+    gain: dict[str, Gain]
+    """Figures of the model minus those of the CLIP score."""
+    by_category: dict[str, dict[str, Figures]]
+    """Figures of the model and of the CLIP score, by category of the prompts."""
+    conventions: dict[str, dict[str, float | None]]
+    """Pairwise accuracy of each scorer, by convention of counting ties."""
+    human: HumanFigures | None = None
+    by_rater: dict[str, RaterFigures] | None = None
+
+    @property
+    def model(self) -> FiguresWithIntervals:
+        """Figures of the reward model."""
+        return self.scorers["model"]
+
+    @property
+    def clip_score(self) -> FiguresWithIntervals:
+        """Figures of the CLIP score."""
+        return self.scorers["clip_score"]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather_scorers(cls, found: object) -> object:
+        if not isinstance(found, Mapping) or "scorers" in found:
+            return found
+        known = {name: value for name, value in found.items() if name in cls.model_fields}
+        return known | {"scorers": {k: v for k, v in found.items() if k not in known}}
+
+    @model_serializer(mode="wrap")
+    def _flatten_scorers(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values = _without_none(handler(self))
+        scorers: dict[str, Any] = values.pop("scorers")
+        return scorers | values
+
+
+class CurvePoint(BaseModel, frozen=True):
+    """Figures of a reward trained on a share of the labels, for each held-out part."""
+
+    labels: int
+    """Single labels learned from."""
+    pairs: int
+    """Ranked pairs learned from."""
+    val: dict[str, float | None]
+    test_seen: dict[str, float | None]
+    test_unseen: dict[str, float | None]
+
+
+class PredictionFigures(BaseModel, frozen=True):
+    """Figures of predicted labels of raters whom nobody learned from."""
+
+    nll: float
+    """Mean negative log-likelihood."""
+    roc_auc: float | None
+    """None where all labels are of one class."""
+
+
+class TypeComparison(BaseModel, frozen=True):
+    """Predictions of held-out raters by one reward and by one for each rater type."""
+
+    one: PredictionFigures
+    several: PredictionFigures
+    gain: Gain
+    """Decrease of `nll` by several types; the interval is from resampled raters."""
+    types: int
+    held_out_raters: int
+    labels: int
+    """Labels that were predicted."""
+
+
+class TypesReport(BaseModel, frozen=True):
+    """The rater types, and the comparison with one reward where there are enough raters for it."""
+
+    types: int
+    prior: list[float]
+    """Share of the raters in each type."""
+    raters: list[int]
+    """Raters for whom each type is the likeliest."""
+    one: PredictionFigures | None = None
+    several: PredictionFigures | None = None
+    gain: Gain | None = None
+    held_out_raters: int | None = None
+    labels: int | None = None
+
+    def compared(self, comparison: TypeComparison | None) -> Self:
+        """Return the report with a comparison."""
+        return self if comparison is None else self.model_copy(update=dict(comparison))
+
+    @model_serializer(mode="wrap")
+    def _omit_absent(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _without_none(handler(self))
+
+
+class Evaluation(BaseModel, frozen=True):
+    """Figures on every part of the labels."""
+
+    train: TrainReport
+    val: PartReport
+    test_seen: PartReport
+    test_unseen: PartReport
+
+    def part(self, name: str) -> PartReport:
+        """Return the part of a name in `PARTS`."""
+        part: PartReport = getattr(self, name)
+        return part
+
+
+class RewardReport(Evaluation, frozen=True):
+    """All of `metrics.json`."""
+
+    temperature: float
+    slip: float = 0.0
+    sources: Counts = {}
+    """Labels by source: human, simulated or imported."""
+    learning_curve: list[CurvePoint]
+    rater_types: TypesReport | None = None
+
+    @model_serializer(mode="wrap")
+    def _omit_absent(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _without_none(handler(self))
+
+
+def read_report(path: Path) -> RewardReport:
+    """Read `metrics.json` of a trained reward.
+
+    Raises:
+        PictuneError: the file is missing or holds something else.
+    """
+    try:
+        return RewardReport.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        reason = str(error).splitlines()[0]
+        raise PictuneError(
+            f"{path}: not the figures of a reward ({reason}); remove {path.parent} and run "
+            "`make reward`"
+        ) from error
+
+
+def _without_none(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}

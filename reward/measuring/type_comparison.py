@@ -1,0 +1,138 @@
+"""Comparison of one reward per rater type with a single reward for all, on held-out raters."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from scipy.special import expit
+from sklearn.metrics import log_loss, roc_auc_score
+
+from data.errors import PictuneError
+from reward.calibration import Values, with_slips
+from reward.clip.backbone import ClipBackbone
+from reward.dataset import Indices
+from reward.examples import Examples
+from reward.logits import logits_and_margins
+from reward.measuring.bootstrap import interval
+from reward.measuring.report import Gain, PredictionFigures, TypeComparison
+from reward.model import RewardModel
+from reward.rater_types import RatedPart, RaterTypes, fit_types, posterior
+from reward.raters import LabelRaters
+from reward.training import RewardConfig, train_from_scratch
+
+HELD_OUT_RATERS = 0.3
+"""Share of the raters that are held out."""
+RESAMPLES = 500
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """Single labels and strict pairs of raters, and their predicted probabilities."""
+
+    rater: Indices
+    """[N]"""
+    label: Values
+    """[N], 1 for good or for the first image of a pair, else 0."""
+    probability: Values
+    """[N], of label 1."""
+
+    @property
+    def figures(self) -> PredictionFigures:
+        """Negative log-likelihood and ROC-AUC."""
+        auc = None
+        if len(np.unique(self.label)) == 2:
+            auc = float(roc_auc_score(self.label, self.probability))
+        nll = float(log_loss(self.label, self.probability, labels=[0, 1]))
+        return PredictionFigures(nll=nll, roc_auc=auc)
+
+    @property
+    def losses(self) -> Values:
+        """[N], the negative log-likelihood of each label."""
+        of_label = np.where(self.label == 1, self.probability, 1 - self.probability)
+        losses: Values = -np.log(of_label.clip(1e-9))
+        return losses
+
+
+def compare_types(
+    backbone: ClipBackbone, examples: Examples, raters: LabelRaters, config: RewardConfig
+) -> TypeComparison | None:
+    """Compare how `config.rater_types` rewards and one reward predict held-out raters.
+
+    A share of the raters is held out of training. Their types are computed from their labels of
+    training images, and their labels of all other images are predicted. Several types help where
+    the interval of `gain` lies above 0. None where there are too few raters, or labels, to say.
+    """
+    rng = np.random.default_rng(config.seed)
+    count = len(raters.names)
+    held_out = np.isin(np.arange(count), rng.permutation(count)[: round(HELD_OUT_RATERS * count)])
+    split = examples.split
+    train, val, *tests = (
+        RatedPart.from_part(examples, part, raters)
+        for part in (split.train, split.val, split.test_seen, split.test_unseen)
+    )
+    teaching, validating = train.of_raters(~held_out), val.of_raters(~held_out)
+    known = train.of_raters(held_out)
+    asked = [part.of_raters(held_out) for part in (val, *tests)]
+    enough = len(teaching.raters) >= config.rater_types and len(known.raters)
+    if not enough or not any(len(each.raters) for each in asked):
+        return None
+    fewer = replace(examples, split=replace(split, train=teaching.labels, val=validating.labels))
+
+    def predictions(pooled: RewardModel, types: int) -> Predictions:
+        of_types = config.model_copy(update={"rater_types": types})
+        generator = torch.Generator().manual_seed(config.seed)
+        parts = teaching, validating
+        fitted = fit_types(pooled, fewer, parts, raters.names, of_types, generator=generator)
+        return _predict(fitted, examples, known, asked, count)
+
+    try:
+        pooled = train_from_scratch(backbone, fewer, config)
+        # One type goes the same way as several: it trains longer than the pooled reward.
+        one, several = (predictions(pooled, types) for types in (1, config.rater_types))
+    except PictuneError:  # the labels of the other raters teach nothing
+        return None
+    if not len(one.label):
+        return None
+    gains = one.losses - several.losses
+    return TypeComparison(
+        one=one.figures,
+        several=several.figures,
+        gain=Gain(value=float(gains.mean()), interval=_interval(gains, one.rater, rng)),
+        types=config.rater_types,
+        held_out_raters=len(known.raters),
+        labels=len(gains),
+    )
+
+
+def _predict(
+    types: RaterTypes,
+    examples: Examples,
+    known: RatedPart,
+    asked: Sequence[RatedPart],
+    n_raters: int,
+) -> Predictions:
+    shares = posterior(types.models, types.prior, examples, known, n_raters)
+    columns = []
+    for part in asked:
+        verdicts, pairs = part.labels.verdicts, part.labels.pairs
+        strict = pairs.label_0 != 0.5
+        rater = np.concatenate([part.of_verdicts, part.of_pairs[strict]])
+        label = np.concatenate([verdicts.good, pairs.label_0[strict]]).astype(np.float64)
+        by_type = []
+        for model in types.models:
+            logits, margins = logits_and_margins(model, examples, part.labels)
+            said = expit(np.concatenate([logits, margins[strict]]) / float(model.temperature))
+            by_type.append(with_slips(said, float(model.slip)))
+        columns.append((rater, label, (shares[rater] * np.stack(by_type, axis=1)).sum(1)))
+    return Predictions(*(np.concatenate(column) for column in zip(*columns, strict=True)))
+
+
+def _interval(
+    gains: Values, rater: Indices, rng: np.random.Generator
+) -> tuple[float, float] | None:
+    """Return the 95 % interval of the mean gain over samples of raters."""
+    names, at = np.unique(rater, return_inverse=True)
+    times = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=RESAMPLES)
+    totals, sizes = np.bincount(at, weights=gains), np.bincount(at)
+    return interval(times @ totals / (times @ sizes))

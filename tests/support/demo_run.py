@@ -1,0 +1,35 @@
+"""A run that `demo` went through, on tiny random models; tests work on copies of it."""
+
+import shutil
+from pathlib import Path
+
+from data.runs import RunFolder
+from pipelines.cli import main
+
+
+def write_demo_run(folder: Path, settings: Path) -> RunFolder:
+    """Run the whole story with these settings."""
+    assert main(["demo", "--runs", str(folder), "--run", "r", "--config", str(settings)]) == 0
+    return RunFolder(folder / "r")
+
+
+def command(run: RunFolder, stage: str, *words: str) -> int:
+    """Return the exit status of a stage of the run."""
+    return main([stage, "--runs", str(run.root.parent), "--run", run.root.name, *words])
+
+
+def sets(*settings: str) -> list[str]:
+    """Return the words of the command line for settings such as `dpok.updates=1`."""
+    return [word for setting in settings for word in ("--set", setting)]
+
+
+def copy_without(run: RunFolder, folder: Path, *omitted: str, symlinks: bool = False) -> RunFolder:
+    """Copy the run into `folder`, without the folders of it that are named."""
+    copy = RunFolder(folder / run.root.name)
+    shutil.copytree(
+        run.root,
+        copy.root,
+        symlinks=symlinks,
+        ignore=lambda place, _: omitted if Path(place) == run.root else (),
+    )
+    return copy

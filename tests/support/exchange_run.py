@@ -1,0 +1,99 @@
+"""A run folder that imports and exports, and sources in every format that can be imported."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow.parquet as pq
+
+from data.files import sha256_of
+from data.formats.landing import Imported, import_records
+from data.formats.latest import Latest
+from data.formats.registry import FORMATS, export_to
+from data.parquet import export
+from data.runs import RunFolder
+from tests.support import exchange_files as files
+from tests.support.data_campaign import START, Clock, open_store
+
+Contents = dict[str, Any]
+TOO_LARGE_PNG = files.large_png(13_000, 13_000)
+PICK_A_PIC_ROWS = [
+    files.pick_a_pic_row(1, 2, 1.0),
+    files.pick_a_pic_row(2, 3, 0.5, user_id=8),
+    files.pick_a_pic_row(4, 5, None),
+]
+SOURCES: dict[str, tuple[str, Callable[[Path], Path]]] = {
+    "HPDv2 test": ("hpdv2", files.hpdv2_test),
+    "HPDv2 train": ("hpdv2", files.hpdv2_train),
+    "ImageReward test": ("image-reward", files.image_reward_test),
+    "ImageRewardDB": ("image-reward", files.image_reward_database),
+    "open-image-preferences": ("open-image-preferences", files.open_image_preferences),
+    "folder": ("folder", files.folder_with_csv),
+    "Pick-a-Pic": (
+        "pick-a-pic",
+        lambda folder: files.write_pick_a_pic(folder / "train-0.parquet", PICK_A_PIC_ROWS).parent,
+    ),
+}
+
+
+class ExchangeRun:
+    """A run folder that imports and exports."""
+
+    def __init__(self, root: Path) -> None:
+        self.run = RunFolder(root)
+        self.clock = Clock()
+
+    def take(self, source_format: str, source: Path) -> Imported:
+        read = FORMATS[source_format].read
+        assert read is not None
+        with open_store(self.run.root, self.clock) as store:
+            imported = import_records(read(source), source_format, self.run, store, now=START)
+            export(store, self.run)
+        return imported
+
+    def give(self, target_format: str, target: Path) -> Path:
+        export_to(target_format, Latest(self.run), target)
+        return target
+
+    def table(self, name: str) -> pd.DataFrame:
+        return pd.read_parquet(self.run.latest / f"{name}.parquet")
+
+    def contents(self) -> Contents:
+        """Return all that the run contains, except the raters' ids and the times of its making."""
+        latest = Latest(self.run)
+        volatile = ("label_id", "rater_id", "revision")
+        labels = [*latest.verdicts, *latest.rankings]
+        by_rater: dict[str, set[str]] = {}
+        for label in labels:
+            by_rater.setdefault(label["rater_id"], set()).add(label["submission_id"])
+        return {
+            "images": {
+                key: {k: v for k, v in row.items() if k != "path"}
+                for key, row in latest.images.items()
+            },
+            "prompts": latest.prompts,
+            "tasks": {
+                row["task_id"]: {k: v for k, v in row.items() if k != "created_at"}
+                for row in latest.tasks
+            },
+            "labels": {
+                row["submission_id"]: {k: v for k, v in row.items() if k not in volatile}
+                for row in labels
+            },
+            "raters": sorted(map(sorted, by_rater.values())),
+        }
+
+    def files(self) -> dict[str, str]:
+        """Return the run's files with their hashes, without the store's own."""
+        files = (path for path in self.run.root.rglob("*") if path.is_file())
+        exported = [path for path in files if "feedback.db" not in path.name]
+        return {str(path.relative_to(self.run.root)): sha256_of(path) for path in exported}
+
+
+def pairs_in(path: Path) -> list[Any]:
+    """Return the rows of a Pick-a-Pic file in a fixed order, without the index that leaked."""
+    table = pq.read_table(path)
+    names = [name for name in table.column_names if name != "__index_level_0__"]
+    keys = ("caption", "image_0_uid", "image_1_uid", "user_id")
+    return sorted(table.select(names).to_pylist(), key=lambda row: [row[key] for key in keys])

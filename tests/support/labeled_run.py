@@ -1,0 +1,126 @@
+"""A run with labels of every kind, made in one transaction.
+
+They are by people and a simulated rater, with gold, ties, skips, comments and disputed images.
+"""
+
+import random
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from PIL import Image
+
+from data.feedback import Answer, BinaryAnswer, NewTask, RankingAnswer
+from data.files import sha256_of
+from data.parquet import export
+from data.runs import RunFolder
+from data.schema import IMAGES, PROMPTS, prompt_id, write_table
+from data.store.feedback_store import FeedbackStore
+from data.store.imported import ImportedLabel
+from tests.support.data_campaign import START, open_store
+
+PROMPTS_BY_CATEGORY = {
+    "color": "A green colored rabbit.",
+    "count": "Four wolves in the park.",
+    "composition": "A cat and a dog.",
+    "place": "A dog on the moon, seen from <b>far</b> away & above.",
+}
+RATERS = ("anna", "ben", "cleo", "dora")
+
+
+def write_labeled_run(root: Path, *, per_prompt: int = 4, seed: int = 0) -> RunFolder:
+    run = RunFolder(root)
+    rng = random.Random(seed)
+    images = {
+        prompt: [_image(run, rng, prompt) for _ in range(per_prompt)]
+        for prompt in [*PROMPTS_BY_CATEGORY.values(), "Something else."]
+    }
+    rows = [
+        {"prompt_id": prompt_id(text), "prompt": text, "category": name}
+        for name, text in PROMPTS_BY_CATEGORY.items()
+    ]
+    rows.append({"prompt_id": prompt_id("Something else."), "prompt": "Something else."})
+    write_table(pa.Table.from_pylist(rows, schema=PROMPTS), PROMPTS, run.prompts_table)
+    write_table(
+        pa.Table.from_pylist([row for part in images.values() for row in part], schema=IMAGES),
+        IMAGES,
+        run.images_table,
+    )
+    with open_store(root) as store:
+        _label(
+            store,
+            rng,
+            {prompt: [str(row["image_id"]) for row in part] for prompt, part in images.items()},
+        )
+        export(store, run)
+    return run
+
+
+def _image(run: RunFolder, rng: random.Random, prompt: str) -> dict[str, object]:
+    number = rng.getrandbits(24)
+    path = run.images_dir / f"{number:06x}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (16, 16), (number >> 16, number >> 8 & 255, number & 255)).save(path)
+    facts = {
+        "width": 16,
+        "height": 16,
+        "format": "png",
+        "model_id": "m",
+        "seed": number,
+        "created_at": START,
+    }
+    return facts | {
+        "image_id": sha256_of(path),
+        "path": f"images/{path.name}",
+        "prompt_id": prompt_id(prompt),
+        "prompt": prompt,
+    }
+
+
+def _label(store: FeedbackStore, rng: random.Random, images: dict[str, list[str]]) -> None:
+    tasks, labels = [], []
+    moment = START
+    for prompt, image_ids in images.items():
+        for number, image_id in enumerate(image_ids):
+            is_gold = number == 0
+            tasks.append(
+                NewTask(
+                    kind="binary",
+                    prompt=prompt,
+                    image_ids=(image_id,),
+                    overlap=4,
+                    gold=BinaryAnswer(verdict="good") if is_gold else None,
+                    gold_source="us" if is_gold else None,
+                )
+            )
+        tasks.append(NewTask(kind="ranking", prompt=prompt, image_ids=tuple(image_ids), overlap=4))
+    for task in tasks:
+        for rater in RATERS:
+            moment += timedelta(seconds=rng.randrange(30, 400))
+            labels.append(_answered(rng, task, rater, moment))
+    store.import_labels(tasks, labels, finish=lambda: None)
+
+
+def _answered(rng: random.Random, task: NewTask, rater: str, moment: datetime) -> ImportedLabel:
+    verdicts: tuple[Any, ...] = ("good", "bad", "skip", "unsafe")
+    answer: Answer = BinaryAnswer(
+        verdict=rng.choices(verdicts, (55, 35, 8, 2))[0],
+        comment="two tails <i>?</i>" if rng.random() < 0.1 else None,
+    )
+    if task.kind == "ranking":
+        answer = RankingAnswer(
+            ranks={image_id: rng.choice((1, 2, 3, None)) for image_id in task.image_ids}
+        )
+    seconds = rng.lognormvariate(1.0, 0.6)
+    return ImportedLabel(
+        submission_id=f"{rng.getrandbits(64):x}",
+        rater=rater,
+        source="simulated" if rater == "dora" else "human",
+        task=task,
+        answer=answer,
+        shown_order=tuple(rng.sample(range(len(task.image_ids)), len(task.image_ids))),
+        submitted_at=moment,
+        time_on_task_ms=int(seconds * 1000),
+        active_ms=int(seconds * 900) if rater != "ben" else None,
+    )

@@ -1,0 +1,97 @@
+"""A small labeling campaign: real PNG files, a real store, planned tasks.
+
+`python -m tests.support.labeling_campaign FOLDER PORT` serves it.
+"""
+
+import hashlib
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from fastapi.testclient import TestClient
+from PIL import Image, ImageDraw
+
+from data.feedback import NewTask
+from data.store.feedback_store import FeedbackStore
+from labeling_app.passwords import hash_password
+from labeling_app.server import LabelConfig, create_app, serve
+from labeling_app.tasks import ImageRow, TasksConfig, plan_tasks
+
+SECRET = b"a secret of the tests only"
+HOSTILE = "<img src=x onerror=alert(1)>"
+PASSWORD = "correct horse"
+ADMIN = "Boss"
+COLORS = ("firebrick", "seagreen", "royalblue", "goldenrod", "orchid", "slategray")
+
+
+@dataclass(frozen=True)
+class Campaign:
+    url: str
+    paths: dict[str, Path]
+    tasks: list[NewTask]
+
+    def open_store(self) -> FeedbackStore:
+        return FeedbackStore.open(self.url)
+
+
+def add_admin(store: FeedbackStore) -> str:
+    """Enter the admin, who signs in with `PASSWORD`; return the rater's id."""
+    boss = store.add_rater(ADMIN)
+    store.raters.set_password(boss, hash_password(PASSWORD))
+    store.raters.set_role(boss, "admin")
+    return boss
+
+
+def as_admin(client: TestClient) -> TestClient:
+    """Sign the client in as the admin."""
+    answer = client.post("/api/v1/login", json={"rater": ADMIN, "password": PASSWORD})
+    assert answer.json()["role"] == "admin"
+    return client
+
+
+def as_rater(client: TestClient, name: str) -> TestClient:
+    """Sign the client in by name alone."""
+    assert client.post("/api/v1/login", json={"rater": name}).is_success
+    return client
+
+
+def draw(path: Path, color: str, number: int) -> str:
+    """Draw a 64x64 image with a hidden note on its origin; return its image id."""
+    image = Image.new("RGB", (64, 64), "white")
+    ImageDraw.Draw(image).ellipse((6 + number, 10, 52, 58 - number), fill=color, outline="black")
+    exif = Image.Exif()
+    exif[0x010E] = "drawn by a secret model"
+    image.save(path, exif=exif)
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def make_campaign(
+    root: Path, *, prompts: tuple[str, ...], images: int, config: TasksConfig
+) -> Campaign:
+    paths: dict[str, Path] = {}
+    rows: list[ImageRow] = []
+    for prompt in prompts:
+        for _ in range(images):
+            number = len(paths)
+            path = root / f"{number}.png"
+            image_id = draw(path, COLORS[number % len(COLORS)], number)
+            paths[image_id] = path
+            rows.append(ImageRow(image_id, prompt))
+    campaign = Campaign(f"sqlite:///{root / 'feedback.db'}", paths, plan_tasks(rows, config))
+    with campaign.open_store() as store:
+        store.add_tasks(campaign.tasks)
+    return campaign
+
+
+def main(root: Path, port: int) -> None:
+    """Serve the campaign in `root`; each export touches the file `exported` there."""
+    paths = {hashlib.sha256(path.read_bytes()).hexdigest(): path for path in root.glob("*.png")}
+    with FeedbackStore.open(f"sqlite:///{root / 'feedback.db'}") as store:
+        config = LabelConfig(port=port, open=True)
+        on_export = (root / "exported").touch
+        app = create_app(store, paths.get, config, secret=SECRET, on_export=on_export)
+        serve(app, config)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]))

@@ -1,0 +1,89 @@
+"""Makes the images of `docs/raters.md`; look at them before they are kept.
+
+`python -m tests.support.labeling_screenshots docs` writes them into `docs`.
+"""
+
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from playwright.sync_api import Browser, Page
+
+from labeling_app.tasks import TasksConfig
+from tests.support.labeling_browser import (
+    DESK,
+    PHONE,
+    add_accounts,
+    chromium,
+    drag,
+    drawn_campaign,
+    kind_of,
+    open_page,
+    see,
+    serving,
+    sign_in,
+)
+
+PROMPTS = (
+    "A green colored rabbit.",
+    "Four wolves in the park.",
+    "A dog on the moon.",
+    "A cat and a dog.",
+)
+COLORS = 128
+
+
+def go_to(page: Page, kind: str) -> None:
+    """Answer until a task of this kind comes."""
+    while kind_of(page) != kind:
+        see(page)
+        for key in ["1"] if kind_of(page) == "binary" else ["1", "2", "3", "4", "Enter"]:
+            page.keyboard.press(key)
+        page.wait_for_timeout(200)
+        page.get_by_text("Saved ✓").wait_for()
+    see(page)
+
+
+def take(page: Page, path: Path) -> None:
+    """Save a screenshot of the page, in few colors: documents stay small."""
+    page.wait_for_timeout(300)
+    page.screenshot(path=path)
+    Image.open(path).convert("RGB").quantize(COLORS, dither=Image.Dither.NONE).save(
+        path, optimize=True
+    )
+
+
+def at_work(browser: Browser, url: str, name: str, context: dict[str, Any], colors: str) -> Page:
+    """Return a page with a rater at work."""
+    page = open_page(browser, url, color_scheme=colors, device_scale_factor=1, **context)
+    sign_in(page, name, "correct horse")
+    page.get_by_label("Close the guidelines").click()
+    return page
+
+
+def main(folder: Path) -> None:
+    """Write all screenshots into `folder`."""
+    with tempfile.TemporaryDirectory() as root:
+        campaign = drawn_campaign(
+            Path(root), TasksConfig(binary_overlap=2, ranking_overlap=2), PROMPTS, most=12
+        )
+        add_accounts(campaign, ["Ann", "Ben"], "correct horse")
+        with serving(Path(root)) as server, chromium() as browser:
+            page = at_work(browser, server.url, "Ann", DESK, "light")
+            go_to(page, "binary")
+            take(page, folder / "raters-binary.png")
+            go_to(page, "ranking")
+            for place, rank in ((0, "1"), (1, "2"), (2, "1")):
+                drag(page, place, rank)
+            take(page, folder / "raters-ranking.png")
+            page = at_work(browser, server.url, "Ben", PHONE, "dark")
+            go_to(page, "ranking")
+            page.keyboard.press("2")
+            page.keyboard.press("1")
+            take(page, folder / "raters-phone.png")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,81 @@
+"""Trainings on a tiny model, with everything that a test does not name filled in."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from finetune.diffusion import DiffusionModel, Precision
+from finetune.lora import LoraSettings
+from finetune.method import Method, MethodConfig, Training, WeightedData, new_training
+from finetune.monitors import PIXEL_MONITOR, Monitor
+from finetune.reward_fn import RewardFn
+from finetune.sampler import Sampler
+
+
+def redness(images: Tensor, prompts: Sequence[str]) -> Tensor:
+    """Reward the amount of red."""
+    assert len(prompts) == len(images)
+    return images[:, 0].mean((1, 2))
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    """Return a new generator with this seed."""
+    return torch.Generator().manual_seed(seed)
+
+
+def open_with_lora(
+    folder: Path,
+    settings: LoraSettings | None = None,
+    *,
+    precision: Precision = "fp32",
+    generator: torch.Generator | None = None,
+) -> DiffusionModel:
+    """Open a model and add a LoRA: of rank 2 and drawn from seed 0, where nothing else is named."""
+    model = DiffusionModel.from_pretrained(folder, precision=precision)
+    model.add_lora(settings or LoraSettings(rank=2), generator=generator or seeded())
+    return model
+
+
+def perturb(
+    model: DiffusionModel, amount: float = 0.1, *, generator: torch.Generator | None = None
+) -> None:
+    """Add noise of this size to all adapters, so that they change the predictions."""
+    generator = generator or seeded(1)
+    for weight in model.lora_parameters().values():
+        weight.data.add_(amount * torch.randn(weight.shape, generator=generator))
+
+
+def training_of(
+    model: DiffusionModel,
+    config: MethodConfig,
+    *,
+    prompts: Sequence[str] = ("a cat", "a dog"),
+    reward: RewardFn = redness,
+    sampler: Sampler | None = None,
+    generator: torch.Generator | None = None,
+    watched: Sequence[str] = (),
+    monitor: Monitor = PIXEL_MONITOR,
+    data: WeightedData | None = None,
+    pretraining: WeightedData | None = None,
+) -> Training[Any]:
+    """Return a training with seed 0; validation is on the `watched` prompts, else on all."""
+    training = new_training(
+        model,
+        prompts,
+        reward,
+        config,
+        generator=generator or seeded(),
+        sampler=sampler or Sampler(steps=3),
+        validation_prompts=watched,
+        monitor=monitor,
+    )
+    return replace(training, data=data, pretraining=pretraining)
+
+
+def trained(method: Method[Any], training: Training[Any]) -> Iterator[Any]:
+    """Train from the start on, and yield metrics."""
+    return method.train(training, method.start(training))

@@ -1,0 +1,291 @@
+"""Import of files by others: what arrives in the run, once, whole, and beside other imports."""
+
+import hashlib
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from data.errors import PictuneError
+from data.feedback import BinaryAnswer, NewTask
+from data.formats.landing import import_records
+from data.formats.latest import fields_table
+from data.formats.records import Record
+from data.formats.registry import FORMATS
+from data.parquet import export
+from data.schema import IMAGES, read_table, write_table
+from data.store.imported import ImportedLabel
+from data.verification import verify
+from tests.support import exchange_files as files
+from tests.support.data_campaign import START, Campaign, answer_all, open_store
+from tests.support.exchange_run import (
+    PICK_A_PIC_ROWS,
+    SOURCES,
+    TOO_LARGE_PNG,
+    ExchangeRun,
+    pairs_in,
+)
+
+
+@pytest.mark.parametrize(
+    ("source", "counts"),
+    [
+        ("Pick-a-Pic", (5, 3, 2, 2)),
+        ("HPDv2 test", (4, 1, 2, 2)),
+        ("HPDv2 train", (2, 1, 2, 2)),
+        ("ImageReward test", (3, 1, 1, 1)),
+        ("ImageRewardDB", (2, 1, 1, 1)),
+        ("open-image-preferences", (2, 1, 3, 3)),
+        ("folder", (2, 0, 0, 0)),
+    ],
+)
+def test_an_import_lands_like_any_other_feedback_and_only_once(
+    tmp_path: Path, exchange: ExchangeRun, source: str, counts: tuple[int, int, int, int]
+) -> None:
+    """The counts are of images, tasks, labels and raters."""
+    name, make = SOURCES[source]
+    path = make(tmp_path / "source")
+    new = exchange.take(name, path)
+    assert (new.images, new.feedback.tasks, new.feedback.labels, new.feedback.raters) == counts
+    before = exchange.files(), exchange.contents()
+    again = exchange.take(name, path)
+    assert (
+        again.images,
+        again.prompts,
+        again.feedback.tasks,
+        again.feedback.labels,
+        again.feedback.raters,
+    ) == (0, 0, 0, 0, 0)
+    assert (exchange.files(), exchange.contents()) == before
+    assert set(exchange.table("labels_ranking")["source"]) <= {"imported"}
+    with open_store(exchange.run.root) as store:
+        assert list(verify(store, exchange.run)) == []
+
+
+def test_what_an_import_says_of_each_image_and_label_is_kept(
+    tmp_path: Path, exchange: ExchangeRun
+) -> None:
+    exchange.take("open-image-preferences", files.open_image_preferences(tmp_path / "source"))
+    labels = exchange.table("labels_ranking")
+    assert sorted(labels["comment"].dropna()) == ["both_good"]
+    assert sorted(labels["skip_reason"].dropna()) == ["discarded"]
+    assert [
+        [None if pd.isna(rank) else int(rank) for rank in ranks] for ranks in labels["ranks"]
+    ] == [[1, 1], [1, 2], [None, None]]
+    assert list(exchange.table("prompts")["category"]) == ["Manga"]
+    images = exchange.table("images")
+    assert sorted(images["model_id"]) == ["dev", "sd"]
+    assert images["source_uri"].str.startswith("https://huggingface.co/datasets/someone").all()
+    exchange.take("folder", files.folder_with_csv(tmp_path / "folder"))
+    row = exchange.table("images").set_index("prompt").loc["a cat, asleep"]
+    assert (row["model_id"], row["seed"], row["width"], row["height"], row["format"]) == (
+        "sd",
+        5,
+        4,
+        3,
+        "png",
+    )
+    assert exchange.table("images").set_index("prompt")["model_id"].isna().to_dict() == {
+        "a cat, asleep": False,
+        "<b>a dog</b>": True,
+        "a manga street": False,
+    }
+
+
+def test_an_unanswered_pair_is_left_to_raters_and_an_answered_one_is_not(
+    exchange: ExchangeRun, tmp_path: Path
+) -> None:
+    exchange.take("pick-a-pic", files.write_pick_a_pic(tmp_path / "pairs.parquet", PICK_A_PIC_ROWS))
+    with open_store(exchange.run.root) as store:
+        receipts = answer_all(store, store.add_rater("anna"))
+        assert len(receipts) == 1
+        export(store, exchange.run)
+        assert set(exchange.table("labels_ranking")["source"]) == {"human", "imported"}
+
+
+def test_a_later_answer_of_a_rater_is_a_revision_and_can_be_undone(
+    exchange: ExchangeRun, tmp_path: Path
+) -> None:
+    for number, row in enumerate(
+        [files.pick_a_pic_row(1, 2, 1.0), files.pick_a_pic_row(2, 1, 1.0, ranking_id=5)]
+    ):
+        assert (
+            exchange.take(
+                "pick-a-pic", files.write_pick_a_pic(tmp_path / f"{number}.parquet", [row])
+            ).feedback.labels
+            == 1
+        )
+    (label,) = exchange.table("labels_ranking").to_dict("records")
+    assert (label["revision"], list(label["ranks"]), list(label["shown_order"])) == (
+        2,
+        [2, 1],
+        [1, 0],
+    )
+    with open_store(exchange.run.root) as store:
+        rater = store.rater_id_of("imported", "pick-a-pic 7")
+        assert store.undo(rater) is not None
+        export(store, exchange.run)
+    assert exchange.table("labels_ranking").empty
+
+
+def test_two_answers_of_a_rater_in_one_file_are_both_kept_and_a_copied_row_counts_once(
+    exchange: ExchangeRun, tmp_path: Path
+) -> None:
+    first, second = files.pick_a_pic_row(1, 2, 1.0), files.pick_a_pic_row(2, 1, 1.0, ranking_id=5)
+    source = files.write_pick_a_pic(tmp_path / "pairs.parquet", [first, second, first])
+    assert exchange.take("pick-a-pic", source).feedback.labels == 2
+    assert len(exchange.table("labels_ranking")) == 2
+    out = exchange.give("pick-a-pic", tmp_path / "out")
+    assert pairs_in(out / "pairs.parquet") == pairs_in(
+        files.write_pick_a_pic(tmp_path / "wanted.parquet", [first, second])
+    )
+
+
+def test_an_import_leaves_labels_and_images_of_the_run_alone(tmp_path: Path) -> None:
+    campaign = Campaign(tmp_path / "mine")
+    answer_all(campaign.store, campaign.store.add_rater("anna"))
+    export(campaign.store, campaign.run)
+    mine = ExchangeRun(tmp_path / "mine")
+    before = mine.contents()
+    campaign.store.close()
+    mine.take(
+        "pick-a-pic",
+        files.write_pick_a_pic(tmp_path / "pairs.parquet", [files.pick_a_pic_row(1001, 1002, 1.0)]),
+    )
+    after = mine.contents()
+    for what in ("images", "labels", "tasks"):
+        assert {key: after[what][key] for key in before[what]} == before[what]
+        assert len(after[what]) > len(before[what])
+
+
+def test_two_imports_at_once_keep_each_others_images_and_prompts(
+    tmp_path: Path, exchange: ExchangeRun
+) -> None:
+    exchange.take(
+        "pick-a-pic",
+        files.write_pick_a_pic(tmp_path / "first.parquet", [files.pick_a_pic_row(1, 2, 1.0)]),
+    )
+    mine = files.write_pick_a_pic(
+        tmp_path / "mine.parquet",
+        [files.pick_a_pic_row(2, 3, 1.0), files.pick_a_pic_row(5, 6, 1.0)],
+    )
+    theirs = files.write_pick_a_pic(
+        tmp_path / "theirs.parquet",
+        [files.pick_a_pic_row(3, 4, 1.0), files.pick_a_pic_row(8, 9, 1.0, caption="a dog")],
+    )
+
+    read = FORMATS["pick-a-pic"].read
+    assert read is not None
+    read_mine = read(mine)
+
+    def records() -> Iterator[Record]:
+        yield from read_mine
+        exchange.take("pick-a-pic", theirs)
+
+    with open_store(exchange.run.root, exchange.clock) as store:
+        import_records(records(), "pick-a-pic", exchange.run, store, now=START)
+        export(store, exchange.run)
+        assert verify(store, exchange.run) == []
+    contents = exchange.contents()
+    assert [len(contents[what]) for what in ("images", "prompts", "labels")] == [8, 2, 5]
+    assert len(pq.read_table(fields_table(exchange.run))) == 5
+
+
+def test_the_largest_image_is_imported(tmp_path: Path, exchange: ExchangeRun) -> None:
+    rows = [files.pick_a_pic_row(1, 2, 1.0, jpg_0=files.large_png(4096, 4096))]
+    assert (
+        exchange.take("pick-a-pic", files.write_pick_a_pic(tmp_path / "train.parquet", rows)).images
+        == 2
+    )
+    assert sorted(exchange.table("images")["width"]) == [4, 4096]
+
+
+def test_an_image_of_an_earlier_import_that_is_too_large_is_one_line(
+    tmp_path: Path, exchange: ExchangeRun
+) -> None:
+    exchange.take("hpdv2", files.hpdv2_test(tmp_path / "source"))
+    images = read_table(exchange.run.images_table, IMAGES)
+    changed = images.slice(0, 1).to_pylist()[0] | {
+        "image_id": hashlib.sha256(TOO_LARGE_PNG).hexdigest()
+    }
+    (exchange.run.root / changed["path"]).write_bytes(TOO_LARGE_PNG)
+    write_table(
+        pa.concat_tables([pa.Table.from_pylist([changed], schema=images.schema), images.slice(1)]),
+        IMAGES,
+        exchange.run.images_table,
+    )
+    with open_store(exchange.run.root) as store:
+        lines = [line for line in verify(store, exchange.run) if "13000 x 13000" in line]
+    assert len(lines) == 1
+    assert lines[0].startswith(
+        f"{exchange.run.root / changed['path']}: has 13000 x 13000 pixels, more than 16,777,216"
+    )
+
+
+def test_what_a_killed_import_left_is_removed_by_the_next_one_and_a_running_ones_images_are_not(
+    tmp_path: Path, exchange: ExchangeRun
+) -> None:
+    rows = [files.pick_a_pic_row(2 * number, 2 * number + 1, 1.0) for number in range(200)]
+    source = files.write_pick_a_pic(tmp_path / "train.parquet", rows)
+    words = [
+        "import",
+        "--runs",
+        str(tmp_path),
+        "--run",
+        "run",
+        "--format",
+        "pick-a-pic",
+        "--from",
+        str(source),
+    ]
+    with subprocess.Popen(
+        [sys.executable, "-m", "pipelines", *words], stderr=subprocess.DEVNULL
+    ) as importing:
+        while not list(exchange.run.root.glob(".import-*/*.png")):
+            assert importing.poll() is None
+            time.sleep(0.001)
+        importing.kill()
+    (left,) = exchange.run.root.glob(".import-*")
+
+    read = FORMATS["pick-a-pic"].read
+    assert read is not None
+    read_mine = read(source)
+
+    def records() -> Iterator[Record]:
+        yield next(read_mine)
+        (mine,) = (folder for folder in exchange.run.root.glob(".import-*") if folder != left)
+        waiting = list(mine.iterdir())
+        exchange.take("hpdv2", files.hpdv2_test(tmp_path / "other"))
+        assert list(mine.iterdir()) == waiting != []
+        yield from read_mine
+
+    with open_store(exchange.run.root, exchange.clock) as store:
+        new = import_records(records(), "pick-a-pic", exchange.run, store, now=START)
+        export(store, exchange.run)
+        assert verify(store, exchange.run) == []
+    assert (new.images, new.feedback.labels) == (400, 200)
+    assert not list(exchange.run.root.glob(".import-*"))
+
+
+def test_labels_are_taken_back_when_the_files_cannot_be_put_in_place(tmp_path: Path) -> None:
+    task = NewTask(kind="binary", prompt="a cat", image_ids=("i",))
+    answer = BinaryAnswer(verdict="good")
+    label = ImportedLabel(
+        submission_id="s", rater="r", source="imported", task=task, answer=answer, shown_order=(0,)
+    )
+
+    def fail() -> None:
+        raise PictuneError("the disk is full")
+
+    with open_store(tmp_path) as store:
+        with pytest.raises(PictuneError, match="disk is full"):
+            store.import_labels([task], [label], finish=fail)
+        assert store.progress().total == 0
+        assert store.import_labels([task], [label], finish=lambda: None).labels == 1
+        assert store.progress().done == 1

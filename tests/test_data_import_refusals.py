@@ -1,0 +1,315 @@
+"""Files that an import refuses: it names file, row and column, and imports nothing."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from data.errors import PictuneError
+from data.formats.latest import FIELDS, Latest
+from data.formats.registry import export_to
+from data.parquet import export
+from data.schema import PROMPTS
+from tests.support import exchange_files as files
+from tests.support.data_campaign import Campaign, open_store
+from tests.support.exchange_run import TOO_LARGE_PNG, ExchangeRun
+
+
+def _bad_csv(folder: Path, line: str) -> Path:
+    path = files.folder_with_csv(folder)
+    files.write_images(folder, ["53.png"])
+    with (path / "prompts.csv").open("a", encoding="utf-8") as file:
+        file.write(line + "\n")
+    return path
+
+
+def _dataset(folder: Path, **prompt: str) -> Path:
+    """A dataset folder whose first prompt says something else."""
+    campaign = Campaign(folder / "run")
+    export(campaign.store, campaign.run)
+    export_to("dataset", Latest(campaign.run), folder / "out")
+    path = folder / "out" / "data" / "prompts.parquet"
+    pq.write_table(
+        pa.Table.from_pylist(
+            [row | prompt for row in pq.read_table(path).to_pylist()], schema=PROMPTS
+        ),
+        path,
+    )
+    return folder / "out"
+
+
+def _kept(folder: Path, text: str) -> Path:
+    """A dataset folder that says this of what an import kept."""
+    path = _dataset(folder)
+    row = {"format": "hpdv2", "what": "task", "id": "t", "fields_json": text}
+    pq.write_table(pa.Table.from_pylist([row], schema=FIELDS), path / "data" / "imported.parquet")
+    return path
+
+
+def _pairs(**changes: Any) -> Callable[[Path], Path]:
+    rows = [files.pick_a_pic_row(1, 2, 1.0), files.pick_a_pic_row(3, 4, 1.0) | changes]
+    return lambda folder: files.write_pick_a_pic(folder / "train.parquet", rows)
+
+
+def _hpdv2(**changes: Any) -> Callable[[Path], Path]:
+    def make(folder: Path) -> Path:
+        path = files.hpdv2_test(folder)
+        (row,) = json.loads(path.read_text())
+        return files.write_json(path, [row, row | changes])
+
+    return make
+
+
+def _text(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "fault"),
+    [
+        (
+            "pick-a-pic",
+            _pairs(caption=""),
+            r"train\.parquet: row 2, column caption: is '', not a text",
+        ),
+        ("pick-a-pic", _pairs(label_0=0.3), r"row 2, column label_0: is 0\.3, not one of"),
+        (
+            "pick-a-pic",
+            _pairs(label_1=0.5),
+            r"row 2, column label_1: is 0\.5 where label_0 is 1\.0",
+        ),
+        (
+            "pick-a-pic",
+            _pairs(best_image_uid="uid-4"),
+            r"row 2, column best_image_uid: is the image that",
+        ),
+        (
+            "pick-a-pic",
+            _pairs(jpg_1=b"no image"),
+            r"row 2, column jpg_1: cannot be read as an image",
+        ),
+        (
+            "pick-a-pic",
+            _pairs(jpg_1=files.image(3)[:45]),
+            r"row 2, column jpg_1: cannot be read as an image",
+        ),
+        (
+            "pick-a-pic",
+            _pairs(jpg_1=files.image(3, "GIF")),
+            r"row 2, column jpg_1: is an image, but neither",
+        ),
+        (
+            "pick-a-pic",
+            _pairs(jpg_1=TOO_LARGE_PNG),
+            r"jpg_1: has 13000 x 13000 pixels, more than 16,777,216 .*; make it smaller",
+        ),
+        (
+            "pick-a-pic",
+            _pairs(jpg_1=files.large_png(4096, 4097)),
+            r"row 2, column jpg_1: has 4096 x 4097 pixels",
+        ),
+        ("pick-a-pic", _pairs(jpg_0=None), r"row 2, column jpg_0: has no image bytes"),
+        (
+            "pick-a-pic",
+            _pairs(jpg_1=files.image(3)),
+            r"row 2, column jpg_1: an image stands in the task twice",
+        ),
+        (
+            "pick-a-pic",
+            _pairs(user_id=None),
+            r"row 2, column user_id: is empty, not a whole number",
+        ),
+        (
+            "pick-a-pic",
+            _pairs(jpg_0=files.image(1), caption="a dog"),
+            r"row 2, column jpg_0: the same image stands under another prompt",
+        ),
+        (
+            "hpdv2",
+            _hpdv2(rank=[1, 2]),
+            r"test\.json: row 2, column rank: has 2 entries where 4 are wanted",
+        ),
+        (
+            "hpdv2",
+            _hpdv2(rank="first"),
+            r"row 2, column rank: is 'first', not a list of whole numbers",
+        ),
+        (
+            "hpdv2",
+            _hpdv2(raw_annotations=[{"user_hash": "x"}]),
+            r"row 2, column raw_annotations\[0\]\.rank: is empty",
+        ),
+        (
+            "hpdv2",
+            _hpdv2(image_path=["61.png", "62.png", "63.png", "../run/x.png"]),
+            r"column image_path\[3\]: .* not a path within",
+        ),
+        (
+            "hpdv2",
+            _hpdv2(image_path=["61.png", "62.png", "63.png", "/etc/hostname"]),
+            r"column image_path\[3\]: .* not a path within",
+        ),
+        (
+            "hpdv2",
+            _hpdv2(image_path=["61.png", "62.png", "63.png", "9.png"]),
+            r"column image_path\[3\]: no image 9\.png in",
+        ),
+        ("hpdv2", _hpdv2(prompt=None), r"row 2, column prompt: is empty, not a text"),
+        (
+            "hpdv2",
+            lambda folder: _text(folder / "test.json", "[{"),
+            r"test\.json:1: not valid JSON",
+        ),
+        (
+            "hpdv2",
+            lambda folder: _text(folder / "test.json", files.deep_json(100_000)),
+            r"test\.json: cannot be read as JSON \(it is nested",
+        ),
+        (
+            "hpdv2",
+            lambda folder: _text(folder / "test.json", f"[{files.long_number(5000)}]"),
+            r"test\.json: cannot be .* too many digits",
+        ),
+        (
+            "hpdv2",
+            lambda folder: _text(folder / "test.json", "\ufeff{}"),
+            r"test\.json: holds no list of rows",
+        ),
+        (
+            "hpdv2",
+            lambda folder: _text(folder / "test.json", "{}"),
+            r"test\.json: holds no list of rows",
+        ),
+        ("hpdv2", lambda folder: folder, r"holds no \.json file"),
+        (
+            "image-reward",
+            lambda folder: files.write_json(folder / "t.json", [{"prompt": "x"}]),
+            r"row 1, column generations: is missing",
+        ),
+        (
+            "folder",
+            lambda folder: _bad_csv(folder, "51.png,a cat,,,,many"),
+            r"prompts\.csv: row 3, column seed: is 'many', not a number",
+        ),
+        (
+            "folder",
+            lambda folder: _bad_csv(folder, "51.png,,,,,"),
+            r"row 3, column prompt: is '', not a text",
+        ),
+        (
+            "folder",
+            lambda folder: _bad_csv(folder, "51.png,a cat,,dev,,"),
+            r"row 3, column split: is 'dev', not one of",
+        ),
+        (
+            "folder",
+            lambda folder: _text(folder / "a.csv", "file,prompt\n"),
+            r"a\.csv: row 1, column file_name: is missing",
+        ),
+        (
+            "folder",
+            lambda folder: _bad_csv(folder, f"53.png,a cat,,,,{2**64 - 1}"),
+            r"column seed: is 18446744073709551615, which does not fit",
+        ),
+        (
+            "folder",
+            lambda folder: _bad_csv(folder, "http://[bad/x.png,a cat,,,,"),
+            r"row 3, column file_name: 'http://\[bad/x\.png' is not an address",
+        ),
+        ("dataset", lambda folder: folder, r"holds no folder data/"),
+        (
+            "dataset",
+            lambda folder: _dataset(folder, split="../../escaped"),
+            r"prompts\.parquet: row 1, column split: is '\.\./",
+        ),
+        (
+            "pick-a-pic",
+            lambda folder: _text(folder / "a.parquet", "no"),
+            r"a\.parquet: not a Parquet file",
+        ),
+        (
+            "pick-a-pic",
+            lambda folder: files.damage_footer(_pairs()(folder)),
+            r"train\.parquet: not a Parquet file that can be read",
+        ),
+        (
+            "dataset",
+            lambda folder: _kept(folder, files.deep_json(100_000)),
+            r"imported\.parquet: row 1, column fields_json: cannot",
+        ),
+        (
+            "dataset",
+            lambda folder: _kept(folder, "[]"),
+            r"row 1, column fields_json: is no JSON object",
+        ),
+        (
+            "pick-a-pic",
+            lambda folder: folder / "nowhere.parquet",
+            r"nowhere\.parquet: no such file",
+        ),
+    ],
+)
+def test_a_bad_row_is_named_and_nothing_is_imported(
+    tmp_path: Path, exchange: ExchangeRun, name: str, make: Callable[[Path], Path], fault: str
+) -> None:
+    exchange.take(
+        "pick-a-pic",
+        files.write_pick_a_pic(
+            tmp_path / "first.parquet", [files.pick_a_pic_row(101, 102, 1.0, caption="first")]
+        ),
+    )
+    before = exchange.files(), exchange.contents()
+    (tmp_path / "source").mkdir()
+    with pytest.raises(PictuneError, match=fault) as caught:
+        exchange.take(name, make(tmp_path / "source"))
+    assert "\n" not in str(caught.value)
+    with open_store(exchange.run.root) as store:
+        export(store, exchange.run)
+    assert (exchange.files(), exchange.contents()) == before
+
+
+def test_json_that_can_just_be_read_can_be_kept_and_written_as_well(
+    tmp_path: Path, exchange: ExchangeRun
+) -> None:
+    path = files.image_reward_test(tmp_path)
+    (row,) = json.loads(path.read_text())
+    refused = []
+    for depth in range(800, 1001, 40):
+        path.write_text(
+            json.dumps([row | {"id": "deep"}]).replace('"deep"', files.deep_json(depth))
+        )
+        try:
+            exchange.take("image-reward", path)
+        except PictuneError as error:
+            refused.append(str(error))
+    assert 0 < len(refused) < 6
+    assert all("nested too deep" in line for line in refused)
+
+
+@pytest.mark.parametrize("linked", ["an image", "a folder of images", "the table"])
+def test_a_link_out_of_the_source_is_refused_and_one_within_it_is_followed(
+    tmp_path: Path, exchange: ExchangeRun, linked: str
+) -> None:
+    source = files.hpdv2_test(tmp_path / "source").parent
+    path = (
+        source
+        / {"an image": "test/61.png", "a folder of images": "test", "the table": "test.json"}[
+            linked
+        ]
+    )
+    moved = path.rename(tmp_path / "private")
+    path.symlink_to(moved)
+    with pytest.raises(
+        PictuneError,
+        match=rf"is a link out of {source}, to {tmp_path}/private.*; put the file itself there",
+    ) as caught:
+        exchange.take("hpdv2", source)
+    assert str(caught.value).startswith(f"{source / 'test.json'}: ")
+    path.unlink()
+    path.symlink_to(moved.rename(source / "elsewhere"))
+    assert exchange.take("hpdv2", source).images == 4

@@ -1,0 +1,212 @@
+"""LoRA: it starts neutral, saves, loads into stock diffusers, or is refused in one line."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import DiffusionPipeline, StableDiffusionPipeline
+from safetensors import safe_open
+from torch import Tensor
+
+from data.errors import PictuneError
+from finetune.diffusion import DiffusionModel
+from finetune.lora import LORA_FILE, LoraSettings
+from finetune.sampler import Sampler, draw
+from tests.support.small_training import open_with_lora, perturb, seeded
+from tests.support.tiny_diffusion import LAYOUTS
+
+SAMPLER = Sampler(steps=4, guidance=3.0, eta=0.0)
+RANK_4 = LoraSettings(rank=4)
+
+
+def inputs() -> tuple[Tensor, Tensor, Tensor]:
+    """Return latents, timesteps and prompt embeddings, the same each time."""
+    generator = seeded(2)
+    latents = torch.randn(3, 4, 8, 8, generator=generator)
+    return latents, torch.tensor([1, 500, 999]), torch.randn(3, 16, 32, generator=generator)
+
+
+@torch.no_grad()
+def predict(model: DiffusionModel) -> Tensor:
+    """Return the prediction of the inputs without guidance."""
+    latents, timesteps, cond = inputs()
+    return model.predict(latents, timesteps, cond, cond, 1.0)
+
+
+def gradients(model: DiffusionModel) -> list[Tensor | None]:
+    """Return the gradients of the matrices that start at zero."""
+    return [weight.grad for name, weight in model.lora_parameters().items() if "lora_B" in name]
+
+
+def test_fresh_lora_changes_nothing(sd_folder: Path) -> None:
+    tuned, base = (
+        open_with_lora(sd_folder, LoraSettings()),
+        DiffusionModel.from_pretrained(sd_folder),
+    )
+    assert torch.equal(predict(tuned), predict(base))
+
+
+def test_adapters_off_is_the_pretrained_model(sd_folder: Path) -> None:
+    model = open_with_lora(sd_folder, LoraSettings())
+    before = predict(model)
+    perturb(model)
+    assert (predict(model) - before).abs().max() > 1e-3
+    with model.adapters_off():
+        assert torch.equal(predict(model), before)
+    assert all(weight.requires_grad for weight in model.lora_parameters().values())
+
+
+def test_only_the_adapters_train(sd_folder: Path) -> None:
+    model = open_with_lora(sd_folder, LoraSettings(feed_forward=False))
+    weights = model.pipeline.unet.named_parameters()
+    trainable = {name for name, weight in weights if weight.requires_grad}
+    assert trainable == set(model.lora_parameters())
+    assert all(".attn" in name for name in trainable)
+    latents, timesteps, cond = inputs()
+    model.predict(latents, timesteps, cond, cond, 2.0).square().mean().backward()
+    assert all(one is not None and one.abs().max() > 0 for one in gradients(model))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_lora_of_every_layout_loads_into_its_stock_pipeline_and_draws_the_same(
+    layouts: dict[str, Path], layout: str, tmp_path: Path
+) -> None:
+    model = open_with_lora(layouts[layout], RANK_4)
+    untuned = draw(model, ["a dog"], SAMPLER, seeds=[5])
+    perturb(model)
+    tuned = draw(model, ["a dog"], SAMPLER, seeds=[5])
+    assert (tuned - untuned).abs().max() > 1e-3
+    model.save_lora(tmp_path)
+    stock = DiffusionPipeline.from_pretrained(layouts[layout])
+    stock.load_lora_weights(tmp_path)
+    stock.scheduler = model.scheduler(4)
+    images = stock(
+        "a dog",
+        num_inference_steps=4,
+        guidance_scale=3.0,
+        latents=torch.randn((1, 4, 8, 8), generator=seeded(5)),
+        height=16,
+        width=16,
+        output_type="pt",
+    ).images
+    torch.testing.assert_close(tuned, images, rtol=0, atol=1e-5)
+    stock.unload_lora_weights()
+    reopened = DiffusionModel.from_pretrained(layouts[layout])
+    reopened.load_lora(tmp_path)
+    again = draw(reopened, ["a dog"], SAMPLER, seeds=[5])
+    torch.testing.assert_close(again, tuned, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_adapters_of_every_layout_get_a_gradient(layouts: dict[str, Path], layout: str) -> None:
+    model = open_with_lora(layouts[layout], LoraSettings())
+    cond = model.encode_prompts(["a cat", "a dog"])
+    latents = torch.randn(2, *model.latent_shape, generator=seeded())
+    uncond = model.encode_prompts([""]).expand_as(cond)
+    model.predict(latents, torch.tensor([10, 900]), cond, uncond, 2.0).square().mean().backward()
+    assert gradients(model)
+    assert all(one is not None and one.abs().max() > 0 for one in gradients(model))
+
+
+@pytest.mark.parametrize("alpha", [None, 2.0])
+def test_saved_lora_reproduces_the_prediction_in_stock_diffusers(
+    sd_folder: Path, tmp_path: Path, alpha: float | None
+) -> None:
+    model = open_with_lora(sd_folder, LoraSettings(rank=4, alpha=alpha))
+    perturb(model)
+    model.save_lora(tmp_path / "lora")
+    assert [path.name for path in (tmp_path / "lora").iterdir()] == [LORA_FILE]
+    stock = StableDiffusionPipeline.from_pretrained(
+        sd_folder, safety_checker=None, requires_safety_checker=False
+    )
+    stock.load_lora_weights(tmp_path / "lora")
+    latents, timesteps, cond = inputs()
+    with torch.no_grad():
+        expected = stock.unet(latents, timesteps, cond).sample
+    assert (predict(model) - expected).abs().max() < 1e-5
+    reopened = DiffusionModel.from_pretrained(sd_folder)
+    reopened.load_lora(tmp_path / "lora")
+    assert (predict(reopened) - expected).abs().max() < 1e-5
+
+
+def test_equal_adapters_give_equal_files_in_every_process(sd_folder: Path, tmp_path: Path) -> None:
+    code = """
+import sys
+from pathlib import Path
+from finetune.lora import LoraSettings
+from tests.support.small_training import open_with_lora
+model = open_with_lora(Path(sys.argv[1]), LoraSettings())
+for place in sys.argv[2:]:
+    model.save_lora(Path(place))
+"""
+    places = {seed: [tmp_path / f"{seed}-{number}" for number in range(6)] for seed in "12"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, sd_folder, *saved],
+            env=os.environ | {"PYTHONHASHSEED": seed},
+        )
+        for seed, saved in places.items()
+    ]
+    assert [process.wait() for process in processes] == [0, 0]
+    files = [place / LORA_FILE for saved in places.values() for place in saved]
+    assert len({path.read_bytes() for path in files}) == 1
+    with safe_open(files[0], "pt") as file:
+        assert json.loads(file.metadata()["lora_adapter_metadata"])["unet.r"] == 8
+        assert file.metadata()["format"] == "pt"
+
+
+def test_loading_replaces_the_present_lora(sd_folder: Path, tmp_path: Path) -> None:
+    fresh, other = (open_with_lora(sd_folder, LoraSettings()) for _ in range(2))
+    fresh.save_lora(tmp_path)
+    perturb(other)
+    other.load_lora(tmp_path)
+    assert torch.equal(predict(other), predict(fresh))
+
+
+def test_training_starts_from_a_saved_lora(sd_folder: Path, tmp_path: Path) -> None:
+    earlier = open_with_lora(sd_folder, RANK_4)
+    untuned = DiffusionModel.from_pretrained(sd_folder)
+    perturb(earlier)
+    earlier.save_lora(tmp_path)
+    model = open_with_lora(sd_folder, LoraSettings(rank=4, start=str(tmp_path)))
+    assert torch.equal(predict(model), predict(earlier))
+    assert all(weight.requires_grad for weight in model.lora_parameters().values())
+    with model.adapters_off():
+        assert torch.equal(predict(model), predict(untuned))
+
+
+@pytest.mark.parametrize(
+    "other", [{"rank": 2}, {"rank": 4, "alpha": 8.0}, {"rank": 4, "feed_forward": False}]
+)
+def test_a_start_of_other_settings_is_refused(
+    sd_folder: Path, tmp_path: Path, other: dict[str, Any]
+) -> None:
+    open_with_lora(sd_folder, RANK_4).save_lora(tmp_path)
+    message = f"{LORA_FILE}: its rank, scale or layers are not those of the settings `lora`"
+    with pytest.raises(PictuneError, match=message):
+        open_with_lora(sd_folder, LoraSettings.model_validate(other | {"start": str(tmp_path)}))
+
+
+def test_lora_state_of_other_settings_is_refused(sd_folder: Path) -> None:
+    state = open_with_lora(sd_folder, LoraSettings(rank=2)).lora_state()
+    with pytest.raises(PictuneError, match="rank"):
+        open_with_lora(sd_folder, LoraSettings()).set_lora_state(state)
+
+
+def test_a_folder_without_a_lora_is_refused(sd_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(PictuneError, match="finetune"):
+        DiffusionModel.from_pretrained(sd_folder).load_lora(tmp_path)
+
+
+def test_a_lora_that_is_not_finite_gets_one_clear_line(sd_folder: Path, tmp_path: Path) -> None:
+    model = open_with_lora(sd_folder, LoraSettings())
+    next(iter(model.lora_parameters().values())).data.fill_(torch.nan)
+    file = model.save_lora(str(tmp_path))
+    with pytest.raises(PictuneError, match=f"{LORA_FILE}: NaN or infinity in"):
+        DiffusionModel.from_pretrained(sd_folder).load_lora(str(tmp_path))
+    assert file == tmp_path / LORA_FILE

@@ -1,0 +1,62 @@
+"""The front end's files as they lie in the tree; `make check` reads them with a type checker."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from fastapi.routing import APIRoute
+
+from labeling_app.api import router
+from labeling_app.app_state import STATIC
+
+FRONT_END = STATIC.parent
+DENO = Path(sys.executable).with_name("deno")
+
+
+def type_errors(code: str, folder: Path) -> str:
+    """Return the type checker's errors for a script beside the front end's own."""
+    script = folder / "script.js"
+    script.write_text(f'// @ts-check\nimport {{ call }} from "{STATIC.as_uri()}/api.js";\n{code}\n')
+    config = ["--quiet", "--no-remote", "--no-lock", "--config", str(FRONT_END / "deno.json")]
+    offline = {"DENO_DIR": "/dev/null", "DENO_NO_UPDATE_CHECK": "1", "NO_COLOR": "1"}
+    checked = subprocess.run(
+        [str(DENO), "check", *config, str(script)],
+        env=offline,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (checked.returncode == 0) == (checked.stderr == "")
+    return checked.stderr
+
+
+def test_every_script_is_type_checked() -> None:
+    scripts = {path.name: path for path in STATIC.glob("*.js")}
+    first_lines = {name: path.read_text().splitlines()[0] for name, path in scripts.items()}
+    unchecked = {name for name, line in first_lines.items() if line != "// @ts-check"}
+    assert not unchecked
+    assert "label.js" in scripts
+
+
+def test_browsers_are_served_only_what_they_use() -> None:
+    assert {path.suffix for path in STATIC.iterdir()} == {".css", ".html", ".js", ".md"}
+
+
+def test_the_type_checker_knows_the_paths_and_bodies_of_the_interface(tmp_path: Path) -> None:
+    assert type_errors('call("POST", "leases", { task_id: "a" });', tmp_path) == ""
+    assert "lease_of" in type_errors('call("POST", "leases", { lease_of: "a" });', tmp_path)
+    assert '"lease"' in type_errors('call("POST", "lease", { task_id: "a" });', tmp_path)
+
+
+def test_the_server_has_every_route_that_the_page_calls() -> None:
+    declared = (FRONT_END / "interface.d.ts").read_text()
+    called = re.findall(r"[\"`](GET|POST) (\w+)", declared)
+    served = {
+        (method, route.path)
+        for route in router.routes
+        if isinstance(route, APIRoute)
+        for method in route.methods or ()
+    }
+    assert len(called) > 10
+    assert {(method, f"/api/v1/{path}") for method, path in called} <= served

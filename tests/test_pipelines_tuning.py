@@ -1,0 +1,152 @@
+"""Fine-tuning through the command line, beyond the demo: other methods, rewards and starts."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from data.files import sha256_of
+from data.runs import RunFolder
+from finetune.lora import LORA_FILE
+from pipelines.metrics_log import read_metrics
+from pipelines.record import STAMP, content_hash, read_stamp
+from reward.model import RewardModel
+from tests.support.demo_run import command, copy_without, sets
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def run(demo_run: RunFolder) -> RunFolder:
+    return demo_run
+
+
+def test_a_lora_of_another_reward_is_told(
+    run: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = copy_without(run, tmp_path, "evaluation")
+    shutil.rmtree(copy.finetune_dir("dpok"))
+    stamp = copy.finetune_dir("rwl") / STAMP
+    stamp.write_text(re.sub(r'"reward": "\w+"', '"reward": "another"', stamp.read_text()))
+    assert command(copy, "evaluate", *sets("evaluate.etas=[0]", "evaluate.best_of=1")) == 0
+    lines = capsys.readouterr().err.splitlines()
+    (told,) = [line for line in lines if "tuned on another reward" in line]
+    assert "make finetune METHOD=rwl" in told
+    metrics = json.loads((copy.evaluation_dir / "metrics.json").read_text())
+    assert metrics["outdated"] == {"rwl": ["reward"]}
+    assert "RWL was tuned on another reward" in (copy.evaluation_dir / "report.html").read_text()
+
+
+def test_ddpo_is_tuned_evaluated_and_reported_like_the_others(
+    run: RunFolder, tmp_path: Path
+) -> None:
+    copy = copy_without(run, tmp_path, "evaluation")
+    assert command(copy, "finetune", "--method", "ddpo") == 0
+    lines = read_metrics(copy.finetune_dir("ddpo"))
+    assert len(lines) == 3
+    assert lines[1]["kl"] is None
+    assert {"saturation", "sharpness", "diversity", "disagreement"} == set(lines[1]["monitors"])
+    assert lines[1]["images_per_second"] > 0
+    assert lines[1]["peak_memory_gb"] > 0.1
+    assert command(copy, "evaluate") == 0
+    metrics = json.loads((copy.evaluation_dir / "metrics.json").read_text())
+    models = {result["model"] for result in metrics["results"]}
+    assert models == {"base", "best of n", "rwl", "dpok", "ddpo"}
+    assert "DDPO: reward" in (copy.evaluation_dir / "report.html").read_text()
+
+
+def test_a_guard_ends_the_training_early_on_held_out_prompts(
+    run: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = copy_without(run, tmp_path, "evaluation")
+    settings = sets(
+        'finetune.validation_prompts=["Two dogs."]',
+        "ddpo.iterations=50",
+        "ddpo.validation.images_per_prompt=2",
+        "ddpo.validation.limits.sharpness=1.0000001",
+        'ddpo.validation.stop_on=["sharpness"]',
+    )
+    for method in ("rwl", "dpok"):
+        shutil.rmtree(copy.finetune_dir(method))  # they were made without held-out prompts
+    assert command(copy, "finetune", "--method", "ddpo", *settings) == 0
+    printed = capsys.readouterr().out
+    steps = read_metrics(copy.finetune_dir("ddpo"))[-1]["step"]
+    assert steps < 50
+    assert f"finetune ddpo: stopped at step {steps}: sharpness is" in printed
+    assert (copy.finetune_dir("ddpo") / "pytorch_lora_weights.safetensors").is_file()
+
+
+def test_a_sum_of_rewards_from_elsewhere_is_tuned_on(run: RunFolder, tmp_path: Path) -> None:
+    copy = copy_without(run, tmp_path, "evaluation", "finetune", "reward")
+    redness = "tests.support.small_training:redness"
+    rewards = f'finetune.rewards=[{{kind="python", path="{redness}", weight=2.0}}]'
+    assert command(copy, "finetune", "--method", "ddpo", "--set", rewards) == 0
+    stamp = read_stamp(copy.finetune_dir("ddpo") / STAMP)
+    assert stamp is not None
+    hashed = content_hash("tests/support/small_training.py")
+    assert stamp.inputs[f"reward {redness}"] == hashed
+    mean = read_metrics(copy.finetune_dir("ddpo"))[1]["reward"]
+    # twice the mean red of noise: no probability of the run's own reward, which is not there
+    assert 0.2 < mean < 1.8
+    clip = re.search(r'backbone = "(.*)"', (copy.root / "config.toml").read_text())
+    assert clip
+    both = rewards.removesuffix("]") + f', {{kind="clip_score", path="{clip[1]}", weight=-1.0}}]'
+    # another reward, another run
+    assert command(copy, "finetune", "--method", "ddpo", "--set", both) == 2
+    shutil.rmtree(copy.finetune_dir("ddpo"))
+    assert command(copy, "finetune", "--method", "ddpo", "--set", both) == 0
+    assert read_metrics(copy.finetune_dir("ddpo"))[1]["reward"] != mean
+    card = (copy.finetune_dir("ddpo") / "README.md").read_text()
+    reward = (
+        f"2 * python of `tests.support.small_training:redness` + -1 * clip_score of `{clip[1]}`"
+    )
+    assert f"for {reward}." in card
+    assert str(copy.reward_dir) not in card
+
+
+def test_dpok_goes_on_where_rwl_ended(
+    run: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = copy_without(run, tmp_path, "evaluation", "finetune")
+    rwl, dpok = copy.finetune_dir("rwl"), copy.finetune_dir("dpok")
+    assert command(copy, "finetune", "--method", "dpok", "--set", f"dpok.lora.start={rwl}") == 2
+    assert f"{rwl}: no {LORA_FILE} in it" in capsys.readouterr().err
+    circle = sets("dpok.lora.start=rwl", "rwl.lora.start=dpok")
+    assert command(copy, "finetune", "--method", "dpok", *circle) == 2
+    told = "rwl.lora.start: dpok starts from rwl starts from dpok; set one of them"
+    assert told in capsys.readouterr().err
+    assert not rwl.exists()
+    chain = sets("dpok.lora.start=rwl", "rwl.learning_rate=0.1")
+    assert command(copy, "finetune", "--method", "dpok", *chain) == 0
+    assert re.search("finetune rwl: LoRA in .*\nfinetune dpok: LoRA in", capsys.readouterr().out)
+    assert f"training started: `{rwl}`" in (dpok / "README.md").read_text()
+    stamp = read_stamp(dpok / STAMP)
+    assert stamp is not None
+    assert stamp.inputs["start"] == sha256_of(rwl / LORA_FILE)
+    fresh, warm = (read_metrics(one.finetune_dir("dpok"))[1]["kl"] for one in (run, copy))
+    assert warm > 10 * fresh  # nats to the pretrained model, which an untuned start has hardly left
+    shutil.copy(dpok / LORA_FILE, rwl / LORA_FILE)
+    assert command(copy, "evaluate", *sets("evaluate.etas=[0]", "evaluate.best_of=1")) == 0
+    printed = capsys.readouterr()
+    assert f"{dpok}: tuned on another start than the run has now" in printed.err
+    assert "RWL, then DPOK" in printed.out
+    page = (copy.evaluation_dir / "report.html").read_text()
+    assert "on that reward by RWL and by RWL, then DPOK." in page
+
+
+@pytest.mark.parametrize(
+    "settings", [("reward.rater_types=2",), ("reward.tune_last=1", "reward.lora_rank=1")]
+)
+def test_rater_types_and_low_rank_blocks_are_trained_by_settings(
+    run: RunFolder, tmp_path: Path, settings: tuple[str, ...]
+) -> None:
+    copy = copy_without(run, tmp_path, "evaluation", "finetune", "reward")
+    assert command(copy, "reward", *sets(*settings)) == 0
+    types = "reward.rater_types=2" in settings
+    assert (copy.reward_dir / "types").is_dir() == types
+    assert ("rater_types" in json.loads((copy.reward_dir / "metrics.json").read_text())) == types
+    page = (copy.reward_dir / "report.html").read_text()
+    assert ("Do raters want different things?" in page) == types
+    assert (RewardModel.from_pretrained(copy.reward_dir).backbone.tuned_blocks == 0) == types

@@ -1,0 +1,251 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.special import expit
+from scipy.stats import kendalltau
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from reward.calibration import (
+    Values,
+)
+from reward.dataset import FeedbackDataset, RankedPairs, Verdicts
+from reward.measuring.bootstrap import ENOUGH_CLUSTERS, Resamples, interval
+from reward.measuring.evaluation import measure
+from reward.measuring.metrics import (
+    Scored,
+    Scorer,
+    figures,
+    fit_tie_threshold,
+    pair_accuracy,
+    weighted_average_precision,
+    weighted_roc_auc,
+)
+from reward.raters import others_said
+
+
+def _part(good: list[float], label_0: tuple[float, ...] = ()) -> FeedbackDataset:
+    """Verdicts on images 0, 1, ... of prompt 0, and pairs of neighbors."""
+    image = np.arange(len(good))
+    first = np.arange(len(label_0))
+    pairs = RankedPairs(
+        first,
+        first + 1,
+        0 * first,
+        np.array(label_0, np.float32),
+        np.ones(len(label_0), np.float32),
+    )
+    ids = tuple(str(i) for i in image)
+    return FeedbackDataset(
+        ids,
+        tuple(map(Path, ids)),
+        ("p",),
+        ("",),
+        Verdicts(image, 0 * image, np.array(good, np.float32)),
+        pairs,
+    )
+
+
+def _fixed(scores: Values) -> Scorer:
+    return lambda image, _prompt: scores[image]
+
+
+def test_a_constant_scorer_is_worth_half() -> None:
+    measured = measure(
+        lambda image, _prompt: np.full(len(image), 0.5), _part([1, 0, 1, 0], (1, 0, 0.5))
+    )
+    assert measured.roc_auc == 0.5
+    assert measured.n_pairs == 2
+    assert measured.pairwise_accuracy == 0.5
+    assert measured.brier == 0.25
+
+
+def test_metrics_by_hand() -> None:
+    scores = np.array([0.9, 0.6, 0.4, 0.1])
+    measured = measure(_fixed(scores), _part([1, 0, 1, 0], (1, 1, 0)))
+    assert measured.roc_auc == 0.75
+    assert measured.average_precision == pytest.approx(0.5 * 1 + 0.5 * 2 / 3)
+    assert measured.accuracy == 0.5
+    assert measured.brier == pytest.approx((0.01 + 0.36 + 0.36 + 0.01) / 4)
+    assert measured.pairwise_accuracy == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize("good", [[], [1, 1]], ids=["none", "one class"])
+def test_what_is_undefined_is_none_and_not_a_number(good: list[float]) -> None:
+    measured = measure(lambda image, _prompt: np.full(len(image), 0.7), _part(good))
+    assert measured.roc_auc is None
+    assert measured.pairwise_accuracy is None
+    json.dumps(measured.model_dump(), allow_nan=False)
+
+
+@settings(deadline=None)  # another process may keep the cores busy
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 5), st.booleans(), st.integers(0, 3), st.integers(0, 3)),
+        min_size=2,
+        max_size=30,
+    )
+)
+def test_weighted_areas_are_those_of_scikit_learn(rows: list[tuple[int, bool, int, int]]) -> None:
+    scores, good, *weights = (np.array(column) for column in zip(*rows, strict=True))
+    ranks = np.unique(scores, return_inverse=True)[1]
+    areas = weighted_roc_auc(ranks, good.astype(float), np.stack(weights))
+    precisions = weighted_average_precision(ranks, good.astype(float), np.stack(weights))
+    for row, area, precision in zip(weights, areas, precisions, strict=True):
+        if len({bool(g) for g, w in zip(good, row, strict=True) if w}) < 2:
+            assert np.isnan(area)
+        else:
+            assert area == pytest.approx(roc_auc_score(good, scores, sample_weight=row))
+            assert precision == pytest.approx(
+                average_precision_score(good, scores, sample_weight=row)
+            )
+
+
+def test_interval_holds_the_roc_auc_and_narrows_with_more_images() -> None:
+    widths = []
+    for n in (40, 1000):
+        rng = np.random.default_rng(0)
+        good = rng.integers(0, 2, n).astype(float)
+        scores = expit(good + rng.normal(size=n))
+        scored = Scored.from_scorer(_fixed(scores), _part(good.tolist()))
+        found = interval(Resamples.draw(scored, rng, 200).figures(scored)["roc_auc"])
+        assert found is not None
+        assert found[0] < roc_auc_score(good, scores) < found[1]
+        widths.append(found[1] - found[0])
+    assert widths[1] < widths[0] / 3
+
+
+def test_with_enough_prompts_whole_prompts_are_resampled() -> None:
+    n = 2 * ENOUGH_CLUSTERS
+    part = _part([1.0, 0.0] * ENOUGH_CLUSTERS)
+    for prompts, clusters in ((np.arange(n) // 2, ENOUGH_CLUSTERS), (np.arange(n) % 3, n)):
+        spread = replace(part, verdicts=replace(part.verdicts, prompt=prompts))
+        samples = Resamples.draw(
+            Scored.from_scorer(_fixed(np.tile([1.0, 0.0], ENOUGH_CLUSTERS)), spread),
+            np.random.default_rng(0),
+            5,
+        )
+        assert samples.by_prompt == (clusters == ENOUGH_CLUSTERS)
+        assert samples.counts.shape == (5, clusters)
+        assert (samples.counts.sum(1) == clusters).all()
+
+
+def _many(
+    rng: np.random.Generator, *, prompts: int = 12, images: int = 6, pairs: int = 80
+) -> Scored:
+    """Labels of random scores, with ties; images and prompts are the numbers from 0."""
+    image = np.repeat(np.arange(prompts * images), 2)
+    first = rng.integers(prompts * images, size=pairs)
+    second = first // images * images + (first + rng.integers(1, images, size=pairs)) % images
+    scores = np.round(rng.random(prompts * images), 1)
+    return Scored(
+        probability=scores[image],
+        good=(rng.random(len(image)) < scores[image]).astype(float),
+        image=image,
+        prompt=image // images,
+        score_0=scores[first],
+        score_1=scores[second],
+        label_0=rng.choice([0, 0.5, 1], pairs),
+        image_0=first,
+        image_1=second,
+        pair_prompt=first // images,
+    )
+
+
+@pytest.mark.parametrize("by_prompt", [True, False])
+def test_a_bootstrap_sample_has_the_figures_of_its_labels_written_out(by_prompt: bool) -> None:
+    rng = np.random.default_rng(0)
+    scored = _many(rng, prompts=ENOUGH_CLUSTERS + 2 if by_prompt else 3)
+    samples = Resamples.draw(scored, rng, 6)
+    assert samples.by_prompt == by_prompt
+    columns = samples.figures(scored)
+    for row, counts in enumerate(samples.counts):
+        times = np.zeros(int(samples.clusters.max()) + 1, int)
+        times[samples.clusters] = counts
+        single = times[scored.prompt if by_prompt else scored.image]
+        ranked = (
+            times[scored.pair_prompt]
+            if by_prompt
+            else times[scored.image_0] * times[scored.image_1]
+        )
+        written = figures(
+            scored.where(
+                np.repeat(np.arange(len(single)), single), np.repeat(np.arange(len(ranked)), ranked)
+            )
+        )
+        names = {"roc_auc", "average_precision", "accuracy", "brier", "nll", "pairwise_accuracy"}
+        assert names <= set(columns)
+        assert {name: columns[name][row] for name in names} == pytest.approx(
+            {name: getattr(written, name) for name in names}
+        )
+    assert ("kendall_tau" in columns) == by_prompt
+
+
+def test_figures_by_prompt_count_every_prompt_alike() -> None:
+    part = _part([1, 0, 1, 0, 0, 0, 0, 1])
+    part = replace(part, verdicts=replace(part.verdicts, prompt=np.array([0, 0, 1, 1, 1, 1, 1, 1])))
+    measured = measure(_fixed(np.array([0.9, 0.1, 0.6, 0.7, 0.8, 0.2, 0.3, 0.4])), part)
+    assert measured.roc_auc_macro == pytest.approx((1 + 4 / 8) / 2)
+    assert measured.accuracy_macro == pytest.approx((1 + 3 / 6) / 2)
+    assert measured.good_at_1 == pytest.approx((1 + 0) / 2)
+
+
+def test_kendall_tau_of_a_ranking_is_that_of_scipy() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        ranks, scores = rng.integers(1, 4, 5), rng.integers(0, 4, 5) / 10
+        first, second = (side.ravel() for side in np.triu_indices(5, 1))
+        part = _part([1.0] * 5)
+        labels = ((1 + np.sign(ranks[second] - ranks[first])) / 2).astype(np.float32)
+        pairs = RankedPairs(first, second, 0 * first, labels, np.ones(len(first), np.float32))
+        tau = measure(_fixed(scores), replace(part, pairs=pairs)).kendall_tau
+        if len(set(ranks)) > 1 and len(set(scores)) > 1:
+            assert tau == pytest.approx(kendalltau(scores, -ranks).statistic)
+
+
+def test_recall_at_1_asks_whether_the_winner_scored_highest() -> None:
+    part = _part([1, 1, 1], (1, 1))  # 0 beats 1, 1 beats 2
+    assert measure(_fixed(np.array([0.9, 0.5, 0.1])), part).recall_at_1 == 1
+    assert measure(_fixed(np.array([0.1, 0.5, 0.9])), part).recall_at_1 == 0
+    assert measure(_fixed(np.array([0.5, 0.5, 0.5])), part).recall_at_1 == pytest.approx(1 / 3)
+
+
+def test_conventions_differ_in_ties_as_their_authors_count_them() -> None:
+    part = _part([1] * 5, (1, 0, 0.5, 0.5))
+    constant = Scored.from_scorer(_fixed(np.full(5, 0.5)), part)
+    assert [pair_accuracy(constant, name) for name in ("strict", "imagereward", "hpsv2")] == [
+        0.5,
+        0,
+        0.75,
+    ]
+    assert fit_tie_threshold(constant) == 0
+    for threshold in (0.0, 0.1):  # equal scores tie at every threshold
+        assert pair_accuracy(constant, "pickscore", tie_within=threshold) == pytest.approx(
+            (0.5 + 0.5 + 1 + 1) / 4
+        )
+    sure = Scored.from_scorer(
+        _fixed(np.array([0.9, 0.1, 0.8, 0.79, 0.01])), part
+    )  # right, right, then ties of the rater: near and far
+    assert [pair_accuracy(sure, name) for name in ("strict", "imagereward", "hpsv2")] == [1, 1, 1]
+    assert pair_accuracy(sure, "pickscore", tie_within=0.0) == pytest.approx(
+        (1 + 1 + 0.5 + 0.5) / 4
+    )
+    threshold = fit_tie_threshold(sure)
+    assert pair_accuracy(sure, "pickscore", tie_within=threshold) == pytest.approx(
+        (1 + 1 + 1 + 0.5) / 4
+    )
+    assert pair_accuracy(Scored.from_scorer(_fixed(np.zeros(1)), _part([1])), "strict") is None
+
+
+def test_others_are_those_who_answered_the_same_question_and_not_oneself() -> None:
+    answers, raters, asked = (
+        np.array([1.0, 0, 1, 1, 0]),
+        np.array([0, 1, 2, 0, 0]),
+        np.array([7, 7, 7, 8, 8]),
+    )
+    said = others_said(answers, raters, asked)
+    np.testing.assert_allclose(said, [0.5, 1, 0.5, np.nan, np.nan])  # nobody else was asked about 8
