@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any, Generic, Literal, TypeVar
 
 import torch
+from diffusers import DDIMScheduler
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 
@@ -253,6 +254,7 @@ class _Batch:
     """The transitions of one iteration, in the order in which they are trained on."""
 
     rollout: Rollout
+    scheduler: DDIMScheduler
     pairs: Tensor
     """(sample, step) [M, 2]."""
     advantages: Tensor
@@ -326,7 +328,8 @@ def _batch(
     whole = whole.clamp(-config.advantage_clip, config.advantage_clip)
     advantages = whole[pairs[:, 0], pairs[:, 1]]
     zeros = torch.zeros_like(advantages)
-    return _Batch(rollout, pairs, advantages, zeros, zeros.clone()), explained
+    scheduler = training.model.scheduler(sampler.steps)
+    return _Batch(rollout, scheduler, pairs, advantages, zeros, zeros.clone()), explained
 
 
 def _advantages(
@@ -362,7 +365,12 @@ def _backward(
         kept = rows[:real]
         transitions = batch.rollout.transitions(batch.pairs[rows])
         step = predict_step(
-            model, training.sampler, transitions, real, with_reference=algorithm.needs_reference
+            model,
+            batch.scheduler,
+            transitions,
+            real,
+            sampler=training.sampler,
+            with_reference=algorithm.needs_reference,
         )
         loss = algorithm.loss(step, batch.advantages[kept], config) * (real / len(group))
         state.scaler.scale(loss).backward()

@@ -183,6 +183,7 @@ def train(
     """
     config = training.config
     images = _images_of_round(training, state)
+    scheduler = training.model.scheduler(training.sampler.steps)
     state.begin(training.validator, is_tuned=config.lora.start != BASE)
     records: list[Tensor] = []
     started = clock()
@@ -194,7 +195,7 @@ def train(
         rate = config.learning_rate * schedule(
             state.step, warmup=config.warmup, total=config.updates
         )
-        records.append(update(training, state, images, learning_rate=rate))
+        records.append(update(training, state, images, scheduler, learning_rate=rate))
         state.step += 1
         is_last = state.step == config.updates
         is_due = is_last or state.step % config.validation.every == 0
@@ -223,12 +224,12 @@ def update(
     training: Training[RewardWeightedConfig],
     state: RewardWeightedState,
     images: WeightedImages,
+    scheduler: DDIMScheduler,
     *,
     learning_rate: float,
 ) -> Tensor:
     """Take one optimizer step; return its losses as in `Losses` and the gradient's norm, [4]."""
     config, model = training.config, training.model
-    scheduler = model.scheduler(training.sampler.steps)
     batch = draw_batch(
         images,
         config.batch,

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import torch
+from diffusers import DDIMScheduler
 from torch import Tensor
 
 from finetune.diffusion import DiffusionModel
@@ -40,17 +41,18 @@ class Step:
 
 def predict_step(
     model: DiffusionModel,
-    sampler: Sampler,
+    scheduler: DDIMScheduler,
     batch: Transitions,
     real: int,
     *,
+    sampler: Sampler,
     with_reference: bool,
 ) -> Step:
     """Return the predictions for the first `real` transitions.
 
-    The other rows only keep the UNet's batch at its fixed size.
+    The other rows only keep the UNet's batch at its fixed size. `scheduler` is the model's for the
+    steps of the sampler.
     """
-    scheduler = model.scheduler(sampler.steps)
     uncond = model.encode_prompts([""]).expand_as(batch.cond)
     latents, timesteps = batch.latents[:real], batch.timesteps[:real]
 

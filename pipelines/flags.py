@@ -29,6 +29,17 @@ def check_word(what: str, word: str, known: Iterable[str]) -> str:
     return word
 
 
+def add_format(parser: argparse.ArgumentParser, dest: str, known: Iterable[str]) -> None:
+    """Add `--format`, one of the `known` formats of other people's tools."""
+    parser.add_argument(
+        "--format",
+        required=True,
+        type=one_of("FORMAT", known),
+        dest=dest,
+        help="such as pick-a-pic; an unknown one is answered with all that are known",
+    )
+
+
 def stands_for_settings(parser: argparse.ArgumentParser, **paths: str) -> None:
     """Make flags set settings: `port="label.port"` says which one `--port` sets.
 

@@ -8,19 +8,13 @@ from data.formats.registry import FORMATS, export_to
 from data.runs import RunFolder
 from pipelines.campaign import export_labels, open_store
 from pipelines.config import Settings
-from pipelines.flags import one_of
+from pipelines.flags import add_format
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of this stage."""
     writable = [name for name, one in FORMATS.items() if one.write is not None]
-    parser.add_argument(
-        "--format",
-        required=True,
-        type=one_of("FORMAT", writable),
-        dest="target_format",
-        help="such as pick-a-pic; an unknown one is answered with all that are known",
-    )
+    add_format(parser, "target_format", writable)
     parser.add_argument(
         "--to",
         required=True,

@@ -9,20 +9,14 @@ from data.formats.registry import FORMATS
 from data.runs import RunFolder
 from pipelines.campaign import export_labels, open_store
 from pipelines.config import Settings
-from pipelines.flags import one_of
+from pipelines.flags import add_format
 from pipelines.progress import progress
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of this stage."""
     readable = [name for name, one in FORMATS.items() if one.read is not None]
-    parser.add_argument(
-        "--format",
-        required=True,
-        type=one_of("FORMAT", readable),
-        dest="source_format",
-        help="such as pick-a-pic; an unknown one is answered with all that are known",
-    )
+    add_format(parser, "source_format", readable)
     parser.add_argument(
         "--from",
         required=True,
