@@ -44,3 +44,18 @@ def timestep_weights(scheduler: DDIMScheduler, timesteps: Tensor, min_snr: float
         "sample": clipped,
     }
     return weights[scheduler.config.prediction_type]
+
+
+def noised_pairs(
+    images: int, noise_levels: int, timesteps: int, *, generator: torch.Generator
+) -> Tensor:
+    """Return (image, timestep) pairs [images * noise_levels, 2] in random order.
+
+    Each image has one timestep from each of `noise_levels` equal parts of the schedule of so many
+    `timesteps`.
+    """
+    places = torch.arange(noise_levels) + torch.rand(images, noise_levels, generator=generator)
+    drawn = (places * (timesteps / noise_levels)).long().clamp(max=timesteps - 1)
+    numbers = torch.arange(images).repeat_interleave(noise_levels)
+    pairs = torch.stack([numbers, drawn.flatten()], dim=1)
+    return pairs[torch.randperm(len(pairs), generator=generator)]

@@ -257,6 +257,10 @@ class DiffusionModel:
         """Put weights from `lora_state` of the same settings in place."""
         lora.set_lora_state(self.pipeline.unet, state)
 
+    def with_lora(self, state: dict[str, Tensor]) -> AbstractContextManager[None]:
+        """Have weights from `lora_state` inside the block, and the present ones after it."""
+        return lora.with_lora(self.pipeline.unet, state)
+
     def save_lora(self, folder: str | Path) -> Path:
         """Write the adapters in diffusers' own format; return the file's path."""
         return lora.save_lora(self.pipeline, folder)

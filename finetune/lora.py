@@ -135,6 +135,17 @@ def adapters_off(unet: nn.Module) -> Iterator[None]:
             layer.enable_adapters(True)
 
 
+@contextmanager
+def with_lora(unet: nn.Module, state: Mapping[str, Tensor]) -> Iterator[None]:
+    """Put weights from `lora_state` in place inside the block, and the present ones after it."""
+    present = lora_state(unet)
+    set_lora_state(unet, state)
+    try:
+        yield
+    finally:
+        set_lora_state(unet, present)
+
+
 def save_lora(pipeline: Any, folder: str | Path) -> Path:
     """Write the adapters in diffusers' own format, for `pipeline.load_lora_weights(folder)`.
 

@@ -139,6 +139,10 @@ class Curve:
     """Names of metrics and their legends; the first is drawn in the method's color."""
 
 
+REWARD_CURVE = Curve("reward", {"validation_reward": "validation", "reward": "training images"})
+"""Chart of the reward, for methods that draw their images."""
+
+
 @dataclass(frozen=True)
 class Method(Generic[C]):
     """One way to fine-tune."""

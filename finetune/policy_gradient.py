@@ -22,7 +22,7 @@ from torch import Tensor
 from data.errors import PictuneError
 from finetune.advantages import PromptStatistics
 from finetune.lora import BASE
-from finetune.method import Curve, Method, Training
+from finetune.method import REWARD_CURVE, Curve, Method, Training
 from finetune.rollout import (
     Rollout,
     RolloutConfig,
@@ -39,7 +39,6 @@ from finetune.training import TrainState, lora_optimizer, schedule, take_step
 from finetune.value import Critic
 
 Surrogate = Literal["ppo", "hard_clamp"]
-REWARD_CURVE = Curve("reward", {"validation_reward": "validation", "reward": "training images"})
 KL_CURVE = Curve("KL to the base, nats", {"kl": "KL to the base"})
 
 

@@ -25,7 +25,6 @@ Differs from the papers in:
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -44,8 +43,7 @@ from finetune.denoising import denoising_target, timestep_weights, weighted_deno
 from finetune.diffusion import DiffusionModel
 from finetune.lora import BASE
 from finetune.method import Curve, LearnsFromImages, Method, Training, WeightedData
-from finetune.reward_fn import score
-from finetune.sampler import draw_latents
+from finetune.rollout import draw_scored
 from finetune.training import TrainState, lora_optimizer, schedule, take_step, without_prefix
 from finetune.validation import ValidationConfig
 from finetune.weighted_batches import Batch, WeightedImages, draw_batch, weighted_images
@@ -297,22 +295,10 @@ def draw_round(training: Training[RewardWeightedConfig]) -> dict[str, Tensor]:
 
     Return their `latents` and `rewards`, as in `WeightedData`.
     """
-    model, config, generator = training.model, training.config, training.generator
-    texts, batch = _texts_of_round(training), config.validation.batch
-    seeds = torch.randint(2**62, (len(texts),), generator=generator).tolist()
-    rows, drawn = model.processes.share_to_draw(len(texts), batch)
-    mine, own_seeds = [texts[i] for i in drawn], [seeds[i] for i in drawn]
-    prompts = iter(mine)
-    latents, rewards = [], []
-    for part in draw_latents(model, mine, training.sampler, seeds=own_seeds, batch=batch):
-        latents.append(part)
-        names = list(islice(prompts, len(part)))
-        rewards.append(score(training.reward, model.decode(part), names))
-    found = {"latents": torch.cat(latents), "rewards": torch.cat(rewards)}
-    return {
-        name: model.processes.gather(rows, values[: len(rows)], len(texts))
-        for name, values in found.items()
-    }
+    latents, rewards = draw_scored(
+        training, _texts_of_round(training), batch=training.config.validation.batch
+    )
+    return {"latents": latents, "rewards": rewards}
 
 
 def _images_of_round(

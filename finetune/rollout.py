@@ -1,7 +1,8 @@
-"""Rollouts: images of the present policy with their trajectories, rewards and advantages."""
+"""Rollouts: images of the present policy with their rewards, trajectories and advantages."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from finetune.sampler import (
     Sampler,
     SamplerOverrides,
     Trajectories,
+    draw_latents,
     sample_trajectories,
     share_of_steps,
 )
@@ -92,10 +94,15 @@ class Rollout:
 
     def reward_by_prompt(self) -> dict[str, float]:
         """Return the mean reward of each prompt."""
-        values: dict[str, list[float]] = {}
-        for prompt, value in zip(self.prompts, self.rewards.tolist(), strict=True):
-            values.setdefault(prompt, []).append(value)
-        return {prompt: sum(mine) / len(mine) for prompt, mine in values.items()}
+        return mean_by_prompt(self.prompts, self.rewards)
+
+
+def mean_by_prompt(prompts: Sequence[str], rewards: Tensor) -> dict[str, float]:
+    """Return the mean of the rewards [N] of each prompt."""
+    values: dict[str, list[float]] = {}
+    for prompt, value in zip(prompts, rewards.tolist(), strict=True):
+        values.setdefault(prompt, []).append(value)
+    return {prompt: sum(mine) / len(mine) for prompt, mine in values.items()}
 
 
 def merged(rollouts: Sequence[Rollout]) -> Rollout:
@@ -159,6 +166,30 @@ def collect(training: Training[Any], statistics: PromptStatistics) -> Rollout:
         found = score(training.reward, model.decode(finished), own_texts)
     rewards = model.processes.gather(mine, found, len(texts))
     return Rollout(texts, cond, trajectories, rewards, statistics.normalize(texts, rewards))
+
+
+def draw_scored(
+    training: Training[Any], prompts: Sequence[str], *, batch: int
+) -> tuple[Tensor, Tensor]:
+    """Draw an image of each prompt with the model as it is, on fresh seeds, and score it.
+
+    Each process draws its own batches of `batch` images. Return latents [N, C, h, w] and rewards
+    [N].
+    """
+    model = training.model
+    seeds = torch.randint(2**62, (len(prompts),), generator=training.generator).tolist()
+    rows, drawn = model.processes.share_to_draw(len(prompts), batch)
+    mine, own_seeds = [prompts[i] for i in drawn], [seeds[i] for i in drawn]
+    names = iter(mine)
+    latents, rewards = [], []
+    for part in draw_latents(model, mine, training.sampler, seeds=own_seeds, batch=batch):
+        latents.append(part)
+        rewards.append(score(training.reward, model.decode(part), list(islice(names, len(part)))))
+
+    def gathered(parts: list[Tensor]) -> Tensor:
+        return model.processes.gather(rows, torch.cat(parts)[: len(rows)], len(prompts))
+
+    return gathered(latents), gathered(rewards)
 
 
 def _trajectories(

@@ -123,3 +123,12 @@ def noise_per_output(scheduler: DDIMScheduler, timesteps: Tensor) -> Tensor:
         "sample": -(alphas / (1 - alphas)).sqrt(),
     }
     return factors[scheduler.config.prediction_type]
+
+
+def velocity_per_output(scheduler: DDIMScheduler, timesteps: Tensor) -> Tensor:
+    """Return the factor [M, 1, 1, 1] from a difference of UNet outputs to one of velocities.
+
+    `timesteps` [M] are those of the outputs.
+    """
+    alphas = scheduler.alphas_cumprod.to(timesteps.device)[timesteps].view(-1, 1, 1, 1)
+    return noise_per_output(scheduler, timesteps) / alphas.sqrt()

@@ -16,8 +16,8 @@ class ValidationConfig(BaseModel, frozen=True, extra="forbid"):
     """Settings of validation, on images of eta 0, as users draw, and on seeds never trained on."""
 
     every: PositiveInt = 5
-    """Iterations (DPOK, DDPO) or steps (RWL) between two validations. The untuned model and the
-    last one are always validated."""
+    """Iterations (DPOK, DDPO, NFT) or steps (RWL) between two validations. The untuned model and
+    the last one are always validated."""
     images_per_prompt: PositiveInt = 8
     """Images of each validation prompt; the weights with the best mean reward over them are
     kept."""

@@ -8,11 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from finetune import ddpo, dpok, reward_weighted
+from finetune import ddpo, dpok, nft, reward_weighted
 from finetune.checkpoints import load_latest, save_checkpoint
 from finetune.ddpo import DDPOConfig
 from finetune.dpok import DPOKConfig
 from finetune.method import Method, MethodConfig, WeightedData
+from finetune.nft import NFTConfig
 from finetune.reward_weighted import RewardWeightedConfig
 from finetune.sampler import SamplerOverrides
 from finetune.training import TrainState
@@ -38,6 +39,7 @@ METHODS: dict[str, tuple[Method[Any], MethodConfig]] = {
     "dpok": (dpok.METHOD, DPOKConfig.model_validate(SMALL | {"replay_iterations": 1})),
     "ddpo": (ddpo.METHOD, DDPOConfig.model_validate(SMALL)),
     "rwl": (reward_weighted.METHOD, RWL),
+    "nft": (nft.METHOD, NFTConfig.model_validate(SMALL | {"std_floor": 1e-4, "old_decay": 0.5})),
 }
 
 

@@ -30,7 +30,7 @@ def test_shares_are_whole_batches_and_omit_no_row() -> None:
     assert Processes(1, 2).share(3, 4).tolist() == []
 
 
-@pytest.mark.parametrize("method", ["dpok", "rwl"])
+@pytest.mark.parametrize("method", ["dpok", "rwl", "nft"])
 def test_two_processes_train_as_one(
     ready: RunFolder, terminal: Commands, tmp_path: Path, method: str
 ) -> None:
@@ -40,6 +40,13 @@ def test_two_processes_train_as_one(
         "dpok.micro_batch=2",
         "dpok.updates=1",
         "dpok.iterations=3",
+        "nft.micro_batch=4",
+        "nft.images_per_prompt=2",
+        "nft.noise_levels=2",
+        "nft.updates=1",
+        "nft.iterations=3",
+        "nft.validation.every=1",
+        "nft.validation.images_per_prompt=1",
         "rwl.updates=3",
         "rwl.kl=kl-d",
         "rwl.gamma=1000",
