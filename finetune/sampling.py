@@ -131,4 +131,5 @@ def velocity_per_output(scheduler: DDIMScheduler, timesteps: Tensor) -> Tensor:
     `timesteps` [M] are those of the outputs.
     """
     alphas = scheduler.alphas_cumprod.to(timesteps.device)[timesteps].view(-1, 1, 1, 1)
-    return noise_per_output(scheduler, timesteps) / alphas.sqrt()
+    factor: Tensor = noise_per_output(scheduler, timesteps) / alphas.sqrt()
+    return factor

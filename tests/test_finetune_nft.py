@@ -15,12 +15,12 @@ from finetune.nft import (
     METHOD,
     Images,
     NFTConfig,
-    NFTState,
     collect,
     nft_loss,
     noise_images,
     optimality,
     prompts_of,
+    start,
 )
 from finetune.reward_fn import RewardFn
 from finetune.sampler import Sampler, draw
@@ -225,8 +225,7 @@ def test_the_old_policy_draws_and_follows_at_its_rate(velocity_folder: Path) -> 
     for decay in (0.0, 0.75):
         model = open_with_lora(velocity_folder)
         training = training_of(model, SMALL.model_copy(update={"old_decay": decay, "decay": False}))
-        state = METHOD.start(training)
-        assert isinstance(state, NFTState)
+        state = start(training)
         before = state.old
         metrics = METHOD.train(training, state)
         assert next(metrics).gap > 0
@@ -238,7 +237,7 @@ def test_the_old_policy_draws_and_follows_at_its_rate(velocity_folder: Path) -> 
         drawn = collect(replace(training, generator=seeded(9)), state)
         assert all(torch.equal(weight, tuned[name]) for name, weight in model.lora_state().items())
         untuned = training_of(open_with_lora(velocity_folder), SMALL, generator=seeded(9))
-        expected = collect(untuned, METHOD.start(untuned))
+        expected = collect(untuned, start(untuned))
         assert torch.equal(drawn.latents, expected.latents)
 
 
@@ -259,7 +258,7 @@ def test_any_eta_draws_and_zero_is_the_default(velocity_folder: Path) -> None:
     for settings in ({}, {"steps": 3}, {"eta": 1.0}):
         config = NFTConfig.model_validate(SMALL.model_dump() | {"sampler": settings})
         training = training_of(model, config, sampler=Sampler(steps=3, eta=1.0))
-        found.append((training.sampler.eta, collect(training, METHOD.start(training)).latents))
+        found.append((training.sampler.eta, collect(training, start(training)).latents))
     assert [eta for eta, _ in found] == [0, 0, 1]
     assert torch.equal(found[0][1], found[1][1])
     assert not torch.equal(found[0][1], found[2][1])
