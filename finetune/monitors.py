@@ -43,7 +43,8 @@ class Limits(BaseModel, frozen=True, extra="forbid"):
     ) -> dict[Measure, str]:
         """Return the measures beyond their limits, each with a sentence.
 
-        A measure that the untuned model does not have is not judged.
+        A measure that the untuned model does not have is not judged, nor is the staleness of a
+        reward that the untuned model's images exceed as well.
         """
         bounds: dict[Measure, tuple[float, float]] = {
             "saturation": (1 / self.saturation, self.saturation),
@@ -60,7 +61,8 @@ class Limits(BaseModel, frozen=True, extra="forbid"):
                 limit = f"at least {least:.2g}" if ratio < least else f"at most {most:.2g}"
                 values = f"{present[name]:.3g} from {untuned[name]:.3g}, {limit}"
                 found[name] = f"{name} is {ratio:.2f} times the untuned model's ({values})"
-        if (share := present.get(STALE_REWARD, 1.0)) < self.stale_reward:
+        share, before = (one.get(STALE_REWARD, 1.0) for one in (present, untuned))
+        if share < self.stale_reward <= before:
             found[STALE_REWARD] = (
                 "label now: hardly any labeled image scores as high as the model's, an effective "
                 f"share of {share:.2g} (stale_reward, at least {self.stale_reward:.2g})"

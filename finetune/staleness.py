@@ -19,6 +19,7 @@ there the reward speaks of images that no label has seen, ESS is 0 and the KL in
 time to draw images with the present weights and to label them.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -48,8 +49,7 @@ class Tilt:
         """KL to equal weights, in nats."""
         if not self.weights.any():
             return float("inf")
-        entropy = torch.special.entr(self.weights).sum()
-        return float(torch.tensor(len(self.weights)).log() - entropy)
+        return math.log(len(self.weights)) - float(torch.special.entr(self.weights).sum())
 
 
 def tilt(rewards: Tensor, mean: float) -> Tilt:

@@ -116,12 +116,12 @@ def _draw_first_round(run: RunFolder, settings: Settings) -> None:
 def _draw_later_round(run: RunFolder, settings: Settings, method: str | None) -> None:
     config, sampler = settings.table("images", ImagesConfig), settings.table("sampler", Sampler)
     rounds, prompts = settings.table("rounds", RoundsConfig), focus_of(settings.run)
-    method = _method_of(run, method)
     weights = weights_hash(settings.run.model)
     _refuse_other_images(run, weights)
+    refuse_unlabeled(run.in_round(run.round - 1))
+    method = _method_of(run, method)
     folder = lora_to_go_on_from(run, method, weights)
     lora = sha256_of(folder / LORA_FILE)
-    refuse_unlabeled(run.in_round(run.round - 1))
     by_tuned, by_base = plan_round(run.round, prompts, rounds, settings.run.seed)
     planned, tables = [*by_tuned, *by_base], (*TABLES, "rounds")
     inputs = {"model": weights, "prompts": prompts_digest(prompts), "method": method, "lora": lora}
