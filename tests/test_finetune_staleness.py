@@ -1,6 +1,7 @@
 """The share of labeled images that vouch for a reward, by hand, and what a training makes of it."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -71,7 +72,7 @@ def test_a_training_that_leaves_the_labeled_images_says_label_now(
 ) -> None:
     prompts, calls = ["a cat"], 0
 
-    def rising(images: Tensor, texts: list[str]) -> Tensor:
+    def rising(images: Tensor, texts: Sequence[str]) -> Tensor:
         """Return redness, and more of it at each validation after the first."""
         nonlocal calls
         calls += len(images) == 1
