@@ -184,10 +184,10 @@ STAGES = {
     "evaluate": Stage(
         "compare base, best-of-n and tuned models; writes metrics and the report", _evaluate
     ),
+    "report": Stage("write the report again from the figures that evaluate left", _report),
     "rounds": Stage(
         "rounds of images, labels, reward and tuning, then evaluate; --rounds 3", _rounds
     ),
-    "report": Stage("write the report again from the figures that evaluate left", _report),
     "demo": Stage("all stages one after the other", _demo),
 }
 """Every stage by its name on the command line."""

@@ -194,10 +194,7 @@ def _context(run: RunFolder, settings: Settings, evaluation: Evaluation) -> dict
         name: shade(method.color, results[name].round or 1) for name, method in tuned.items()
     }
     first = next(iter(results.values()))
-    last_round = max(result.round or 1 for result in results.values())
-    side_by_side = [name for name in results if name != "best of n"]
-    if len(side_by_side) > MOST_COLUMNS:
-        side_by_side = [n for n in side_by_side if results[n].round in (None, last_round)]
+    side_by_side = _side_by_side(results)
     trained = [row for row in first.prompts if row.group == "trained"][:MOST_GRIDS]
     held_out = _one_a_family(first.prompts)
     groups = _groups(evaluation.results)
@@ -241,6 +238,15 @@ def _context(run: RunFolder, settings: Settings, evaluation: Evaluation) -> dict
         "settings": settings.as_toml(),
         "versions": {name: importlib.metadata.version(name) for name in packages},
     }
+
+
+def _side_by_side(results: dict[str, Result]) -> list[str]:
+    """Return the models whose images are shown beside each other."""
+    names = [name for name in results if name != "best of n"]
+    if len(names) <= MOST_COLUMNS:
+        return names
+    last = max(result.round or 1 for result in results.values())
+    return [name for name in names if results[name].round in (None, last)]
 
 
 def _groups(results: Sequence[Result]) -> list[Group]:

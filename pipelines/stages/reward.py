@@ -180,7 +180,8 @@ class _Training:
     """A reward and all that it is made from."""
 
     run: RunFolder
-    settings: Settings
+    before: RewardModel | None
+    """The reward of the round before."""
     config: RewardConfig
     backbone: ClipBackbone
     examples: Examples
@@ -191,6 +192,8 @@ class _Training:
 
 def _train(run: RunFolder, settings: Settings, config: RewardConfig) -> RewardReport:
     """Train, measure and write everything into the folder; `metrics.json` comes last."""
+    folder = _reward_before(run)
+    before = None if folder is None else open_reward_model(folder, settings.run)
     backbone = open_backbone(config.backbone, settings.run)
     examples = _prepare(run, config, backbone)
     elsewhere = rewards_from_elsewhere(examples, config, device=backbone.device, track=_bar)
@@ -205,7 +208,7 @@ def _train(run: RunFolder, settings: Settings, config: RewardConfig) -> RewardRe
     model.save_pretrained(run.reward_dir)
     raters = LabelRaters.from_latest(run.latest)
     report = _measure(
-        _Training(run, settings, config, backbone, examples, raters, model, generator), elsewhere
+        _Training(run, before, config, backbone, examples, raters, model, generator), elsewhere
     )
     with write_atomically(run.reward_dir / RELIABILITY) as path:
         reliability_figure(model, examples).savefig(path, dpi=120)
@@ -261,11 +264,11 @@ def _measure(training: _Training, elsewhere: dict[str, Scorer]) -> RewardReport:
 
 def _staleness(training: _Training) -> Staleness | None:
     """Measure the reward of the round before on this round's labeled images."""
-    run, examples = training.run, training.examples
-    if (folder := _reward_before(run)) is None:
+    run, examples, folder = training.run, training.examples, _reward_before(training.run)
+    if training.before is None or folder is None:
         return None
     found = measure_staleness(
-        model_scorer(open_reward_model(folder, training.settings.run), examples),
+        model_scorer(training.before, examples),
         model_scorer(training.model, examples),
         examples,
         labeled_images(run),
