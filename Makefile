@@ -7,6 +7,8 @@ PROMPTS ?=
 CONFIG ?=
 PORT ?=
 OPEN ?=
+ROUND ?=
+ROUNDS ?= 3
 ORDER ?=
 NAME ?=
 ROLE ?=
@@ -40,11 +42,11 @@ LAUNCH = $(VENV)/bin/accelerate launch --multi_gpu --num_processes '$(PROCESSES)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PRECIOUS: runs/%/labels/feedback.db
-.PHONY: help setup images label rater simulate import dataset inspect export reward score best-of-n finetune evaluate report demo settings models screenshots bench bench-reward bench-methods bench-finetune check test test-quick clean-caches
+.PHONY: help setup images label rater simulate import dataset inspect export reward score best-of-n finetune evaluate rounds report demo settings models screenshots bench bench-reward bench-methods bench-finetune check test test-quick clean-caches
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo '  variables      RUN= METHOD= ($(METHODS)) MODEL= PROMPTS= CONFIG= PORT= OPEN= ORDER= NAME= ROLE= CHECK='
+	@echo '  variables      RUN= METHOD= ($(METHODS)) MODEL= PROMPTS= CONFIG= PORT= OPEN= ORDER= NAME= ROLE= CHECK= ROUND= ROUNDS='
 	@echo '                 FORMAT= FROM= TO= PROCESSES= REWARD= IMAGES= OUT= N= TABLE= SET="table.name=value ..."'
 
 setup: $(INSTALLED) ## Make .venv with everything in it (quick when it is there)
@@ -54,8 +56,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-images: $(INSTALLED) ## Draw images for prompts (MODEL=, PROMPTS=)
-	$(STAGE) images $(COMMON) $(INPUTS)
+images: $(INSTALLED) ## Draw images for prompts (MODEL=, PROMPTS=), or with a tuned model (ROUND=2, METHOD=)
+	$(STAGE) images $(COMMON) $(INPUTS) $(call flag,round,$(ROUND)) $(if $(filter-out file,$(origin METHOD)),--method '$(METHOD)')
 
 label: $(INSTALLED) ## Label the run's images in a browser (PORT=, OPEN=1, ORDER=uncertain)
 	$(STAGE) label $(COMMON) $(call flag,port,$(PORT)) $(if $(OPEN),--open) $(call flag,order,$(ORDER))
@@ -92,6 +94,9 @@ finetune: $(INSTALLED) ## Fine-tune the model on the reward (METHOD=, PROCESSES=
 
 evaluate: $(INSTALLED) ## Compare base and tuned models; write the report
 	$(STAGE) evaluate $(COMMON)
+
+rounds: $(INSTALLED) ## Rounds of images, labels, reward and tuning, then evaluate (ROUNDS=, METHOD=)
+	$(STAGE) rounds $(COMMON) $(INPUTS) --rounds '$(ROUNDS)' --method '$(METHOD)'
 
 report: $(INSTALLED) ## Write the report again from the figures of evaluate
 	$(STAGE) report $(COMMON)

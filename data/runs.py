@@ -1,7 +1,8 @@
 """The layout of a run's folder."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
 
 @dataclass(frozen=True)
@@ -12,6 +13,21 @@ class RunFolder:
     """The run's folder; the paths in `images.parquet` are relative to it."""
     database_url: str | None = None
     """URL of the feedback store; None for the SQLite file `store_file`."""
+    round: int = 1
+    """Round of labeling and tuning, from 1, whose reward and tuned models are meant."""
+
+    def in_round(self, number: int) -> Self:
+        """Return the same run in another round."""
+        return replace(self, round=number)
+
+    def titled(self, name: str) -> str:
+        """Return `name` with the round, where that is not the first."""
+        return name if self.round == 1 else f"{name}, round {self.round}"
+
+    @property
+    def round_dir(self) -> Path:
+        """The folder of the round: the run's own for the first, `rounds/<k>` for a later one."""
+        return self.root if self.round == 1 else self.root / "rounds" / str(self.round)
 
     @property
     def config_file(self) -> Path:
@@ -83,12 +99,12 @@ class RunFolder:
 
     @property
     def reward_dir(self) -> Path:
-        """The reward model and its metrics."""
-        return self.root / "reward"
+        """The reward model of the round and its metrics."""
+        return self.round_dir / "reward"
 
     @property
     def evaluation_dir(self) -> Path:
-        """The report and its figures."""
+        """The report and its figures, over all rounds."""
         return self.root / "evaluation"
 
     @property
@@ -97,5 +113,5 @@ class RunFolder:
         return self.root.parent / ".cache" / "embeddings"
 
     def finetune_dir(self, method: str) -> Path:
-        """Return the folder of all that fine-tuning by `method` (`rwl`, `dpok`, `ddpo`) makes."""
-        return self.root / "finetune" / method
+        """Return the folder of all that fine-tuning by `method` makes in the round."""
+        return self.round_dir / "finetune" / method

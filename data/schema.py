@@ -29,7 +29,7 @@ from data.columns import (
 from data.errors import PictuneError
 from data.files import write_atomically
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Stored in every file's metadata under `schema_version`."""
 
 WRITE_AGAIN = "remove it and run the stage that writes it again"
@@ -81,6 +81,21 @@ IMAGES = pa.schema(
         ),
         optional("source_uri", TEXT, "where an image from elsewhere came from; null for our own"),
         optional("license", TEXT, "the image's license, if one was named"),
+        optional(
+            "round",
+            pa.int16(),
+            "the round that drew it; null means 1, in earlier files and for images from elsewhere",
+        ),
+        optional(
+            "lora_hash",
+            TEXT,
+            "SHA-256 of the LoRA's file of the tuned model that drew it; null for the base's",
+        ),
+        optional(
+            "stochastic_share",
+            pa.float32(),
+            "share of the steps, from the first, that have this eta; null where it is not known",
+        ),
     ]
 )
 

@@ -3,7 +3,7 @@
 A method is one file that ends with its `METHOD`, and one line in `pipelines/methods.py`.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
@@ -109,6 +109,7 @@ def new_training(
     sampler: Sampler | None = None,
     validation_prompts: Sequence[str] = (),
     monitor: Monitor = PIXEL_MONITOR,
+    labeled: Mapping[str, Tensor] | None = None,
 ) -> Training[C]:
     """Return a training without images to learn from.
 
@@ -122,10 +123,14 @@ def new_training(
         validation_prompts: choose the best weights; the training prompts if omitted, on seeds of
             their own.
         monitor: measures the validation images beside their reward.
+        labeled: rewards [n] of the images of each prompt that people labeled, which show when the
+            reward goes stale.
     """
     sampler = (sampler or Sampler()).overridden(config.sampler)
     watched = validation_prompts or prompts
-    validator = Validator(model, watched, reward, config.validation, sampler, monitor)
+    validator = Validator(
+        model, watched, reward, config.validation, sampler, monitor, labeled or {}
+    )
     return Training(model, prompts, reward, config, sampler, validator, generator)
 
 

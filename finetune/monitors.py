@@ -2,8 +2,9 @@
 
 Each is compared with the untuned model's on the same prompts and seeds. Saturation and sharpness
 run away when the reward likes garish or blurred images, diversity falls when one image answers for
-all, and the members of a reward ensemble disagree where they have seen no labels. None of them is
-trained on.
+all, and the members of a reward ensemble disagree where they have seen no labels. `stale_reward` is
+not relative: it is the share of labeled images that vouch for the model's mean reward (see
+`finetune.staleness`). None of them is trained on.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,11 +18,12 @@ from torch.nn import functional
 
 from finetune.reward_fn import RewardFn
 
-Measure = Literal["saturation", "sharpness", "diversity", "disagreement"]
+Measure = Literal["saturation", "sharpness", "diversity", "disagreement", "stale_reward"]
+STALE_REWARD: Measure = "stale_reward"
 
 
 class Limits(BaseModel, frozen=True, extra="forbid"):
-    """Bounds of the measures, relative to those of the untuned model."""
+    """Bounds of the measures; but for the last, relative to those of the untuned model."""
 
     saturation: float = Field(default=1.5, gt=1)
     """Factor by which the colors' mean saturation may grow or fall."""
@@ -32,13 +34,17 @@ class Limits(BaseModel, frozen=True, extra="forbid"):
     methods kept 0.63 to 1.09 of it."""
     disagreement: float = Field(default=2.0, gt=1)
     """Factor by which the reward ensemble's disagreement may grow."""
+    stale_reward: float = Field(default=0.1, ge=0, lt=1)
+    """Least effective sample size of a prompt's labeled images, as a share of them, when they are
+    reweighted to the mean reward of the tuned model's; below it is time to label."""
 
     def exceeded(
         self, present: Mapping[str, float], untuned: Mapping[str, float]
     ) -> dict[Measure, str]:
         """Return the measures beyond their limits, each with a sentence.
 
-        A measure that the untuned model does not have is not judged.
+        A measure that the untuned model does not have is not judged, nor is the staleness of a
+        reward that the untuned model's images exceed as well.
         """
         bounds: dict[Measure, tuple[float, float]] = {
             "saturation": (1 / self.saturation, self.saturation),
@@ -55,6 +61,12 @@ class Limits(BaseModel, frozen=True, extra="forbid"):
                 limit = f"at least {least:.2g}" if ratio < least else f"at most {most:.2g}"
                 values = f"{present[name]:.3g} from {untuned[name]:.3g}, {limit}"
                 found[name] = f"{name} is {ratio:.2f} times the untuned model's ({values})"
+        share, before = (one.get(STALE_REWARD, 1.0) for one in (present, untuned))
+        if share < self.stale_reward <= before:
+            found[STALE_REWARD] = (
+                "label now: hardly any labeled image scores as high as the model's, an effective "
+                f"share of {share:.2g} (stale_reward, at least {self.stale_reward:.2g})"
+            )
         return found
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from data.errors import PictuneError
 from finetune.diffusion import DiffusionModel
+from finetune.monitors import STALE_REWARD
 from finetune.validation import Validation, Validator
 
 _logger = logging.getLogger(__name__)
@@ -70,8 +71,10 @@ class TrainState:
             self.untuned = found.monitors
         self.validation.append((self.step, found.reward))
         alarms = found.config.limits.exceeded(found.monitors, self.untuned)
-        advice = "look at the samples, the reward may be exploited"
-        for sentence in alarms.values():
+        for name, sentence in alarms.items():
+            advice = "look at the samples, the reward may be exploited"
+            if name == STALE_REWARD:
+                advice = f"draw images with these weights, of {found.stale_prompt!r} above all"
             _logger.warning("finetune: step %d: %s; %s", self.step, sentence, advice)
         reasons = [alarms[name] for name in found.config.stop_on if name in alarms]
         if not reasons and (self.best is None or found.reward > self.best[1]):

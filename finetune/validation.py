@@ -1,15 +1,24 @@
 """Validation while a model is tuned: its reward and its monitors on fixed seeds."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from pydantic import BaseModel, NonNegativeInt, PositiveInt
+from torch import Tensor
 
 from finetune.diffusion import DiffusionModel
-from finetune.monitors import PIXEL_MONITOR, Limits, Measure, Monitor, summary
+from finetune.monitors import (
+    PIXEL_MONITOR,
+    STALE_REWARD,
+    Limits,
+    Measure,
+    Monitor,
+    summary,
+)
 from finetune.reward_fn import RewardFn, score
 from finetune.sampler import Sampler, draw
+from finetune.staleness import least_vouched
 
 
 class ValidationConfig(BaseModel, frozen=True, extra="forbid"):
@@ -30,8 +39,8 @@ class ValidationConfig(BaseModel, frozen=True, extra="forbid"):
     """Validations in a row without a better reward after which training ends; omitted, it goes
     on."""
     limits: Limits = Limits()
-    """Bounds of saturation, sharpness, diversity and the reward ensemble's disagreement, beyond
-    which there is a warning."""
+    """Bounds of saturation, sharpness, diversity, the reward ensemble's disagreement and the
+    reward's staleness, beyond which there is a warning."""
     stop_on: tuple[Measure, ...] = ()
     """Those of these measures that end the training when they leave their bounds."""
 
@@ -46,6 +55,8 @@ class Validation:
     """`finetune.monitors.summary` of the images."""
     config: ValidationConfig
     """The settings of this validation."""
+    stale_prompt: str | None = None
+    """The prompt whose labeled images vouch least for the reward; None where none has any."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +70,8 @@ class Validator:
     sampler: Sampler
     """Its eta is not used: validation images are deterministic."""
     monitor: Monitor = PIXEL_MONITOR
+    labeled: Mapping[str, Tensor] = field(default_factory=dict)
+    """Rewards [n] of the images of a prompt that people labeled, where there are some."""
 
     def __call__(self) -> Validation:
         """Draw the validation images and return their mean reward and monitors."""
@@ -79,4 +92,8 @@ class Validator:
             name: processes.gather(rows, values[: len(rows)], len(texts))
             for name, values in measured.items()
         }
-        return Validation(float(found.pop("reward").mean()), summary(found, texts), config)
+        rewards = found.pop("reward")
+        monitors, prompt = summary(found, texts), None
+        if (least := least_vouched(self.labeled, rewards, texts)) is not None:
+            prompt, monitors[STALE_REWARD] = least
+        return Validation(float(rewards.mean()), monitors, config, prompt)

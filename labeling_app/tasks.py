@@ -44,19 +44,22 @@ class ImageRow:
 
     image_id: str
     prompt: str
+    round: int = 1
+    """Round that drew it."""
 
 
 def plan_tasks(images: Sequence[ImageRow], config: TasksConfig) -> list[NewTask]:
-    """Return binary tasks of all images, then the rankings of each prompt.
+    """Return binary tasks of all images, then the rankings of each prompt and round.
 
-    An image that is listed twice counts once.
+    An image that is listed twice counts once. Only images of one round are ranked together, so the
+    images of a new round change no ranking of an earlier one.
     """
-    by_prompt: dict[str, set[str]] = {}
+    groups: dict[tuple[str, int], set[str]] = {}
     for image in images:
-        by_prompt.setdefault(image.prompt, set()).add(image.image_id)
+        groups.setdefault((image.prompt, image.round), set()).add(image.image_id)
     tasks: list[NewTask] = []
-    for prompt in sorted(by_prompt):
-        image_ids = sorted(by_prompt[prompt])
+    for prompt, number in sorted(groups):
+        image_ids = sorted(groups[prompt, number])
         tasks.extend(_binary_tasks(prompt, image_ids, config))
         tasks.extend(_ranking_tasks(prompt, image_ids, config))
     return sorted(tasks, key=lambda task: task.kind)

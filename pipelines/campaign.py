@@ -41,8 +41,11 @@ def plan_digest(settings: Settings) -> str:
 def campaign_images(run: RunFolder) -> dict[str, ImageRow]:
     """Return the run's images, both by id and by their path in the run."""
     table = read_table(run.images_table, IMAGES)
-    pairs = zip(table["image_id"].to_pylist(), table["prompt"].to_pylist(), strict=True)
-    rows = [ImageRow(*pair) for pair in pairs]
+    columns = (table[name].to_pylist() for name in ("image_id", "prompt", "round"))
+    rows = [
+        ImageRow(image_id, prompt, number or 1)
+        for image_id, prompt, number in zip(*columns, strict=True)
+    ]
     by_path = dict(zip(table["path"].to_pylist(), rows, strict=True))
     return {row.image_id: row for row in rows} | by_path
 

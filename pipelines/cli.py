@@ -30,7 +30,7 @@ from pipelines.config import (
 from pipelines.earlier_settings import changes_in_present_terms
 from pipelines.flags import check_word, stands_for_settings
 from pipelines.interruption import INTERRUPTED, STOPPED, ends_at_once
-from pipelines.record import refuse_changes
+from pipelines.record import present_round, refuse_changes
 from pipelines.stage_list import BEGINNINGS, STAGES
 from pipelines.tables import TABLES
 
@@ -176,7 +176,8 @@ def _prepared(words: list[str]) -> Callable[[], int | None]:
         )
     stage, run = STAGES[given.stage], RunFolder(given.runs / given.run)
     settings = load_settings(given, run)
-    run = replace(run, database_url=settings.table("store", StoreConfig).url)
+    url = settings.table("store", StoreConfig).url
+    run = replace(run, database_url=url, round=present_round(run))
     if given.dry_run:
         return partial(print, settings.as_toml(), end="")
     if not stage.standalone:

@@ -15,6 +15,7 @@ from data.intervals import mean_interval, wilson_interval
 from pipelines.drawing import Planned
 from pipelines.judge import Verdict
 from pipelines.measures import Values, frechet_distance, vendi_score
+from reward.measuring.report import Staleness
 
 Interval = tuple[float, float] | None
 Group = Literal["trained", "held out"]
@@ -104,7 +105,11 @@ class Result(BaseModel, frozen=True):
     """Figures of one model under one sampler."""
 
     model: str
-    """`base`, `best of n`, or the name of a method."""
+    """`base`, `best of n`, or the name of a method, with the round after the first."""
+    method: str | None = None
+    """The method that tuned it, if one did; earlier versions wrote only `model`."""
+    round: int | None = None
+    """The round that tuned it."""
     eta: float
     prompts: list[PromptFigures]
     families: list[FamilyFigures]
@@ -125,9 +130,24 @@ class Audit(BaseModel, frozen=True, extra="allow"):
     place: float
 
 
+class RoundFigures(BaseModel, frozen=True):
+    """Figures of one round that are not of a model."""
+
+    round: int
+    verdicts: int
+    """On the round's images."""
+    rankings: int
+    staleness: Staleness | None = None
+    """The reward of the round before on these images, and that of this round."""
+
+
 class Evaluation(BaseModel, frozen=True):
     """Content of `evaluation/metrics.json`."""
 
+    round: int = 1
+    """The round whose reward is used, the last one of the models."""
+    rounds: list[RoundFigures] = []
+    """The rounds up to that one, where there are several."""
     settings: dict[str, dict[str, Any]]
     model_hash: str
     best_of: int

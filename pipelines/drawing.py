@@ -23,6 +23,10 @@ uses within a run apart."""
 SCORED_SEEDS, EVALUATION_SEEDS, BEST_OF_SEEDS = 100_000, 5_000_000, 9_000_000
 """Offsets of the images that only the reward scores, of the evaluation, and of `best-of-n`."""
 
+ROUND_SEEDS, SEEDS_PER_ROUND = 2_000_000, 20_000
+"""Offset of the images of round 2, and the number of seeds of each round from then on: one half for
+the images that are labeled, one for those that only the reward scores."""
+
 
 class ImagesConfig(BaseModel, frozen=True, extra="forbid"):
     """Number of images that are drawn, and how many at once."""
@@ -49,6 +53,13 @@ class Planned:
     def file_name(self) -> str:
         """Name of its file, the same in every attempt."""
         return f"{prompt_id(self.prompt)[:12]}-{self.seed:07d}.png"
+
+
+def round_seeds(number: int, *, scored: bool = False) -> int:
+    """Return the offset of the images of a round, or of those that only the reward scores."""
+    if number == 1:
+        return SCORED_SEEDS if scored else 0
+    return ROUND_SEEDS + (number - 2) * SEEDS_PER_ROUND + scored * SEEDS_PER_ROUND // 2
 
 
 def seeded(prompts: Iterable[str], count: int, run_seed: int, *, offset: int = 0) -> list[Planned]:

@@ -22,7 +22,7 @@ from data.runs import RunFolder
 from pipelines.config import Settings, Tables, check, read_toml, shortened
 
 STAMP = "stage.json"
-UNBOUND = frozenset({"run.device", "run.judge", "images.batch", "tasks"})
+UNBOUND = frozenset({"run.device", "run.judge", "images.batch", "tasks", "rounds.least_roc_auc"})
 """Settings and tables that may change at any time.
 
 Results do not rest on them, `evaluate` has its judge's hash, and labels stay.
@@ -54,6 +54,8 @@ class Stamp(BaseModel, frozen=True, extra="forbid"):
     """Patterns of the files that an unfinished stage goes on from, each with the tables that such
     files rest on. None for a stage that goes on from more than files of its folder: then
     everything rests on all of its tables."""
+    files: dict[str, str] = {}
+    """Hash of each file that the finished stage vouches for, by name."""
 
     @field_validator("tables")
     @classmethod
@@ -95,6 +97,8 @@ class StageFolder:
     """Files without which the stage is not done."""
     goes_on_from: Mapping[str, tuple[str, ...]] | None = None
     """See `Stamp.goes_on_from`."""
+    vouched: tuple[Path, ...] = ()
+    """Files whose hashes the stamp keeps, since later rounds go on from them."""
 
     @property
     def earlier(self) -> Stamp | None:
@@ -136,13 +140,16 @@ class StageFolder:
         self._write(begun.model_copy(update={"seconds": spent}))
         clock = time.monotonic()
         finished: datetime | None = None
+        files: dict[str, str] = {}
         try:
             yield resumed is not None
+            files = {path.name: sha256_of(path) for path in self.vouched}
             finished = datetime.now(UTC)
         finally:
             # Also after Ctrl-C, for the time spent.
             seconds = round(spent + time.monotonic() - clock, 1)
-            done = begun.model_copy(update={"finished": finished, "seconds": seconds})
+            end = {"finished": finished, "seconds": seconds, "files": files}
+            done = begun.model_copy(update=end)
             if bound := done.bound(self.folder):
                 self._write(done)
                 _restore(self.run, set(self.tables) - set(bound), before)
@@ -204,9 +211,16 @@ def read_stamp(path: Path) -> Stamp | None:
 
 def stamps(run: RunFolder) -> dict[Path, Stamp]:
     """Return the stamps of the run by the folder they lie in."""
-    paths = sorted([*run.root.glob(f"*/{STAMP}"), *run.root.glob(f"finetune/*/{STAMP}")])
+    places = ("*", "finetune/*", "rounds/*", "rounds/*/reward", "rounds/*/finetune/*")
+    paths = sorted(path for place in places for path in run.root.glob(f"{place}/{STAMP}"))
     found = {path.parent: read_stamp(path) for path in paths}
     return {folder: stamp for folder, stamp in found.items() if stamp is not None}
+
+
+def present_round(run: RunFolder) -> int:
+    """Return the highest round of which an image was drawn, or else 1."""
+    begun = (path.parent.name for path in run.root.glob(f"rounds/*/{STAMP}"))
+    return max((int(name) for name in begun if name.isdecimal()), default=1)
 
 
 def record(run: RunFolder, settings: Settings) -> None:

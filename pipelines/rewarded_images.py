@@ -5,13 +5,14 @@ image and text.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import torch
 from pydantic import BaseModel, ValidationError
+from torch import Tensor
 
 from data.errors import PictuneError
 from data.files import sha256_of
@@ -24,6 +25,7 @@ from finetune.sampler import Sampler
 from pipelines.drawing import Planned, draw_missing
 from pipelines.image_io import load_fitted
 from pipelines.progress import progress
+from pipelines.rounds import labeled_images
 from reward.dataset import FeedbackDataset
 
 PAIRS_FILE = "metadata.jsonl"
@@ -50,15 +52,27 @@ class Encoder:
         self, paths: Sequence[Path], prompts: Sequence[str], reward: RewardFn | None
     ) -> WeightedData:
         """Return latents, with rewards where there is a reward, else with zeros."""
-        latents, rewards, batch = [], [], self.batch
+        latents, rewards = [], []
         title = "score" if reward else "encode"
-        for start in progress(range(0, len(paths), batch), title, "batch"):
-            files, texts = paths[start : start + batch], prompts[start : start + batch]
-            fitted = [load_fitted(path, self.model.image_size) for path in files]
-            images = torch.stack(fitted).to(self.model.device)
+        for images, texts in self._batches(paths, prompts, title):
             rewards.append(score(reward, images, texts) if reward else torch.zeros(len(texts)))
             latents.append(self.model.encode_images(images))
         return WeightedData(torch.cat(latents), list(prompts), torch.cat(rewards))
+
+    def rewards(self, paths: Sequence[Path], prompts: Sequence[str], reward: RewardFn) -> Tensor:
+        """Return the rewards [N] alone, on the CPU."""
+        batches = self._batches(paths, prompts, "score labeled")
+        parts = [score(reward, images, texts).cpu() for images, texts in batches]
+        return torch.cat(parts) if parts else torch.zeros(0)
+
+    def _batches(
+        self, paths: Sequence[Path], prompts: Sequence[str], title: str
+    ) -> Iterator[tuple[Tensor, Sequence[str]]]:
+        batch = self.batch
+        for start in progress(range(0, len(paths), batch), title, "batch"):
+            files, texts = paths[start : start + batch], prompts[start : start + batch]
+            fitted = [load_fitted(path, self.model.image_size) for path in files]
+            yield torch.stack(fitted).to(self.model.device), texts
 
 
 def run_images(run: RunFolder, prompts: Sequence[str], which: Choice) -> list[tuple[Path, str]]:
@@ -77,6 +91,24 @@ def run_images(run: RunFolder, prompts: Sequence[str], which: Choice) -> list[tu
         return wanted
     labeled = set(FeedbackDataset.from_latest(run.latest, run.root).paths)
     return [one for one in wanted if (one[0] in labeled) == (which == "labeled")]
+
+
+def labeled_rewards(
+    run: RunFolder, prompts: Sequence[str], encoder: Encoder, reward: RewardFn
+) -> dict[str, Tensor]:
+    """Return the rewards [n] of the present round's labeled images of these prompts, by prompt."""
+    labeled = labeled_images(run)
+    rows = [
+        row
+        for row in read_table(run.images_table, IMAGES).to_pylist()
+        if row["image_id"] in labeled and row["prompt"] in prompts
+    ]
+    texts = [row["prompt"] for row in rows]
+    rewards = encoder.rewards([run.root / row["path"] for row in rows], texts, reward)
+    return {
+        prompt: rewards[[i for i, other in enumerate(texts) if other == prompt]]
+        for prompt in dict.fromkeys(texts)
+    }
 
 
 def rewarded_images(

@@ -11,7 +11,7 @@ from types import ModuleType
 from pipelines.methods import METHODS
 from pipelines.tables import TABLES
 
-BEGINNINGS = ("images", "import", "demo")
+BEGINNINGS = ("images", "import", "rounds", "demo")
 """The stages that make a run."""
 
 
@@ -118,6 +118,12 @@ def _evaluate() -> ModuleType:
     return evaluate
 
 
+def _rounds() -> ModuleType:
+    from pipelines.stages import rounds
+
+    return rounds
+
+
 def _report() -> ModuleType:
     from pipelines.stages import report
 
@@ -179,6 +185,9 @@ STAGES = {
         "compare base, best-of-n and tuned models; writes metrics and the report", _evaluate
     ),
     "report": Stage("write the report again from the figures that evaluate left", _report),
+    "rounds": Stage(
+        "rounds of images, labels, reward and tuning, then evaluate; --rounds 3", _rounds
+    ),
     "demo": Stage("all stages one after the other", _demo),
 }
 """Every stage by its name on the command line."""

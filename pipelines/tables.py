@@ -78,6 +78,12 @@ def _method(name: str) -> type[BaseModel]:
     return config
 
 
+def _rounds() -> type[BaseModel]:
+    from pipelines.rounds import RoundsConfig
+
+    return RoundsConfig
+
+
 def _evaluate() -> type[BaseModel]:
     from pipelines.stages.evaluate import EvaluateConfig
 
@@ -96,6 +102,7 @@ TABLES: dict[str, Callable[[], type[BaseModel]]] = {
     "reward": _reward,
     "finetune": _finetune,
     **{name: partial(_method, name) for name in METHODS},
+    "rounds": _rounds,
     "evaluate": _evaluate,
 }
 """Functions that import a table's model, in the order in which settings are written."""

@@ -11,7 +11,7 @@ from pydantic import NonNegativeInt, PositiveInt
 from data.files import sha256_of
 from data.parquet import MANIFEST
 from data.runs import RunFolder
-from finetune.diffusion import UNetSettings
+from finetune.diffusion import DiffusionModel, UNetSettings
 from finetune.lora import BASE, lora_file
 from finetune.method import LearnsFromImages, Method, MethodConfig, Training, new_training
 from finetune.monitors import PIXEL_MONITOR
@@ -20,7 +20,7 @@ from finetune.sampler import Sampler
 from finetune.training import TrainState
 from pipelines.campaign import images_digest
 from pipelines.config import Settings
-from pipelines.drawing import SCORED_SEEDS, ImagesConfig, seeded
+from pipelines.drawing import ImagesConfig, round_seeds, seeded
 from pipelines.methods import METHODS, find_method
 from pipelines.models import (
     as_monitor,
@@ -32,7 +32,14 @@ from pipelines.models import (
 )
 from pipelines.prompts import focus_of, prompts_digest
 from pipelines.record import content_hash
-from pipelines.rewarded_images import Encoder, pairs_hash, pretraining_pairs, rewarded_images
+from pipelines.rewarded_images import (
+    Encoder,
+    labeled_rewards,
+    pairs_hash,
+    pretraining_pairs,
+    rewarded_images,
+)
+from pipelines.rounds import lora_to_go_on_from
 from reward.sources import RewardSource, load_reward
 
 IMAGES = "images"
@@ -106,24 +113,35 @@ def method_config(settings: Settings, name: str) -> MethodConfig:
     return settings.table(name, MethodConfig)
 
 
-def earlier_method(settings: Settings, name: str) -> str | None:
-    """Return the method whose LoRA of this run the training starts from, if it is one."""
+def earlier_method(run: RunFolder, settings: Settings, name: str) -> str | None:
+    """Return the method whose LoRA of this round the training starts from, if it is one."""
     start = method_config(settings, name).lora.start
-    return start if start in METHODS else None
+    return start if start in METHODS and run.round == 1 else None
 
 
 def start_of(run: RunFolder, settings: Settings, name: str) -> str:
-    """Return the start of the training: "base", or the folder of a LoRA."""
-    earlier = earlier_method(settings, name)
+    """Return the start of the training: "base", or the folder of a LoRA.
+
+    In a round after the first, it is the method's own LoRA of the round before.
+    """
+    if run.round > 1:
+        return str(run.in_round(run.round - 1).finetune_dir(name))
+    earlier = earlier_method(run, settings, name)
     if earlier is None:
         return method_config(settings, name).lora.start
     return str(run.finetune_dir(earlier))
 
 
 def input_hashes(run: RunFolder, settings: Settings, name: str) -> dict[str, str]:
-    """Return hashes of everything that a training rests on, except its settings."""
-    prompts = focus_of(settings.run)
-    inputs = {"model": weights_hash(settings.run.model), "prompts": prompts_digest(prompts)}
+    """Return hashes of everything that a training rests on, except its settings.
+
+    Raises:
+        PictuneError: something is missing, or a later round cannot go on from the LoRA before it.
+    """
+    prompts, model = focus_of(settings.run), weights_hash(settings.run.model)
+    if run.round > 1:
+        lora_to_go_on_from(run, name, model)
+    inputs = {"model": model, "prompts": prompts_digest(prompts)}
     if rewards := settings.table("finetune", FinetuneConfig).rewards:
         places = [place for source in rewards for place in source.read_from]
         inputs |= {f"reward {place}": content_hash(place) for place in places}
@@ -150,11 +168,13 @@ def open_job(
         PictuneError: the model or the reward cannot be opened.
     """
     config, shared = method_config(settings, name), settings.table("finetune", FinetuneConfig)
-    generator = torch.Generator().manual_seed(settings.run.seed)
+    lora = config.lora.model_copy(update={"start": start_of(run, settings, name)})
+    config = config.model_copy(update={"lora": lora})
+    # A later round has noise of its own; seeds of runs are below 2^31.
+    generator = torch.Generator().manual_seed(settings.run.seed + (run.round - 1) * 2**31)
     model = open_model(settings.run, precision=config.precision)
     model.processes = processes
-    start = start_of(run, settings, name)
-    model.add_lora(config.lora.model_copy(update={"start": start}), generator=generator)
+    model.add_lora(lora, generator=generator)
     model.set_up(shared)
     if shared.rewards:
         reward, monitor = load_reward(shared.rewards, device=model.device), PIXEL_MONITOR
@@ -162,6 +182,8 @@ def open_job(
         trained = open_reward_model(run.reward_dir, settings.run)
         reward, monitor = as_reward_fn(trained), as_monitor(trained)
     prompts = focus_of(settings.run)
+    encoder = _encoder(model, settings)
+    labeled = labeled_rewards(run, shared.validation_prompts or prompts, encoder, reward)
     training = new_training(
         model,
         prompts,
@@ -171,8 +193,14 @@ def open_job(
         sampler=settings.table("sampler", Sampler),
         validation_prompts=shared.validation_prompts,
         monitor=monitor,
+        labeled=labeled,
     )
     return Job(name, find_method(name), run, settings, training)
+
+
+def _encoder(model: DiffusionModel, settings: Settings) -> Encoder:
+    batch = settings.table("images", ImagesConfig).batch
+    return Encoder(model, settings.table("sampler", Sampler), batch)
 
 
 def with_images(job: Job) -> Job:
@@ -185,14 +213,11 @@ def with_images(job: Job) -> Job:
     if not isinstance(config, LearnsFromImages):
         return job
     settings = job.settings
-    encoder = Encoder(
-        training.model,
-        settings.table("sampler", Sampler),
-        settings.table("images", ImagesConfig).batch,
-    )
+    encoder = _encoder(training.model, settings)
     pretraining = pretraining_pairs(config.pretraining_pairs, encoder)
     count, seed = job.config.scored_per_prompt, settings.run.seed
-    scored = seeded(training.prompts, count, seed, offset=SCORED_SEEDS)
+    first = round_seeds(job.run.round, scored=True)
+    scored = seeded(training.prompts, count, seed, offset=first)
     if not job.processes.is_first:
         job.processes.wait()  # until the first has drawn what is missing
     data = rewarded_images(

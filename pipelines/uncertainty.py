@@ -7,6 +7,7 @@ from data.runs import RunFolder
 from data.schema import IMAGES, read_table
 from pipelines.image_io import load_image
 from pipelines.progress import progress
+from pipelines.rounds import with_reward
 from reward.model import RewardModel
 
 
@@ -18,11 +19,12 @@ def image_uncertainties(run: RunFolder) -> dict[str, float]:
     Raises:
         PictuneError: there is no trained reward, or an image cannot be read.
     """
-    if not run.reward_dir.exists():
+    folder = with_reward(run).reward_dir
+    if not folder.exists():
         raise PictuneError(
-            f"{run.reward_dir}: no reward yet; run `make reward` first, or label with ORDER=random"
+            f"{folder}: no reward yet; run `make reward` first, or label with ORDER=random"
         )
-    model = RewardModel.from_pretrained(run.reward_dir)
+    model = RewardModel.from_pretrained(folder)
     rows = read_table(run.images_table, IMAGES).select(["image_id", "path", "prompt"]).to_pylist()
     uncertainties: dict[str, float] = {}
     with torch.no_grad():

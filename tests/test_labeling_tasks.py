@@ -35,6 +35,16 @@ def test_a_ranking_never_mixes_prompts() -> None:
         assert all(image_id.startswith(f"{task.prompt}-") for image_id in task.image_ids)
 
 
+def test_images_of_a_new_round_change_no_task_of_an_earlier_one() -> None:
+    config, first = TasksConfig(rankings_per_prompt=3), rows("a dog", 9)
+    second = [ImageRow(f"new-{number}", "a dog", round=2) for number in range(5)]
+    before, after = plan_tasks(first, config), plan_tasks([*second, *first], config)
+    assert [task for task in after if task.image_ids[0].startswith("a dog")] == before
+    new = [task for task in after if task not in before]
+    assert {task.kind for task in new} == {"binary", "ranking"}
+    assert all(image_id.startswith("new-") for task in new for image_id in task.image_ids)
+
+
 def test_rankings_use_every_image_before_any_is_used_again() -> None:
     image_ids = [str(number) for number in range(12)]
     groups = ranking_groups("a dog", image_ids, size=4, groups=3)

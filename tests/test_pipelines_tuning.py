@@ -4,12 +4,14 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from data.files import sha256_of
 from data.runs import RunFolder
 from finetune.lora import LORA_FILE
+from finetune.monitors import Measure
 from pipelines.metrics_log import read_metrics
 from pipelines.record import STAMP, content_hash, read_stamp
 from reward.model import RewardModel
@@ -47,7 +49,7 @@ def test_ddpo_is_tuned_evaluated_and_reported_like_the_others(
     lines = read_metrics(copy.finetune_dir("ddpo"))
     assert len(lines) == 3
     assert lines[1]["kl"] is None
-    assert {"saturation", "sharpness", "diversity", "disagreement"} == set(lines[1]["monitors"])
+    assert set(get_args(Measure)) == set(lines[1]["monitors"])
     assert lines[1]["images_per_second"] > 0
     assert lines[1]["peak_memory_gb"] > 0.1
     assert command(copy, "evaluate") == 0

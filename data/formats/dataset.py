@@ -59,6 +59,8 @@ IMAGE_FACT_COLUMNS = (
     "created_at",
     "source_uri",
     "license",
+    "lora_hash",
+    "stochastic_share",
 )
 
 

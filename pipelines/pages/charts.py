@@ -7,6 +7,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.dates import ConciseDateFormatter
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -21,9 +22,18 @@ SMALL = {"height": 2.6, "width": 3.8}
 """Inches of a chart that shares a row with others; on a phone's screen its text stays readable."""
 LONGEST = 40
 """Letters of a label beside a bar."""
+NEXT_SHADE = 0.35
+"""Share of the way to `INK` by which each later round of a method is darker than the one before."""
 Lines = Sequence[dict[str, Any]]
 Estimate = tuple[float, tuple[float, float] | None]
 """A figure and its interval, if it has one."""
+
+
+def shade(color: str, number: int) -> str:
+    """Return a method's color for its model of a round, darker in each."""
+    left = (1 - NEXT_SHADE) ** (number - 1)
+    mixed = left * np.array(to_rgb(color)) + (1 - left) * np.array(to_rgb(INK))
+    return color if number == 1 else to_hex(mixed.tolist())
 
 
 def comparison_chart(

@@ -30,6 +30,7 @@ from pipelines.pages.charts import (
     YELLOW,
     Estimate,
     comparison_chart,
+    shade,
     training_chart,
 )
 from pipelines.pages.label_statistics import label_statistics
@@ -48,6 +49,8 @@ from pipelines.record import stamps
 GROUPS: tuple[Group, ...] = ("trained", "held out")
 IMAGES_IN_GRID = 6
 """Images of a prompt for each model in the grids."""
+MOST_COLUMNS = 5
+"""Models side by side; of more, the base and those of the last round are shown."""
 MOST_GRIDS = 8
 """Training prompts that have a grid, the first ones."""
 FEW = 10
@@ -102,6 +105,9 @@ def titles(evaluation: Evaluation) -> dict[str, str]:
         start = evaluation.settings.get(method, {}).get("lora", {}).get("start", BASE)
         before = "" if start == BASE else f"{names.get(start, Path(start).name)}, then "
         found[method] = before + name
+    for result in evaluation.results:
+        if result.method is not None and result.model not in found:
+            found[result.model] = f"{names[result.method]}, round {result.round}"
     return found
 
 
@@ -178,10 +184,17 @@ def _context(run: RunFolder, settings: Settings, evaluation: Evaluation) -> dict
     eta = _etas(evaluation)[0]
     results = _results(evaluation, eta)
     names = titles(evaluation)
-    methods = {name: find_method(name) for name in METHODS}
-    colors = MODEL_COLORS | {name: method.color for name, method in methods.items()}
+    reward = run.in_round(evaluation.round).reward_dir
+    tuned = {
+        name: find_method(result.method or name)
+        for name, result in results.items()
+        if name not in MODEL_COLORS
+    }
+    colors = MODEL_COLORS | {
+        name: shade(method.color, results[name].round or 1) for name, method in tuned.items()
+    }
     first = next(iter(results.values()))
-    side_by_side = [name for name in results if name != "best of n"]
+    side_by_side = _side_by_side(results)
     trained = [row for row in first.prompts if row.group == "trained"][:MOST_GRIDS]
     held_out = _one_a_family(first.prompts)
     groups = _groups(evaluation.results)
@@ -200,7 +213,10 @@ def _context(run: RunFolder, settings: Settings, evaluation: Evaluation) -> dict
         "judged": evaluation.judged,
         "few": FEW,
         "known": {group: _known(evaluation, group) for group in groups},
-        "tuned": {name: methods[name] for name in results if name in methods},
+        "tuned": tuned,
+        "methods": {name: result.method or name for name, result in results.items()},
+        "papers": dict.fromkeys(f"{method.name}: {method.paper}" for method in tuned.values()),
+        "rounds": evaluation.rounds,
         "from_elsewhere": bool(evaluation.settings.get("finetune", {}).get("rewards")),
         "untrained": {names[name]: UNTRAINED for name in _untrained(evaluation)},
         "marked": any(step is not None for step in evaluation.kept_steps.values()),
@@ -210,10 +226,10 @@ def _context(run: RunFolder, settings: Settings, evaluation: Evaluation) -> dict
         "models": side_by_side,
         "all_results": sorted(evaluation.results, key=lambda result: order.index(result.model)),
         "chart": _chart(results, names, colors, judged=evaluation.judged),
-        "curves": _curves(run, names),
+        "curves": _curves(run.in_round(evaluation.round), names),
         "labels": label_statistics(run.latest.resolve()),
-        "reward": json.loads((run.reward_dir / REWARD_METRICS).read_text(encoding="utf-8")),
-        "reliability": file_uri(run.reward_dir / "reliability.png", "image/png"),
+        "reward": json.loads((reward / REWARD_METRICS).read_text(encoding="utf-8")),
+        "reliability": file_uri(reward / "reliability.png", "image/png"),
         "audit": evaluation.audit,
         "images": images.num_rows,
         "prompts": len(set(images["prompt_id"].to_pylist())),
@@ -222,6 +238,15 @@ def _context(run: RunFolder, settings: Settings, evaluation: Evaluation) -> dict
         "settings": settings.as_toml(),
         "versions": {name: importlib.metadata.version(name) for name in packages},
     }
+
+
+def _side_by_side(results: dict[str, Result]) -> list[str]:
+    """Return the models whose images are shown beside each other."""
+    names = [name for name in results if name != "best of n"]
+    if len(names) <= MOST_COLUMNS:
+        return names
+    last = max(result.round or 1 for result in results.values())
+    return [name for name in names if results[name].round in (None, last)]
 
 
 def _groups(results: Sequence[Result]) -> list[Group]:
@@ -298,19 +323,21 @@ def _grid(
 
 
 def _curves(run: RunFolder, names: dict[str, str]) -> list[tuple[str, str]]:
-    """Return titles and SVG images of the training curves."""
+    """Return titles and SVG images of the training curves of all rounds up to the run's."""
     curves = []
-    for name in METHODS:
-        method, lines = find_method(name), read_metrics(run.finetune_dir(name))
-        for curve in method.curves if lines else ():
-            chart = training_chart(
-                lines,
-                curve.metrics,
-                color=method.color,
-                ylabel=curve.title,
-                kept=kept_step(lines),
-            )
-            curves.append((f"{names[name]}: {curve.title}", svg_uri(chart)))
+    for one in map(run.in_round, range(1, run.round + 1)):
+        for name in METHODS:
+            method, lines = find_method(name), read_metrics(one.finetune_dir(name))
+            title = names.get(one.titled(name), one.titled(method.name))
+            for curve in method.curves if lines else ():
+                chart = training_chart(
+                    lines,
+                    curve.metrics,
+                    color=shade(method.color, one.round),
+                    ylabel=curve.title,
+                    kept=kept_step(lines),
+                )
+                curves.append((f"{title}: {curve.title}", svg_uri(chart)))
     if lines := read_metrics(run.reward_dir):
         losses = {"val_loss": "validation", "binary_loss": "training, verdicts"}
         chart = training_chart(lines, losses, color=YELLOW, ylabel="loss")

@@ -8,5 +8,6 @@
 5. `finetune` tunes the model on the reward.
 6. `evaluate` compares the models, and `report` writes the page on it.
 
-All in one, `demo` runs the story from end to end.
+All in one, `rounds` goes through them once for each round of labeling, and `demo` runs the story
+from end to end.
 """

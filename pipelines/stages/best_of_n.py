@@ -26,6 +26,7 @@ from pipelines.image_io import load_images, save_sheet
 from pipelines.models import device_of, open_model, open_reward, weights_hash
 from pipelines.progress import progress
 from pipelines.prompts import prompts_of
+from pipelines.rounds import with_reward
 
 TABLE, SHEET, MADE_BY = "best_of_n.parquet", "sheet.png", "made_by.json"
 SHEET_PROMPTS, SHEET_COLUMNS = 24, 16
@@ -53,7 +54,7 @@ def main(
         raise PictuneError(f"--keep {keep}: pick at least one of --n {n} and at most all")
     folder, config = out or run.root / "best-of-n", settings.table("images", ImagesConfig)
     prompts = list(prompts_of(settings.run))
-    reward_fn = open_reward(reward or run.reward_dir, settings.run)
+    reward_fn = open_reward(reward or with_reward(run).reward_dir, settings.run)
     _check_same(folder, settings)
     planned = seeded(prompts, n, settings.run.seed, offset=BEST_OF_SEEDS)
     candidates, sampler = folder / "candidates", settings.table("sampler", Sampler)

@@ -6,9 +6,8 @@ is in `metrics.json`.
 
 import json
 import random
-import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,12 +15,11 @@ import numpy as np
 import torch
 from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt
 
-from data.files import sha256_of, write_json
+from data.files import write_json
 from data.runs import RunFolder
 from finetune.diffusion import DiffusionModel
-from finetune.lora import LORA_FILE
-from finetune.method import MethodConfig
 from finetune.sampler import Sampler
+from pipelines.compared import TunedModel, image_folder, remove_other_images, tuned_models
 from pipelines.comparison import (
     Audit,
     EvaluatedImage,
@@ -29,6 +27,7 @@ from pipelines.comparison import (
     EvaluationPrompt,
     Measured,
     Result,
+    RoundFigures,
     best_of,
     by_family,
     by_group,
@@ -40,9 +39,9 @@ from pipelines.drawing import EVALUATION_SEEDS, ImagesConfig, Planned, draw_miss
 from pipelines.image_io import load_images, save_sheet
 from pipelines.judge import Judge, Verdict, judge_folder, open_judge
 from pipelines.measures import chain_kl
-from pipelines.methods import METHODS
 from pipelines.metrics_log import kept_step, read_metrics
 from pipelines.models import (
+    REWARD_METRICS,
     open_backbone,
     open_model,
     open_reward_model,
@@ -52,10 +51,12 @@ from pipelines.models import (
 from pipelines.pages import report_page
 from pipelines.progress import progress
 from pipelines.prompts import focus_of, prompts_digest, prompts_of
-from pipelines.record import STAMP, StageFolder, read_stamp
+from pipelines.record import StageFolder
+from pipelines.rounds import labels_by_round, with_reward
 from pipelines.tuning import FinetuneConfig
 from pipelines.world.prompts import family_of, held_out_prompts
 from reward.clip.backbone import ClipBackbone
+from reward.measuring.report import read_report
 from reward.model import RewardModel
 
 CANDIDATE_SEEDS = 100_000
@@ -153,19 +154,21 @@ class Instruments:
 
 def main(run: RunFolder, settings: Settings) -> None:
     """Draw what is missing, measure, and write `metrics.json`, sheets and the report."""
-    tuned = [method for method in METHODS if (run.finetune_dir(method) / LORA_FILE).exists()]
+    run = with_reward(run)
+    tuned = tuned_models(run)
     inputs = _inputs(run, settings, tuned)
     outdated = {
-        method: changed
-        for method in tuned
-        if (changed := changed_inputs(run, settings, method, inputs))
+        one.name: changed
+        for one in tuned
+        if (changed := one.changed_inputs(settings, inputs["model"]))
     }
-    for method, changed in outdated.items():
-        print(
-            f"evaluate: {run.finetune_dir(method)}: tuned on another {' and '.join(changed)} than "
-            f"the run has now; run `make finetune METHOD={method}` to tune again",
-            file=sys.stderr,
-        )
+    for one in tuned:
+        if one.name in outdated:
+            print(
+                f"evaluate: {one.folder}: tuned on another {' and '.join(outdated[one.name])} than "
+                f"the run has now; run `make finetune METHOD={one.method}` to tune again",
+                file=sys.stderr,
+            )
     stage = StageFolder(
         run,
         settings,
@@ -179,9 +182,7 @@ def main(run: RunFolder, settings: Settings) -> None:
     if stage.is_done:
         print(f"evaluate: done, report in {report_page.page_file(run)}")
     else:
-        earlier = stage.earlier.inputs if stage.earlier else {}
-        if _drawn_from(earlier) != _drawn_from(inputs) and run.evaluation_dir.exists():
-            shutil.rmtree(run.evaluation_dir)  # of other models
+        remove_other_images(run, tuned, stage.earlier.inputs if stage.earlier else {}, inputs)
         with stage.working():
             evaluation = _evaluate(run, settings, tuned, outdated)
             content = evaluation.model_dump(mode="json", exclude_none=True)
@@ -190,44 +191,24 @@ def main(run: RunFolder, settings: Settings) -> None:
     print(report_page.table(report_page.read_evaluation(run)))
 
 
-def _inputs(run: RunFolder, settings: Settings, tuned: Sequence[str]) -> dict[str, str]:
+def _inputs(run: RunFolder, settings: Settings, tuned: Sequence[TunedModel]) -> dict[str, str]:
     """Return hashes of everything that is compared and that measures."""
     prompts = [f"{one.group}: {one.prompt}" for one in evaluation_prompts(settings)]
     inputs = {
         "model": weights_hash(settings.run.model),
         "reward": reward_hash(run.reward_dir),
         "prompts": prompts_digest(prompts),
-        **{method: sha256_of(run.finetune_dir(method) / LORA_FILE) for method in tuned},
+        **{one.name: one.lora_hash for one in tuned},
     }
     if (judge := judge_folder(settings.run)) is not None:
         inputs["judge"] = weights_hash(str(judge), "set run.judge to the folder of an oracle")
     return inputs
 
 
-def _drawn_from(inputs: Mapping[str, str]) -> dict[str, str]:
-    """Return the inputs that images rest on, without those that only measure them."""
-    return {name: value for name, value in inputs.items() if name not in ("judge", "reward")}
-
-
-def changed_inputs(
-    run: RunFolder, settings: Settings, method: str, inputs: Mapping[str, str]
-) -> list[str]:
-    """Return the inputs (reward, model, start) that changed since this LoRA was tuned.
-
-    External rewards are ignored.
-    """
-    stamp = read_stamp(run.finetune_dir(method) / STAMP)
-    then = {} if stamp is None else stamp.inputs
-    start = settings.table(method, MethodConfig).lora.start
-    present = {**inputs, "start": inputs.get(start)}
-    names = [name for name in ("reward", "model", "start") if then.get(name) and present[name]]
-    return [name for name in names if then[name] != present[name]]
-
-
 def _evaluate(
     run: RunFolder,
     settings: Settings,
-    tuned: Sequence[str],
+    tuned: Sequence[TunedModel],
     outdated: dict[str, list[str]],
 ) -> Evaluation:
     config, images = (
@@ -241,15 +222,16 @@ def _evaluate(
     model = open_model(settings.run, precision=images.precision)
     measured: dict[tuple[str, float], Measured] = {}
     kl: dict[str, list[float]] = {}
-    for name in ("base", *tuned):
-        if name != "base":
-            model.load_lora(run.finetune_dir(name))
+    for one in (None, *tuned):
+        name = "base" if one is None else one.name
+        if one is not None:
+            model.load_lora(one.folder)
             kl[name] = kl_to_base(model, trained, settings)
-        candidates = config.best_of if name == "base" else 1
+        candidates = config.best_of if one is None else 1
         planned = evaluation_images(prompts, config, settings.run.seed, candidates=candidates)
         for eta in config.etas:
             with_eta = sampler.model_copy(update={"eta": eta})
-            folder = run.evaluation_dir / "images" / f"{name}-eta{eta:g}"
+            folder = image_folder(run, name, eta)
             title = f"{name}, eta {eta:g}"
             draw_missing(model, planned, folder, with_eta, batch=images.batch, title=title)
             drawn = instruments.measure(planned, folder, "measure")
@@ -259,13 +241,15 @@ def _evaluate(
             measured[name, eta] = drawn
     _save_sheets(run, trained, measured)
     return Evaluation(
+        round=run.round,
+        rounds=_rounds(run),
         settings=settings.resolved(),
         model_hash=weights_hash(settings.run.model),
         best_of=config.best_of,
         judged=instruments.judge is not None,
         audit=_audit(settings),
-        results=_results(run, prompts, measured, kl),
-        kept_steps={name: kept_step(read_metrics(run.finetune_dir(name))) for name in tuned},
+        results=_results(run, prompts, measured, kl, tuned),
+        kept_steps={one.name: kept_step(read_metrics(one.folder)) for one in tuned},
         outdated=outdated,
     )
 
@@ -327,13 +311,17 @@ def _results(
     prompts: Sequence[EvaluationPrompt],
     measured: dict[tuple[str, float], Measured],
     kl: dict[str, list[float]],
+    tuned: Sequence[TunedModel],
 ) -> list[Result]:
-    results = []
+    results, by_name = [], {one.name: one for one in tuned}
     for (name, eta), drawn in measured.items():
         rows = by_prompt(drawn, prompts)
         base = None if name == "base" else measured["base", eta]
+        one = by_name.get(name)
         result = Result(
             model=name,
+            method=None if one is None else one.method,
+            round=None if one is None else one.run.round,
             eta=eta,
             prompts=rows,
             families=by_family(drawn, prompts),
@@ -343,6 +331,18 @@ def _results(
         )
         results.append(result)
     return results
+
+
+def _rounds(run: RunFolder) -> list[RoundFigures]:
+    """Return the figures of each round; none where there is one round alone."""
+    if run.round == 1:
+        return []
+    rounds = []
+    for number, counts in labels_by_round(run).items():
+        metrics = run.in_round(number).reward_dir / REWARD_METRICS
+        staleness = read_report(metrics).staleness if metrics.exists() else None
+        rounds.append(RoundFigures(round=number, staleness=staleness, **counts))
+    return rounds
 
 
 def _image(run: RunFolder, drawn: Measured, i: int) -> EvaluatedImage:

@@ -46,19 +46,19 @@ def main(run: RunFolder, settings: Settings, method: str) -> None:
     with launched(device_of(settings.run)) as processes:
         if not processes.is_first:
             logging.disable(logging.WARNING)
-        for name in _in_order(settings, method):
+        for name in _in_order(run, settings, method):
             _tune(run, settings, name, processes)
             processes.wait()  # until its LoRA is there
 
 
-def _in_order(settings: Settings, method: str) -> list[str]:
+def _in_order(run: RunFolder, settings: Settings, method: str) -> list[str]:
     """Return the method after those whose LoRAs it starts from, directly or not.
 
     Raises:
         PictuneError: methods start from each other.
     """
     chain = [method]
-    while (earlier := earlier_method(settings, chain[-1])) is not None:
+    while (earlier := earlier_method(run, settings, chain[-1])) is not None:
         if earlier in chain:
             circle = " starts from ".join((*chain, earlier))
             raise PictuneError(f'{chain[-1]}.lora.start: {circle}; set one of them to "{BASE}"')
@@ -73,7 +73,7 @@ def _tune(run: RunFolder, settings: Settings, name: str, processes: Processes) -
         run,
         settings,
         folder,
-        f"finetune {name}",
+        run.titled(f"finetune {name}"),
         tables,
         inputs=input_hashes(run, settings, name),
         outputs=(folder / LORA_FILE,),
@@ -81,6 +81,7 @@ def _tune(run: RunFolder, settings: Settings, name: str, processes: Processes) -
             f"{IMAGES}/[!.]*.png": ("run", "sampler", "images"),
             f"{CHECKPOINTS}/*/manifest.json": tables,
         },
+        vouched=(folder / LORA_FILE,),
     )
     is_done, is_stale = stage.is_done, stage.stamp is None and folder.exists()
     processes.wait()  # all have seen the folder as it was

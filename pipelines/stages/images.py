@@ -1,5 +1,10 @@
-"""Stage `images`: draw N images of each prompt, and note where each one comes from."""
+"""Stage `images`: draw N images of each prompt, and note where each one comes from.
 
+Round 1 draws all prompts with the base. A later round draws the training prompts with a model that
+was tuned in the round before, and a share of them with the base; it only adds to what is there.
+"""
+
+import argparse
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
@@ -10,18 +15,29 @@ from data.errors import PictuneError
 from data.files import sha256_of
 from data.runs import RunFolder
 from data.schema import IMAGES, PROMPTS, prompt_id, read_table, write_table
+from finetune.lora import LORA_FILE
 from finetune.sampler import Sampler
 from pipelines.config import Settings
-from pipelines.drawing import ImagesConfig, Planned, draw_missing, seeded
+from pipelines.drawing import ImagesConfig, Planned, draw_missing, round_seeds, seeded
+from pipelines.flags import one_of
+from pipelines.methods import METHODS
 from pipelines.models import open_model, weights_hash
-from pipelines.prompts import prompts_digest, prompts_of
-from pipelines.record import StageFolder
+from pipelines.prompts import focus_of, prompts_digest, prompts_of
+from pipelines.record import STAMP, StageFolder, read_stamp
+from pipelines.rounds import (
+    RoundsConfig,
+    lora_to_go_on_from,
+    refuse_unlabeled,
+    tuned_methods,
+)
+
+TABLES = ("run", "sampler", "images")
 
 
 def plan(
     prompts: Iterable[str], focus: Sequence[str], config: ImagesConfig, run_seed: int
 ) -> list[Planned]:
-    """Return every image of the run, prompt by prompt."""
+    """Return every image of round 1, prompt by prompt."""
     planned = []
     for prompt in prompts:
         count = config.per_focus_prompt if prompt in focus else config.per_prompt
@@ -29,24 +45,62 @@ def plan(
     return planned
 
 
-def main(run: RunFolder, settings: Settings) -> None:
-    """Draw what is missing, then write `images.parquet` and `prompts.parquet`."""
+def plan_round(
+    number: int, prompts: Sequence[str], config: RoundsConfig, run_seed: int
+) -> tuple[list[Planned], list[Planned]]:
+    """Return the images of a later round: those of the tuned model, and those of the base."""
+    count = config.images_per_prompt
+    tuned = count - round(config.base_share * count)
+    first = round_seeds(number)
+    return (
+        seeded(prompts, tuned, run_seed, offset=first),
+        seeded(prompts, count - tuned, run_seed, offset=first + tuned),
+    )
+
+
+def main(
+    run: RunFolder, settings: Settings, *, to_round: int | None = None, method: str | None = None
+) -> None:
+    """Draw what is missing, then write `images.parquet` and `prompts.parquet`.
+
+    Args:
+        run: the run, in its present round.
+        settings: its settings.
+        to_round: the present round, to go on with it, or the next one; omitted, the present one.
+        method: in a round after the first, the method whose LoRA draws; omitted, the one that was
+            named before, or the only one that has a LoRA.
+
+    Raises:
+        PictuneError: there is no such round, or what it goes on from is not there or has changed.
+    """
+    number = run.round if to_round is None else to_round
+    if number not in (run.round, run.round + 1):
+        raise PictuneError(
+            f"ROUND={number}: {run.root} is in round {run.round}; "
+            f"give {run.round} to go on with it, or {run.round + 1} for the next"
+        )
+    if number == 1:
+        _draw_first_round(run, settings)
+    else:
+        _draw_later_round(run.in_round(number), settings, method)
+
+
+def _draw_first_round(run: RunFolder, settings: Settings) -> None:
     config, sampler = settings.table("images", ImagesConfig), settings.table("sampler", Sampler)
     prompts = prompts_of(settings.run)
     focus = () if settings.run.prompts_file else settings.run.focus_prompts
     planned = plan(prompts, focus, config, settings.run.seed)
     model = open_model(settings.run, precision=config.precision)
     weights = weights_hash(settings.run.model)
-    tables = ("run", "sampler", "images")
     stage = StageFolder(
         run,
         settings,
         run.images_dir,
         "images",
-        tables,
+        TABLES,
         inputs={"model": weights, "prompts": prompts_digest(prompts)},
         outputs=(run.images_table, run.prompts_table),
-        goes_on_from={"[!.]*.png": tables},
+        goes_on_from={"[!.]*.png": TABLES},
     )
     _refuse_other_model(stage, weights)
     if stage.is_done and all((run.images_dir / one.file_name).exists() for one in planned):
@@ -54,11 +108,76 @@ def main(run: RunFolder, settings: Settings) -> None:
         return
     with stage.working():
         drawn = draw_missing(model, planned, run.images_dir, sampler, batch=config.batch)
-        rows = [_row(run, one, settings, sampler, weights) for one in planned]
-        kept = _earlier_rows(run, {row["path"] for row in rows})
-        write_table(pa.Table.from_pylist(kept + rows, schema=IMAGES), IMAGES, run.images_table)
+        listed = _write_images(run, [_row(run, one, settings, weights) for one in planned])
         _write_prompts(run, prompts)
-    print(f"images: {drawn} drawn, {len(kept) + len(rows)} in {run.images_table}")
+    print(f"images: {drawn} drawn, {listed} in {run.images_table}")
+
+
+def _draw_later_round(run: RunFolder, settings: Settings, method: str | None) -> None:
+    config, sampler = settings.table("images", ImagesConfig), settings.table("sampler", Sampler)
+    rounds, prompts = settings.table("rounds", RoundsConfig), focus_of(settings.run)
+    weights = weights_hash(settings.run.model)
+    _refuse_other_images(run, weights)
+    refuse_unlabeled(run.in_round(run.round - 1))
+    method = _method_of(run, method)
+    folder = lora_to_go_on_from(run, method, weights)
+    lora = sha256_of(folder / LORA_FILE)
+    by_tuned, by_base = plan_round(run.round, prompts, rounds, settings.run.seed)
+    planned, tables = [*by_tuned, *by_base], (*TABLES, "rounds")
+    inputs = {"model": weights, "prompts": prompts_digest(prompts), "method": method, "lora": lora}
+    stage = StageFolder(
+        run,
+        settings,
+        run.round_dir,
+        run.titled("images"),
+        tables,
+        inputs,
+        outputs=(run.images_table, *(run.images_dir / one.file_name for one in planned)),
+        # The first is drawn in the first batch. Those of other rounds lie beside it.
+        goes_on_from={f"../../{run.images_dir.name}/{planned[0].file_name}": tables},
+    )
+    if stage.is_done:
+        print(f"images: done, round {run.round} has {len(planned)} images in {run.images_dir}")
+        return
+    if stage.earlier is not None and stage.stamp is None:
+        raise PictuneError(
+            f"{stage.folder}: round {run.round} was begun with another model, LoRA or prompts; "
+            "put those back, or use another RUN="
+        )
+    model = open_model(settings.run, precision=config.precision)
+    model.load_lora(folder)
+    with stage.working():
+        drawn = draw_missing(model, by_tuned, run.images_dir, sampler, batch=config.batch)
+        with model.adapters_off():
+            drawn += draw_missing(model, by_base, run.images_dir, sampler, batch=config.batch)
+        rows = [_row(run, one, settings, weights, lora) for one in by_tuned]
+        rows += [_row(run, one, settings, weights) for one in by_base]
+        _write_prompts(run, _unknown_prompts(run, settings))
+        listed = _write_images(run, rows)
+    print(
+        f"images: {drawn} drawn, {listed} in {run.images_table}; "
+        f"round {run.round}: {len(by_tuned)} by {method}, {len(by_base)} by the base"
+    )
+
+
+def _method_of(run: RunFolder, method: str | None) -> str:
+    """Return the method whose LoRA draws the round.
+
+    Raises:
+        PictuneError: the round was begun with another one, or nobody says which one of several.
+    """
+    stamp, before = read_stamp(run.round_dir / STAMP), run.in_round(run.round - 1)
+    begun = None if stamp is None else stamp.inputs.get("method")
+    if begun is not None and method not in (None, begun):
+        raise PictuneError(
+            f"METHOD={method}: round {run.round} was begun with the model of {begun}; go on with it"
+        )
+    tuned = tuned_methods(before)
+    if (found := begun or method or (tuned[0] if len(tuned) == 1 else None)) is not None:
+        return found
+    reason = f"{', '.join(tuned)} tuned models" if tuned else "no method tuned a model"
+    advice = "name one" if tuned else "run `make finetune` first"
+    raise PictuneError(f"METHOD=: {reason} in round {before.round}; {advice}")
 
 
 def _refuse_other_model(stage: StageFolder, weights: str) -> None:
@@ -70,10 +189,26 @@ def _refuse_other_model(stage: StageFolder, weights: str) -> None:
         )
 
 
+def _refuse_other_images(run: RunFolder, weights: str) -> None:
+    """Refuse to add to images of this run that other weights drew."""
+    if not run.images_table.exists():
+        raise PictuneError(f"{run.root}: has no images yet; run `make images` without ROUND= first")
+    stamp = read_stamp(run.images_dir / STAMP)
+    drawn_by = {None if stamp is None else stamp.inputs.get("model")}
+    for row in read_table(run.images_table, IMAGES).to_pylist():
+        if row["round"] is not None:  # others may be from elsewhere
+            drawn_by.add(row["model_hash"])
+    if drawn_by - {None, weights}:
+        raise PictuneError(
+            f"{run.images_table}: earlier rounds were drawn by other weights than the model has "
+            "now, and one run cannot mix two; put those back, or use another RUN="
+        )
+
+
 def _row(
-    run: RunFolder, one: Planned, settings: Settings, sampler: Sampler, weights: str
+    run: RunFolder, one: Planned, settings: Settings, weights: str, lora: str | None = None
 ) -> dict[str, object]:
-    path = run.images_dir / one.file_name
+    path, sampler = run.images_dir / one.file_name, settings.table("sampler", Sampler)
     with Image.open(path) as image:
         width, height = image.size
     return {
@@ -92,19 +227,34 @@ def _row(
         "scheduler": "DDIMScheduler",
         "eta": sampler.eta,
         "created_at": datetime.fromtimestamp(path.stat().st_mtime, UTC),
+        "round": run.round,
+        "lora_hash": lora,
+        "stochastic_share": sampler.stochastic_share,
     }
 
 
-def _earlier_rows(run: RunFolder, paths: set[object]) -> list[dict[str, object]]:
-    """Return the rows of images of an earlier list of prompts: labels may refer to them."""
-    if not run.images_table.exists():
-        return []
-    rows: list[dict[str, object]] = read_table(run.images_table, IMAGES).to_pylist()
-    return [row for row in rows if row["path"] not in paths]
+def _write_images(run: RunFolder, rows: Sequence[dict[str, object]]) -> int:
+    """Write the rows after those of other images, which labels may refer to; return how many."""
+    kept: list[dict[str, object]] = []
+    if run.images_table.exists():
+        paths = {row["path"] for row in rows}
+        earlier = read_table(run.images_table, IMAGES).to_pylist()
+        kept = [row for row in earlier if row["path"] not in paths]
+    write_table(pa.Table.from_pylist([*kept, *rows], schema=IMAGES), IMAGES, run.images_table)
+    return len(kept) + len(rows)
+
+
+def _unknown_prompts(run: RunFolder, settings: Settings) -> dict[str, str | None]:
+    """Return the training prompts that are not in `prompts.parquet`, with their categories."""
+    known = set(read_table(run.prompts_table, PROMPTS)["prompt"].to_pylist())
+    prompts = prompts_of(settings.run)
+    return {text: prompts.get(text) for text in focus_of(settings.run) if text not in known}
 
 
 def _write_prompts(run: RunFolder, prompts: dict[str, str | None]) -> None:
-    """Write the run's prompts after those of an earlier list."""
+    """Write the prompts, if there are some, after those of an earlier list."""
+    if not prompts:
+        return
     earlier = []
     if run.prompts_table.exists():
         earlier = read_table(run.prompts_table, PROMPTS).to_pylist()
@@ -115,3 +265,20 @@ def _write_prompts(run: RunFolder, prompts: dict[str, str | None]) -> None:
     present = {row["prompt_id"] for row in rows}
     kept = [row for row in earlier if row["prompt_id"] not in present]
     write_table(pa.Table.from_pylist(kept + rows, schema=PROMPTS), PROMPTS, run.prompts_table)
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of this stage."""
+    parser.add_argument(
+        "--round",
+        type=int,
+        dest="to_round",
+        metavar="K",
+        help="the present round, or the next one (default: the present one)",
+    )
+    parser.add_argument(
+        "--method",
+        type=one_of("METHOD", METHODS),
+        metavar="|".join(METHODS),
+        help="in a round after the first: the method whose model of the round before draws",
+    )

@@ -16,7 +16,14 @@ from pipelines.campaign import export_labels, open_store
 from pipelines.config import Settings
 from pipelines.flags import one_of
 from pipelines.metrics_log import MetricsLog
-from pipelines.models import REWARD_METRICS, embedding_bar, open_backbone, open_cache
+from pipelines.models import (
+    REWARD_METRICS,
+    embedding_bar,
+    open_backbone,
+    open_cache,
+    open_reward_model,
+    reward_hash,
+)
 from pipelines.pages.page import number
 from pipelines.pages.reward_page import (
     CONVENTIONS,
@@ -29,6 +36,7 @@ from pipelines.pages.reward_page import (
 )
 from pipelines.progress import progress
 from pipelines.record import StageFolder, content_hash
+from pipelines.rounds import RoundsConfig, labeled_images, refuse_unlabeled
 from reward.clip.backbone import ClipBackbone
 from reward.dataset import FeedbackDataset, label_sources
 from reward.examples import Examples, prepare
@@ -37,7 +45,14 @@ from reward.measuring.evaluation import MODEL, UNCALIBRATED, evaluate, model_sco
 from reward.measuring.learning_curve import SHARES, learning_curve, point
 from reward.measuring.metrics import Scorer
 from reward.measuring.plots import reliability_figure
-from reward.measuring.report import Figures, RewardReport, TypesReport, read_report
+from reward.measuring.report import (
+    Figures,
+    RewardReport,
+    Staleness,
+    TypesReport,
+    read_report,
+)
+from reward.measuring.staleness import measure_staleness
 from reward.measuring.type_comparison import compare_types
 from reward.model import BACKBONE_FILE, CONFIG_FILE, WEIGHTS_FILE, RewardModel
 from reward.rater_types import TYPES_FILE, RatedPart, fit_types
@@ -71,7 +86,7 @@ Trained on {labels}; the verdicts and pairs are {sources}. On prompts that it ne
 | | ROC-AUC | accuracy | pairwise accuracy | Brier score | calibration error |
 |---|---|---|---|---|---|
 {rows}
-
+{stale}
 How far it can be trusted is in `report.html`, all figures in `metrics.json`, curves in
 `metrics.jsonl` and TensorBoard. It knows what its labels show and nothing else: outside those
 prompts and images its scores are guesses, and a model that is tuned on it for long will find its
@@ -92,11 +107,13 @@ def main(run: RunFolder, settings: Settings, *, convention: str | None = None) -
         raise PictuneError(
             f"{run.latest}: no labels yet; run `make label` or `make simulate` first"
         )
+    if run.round > 1:
+        refuse_unlabeled(run)
     stage = StageFolder(
         run,
         settings,
         run.reward_dir,
-        "reward",
+        run.titled("reward"),
         ("run", "reward"),
         _inputs(run, config),
         _outputs(run.reward_dir, config),
@@ -108,15 +125,43 @@ def main(run: RunFolder, settings: Settings, *, convention: str | None = None) -
         with stage.working():
             report = _train(run, settings, config)
         print(f"reward: model in {run.reward_dir}, {headline(report)}")
+        _say_whether_stale(report, settings)
     if convention is not None:
         print(by_convention(read_report(run.reward_dir / REWARD_METRICS), convention))
 
 
+def _say_whether_stale(report: RewardReport, settings: Settings) -> None:
+    """Advise to label more often where the earlier reward was lost on the new images."""
+    stale, least = report.staleness, settings.table("rounds", RoundsConfig).least_roc_auc
+    if stale is None or stale.before.roc_auc_macro is None:
+        return
+    found = f"{stale.before.roc_auc_macro:.2f}"
+    if stale.before.roc_auc_macro >= least:
+        print(f"reward: that of round {stale.round - 1} has ROC-AUC {found} within new prompts")
+        return
+    print(
+        f"reward: label now: on the images of round {stale.round} the reward of round "
+        f"{stale.round - 1} had a ROC-AUC of {found} within prompts, below {least:g}; tune for a "
+        f"short time, then draw and label again (ROUND={stale.round + 1})",
+        file=sys.stderr,
+    )
+
+
 def _inputs(run: RunFolder, config: RewardConfig) -> dict[str, str]:
-    """Return digests of all that the reward is made from, by name."""
+    """Return digests of all that the reward is made from and compared with, by name."""
     inputs = {"labels": sha256_of(run.latest / MANIFEST), "backbone": content_hash(config.backbone)}
+    if (before := _reward_before(run)) is not None:
+        inputs["reward before"] = reward_hash(before)
     read = [name for source in config.baselines for name in source.read_from]
     return inputs | {f"baseline {name}": content_hash(name) for name in read}
+
+
+def _reward_before(run: RunFolder) -> Path | None:
+    """Return the folder of the reward of the round before, if there is one."""
+    before = run.in_round(run.round - 1)
+    if run.round == 1 or not (before.reward_dir / REWARD_METRICS).exists():
+        return None
+    return before.reward_dir
 
 
 def _outputs(folder: Path, config: RewardConfig) -> tuple[Path, ...]:
@@ -135,6 +180,8 @@ class _Training:
     """A reward and all that it is made from."""
 
     run: RunFolder
+    before: RewardModel | None
+    """The reward of the round before."""
     config: RewardConfig
     backbone: ClipBackbone
     examples: Examples
@@ -145,6 +192,8 @@ class _Training:
 
 def _train(run: RunFolder, settings: Settings, config: RewardConfig) -> RewardReport:
     """Train, measure and write everything into the folder; `metrics.json` comes last."""
+    folder = _reward_before(run)
+    before = None if folder is None else open_reward_model(folder, settings.run)
     backbone = open_backbone(config.backbone, settings.run)
     examples = _prepare(run, config, backbone)
     elsewhere = rewards_from_elsewhere(examples, config, device=backbone.device, track=_bar)
@@ -159,7 +208,7 @@ def _train(run: RunFolder, settings: Settings, config: RewardConfig) -> RewardRe
     model.save_pretrained(run.reward_dir)
     raters = LabelRaters.from_latest(run.latest)
     report = _measure(
-        _Training(run, config, backbone, examples, raters, model, generator), elsewhere
+        _Training(run, before, config, backbone, examples, raters, model, generator), elsewhere
     )
     with write_atomically(run.reward_dir / RELIABILITY) as path:
         reliability_figure(model, examples).savefig(path, dpi=120)
@@ -209,7 +258,25 @@ def _measure(training: _Training, elsewhere: dict[str, Scorer]) -> RewardReport:
         sources=label_sources(training.run.latest),
         learning_curve=[*smaller, point(model, examples)],
         rater_types=_fit_types(training) if config.rater_types > 1 else None,
+        staleness=_staleness(training),
     )
+
+
+def _staleness(training: _Training) -> Staleness | None:
+    """Measure the reward of the round before on this round's labeled images."""
+    run, examples, folder = training.run, training.examples, _reward_before(training.run)
+    if training.before is None or folder is None:
+        return None
+    found = measure_staleness(
+        model_scorer(training.before, examples),
+        model_scorer(training.model, examples),
+        examples,
+        labeled_images(run),
+        number=run.round,
+        seed=training.config.seed,
+    )
+    own = read_report(folder / REWARD_METRICS).test_seen.model
+    return found.model_copy(update={"own": Figures(**dict(own)) if own.n else None})
 
 
 def _fit_types(training: _Training) -> TypesReport:
@@ -257,7 +324,21 @@ def _card(run: RunFolder, config: RewardConfig, report: RewardReport) -> str:
         sources=", ".join(f"{count} {source}" for source, count in report.sources.items())
         or "of unknown source",
         rows=rows,
+        stale=_stale_rows(report),
     )
+
+
+def _stale_rows(report: RewardReport) -> str:
+    """Return the card's table of the reward of the round before; empty in the first round."""
+    if report.staleness is None:
+        return ""
+    keys = ("roc_auc", "roc_auc_macro", "pairwise_accuracy")
+    rows = (
+        f"| {title} | {' | '.join(number(getattr(row, key), 3) for key in keys)} |"
+        for title, row in report.staleness.rows.items()
+    )
+    head = "| | ROC-AUC | ROC-AUC, by prompt | pairwise accuracy |\n|---|---|---|---|"
+    return "\n".join(["\nOn what the tuned model draws:\n", head, *rows, ""])
 
 
 def _losses(config: RewardConfig) -> Iterator[str]:

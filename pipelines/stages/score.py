@@ -25,6 +25,7 @@ from pipelines.config import Settings
 from pipelines.flags import stands_for_no_setting
 from pipelines.models import embedding_bar, open_cache, open_reward_model
 from pipelines.prompts import read_prompts
+from pipelines.rounds import with_reward
 from reward.clip.cache import EmbeddingCache
 from reward.embedding import embed_prompts, embed_readable
 from reward.model import RewardModel
@@ -141,9 +142,10 @@ def main(
             "or give --images and --prompts"
         )
     folder = images or (run.root if prompts is None else run.images_dir)
-    target = out or (reward or run.reward_dir) / FILE
+    trained = reward or with_reward(run).reward_dir
+    target = out or trained / FILE
     request = Request.read(folder, run.images_table if prompts is None else Path(prompts))
-    model = open_reward_model(reward or run.reward_dir, settings.run)
+    model = open_reward_model(trained, settings.run)
     cache = open_cache(run)
     known = _embed_images(model, folder, request.paths, cache)
     read = len(known.image_ids)

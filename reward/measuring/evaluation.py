@@ -81,7 +81,7 @@ def _part_report(
     threshold: Mapping[str, float],
 ) -> PartReport:
     resampled = {name: samples.figures(one) for name, one in scored.items()}
-    rows = {name: _with_intervals(one, resampled[name]) for name, one in scored.items()}
+    rows = {name: with_intervals(one, resampled[name]) for name, one in scored.items()}
     conventions: dict[str, dict[str, float | None]] = {
         name: {
             convention: pair_accuracy(one, convention, tie_within=threshold[name])
@@ -159,7 +159,8 @@ def score_images(model: RewardModel, examples: Examples) -> ScoredImages:
     )
 
 
-def _with_intervals(scored: Scored, resampled: Mapping[str, Values]) -> FiguresWithIntervals:
+def with_intervals(scored: Scored, resampled: Mapping[str, Values]) -> FiguresWithIntervals:
+    """Return all figures, with intervals from the figures of resamples."""
     intervals = {figure: interval(values) for figure, values in resampled.items()}
     return FiguresWithIntervals(**dict(figures(scored)), intervals=intervals)
 
@@ -204,7 +205,7 @@ def _others(scored: Scored, raters: LabelRaters) -> Scored:
 def _human(scored: Scored, others: Scored, samples: Resamples) -> HumanFigures:
     comparable = np.isfinite(others.probability), np.isfinite(others.score_0)
     theirs, ours = (
-        _with_intervals(one, samples.figures(one))
+        with_intervals(one, samples.figures(one))
         for one in (others.where(*comparable), scored.where(*comparable))
     )
     # Raters are never unsure: one contradiction would cost infinitely much.

@@ -185,6 +185,37 @@ class TypesReport(BaseModel, frozen=True):
         return _without_none(handler(self))
 
 
+class Staleness(BaseModel, frozen=True):
+    """Figures of the reward of the round before on the images that were drawn since.
+
+    Beside them stand those of the present reward on the images that it did not learn from.
+    """
+
+    round: int
+    """The round that drew the images."""
+    images: int
+    """Labeled ones among them."""
+    own: Figures | None = None
+    """The earlier reward on the held-out images of its own labels, as its own file has it."""
+    before: FiguresWithIntervals
+    """The earlier reward on all labels of the images, none of which it has seen."""
+    held_out_before: FiguresWithIntervals
+    """The earlier reward on those images that the present one did not learn from."""
+    held_out_after: FiguresWithIntervals
+    """The present reward on the same."""
+
+    @property
+    def rows(self) -> dict[str, Figures]:
+        """The figures in the order in which they tell the story, with titles."""
+        before, after = f"reward of round {self.round - 1}", f"reward of round {self.round}"
+        own = {} if self.own is None else {f"{before}, images of its own round": self.own}
+        return own | {
+            f"{before}, all images of round {self.round}": self.before,
+            f"{before}, those that are held out": self.held_out_before,
+            f"{after}, those that are held out": self.held_out_after,
+        }
+
+
 class Evaluation(BaseModel, frozen=True):
     """Figures on every part of the labels."""
 
@@ -208,6 +239,8 @@ class RewardReport(Evaluation, frozen=True):
     """Labels by source: human, simulated or imported."""
     learning_curve: list[CurvePoint]
     rater_types: TypesReport | None = None
+    staleness: Staleness | None = None
+    """The reward of the round before, in a round after the first."""
 
     @model_serializer(mode="wrap")
     def _omit_absent(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:

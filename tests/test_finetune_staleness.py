@@ -1,0 +1,106 @@
+"""The share of labeled images that vouch for a reward, by hand, and what a training makes of it."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from finetune import ddpo
+from finetune.ddpo import DDPOConfig
+from finetune.method import new_training
+from finetune.sampler import Sampler
+from finetune.staleness import least_vouched, tilt
+from tests.support.small_training import open_with_lora, redness, seeded
+
+
+def test_two_rewards_are_tilted_as_by_hand() -> None:
+    # Half good, half bad: mean 0.8 needs weights 0.8 and 0.2 on each half.
+    found = tilt(torch.tensor([1.0, 0.0, 1.0, 0.0]), 0.8)
+    torch.testing.assert_close(found.weights, torch.tensor([0.4, 0.1, 0.4, 0.1]).double())
+    assert found.effective_share == pytest.approx(1 / (4 * (2 * 0.16 + 2 * 0.01)))
+    assert found.kl == pytest.approx(0.8 * math.log(1.6) + 0.2 * math.log(0.4))
+
+
+def test_three_rewards_are_tilted_as_by_hand() -> None:
+    # w ~ (1, t, t^2) has mean 1.5 of rewards 0, 1, 2 where t^2 - t - 3 = 0.
+    t = (1 + math.sqrt(13)) / 2
+    expected = torch.tensor([1, t, t * t], dtype=torch.float64) / (1 + t + t * t)
+    torch.testing.assert_close(tilt(torch.tensor([0.0, 1.0, 2.0]), 1.5).weights, expected)
+
+
+def test_the_weights_have_the_least_kl_of_those_with_their_mean() -> None:
+    rewards = torch.rand(6, generator=seeded()).double()
+    found = tilt(rewards, float(rewards.mean()) + 0.2)
+    # Directions that keep sum and mean reward.
+    basis = torch.linalg.svd(torch.stack([torch.ones(6).double(), rewards]))[2][2:]
+    for direction in basis:
+        for step in (-1e-3, 1e-3):
+            other = found.weights + step * direction
+            kl = float((other * (6 * other).log()).sum())
+            assert kl > found.kl
+
+
+def test_no_weights_reach_above_the_best_image_and_none_are_needed_below_the_mean() -> None:
+    rewards = torch.tensor([0.2, 0.4, 0.6, 0.6])
+    assert (tilt(rewards, 0.61).effective_share, tilt(rewards, 0.61).kl) == (0, math.inf)
+    assert tilt(rewards, 0.1).effective_share == pytest.approx(1)
+    assert tilt(rewards, 0.1).kl == pytest.approx(0)
+    best = float(rewards.max())
+    assert tilt(rewards, best).effective_share == pytest.approx(0.5)
+    assert tilt(torch.full((3,), 0.5), 0.5).effective_share == pytest.approx(1)
+    assert tilt(torch.tensor([0.5]), 0.6).effective_share == 0
+
+
+def test_each_prompt_counts_by_itself_and_the_worst_one_is_named() -> None:
+    labeled = {"a": torch.tensor([0.0, 1.0]), "b": torch.tensor([0.0, 1.0])}
+    prompts = ["a", "b", "a", "b", "c"]
+    rewards = torch.tensor([0.5, 0.7, 0.5, 0.9, 9.0])
+    found = least_vouched(labeled, rewards, prompts)
+    assert found is not None
+    assert found[0] == "b"
+    assert found[1] == pytest.approx(1 / (2 * (0.8**2 + 0.2**2)))
+    assert least_vouched({}, rewards, prompts) is None
+    assert least_vouched({"unasked": rewards}, rewards, prompts) is None
+
+
+@pytest.mark.parametrize("stops", [True, False])
+def test_a_training_that_leaves_the_labeled_images_says_label_now(
+    sd_folder: Path, caplog: pytest.LogCaptureFixture, *, stops: bool
+) -> None:
+    prompts, calls = ["a cat"], 0
+
+    def rising(images: Tensor, texts: Sequence[str]) -> Tensor:
+        """Return redness, and more of it at each validation after the first."""
+        nonlocal calls
+        calls += len(images) == 1
+        return redness(images, texts) + 0.4 * max(0, calls - 1) * (len(images) == 1)
+
+    validation = {"every": 1, "images_per_prompt": 1, "stop_on": ["stale_reward"] * stops}
+    config = DDPOConfig.model_validate(
+        {"iterations": 3, "images_per_prompt": 2, "micro_batch": 2, "validation": validation}
+        | {"prompts_per_iteration": 1, "lora": {"rank": 2}}
+    )
+    training = new_training(
+        open_with_lora(sd_folder),
+        prompts,
+        rising,
+        config,
+        generator=seeded(),
+        sampler=Sampler(steps=2),
+        labeled={"a cat": torch.linspace(0, 1, 11)},
+    )
+    state = ddpo.METHOD.start(training)
+    list(ddpo.METHOD.train(training, state))
+    assert state.untuned["stale_reward"] > 0.5
+    assert "label now: hardly any labeled image scores as high as the model's" in caplog.text
+    assert "draw images with these weights, of 'a cat' above all" in caplog.text
+    if stops:
+        assert state.stopped.startswith("label now: ")
+        assert state.step < 3
+        assert state.best is not None
+        assert state.best[0] < state.step
+    else:
+        assert (state.stopped, state.step) == ("", 3)

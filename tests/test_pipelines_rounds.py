@@ -1,0 +1,314 @@
+"""Rounds: what a later round draws, labels, trains and tunes, and what it leaves as it was."""
+
+import json
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from data.files import sha256_of
+from data.runs import RunFolder
+from data.schema import IMAGES, TASKS, read_table
+from finetune.diffusion import DiffusionModel
+from finetune.lora import LORA_FILE
+from finetune.sampler import Sampler, draw
+from pipelines.drawing import round_seeds
+from pipelines.image_io import load_image
+from pipelines.metrics_log import read_metrics
+from pipelines.pages.report_page import read_evaluation
+from pipelines.record import STAMP, present_round, read_stamp
+from pipelines.rounds import labeled_images, labels_by_round
+from reward.measuring.report import read_report
+from tests.support.demo_run import command, sets
+from tests.support.rounds_run import (
+    SETTINGS,
+    change_lora,
+    copy_of,
+    files_of_first_round,
+    rows_of,
+    write_first_round,
+    write_second_round,
+)
+
+pytestmark = pytest.mark.slow
+
+FOCUS = ["A green colored rabbit.", "A dog on the moon."]
+
+
+@pytest.fixture(scope="module")
+def first(ready: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A run at the end of its first round."""
+    return write_first_round(ready, tmp_path_factory.mktemp("first"))
+
+
+@pytest.fixture(scope="module")
+def second(first: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """The same run at the end of its second round."""
+    return write_second_round(copy_of(first, tmp_path_factory.mktemp("second")))
+
+
+@pytest.fixture(scope="module")
+def evaluated(second: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """The same run with its evaluation."""
+    run = copy_of(second, tmp_path_factory.mktemp("evaluated"))
+    assert command(run, "evaluate") == 0
+    return run
+
+
+def table(run: RunFolder, name: str) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = pq.read_table(run.latest / f"{name}.parquet").to_pylist()
+    return rows
+
+
+def test_new_images_say_which_round_lora_and_sampler_drew_them(
+    first: RunFolder, second: RunFolder
+) -> None:
+    rows, lora = rows_of(second, 2), sha256_of(first.finetune_dir("rwl") / LORA_FILE)
+    drawn_by = Counter((row["prompt"], row["lora_hash"]) for row in rows)
+    assert drawn_by == {(p, h): n for p in FOCUS for h, n in ((lora, 6), (None, 2))}
+    assert {row["seed"] for row in rows} == {round_seeds(2) + i for i in range(8)}
+    for row in rows:
+        assert sha256_of(second.root / str(row["path"])) == row["image_id"]
+        sampler = (row["steps"], row["guidance"], row["eta"], row["stochastic_share"])
+        assert sampler == (2, 2, 1, 1)
+    assert len({row["path"] for number in (1, 2) for row in rows_of(second, number)}) == 24 + 16
+    assert [row["lora_hash"] for row in rows_of(second, 1)] == [None] * 24
+
+
+def test_the_tuned_model_drew_its_images_and_the_base_drew_the_others(
+    first: RunFolder, second: RunFolder
+) -> None:
+    model = DiffusionModel.from_pretrained(str(rows_of(second, 2)[0]["model_id"]))
+    model.load_lora(first.finetune_dir("rwl"))
+    for lora, chosen in ((True, 0), (False, -1)):
+        row = rows_of(second, 2)[chosen]
+        assert (row["lora_hash"] is not None) == lora
+        drawn = load_image(second.root / str(row["path"]))
+        prompt, seed = str(row["prompt"]), int(str(row["seed"]))
+
+        def again() -> torch.Tensor:
+            sampler = Sampler(steps=2, guidance=2.0, eta=1.0)
+            return draw(model, [prompt], sampler, seeds=[seed], batch=1)[0]  # noqa: B023 - called at once
+
+        with model.adapters_off():
+            by_base = again()
+        own, other = (again(), by_base) if lora else (by_base, again())
+        assert (own - drawn).abs().max() < 0.02
+        assert (other - drawn).abs().max() > 0.05
+
+
+def test_nothing_of_the_first_round_is_rewritten(
+    first: RunFolder, second: RunFolder, evaluated: RunFolder
+) -> None:
+    before = files_of_first_round(first)
+    assert len(before) > 40
+    for later in (second, evaluated):
+        assert files_of_first_round(later) == before
+        assert rows_of(later, 1) == rows_of(first, 1)
+        there = {row["label_id"]: row for row in table(later, "labels_binary")}
+        assert all(there[row["label_id"]] == row for row in table(first, "labels_binary"))
+        tasks = {row["task_id"]: row for row in table(later, "tasks")}
+        assert all(tasks[row["task_id"]] == row for row in table(first, "tasks"))
+
+
+def test_new_images_get_tasks_of_their_own_and_answered_ones_are_not_asked_again(
+    first: RunFolder, second: RunFolder
+) -> None:
+    known = {row["task_id"] for row in table(first, "tasks")}
+    new = [row for row in table(second, "tasks") if row["task_id"] not in known]
+    ids = {row["image_id"] for row in rows_of(second, 2)}
+    assert Counter(row["kind"] for row in new) == {"binary": 16, "ranking": 2}
+    assert all(set(row["image_ids"]) <= ids for row in new)
+    counts = Counter((row["task_id"], row["rater_id"]) for row in table(second, "labels_binary"))
+    assert set(counts.values()) == {1}
+    assert labeled_images(second) <= ids
+    assert len(labeled_images(second)) > 12
+    spent = labels_by_round(second)
+    assert spent[1] == labels_by_round(first)[1]
+    assert spent[2]["verdicts"] > 20
+    assert 0 < spent[2]["rankings"] <= 4
+
+
+def test_the_earlier_reward_is_measured_on_the_new_images_and_shown(
+    first: RunFolder, second: RunFolder
+) -> None:
+    report = read_report(second.reward_dir / "metrics.json")
+    assert read_report(first.reward_dir / "metrics.json").staleness is None
+    stale = report.staleness
+    assert stale is not None
+    assert stale.round == 2
+    assert stale.images == len(labeled_images(second))
+    assert stale.before.n == labels_by_round(second)[2]["verdicts"]
+    assert stale.before.roc_auc is not None
+    assert stale.before.roc_auc_macro is not None
+    assert 0 < stale.held_out_before.n == stale.held_out_after.n < stale.before.n
+    own = read_report(first.reward_dir / "metrics.json").test_seen.model
+    assert stale.own is not None
+    assert (stale.own.n, stale.own.roc_auc) == (own.n, own.roc_auc)
+    page = (second.reward_dir / "report.html").read_text()
+    assert "On what the tuned model draws" in page
+    assert "On what the tuned model draws" not in (first.reward_dir / "report.html").read_text()
+    card = (second.reward_dir / "README.md").read_text()
+    assert f"| reward of round 1, all images of round 2 | {stale.before.roc_auc:.3f} |" in card
+
+
+@pytest.mark.parametrize(("least", "said"), [("1", True), ("0", False)])
+def test_a_reward_that_is_lost_on_the_new_images_says_label_now(
+    second: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str], least: str, *, said: bool
+) -> None:
+    copy = copy_of(second, tmp_path)
+    shutil.rmtree(copy.reward_dir)
+    assert command(copy, "reward", *sets(f"rounds.least_roc_auc={least}")) == 0
+    captured = capsys.readouterr()
+    assert ("reward: label now: on the images of round 2" in captured.err) == said
+    assert ("that of round 1 has ROC-AUC" in captured.out) != said
+
+
+def test_tuning_goes_on_from_the_lora_of_the_round_before(
+    first: RunFolder, second: RunFolder
+) -> None:
+    stamp = read_stamp(second.finetune_dir("rwl") / STAMP)
+    assert stamp is not None
+    assert stamp.stage == "finetune rwl, round 2"
+    assert stamp.inputs["start"] == sha256_of(first.finetune_dir("rwl") / LORA_FILE)
+    assert stamp.files == {LORA_FILE: sha256_of(second.finetune_dir("rwl") / LORA_FILE)}
+    start = read_metrics(second.finetune_dir("rwl"))[0]["validation_reward"]
+    fresh = read_metrics(first.finetune_dir("rwl"))[0]["validation_reward"]
+    assert start != pytest.approx(fresh, abs=1e-6)  # another reward, and a tuned model
+    card = (second.finetune_dir("rwl") / "README.md").read_text()
+    started = f"where training started: `{second.in_round(1).finetune_dir('rwl')}`"
+    assert started in " ".join(card.split())
+    lines = read_metrics(second.finetune_dir("rwl"))
+    assert 0 <= lines[-1]["monitors"]["stale_reward"] <= 1
+
+
+def test_a_method_that_starts_from_another_goes_on_from_itself_later(
+    first: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = copy_of(first, tmp_path)
+    kept = rows_of(copy, 1)
+    words = sets("dpok.lora.start=rwl", "dpok.validation.images_per_prompt=2")
+    assert command(copy, "finetune", "--method", "dpok", *words) == 0
+    capsys.readouterr()
+    assert command(copy, "images", "--round", "2") == 2
+    assert "METHOD=: rwl, dpok tuned models in round 1; name one" in capsys.readouterr().err
+    assert command(copy, "images", "--round", "2", "--method", "dpok", *SETTINGS) == 0
+    assert rows_of(copy, 1) == kept
+    assert command(copy, "simulate") == 0
+    assert command(copy, "reward") == 0
+    assert command(copy, "finetune", "--method", "dpok") == 0
+    later = copy.in_round(2)
+    assert not later.finetune_dir("rwl").exists()
+    stamp = read_stamp(later.finetune_dir("dpok") / STAMP)
+    assert stamp is not None
+    assert stamp.inputs["start"] == sha256_of(copy.finetune_dir("dpok") / LORA_FILE)
+
+
+def test_settings_of_a_later_round_are_bound(
+    second: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(second, "images", *sets("rounds.images_per_prompt=9")) == 2
+    error = capsys.readouterr().err
+    assert "rounds.images_per_prompt is 8 there and 9 now" in error
+    assert str(second.round_dir) in error
+
+
+def test_stages_without_a_round_work_on_the_present_one_and_skip_what_is_done(
+    second: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = copy_of(second, tmp_path)
+    assert present_round(copy) == 2
+    for stage, *words in (("images",), ("reward",), ("finetune", "--method", "rwl")):
+        assert command(copy, stage, *words) == 0
+        out = capsys.readouterr().out
+        assert "done" in out, stage
+        assert "round" in out, stage
+
+
+def test_every_model_of_every_round_is_evaluated_and_the_report_tells_round_by_round(
+    evaluated: RunFolder, second: RunFolder
+) -> None:
+    evaluation = read_evaluation(evaluated)
+    models = {result.model: result.round for result in evaluation.results}
+    assert models == {"base": None, "best of n": None, "rwl": 1, "rwl, round 2": 2}
+    assert (evaluation.round, [one.round for one in evaluation.rounds]) == (2, [1, 2])
+    spent = labels_by_round(second)
+    assert [one.verdicts for one in evaluation.rounds] == [spent[n]["verdicts"] for n in (1, 2)]
+    first, later = evaluation.rounds
+    assert first.staleness is None
+    assert later.staleness == read_report(second.reward_dir / "metrics.json").staleness
+    page = (evaluated.evaluation_dir / "report.html").read_text()
+    assert "<h2>Round by round</h2>" in page
+    assert "RWL, round 2" in page
+    assert "finetune rwl, round 2" in page
+    row = f"<td>{spent[2]['verdicts']}</td><td>{spent[2]['rankings']}</td>"
+    assert f"<td>RWL, round 2</td>{row}" in page
+
+
+def test_evaluation_keeps_the_images_of_models_that_did_not_change(
+    evaluated: RunFolder, tmp_path: Path
+) -> None:
+    copy = copy_of(evaluated, tmp_path)
+    folder = copy.evaluation_dir / "images"
+    times = {path: path.stat().st_mtime_ns for path in folder.glob("*/*.png")}
+    assert {path.parent.name for path in times} == {
+        f"{name}-eta{eta}" for name in ("base", "rwl", "rwl-round2") for eta in (0, 1)
+    }
+    change_lora(copy, "rwl")
+    assert command(copy, "evaluate") == 0
+    after = {path: path.stat().st_mtime_ns for path in folder.glob("*/*.png")}
+    assert after.keys() == times.keys()
+    drawn_again = {path.parent.name for path in times if after[path] != times[path]}
+    assert drawn_again == {"rwl-round2-eta0", "rwl-round2-eta1"}
+
+
+def test_an_evaluation_of_an_earlier_version_is_still_shown(
+    evaluated: RunFolder, tmp_path: Path
+) -> None:
+    copy = copy_of(evaluated, tmp_path)
+    shutil.rmtree(copy.root / "rounds")
+    file = copy.evaluation_dir / "metrics.json"
+    figures = json.loads(file.read_text())
+    for name in ("round", "rounds"):
+        del figures[name]
+    figures["results"] = [one for one in figures["results"] if one["model"] != "rwl, round 2"]
+    figures["kept_steps"].pop("rwl, round 2")
+    for result in figures["results"]:
+        result.pop("method", None)
+        result.pop("round", None)
+    file.write_text(json.dumps(figures))
+    assert command(copy, "report") == 0
+    page = (copy.evaluation_dir / "report.html").read_text()
+    assert "Round by round" not in page
+    assert '<div class="card" style="border-top-color: ' in page
+    assert ">RWL" in page
+
+
+def test_images_of_an_earlier_version_open_and_a_round_is_added(
+    first: RunFolder, tmp_path: Path
+) -> None:
+    copy = copy_of(first, tmp_path)
+    new = ["round", "lora_hash", "stochastic_share"]
+    old = pq.read_table(copy.images_table).drop_columns(new)
+    pq.write_table(old, copy.images_table)
+    assert set(read_table(copy.images_table, IMAGES)["round"].to_pylist()) == {None}
+    tasks = read_table(copy.latest / "tasks.parquet", TASKS)["task_id"].to_pylist()
+    assert command(copy, "simulate") == 0
+    assert read_table(copy.latest / "tasks.parquet", TASKS)["task_id"].to_pylist() == tasks
+    assert command(copy, "images", "--round", "2", "--method", "rwl", *SETTINGS) == 0
+    added = pq.read_table(copy.images_table)
+    assert added.slice(0, 24).drop_columns(new).to_pylist() == old.to_pylist()
+    assert added["round"].to_pylist() == [None] * 24 + [2] * 16
+
+
+def test_weights_are_those_of_the_same_training_again(second: RunFolder, tmp_path: Path) -> None:
+    copy = copy_of(second, tmp_path)
+    shutil.rmtree(copy.finetune_dir("rwl"))
+    assert command(copy, "finetune", "--method", "rwl") == 0
+    one, other = (load_file(run.finetune_dir("rwl") / LORA_FILE) for run in (copy, second))
+    assert all(torch.equal(weight, other[name]) for name, weight in one.items())
