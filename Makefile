@@ -42,7 +42,7 @@ LAUNCH = $(VENV)/bin/accelerate launch --multi_gpu --num_processes '$(PROCESSES)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PRECIOUS: runs/%/labels/feedback.db
-.PHONY: help setup images label rater simulate import dataset inspect export reward score best-of-n finetune evaluate rounds report demo settings models screenshots bench bench-reward bench-methods bench-finetune check test test-quick clean-caches
+.PHONY: help setup images label rater simulate import dataset inspect export reward score best-of-n finetune evaluate rounds report demo settings models screenshots bench bench-reward bench-labels bench-methods bench-finetune check test test-quick clean-caches
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -124,6 +124,9 @@ bench: $(INSTALLED) ## Measure labeling, dataset and queries; figures go to benc
 bench-reward: $(INSTALLED) ## Measure the reward: speed, and what each part of it brings
 	$(PYTHON) -m benchmarks.bench_reward
 	$(PYTHON) -m benchmarks.reward_ablation
+
+bench-labels: $(INSTALLED) ## Measure what raters' labels buy, for hours
+	$(PYTHON) -m benchmarks.labels
 
 bench-methods: $(INSTALLED) ## Compare all methods over three seeds, for hours
 	$(PYTHON) -m benchmarks.methods

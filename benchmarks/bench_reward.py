@@ -151,7 +151,7 @@ def bench_train(backbone: ClipBackbone, paths: list[Path]) -> Figures:
             texts = encode_text_padded(
                 backbone, [dataset.prompts[dataset.verdicts.prompt[i]] for i in rows]
             )
-            logits = model.member_logits(image_embeddings=images, text_embeddings=texts)
+            logits = model.member_logits(image_features=images, text_embeddings=texts)
             loss = binary_loss(
                 torch.sigmoid(logits),
                 torch.from_numpy(dataset.verdicts.good[rows.numpy()]),
@@ -178,8 +178,8 @@ def bench_score(
     def ours(cache: EmbeddingCache | None) -> None:
         images, _ = embed_readable(paths, backbone, batch_size=64, skipped=print, cache=cache)
         texts = embed_prompts(prompts, backbone, cache=cache)
-        found["ours"], _ = model.score_embeddings_with_std(
-            image_embeddings=images, text_embeddings=texts
+        found["ours"], _ = model.score_features_with_std(
+            image_features=images, text_embeddings=texts
         )
 
     @torch.no_grad()
@@ -188,7 +188,7 @@ def bench_score(
         for path, prompt in zip(paths, prompts, strict=True):
             image, text = encode_image(backbone, path), encode_text_padded(backbone, [prompt])
             scores.append(
-                model.score_embeddings_with_std(image_embeddings=image, text_embeddings=text)[0]
+                model.score_features_with_std(image_features=image, text_embeddings=text)[0]
             )
         found["theirs"] = torch.cat(scores)
 
@@ -227,8 +227,8 @@ def _score_cached(folder: Path, count: int) -> tuple[int, int]:
     vectors, known = EmbeddingCache(folder).read(SPACE, _keys(count), WIDTH)
     assert known.all()
     for images in torch.from_numpy(vectors).split(ROWS):
-        model.score_embeddings_with_std(
-            image_embeddings=images, text_embeddings=text.expand(len(images), -1)
+        model.score_features_with_std(
+            image_features=images, text_embeddings=text.expand(len(images), -1)
         )
     return loaded, _peak_mb()
 

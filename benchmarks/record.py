@@ -24,7 +24,11 @@ Row = dict[str, Any]
 def record(name: str, figures: dict[str, Any]) -> None:
     """Write the figures of `name` in place of its earlier ones."""
     commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=True
+        ["git", "describe", "--always", "--dirty"],
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout.strip()
     cpus, load = len(os.sched_getaffinity(0)), os.getloadavg()[0]
     machine = f"{platform.machine()}, {cpus} CPUs, load {load:.1f} when done"

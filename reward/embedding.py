@@ -59,7 +59,7 @@ def embed_images(
     cache: EmbeddingCache | None = None,
     digests: Sequence[bytes] | None = None,
 ) -> Tensor:
-    """Return the embedding of each image file, [len(paths), D] of unit length.
+    """Return the features of each image file, [len(paths), F].
 
     The images may differ in size. Files with the same bytes are encoded once, and those in `cache`
     not at all. `digests` are the SHA-256 of the files, where the caller knows them already.
@@ -76,6 +76,7 @@ def embed_images(
         file_digests(paths) if digests is None else digests,
         encode,
         space=backbone.image_space,
+        length=backbone.feature_dim,
         backbone=backbone,
         cache=cache,
         batch_size=batch_size,
@@ -92,11 +93,11 @@ def embed_readable(
     track: Track = iter,
     cache: EmbeddingCache | None = None,
 ) -> tuple[Tensor, list[int]]:
-    """Return the embeddings [N, D] of the images that can be read, and their indices in `paths`.
+    """Return the features [N, F] of the images that can be read, and their indices in `paths`.
 
     `skipped` is called with the error of each of the other images.
     """
-    found, rows = [torch.empty(0, backbone.dim, device=backbone.device)], list[int]()
+    found, rows = [torch.empty(0, backbone.feature_dim, device=backbone.device)], list[int]()
     for start in track(range(0, len(paths), batch_size)):
         some = range(start, min(start + batch_size, len(paths)))
         batch = [paths[i] for i in some]
@@ -140,6 +141,7 @@ def embed_prompts(
         [hashlib.sha256(prompt.encode()).digest() for prompt in prompts],
         encode,
         space=backbone.text_space,
+        length=backbone.dim,
         backbone=backbone,
         cache=cache,
         batch_size=TEXT_BATCH,
@@ -172,7 +174,7 @@ def image_tokens(
 def embed_tokens(
     tokens: Tensor, paths: Sequence[Path], backbone: ClipBackbone, *, last: int
 ) -> Tensor:
-    """Return the embedding of each image, [len(paths), D], from its tokens [len(paths), T, W].
+    """Return the features of each image, [len(paths), F], from its tokens [len(paths), T, W].
 
     Raises:
         PictuneError: an embedding is not finite.
@@ -186,21 +188,22 @@ def _encode_once(
     encode: Callable[[Sequence[int]], Tensor],
     *,
     space: str,
+    length: int,
     backbone: ClipBackbone,
     cache: EmbeddingCache | None,
     batch_size: int,
     track: Track = iter,
 ) -> Tensor:
-    """Return [len(keys), D] on the backbone's device.
+    """Return [len(keys), length] on the backbone's device.
 
     `encode` is called with one row for each distinct key whose embedding is not in `cache`.
     """
     first = {key: row for row, key in reversed(list(enumerate(keys)))}
     distinct = list(dict.fromkeys(keys))
     if cache:
-        vectors, known = cache.read(space, distinct, backbone.dim)
+        vectors, known = cache.read(space, distinct, length)
     else:
-        vectors = np.zeros((len(distinct), backbone.dim), np.float32)
+        vectors = np.zeros((len(distinct), length), np.float32)
         known = np.zeros(len(distinct), np.bool_)
     missing = np.flatnonzero(~known).tolist()
     for start in track(range(0, len(missing), batch_size)):

@@ -66,8 +66,8 @@ class Examples:
 
     dataset: FeedbackDataset
     split: Split
-    image_embeddings: Tensor
-    """[images, D] of unit length, in the order of `dataset.image_ids`."""
+    image_features: Tensor
+    """[images, F], in the order of `dataset.image_ids`."""
     text_embeddings: Tensor
     """[prompts + wrong prompts, D] of unit length, `dataset.prompts` first."""
     wrong: Tensor
@@ -77,20 +77,20 @@ class Examples:
     """[images, T, W] as they enter the blocks that are trained; None where none is."""
 
     def embeddings_by(self, backbone: ClipBackbone, rows: Tensor) -> Tensor:
-        """Return `image_embeddings` with those of `rows` computed by `backbone` as it is now.
+        """Return `image_features` with those of `rows` computed by `backbone` as it is now.
 
         Each distinct image is encoded once. Without trained blocks the result is
-        `image_embeddings` itself.
+        `image_features` itself.
         """
         if not backbone.tuned_blocks or not len(rows):
-            return self.image_embeddings
+            return self.image_features
         assert self.image_tokens is not None, "prepare() was called without tune_last"
         rows = rows.to(self.image_tokens.device).unique()
         batches = [
             backbone.embed_tokens(self.image_tokens[some], last=backbone.tuned_blocks)
             for some in rows.split(TUNED_BATCH)
         ]
-        return self.image_embeddings.index_copy(0, rows, torch.cat(batches))
+        return self.image_features.index_copy(0, rows, torch.cat(batches))
 
 
 def prepare(
@@ -131,7 +131,7 @@ def prepare(
     return Examples(
         dataset=dataset,
         split=split,
-        image_embeddings=images,
+        image_features=images,
         text_embeddings=embed_prompts([*dataset.prompts, *row], backbone, cache=cache),
         wrong=wrong.to(backbone.device),
         image_tokens=tokens,

@@ -1,4 +1,4 @@
-"""A small ensemble of MLPs on CLIP embeddings.
+"""A small ensemble of MLPs on what a CLIP sees.
 
 It is computed as one batched product, so that k members cost little more than one.
 """
@@ -15,20 +15,40 @@ ROWS = 16_384
 
 
 class EnsembleHead(nn.Module):
-    """`members` MLPs with ReLU on [image, text, image * text, cosine], plus a slope times cosine.
+    """`members` MLPs with ReLU on features of image and prompt, plus a slope times cosine.
 
-    Differs from Lee et al.'s head (two layers of 1,024 on [image, text]) in: 1. the product and the
-    cosine are inputs, since an MLP learns products slowly and cannot find them for a prompt that it
-    never saw; 2. the inputs are scaled to unit size; 3. the cosine is added with its own slope, so
-    that training starts near the CLIP score and falls back on it for new prompts.
+    Differs from Lee et al.'s head (two layers of 1,024 on the embeddings of image and text) in:
+    1. the image's pooled patches are inputs, since its embedding drops what captions seldom name;
+    2. so are the product of the embeddings and their cosine, since an MLP learns products slowly
+    and cannot find them for a prompt that it never saw; 3. the image's features are standardized
+    over the labeled images, the others scaled to about unit size; 4. the cosine is added with its
+    own slope, so that training starts near the CLIP score and falls back on it for new prompts.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(
-        self, dim: int, hidden: Sequence[int], members: int, *, generator: torch.Generator
+        self,
+        dim: int,
+        features: int,
+        hidden: Sequence[int],
+        members: int,
+        *,
+        generator: torch.Generator,
     ) -> None:
+        """Make an untrained head.
+
+        Args:
+            dim: length D of the embeddings.
+            features: length F of an image's features, whose first D are its embedding.
+            hidden: widths of the hidden layers.
+            members: MLPs in the ensemble.
+            generator: on the CPU; draws the first weights.
+        """
         super().__init__()
         self.dim = dim
-        widths = [3 * dim + 1, *hidden, 1]
+        widths = [features + 2 * dim + 1, *hidden, 1]
         self.weights = nn.ParameterList()
         self.biases = nn.ParameterList()
         for inputs, outputs in pairwise(widths):
@@ -38,24 +58,37 @@ class EnsembleHead(nn.Module):
             )
             self.biases.append(_uniform((members, 1, outputs), bound, generator))
         self.slope = nn.Parameter(torch.ones(members, 1))
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("std", torch.ones(features))
 
+    @torch.no_grad()
     def center(self, image: Tensor, text: Tensor) -> None:
-        """Shift the logits of embeddings [B, D] to a mean of 0, where a sigmoid learns quickest."""
-        with torch.no_grad():
-            self.biases[-1] -= self(image, text).mean(1)[:, None, None]
+        """Standardize by these image features [B, F], and shift the logits to a mean of 0.
+
+        There a sigmoid learns quickest. `text` are the prompts' embeddings [B, D].
+        """
+        self.mean.copy_(image.mean(0))
+        std = image.std(0, correction=0)
+        self.std.copy_(torch.where(std > 1e-4, std, 1.0))  # one that never varies stays as it is
+        self.biases[-1] -= self(image, text).mean(1)[:, None, None]
 
     def forward(self, image: Tensor, text: Tensor) -> Tensor:
-        """Return logits [members, B] of unit-length embeddings [B, D] of images and prompts."""
+        """Return logits [members, B] of image features [B, F] and prompt embeddings [B, D]."""
         if len(image) > ROWS:
             parts = zip(image.split(ROWS), text.split(ROWS), strict=True)
             return torch.cat([self(*part) for part in parts], dim=1)
-        scale = math.sqrt(self.dim)
-        product = image * text
+        product = image[:, : self.dim] * text
         cosine = self._cosine(product)
         # Entries of a unit vector are about 1/sqrt(D), those of a product about 1/D, and the cosine
         # of two random vectors about 1/sqrt(D).
         inputs = torch.cat(
-            [scale * image, scale * text, self.dim * product, cosine[:, None]], dim=-1
+            [
+                (image - self.mean) / self.std,
+                math.sqrt(self.dim) * text,
+                self.dim * product,
+                cosine[:, None],
+            ],
+            dim=-1,
         )
         hidden = inputs.expand(self.weights[0].shape[0], -1, -1)  # [members, B, inputs]
         last = len(self.weights) - 1

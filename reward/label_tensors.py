@@ -19,7 +19,7 @@ class PaddedRankings:
     """R whole rankings of up to M images, on the model's device."""
 
     image: Tensor
-    """[R, M] rows of `Examples.image_embeddings`, sorted within a ranking."""
+    """[R, M] rows of `Examples.image_features`, sorted within a ranking."""
     ranks: Tensor
     """[R, M], lower is better, equal is a tie."""
     present: Tensor
@@ -46,7 +46,7 @@ class LabelTensors:
     """
 
     image: Tensor
-    """[V] rows of `Examples.image_embeddings`."""
+    """[V] rows of `Examples.image_features`."""
     prompt: Tensor
     """[V] rows of `Examples.text_embeddings`."""
     good: Tensor
@@ -54,9 +54,9 @@ class LabelTensors:
     raters: Tensor
     """[V], number of raters who said good or bad, weighted as the settings say."""
     image_0: Tensor
-    """[K] rows of `Examples.image_embeddings`."""
+    """[K] rows of `Examples.image_features`."""
     image_1: Tensor
-    """[K] rows of `Examples.image_embeddings`."""
+    """[K] rows of `Examples.image_features`."""
     pair_prompt: Tensor
     """[K] rows of `Examples.text_embeddings`."""
     label_0: Tensor

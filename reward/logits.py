@@ -41,10 +41,10 @@ def logits_at(model: RewardModel, examples: Examples, image: Indices, prompt: In
 def embeddings_at(
     model: RewardModel, examples: Examples, image: Indices, prompt: Indices
 ) -> dict[str, torch.Tensor]:
-    """Return `image_embeddings` and `text_embeddings`, [N, D] each, of indices [N]."""
+    """Return `image_features` [N, F] and `text_embeddings` [N, D] of indices [N]."""
     images = examples.embeddings_by(model.backbone, torch.from_numpy(image))
     return {
-        "image_embeddings": images[torch.from_numpy(image)],
+        "image_features": images[torch.from_numpy(image)],
         "text_embeddings": examples.text_embeddings[torch.from_numpy(prompt)],
     }
 

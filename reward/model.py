@@ -59,11 +59,12 @@ class RewardModel(nn.Module):
     |---|---|---|
     | `score` | images, prompts | calibrated probabilities [B] |
     | `score_with_std` | images, prompts | the same, and the spread of the members [B] |
-    | `score_embeddings_with_std` | embeddings [B, D] | the same |
-    | `mean_logits` | embeddings [B, D] | logits [B], the mean of the members, uncalibrated |
-    | `member_logits` | embeddings [B, D] | logits of each member [members, B], uncalibrated |
+    | `score_features_with_std` | features [B, F], embeddings [B, D] | the same |
+    | `mean_logits` | the same two | logits [B], the mean of the members, uncalibrated |
+    | `member_logits` | the same two | logits of each member [members, B], uncalibrated |
 
-    Embeddings are those of `backbone`, of unit length.
+    The features of images are those of `backbone`, and so are the embeddings of prompts, of unit
+    length.
     """
 
     temperature: Tensor
@@ -102,7 +103,9 @@ class RewardModel(nn.Module):
         Raises:
             PictuneError: the vision tower has fewer than `tune_last` blocks.
         """
-        head = EnsembleHead(backbone.dim, hidden, members, generator=generator)
+        head = EnsembleHead(
+            backbone.dim, backbone.feature_dim, hidden, members, generator=generator
+        )
         if tune_last:
             backbone = backbone.tunable(tune_last, lora_rank=lora_rank, generator=generator)
         return cls(backbone, head, hidden=hidden, members=members).to(backbone.device)
@@ -131,33 +134,29 @@ class RewardModel(nn.Module):
         Raises:
             PictuneError: a score is not a number.
         """
-        return self.score_embeddings_with_std(**self._embed(images, prompts))
+        return self.score_features_with_std(**self._embed(images, prompts))
 
-    def score_embeddings_with_std(
-        self, *, image_embeddings: Tensor, text_embeddings: Tensor
+    def score_features_with_std(
+        self, *, image_features: Tensor, text_embeddings: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Return what `score_with_std` does, from unit-length embeddings [B, D].
+        """Return what `score_with_std` does, from features [B, F] and embeddings [B, D].
 
         Raises:
             PictuneError: a score is not a number.
         """
-        logits = self.member_logits(
-            image_embeddings=image_embeddings, text_embeddings=text_embeddings
-        )
+        logits = self.member_logits(image_features=image_features, text_embeddings=text_embeddings)
         logits = logits / self.temperature
         score = _check_scores(with_slips(torch.sigmoid(logits.mean(0)), self.slip))
         return score, with_slips(torch.sigmoid(logits), self.slip).std(0, correction=0)
 
-    def mean_logits(self, *, image_embeddings: Tensor, text_embeddings: Tensor) -> Tensor:
+    def mean_logits(self, *, image_features: Tensor, text_embeddings: Tensor) -> Tensor:
         """Return the mean logit of the members, [B], before the calibration."""
-        logits = self.member_logits(
-            image_embeddings=image_embeddings, text_embeddings=text_embeddings
-        )
+        logits = self.member_logits(image_features=image_features, text_embeddings=text_embeddings)
         return logits.mean(0)
 
-    def member_logits(self, *, image_embeddings: Tensor, text_embeddings: Tensor) -> Tensor:
+    def member_logits(self, *, image_features: Tensor, text_embeddings: Tensor) -> Tensor:
         """Return the logits of every member, [members, B], before the calibration."""
-        logits: Tensor = self.head(image_embeddings, text_embeddings)
+        logits: Tensor = self.head(image_features, text_embeddings)
         return logits
 
     def _embed(self, images: Tensor, prompts: Sequence[str]) -> dict[str, Tensor]:
@@ -167,7 +166,7 @@ class RewardModel(nn.Module):
                 f"{len(prompts)} prompts"
             )
         return {
-            "image_embeddings": self.backbone.image_embedding(images),
+            "image_features": self.backbone.image_features(images),
             "text_embeddings": self.backbone.text_embedding(prompts),
         }
 

@@ -185,6 +185,6 @@ class Objective:
         return plackett_luce_loss(logits, some.ranks, some.present, some.weight)
 
     def _member_logits(self, image: Tensor, prompt: Tensor) -> Tensor:
-        """Return [members, B] of image embeddings [B, D] and rows [B] of `text_embeddings`."""
+        """Return [members, B] of image features [B, F] and rows [B] of `text_embeddings`."""
         texts = self.examples.text_embeddings[prompt]
-        return self.model.member_logits(image_embeddings=image, text_embeddings=texts)
+        return self.model.member_logits(image_features=image, text_embeddings=texts)

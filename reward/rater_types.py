@@ -269,8 +269,8 @@ def _first_shares(
     verdicts, pairs = part.labels.verdicts, part.labels.pairs
 
     def seen(image: Indices, prompt: Indices) -> Values:
-        images = examples.image_embeddings[torch.from_numpy(image)]
         texts = examples.text_embeddings[torch.from_numpy(prompt)]
+        images = examples.image_features[torch.from_numpy(image), : texts.shape[1]]
         return as_values(torch.cat([images, images * texts * pooled.backbone.dim**0.5], dim=1))
 
     logits, margins = logits_and_margins(pooled, examples, part.labels)

@@ -146,7 +146,7 @@ def train(
         )
     image = torch.cat([labels.image, labels.image_0, labels.image_1])
     prompt = torch.cat([labels.prompt, labels.pair_prompt, labels.pair_prompt])
-    model.head.center(examples.image_embeddings[image], examples.text_embeddings[prompt])
+    model.head.center(examples.image_features[image], examples.text_embeddings[prompt])
     learned = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
     optimizer = optimizer_of(objective, config)
     best_loss, best_epoch, best_weights = float("inf"), 0, None

@@ -86,7 +86,7 @@ def test_its_card_says_how_and_on_whose_labels_it_was_trained(
     on_embeddings = f"on the embeddings of image and prompt by `{trained.clip}`"
     assert f"2 heads\n{on_embeddings}, which stays frozen, trained on" in card
     squared = "squared error of Lee et al. 2023 (arXiv 2302.12192)"
-    assert f"{squared}, contrastive prompts, rankings by Bradley and Terry." in card
+    assert f"{squared}, rankings by Bradley and Terry." in card
     assert "; the verdicts and pairs are 180 simulated." in card
     run = RunFolder(tmp_path / "r")
     shutil.copytree(trained.run.root, run.root, ignore=shutil.ignore_patterns("reward"))

@@ -164,6 +164,8 @@ def test_the_lines_of_a_card_draw_where_all_weights_are_a_variant(
 
 
 def test_runs_share_the_embeddings_of_images(run: RunFolder) -> None:
-    files = list(run.embeddings_dir.glob("*-image-*")) + list(run.embeddings_dir.glob("*-text-*"))
+    files = list(run.embeddings_dir.glob("*-features-*")) + list(
+        run.embeddings_dir.glob("*-text-*")
+    )
     assert len(files) == 2
     assert all(file.stat().st_size > 0 for file in files)

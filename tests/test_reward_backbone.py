@@ -169,7 +169,9 @@ def test_siglip_embeddings_are_those_of_siglip(siglip_folder: Path) -> None:
         ours = backbone.embed_tokens(
             backbone.image_tokens(backbone.preprocess(images), last=last), last=last
         )
-        torch.testing.assert_close(ours, wanted.image_embeds, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(
+            ours[:, : backbone.dim], wanted.image_embeds, atol=1e-5, rtol=1e-4
+        )
     torch.testing.assert_close(
         backbone.text_embedding(PROMPTS[:2]), wanted.text_embeds, atol=1e-5, rtol=1e-4
     )
@@ -196,7 +198,27 @@ def test_siglip_stretches_images_as_its_own_processor_does(
 
 def test_the_fingerprint_of_the_embedded_clip_is_the_one_that_saved_rewards_name() -> None:
     embedded = ClipBackbone.from_pretrained(Path(__file__).parent.parent / "models" / "emoji-clip")
-    assert embedded.fingerprint.startswith("701c985d1a50fe41")
+    assert embedded.fingerprint.startswith("857043b1b238156f")
+
+
+def test_features_are_the_embedding_and_the_pooled_patches_of_transformers(
+    backbone: ClipBackbone, siglip_folder: Path
+) -> None:
+    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    siglip = ClipBackbone.from_pretrained(siglip_folder)
+    for ours, first in ((backbone, 1), (siglip, 0)):
+        with torch.no_grad():
+            tower = ours.clip.vision_model(
+                pixel_values=ours.preprocess(images), output_hidden_states=True
+            )
+            patches = tower.hidden_states[-1][:, first:]
+            features = ours.image_features(images)
+        spread = patches.std(1, correction=0)
+        wanted = torch.cat(
+            [ours.image_embedding(images), patches.mean(1), patches.amax(1), spread], 1
+        )
+        assert features.shape == (2, ours.feature_dim)
+        torch.testing.assert_close(features, wanted, atol=1e-5, rtol=1e-4)
 
 
 def test_tokenizer_and_processor_may_be_in_another_folder(

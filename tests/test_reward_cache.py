@@ -137,7 +137,7 @@ def test_a_training_takes_its_embeddings_from_the_cache(
     assert backbone.images == len(dataset.paths)
     again = prepare(dataset, ExamplesConfig(), backbone, cache=EmbeddingCache(tmp_path / "cache"))
     assert backbone.images == len(dataset.paths)
-    assert torch.equal(first.image_embeddings, again.image_embeddings)
+    assert torch.equal(first.image_features, again.image_features)
     assert torch.equal(first.text_embeddings, again.text_embeddings)
 
 

@@ -246,7 +246,10 @@ def test_a_share_of_the_labels_that_teaches_nothing_is_left_out(
 def test_clip_baseline_orders_by_the_cosine(examples: Examples) -> None:
     verdicts = examples.split.val.verdicts
     cosines = (
-        (examples.image_embeddings[verdicts.image] * examples.text_embeddings[verdicts.prompt])
+        (
+            examples.image_features[verdicts.image, : examples.text_embeddings.shape[1]]
+            * examples.text_embeddings[verdicts.prompt]
+        )
         .sum(-1)
         .numpy()
     )

@@ -58,7 +58,7 @@ def test_cached_embeddings_give_the_same_score(
     model: RewardModel, backbone: ClipBackbone, images: torch.Tensor
 ) -> None:
     logit = model.mean_logits(
-        image_embeddings=backbone.image_embedding(images),
+        image_features=backbone.image_features(images),
         text_embeddings=backbone.text_embedding(PROMPTS),
     )
     torch.testing.assert_close(
@@ -88,7 +88,7 @@ def test_members_are_independent_of_each_other(
     model: RewardModel, images: torch.Tensor, backbone: ClipBackbone
 ) -> None:
     embeddings = {
-        "image_embeddings": backbone.image_embedding(images),
+        "image_features": backbone.image_features(images),
         "text_embeddings": backbone.text_embedding(PROMPTS),
     }
     before = model.member_logits(**embeddings)
@@ -106,7 +106,7 @@ def test_the_lower_bound_is_below_the_mean_by_what_the_members_differ(
         model.score(images=images, prompts=PROMPTS, reduce=reduce) for reduce in ("mean", "lcb")
     )
     embeddings = {
-        "image_embeddings": model.backbone.image_embedding(images),
+        "image_features": model.backbone.image_features(images),
         "text_embeddings": model.backbone.text_embedding(PROMPTS),
     }
     logits = model.member_logits(**embeddings)
@@ -266,7 +266,7 @@ def test_memory_does_not_grow_with_the_pairs_that_are_scored_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     generator = torch.Generator().manual_seed(0)
-    head = EnsembleHead(16, (8,), members=2, generator=generator)
+    head = EnsembleHead(16, 16, (8,), members=2, generator=generator)
     image, text = (F.normalize(torch.randn(100, 16, generator=generator), dim=-1) for _ in range(2))
     whole = head(image, text)
     monkeypatch.setattr("reward.head.ROWS", 4)
@@ -301,7 +301,7 @@ def test_raters_who_slip_bound_the_score_and_leave_its_order(
 
 def test_a_head_starts_near_the_clip_score_of_the_labeled_pairs() -> None:
     generator = torch.Generator().manual_seed(0)
-    head = EnsembleHead(64, (32,), members=4, generator=generator)
+    head = EnsembleHead(64, 64, (32,), members=4, generator=generator)
     image, text = (F.normalize(torch.randn(200, 64, generator=generator), dim=-1) for _ in range(2))
     alike = torch.rand(200, 1, generator=generator)
     text = F.normalize(alike * image + (1 - alike) * text, dim=-1)

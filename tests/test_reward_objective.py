@@ -86,7 +86,7 @@ def test_every_ranking_loss_learns_the_order(
     with torch.no_grad():
         first, second = (
             model.mean_logits(
-                image_embeddings=examples.image_embeddings[torch.from_numpy(image)],
+                image_features=examples.image_features[torch.from_numpy(image)],
                 text_embeddings=texts,
             )
             for image in (pairs.image_0, pairs.image_1)
@@ -166,10 +166,10 @@ def test_plackett_luce_scores_images_and_not_pairs(
     scored: list[int] = []
 
     class Counting(RewardModel):
-        def member_logits(self, *, image_embeddings: Tensor, text_embeddings: Tensor) -> Tensor:
-            scored.append(len(image_embeddings))
+        def member_logits(self, *, image_features: Tensor, text_embeddings: Tensor) -> Tensor:
+            scored.append(len(image_features))
             return super().member_logits(
-                image_embeddings=image_embeddings, text_embeddings=text_embeddings
+                image_features=image_features, text_embeddings=text_embeddings
             )
 
     config = RewardConfig(ranking_loss="plackett_luce", split=ALL)

@@ -46,7 +46,7 @@ def _unit(*shape: int, seed: int = 0) -> Tensor:
 
 @pytest.mark.parametrize("kind", ["verdicts", "pairs"])
 def test_the_head_is_not_dead_at_its_start(kind: str) -> None:
-    head = EnsembleHead(64, (32, 32), 3, generator=torch.Generator().manual_seed(0))
+    head = EnsembleHead(64, 64, (32, 32), 3, generator=torch.Generator().manual_seed(0))
     image, text = _unit(256, 64), _unit(256, 64, seed=1)
     fits = (image[:, :8].sum(-1) > 0).float()
     optimizer = torch.optim.AdamW(head.parameters(), lr=1e-3)

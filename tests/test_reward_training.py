@@ -213,7 +213,7 @@ def test_learns_from_rankings_alone(dataset: FeedbackDataset, backbone: ClipBack
 def test_slips_are_fitted_where_the_settings_ask_for_it(
     dataset: FeedbackDataset, backbone: ClipBackbone
 ) -> None:
-    turned = np.random.default_rng(0).random(len(dataset.verdicts)) < 0.2
+    turned = np.random.default_rng(2).random(len(dataset.verdicts)) < 0.3
     noisy = replace(
         dataset,
         verdicts=replace(
@@ -224,7 +224,7 @@ def test_slips_are_fitted_where_the_settings_ask_for_it(
     config = CONFIG.model_copy(update={"calibration": "temperature_and_slips"})
     noisy_examples = prepare(noisy, config, backbone)
     model, plain = (train_from_scratch(backbone, noisy_examples, each) for each in (config, CONFIG))
-    assert model.slip > 0.02
+    assert 0.2 < model.slip < 0.4
     assert plain.slip == 0
     assert all(
         torch.equal(a, b)
@@ -264,7 +264,7 @@ def test_a_split_that_leaves_nothing_is_refused(
 
 
 def test_a_diverged_training_says_so(examples: Examples, backbone: ClipBackbone) -> None:
-    broken = replace(examples, image_embeddings=examples.image_embeddings * torch.nan)
+    broken = replace(examples, image_features=examples.image_features * torch.nan)
     with pytest.raises(PictuneError, match="learning_rate"):
         _train(broken, backbone, CONFIG)
 
@@ -281,7 +281,7 @@ def test_every_image_is_encoded_once_whatever_the_batch(
     paths = dataset.paths[:10]
     in_fours = embed_images(paths, backbone, batch_size=4, track=track)
     assert batches == [0, 4, 8]
-    alone = torch.cat([backbone.image_embedding(read_image(path)[None]) for path in paths])
+    alone = torch.cat([backbone.image_features(read_image(path)[None]) for path in paths])
     torch.testing.assert_close(in_fours, alone, atol=1e-5, rtol=1e-4)
 
 
@@ -290,8 +290,9 @@ def test_images_of_different_sizes_and_modes_are_encoded_together(
 ) -> None:
     for mode, size in (("L", (20, 70)), ("RGBA", (64, 32)), ("P", (32, 32))):
         Image.new(mode, size).save(tmp_path / f"{mode}.png")
-    embeddings = embed_images(sorted(tmp_path.iterdir()), backbone, batch_size=8)
-    torch.testing.assert_close(embeddings.norm(dim=-1), torch.ones(3))
+    features = embed_images(sorted(tmp_path.iterdir()), backbone, batch_size=8)
+    assert features.shape == (3, backbone.feature_dim)
+    torch.testing.assert_close(features[:, : backbone.dim].norm(dim=-1), torch.ones(3))
 
 
 @pytest.mark.parametrize("content", [b"", b"no image"], ids=["empty", "text"])

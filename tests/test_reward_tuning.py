@@ -68,7 +68,7 @@ def test_the_tower_in_two_parts_is_the_tower_of_transformers(
         wanted = clip.get_image_features(pixel_values=pixels).pooler_output
         ours = backbone.embed_tokens(backbone.image_tokens(pixels, last=last), last=last)
     torch.testing.assert_close(
-        ours, wanted / wanted.norm(dim=-1, keepdim=True), atol=1e-6, rtol=1e-5
+        ours[:, : backbone.dim], wanted / wanted.norm(dim=-1, keepdim=True), atol=1e-6, rtol=1e-5
     )
 
 

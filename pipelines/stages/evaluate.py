@@ -129,10 +129,11 @@ class Instruments:
             if self.judge is not None:
                 verdicts += self.judge.verdicts(images, texts)
             images = images.to(backbone.device)
-            image, text = backbone.image_embedding(images), backbone.text_embedding(texts)
-            reward, std = self.reward.score_embeddings_with_std(
-                image_embeddings=image, text_embeddings=text
+            features, text = backbone.image_features(images), backbone.text_embedding(texts)
+            reward, std = self.reward.score_features_with_std(
+                image_features=features, text_embeddings=text
             )
+            image = features[:, : backbone.dim]
             rewards += reward.tolist()
             stds += std.tolist()
             is_untuned = self.clip is backbone

@@ -210,8 +210,8 @@ def _score(
     for start in range(0, len(readable), ROWS):
         chosen = readable[start : start + ROWS]
         path, prompt = request.path[chosen], request.prompt[chosen]
-        score, std = model.score_embeddings_with_std(
-            image_embeddings=known.embeddings[torch.from_numpy(at[path])],
+        score, std = model.score_features_with_std(
+            image_features=known.embeddings[torch.from_numpy(at[path])],
             text_embeddings=texts[torch.from_numpy(prompt)],
         )
         paths = [request.paths[i] for i in path]

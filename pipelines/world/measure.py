@@ -1,7 +1,8 @@
-"""Alignment of the embedded base model, by the oracle: `python -m pipelines.world.measure`.
+"""Figures of the embedded base model and CLIP: `python -m pipelines.world.measure`.
 
-`make models` ends with it. It writes `models/base_alignment.json`: alignment by family of prompts,
-seen and held out, and for each of the DPOK paper's prompts.
+`make models` ends with it. It writes `models/base_alignment.json`: alignment by the oracle, by
+family of prompts, seen and held out, and for each of the DPOK paper's prompts; and on the same
+images `models/clip_knowledge.json`: what the CLIP knows zero-shot and by linear probes.
 """
 
 import argparse
@@ -16,12 +17,23 @@ from torch import Tensor
 
 from data.files import write_json
 from pipelines.image_io import to_pil
+from pipelines.world.blind_spots import Question, binding, knowledge, questions
 from pipelines.world.build import MODELS
 from pipelines.world.captions import EXACT, caption
 from pipelines.world.drawing import contact_sheet
 from pipelines.world.oracle import Oracle
 from pipelines.world.prompts import PAPER_PROMPTS, Requirement, held_out_prompts
-from pipelines.world.scenes import ANIMALS, NATURAL_TINTS, PLACES, TINTS, Animal, Scene, is_held_out
+from pipelines.world.scenes import (
+    ANIMALS,
+    NATURAL_TINTS,
+    PLACES,
+    TINTS,
+    Animal,
+    Reading,
+    Scene,
+    is_held_out,
+)
+from reward.clip.backbone import ClipBackbone
 
 
 def seen_prompts(per_family: int, rng: random.Random) -> dict[str, list[str]]:
@@ -73,17 +85,34 @@ def draw(
     for start in range(0, len(prompts), 64):
         part = prompts[start : start + 64]
         generator = [torch.Generator().manual_seed(seed + start + i) for i in range(len(part))]
-        with torch.autocast("cpu", torch.bfloat16):
-            drawn = pipeline(
-                part,
-                num_inference_steps=steps,
-                guidance_scale=guidance,
-                eta=eta,
-                generator=generator,
-                output_type="pt",
-            )
+        drawn = pipeline(
+            part,
+            num_inference_steps=steps,
+            guidance_scale=guidance,
+            eta=eta,
+            generator=generator,
+            output_type="pt",
+        )
         out.append(drawn.images.float())
     return torch.cat(out)
+
+
+@torch.no_grad()
+def clip_knowledge(images: Tensor, readings: list[Reading]) -> dict[str, dict[str, float]]:
+    """Return what the CLIP knows of images [N, 3, 64, 64] in [0, 1], and whose color is whose."""
+    clip = ClipBackbone.from_pretrained(MODELS / "emoji-clip")
+    renders, whose = binding()
+
+    def known(pixels: Tensor, question: Question) -> dict[str, float]:
+        embeddings = torch.cat([clip.image_embedding(some) for some in pixels.split(64)])
+        return knowledge(question, embeddings, clip.text_embedding).model_dump()
+
+    table = {name: known(images, one) for name, one in questions(readings).items()}
+    table["whose color"] = known(renders, whose)
+    for name, row in table.items():
+        shares = f"{row['zero_shot']:.2f} zero-shot, {row['probe']:.2f} by a probe"
+        print(f"{name:26s} {shares}, chance {1 / row['choices']:.2f}, {row['images']} images")
+    return table
 
 
 def main() -> None:
@@ -107,12 +136,16 @@ def main() -> None:
     pipeline.set_progress_bar_config(disable=True)
     oracle = Oracle.from_pretrained(MODELS / "emoji-oracle")
     rows: dict[str, dict[str, float]] = {}
+    everything: list[Tensor] = []
+    read: list[Reading] = []
     sheet: list[tuple[str, Image.Image]] = []
     for name, prompts in prompt_sets(random.Random(0), a.prompts).items():
         each = a.per_prompt * (8 if len(prompts) == 1 else 1)
         texts = [p for p in prompts for _ in range(each)]
         images = draw(pipeline, texts, steps=a.steps, guidance=a.guidance, eta=a.eta, seed=1000)
         readings = oracle.read(images)
+        everything.append(images)
+        read += readings
         met = [Requirement.parse(t).met_by(r) for t, r in zip(texts, readings, strict=True)]
         rows[name] = {
             "images": len(met),
@@ -128,6 +161,7 @@ def main() -> None:
         sheet += [(("+ " if met[i] else "- ") + texts[i], to_pil(images[i])) for i in shown]
     settings = {"steps": a.steps, "guidance": a.guidance, "eta": a.eta}
     write_json(MODELS / "base_alignment.json", {"settings": settings, "families": rows})
+    write_json(MODELS / "clip_knowledge.json", clip_knowledge(torch.cat(everything), read))
     if a.sheet:
         tiles, texts = [image for _, image in sheet], [text for text, _ in sheet]
         contact_sheet(tiles, 12, labels=texts).save(a.sheet)

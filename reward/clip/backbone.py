@@ -193,6 +193,12 @@ class ClipBackbone(nn.Module):
         return self.family.dim(self.clip)
 
     @property
+    def feature_dim(self) -> int:
+        """Length of an image's features: its embedding, then its pooled patches."""
+        width: int = self.clip.config.vision_config.hidden_size
+        return self.dim + 3 * width
+
+    @property
     def logit_scale(self) -> float:
         """Factor of the cosine in the loss that the model was pretrained with."""
         return float(self.clip.logit_scale.exp())
@@ -227,7 +233,7 @@ class ClipBackbone(nn.Module):
     @property
     def image_space(self) -> str:
         """Name of this backbone's image embeddings, with its trained weights as they are now."""
-        digest = "image"
+        digest = "features"
         if self.tuned_blocks:
             digest = _digest_of(self.tuned_weights(), hashlib.sha256()).hexdigest()[:16]
         return f"{self.fingerprint}-v{PREPROCESSING_VERSION}-{digest}"
@@ -238,10 +244,19 @@ class ClipBackbone(nn.Module):
 
     def image_embedding(self, images: Tensor) -> Tensor:
         """Embed [B, 3, H, W] in [0, 1] as [B, D] of unit length; differentiable to the pixels."""
+        return self.image_features(images)[:, : self.dim]
+
+    def image_features(self, images: Tensor) -> Tensor:
+        """Return features [B, F] of images [B, 3, H, W] in [0, 1]; differentiable to the pixels.
+
+        The first D are the embedding, of unit length. The others are mean, maximum and standard
+        deviation of the patches after the last block, which say how much there is of something:
+        the embedding was trained on captions, and drops what they seldom name.
+        """
         return self.encode_pixels(self.preprocess(images.to(self.device, torch.float32)))
 
     def encode_pixels(self, pixels: Tensor) -> Tensor:
-        """Embed preprocessed [B, 3, S, S] as [B, D] of unit length."""
+        """Return the features [B, F] of preprocessed [B, 3, S, S]."""
         return self.embed_tokens(self.image_tokens(pixels, last=0), last=0)
 
     def image_tokens(self, pixels: Tensor, *, last: int) -> Tensor:
@@ -253,11 +268,15 @@ class ClipBackbone(nn.Module):
         return tokens
 
     def embed_tokens(self, tokens: Tensor, *, last: int) -> Tensor:
-        """Embed [B, T, W] from `image_tokens` as [B, D] of unit length."""
+        """Return the features [B, F] of [B, T, W] from `image_tokens`."""
         blocks = self.clip.vision_model.encoder.layers
         for block in blocks[len(blocks) - last :]:
             tokens = block(tokens, attention_mask=None)
-        return F.normalize(self.family.leave(self.clip, tokens), dim=-1)
+        embedding = F.normalize(self.family.leave(self.clip, tokens), dim=-1)
+        patches = tokens[:, self.family.patches]
+        # The square root has no gradient at 0, where all patches are equal.
+        spread = (patches.var(1, correction=0) + 1e-8).sqrt()
+        return torch.cat([embedding, patches.mean(1), patches.amax(1), spread], dim=-1)
 
     @torch.no_grad()
     def text_embedding(self, prompts: Sequence[str]) -> Tensor:

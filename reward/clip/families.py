@@ -35,6 +35,8 @@ class ModelFamily:
     """Preprocessed [B, 3, S, S] -> [B, T, W] as they enter the first block of the vision tower."""
     leave: Callable[[Any, Tensor], Tensor]
     """[B, T, W] from the last block -> embeddings [B, D]."""
+    patches: slice
+    """The tokens among T that stand for patches of the image."""
     after_blocks: Callable[[Any], list[nn.Module]]
     """The parts of the vision tower that follow its blocks."""
     read: Callable[[Any, Tensor], Tensor]
@@ -66,6 +68,7 @@ FAMILIES = {
         dim=lambda clip: clip.visual_projection.out_features,
         enter=_enter_clip,
         leave=_leave_clip,
+        patches=slice(1, None),
         after_blocks=lambda clip: [clip.vision_model.post_layernorm, clip.visual_projection],
         read=lambda clip, ids: clip.text_projection(clip.text_model(input_ids=ids).pooler_output),
     ),
@@ -77,6 +80,7 @@ FAMILIES = {
         dim=lambda siglip: siglip.config.vision_config.hidden_size,
         enter=lambda siglip, pixels: siglip.vision_model.embeddings(pixels),
         leave=_leave_siglip,
+        patches=slice(None),
         after_blocks=lambda siglip: [siglip.vision_model.post_layernorm, siglip.vision_model.head],
         read=lambda siglip, ids: siglip.text_model(input_ids=ids).pooler_output,
     ),

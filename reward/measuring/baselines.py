@@ -89,7 +89,7 @@ def blind_scorer(
     if sees == "image":
         blind = replace(examples, text_embeddings=torch.zeros_like(examples.text_embeddings))
     else:
-        blind = replace(examples, image_embeddings=torch.zeros_like(examples.image_embeddings))
+        blind = replace(examples, image_features=torch.zeros_like(examples.image_features))
     # A head that cannot see one of the two cannot tell prompts apart.
     one_head = {"members": 1, "auxiliary_weight": 0.0, "tune_last": 0, "lora_rank": 0}
     model = train_from_scratch(backbone, blind, config.model_copy(update=one_head))
@@ -143,6 +143,6 @@ def _source_scorer(
 
 
 def _cosines(examples: Examples, image: Indices, prompt: Indices) -> Values:
-    images = examples.image_embeddings[torch.from_numpy(image)]
     texts = examples.text_embeddings[torch.from_numpy(prompt)]
+    images = examples.image_features[torch.from_numpy(image), : texts.shape[1]]
     return as_values((images * texts).sum(-1))

@@ -1,0 +1,224 @@
+"""The cells of `benchmarks.labels`: a model is labeled, tuned and judged.
+
+All cells of a seed share the base's images, the method, its reward queries and the seeds on which
+the judge looks at the tuned model, which nothing was chosen on.
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.label_pool import BATCH, Cell, Labels, Pool
+from benchmarks.record import Row
+from finetune.diffusion import DiffusionModel
+from finetune.method import new_training
+from finetune.nft import METHOD, NFTConfig
+from finetune.reward_fn import RewardFn
+from finetune.sampler import Sampler, draw
+from pipelines.comparison import by_reward
+from pipelines.config import Settings
+from pipelines.image_io import load_images, save_png
+from pipelines.measures import vendi_score
+from pipelines.models import as_reward_fn, open_model
+from pipelines.prompts import focus_of
+from pipelines.world.oracle import Oracle
+from pipelines.world.prompts import Requirement
+from reward.clip.backbone import ClipBackbone
+from reward.examples import prepare
+from reward.measuring.metrics import as_ranks, weighted_roc_auc
+from reward.split import SplitConfig
+from reward.training import RewardConfig, train_from_scratch
+
+TRAINING_SEEDS, ROUND_SEEDS, JUDGED_SEEDS = 1_000_003, 31_000_000, 55_000_000
+"""First seeds of the tuning's randomness, of a round's new images, and of the judged images."""
+CANDIDATE_SEEDS = 100_000
+"""Distance of the seeds of one image's candidates."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Everything that the cells share."""
+
+    settings: Settings
+    oracle: Oracle
+    backbone: ClipBackbone
+    images: Pool
+    """The base's images."""
+    held_out: Sequence[str]
+    folder: Path
+    queries: int
+    """Images that the reward scores while a model is tuned, validation aside."""
+    judged: int
+    """Fresh images of each training prompt that the judge looks at."""
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """The training prompts."""
+        return focus_of(self.settings.run)
+
+    @property
+    def sampler(self) -> Sampler:
+        """The run's sampler."""
+        return self.settings.table("sampler", Sampler)
+
+    def new_model(self, seed: int) -> DiffusionModel:
+        """Return the base with an untrained LoRA."""
+        config = self.settings.table("nft", NFTConfig)
+        model = open_model(self.settings.run, precision=config.precision)
+        generator = torch.Generator().manual_seed(TRAINING_SEEDS * (seed + 1))
+        model.add_lora(config.lora, generator=generator)
+        return model
+
+    def by_judge(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        """Return 1 where the judge sees all that the prompt asks for, else 0, [B]."""
+        readings = zip(prompts, self.oracle.read(images), strict=True)
+        met = [Requirement.parse(text).met_by(reading) for text, reading in readings]
+        return torch.tensor(met, dtype=torch.float32)
+
+    @torch.no_grad()
+    def roc_auc(self, reward: RewardFn, pool: Pool, rows: Sequence[int]) -> float | None:
+        """Return the mean ROC-AUC within the training prompts against the judge on these rows.
+
+        None where no prompt has both right and wrong images.
+        """
+        values = []
+        for prompt in self.prompts:
+            mine = [row for row in rows if pool.prompts[row] == prompt]
+            images = load_images([pool.paths[row] for row in mine])
+            scores = torch.cat([reward(some, [prompt] * len(some)) for some in images.split(BATCH)])
+            good = np.array([pool.qualities[row] == 1 for row in mine], np.float64)
+            ranks = as_ranks(scores.double().numpy())
+            values.append(float(weighted_roc_auc(ranks, good, np.ones(len(good)))))
+        known = [value for value in values if np.isfinite(value)]
+        return float(np.mean(known)) if known else None
+
+    def judge(self, model: DiffusionModel, seed: int, *, choose: RewardFn | None = None) -> Row:
+        """Return the judge's figures on fresh images by DDIM, in per cent, and their diversity.
+
+        With a reward that chooses, each is the best of four images.
+        """
+        groups = {
+            "trained": [text for text in self.prompts for _ in range(self.judged)],
+            "held_out": [text for text in self.held_out for _ in range(self.judged // 8)],
+        }
+        found = Row()
+        for number, (group, texts) in enumerate(groups.items()):
+            first = JUDGED_SEEDS + 1_000_000 * seed + 500_000 * number
+            images = self._drawn(model, texts, first, choose)
+            met = self.by_judge(images, texts)
+            found[group] = 100 * float(met.mean())
+            if group == "trained":
+                found |= self._by_prompt(images, met)
+        return found
+
+    def _drawn(
+        self, model: DiffusionModel, texts: Sequence[str], first: int, choose: RewardFn | None
+    ) -> Tensor:
+        count = 1 if choose is None else 4
+        seeds = [first + i + n * CANDIDATE_SEEDS for i in range(len(texts)) for n in range(count)]
+        asked = [text for text in texts for _ in range(count)]
+        ddim = self.sampler.deterministic()
+        images = draw(model, asked, ddim, seeds=seeds, batch=BATCH)
+        if choose is None:
+            return images
+        starts = range(0, len(asked), BATCH)
+        scores = torch.cat([choose(images[i : i + BATCH], asked[i : i + BATCH]) for i in starts])
+        return images[[ranked[0] for ranked in by_reward(scores.tolist(), count)]]
+
+    @torch.no_grad()
+    def _by_prompt(self, images: Tensor, met: Tensor) -> Row:
+        """Return each training prompt's share of right images, and the mean Vendi score."""
+        found, scores = Row(), []
+        parts = zip(self.prompts, images.split(self.judged), met.split(self.judged), strict=True)
+        for prompt, some, right in parts:
+            found[prompt] = 100 * float(right.mean())
+            scores.append(vendi_score(self.backbone.image_embedding(some).double().numpy()))
+        return found | {"diversity": float(np.mean(scores))}
+
+
+@dataclass
+class Trial:
+    """One cell with one seed."""
+
+    bench: Bench
+    name: str
+    cell: Cell
+    seed: int
+    labels: Labels = field(default_factory=Labels)
+
+    def __post_init__(self) -> None:
+        """Start with the base's images and a model without training."""
+        self.pool = self.bench.images.copy()
+        self.rng = random.Random(f"{self.name} {self.seed}")
+        self.model = self.bench.new_model(self.seed)
+
+    def run(self) -> Row:
+        """Label, train the reward and tune, round by round; return the judge's figures."""
+        rows, queries, found = range(len(self.pool.paths)), 0, Row()
+        for number in range(self.cell.rounds):
+            reward = self.reward(rows)
+            found[f"roc_auc_{number + 1}"] = self.bench.roc_auc(reward, self.pool, rows)
+            queries += self.tune(reward, number)
+            if number + 1 < self.cell.rounds:
+                rows = self.new_images(number)
+                found[f"roc_auc_{number + 1}_stale"] = self.bench.roc_auc(reward, self.pool, rows)
+        found = {name: value for name, value in found.items() if value is not None}
+        return found | {"queries": queries} | self.bench.judge(self.model, self.seed)
+
+    def reward(self, rows: Sequence[int]) -> RewardFn:
+        """Return the reward of a round, after raters were asked about these rows of the pool."""
+        bench, cell = self.bench, self.cell
+        if cell.reward == "clip_score":
+            return bench.backbone.clip_score
+        if cell.reward == "judge":
+            return bench.by_judge
+        self.labels.ask(self.pool, rows, cell, self.rng)
+        split = SplitConfig(split_by="image", unseen_prompts=0, test_images=0, seed=self.seed)
+        config = bench.settings.table("reward", RewardConfig).model_copy(
+            update={"seed": self.seed, "split": split}
+        )
+        examples = prepare(self.labels.dataset(self.pool), config, bench.backbone)
+        return as_reward_fn(train_from_scratch(bench.backbone, examples, config))
+
+    def tune(self, reward: RewardFn, number: int) -> int:
+        """Tune the model's LoRA in a round; return the reward queries, validation included."""
+        bench = self.bench
+        config = bench.settings.table("nft", NFTConfig)
+        each = len(bench.prompts) * config.images_per_prompt
+        iterations = bench.queries // self.cell.rounds // each
+        checked = config.validation.model_copy(update={"every": iterations, "images_per_prompt": 1})
+        config = config.model_copy(update={"iterations": iterations, "validation": checked})
+        seed = TRAINING_SEEDS * (self.seed + 1) + 1 + number
+        training = new_training(
+            self.model,
+            bench.prompts,
+            reward,
+            config,
+            generator=torch.Generator().manual_seed(seed),
+            sampler=bench.sampler,
+        )
+        for _ in METHOD.train(training, METHOD.start(training)):
+            pass
+        return iterations * each + 2 * len(bench.prompts)
+
+    def new_images(self, number: int) -> range:
+        """Draw a round's new images by the tuned model into the pool; return their rows."""
+        bench, cell = self.bench, self.cell
+        each = cell.verdicts // cell.rounds // cell.raters // len(bench.prompts)
+        texts = [text for text in bench.prompts for _ in range(each)]
+        first = ROUND_SEEDS + 1_000_000 * self.seed + 100_000 * number
+        seeds = range(first, first + len(texts))
+        images = draw(self.model, texts, bench.sampler, seeds=seeds, batch=BATCH)
+        folder = bench.folder / f"{self.name}-{self.seed}" / f"round-{number + 2}"
+        folder.mkdir(parents=True, exist_ok=True)
+        paths = [folder / f"{i:04d}.png" for i in range(len(texts))]
+        for path, image in zip(paths, images, strict=True):
+            save_png(image, path)
+        before = len(self.pool.paths)
+        self.pool.add(bench.oracle, paths, texts)
+        return range(before, len(self.pool.paths))

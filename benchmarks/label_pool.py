@@ -1,0 +1,156 @@
+"""Images that raters are asked about in `benchmarks.labels`, and what they answer."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from data.files import sha256_of
+from labeling_app.simulated import SimulatedRater
+from pipelines.image_io import load_images
+from pipelines.world.oracle import Oracle
+from pipelines.world.prompts import Requirement, family_of
+from reward.dataset import FeedbackDataset, RankedPairs, Verdicts
+
+BATCH = 32
+SLATE = 4
+"""Images of a ranking."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One source of rewards."""
+
+    reward: str = "labels"
+    """`labels`, `clip_score` or `judge`."""
+    verdicts: int = 0
+    """Verdicts in all, over all rounds."""
+    rankings: int = 0
+    """Rankings of four images in all, over all rounds."""
+    slips: float = 0.05
+    """Probability that a rater's attention slips on an image."""
+    raters: int = 1
+    """Raters who judge each image; the number of verdicts stays the same."""
+    rounds: int = 1
+    """Rounds of labeling and tuning, which share labels and reward queries evenly."""
+
+
+CELLS: dict[str, Cell] = {
+    "clip_score": Cell("clip_score"),
+    "judge_as_reward": Cell("judge"),
+    "feedback_100": Cell(verdicts=100),
+    "feedback_300": Cell(verdicts=300),
+    "feedback_1000": Cell(verdicts=1000),
+    "feedback_3000": Cell(verdicts=3000),
+    "rankings_250": Cell(rankings=250),
+    "both_500_125": Cell(verdicts=500, rankings=125),
+    "slips_0": Cell(verdicts=1000, slips=0.0),
+    "slips_10": Cell(verdicts=1000, slips=0.1),
+    "slips_25": Cell(verdicts=1000, slips=0.25),
+    "three_raters": Cell(verdicts=1000, raters=3),
+    "three_raters_slips_25": Cell(verdicts=1000, raters=3, slips=0.25),
+    "rounds_3": Cell(verdicts=1500, rounds=3),
+    "single_same_labels": Cell(verdicts=1500),
+}
+"""Cells by name. 250 rankings of four images take a rater as long as 1,000 verdicts."""
+
+
+@dataclass
+class Pool:
+    """Images that raters can be asked about, with what the judge knows of them."""
+
+    paths: list[Path] = field(default_factory=list)
+    prompts: list[str] = field(default_factory=list)
+    qualities: list[float] = field(default_factory=list)
+    """Share of the prompt's parts that the judge sees."""
+
+    def copy(self) -> "Pool":
+        """Return a pool that can grow by itself."""
+        return Pool(list(self.paths), list(self.prompts), list(self.qualities))
+
+    def add(self, oracle: Oracle, paths: Sequence[Path], prompts: Sequence[str]) -> None:
+        """Add images of these prompts."""
+        self.paths += paths
+        self.prompts += prompts
+        for start in range(0, len(paths), BATCH):
+            readings = oracle.read(load_images(paths[start : start + BATCH]))
+            texts = prompts[start : start + BATCH]
+            self.qualities += [
+                Requirement.parse(text).score(one)
+                for text, one in zip(texts, readings, strict=True)
+            ]
+
+
+@dataclass
+class Labels:
+    """Labels on images of a pool, by the images' indices."""
+
+    verdicts: list[tuple[int, bool]] = field(default_factory=list)
+    rankings: list[dict[int, int]] = field(default_factory=list)
+    """Rank of each image, 1 for the best."""
+
+    def ask(self, pool: Pool, rows: Sequence[int], cell: Cell, rng: random.Random) -> None:
+        """Ask simulated raters about a round's share of images among these rows."""
+        rater = SimulatedRater(
+            "rater",
+            threshold=0.99,
+            noise=cell.slips,
+            position_bias=0.0,
+            just_noticeable_difference=0.05,
+            skip_rate=0.0,
+            seconds_per_image=2.0,
+        )
+        wanted = cell.verdicts // cell.rounds
+        order = rng.sample(list(rows), len(rows))
+        asked = [row for row in order for _ in range(cell.raters)]
+        for row in (asked * (1 + wanted // max(len(asked), 1)))[:wanted]:
+            answer = rater.verdict(pool.qualities[row], rng=rng)
+            self.verdicts.append((row, answer.verdict == "good"))
+        prompts = sorted({pool.prompts[row] for row in rows})
+        for number in range(cell.rankings // cell.rounds):
+            prompt = prompts[number % len(prompts)]
+            mine = [row for row in rows if pool.prompts[row] == prompt]
+            slate = rng.sample(mine, min(SLATE, len(mine)))
+            qualities = [pool.qualities[row] for row in slate]
+            names = [str(row) for row in slate]
+            ranking = rater.ranking(names, qualities, range(len(slate)), rng=rng)
+            ranked = ((int(name), rank) for name, rank in ranking.ranks.items())
+            self.rankings.append({row: rank for row, rank in ranked if rank is not None})
+
+    def dataset(self, pool: Pool) -> FeedbackDataset:
+        """Return the labels as the reward's training reads them."""
+        used = sorted({row for row, _ in self.verdicts} | {i for one in self.rankings for i in one})
+        prompts = tuple(sorted({pool.prompts[row] for row in used}))
+        at = {row: i for i, row in enumerate(used)}
+        prompt_of = {row: prompts.index(pool.prompts[row]) for row in used}
+        pairs = [
+            (at[a], at[b], prompt_of[a], 0.5 if one[a] == one[b] else float(one[a] < one[b]), n)
+            for n, one in enumerate(self.rankings)
+            for a in one
+            for b in one
+            if a < b
+        ]
+        columns = np.array(pairs, np.float64).reshape(-1, 5).T
+        first, second, prompt, number = (columns[i].astype(np.int64) for i in (0, 1, 2, 4))
+        each = np.bincount(number)
+        return FeedbackDataset(
+            tuple(sha256_of(pool.paths[row]) for row in used),
+            tuple(pool.paths[row] for row in used),
+            prompts,
+            tuple(family_of(text) for text in prompts),
+            Verdicts(
+                np.array([at[row] for row, _ in self.verdicts], np.int64),
+                np.array([prompt_of[row] for row, _ in self.verdicts], np.int64),
+                np.array([good for _, good in self.verdicts], np.float32),
+            ),
+            RankedPairs(
+                first,
+                second,
+                prompt,
+                columns[3].astype(np.float32),
+                (1 / each[number]).astype(np.float32),
+                number,
+            ),
+        )

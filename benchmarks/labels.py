@@ -1,0 +1,150 @@
+"""Value of raters' labels: `python -m benchmarks.labels`; writes `results/labels.json` and `.svg`.
+
+A model is tuned on the four prompts of DPOK's paper, always by DiffusionNFT and with the same
+number of reward queries; only the reward differs. It is the CLIP score, which knows no label; or a
+reward that learned from 100 to 3,000 verdicts, from rankings, from both in the same time, from
+raters who slip more or less, from one rater an image or three; or the judge itself, the ceiling.
+The judge then looks at fresh images, one draw each, by DDIM, which nothing was chosen on. Beside
+them stand the base, and the best of four of its images by the reward of 1,000 verdicts. In
+`rounds_3` a third of the labels is on images that the tuned model drew, twice; `single_same_labels`
+has as many labels on the base's images alone.
+
+`headline` has the judge's mean over the four prompts in per cent, the mean of the seeds. Intervals
+over seeds are Student's, 95 %. Every cell that is done is kept in `runs/bench-labels/cells`, so a
+second call goes on, and several processes may work on different cells; `--report` only writes the
+results again.
+"""
+
+import argparse
+import json
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.label_cells import Bench, Trial
+from benchmarks.label_plot import plot
+from benchmarks.label_pool import CELLS, Cell, Pool
+from benchmarks.record import RESULTS, Row, record, summary
+from data.files import write_json
+from data.runs import RunFolder
+from data.schema import IMAGES, read_table
+from pipelines.config import check, config_file, override, parse_override, read_toml
+from pipelines.models import open_backbone
+from pipelines.prompts import prompts_of
+from pipelines.stages import images as images_stage
+from pipelines.tables import TABLES
+from pipelines.world.oracle import Oracle
+from pipelines.world.prompts import held_out_prompts
+from reward.training import RewardConfig
+
+RUN = RunFolder(Path("runs/bench-labels"))
+CELLS_FOLDER = RUN.root / "cells"
+HELD_OUT = 3
+"""Held-out prompts of each family."""
+HEADLINE = (
+    "base",
+    "best_of_4",
+    "clip_score",
+    "feedback_100",
+    "feedback_1000",
+    "rounds_3",
+    "single_same_labels",
+    "judge_as_reward",
+)
+
+
+def open_bench(*, queries: int, judged: int, changes: list[str]) -> Bench:
+    """Draw the base's images where they are missing, and open what the cells share."""
+    tables = override(read_toml(config_file(None)), [parse_override(each) for each in changes])
+    settings = check(tables, TABLES, "benchmarks.labels")
+    images_stage.main(RUN, settings)
+    oracle, pool = Oracle.from_pretrained("models/emoji-oracle"), Pool()
+    rows = read_table(RUN.images_table, IMAGES).select(["path", "prompt"]).to_pylist()
+    pool.add(oracle, [RUN.root / row["path"] for row in rows], [row["prompt"] for row in rows])
+    known = frozenset(prompts_of(settings.run))
+    return Bench(
+        settings=settings,
+        oracle=oracle,
+        backbone=open_backbone(settings.table("reward", RewardConfig).backbone, settings.run),
+        images=pool,
+        held_out=held_out_prompts(HELD_OUT, random.Random(5), exclude=known),
+        folder=RUN.root / "drawn",
+        queries=queries,
+        judged=judged,
+    )
+
+
+def of_cell(bench: Bench, name: str, seed: int) -> Row:
+    """Return the figures of a cell with a seed, and the seconds that it took."""
+    started = time.monotonic()
+    trial = Trial(bench, name, CELLS.get(name, Cell(verdicts=1000)), seed)
+    if name == "base":
+        found = bench.judge(trial.model, seed)
+    elif name == "best_of_4":
+        reward = trial.reward(range(len(trial.pool.paths)))
+        found = bench.judge(trial.model, seed, choose=reward)
+    else:
+        found = trial.run()
+    return found | {"seconds": round(time.monotonic() - started, 1)}
+
+
+def report() -> dict[str, Any]:
+    """Write the results from the cells that are done; return them."""
+    by_cell: dict[str, list[Row]] = {}
+    for path in sorted(CELLS_FOLDER.glob("*.json")):
+        row = json.loads(path.read_text())["figures"]
+        by_cell.setdefault(path.stem.rpartition("-")[0], []).append(row)
+    cells = {
+        name: {
+            figure: summary([row[figure] for row in rows])
+            for figure in rows[0]
+            if all(figure in row for row in rows)
+        }
+        for name, rows in by_cell.items()
+    }
+    headline = {
+        name: round(cells[name]["trained"]["mean"], 1) for name in HEADLINE if name in cells
+    }
+    results = {"headline": headline, "cells": cells}
+    record("labels", results)
+    plot(cells, RESULTS / "labels.svg")
+    return results
+
+
+def main() -> None:
+    """Run the cells that are not done yet, and write the results."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    names = ["base", "best_of_4", *CELLS]
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--cells", nargs="+", choices=names, default=names)
+    parser.add_argument("--queries", type=int, default=640)
+    parser.add_argument("--judged", type=int, default=48, help="fresh images of each prompt")
+    parser.add_argument("--set", action="append", default=[], metavar="TABLE.KEY=VALUE")
+    parser.add_argument("--threads", type=int, help="threads that torch may use")
+    parser.add_argument("--report", action="store_true", help="only write the results again")
+    given = parser.parse_args()
+    if given.threads:
+        torch.set_num_threads(given.threads)
+    todo = [
+        (name, seed, path)
+        for seed in given.seeds
+        for name in given.cells
+        if not (path := CELLS_FOLDER / f"{name}-{seed}.json").exists()
+    ]
+    if todo and not given.report:
+        bench = open_bench(queries=given.queries, judged=given.judged, changes=given.set)
+        for name, seed, path in todo:
+            figures = of_cell(bench, name, seed)
+            made_by = {"queries": given.queries, "judged": given.judged, "set": given.set}
+            write_json(path, made_by | {"seed": seed, "figures": figures})
+            print(name, seed, json.dumps(figures), flush=True)
+    print(json.dumps(report()["headline"], indent=2))
+
+
+if __name__ == "__main__":
+    main()
