@@ -129,7 +129,7 @@ def test_dpok_goes_on_where_rwl_ended(
     assert stamp.inputs["start"] == sha256_of(rwl / LORA_FILE)
     fresh, warm = (read_metrics(one.finetune_dir("dpok"))[1]["kl"] for one in (run, copy))
     assert warm > 10 * fresh  # nats to the pretrained model, which an untuned start has hardly left
-    shutil.copy(dpok / LORA_FILE, rwl / LORA_FILE)
+    shutil.copy(run.finetune_dir("dpok") / LORA_FILE, rwl / LORA_FILE)
     assert command(copy, "evaluate", *sets("evaluate.etas=[0]", "evaluate.best_of=1")) == 0
     printed = capsys.readouterr()
     assert f"{dpok}: tuned on another start than the run has now" in printed.err
