@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.label_pool import BATCH, Cell, Labels, Pool
+from benchmarks.label_pool import BATCH, Cell, Labels, Pool, roc_auc_within
 from benchmarks.record import Row
 from finetune.diffusion import DiffusionModel
 from finetune.method import new_training
@@ -23,14 +23,13 @@ from finetune.sampler import Sampler, draw
 from pipelines.comparison import by_reward
 from pipelines.config import Settings
 from pipelines.image_io import load_images, save_png
+from pipelines.judge import OracleJudge
 from pipelines.measures import vendi_score
 from pipelines.models import as_reward_fn, open_model
 from pipelines.prompts import focus_of
 from pipelines.world.oracle import Oracle
-from pipelines.world.prompts import Requirement
 from reward.clip.backbone import ClipBackbone
 from reward.examples import prepare
-from reward.measuring.metrics import as_ranks, weighted_roc_auc
 from reward.split import SplitConfig
 from reward.training import RewardConfig, train_from_scratch
 
@@ -76,9 +75,8 @@ class Bench:
 
     def by_judge(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         """Return 1 where the judge sees all that the prompt asks for, else 0, [B]."""
-        readings = zip(prompts, self.oracle.read(images), strict=True)
-        met = [Requirement.parse(text).met_by(reading) for text, reading in readings]
-        return torch.tensor(met, dtype=torch.float32)
+        verdicts = OracleJudge(self.oracle).verdicts(images, prompts)
+        return torch.tensor([verdict.met for verdict in verdicts], dtype=torch.float32)
 
     @torch.no_grad()
     def roc_auc(self, reward: RewardFn, pool: Pool, rows: Sequence[int]) -> float | None:
@@ -86,16 +84,15 @@ class Bench:
 
         None where no prompt has both right and wrong images.
         """
-        values = []
-        for prompt in self.prompts:
-            mine = [row for row in rows if pool.prompts[row] == prompt]
-            images = load_images([pool.paths[row] for row in mine])
-            scores = torch.cat([reward(some, [prompt] * len(some)) for some in images.split(BATCH)])
-            good = np.array([pool.qualities[row] == 1 for row in mine], np.float64)
-            ranks = as_ranks(scores.double().numpy())
-            values.append(float(weighted_roc_auc(ranks, good, np.ones(len(good)))))
-        known = [value for value in values if np.isfinite(value)]
-        return float(np.mean(known)) if known else None
+        mine = [row for row in rows if pool.prompts[row] in self.prompts]
+        prompts = [pool.prompts[row] for row in mine]
+        scores = []
+        for start in range(0, len(mine), BATCH):
+            some = slice(start, start + BATCH)
+            images = load_images([pool.paths[row] for row in mine[some]])
+            scores.append(reward(images, prompts[some]))
+        good = np.array([pool.qualities[row] == 1 for row in mine], np.float64)
+        return roc_auc_within(prompts, torch.cat(scores).double().numpy(), good)
 
     def judge(self, model: DiffusionModel, seed: int, *, choose: RewardFn | None = None) -> Row:
         """Return the judge's figures on fresh images by DDIM, in per cent, and their diversity.

@@ -22,13 +22,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmarks.label_cells import Bench
-from benchmarks.label_pool import Cell, Labels, Pool
+from benchmarks.label_pool import Cell, Labels, Pool, roc_auc_within
 from benchmarks.labels import RUN, open_bench
 from benchmarks.record import Row, record, summary
 from pipelines.models import open_cache
 from reward.embedding import embed_images, embed_prompts
 from reward.examples import prepare
-from reward.measuring.metrics import as_ranks, weighted_roc_auc
 from reward.model import RewardModel
 from reward.split import SplitConfig
 from reward.training import RewardConfig, train_from_scratch
@@ -60,17 +59,13 @@ class Encoded:
         }
 
 
-def curve(bench: Bench, order: str, seed: int) -> list[float]:
+def curve(bench: Bench, encoded: Encoded, order: str, seed: int) -> list[float]:
     """Return the accuracy of the reward after each of `SIZES` verdicts."""
     rng, pool = random.Random(seed), bench.images
     rows = rng.sample(range(len(pool.paths)), len(pool.paths))
     tested = _third(pool.prompts, rows)
     left = [row for row in rows if row not in set(tested)]
     cache = open_cache(RUN)
-    encoded = Encoded(
-        embed_images(pool.paths, bench.backbone, batch_size=64, cache=cache),
-        embed_prompts(pool.prompts, bench.backbone, cache=cache),
-    )
     config = bench.settings.table("reward", RewardConfig).model_copy(
         update={
             "seed": seed,
@@ -137,12 +132,9 @@ def greedy_log_determinant(vectors: NDArray[np.float64], count: int) -> list[int
 def _accuracy(pool: Pool, model: RewardModel, encoded: Encoded, rows: Sequence[int]) -> float:
     scores = model.mean_logits(**encoded.rows(rows)).double().numpy()
     good = np.array([pool.qualities[row] == 1 for row in rows], np.float64)
-    prompts = np.array([pool.prompts[row] for row in rows])
-    values = []
-    for prompt in np.unique(prompts):
-        mine = prompts == prompt
-        values.append(weighted_roc_auc(as_ranks(scores[mine]), good[mine], np.ones(mine.sum())))
-    return float(np.nanmean(values))
+    accuracy = roc_auc_within([pool.prompts[row] for row in rows], scores, good)
+    assert accuracy is not None  # the demo's prompts have both
+    return accuracy
 
 
 def labels_for(accuracy: float, means: Sequence[float]) -> float | None:
@@ -188,10 +180,15 @@ def main() -> None:
     if given.threads:
         torch.set_num_threads(given.threads)
     bench = open_bench(queries=0, judged=0, changes=[])
+    pool, cache = bench.images, open_cache(RUN)
+    encoded = Encoded(
+        embed_images(pool.paths, bench.backbone, batch_size=64, cache=cache),
+        embed_prompts(pool.prompts, bench.backbone, cache=cache),
+    )
     curves: dict[str, list[list[float]]] = {order: [] for order in ORDERS}
     for seed in given.seeds:
         for order in ORDERS:
-            curves[order].append(curve(bench, order, seed))
+            curves[order].append(curve(bench, encoded, order, seed))
             print(order, seed, [round(value, 3) for value in curves[order][-1]], flush=True)
     data: dict[str, Any] = {"seeds": given.seeds, "verdicts": SIZES, "orders": compared(curves)}
     record("label_order", data)

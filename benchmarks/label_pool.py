@@ -12,11 +12,26 @@ from labeling_app.simulated import SimulatedRater
 from pipelines.image_io import load_images
 from pipelines.world.oracle import Oracle
 from pipelines.world.prompts import Requirement, family_of
+from reward.calibration import Values
 from reward.dataset import FeedbackDataset, RankedPairs, Verdicts
+from reward.measuring.metrics import as_ranks, weighted_roc_auc
 
 BATCH = 32
 SLATE = 4
 """Images of a ranking."""
+
+
+def roc_auc_within(prompts: Sequence[str], scores: Values, good: Values) -> float | None:
+    """Return the mean over prompts of the ROC-AUC of scores [N] for good images [N], 1 or 0.
+
+    None where no prompt has both good and bad ones.
+    """
+    values = []
+    for prompt in dict.fromkeys(prompts):
+        mine = np.array([other == prompt for other in prompts])
+        values.append(weighted_roc_auc(as_ranks(scores[mine]), good[mine], np.ones(mine.sum())))
+    known = [float(value) for value in values if np.isfinite(value)]
+    return float(np.mean(known)) if known else None
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 It is trained as CLIPs are: on web-like captions, each against the other captions of its batch, and
 on no more of the world than the base sees. So it has the blind spots of real CLIPs: it knows what
-is in an image and where, but counts poorly and tends to overlook a second animal.
+is in an image and where, counts less well, and cannot tell whose color is whose.
 """
 
 import random
