@@ -50,6 +50,8 @@ class Cell:
     """Raters who judge each image; the number of verdicts stays the same."""
     rounds: int = 1
     """Rounds of labeling and tuning, which share labels and reward queries evenly."""
+    train_on: str = "focus"
+    """`focus`, the four prompts, or `all` of the run's, which share the reward queries evenly."""
 
 
 CELLS: dict[str, Cell] = {
@@ -68,6 +70,7 @@ CELLS: dict[str, Cell] = {
     "three_raters_slips_25": Cell(verdicts=1000, raters=3, slips=0.25),
     "rounds_3": Cell(verdicts=1500, rounds=3),
     "single_same_labels": Cell(verdicts=1500),
+    "all_prompts": Cell(verdicts=1000, train_on="all"),
 }
 """Cells by name. 250 rankings of four images take a rater as long as 1,000 verdicts."""
 

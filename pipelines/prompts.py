@@ -56,7 +56,7 @@ def prompts_of(config: RunConfig) -> dict[str, str | None]:
 
 
 def focus_of(config: RunConfig) -> tuple[str, ...]:
-    """Return the prompts that `finetune` trains on."""
+    """Return the prompts that get more images and that `finetune` trains on by default."""
     if config.focus_prompts and config.prompts_file is None:
         return config.focus_prompts
     return tuple(prompts_of(config))

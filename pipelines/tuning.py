@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import NonNegativeInt, PositiveInt
@@ -30,7 +30,7 @@ from pipelines.models import (
     reward_hash,
     weights_hash,
 )
-from pipelines.prompts import focus_of, prompts_digest
+from pipelines.prompts import focus_of, prompts_digest, prompts_of
 from pipelines.record import content_hash
 from pipelines.rewarded_images import (
     Encoder,
@@ -49,6 +49,9 @@ IMAGES = "images"
 class FinetuneConfig(UNetSettings, frozen=True, extra="forbid"):
     """Settings that the methods share; each has its own in a table of its name."""
 
+    train_on: Literal["focus", "all"] = "focus"
+    """Prompts to train on: `run.focus_prompts`, or all of the run's, for a model that is to do
+    better on prompts that nobody thought of."""
     validation_prompts: tuple[str, ...] = ()
     """Held-out prompts that choose the best weights and that the guards watch; none means the
     training prompts, on seeds of their own."""
@@ -108,6 +111,13 @@ class Job:
             yield asdict(metrics)
 
 
+def training_prompts(settings: Settings) -> tuple[str, ...]:
+    """Return the prompts that methods train on, and that a later round draws."""
+    if settings.table("finetune", FinetuneConfig).train_on == "all":
+        return tuple(prompts_of(settings.run))
+    return focus_of(settings.run)
+
+
 def method_config(settings: Settings, name: str) -> MethodConfig:
     """Return the settings of a method."""
     return settings.table(name, MethodConfig)
@@ -138,7 +148,7 @@ def input_hashes(run: RunFolder, settings: Settings, name: str) -> dict[str, str
     Raises:
         PictuneError: something is missing, or a later round cannot go on from the LoRA before it.
     """
-    prompts, model = focus_of(settings.run), weights_hash(settings.run.model)
+    prompts, model = training_prompts(settings), weights_hash(settings.run.model)
     if run.round > 1:
         lora_to_go_on_from(run, name, model)
     inputs = {"model": model, "prompts": prompts_digest(prompts)}
@@ -181,7 +191,7 @@ def open_job(
     else:
         trained = open_reward_model(run.reward_dir, settings.run)
         reward, monitor = as_reward_fn(trained), as_monitor(trained)
-    prompts = focus_of(settings.run)
+    prompts = training_prompts(settings)
     encoder = _encoder(model, settings)
     labeled = labeled_rewards(run, shared.validation_prompts or prompts, encoder, reward)
     training = new_training(

@@ -22,9 +22,7 @@ SMALL = (
     "images.per_focus_prompt=12",
     "reward.epochs=2",
     "reward.members=2",
-    "nft.images_per_prompt=4",
-    "nft.updates=1",
-    "nft.noise_levels=1",
+    "rwl.updates=3",
 )
 
 
@@ -78,15 +76,15 @@ def test_cells_are_labeled_tuned_and_judged(
     monkeypatch.setattr(labels, "RESULTS", tmp_path)
     monkeypatch.setattr(labels, "HELD_OUT", 1)
     monkeypatch.setitem(CELLS, "rounds_3", Cell(verdicts=12, rounds=3))
+    monkeypatch.setitem(CELLS, "all_prompts", Cell(verdicts=12, train_on="all"))
     bench = open_bench(queries=12, judged=8, changes=[*SMALL])
     assert len(bench.images.paths) == 24
-    for name in ("base", "best_of_4", "clip_score", "judge_as_reward", "rounds_3"):
+    for name in ("base", "best_of_4", "clip_score", "judge_as_reward", "rounds_3", "all_prompts"):
         figures = of_cell(bench, name, 0)
         assert 0 <= figures["trained"] <= 100
         assert 1 <= figures["diversity"] <= 8
         if name in CELLS:
-            # four images an iteration, and one before and after each tuning
-            assert figures["queries"] == 12 + 2 * CELLS[name].rounds
+            assert figures["queries"] == 12
         write_json(labels.CELLS_FOLDER / f"{name}-0.json", {"figures": figures})
     assert len(list((bench.folder / "rounds_3-0").rglob("*.png"))) == 2 * 4
     results = report()

@@ -35,11 +35,12 @@ def renamed(monkeypatch: pytest.MonkeyPatch) -> None:
 CHANGED_SINCE = {
     "run": {"prompts"},
     "images": {"precision"},
-    "rwl": {"precision"},
+    "rwl": {"precision", "updates", "learning_rate", "validation"},
     "dpok": {"precision"},
     "ddpo": {"precision"},
     "reward": {"hidden", "auxiliary_weight", "split"},
     "nft": {"iterations", "validation"},
+    "evaluate": {"etas", "images_per_prompt", "images_per_held_out"},
 }
 """Settings of the preset that have another value now than when the run was recorded."""
 

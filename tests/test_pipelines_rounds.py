@@ -244,6 +244,7 @@ def test_every_model_of_every_round_is_evaluated_and_the_report_tells_round_by_r
     assert later.staleness == read_report(second.reward_dir / "metrics.json").staleness
     page = (evaluated.evaluation_dir / "report.html").read_text()
     assert "<h2>Round by round</h2>" in page
+    assert "How it goes on" not in page
     assert "RWL, round 2" in page
     assert "finetune rwl, round 2" in page
     row = f"<td>{spent[2]['verdicts']}</td><td>{spent[2]['rankings']}</td>"

@@ -57,9 +57,10 @@ def test_demo_run_again_skips_what_is_done(
     }
     assert command(run, "demo") == 0
     printed = capsys.readouterr().out
-    for stage in ("images", "simulate", "reward", "finetune rwl", "finetune dpok", "evaluate"):
+    for stage in ("images", "simulate", "reward", "finetune rwl", "evaluate"):
         assert f"{stage}: done" in printed
     assert "make label RUN=r" in printed
+    assert "make rounds RUN=r ROUNDS=2 METHOD=rwl" in printed
     assert "mean over the trained prompts" in printed
     changed = {path.name for path, moment in before.items() if path.stat().st_mtime_ns != moment}
     assert not {name for name in changed if name.endswith((".png", ".safetensors", ".html"))}
@@ -128,6 +129,14 @@ def test_the_report_needs_nothing_but_itself(run: RunFolder) -> None:
     assert parser.sources
     assert all(source.startswith("data:") for source in parser.sources)
     assert not re.search(r"url\(|@import", page)
+
+
+def test_the_report_says_how_it_goes_on(run: RunFolder) -> None:
+    page = (run.evaluation_dir / "report.html").read_text()
+    assert "<h2>How it goes on</h2>" in page
+    assert "what the tuned models draw:" in page
+    assert "make rounds RUN=r ROUNDS=2 METHOD=rwl</code>" in page
+    assert "Round by round" not in page
 
 
 def draw_as_the_card_says(folder: Path) -> str:

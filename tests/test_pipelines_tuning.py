@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import get_args
 
@@ -12,10 +13,13 @@ from data.files import sha256_of
 from data.runs import RunFolder
 from finetune.lora import LORA_FILE
 from finetune.monitors import Measure
+from pipelines.config import RunConfig, read_toml
 from pipelines.metrics_log import read_metrics
+from pipelines.prompts import prompts_of
 from pipelines.record import STAMP, content_hash, read_stamp
 from reward.model import RewardModel
 from tests.support.demo_run import command, copy_without, sets
+from tests.support.rounds_run import rows_of
 
 pytestmark = pytest.mark.slow
 
@@ -152,3 +156,31 @@ def test_rater_types_and_low_rank_blocks_are_trained_by_settings(
     page = (copy.reward_dir / "report.html").read_text()
     assert ("Do raters want different things?" in page) == types
     assert (RewardModel.from_pretrained(copy.reward_dir).backbone.tuned_blocks == 0) == types
+
+
+def test_all_prompts_of_the_run_are_trained_on_when_told_so(
+    ready: RunFolder, tmp_path: Path
+) -> None:
+    given = sets("nft.iterations=1", "nft.images_per_prompt=2", "nft.prompts_per_iteration=99")
+    trained = {}
+    for name in ("focus", "all"):
+        copy = copy_without(ready, tmp_path / name)
+        told = sets(f"finetune.train_on={name}")
+        assert command(copy, "finetune", "--method", "nft", *given, *told) == 0
+        line = read_metrics(copy.finetune_dir("nft"))[1]
+        trained[name] = set(line["reward_by_prompt"])
+    config = RunConfig.model_validate(read_toml(ready.config_file)["run"])
+    assert trained["focus"] == set(config.focus_prompts)
+    assert trained["all"] == set(prompts_of(config)) > trained["focus"]
+
+
+def test_a_later_round_draws_all_prompts_that_are_trained_on(
+    ready: RunFolder, tmp_path: Path
+) -> None:
+    copy = copy_without(ready, tmp_path)
+    given = sets("finetune.train_on=all", "rounds.images_per_prompt=2")
+    assert command(copy, "finetune", "--method", "rwl", *given) == 0
+    assert command(copy, "images", "--round", "2", *given) == 0
+    config = RunConfig.model_validate(read_toml(ready.config_file)["run"])
+    drawn = Counter(str(row["prompt"]) for row in rows_of(copy, 2))
+    assert drawn == dict.fromkeys(prompts_of(config), 2)

@@ -10,13 +10,12 @@ from pipelines.stages import evaluate, finetune, images, reward, simulate
 
 
 def main(run: RunFolder, settings: Settings) -> None:
-    """Run every stage; say where the report is, and how to label the images oneself."""
+    """Run every stage; say where the report is, and what one may do next."""
     steps: list[tuple[str, Callable[[], None]]] = [
         ("images: the base model draws the prompts", lambda: images.main(run, settings)),
         ("simulate: raters label the images", lambda: simulate.main(run, settings)),
         ("reward: a model learns what they like", lambda: reward.main(run, settings)),
-        ("finetune rwl: reward-weighted likelihood", lambda: finetune.main(run, settings, "rwl")),
-        ("finetune dpok: policy gradient with KL", lambda: finetune.main(run, settings, "dpok")),
+        ("finetune: reward-weighted likelihood", lambda: finetune.main(run, settings, "rwl")),
         ("evaluate: the models are compared", lambda: evaluate.main(run, settings)),
     ]
     started = time.monotonic()
@@ -25,7 +24,11 @@ def main(run: RunFolder, settings: Settings) -> None:
         stage()
     print(f"\ndone in {_clock(time.monotonic() - started)}")
     print(f"report: {report_page.page_file(run).resolve()}")
-    print(f"label the same images yourself: make label RUN={run.root.name} OPEN=1")
+    name = run.root.name
+    print(f"label the same images yourself: make label RUN={name} OPEN=1")
+    print(
+        f"label what the tuned model draws, and tune on: make rounds RUN={name} ROUNDS=2 METHOD=rwl"
+    )
 
 
 def _clock(seconds: float) -> str:

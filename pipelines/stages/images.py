@@ -22,7 +22,7 @@ from pipelines.drawing import ImagesConfig, Planned, draw_missing, round_seeds, 
 from pipelines.flags import one_of
 from pipelines.methods import METHODS
 from pipelines.models import open_model, weights_hash
-from pipelines.prompts import focus_of, prompts_digest, prompts_of
+from pipelines.prompts import prompts_digest, prompts_of
 from pipelines.record import STAMP, StageFolder, read_stamp
 from pipelines.rounds import (
     RoundsConfig,
@@ -30,6 +30,7 @@ from pipelines.rounds import (
     refuse_unlabeled,
     tuned_methods,
 )
+from pipelines.tuning import training_prompts
 
 TABLES = ("run", "sampler", "images")
 
@@ -115,7 +116,7 @@ def _draw_first_round(run: RunFolder, settings: Settings) -> None:
 
 def _draw_later_round(run: RunFolder, settings: Settings, method: str | None) -> None:
     config, sampler = settings.table("images", ImagesConfig), settings.table("sampler", Sampler)
-    rounds, prompts = settings.table("rounds", RoundsConfig), focus_of(settings.run)
+    rounds, prompts = settings.table("rounds", RoundsConfig), training_prompts(settings)
     weights = weights_hash(settings.run.model)
     _refuse_other_images(run, weights)
     refuse_unlabeled(run.in_round(run.round - 1))
@@ -248,7 +249,7 @@ def _unknown_prompts(run: RunFolder, settings: Settings) -> dict[str, str | None
     """Return the training prompts that are not in `prompts.parquet`, with their categories."""
     known = set(read_table(run.prompts_table, PROMPTS)["prompt"].to_pylist())
     prompts = prompts_of(settings.run)
-    return {text: prompts.get(text) for text in focus_of(settings.run) if text not in known}
+    return {text: prompts.get(text) for text in training_prompts(settings) if text not in known}
 
 
 def _write_prompts(run: RunFolder, prompts: dict[str, str | None]) -> None:

@@ -1,4 +1,4 @@
-"""A run that `demo` went through, on tiny random models; tests work on copies of it."""
+"""A run that `demo` and DPOK went through, on tiny random models; tests work on copies of it."""
 
 import shutil
 from pathlib import Path
@@ -8,9 +8,12 @@ from pipelines.cli import main
 
 
 def write_demo_run(folder: Path, settings: Path) -> RunFolder:
-    """Run the whole story with these settings."""
-    assert main(["demo", "--runs", str(folder), "--run", "r", "--config", str(settings)]) == 0
-    return RunFolder(folder / "r")
+    """Run the whole story with these settings, and tune by DPOK beside."""
+    run = RunFolder(folder / "r")
+    assert command(run, "demo", "--config", str(settings)) == 0
+    assert command(run, "finetune", "--method", "dpok") == 0
+    assert command(run, "evaluate") == 0
+    return run
 
 
 def command(run: RunFolder, stage: str, *words: str) -> int:
