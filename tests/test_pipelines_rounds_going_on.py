@@ -30,7 +30,7 @@ from tests.support.rounds_run import (
     write_first_round,
     write_second_round,
 )
-from tests.support.tuned_run import figures_of, weights_of
+from tests.support.tuned_run import Commands, figures_of, weights_of
 
 pytestmark = pytest.mark.slow
 
@@ -53,22 +53,20 @@ def drawn_in_second(run: RunFolder) -> int:
     return len([path for path in run.images_dir.glob("*-20000*.png") if path.name[0] != "."])
 
 
-@abandons_open_files
-def test_rounds_that_are_stopped_go_on_where_they_were(
-    ready: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_rounds_that_are_killed_go_on_where_they_were(
+    ready: RunFolder, terminal: Commands, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = copy_of(ready, tmp_path / "stopped")
+    run = copy_of(ready, tmp_path / "killed")
     words = ("rounds", "--rounds", "2", "--method", "rwl", *SLOWLY)
+    apart = [words[0], "--runs", str(run.root.parent), "--run", run.root.name, *words[1:]]
     later, whole = run.in_round(2), copy_of(ready, tmp_path / "whole")
-    with interrupted_when(lambda: drawn_in_second(run) >= 2):
-        assert command(run, *words) == 130
+    terminal.kill_when(lambda: drawn_in_second(run) >= 2, apart)
     assert 2 <= drawn_in_second(run) < 16
     assert present_round(run) == 2
     assert not rows_of(run, 2)
     before = files_of_first_round(run)
     folder = later.finetune_dir("rwl")
-    with interrupted_when(lambda: any(folder.glob("checkpoints/*/manifest.json"))):
-        assert command(run, *words) == 130
+    terminal.kill_when(lambda: any(folder.glob("checkpoints/*/manifest.json")), apart)
     assert not (folder / LORA_FILE).exists()
     capsys.readouterr()
     assert command(run, *words) == 0
@@ -77,7 +75,7 @@ def test_rounds_that_are_stopped_go_on_where_they_were(
         assert line in out, line
     assert files_of_first_round(run) == before
     assert {result.round for result in read_evaluation(run).results} == {None, 1, 2}
-    # By hand, and never stopped: the same images.
+    # By hand, and never killed: the same images.
     settings = [one for one in SLOWLY if one != "--set"]
     assert command(whole, "finetune", "--method", "rwl", *sets(*settings)) == 0
     assert command(whole, "images", "--round", "2", "--method", "rwl") == 0
