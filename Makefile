@@ -59,7 +59,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 images: $(INSTALLED) ## Draw images for prompts (MODEL=, PROMPTS=), or with a tuned model (ROUND=2, METHOD=)
 	$(STAGE) images $(COMMON) $(INPUTS) $(call flag,round,$(ROUND)) $(if $(filter-out file,$(origin METHOD)),--method '$(METHOD)')
 
-label: $(INSTALLED) ## Label the run's images in a browser (PORT=, OPEN=1, ORDER=uncertain)
+label: $(INSTALLED) ## Label the run's images in a browser (PORT=, OPEN=1, ORDER=diverse)
 	$(STAGE) label $(COMMON) $(call flag,port,$(PORT)) $(if $(OPEN),--open) $(call flag,order,$(ORDER))
 
 rater: $(INSTALLED) ## Add a rater, or give one a new password (NAME=, ROLE=rater|admin)

@@ -50,9 +50,10 @@ class LabelConfig(BaseModel, frozen=True, extra="forbid"):
     training: Path | None = None
     """CSV file of questions with answers and explanations, which raters answer before their first
     task."""
-    order: Literal["random", "uncertain"] = "random"
-    """Order of tasks: by chance, or first those with images that the run's trained reward is
-    least sure of."""
+    order: Literal["random", "diverse"] = "random"
+    """Order of tasks: by chance, or first those with images that are unlike each other and unlike
+    those that have labels, by the CLIP of `reward.backbone`. A start orders 1,000 images so; the
+    others come after them, by chance."""
     gold_bound: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Accuracy on gold tasks; raters who are surely below (by the exact 99 % interval, after five)
     are paused. None pauses nobody."""

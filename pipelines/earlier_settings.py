@@ -29,7 +29,10 @@ RENAMED: dict[str, str] = {
     "reward.temperature": "reward.prompt_temperature",
 }
 """Present paths of settings and tables by their old paths."""
-RENAMED_VALUES: dict[str, dict[Any, Any]] = {"rwl.images": {"labelled": "labeled"}}
+RENAMED_VALUES: dict[str, dict[Any, Any]] = {
+    "rwl.images": {"labelled": "labeled"},
+    "label.order": {"uncertain": "diverse"},
+}
 """Present values by their old values, for each (present) path."""
 REMOVED = (
     "simulate.threshold_spread",

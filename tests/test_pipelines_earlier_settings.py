@@ -108,6 +108,9 @@ def test_old_names_are_accepted_as_set(capsys: pytest.CaptureFixture[str], tmp_p
         "rwl.images = 'labelled' is now 'labeled'\n"
     )
     assert 'images = "labeled"' in printed.out
+    words = ("--set", "label.order=uncertain")
+    assert main(["label", "--runs", str(tmp_path), "--dry-run", *words]) == 0
+    assert 'order = "diverse"' in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("renamed")

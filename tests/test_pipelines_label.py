@@ -12,24 +12,21 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-import torch
 
 from data.errors import PictuneError
 from data.feedback import ChecksConfig
 from data.parquet import MANIFEST
 from data.runs import RunFolder
 from data.store.feedback_store import FeedbackStore
+from data.store.overview import labeled_images
 from data.store.tables import tasks
 from pipelines.campaign import add_planned_tasks, open_store
 from pipelines.cli import main
 from pipelines.config import check, read_toml
 from pipelines.exporter import Exporter
 from pipelines.stages.label import ImageFiles
-from pipelines.uncertainty import image_uncertainties
-from reward.clip.backbone import ClipBackbone
-from reward.model import RewardModel
-from tests.support.data_campaign import Campaign
-from tests.support.tiny_clip import save_tiny_clip
+from tests.support.data_campaign import Campaign, submission
+from tests.support.look_alikes import LookAlikes
 
 PATIENCE_S = 120
 """A busy machine may take a minute to end the app."""
@@ -53,6 +50,18 @@ def test_an_app_that_nobody_could_sign_in_to_is_not_served(
     assert "`make rater NAME=...` adds a rater, OPEN=1" in capsys.readouterr().err
 
 
+def test_an_order_that_there_is_not_is_refused(
+    campaign: Campaign, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert label(campaign, "--open", "--order", "uncertain") == 2
+    line = "pictune: --order: label.order should be 'random' or 'diverse', not 'uncertain'\n"
+    assert capsys.readouterr().err == line
+    assert label(campaign, "--open", "--order", "diverse", "--set", "reward.backbone=none") == 2
+    errors = capsys.readouterr().err
+    assert errors.startswith("pictune: none: no such")
+    assert errors.count("\n") == 1
+
+
 def test_a_campaign_whose_files_cannot_be_read_is_not_served(
     campaign: Campaign, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -60,8 +69,6 @@ def test_a_campaign_whose_files_cannot_be_read_is_not_served(
     for setting in ("label.training", "tasks.gold"):
         assert label(campaign, "--open", "--set", f"{setting}={tmp_path / 'known.csv'}") == 2
         assert "known.csv:2: answer: 'great' is not good" in capsys.readouterr().err
-    assert label(campaign, "--open", "--order", "uncertain") == 2
-    assert "run `make reward` first" in capsys.readouterr().err
 
 
 def test_gold_of_a_campaign_is_asked_of_everybody_and_may_be_mended(
@@ -123,22 +130,6 @@ def test_another_database_is_named_in_the_settings(campaign: Campaign, tmp_path:
         assert store.progress().total == 0
 
 
-def test_images_are_as_uncertain_as_the_reward_is_undecided(
-    campaign: Campaign, tmp_path: Path
-) -> None:
-    backbone = ClipBackbone.from_pretrained(save_tiny_clip(tmp_path / "clip"))
-    model = RewardModel.create(
-        backbone, hidden=(16, 8), members=3, generator=torch.Generator().manual_seed(0)
-    )
-    model.save_pretrained(campaign.run.reward_dir)
-    uncertainties = image_uncertainties(campaign.run)
-    assert list(uncertainties) == campaign.image_ids
-    assert all(0 < value <= 1 for value in uncertainties.values())
-    model.temperature.fill_(1e-3)  # every score becomes 0 or 1
-    model.save_pretrained(campaign.run.reward_dir)
-    assert max(image_uncertainties(campaign.run).values()) < min(uncertainties.values())
-
-
 class App:
     """`python -m pipelines label` in a process group of its own, with what it prints."""
 
@@ -171,6 +162,28 @@ def serving(campaign: Campaign, *words: str) -> Iterator[App]:
     finally:
         if app.process.poll() is None:
             app.end(signal.SIGKILL)
+
+
+def test_raters_are_asked_first_about_what_is_unlike_the_labeled(tmp_path: Path) -> None:
+    campaign = LookAlikes(tmp_path / "runs" / "first")
+    planned = ("--set", "tasks.rankings_per_prompt=0", "--set", "tasks.binary_overlap=2")
+    with campaign.store as store:
+        ann = store.add_rater("Ann")
+        store.set_priorities({campaign.image_ids[0]: 1.0})
+        while campaign.image_ids[0] not in labeled_images(store):
+            claim = store.claim(ann, kind="binary")
+            assert claim is not None
+            store.submit(submission(claim, ann, "first"))
+    with serving(campaign, "--order", "diverse", *planned) as app:
+        with open_store(campaign.run) as store:
+            ben = store.add_rater("Ben")
+            asked = []
+            while (claim := store.claim(ben, kind="binary")) is not None:
+                asked += claim.task.image_ids
+                store.submit(submission(claim, ben, str(len(asked))))
+        assert {campaign.kind(image_id) for image_id in asked[:3]} == {1, 2, 3}
+        assert asked[-1] == campaign.image_ids[0]
+        assert app.end(signal.SIGTERM)[2] == ""
 
 
 @pytest.mark.slow
