@@ -85,9 +85,7 @@ def test_images_of_live_labels_are_labeled(campaign: LookAlikes) -> None:
 
 
 def test_what_the_order_needs_is_named_in_one_line(campaign: LookAlikes) -> None:
-    with pytest.raises(
-        PictuneError, match=r'"diverse": reward.backbone should be'
-    ) as wrong:
+    with pytest.raises(PictuneError, match=r'"diverse": reward.backbone should be') as wrong:
         diverse_first(campaign.run, settings(backbone=3), set())
     assert "\n" not in str(wrong.value)
     with pytest.raises(PictuneError, match="nowhere: no such"):
