@@ -25,8 +25,6 @@ from reward.training import RewardConfig
 
 Vectors = NDArray[np.float64]
 
-WANTED_BY = 'label.order = "diverse"'
-"""What errors in the reward's settings are said to keep from working."""
 RIDGE = 0.05
 """Added to the diagonal, so that more vectors than dimensions may be chosen."""
 MOST = 1000
@@ -43,7 +41,8 @@ def diverse_first(run: RunFolder, settings: Settings, labeled: Collection[str]) 
     Raises:
         PictuneError: the settings of the reward are wrong, or its CLIP or an image cannot be read.
     """
-    config = check(settings.tables, ("reward",), WANTED_BY).table("reward", RewardConfig)
+    checked = check(settings.tables, ("reward",), 'label.order = "diverse"')
+    config = checked.table("reward", RewardConfig)
     table = read_table(run.images_table, IMAGES).select(["image_id", "path", "prompt"])
     rows = list({row["image_id"]: row for row in table.to_pylist()}.values())
     known = [i for i, row in enumerate(rows) if row["image_id"] in labeled]

@@ -108,8 +108,8 @@ def test_old_names_are_accepted_as_set(capsys: pytest.CaptureFixture[str], tmp_p
         "rwl.images = 'labelled' is now 'labeled'\n"
     )
     assert 'images = "labeled"' in printed.out
-    words = ("--set", "label.order=uncertain")
-    assert main(["label", "--runs", str(tmp_path), "--dry-run", *words]) == 0
+    order = "label.order=uncertain"
+    assert main(["label", "--runs", str(tmp_path), "--dry-run", "--set", order]) == 0
     assert 'order = "diverse"' in capsys.readouterr().out
 
 

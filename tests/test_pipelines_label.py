@@ -177,7 +177,7 @@ def test_raters_are_asked_first_about_what_is_unlike_the_labeled(tmp_path: Path)
     with serving(campaign, "--order", "diverse", *planned) as app:
         with open_store(campaign.run) as store:
             ben = store.add_rater("Ben")
-            asked = []
+            asked: list[str] = []
             while (claim := store.claim(ben, kind="binary")) is not None:
                 asked += claim.task.image_ids
                 store.submit(submission(claim, ben, str(len(asked))))
