@@ -4,11 +4,12 @@ Run it by `python -m benchmarks.label_order`. The reward's accuracy is the mean 
 prompts on images that nobody labels, a third of every prompt's, against the judge. An order pays if
 it needs at most 80 % of the labels that the random order needs for the same accuracy.
 
-Verdicts: a rater judges the demo's images one by one, in one of these orders: `random`;
-`uncertain`, those first of which the reward is least sure, by the spread of its members; `diverse`,
-as `label.order = "diverse"` has them, where labeled images count as chosen; `diverse_batches`,
-where they do not; `both`, such batches with each vector as long as the reward is unsure. The reward
-is that of the labels so far. The first batch is random, but for `diverse`.
+Verdicts: a rater judges the demo's images one by one, in one of these orders: `random`; `in_turn`,
+random but an image of every prompt in turn; `uncertain`, those first of which the reward is least
+sure, by the spread of its members; `diverse`, as `label.order = "diverse"` has them, where labeled
+images count as chosen; `diverse_batches`, where they do not; `both`, such batches with each vector
+as long as the reward is unsure. The reward is that of the labels so far; the first batch of
+`uncertain` and of the last two is random.
 
 Rankings: a rater ranks slates of four images of a prompt, prompt by prompt in turn. They are
 `random`, as the app makes them, or `diverse`: they greedily raise the log-determinant of the slate,
@@ -17,6 +18,7 @@ among the prompt's images that are in no slate before.
 
 import argparse
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -39,7 +41,7 @@ from reward.model import RewardModel
 from reward.split import SplitConfig
 from reward.training import RewardConfig, train_from_scratch
 
-ORDERS = ("random", "uncertain", "diverse", "diverse_batches", "both")
+ORDERS = ("random", "in_turn", "uncertain", "diverse", "diverse_batches", "both")
 VERDICTS = (75, 150, 225, 300, 450, 600, 750)
 """Verdicts after each batch."""
 SLATES = ("random", "diverse")
@@ -151,6 +153,8 @@ def next_rows(
 
     `model` is the reward of the labels so far, None before the first batch.
     """
+    if order == "in_turn":
+        return in_turn(bed, left, labeled)[:count]
     if order == "diverse":
         rows = [*left, *labeled]
         known = range(len(left), len(rows))
@@ -164,6 +168,17 @@ def next_rows(
     if order == "both":
         vectors = vectors * (spread / spread.mean())[:, None]
     return [left[i] for i in greedy_log_determinant(vectors, count)]
+
+
+def in_turn(bed: Bed, left: Sequence[int], labeled: Sequence[int]) -> list[int]:
+    """Return the rows that are left, first those of prompts with the fewest labels."""
+    prompts = bed.pool.prompts
+    counts = Counter(prompts[row] for row in labeled)
+    places = dict[int, int]()
+    for row in left:
+        places[row] = counts[prompts[row]]
+        counts[prompts[row]] += 1
+    return sorted(left, key=lambda row: places[row])
 
 
 def ranking_curve(bed: Bed, order: str, seed: int) -> list[float]:

@@ -54,6 +54,9 @@ def test_diverse_orders_repeat_no_picture_before_all_were_seen(bed: Bed) -> None
     assert next_rows(bed, "random", model, rows, [], count=every) == rows[:every]
     for order in ("diverse", "diverse_batches"):
         assert len(kinds(bed, next_rows(bed, order, model, rows, [], count=every))) == every
+    in_turn = next_rows(bed, "in_turn", model, rows, rows[:1], count=9)
+    prompts = [bed.pool.prompts[row] for row in (rows[0], *in_turn)]
+    assert all(prompts[i] != prompts[i + 1] for i in range(0, 10, 2))
     spread = dict(zip(rows, bed.spread(model, rows), strict=True))
     unsure = next_rows(bed, "uncertain", model, rows, [], count=30)
     assert [spread[row] for row in unsure] == sorted(spread.values(), reverse=True)
