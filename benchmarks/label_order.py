@@ -6,9 +6,11 @@ it needs at most 80 % of the labels that the random order needs for the same acc
 
 Verdicts: a rater judges the demo's images one by one, in one of these orders: `random`; `in_turn`,
 random but an image of every prompt in turn; `uncertain`, those first of which the reward is least
-sure, by the spread of its members; `diverse`, as `label.order = "diverse"` has them, where labeled
-images count as chosen; `diverse_batches`, where they do not; `both`, such batches with each vector
-as long as the reward is unsure. The reward is that of the labels so far; the first batch of
+sure, by the spread of its members; `diverse`, those that greedily raise log det(V V^T + 0.05 I)
+most, with labeled images counted as chosen; `diverse_batches`, where they are not; `both`, such
+batches with each vector as long as the reward is unsure. V has the CLIP embeddings of the chosen
+images, each joined with its prompt's: the greedy mode of a determinantal point process (Kulesza &
+Taskar 2012, arXiv 1207.6083). The reward is that of the labels so far; the first batch of
 `uncertain` and of the last two is random.
 
 Rankings: a rater ranks slates of four images of a prompt, prompt by prompt in turn. They are
@@ -25,13 +27,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmarks.label_pool import SLATE, Cell, Labels, Pool, roc_auc_within
 from benchmarks.labels import RUN, open_bench
 from benchmarks.record import Row, record, summary
 from labeling_app.tasks import ranking_groups
-from pipelines.diversity import Vectors, greedy_log_determinant, joint_vectors
 from pipelines.models import open_cache
 from reward.clip.backbone import ClipBackbone
 from reward.clip.cache import EmbeddingCache
@@ -51,7 +53,10 @@ SLIPS = 0.05
 """Probability that the rater's attention slips."""
 PAYS = 0.8
 """Largest share of the random order's labels with which an order pays."""
+RIDGE = 0.05
+"""Added to the diagonal, so that more vectors than dimensions may be chosen."""
 
+Vectors = NDArray[np.float64]
 Curves = dict[str, list[list[float]]]
 """For each order, each seed's accuracy after each batch."""
 
@@ -105,8 +110,11 @@ class Bed:
         return {"image_features": self.features[some], "text_embeddings": self.texts[some]}
 
     def vectors(self, rows: Sequence[int]) -> Vectors:
-        """Return the vectors of some images, by which they are diverse."""
-        return joint_vectors(*self.seen(rows).values())
+        """Return each image's embedding joined with its prompt's, [N, 2 D] of unit length."""
+        some, width = list(rows), self.texts.shape[1]
+        joint = torch.cat([self.features[some, :width], self.texts[some]], 1).double().numpy()
+        unit: Vectors = joint / np.linalg.norm(joint, axis=1, keepdims=True)
+        return unit
 
     @torch.no_grad()
     def spread(self, model: RewardModel, rows: Sequence[int]) -> Vectors:
@@ -179,6 +187,29 @@ def in_turn(bed: Bed, left: Sequence[int], labeled: Sequence[int]) -> list[int]:
         places[row] = counts[prompts[row]]
         counts[prompts[row]] += 1
     return sorted(left, key=lambda row: places[row])
+
+
+def greedy_log_determinant(
+    vectors: Vectors, count: int, *, chosen: Sequence[int] = ()
+) -> list[int]:
+    """Return `count` further rows of [N, D], or all, that greedily raise the log-determinant most.
+
+    It is that of V V^T + `RIDGE` I, where V has the rows that are chosen. A further row v adds
+    log(1 + v^T A v) + log `RIDGE`, with A the inverse [D, D] of V^T V + `RIDGE` I.
+    """
+    known = vectors[list(chosen)]
+    inverse = np.linalg.inv(known.T @ known + RIDGE * np.eye(vectors.shape[1]))
+    gains = ((vectors @ inverse) * vectors).sum(1)
+    gains[list(chosen)] = -np.inf
+    found: list[int] = []
+    for _ in range(min(count, len(vectors) - len(chosen))):
+        best = int(np.argmax(gains))
+        found.append(best)
+        step = inverse @ vectors[best] / np.sqrt(1 + gains[best])
+        inverse -= np.outer(step, step)  # Sherman and Morrison
+        gains -= np.square(vectors @ step)
+        gains[best] = -np.inf
+    return found
 
 
 def ranking_curve(bed: Bed, order: str, seed: int) -> list[float]:

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import uvicorn
 from fastapi import FastAPI
@@ -50,10 +50,6 @@ class LabelConfig(BaseModel, frozen=True, extra="forbid"):
     training: Path | None = None
     """CSV file of questions with answers and explanations, which raters answer before their first
     task."""
-    order: Literal["random", "diverse"] = "random"
-    """Order of tasks: by chance, or first those with images that are unlike each other and unlike
-    those that have labels, by the CLIP of `reward.backbone`. A start orders 1,000 images so; the
-    others come after them, by chance."""
     gold_bound: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Accuracy on gold tasks; raters who are surely below (by the exact 99 % interval, after five)
     are paused. None pauses nobody."""

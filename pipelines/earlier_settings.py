@@ -29,10 +29,7 @@ RENAMED: dict[str, str] = {
     "reward.temperature": "reward.prompt_temperature",
 }
 """Present paths of settings and tables by their old paths."""
-RENAMED_VALUES: dict[str, dict[Any, Any]] = {
-    "rwl.images": {"labelled": "labeled"},
-    "label.order": {"uncertain": "diverse"},
-}
+RENAMED_VALUES: dict[str, dict[Any, Any]] = {"rwl.images": {"labelled": "labeled"}}
 """Present values by their old values, for each (present) path."""
 REMOVED = (
     "simulate.threshold_spread",
@@ -42,6 +39,7 @@ REMOVED = (
     "evaluate.judge_knows_pictures",
     "reward.vocabulary_prompts",
     "reward.weight_decay",
+    "label.order",
 )
 """Paths that are accepted and ignored."""
 

@@ -4,11 +4,22 @@ import json
 import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
 from benchmarks import label_order, record
-from benchmarks.label_order import ORDERS, SLATES, Bed, diverse_slates, labels_for, next_rows
+from benchmarks.label_order import (
+    ORDERS,
+    RIDGE,
+    SLATES,
+    Bed,
+    Vectors,
+    diverse_slates,
+    greedy_log_determinant,
+    labels_for,
+    next_rows,
+)
 from benchmarks.label_pool import Labels, Pool
 from pipelines.measures import vendi_score
 from reward.clip.backbone import ClipBackbone
@@ -42,6 +53,28 @@ def bed(tmp_path_factory: pytest.TempPathFactory) -> Bed:
 def kinds(bed: Bed, rows: list[int]) -> set[tuple[str, int]]:
     """Return the prompt and picture of each row."""
     return {(bed.pool.prompts[row], row // len(PROMPTS) % KINDS) for row in rows}
+
+
+def by_trying_all(vectors: Vectors, count: int, chosen: list[int]) -> list[int]:
+    """Return the rows that raise the log-determinant most, one after the other."""
+    found: list[int] = []
+    for _ in range(count):
+        values = {}
+        for row in set(range(len(vectors))) - {*chosen, *found}:
+            some = vectors[[*chosen, *found, row]]
+            values[row] = np.linalg.slogdet(some @ some.T + RIDGE * np.eye(len(some)))[1]
+        found.append(max(values, key=lambda row: values[row]))
+    return found
+
+
+@pytest.mark.parametrize("chosen", [[], [3], [1, 4, 7, 9, 10, 12]])
+def test_the_greedy_order_is_what_trying_all_finds(chosen: list[int]) -> None:
+    vectors = np.random.default_rng(0).normal(size=(14, 4))  # more rows than dimensions
+    found = greedy_log_determinant(vectors, 7, chosen=chosen)
+    assert found == by_trying_all(vectors, 7, chosen)
+    rest = greedy_log_determinant(vectors, 100, chosen=chosen)
+    assert sorted(rest) == sorted(set(range(14)) - set(chosen))
+    assert rest[:7] == found
 
 
 def test_diverse_orders_repeat_no_picture_before_all_were_seen(bed: Bed) -> None:

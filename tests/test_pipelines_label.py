@@ -18,15 +18,13 @@ from data.feedback import ChecksConfig
 from data.parquet import MANIFEST
 from data.runs import RunFolder
 from data.store.feedback_store import FeedbackStore
-from data.store.overview import labeled_images
 from data.store.tables import tasks
 from pipelines.campaign import add_planned_tasks, open_store
 from pipelines.cli import main
 from pipelines.config import check, read_toml
 from pipelines.exporter import Exporter
 from pipelines.stages.label import ImageFiles
-from tests.support.data_campaign import Campaign, submission
-from tests.support.look_alikes import LookAlikes
+from tests.support.data_campaign import Campaign
 
 PATIENCE_S = 120
 """A busy machine may take a minute to end the app."""
@@ -50,16 +48,12 @@ def test_an_app_that_nobody_could_sign_in_to_is_not_served(
     assert "`make rater NAME=...` adds a rater, OPEN=1" in capsys.readouterr().err
 
 
-def test_an_order_that_there_is_not_is_refused(
+def test_the_order_of_tasks_is_no_option_any_more(
     campaign: Campaign, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert label(campaign, "--open", "--order", "uncertain") == 2
-    line = "pictune: --order: label.order should be 'random' or 'diverse', not 'uncertain'\n"
-    assert capsys.readouterr().err == line
-    assert label(campaign, "--open", "--order", "diverse", "--set", "reward.backbone=none") == 2
-    errors = capsys.readouterr().err
-    assert errors.startswith("pictune: none: no such")
-    assert errors.count("\n") == 1
+    unknown = "unrecognized arguments: --order uncertain; see `python -m pipelines --help`"
+    assert capsys.readouterr().err == f"pictune: {unknown}\n"
 
 
 def test_a_campaign_whose_files_cannot_be_read_is_not_served(
@@ -162,28 +156,6 @@ def serving(campaign: Campaign, *words: str) -> Iterator[App]:
     finally:
         if app.process.poll() is None:
             app.end(signal.SIGKILL)
-
-
-def test_raters_are_asked_first_about_what_is_unlike_the_labeled(tmp_path: Path) -> None:
-    campaign = LookAlikes(tmp_path / "runs" / "first")
-    planned = ("--set", "tasks.rankings_per_prompt=0", "--set", "tasks.binary_overlap=2")
-    with campaign.store as store:
-        ann = store.add_rater("Ann")
-        store.set_priorities({campaign.image_ids[0]: 1.0})
-        while campaign.image_ids[0] not in labeled_images(store):
-            claim = store.claim(ann, kind="binary")
-            assert claim is not None
-            store.submit(submission(claim, ann, "first"))
-    with serving(campaign, "--order", "diverse", *planned) as app:
-        with open_store(campaign.run) as store:
-            ben = store.add_rater("Ben")
-            asked: list[str] = []
-            while (claim := store.claim(ben, kind="binary")) is not None:
-                asked += claim.task.image_ids
-                store.submit(submission(claim, ben, str(len(asked))))
-        assert {campaign.kind(image_id) for image_id in asked[:3]} == {1, 2, 3}
-        assert asked[-1] == campaign.image_ids[0]
-        assert app.end(signal.SIGTERM)[2] == ""
 
 
 @pytest.mark.slow

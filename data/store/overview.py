@@ -1,4 +1,4 @@
-"""Views of the store: latest labels, counts by prompt, labeled images, gold records."""
+"""Views of the store for the app's pages: latest labels, counts by prompt, gold records."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,7 +10,7 @@ from data.store.conditions import NO_CHECK
 from data.store.feedback_store import FeedbackStore
 from data.store.progress import finished_labels, wanted_labels
 from data.store.queries import Row, load_task
-from data.store.tables import labels, prompts, raters, task_images, tasks
+from data.store.tables import labels, prompts, raters, tasks
 
 
 @dataclass(frozen=True)
@@ -69,17 +69,6 @@ def counts_by_prompt(store: FeedbackStore) -> list[PromptCount]:
             PromptCount(row.prompt_id, row.kind, int(row.done), int(row.total))
             for row in connection.execute(query)
         ]
-
-
-def labeled_images(store: FeedbackStore) -> set[str]:
-    """Return the ids of the images that a live label is about, whoever gave it."""
-    query = (
-        sa.select(task_images.c.image_id)
-        .join(labels, labels.c.task_id == task_images.c.task_id)
-        .where(labels.c.is_live)
-    )
-    with store.database.read() as connection:
-        return set(connection.scalars(query.distinct()))
 
 
 def gold_record(store: FeedbackStore, rater_id: str) -> list[bool]:

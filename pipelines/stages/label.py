@@ -17,7 +17,6 @@ from data.files import locked, write_atomically
 from data.runs import RunFolder
 from data.schema import PROMPTS, read_table
 from data.store.feedback_store import FeedbackStore
-from data.store.overview import labeled_images
 from labeling_app.known_answers import read_training
 from labeling_app.server import LabelConfig, create_app, serve
 from labeling_app.tasks import TasksConfig
@@ -57,7 +56,6 @@ def main(run: RunFolder, settings: Settings) -> int:
                 "OPEN=1 lets in anyone with a name"
             )
         add_planned_tasks(store, run, settings)
-        store.set_priorities(_priorities(store, run, settings))
         progress = store.progress()
         by_name = ", anyone may sign in by name" if config.open else ""
         print(f"label: {progress.done} of {progress.total} answers given{by_name}")
@@ -153,14 +151,6 @@ class ImageFiles:
         self._files = image_files(self._run)
 
 
-def _priorities(store: FeedbackStore, run: RunFolder, settings: Settings) -> dict[str, float]:
-    if settings.table("label", LabelConfig).order == "random":
-        return {}
-    from pipelines.diversity import diverse_first  # noqa: PLC0415 - it imports torch
-
-    return diverse_first(run, settings, labeled_images(store))
-
-
 def _categories(run: RunFolder) -> dict[str, str]:
     table = read_table(run.prompts_table, PROMPTS)
     pairs = zip(table["prompt_id"].to_pylist(), table["category"].to_pylist(), strict=True)
@@ -186,7 +176,4 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         const=True,
         help="anyone may sign in by name alone (label.open)",
     )
-    parser.add_argument(
-        "--order", metavar="random|diverse", help="which tasks come first (label.order)"
-    )
-    stands_for_settings(parser, port="label.port", open="label.open", order="label.order")
+    stands_for_settings(parser, port="label.port", open="label.open")
