@@ -9,7 +9,6 @@ PORT ?=
 OPEN ?=
 ROUND ?=
 ROUNDS ?= 3
-ORDER ?=
 NAME ?=
 ROLE ?=
 CHECK ?=
@@ -46,7 +45,7 @@ LAUNCH = $(VENV)/bin/accelerate launch --multi_gpu --num_processes '$(PROCESSES)
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo '  variables      RUN= METHOD= ($(METHODS)) MODEL= PROMPTS= CONFIG= PORT= OPEN= ORDER= NAME= ROLE= CHECK= ROUND= ROUNDS='
+	@echo '  variables      RUN= METHOD= ($(METHODS)) MODEL= PROMPTS= CONFIG= PORT= OPEN= NAME= ROLE= CHECK= ROUND= ROUNDS='
 	@echo '                 FORMAT= FROM= TO= PROCESSES= REWARD= IMAGES= OUT= N= TABLE= SET="table.name=value ..."'
 
 setup: $(INSTALLED) ## Make .venv with everything in it (quick when it is there)
@@ -59,8 +58,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 images: $(INSTALLED) ## Draw images for prompts (MODEL=, PROMPTS=), or with a tuned model (ROUND=2, METHOD=)
 	$(STAGE) images $(COMMON) $(INPUTS) $(call flag,round,$(ROUND)) $(if $(filter-out file,$(origin METHOD)),--method '$(METHOD)')
 
-label: $(INSTALLED) ## Label the run's images in a browser (PORT=, OPEN=1, ORDER=uncertain)
-	$(STAGE) label $(COMMON) $(call flag,port,$(PORT)) $(if $(OPEN),--open) $(call flag,order,$(ORDER))
+label: $(INSTALLED) ## Label the run's images in a browser (PORT=, OPEN=1)
+	$(STAGE) label $(COMMON) $(call flag,port,$(PORT)) $(if $(OPEN),--open)
 
 rater: $(INSTALLED) ## Add a rater, or give one a new password (NAME=, ROLE=rater|admin)
 	$(STAGE) rater $(COMMON) $(call flag,name,$(NAME)) $(call flag,role,$(ROLE))

@@ -111,15 +111,7 @@ class Labels:
 
     def ask(self, pool: Pool, rows: Sequence[int], cell: Cell, rng: random.Random) -> None:
         """Ask simulated raters about a round's share of images among these rows."""
-        rater = SimulatedRater(
-            "rater",
-            threshold=0.99,
-            noise=cell.slips,
-            position_bias=0.0,
-            just_noticeable_difference=0.05,
-            skip_rate=0.0,
-            seconds_per_image=2.0,
-        )
+        rater = _rater(cell.slips)
         wanted = cell.verdicts // cell.rounds
         order = rng.sample(list(rows), len(rows))
         asked = [row for row in order for _ in range(cell.raters)]
@@ -130,12 +122,15 @@ class Labels:
         for number in range(cell.rankings // cell.rounds):
             prompt = prompts[number % len(prompts)]
             mine = [row for row in rows if pool.prompts[row] == prompt]
-            slate = rng.sample(mine, min(SLATE, len(mine)))
-            qualities = [pool.qualities[row] for row in slate]
-            names = [str(row) for row in slate]
-            ranking = rater.ranking(names, qualities, range(len(slate)), rng=rng)
-            ranked = ((int(name), rank) for name, rank in ranking.ranks.items())
-            self.rankings.append({row: rank for row, rank in ranked if rank is not None})
+            self.rank(pool, rng.sample(mine, min(SLATE, len(mine))), cell.slips, rng)
+
+    def rank(self, pool: Pool, slate: Sequence[int], slips: float, rng: random.Random) -> None:
+        """Ask a simulated rater who slips this often to rank these rows."""
+        qualities = [pool.qualities[row] for row in slate]
+        names = [str(row) for row in slate]
+        ranking = _rater(slips).ranking(names, qualities, range(len(slate)), rng=rng)
+        ranked = ((int(name), rank) for name, rank in ranking.ranks.items())
+        self.rankings.append({row: rank for row, rank in ranked if rank is not None})
 
     def dataset(self, pool: Pool) -> FeedbackDataset:
         """Return the labels as the reward's training reads them."""
@@ -172,3 +167,15 @@ class Labels:
                 number,
             ),
         )
+
+
+def _rater(slips: float) -> SimulatedRater:
+    return SimulatedRater(
+        "rater",
+        threshold=0.99,
+        noise=slips,
+        position_bias=0.0,
+        just_noticeable_difference=0.05,
+        skip_rate=0.0,
+        seconds_per_image=2.0,
+    )

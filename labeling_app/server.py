@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import uvicorn
 from fastapi import FastAPI
@@ -50,9 +50,6 @@ class LabelConfig(BaseModel, frozen=True, extra="forbid"):
     training: Path | None = None
     """CSV file of questions with answers and explanations, which raters answer before their first
     task."""
-    order: Literal["random", "uncertain"] = "random"
-    """Order of tasks: by chance, or first those with images that the run's trained reward is
-    least sure of."""
     gold_bound: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Accuracy on gold tasks; raters who are surely below (by the exact 99 % interval, after five)
     are paused. None pauses nobody."""

@@ -38,6 +38,7 @@ REMOVED = (
     "evaluate.judge_knows_pictures",
     "reward.vocabulary_prompts",
     "reward.weight_decay",
+    "label.order",
 )
 """Paths that are accepted and ignored."""
 

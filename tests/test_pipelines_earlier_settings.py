@@ -86,6 +86,7 @@ def test_one_line_names_what_changed_since_the_file_was_written(
     assert line.startswith(f"pictune: {tmp_path / 'r' / 'config.toml'}: images.steps is now")
     assert "rwl.images = 'labelled' is" in line
     assert "simulate.threshold_spread is ignored" in line
+    assert "label.order is ignored, it is no setting any more" in line
     assert "threshold_spread" not in printed.out
     assert 'images = "labeled"' in printed.out
 
@@ -109,6 +110,11 @@ def test_old_names_are_accepted_as_set(capsys: pytest.CaptureFixture[str], tmp_p
         "rwl.images = 'labelled' is now 'labeled'\n"
     )
     assert 'images = "labeled"' in printed.out
+    order = "label.order=uncertain"
+    assert main(["label", "--runs", str(tmp_path), "--dry-run", "--set", order]) == 0
+    printed = capsys.readouterr()
+    assert printed.err == "pictune: --set: label.order is ignored, it is no setting any more\n"
+    assert "order" not in printed.out
 
 
 @pytest.mark.usefixtures("renamed")

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-import torch
 
 from data.errors import PictuneError
 from data.feedback import ChecksConfig
@@ -25,11 +24,7 @@ from pipelines.cli import main
 from pipelines.config import check, read_toml
 from pipelines.exporter import Exporter
 from pipelines.stages.label import ImageFiles
-from pipelines.uncertainty import image_uncertainties
-from reward.clip.backbone import ClipBackbone
-from reward.model import RewardModel
 from tests.support.data_campaign import Campaign
-from tests.support.tiny_clip import save_tiny_clip
 
 PATIENCE_S = 120
 """A busy machine may take a minute to end the app."""
@@ -53,6 +48,14 @@ def test_an_app_that_nobody_could_sign_in_to_is_not_served(
     assert "`make rater NAME=...` adds a rater, OPEN=1" in capsys.readouterr().err
 
 
+def test_the_order_of_tasks_is_no_option_any_more(
+    campaign: Campaign, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert label(campaign, "--open", "--order", "uncertain") == 2
+    unknown = "unrecognized arguments: --order uncertain; see `python -m pipelines --help`"
+    assert capsys.readouterr().err == f"pictune: {unknown}\n"
+
+
 def test_a_campaign_whose_files_cannot_be_read_is_not_served(
     campaign: Campaign, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -60,8 +63,6 @@ def test_a_campaign_whose_files_cannot_be_read_is_not_served(
     for setting in ("label.training", "tasks.gold"):
         assert label(campaign, "--open", "--set", f"{setting}={tmp_path / 'known.csv'}") == 2
         assert "known.csv:2: answer: 'great' is not good" in capsys.readouterr().err
-    assert label(campaign, "--open", "--order", "uncertain") == 2
-    assert "run `make reward` first" in capsys.readouterr().err
 
 
 def test_gold_of_a_campaign_is_asked_of_everybody_and_may_be_mended(
@@ -121,22 +122,6 @@ def test_another_database_is_named_in_the_settings(campaign: Campaign, tmp_path:
     )
     with FeedbackStore.open(url) as store:
         assert store.progress().total == 0
-
-
-def test_images_are_as_uncertain_as_the_reward_is_undecided(
-    campaign: Campaign, tmp_path: Path
-) -> None:
-    backbone = ClipBackbone.from_pretrained(save_tiny_clip(tmp_path / "clip"))
-    model = RewardModel.create(
-        backbone, hidden=(16, 8), members=3, generator=torch.Generator().manual_seed(0)
-    )
-    model.save_pretrained(campaign.run.reward_dir)
-    uncertainties = image_uncertainties(campaign.run)
-    assert list(uncertainties) == campaign.image_ids
-    assert all(0 < value <= 1 for value in uncertainties.values())
-    model.temperature.fill_(1e-3)  # every score becomes 0 or 1
-    model.save_pretrained(campaign.run.reward_dir)
-    assert max(image_uncertainties(campaign.run).values()) < min(uncertainties.values())
 
 
 class App:

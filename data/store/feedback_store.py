@@ -16,7 +16,7 @@ work in a transaction that they are called with.
 import hashlib
 import random
 import uuid
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Self
 
@@ -48,7 +48,7 @@ from data.store.leases import (
     live_lease,
     renew_lease,
 )
-from data.store.planning import insert_tasks, set_priorities, task_id_of, update_plan
+from data.store.planning import insert_tasks, task_id_of, update_plan
 from data.store.progress import Totals, count_totals
 from data.store.queries import load_rater, load_task, lock_task
 from data.store.raters import Raters, find_or_insert
@@ -192,11 +192,6 @@ class FeedbackStore:
             insert_labels(connection, fresh, now, rater_id_of=self.rater_id_of)
             finish()
         return Added(n_tasks, len(fresh), n_raters)
-
-    def set_priorities(self, image_priorities: Mapping[str, float]) -> None:
-        """Set by images which tasks come first, see `data.store.planning.set_priorities`."""
-        with self.database.write() as connection:
-            set_priorities(connection, image_priorities, self._clock())
 
     def claim(
         self, rater_id: str, *, kind: TaskKind | None = None, excluding: Collection[str] = ()

@@ -1,4 +1,4 @@
-"""Tasks and the plan behind them: new tasks, and changes of overlap, gold, repeats and priorities.
+"""Tasks and the plan behind them: new tasks, and changes of overlap, gold and repeats.
 
 Each function works in its caller's transaction.
 """
@@ -77,8 +77,11 @@ def update_plan(connection: sa.Connection, wanted: Mapping[str, NewTask]) -> Non
     """Give known tasks the overlap and the hidden gold of `wanted`, by task id.
 
     A task that its gold source no longer lists becomes an ordinary task, whether the source is
-    named now or was named by the plan before. Gold from other sources is kept.
+    named now or was named by the plan before. Gold from other sources is kept. Priorities that
+    an earlier version set by images (`label.order`) become 0.
     """
+    if connection.execute(sa.delete(settings).where(settings.c.name == "priorities")).rowcount:
+        connection.execute(sa.update(tasks).values(priority=0.0))
     named = {task.gold_source for task in wanted.values() if task.gold_source is not None}
     own_sources = named | _replace_sources(connection, named)
     known_tasks = sa.select(tasks).where(tasks.c.repeat_of.is_(None))
@@ -116,33 +119,6 @@ def _replace_sources(connection: sa.Connection, named: set[str]) -> set[str]:
             sa.insert(settings).values(name="gold_sources", value=json.dumps(sorted(named)))
         )
     return before
-
-
-def set_priorities(
-    connection: sa.Connection, image_priorities: Mapping[str, float], now: datetime
-) -> None:
-    """Give every task the highest priority of its images; images that are not named have 0.
-
-    If no image is named, priorities that were set here before become 0 again. Those of the plan
-    stay.
-    """
-    deleted = connection.execute(sa.delete(settings).where(settings.c.name == "priorities"))
-    if not image_priorities and not deleted.rowcount:
-        return
-    if image_priorities:
-        connection.execute(sa.insert(settings).values(name="priorities", value=now.isoformat()))
-    highest: dict[str, float] = {}
-    for row in connection.execute(sa.select(task_images.c.task_id, task_images.c.image_id)):
-        priority = image_priorities.get(row.image_id, 0.0)
-        highest[row.task_id] = max(priority, highest.get(row.task_id, priority))
-    changed = [
-        {"of_task": row.task_id, "priority": highest[row.task_id]}
-        for row in connection.execute(sa.select(tasks.c.task_id, tasks.c.priority))
-        if row.priority != highest[row.task_id]
-    ]
-    if changed:
-        by_id = sa.update(tasks).where(tasks.c.task_id == sa.bindparam("of_task"))
-        connection.execute(by_id, changed)
 
 
 def add_repeat(connection: sa.Connection, earlier: str, now: datetime) -> str:

@@ -67,7 +67,7 @@ metadata = MetaData(
 settings = Table(
     "settings",
     metadata,
-    # salt, order_seed, paused, priorities, gold_sources
+    # salt, order_seed, paused, gold_sources
     Column("name", String(100), primary_key=True),
     Column("value", Text, nullable=False),
 )

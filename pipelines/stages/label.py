@@ -56,7 +56,6 @@ def main(run: RunFolder, settings: Settings) -> int:
                 "OPEN=1 lets in anyone with a name"
             )
         add_planned_tasks(store, run, settings)
-        store.set_priorities(_priorities(run, config))
         progress = store.progress()
         by_name = ", anyone may sign in by name" if config.open else ""
         print(f"label: {progress.done} of {progress.total} answers given{by_name}")
@@ -152,14 +151,6 @@ class ImageFiles:
         self._files = image_files(self._run)
 
 
-def _priorities(run: RunFolder, config: LabelConfig) -> dict[str, float]:
-    if config.order == "random":
-        return {}
-    from pipelines.uncertainty import image_uncertainties  # noqa: PLC0415 - it imports torch
-
-    return image_uncertainties(run)
-
-
 def _categories(run: RunFolder) -> dict[str, str]:
     table = read_table(run.prompts_table, PROMPTS)
     pairs = zip(table["prompt_id"].to_pylist(), table["category"].to_pylist(), strict=True)
@@ -185,7 +176,4 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         const=True,
         help="anyone may sign in by name alone (label.open)",
     )
-    parser.add_argument(
-        "--order", metavar="random|uncertain", help="which tasks come first (label.order)"
-    )
-    stands_for_settings(parser, port="label.port", open="label.open", order="label.order")
+    stands_for_settings(parser, port="label.port", open="label.open")
