@@ -11,8 +11,9 @@ has as many labels on the base's images alone. `all_prompts` trains on all promp
 the sake of those that are held out. The number of steps was chosen on seed 0, which the results
 leave out.
 
-`headline` has the judge's mean over the four prompts in per cent, the mean of the seeds. Intervals
-over seeds are Student's, 95 %. Every cell that is done is kept in `runs/bench-labels/cells`, so a
+`headline` has the judge's mean over the four prompts in per cent, the mean of the seeds, and
+`over_clip_score` a cell's gain over that of the CLIP score, seed by seed. Intervals over seeds are
+Student's, 95 %. Every cell that is done is kept in `runs/bench-labels/cells`, so a
 second call goes on, and several processes may work on different cells; `--report` only writes the
 results again.
 """
@@ -100,18 +101,23 @@ def of_cell(bench: Bench, name: str, seed: int) -> Row:
 
 def report() -> dict[str, Any]:
     """Write the results from the cells that are done; return them."""
-    by_cell: dict[str, list[Row]] = {}
+    by_cell: dict[str, dict[int, Row]] = {}
     for path in sorted(CELLS_FOLDER.glob("*.json")):
-        row = json.loads(path.read_text())["figures"]
-        by_cell.setdefault(path.stem.rpartition("-")[0], []).append(row)
-    cells = {
-        name: {
+        name, _, seed = path.stem.rpartition("-")
+        by_cell.setdefault(name, {})[int(seed)] = json.loads(path.read_text())["figures"]
+    clip = by_cell.get("clip_score", {})
+    cells: dict[str, Row] = {}
+    for name, by_seed in by_cell.items():
+        rows = list(by_seed.values())
+        cells[name] = {
             figure: summary([row[figure] for row in rows])
             for figure in rows[0]
             if all(figure in row for row in rows)
         }
-        for name, rows in by_cell.items()
-    }
+        both = sorted(by_seed.keys() & clip.keys())
+        if both and name != "clip_score":
+            gains = [by_seed[seed]["trained"] - clip[seed]["trained"] for seed in both]
+            cells[name]["over_clip_score"] = summary(gains)
     headline = {
         name: round(cells[name]["trained"]["mean"], 1) for name in HEADLINE if name in cells
     }

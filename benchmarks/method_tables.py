@@ -19,6 +19,7 @@ CURVES = {
     "DDPO": find_method("ddpo").color,
     "DPOK": find_method("dpok").color,
     "RWL, then DPOK": "#8e5aa8",
+    "NFT": find_method("nft").color,
 }
 """Variants whose curves are drawn, and their colors."""
 HEAD = """# Methods on the embedded world

@@ -15,16 +15,16 @@ class Variant:
     """The variant whose LoRA it starts from; none is the base."""
 
 
-EVALUATION = ("evaluate.images_per_held_out=2", "evaluate.kl_images=16")
+EVALUATION = ("evaluate.kl_images=16",)
 """Twice what the demo has time for."""
 SOFTMAX = 'rwl.weighting="softmax"'
 MIN_SNR = (
     "rwl.min_snr=5",
-    "rwl.updates=200",
-    "rwl.validation.every=100",
+    "rwl.updates=500",
+    "rwl.validation.every=250",
     "rwl.validation.images_per_prompt=8",
 )
-TWO_ROUNDS = ("rwl.rounds=2", "rwl.updates=180", "rwl.validation.every=90")
+TWO_ROUNDS = ("rwl.rounds=2", "rwl.updates=450", "rwl.validation.every=225")
 FROM_BASE = {method: f"{method}.learning_rate=3e-3" for method in ("dpok", "ddpo")}
 """Learning rates of the online methods where they start from the base, not from RWL's LoRA."""
 VARIANTS: dict[str, Variant] = {
@@ -32,6 +32,7 @@ VARIANTS: dict[str, Variant] = {
     "DPOK": Variant("dpok", (FROM_BASE["dpok"],)),
     "RWL, then DPOK": Variant("dpok", start="RWL"),
     "DDPO": Variant("ddpo", (FROM_BASE["ddpo"],)),
+    "NFT": Variant("nft"),
     "RWL, min-SNR": Variant("rwl", MIN_SNR),
     "RWL, softmax": Variant("rwl", (SOFTMAX,)),
     "RWL, softmax, pretraining": Variant("rwl", (SOFTMAX, "rwl.pretraining_weight=0.1")),

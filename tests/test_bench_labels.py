@@ -89,6 +89,9 @@ def test_cells_are_labeled_tuned_and_judged(
     assert len(list((bench.folder / "rounds_3-0").rglob("*.png"))) == 2 * 4
     results = report()
     kept = json.loads((tmp_path / "labels.json").read_text())
+    means = {name: cell["trained"]["mean"] for name, cell in kept["cells"].items()}
+    gain = kept["cells"]["judge_as_reward"]["over_clip_score"]["mean"]
+    assert gain == pytest.approx(means["judge_as_reward"] - means["clip_score"])
     assert kept["headline"] == results["headline"]
     assert list(kept["headline"]) == sorted(kept["headline"])
     assert (tmp_path / "labels.svg").stat().st_size > 1000
