@@ -59,7 +59,7 @@ def plot(cells: Mapping[str, Mapping[str, Any]], path: Path) -> None:
     axes.minorticks_off()
     axes.set_xlabel("verdicts, and a rater's time on them")
     axes.set_ylabel("images that show what the prompt asks for, %")
-    axes.legend(loc="center left", fontsize=8, frameon=False)
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 0.1), fontsize=8, frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     with mpl.rc_context({"svg.hashsalt": "labels"}):
         figure.savefig(path, metadata={"Date": None})
