@@ -28,6 +28,7 @@ def test_every_stage_runs_and_both_loras_load_into_the_stock_pipeline(
     model = write(tmp_path / "model")
     where = ["--runs", str(tmp_path), "--run", "r", "--config", str(settings)]
     assert main(["demo", *where, "--model", str(model)]) == 0
+    assert main(["finetune", *where, "--model", str(model), "--method", "dpok"]) == 0
     run = RunFolder(tmp_path / "r")
     assert (run.evaluation_dir / "report.html").is_file()
     for method in ("rwl", "dpok"):
