@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.label_pool import BATCH, Cell, Labels, Pool, roc_auc_within
+from benchmarks.label_pool import BATCH, Cell, Labels, Pool, roc_auc_within, without_tests
 from benchmarks.record import Row
 from finetune.diffusion import DiffusionModel
 from finetune.method import WeightedData, new_training
-from finetune.reward_fn import RewardFn, score
+from finetune.reward_fn import RewardFn
 from finetune.reward_weighted import METHOD, RewardWeightedConfig
 from finetune.sampler import Sampler, draw
 from pipelines.comparison import by_reward
@@ -28,10 +28,10 @@ from pipelines.judge import OracleJudge
 from pipelines.measures import vendi_score
 from pipelines.models import as_reward_fn, open_model
 from pipelines.prompts import focus_of, prompts_of
+from pipelines.rewarded_images import Encoder
 from pipelines.world.oracle import Oracle
 from reward.clip.backbone import ClipBackbone
 from reward.examples import prepare
-from reward.split import SplitConfig
 from reward.training import RewardConfig, train_from_scratch
 
 TRAINING_SEEDS, SCORED_SEEDS, ROUND_SEEDS, JUDGED_SEEDS = 1_000_003, 700_000, 31_000_000, 55_000_000
@@ -186,10 +186,7 @@ class Trial:
         if cell.reward == "judge":
             return bench.by_judge
         self.labels.ask(self.pool, rows, cell, self.rng)
-        split = SplitConfig(split_by="image", unseen_prompts=0, test_images=0, seed=self.seed)
-        config = bench.settings.table("reward", RewardConfig).model_copy(
-            update={"seed": self.seed, "split": split}
-        )
+        config = without_tests(bench.settings.table("reward", RewardConfig), self.seed)
         examples = prepare(self.labels.dataset(self.pool), config, bench.backbone)
         return as_reward_fn(train_from_scratch(bench.backbone, examples, config))
 
@@ -233,12 +230,7 @@ class Trial:
             draw_missing(self.model, more, folder, bench.sampler, batch=BATCH)
             paths += [folder / one.file_name for one in more]
             texts += [one.prompt for one in more]
-        latents, rewards = [], []
-        for start in range(0, len(paths), BATCH):
-            images = load_images(paths[start : start + BATCH])
-            latents.append(self.model.encode_images(images))
-            rewards.append(score(reward, images, texts[start : start + BATCH]))
-        return WeightedData(torch.cat(latents), texts, torch.cat(rewards))
+        return Encoder(self.model, bench.sampler, BATCH).encode(paths, texts, reward)
 
     def new_images(self, number: int) -> range:
         """Draw a round's new images by the tuned model into the pool; return their rows."""

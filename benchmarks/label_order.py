@@ -30,7 +30,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from benchmarks.label_pool import SLATE, Cell, Labels, Pool, roc_auc_within
+from benchmarks.label_pool import SLATE, Cell, Labels, Pool, roc_auc_within, without_tests
 from benchmarks.labels import RUN, open_bench
 from benchmarks.record import Row, record, summary
 from labeling_app.tasks import ranking_groups
@@ -40,7 +40,6 @@ from reward.clip.cache import EmbeddingCache
 from reward.embedding import embed_images, embed_prompts
 from reward.examples import prepare
 from reward.model import RewardModel
-from reward.split import SplitConfig
 from reward.training import RewardConfig, train_from_scratch
 
 ORDERS = ("random", "in_turn", "uncertain", "diverse", "diverse_batches", "both")
@@ -99,8 +98,7 @@ class Bed:
 
     def trained(self, labels: Labels, seed: int) -> RewardModel:
         """Return a reward that learned from the labels."""
-        split = SplitConfig(split_by="image", unseen_prompts=0, test_images=0, seed=seed)
-        config = self.config.model_copy(update={"seed": seed, "split": split})
+        config = without_tests(self.config, seed)
         examples = prepare(labels.dataset(self.pool), config, self.backbone, cache=self.cache)
         return train_from_scratch(self.backbone, examples, config)
 

@@ -15,6 +15,8 @@ from pipelines.world.prompts import Requirement, family_of
 from reward.calibration import Values
 from reward.dataset import FeedbackDataset, RankedPairs, Verdicts
 from reward.measuring.metrics import as_ranks, weighted_roc_auc
+from reward.split import SplitConfig
+from reward.training import RewardConfig
 
 BATCH = 32
 SLATE = 4
@@ -32,6 +34,12 @@ def roc_auc_within(prompts: Sequence[str], scores: Values, good: Values) -> floa
         values.append(weighted_roc_auc(as_ranks(scores[mine]), good[mine], np.ones(mine.sum())))
     known = [float(value) for value in values if np.isfinite(value)]
     return float(np.mean(known)) if known else None
+
+
+def without_tests(config: RewardConfig, seed: int) -> RewardConfig:
+    """Return settings of a reward that no label is held out to test: the judge does that."""
+    split = SplitConfig(split_by="image", unseen_prompts=0, test_images=0, seed=seed)
+    return config.model_copy(update={"seed": seed, "split": split})
 
 
 @dataclass(frozen=True)
