@@ -6,7 +6,7 @@ Connections are lost, other tabs answer or sign in, and the server refuses an an
 import json
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.support.labeling_browser import Server, images_of, kind_of, sign_in
 from tests.support.labeling_campaign import HOSTILE, Campaign
@@ -121,6 +121,21 @@ def test_tabs_follow_the_rater_who_signed_in_last(page: Page, server: Server) ->
     other.locator("[name=password]").fill(PASSWORD)
     other.keyboard.press("Enter")
     expect(page.locator(".who")).to_have_text("Cleo")
+
+
+@rater("Fay")
+def test_what_the_rater_before_asked_for_cannot_sign_out_the_next(page: Page) -> None:
+    held: list[Route] = []
+    page.route("**/claim", lambda route: held.append(route), times=1)
+    with page.expect_request("**/claim"):
+        answer_by_keys(page)
+    page.get_by_role("button", name="Sign out").click()
+    page.get_by_label("Your name").fill("Ben")
+    page.get_by_label("Password").fill(PASSWORD)
+    page.keyboard.press("Enter")
+    expect(page.locator(".who")).to_have_text("Ben")
+    held[0].fulfill(status=401, json={"detail": "You are signed out."})
+    kind_of(page)
 
 
 @rater("Fay")

@@ -4,7 +4,7 @@
 /** @import { Rater, Settings } from "../interface.d.ts" */
 /** @import { Guidelines } from "./guidelines.js" */
 /** @import { Retry } from "./retry.js" */
-/** @import { PageState } from "./state.js" */
+/** @import { PageState, State } from "./state.js" */
 /** @import { Status } from "./status.js" */
 /** @import { Training } from "./training.js" */
 
@@ -128,19 +128,33 @@ export class Session {
 
   /**
    * Does something that needs the server; tries again while it cannot be reached, asks for the name
-   * when signed out. Resolves to nothing when it was refused.
+   * when signed out. Resolves to nothing when it was refused, or when the rater who wanted it has
+   * signed out meanwhile.
    *
    * @template T
    * @param {() => Promise<T>} action
    * @returns {Promise<T | undefined>}
    */
   async attempt(action) {
+    const before = this.state.now;
     try {
       return await this.retry.run(action);
     } catch (error) {
+      // a late refusal would take the page from the next rater, or the focus from their password
+      if (this.isOver(before)) return undefined;
       if (isSignedOut(error)) this.signedOut();
       else this.status.notice(messageOf(error));
       return undefined;
     }
+  }
+  /**
+   * Whether the rater of an earlier state of the page has signed out since.
+   *
+   * @param {State} before
+   */
+  isOver(before) {
+    const { now } = this.state;
+    const hasLeft = now.name === "signed out" && before.name !== "signed out";
+    return hasLeft || now.outbox !== before.outbox;
   }
 }
