@@ -5,9 +5,9 @@ the demo. Every variant is trained with several seeds, which choose the raters' 
 that are held out whole and the head's first weights. The figures are on those prompts, against the
 judge, which no training has seen, beside the CLIP score of the same backbone: ROC-AUC over all
 images, as the mean within prompts (which is what tuning feels), and the share of pairs in the right
-order. Intervals of gains resample prompts; intervals over seeds are Student's, both 95 %. The
-calibration error stands beside that of a perfectly calibrated reward with the same scores on as
-many labels, which is due to chance.
+order; `within` a family of prompts is the mean within its prompts. Intervals of gains resample
+prompts; intervals over seeds are Student's, both 95 %. The calibration error stands beside that of
+a perfectly calibrated reward with the same scores on as many labels, which is due to chance.
 """
 
 import argparse
@@ -94,6 +94,10 @@ def figures(model: RewardModel, examples: Examples, truth: Verdicts, seed: int) 
             f"{name} gain": gain.value,
             f"{name} gain, lower end": gain.interval[0] if gain.interval else float("nan"),
         }
+    for category, found in report.by_category.items():
+        ours, theirs = found[MODEL].roc_auc_macro, found[CLIP_SCORE].roc_auc_macro
+        if ours is not None and theirs is not None:
+            row |= {f"within {category}": ours, f"within {category} of the CLIP score": theirs}
     return row | {
         "ece": expected_calibration_error(probability, labels.good.astype(np.float64)),
         "ece by chance": error_by_chance(probability, labels.image),
@@ -180,7 +184,10 @@ def compared(by_variant: dict[str, list[Row]]) -> dict[str, dict[str, Any]]:
     """
     base = by_variant.get(DEFAULT, [])
     table = {
-        name: {figure: summary([row[figure] for row in rows]) for figure in rows[0]}
+        name: {
+            figure: summary([row[figure] for row in rows if figure in row])
+            for figure in dict.fromkeys(key for row in rows for key in row)
+        }
         for name, rows in by_variant.items()
     }
     for name, rows in by_variant.items():
