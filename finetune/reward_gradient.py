@@ -19,8 +19,8 @@ dimensions, in units of the velocity, and without guidance, as in `finetune/nft.
 
 Differs from the papers and their code in:
 1. Guards are on, and there is a pull to the base. DRaFT and AlignProp have none and stop by hand.
-2. The number of steps is drawn once for the images of an iteration; AlignProp's paper draws it so
-   as well, its code from a normal distribution.
+2. The number of steps is drawn evenly and once for the images of an iteration; AlignProp's code
+   draws it from a normal distribution.
 3. ReFL's pretraining images are the base's own (the paper's are LAION's; its code omits the term).
    Its images are drawn with the sampler's guidance, and its loss is not multiplied by 1e-3.
 4. AdamW without weight decay; DRaFT and AlignProp have some. No moving average of the weights.
@@ -62,17 +62,17 @@ class RewardGradientConfig(MethodConfig, frozen=True, extra="forbid"):
     """
 
     iterations: PositiveInt = 20
-    """Rounds of drawing and one optimizer step. DRaFT's: 50 to 10,000."""
+    """Rounds of drawing and one optimizer step. DRaFT in NeMo-Aligner: 50."""
     prompts_per_iteration: PositiveInt = 4
     """Different prompts drawn for in one iteration; when there are more, spread evenly over them
     and moving on."""
     images_per_prompt: PositiveInt = 4
-    """Images of each prompt in one iteration. DRaFT's batch: 4 to 16 images in all."""
+    """Images of each prompt in one iteration. DRaFT in NeMo-Aligner: 4 or 16 in all."""
     micro_batch: PositiveInt = 16
     """Rows of one UNet call (twice that with guidance), whose activations of all steps with
     gradient are kept at a time; bounds the memory, and changes nothing except rounding."""
     learning_rate: PositiveFloat = 1e-3
-    """AdamW's, for LoRA. AlignProp: 1e-3."""
+    """AdamW's, for LoRA. AlignProp: 1e-3; DRaFT in NeMo-Aligner: 1e-4."""
     warmup: NonNegativeInt = 2
     """Iterations over which the learning rate rises to its full value."""
     decay: bool = True
@@ -171,9 +171,9 @@ class Draws:
     seeds: Sequence[int]
     span: GradientSpan
     kl: NoiseLevels
-    """Where the images are pulled to the base."""
+    """Noise levels at which the images are pulled to the base."""
     numbers: Tensor
-    """The base's images that are trained on, [N]."""
+    """Numbers of the pretraining images that are trained on, [N]."""
     pretraining: NoiseLevels
 
 
