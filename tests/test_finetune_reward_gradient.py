@@ -59,7 +59,7 @@ def open_training(folder: Path, config: RewardGradientConfig, **more: Any) -> Tr
     """Return a training on contrast, from a LoRA that changes the images."""
     model = open_with_lora(folder)
     perturb(model)
-    return training_of(model, config, **({"reward": contrast, "sampler": SAMPLER} | more))
+    return training_of(model, config, reward=contrast, sampler=SAMPLER, **more)
 
 
 def gradient_of(training: Training[Any]) -> Tensor:
