@@ -20,6 +20,7 @@ CURVES = {
     "DPOK": find_method("dpok").color,
     "RWL, then DPOK": "#8e5aa8",
     "NFT": find_method("nft").color,
+    "Reward gradient": find_method("reward_gradient").color,
 }
 """Variants whose curves are drawn, and their colors."""
 HEAD = """# Methods on the embedded world

@@ -10,6 +10,7 @@ that code that stores, repeats or mixes prompts need not know. The sizes that SD
 are those of the image that is drawn, not cropped.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
@@ -40,8 +41,8 @@ class UNetSettings(BaseModel, frozen=True, extra="forbid"):
     """Ways to run the UNet: other time and memory, the same results except for rounding."""
 
     gradient_checkpointing: bool = False
-    """Compute the UNet's blocks again in the backward pass rather than keep their activations: less
-    memory, one more forward pass."""
+    """Compute the UNet's blocks, and the VAE's where a gradient goes through them, again in the
+    backward pass rather than keep their activations: less memory, one more forward pass."""
     channels_last: bool = False
     """Keep the channels of a pixel side by side in memory, which suits the convolutions of GPUs in
     half precision."""
@@ -108,8 +109,9 @@ class DiffusionModel:
         """
         unet = self.pipeline.unet
         if settings.gradient_checkpointing:
-            # diffusers' own draws warnings from torch.compile
-            unet.enable_gradient_checkpointing(partial(checkpoint, use_reentrant=False))
+            for part in (unet, self.pipeline.vae):
+                # diffusers' own draws warnings from torch.compile
+                part.enable_gradient_checkpointing(partial(checkpoint, use_reentrant=False))
         if settings.channels_last:
             unet.to(memory_format=torch.channels_last)
         if settings.compile:
@@ -219,9 +221,16 @@ class DiffusionModel:
         dtype = _AUTOCAST.get(self.precision)
         return torch.autocast(self.device.type, dtype, enabled=dtype is not None)
 
-    @torch.no_grad()
+    @property
+    def differentiable_images(self) -> int:
+        """Number of images to decode with gradient at a time, which bounds the memory."""
+        return max(1, _VAE_PIXELS // 4 // math.prod(self.latent_shape[1:]))
+
     def decode(self, latents: Tensor, *, batch: int = 16) -> Tensor:
-        """Return images [N, 3, H, W] in [0, 1], float32, of latents [N, C, h, w]."""
+        """Return images [N, 3, H, W] in [0, 1], float32, of latents [N, C, h, w].
+
+        They have a gradient where the latents have one.
+        """
         vae = self.pipeline.vae
         scaled = (latents / vae.config.scaling_factor).to(vae.dtype)
         batch = min(batch, max(1, _VAE_PIXELS // latents[0, 0].numel()))

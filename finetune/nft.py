@@ -50,7 +50,7 @@ from finetune.denoising import denoising_target, noised_pairs, weighted_denoisin
 from finetune.diffusion import DiffusionModel
 from finetune.lora import BASE
 from finetune.method import REWARD_CURVE, Curve, Method, MethodConfig, Training
-from finetune.rollout import draw_scored, mean_by_prompt
+from finetune.rollout import draw_scored, mean_by_prompt, prompts_of
 from finetune.sampler import SamplerOverrides
 from finetune.sampling import velocity_per_output
 from finetune.training import TrainState, lora_optimizer, schedule, take_step, without_prefix
@@ -276,17 +276,6 @@ def collect(training: Training[NFTConfig], state: NFTState) -> Images:
     statistics = PromptStatistics(window=1, std_floor=config.std_floor)
     advantages = statistics.normalize(texts, rewards)
     return Images(texts, latents, rewards, optimality(advantages, config.advantage_clip))
-
-
-def prompts_of(prompts: Sequence[str], count: int, step: int) -> list[str]:
-    """Return `count` prompts, or all if there are fewer, for the iteration after `step`.
-
-    They are spread evenly over the list and move on with the step, so that each gets its turn as
-    often as the others.
-    """
-    count = min(count, len(prompts))
-    chosen = {(step + i * len(prompts) // count) % len(prompts) for i in range(count)}
-    return [prompts[i] for i in sorted(chosen)]
 
 
 def update(

@@ -1,6 +1,6 @@
 """The reward as fine-tuning sees it, and the one place where its values are checked."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
@@ -27,19 +27,63 @@ def score(reward: RewardFn, images: Tensor, prompts: Sequence[str], *, batch: in
         PictuneError: the reward returned another number of values than there are images, or a value
             that is not finite.
     """
-    parts = []
-    for start in range(0, len(prompts), batch):
-        some = prompts[start : start + batch]
-        part = reward(images[start : start + batch], some).float()
-        if part.shape != (len(some),):
-            raise PictuneError(
-                f"reward: returned shape {tuple(part.shape)} for {len(some)} images; "
-                "it must return one number per image"
-            )
-        if not part.isfinite().all():
-            worst = some[int((~part.isfinite()).nonzero()[0])]
-            raise PictuneError(
-                f"reward: not a finite number for an image of {worst!r}; check the reward model"
-            )
-        parts.append(part.to(images.device))
-    return torch.cat(parts)
+    starts = range(0, len(prompts), batch)
+    parts = [slice(start, start + batch) for start in starts]
+    return torch.cat([_checked(reward, images[part], prompts[part]) for part in parts])
+
+
+def score_with_gradient(
+    reward: RewardFn,
+    latents: Tensor,
+    prompts: Sequence[str],
+    images_of: Callable[[Tensor], Tensor],
+) -> tuple[Tensor, Tensor]:
+    """Return the rewards [N] of the images of latents [N, ...], and their gradients [N, ...].
+
+    The gradient is to the latents alone, so that the graph of decoder and reward is freed here.
+
+    Raises:
+        PictuneError: as `score`, or the reward has no gradient to the pixels.
+    """
+    leaf, gradient = latents.detach().requires_grad_(), None
+    with torch.enable_grad():
+        rewards = _checked(reward, images_of(leaf), prompts)
+        if rewards.requires_grad:
+            (gradient,) = torch.autograd.grad(rewards.sum(), leaf, allow_unused=True)
+    if gradient is None:
+        raise PictuneError(f"reward: {_NO_GRADIENT}")
+    return rewards.detach(), gradient
+
+
+def check_differentiable(
+    reward: RewardFn, size: tuple[int, int], prompt: str, *, device: torch.device
+) -> None:
+    """Refuse a reward that does not follow the pixels of images of this size, on two of noise.
+
+    Raises:
+        PictuneError: it has no gradient to the pixels, or one that is 0 everywhere.
+    """
+    noise = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0)).to(device)
+    _, gradient = score_with_gradient(reward, noise, [prompt] * 2, lambda images: images)
+    if not gradient.any():
+        raise PictuneError(f"reward: its gradient is 0 at every pixel; {_ADVICE}")
+
+
+_ADVICE = "name a differentiable one in finetune.rewards, or tune by another method"
+_NO_GRADIENT = f"has no gradient to the pixels, as behind bytes or image files; {_ADVICE}"
+
+
+def _checked(reward: RewardFn, images: Tensor, prompts: Sequence[str]) -> Tensor:
+    """Return rewards [B] in float32 on the images' device, or refuse them."""
+    rewards = reward(images, prompts).float()
+    if rewards.shape != (len(prompts),):
+        raise PictuneError(
+            f"reward: returned shape {tuple(rewards.shape)} for {len(prompts)} images; "
+            "it must return one number per image"
+        )
+    if not rewards.isfinite().all():
+        worst = prompts[int((~rewards.isfinite()).nonzero()[0])]
+        raise PictuneError(
+            f"reward: not a finite number for an image of {worst!r}; check the reward model"
+        )
+    return rewards.to(images.device)

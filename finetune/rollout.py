@@ -168,6 +168,17 @@ def collect(training: Training[Any], statistics: PromptStatistics) -> Rollout:
     return Rollout(texts, cond, trajectories, rewards, statistics.normalize(texts, rewards))
 
 
+def prompts_of(prompts: Sequence[str], count: int, step: int) -> list[str]:
+    """Return `count` prompts, or all if there are fewer, for the iteration after `step`.
+
+    They are spread evenly over the list and move on with the step, so that each gets its turn as
+    often as the others.
+    """
+    count = min(count, len(prompts))
+    chosen = {(step + i * len(prompts) // count) % len(prompts) for i in range(count)}
+    return [prompts[i] for i in sorted(chosen)]
+
+
 def draw_scored(
     training: Training[Any], prompts: Sequence[str], *, batch: int
 ) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,7 @@ unless the settings say otherwise.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import NamedTuple, Self
 
 import torch
 from pydantic import BaseModel, Field, NonNegativeFloat, PositiveInt
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from data.errors import PictuneError
 from finetune.diffusion import DiffusionModel
-from finetune.sampling import log_prob, step_distribution
+from finetune.sampling import clean_latents, log_prob, step_distribution
 
 
 class Sampler(BaseModel, frozen=True, extra="forbid"):
@@ -129,6 +129,15 @@ def _noise(shape: Sequence[int], generator: torch.Generator, device: torch.devic
     return torch.randn(tuple(shape), generator=generator, device=generator.device).to(device)
 
 
+class GradientSpan(NamedTuple):
+    """The steps of a chain whose gradient is kept."""
+
+    first: int
+    """The first of them; the last is the last of the chain."""
+    ends: bool = False
+    """Whether the chain ends there, with the finished latents that the model sees in x_t."""
+
+
 @torch.no_grad()
 def draw_latents(
     model: DiffusionModel,
@@ -137,12 +146,13 @@ def draw_latents(
     *,
     seeds: Sequence[int],
     batch: int = 16,
+    span: GradientSpan | None = None,
 ) -> Iterator[Tensor]:
     """Yield the finished latents of `prompts` in order, float32 [<= batch, C, h, w].
 
     Image i depends on its prompt, `seeds[i]` and the sampler, and not on its neighbors (except for
     rounding, which may differ with the size of the batch): its starting noise and every step's
-    noise come from a generator of its own.
+    noise come from a generator of its own. With a `span` the latents have a gradient.
     """
     if len(prompts) != len(seeds):
         raise ValueError(f"{len(prompts)} prompts but {len(seeds)} seeds")
@@ -159,12 +169,16 @@ def draw_latents(
         latents = noise()
         for i, timestep in enumerate(scheduler.timesteps):
             is_noisy = sampler.eta > 0 and i < sampler.stochastic_steps
-            at = timestep.expand(len(cond))
-            output = model.predict(latents, at, cond, uncond, sampler.guidance)
-            eta = sampler.eta if is_noisy else 0.0
-            latents, std = step_distribution(scheduler, output, timestep, latents, eta=eta)
-            if is_noisy:
-                latents = latents + std * noise()
+            with torch.set_grad_enabled(span is not None and i >= span.first):
+                at = timestep.expand(len(cond))
+                output = model.predict(latents, at, cond, uncond, sampler.guidance)
+                if span is not None and span.ends and i == span.first:
+                    latents = clean_latents(scheduler, output, timestep, latents)
+                    break
+                eta = sampler.eta if is_noisy else 0.0
+                latents, std = step_distribution(scheduler, output, timestep, latents, eta=eta)
+                if is_noisy:
+                    latents = latents + std * noise()
         yield latents
 
 

@@ -45,6 +45,17 @@ def step_distribution(
     return before.sqrt() * original + direction * noise, std
 
 
+def clean_latents(
+    scheduler: DDIMScheduler, model_output: Tensor, timestep: int | Tensor, sample: Tensor
+) -> Tensor:
+    """Return the finished sample E[x_0 | x_t] [B, C, h, w], in float32.
+
+    Arguments as for `step_distribution`.
+    """
+    at, _ = _alphas(scheduler, timestep, sample)
+    return _clean_and_noise(scheduler, model_output.float(), at, sample.float())[0]
+
+
 def _clean_and_noise(
     scheduler: DDIMScheduler, output: Tensor, at: Tensor, sample: Tensor
 ) -> tuple[Tensor, Tensor]:

@@ -107,11 +107,14 @@ def open_reward(folder: Path, config: RunConfig) -> RewardFn:
 
 
 def as_reward_fn(model: RewardModel) -> RewardFn:
-    """Return the function from images [B, 3, H, W] in [0, 1] and prompts to rewards [B]."""
+    """Return the function from images [B, 3, H, W] in [0, 1] and prompts to rewards [B].
 
-    @torch.no_grad()
+    It has a gradient to the pixels where the images have one.
+    """
+
     def score(images: Tensor, prompts: Sequence[str]) -> Tensor:
-        return model.score(images=images, prompts=prompts)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and images.requires_grad):
+            return model.score(images=images, prompts=prompts)
 
     return score
 

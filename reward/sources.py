@@ -78,7 +78,8 @@ class RewardSource(BaseModel, frozen=True, extra="forbid"):
 def load_reward(sources: Sequence[RewardSource], *, device: torch.device) -> Reward:
     """Return the weighted sum of `sources`; differentiable to the pixels where all of them are.
 
-    The function raises `PictuneError` when a source does not return one number for each image.
+    The function raises `PictuneError` when a source does not return one number for each image, or
+    has no gradient where the images want one.
 
     Raises:
         PictuneError: there is no source, or one cannot be loaded.
@@ -184,6 +185,11 @@ def _check_rewards(source: RewardSource, rewards: object, images: Tensor) -> Ten
         raise PictuneError(
             f"{source.path}: gave {returned} for {len(images)} images; a reward gives a tensor of "
             "one number an image"
+        )
+    if torch.is_grad_enabled() and images.requires_grad and not rewards.requires_grad:
+        raise PictuneError(
+            f"{source.path}: has no gradient to the pixels, as behind bytes or image files; give a "
+            "reward that is differentiable, or tune by a method that does without"
         )
     return rewards.to(images.device, torch.float32)
 

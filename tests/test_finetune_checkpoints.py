@@ -8,12 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from finetune import ddpo, dpok, nft, reward_weighted
+from finetune import ddpo, dpok, nft, reward_gradient, reward_weighted
 from finetune.checkpoints import load_latest, save_checkpoint
 from finetune.ddpo import DDPOConfig
 from finetune.dpok import DPOKConfig
 from finetune.method import Method, MethodConfig, WeightedData
 from finetune.nft import NFTConfig
+from finetune.reward_gradient import RewardGradientConfig
 from finetune.reward_weighted import RewardWeightedConfig
 from finetune.sampler import SamplerOverrides
 from finetune.training import TrainState
@@ -40,6 +41,18 @@ METHODS: dict[str, tuple[Method[Any], MethodConfig]] = {
     "ddpo": (ddpo.METHOD, DDPOConfig.model_validate(SMALL)),
     "rwl": (reward_weighted.METHOD, RWL),
     "nft": (nft.METHOD, NFTConfig.model_validate(SMALL | {"std_floor": 1e-4, "old_decay": 0.5})),
+    "reward_gradient": (
+        reward_gradient.METHOD,
+        RewardGradientConfig.model_validate(
+            SMALL
+            | {
+                "truncation": "random",
+                "steps_back": 3,
+                "pretraining_weight": 0.1,
+                "pretraining_images": 3,
+            }
+        ),
+    ),
 }
 
 

@@ -19,10 +19,10 @@ from finetune.nft import (
     nft_loss,
     noise_images,
     optimality,
-    prompts_of,
     start,
 )
 from finetune.reward_fn import RewardFn
+from finetune.rollout import prompts_of
 from finetune.sampler import Sampler, draw
 from finetune.validation import ValidationConfig
 from tests.support.small_training import open_with_lora, perturb, seeded, trained, training_of

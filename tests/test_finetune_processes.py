@@ -30,7 +30,7 @@ def test_shares_are_whole_batches_and_omit_no_row() -> None:
     assert Processes(1, 2).share(3, 4).tolist() == []
 
 
-@pytest.mark.parametrize("method", ["dpok", "rwl", "nft"])
+@pytest.mark.parametrize("method", ["dpok", "rwl", "nft", "reward_gradient"])
 def test_two_processes_train_as_one(
     ready: RunFolder, terminal: Commands, tmp_path: Path, method: str
 ) -> None:
@@ -47,6 +47,15 @@ def test_two_processes_train_as_one(
         "nft.iterations=3",
         "nft.validation.every=1",
         "nft.validation.images_per_prompt=1",
+        "reward_gradient.micro_batch=2",
+        "reward_gradient.images_per_prompt=3",
+        "reward_gradient.iterations=3",
+        "reward_gradient.truncation=random",
+        "reward_gradient.steps_back=2",
+        "reward_gradient.pretraining_weight=0.1",
+        "reward_gradient.pretraining_images=3",
+        "reward_gradient.validation.every=1",
+        "reward_gradient.validation.images_per_prompt=1",
         "rwl.updates=3",
         "rwl.kl=kl-d",
         "rwl.gamma=1000",

@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+import torch
 
 from data.files import sha256_of
 from data.runs import RunFolder
 from finetune.lora import LORA_FILE
 from finetune.monitors import Measure
+from finetune.reward_fn import score_with_gradient
 from pipelines.config import RunConfig, read_toml
 from pipelines.metrics_log import read_metrics
+from pipelines.models import as_reward_fn
 from pipelines.prompts import prompts_of
 from pipelines.record import STAMP, content_hash, read_stamp
 from reward.model import RewardModel
@@ -184,3 +187,37 @@ def test_a_later_round_draws_all_prompts_that_are_trained_on(
     config = RunConfig.model_validate(read_toml(ready.config_file)["run"])
     drawn = Counter(str(row["prompt"]) for row in rows_of(copy, 2))
     assert drawn == dict.fromkeys(prompts_of(config), 2)
+
+
+def test_the_reward_has_the_same_values_with_a_gradient_and_its_own_weights_get_none(
+    ready: RunFolder,
+) -> None:
+    model = RewardModel.from_pretrained(ready.reward_dir)
+    reward, prompts = as_reward_fn(model), ["A penguin.", "A monkey."]
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    plain = reward(images, prompts)
+    assert not plain.requires_grad
+    found, gradient = score_with_gradient(reward, images, prompts, lambda pixels: pixels)
+    torch.testing.assert_close(found, plain, rtol=1e-6, atol=1e-7)
+    assert (gradient.flatten(1).abs().amax(1) > 0).all()
+    assert all(weight.grad is None for weight in model.parameters())
+    step = 1e-2 * gradient / gradient.norm()
+    rise = (reward(images + step, prompts) - reward(images - step, prompts)).sum()
+    torch.testing.assert_close(rise, 2 * (gradient * step).sum(), rtol=0.02, atol=0)
+
+
+def test_a_reward_through_image_files_is_refused_for_the_method_that_needs_its_gradient(
+    ready: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = copy_without(ready, tmp_path)
+    path = "tests.support.user_rewards:brightness_of_pil"
+    rewards = f'finetune.rewards=[{{kind="python", path="{path}"}}]'
+    few = sets("reward_gradient.iterations=1", "reward_gradient.images_per_prompt=1")
+    words = ("finetune", "--method", "reward_gradient", *few)
+    assert command(copy, *words, "--set", rewards) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()[-1:]
+    assert f"{path}: has no gradient to the pixels" in line
+    assert command(copy, *words) == 0
+    metrics = read_metrics(copy.finetune_dir("reward_gradient"))[1]
+    assert metrics["gradient_norm"] > 0
+    assert {"kl_loss", "seconds_rollout", "images_per_second"} <= metrics.keys()

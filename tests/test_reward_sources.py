@@ -166,16 +166,26 @@ def test_a_weighted_sum_of_several_is_a_reward_with_gradients(
     together = _load(
         {"kind": "clip_score", "path": str(folder), "weight": 2.0},
         _python("brightness", weight=-0.5),
-        _python("words"),
     )
     images = images.clone().requires_grad_()
     rewards = together(images, PROMPTS)
-    wanted = (
-        2 * cosine(images, PROMPTS) - 0.5 * images.mean(dim=(1, 2, 3)) + torch.tensor([2.0, 5, 3])
-    )
+    wanted = 2 * cosine(images, PROMPTS) - 0.5 * images.mean(dim=(1, 2, 3))
     torch.testing.assert_close(rewards, wanted)
     (gradient,) = torch.autograd.grad(rewards.sum(), images)
     assert (gradient.flatten(1).abs().sum(1) > 0).all()
+
+
+def test_a_sum_with_a_part_without_gradient_is_refused_where_one_is_wanted(
+    images: torch.Tensor,
+) -> None:
+    together = _load(_python("brightness"), _python("words"))
+    wanted = images.mean(dim=(1, 2, 3)) + torch.tensor([2.0, 5, 3])
+    torch.testing.assert_close(together(images, PROMPTS), wanted)
+    images = images.clone().requires_grad_()
+    with torch.no_grad():
+        torch.testing.assert_close(together(images, PROMPTS), wanted)
+    with pytest.raises(PictuneError, match="user_rewards:words: has no gradient to the pixels"):
+        together(images, PROMPTS)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import torch
+from PIL import Image, ImageStat
 from torch import Tensor
 
 NOT_A_FUNCTION = 3
@@ -17,6 +18,12 @@ def brightness(images: Tensor, _prompts: Sequence[str]) -> Tensor:
 def noted_brightness(images: Tensor, prompts: Sequence[str]) -> Tensor:
     SCORED.extend(prompts)
     return brightness(images, prompts)
+
+
+def brightness_of_pil(images: Tensor, _prompts: Sequence[str]) -> Tensor:
+    pixels = (255 * images).byte().permute(0, 2, 3, 1).numpy()
+    means = [ImageStat.Stat(Image.fromarray(picture)).mean for picture in pixels]
+    return torch.tensor(means).mean(1) / 255
 
 
 def not_a_number(images: Tensor, _prompts: Sequence[str]) -> Tensor:
