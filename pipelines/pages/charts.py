@@ -108,7 +108,7 @@ def strength_chart(
     The first line is in the model's color. A dotted line marks the strength that was chosen.
     """
     figure, axes = _figure(**SMALL)
-    styles = (
+    styles: tuple[dict[str, Any], ...] = (
         {"color": color, "marker": "o", "linewidth": 1.6},
         {"color": INK, "marker": "s", "linewidth": 0.9},
         {"color": GRAY, "marker": "^", "linewidth": 0.9, "linestyle": "--"},
