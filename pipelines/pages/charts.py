@@ -115,9 +115,9 @@ def strength_chart(
     )
     for (legend, estimates), style in zip(lines.items(), styles, strict=False):
         values, errors = _with_errors(estimates)
-        axes.errorbar(
-            strengths, values, errors, elinewidth=0.8, markersize=3, label=legend, **style
-        )
+        axes.plot(strengths, values, markersize=3, label=legend, **style)
+        bars = {"ecolor": style["color"], "elinewidth": 2 * style["linewidth"], "alpha": 0.4}
+        axes.errorbar(strengths, values, errors, fmt="none", **bars)
     if chosen is not None:
         axes.axvline(chosen, color=INK, linewidth=1, linestyle=":", label="chosen by validation")
     axes.set(ylim=(0, None), xlabel="strength of the LoRA (0: base, 1: as trained)", ylabel=ylabel)
