@@ -145,7 +145,11 @@ def test_the_report_shows_the_dial_only_where_strengths_were_drawn(
     choice = read_choice(dialed.finetune_dir("rwl"))
     assert choice is not None
     assert [float(strength) for _, strength, star in rows if star] == [choice.strength]
-    copy = copy_of(dialed, tmp_path)
+    copy, advice = copy_of(dialed, tmp_path), "make finetune METHOD=rwl</code> lets it"
+    assert advice not in page
+    (copy.finetune_dir("rwl") / STRENGTHS_FILE).unlink()
+    assert command(copy, "report") == 0
+    assert advice in (copy.evaluation_dir / "report.html").read_text()
     figures = metrics_of(copy)
     del figures["strengths"]  # as of an earlier version
     (copy.evaluation_dir / "metrics.json").write_text(json.dumps(figures))
