@@ -283,6 +283,10 @@ class DiffusionModel:
         """Make the model the reference model inside the block: the pretrained weights."""
         return lora.adapters_off(self.pipeline.unet)
 
+    def at_strength(self, strength: float) -> AbstractContextManager[None]:
+        """Scale the adapters' update inside the block: 0 is the base, 1 the LoRA as trained."""
+        return lora.at_strength(self.pipeline.unet, strength)
+
     @contextmanager
     def exact(self) -> Iterator[None]:
         """Run the UNet without autocast inside the block, in the precision of its weights."""

@@ -136,6 +136,23 @@ def adapters_off(unet: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
+def at_strength(unet: nn.Module, strength: float) -> Iterator[None]:
+    """Scale the adapters' update by `strength` inside the block, and by 1 after it.
+
+    0 gives the pretrained model's numbers, 1 those of the adapters as they were trained. It is the
+    scale of peft that diffusers sets by `set_adapters(name, adapter_weights=strength)`.
+    """
+    layers = lora_layers(unet)
+    for layer in layers:
+        layer.set_scale(_ADAPTER, strength)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.set_scale(_ADAPTER, 1.0)
+
+
+@contextmanager
 def with_lora(unet: nn.Module, state: Mapping[str, Tensor]) -> Iterator[None]:
     """Put weights from `lora_state` in place inside the block, and the present ones after it."""
     present = lora_state(unet)

@@ -49,14 +49,19 @@ class ValidationConfig(BaseModel, frozen=True, extra="forbid"):
 class Validation:
     """Result of one validation."""
 
-    reward: float
-    """Mean over the images."""
+    rewards: Tensor
+    """[N], of the images; image i is of the same prompt and seed at every validation."""
     monitors: dict[str, float]
     """`finetune.monitors.summary` of the images."""
     config: ValidationConfig
     """The settings of this validation."""
     stale_prompt: str | None = None
     """The prompt whose labeled images vouch least for the reward; None where none has any."""
+
+    @property
+    def reward(self) -> float:
+        """Mean reward of the images."""
+        return float(self.rewards.mean())
 
 
 @dataclass(frozen=True)
@@ -96,4 +101,4 @@ class Validator:
         monitors, prompt = summary(found, texts), None
         if (least := least_vouched(self.labeled, rewards, texts)) is not None:
             prompt, monitors[STALE_REWARD] = least
-        return Validation(float(rewards.mean()), monitors, config, prompt)
+        return Validation(rewards, monitors, config, prompt)

@@ -65,9 +65,10 @@ def tuned_models(run: RunFolder) -> list[TunedModel]:
     ]
 
 
-def image_folder(run: RunFolder, name: str, eta: float) -> Path:
-    """Return the folder of the images that the evaluation draws by a model and sampler."""
-    return run.evaluation_dir / "images" / f"{_file_name(name)}-eta{eta:g}"
+def image_folder(run: RunFolder, name: str, eta: float, strength: float = 1.0) -> Path:
+    """Return the folder of the images of a model at a strength of its LoRA, by a sampler."""
+    ending = "" if strength == 1 else f"-strength{strength}"
+    return run.evaluation_dir / "images" / f"{_file_name(name)}-eta{eta:g}{ending}"
 
 
 def _file_name(name: str) -> str:

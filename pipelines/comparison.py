@@ -3,7 +3,7 @@
 They are computed from measured images. `Evaluation` is what `evaluation/metrics.json` holds.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -120,6 +120,17 @@ class Result(BaseModel, frozen=True):
     """Earlier versions wrote `pictures`."""
 
 
+class AtStrength(BaseModel, frozen=True):
+    """Figures of a tuned model at one strength of its LoRA."""
+
+    model: str
+    """As in `Result`."""
+    strength: float
+    """Factor of the LoRA's update: 0 is the base, 1 the model as in `Result`."""
+    eta: float
+    groups: dict[Group, GroupFigures]
+
+
 class Audit(BaseModel, frozen=True, extra="allow"):
     """Agreement of the judge with labels that a person gave by eye."""
 
@@ -154,6 +165,8 @@ class Evaluation(BaseModel, frozen=True):
     judged: bool
     audit: Audit | None = None
     results: list[Result]
+    strengths: list[AtStrength] = []
+    """Each tuned model at each strength, from weak to strong, where strengths were asked for."""
     kept_steps: dict[str, int | None] = {}
     """Step whose weights each method kept; None where an earlier version trained it."""
     outdated: dict[str, list[str]] = {}
@@ -266,6 +279,21 @@ def _group_figures(
             met, met_before = _met(part.verdicts), _met(before.verdicts)
             figures["gain"] = _gain(met, met_before)
     return GroupFigures(**figures)
+
+
+def by_strength(
+    model: str, eta: float, drawn: Mapping[float, Measured], prompts: Sequence[EvaluationPrompt]
+) -> list[AtStrength]:
+    """Return the figures of a tuned model by the strength at which it drew; 0 is the base."""
+    return [
+        AtStrength(
+            model=model,
+            strength=strength,
+            eta=eta,
+            groups=by_group(part, by_prompt(part, prompts), drawn[0.0] if strength else None),
+        )
+        for strength, part in sorted(drawn.items())
+    ]
 
 
 def spread(values: Sequence[float]) -> Spread:

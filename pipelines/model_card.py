@@ -6,6 +6,7 @@ from finetune.training import TrainState
 from pipelines.metrics_log import UNTRAINED
 from pipelines.tuning import Job, start_of
 
+CARD_FILE = "README.md"
 _CARD = """# LoRA tuned by {title}
 
 On `{model}`, for {reward}. Prompts: {prompts}

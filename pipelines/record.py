@@ -22,10 +22,20 @@ from data.runs import RunFolder
 from pipelines.config import Settings, Tables, check, read_toml, shortened
 
 STAMP = "stage.json"
-UNBOUND = frozenset({"run.device", "run.judge", "images.batch", "tasks", "rounds.least_roc_auc"})
+UNBOUND = frozenset(
+    {
+        "run.device",
+        "run.judge",
+        "images.batch",
+        "tasks",
+        "rounds.least_roc_auc",
+        "finetune.strengths",
+    }
+)
 """Settings and tables that may change at any time.
 
-Results do not rest on them, `evaluate` has its judge's hash, and labels stay.
+Results do not rest on them, stages look themselves for another judge or further strengths, and
+labels stay.
 """
 UNRECORDED = (("label", "port"),)
 """Settings that hold for one call and are never recorded."""

@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 from data.files import sha256_of
 from data.parquet import MANIFEST
@@ -68,6 +68,15 @@ class FinetuneConfig(UNetSettings, frozen=True, extra="forbid"):
     rewards: tuple[RewardSource, ...] = ()
     """Rewards to tune on in place of the run's own, which the evaluation still shows: a weighted
     sum, see `reward/sources.py`."""
+    strengths: tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...] = (1.0,)
+    """Strengths of the tuned LoRA, factors of its update: 0.5, 0.75, 1 is a usual choice. The
+    validation after training chooses among them, and the evaluation draws at each; 0, the base, and
+    1, as trained, always belong to them. Others can be asked for at any time."""
+
+    @property
+    def other_strengths(self) -> list[float]:
+        """The strengths beside 0 and 1, from weak to strong; none means that none is asked for."""
+        return sorted({*self.strengths} - {0.0, 1.0})
 
 
 @dataclass(frozen=True)

@@ -129,7 +129,7 @@ def test_the_best_weights_are_kept_and_restored(sd_folder: Path) -> None:
     base = run.model.lora_state()
     for step, reward in enumerate([0.5, 0.7, 0.7, 0.6]):
         run.state.step = step
-        run.state.record_validation(Validation(reward, {}, VALIDATION))
+        run.state.record_validation(Validation(torch.tensor([reward]), {}, VALIDATION))
         for weight in run.model.lora_parameters().values():
             weight.data.add_(1.0)
     run.state.restore_best()

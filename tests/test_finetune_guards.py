@@ -102,7 +102,7 @@ def history(
     state = TrainState(model=model, optimizer=optimizer)
     for step, (reward, spread) in enumerate(found):
         state.step = step
-        state.record_validation(Validation(reward, {"diversity": spread}, config))
+        state.record_validation(Validation(torch.tensor([reward]), {"diversity": spread}, config))
     return state
 
 

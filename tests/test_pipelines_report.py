@@ -21,6 +21,7 @@ from pipelines.pages import charts
 from pipelines.pages.charts import (
     comparison_chart,
     position_chart,
+    strength_chart,
     time_chart,
     training_chart,
     verdict_chart,
@@ -339,6 +340,10 @@ def test_legends_of_curves_fit_their_charts(drawn: list[Figure]) -> None:
     for names in (("validation", "training images"), ("denoising", "pretraining")):
         values = dict(zip(("validation_reward", "reward"), names, strict=True))
         training_chart(lines, values, color="#000000", ylabel="reward", kept=2)
+    shares = dict.fromkeys(
+        ("training prompts", "held-out prompts", "diversity / base"), [(0.5, (0.4, 0.6))] * 3
+    )
+    strength_chart([0, 0.5, 1], shares, color="#000000", ylabel="share right", chosen=0.5)
     for figure in drawn:
         figure.draw_without_rendering()
         legend = figure.axes[0].get_legend()

@@ -1,7 +1,7 @@
 """Charts of the pages, as SVG."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -51,15 +51,7 @@ def comparison_chart(
     step = 0.8 / len(models)
     for offset, model in enumerate(models):
         at = [i + (offset - (len(models) - 1) / 2) * step for i in range(len(rows))]
-        values = [estimates[model][0] for _, estimates in rows]
-        intervals = [
-            estimates[model][1] or (value, value)
-            for value, (_, estimates) in zip(values, rows, strict=True)
-        ]
-        errors = [
-            [max(0, value - low) for value, (low, _) in zip(values, intervals, strict=True)],
-            [max(0, high - value) for value, (_, high) in zip(values, intervals, strict=True)],
-        ]
+        values, errors = _with_errors([estimates[model] for _, estimates in rows])
         axes.barh(
             at,
             values,
@@ -100,6 +92,37 @@ def training_chart(
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(xlabel="step", ylabel=ylabel)
     _legend(axes, columns=3)
+    return _svg(figure)
+
+
+def strength_chart(
+    strengths: Sequence[float],
+    lines: Mapping[str, Sequence[Estimate]],
+    *,
+    color: str,
+    ylabel: str,
+    chosen: float | None,
+) -> str:
+    """Return lines (legend to estimates) of shares over the strengths of a LoRA, as SVG.
+
+    The first line is in the model's color. A dotted line marks the strength that was chosen.
+    """
+    figure, axes = _figure(**SMALL)
+    styles: tuple[dict[str, Any], ...] = (
+        {"color": color, "marker": "o", "linewidth": 1.6},
+        {"color": INK, "marker": "s", "linewidth": 0.9},
+        {"color": GRAY, "marker": "^", "linewidth": 0.9, "linestyle": "--"},
+    )
+    for (legend, estimates), style in zip(lines.items(), styles, strict=False):
+        values, errors = _with_errors(estimates)
+        axes.plot(strengths, values, markersize=3, label=legend, **style)
+        bars = {"ecolor": style["color"], "elinewidth": 2 * style["linewidth"], "alpha": 0.4}
+        axes.errorbar(strengths, values, errors, fmt="none", **bars)
+    if chosen is not None:
+        axes.axvline(chosen, color=INK, linewidth=1, linestyle=":", label="chosen by validation")
+    axes.set(ylim=(0, None), xlabel="strength of the LoRA (0: base, 1: as trained)", ylabel=ylabel)
+    axes.set_xticks(strengths, [f"{strength:g}" for strength in strengths])
+    _legend(axes)
     return _svg(figure)
 
 
@@ -248,6 +271,15 @@ def _figure(*, height: float, width: float = 6.0) -> tuple[Figure, Axes]:
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=8)
     return figure, axes
+
+
+def _with_errors(estimates: Sequence[Estimate]) -> tuple[list[float], list[list[float]]]:
+    """Return the figures, and how far their intervals reach below and above them."""
+    values = [value for value, _ in estimates]
+    intervals = [interval or (value, value) for value, interval in estimates]
+    below = [max(0.0, value - low) for value, (low, _) in zip(values, intervals, strict=True)]
+    above = [max(0.0, high - value) for value, (_, high) in zip(values, intervals, strict=True)]
+    return values, [below, above]
 
 
 def _legend(axes: Axes, *, columns: int = 2, **style: Any) -> None:

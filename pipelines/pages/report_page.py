@@ -31,6 +31,7 @@ from pipelines.pages.charts import (
     Estimate,
     comparison_chart,
     shade,
+    strength_chart,
     training_chart,
 )
 from pipelines.pages.label_statistics import label_statistics
@@ -45,6 +46,7 @@ from pipelines.pages.page import (
     write_page,
 )
 from pipelines.record import stamps
+from pipelines.strengths import read_choice
 
 GROUPS: tuple[Group, ...] = ("trained", "held out")
 IMAGES_IN_GRID = 6
@@ -227,6 +229,7 @@ def _context(run: RunFolder, settings: Settings, evaluation: Evaluation) -> dict
         "all_results": sorted(evaluation.results, key=lambda result: order.index(result.model)),
         "chart": _chart(results, names, colors, judged=evaluation.judged),
         "curves": _curves(run.in_round(evaluation.round), names),
+        "dials": _dials(run, evaluation, names, colors),
         "labels": label_statistics(run.latest.resolve()),
         "reward": json.loads((reward / REWARD_METRICS).read_text(encoding="utf-8")),
         "reliability": file_uri(reward / "reliability.png", "image/png"),
@@ -303,9 +306,13 @@ def _estimates(
     figures: dict[str, PromptFigures] | dict[str, FamilyFigures], *, judged: bool
 ) -> dict[str, Estimate]:
     """Return the alignment of each model with its interval; without a judge, the reward."""
+    return {name: _estimate(one, judged=judged) for name, one in figures.items()}
+
+
+def _estimate(figures: Figures, *, judged: bool) -> Estimate:
     if not judged:
-        return {name: (one.reward, one.reward_interval) for name, one in figures.items()}
-    return {name: (one.alignment or 0.0, one.interval) for name, one in figures.items()}
+        return figures.reward, figures.reward_interval
+    return figures.alignment or 0.0, figures.interval
 
 
 def _grid(
@@ -320,6 +327,38 @@ def _grid(
         row = next(row for row in result.prompts if row.prompt == prompt.prompt)
         columns.append({"model": name, "row": row, "images": shown})
     return {"prompt": prompt.prompt, "family": prompt.family, "columns": columns}
+
+
+def _dials(
+    run: RunFolder, evaluation: Evaluation, names: dict[str, str], colors: dict[str, str]
+) -> list[dict[str, Any]]:
+    """Return, for each tuned model that was drawn at several strengths, its figures and chart."""
+    dials = []
+    for model in dict.fromkeys(one.model for one in evaluation.strengths):
+        rows = [one for one in evaluation.strengths if one.model == model]
+        result = next(one for one in evaluation.results if one.model == model)
+        folder = run.in_round(result.round or 1).finetune_dir(result.method or model)
+        choice = read_choice(folder)
+        chosen = None if choice is None else choice.strength
+        lines = {
+            f"{'training' if group == 'trained' else 'held-out'} prompts": [
+                _estimate(row.groups[group], judged=evaluation.judged) for row in rows
+            ]
+            for group in _groups(evaluation.results)
+        }
+        diversities = [row.groups["trained"].diversity for row in rows]
+        if (base := diversities[0]) is not None:
+            lines["diversity / base"] = [((one or 0.0) / base, None) for one in diversities]
+        chart = strength_chart(
+            [row.strength for row in rows],
+            lines,
+            color=colors[model],
+            ylabel="share right" if evaluation.judged else "reward",
+            chosen=chosen,
+        )
+        dial = {"model": model, "rows": rows, "chosen": chosen, "chart": svg_uri(chart)}
+        dials.append(dial | {"title": names[model]})
+    return dials
 
 
 def _curves(run: RunFolder, names: dict[str, str]) -> list[tuple[str, str]]:

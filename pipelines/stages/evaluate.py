@@ -21,6 +21,7 @@ from finetune.diffusion import DiffusionModel
 from finetune.sampler import Sampler
 from pipelines.compared import TunedModel, image_folder, remove_other_images, tuned_models
 from pipelines.comparison import (
+    AtStrength,
     Audit,
     EvaluatedImage,
     Evaluation,
@@ -32,6 +33,7 @@ from pipelines.comparison import (
     by_family,
     by_group,
     by_prompt,
+    by_strength,
     spread,
 )
 from pipelines.config import Settings
@@ -201,6 +203,8 @@ def _inputs(run: RunFolder, settings: Settings, tuned: Sequence[TunedModel]) -> 
         "prompts": prompts_digest(prompts),
         **{one.name: one.lora_hash for one in tuned},
     }
+    if strengths := settings.table("finetune", FinetuneConfig).other_strengths:
+        inputs["strengths"] = " ".join(map(str, strengths))
     if (judge := judge_folder(settings.run)) is not None:
         inputs["judge"] = weights_hash(str(judge), "set run.judge to the folder of an oracle")
     return inputs
@@ -212,34 +216,43 @@ def _evaluate(
     tuned: Sequence[TunedModel],
     outdated: dict[str, list[str]],
 ) -> Evaluation:
-    config, images = (
-        settings.table("evaluate", EvaluateConfig),
-        settings.table("images", ImagesConfig),
-    )
-    sampler = settings.table("sampler", Sampler)
+    config = settings.table("evaluate", EvaluateConfig)
+    images, sampler = settings.table("images", ImagesConfig), settings.table("sampler", Sampler)
+    strengths = settings.table("finetune", FinetuneConfig).other_strengths
     prompts = evaluation_prompts(settings)
     trained = [one.prompt for one in prompts if one.group == "trained"]
     instruments = Instruments.open(run, settings)
     model = open_model(settings.run, precision=images.precision)
     measured: dict[tuple[str, float], Measured] = {}
+    at_strengths: list[AtStrength] = []
     kl: dict[str, list[float]] = {}
+
+    def drawn_by(name: str, eta: float, strength: float = 1.0, candidates: int = 1) -> Measured:
+        planned = evaluation_images(prompts, config, settings.run.seed, candidates=candidates)
+        folder = image_folder(run, name, eta, strength)
+        with_eta = sampler.model_copy(update={"eta": eta})
+        title = f"{name}, eta {eta:g}" + (f", strength {strength:g}" if strength != 1 else "")
+        with model.at_strength(strength):
+            draw_missing(model, planned, folder, with_eta, batch=images.batch, title=title)
+        return instruments.measure(planned, folder, "measure")
+
     for one in (None, *tuned):
         name = "base" if one is None else one.name
         if one is not None:
             model.load_lora(one.folder)
             kl[name] = kl_to_base(model, trained, settings)
         candidates = config.best_of if one is None else 1
-        planned = evaluation_images(prompts, config, settings.run.seed, candidates=candidates)
         for eta in config.etas:
-            with_eta = sampler.model_copy(update={"eta": eta})
-            folder = image_folder(run, name, eta)
-            title = f"{name}, eta {eta:g}"
-            draw_missing(model, planned, folder, with_eta, batch=images.batch, title=title)
-            drawn = instruments.measure(planned, folder, "measure")
+            drawn = drawn_by(name, eta, candidates=candidates)
             if candidates > 1:
                 measured["best of n", eta] = best_of(drawn, candidates)
-                drawn = drawn.chosen(range(0, len(planned), candidates))
+                drawn = drawn.chosen(range(0, len(drawn.planned), candidates))
             measured[name, eta] = drawn
+        if one is not None and strengths:
+            eta = config.etas[0]
+            ends = {0.0: measured["base", eta], 1.0: measured[name, eta]}
+            others = {strength: drawn_by(name, eta, strength) for strength in strengths}
+            at_strengths += by_strength(name, eta, ends | others, prompts)
     _save_sheets(run, trained, measured)
     return Evaluation(
         round=run.round,
@@ -250,6 +263,7 @@ def _evaluate(
         judged=instruments.judge is not None,
         audit=_audit(settings),
         results=_results(run, prompts, measured, kl, tuned),
+        strengths=at_strengths,
         kept_steps={one.name: kept_step(read_metrics(one.folder)) for one in tuned},
         outdated=outdated,
     )

@@ -28,11 +28,20 @@ from pipelines.flags import one_of
 from pipelines.image_io import save_sheet
 from pipelines.methods import METHODS, find_method
 from pipelines.metrics_log import UNTRAINED, MetricsLog
-from pipelines.model_card import model_card
+from pipelines.model_card import CARD_FILE, model_card
 from pipelines.models import device_of
 from pipelines.progress import progress_bar
 from pipelines.record import StageFolder
-from pipelines.tuning import IMAGES, Job, earlier_method, input_hashes, open_job, with_images
+from pipelines.strengths import STRENGTHS_FILE, choose_and_save, is_missing
+from pipelines.tuning import (
+    IMAGES,
+    FinetuneConfig,
+    Job,
+    earlier_method,
+    input_hashes,
+    open_job,
+    with_images,
+)
 
 CHECKPOINTS = "checkpoints"
 SAMPLED_PROMPTS = 8
@@ -84,8 +93,9 @@ def _tune(run: RunFolder, settings: Settings, name: str, processes: Processes) -
         vouched=(folder / LORA_FILE,),
     )
     is_done, is_stale = stage.is_done, stage.stamp is None and folder.exists()
+    lacks_strengths = is_missing(folder, settings.table("finetune", FinetuneConfig))
     processes.wait()  # all have seen the folder as it was
-    if is_done:
+    if is_done and not lacks_strengths:
         if processes.is_first:
             print(f"finetune {name}: done, LoRA in {folder}")
         return
@@ -94,21 +104,25 @@ def _tune(run: RunFolder, settings: Settings, name: str, processes: Processes) -
     if is_stale and processes.is_first:
         shutil.rmtree(folder)  # made from another reward or model
     processes.wait()
-    if processes.is_first:
-        with stage.working():
+    with stage.working() if processes.is_first else nullcontext():
+        if is_done:
+            job.training.model.load_lora(folder)
+        elif processes.is_first:
             _train_and_save(job)
-    else:
-        _train(job)
+        else:
+            _train(job)
+        if job.config.other_strengths:
+            choose_and_save(job)
 
 
 def _train_and_save(job: Job) -> None:
     """Train in the first process, and save the LoRA with its model card."""
     for leftover in job.folder.rglob(".tmp-*"):
         leftover.unlink()  # of a process that was killed while it wrote
+    (job.folder / STRENGTHS_FILE).unlink(missing_ok=True)  # of a LoRA that was there before
     state = _train(job)
-    state.restore_best()
     job.training.model.save_lora(job.folder)
-    with write_atomically(job.folder / "README.md") as path:
+    with write_atomically(job.folder / CARD_FILE) as path:
         path.write_text(model_card(job, state), encoding="utf-8")
     title = f"finetune {job.name}"
     kept, best = state.best or state.validation[-1]
@@ -121,7 +135,7 @@ def _train_and_save(job: Job) -> None:
 
 
 def _train(job: Job) -> TrainState:
-    """Train until it is done, or a guard stops it.
+    """Train until it is done, or a guard stops it; leave the best weights in the model.
 
     Raises:
         PictuneError: a loss or reward is not finite, or a file cannot be written; names the
@@ -140,6 +154,7 @@ def _train(job: Job) -> TrainState:
         raise PictuneError(
             f"{error}; step {state.step + 1} failed, the last good checkpoint is {place}"
         ) from error
+    state.restore_best()
     return state
 
 

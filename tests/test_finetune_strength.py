@@ -1,0 +1,130 @@
+"""The strength of a LoRA: as in stock diffusers, and the weakest that is as good is chosen."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import DiffusionPipeline
+
+from finetune.diffusion import DiffusionModel
+from finetune.lora import LoraSettings
+from finetune.monitors import Measure
+from finetune.sampler import Sampler, draw
+from finetune.strength import choose_strength, weakest_as_good
+from finetune.validation import Validation, ValidationConfig, Validator
+from tests.support.small_training import open_with_lora, perturb, redness, seeded
+from tests.support.tiny_diffusion import LAYOUTS
+
+SAMPLER = Sampler(steps=4, guidance=3.0, eta=0.0)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("strength", [0.75, 1.5])
+def test_a_stock_pipeline_with_that_adapter_weight_draws_the_same(
+    layouts: dict[str, Path], layout: str, strength: float, tmp_path: Path
+) -> None:
+    model = open_with_lora(layouts[layout], LoraSettings(rank=4, alpha=2.0))
+    perturb(model, 0.2)
+    model.save_lora(tmp_path)
+    with model.at_strength(strength):
+        ours = draw(model, ["a dog"], SAMPLER, seeds=[5])
+    as_trained = draw(model, ["a dog"], SAMPLER, seeds=[5])
+    assert (ours - as_trained).abs().max() > 1e-3
+    pipeline = DiffusionPipeline.from_pretrained(layouts[layout])
+    pipeline.load_lora_weights(tmp_path, adapter_name="pictune")
+    pipeline.set_adapters("pictune", adapter_weights=strength)
+    pipeline.scheduler = model.scheduler(4)
+    stock = pipeline(
+        "a dog",
+        num_inference_steps=4,
+        guidance_scale=3.0,
+        latents=torch.randn((1, 4, 8, 8), generator=seeded(5)),
+        height=16,
+        width=16,
+        output_type="pt",
+    ).images
+    torch.testing.assert_close(ours, stock, rtol=0, atol=1e-5)
+
+
+def test_strength_0_is_the_base_bit_for_bit_and_1_the_lora(sd_folder: Path, tmp_path: Path) -> None:
+    base = draw(DiffusionModel.from_pretrained(sd_folder), ["a dog"], SAMPLER, seeds=[5])
+    model = open_with_lora(sd_folder, LoraSettings(rank=4, alpha=2.0))
+    perturb(model)
+    model.save_lora(tmp_path)
+    loaded = DiffusionModel.from_pretrained(sd_folder)
+    loaded.load_lora(tmp_path)
+    tuned = draw(loaded, ["a dog"], SAMPLER, seeds=[5])
+    assert (tuned - base).abs().max() > 1e-3
+    for strength, expected in ((0.0, base), (1.0, tuned)):
+        with loaded.at_strength(strength):
+            assert torch.equal(draw(loaded, ["a dog"], SAMPLER, seeds=[5]), expected)
+    with pytest.raises(KeyboardInterrupt), loaded.at_strength(0.5):
+        raise KeyboardInterrupt
+    assert torch.equal(draw(loaded, ["a dog"], SAMPLER, seeds=[5]), tuned)
+
+
+def validations(
+    rewards: Mapping[float, Sequence[float]],
+    diversities: Mapping[float, float] | None = None,
+    stop_on: tuple[Measure, ...] = (),
+) -> dict[float, Validation]:
+    """Validations of these rewards by strength."""
+    return {
+        strength: Validation(
+            torch.tensor(values),
+            {"diversity": (diversities or {}).get(strength, 0.4)},
+            ValidationConfig(stop_on=stop_on),
+        )
+        for strength, values in rewards.items()
+    }
+
+
+def test_the_weakest_strength_that_cannot_be_told_from_the_best_is_chosen() -> None:
+    found = weakest_as_good(
+        validations(
+            {
+                0.0: [0.1, 0.5, 0.3, 0.7],
+                0.5: [0.2, 0.6, 0.4, 0.8],  # always 0.1 behind the best
+                0.75: [0.38, 0.6, 0.6, 0.8],  # ahead twice, behind twice
+                1.0: [0.3, 0.7, 0.5, 0.9],
+            }
+        )
+    )
+    assert found.strength == 0.75
+    assert [one.strength for one in found.tried] == [0.0, 0.5, 0.75, 1.0]
+    assert [one.reward for one in found.tried] == pytest.approx([0.4, 0.5, 0.595, 0.6])
+    assert [one.behind for one in found.tried] == pytest.approx([0.2, 0.1, 0.005, 0.0], abs=1e-6)
+    errors = [0.0, 0.0, torch.tensor([-0.08, 0.1, -0.1, 0.1]).std().item() / 2, 0.0]
+    assert [one.standard_error for one in found.tried] == pytest.approx(errors, abs=1e-6)
+    assert found.tried[1].diversity == 0.4
+
+
+def test_the_base_is_never_chosen_and_a_single_image_is_enough() -> None:
+    assert weakest_as_good(validations({0.0: [0.9], 0.5: [0.1], 1.0: [0.2]})).strength == 1.0
+    assert weakest_as_good(validations({0.0: [0.5], 0.5: [0.5], 1.0: [0.5]})).strength == 0.5
+
+
+def test_a_strength_to_which_a_guard_objects_is_not_chosen() -> None:
+    rewards = {0.0: [0.1, 0.1], 0.5: [0.2, 0.2], 1.0: [0.3, 0.3], 1.5: [0.9, 0.9]}
+    collapsing = {0.5: 0.39, 1.0: 0.3, 1.5: 0.1}
+    assert weakest_as_good(validations(rewards, collapsing)).strength == 1.5
+    guarded = weakest_as_good(validations(rewards, collapsing, ("diversity",)))
+    assert guarded.strength == 1.0
+    assert guarded.tried[-1].behind == pytest.approx(-0.6)
+    everywhere = dict.fromkeys((0.5, 1.0, 1.5), 0.1)
+    assert weakest_as_good(validations(rewards, everywhere, ("diversity",))).strength == 1.5
+
+
+def test_the_lora_of_the_model_is_validated_at_0_and_1_as_well(sd_folder: Path) -> None:
+    model = open_with_lora(sd_folder)
+    config = ValidationConfig(images_per_prompt=2)
+    validator = Validator(model, ["a cat", "a dog"], redness, config, SAMPLER)
+    untuned = validator().reward
+    perturb(model, 0.3)
+    choice = choose_strength(validator, [0.5])
+    rewards = {one.strength: one.reward for one in choice.tried}
+    assert list(rewards) == [0.0, 0.5, 1.0]
+    assert rewards[0.0] == untuned
+    assert rewards[1.0] == validator().reward
+    assert len(set(rewards.values())) == 3
