@@ -15,6 +15,7 @@ METHODS: dict[str, str] = {
     "dpok": "finetune.dpok:METHOD",
     "ddpo": "finetune.ddpo:METHOD",
     "nft": "finetune.nft:METHOD",
+    "preference": "finetune.preference:METHOD",
 }
 """Name of each method, which its table of settings has too, and the place of its `Method`. It is
 imported when it is used, since stages that train nothing must do without torch."""
