@@ -20,6 +20,7 @@ CURVES = {
     "DPOK": find_method("dpok").color,
     "RWL, then DPOK": "#8e5aa8",
     "NFT": find_method("nft").color,
+    "Preference": find_method("preference").color,
 }
 """Variants whose curves are drawn, and their colors."""
 HEAD = """# Methods on the embedded world

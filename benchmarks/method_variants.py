@@ -33,6 +33,7 @@ VARIANTS: dict[str, Variant] = {
     "RWL, then DPOK": Variant("dpok", start="RWL"),
     "DDPO": Variant("ddpo", (FROM_BASE["ddpo"],)),
     "NFT": Variant("nft"),
+    "Preference": Variant("preference"),
     "RWL, min-SNR": Variant("rwl", MIN_SNR),
     "RWL, softmax": Variant("rwl", (SOFTMAX,)),
     "RWL, softmax, pretraining": Variant("rwl", (SOFTMAX, "rwl.pretraining_weight=0.1")),

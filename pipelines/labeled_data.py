@@ -32,7 +32,8 @@ def labels_of(run: RunFolder, prompts: Sequence[str]) -> FeedbackDataset:
         PictuneError: there are none.
     """
     dataset = FeedbackDataset.from_latest(run.latest, run.root)
-    chosen = [i for i, prompt in enumerate(dataset.prompts) if prompt in set(prompts)]
+    wanted = set(prompts)
+    chosen = [i for i, prompt in enumerate(dataset.prompts) if prompt in wanted]
     found = dataset.where(
         np.isin(dataset.verdicts.prompt, chosen), np.isin(dataset.pairs.prompt, chosen)
     )

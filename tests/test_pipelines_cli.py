@@ -37,7 +37,7 @@ def test_an_unknown_method_is_told_what_is_known(capsys: pytest.CaptureFixture[s
 
 
 def test_an_empty_method_is_said_to_be_empty(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "METHOD: is empty; known are rwl, dpok, ddpo, nft" in failure(
+    assert "METHOD: is empty; known are rwl, dpok, ddpo, nft, preference" in failure(
         capsys, "finetune", "--method", ""
     )
 
