@@ -176,8 +176,8 @@ class Method(Generic[C]):
     config: type[C]
     """Settings, the table of the method's name."""
     learns_from: Literal["rollouts", "images", "labels"]
-    """What it learns from: images that it draws, existing ones with their rewards, or labels. For
-    the last two, `config` is a `LearnsFromImages` or `LearnsFromLabels`."""
+    """Source of what it learns: images that it draws, existing ones with their rewards, or labels.
+    For the last two, `config` is a `LearnsFromImages` or `LearnsFromLabels`."""
     total_steps: Callable[[C], int]
     start: Callable[[Training[C]], TrainState]
     """Returns the state before the first step."""

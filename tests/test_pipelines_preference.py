@@ -163,8 +163,9 @@ def test_a_run_without_labels_is_told_so(
     tmp_path: Path, demo_models: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = RunFolder(tmp_path / "r")
-    where = ("--config", str(demo_models), "--method", "preference")
-    assert command(run, "finetune", *where) == 2
+    run.root.mkdir()
+    shutil.copy(demo_models, run.config_file)
+    assert command(run, "finetune", "--method", "preference") == 2
     told = capsys.readouterr().err
     assert "labels/latest" in told
     assert told.count("\n") == 1
