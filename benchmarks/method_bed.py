@@ -288,6 +288,7 @@ def _counted(
 ) -> tuple[Counted, Job]:
     """Return the variant's training, and its reward, which counts on from these queries."""
     job = open_job(bed.run, settings, variant.method)
+    assert job.training.reward is not None  # of the bed's own run
     counted = Counted(job.training.reward, queries)
     validator = replace(job.training.validator, reward=counted)
     training = replace(job.training, reward=counted, validator=validator)

@@ -21,6 +21,7 @@ CURVES = {
     "RWL, then DPOK": "#8e5aa8",
     "NFT": find_method("nft").color,
     "Reward gradient": find_method("reward_gradient").color,
+    "Preference": find_method("preference").color,
 }
 """Variants whose curves are drawn, and their colors."""
 HEAD = """# Methods on the embedded world

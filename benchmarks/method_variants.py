@@ -34,6 +34,7 @@ VARIANTS: dict[str, Variant] = {
     "DDPO": Variant("ddpo", (FROM_BASE["ddpo"],)),
     "NFT": Variant("nft"),
     "Reward gradient": Variant("reward_gradient"),
+    "Preference": Variant("preference"),
     "RWL, min-SNR": Variant("rwl", MIN_SNR),
     "RWL, softmax": Variant("rwl", (SOFTMAX,)),
     "RWL, softmax, pretraining": Variant("rwl", (SOFTMAX, "rwl.pretraining_weight=0.1")),

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
 import torch
-from pydantic import BaseModel, NonNegativeInt, PositiveFloat
+from pydantic import BaseModel, Field, NonNegativeInt, PositiveFloat
 from torch import Tensor
 
 from data.errors import PictuneError
 from finetune.diffusion import DiffusionModel, Precision
+from finetune.labels import LabeledImages
 from finetune.lora import LoraSettings
 from finetune.monitors import PIXEL_MONITOR, Monitor
 from finetune.reward_fn import RewardFn
@@ -54,6 +55,17 @@ class LearnsFromImages(MethodConfig, frozen=True, extra="forbid"):
     {"file_name": "a.png", "text": "A cat."} for each; omitted, the base's own images serve."""
 
 
+class LearnsFromLabels(MethodConfig, frozen=True, extra="forbid"):
+    """Settings of a method that learns from the labels themselves and needs no reward."""
+
+    label_weights: Literal["equal", "skill", "consensus"] = "equal"
+    """Weight of raters, as in `reward.label_weights`: all alike, by how far their skill is above
+    chance, or verdicts replaced by the consensus of their task."""
+    held_out: float = Field(default=0.1, ge=0, lt=1)
+    """Share of each prompt's labeled images that nothing is learned from, to measure accuracy on.
+    With the value of `reward.split.test_images` the reward was not trained on them either."""
+
+
 @dataclass(frozen=True)
 class WeightedData:
     """Images that exist, as latents."""
@@ -86,7 +98,8 @@ class Training(Generic[C]):
     """With its LoRA."""
     prompts: Sequence[str]
     """The prompts to train on."""
-    reward: RewardFn
+    reward: RewardFn | None
+    """None where there is none, for methods that learn from labels alone."""
     config: C
     sampler: Sampler
     """The run's sampler with the method's own settings."""
@@ -97,12 +110,14 @@ class Training(Generic[C]):
     """Images to learn from, for methods that learn from images."""
     pretraining: WeightedData | None = None
     """Image-text pairs to stay close to (their rewards are not read); the base's images if None."""
+    labels: LabeledImages | None = None
+    """Labels to learn from, for methods that learn from labels."""
 
 
 def new_training(
     model: DiffusionModel,
     prompts: Sequence[str],
-    reward: RewardFn,
+    reward: RewardFn | None,
     config: C,
     *,
     generator: torch.Generator,
@@ -111,12 +126,12 @@ def new_training(
     monitor: Monitor = PIXEL_MONITOR,
     labeled: Mapping[str, Tensor] | None = None,
 ) -> Training[C]:
-    """Return a training without images to learn from.
+    """Return a training without images or labels to learn from.
 
     Args:
         model: with its LoRA.
         prompts: the prompts to train on.
-        reward: scores their images.
+        reward: scores their images; None for methods that learn from labels alone.
         config: settings of the method.
         generator: source of all randomness.
         sampler: the run's; the defaults if omitted. The method's own settings are put over it.
@@ -160,9 +175,9 @@ class Method(Generic[C]):
     """The rest of a sentence that begins with its name, for the report."""
     config: type[C]
     """Settings, the table of the method's name."""
-    learns_from: Literal["rollouts", "images"]
-    """Source of its images: drawn while it trains, or existing ones. For these, `config` is a
-    `LearnsFromImages`."""
+    learns_from: Literal["rollouts", "images", "labels"]
+    """Source of what it learns: images that it draws, existing ones with their rewards, or labels.
+    For the last two, `config` is a `LearnsFromImages` or `LearnsFromLabels`."""
     total_steps: Callable[[C], int]
     start: Callable[[Training[C]], TrainState]
     """Returns the state before the first step."""

@@ -205,6 +205,7 @@ def start(training: Training[RewardGradientConfig]) -> RewardGradientState:
             f"set it to {steps} for the whole chain, or lower"
         )
     prompt = training.prompts[0]
+    assert training.reward is not None
     check_differentiable(training.reward, model.image_size, prompt, device=model.device)
     optimizer = lora_optimizer(model, config.learning_rate)
     return RewardGradientState(model=model, optimizer=optimizer)
@@ -329,7 +330,8 @@ def draw_with_gradient(
     Return their latents [M, C, h, w], which have a gradient to the LoRA, their rewards [M], and the
     gradient of each image's loss to its latents [M, C, h, w].
     """
-    model = training.model
+    model, reward = training.model, training.reward
+    assert reward is not None
     texts, seeds = ([one[i] for i in rows.tolist()] for one in (draws.prompts, draws.seeds))
     drawn = draw_latents(
         model, texts, training.sampler, seeds=seeds, batch=len(texts), span=draws.span
@@ -337,7 +339,7 @@ def draw_with_gradient(
     latents = next(drawn)
     size = model.differentiable_images
     parts = [
-        score_with_gradient(training.reward, part, texts[i * size : (i + 1) * size], model.decode)
+        score_with_gradient(reward, part, texts[i * size : (i + 1) * size], model.decode)
         for i, part in enumerate(latents.split(size))
     ]
     rewards, gradients = (torch.cat(both) for both in zip(*parts, strict=True))

@@ -161,6 +161,7 @@ def collect(training: Training[Any], statistics: PromptStatistics) -> Rollout:
     mine = model.processes.share(len(texts), batch)
     finished = trajectories.latents[mine.to(model.device), -1]
     found = finished.new_zeros(0)
+    assert training.reward is not None
     if len(mine):
         own_texts = [texts[i] for i in mine.tolist()]
         found = score(training.reward, model.decode(finished), own_texts)
@@ -187,7 +188,8 @@ def draw_scored(
     Each process draws its own batches of `batch` images. Return latents [N, C, h, w] and rewards
     [N].
     """
-    model = training.model
+    model, reward = training.model, training.reward
+    assert reward is not None
     seeds = torch.randint(2**62, (len(prompts),), generator=training.generator).tolist()
     rows, drawn = model.processes.share_to_draw(len(prompts), batch)
     mine, own_seeds = [prompts[i] for i in drawn], [seeds[i] for i in drawn]
@@ -195,7 +197,7 @@ def draw_scored(
     latents, rewards = [], []
     for part in draw_latents(model, mine, training.sampler, seeds=own_seeds, batch=batch):
         latents.append(part)
-        rewards.append(score(training.reward, model.decode(part), list(islice(names, len(part)))))
+        rewards.append(score(reward, model.decode(part), list(islice(names, len(part)))))
 
     def gathered(parts: list[Tensor]) -> Tensor:
         return model.processes.gather(rows, torch.cat(parts)[: len(rows)], len(prompts))

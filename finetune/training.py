@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from data.errors import PictuneError
 from finetune.diffusion import DiffusionModel
 from finetune.monitors import STALE_REWARD
-from finetune.validation import Validation, Validator
+from finetune.validation import Validation
 
 _logger = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class TrainState:
         # It starts with its first loss, and some process may never have one.
         self.scaler.scale(torch.zeros((), device=device))
 
-    def begin(self, validator: Validator, *, is_tuned: bool) -> None:
+    def begin(self, validator: Callable[[], Validation], *, is_tuned: bool) -> None:
         """Validate before the first step, where that was not done yet.
 
         With `is_tuned`, the adapters are tuned already, and the untuned model is measured as well.

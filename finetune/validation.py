@@ -25,8 +25,8 @@ class ValidationConfig(BaseModel, frozen=True, extra="forbid"):
     """Settings of validation, on images of eta 0, as users draw, and on seeds never trained on."""
 
     every: PositiveInt = 5
-    """Iterations (DPOK, DDPO, NFT) or steps (RWL) between two validations. The untuned model and
-    the last one are always validated."""
+    """Iterations (DPOK, DDPO, NFT) or steps (RWL, preference) between two validations. The untuned
+    model and the last one are always validated."""
     images_per_prompt: PositiveInt = 8
     """Images of each validation prompt; the weights with the best mean reward over them are
     kept."""
@@ -50,7 +50,8 @@ class Validation:
     """Result of one validation."""
 
     rewards: Tensor
-    """[N], of the images; image i is of the same prompt and seed at every validation."""
+    """[N], of the images; image i is of the same prompt and seed at every validation. NaN without
+    a reward."""
     monitors: dict[str, float]
     """`finetune.monitors.summary` of the images."""
     config: ValidationConfig
@@ -70,7 +71,8 @@ class Validator:
 
     model: DiffusionModel
     prompts: Sequence[str]
-    reward: RewardFn
+    reward: RewardFn | None
+    """None where there is none: then the monitors alone are measured."""
     config: ValidationConfig
     sampler: Sampler
     """Its eta is not used: validation images are deterministic."""
@@ -92,7 +94,9 @@ class Validator:
             for i in range(0, len(mine), config.batch)
         ]
         measured = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-        measured["reward"] = score(self.reward, images, mine)
+        measured["reward"] = images.new_full((len(mine),), torch.nan)
+        if self.reward is not None:
+            measured["reward"] = score(self.reward, images, mine)
         found = {
             name: processes.gather(rows, values[: len(rows)], len(texts))
             for name, values in measured.items()

@@ -16,6 +16,7 @@ METHODS: dict[str, str] = {
     "ddpo": "finetune.ddpo:METHOD",
     "nft": "finetune.nft:METHOD",
     "reward_gradient": "finetune.reward_gradient:METHOD",
+    "preference": "finetune.preference:METHOD",
 }
 """Name of each method, which its table of settings has too, and the place of its `Method`. It is
 imported when it is used, since stages that train nothing must do without torch."""

@@ -1,6 +1,7 @@
 """The model card of a tuned LoRA."""
 
 from finetune.lora import BASE
+from finetune.method import LearnsFromLabels
 from finetune.sampler import Sampler
 from finetune.training import TrainState
 from pipelines.metrics_log import UNTRAINED
@@ -9,7 +10,7 @@ from pipelines.tuning import Job, start_of
 CARD_FILE = "README.md"
 _CARD = """# LoRA tuned by {title}
 
-On `{model}`, for {reward}. Prompts: {prompts}
+On `{model}`, for {tuned_on}. Prompts: {prompts}
 
 From the folder that the training was started in:
 
@@ -22,7 +23,7 @@ pipeline.load_lora_weights({folder!r})
 image = pipeline({prompt!r}, num_inference_steps={steps}, guidance_scale={guidance:g}).images[0]
 ```
 
-These are the weights of step {best} of {last}, the best by mean reward on validation seeds:
+These are the weights of step {best} of {last}, the best by {chosen_by}:
 {reward_best:.3f}, from {reward_base:.3f} before{start}.{untrained}
 
 Metrics are in `metrics.jsonl` and TensorBoard, images at fixed seeds in `samples/`. A higher reward
@@ -37,11 +38,15 @@ def model_card(job: Job, state: TrainState) -> str:
     start = start_of(job.run, settings, job.name)
     sampler = settings.table("sampler", Sampler)
     sources = [f"{one.weight:g} * {one.kind} of `{one.path}`" for one in job.config.rewards]
+    tuned_on = " + ".join(sources) or f"the reward model in `{job.run.reward_dir}`"
+    if isinstance(training.config, LearnsFromLabels):
+        tuned_on = f"the labels in `{job.run.latest}`"
     variant = training.model.variant
     return _CARD.format(
         title=f"{job.method.name} ({job.method.paper})",
         model=settings.run.model,
-        reward=" + ".join(sources) or f"the reward model in `{job.run.reward_dir}`",
+        tuned_on=tuned_on,
+        chosen_by="mean reward on validation seeds" if training.reward else job.chosen_by,
         prompts=" · ".join(training.prompts),
         opened=repr(settings.run.model) + (f", variant={variant!r}" if variant else ""),
         folder=str(job.folder),

@@ -85,13 +85,18 @@ def weights_hash(model: str, advice: str = "give a diffusers folder as MODEL=") 
     return sha256_of_files(folder, files)
 
 
+def has_reward(folder: Path) -> bool:
+    """Whether a reward was trained in `folder`."""
+    return all((folder / name).exists() for name in (REWARD_METRICS, CONFIG_FILE))
+
+
 def reward_hash(folder: Path) -> str:
     """Return a hash of the reward that was trained in `folder`.
 
     Raises:
         PictuneError: there is none.
     """
-    if not all((folder / name).exists() for name in (REWARD_METRICS, CONFIG_FILE)):
+    if not has_reward(folder):
         raise PictuneError(f"{folder}: no trained reward model; run `make reward` first")
     return sha256_of(folder / CONFIG_FILE)
 

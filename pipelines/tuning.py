@@ -8,23 +8,34 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import Field, NonNegativeInt, PositiveInt
 
+from data.errors import PictuneError
 from data.files import sha256_of
 from data.parquet import MANIFEST
 from data.runs import RunFolder
 from finetune.diffusion import DiffusionModel, UNetSettings
 from finetune.lora import BASE, lora_file
-from finetune.method import LearnsFromImages, Method, MethodConfig, Training, new_training
-from finetune.monitors import PIXEL_MONITOR
+from finetune.method import (
+    LearnsFromImages,
+    LearnsFromLabels,
+    Method,
+    MethodConfig,
+    Training,
+    new_training,
+)
+from finetune.monitors import PIXEL_MONITOR, Monitor
 from finetune.processes import SINGLE_PROCESS, Processes
+from finetune.reward_fn import RewardFn
 from finetune.sampler import Sampler
 from finetune.training import TrainState
 from pipelines.campaign import images_digest
 from pipelines.config import Settings
 from pipelines.drawing import ImagesConfig, round_seeds, seeded
+from pipelines.labeled_data import labeled_data, labeled_prompts, labels_of
 from pipelines.methods import METHODS, find_method
 from pipelines.models import (
     as_monitor,
     as_reward_fn,
+    has_reward,
     open_model,
     open_reward_model,
     reward_hash,
@@ -51,7 +62,8 @@ class FinetuneConfig(UNetSettings, frozen=True, extra="forbid"):
 
     train_on: Literal["focus", "all"] = "focus"
     """Prompts to train on: `run.focus_prompts`, or all of the run's, for a model that is to do
-    better on prompts that nobody thought of."""
+    better on prompts that nobody thought of. A method that learns from labels then takes all
+    prompts that have some."""
     validation_prompts: tuple[str, ...] = ()
     """Held-out prompts that choose the best weights and that the guards watch; none means the
     training prompts, on seeds of their own."""
@@ -110,6 +122,11 @@ class Job:
         """Number of its steps."""
         return self.method.total_steps(self.training.config)
 
+    @property
+    def chosen_by(self) -> str:
+        """The figure whose best validation chooses the weights."""
+        return "reward" if self.training.reward else "accuracy on held-out labels"
+
     def start(self) -> TrainState:
         """Return the state before the first step."""
         return self.method.start(self.training)
@@ -125,6 +142,21 @@ def training_prompts(settings: Settings) -> tuple[str, ...]:
     if settings.table("finetune", FinetuneConfig).train_on == "all":
         return tuple(prompts_of(settings.run))
     return focus_of(settings.run)
+
+
+def method_prompts(run: RunFolder, settings: Settings, name: str) -> tuple[str, ...]:
+    """Return the prompts that one method trains on.
+
+    Raises:
+        PictuneError: it learns from labels, and there are none of these prompts.
+    """
+    prompts = training_prompts(settings)
+    if not isinstance(method_config(settings, name), LearnsFromLabels):
+        return prompts
+    if settings.table("finetune", FinetuneConfig).train_on == "all":
+        return labeled_prompts(run)
+    labels_of(run, prompts)
+    return prompts
 
 
 def method_config(settings: Settings, name: str) -> MethodConfig:
@@ -157,18 +189,20 @@ def input_hashes(run: RunFolder, settings: Settings, name: str) -> dict[str, str
     Raises:
         PictuneError: something is missing, or a later round cannot go on from the LoRA before it.
     """
-    prompts, model = training_prompts(settings), weights_hash(settings.run.model)
+    prompts, model = method_prompts(run, settings, name), weights_hash(settings.run.model)
+    config = method_config(settings, name)
     if run.round > 1:
         lora_to_go_on_from(run, name, model)
     inputs = {"model": model, "prompts": prompts_digest(prompts)}
     if rewards := settings.table("finetune", FinetuneConfig).rewards:
         places = [place for source in rewards for place in source.read_from]
         inputs |= {f"reward {place}": content_hash(place) for place in places}
-    else:
+    elif has_reward(run.reward_dir) or not isinstance(config, LearnsFromLabels):
         inputs["reward"] = reward_hash(run.reward_dir)
     if (start := start_of(run, settings, name)) != BASE:
         inputs["start"] = sha256_of(lora_file(Path(start)))
-    config = method_config(settings, name)
+    if isinstance(config, LearnsFromLabels):
+        inputs["labels"] = sha256_of(run.latest / MANIFEST)
     if isinstance(config, LearnsFromImages):
         inputs["images"] = images_digest(run)
         if config.images != "both":
@@ -195,14 +229,11 @@ def open_job(
     model.processes = processes
     model.add_lora(lora, generator=generator)
     model.set_up(shared)
-    if shared.rewards:
-        reward, monitor = load_reward(shared.rewards, device=model.device), PIXEL_MONITOR
-    else:
-        trained = open_reward_model(run.reward_dir, settings.run)
-        reward, monitor = as_reward_fn(trained), as_monitor(trained)
-    prompts = training_prompts(settings)
-    encoder = _encoder(model, settings)
-    labeled = labeled_rewards(run, shared.validation_prompts or prompts, encoder, reward)
+    reward, monitor = _open_reward(run, settings, config, model)
+    prompts, labeled = method_prompts(run, settings, name), None
+    if reward is not None:
+        watched = shared.validation_prompts or prompts
+        labeled = labeled_rewards(run, watched, _encoder(model, settings), reward)
     training = new_training(
         model,
         prompts,
@@ -217,22 +248,46 @@ def open_job(
     return Job(name, find_method(name), run, settings, training)
 
 
+def _open_reward(
+    run: RunFolder, settings: Settings, config: MethodConfig, model: DiffusionModel
+) -> tuple[RewardFn | None, Monitor]:
+    """Return the reward to tune on, and the monitor; no reward if there is and has to be none.
+
+    Raises:
+        PictuneError: the reward cannot be opened, or there is none to choose a strength by.
+    """
+    shared = settings.table("finetune", FinetuneConfig)
+    if shared.rewards:
+        return load_reward(shared.rewards, device=model.device), PIXEL_MONITOR
+    if isinstance(config, LearnsFromLabels) and not has_reward(run.reward_dir):
+        if shared.other_strengths:
+            raise PictuneError(
+                "finetune.strengths: there is no reward to choose among them by; run `make reward` "
+                "first, or leave them out"
+            )
+        return None, PIXEL_MONITOR
+    trained = open_reward_model(run.reward_dir, settings.run)
+    return as_reward_fn(trained), as_monitor(trained)
+
+
 def _encoder(model: DiffusionModel, settings: Settings) -> Encoder:
     batch = settings.table("images", ImagesConfig).batch
     return Encoder(model, settings.table("sampler", Sampler), batch)
 
 
 def with_images(job: Job) -> Job:
-    """Return the job with the images that its method learns from, if it does.
+    """Return the job with the images or labels that its method learns from, if it does.
 
     The first process draws those that are missing.
     """
-    training = job.training
-    config = training.config
+    training, settings = job.training, job.settings
+    config, encoder = training.config, _encoder(training.model, settings)
+    if isinstance(config, LearnsFromLabels):
+        labels = labeled_data(job.run, training.prompts, config, encoder, training.reward)
+        return replace(job, training=replace(training, labels=labels))
     if not isinstance(config, LearnsFromImages):
         return job
-    settings = job.settings
-    encoder = _encoder(training.model, settings)
+    assert training.reward is not None
     pretraining = pretraining_pairs(config.pretraining_pairs, encoder)
     count, seed = job.config.scored_per_prompt, settings.run.seed
     first = round_seeds(job.run.round, scored=True)

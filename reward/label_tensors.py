@@ -153,7 +153,7 @@ def _rater_weights(part: FeedbackDataset, weighting: LabelWeighting) -> tuple[Nu
         return np.ones(len(verdicts), np.float32), pairs.weight
     if verdicts.skill is None or pairs.skill is None:
         raise PictuneError(
-            "reward.label_weights: no rater's skill is known; let two raters or more answer the "
+            "label_weights: no rater's skill is known; let two raters or more answer the "
             'same tasks, or set it to "equal"'
         )
     above_chance = [np.clip(2 * skill - 1, 0, 1) for skill in (verdicts.skill, pairs.skill)]
@@ -175,7 +175,7 @@ def _consensus(part: FeedbackDataset) -> Numbers:
     p_good = part.verdicts.p_good
     if p_good is None:
         raise PictuneError(
-            "reward.label_weights: the export has no consensus.parquet; export the labels again, "
+            "label_weights: the export has no consensus.parquet; export the labels again, "
             'or set it to "equal"'
         )
     return np.where(np.isfinite(p_good), p_good, part.verdicts.good)

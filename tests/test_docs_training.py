@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from finetune import dpok, nft, policy_gradient
+from finetune import dpok, nft, policy_gradient, preference
 from finetune.diffusion import DiffusionModel
 from finetune.lora import LORA_FILE
 from finetune.method import new_training
@@ -59,11 +59,11 @@ def test_the_curves_that_it_explains_are_logged() -> None:
         for row in table.splitlines()[2:]
         for name in re.findall(r"`([\w/*]+)`", row.split("|")[1])
     }
-    methods = (policy_gradient.Metrics, nft.Metrics)
+    methods = (policy_gradient.Metrics, nft.Metrics, preference.Metrics)
     logged = {field.name for metrics in methods for field in fields(metrics)} | {
         "monitors",
         "peak_memory_gb",
         "loss_scale",
     }
-    assert len(named) == 16
+    assert len(named) == 20
     assert named <= logged

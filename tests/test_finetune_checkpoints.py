@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from finetune import ddpo, dpok, nft, reward_gradient, reward_weighted
+from finetune import ddpo, dpok, nft, preference, reward_gradient, reward_weighted
 from finetune.checkpoints import load_latest, save_checkpoint
 from finetune.ddpo import DDPOConfig
 from finetune.dpok import DPOKConfig
@@ -19,6 +19,8 @@ from finetune.reward_weighted import RewardWeightedConfig
 from finetune.sampler import SamplerOverrides
 from finetune.training import TrainState
 from finetune.validation import Validation, ValidationConfig
+from tests.support.small_labels import SMALL as SMALL_LABELS
+from tests.support.small_labels import small_labels
 from tests.support.small_training import open_with_lora, seeded, training_of
 
 VALIDATION = ValidationConfig(every=2, images_per_prompt=2)
@@ -40,6 +42,7 @@ METHODS: dict[str, tuple[Method[Any], MethodConfig]] = {
     "dpok": (dpok.METHOD, DPOKConfig.model_validate(SMALL | {"replay_iterations": 1})),
     "ddpo": (ddpo.METHOD, DDPOConfig.model_validate(SMALL)),
     "rwl": (reward_weighted.METHOD, RWL),
+    "preference": (preference.METHOD, SMALL_LABELS.model_copy(update={"verdicts": "kto"})),
     "nft": (nft.METHOD, NFTConfig.model_validate(SMALL | {"std_floor": 1e-4, "old_decay": 0.5})),
     "reward_gradient": (
         reward_gradient.METHOD,
@@ -66,7 +69,12 @@ class Run:
         latents = torch.randn(6, 4, 8, 8, generator=seeded(3))
         data = WeightedData(latents, ["a cat", "a dog"] * 3, torch.linspace(0, 1, 6))
         self.training = training_of(
-            self.model, config, reward=contrast, generator=self.generator, data=data
+            self.model,
+            config,
+            reward=contrast,
+            generator=self.generator,
+            data=data,
+            labels=small_labels(),
         )
         self.state: TrainState = self.method.start(self.training)
 

@@ -30,7 +30,7 @@ def test_shares_are_whole_batches_and_omit_no_row() -> None:
     assert Processes(1, 2).share(3, 4).tolist() == []
 
 
-@pytest.mark.parametrize("method", ["dpok", "rwl", "nft", "reward_gradient"])
+@pytest.mark.parametrize("method", ["dpok", "rwl", "nft", "reward_gradient", "preference"])
 def test_two_processes_train_as_one(
     ready: RunFolder, terminal: Commands, tmp_path: Path, method: str
 ) -> None:
@@ -56,6 +56,12 @@ def test_two_processes_train_as_one(
         "reward_gradient.pretraining_images=3",
         "reward_gradient.validation.every=1",
         "reward_gradient.validation.images_per_prompt=1",
+        "preference.updates=3",
+        "preference.batch=8",
+        "preference.micro_batch=2",
+        "preference.report_every=1",
+        "preference.validation.every=1",
+        "preference.validation.images_per_prompt=1",
         "rwl.updates=3",
         "rwl.kl=kl-d",
         "rwl.gamma=1000",

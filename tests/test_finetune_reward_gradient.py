@@ -98,6 +98,7 @@ def plain_loss(training: Training[Any], *, first: int, ends: bool = False) -> Te
             break
         latents, _ = step_distribution(scheduler, output, timestep, latents, eta=0.0)
     images = model.decode(latents)
+    assert training.reward is not None
     return reward_loss(training.reward(images, draws.prompts), training.config.margin).mean()
 
 

@@ -37,9 +37,9 @@ def test_an_unknown_method_is_told_what_is_known(capsys: pytest.CaptureFixture[s
 
 
 def test_an_empty_method_is_said_to_be_empty(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "METHOD: is empty; known are rwl, dpok, ddpo, nft, reward_gradient" in failure(
-        capsys, "finetune", "--method", ""
-    )
+    known = "rwl, dpok, ddpo, nft, reward_gradient, preference"
+    told = failure(capsys, "finetune", "--method", "")
+    assert f"METHOD: is empty; known are {known}" in told
 
 
 @pytest.mark.parametrize("stage", ["rater", "label", "reward"])

@@ -1,4 +1,4 @@
-"""Stage `finetune`: tune the model's LoRA on the reward by one method.
+"""Stage `finetune`: tune the model's LoRA by one method, on the reward or on labels.
 
 A killed run goes on from its last checkpoint. In several processes all of them train, and the first
 alone writes files and speaks.
@@ -129,7 +129,7 @@ def _train_and_save(job: Job) -> None:
     before = state.validation[0][1]
     if state.stopped:
         print(f"{title}: stopped at step {state.step}: {state.stopped}")
-    print(f"{title}: LoRA in {job.folder}, validation reward {before:.3f} -> {best:.3f}")
+    print(f"{title}: LoRA in {job.folder}, validation {job.chosen_by} {before:.3f} -> {best:.3f}")
     if kept == 0:
         print(f"{title}: {UNTRAINED}")
 

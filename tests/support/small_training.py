@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from finetune.diffusion import DiffusionModel, Precision
+from finetune.labels import LabeledImages
 from finetune.lora import LoraSettings
 from finetune.method import Method, MethodConfig, Training, WeightedData, new_training
 from finetune.monitors import PIXEL_MONITOR, Monitor
@@ -54,13 +55,14 @@ def training_of(
     config: MethodConfig,
     *,
     prompts: Sequence[str] = ("a cat", "a dog"),
-    reward: RewardFn = redness,
+    reward: RewardFn | None = redness,
     sampler: Sampler | None = None,
     generator: torch.Generator | None = None,
     watched: Sequence[str] = (),
     monitor: Monitor = PIXEL_MONITOR,
     data: WeightedData | None = None,
     pretraining: WeightedData | None = None,
+    labels: LabeledImages | None = None,
 ) -> Training[Any]:
     """Return a training with seed 0; validation is on the `watched` prompts, else on all."""
     training = new_training(
@@ -73,7 +75,7 @@ def training_of(
         validation_prompts=watched,
         monitor=monitor,
     )
-    return replace(training, data=data, pretraining=pretraining)
+    return replace(training, data=data, pretraining=pretraining, labels=labels)
 
 
 def trained(method: Method[Any], training: Training[Any]) -> Iterator[Any]:

@@ -1,0 +1,151 @@
+"""Batches of labels, and the denoising errors of their images beside the base's."""
+
+from typing import Literal, NamedTuple
+
+import torch
+from diffusers import DDIMScheduler
+from pydantic import BaseModel, Field, NonNegativeFloat
+from torch import Tensor
+
+from data.errors import PictuneError
+from finetune.denoising import denoising_target
+from finetune.diffusion import DiffusionModel
+from finetune.labels import (
+    LabeledImages,
+    Labels,
+    Slates,
+    draw_pairs,
+    draw_rankings,
+    draw_verdicts,
+    winners_of,
+)
+from finetune.sampling import velocity_per_output
+
+
+class LabelBatchConfig(BaseModel, frozen=True, extra="forbid"):
+    """Settings of batches of rankings and verdicts."""
+
+    batch: int = Field(default=32, ge=2)
+    """Images per step; half of them of rankings and half of verdicts where there are both. Paper:
+    4,096; KTO: 8."""
+    ranking_weight: NonNegativeFloat = 1.0
+    """Weight of the loss of rankings; 0 leaves them out."""
+    verdict_weight: NonNegativeFloat = 1.0
+    """Weight of the loss of verdicts; 0 leaves them out."""
+    verdicts: Literal["pairs", "kto"] = "pairs"
+    """Loss of verdicts: DPO's of a good and a bad image of the same prompt, or KTO's of each image,
+    for prompts whose images are all good or all bad."""
+
+
+class Part(NamedTuple):
+    """One kind of labels in a step."""
+
+    slates: Slates
+    """With one image each for KTO."""
+    weight: float
+    """Weight of their mean loss."""
+    good: Tensor | None = None
+    """[R], share of raters who said good, for KTO."""
+
+
+class Errors(NamedTuple):
+    """Errors of R slates of up to M images; 0 where there is none."""
+
+    residuals: Tensor
+    """Prediction minus target, [R, M, C, h, w], in units of the velocity."""
+    own: Tensor
+    """Mean squared error, [R, M]."""
+    reference: Tensor
+    """The base's, [R, M], without gradient."""
+
+
+def usable(labels: Labels, config: LabelBatchConfig) -> tuple[bool, bool]:
+    """Return whether rankings and verdicts teach anything."""
+    good = labels.verdicts.good
+    if config.verdicts == "kto":
+        both = bool((good > 0).any() and (good < 1).any())
+    else:
+        both = bool(winners_of(labels.verdicts).any())
+    ranked = bool(labels.rankings.decided.any())
+    return config.ranking_weight > 0 and ranked, config.verdict_weight > 0 and both
+
+
+def check_labels(labels: Labels, config: LabelBatchConfig) -> None:
+    """Refuse labels that teach nothing.
+
+    Raises:
+        PictuneError: no image is better than another by them.
+    """
+    if any(usable(labels, config)):
+        return
+    rankings, verdicts = len(labels.rankings), len(labels.verdicts)
+    found = f"no prompt has a good and a bad image among {verdicts} with verdicts"
+    if config.verdicts == "kto":
+        found = f"the verdicts on all of {verdicts} images are the same"
+    raise PictuneError(
+        f"finetune: nothing to learn: {rankings} rankings hold ties alone, and {found}; label more "
+        "images of the training prompts, or change ranking_weight, verdict_weight or verdicts"
+    )
+
+
+def draw_parts(
+    labels: Labels, config: LabelBatchConfig, *, generator: torch.Generator
+) -> list[Part]:
+    """Return the labels of one step, with about `config.batch` images in all."""
+    ranked, judged = usable(labels, config)
+    images = config.batch // (ranked + judged)
+    parts = []
+    if ranked:
+        width = labels.rankings.image.shape[1]
+        count = max(1, images // width)
+        slates = draw_rankings(labels.rankings, count, generator=generator)
+        parts.append(Part(slates, config.ranking_weight))
+    if judged and config.verdicts == "pairs":
+        slates = draw_pairs(labels.verdicts, max(1, images // 2), generator=generator)
+        parts.append(Part(slates, config.verdict_weight))
+    elif judged:
+        drawn = draw_verdicts(labels.verdicts, images, generator=generator)
+        single = torch.zeros(len(drawn), 1)
+        slates = Slates(drawn.image[:, None], single, drawn.prompt, drawn.weight)
+        parts.append(Part(slates, config.verdict_weight, drawn.good))
+    return parts
+
+
+def implicit_reward(error: Tensor, reference_error: Tensor) -> Tensor:
+    """Return how much better than the base the model denoises each image; all of one shape."""
+    return reference_error - error
+
+
+def slate_errors(
+    model: DiffusionModel,
+    scheduler: DDIMScheduler,
+    images: LabeledImages,
+    slates: Slates,
+    *,
+    noise: Tensor,
+    timesteps: Tensor,
+) -> Errors:
+    """Return the errors of the slates' images, with gradient where it is enabled.
+
+    All images of a slate have its noise, of `noise` [R, C, h, w], and its timestep, of `timesteps`
+    [R].
+    """
+    device, (row, column) = model.device, slates.present.nonzero(as_tuple=True)
+    latents = images.latents[slates.image[row, column].to(device)]
+    own_noise, times = noise[row].to(device), timesteps[row].to(device)
+    per_output = velocity_per_output(scheduler, times)
+    target = per_output * denoising_target(scheduler, latents, own_noise, times)
+    noisy = scheduler.add_noise(latents, own_noise, times)
+    cond = model.encode_prompts([images.prompts[i] for i in slates.prompt[row].tolist()])
+
+    def residual() -> Tensor:
+        return per_output * model.predict(noisy, times, cond, cond, guidance=1.0) - target
+
+    def in_place(values: Tensor) -> Tensor:
+        empty = values.new_zeros(*slates.present.shape, *values.shape[1:])
+        return empty.index_put((row.to(device), column.to(device)), values)
+
+    with torch.no_grad(), model.adapters_off():
+        reference = residual().square().flatten(1).mean(1)
+    own = residual()
+    return Errors(in_place(own), in_place(own.square().flatten(1).mean(1)), in_place(reference))

@@ -1,0 +1,171 @@
+"""Learning from labels through the command line: with a reward, without one, and from imports."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from data.errors import PictuneError
+from data.runs import RunFolder
+from finetune.diffusion import DiffusionModel
+from finetune.lora import LORA_FILE
+from finetune.preference import PreferenceConfig
+from finetune.sampler import Sampler
+from pipelines.labeled_data import labeled_data, labels_of
+from pipelines.metrics_log import read_metrics
+from pipelines.record import STAMP, read_stamp
+from pipelines.rewarded_images import Encoder
+from reward.dataset import FeedbackDataset
+from reward.split import SplitConfig, split_feedback
+from tests.support import exchange_files as files
+from tests.support.demo_run import command, copy_without, sets
+from tests.support.small_training import redness
+from tests.support.tiny_feedback import make_feedback
+
+RED, BLUE = "A red ball.", "A blue ball."
+SMALL = sets(
+    "preference.updates=2",
+    "preference.batch=8",
+    "preference.held_out=0.4",
+    "preference.report_every=1",
+    "preference.validation.every=1",
+    "preference.validation.images_per_prompt=1",
+)
+
+
+@pytest.fixture(scope="module")
+def encoder(sd_folder: Path) -> Encoder:
+    return Encoder(DiffusionModel.from_pretrained(sd_folder), Sampler(steps=2), batch=64)
+
+
+@pytest.fixture(scope="module")
+def labeled(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """Twenty images of each prompt with verdicts, and four rankings of three."""
+    folder = tmp_path_factory.mktemp("labeled") / "run"
+    return make_feedback(folder, images_per_prompt=20, raters=2, noise=0.1, rankings=4)
+
+
+def test_held_out_images_are_those_that_the_reward_was_not_trained_on(
+    labeled: RunFolder, encoder: Encoder
+) -> None:
+    found = labeled_data(labeled, [RED, BLUE], PreferenceConfig(), encoder, redness)
+    assert {found.prompts[i] for i in found.taught.verdicts.prompt.tolist()} == {RED, BLUE}
+    assert len(found.latents) == 40
+    held_out = set(found.held_out.verdicts.image.tolist())
+    assert len(held_out) == 4
+    taught = {
+        *found.taught.verdicts.image.tolist(),
+        *found.taught.rankings.image[found.taught.rankings.present].tolist(),
+    }
+    assert not held_out & taught
+    dataset = FeedbackDataset.from_latest(labeled.latest, labeled.root)
+    split = split_feedback(dataset, SplitConfig(unseen_prompts=0.0, validation=0.0))
+    tests = {dataset.paths[i] for i in split.test_seen.verdicts.image}
+    here = labels_of(labeled, [RED, BLUE])
+    paths = sorted({here.paths[i] for i in here.verdicts.image}, key=here.paths.index)
+    assert {paths[i] for i in held_out} <= tests
+    assert found.rewards is not None
+    scored = {*held_out, *found.held_out.rankings.image.flatten().tolist()}
+    assert set(found.rewards.isfinite().nonzero().flatten().tolist()) == scored
+
+
+def test_rankings_and_raters_arrive_as_they_were_given(
+    labeled: RunFolder, encoder: Encoder
+) -> None:
+    config = PreferenceConfig(held_out=0.0)
+    found = labeled_data(labeled, [RED], config, encoder, None)
+    here = labels_of(labeled, [RED])
+    assert found.rewards is None
+    assert len(found.held_out.verdicts) == len(found.held_out.rankings) == 0
+    assert found.taught.verdicts.weight.tolist() == [2.0] * 20
+    assert set(found.taught.verdicts.good.tolist()) <= {0.0, 0.5, 1.0}
+    assert float(found.taught.verdicts.good.sum()) == float(here.verdicts.good.sum()) / 2
+    first = found.taught.rankings
+    used = sorted({*here.verdicts.image.tolist()})
+    for a, b, label in zip(here.pairs.image_0, here.pairs.image_1, here.pairs.label_0, strict=True):
+        places = [used.index(int(i)) for i in (a, b)]
+        better = [
+            float(torch.sign(ranks[images == places[1]] - ranks[images == places[0]]))
+            for images, ranks in zip(first.image, first.ranks, strict=True)
+            if set(places) <= set(images.tolist())
+        ]
+        assert 2 * float(label) - 1 in better
+
+
+def test_no_label_of_the_training_prompts_is_told(labeled: RunFolder) -> None:
+    with pytest.raises(PictuneError, match=r"'Other\.' is the first; .*train_on=\"all\"") as told:
+        labels_of(labeled, ["Other."])
+    assert "\n" not in str(told.value)
+
+
+def test_weights_of_raters_that_are_not_known_are_told(
+    labeled: RunFolder, encoder: Encoder
+) -> None:
+    config = PreferenceConfig(label_weights="skill")
+    with pytest.raises(PictuneError, match="label_weights: no rater's skill is known"):
+        labeled_data(labeled, [RED], config, encoder, None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("with_reward", [True, False])
+def test_it_is_tuned_with_a_reward_and_without_one(
+    ready: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str], *, with_reward: bool
+) -> None:
+    run = copy_without(ready, tmp_path, *(() if with_reward else ("reward",)))
+    folder = run.finetune_dir("preference")
+    assert command(run, "finetune", "--method", "preference", *SMALL) == 0
+    chosen_by = "reward" if with_reward else "accuracy on held-out labels"
+    assert f"validation {chosen_by} " in capsys.readouterr().out
+    stamp, lines = read_stamp(folder / STAMP), read_metrics(folder)
+    assert stamp is not None
+    assert set(stamp.inputs) == {"model", "prompts", "labels"} | (
+        {"reward"} if with_reward else set()
+    )
+    assert len(lines) == 3
+    assert (lines[1]["reward_accuracy"] is not None) == with_reward
+    assert (lines[2]["validation_reward"] == lines[2]["held_out_accuracy"]) == (not with_reward)
+    assert lines[2]["winner_error"] is not None
+    card = (folder / "README.md").read_text()
+    assert f"for the labels in `{run.latest}`." in card
+    assert ("the best by mean reward on validation seeds" in card) == with_reward
+    assert command(run, "finetune", "--method", "preference", *SMALL) == 0
+    assert "finetune preference: done" in capsys.readouterr().out
+    if with_reward:
+        assert command(run, "evaluate") == 0
+        page = (run.evaluation_dir / "report.html").read_text(encoding="utf-8")
+        assert "on that reward by Preference (on the labels themselves)." in page
+
+
+@pytest.mark.slow
+def test_imported_preferences_are_learned_from(
+    ready: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [files.pick_a_pic_row(2 * i, 2 * i + 1, 1.0, user_id=i % 3) for i in range(20)]
+    source = files.write_pick_a_pic(tmp_path / "train.parquet", rows)
+    run = RunFolder(tmp_path / "runs" / "picks")
+    run.root.mkdir(parents=True)
+    shutil.copy(ready.config_file, run.config_file)
+    assert command(run, "import", "--format", "pick-a-pic", "--from", str(source)) == 0
+    capsys.readouterr()
+    tune = ("finetune", "--method", "preference", *SMALL)
+    assert command(run, *tune) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert "no label of the training prompts" in told
+    assert "'a cat'" in told
+    assert command(run, *tune, *sets("finetune.train_on=all")) == 0
+    assert (run.finetune_dir("preference") / LORA_FILE).is_file()
+    assert "Prompts: a cat\n" in (run.finetune_dir("preference") / "README.md").read_text()
+
+
+def test_a_run_without_labels_is_told_so(
+    tmp_path: Path, demo_models: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = RunFolder(tmp_path / "r")
+    run.root.mkdir()
+    shutil.copy(demo_models, run.config_file)
+    assert command(run, "finetune", "--method", "preference") == 2
+    told = capsys.readouterr().err
+    assert "labels/latest" in told
+    assert told.count("\n") == 1
