@@ -40,6 +40,7 @@ CHANGED_SINCE = {
     "ddpo": {"precision"},
     "reward": {"hidden", "auxiliary_weight", "split"},
     "nft": {"iterations", "validation"},
+    "reward_gradient": {"truncation", "steps_back", "validation"},
     "evaluate": {"etas", "images_per_prompt", "images_per_held_out"},
 }
 """Settings of the preset that have another value now than when the run was recorded."""
