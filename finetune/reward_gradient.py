@@ -39,6 +39,7 @@ from torch import Tensor
 from data.errors import PictuneError
 from finetune.lora import BASE
 from finetune.method import REWARD_CURVE, Curve, Method, MethodConfig, Training
+from finetune.monitors import Measure
 from finetune.pull import NoiseLevels, draw_noise_levels, prediction_error
 from finetune.reward_fn import check_differentiable, score_with_gradient
 from finetune.rollout import mean_by_prompt, prompts_of
@@ -53,6 +54,13 @@ class RewardGradientSampler(SamplerOverrides, frozen=True, extra="forbid"):
     eta: float | None = Field(default=0.0, ge=0, le=1)
     """Noise of each stochastic step. Any will do; 0 is deterministic, as validation is. AlignProp:
     1."""
+
+
+class RewardGradientValidation(ValidationConfig, frozen=True, extra="forbid"):
+    """Settings of validation, with the guards on."""
+
+    stop_on: tuple[Measure, ...] = ("saturation", "sharpness", "diversity", "disagreement")
+    """Those of the measures that end the training when they leave their bounds."""
 
 
 class RewardGradientConfig(MethodConfig, frozen=True, extra="forbid"):
@@ -71,7 +79,7 @@ class RewardGradientConfig(MethodConfig, frozen=True, extra="forbid"):
     micro_batch: PositiveInt = 16
     """Rows of one UNet call (twice that with guidance), whose activations of all steps with
     gradient are kept at a time; bounds the memory, and changes nothing except rounding."""
-    learning_rate: PositiveFloat = 1e-3
+    learning_rate: PositiveFloat = 4e-3
     """AdamW's, for LoRA. AlignProp: 1e-3; DRaFT in NeMo-Aligner: 1e-4."""
     warmup: NonNegativeInt = 2
     """Iterations over which the learning rate rises to its full value."""
@@ -96,11 +104,8 @@ class RewardGradientConfig(MethodConfig, frozen=True, extra="forbid"):
     reward's units; 0 draws none."""
     pretraining_images: PositiveInt = 64
     """Number of those images, spread evenly over the prompts; never scored."""
-    validation: ValidationConfig = ValidationConfig(
-        every=4, patience=4, stop_on=("saturation", "sharpness", "diversity", "disagreement")
-    )
-    """Validation, which chooses the best weights and ends the training early: by default when it
-    stops to bring more, or a guard speaks."""
+    validation: RewardGradientValidation = RewardGradientValidation()
+    """Validation, which chooses the best weights and ends the training early."""
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,7 @@ METHODS: dict[str, tuple[Method[Any], MethodConfig]] = {
                 "steps_back": 3,
                 "pretraining_weight": 0.1,
                 "pretraining_images": 3,
+                "validation": VALIDATION.model_dump(),
             }
         ),
     ),

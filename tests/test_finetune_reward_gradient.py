@@ -15,6 +15,7 @@ from finetune.method import Training
 from finetune.reward_gradient import (
     METHOD,
     RewardGradientConfig,
+    RewardGradientValidation,
     draw_randomness,
     draw_with_gradient,
     gradient_span,
@@ -23,7 +24,6 @@ from finetune.reward_gradient import (
 )
 from finetune.sampler import Sampler, draw
 from finetune.sampling import clean_latents, step_distribution
-from finetune.validation import ValidationConfig
 from tests.support.small_training import (
     open_with_lora,
     perturb,
@@ -40,7 +40,7 @@ SMALL = RewardGradientConfig(
     images_per_prompt=2,
     micro_batch=4,
     warmup=0,
-    validation=ValidationConfig(every=2, images_per_prompt=2),
+    validation=RewardGradientValidation(every=2, images_per_prompt=2, stop_on=()),
 )
 
 
@@ -287,8 +287,7 @@ def test_a_step_that_is_not_finite_names_its_prompts(sd_folder: Path) -> None:
 
 
 def test_by_default_a_guard_ends_the_training(velocity_folder: Path) -> None:
-    changes = {"every": 1, "patience": None, "limits": {"saturation": 1.1}}
-    validation = RewardGradientConfig().validation.model_dump() | changes
+    validation = {"every": 1, "limits": {"saturation": 1.1}}
     config = changed(
         iterations=16, learning_rate=3e-2, kl_weight=0.0, decay=False, validation=validation
     )
