@@ -160,11 +160,9 @@ def test_imported_preferences_are_learned_from(
 
 
 def test_a_run_without_labels_is_told_so(
-    tmp_path: Path, demo_models: Path, capsys: pytest.CaptureFixture[str]
+    ready: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = RunFolder(tmp_path / "r")
-    run.root.mkdir()
-    shutil.copy(demo_models, run.config_file)
+    run = copy_without(ready, tmp_path, "labels")
     assert command(run, "finetune", "--method", "preference") == 2
     told = capsys.readouterr().err
     assert "labels/latest" in told
