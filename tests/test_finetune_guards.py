@@ -102,7 +102,8 @@ def history(
     state = TrainState(model=model, optimizer=optimizer)
     for step, (reward, spread) in enumerate(found):
         state.step = step
-        state.record_validation(Validation(torch.tensor([reward]), {"diversity": spread}, config))
+        rewards = torch.tensor([reward], dtype=torch.float64)
+        state.record_validation(Validation(rewards, {"diversity": spread}, config))
     return state
 
 
