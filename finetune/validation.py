@@ -25,7 +25,7 @@ class ValidationConfig(BaseModel, frozen=True, extra="forbid"):
     """Settings of validation, on images of eta 0, as users draw, and on seeds never trained on."""
 
     every: PositiveInt = 5
-    """Iterations (DPOK, DDPO, NFT) or steps (RWL, preference) between two validations. The untuned
+    """Steps between two validations, or iterations for methods that draw their images. The untuned
     model and the last one are always validated."""
     images_per_prompt: PositiveInt = 8
     """Images of each validation prompt; the weights with the best mean reward over them are
