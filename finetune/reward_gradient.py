@@ -42,7 +42,7 @@ from finetune.method import REWARD_CURVE, Curve, Method, MethodConfig, Training
 from finetune.monitors import Measure
 from finetune.pull import NoiseLevels, draw_noise_levels, prediction_error
 from finetune.reward_fn import check_differentiable, score_with_gradient
-from finetune.rollout import mean_by_prompt, prompts_of
+from finetune.rollout import draw_shared, mean_by_prompt, prompts_of
 from finetune.sampler import GradientSpan, SamplerOverrides, draw_latents
 from finetune.training import TrainState, lora_optimizer, schedule, take_step
 from finetune.validation import ValidationConfig
@@ -269,13 +269,10 @@ def base_prompts(training: Training[RewardGradientConfig]) -> list[str]:
 
 def draw_base_latents(training: Training[RewardGradientConfig]) -> Tensor:
     """Draw the pretraining images with the base; return their latents [P, C, h, w] on the CPU."""
-    model, texts, batch = training.model, base_prompts(training), training.config.micro_batch
-    seeds = torch.randint(2**62, (len(texts),), generator=training.generator).tolist()
-    rows, drawn = model.processes.share_to_draw(len(texts), batch)
-    mine, own_seeds = [texts[i] for i in drawn], [seeds[i] for i in drawn]
-    with model.adapters_off():
-        parts = list(draw_latents(model, mine, training.sampler, seeds=own_seeds, batch=batch))
-    return model.processes.gather(rows, torch.cat(parts)[: len(rows)], len(texts)).cpu()
+    texts, batch = base_prompts(training), training.config.micro_batch
+    with training.model.adapters_off():
+        (drawn,) = draw_shared(training, texts, lambda latents, _: (latents,), batch=batch)
+    return drawn.cpu()
 
 
 def draw_randomness(training: Training[RewardGradientConfig], state: RewardGradientState) -> Draws:
@@ -284,7 +281,6 @@ def draw_randomness(training: Training[RewardGradientConfig], state: RewardGradi
     chosen = prompts_of(training.prompts, config.prompts_per_iteration, state.step)
     texts = [prompt for prompt in chosen for _ in range(config.images_per_prompt)]
     count = len(texts)
-
     return Draws(
         prompts=texts,
         seeds=torch.randint(2**62, (count,), generator=generator).tolist(),

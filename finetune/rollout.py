@@ -1,6 +1,6 @@
 """Rollouts: images of the present policy with their rewards, trajectories and advantages."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -190,19 +190,39 @@ def draw_scored(
     """
     model, reward = training.model, training.reward
     assert reward is not None
+
+    def with_rewards(latents: Tensor, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        return latents, score(reward, model.decode(latents), texts)
+
+    latents, rewards = draw_shared(training, prompts, with_rewards, batch=batch)
+    return latents, rewards
+
+
+def draw_shared(
+    training: Training[Any],
+    prompts: Sequence[str],
+    measure: Callable[[Tensor, Sequence[str]], tuple[Tensor, ...]],
+    *,
+    batch: int,
+) -> list[Tensor]:
+    """Draw an image of each prompt with the model as it is, on fresh seeds, in all processes.
+
+    Each process draws its own batches of `batch` images. `measure` returns tensors [M, ...] of
+    latents [M, C, h, w] and their prompts; they are returned as [N, ...], in the prompts' order.
+    """
+    model = training.model
     seeds = torch.randint(2**62, (len(prompts),), generator=training.generator).tolist()
     rows, drawn = model.processes.share_to_draw(len(prompts), batch)
     mine, own_seeds = [prompts[i] for i in drawn], [seeds[i] for i in drawn]
     names = iter(mine)
-    latents, rewards = [], []
-    for part in draw_latents(model, mine, training.sampler, seeds=own_seeds, batch=batch):
-        latents.append(part)
-        rewards.append(score(reward, model.decode(part), list(islice(names, len(part)))))
-
-    def gathered(parts: list[Tensor]) -> Tensor:
-        return model.processes.gather(rows, torch.cat(parts)[: len(rows)], len(prompts))
-
-    return gathered(latents), gathered(rewards)
+    parts = [
+        measure(part, list(islice(names, len(part))))
+        for part in draw_latents(model, mine, training.sampler, seeds=own_seeds, batch=batch)
+    ]
+    return [
+        model.processes.gather(rows, torch.cat(found)[: len(rows)], len(prompts))
+        for found in zip(*parts, strict=True)
+    ]
 
 
 def _trajectories(

@@ -17,7 +17,7 @@ from data.errors import PictuneError
 from finetune.diffusion import DiffusionModel
 from finetune.lora import LORA_FILE, LoraSettings
 from finetune.sampler import Sampler, draw
-from tests.support.small_training import open_with_lora, perturb, seeded
+from tests.support.small_training import draw_by_stock, open_with_lora, perturb, seeded
 from tests.support.tiny_diffusion import LAYOUTS
 
 SAMPLER = Sampler(steps=4, guidance=3.0, eta=0.0)
@@ -85,15 +85,7 @@ def test_a_lora_of_every_layout_loads_into_its_stock_pipeline_and_draws_the_same
     stock = DiffusionPipeline.from_pretrained(layouts[layout])
     stock.load_lora_weights(tmp_path)
     stock.scheduler = model.scheduler(4)
-    images = stock(
-        "a dog",
-        num_inference_steps=4,
-        guidance_scale=3.0,
-        latents=torch.randn((1, 4, 8, 8), generator=seeded(5)),
-        height=16,
-        width=16,
-        output_type="pt",
-    ).images
+    images = draw_by_stock(stock, 5)
     torch.testing.assert_close(tuned, images, rtol=0, atol=1e-5)
     stock.unload_lora_weights()
     reopened = DiffusionModel.from_pretrained(layouts[layout])

@@ -20,7 +20,7 @@ from finetune.sampler import (
     sample_trajectories,
 )
 from finetune.sampling import gaussian_kl, log_prob, step_distribution
-from tests.support.small_training import seeded
+from tests.support.small_training import draw_by_stock, seeded
 
 SAMPLER = Sampler(steps=4)
 
@@ -240,15 +240,7 @@ def test_a_methods_settings_override_the_runs_sampler_and_no_others() -> None:
 def test_drawing_equals_the_stock_pipeline_with_ddim(model: DiffusionModel) -> None:
     stock = model.pipeline
     kept, stock.scheduler = stock.scheduler, model.scheduler(4)
-    images = stock(
-        "a dog",
-        num_inference_steps=4,
-        guidance_scale=3.0,
-        latents=torch.randn((1, 4, 8, 8), generator=seeded(5)),
-        height=16,
-        width=16,
-        output_type="pt",
-    ).images
+    images = draw_by_stock(stock, 5)
     stock.scheduler = kept
     drawn = draw(model, ["a dog"], Sampler(steps=4, guidance=3.0, eta=0.0), seeds=[5])
     torch.testing.assert_close(drawn, images, rtol=0, atol=1e-5)

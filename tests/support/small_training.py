@@ -28,6 +28,20 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+def draw_by_stock(pipeline: Any, seed: int) -> Tensor:
+    """Return an image of "a dog" by 4 steps of a stock pipeline with the scheduler that it has."""
+    images: Tensor = pipeline(
+        "a dog",
+        num_inference_steps=4,
+        guidance_scale=3.0,
+        latents=torch.randn((1, 4, 8, 8), generator=seeded(seed)),
+        height=16,
+        width=16,
+        output_type="pt",
+    ).images
+    return images
+
+
 def open_with_lora(
     folder: Path,
     settings: LoraSettings | None = None,
