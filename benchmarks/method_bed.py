@@ -19,7 +19,7 @@ from diffusers import DPMSolverMultistepScheduler
 from torch import Tensor
 
 from benchmarks.method_variants import EVALUATION, Variant
-from benchmarks.record import Row
+from benchmarks.record import Row, commit
 from data.errors import PictuneError
 from data.files import write_json
 from data.runs import RunFolder
@@ -39,6 +39,7 @@ from pipelines.config import (
 )
 from pipelines.drawing import ImagesConfig, Planned, draw_missing
 from pipelines.image_io import save_png
+from pipelines.measures import Values, vendi_of_subsets
 from pipelines.models import open_model, reward_hash, weights_hash
 from pipelines.progress import progress
 from pipelines.record import refuse_changes
@@ -55,7 +56,14 @@ from pipelines.stages.evaluate import (
 from pipelines.tables import TABLES
 from pipelines.tuning import Job, method_config, open_job, with_images
 
-SAMPLERS = ("as trained", "DDIM", "DPM-Solver++")
+SAMPLERS = ("DDIM", "DPM-Solver++", "as trained")
+"""The last is the one that DPOK and DDPO train with."""
+FEW = 4
+"""Candidates of the base from which the reward picks one, for every sampler."""
+NOTHING = {"queries": 0, "kl": 0.0, "minutes": 0.0}
+"""Costs of a model that was not trained."""
+LEAST_RIGHT = 4
+"""Right images of a prompt, of model and base each, from which on their diversity is compared."""
 FIGURES = ("alignment", "reward", "readable", "distance", "diversity")
 """Figures of a group of prompts that are compared."""
 
@@ -65,7 +73,7 @@ class Counted:
     """A reward that counts the images that it scores."""
 
     reward: RewardFn
-    queries: int = 0
+    queries: int
 
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         """Return the reward of each image."""
@@ -97,7 +105,8 @@ class Bed:
             name: of the run, before the seed.
             seed: of the run.
             changes: settings that differ from the demo's.
-            candidates: images of the base from which the reward picks one.
+            candidates: images of the base by DDIM from which the reward picks one; by the other
+                samplers there are four.
         """
         self.run, self.seed = RunFolder(Path("runs") / f"{name}-{seed}"), seed
         self.candidates = candidates
@@ -152,11 +161,36 @@ class Bed:
         They are by group of prompts, and by training prompt.
         """
         rows = by_prompt(drawn, self.prompts)
-        groups = by_group(drawn, rows, self.base_images[sampler])
+        base = self.base_images[sampler]
+        groups = by_group(drawn, rows, base)
         return {
             "groups": {name: one.model_dump(include=set(FIGURES)) for name, one in groups.items()},
             "prompts": {row.prompt: row.alignment for row in rows if row.group == "trained"},
+            "diversity of right": diversity_of_right(drawn, base, self.trained, seed=self.seed),
         }
+
+
+def diversity_of_right(
+    drawn: Measured, base: Measured, prompts: Sequence[EvaluationPrompt], *, seed: int
+) -> float | None:
+    """Return the Vendi score of a model's right images as a share of the base's, at equal n.
+
+    It is the mean over the prompts of which both have some; None where there is none.
+    """
+    shares = []
+    for prompt in prompts:
+        ours, theirs = (_right(one.of_prompts({prompt.prompt})) for one in (drawn, base))
+        size = min(len(ours), len(theirs))
+        if size >= LEAST_RIGHT:
+            scores = [vendi_of_subsets(one, size, subsets=50, seed=seed) for one in (ours, theirs)]
+            shares.append(scores[0] / scores[1])
+    return float(np.mean(shares)) if shares else None
+
+
+def _right(part: Measured) -> Values:
+    """Return the embeddings of the images that show their prompt, [n, D]."""
+    assert part.verdicts is not None  # the embedded model has a judge
+    return part.embeddings[[i for i, verdict in enumerate(part.verdicts) if verdict.met]]
 
 
 def draw_stock(
@@ -201,20 +235,20 @@ def of_seed(bed: Bed, variants: Mapping[str, Variant]) -> dict[str, Any]:
 
 def base_rows(bed: Bed) -> dict[str, Any]:
     """Return the figures of the base and of the best of its images, by model and sampler."""
-    most, folder = bed.candidates, bed.folder("base")
-    found: dict[str, Any] = {"base": {"queries": 0, "kl": 0.0, "samplers": {}}}
-    counts = dict.fromkeys((4, most))
-    for n in counts:
+    folder = bed.folder("base")
+    found: dict[str, Any] = {"base": NOTHING | {"samplers": {}}}
+    for n in (FEW, bed.candidates):
         kl = math.log(n) - (n - 1) / n
-        found[f"best of {n}"] = {"queries": n, "kl": kl, "samplers": {}}
+        found[f"best of {n}"] = NOTHING | {"queries": n, "kl": kl, "samplers": {}}
     made_once(folder, made_from(bed.settings, ("run", "sampler", "images")), dict)
     for sampler in SAMPLERS:
+        most = bed.candidates if sampler == "DDIM" else FEW
         with bed.model.adapters_off():
             drawn = bed.drawn(sampler, folder, bed.planned(bed.prompts, candidates=most))
         firsts = range(0, len(drawn.planned), most)
         bed.base_images[sampler] = drawn.chosen(firsts)
         found["base"]["samplers"][sampler] = bed.row(bed.base_images[sampler], sampler)
-        for n in counts:
+        for n in dict.fromkeys((FEW, most)):
             rows = [first + i for first in firsts for i in range(n)]
             best = best_of(drawn.chosen(rows), n)
             found[f"best of {n}"]["samplers"][sampler] = bed.row(best, sampler)
@@ -235,7 +269,7 @@ def variant_rows(
         "reward": reward_hash(bed.run.reward_dir),
         "start": before and before["made_from"],
     }
-    earlier = before or {"queries": 0, "curve": []}
+    earlier = before or {"queries": 0, "minutes": 0.0, "curve": []}
     trained = made_once(folder, inputs, lambda: train(bed, settings, variant, folder, earlier))
     bed.model.load_lora(folder)
     planned = bed.planned(bed.prompts)
@@ -250,11 +284,12 @@ def train(
 
     Return queries and curve, which go on from those `before`, the KL, and the guards' alarms.
     """
+    started, judging = time.monotonic(), 0.0
     counted, job = _counted(bed, settings, variant, folder, before["queries"])
+    texts = [one.prompt for one in bed.trained]
     state, model = job.start(), job.training.model
     limits = job.training.config.validation.limits
     alarms, curve = list[str](), list[Row](before["curve"])
-    started, judging = time.monotonic(), 0.0
     steps = progress(job.train(state), variant.method, "step", total=job.total_steps)
     for metrics in steps:
         if metrics["validation_reward"] is None:
@@ -265,15 +300,19 @@ def train(
         place = folder / f"step-{state.step}"
         model.save_lora(place)
         point = {"step": state.step, "queries": counted.queries}
-        curve.append(point | {"alignment": _alignment(bed, place)})
+        kl = float(np.mean(kl_to_base(model, texts, settings)))
+        curve.append(point | {"kl": kl} | _judged(bed, place))
         judging += time.monotonic() - paused
-    seconds = time.monotonic() - started - judging
+    minutes = (time.monotonic() - started - judging) / 60
     state.restore_best()
     model.save_lora(folder)
     return {
+        "method": variant.method,
+        "goes on from": variant.start,
+        "commit": commit(),
         "queries": counted.queries,
-        "seconds": seconds,
-        "kl": float(np.mean(kl_to_base(model, [one.prompt for one in bed.trained], settings))),
+        "minutes": before["minutes"] + minutes,
+        "kl": float(np.mean(kl_to_base(model, texts, settings))),
         "curve": curve,
         "guards": {
             "alarms": alarms,
@@ -290,18 +329,25 @@ def _counted(
     job = open_job(bed.run, settings, variant.method)
     assert job.training.reward is not None  # of the bed's own run
     counted = Counted(job.training.reward, queries)
-    validator = replace(job.training.validator, reward=counted)
-    training = replace(job.training, reward=counted, validator=validator)
+    training = replace(job.training, reward=counted)
     parts = {field.name: getattr(job, field.name) for field in fields(job)}
     return counted, with_images(VariantJob(**(parts | {"training": training}), place=folder))
 
 
-def _alignment(bed: Bed, folder: Path) -> float:
-    """Return the share of images that show their prompt, with the LoRA in this folder."""
+def _judged(bed: Bed, folder: Path) -> Row:
+    """Return alignment and relative diversity by DDIM, with the LoRA in this folder."""
     bed.model.load_lora(folder)
-    verdicts = bed.drawn("DDIM", folder, bed.planned(bed.trained)).verdicts
-    assert verdicts is not None  # the embedded model has a judge
-    return float(np.mean([verdict.met for verdict in verdicts]))
+    drawn = bed.drawn("DDIM", folder, bed.planned(bed.trained))
+    base = bed.base_images["DDIM"]
+    own, before = (by_group(one, by_prompt(one, bed.trained), None) for one in (drawn, base))
+    figures, base_figures = own["trained"], before["trained"]
+    assert figures.diversity is not None
+    assert base_figures.diversity is not None  # there is more than one image of a prompt
+    return {
+        "alignment": figures.alignment,
+        "diversity": figures.diversity / base_figures.diversity,
+        "diversity of right": diversity_of_right(drawn, base, bed.trained, seed=bed.seed),
+    }
 
 
 def _relative_monitors(state: TrainState) -> dict[str, float]:

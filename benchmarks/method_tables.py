@@ -6,7 +6,6 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.method_bed import FIGURES, SAMPLERS
@@ -14,48 +13,46 @@ from benchmarks.record import Row, summary
 from pipelines.methods import find_method
 from pipelines.pages.charts import MODEL_COLORS
 
-CURVES = {
-    "RWL": find_method("rwl").color,
-    "DDPO": find_method("ddpo").color,
-    "DPOK": find_method("dpok").color,
-    "RWL, then DPOK": "#8e5aa8",
-    "NFT": find_method("nft").color,
-    "Reward gradient": find_method("reward_gradient").color,
-    "Preference": find_method("preference").color,
-}
-"""Variants whose curves are drawn, and their colors."""
 HEAD = """# Methods on the embedded world
 
 Made by `python -m benchmarks.methods`; how: see there. Seeds: {seeds}. In per cent, means of them
-and in brackets the 95 % interval; without brackets the first seed alone. Gains and diversity (Vendi
-score, by CLIP embeddings) are beside the base of the same seed and sampler; Frechet distance (to
-the base's images, by CLIP embeddings) and KL (nats) are no shares.
+and in brackets the 95 % interval. Gains are beside the base of the same seed and sampler, and so
+are the diversities (Vendi score, by CLIP embeddings), of all images and of those that show their
+prompt at equal numbers. Frechet distance (to the base's images, by CLIP embeddings), KL (nats),
+queries (images scored in training) and minutes of training are no shares.
 
-![Alignment against reward queries](methods.svg)"""
+![Alignment against reward queries, KL and diversity](methods.svg)"""
 TITLES = (
     "four prompts",
     "over base",
     "held-out prompts",
     "over base",
-    "diversity, of base",
+    "diversity",
+    "of right images",
     "readable",
     "distance to base",
     "KL",
+    "queries",
+    "minutes",
 )
+PANELS = (
+    ("queries", "images that the reward scored in training"),
+    ("kl", "KL to the base, nats"),
+    ("diversity", "diversity, share of the base's"),
+)
+"""Figures of a curve's points against which alignment is drawn, and their titles."""
 
 
 def table(by_seed: Sequence[dict[str, Any]]) -> list[Row]:
-    """Return a row for each model of the first seed and each sampler.
+    """Return a row for each model and each sampler that drew with it.
 
-    Each figure is over the seeds that have the model. Gains and shares are relative to the base
-    with the same seed and sampler.
+    Gains and shares are relative to the base with the same seed and sampler.
     """
     rows: list[Row] = []
-    for name in by_seed[0]:
-        having = [one for one in by_seed if name in one]
-        for sampler in SAMPLERS:
-            mine = [one[name]["samplers"][sampler] for one in having]
-            base = [one["base"]["samplers"][sampler] for one in having]
+    for name, first in by_seed[0].items():
+        for sampler in first["samplers"]:
+            mine = [one[name]["samplers"][sampler] for one in by_seed]
+            base = [one["base"]["samplers"][sampler] for one in by_seed]
             row: Row = {"model": name, "sampler": sampler}
             for group in mine[0]["groups"]:
                 own = [one["groups"][group] for one in mine]
@@ -64,8 +61,10 @@ def table(by_seed: Sequence[dict[str, Any]]) -> list[Row]:
                 prompt: summary([one["prompts"][prompt] for one in mine])
                 for prompt in mine[0]["prompts"]
             }
-            row["kl"] = summary([one[name]["kl"] for one in having])
-            row["queries"] = summary([float(one[name]["queries"]) for one in having])
+            known = [one["diversity of right"] for one in mine if one["diversity of right"]]
+            row["diversity of right"] = summary(known) if known else None
+            for figure in ("kl", "queries", "minutes"):
+                row[figure] = summary([float(one[name][figure]) for one in by_seed])
             rows.append(row)
     return rows
 
@@ -80,59 +79,81 @@ def _beside(figures: Sequence[Row], base: Sequence[Row]) -> Row:
 
 
 def plot(by_seed: Sequence[dict[str, Any]], path: Path) -> None:
-    """Draw alignment with deterministic DDIM against reward queries.
+    """Draw alignment with deterministic DDIM against queries, KL and diversity, seeds' means.
 
-    There is a thin line for each seed and a thick one for their mean.
+    A curve goes from the base over the validations, those of its start included.
     """
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.subplots()
-    base, color = _alignments(by_seed, "base"), MODEL_COLORS["base"]
-    axes.axhline(float(np.mean(base)), color=color, linewidth=1.2, label="base")
-    for name, color in CURVES.items():
-        curves = [
-            [(0, start), *((point["queries"], point["alignment"]) for point in one[name]["curve"])]
-            for start, one in zip(base, by_seed, strict=True)
-            if name in one
-        ]
-        _draw_curves(axes, curves, color, name)
+    figure = Figure(figsize=(12, 4.2), layout="constrained")
+    many = figure.subplots(1, len(PANELS), sharey=True)
+    base = {"queries": 0.0, "kl": 0.0, "diversity": 1.0, "alignment": _alignment(by_seed, "base")}
     best = [name for name in by_seed[0] if name.startswith("best of ")]
-    for name, style in zip(best, (":", "--"), strict=False):
-        axes.axhline(
-            float(np.mean(_alignments(by_seed, name))),
-            color=MODEL_COLORS["best of n"],
-            linewidth=1,
-            linestyle=style,
-            label=f"{name}, for every image",
-        )
-    axes.set(xlabel="images that the reward scored in training", ylabel="alignment, DDIM")
-    axes.set_ylim(0, 1)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=8)
+    for axes, (figures, title) in zip(many, PANELS, strict=True):
+        axes.axhline(base["alignment"], color=MODEL_COLORS["base"], linewidth=1, label="base")
+        for name, marker in zip(best, "Ds", strict=False):
+            height = _alignment(by_seed, name)
+            at = {"color": MODEL_COLORS["best of n"], "label": f"{name}, for every image"}
+            if figures == "queries":
+                axes.axhline(height, linewidth=1, linestyle=":" if marker == "D" else "--", **at)
+            else:
+                axes.plot(_position(by_seed, name, figures), height, marker=marker, **at)
+        for name, one in by_seed[0].items():
+            if "curve" not in one:
+                continue
+            points = [base, *_mean_curve(by_seed, name)]
+            axes.plot(
+                [point[figures] for point in points],
+                [point["alignment"] for point in points],
+                color=find_method(one["method"]).color,
+                linestyle="--" if one["goes on from"] else "-",
+                marker="o",
+                markersize=4,
+                label=name,
+            )
+        axes.set(xlabel=title, ylim=(0, 1))
+        axes.spines[["top", "right"]].set_visible(False)
+    many[0].set_ylabel("share of right images, DDIM")
+    many[-1].invert_xaxis()
+    handles, labels = many[0].get_legend_handles_labels()
+    figure.legend(handles, labels, frameon=False, fontsize=8, loc="outside right upper")
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "pictune"}):
         figure.savefig(path, metadata={"Date": None})
 
 
-def _alignments(by_seed: Sequence[dict[str, Any]], name: str) -> list[float]:
-    """Return a model's alignment on the training prompts with DDIM, by seed."""
-    return [one[name]["samplers"]["DDIM"]["groups"]["trained"]["alignment"] for one in by_seed]
+def _alignment(by_seed: Sequence[dict[str, Any]], name: str) -> float:
+    """Return a model's alignment on the training prompts with DDIM, the seeds' mean."""
+    groups = [one[name]["samplers"]["DDIM"]["groups"] for one in by_seed]
+    return float(np.mean([one["trained"]["alignment"] for one in groups]))
 
 
-def _draw_curves(
-    axes: Axes, curves: Sequence[Sequence[tuple[float, float]]], color: str, name: str
-) -> None:
-    for curve in curves:
-        axes.plot(*zip(*curve, strict=True), color=color, linewidth=0.7, alpha=0.4)
-    if curves:
-        mean = np.mean(curves, axis=0).T
-        axes.plot(*mean, color=color, linewidth=2, marker="o", markersize=4, label=name)
+def _position(by_seed: Sequence[dict[str, Any]], name: str, figure: str) -> float:
+    """Return KL, or diversity as a share of the base's, of a model without a curve."""
+    if figure == "kl":
+        return float(by_seed[0][name]["kl"])
+    diversities = [
+        [one[each]["samplers"]["DDIM"]["groups"]["trained"]["diversity"] for each in (name, "base")]
+        for one in by_seed
+    ]
+    return float(np.mean([ours / theirs for ours, theirs in diversities]))
 
 
-def page(rows: Sequence[Row], guards: Mapping[str, Sequence[Row]], seeds: Sequence[int]) -> str:
+def _mean_curve(by_seed: Sequence[dict[str, Any]], name: str) -> list[dict[str, float]]:
+    """Return the validations of a variant that all seeds have, the mean over the seeds."""
+    curves = [
+        {(one["queries"], one["step"]): one for one in seed[name]["curve"]} for seed in by_seed
+    ]
+    keys = ("queries", "kl", "diversity", "alignment")
+    return [
+        {key: float(np.mean([curve[at][key] for curve in curves])) for key in keys}
+        for at in sorted(set.intersection(*(set(curve) for curve in curves)))
+    ]
+
+
+def page(rows: Sequence[Row], by_seed: Sequence[Mapping[str, Any]], seeds: Sequence[str]) -> str:
     """Return the page as Markdown.
 
     It has a table for each sampler, then alignment by prompt and the guards' alarms.
     """
-    lines = [HEAD.format(seeds=", ".join(map(str, seeds)))]
+    lines = [HEAD.format(seeds=", ".join(seeds))]
     for sampler in SAMPLERS:
         own = [row for row in rows if row["sampler"] == sampler]
         lines += ["", f"## {sampler}", "", *_heading(TITLES)]
@@ -144,9 +165,13 @@ def page(rows: Sequence[Row], guards: Mapping[str, Sequence[Row]], seeds: Sequen
             cells = [share(row["prompts"][prompt]) for prompt in prompts]
             lines.append(_line(row["model"], cells))
     lines += ["", "## Alarms of the guards", ""]
-    for name, found in guards.items():
-        pairs = zip(seeds, found, strict=False)
-        alarms = [f"seed {seed}, {alarm}" for seed, one in pairs for alarm in one["alarms"]]
+    for name in (name for name, one in by_seed[0].items() if "guards" in one):
+        pairs = zip(seeds, by_seed, strict=True)
+        alarms = [
+            f"seed {seed}, {alarm}"
+            for seed, one in pairs
+            for alarm in one[name]["guards"]["alarms"]
+        ]
         lines.append(f"- {name}: {'; '.join(alarms) or 'nothing'}.")
     return "\n".join(lines) + "\n"
 
@@ -167,14 +192,19 @@ def _cells(row: Row) -> list[str]:
         share(held_out["alignment"]),
         share(held_out["gain"], signed=True),
         share(trained["diversity, of base"]),
+        share(row["diversity of right"]),
         share(trained["readable"]),
         number(trained["distance"], ".3f", ".3f"),
         number(row["kl"]),
+        f"{row['queries']['mean']:,.0f}",
+        f"{row['minutes']['mean']:.1f}",
     ]
 
 
-def share(figure: Row, *, signed: bool = False) -> str:
-    """Return a share in per cent with its interval."""
+def share(figure: Row | None, *, signed: bool = False) -> str:
+    """Return a share in per cent with its interval; a dash where it is not known."""
+    if figure is None:
+        return "-"
     interval = figure["interval"] and [100 * end for end in figure["interval"]]
     in_per_cent = {"mean": 100 * figure["mean"], "interval": interval}
     return number(in_per_cent, f"{'+' if signed else ''}.0f", ".0f")

@@ -17,34 +17,16 @@ class Variant:
 
 EVALUATION = ("evaluate.kl_images=16",)
 """Twice what the demo has time for."""
-SOFTMAX = 'rwl.weighting="softmax"'
-MIN_SNR = (
-    "rwl.min_snr=5",
-    "rwl.updates=500",
-    "rwl.validation.every=250",
-    "rwl.validation.images_per_prompt=8",
-)
-TWO_ROUNDS = ("rwl.rounds=2", "rwl.updates=450", "rwl.validation.every=225")
 FROM_BASE = {method: f"{method}.learning_rate=3e-3" for method in ("dpok", "ddpo")}
 """Learning rates of the online methods where they start from the base, not from RWL's LoRA."""
 VARIANTS: dict[str, Variant] = {
     "RWL": Variant("rwl"),
-    "DPOK": Variant("dpok", (FROM_BASE["dpok"],)),
-    "RWL, then DPOK": Variant("dpok", start="RWL"),
-    "DDPO": Variant("ddpo", (FROM_BASE["ddpo"],)),
     "NFT": Variant("nft"),
-    "Reward gradient": Variant("reward_gradient"),
+    "NFT, 1,280": Variant("nft", ("nft.iterations=20", "nft.kl_weight=0.2")),
     "Preference": Variant("preference"),
-    "RWL, min-SNR": Variant("rwl", MIN_SNR),
-    "RWL, softmax": Variant("rwl", (SOFTMAX,)),
-    "RWL, softmax, pretraining": Variant("rwl", (SOFTMAX, "rwl.pretraining_weight=0.1")),
-    "RWL, softmax, KL-O": Variant("rwl", (SOFTMAX, 'rwl.kl="kl-o"')),
+    "Reward gradient": Variant("reward_gradient"),
+    "DPOK": Variant("dpok", (FROM_BASE["dpok"])),
+    "DDPO": Variant("ddpo", (FROM_BASE["ddpo"],)),
+    "RWL, 1,280": Variant("rwl", ("finetune.scored_per_prompt=224",)),
 }
-MORE: dict[str, Variant] = {
-    "DPOK, kl_weight 0": Variant("dpok", (FROM_BASE["dpok"], "dpok.kl_weight=0")),
-    "DPOK, kl_weight 0.1": Variant("dpok", (FROM_BASE["dpok"], "dpok.kl_weight=0.1")),
-    "RWL, two rounds": Variant("rwl", TWO_ROUNDS),
-    "RWL, softmax, labeled images": Variant("rwl", (SOFTMAX, "rwl.images=labeled")),
-    "RWL, softmax, scored images": Variant("rwl", (SOFTMAX, "rwl.images=scored")),
-}
-"""Variants that are trained with the first seed alone."""
+"""Variants by name, with the number of reward queries where a method has several."""

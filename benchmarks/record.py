@@ -23,21 +23,25 @@ Row = dict[str, Any]
 
 def record(name: str, figures: dict[str, Any]) -> None:
     """Write the figures of `name` in place of its earlier ones."""
-    commit = subprocess.run(
+    cpus, load = len(os.sched_getaffinity(0)), os.getloadavg()[0]
+    machine = f"{platform.machine()}, {cpus} CPUs, load {load:.1f} when done"
+    made_by = {
+        "command": " ".join(["python", "-m", f"benchmarks.{name}", *sys.argv[1:]]),
+        "commit": commit(),
+        "machine": machine,
+    }
+    write_json(RESULTS / f"{name}.json", made_by | figures)
+
+
+def commit() -> str:
+    """Return the commit of this checkout, with `-dirty` where files differ from it."""
+    return subprocess.run(
         ["git", "describe", "--always", "--dirty"],
         cwd=CHECKOUT,
         capture_output=True,
         text=True,
         check=True,
     ).stdout.strip()
-    cpus, load = len(os.sched_getaffinity(0)), os.getloadavg()[0]
-    machine = f"{platform.machine()}, {cpus} CPUs, load {load:.1f} when done"
-    made_by = {
-        "command": " ".join(["python", "-m", f"benchmarks.{name}", *sys.argv[1:]]),
-        "commit": commit,
-        "machine": machine,
-    }
-    write_json(RESULTS / f"{name}.json", made_by | figures)
 
 
 def recorded(name: str) -> dict[str, Any]:

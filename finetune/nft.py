@@ -81,7 +81,7 @@ class NFTConfig(MethodConfig, frozen=True, extra="forbid"):
     noise_levels: PositiveInt = 6
     """Timesteps at which each image is trained on, one from each of so many equal parts of the
     schedule. Paper: 10."""
-    updates: PositiveInt = 6
+    updates: PositiveInt = 12
     """Optimizer steps per iteration, which share its pairs of image and timestep. Paper: 1 or 2."""
     micro_batch: PositiveInt = 32
     """Rows of one UNet call (twice that in drawing with guidance); bounds the memory, and changes
@@ -101,13 +101,13 @@ class NFTConfig(MethodConfig, frozen=True, extra="forbid"):
     std_floor: PositiveFloat = 0.05
     """Least standard deviation to divide rewards by, in the reward's units; keeps settled prompts
     from amplifying noise."""
-    beta: PositiveFloat = 1.0
+    beta: PositiveFloat = 0.3
     """Strength of the pull to the old policy; smaller is faster and less stable. Paper: 1, or
     0.1."""
     old_decay: float = Field(default=0.0, ge=0, lt=1)
     """Share of itself that the old policy, which draws the images, keeps after an iteration; 0
     makes it the last policy. Paper: rises from 0 to 0.5 by 0.001 an iteration."""
-    kl_weight: NonNegativeFloat = 0.3
+    kl_weight: NonNegativeFloat = 0.1
     """Weight of the pull to the base, in the units of `beta`: of the mean squared difference to the
     base's predictions. 0 switches it off and saves a UNet pass. Paper: 2e-5, if its loss is not
     multiplied by 5."""

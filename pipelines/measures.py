@@ -43,6 +43,16 @@ def vendi_score(features: Values) -> float:
     return float(np.exp(-(eigenvalues * np.log(eigenvalues)).sum()))
 
 
+def vendi_of_subsets(features: Values, size: int, *, subsets: int, seed: int) -> float:
+    """Return the mean Vendi score of random subsets of `size` of the features [n, D].
+
+    The score grows with the number of images, so sets of different sizes are compared at one.
+    """
+    random = np.random.default_rng(seed)
+    drawn = (random.choice(len(features), size, replace=False) for _ in range(subsets))
+    return float(np.mean([vendi_score(features[rows]) for rows in drawn]))
+
+
 @torch.no_grad()
 def chain_kl(
     model: DiffusionModel,

@@ -22,7 +22,7 @@ from pipelines.comparison import (
 )
 from pipelines.drawing import Planned
 from pipelines.judge import Verdict
-from pipelines.measures import chain_kl, frechet_distance, vendi_score
+from pipelines.measures import chain_kl, frechet_distance, vendi_of_subsets, vendi_score
 
 
 def test_wilson_interval_equals_the_textbook_formula() -> None:
@@ -53,6 +53,14 @@ def test_vendi_score_counts_different_images() -> None:
     assert vendi_score(np.ones((5, 3))) == pytest.approx(1)
     assert vendi_score(np.eye(4)) == pytest.approx(4)
     assert vendi_score(np.repeat(np.eye(2), 3, axis=0)) == pytest.approx(2)
+
+
+def test_diversity_is_compared_at_equal_numbers() -> None:
+    """Nine of one kind and one of another: two of them differ in one of five draws."""
+    features = np.repeat(np.eye(2), [9, 1], axis=0)
+    assert vendi_of_subsets(features, 10, subsets=3, seed=0) == pytest.approx(vendi_score(features))
+    assert vendi_of_subsets(features, 1, subsets=3, seed=0) == pytest.approx(1)
+    assert vendi_of_subsets(features, 2, subsets=2000, seed=0) == pytest.approx(1.2, abs=0.03)
 
 
 def test_chain_kl_is_zero_untuned_and_positive_after(sd_folder: Path) -> None:

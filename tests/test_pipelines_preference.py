@@ -137,16 +137,24 @@ def test_it_is_tuned_with_a_reward_and_without_one(
         assert "on that reward by Preference (on the labels themselves)." in page
 
 
-@pytest.mark.slow
-def test_imported_preferences_are_learned_from(
-    ready: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def write_preferences(kind: str, folder: Path) -> Path:
+    """Write preferences about "a cat" in the format of a public dataset."""
+    if kind == "hpdv2":
+        return files.hpdv2_rankings(folder / "hpdv2", 10)
     rows = [files.pick_a_pic_row(2 * i, 2 * i + 1, 1.0, user_id=i % 3) for i in range(20)]
-    source = files.write_pick_a_pic(tmp_path / "train.parquet", rows)
+    return files.write_pick_a_pic(folder / "train.parquet", rows)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["pick-a-pic", "hpdv2"])
+def test_imported_preferences_are_learned_from(
+    ready: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    source = write_preferences(kind, tmp_path)
     run = RunFolder(tmp_path / "runs" / "picks")
     run.root.mkdir(parents=True)
     shutil.copy(ready.config_file, run.config_file)
-    assert command(run, "import", "--format", "pick-a-pic", "--from", str(source)) == 0
+    assert command(run, "import", "--format", kind, "--from", str(source)) == 0
     capsys.readouterr()
     tune = ("finetune", "--method", "preference", *SMALL)
     assert command(run, *tune) == 2

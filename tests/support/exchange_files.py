@@ -133,6 +133,18 @@ def hpdv2_test(folder: Path) -> Path:
     return write_json(folder / "test.json", rows)
 
 
+def hpdv2_rankings(folder: Path, count: int) -> Path:
+    """Write so many rankings of four images each of one prompt, as HPDv2's test set has them."""
+    rows = []
+    for number in range(count):
+        names = [f"{4 * number + i}.png" for i in range(4)]
+        write_images(folder / "test", names)
+        annotations = [{"rank": [1, 2, 3, 4], "user_hash": f"rater-{number % 3}"}]
+        row = {"prompt": "a cat", "image_path": names, "rank": [1, 2, 3, 4]}
+        rows.append(row | {"raw_annotations": annotations})
+    return write_json(folder / "test.json", rows)
+
+
 def hpdv2_train(folder: Path) -> Path:
     write_images(folder / "train", ["11.png", "12.png"])
     row = {"prompt": "a dog", "file_path": ["11.png", "12.png"], "human_preference": [0, 1]}
