@@ -27,6 +27,7 @@ from finetune.diffusion import DiffusionModel
 from finetune.lora import BASE
 from finetune.reward_fn import RewardFn
 from finetune.sampler import Sampler
+from finetune.strength import choose_strength
 from finetune.training import TrainState
 from pipelines.comparison import EvaluationPrompt, Measured, best_of, by_group, by_prompt
 from pipelines.config import (
@@ -273,7 +274,10 @@ def variant_rows(
     trained = made_once(folder, inputs, lambda: train(bed, settings, variant, folder, earlier))
     bed.model.load_lora(folder)
     planned = bed.planned(bed.prompts)
-    rows = {sampler: bed.row(bed.drawn(sampler, folder, planned), sampler) for sampler in SAMPLERS}
+    with bed.model.at_strength(trained["strength"]):
+        rows = {
+            sampler: bed.row(bed.drawn(sampler, folder, planned), sampler) for sampler in SAMPLERS
+        }
     return trained | {"samplers": rows}
 
 
@@ -306,13 +310,19 @@ def train(
     minutes = (time.monotonic() - started - judging) / 60
     state.restore_best()
     model.save_lora(folder)
+    strengths, strength = job.config.other_strengths, 1.0
+    if strengths:
+        strength = choose_strength(job.training.validator, strengths).strength
+    with model.at_strength(strength):
+        kl = float(np.mean(kl_to_base(model, texts, settings)))
     return {
         "method": variant.method,
         "goes on from": variant.start,
         "commit": commit(),
         "queries": counted.queries,
         "minutes": before["minutes"] + minutes,
-        "kl": float(np.mean(kl_to_base(model, texts, settings))),
+        "strength": strength,
+        "kl": kl,
         "curve": curve,
         "guards": {
             "alarms": alarms,

@@ -19,13 +19,15 @@ EVALUATION = ("evaluate.kl_images=16",)
 """Twice what the demo has time for."""
 FROM_BASE = {method: f"{method}.learning_rate=3e-3" for method in ("dpok", "ddpo")}
 """Learning rates of the online methods where they start from the base, not from RWL's LoRA."""
+STRENGTHS = "finetune.strengths=[0.5, 0.75, 1]"
+"""Strengths of the LoRA of which validation chooses one."""
 VARIANTS: dict[str, Variant] = {
     "RWL": Variant("rwl"),
     "NFT": Variant("nft"),
     "NFT, 1,280": Variant("nft", ("nft.iterations=20", "nft.kl_weight=0.2")),
-    "Preference": Variant("preference"),
+    "Preference": Variant("preference", (STRENGTHS,)),
     "Reward gradient": Variant("reward_gradient"),
-    "DPOK": Variant("dpok", (FROM_BASE["dpok"])),
+    "DPOK": Variant("dpok", (FROM_BASE["dpok"],)),
     "DDPO": Variant("ddpo", (FROM_BASE["ddpo"],)),
     "RWL, 1,280": Variant("rwl", ("finetune.scored_per_prompt=224",)),
 }

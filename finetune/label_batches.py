@@ -26,12 +26,12 @@ class LabelBatchConfig(BaseModel, frozen=True, extra="forbid"):
     """Settings of batches of rankings and verdicts."""
 
     batch: int = Field(default=32, ge=2)
-    """Images per step; half of them of rankings and half of verdicts where there are both. Paper:
-    4,096; KTO: 8."""
+    """Images per step; rankings and verdicts have their shares by the images that were labeled so.
+    Paper: 4,096; KTO: 8."""
     ranking_weight: NonNegativeFloat = 1.0
-    """Weight of the loss of rankings; 0 leaves them out."""
+    """Weight of an image that a rater ranked; 0 leaves rankings out."""
     verdict_weight: NonNegativeFloat = 1.0
-    """Weight of the loss of verdicts; 0 leaves them out."""
+    """Weight of a rater's verdict on an image; 0 leaves verdicts out."""
     verdicts: Literal["pairs", "kto"] = "pairs"
     """Loss of verdicts: DPO's of a good and a bad image of the same prompt, or KTO's of each image,
     for prompts whose images are all good or all bad."""
@@ -43,7 +43,7 @@ class Part(NamedTuple):
     slates: Slates
     """With one image each for KTO."""
     weight: float
-    """Weight of their mean loss."""
+    """Weight of their mean loss; all parts' are 1 together."""
     good: Tensor | None = None
     """[R], share of raters who said good, for KTO."""
 
@@ -91,23 +91,29 @@ def check_labels(labels: Labels, config: LabelBatchConfig) -> None:
 def draw_parts(
     labels: Labels, config: LabelBatchConfig, *, generator: torch.Generator
 ) -> list[Part]:
-    """Return the labels of one step, with about `config.batch` images in all."""
+    """Return the labels of one step, with about `config.batch` images in all.
+
+    A kind's share of images and loss is its share of the images that raters labeled, so that few
+    rankings beside many verdicts are not learned by heart.
+    """
+    rankings, verdicts = labels.rankings, labels.verdicts
     ranked, judged = usable(labels, config)
-    images = config.batch // (ranked + judged)
+    ranks = config.ranking_weight * float((rankings.weight * rankings.present.sum(1)).sum())
+    votes = config.verdict_weight * float(verdicts.weight.sum())
+    share = ranked * ranks / (ranked * ranks + judged * votes)
     parts = []
     if ranked:
-        width = labels.rankings.image.shape[1]
-        count = max(1, images // width)
-        slates = draw_rankings(labels.rankings, count, generator=generator)
-        parts.append(Part(slates, config.ranking_weight))
+        count = max(1, int(config.batch * share) // rankings.image.shape[1])
+        parts.append(Part(draw_rankings(rankings, count, generator=generator), share))
+    images = config.batch - int(config.batch * share)
     if judged and config.verdicts == "pairs":
-        slates = draw_pairs(labels.verdicts, max(1, images // 2), generator=generator)
-        parts.append(Part(slates, config.verdict_weight))
+        slates = draw_pairs(verdicts, max(1, images // 2), generator=generator)
+        parts.append(Part(slates, 1 - share))
     elif judged:
-        drawn = draw_verdicts(labels.verdicts, images, generator=generator)
+        drawn = draw_verdicts(verdicts, max(1, images), generator=generator)
         single = torch.zeros(len(drawn), 1)
         slates = Slates(drawn.image[:, None], single, drawn.prompt, drawn.weight)
-        parts.append(Part(slates, config.verdict_weight, drawn.good))
+        parts.append(Part(slates, 1 - share, drawn.good))
     return parts
 
 

@@ -85,9 +85,10 @@ class PreferenceConfig(LearnsFromLabels, LabelBatchConfig, frozen=True, extra="f
     for LoRA: 1e-5."""
     warmup: NonNegativeInt = 10
     """Steps over which the learning rate rises to its full value. Paper: 500."""
-    beta: PositiveFloat = 40.0
+    beta: PositiveFloat = 10.0
     """Pull to the base: how much a difference of errors counts. Smaller goes further from the base.
-    It goes with the number of dimensions of the latents. Paper: 2500 for 16,384; KTO: 1000."""
+    It goes with the number of dimensions of the latents. Paper: 2500 for 16,384, so 40 for the
+    embedded model; KTO: 1000."""
     safeguard: bool = True
     """Hold the worse images' gradient back as far as it would raise the better ones' error."""
     safeguard_margin: float = Field(default=0.9, ge=0, le=1)

@@ -287,10 +287,18 @@ def test_a_step_that_is_not_finite_names_its_prompts(sd_folder: Path) -> None:
         list(trained(METHOD, training))
 
 
-def test_kinds_share_the_batch_and_a_weight_of_0_leaves_one_out() -> None:
+def test_kinds_share_the_batch_by_their_labels_and_a_weight_of_0_leaves_one_out() -> None:
     taught = small_labels().taught
-    rankings, pairs = draw_parts(taught, SMALL, generator=seeded())
-    assert (rankings.slates.image.shape, pairs.slates.image.shape) == ((1, 3), (2, 2))
+    ranked, judged = int(taught.rankings.present.sum()), float(taught.verdicts.weight.sum())
+    config = SMALL.model_copy(update={"batch": 60})
+    rankings, pairs = draw_parts(taught, config, generator=seeded())
+    assert rankings.weight == pytest.approx(ranked / (ranked + judged))
+    assert rankings.weight + pairs.weight == pytest.approx(1)
+    assert rankings.slates.image.shape == (int(60 * rankings.weight) // 3, 3)
+    assert pairs.slates.image.shape == ((60 - int(60 * rankings.weight)) // 2, 2)
+    heavy = config.model_copy(update={"ranking_weight": 1000.0, "batch": 6})
+    rankings, pairs = draw_parts(taught, heavy, generator=seeded())
+    assert len(rankings.slates) == len(pairs.slates) == 1  # each kind has a place in each step
     alone = SMALL.model_copy(update={"ranking_weight": 0.0})
     (pairs,) = draw_parts(taught, alone, generator=seeded())
     assert pairs.slates.image.shape == (4, 2)
@@ -298,7 +306,7 @@ def test_kinds_share_the_batch_and_a_weight_of_0_leaves_one_out() -> None:
     (single,) = draw_parts(taught, kto, generator=seeded())
     assert single.slates.image.shape == (8, 1)
     assert single.good is not None
-    assert single.weight == 2.0
+    assert single.weight == 1.0
 
 
 @pytest.mark.slow
