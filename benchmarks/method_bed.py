@@ -110,7 +110,7 @@ class Bed:
                 samplers there are four.
         """
         self.run, self.seed = RunFolder(Path("runs") / f"{name}-{seed}"), seed
-        self.candidates = candidates
+        self.candidates, self.commit = candidates, commit()
         changes = (f"run.seed={seed}", *EVALUATION, *changes)
         overrides = [parse_override(change) for change in changes]
         self.tables = override(read_toml(config_file(None)), overrides)
@@ -318,7 +318,7 @@ def train(
     return {
         "method": variant.method,
         "goes on from": variant.start,
-        "commit": commit(),
+        "commit": bed.commit,
         "queries": counted.queries,
         "minutes": before["minutes"] + minutes,
         "strength": strength,
