@@ -317,7 +317,6 @@ def train(
         kl = float(np.mean(kl_to_base(model, texts, settings)))
     return {
         "method": variant.method,
-        "goes on from": variant.start,
         "commit": bed.commit,
         "queries": counted.queries,
         "minutes": before["minutes"] + minutes,

@@ -87,6 +87,8 @@ def plot(by_seed: Sequence[dict[str, Any]], path: Path) -> None:
     many = figure.subplots(1, len(PANELS), sharey=True)
     base = {"queries": 0.0, "kl": 0.0, "diversity": 1.0, "alignment": _alignment(by_seed, "base")}
     best = [name for name in by_seed[0] if name.startswith("best of ")]
+    trained = {name: one["method"] for name, one in by_seed[0].items() if "curve" in one}
+    firsts = {method: name for name, method in reversed(trained.items())}
     for axes, (figures, title) in zip(many, PANELS, strict=True):
         axes.axhline(base["alignment"], color=MODEL_COLORS["base"], linewidth=1, label="base")
         for name, marker in zip(best, "Ds", strict=False):
@@ -96,15 +98,13 @@ def plot(by_seed: Sequence[dict[str, Any]], path: Path) -> None:
                 axes.axhline(height, linewidth=1, linestyle=":" if marker == "D" else "--", **at)
             else:
                 axes.plot(_position(by_seed, name, figures), height, marker=marker, **at)
-        for name, one in by_seed[0].items():
-            if "curve" not in one:
-                continue
+        for name, method in trained.items():
             points = [base, *_mean_curve(by_seed, name)]
             axes.plot(
                 [point[figures] for point in points],
                 [point["alignment"] for point in points],
-                color=find_method(one["method"]).color,
-                linestyle="--" if one["goes on from"] else "-",
+                color=find_method(method).color,
+                linestyle="-" if name == firsts[method] else "--",
                 marker="o",
                 markersize=4,
                 label=name,
