@@ -338,7 +338,9 @@ def _counted(
     job = open_job(bed.run, settings, variant.method)
     assert job.training.reward is not None  # of the bed's own run
     counted = Counted(job.training.reward, queries)
-    training = replace(job.training, reward=counted)
+    # Learning from labels, the reward only shows how well it orders held-out labels itself.
+    is_asked = job.method.learns_from != "labels"
+    training = replace(job.training, reward=counted) if is_asked else job.training
     parts = {field.name: getattr(job, field.name) for field in fields(job)}
     return counted, with_images(VariantJob(**(parts | {"training": training}), place=folder))
 

@@ -53,7 +53,8 @@ def main() -> None:
         found = of_seed(Bed(given.name, seed, given.set), asked)
         figures[str(seed)] = figures.get(str(seed), {}) | found
     by_seed = list(figures.values())
-    everywhere = [name for name in by_seed[0] if all(name in one for one in by_seed)]
+    order = (*(name for name in found if name not in VARIANTS), *VARIANTS)
+    everywhere = [name for name in order if all(name in one for one in by_seed)]
     by_seed = [{name: one[name] for name in everywhere} for one in by_seed]
     rows, seeds = table(by_seed), list(figures)
     record("methods", {"rows": rows, "figures": figures})
