@@ -78,26 +78,27 @@ def _beside(figures: Sequence[Row], base: Sequence[Row]) -> Row:
     return found | {"gain": summary(gains), "diversity, of base": summary(shares)}
 
 
-def plot(by_seed: Sequence[dict[str, Any]], path: Path) -> None:
+def plot(rows: Sequence[Row], by_seed: Sequence[dict[str, Any]], path: Path) -> None:
     """Draw alignment with deterministic DDIM against queries, KL and diversity, seeds' means.
 
     A curve goes from the base over the validations, those of its start included.
     """
     figure = Figure(figsize=(12, 4.2), layout="constrained")
     many = figure.subplots(1, len(PANELS), sharey=True)
-    base = {"queries": 0.0, "kl": 0.0, "diversity": 1.0, "alignment": _alignment(by_seed, "base")}
-    best = [name for name in by_seed[0] if name.startswith("best of ")]
+    models = {row["model"]: _position(row) for row in rows if row["sampler"] == "DDIM"}
+    base = models["base"]
+    best = [name for name in models if name.startswith("best of ")]
     trained = {name: one["method"] for name, one in by_seed[0].items() if "curve" in one}
     firsts = {method: name for name, method in reversed(trained.items())}
     for axes, (figures, title) in zip(many, PANELS, strict=True):
         axes.axhline(base["alignment"], color=MODEL_COLORS["base"], linewidth=1, label="base")
         for name, marker in zip(best, "Ds", strict=False):
-            height = _alignment(by_seed, name)
+            height = models[name]["alignment"]
             at = {"color": MODEL_COLORS["best of n"], "label": f"{name}, for every image"}
             if figures == "queries":
                 axes.axhline(height, linewidth=1, linestyle=":" if marker == "D" else "--", **at)
             else:
-                axes.plot(_position(by_seed, name, figures), height, marker=marker, **at)
+                axes.plot(models[name][figures], height, marker=marker, **at)
         for name, method in trained.items():
             points = [base, *_mean_curve(by_seed, name)]
             axes.plot(
@@ -119,21 +120,14 @@ def plot(by_seed: Sequence[dict[str, Any]], path: Path) -> None:
         figure.savefig(path, metadata={"Date": None})
 
 
-def _alignment(by_seed: Sequence[dict[str, Any]], name: str) -> float:
-    """Return a model's alignment on the training prompts with DDIM, the seeds' mean."""
-    groups = [one[name]["samplers"]["DDIM"]["groups"] for one in by_seed]
-    return float(np.mean([one["trained"]["alignment"] for one in groups]))
-
-
-def _position(by_seed: Sequence[dict[str, Any]], name: str, figure: str) -> float:
-    """Return KL, or diversity as a share of the base's, of a model without a curve."""
-    if figure == "kl":
-        return float(by_seed[0][name]["kl"])
-    diversities = [
-        [one[each]["samplers"]["DDIM"]["groups"]["trained"]["diversity"] for each in (name, "base")]
-        for one in by_seed
-    ]
-    return float(np.mean([ours / theirs for ours, theirs in diversities]))
+def _position(row: Row) -> dict[str, float]:
+    """Return the place of a row of the table in the panels."""
+    return {
+        "queries": row["queries"]["mean"],
+        "kl": row["kl"]["mean"],
+        "diversity": row["trained"]["diversity, of base"]["mean"],
+        "alignment": row["trained"]["alignment"]["mean"],
+    }
 
 
 def _mean_curve(by_seed: Sequence[dict[str, Any]], name: str) -> list[dict[str, float]]:

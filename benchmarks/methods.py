@@ -58,7 +58,7 @@ def main() -> None:
     by_seed = [{name: one[name] for name in everywhere} for one in by_seed]
     rows, seeds = table(by_seed), list(figures)
     record("methods", {"rows": rows, "figures": figures})
-    plot(by_seed, RESULTS / "methods.svg")
+    plot(rows, by_seed, RESULTS / "methods.svg")
     text = page(rows, by_seed, seeds)
     (RESULTS / "methods.md").write_text(text, encoding="utf-8")
     print(text)

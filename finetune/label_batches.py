@@ -98,9 +98,10 @@ def draw_parts(
     """
     rankings, verdicts = labels.rankings, labels.verdicts
     ranked, judged = usable(labels, config)
-    ranks = config.ranking_weight * float((rankings.weight * rankings.present.sum(1)).sum())
-    votes = config.verdict_weight * float(verdicts.weight.sum())
-    share = ranked * ranks / (ranked * ranks + judged * votes)
+    ranked_images = float((rankings.weight * rankings.present.sum(1)).sum())
+    ranks = ranked * config.ranking_weight * ranked_images
+    votes = judged * config.verdict_weight * float(verdicts.weight.sum())
+    share = ranks / (ranks + votes)
     parts = []
     if ranked:
         count = max(1, int(config.batch * share) // rankings.image.shape[1])

@@ -82,7 +82,7 @@ def _check_pages(found: dict[str, Any], file: Path) -> None:
     assert last == [("DPOK, again", sampler) for sampler in SAMPLERS]
     assert all(row["trained"]["gain"]["mean"] == 0 for row in rows[:3])
     assert all(row["trained"]["distance"]["mean"] < 1e-6 for row in rows[:3])
-    plot([found], file)
+    plot(rows, [found], file)
     assert "DPOK" in file.read_text(encoding="utf-8")
     text = page(rows, [found], ["3"])
     assert text.count("| DPOK |") == len(SAMPLERS) + 1
