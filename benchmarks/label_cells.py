@@ -1,12 +1,12 @@
 """The cells of `benchmarks.labels`: a model is labeled, tuned and judged.
 
-All cells of a seed share the base's images, the method (RWL), its reward queries and the seeds on
+All cells of a seed share the base's images, the method (NFT), its reward queries and the seeds on
 which the judge looks at the tuned model, which nothing was chosen on.
 """
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -16,27 +16,24 @@ from torch import Tensor
 from benchmarks.label_pool import BATCH, Cell, Labels, Pool, roc_auc_within, without_tests
 from benchmarks.record import Row
 from finetune.diffusion import DiffusionModel
-from finetune.method import WeightedData, new_training
+from finetune.method import new_training
+from finetune.nft import METHOD, NFTConfig
 from finetune.reward_fn import RewardFn
-from finetune.reward_weighted import METHOD, RewardWeightedConfig
 from finetune.sampler import Sampler, draw
 from pipelines.comparison import by_reward
 from pipelines.config import Settings
-from pipelines.drawing import draw_missing, seeded
 from pipelines.image_io import load_images, save_png
 from pipelines.judge import OracleJudge
 from pipelines.measures import vendi_score
 from pipelines.models import as_reward_fn, open_model
 from pipelines.prompts import focus_of, prompts_of
-from pipelines.rewarded_images import Encoder
 from pipelines.world.oracle import Oracle
 from reward.clip.backbone import ClipBackbone
 from reward.examples import prepare
 from reward.training import RewardConfig, train_from_scratch
 
-TRAINING_SEEDS, SCORED_SEEDS, ROUND_SEEDS, JUDGED_SEEDS = 1_000_003, 700_000, 31_000_000, 55_000_000
-"""First seeds of the tuning's randomness, of images that nobody labels, of a round's new images,
-and of the judged images."""
+TRAINING_SEEDS, ROUND_SEEDS, JUDGED_SEEDS = 1_000_003, 31_000_000, 55_000_000
+"""First seeds of the tuning's randomness, of a round's new images, and of the judged images."""
 CANDIDATE_SEEDS = 100_000
 """Distance of the seeds of one image's candidates."""
 
@@ -69,7 +66,7 @@ class Bench:
 
     def new_model(self, seed: int) -> DiffusionModel:
         """Return the base with an untrained LoRA."""
-        config = self.settings.table("rwl", RewardWeightedConfig)
+        config = self.settings.table("nft", NFTConfig)
         model = open_model(self.settings.run, precision=config.precision)
         generator = torch.Generator().manual_seed(TRAINING_SEEDS * (seed + 1))
         model.add_lora(config.lora, generator=generator)
@@ -149,8 +146,6 @@ class Trial:
     cell: Cell
     seed: int
     labels: Labels = field(default_factory=Labels)
-    rounds: list[range] = field(default_factory=list)
-    """Rows of the pool that each round so far added."""
 
     def __post_init__(self) -> None:
         """Start with the base's images and a model without training."""
@@ -168,10 +163,9 @@ class Trial:
         """Label, train the reward and tune, round by round; return the judge's figures."""
         rows, queries, found = range(len(self.pool.paths)), 0, Row()
         for number in range(self.cell.rounds):
-            self.rounds.append(rows)
             reward = self.reward(rows)
             found[f"roc_auc_{number + 1}"] = self.bench.roc_auc(reward, self.pool, rows)
-            queries = self.tune(reward, number)
+            queries += self.tune(reward, number)
             if number + 1 < self.cell.rounds:
                 rows = self.new_images(number)
                 found[f"roc_auc_{number + 1}_stale"] = self.bench.roc_auc(reward, self.pool, rows)
@@ -191,12 +185,13 @@ class Trial:
         return as_reward_fn(train_from_scratch(bench.backbone, examples, config))
 
     def tune(self, reward: RewardFn, number: int) -> int:
-        """Tune the model's LoRA in a round; return the reward queries so far, validation aside."""
+        """Tune the model's LoRA in a round; return the round's reward queries, validation aside."""
         bench = self.bench
-        config = bench.settings.table("rwl", RewardWeightedConfig)
-        updates = config.updates // self.cell.rounds
-        checked = config.validation.model_copy(update={"every": updates, "images_per_prompt": 1})
-        config = config.model_copy(update={"updates": updates, "validation": checked})
+        config = bench.settings.table("nft", NFTConfig)
+        images = min(config.prompts_per_iteration, len(self.prompts)) * config.images_per_prompt
+        iterations = bench.queries // self.cell.rounds // images
+        checked = config.validation.model_copy(update={"every": iterations, "images_per_prompt": 1})
+        config = config.model_copy(update={"iterations": iterations, "validation": checked})
         training = new_training(
             self.model,
             self.prompts,
@@ -205,32 +200,9 @@ class Trial:
             generator=torch.Generator().manual_seed(TRAINING_SEEDS * (self.seed + 1) + 1 + number),
             sampler=bench.sampler,
         )
-        data = self.scored(reward, number)
-        training = replace(training, data=data)
         for _ in METHOD.train(training, METHOD.start(training)):
             pass
-        return len(data.prompts)
-
-    @torch.no_grad()
-    def scored(self, reward: RewardFn, number: int) -> WeightedData:
-        """Return the images that a round learns from: a share of each round's so far.
-
-        In the first round they are the base's, those that raters may have labeled before others.
-        """
-        bench, pool, chosen = self.bench, self.pool, list[int]()
-        each = bench.queries // self.cell.rounds // len(self.prompts)
-        for rows in self.rounds:
-            for prompt in self.prompts:
-                chosen += [row for row in rows if pool.prompts[row] == prompt][:each]
-        paths, texts = [pool.paths[row] for row in chosen], [pool.prompts[row] for row in chosen]
-        if number == 0:
-            wanted = each - len(chosen) // len(self.prompts)
-            more = seeded(self.prompts, wanted, self.seed, offset=SCORED_SEEDS)
-            folder = bench.folder / f"scored-{self.seed}"
-            draw_missing(self.model, more, folder, bench.sampler, batch=BATCH)
-            paths += [folder / one.file_name for one in more]
-            texts += [one.prompt for one in more]
-        return Encoder(self.model, bench.sampler, BATCH).encode(paths, texts, reward)
+        return iterations * images
 
     def new_images(self, number: int) -> range:
         """Draw a round's new images by the tuned model into the pool; return their rows."""

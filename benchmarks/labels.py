@@ -1,6 +1,6 @@
 """Value of raters' labels: `python -m benchmarks.labels`; writes `results/labels.json` and `.svg`.
 
-A model is tuned on the four prompts of DPOK's paper, always by RWL for as many steps and with the
+A model is tuned on the four prompts of DPOK's paper, always by NFT with the demo's settings and the
 same number of reward queries; only the reward differs. It is the CLIP score, which knows no label;
 or a reward that learned from 100 to 3,000 verdicts, from rankings, from both in the same time, from
 raters who slip more or less, from one rater an image or three; or the judge itself, the ceiling.
@@ -8,8 +8,7 @@ The judge then looks at fresh images, one draw each, by DDIM, which nothing was 
 them stand the base, and the best of four of its images by the reward of 1,000 verdicts. In
 `rounds_3` a third of the labels is on images that the tuned model drew, twice; `single_same_labels`
 has as many labels on the base's images alone. `all_prompts` trains on all prompts of the run, for
-the sake of those that are held out. The number of steps was chosen on seed 0, which the results
-leave out.
+the sake of those that are held out. NFT's settings were chosen on seeds that the results leave out.
 
 `headline` has the judge's mean over the four prompts in per cent, the mean of the seeds, and
 `over_clip_score` a cell's gain over that of the CLIP score, seed by seed. Intervals over seeds are
@@ -45,9 +44,6 @@ from reward.training import RewardConfig
 
 RUN = RunFolder(Path("runs/bench-labels"))
 CELLS_FOLDER = RUN.root / "cells"
-TUNING = ("rwl.updates=300", "rwl.learning_rate=2e-3")
-"""Settings of RWL. What the demo's fewer and larger steps reach depends on their noise: with two of
-its seeds, 53 and 67 % of the same reward's images were right."""
 HELD_OUT = 3
 """Held-out prompts of each family."""
 HEADLINE = (
@@ -64,9 +60,7 @@ HEADLINE = (
 
 def open_bench(*, queries: int, judged: int, changes: list[str]) -> Bench:
     """Draw the base's images where they are missing, and open what the cells share."""
-    tables = override(
-        read_toml(config_file(None)), [parse_override(each) for each in (*TUNING, *changes)]
-    )
+    tables = override(read_toml(config_file(None)), [parse_override(each) for each in changes])
     settings = check(tables, TABLES, "benchmarks.labels")
     images_stage.main(RUN, settings)
     oracle, pool = Oracle.from_pretrained("models/emoji-oracle"), Pool()
@@ -135,7 +129,7 @@ def main() -> None:
     names = ["base", "best_of_4", *CELLS]
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--cells", nargs="+", choices=names, default=names)
-    parser.add_argument("--queries", type=int, default=640)
+    parser.add_argument("--queries", type=int, default=768)
     parser.add_argument("--judged", type=int, default=48, help="fresh images of each prompt")
     parser.add_argument("--set", action="append", default=[], metavar="TABLE.KEY=VALUE")
     parser.add_argument("--threads", type=int, help="threads that torch may use")

@@ -22,7 +22,8 @@ SMALL = (
     "images.per_focus_prompt=12",
     "reward.epochs=2",
     "reward.members=2",
-    "rwl.updates=3",
+    "nft.images_per_prompt=4",
+    "nft.updates=1",
 )
 
 
