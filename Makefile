@@ -146,13 +146,16 @@ check: $(INSTALLED) ## Lint, types and layers, within a minute
 	$(DENO) fmt --check $(FRONT_END)
 	$(DENO) check --no-remote --no-lock $(FRONT_END) labeling_app/static
 
+# A process for each core; a file's tests share one, and with it what is slow to make.
+PYTEST = $(PYTHON) -m pytest --numprocesses logical --dist loadfile
+
 test: check ## Everything that can be tested here
 	.ci/install-system
-	$(PYTHON) -m pytest
+	$(PYTEST)
 
 test-quick: $(INSTALLED) ## The tests that are not slow by design, within four minutes
 	.ci/install-system
-	$(PYTHON) -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 clean-caches: ## Remove what tools keep to be quick; runs stay
 	rm -rf .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

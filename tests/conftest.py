@@ -1,6 +1,6 @@
 """Settings for all tests, and fixtures that several of them share or that are slow to start.
 
-Tests use no network, no telemetry, and no more threads than a small machine has cores.
+Tests use no network, no telemetry, and one thread, since `make test` runs a process for each core.
 """
 
 import os
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from tests.support.labeling_campaign import Campaign
     from tests.support.tuned_run import Commands
 
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 
