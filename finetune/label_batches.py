@@ -60,13 +60,13 @@ class Errors(NamedTuple):
 
 
 def usable(labels: Labels, config: LabelBatchConfig) -> tuple[bool, bool]:
-    """Return whether rankings and verdicts teach anything."""
-    good = labels.verdicts.good
+    """Return whether rankings and verdicts teach anything: labels of weight 0 do not."""
+    good = labels.verdicts.good[labels.verdicts.weight > 0]
     if config.verdicts == "kto":
         both = bool((good > 0).any() and (good < 1).any())
     else:
         both = bool(winners_of(labels.verdicts).any())
-    ranked = bool(labels.rankings.decided.any())
+    ranked = bool((labels.rankings.decided & (labels.rankings.weight > 0)).any())
     return config.ranking_weight > 0 and ranked, config.verdict_weight > 0 and both
 
 
@@ -78,7 +78,8 @@ def check_labels(labels: Labels, config: LabelBatchConfig) -> None:
     """
     if any(usable(labels, config)):
         return
-    rankings, verdicts = len(labels.rankings), len(labels.verdicts)
+    rankings = int((labels.rankings.weight > 0).sum())
+    verdicts = int((labels.verdicts.weight > 0).sum())
     found = f"no prompt has a good and a bad image among {verdicts} with verdicts"
     if config.verdicts == "kto":
         found = f"the verdicts on all of {verdicts} images are the same"

@@ -1,5 +1,6 @@
 """The losses of learning from labels against the papers' formulas, and its loop."""
 
+from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
 from typing import Any
@@ -240,6 +241,10 @@ def test_a_reward_is_measured_on_the_same_held_out_labels(sd_folder: Path) -> No
 
 
 NOTHING = Labels(no_slates(), no_verdicts())
+WEIGHTLESS = Labels(
+    replace(small_labels().taught.rankings, weight=torch.zeros(2)),
+    replace(small_labels().taught.verdicts, weight=torch.zeros(5)),
+)
 
 
 @pytest.mark.parametrize(
@@ -261,6 +266,7 @@ NOTHING = Labels(no_slates(), no_verdicts())
             "the verdicts on all of 2 images are the same",
         ),
         (small_labels().taught, {"ranking_weight": 0.0, "verdict_weight": 0.0}, "change ranking"),
+        (WEIGHTLESS, {}, "0 rankings hold ties alone, and .* among 0 with verdicts"),
     ],
 )
 def test_labels_that_teach_nothing_are_refused(
