@@ -20,6 +20,7 @@ from pydantic import BaseModel, ValidationError
 
 from data.errors import PictuneError
 from data.files import locked, new_folder, replace_link, sha256_of, write_json
+from data.parquet_files import read_metadata
 from data.quality.consensus import consensus
 from data.quality.judgments import Judgments
 from data.quality.rater_table import rater_quality
@@ -33,7 +34,6 @@ from data.schema import (
     RATERS,
     SCHEMA_VERSION,
     TASKS,
-    read_metadata,
     read_table,
     write_batches,
     write_table,

@@ -23,6 +23,7 @@ from data.files import parse_json
 from data.formats.latest import FIELDS, Exported, Latest, fields_table
 from data.formats.reading import SPLITS, check_link, parquet_rows
 from data.formats.records import Record, Row, SourceImage, SourceLabel
+from data.parquet_files import read_metadata
 from data.schema import (
     IMAGES,
     LABELS_BINARY,
@@ -30,7 +31,6 @@ from data.schema import (
     PROMPTS,
     TASKS,
     prompt_id,
-    read_metadata,
 )
 
 TABLES_FOLDER = "data"

@@ -89,6 +89,7 @@ def task_table(connection: sa.Connection) -> pa.Table:
     columns = _columns(same, connection.execute(query).all())
     columns["image_ids"] = [image_ids[task_id] for task_id in columns["task_id"]]
     columns["is_gold"] = [gold is not None for gold in columns["gold_json"]]
+    columns |= dict.fromkeys(("axis", "models"), [None] * len(columns["task_id"]))
     withheld = set(connection.scalars(WITHHELD_IMAGES))
     columns["withheld_image_ids"] = [
         [image_id for image_id in shown if image_id in withheld] for shown in columns["image_ids"]
