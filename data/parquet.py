@@ -41,6 +41,7 @@ from data.schema import (
 from data.store.feedback_store import FeedbackStore
 from data.store.rows import (
     LABEL_SCHEMAS,
+    LABEL_TABLES,
     RaterFacts,
     label_batches,
     log_table,
@@ -191,7 +192,7 @@ def _write_feedback(
     facts = task_facts(tasks)
     for kind, schema in LABEL_SCHEMAS.items():
         batches = label_batches(connection, kind, facts, raters)
-        write_batches(batches, schema, folder / f"labels_{kind}.parquet")
+        write_batches(batches, schema, folder / f"{LABEL_TABLES[kind]}.parquet")
     rankings = pq.ParquetFile(folder / "labels_ranking.parquet")
     groups = (rankings.read_row_group(number) for number in range(rankings.num_row_groups))
     write_batches(pair_batches(groups), LABELS_PAIRS, folder / "labels_pairs.parquet")

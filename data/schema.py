@@ -93,6 +93,12 @@ IMAGES = pa.schema(
             pa.float32(),
             "share of the steps, from the first, that have this eta; null where it is not known",
         ),
+        optional(
+            "drawn_for",
+            TEXT,
+            "comparison for images that are asked about in comparisons of models alone and that "
+            "nothing is trained on; null for all others",
+        ),
     ]
 )
 

@@ -9,7 +9,7 @@ from data.publication import DatasetConfig, publish
 from data.runs import RunFolder
 from data.schema import IMAGES, read_table
 from data.store.feedback_store import FeedbackStore
-from data.store.rows import LABEL_SCHEMAS
+from data.store.rows import LABEL_TABLES
 from labeling_app.known_answers import read_gold
 from labeling_app.tasks import ImageRow, TasksConfig, plan_tasks
 from pipelines.config import Settings
@@ -79,5 +79,5 @@ def export_labels(store: FeedbackStore, run: RunFolder, settings: Settings) -> s
     target = settings.table("dataset", DatasetConfig).target
     if target is not None:
         publish(run, target)
-    labels = sum(files[f"latest/labels_{kind}.parquet"].rows for kind in LABEL_SCHEMAS)
+    labels = sum(files[f"latest/{name}.parquet"].rows for name in LABEL_TABLES.values())
     return f"{labels} labels in {run.latest}"
