@@ -41,7 +41,7 @@ LAUNCH = $(VENV)/bin/accelerate launch --multi_gpu --num_processes '$(PROCESSES)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PRECIOUS: runs/%/labels/feedback.db
-.PHONY: help setup images label rater simulate import dataset inspect export reward score best-of-n finetune evaluate rounds report demo settings models screenshots bench bench-reward bench-labels bench-methods bench-finetune check test test-quick clean-caches
+.PHONY: help setup images label rater simulate import dataset inspect export reward score best-of-n finetune evaluate rounds report compare-plan compare-report demo settings models screenshots bench bench-reward bench-labels bench-methods bench-compare bench-finetune check test test-quick clean-caches
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -100,6 +100,12 @@ rounds: $(INSTALLED) ## Rounds of images, labels, reward and tuning, then evalua
 report: $(INSTALLED) ## Write the report again from the figures of evaluate
 	$(STAGE) report $(COMMON)
 
+compare-plan: $(INSTALLED) ## How many votes tell which difference; later, when it is enough
+	$(STAGE) compare-plan $(COMMON)
+
+compare-report: $(INSTALLED) ## What people say of the models in comparisons: a page and figures
+	$(STAGE) compare-report $(COMMON)
+
 demo: $(INSTALLED) ## The whole story on the embedded models, in minutes
 	$(STAGE) demo $(COMMON) $(INPUTS)
 
@@ -129,6 +135,9 @@ bench-labels: $(INSTALLED) ## Measure what raters' labels buy, for hours
 
 bench-methods: $(INSTALLED) ## Compare all methods over three seeds, for hours
 	$(PYTHON) -m benchmarks.methods
+
+bench-compare: $(INSTALLED) ## Measure what intervals and plans of comparisons promise, in minutes
+	$(PYTHON) -m benchmarks.compare
 
 bench-finetune: $(INSTALLED) ## Measure an iteration of fine-tuning beside a straightforward loop
 	$(PYTHON) -m benchmarks.bench_finetune

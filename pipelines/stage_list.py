@@ -130,6 +130,18 @@ def _report() -> ModuleType:
     return report
 
 
+def _compare_report() -> ModuleType:
+    from pipelines.stages import compare_report
+
+    return compare_report
+
+
+def _compare_plan() -> ModuleType:
+    from pipelines.stages import compare_plan
+
+    return compare_plan
+
+
 def _demo() -> ModuleType:
     from pipelines.stages import demo
 
@@ -185,6 +197,17 @@ STAGES = {
         "compare base, best-of-n and tuned models; writes metrics and the report", _evaluate
     ),
     "report": Stage("write the report again from the figures that evaluate left", _report),
+    "compare-plan": Stage(
+        "how many votes tell which difference between models; while labels come in, when it is "
+        "enough",
+        _compare_plan,
+        ("run", "store", "arena"),
+    ),
+    "compare-report": Stage(
+        "what people say of the models in comparisons: strengths, intervals, and a page",
+        _compare_report,
+        ("run", "store", "arena"),
+    ),
     "rounds": Stage(
         "rounds of images, labels, reward and tuning, then evaluate; --rounds 3", _rounds
     ),

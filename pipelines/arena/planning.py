@@ -11,16 +11,20 @@ freedom, whose power the noncentral t gives. However many votes, raters and prom
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from pydantic import BaseModel, Field, PositiveFloat
 from scipy.stats import nct
 from scipy.stats import t as student
 
-from pipelines.arena.intervals import Estimates
-
 MOST_VOTES = 100_000
 """Votes beyond which a plan is none."""
+MOST_TIMES = 10
+"""Times the present votes beyond which a forecast is none."""
+
+
+Several = Annotated[int, Field(ge=2)]
 
 
 class ArenaConfig(BaseModel, frozen=True, extra="forbid"):
@@ -31,10 +35,10 @@ class ArenaConfig(BaseModel, frozen=True, extra="forbid"):
     differences of about this size."""
     power: float = Field(default=0.8, gt=0.05, lt=1)
     """Probability with which `compare-plan` wants a difference to be found at 95 %."""
-    raters: tuple[int, ...] = Field(default=(5, 10, 20, 40), min_length=1)
-    """Numbers of raters that `compare-plan` plans for, each 2 or more."""
-    prompts: tuple[int, ...] = Field(default=(25, 50, 100, 200), min_length=1)
-    """Numbers of prompts that it plans for, each 2 or more."""
+    raters: tuple[Several, ...] = Field(default=(5, 10, 20, 40), min_length=1)
+    """Numbers of raters that `compare-plan` plans for."""
+    prompts: tuple[Several, ...] = Field(default=(25, 50, 100, 200), min_length=1)
+    """Numbers of prompts that it plans for."""
     rater_spread: float = Field(default=0.05, ge=0, le=0.4)
     """Standard deviation over raters of the share in which they prefer a model, as raters differ in
     taste."""
@@ -84,13 +88,11 @@ def votes_needed(share: float, design: Design, wanted: float) -> int | None:
     return high
 
 
-def votes_to_decide(found: Estimates, bounds: tuple[float, float], votes: int) -> int | None:
+def votes_to_decide(difference: float, bounds: tuple[float, float], votes: int) -> int | None:
     """Return about how many votes in all exclude 0, if the present difference is the true one.
 
-    The interval is taken to shrink with the root of the votes. None beyond ten times the present.
+    The interval is taken to shrink with the root of the votes. None beyond `MOST_TIMES` as many.
     """
-    half, away = (bounds[1] - bounds[0]) / 2, abs(float(found.value[0]))
-    if half < away:
-        return votes
-    needed = votes * (half / max(away, 1e-9)) ** 2
-    return None if not np.isfinite(needed) or needed > 10 * votes else int(np.ceil(needed))
+    half = (bounds[1] - bounds[0]) / 2
+    times = max(1.0, half / max(abs(difference), 1e-9)) ** 2
+    return None if times > MOST_TIMES else int(np.ceil(votes * times))

@@ -36,12 +36,14 @@ class Ratings:
     strengths: Estimates
     """[K], in Elo points with the mean `MEAN`."""
     differences: Estimates
-    """[K (K - 1) / 2], first less second of `pairs`, in Elo points."""
+    """[K (K - 1) / 2], first less second of each pair in order, in Elo points."""
 
-    @property
-    def pairs(self) -> list[tuple[int, int]]:
-        """The pairs of models of `differences`."""
-        return list(combinations(range(len(self.models)), 2))
+    def difference(self, a: int, b: int) -> Estimates:
+        """Return the strength of model `a` less that of `b`, [1]."""
+        at = list(combinations(range(len(self.models)), 2)).index((min(a, b), max(a, b)))
+        found, row = self.differences, slice(at, at + 1)
+        sign = 1 if a < b else -1
+        return Estimates(sign * found.value[row], found.variance[row], found.df[row])
 
 
 def win_probability(difference: float | Values) -> Values:

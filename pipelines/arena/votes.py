@@ -28,7 +28,9 @@ class Votes:
     raters: tuple[str, ...]
     """Ids of the raters."""
     pairs: tuple[str, ...]
-    """Ids of the pairs of images, one a task."""
+    """Ids of the tasks, a pair of images each."""
+    images: tuple[tuple[str, str], ...]
+    """Ids of the first and the second image of each task."""
     model_a: Indices
     """[N], index in `models` of the model of the first image."""
     model_b: Indices
@@ -70,6 +72,16 @@ class Votes:
             a_is_left=there.a_is_left ^ back,
         )
 
+    def with_models_there(self) -> "Votes":
+        """Return the same votes with the models alone that have some."""
+        there = np.unique(np.concatenate([self.model_a, self.model_b]))
+        return replace(
+            self,
+            models=tuple(self.models[i] for i in there),
+            model_a=np.searchsorted(there, self.model_a),
+            model_b=np.searchsorted(there, self.model_b),
+        )
+
     @property
     def met(self) -> list[tuple[int, int]]:
         """The pairs of models that have votes, each once."""
@@ -80,7 +92,7 @@ class Votes:
     @property
     def is_decided(self) -> Mask:
         """[N], whether the vote prefers one of the two images."""
-        return self.outcome != 0.5
+        return np.not_equal(self.outcome, 0.5)
 
 
 def votes_of(labels: pd.DataFrame, categories: Mapping[str, str | None]) -> Votes:
@@ -99,14 +111,19 @@ def votes_of(labels: pd.DataFrame, categories: Mapping[str, str | None]) -> Vote
     rater, raters = _numbered(there["rater_id"])
     pair, pairs = _numbered(there["task_id"])
     prompt, prompts = _numbered(there["prompt_id"])
+    images = {
+        task: (str(ids[0]), str(ids[1]))
+        for task, ids in zip(there["task_id"], there["image_ids"], strict=True)
+    }
     named = np.array([categories.get(one) or OTHER for one in prompts], object)
     return Votes(
         models=models,
         raters=raters,
         pairs=pairs,
+        images=tuple(images[one] for one in pairs),
         model_a=_integers(number[one[0]] for one in there["models"]),
         model_b=_integers(number[one[1]] for one in there["models"]),
-        outcome=there["answer"].map(OUTCOMES).to_numpy(np.float64),
+        outcome=np.array([OUTCOMES[answer] for answer in there["answer"]]),
         rater=rater,
         prompt=prompt,
         category=named[prompt],
