@@ -7,13 +7,9 @@ by two models, one about the number of things in a single image.
 from collections.abc import Sequence
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, Field, StringConstraints, model_validator
+from pydantic import BaseModel, Field, model_validator
 
-WITHOUT_NUL = r"^[^\x00]*$"
-"""PostgreSQL keeps no text with that character in it."""
-
-Identifier = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=WITHOUT_NUL)]
-Remark = Annotated[str, StringConstraints(max_length=4000, pattern=WITHOUT_NUL)]
+from data.ids import Identifier, Remark
 
 Axis = Literal["overall", "alignment", "appeal", "detailed", "count"]
 AXES: tuple[Axis, ...] = ("overall", "alignment", "appeal", "detailed", "count")
@@ -62,6 +58,14 @@ def answers_axis(answer: ComparisonAnswer, axis: Axis | None) -> bool:
     if answer.outcome in ("skip", "unsafe"):
         return True
     return (answer.outcome == "count") == (axis == "count")
+
+
+def outcome_of(answer: str, image_ids: Sequence[str]) -> dict[str, object]:
+    """Return `outcome` and `preferred` of an answer that the exported tables have."""
+    side = {"first": 0, "second": 1}.get(answer)
+    if side is None or side >= len(image_ids):
+        return {"outcome": answer}
+    return {"outcome": "preferred", "preferred": image_ids[side]}
 
 
 def answer_in_order(answer: ComparisonAnswer, image_ids: Sequence[str]) -> str:

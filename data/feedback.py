@@ -16,8 +16,9 @@ from pydantic import (
     model_validator,
 )
 
-from data.comparisons import Axis, ComparisonAnswer, Identifier, Remark, answers_axis
+from data.comparisons import Axis, ComparisonAnswer, answers_axis
 from data.errors import PictuneError
+from data.ids import Identifier, Remark
 
 TaskKind = Literal["binary", "ranking", "comparison"]
 Source = Literal["human", "simulated", "imported"]

@@ -132,6 +132,22 @@ def read_manifest(run: RunFolder) -> Manifest:
         raise PictuneError(f"{path}: not a manifest; export the labels again") from error
 
 
+def learned_from_digest(run: RunFolder) -> str:
+    """Return a hash of the labels of the last export that training learns from.
+
+    Comparisons of models are not among them: what they compare is trained already.
+
+    Raises:
+        PictuneError: there is no export, or its manifest is broken.
+    """
+    files = read_manifest(run).files
+    if "latest/labels_comparisons.parquet" not in files:  # an export of an earlier version
+        return sha256_of(run.latest / MANIFEST)
+    names = ("labels_binary", "labels_ranking", "labels_pairs")
+    hashes = [files[f"latest/{name}.parquet"].sha256 for name in names]
+    return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+
+
 def last_sequence(connection: sa.Connection) -> int:
     """Return the highest sequence number of a label; 0 before the first."""
     return connection.scalar(sa.select(sa.func.max(labels.c.sequence))) or 0

@@ -17,6 +17,7 @@ from data.columns import (
     LABEL_CIRCUMSTANCES,
     LABEL_IDENTITY,
     MOMENT,
+    OF_COMPARISONS,
     RATER_QUALITY,
     SMALL_INTEGERS,
     TEXT,
@@ -126,18 +127,7 @@ TASKS = pa.schema(
             TEXTS,
             "its images that were reported or removed: it is asked of nobody",
         ),
-        optional(
-            "axis",
-            TEXT,
-            "what a comparison asks: overall, alignment, appeal, detailed or count; "
-            "null for other kinds",
-        ),
-        optional(
-            "models",
-            TEXTS,
-            "the model that drew each image of image_ids, as base, rwl or dpok, which raters "
-            "are not told; null for other kinds",
-        ),
+        *OF_COMPARISONS,
     ]
 )
 

@@ -3,6 +3,8 @@
 import hashlib
 from pathlib import Path
 
+import pyarrow.compute as pc
+
 from data.feedback import ChecksConfig
 from data.parquet import export
 from data.publication import DatasetConfig, publish
@@ -23,8 +25,8 @@ def image_files(run: RunFolder) -> dict[str, Path]:
 
 
 def images_digest(run: RunFolder) -> str:
-    """Return a hash of the run's image ids."""
-    image_ids = sorted(read_table(run.images_table, IMAGES)["image_id"].to_pylist())
+    """Return a hash of the ids of the run's images that are asked about by themselves."""
+    image_ids = sorted(row.image_id for row in set(campaign_images(run).values()))
     return hashlib.sha256("\n".join(image_ids).encode()).hexdigest()
 
 
@@ -39,8 +41,12 @@ def plan_digest(settings: Settings) -> str:
 
 
 def campaign_images(run: RunFolder) -> dict[str, ImageRow]:
-    """Return the run's images, both by id and by their path in the run."""
+    """Return the run's images, both by id and by their path in the run.
+
+    Those that were drawn for comparisons are omitted.
+    """
     table = read_table(run.images_table, IMAGES)
+    table = table.filter(pc.is_null(table["drawn_for"]))
     columns = (table[name].to_pylist() for name in ("image_id", "prompt", "round"))
     rows = [
         ImageRow(image_id, prompt, number or 1)

@@ -124,6 +124,12 @@ def _rounds() -> ModuleType:
     return rounds
 
 
+def _compare() -> ModuleType:
+    from pipelines.stages import compare
+
+    return compare
+
+
 def _report() -> ModuleType:
     from pipelines.stages import report
 
@@ -153,7 +159,7 @@ STAGES = {
     "label": Stage(
         "serve the labeling app in the browser until Ctrl-C",
         _label,
-        ("run", "store", "tasks", "label", "dataset"),
+        ("run", "store", "tasks", "label", "dataset", "compare"),
     ),
     "rater": Stage(
         "add a rater with a password, or change password or role", _rater, ("run", "store")
@@ -195,6 +201,9 @@ STAGES = {
     ),
     "evaluate": Stage(
         "compare base, best-of-n and tuned models; writes metrics and the report", _evaluate
+    ),
+    "compare": Stage(
+        "plan comparisons of models for people; --models base,rwl --axes overall,appeal", _compare
     ),
     "report": Stage("write the report again from the figures that evaluate left", _report),
     "compare-plan": Stage(

@@ -85,9 +85,15 @@ def _rounds() -> type[BaseModel]:
 
 
 def _evaluate() -> type[BaseModel]:
-    from pipelines.stages.evaluate import EvaluateConfig
+    from pipelines.evaluation_plan import EvaluateConfig
 
     return EvaluateConfig
+
+
+def _compare() -> type[BaseModel]:
+    from labeling_app.comparisons import CompareConfig
+
+    return CompareConfig
 
 
 def _arena() -> type[BaseModel]:
@@ -110,6 +116,7 @@ TABLES: dict[str, Callable[[], type[BaseModel]]] = {
     **{name: partial(_method, name) for name in METHODS},
     "rounds": _rounds,
     "evaluate": _evaluate,
+    "compare": _compare,
     "arena": _arena,
 }
 """Functions that import a table's model, in the order in which settings are written."""

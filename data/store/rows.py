@@ -101,6 +101,8 @@ def task_table(connection: sa.Connection) -> pa.Table:
         "created_at",
         "axis",
         "models",
+        "subject",
+        "reference",
     )
     query = sa.select(*(tasks.c[name] for name in same)).order_by(tasks.c.task_id)
     columns = _columns(same, connection.execute(query).all())

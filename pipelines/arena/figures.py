@@ -203,12 +203,12 @@ class Comparison(BaseModel, frozen=True):
 
 def metrics_file(run: RunFolder) -> Path:
     """Return the file of the figures."""
-    return run.root / "comparison" / "metrics.json"
+    return run.comparison_dir / "metrics.json"
 
 
 def page_file(run: RunFolder) -> Path:
     """Return the file of the page."""
-    return run.root / "comparison" / "report.html"
+    return run.comparison_dir / "report.html"
 
 
 def _holds_zero(bounds: tuple[float, float]) -> bool:

@@ -19,7 +19,7 @@ def write(
     run: RunFolder, config: ArenaConfig, plans: Sequence[Plan], standings: Sequence[Standing]
 ) -> Path:
     """Write `comparison/plan.html` and return its path."""
-    page = run.root / "comparison" / "plan.html"
+    page = run.comparison_dir / "plan.html"
     most_raters, most_prompts = max(config.raters), max(config.prompts)
     by_raters = {f"{n} raters": (n, most_prompts) for n in config.raters}
     by_prompts = {f"{n} prompts": (most_raters, n) for n in config.prompts}
