@@ -54,8 +54,12 @@ class Votes:
 
     def where(self, mask: Mask) -> "Votes":
         """Return some of the votes; models, raters and pairs keep their numbers."""
+        return self.in_order(np.flatnonzero(mask).astype(np.int64))
+
+    def in_order(self, rows: Indices) -> "Votes":
+        """Return the votes at these indices, in this order."""
         names = ("model_a", "model_b", "outcome", "rater", "prompt", "category", "pair")
-        chosen = {name: getattr(self, name)[mask] for name in (*names, "a_is_left")}
+        chosen = {name: getattr(self, name)[rows] for name in (*names, "a_is_left")}
         return replace(self, **chosen)
 
     def between(self, a: int, b: int) -> "Votes":

@@ -74,7 +74,7 @@ def _against(pair: PairFigures | None, other: str) -> str:
     if pair.interval is None:
         return f"{won}, too few raters and prompts for an interval"
     sure = "ahead" if pair.interval[0] > 0 else "which may be chance"
-    return f"{won} ({sure}: {interval(pair.interval, 0, sign=True)} Elo, 95 %)"
+    return f"{won} ({sure}: {interval(pair.interval, 0, sign=True)} Elo, 95\N{NO-BREAK SPACE}%)"
 
 
 def pair_of(axis: AxisFigures, first: str, second: str) -> PairFigures | None:
