@@ -157,14 +157,14 @@ def found_share(crowd: Crowd, campaigns: int, rng: np.random.Generator) -> float
 
 
 def true_60_to_40(campaigns: int, rng: np.random.Generator) -> dict[str, Any]:
-    """Return the power at 200 votes: 50 raters with 4 votes each, a prompt for each vote."""
-    crowd = Crowd(50, 200, images=1, overlap=1, strengths=(np.log(1.5), 0.0))
+    """Return the power at 200 votes: 100 raters with 2 votes each, a prompt for each vote."""
+    crowd = Crowd(100, 200, images=1, overlap=1, strengths=(np.log(1.5), 0.0))
     rejected = [binomtest(wins, 200).pvalue <= 0.05 for wins in range(201)]
     wins = rng.binomial(200, 0.6, 100_000)
     return {
-        "design": "200 votes, 50 raters, 200 prompts, no ties, no taste, no luck",
+        "design": "200 votes, 100 raters, 200 prompts, no ties, no taste, no luck",
         "found": found_share(crowd, campaigns, rng),
-        "planned": power(0.6, 200, Design(50, 200, 0.0, 0.0)),
+        "planned": power(0.6, 200, Design(100, 200, 0.0, 0.0)),
         "binomial_test": float(np.array(rejected)[wins].mean()),
         "campaigns": campaigns,
     }
@@ -256,7 +256,7 @@ def imagen_wins(table: str) -> Values:
 
 def imagen(table: str) -> dict[str, Any]:
     """Return the strengths of the paper's table, beside the paper's own."""
-    found = bradley_terry_strengths(imagen_wins(table))
+    found = bradley_terry_strengths(imagen_wins(table)[None])[0]
     ours = dict(zip(IMAGEN_MODELS, found.round(1).tolist(), strict=True))
     return {"ours": ours, "paper": dict(zip(IMAGEN_MODELS, IMAGEN_ELO[table], strict=True))}
 

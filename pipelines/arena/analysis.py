@@ -75,6 +75,7 @@ def compare(
         raters=[RaterRow.model_validate(one) for one in found],
         omitted=omitted,
         axes=[_axis(kept, axis, config, scores, rng) for axis in track(kept.axes)],
+        unanswered=list(campaign.unanswered),
         counts=_counts(kept),
         rankings=_rankings(kept, rng),
         disputes=_disputes(kept),

@@ -56,6 +56,8 @@ class Campaign:
     """`LABELS_COMPARISONS` of the source, without repeats."""
     ranked: pd.DataFrame
     """`LABELS_RANKING` of the source, without repeats."""
+    unanswered: tuple[str, ...]
+    """Axes that were planned and that nobody has answered."""
     prompts: pd.DataFrame
     """`PROMPTS` by prompt id."""
     images: pd.DataFrame
@@ -75,6 +77,7 @@ class Campaign:
             )
         labels = read_table(folder / COMPARISONS, LABELS_COMPARISONS).to_pandas()
         tasks = read_table(folder / "tasks.parquet", TASKS).to_pandas()
+        planned = set(tasks["axis"].dropna())
         repeats = tasks.loc[tasks["repeat_of"].notna(), "task_id"]
         rankings = read_table(folder / "labels_ranking.parquet", LABELS_RANKING).to_pandas()
         counts = labels["source"].value_counts()
@@ -90,6 +93,7 @@ class Campaign:
             others={str(one): int(n) for one, n in counts.items() if one != source},
             labels=mine.sort_values("submitted_at", kind="stable"),
             ranked=ranked,
+            unanswered=tuple(one for one in AXES if one in planned - set(mine["axis"])),
             prompts=prompts.drop_duplicates("prompt_id").set_index("prompt_id"),
             images=images.drop_duplicates("image_id").set_index("image_id"),
         )

@@ -178,6 +178,8 @@ class Comparison(BaseModel, frozen=True):
     omitted: list[str] = []
     """Raters who answer by chance and are left out, as `arena.omit_raters` says."""
     axes: list[AxisFigures]
+    unanswered: list[str] = []
+    """Axes that were planned and that nobody has answered."""
     counts: list[CountFigures] = []
     rankings: RankingFigures | None = None
     disputes: list[DisputeRow] = []

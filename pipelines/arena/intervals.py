@@ -6,24 +6,26 @@ rater says of one prompt. Leaving out whole clusters, a jackknife, is the resamp
 level with few of them (MacKinnon, Nielsen and Webb, arXiv 2406.08880); resampling both at once with
 replacement counts the noise of single votes up to three times (Owen 2007, arXiv 0712.1111).
 
-Ours are: 1. Student's t has degrees of freedom after Satterthwaite (1946), where the literature
-takes the smaller number of clusters less one, which is too wide when the other kind of cluster
-decides; 2. the variance is no less than `LEAST` of that of leaving out single answers, since the
-difference above can be near 0 by chance with few raters; 3. near-unanimous votes, of which leaving
-out says nothing, have the variance of independent votes. `benchmarks/compare.py` measures the
-coverage.
+Ours are: 1. Student's t has degrees of freedom after Satterthwaite (1946), with the kurtosis of
+single answers where these are many; the literature takes the smaller number of clusters less one,
+which is too wide when the other kind of cluster decides. 2. The variance is no less than `LEAST` of
+that of leaving out single answers, since the difference above can be near 0 by chance with few
+raters. 3. Near-unanimous votes, of which leaving out says nothing, have the variance of independent
+votes. `benchmarks/compare.py` measures the coverage.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from pipelines.arena.votes import Indices, Values
 
 LEAST = 0.3
 """Least variance, as a share of that of leaving out single answers."""
+MANY_ANSWERS = 50
+"""Answers from which their kurtosis can be told."""
 
 Statistic = Callable[[Values], Values]
 """Turns sums over votes, [M, D], into figures, [M, Q]; each row on its own."""
@@ -41,7 +43,7 @@ class Estimates:
 
     def intervals(self, level: float = 0.95) -> Values:
         """Return the bounds, [Q, 2]."""
-        half = student.isf((1 - level) / 2, self.df) * np.sqrt(self.variance)
+        half = -stdtrit(self.df, (1 - level) / 2) * np.sqrt(self.variance)
         return np.stack([self.value - half, self.value + half], axis=-1)
 
 
@@ -64,34 +66,57 @@ def clustered(
         independent: [Q], the variances if votes were independent.
     """
     value = statistic(sums.sum(0, keepdims=True))[0]
-    answers = rater * (prompt.max() + 1) + prompt
-    parts = [_parts(sums, one) for one in (rater, prompt, answers)]
-    *ways, single = [_left_out(one, statistic, value) for one in parts]
-    known = [(way, len(one)) for way, one in zip(ways, parts, strict=False) if len(one) > 1]
-    if not known:
+    answers = _moves(sums, rater * (prompt.max() + 1) + prompt, statistic, value)
+    single = _variance(answers)
+    ways = [_moves(sums, cluster, statistic, value) for cluster in (rater, prompt)]
+    ways = [moves for moves in ways if len(moves) > 1]
+    if not ways:
         unknown = np.full(value.shape, np.nan)
         return Estimates(value, unknown, unknown)
-    both = sum(way for way, _ in known) - (len(known) - 1) * single
-    noise = sum(np.maximum(way, single) ** 2 / (n - 1) for way, n in known)
+    both = sum(_variance(moves) for moves in ways) - (len(ways) - 1) * single
+    noise = sum(_noise(moves, answers) for moves in ways)
     at_least_single = np.maximum(both, single)
     variance = np.maximum(both, LEAST * single)
-    variance = np.where(single < LEAST * independent, np.maximum(variance, independent), variance)
     with np.errstate(divide="ignore", invalid="ignore"):
         df = np.where(noise > 0, np.maximum(at_least_single**2 / noise, 1.0), np.inf)
+    unanimous = single < LEAST * independent
+    variance = np.where(unanimous, np.maximum(variance, independent), variance)
+    df = np.where(unanimous, np.inf, df)
     return Estimates(value, variance, df)
 
 
-def _parts(sums: Values, cluster: Indices) -> Values:
-    """Return the sums of each cluster, [C, D]."""
+def _moves(sums: Values, cluster: Indices, statistic: Statistic, value: Values) -> Values:
+    """Return by how much leaving out each cluster moves the figures, [C, Q]; none for one."""
     _, numbers = np.unique(cluster, return_inverse=True)
-    return np.stack([np.bincount(numbers, column) for column in sums.T], axis=1)
+    parts = np.stack([np.bincount(numbers, column) for column in sums.T], axis=1)
+    if len(parts) == 1:
+        return np.zeros((1, len(value)))
+    return np.asarray(statistic(parts.sum(0) - parts) - value)
 
 
-def _left_out(parts: Values, statistic: Statistic, value: Values) -> Values:
-    """Return the variance [Q] of leaving out each cluster in turn (the jackknife)."""
-    n = len(parts)
-    squares = (statistic(parts.sum(0) - parts) - value) ** 2
-    return np.asarray((n - 1) / n * squares.sum(0))
+def _variance(moves: Values) -> Values:
+    """Return the variance [Q] by the jackknife."""
+    n = len(moves)
+    return np.asarray((n - 1) / n * (moves**2).sum(0))
+
+
+def _noise(moves: Values, answers: Values) -> Values:
+    """Return half the variance [Q] of a variance by leaving out clusters.
+
+    For normal moves it is V^2 / (C - 1). The part of them that is single answers has the kurtosis
+    of these: two values are as little spread as can be.
+    """
+    single = _variance(answers)
+    variance = np.maximum(_variance(moves), single)
+    n = len(answers)
+    if n < MANY_ANSWERS:
+        return np.asarray(variance**2 / (len(moves) - 1))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        kurtosis = np.nan_to_num((answers**4).mean(0) / (answers**2).mean(0) ** 2 - 3)
+        share = np.nan_to_num(single / variance) ** 2
+    spread = 1 / (len(moves) - 1) + share * kurtosis / (2 * n)
+    # of single answers alone it is 0 but for rounding
+    return np.asarray(variance**2 * np.where(spread > 1 / n**1.5, spread, 0))
 
 
 def log_odds(sums: Values) -> Values:

@@ -67,12 +67,18 @@ def power(share: float, votes: int, design: Design) -> float:
     spreads = (design.rater_spread**2, design.prompt_spread**2)
     single = max(share * (1 - share) - design.ties / 4 - sum(spreads), 1e-6) / votes
     raters, prompts = min(design.raters, votes), min(design.prompts, votes)
-    by_rater, by_prompt = spreads[0] / raters, spreads[1] / prompts
-    variance = single + by_rater + by_prompt
-    noise = (single + by_rater) ** 2 / (raters - 1) + (single + by_prompt) ** 2 / (prompts - 1)
-    df = variance**2 / noise
-    away, bound = (share - 0.5) / np.sqrt(variance), student.isf(0.025, df)
-    return float(nct.sf(bound, df, away) + nct.cdf(-bound, df, away))
+    parts = ((spreads[0] / raters, raters), (spreads[1] / prompts, prompts))
+    variance = single + sum(part for part, _ in parts)
+    kurtosis = 1 / (1 - design.ties) - 3
+    noise = sum(
+        (single + part) ** 2 / (n - 1) + single**2 * kurtosis / (2 * votes) for part, n in parts
+    )
+    df = variance**2 / max(noise, 1e-12)
+    bound, error = student.isf(0.025, df), np.sqrt(variance)
+    # the interval is one of log-odds, whose bound in shares is farther from a half
+    least = bound * error + 8 / 3 * (bound * error) ** 3
+    ends = [bound + (sign * (share - 0.5) - least) / error for sign in (1, -1)]
+    return float(sum(nct.sf(bound, df, end) for end in ends))
 
 
 def votes_needed(share: float, design: Design, wanted: float) -> int | None:

@@ -66,12 +66,15 @@ def wins_of(votes: Votes) -> Values:
 
 
 def bradley_terry_strengths(wins: Values) -> Values:
-    """Return the maximum-likelihood strengths [K] in Elo points of wins [K, K]."""
+    """Return the maximum-likelihood strengths [M, K] in Elo points of wins [M, K, K]."""
+    if wins.shape[-1] == 2:  # in closed form, to which evalica's steps lead
+        half = ELO / 2 * np.log(wins[:, 0, 1] / wins[:, 1, 0])
+        return MEAN + np.stack([half, -half], axis=1)
+    return np.stack([_fitted(one) for one in wins])
+
+
+def _fitted(wins: Values) -> Values:
     first, second = np.nonzero(wins)
-    k = len(wins)
-    if k == 2:  # in closed form, which evalica's steps lead to
-        half = ELO * np.log(wins[0, 1] / wins[1, 0]) / 2
-        return MEAN + np.array([half, -half])
     fitted = bradley_terry(
         first.tolist(),
         second.tolist(),
@@ -80,7 +83,7 @@ def bradley_terry_strengths(wins: Values) -> Values:
         tolerance=TOLERANCE,
         limit=MOST_STEPS,
     )
-    logs = np.log(fitted.scores.reindex(range(k)).to_numpy(np.float64))
+    logs = np.log(fitted.scores.reindex(range(len(wins))).to_numpy(np.float64))
     return np.asarray(MEAN + ELO * (logs - logs.mean()))
 
 
@@ -100,8 +103,7 @@ def rate(votes: Votes) -> Ratings:
     virtual = 0.5 * ((wins + wins.T) > 0)
 
     def strengths(some: Values) -> Values:
-        matrices = some.reshape(-1, k, k) + virtual
-        return np.stack([bradley_terry_strengths(one) for one in matrices])
+        return bradley_terry_strengths(some.reshape(-1, k, k) + virtual)
 
     information = _information(wins + virtual, strengths(wins.reshape(1, -1))[0])
     return _ratings(
@@ -157,9 +159,9 @@ def _ratings(
     contrasts = np.concatenate([np.eye(k) - 1 / k, np.eye(k)[first] - np.eye(k)[second]])
 
     def both(some: Values) -> Values:
-        # many clusters are alike: each kind is fitted once
-        kinds, at = np.unique(some.round(9), axis=0, return_inverse=True)
-        fitted = strengths(kinds)[at.ravel()]
+        # many clusters leave out the same: each kind is fitted once
+        kinds, at = np.unique(some, axis=0, return_inverse=True) if k > 2 else (some, slice(None))
+        fitted = strengths(kinds)[at]
         return np.concatenate([fitted, fitted[:, first] - fitted[:, second]], axis=1)
 
     independent = np.einsum("qi,ij,qj->q", contrasts, covariance, contrasts)

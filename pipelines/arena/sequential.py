@@ -15,8 +15,7 @@ there are `FEWEST` of raters and prompts. `benchmarks/compare.py` measures the l
 """
 
 import numpy as np
-from scipy.stats import norm
-from scipy.stats import t as student
+from scipy.special import ndtr, stdtrit
 
 from pipelines.arena.intervals import Estimates
 from pipelines.arena.votes import Values
@@ -40,4 +39,4 @@ def always_valid(found: Estimates, tau: float, level: float = 0.95) -> Values:
 def factor(ratio: Values, df: Values, level: float = 0.95) -> Values:
     """Return half the interval's width in standard errors; `ratio` is V / tau^2."""
     z = np.sqrt((1 + ratio) * (2 * np.log(1 / (1 - level)) + np.log1p(1 / ratio)))
-    return np.asarray(student.isf(norm.sf(z), df))
+    return np.asarray(-stdtrit(df, ndtr(-z)))

@@ -18,6 +18,7 @@ AXIS_TITLES = {
     "detailed": "Detailed alignment",
     "count": "Numerical reasoning",
 }
+UNANSWERED = "nobody has answered yet"
 PALETTE = (BLUE, RED, YELLOW, "#2a7f62", "#5b4b8a", "#c8553d", "#1b9aaa")
 """Colors of models in order of strength, but for the base."""
 
@@ -50,13 +51,14 @@ def colors_of(figures: Comparison) -> dict[str, str]:
 
 def verdicts(figures: Comparison) -> list[tuple[str, str]]:
     """Return for each axis, by title, a sentence that says who is preferred, and how surely."""
-    return [(AXIS_TITLES[axis.axis], verdict(axis)) for axis in figures.axes]
+    answered = [(AXIS_TITLES[axis.axis], verdict(axis)) for axis in figures.axes]
+    return answered + [(AXIS_TITLES[axis], f"{UNANSWERED}.") for axis in figures.unanswered]
 
 
 def verdict(axis: AxisFigures) -> str:
     """Return a sentence on the strongest model of an axis against the next one and the base."""
     if not axis.n:
-        return "nobody has answered yet."
+        return "all that was asked was skipped or reported."
     if not axis.strengths:
         return "the models were not compared with each other, directly or through others."
     best, second = (axis.strengths[i].model for i in (0, 1))
@@ -118,6 +120,7 @@ def table(figures: Comparison) -> str:
     for one in figures.counts:
         right = "" if one.right is None else f", {percent(one.right.share)} right"
         lines.append(f"Counts: {one.model}: {one.n}, mean {one.mean:.1f}{right}")
+    lines += [f"{AXIS_TITLES[axis]}: {UNANSWERED}" for axis in figures.unanswered]
     by_chance = [one.rater_id[:8] for one in figures.raters if one.by_chance]
     if by_chance:
         done = "left out" if figures.omitted else "counted; arena.omit_raters=true leaves them out"
