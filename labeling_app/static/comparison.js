@@ -170,7 +170,7 @@ export class Comparison {
   }
 }
 
-const SIDES = ["Left", "Right"];
+const SIDES = ["First", "Second"];
 
 /**
  * @param {HTMLButtonElement} button

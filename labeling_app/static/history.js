@@ -143,7 +143,7 @@ function said(answer, images) {
   if (outcome === "count") return count === 10 ? "10 or more" : `Counted ${count}`;
   if (outcome !== "preferred") return OUTCOMES[outcome];
   const place = images.findIndex(({ image_id }) => image_id === preferred);
-  return ["Left is better", "Right is better"][place] ?? "One is better";
+  return ["First is better", "Second is better"][place] ?? "One is better";
 }
 
 /**
