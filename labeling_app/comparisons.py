@@ -4,7 +4,7 @@ The protocol is that of Imagen 3 (arXiv 2408.07009): all pairs of models, each a
 spread evenly over prompts. Plans depend only on images and settings.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -90,8 +90,10 @@ class Plan:
     """Comparisons to be added to the store."""
 
     tasks: list[NewTask]
-    same: int
-    """Pairs that were left out because both models drew the same image."""
+    same: int = 0
+    """Pairs that are left out because both models drew the same image."""
+    repeated: int = 0
+    """Pairs that are left out because another pair of models drew the same two images."""
 
 
 def plan_comparisons(
@@ -111,20 +113,28 @@ def plan_comparisons(
         seeds = groups.setdefault(image.prompt, {})
         seeds.setdefault(image.seed, {})[image.model] = image.image_id
     passes = max(map(len, groups.values()), default=1)
-    tasks: list[NewTask] = []
-    same = 0
+    tasks: dict[tuple[Axis, frozenset[str]], NewTask] = {}
+    same = repeated = 0
     for place, axis in enumerate(reversed(config.axes)):
         for prompt, seeds in sorted(groups.items()):
+            if axis == "count" and prompt not in config.objects:
+                continue
+            common = _shown_beside(axis, prompt, config, references or {})
+            common |= {"kind": "comparison", "axis": axis, "prompt": prompt}
             for number, seed in enumerate(sorted(seeds)):
-                priority = config.priority + place - number / passes
-                common = {"prompt": prompt, "overlap": config.overlap, "priority": priority}
+                planned = {
+                    "overlap": config.overlap,
+                    "priority": config.priority + place - number / passes,
+                }
                 for asked in _asked(axis, seeds[seed], models):
-                    if len(set(asked.values())) < len(asked):
-                        same += 1
-                        continue
-                    common |= _shown_beside(axis, prompt, config, references or {})
-                    tasks += _task(axis, asked, common, config)
-    return Plan(tasks, same)
+                    image_ids = frozenset(asked.values())
+                    same += len(image_ids) < len(asked)
+                    repeated += (axis, image_ids) in tasks
+                    if len(image_ids) == len(asked) and (axis, image_ids) not in tasks:
+                        drawn = {"models": tuple(asked), "image_ids": tuple(asked.values())}
+                        task = NewTask.model_validate(common | planned | drawn)
+                        tasks[axis, image_ids] = task
+    return Plan(list(tasks.values()), same, repeated)
 
 
 def _asked(
@@ -145,15 +155,6 @@ def _shown_beside(
         reference = references.get(prompt, Reference())
         return {"subject": reference.text, "reference": reference.image_id}
     return {}
-
-
-def _task(
-    axis: Axis, asked: Mapping[str, str], common: Mapping[str, object], config: CompareConfig
-) -> Iterable[NewTask]:
-    if axis == "count" and common["prompt"] not in config.objects:
-        return ()
-    facts = {"kind": "comparison", "axis": axis, "models": tuple(asked)}
-    return (NewTask.model_validate({**common, **facts, "image_ids": tuple(asked.values())}),)
 
 
 def read_wordings(config: CompareConfig) -> dict[Axis, str]:

@@ -171,7 +171,7 @@ class ImageStore:
 
     def write(self, categories: Mapping[str, str | None]) -> None:
         """Add what is new to `images.parquet` and `prompts.parquet`; rows there stay."""
-        prompts = {
+        prompts: dict[str, Row] = {
             prompt_id(text): {
                 "prompt_id": prompt_id(text),
                 "prompt": text,

@@ -4,16 +4,19 @@ All models draw the same prompts with the same seeds. Images that are there are 
 are drawn. Planning again adds only what is new, and never takes a label away.
 """
 
+import argparse
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 
 from data.errors import PictuneError
-from data.feedback import NewTask
+from data.formats.landing import IMAGE_FORMATS
 from data.image_files import read_image
 from data.runs import RunFolder
 from labeling_app.comparisons import (
     CompareConfig,
+    Plan,
     Reference,
     plan_comparisons,
     read_wordings,
@@ -23,6 +26,7 @@ from pipelines.compared_images import ImageStore, contenders
 from pipelines.config import Settings
 from pipelines.drawing import EVALUATION_SEEDS, seeded
 from pipelines.evaluation_plan import evaluation_prompts
+from pipelines.flags import stands_for_settings
 from pipelines.prompts import prompts_of, read_prompts
 from pipelines.record import record
 
@@ -60,7 +64,7 @@ def main(run: RunFolder, settings: Settings) -> None:
         f"compare: {len(plan.tasks)} comparisons of {', '.join(one.name for one in models)}, "
         f"{len(prompts)} prompts with {config.images_per_prompt} images each; {added} are new"
     )
-    for line in _remarks(config, plan.tasks, plan.same):
+    for line in _remarks(config, plan):
         print(f"compare: {line}")
 
 
@@ -92,11 +96,17 @@ def _references(
 
 def _reference(prompt: str, path: Path, images: ImageStore) -> Reference:
     if path.suffix.lower() not in TEXTS:
-        advice = (
-            f"name the image or text that tells what {prompt!r} describes in compare.references"
-        )
-        with read_image(path, advice) as image:
-            return Reference(image_id=images.add_reference(path, prompt, _facts(path, image)))
+        advice = "name a PNG, WebP or JPEG image, or a text, in compare.references"
+        image = read_image(path, advice)
+        if image.format not in IMAGE_FORMATS:
+            raise PictuneError(f"{path}: is an image of the format {image.format}; {advice}")
+        facts = {
+            "width": image.width,
+            "height": image.height,
+            "format": IMAGE_FORMATS[image.format],
+            "created_at": datetime.fromtimestamp(path.stat().st_mtime, UTC),
+        }
+        return Reference(image_id=images.add_reference(path, prompt, facts))
     try:
         return Reference(text=path.read_text(encoding="utf-8-sig").strip())
     except (OSError, UnicodeDecodeError) as error:
@@ -105,17 +115,35 @@ def _reference(prompt: str, path: Path, images: ImageStore) -> Reference:
         ) from error
 
 
-def _remarks(config: CompareConfig, tasks: Sequence[NewTask], same: int) -> list[str]:
+def _remarks(config: CompareConfig, plan: Plan) -> list[str]:
     """Return lines on what a lead would not expect."""
     remarks = []
-    if same:
-        remarks.append(f"{same} pairs are left out, since both models drew the same image")
+    if plan.same:
+        remarks.append(f"{plan.same} pairs are left out, since both models drew the same image")
+    if plan.repeated:
+        remarks.append(
+            f"{plan.repeated} pairs are left out, since another pair of models drew the same images"
+        )
     if config.most_share_of_rater < 1:
         people = math.ceil(1 / config.most_share_of_rater)
         remarks.append(
             f"a rater gives at most {config.most_share_of_rater:.0%} of the answers on an axis, "
             f"so that all of them take {people} raters or more"
         )
-    if "count" in config.axes and not any(task.axis == "count" for task in tasks):
-        remarks.append("no image is left to count in")
     return remarks
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of this stage; all of them set settings."""
+    for flag, example in (("models", "base,rwl,dpok"), ("axes", "overall,appeal")):
+        parser.add_argument(
+            f"--{flag}",
+            type=_listed,
+            metavar="A,B",
+            help=f"such as {example} (compare.{flag})",
+        )
+    stands_for_settings(parser, models="compare.models", axes="compare.axes")
+
+
+def _listed(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",")]
