@@ -11,7 +11,9 @@ from data.quality.agreement import alpha_with_interval
 from pipelines.arena.votes import Values, Votes
 
 FEWEST_COMPARED = 20
-"""Fewest votes that are compared with others' before a rater can be said to answer by chance."""
+"""Fewest decided votes from which a rater can be said to answer by chance."""
+SAME_SIDE = 0.95
+"""Share of decided votes for one side from which the images do not matter."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,8 @@ class RaterFigures:
     left: float | None
     """Share of decided votes for the image at the left."""
     by_chance: bool
-    """Whether the share agreed may be one half, and is less than that of all raters together."""
+    """Whether the share agreed may be one half and is less than that of all raters together, or
+    the image preferred is at the same side in nearly all votes."""
 
 
 def rater_figures(votes: Votes) -> list[RaterFigures]:
@@ -49,15 +52,18 @@ def rater_figures(votes: Votes) -> list[RaterFigures]:
         own = votes.rater == rater
         n, met = int(compared[own].sum()), int(agreed[own].sum())
         low, high = wilson_interval(met, n)
-        decided = own & votes.is_decided
+        sides = left[own & votes.is_decided]
+        at_left = float(sides.mean()) if len(sides) else None
+        is_one_sided = len(sides) >= FEWEST_COMPARED and abs(sides.mean() - 0.5) >= SAME_SIDE - 0.5
+        is_as_chance = n >= FEWEST_COMPARED and low <= 0.5 and high < share_of_all
         one = RaterFigures(
             rater_id=votes.raters[rater],
             n=int(own.sum()),
             compared=n,
             agreed=met,
             interval=(low, high),
-            left=float(left[decided].mean()) if decided.any() else None,
-            by_chance=n >= FEWEST_COMPARED and low <= 0.5 and high < share_of_all,
+            left=at_left,
+            by_chance=bool(is_one_sided or is_as_chance),
         )
         found.append(one)
     return sorted(found, key=lambda one: (-one.n, one.rater_id))

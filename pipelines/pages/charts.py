@@ -293,7 +293,7 @@ def votes_chart(
         wanted: the difference that matters, marked.
         power: probability with which it is to be found, for the label.
     """
-    figure, axes = _figure(height=3.4)
+    figure, axes = _figure(**SMALL)
     colors = (RED, YELLOW, BLUE, INK, GRAY)
     for number, (legend, points) in enumerate(lines.items()):
         if points:
@@ -304,10 +304,10 @@ def votes_chart(
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter("{x:g}")
     axes.set(
-        xlabel="difference in Elo points (dotted: arena.difference)",
-        ylabel=f"votes a pair of models, power {power:g}",
+        xlabel="difference in Elo points",
+        ylabel=f"votes, power {power:g}",
     )
-    _legend(axes, columns=4)
+    _legend(axes)
     return _svg(figure)
 
 

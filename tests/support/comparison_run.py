@@ -5,6 +5,7 @@ Strength, taste of raters and luck of prompts are known, so that what is found c
 
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from math import exp
 from pathlib import Path
@@ -38,11 +39,12 @@ def write_comparison_run(
     by_chance: int = 1,
     overlap: int = 3,
     source: Literal["human", "simulated"] = "human",
+    skips: bool = False,
     seed: int = 0,
 ) -> RunFolder:
     """Write images, comparisons on the axes, counts and rankings, and export them.
 
-    The last `by_chance` of the raters answer at random.
+    The last `by_chance` of the raters answer at random. With `skips`, all skip all.
     """
     run, rng = RunFolder(root), random.Random(seed)
     prompts = {text.format(animal): kind for kind, text in KINDS.items() for animal in ANIMALS}
@@ -66,6 +68,10 @@ def write_comparison_run(
         for task in tasks
         for rater in rng.sample(range(raters), min(overlap, raters))
     ]
+    if skips:
+        skipped = ComparisonAnswer(outcome="skip", reason="no idea")
+        compared = [one for one in labels if one.task.kind == "comparison"]
+        labels = [replace(one, answer=skipped) for one in compared]
     with open_store(root) as store:
         store.import_labels(tasks, labels, finish=lambda: None)
         export(store, run)
@@ -156,7 +162,9 @@ class _Crowd:
         if task.kind == "ranking":
             noisy = [value - self.rng.gauss(0, 1.0) for value in worth]
             best = sorted(range(len(worth)), key=lambda i: -noisy[i])
-            ranks = {task.image_ids[i]: place for place, i in enumerate(best, start=1)}
+            ranks: dict[str, int | None] = {
+                task.image_ids[i]: place for place, i in enumerate(best, start=1)
+            }
             return RankingAnswer(ranks=ranks)
         if task.axis == "count":
             error = self.rng.random() < 1 / (1 + exp(2 * worth[0] + 0.5))
