@@ -7,10 +7,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from data.files import sha256_of
 from data.runs import RunFolder
 from data.store.feedback_store import FeedbackStore
+from finetune.lora import LORA_FILE
 from pipelines.campaign import add_planned_tasks, image_files, images_digest
 from pipelines.cli import load_settings, main, parser
 from pipelines.compared import image_folder
@@ -25,10 +27,11 @@ WITH_RWL = ("--models", "base,rwl")
 
 @pytest.fixture(scope="module")
 def tuned(ready: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    """A run that RWL tuned, and its evaluation."""
+    """A run that RWL tuned, so strongly that every image changes, and its evaluation."""
     run = copy_of(ready, tmp_path_factory.mktemp("tuned"))
-    changes = sets("rwl.learning_rate=0.1", "rwl.validation.choose=false")
-    assert command(run, "finetune", "--method", "rwl", *changes) == 0
+    assert command(run, "finetune", "--method", "rwl") == 0
+    lora = run.finetune_dir("rwl") / LORA_FILE
+    save_file({name: 30 * weight for name, weight in load_file(lora).items()}, lora)
     few = sets("evaluate.images_per_prompt=2", "evaluate.held_out_per_family=1")
     assert command(run, "evaluate", *few) == 0
     return run
@@ -54,7 +57,7 @@ def error_of(run: RunFolder, capsys: pytest.CaptureFixture[str], *words: str) ->
 
 def test_images_of_the_evaluation_are_compared_and_kept_from_it(run: RunFolder) -> None:
     before = set(image_files(run))
-    assert command(run, "compare", *WITH_RWL) == 0
+    assert command(run, "compare", *WITH_RWL, *SMALL) == 0
     added = {key: path for key, path in image_files(run).items() if key not in before}
     evaluated = {
         sha256_of(path)
@@ -68,9 +71,8 @@ def test_images_of_the_evaluation_are_compared_and_kept_from_it(run: RunFolder) 
     table = pd.read_parquet(run.images_table).set_index("image_id").loc[list(added)]
     assert set(table["drawn_for"]) == {"comparison"}
     tasks = tasks_of(run)
-    assert Counter(tasks["axis"]) == dict.fromkeys(
-        ("overall", "alignment", "appeal"), len(tasks) / 3
-    )
+    axes = ("overall", "alignment", "appeal")
+    assert Counter(tasks["axis"]) == dict.fromkeys(axes, len(tasks) / 3)
     assert {tuple(models) for models in tasks["models"]} == {("base", "rwl")}
     for pair in tasks["image_ids"]:
         first, second = (table.loc[image_id] for image_id in pair)
