@@ -7,6 +7,8 @@ PROMPTS ?=
 CONFIG ?=
 PORT ?=
 OPEN ?=
+MODELS ?=
+AXES ?=
 ROUND ?=
 ROUNDS ?= 3
 NAME ?=
@@ -41,12 +43,12 @@ LAUNCH = $(VENV)/bin/accelerate launch --multi_gpu --num_processes '$(PROCESSES)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PRECIOUS: runs/%/labels/feedback.db
-.PHONY: help setup images label rater simulate import dataset inspect export reward score best-of-n finetune evaluate rounds report demo settings models screenshots bench bench-reward bench-labels bench-methods bench-finetune check test test-quick clean-caches
+.PHONY: help setup images label rater simulate import dataset inspect export reward score best-of-n finetune evaluate rounds compare compare-plan compare-report report demo settings models screenshots bench bench-reward bench-labels bench-methods bench-compare bench-finetune check test test-quick clean-caches
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo '  variables      RUN= METHOD= ($(METHODS)) MODEL= PROMPTS= CONFIG= PORT= OPEN= NAME= ROLE= CHECK= ROUND= ROUNDS='
-	@echo '                 FORMAT= FROM= TO= PROCESSES= REWARD= IMAGES= OUT= N= TABLE= SET="table.name=value ..."'
+	@echo '                 FORMAT= FROM= TO= PROCESSES= REWARD= IMAGES= OUT= N= MODELS= AXES= TABLE= SET="table.name=value ..."'
 
 setup: $(INSTALLED) ## Make .venv with everything in it (quick when it is there)
 
@@ -97,8 +99,17 @@ evaluate: $(INSTALLED) ## Compare base and tuned models; write the report
 rounds: $(INSTALLED) ## Rounds of images, labels, reward and tuning, then evaluate (ROUNDS=, METHOD=)
 	$(STAGE) rounds $(COMMON) $(INPUTS) --rounds '$(ROUNDS)' --method '$(METHOD)'
 
+compare: $(INSTALLED) ## Let people compare models: plans what `make label` asks (MODELS=base,rwl, AXES=overall,appeal)
+	$(STAGE) compare $(COMMON) $(call flag,models,$(MODELS)) $(call flag,axes,$(AXES))
+
 report: $(INSTALLED) ## Write the report again from the figures of evaluate
 	$(STAGE) report $(COMMON)
+
+compare-plan: $(INSTALLED) ## How many votes tell which difference; later, when it is enough
+	$(STAGE) compare-plan $(COMMON)
+
+compare-report: $(INSTALLED) ## What people say of the models in comparisons: a page and figures
+	$(STAGE) compare-report $(COMMON)
 
 demo: $(INSTALLED) ## The whole story on the embedded models, in minutes
 	$(STAGE) demo $(COMMON) $(INPUTS)
@@ -129,6 +140,9 @@ bench-labels: $(INSTALLED) ## Measure what raters' labels buy, for hours
 
 bench-methods: $(INSTALLED) ## Compare all methods over three seeds, for hours
 	$(PYTHON) -m benchmarks.methods
+
+bench-compare: $(INSTALLED) ## Measure what intervals and plans of comparisons promise, in minutes
+	$(PYTHON) -m benchmarks.compare
 
 bench-finetune: $(INSTALLED) ## Measure an iteration of fine-tuning beside a straightforward loop
 	$(PYTHON) -m benchmarks.bench_finetune

@@ -39,6 +39,7 @@ from pipelines.config import (
     read_toml,
 )
 from pipelines.drawing import ImagesConfig, Planned, draw_missing
+from pipelines.evaluation_plan import EvaluateConfig, evaluation_images, evaluation_prompts
 from pipelines.image_io import save_png
 from pipelines.measures import Values, vendi_of_subsets
 from pipelines.models import open_model, reward_hash, weights_hash
@@ -47,13 +48,7 @@ from pipelines.record import refuse_changes
 from pipelines.stages import images as images_stage
 from pipelines.stages import reward as reward_stage
 from pipelines.stages import simulate
-from pipelines.stages.evaluate import (
-    EvaluateConfig,
-    Instruments,
-    evaluation_images,
-    evaluation_prompts,
-    kl_to_base,
-)
+from pipelines.stages.evaluate import Instruments, kl_to_base
 from pipelines.tables import TABLES
 from pipelines.tuning import Job, method_config, open_job, with_images
 

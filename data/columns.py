@@ -66,6 +66,32 @@ LABEL_CIRCUMSTANCES = [
     ),
 ]
 
+OF_COMPARISONS = [
+    optional(
+        "axis",
+        TEXT,
+        "what a comparison asks: overall, alignment, appeal, detailed or count; "
+        "null for other kinds",
+    ),
+    optional(
+        "models",
+        TEXTS,
+        "the model that drew each image of image_ids, as base, rwl or dpok, which raters "
+        "are not told; null for other kinds",
+    ),
+    optional(
+        "subject",
+        TEXT,
+        "what is counted where the axis is count; where it is detailed, a longer text than the "
+        "prompt, if there is one",
+    ),
+    optional(
+        "reference",
+        TEXT,
+        "where the axis is detailed, the image that shows what the prompt describes, if any",
+    ),
+]
+
 RATER_QUALITY = [
     *share_bounds("gold", "gold_accuracy"),
     optional("gold_good_n", pa.int32(), "labels good or bad on gold tasks whose answer is good"),

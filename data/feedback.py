@@ -16,19 +16,16 @@ from pydantic import (
     model_validator,
 )
 
+from data.comparisons import Axis, ComparisonAnswer, answers_axis
 from data.errors import PictuneError
+from data.ids import Identifier, Remark
 
-TaskKind = Literal["binary", "ranking"]
+TaskKind = Literal["binary", "ranking", "comparison"]
 Source = Literal["human", "simulated", "imported"]
 Role = Literal["rater", "admin"]
 Status = Literal["active", "paused"]
 Decision = Literal["kept", "removed"]
 InputMode = Literal["key", "mouse", "touch"]
-WITHOUT_NUL = r"^[^\x00]*$"
-"""PostgreSQL keeps no text with that character in it."""
-
-Identifier = Annotated[str, Field(min_length=1, max_length=200, pattern=WITHOUT_NUL)]
-Remark = Annotated[str, Field(max_length=4000, pattern=WITHOUT_NUL)]
 
 
 class NotFound(PictuneError):
@@ -88,7 +85,14 @@ class RankingAnswer(BaseModel, frozen=True, extra="forbid"):
         return unsafe
 
 
-Answer = BinaryAnswer | RankingAnswer
+Answer = BinaryAnswer | RankingAnswer | ComparisonAnswer
+
+ANSWERS: dict[TaskKind, type[BinaryAnswer] | type[RankingAnswer] | type[ComparisonAnswer]] = {
+    "binary": BinaryAnswer,
+    "ranking": RankingAnswer,
+    "comparison": ComparisonAnswer,
+}
+"""The answer to each kind of task."""
 
 
 def parse_answer(kind: TaskKind, text: str) -> Answer:
@@ -97,13 +101,13 @@ def parse_answer(kind: TaskKind, text: str) -> Answer:
     Raises:
         ValidationError: pydantic's; it is no such answer.
     """
-    if kind == "binary":
-        return BinaryAnswer.model_validate_json(text)
-    return RankingAnswer.model_validate_json(text)
+    return ANSWERS[kind].model_validate_json(text)
 
 
-def check_answer(answer: Answer, kind: TaskKind, image_ids: Sequence[str]) -> None:
-    """Check that the answer is of this kind and about exactly these images.
+def check_answer(
+    answer: Answer, kind: TaskKind, image_ids: Sequence[str], axis: Axis | None = None
+) -> None:
+    """Check that the answer is of this kind, about exactly these images and to this axis.
 
     Raises:
         InvalidAnswer: it is not.
@@ -118,12 +122,26 @@ def check_answer(answer: Answer, kind: TaskKind, image_ids: Sequence[str]) -> No
             f"answer: images {', '.join(different)} are missing or not of this task; "
             "rank every image, null if in doubt"
         )
+    if isinstance(answer, ComparisonAnswer):
+        named = {answer.preferred, *answer.unsafe} - {None}
+        if not named <= set(image_ids):
+            strangers = ", ".join(sorted(str(one) for one in named - set(image_ids)))
+            raise InvalidAnswer(
+                f"answer: images {strangers} are not of this task; name images of it"
+            )
+        if not answers_axis(answer, axis):
+            raise InvalidAnswer(
+                f"answer: {answer.outcome} to a question of the axis {axis}; "
+                "give a count there and nowhere else"
+            )
 
 
 def is_skip(answer: Answer) -> bool:
     """Whether the answer says nothing about quality: skip, unsafe, or no rank at all."""
     if isinstance(answer, BinaryAnswer):
         return answer.verdict in ("skip", "unsafe")
+    if isinstance(answer, ComparisonAnswer):
+        return answer.outcome in ("skip", "unsafe")
     return all(rank is None for rank in answer.ranks.values())
 
 
@@ -137,8 +155,8 @@ def reported_images(answer: Answer, image_ids: Sequence[str]) -> set[str]:
 def agrees_with_gold(answer: Answer, gold: Answer) -> bool | None:
     """Return whether an answer is right.
 
-    It is right if it is the gold verdict, or if no pair of images that gold puts in order is
-    reversed or tied. None for a skip, unless the gold verdict is skip or unsafe itself.
+    It is right if it is the gold verdict or comparison, or if no pair of images that gold puts in
+    order is reversed or tied. None for a skip, unless the gold verdict is skip or unsafe itself.
     """
     if isinstance(answer, BinaryAnswer) and isinstance(gold, BinaryAnswer) and is_skip(gold):
         return answer.verdict == gold.verdict
@@ -146,7 +164,10 @@ def agrees_with_gold(answer: Answer, gold: Answer) -> bool | None:
         return None
     if isinstance(answer, BinaryAnswer):
         return isinstance(gold, BinaryAnswer) and answer.verdict == gold.verdict
-    if isinstance(gold, BinaryAnswer):
+    if isinstance(answer, ComparisonAnswer):
+        facts = {"outcome", "preferred", "count"}
+        return answer.model_dump(include=facts) == gold.model_dump(include=facts)
+    if not isinstance(gold, RankingAnswer):
         return False
     return all(
         _is_above(answer.ranks.get(better), answer.ranks.get(worse))
@@ -193,7 +214,7 @@ class NewTask(BaseModel, frozen=True, extra="forbid"):
     """A task to be added to the store."""
 
     kind: TaskKind
-    """`binary` takes one image, `ranking` two to 100."""
+    """`binary` takes one image, `ranking` two to 100, `comparison` two, or one to count in."""
     prompt: str
     """The text shown with the images."""
     image_ids: tuple[Identifier, ...]
@@ -208,10 +229,24 @@ class NewTask(BaseModel, frozen=True, extra="forbid"):
     """Source of the right answer, such as its file. A task with a source is a check: hidden among
     the others at `ChecksConfig.gold_share`, not part of the queue and of nobody's progress. A known
     answer without a source leaves the task like all others."""
+    axis: Axis | None = None
+    """What a comparison asks; other kinds have none."""
+    models: tuple[Identifier, ...] = ()
+    """Names of the models that drew the images of a comparison, which raters are never told."""
+    subject: Remark | None = None
+    """On the axis count what is counted, on the axis detailed a longer text than the prompt."""
+    reference: Identifier | None = None
+    """On the axis detailed the image that shows what the prompt describes."""
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> Self:
-        fewest, most = (1, 1) if self.kind == "binary" else (2, 100)
+        if (self.kind == "comparison") != (self.axis is not None):
+            raise ValueError("a comparison has an axis, and nothing else has one")
+        if self.kind == "comparison" and len(self.models) != len(self.image_ids):
+            raise ValueError("a comparison names the model of each of its images")
+        if self.axis == "count" and not self.subject:
+            raise ValueError("the axis count needs a subject, that which is counted")
+        fewest, most = _images_of(self.kind, self.axis)
         if not fewest <= len(self.image_ids) <= most:
             raise ValueError(
                 f"a {self.kind} task takes {fewest} to {most} images, not {len(self.image_ids)}"
@@ -219,10 +254,17 @@ class NewTask(BaseModel, frozen=True, extra="forbid"):
         if len(set(self.image_ids)) != len(self.image_ids):
             raise ValueError("an image stands in the task twice")
         if self.gold is not None:
-            check_answer(self.gold, self.kind, self.image_ids)
+            check_answer(self.gold, self.kind, self.image_ids, self.axis)
         elif self.gold_source is not None:
             raise ValueError("a source of the right answer, but no right answer")
         return self
+
+
+def _images_of(kind: TaskKind, axis: Axis | None) -> tuple[int, int]:
+    """Return the fewest and the most images of a task."""
+    if kind == "ranking":
+        return 2, 100
+    return (2, 2) if kind == "comparison" and axis != "count" else (1, 1)
 
 
 class LeaseConfig(BaseModel, frozen=True, extra="forbid"):
@@ -265,6 +307,12 @@ class Task:
     kind: TaskKind
     prompt: str
     image_ids: tuple[str, ...]
+    axis: Axis | None = None
+    """What a comparison asks."""
+    subject: str | None = None
+    """As `NewTask.subject`."""
+    reference: str | None = None
+    """As `NewTask.reference`."""
 
 
 @dataclass(frozen=True)
@@ -277,6 +325,8 @@ class Claim:
     shown_order: tuple[int, ...]
     """The place on the screen, from 0, of each image of `task.image_ids`."""
     shown_at: datetime
+    wording: str | None = None
+    """The words of a comparison's axis, in Markdown, as they are shown."""
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,17 @@
-"""Identifiers that contain the time at which they were made."""
+"""Identifiers: their form, and how those are made that contain the time."""
 
 import hashlib
 import uuid
 from datetime import datetime
+from typing import Annotated
+
+from pydantic import Field
+
+WITHOUT_NUL = r"^[^\x00]*$"
+"""PostgreSQL keeps no text with that character in it."""
+
+Identifier = Annotated[str, Field(min_length=1, max_length=200, pattern=WITHOUT_NUL)]
+Remark = Annotated[str, Field(max_length=4000, pattern=WITHOUT_NUL)]
 
 
 def uuid7(moment: datetime, name: str) -> str:

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ValidationError
 
 from data.errors import PictuneError
 from data.files import locked, new_folder, replace_link, sha256_of, write_json
+from data.parquet_files import read_metadata
 from data.quality.consensus import consensus
 from data.quality.judgments import Judgments
 from data.quality.rater_table import rater_quality
@@ -33,7 +34,6 @@ from data.schema import (
     RATERS,
     SCHEMA_VERSION,
     TASKS,
-    read_metadata,
     read_table,
     write_batches,
     write_table,
@@ -41,6 +41,7 @@ from data.schema import (
 from data.store.feedback_store import FeedbackStore
 from data.store.rows import (
     LABEL_SCHEMAS,
+    LABEL_TABLES,
     RaterFacts,
     label_batches,
     log_table,
@@ -131,6 +132,22 @@ def read_manifest(run: RunFolder) -> Manifest:
         raise PictuneError(f"{path}: not a manifest; export the labels again") from error
 
 
+def learned_from_digest(run: RunFolder) -> str:
+    """Return a hash of the labels of the last export that training learns from.
+
+    Comparisons of models are not among them: what they compare is trained already.
+
+    Raises:
+        PictuneError: there is no export, or its manifest is broken.
+    """
+    files = read_manifest(run).files
+    if "latest/labels_comparisons.parquet" not in files:  # an export of an earlier version
+        return sha256_of(run.latest / MANIFEST)
+    names = ("labels_binary", "labels_ranking", "labels_pairs")
+    hashes = [files[f"latest/{name}.parquet"].sha256 for name in names]
+    return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+
+
 def last_sequence(connection: sa.Connection) -> int:
     """Return the highest sequence number of a label; 0 before the first."""
     return connection.scalar(sa.select(sa.func.max(labels.c.sequence))) or 0
@@ -191,7 +208,7 @@ def _write_feedback(
     facts = task_facts(tasks)
     for kind, schema in LABEL_SCHEMAS.items():
         batches = label_batches(connection, kind, facts, raters)
-        write_batches(batches, schema, folder / f"labels_{kind}.parquet")
+        write_batches(batches, schema, folder / f"{LABEL_TABLES[kind]}.parquet")
     rankings = pq.ParquetFile(folder / "labels_ranking.parquet")
     groups = (rankings.read_row_group(number) for number in range(rankings.num_row_groups))
     write_batches(pair_batches(groups), LABELS_PAIRS, folder / "labels_pairs.parquet")

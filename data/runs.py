@@ -108,6 +108,11 @@ class RunFolder:
         return self.root / "evaluation"
 
     @property
+    def comparison_dir(self) -> Path:
+        """Comparisons of models by people: the images that were drawn for them."""
+        return self.root / "comparison"
+
+    @property
     def embeddings_dir(self) -> Path:
         """The embeddings of images and prompts, beside the runs, which share them."""
         return self.root.parent / ".cache" / "embeddings"

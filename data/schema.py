@@ -6,10 +6,8 @@ earlier versions are read with nulls in their place.
 """
 
 import hashlib
-import os
 import unicodedata
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 
 import pyarrow as pa
@@ -19,6 +17,7 @@ from data.columns import (
     LABEL_CIRCUMSTANCES,
     LABEL_IDENTITY,
     MOMENT,
+    OF_COMPARISONS,
     RATER_QUALITY,
     SMALL_INTEGERS,
     TEXT,
@@ -28,11 +27,10 @@ from data.columns import (
 )
 from data.errors import PictuneError
 from data.files import write_atomically
+from data.parquet_files import WRITE_AGAIN, parquet_faults
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 """Stored in every file's metadata under `schema_version`."""
-
-WRITE_AGAIN = "remove it and run the stage that writes it again"
 
 ROW_GROUP_ROWS = 100_000
 """Large enough for quick scans, small enough to skip by."""
@@ -96,13 +94,19 @@ IMAGES = pa.schema(
             pa.float32(),
             "share of the steps, from the first, that have this eta; null where it is not known",
         ),
+        optional(
+            "drawn_for",
+            TEXT,
+            "comparison for images that are asked about in comparisons of models alone and that "
+            "nothing is trained on; null for all others",
+        ),
     ]
 )
 
 TASKS = pa.schema(
     [
         column("task_id", TEXT, "identifies the task"),
-        column("kind", TEXT, "binary or ranking"),
+        column("kind", TEXT, "binary, ranking or comparison"),
         column("prompt_id", TEXT, "the prompt shown"),
         column(
             "image_ids",
@@ -123,6 +127,7 @@ TASKS = pa.schema(
             TEXTS,
             "its images that were reported or removed: it is asked of nobody",
         ),
+        *OF_COMPARISONS,
     ]
 )
 
@@ -159,6 +164,42 @@ LABELS_RANKING = pa.schema(
     ]
 )
 
+LABELS_COMPARISONS = pa.schema(
+    [
+        *LABEL_IDENTITY,
+        column("axis", TEXT, "what was asked: overall, alignment, appeal, detailed or count"),
+        optional(
+            "wording",
+            TEXT,
+            "SHA-256 of the file with the axis's wording that the rater saw; "
+            "null for labels from elsewhere",
+        ),
+        column("image_ids", TEXTS, "the two images compared; one where the axis is count"),
+        column(
+            "models", TEXTS, "the model that drew each image of image_ids, as base, rwl or dpok"
+        ),
+        column(
+            "shown_order",
+            SMALL_INTEGERS,
+            "the place on the screen, from 0 at the left, of each image of image_ids",
+        ),
+        column(
+            "answer",
+            TEXT,
+            "first or second of image_ids is better, tie, both_bad, skip or unsafe; "
+            "count where the axis is count",
+        ),
+        optional(
+            "count",
+            pa.int8(),
+            "how many there are in the image, 0 to 10, 10 for more as well; "
+            "null for other axes and without an answer",
+        ),
+        *LABEL_CIRCUMSTANCES,
+        optional("unsafe_image_ids", TEXTS, "the images that the rater reported as unsafe"),
+    ]
+)
+
 LABELS_LOG = pa.schema(
     [
         column(
@@ -175,7 +216,7 @@ LABELS_LOG = pa.schema(
         ),
         column("task_id", TEXT, "the task answered"),
         column("rater_id", TEXT, "salted hash of the rater"),
-        column("kind", TEXT, "binary or ranking"),
+        column("kind", TEXT, "binary, ranking or comparison"),
         optional("answer_json", TEXT, "the answer; null takes the answer before it back"),
         column(
             "shown_order",
@@ -342,34 +383,3 @@ def read_table(path: Path, schema: pa.Schema) -> pa.Table:
         table = table.select(schema.names).cast(schema)
         table.validate(full=True)  # a damaged text would otherwise fail wherever it is used first
         return table
-
-
-def read_metadata(path: Path) -> pq.FileMetaData:
-    """Return a Parquet file's description of itself: rows, columns and types.
-
-    Raises:
-        PictuneError: the file is missing or is not Parquet.
-    """
-    with parquet_faults(path, "the table it should be", WRITE_AGAIN):
-        return pq.read_metadata(path)
-
-
-@contextmanager
-def parquet_faults(path: Path, wanted: str, advice: str) -> Iterator[None]:
-    """Turn every error of pyarrow about the file `path` into one line that names the file.
-
-    Args:
-        path: the file, which may be missing, damaged or something else than Parquet.
-        wanted: names what the file should be, for the error.
-        advice: ends the error.
-    """
-    try:
-        yield
-    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            reason = os.strerror(error.errno)
-            raise PictuneError(
-                f"{path}: cannot be read ({reason}); make it readable, or {advice}"
-            ) from error
-        reason = next(iter(str(error).strip("\"'\n ").splitlines()), type(error).__name__)
-        raise PictuneError(f"{path}: not {wanted} ({reason}); {advice}") from error

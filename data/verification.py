@@ -18,6 +18,7 @@ from data.schema import IMAGES, LABELS_LOG, PROMPTS, TASKS, read_table
 from data.store.feedback_store import FeedbackStore
 from data.store.rows import (
     LABEL_SCHEMAS,
+    LABEL_TABLES,
     label_table,
     log_table,
     rater_facts,
@@ -181,7 +182,7 @@ def _differing_tables(
     facts, raters = task_facts(known_tasks), rater_facts(connection, store.public_rater_id)
     expected = {"tasks": (TASKS, known_tasks)}
     for kind, schema in LABEL_SCHEMAS.items():
-        expected[f"labels_{kind}"] = schema, label_table(connection, kind, facts, raters)
+        expected[LABEL_TABLES[kind]] = schema, label_table(connection, kind, facts, raters)
     for name, (schema, table) in expected.items():
         file = f"latest/{name}.parquet"
         path = run.labels_dir / file

@@ -5,8 +5,10 @@ from collections import Counter
 from fastapi import APIRouter, HTTPException
 from pydantic import BaseModel
 
+from data.comparisons import ComparisonAnswer
 from data.errors import PictuneError
-from data.feedback import Answer, Decision, Identifier, RankingAnswer, Status, TaskKind
+from data.feedback import Answer, Decision, RankingAnswer, Status, TaskKind
+from data.ids import Identifier
 from data.store.overview import GivenLabel, counts_by_prompt, latest_labels
 from labeling_app.admin_responses import (
     CampaignProgress,
@@ -23,7 +25,7 @@ from labeling_app.admin_responses import (
 )
 from labeling_app.app_state import AppState, State, image_url
 from labeling_app.refusals import may_refuse
-from labeling_app.responses import GivenVerdict
+from labeling_app.responses import GivenComparison, GivenVerdict
 from labeling_app.sign_in import Admin, Name
 
 STREAM = 30
@@ -186,8 +188,10 @@ def _stream_entry(label: GivenLabel) -> StreamEntry:
     )
 
 
-def _answer(answer: Answer) -> GivenVerdict | StreamRanks:
+def _answer(answer: Answer) -> GivenVerdict | StreamRanks | GivenComparison:
     facts = answer.model_dump(exclude={"kind"})
     if isinstance(answer, RankingAnswer):
         return StreamRanks.model_validate(facts)
+    if isinstance(answer, ComparisonAnswer):
+        return GivenComparison.model_validate(facts)
     return GivenVerdict.model_validate(facts)

@@ -19,7 +19,8 @@ from fastapi import HTTPException
 from pydantic import BaseModel, ValidationError
 
 from data.errors import PictuneError
-from data.feedback import Decision, Identifier, NotFound
+from data.feedback import Decision, NotFound
+from data.ids import Identifier
 from labeling_app.admin import decide, list_reports, measure_quality, set_paused, summarize
 from labeling_app.admin_view import (
     AGREEMENT_COLUMNS,

@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 
 from data.feedback import Decision, Source, Status, TaskKind
 from data.store.reports import Report
-from labeling_app.responses import GivenVerdict
+from labeling_app.responses import GivenComparison, GivenVerdict
 
 Share = float | None
 """Between 0 and 1; null where there is nothing to count."""
@@ -47,7 +47,7 @@ class StreamEntry(BaseModel, frozen=True):
     """The rater's name."""
     kind: TaskKind
     prompt: str
-    answer: GivenVerdict | StreamRanks
+    answer: GivenVerdict | StreamRanks | GivenComparison
     submitted_at: datetime
     revision: int
 

@@ -22,7 +22,7 @@ from labeling_app.admin_responses import (
     StreamEntry,
     Summary,
 )
-from labeling_app.responses import GivenVerdict
+from labeling_app.responses import GivenComparison, GivenVerdict
 
 PAGES = Environment(
     loader=FileSystemLoader(Path(__file__).parent / "pages"),
@@ -211,6 +211,10 @@ def _answer_text(label: StreamEntry) -> str:
     answer = label.answer
     if isinstance(answer, GivenVerdict):
         said: str = answer.verdict
+    elif isinstance(answer, GivenComparison):
+        said = answer.outcome.replace("_", " ")
+        if answer.count is not None:
+            said = f"{said} {answer.count}"
     else:
         said = " ".join("?" if rank is None else str(rank) for rank in answer.ranks.values())
     return ": ".join(word for word in (said, answer.reason, answer.comment) if word)

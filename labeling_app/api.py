@@ -7,23 +7,25 @@ import asyncio
 import shutil
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
-from typing import Annotated, Literal
+from typing import Annotated
 
 from fastapi import APIRouter, HTTPException, Query, Request, Response
 from pydantic import BaseModel, Discriminator, Field, Tag, field_validator
 
+from data.comparisons import ComparisonAnswer
 from data.errors import PictuneError
 from data.feedback import (
     Account,
+    Answer,
     BinaryAnswer,
     Claim,
-    Identifier,
     RankingAnswer,
     SentAnswer,
     Submission,
     Task,
     TaskKind,
 )
+from data.ids import Identifier
 from data.store.overview import GivenLabel, latest_labels
 from labeling_app.app_state import APP_VERSION, AppState, State
 from labeling_app.gold_bound import pause_if_below
@@ -65,12 +67,16 @@ PNG = {"schema": {"type": "string", "format": "binary"}}
 router = APIRouter(responses=may_refuse(403, 503))
 
 
-def _kind_of_answer(answer: object) -> Literal["binary", "ranking"]:
-    return "ranking" if isinstance(answer, Mapping) and "ranks" in answer else "binary"
+def _kind_of_answer(answer: object) -> TaskKind:
+    if not isinstance(answer, Mapping):
+        return "binary"
+    return "ranking" if "ranks" in answer else "comparison" if "outcome" in answer else "binary"
 
 
 AnyAnswer = Annotated[
-    Annotated[BinaryAnswer, Tag("binary")] | Annotated[RankingAnswer, Tag("ranking")],
+    Annotated[BinaryAnswer, Tag("binary")]
+    | Annotated[RankingAnswer, Tag("ranking")]
+    | Annotated[ComparisonAnswer, Tag("comparison")],
     Discriminator(_kind_of_answer),
 ]
 
@@ -97,11 +103,9 @@ class SubmissionBody(SentAnswer, frozen=True, extra="forbid"):
 
     @field_validator("answer")
     @classmethod
-    def _names_what_is_unsafe(
-        cls, answer: BinaryAnswer | RankingAnswer
-    ) -> BinaryAnswer | RankingAnswer:
+    def _names_what_is_unsafe(cls, answer: Answer) -> Answer:
         if (
-            isinstance(answer, RankingAnswer)
+            not isinstance(answer, BinaryAnswer)
             and "unsafe" in (answer.reason or "").casefold()
             and not answer.unsafe
         ):
@@ -367,7 +371,12 @@ def _training_left(state: AppState, account: Account) -> set[str]:
 
 def _claimed_task(claimed: Claim) -> ClaimedTask:
     image_ids = _as_shown(claimed.task, claimed.shown_order)
-    return ClaimedTask.from_task(claimed.task, image_ids, lease_expires_at=claimed.lease_expires_at)
+    return ClaimedTask.from_task(
+        claimed.task,
+        image_ids,
+        wording=claimed.wording,
+        lease_expires_at=claimed.lease_expires_at,
+    )
 
 
 def _entry(label: GivenLabel, withheld: Collection[str]) -> HistoryEntry:
@@ -375,6 +384,7 @@ def _entry(label: GivenLabel, withheld: Collection[str]) -> HistoryEntry:
         label.task,
         _as_shown(label.task, label.shown_order),
         withheld,
+        wording=label.wording,
         answer=given_answer(label.answer),
         submitted_at=label.submitted_at,
         revision=label.revision,

@@ -1,7 +1,7 @@
 // Types of the front end: the objects of the HTTP interface, and what the page makes of them.
 // Only the type checker reads this file; browsers never load it.
 
-export type Kind = "binary" | "ranking";
+export type Kind = "binary" | "ranking" | "comparison";
 export type Verdict = "good" | "bad" | "skip" | "unsafe";
 export type InputMode = "key" | "mouse" | "touch";
 
@@ -30,10 +30,24 @@ export interface ImageAddress {
   url: string | null;
 }
 
+/** What a comparison asks. */
+export interface AxisQuestion {
+  axis: "overall" | "alignment" | "appeal" | "detailed" | "count";
+  /** The words of the axis. */
+  html: string;
+  /** A longer text than the prompt. */
+  text?: string;
+  /** The image that shows what the prompt describes. */
+  reference?: ImageAddress;
+}
+
 export interface Question {
   kind: Kind;
+  /** Empty where raters are not told it. */
   prompt: string;
   images: ImageAddress[];
+  /** Of a comparison. */
+  question?: AxisQuestion;
 }
 
 export interface Task extends Question {
@@ -60,6 +74,7 @@ interface Remarks {
 export interface BinaryAnswer extends Remarks {
   verdict: Verdict;
   ranks?: undefined;
+  outcome?: undefined;
 }
 
 export interface RankingAnswer extends Remarks {
@@ -68,9 +83,22 @@ export interface RankingAnswer extends Remarks {
   /** Ids of the images that nobody should see. */
   unsafe?: string[];
   verdict?: undefined;
+  outcome?: undefined;
 }
 
-export type Answer = BinaryAnswer | RankingAnswer;
+export interface ComparisonAnswer extends Remarks {
+  outcome: "preferred" | "tie" | "both_bad" | "count" | "skip" | "unsafe";
+  /** Id of the better image. */
+  preferred?: string;
+  /** 10 for more as well. */
+  count?: number;
+  /** Ids of the images that nobody should see. */
+  unsafe?: string[];
+  verdict?: undefined;
+  ranks?: undefined;
+}
+
+export type Answer = BinaryAnswer | RankingAnswer | ComparisonAnswer;
 
 /** An earlier answer of this rater, with its task. */
 export interface Label extends Task {
@@ -148,9 +176,19 @@ export interface LoadedImage {
   broken: boolean;
 }
 
-/** A task that the page holds, ready to be shown. */
-export interface HeldTask extends Task {
+/** What a comparison asks, with its reference. */
+export interface LoadedQuestion extends AxisQuestion {
+  loadedReference?: LoadedImage;
+}
+
+/** A task or label with its images. */
+export type Loaded<T extends Question> = Omit<T, "question"> & {
   loaded: LoadedImage[];
+  question?: LoadedQuestion;
+};
+
+/** A task that the page holds, ready to be shown. */
+export interface HeldTask extends Loaded<Task> {
   /** A half-made answer. */
   draft?: RankingAnswer;
 }
@@ -160,6 +198,8 @@ export interface Item {
   kind: Kind;
   prompt: string;
   loaded: LoadedImage[];
+  /** Of a comparison. */
+  question?: LoadedQuestion;
   /** Missing for a training question. */
   task_id?: string;
   /** An earlier or half-made answer. */

@@ -10,8 +10,10 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, Field
 
+from data.comparisons import SHOWN_WITHOUT_PROMPT, Axis, ComparisonAnswer
 from data.feedback import Answer, Progress, RankingAnswer, Role, Task, TaskKind
 from labeling_app.app_state import image_url
+from labeling_app.wording import wording_html
 
 
 def _is_none(value: object) -> bool:
@@ -51,21 +53,48 @@ class ShownImage(BaseModel, frozen=True):
     """Null where the image was reported, in a history."""
 
 
+class Question(BaseModel, frozen=True):
+    """What a comparison asks."""
+
+    axis: Axis
+    html: str
+    """The words of the axis, from Markdown without HTML of its own."""
+    text: Annotated[str | None, Field(exclude_if=_is_none)] = None
+    """A longer text than the prompt; absent where there is none."""
+    reference: Annotated[ShownImage | None, Field(exclude_if=_is_none)] = None
+    """The image that shows what the prompt describes; absent where there is none."""
+
+
 class TaskToShow(BaseModel, frozen=True):
     """A task to answer."""
 
     task_id: str
     kind: TaskKind
     prompt: str
+    """Empty where raters are not told it: on the axes appeal and count."""
     images: tuple[ShownImage, ...]
-    """In the order in which they are to be shown."""
+    """In the order in which they are to be shown; one, where it is the axis count."""
+    question: Annotated[Question | None, Field(exclude_if=_is_none)] = None
+    """What a comparison asks; absent for other kinds."""
 
     @classmethod
     def from_task(
-        cls, task: Task, image_ids: Sequence[str], withheld: Collection[str] = (), **more: object
+        cls,
+        task: Task,
+        image_ids: Sequence[str],
+        withheld: Collection[str] = (),
+        *,
+        wording: str | None = None,
+        **more: object,
     ) -> Self:
-        """Return the task with its images in this order; `more` has the fields of a subclass."""
-        facts = {"task_id": task.task_id, "kind": task.kind, "prompt": task.prompt}
+        """Return the task with its images in this order; `more` has the fields of a subclass.
+
+        `wording` has the words of a comparison's axis.
+        """
+        prompt = "" if task.axis in SHOWN_WITHOUT_PROMPT else task.prompt
+        facts: dict[str, object] = {"task_id": task.task_id, "kind": task.kind, "prompt": prompt}
+        if task.axis is not None:
+            facts["question"] = _question(task, task.axis, wording, withheld)
         return cls.model_validate(facts | {"images": shown_images(image_ids, withheld)} | more)
 
 
@@ -128,10 +157,24 @@ class GivenRanks(BaseModel, frozen=True):
     """Images that the answer reports; absent where there are none."""
 
 
+class GivenComparison(BaseModel, frozen=True):
+    """An answer given to a comparison."""
+
+    outcome: Literal["preferred", "tie", "both_bad", "count", "skip", "unsafe"]
+    preferred: Annotated[str | None, Field(exclude_if=_is_none)] = None
+    """Id of the better image; absent where there is none."""
+    count: Annotated[int | None, Field(exclude_if=_is_none)] = None
+    """Number of things, 10 for more as well; absent for other questions."""
+    reason: Annotated[str | None, Field(exclude_if=_is_none)] = None
+    comment: Annotated[str | None, Field(exclude_if=_is_none)] = None
+    unsafe: Annotated[tuple[str, ...], Field(exclude_if=lambda image_ids: not image_ids)] = ()
+    """Images that the answer reports; absent where there are none."""
+
+
 class HistoryEntry(TaskToShow, frozen=True):
     """A label of the rater."""
 
-    answer: GivenVerdict | GivenRanks
+    answer: GivenVerdict | GivenRanks | GivenComparison
     submitted_at: datetime
     revision: int
 
@@ -209,9 +252,22 @@ def shown_images(
     )
 
 
-def given_answer(answer: Answer) -> GivenVerdict | GivenRanks:
+def _question(task: Task, axis: Axis, wording: str | None, withheld: Collection[str]) -> Question:
+    is_detailed = axis == "detailed"
+    reference = () if task.reference is None else shown_images([task.reference], withheld)
+    return Question(
+        axis=axis,
+        html=wording_html(wording or "", task.subject or ""),
+        text=task.subject if is_detailed else None,
+        reference=reference[0] if reference else None,
+    )
+
+
+def given_answer(answer: Answer) -> GivenVerdict | GivenRanks | GivenComparison:
     """Return an answer of the store as clients get it."""
     facts = answer.model_dump(exclude={"kind"})
     if isinstance(answer, RankingAnswer):
         return GivenRanks.model_validate(facts)
+    if isinstance(answer, ComparisonAnswer):
+        return GivenComparison.model_validate(facts)
     return GivenVerdict.model_validate(facts)

@@ -4,7 +4,9 @@ A rater sees the judged quality q of an image at place p (from 0) of n as
 q + position_bias * (1 - p / (n - 1)). A single image is good when the quality seen reaches the
 rater's threshold; a slip of attention, of probability `noise`, reverses the verdict. In a ranking a
 slip replaces the quality seen by a random one. Images that are closer to the best of their group
-than the just noticeable difference are tied with it.
+than the just noticeable difference are tied with it. A comparison is a ranking of two, the place
+counted from the left; a tie of images that are both below the threshold is `both_bad`. Things in an
+image are counted as the judge counts them; a slip of attention is off by one.
 """
 
 import random
@@ -15,11 +17,15 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field, NonNegativeFloat, PositiveFloat
 
+from data.comparisons import MOST_COUNTED, ComparisonAnswer
 from data.feedback import Answer, BinaryAnswer, Claim, RankingAnswer, Receipt, Submission
 from data.store.feedback_store import FeedbackStore
 
 Judge = Callable[[str, str], float]
 """Image id and prompt -> quality in 0..1."""
+
+Counter = Callable[[str, str], int | None]
+"""Image id and name of what is counted -> number of them; None where it is not known."""
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -37,7 +43,8 @@ class SimulatedRaterConfig(BaseModel, frozen=True, extra="forbid"):
     threshold: Share = 0.5
     """Lowest quality of an image that is called good."""
     position_bias: float = 0.0
-    """Quality added to the first place of a ranking, falling evenly to none at the last."""
+    """Quality added to the first place of a ranking, falling evenly to none at the last; in a
+    comparison, to the image on the left."""
     just_noticeable_difference: NonNegativeFloat = 0.05
     """Qualities that differ by no more are tied."""
     skip_rate: Share = 0.02
@@ -79,20 +86,66 @@ class SimulatedRater:
         """
         if rng.random() < self.skip_rate:
             return RankingAnswer(ranks=dict.fromkeys(image_ids))
+        seen = self._seen(image_ids, qualities, places, rng=rng)
+        return RankingAnswer(ranks=dict(tied_ranks(seen, self.just_noticeable_difference)))
+
+    def comparison(
+        self,
+        image_ids: Sequence[str],
+        qualities: Sequence[float],
+        places: Sequence[int],
+        *,
+        rng: random.Random,
+    ) -> ComparisonAnswer:
+        """Compare two images of one prompt; `places` are 0 for the left and 1 for the right."""
+        if rng.random() < self.skip_rate:
+            return ComparisonAnswer(outcome="skip")
+        seen = self._seen(image_ids, qualities, places, rng=rng)
+        ranks = tied_ranks(seen, self.just_noticeable_difference)
+        if len(set(ranks.values())) > 1:
+            return ComparisonAnswer(
+                outcome="preferred", preferred=min(ranks, key=ranks.__getitem__)
+            )
+        is_bad = max(seen.values()) < self.threshold
+        return ComparisonAnswer(outcome="both_bad" if is_bad else "tie")
+
+    def count(self, number: int | None, *, rng: random.Random) -> ComparisonAnswer:
+        """Count what the judge counts in an image; what it does not know is skipped."""
+        if rng.random() < self.skip_rate or number is None:
+            return ComparisonAnswer(outcome="skip")
+        if rng.random() < self.noise:
+            number += rng.choice((-1, 1))
+        return ComparisonAnswer(outcome="count", count=min(max(number, 0), MOST_COUNTED))
+
+    def answer(
+        self, claim: Claim, judge: Judge, counter: Counter | None = None, *, rng: random.Random
+    ) -> Answer:
+        """Answer a claimed task."""
+        task = claim.task
+        if task.axis == "count":
+            number = counter and counter(task.image_ids[0], task.subject or "")
+            return self.count(number, rng=rng)
+        qualities = [judge(image_id, task.prompt) for image_id in task.image_ids]
+        if task.kind == "binary":
+            return self.verdict(qualities[0], rng=rng)
+        judged = self.comparison if task.kind == "comparison" else self.ranking
+        return judged(task.image_ids, qualities, claim.shown_order, rng=rng)
+
+    def _seen(
+        self,
+        image_ids: Sequence[str],
+        qualities: Sequence[float],
+        places: Sequence[int],
+        *,
+        rng: random.Random,
+    ) -> dict[str, float]:
+        """Return the quality of each image as the rater sees it, at its place on the screen."""
         last = len(image_ids) - 1
         seen: dict[str, float] = {}
         for image_id, quality, place in zip(image_ids, qualities, places, strict=True):
             perceived = rng.random() if rng.random() < self.noise else quality
             seen[image_id] = perceived + self.position_bias * (1 - place / last)
-        return RankingAnswer(ranks=dict(tied_ranks(seen, self.just_noticeable_difference)))
-
-    def answer(self, claim: Claim, judge: Judge, *, rng: random.Random) -> Answer:
-        """Answer a claimed task."""
-        task = claim.task
-        qualities = [judge(image_id, task.prompt) for image_id in task.image_ids]
-        if task.kind == "binary":
-            return self.verdict(qualities[0], rng=rng)
-        return self.ranking(task.image_ids, qualities, claim.shown_order, rng=rng)
+        return seen
 
     def milliseconds(self, images: int, *, rng: random.Random) -> int:
         """Draw the time on a task of this many images: log-normal around the rater's pace."""
@@ -138,7 +191,12 @@ def create_raters(
 
 
 def simulate(
-    store: FeedbackStore, judge: Judge, config: SimulatedRaterConfig, *, rng: random.Random
+    store: FeedbackStore,
+    judge: Judge,
+    config: SimulatedRaterConfig,
+    *,
+    rng: random.Random,
+    counter: Counter | None = None,
 ) -> Iterator[Receipt]:
     """Let the raters take turns until none of them is given another task.
 
@@ -151,12 +209,13 @@ def simulate(
             claim = store.claim(rater.rater_id)
             if claim is not None:
                 still_working.append(rater)
-                yield store.submit(_submission(rater, claim, judge, rng=rng))
+                answer = rater.answer(claim, judge, counter, rng=rng)
+                yield store.submit(_submission(rater, claim, answer, rng=rng))
         working = still_working
 
 
 def _submission(
-    rater: SimulatedRater, claim: Claim, judge: Judge, *, rng: random.Random
+    rater: SimulatedRater, claim: Claim, answer: Answer, *, rng: random.Random
 ) -> Submission:
     # named by what is answered, not drawn: a second run with the same seed must not repeat ids
     # that the store knows
@@ -165,6 +224,6 @@ def _submission(
         submission_id=str(uuid.uuid5(SUBMISSIONS, name)),
         task_id=claim.task.task_id,
         rater_id=rater.rater_id,
-        answer=rater.answer(claim, judge, rng=rng),
+        answer=answer,
         time_on_task_ms=rater.milliseconds(len(claim.task.image_ids), rng=rng),
     )

@@ -3,13 +3,15 @@
 import hashlib
 from pathlib import Path
 
+import pyarrow.compute as pc
+
 from data.feedback import ChecksConfig
 from data.parquet import export
 from data.publication import DatasetConfig, publish
 from data.runs import RunFolder
 from data.schema import IMAGES, read_table
 from data.store.feedback_store import FeedbackStore
-from data.store.rows import LABEL_SCHEMAS
+from data.store.rows import LABEL_TABLES
 from labeling_app.known_answers import read_gold
 from labeling_app.tasks import ImageRow, TasksConfig, plan_tasks
 from pipelines.config import Settings
@@ -23,8 +25,8 @@ def image_files(run: RunFolder) -> dict[str, Path]:
 
 
 def images_digest(run: RunFolder) -> str:
-    """Return a hash of the run's image ids."""
-    image_ids = sorted(read_table(run.images_table, IMAGES)["image_id"].to_pylist())
+    """Return a hash of the ids of the run's images that are asked about by themselves."""
+    image_ids = sorted(row.image_id for row in set(campaign_images(run).values()))
     return hashlib.sha256("\n".join(image_ids).encode()).hexdigest()
 
 
@@ -39,8 +41,12 @@ def plan_digest(settings: Settings) -> str:
 
 
 def campaign_images(run: RunFolder) -> dict[str, ImageRow]:
-    """Return the run's images, both by id and by their path in the run."""
+    """Return the run's images, both by id and by their path in the run.
+
+    Those that were drawn for comparisons are omitted.
+    """
     table = read_table(run.images_table, IMAGES)
+    table = table.filter(pc.is_null(table["drawn_for"]))
     columns = (table[name].to_pylist() for name in ("image_id", "prompt", "round"))
     rows = [
         ImageRow(image_id, prompt, number or 1)
@@ -79,5 +85,5 @@ def export_labels(store: FeedbackStore, run: RunFolder, settings: Settings) -> s
     target = settings.table("dataset", DatasetConfig).target
     if target is not None:
         publish(run, target)
-    labels = sum(files[f"latest/labels_{kind}.parquet"].rows for kind in LABEL_SCHEMAS)
+    labels = sum(files[f"latest/{name}.parquet"].rows for name in LABEL_TABLES.values())
     return f"{labels} labels in {run.latest}"

@@ -68,10 +68,11 @@ def tuned_models(run: RunFolder) -> list[TunedModel]:
 def image_folder(run: RunFolder, name: str, eta: float, strength: float = 1.0) -> Path:
     """Return the folder of the images of a model at a strength of its LoRA, by a sampler."""
     ending = "" if strength == 1 else f"-strength{strength}"
-    return run.evaluation_dir / "images" / f"{_file_name(name)}-eta{eta:g}{ending}"
+    return run.evaluation_dir / "images" / f"{file_name(name)}-eta{eta:g}{ending}"
 
 
-def _file_name(name: str) -> str:
+def file_name(name: str) -> str:
+    """Return the name of a model as folders and comparisons have it, such as `dpok-round2`."""
     return name.replace(", round ", "-round")
 
 
@@ -89,7 +90,7 @@ def remove_other_images(
         shutil.rmtree(run.evaluation_dir, ignore_errors=True)
         return
     kept = {BASE, *(one.name for one in tuned if earlier.get(one.name) == inputs[one.name])}
-    names = {_file_name(name) for name in kept}
+    names = {file_name(name) for name in kept}
     for folder in (run.evaluation_dir / "images").glob("*"):
         if folder.name.rpartition("-eta")[0] not in names:
             shutil.rmtree(folder)

@@ -80,7 +80,8 @@ def run_images(run: RunFolder, prompts: Sequence[str], which: Choice) -> list[tu
 
     `which`: those that raters labeled, the others, or both.
     """
-    rows = read_table(run.images_table, IMAGES).select(["path", "prompt"]).to_pylist()
+    table = read_table(run.images_table, IMAGES).select(["path", "prompt", "drawn_for"])
+    rows = [row for row in table.to_pylist() if row["drawn_for"] is None]
     wanted = [
         (run.root / row["path"], prompt)
         for prompt in prompts

@@ -124,10 +124,28 @@ def _rounds() -> ModuleType:
     return rounds
 
 
+def _compare() -> ModuleType:
+    from pipelines.stages import compare
+
+    return compare
+
+
 def _report() -> ModuleType:
     from pipelines.stages import report
 
     return report
+
+
+def _compare_report() -> ModuleType:
+    from pipelines.stages import compare_report
+
+    return compare_report
+
+
+def _compare_plan() -> ModuleType:
+    from pipelines.stages import compare_plan
+
+    return compare_plan
 
 
 def _demo() -> ModuleType:
@@ -141,7 +159,7 @@ STAGES = {
     "label": Stage(
         "serve the labeling app in the browser until Ctrl-C",
         _label,
-        ("run", "store", "tasks", "label", "dataset"),
+        ("run", "store", "tasks", "label", "dataset", "compare"),
     ),
     "rater": Stage(
         "add a rater with a password, or change password or role", _rater, ("run", "store")
@@ -184,7 +202,21 @@ STAGES = {
     "evaluate": Stage(
         "compare base, best-of-n and tuned models; writes metrics and the report", _evaluate
     ),
+    "compare": Stage(
+        "plan comparisons of models for people; --models base,rwl --axes overall,appeal", _compare
+    ),
     "report": Stage("write the report again from the figures that evaluate left", _report),
+    "compare-plan": Stage(
+        "how many votes tell which difference between models; while labels come in, when it is "
+        "enough",
+        _compare_plan,
+        ("run", "store", "arena"),
+    ),
+    "compare-report": Stage(
+        "what people say of the models in comparisons: strengths, intervals, and a page",
+        _compare_report,
+        ("run", "store", "arena"),
+    ),
     "rounds": Stage(
         "rounds of images, labels, reward and tuning, then evaluate; --rounds 3", _rounds
     ),

@@ -85,9 +85,21 @@ def _rounds() -> type[BaseModel]:
 
 
 def _evaluate() -> type[BaseModel]:
-    from pipelines.stages.evaluate import EvaluateConfig
+    from pipelines.evaluation_plan import EvaluateConfig
 
     return EvaluateConfig
+
+
+def _compare() -> type[BaseModel]:
+    from labeling_app.comparisons import CompareConfig
+
+    return CompareConfig
+
+
+def _arena() -> type[BaseModel]:
+    from pipelines.arena.planning import ArenaConfig
+
+    return ArenaConfig
 
 
 TABLES: dict[str, Callable[[], type[BaseModel]]] = {
@@ -104,5 +116,7 @@ TABLES: dict[str, Callable[[], type[BaseModel]]] = {
     **{name: partial(_method, name) for name in METHODS},
     "rounds": _rounds,
     "evaluate": _evaluate,
+    "compare": _compare,
+    "arena": _arena,
 }
 """Functions that import a table's model, in the order in which settings are written."""

@@ -10,7 +10,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 
 from data.errors import PictuneError
 from data.files import sha256_of
-from data.parquet import MANIFEST
+from data.parquet import learned_from_digest
 from data.runs import RunFolder
 from finetune.diffusion import DiffusionModel, UNetSettings
 from finetune.lora import BASE, lora_file
@@ -202,11 +202,11 @@ def input_hashes(run: RunFolder, settings: Settings, name: str) -> dict[str, str
     if (start := start_of(run, settings, name)) != BASE:
         inputs["start"] = sha256_of(lora_file(Path(start)))
     if isinstance(config, LearnsFromLabels):
-        inputs["labels"] = sha256_of(run.latest / MANIFEST)
+        inputs["labels"] = learned_from_digest(run)
     if isinstance(config, LearnsFromImages):
         inputs["images"] = images_digest(run)
         if config.images != "both":
-            inputs["labels"] = sha256_of(run.latest / MANIFEST)
+            inputs["labels"] = learned_from_digest(run)
         if config.pretraining_pairs is not None:
             inputs["pretraining_pairs"] = pairs_hash(config.pretraining_pairs)
     return inputs

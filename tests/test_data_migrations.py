@@ -1,3 +1,4 @@
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -39,7 +40,9 @@ def test_labels_of_the_first_version_stay_as_they_were(tmp_path: Path) -> None:
         after = (
             connection.execute(sa.text("SELECT * FROM labels ORDER BY sequence")).mappings().all()
         )
-        assert [dict(row) for row in after] == [dict(row) | {"active_ms": None} for row in before]
+        assert [dict(row) for row in after] == [
+            dict(row) | {"active_ms": None, "wording": None} for row in before
+        ]
         assert len(after) == 2
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
         assert store.raters.find("anna")
@@ -105,7 +108,13 @@ def _go_back(connection: sa.Connection, version: str) -> None:
     )
     connection.execute(sa.text("DROP INDEX ix_tasks_simulated"))
     connection.execute(sa.text("ALTER TABLE tasks DROP COLUMN n_simulated"))
-    for table in ("reports", "ended_sessions"):
+    of_comparisons = {
+        "tasks": ("axis", "models", "subject", "reference"),
+        "leases": ("wording",),
+        "labels": ("wording",),
+    }
+    _drop_columns(connection, of_comparisons)
+    for table in ("reports", "ended_sessions", "wordings"):
         connection.execute(sa.text(f"DROP TABLE {table}"))
     if version == "0003":
         return
@@ -116,10 +125,14 @@ def _go_back(connection: sa.Connection, version: str) -> None:
         "labels": ("active_ms",),
         "tasks": ("gold_source", "repeat_of"),
     }
+    _drop_columns(connection, added)
+    connection.execute(sa.text("DROP TABLE training_answers"))
+
+
+def _drop_columns(connection: sa.Connection, added: Mapping[str, Sequence[str]]) -> None:
     for table, columns in added.items():
         for column in columns:
             connection.execute(sa.text(f"ALTER TABLE {table} DROP COLUMN {column}"))
-    connection.execute(sa.text("DROP TABLE training_answers"))
 
 
 def test_a_store_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from data.quality.campaign import campaign_quality
 from data.quality.consensus import consensus
 from data.quality.judgments import Judgments
 from data.quality.rater_table import rater_quality
-from data.schema import LABELS_BINARY, LABELS_RANKING, TASKS
+from data.schema import LABELS_BINARY, LABELS_COMPARISONS, LABELS_RANKING, TASKS
 from data.store.rows import RaterFacts
 from tests.support.data_campaign import Campaign, answer_all
 
@@ -83,7 +83,8 @@ def ranking(
 def judgments(tasks: list[Row], binary: list[Row] = [], rankings: list[Row] = []) -> Judgments:  # noqa: B006 - only read
     tables = ((tasks, TASKS), (binary, LABELS_BINARY), (rankings, LABELS_RANKING))
     return Judgments.from_tables(
-        *(pa.Table.from_pylist(rows, schema=schema) for rows, schema in tables)
+        *(pa.Table.from_pylist(rows, schema=schema) for rows, schema in tables),
+        LABELS_COMPARISONS.empty_table(),
     )
 
 

@@ -53,9 +53,9 @@ def test_each_question_has_one_answer_in_sql_and_in_pandas(
     )
 
 
-def test_there_are_ten_questions() -> None:
+def test_there_are_thirteen_questions() -> None:
     assert [title.split(".")[0] for title, _, _ in questions()] == [
-        str(number) for number in range(1, 11)
+        str(number) for number in range(1, 14)
     ]
 
 

@@ -27,8 +27,9 @@ import sqlalchemy as sa
 
 from data.feedback import NewTask
 from data.parquet import export
-from data.schema import LABELS_BINARY, LABELS_RANKING, read_table
+from data.schema import read_table
 from data.store.feedback_store import FeedbackStore
+from data.store.rows import LABEL_SCHEMAS, LABEL_TABLES
 from data.store.tables import labels, tasks
 from data.verification import verify
 from tests.support.data_campaign import Campaign
@@ -109,15 +110,15 @@ class Raters:
                     return
                 time.sleep(THINKING_S)
                 ids = [image["image_id"] for image in task["images"]]
-                answer: dict[str, Any] = (
-                    {"verdict": "good"}
-                    if task["kind"] == "binary"
-                    else {"ranks": dict.fromkeys(ids, 1)}
-                )
+                answers: dict[str, dict[str, Any]] = {
+                    "binary": {"verdict": "good"},
+                    "ranking": {"ranks": dict.fromkeys(ids, 1)},
+                    "comparison": {"outcome": "preferred", "preferred": ids[0]},
+                }
                 sent = {
                     "submission_id": str(uuid.uuid4()),
                     "task_id": task["task_id"],
-                    "answer": answer,
+                    "answer": answers[task["kind"]],
                 }
                 self.acknowledged.append(
                     (sent["submission_id"], self._send(client, "submissions", sent)["label_id"])
@@ -170,6 +171,7 @@ def test_killing_the_server_loses_no_acknowledged_label_and_repeats_none(
     )
     campaign.store.close()
     fours = islice(combinations(campaign.image_ids, 4), 1500)
+    twos = combinations(campaign.image_ids, 2)
     with FeedbackStore.open(url) as store:
         store.add_tasks(
             NewTask(kind="binary", prompt="a cat", image_ids=(image_id,), overlap=8)
@@ -178,6 +180,12 @@ def test_killing_the_server_loses_no_acknowledged_label_and_repeats_none(
         store.add_tasks(
             NewTask(kind="ranking", prompt="a cat", image_ids=ids, overlap=3) for ids in fours
         )
+        of_two = {"kind": "comparison", "prompt": "a cat", "axis": "overall", "overlap": 3}
+        compared = [
+            NewTask.model_validate(of_two | {"image_ids": ids, "models": ("base", "rwl")})
+            for ids in twos
+        ]
+        store.comparisons.add(compared, most_share=0.1)
     raters = kill_again_and_again(tmp_path, url)
     with FeedbackStore.open(url) as store:
         with store.database.read() as connection:
@@ -197,13 +205,13 @@ def test_killing_the_server_loses_no_acknowledged_label_and_repeats_none(
     given = Counter(row.task_id for row in saved if not row.lease_late)
     assert all(count <= overlaps[task_id] for task_id, count in given.items())
     assert max(Counter((row.task_id, row.rater_id) for row in saved).values()) == 1
+    assert {row.kind for row in saved} == {"binary", "ranking", "comparison"}
     exported = [
-        *read_table(campaign.run.latest / "labels_binary.parquet", LABELS_BINARY)[
+        label_id
+        for kind, schema in LABEL_SCHEMAS.items()
+        for label_id in read_table(campaign.run.latest / f"{LABEL_TABLES[kind]}.parquet", schema)[
             "label_id"
-        ].to_pylist(),
-        *read_table(campaign.run.latest / "labels_ranking.parquet", LABELS_RANKING)[
-            "label_id"
-        ].to_pylist(),
+        ].to_pylist()
     ]
     assert Counter(exported) == Counter(label_id for _, label_id in raters.acknowledged)
     assert manifest.last_sequence >= len(saved)

@@ -18,8 +18,8 @@ from pipelines.config import (
     parse_override,
     read_toml,
 )
+from pipelines.evaluation_plan import evaluation_prompts
 from pipelines.record import StageFolder, record, refuse_changes
-from pipelines.stages.evaluate import evaluation_prompts
 from pipelines.tables import TABLES
 
 

@@ -18,19 +18,20 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from data.errors import PictuneError
-from data.feedback import Answer, TaskKind, parse_answer
+from data.feedback import ANSWERS, Answer, TaskKind, parse_answer
 from data.files import parse_json
 from data.formats.latest import FIELDS, Exported, Latest, fields_table
 from data.formats.reading import SPLITS, check_link, parquet_rows
 from data.formats.records import Record, Row, SourceImage, SourceLabel
+from data.parquet_files import read_metadata
 from data.schema import (
     IMAGES,
     LABELS_BINARY,
+    LABELS_COMPARISONS,
     LABELS_RANKING,
     PROMPTS,
     TASKS,
     prompt_id,
-    read_metadata,
 )
 
 TABLES_FOLDER = "data"
@@ -47,7 +48,11 @@ CIRCUMSTANCE_COLUMNS = (
     "session_id",
     "app_version",
     "guideline_version",
+    "wording",
 )
+PLANNED_COLUMNS = ("overlap", "priority", "gold_source", "axis", "subject", "reference")
+"""Columns of TASKS that a task is added with, besides those that are read in their own way."""
+
 IMAGE_FACT_COLUMNS = (
     "model_id",
     "model_hash",
@@ -61,6 +66,7 @@ IMAGE_FACT_COLUMNS = (
     "license",
     "lora_hash",
     "stochastic_share",
+    "drawn_for",
 )
 
 
@@ -109,6 +115,11 @@ def _labels_by_task(folder: Path) -> dict[str, list[SourceLabel]]:
         shown = tuple(row.listed("shown_order", int))
         label = _label(row, tuple(row.values["ranks"]), shown)
         labels.setdefault(row.text("task_id"), []).append(label)
+    if (folder / "labels_comparisons.parquet").exists():  # earlier versions had none
+        for row in _rows(folder, "labels_comparisons", LABELS_COMPARISONS):
+            shown = tuple(row.listed("shown_order", int))
+            label = _label(row, row.text("answer"), shown)
+            labels.setdefault(row.text("task_id"), []).append(label)
     return labels
 
 
@@ -145,8 +156,8 @@ def _task(
     prompt = prompts.get(row.text("prompt_id"))
     if prompt is None:
         raise row.bad("prompt_id", "is not among the prompts")
-    kind: TaskKind = row.choice("kind", {"binary": "binary", "ranking": "ranking"})
-    planned = {name: row.values.get(name) for name in ("overlap", "priority", "gold_source")}
+    kind: TaskKind = row.choice("kind", {kind: kind for kind in ANSWERS})
+    planned = {name: row.values.get(name) for name in PLANNED_COLUMNS}
     return Record(
         row=row,
         prompt=prompt["prompt"],
@@ -156,7 +167,11 @@ def _task(
         ),
         kind=kind,
         labels=labels,
-        task=planned | {"gold": _gold(row, kind)},
+        task=planned
+        | {
+            "gold": _gold(row, kind),
+            "models": tuple(row.listed("models", str)) if row.has("models") else (),
+        },
     )
 
 
@@ -179,6 +194,7 @@ def _label(
         shown_order=shown_order,
         reason=row.values.get("skip_reason"),
         comment=row.values.get("comment"),
+        count=row.integer("count") if row.has("count") else None,
         unsafe=tuple(row.listed("unsafe_image_ids", str)) if row.has("unsafe_image_ids") else (),
         source=row.choice("source", {name: name for name in ("human", "simulated", "imported")}),
         submission_id=row.text("submission_id"),
@@ -192,7 +208,7 @@ def write(latest: Latest, folder: Path) -> Exported:
     """Write the folder: `README.md` and `data/*.parquet`."""
     tables = folder / TABLES_FOLDER
     tables.mkdir()
-    exported = Exported(rows=len(latest.verdicts) + len(latest.rankings))
+    exported = Exported(rows=len(latest.labels))
     for path in sorted(latest.folder.glob("*.parquet")):
         if path.stem != "images":
             shutil.copyfile(path, tables / path.name)
@@ -240,7 +256,7 @@ def _card(latest: Latest, folder: Path) -> str:
         ]
         tables.append({"name": path.stem, "rows": about.num_rows, "columns": columns})
     sources: dict[str, int] = {}
-    for row in (*latest.verdicts, *latest.rankings):
+    for row in latest.labels:
         sources[row["source"]] = sources.get(row["source"], 0) + 1
     licenses = sorted({row["license"] for row in latest.images.values() if row["license"]})
     environment = jinja2.Environment(
@@ -257,7 +273,7 @@ def _card(latest: Latest, folder: Path) -> str:
         licenses=licenses,
         counts={table["name"]: table["rows"] for table in tables},
         size=_size(sum(sources.values())),
-        raters=len({row["rater_id"] for row in (*latest.verdicts, *latest.rankings)}),
+        raters=len({row["rater_id"] for row in latest.labels}),
     )
 
 

@@ -102,6 +102,7 @@ def write(latest: Latest, folder: Path) -> Exported:
     omitted = {
         "verdicts on single images": len(latest.verdicts),
         "rankings with an unranked image": len(latest.rankings) - len(whole),
+        "comparisons": len(latest.comparisons),
     }
     return Exported(rows=len(rows), omitted=omitted)
 

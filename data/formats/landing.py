@@ -21,7 +21,8 @@ from typing import Any
 import pyarrow as pa
 from pydantic import ValidationError
 
-from data.feedback import Answer, BinaryAnswer, NewTask, RankingAnswer
+from data.comparisons import ComparisonAnswer, outcome_of
+from data.feedback import Answer, BinaryAnswer, InvalidAnswer, NewTask, RankingAnswer, check_answer
 from data.files import locked, locked_folder, write_atomically
 from data.formats.latest import FIELDS, fields_table
 from data.formats.records import Ranks, Record, Row, SourceImage, SourceLabel
@@ -328,13 +329,22 @@ def _new_task(record: Record, image_ids: tuple[str, ...]) -> NewTask:
 def _answer(row: Row, label: SourceLabel, task: NewTask) -> Answer:
     remarks = {"reason": label.reason, "comment": label.comment}
     try:
+        if task.kind == "comparison":
+            given = outcome_of(str(label.answer), task.image_ids)
+            given |= {"count": label.count, "unsafe": label.unsafe}
+            answer = ComparisonAnswer.model_validate(given | remarks)
+            check_answer(answer, task.kind, task.image_ids, task.axis)
+            return answer
         if isinstance(label.answer, str):
             return BinaryAnswer.model_validate({"verdict": label.answer} | remarks)
         ranks = dict(zip(task.image_ids, _from_one(label.answer), strict=True))
         return RankingAnswer.model_validate({"ranks": ranks, "unsafe": label.unsafe} | remarks)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        raise row.bad(str(first["loc"][0]), str(first["msg"])) from error
+        column = str(first["loc"][0]) if first["loc"] else "answer"
+        raise row.bad(column, str(first["msg"])) from error
+    except InvalidAnswer as error:
+        raise row.bad("answer", str(error)) from error
 
 
 def _from_one(ranks: Ranks) -> Ranks:

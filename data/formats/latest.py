@@ -15,6 +15,7 @@ from data.runs import RunFolder
 from data.schema import (
     IMAGES,
     LABELS_BINARY,
+    LABELS_COMPARISONS,
     LABELS_PAIRS,
     LABELS_RANKING,
     PROMPTS,
@@ -87,6 +88,16 @@ class Latest:
     def rankings(self) -> list[TableRow]:
         """Rows of LABELS_RANKING."""
         return self._rows("labels_ranking", LABELS_RANKING)
+
+    @cached_property
+    def comparisons(self) -> list[TableRow]:
+        """Rows of LABELS_COMPARISONS."""
+        return self._rows("labels_comparisons", LABELS_COMPARISONS)
+
+    @property
+    def labels(self) -> list[TableRow]:
+        """The labels of all kinds."""
+        return [*self.verdicts, *self.rankings, *self.comparisons]
 
     @cached_property
     def pairs(self) -> list[TableRow]:

@@ -6,7 +6,7 @@ user to a ranking of two images, a row without a label a ranking that nobody has
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -79,15 +79,16 @@ def _record(row: Row) -> Record:
     return Record(
         row=row,
         prompt=row.text("caption"),
-        images=(_image(row, 0), _image(row, 1)),
+        images=(image_of(row, 0), image_of(row, 1)),
         kind="ranking",
         split=split_of(row.path),
-        labels=(_label(row, kept),) if labeled else (),
+        labels=(label_of(row, kept),) if labeled else (),
         fields={} if labeled else kept,
     )
 
 
-def _image(row: Row, number: int) -> SourceImage:
+def image_of(row: Row, number: int) -> SourceImage:
+    """Return image 0 or 1 of a row, with what the row says of it."""
     column = f"jpg_{number}"
     content = row.values[column]
     if not isinstance(content, bytes):
@@ -99,7 +100,8 @@ def _image(row: Row, number: int) -> SourceImage:
     return SourceImage(column=column, content=content, facts=facts)
 
 
-def _label(row: Row, kept: Mapping[str, Any]) -> SourceLabel:
+def label_of(row: Row, kept: Mapping[str, Any]) -> SourceLabel:
+    """Return the answer of a labeled row, as ranks of its two images."""
     row.choice("label_0", dict.fromkeys((1.0, 0.5, 0.0)))
     labels = (row.values["label_0"], row.values["label_1"])
     if labels not in RANKS_BY_LABELS:
@@ -131,8 +133,24 @@ def write(latest: Latest, folder: Path) -> Exported:
 
     Verdicts on single images and images without a rank have no place in this format.
     """
-    by_split: dict[str, list[dict[str, Any]]] = {}
     rows = [*_labeled_rows(latest), *_open_rows(latest)]
+    write_by_split(latest, rows, folder)
+    unranked = sum(not any(rank is not None for rank in row["ranks"]) for row in latest.rankings)
+    return Exported(
+        rows=len(rows),
+        omitted={
+            "verdicts on single images": len(latest.verdicts),
+            "rankings without a rank": unranked,
+            "comparisons (give FORMAT=pick-a-pic-comparisons for them)": len(latest.comparisons),
+        },
+    )
+
+
+def write_by_split(
+    latest: Latest, rows: Sequence[dict[str, Any]], folder: Path, columns: pa.Schema = COLUMNS
+) -> None:
+    """Write one Parquet file for each split of the prompts."""
+    by_split: dict[str, list[dict[str, Any]]] = {}
     per_prompt: dict[str, int] = {}
     for row in rows:
         per_prompt[row["caption"]] = per_prompt.get(row["caption"], 0) + 1
@@ -140,15 +158,7 @@ def write(latest: Latest, folder: Path) -> Exported:
         row.setdefault("num_example_per_prompt", per_prompt[row["caption"]])
         by_split.setdefault(row["split"] or "pairs", []).append(row)
     for split, part in by_split.items():
-        _write_file(latest, part, folder / f"{split}.parquet")
-    unranked = sum(not any(rank is not None for rank in row["ranks"]) for row in latest.rankings)
-    return Exported(
-        rows=len(rows),
-        omitted={
-            "verdicts on single images": len(latest.verdicts),
-            "rankings without a rank": unranked,
-        },
-    )
+        _write_file(latest, part, folder / f"{split}.parquet", columns)
 
 
 def _labeled_rows(latest: Latest) -> Iterator[dict[str, Any]]:
@@ -158,9 +168,12 @@ def _labeled_rows(latest: Latest) -> Iterator[dict[str, Any]]:
         images, label = (pair["image_id_0"], pair["image_id_1"]), pair["label_0"]
         if pair["left_shown"] == 1:
             images, label = images[::-1], 1 - label
-        own = {"ranking_id": _number(ranking["label_id"]), "user_id": _number(ranking["rater_id"])}
+        own = {
+            "ranking_id": number_of(ranking["label_id"]),
+            "user_id": number_of(ranking["rater_id"]),
+        }
         kept = latest.fields("pick-a-pic", "label", ranking["submission_id"])
-        row = _row(latest, pair["prompt_id"], images, own | kept)
+        row = row_of(latest, pair["prompt_id"], images, own | kept)
         best = {1.0: row["image_0_uid"], 0.0: row["image_1_uid"]}.get(label, "")
         row = {"are_different": pair["are_different"], "best_image_uid": best} | row
         created_at = ranking["submitted_at"].replace(tzinfo=None)
@@ -175,17 +188,18 @@ def _open_rows(latest: Latest) -> Iterator[dict[str, Any]]:
         if not is_pair or task["task_id"] in answered:
             continue
         kept = latest.fields("pick-a-pic", "task", task["task_id"])
-        kept = {"ranking_id": _number(task["task_id"])} | kept
+        kept = {"ranking_id": number_of(task["task_id"])} | kept
         created_at = task["created_at"]
         if "created_at" in kept:
             created_at = datetime.fromisoformat(kept["created_at"])
-        row = _row(latest, task["prompt_id"], tuple(task["image_ids"]), kept)
+        row = row_of(latest, task["prompt_id"], tuple(task["image_ids"]), kept)
         yield row | {"has_label": False, "created_at": created_at.replace(tzinfo=None)}
 
 
-def _row(
+def row_of(
     latest: Latest, prompt_id: str, images: tuple[str, ...], known: dict[str, Any]
 ) -> dict[str, Any]:
+    """Return a row about two images, without their bytes; `known` has some of its columns."""
     prompt = latest.prompts[prompt_id]
     row: dict[str, Any] = {
         "caption": prompt["prompt"],
@@ -202,16 +216,16 @@ def _row(
     return row | {name: known[name] for name in COLUMNS.names if name in known}
 
 
-def _write_file(latest: Latest, rows: list[dict[str, Any]], path: Path) -> None:
-    with pq.ParquetWriter(path, COLUMNS, compression="zstd") as writer:
+def _write_file(latest: Latest, rows: list[dict[str, Any]], path: Path, columns: pa.Schema) -> None:
+    with pq.ParquetWriter(path, columns, compression="zstd") as writer:
         for start in range(0, len(rows), ROWS_AT_ONCE):
             part = rows[start : start + ROWS_AT_ONCE]
             whole = [
                 row | {f"jpg_{n}": latest.content(row["images"][n]) for n in (0, 1)} for row in part
             ]
-            writer.write_table(pa.Table.from_pylist(whole, schema=COLUMNS))
+            writer.write_table(pa.Table.from_pylist(whole, schema=columns))
 
 
-def _number(text: str) -> int:
+def number_of(text: str) -> int:
     """Return a whole number within the format's int64 that is always the same for this text."""
     return int(hashlib.sha256(text.encode()).hexdigest()[:15], 16)

@@ -95,9 +95,12 @@ class SourceLabel:
     """One rater's answer to the task that a row makes."""
 
     answer: str | Ranks
-    """The verdict on one image, or the ranks of the row's images.
+    """The verdict on one image, the ranks of the row's images, or the answer to a comparison.
 
-    Of the ranks the smallest is best, equal is a tie, None is can't judge."""
+    Of the ranks the smallest is best, equal is a tie, None is can't judge. A comparison has
+    `first` or `second` of the row's images, or another outcome."""
+    count: int | None = None
+    """Number of things, where the answer to a comparison is `count`."""
     rater: str | None
     """The source's name of the rater; None where it does not tell raters apart."""
     submitted_at: datetime | None = None
@@ -109,7 +112,7 @@ class SourceLabel:
     reason: str | None = None
     comment: str | None = None
     unsafe: tuple[str, ...] = ()
-    """Image ids that a ranking reports."""
+    """Image ids that a ranking or a comparison reports."""
     source: Source = "imported"
     submission_id: str | None = None
     """The identity of the answer, where the source knows one."""

@@ -6,7 +6,15 @@ from pathlib import Path
 
 from data.errors import PictuneError
 from data.files import new_folder
-from data.formats import dataset, folder, hpdv2, image_reward, open_image_preferences, pick_a_pic
+from data.formats import (
+    dataset,
+    folder,
+    hpdv2,
+    image_reward,
+    open_image_preferences,
+    pick_a_pic,
+    pick_a_pic_comparisons,
+)
 from data.formats.latest import Exported, Latest
 from data.formats.records import Record
 
@@ -28,6 +36,7 @@ FORMATS = {
     "image-reward": Format(image_reward.read),
     "open-image-preferences": Format(open_image_preferences.read),
     "pick-a-pic": Format(pick_a_pic.read, pick_a_pic.write),
+    "pick-a-pic-comparisons": Format(pick_a_pic_comparisons.read, pick_a_pic_comparisons.write),
 }
 
 

@@ -58,16 +58,25 @@ def _agreement_by_category(
     compared = rows[rows.groupby("unit")["value"].transform("size") > 1]
     named = compared["task_id"].map(categories)
     parts = [
-        {"category": str(name)} | _alpha_with_interval(part, level, rng)
+        {"category": str(name)} | alpha_with_interval(part, level, rng)
         for name, part in compared.groupby(named)
     ]
-    return _alpha_with_interval(compared, level, rng) | {"categories": parts}
+    return alpha_with_interval(compared, level, rng) | {"categories": parts}
 
 
-def _alpha_with_interval(
+def alpha_with_interval(
     rows: pd.DataFrame, level: Level, rng: np.random.Generator
 ) -> dict[str, Any]:
-    """Compute alpha of units with two raters or more; its interval is a bootstrap over tasks."""
+    """Compute alpha of units with two raters or more; its interval is a bootstrap over tasks.
+
+    Args:
+        rows: a label of a unit each, with `unit`, `value`, `task_id` and `label_id`.
+        level: level of measurement of the values.
+        rng: source of the bootstrap.
+
+    Returns:
+        As of `agreement_of`, without `categories`.
+    """
     sizes = {"n_tasks": int(rows["task_id"].nunique()), "n_labels": int(rows["label_id"].nunique())}
     counts = pd.crosstab(rows["unit"], rows["value"])
     alpha = _alpha(counts.to_numpy(), counts.columns.to_numpy(), level)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from data.feedback import TaskKind
 from data.quality.agreement import agreement_of
 from data.quality.judgments import Judgments
 from data.quality.rater_table import rater_quality
@@ -34,6 +35,8 @@ def _read_store(store: FeedbackStore) -> tuple[Judgments, list[RaterFacts]]:
     with store.database.read() as connection:
         tasks, raters = task_table(connection), rater_facts(connection, store.public_rater_id)
         facts = task_facts(tasks)
-        binary = label_table(connection, "binary", facts, raters)
-        rankings = label_table(connection, "ranking", facts, raters)
-    return Judgments.from_tables(tasks, binary, rankings), list(raters.values())
+        kinds: tuple[TaskKind, ...] = ("binary", "ranking", "comparison")
+        binary, rankings, comparisons = (
+            label_table(connection, kind, facts, raters) for kind in kinds
+        )
+    return Judgments.from_tables(tasks, binary, rankings, comparisons), list(raters.values())

@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 from crowdkit.aggregation import DawidSkene
 
-from data.schema import LABELS_BINARY, LABELS_RANKING, TASKS, read_table
+from data.schema import LABELS_BINARY, LABELS_COMPARISONS, LABELS_RANKING, TASKS, read_table
 
 RATER_KEY = ["source", "rater_id"]
 """Columns that identify a rater."""
@@ -26,6 +26,7 @@ _SHARED_COLUMNS = [
     "active_ms",
 ]
 _BINARY_COLUMNS = [*_SHARED_COLUMNS, "image_id", "label"]
+_COMPARISON_COLUMNS = [*_SHARED_COLUMNS, "answer"]
 _RANKING_COLUMNS = [*_SHARED_COLUMNS, "image_ids", "shown_order", "ranks", "best_image_id"]
 _TASK_COLUMNS = ["task_id", "kind", "prompt_id", "gold_json", "repeat_of"]
 
@@ -50,14 +51,19 @@ class Judgments:
     """`data.schema.LABELS_BINARY`."""
     rankings: pd.DataFrame
     """`data.schema.LABELS_RANKING`."""
+    comparisons: pd.DataFrame
+    """`data.schema.LABELS_COMPARISONS`."""
 
     @classmethod
-    def from_tables(cls, tasks: pa.Table, binary: pa.Table, rankings: pa.Table) -> Self:
+    def from_tables(
+        cls, tasks: pa.Table, binary: pa.Table, rankings: pa.Table, comparisons: pa.Table
+    ) -> Self:
         """Convert Arrow tables; columns that no measure needs are omitted."""
         return cls(
             tasks.select(_TASK_COLUMNS).to_pandas(),
             binary.select(_BINARY_COLUMNS).to_pandas(),
             rankings.select(_RANKING_COLUMNS).to_pandas(),
+            comparisons.select(_COMPARISON_COLUMNS).to_pandas(),
         )
 
     @classmethod
@@ -68,9 +74,13 @@ class Judgments:
             PictuneError: a file is missing or broken.
         """
         named = {"tasks": TASKS, "labels_binary": LABELS_BINARY, "labels_ranking": LABELS_RANKING}
-        return cls.from_tables(
-            *(read_table(folder / f"{name}.parquet", schema) for name, schema in named.items())
+        tasks, binary, rankings = (
+            read_table(folder / f"{name}.parquet", schema) for name, schema in named.items()
         )
+        comparisons = LABELS_COMPARISONS.empty_table()
+        if (path := folder / "labels_comparisons.parquet").exists():  # not in earlier exports
+            comparisons = read_table(path, LABELS_COMPARISONS)
+        return cls.from_tables(tasks, binary, rankings, comparisons)
 
     @cached_property
     def by_source(self) -> dict[str, "Judgments"]:
@@ -78,12 +88,10 @@ class Judgments:
 
         Sources are people (`human`), people elsewhere (`imported`) and `simulated` raters.
         """
-        sources = sorted({*self.binary["source"], *self.rankings["source"]})
+        labels = (self.binary, self.rankings, self.comparisons)
+        sources = sorted({source for table in labels for source in table["source"]})
         return {
-            source: Judgments(
-                self.tasks,
-                *(labels[labels["source"] == source] for labels in (self.binary, self.rankings)),
-            )
+            source: Judgments(self.tasks, *(table[table["source"] == source] for table in labels))
             for source in sources
         }
 

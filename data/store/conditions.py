@@ -10,6 +10,7 @@ from data.store.tables import reports, task_images, tasks
 TASK: sa.BindParameter[str] = sa.bindparam("of_task")
 RATER: sa.BindParameter[str] = sa.bindparam("of_rater")
 NOW: sa.BindParameter[datetime] = sa.bindparam("now")
+SPENT_AXES: sa.BindParameter[str] = sa.bindparam("spent", expanding=True)
 EXCLUDED_TASKS: sa.BindParameter[str] = sa.bindparam("excluding", expanding=True)
 
 NO_CHECK = sa.and_(tasks.c.gold_source.is_(None), tasks.c.repeat_of.is_(None))

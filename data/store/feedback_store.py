@@ -37,6 +37,7 @@ from data.feedback import (
     check_answer,
 )
 from data.store.checks import draw_check
+from data.store.comparing import Comparisons, present_wording, wording_texts
 from data.store.database import Database
 from data.store.imported import Added, ImportedLabel, insert_labels, insert_raters, new_labels
 from data.store.leases import (
@@ -94,6 +95,7 @@ class FeedbackStore:
         with database.write() as connection:
             self._salt = read_or_draw(connection, "salt", rng)
             self._order_seed = read_or_draw(connection, "order_seed", rng)
+        self.comparisons = Comparisons(database, clock, order_seed=self._order_seed)
 
     @classmethod
     def open(
@@ -213,7 +215,8 @@ class FeedbackStore:
             if held is not None:
                 task = load_task(connection, held.task_id)
                 expires_at = renew_lease(connection, task, rater_id, now, config=self._lease)
-                return Claim(task, expires_at, tuple(held.shown_order), held.shown_at)
+                text = wording_texts(connection, [held.wording]).get(held.wording)
+                return Claim(task, expires_at, tuple(held.shown_order), held.shown_at, text)
             next_in_queue = free_task(connection, rater, kind, now, excluding)
             if next_in_queue is None:
                 return None
@@ -225,10 +228,18 @@ class FeedbackStore:
             if shown_order is None:
                 shown_order = list(range(len(task.image_ids)))
                 self._rng.shuffle(shown_order)
+            wording = present_wording(connection, task)
             expires_at = lease_task(
-                connection, task, rater_id, now, config=self._lease, shown_order=shown_order
+                connection,
+                task,
+                rater_id,
+                now,
+                config=self._lease,
+                shown_order=shown_order,
+                wording=wording,
             )
-            return Claim(task, expires_at, tuple(shown_order), now)
+            text = wording_texts(connection, [wording]).get(wording)
+            return Claim(task, expires_at, tuple(shown_order), now, text)
 
     def renew(self, rater_id: str, task_id: str) -> datetime:
         """Renew the rater's lease on a task; return when it will run out.
@@ -275,7 +286,7 @@ class FeedbackStore:
             received = find_label(connection, submission.submission_id)
             if received is not None:
                 return earlier_receipt(received, submission)
-            check_answer(submission.answer, task.kind, task.image_ids)
+            check_answer(submission.answer, task.kind, task.image_ids, task.axis)
             lease = find_lease(connection, task.task_id, submission.rater_id)
             if lease is None:
                 load_rater(connection, submission.rater_id)
@@ -318,8 +329,8 @@ class FeedbackStore:
                 undo_id = f"undo-{uuid.UUID(int=self._rng.getrandbits(128), version=4)}"
                 no_answer = {"kind": task.kind, "is_live": False, "lease_late": False}
                 add_revision(connection, lease, now, {"submission_id": undo_id, **no_answer})
-                order = lease.shown_order
-                lease_task(connection, task, rater_id, now, config=self._lease, shown_order=order)
+                shown = {"shown_order": lease.shown_order, "wording": lease.wording}
+                lease_task(connection, task, rater_id, now, config=self._lease, **shown)
                 return task
             return None
 

@@ -53,6 +53,7 @@ class ImportedLabel:
     session_id: str | None = None
     app_version: str | None = None
     guideline_version: str | None = None
+    wording: str | None = None
 
 
 @dataclass(frozen=True)
@@ -188,6 +189,7 @@ def _in_order_of(label: ImportedLabel, image_ids: Sequence[str]) -> list[int]:
 def _row(label: ImportedLabel, shown_order: list[int], submitted_at: datetime) -> dict[str, Any]:
     return {name: getattr(label, name) for name in SENT_WITH_AN_ANSWER} | {
         "lease_late": label.lease_late,
+        "wording": label.wording,
         "kind": label.task.kind,
         "answer_json": label.answer.model_dump_json(),
         "shown_order": shown_order,
@@ -202,6 +204,6 @@ def _record_showing(
     """Insert an answered lease for each label: the record of what was shown, for an undo."""
     query = sa.select(leases.c.task_id, leases.c.rater_id).where(leases.c.task_id.in_(task_ids))
     known = {(row.task_id, row.rater_id) for row in connection.execute(query)}
-    kept = ("task_id", "rater_id", "shown_order", "shown_at")
+    kept = ("task_id", "rater_id", "shown_order", "shown_at", "wording")
     new = [{name: row[name] for name in kept} for key, row in rows.items() if key not in known]
     insert_rows(connection, leases, new)

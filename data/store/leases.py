@@ -55,10 +55,19 @@ def lease_task(
     *,
     config: LeaseConfig,
     shown_order: list[int],
+    wording: str | None = None,
 ) -> datetime:
-    """Lease a task that is shown now to the rater; return when the lease will run out."""
+    """Lease a task that is shown now to the rater; return when the lease will run out.
+
+    `wording` is the version of the words with which a comparison is asked.
+    """
     expires_at = _lease_end(connection, task.kind, now, config)
-    values = {"shown_order": shown_order, "shown_at": now, "expires_at": expires_at}
+    values = {
+        "shown_order": shown_order,
+        "shown_at": now,
+        "expires_at": expires_at,
+        "wording": wording,
+    }
     give_lease(connection, task.task_id, rater_id, **values)
     return expires_at
 

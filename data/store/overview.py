@@ -6,6 +6,7 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from data.feedback import Answer, Task, TaskKind, agrees_with_gold, parse_answer
+from data.store.comparing import wording_texts
 from data.store.conditions import NO_CHECK
 from data.store.feedback_store import FeedbackStore
 from data.store.progress import finished_labels, wanted_labels
@@ -25,6 +26,8 @@ class GivenLabel:
     submitted_at: datetime
     rater: str
     """The rater's name."""
+    wording: str | None = None
+    """The words of a comparison's axis, in Markdown, as they were shown."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,10 @@ def latest_labels(
         query = query.where(labels.c.rater_id == rater_id)
     with store.database.read() as connection:
         rows = connection.execute(query.order_by(labels.c.sequence.desc()).limit(limit)).all()
-        return [_given(row, load_task(connection, row.task_id)) for row in rows]
+        words = wording_texts(connection, [row.wording for row in rows])
+        return [
+            _given(row, load_task(connection, row.task_id), words.get(row.wording)) for row in rows
+        ]
 
 
 def counts_by_prompt(store: FeedbackStore) -> list[PromptCount]:
@@ -90,7 +96,7 @@ def gold_record(store: FeedbackStore, rater_id: str) -> list[bool]:
     return [right for right in checked if right is not None]
 
 
-def _given(row: Row, task: Task) -> GivenLabel:
+def _given(row: Row, task: Task, wording: str | None) -> GivenLabel:
     return GivenLabel(
         task,
         tuple(row.shown_order),
@@ -98,4 +104,5 @@ def _given(row: Row, task: Task) -> GivenLabel:
         row.revision,
         row.submitted_at,
         rater=row.name,
+        wording=wording,
     )

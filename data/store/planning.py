@@ -17,8 +17,9 @@ from data.store.tables import prompts, settings, task_images, tasks
 
 
 def task_id_of(task: NewTask) -> str:
-    """Return the task's identity: SHA-256 of its kind and its image ids in whatever order."""
-    return hashlib.sha256("\n".join([task.kind, *sorted(task.image_ids)]).encode()).hexdigest()
+    """Return the task's identity: SHA-256 of kind, axis and image ids in whatever order."""
+    asked = [task.kind] if task.axis is None else [task.kind, task.axis]
+    return hashlib.sha256("\n".join([*asked, *sorted(task.image_ids)]).encode()).hexdigest()
 
 
 def insert_tasks(
@@ -61,6 +62,10 @@ def _task_row(task_id: str, task: NewTask, now: datetime, order_seed: str) -> di
         "priority": task.priority,
         "order_key": int.from_bytes(order, "big", signed=True),
         "created_at": now,
+        "axis": task.axis,
+        "models": list(task.models) or None,
+        "subject": task.subject,
+        "reference": task.reference,
     }
 
 

@@ -18,7 +18,7 @@ from data.store.tables import prompts, raters, task_images, tasks
 Row = sa.Row[Any]
 
 _ASKED = (
-    sa.select(tasks.c.kind, prompts.c.prompt)
+    sa.select(tasks.c.kind, prompts.c.prompt, tasks.c.axis, tasks.c.subject, tasks.c.reference)
     .join(prompts, prompts.c.prompt_id == tasks.c.prompt_id)
     .where(tasks.c.task_id == TASK)
 )
@@ -74,7 +74,8 @@ def load_task(
     if row is None:
         raise NotFound(f"task {task_id}: not known; claim a task first")
     image_ids = connection.scalars(_IMAGES, {"of_task": task_id})
-    return Task(task_id, row.kind, row.prompt, tuple(image_ids))
+    kept = tuple(image_ids)
+    return Task(task_id, row.kind, row.prompt, kept, row.axis, row.subject, row.reference)
 
 
 def lock_task(connection: sa.Connection, task_id: str) -> Task:

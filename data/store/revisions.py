@@ -78,6 +78,7 @@ def add_revision(
         "rater_id": lease.rater_id,
         "shown_order": lease.shown_order,
         "shown_at": lease.shown_at,
+        "wording": lease.wording,
     }
     own = {"label_id": label_id, "revision": revision, "submitted_at": now}
     connection.execute(_INSERT, shown | own | values)

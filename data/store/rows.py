@@ -10,9 +10,11 @@ from typing import Any
 import pyarrow as pa
 import sqlalchemy as sa
 
+from data.comparisons import ComparisonAnswer, answer_in_order
 from data.feedback import Answer, TaskKind, agrees_with_gold, parse_answer
 from data.schema import (
     LABELS_BINARY,
+    LABELS_COMPARISONS,
     LABELS_LOG,
     LABELS_PAIRS,
     LABELS_RANKING,
@@ -42,8 +44,19 @@ COLUMNS_AS_STORED = (
 )
 """Columns of the store's labels that are exported as they are."""
 
-LABEL_SCHEMAS: dict[TaskKind, pa.Schema] = {"binary": LABELS_BINARY, "ranking": LABELS_RANKING}
+LABEL_SCHEMAS: dict[TaskKind, pa.Schema] = {
+    "binary": LABELS_BINARY,
+    "ranking": LABELS_RANKING,
+    "comparison": LABELS_COMPARISONS,
+}
 """The table of labels of each kind of task."""
+
+LABEL_TABLES: dict[TaskKind, str] = {
+    "binary": "labels_binary",
+    "ranking": "labels_ranking",
+    "comparison": "labels_comparisons",
+}
+"""The names of these tables' files, without their ending."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +80,8 @@ class TaskFacts:
     prompt_id: str
     image_ids: Sequence[str]
     gold: Answer | None
+    axis: str | None = None
+    models: Sequence[str] | None = None
 
 
 def task_table(connection: sa.Connection) -> pa.Table:
@@ -84,6 +99,10 @@ def task_table(connection: sa.Connection) -> pa.Table:
         "gold_source",
         "repeat_of",
         "created_at",
+        "axis",
+        "models",
+        "subject",
+        "reference",
     )
     query = sa.select(*(tasks.c[name] for name in same)).order_by(tasks.c.task_id)
     columns = _columns(same, connection.execute(query).all())
@@ -98,11 +117,16 @@ def task_table(connection: sa.Connection) -> pa.Table:
 
 def task_facts(table: pa.Table) -> dict[str, TaskFacts]:
     """Return the facts of TASKS by task id."""
-    names = ("task_id", "kind", "prompt_id", "image_ids", "gold_json")
+    names = ("task_id", "kind", "prompt_id", "image_ids", "gold_json", "axis", "models")
     columns = (table[name].to_pylist() for name in names)
     return {
-        task_id: TaskFacts(prompt_id, image_ids, None if gold is None else parse_answer(kind, gold))
-        for task_id, kind, prompt_id, image_ids, gold in zip(*columns, strict=True)
+        task_id: TaskFacts(
+            prompt_id,
+            image_ids,
+            None if gold is None else parse_answer(kind, gold),
+            *of_comparison,
+        )
+        for task_id, kind, prompt_id, image_ids, gold, *of_comparison in zip(*columns, strict=True)
     }
 
 
@@ -125,7 +149,7 @@ def label_table(
     known_tasks: Mapping[str, TaskFacts],
     known_raters: Mapping[str, RaterFacts],
 ) -> pa.Table:
-    """Return LABELS_BINARY or LABELS_RANKING as one table, which may be empty."""
+    """Return the labels of a kind as one table of `LABEL_SCHEMAS`, which may be empty."""
     batches = label_batches(connection, kind, known_tasks, known_raters)
     return pa.concat_tables([LABEL_SCHEMAS[kind].empty_table(), *batches])
 
@@ -136,11 +160,11 @@ def label_batches(
     known_tasks: Mapping[str, TaskFacts],
     known_raters: Mapping[str, RaterFacts],
 ) -> Iterator[pa.Table]:
-    """Yield LABELS_BINARY or LABELS_RANKING, `ROW_GROUP_ROWS` rows at a time.
+    """Yield the labels of a kind as its table of `LABEL_SCHEMAS`, `ROW_GROUP_ROWS` rows at a time.
 
     These are the live labels in the order in which they were saved.
     """
-    names = ("rater_id", "answer_json", "shown_order", *COLUMNS_AS_STORED)
+    names = ("rater_id", "answer_json", "shown_order", "wording", *COLUMNS_AS_STORED)
     live = (
         sa.select(*(labels.c[name] for name in names))
         .where(labels.c.is_live, labels.c.kind == kind)
@@ -158,8 +182,7 @@ def label_batches(
             None if task.gold is None else agrees_with_gold(parse_answer(kind, text), task.gold)
             for text, task in zip(texts, asked, strict=True)
         ]
-        own_columns = _verdict_columns if kind == "binary" else _rank_columns
-        columns |= own_columns(answers, asked)
+        columns |= OWN_COLUMNS[kind](answers, asked)
         yield pa.Table.from_pydict(columns, schema=LABEL_SCHEMAS[kind])
 
 
@@ -228,6 +251,29 @@ def _rank_columns(answers: Sequence[dict[str, Any]], asked: Sequence[TaskFacts])
             for one, judged, task in zip(ranks, given, asked, strict=True)
         ],
     }
+
+
+def _comparison_columns(answers: Sequence[dict[str, Any]], asked: Sequence[TaskFacts]) -> Columns:
+    given = [ComparisonAnswer.model_validate(answer) for answer in answers]
+    return {
+        "axis": [task.axis for task in asked],
+        "image_ids": [task.image_ids for task in asked],
+        "models": [task.models for task in asked],
+        "answer": [
+            answer_in_order(answer, task.image_ids)
+            for answer, task in zip(given, asked, strict=True)
+        ],
+        "count": [answer.count for answer in given],
+        "unsafe_image_ids": [list(answer.unsafe) for answer in given],
+    }
+
+
+OWN_COLUMNS: dict[TaskKind, Callable[[Sequence[Any], Sequence[TaskFacts]], Columns]] = {
+    "binary": _verdict_columns,
+    "ranking": _rank_columns,
+    "comparison": _comparison_columns,
+}
+"""Functions that return the columns which only labels of a kind have."""
 
 
 def _pairs_of(ranking: dict[str, Any]) -> list[TableRow]:

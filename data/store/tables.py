@@ -67,7 +67,7 @@ metadata = MetaData(
 settings = Table(
     "settings",
     metadata,
-    # salt, order_seed, paused, gold_sources
+    # salt, order_seed, paused, gold_sources, most_comparisons; wording AXIS: the present version
     Column("name", String(100), primary_key=True),
     Column("value", Text, nullable=False),
 )
@@ -104,6 +104,15 @@ ended_sessions = Table(
     Column("ended_at", UtcDateTime, nullable=False),
 )
 
+wordings = Table(
+    "wordings",
+    metadata,
+    # SHA-256 of the text: every version of an axis's words that raters were shown
+    Column("version", String(64), primary_key=True),
+    Column("axis", String(20), nullable=False),
+    Column("text", Text, nullable=False),
+)
+
 prompts = Table(
     "prompts",
     metadata,
@@ -114,7 +123,7 @@ prompts = Table(
 tasks = Table(
     "tasks",
     metadata,
-    # SHA-256 of kind and image ids, so that planning again adds nothing twice
+    # SHA-256 of kind, axis and image ids, so that planning again adds nothing twice
     Column("task_id", String(64), primary_key=True),
     Column("kind", String(20), nullable=False),
     Column("prompt_id", String(64), ForeignKey(prompts.c.prompt_id), nullable=False),
@@ -130,6 +139,11 @@ tasks = Table(
     Column("gold_source", String(200)),
     Column("repeat_of", String(64)),  # the task that asked the same before
     Column("n_simulated", Integer, nullable=False, server_default="0"),
+    # of comparisons: what is asked, which models drew the images, what is counted or described
+    Column("axis", String(20)),
+    Column("models", JSON(none_as_null=True)),
+    Column("subject", Text),
+    Column("reference", String(200)),  # image id
     CheckConstraint("n_live >= 0", name="n_live"),
 )
 _open = tasks.c.n_live < tasks.c.overlap  # finished tasks leave the queue's index
@@ -170,6 +184,7 @@ leases = Table(
     Column("shown_at", UtcDateTime, nullable=False),
     # empty once answered; the row stays, as the record of what was shown
     Column("expires_at", UtcDateTime),
+    Column("wording", String(64)),  # of a comparison's axis, as it was shown
 )
 
 labels = Table(
@@ -200,6 +215,7 @@ labels = Table(
     Column("app_version", String(200)),
     Column("guideline_version", String(200)),
     Column("active_ms", Integer),
+    Column("wording", String(64)),
     UniqueConstraint("label_id"),
     UniqueConstraint("submission_id"),
     UniqueConstraint("task_id", "rater_id", "revision"),

@@ -11,11 +11,13 @@ from typing import Any
 import sqlalchemy as sa
 
 from data.feedback import Source, TaskKind
+from data.store.comparing import spent_axes
 from data.store.conditions import (
     EXCLUDED_TASKS,
     IS_WITHHELD,
     NO_CHECK,
     RATER,
+    SPENT_AXES,
     is_of_kind,
     live_labels,
 )
@@ -42,6 +44,7 @@ def _first_free(
         labels.c.rater_id == RATER,
         labels.c.is_live.is_not(sa.false()),
     )
+    open_axes = sa.or_(tasks.c.axis.is_(None), tasks.c.axis.not_in(SPENT_AXES))
     first_in_order = (n_live,) if gold else (tasks.c.priority.desc(),)
     return (
         sa.select(tasks.c.task_id)
@@ -55,6 +58,7 @@ def _first_free(
         .where(
             tasks.c.gold_source.is_not(None) if gold else NO_CHECK,
             tasks.c.task_id.not_in(EXCLUDED_TASKS),
+            open_axes,
         )
         .where(~IS_WITHHELD)
         .order_by(*first_in_order, tasks.c.order_key)
@@ -76,7 +80,12 @@ def free_task(
 
     With `gold` it is the hidden gold task with the fewest answers.
     """
-    values = {"of_rater": rater.rater_id, "now": now, "excluding": list(excluding)}
+    values = {
+        "of_rater": rater.rater_id,
+        "now": now,
+        "excluding": list(excluding),
+        "spent": spent_axes(connection, rater.rater_id, now),
+    }
     if connection.dialect.name == "sqlite":  # its write transaction is alone
         first: str | None = connection.scalar(
             _first_free(rater.source, kind, gold=gold, skip_locked=False), values
@@ -97,7 +106,10 @@ def free_task(
 def repeatable_tasks(
     connection: sa.Connection, rater_id: str, kind: TaskKind | None
 ) -> Sequence[str]:
-    """Return tasks, no checks, that the rater answered a while ago and was not asked again."""
+    """Return tasks, no checks, that the rater answered a while ago and was not asked again.
+
+    A comparison is never repeated: a rater sees no pair twice.
+    """
     again = tasks.alias()
     repeated = sa.exists().where(
         again.c.repeat_of == tasks.c.task_id,
@@ -108,7 +120,7 @@ def repeatable_tasks(
         sa.select(labels.c.task_id)
         .join(tasks, tasks.c.task_id == labels.c.task_id)
         .where(labels.c.rater_id == rater_id, labels.c.is_live)
-        .where(NO_CHECK, is_of_kind(kind), ~IS_WITHHELD)
+        .where(NO_CHECK, tasks.c.axis.is_(None), is_of_kind(kind), ~IS_WITHHELD)
         .order_by(labels.c.sequence.desc())
     )
     earlier = answered.offset(REPEAT_AFTER).limit(REPEAT_AMONG).subquery()

@@ -9,7 +9,7 @@
 
 import { call } from "./api.js";
 import { History } from "./history.js";
-import { loadImages } from "./images.js";
+import { loadTask } from "./images.js";
 
 export class Corrections {
   /**
@@ -76,7 +76,7 @@ export class Corrections {
     const queue = this.state.labeling?.queue;
     if (!queue) return; // signed out meanwhile
     this.screen.hide();
-    const loaded = await loadImages(label.images).catch(() => null);
+    const loaded = await loadTask(label).catch(() => null);
     if (!this.state.isAt(queue)) return;
     if (!loaded) {
       this.work.present();
@@ -85,8 +85,7 @@ export class Corrections {
       );
     }
     this.screen.show({
-      ...label,
-      loaded,
+      ...loaded,
       banner: "Changing an earlier answer.",
       editing: true,
       earlier: label.answer,

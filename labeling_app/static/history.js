@@ -8,6 +8,12 @@ import { call } from "./api.js";
 import { find, slot } from "./dom.js";
 
 const SHOWN = 20;
+const OUTCOMES = {
+  tie: "Equally good",
+  both_bad: "Both bad",
+  skip: "Skipped",
+  unsafe: "Reported as unsafe",
+};
 const VERDICTS = { good: "Good", bad: "Bad", skip: "Skipped", unsafe: "Reported as unsafe" };
 
 export class History {
@@ -78,11 +84,22 @@ export class History {
     };
     item.append(
       thumbs(label.images),
-      lines(text("strong", label.prompt), words, timeOf(label)),
-      button("Change", `Change my answer: ${label.prompt}`, change),
+      lines(text("strong", titleOf(label)), words, timeOf(label)),
+      button("Change", `Change my answer: ${titleOf(label)}`, change),
     );
     return item;
   }
+}
+
+/**
+ * Returns the prompt, or the question where raters are not told the prompt.
+ *
+ * @param {Label} label
+ */
+function titleOf({ prompt, question }) {
+  if (prompt || !question) return prompt;
+  const words = new DOMParser().parseFromString(question.html, "text/html").body;
+  return words.querySelector("p")?.textContent ?? "";
 }
 
 /** @param {ImageAddress[]} images */
@@ -111,8 +128,22 @@ function timeOf({ submitted_at }) {
 function describe(answer, images) {
   const comment = answer.comment && `“${answer.comment}”`;
   const remarks = [answer.reason, comment].filter(Boolean).join(", ");
-  const verdict = answer.ranks ? describeRanks(answer.ranks, images) : VERDICTS[answer.verdict];
+  const verdict = said(answer, images);
   return remarks ? `${verdict}: ${remarks}` : verdict;
+}
+
+/**
+ * @param {Answer} answer
+ * @param {ImageAddress[]} images
+ */
+function said(answer, images) {
+  if (answer.ranks) return describeRanks(answer.ranks, images);
+  if (answer.verdict) return VERDICTS[answer.verdict];
+  const { outcome, preferred, count } = answer;
+  if (outcome === "count") return count === 10 ? "10 or more" : `Counted ${count}`;
+  if (outcome !== "preferred") return OUTCOMES[outcome];
+  const place = images.findIndex(({ image_id }) => image_id === preferred);
+  return ["First is better", "Second is better"][place] ?? "One is better";
 }
 
 /**

@@ -2,7 +2,7 @@
 // Loads images before they are needed, so that they are on the screen in the frame after the key
 // press.
 
-/** @import { ImageAddress, LoadedImage } from "../interface.d.ts" */
+/** @import { ImageAddress, LoadedImage, Loaded, Question } from "../interface.d.ts" */
 
 import { check, isPassing, isSignedOut } from "./api.js";
 
@@ -16,6 +16,24 @@ const HARD_PIXELS = 128;
  */
 export function loadImages(images) {
   return Promise.all(images.map(loadImage));
+}
+
+/**
+ * Loads the images of a task or label, and the reference of a comparison where there is one.
+ *
+ * @template {Question} T
+ * @param {T} task
+ * @returns {Promise<Loaded<T>>}
+ */
+export async function loadTask(task) {
+  const { images, question } = task;
+  const reference = question?.reference;
+  const [loaded, beside] = await Promise.all([
+    loadImages(images),
+    loadImages(reference ? [reference] : []),
+  ]);
+  if (!question) return { ...task, loaded, question: undefined };
+  return { ...task, loaded, question: { ...question, loadedReference: beside[0] } };
 }
 
 /**

@@ -6,7 +6,7 @@
 /** @import { Outbox } from "./outbox.js" */
 
 import { call, Refused } from "./api.js";
-import { loadImages } from "./images.js";
+import { loadTask } from "./images.js";
 
 const HELD = 3;
 const MOST_EXCEPT = 30; // as the interface has it
@@ -57,7 +57,7 @@ export class Queue {
       this.reason = claimed.reason;
       return false;
     }
-    const task = { ...claimed.task, loaded: await loadImages(claimed.task.images) };
+    const task = await loadTask(claimed.task);
     const droppedAt = this.droppedAt.get(task.task_id) ?? -Infinity;
     if (droppedAt >= askedAt) return true; // another tab has answered it meanwhile
     if (this.tasks.some((held) => held.task_id === task.task_id)) return false; // two calls crossed

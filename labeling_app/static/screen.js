@@ -8,7 +8,9 @@
 /** @import { Status } from "./status.js" */
 
 import { Binary } from "./binary.js";
+import { Comparison } from "./comparison.js";
 import { closest, find, findAll, slot } from "./dom.js";
+import { FullSize } from "./full_size.js";
 import { Stopwatch } from "./input.js";
 import { Ranking } from "./ranking.js";
 import { Reasons } from "./reasons.js";
@@ -47,9 +49,12 @@ export class Screen {
     /** @param {string} text */
     const say = (text) => status.say(text);
     const ranking = find(page, "[data-kind=ranking]", HTMLElement);
+    const comparison = find(page, "[data-kind=comparison]", HTMLElement);
+    this.fullSize = new FullSize(slot(page, "full-size", HTMLDialogElement));
     this.kinds = {
       binary: new Binary(find(page, "[data-kind=binary]", HTMLElement), answer, ask),
       ranking: new Ranking(ranking, { answer, ask, say, changed }),
+      comparison: new Comparison(comparison, this.fullSize, { answer, ask, say }),
     };
   }
 
@@ -60,6 +65,7 @@ export class Screen {
    */
   draw(view) {
     if (view !== "task" && this.reasons.open) this.reasons.close();
+    if (view !== "task") this.fullSize.close();
     this.page.dataset.view = view;
     for (const part of findAll(this.page, "[data-show]", HTMLElement)) {
       part.hidden = !part.dataset.show?.split(" ").includes(view);
@@ -74,6 +80,8 @@ export class Screen {
   show(item) {
     const { kind, prompt, loaded, banner = "" } = item;
     this.prompt.textContent = prompt;
+    this.prompt.hidden = !prompt; // raters are not told it on some axes
+    this.page.dataset.kindShown = kind;
     this.banner.hidden = !banner;
     this.bannerText.textContent = banner;
     this.back.hidden = !item.editing;
@@ -82,12 +90,13 @@ export class Screen {
     for (const part of findAll(this.page, "[data-kind]", HTMLElement)) {
       part.hidden = part.dataset.kind !== kind;
     }
-    this.kinds[kind].show(loaded, item.earlier);
+    this.kinds[kind].show(loaded, item.earlier, item.question);
     this.state.show({ view: "task", item });
     const broken = loaded.some((image) => image.broken);
     this.status.notice(broken ? "A picture cannot be shown. Skip this one." : "");
-    const what = kind === "binary" ? "One picture" : `${loaded.length} pictures`;
-    this.status.say(`${banner} ${what}: ${prompt}`);
+    const what = loaded.length === 1 ? "One picture" : `${loaded.length} pictures`;
+    const asked = item.question ? this.kinds.comparison.words.textContent ?? "" : "";
+    this.status.say(`${banner} ${what}: ${prompt} ${asked}`.trim());
     this.watch.start();
   }
 

@@ -265,6 +265,52 @@ def rater_chart(raters: Lines) -> str:
     return _svg(figure)
 
 
+def elo_chart(rows: Lines, colors: Mapping[str, str]) -> str:
+    """Return strengths with their intervals, 95 % thick and 99 % thin, as SVG.
+
+    A row has model, elo, interval and interval_99, which can be None.
+    """
+    figure, axes = _figure(height=0.75 + 0.3 * len(rows))
+    for at, row in enumerate(rows):
+        color = colors[row["model"]]
+        for bounds, width in ((row["interval_99"], 1.2), (row["interval"], 4)):
+            if bounds is not None:
+                axes.plot(bounds, [at, at], color=color, linewidth=width, solid_capstyle="butt")
+        axes.plot(row["elo"], at, "o", color=color, markersize=7, markeredgecolor="white")
+    axes.axvline(1000, color=GRAY, linewidth=0.8, linestyle=":")
+    axes.set_yticks(range(len(rows)), [row["model"] for row in rows])
+    axes.set(ylim=(len(rows) - 0.5, -0.5), xlabel="Elo points (thick: 95 %, thin: 99 %)")
+    return _svg(figure)
+
+
+def votes_chart(
+    lines: Mapping[str, Sequence[tuple[float, int]]], *, wanted: float, power: float
+) -> str:
+    """Return the votes needed over the difference in Elo points, a line a crowd, as SVG.
+
+    Args:
+        lines: points (difference, votes) by legend; what no number of votes finds is omitted.
+        wanted: the difference that matters, marked.
+        power: probability with which it is to be found, for the label.
+    """
+    figure, axes = _figure(**SMALL)
+    colors = (RED, YELLOW, BLUE, INK, GRAY)
+    for number, (legend, points) in enumerate(lines.items()):
+        if points:
+            color = colors[number % len(colors)]
+            at = [point[0] for point in points]
+            axes.plot(at, [point[1] for point in points], color=color, label=legend, linewidth=1.6)
+    axes.axvline(wanted, color=INK, linewidth=1, linestyle=":")
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.set(
+        xlabel="difference in Elo points",
+        ylabel=f"votes, power {power:g}",
+    )
+    _legend(axes)
+    return _svg(figure)
+
+
 def _figure(*, height: float, width: float = 6.0) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(width, height), layout="constrained")
     axes: Axes = figure.subplots()

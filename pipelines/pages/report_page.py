@@ -45,6 +45,7 @@ from pipelines.pages.page import (
     svg_uri,
     write_page,
 )
+from pipelines.pages.people import peoples_verdict
 from pipelines.record import stamps
 from pipelines.strengths import read_choice
 
@@ -206,6 +207,7 @@ def _context(run: RunFolder, settings: Settings, evaluation: Evaluation) -> dict
     order = list(names)
     return {
         "run": run.root.name,
+        "people": peoples_verdict(run),
         "model": settings.run.model,
         "titles": names,
         "colors": colors,

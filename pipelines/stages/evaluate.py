@@ -5,7 +5,6 @@ is in `metrics.json`.
 """
 
 import json
-import random
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt
 
 from data.files import write_json
 from data.runs import RunFolder
@@ -37,7 +35,8 @@ from pipelines.comparison import (
     spread,
 )
 from pipelines.config import Settings
-from pipelines.drawing import EVALUATION_SEEDS, ImagesConfig, Planned, draw_missing, seeded
+from pipelines.drawing import ImagesConfig, Planned, draw_missing
+from pipelines.evaluation_plan import EvaluateConfig, evaluation_images, evaluation_prompts
 from pipelines.image_io import load_images, save_sheet
 from pipelines.judge import Judge, Verdict, judge_folder, open_judge
 from pipelines.measures import chain_kl
@@ -52,45 +51,17 @@ from pipelines.models import (
 )
 from pipelines.pages import report_page
 from pipelines.progress import progress
-from pipelines.prompts import focus_of, prompts_digest, prompts_of
+from pipelines.prompts import prompts_digest
 from pipelines.record import StageFolder
 from pipelines.rounds import labels_by_round, with_reward
 from pipelines.tuning import FinetuneConfig
-from pipelines.world.prompts import family_of, held_out_prompts
 from reward.clip.backbone import ClipBackbone
 from reward.measuring.report import read_report
 from reward.model import RewardModel
 
-CANDIDATE_SEEDS = 100_000
-"""Distance of the seeds of one image's best-of-n candidates."""
-MOST_PROMPTS = 16
-"""Training prompts that are evaluated, the first ones."""
 KL_SHARE = 0.6
 """Share of a chain's steps, from its start, over which its KL is added up. The noise of later steps
 is so small that a difference that nobody sees counts as hundreds of nats."""
-
-
-class EvaluateConfig(BaseModel, frozen=True, extra="forbid"):
-    """Images of the evaluation, and how often they are drawn."""
-
-    images_per_prompt: PositiveInt = 24
-    """Images of each training prompt, for every model and sampler."""
-    held_out_per_family: NonNegativeInt = 4
-    """Prompts of each family that ask for what the base never saw and no training prompt asks
-    for."""
-    images_per_held_out: PositiveInt = 4
-    """Images of each of them."""
-    best_of: PositiveInt = 4
-    """Candidates of the base from which the reward picks one, the baseline without training; 1
-    omits it."""
-    etas: tuple[float, ...] = Field(default=(0.0, 1.0), min_length=1)
-    """Samplers: 0 is deterministic DDIM, which users run, 1 ancestral sampling, of which DPOK
-    trains the first steps."""
-    kl_images: PositiveInt = 16
-    """Chains of each tuned model for its KL to the base."""
-    encoder: str | None = None
-    """Folder, or hub name, of the CLIP whose embeddings tell diversity and distance to the base;
-    omitted, it is the reward's own."""
 
 
 @dataclass(frozen=True)
@@ -267,40 +238,6 @@ def _evaluate(
         kept_steps={one.name: kept_step(read_metrics(one.folder)) for one in tuned},
         outdated=outdated,
     )
-
-
-def evaluation_prompts(settings: Settings) -> list[EvaluationPrompt]:
-    """Return the training prompts, and held-out prompts of each family.
-
-    The held-out ones ask for what neither the base nor a prompt of training or validation knows.
-    """
-    config = settings.table("evaluate", EvaluateConfig)
-    trained = focus_of(settings.run)[:MOST_PROMPTS]
-    validation = settings.table("finetune", FinetuneConfig).validation_prompts
-    known = frozenset([*prompts_of(settings.run), *trained, *validation])
-    rng = random.Random(settings.run.seed)
-    held_out = held_out_prompts(config.held_out_per_family, rng, exclude=known)
-    return [
-        *(EvaluationPrompt(prompt=p, family=family_of(p), group="trained") for p in trained),
-        *(EvaluationPrompt(prompt=p, family=family_of(p), group="held out") for p in held_out),
-    ]
-
-
-def evaluation_images(
-    prompts: Sequence[EvaluationPrompt], config: EvaluateConfig, run_seed: int, *, candidates: int
-) -> list[Planned]:
-    """Return the images of one model under one sampler.
-
-    Further candidates for an image follow it.
-    """
-    planned = []
-    for one in prompts:
-        is_trained = one.group == "trained"
-        count = config.images_per_prompt if is_trained else config.images_per_held_out
-        for first in seeded([one.prompt], count, run_seed, offset=EVALUATION_SEEDS):
-            seeds = [first.seed + number * CANDIDATE_SEEDS for number in range(candidates)]
-            planned += [Planned(one.prompt, seed) for seed in seeds]
-    return planned
 
 
 def kl_to_base(model: DiffusionModel, prompts: Sequence[str], settings: Settings) -> list[float]:

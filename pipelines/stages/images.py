@@ -6,10 +6,9 @@ was tuned in the round before, and a share of them with the base; it only adds t
 
 import argparse
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
+from dataclasses import replace
 
 import pyarrow as pa
-from PIL import Image
 
 from data.errors import PictuneError
 from data.files import sha256_of
@@ -20,6 +19,7 @@ from finetune.sampler import Sampler
 from pipelines.config import Settings
 from pipelines.drawing import ImagesConfig, Planned, draw_missing, round_seeds, seeded
 from pipelines.flags import one_of
+from pipelines.image_rows import DrawnBy, image_row
 from pipelines.methods import METHODS
 from pipelines.models import open_model, weights_hash
 from pipelines.prompts import prompts_digest, prompts_of
@@ -93,6 +93,7 @@ def _draw_first_round(run: RunFolder, settings: Settings) -> None:
     planned = plan(prompts, focus, config, settings.run.seed)
     model = open_model(settings.run, precision=config.precision)
     weights = weights_hash(settings.run.model)
+    drawn_by = DrawnBy(settings.run.model, weights, sampler)
     stage = StageFolder(
         run,
         settings,
@@ -109,7 +110,7 @@ def _draw_first_round(run: RunFolder, settings: Settings) -> None:
         return
     with stage.working():
         drawn = draw_missing(model, planned, run.images_dir, sampler, batch=config.batch)
-        listed = _write_images(run, [_row(run, one, settings, weights) for one in planned])
+        listed = _write_images(run, _rows(run, planned, drawn_by))
         _write_prompts(run, prompts)
     print(f"images: {drawn} drawn, {listed} in {run.images_table}")
 
@@ -151,8 +152,8 @@ def _draw_later_round(run: RunFolder, settings: Settings, method: str | None) ->
         drawn = draw_missing(model, by_tuned, run.images_dir, sampler, batch=config.batch)
         with model.adapters_off():
             drawn += draw_missing(model, by_base, run.images_dir, sampler, batch=config.batch)
-        rows = [_row(run, one, settings, weights, lora) for one in by_tuned]
-        rows += [_row(run, one, settings, weights) for one in by_base]
+        base = DrawnBy(settings.run.model, weights, sampler)
+        rows = _rows(run, by_tuned, replace(base, lora_hash=lora)) + _rows(run, by_base, base)
         _write_prompts(run, _unknown_prompts(run, settings))
         listed = _write_images(run, rows)
     print(
@@ -206,32 +207,8 @@ def _refuse_other_images(run: RunFolder, weights: str) -> None:
         )
 
 
-def _row(
-    run: RunFolder, one: Planned, settings: Settings, weights: str, lora: str | None = None
-) -> dict[str, object]:
-    path, sampler = run.images_dir / one.file_name, settings.table("sampler", Sampler)
-    with Image.open(path) as image:
-        width, height = image.size
-    return {
-        "image_id": sha256_of(path),
-        "path": str(path.relative_to(run.root)),
-        "prompt_id": prompt_id(one.prompt),
-        "prompt": one.prompt,
-        "width": width,
-        "height": height,
-        "format": "png",
-        "model_id": settings.run.model,
-        "model_hash": weights,
-        "seed": one.seed,
-        "steps": sampler.steps,
-        "guidance": sampler.guidance,
-        "scheduler": "DDIMScheduler",
-        "eta": sampler.eta,
-        "created_at": datetime.fromtimestamp(path.stat().st_mtime, UTC),
-        "round": run.round,
-        "lora_hash": lora,
-        "stochastic_share": sampler.stochastic_share,
-    }
+def _rows(run: RunFolder, planned: Sequence[Planned], by: DrawnBy) -> list[dict[str, object]]:
+    return [image_row(run, run.images_dir / one.file_name, one, by) for one in planned]
 
 
 def _write_images(run: RunFolder, rows: Sequence[dict[str, object]]) -> int:

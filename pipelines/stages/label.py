@@ -17,6 +17,7 @@ from data.files import locked, write_atomically
 from data.runs import RunFolder
 from data.schema import PROMPTS, read_table
 from data.store.feedback_store import FeedbackStore
+from labeling_app.comparisons import CompareConfig, read_wordings
 from labeling_app.known_answers import read_training
 from labeling_app.server import LabelConfig, create_app, serve
 from labeling_app.tasks import TasksConfig
@@ -43,6 +44,7 @@ def main(run: RunFolder, settings: Settings) -> int:
     """
     config = settings.table("label", LabelConfig)
     files, categories = ImageFiles(run), _categories(run)
+    wordings = read_wordings(settings.table("compare", CompareConfig))
     training = read_training(config.training, campaign_images(run)) if config.training else ()
     with (
         _ordered_end(),
@@ -56,6 +58,7 @@ def main(run: RunFolder, settings: Settings) -> int:
                 "OPEN=1 lets in anyone with a name"
             )
         add_planned_tasks(store, run, settings)
+        store.comparisons.set_wordings(wordings)
         progress = store.progress()
         by_name = ", anyone may sign in by name" if config.open else ""
         print(f"label: {progress.done} of {progress.total} answers given{by_name}")

@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 
 from data.errors import PictuneError
-from data.files import sha256_of, write_atomically, write_json
-from data.parquet import MANIFEST
+from data.files import write_atomically, write_json
+from data.parquet import MANIFEST, learned_from_digest
 from data.runs import RunFolder
 from pipelines.campaign import export_labels, open_store
 from pipelines.config import Settings
@@ -149,7 +149,7 @@ def _say_whether_stale(report: RewardReport, settings: Settings) -> None:
 
 def _inputs(run: RunFolder, config: RewardConfig) -> dict[str, str]:
     """Return digests of all that the reward is made from and compared with, by name."""
-    inputs = {"labels": sha256_of(run.latest / MANIFEST), "backbone": content_hash(config.backbone)}
+    inputs = {"labels": learned_from_digest(run), "backbone": content_hash(config.backbone)}
     if (before := _reward_before(run)) is not None:
         inputs["reward before"] = reward_hash(before)
     read = [name for source in config.baselines for name in source.read_from]

@@ -4,6 +4,7 @@ They claim tasks and submit answers as the browser does. The oracle says how wel
 prompt; nothing else of a run sees the oracle before the evaluation.
 """
 
+import hashlib
 import random
 from collections.abc import Mapping
 from pathlib import Path
@@ -41,7 +42,7 @@ def main(run: RunFolder, settings: Settings) -> None:
         PictuneError: no judge knows the images of the run's model.
     """
     files = image_files(run)
-    inputs = {"images": images_digest(run), "tasks": plan_digest(settings)}
+    inputs = {"images": images_digest(run), "tasks": plan_digest(settings), **_comparisons(run)}
     outputs = (run.latest / MANIFEST,)
     stage = StageFolder(
         run, settings, run.labels_dir, "simulate", ("run", "simulate"), inputs, outputs
@@ -61,18 +62,31 @@ def main(run: RunFolder, settings: Settings) -> None:
     def judge(image_id: str, prompt: str) -> float:
         return Requirement.parse(prompt).score(readings[image_id])
 
+    def count(image_id: str, name: str) -> int | None:
+        animals = list(Requirement.parse(name).counts)
+        found = readings[image_id].counts
+        return found.get(animals[0], 0) if len(animals) == 1 else None
+
     rng = random.Random(settings.run.seed)
     config = settings.table("simulate", SimulatedRaterConfig)
     with open_store(run, settings.table("tasks", TasksConfig)) as store:
         add_planned_tasks(store, run, settings)
         with stage.working():
             answered = store.progress(source="simulated")
-            answers = simulate(store, judge, config, rng=rng)
+            answers = simulate(store, judge, config, rng=rng, counter=count)
             open_tasks = answered.total - answered.done
             for _ in progress(answers, "simulate", "label", total=open_tasks):
                 pass
             written = export_labels(store, run, settings)
     print(f"simulate: {written}")
+
+
+def _comparisons(run: RunFolder) -> dict[str, str]:
+    """Return a hash of the comparisons that are planned, by its name; empty without any."""
+    with open_store(run) as store:
+        task_ids = store.comparisons.task_ids()
+    digest = hashlib.sha256("\n".join(task_ids).encode()).hexdigest()
+    return {"comparisons": digest} if task_ids else {}
 
 
 def _readings(folder: Path, files: Mapping[str, Path]) -> dict[str, Reading]:

@@ -6,7 +6,9 @@ comparison of the two: good images as such, or prompts that mostly fail. Rewards
 those that the settings name.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -109,6 +111,39 @@ def random_scorer(examples: Examples, seed: int) -> Scorer:
     return lambda image, _prompt: drawn[image]
 
 
+def score_files(
+    source: RewardSource,
+    paths: Sequence[Path],
+    prompts: Sequence[str],
+    *,
+    batch_size: int,
+    device: torch.device,
+    track: Track = iter,
+) -> Values:
+    """Return the rewards [N] of image files for their prompts; the images may differ in size.
+
+    Raises:
+        PictuneError: the reward cannot be loaded, or does not return a finite number for each.
+    """
+    reward = load_reward([source], device=device)
+    rewards = np.zeros(len(paths))
+    for start in track(range(0, len(paths), batch_size)):
+        rows = range(start, min(start + batch_size, len(paths)))
+        loaded = {row: read_image(paths[row]) for row in rows}
+        for size in {image.shape for image in loaded.values()}:
+            same = [row for row in rows if loaded[row].shape == size]
+            images = torch.stack([loaded[row] for row in same]).to(device)
+            with torch.no_grad():
+                rewards[same] = as_values(reward(images, [prompts[row] for row in same]))
+    broken = np.flatnonzero(~np.isfinite(rewards))
+    if len(broken):
+        raise PictuneError(
+            f"{source.path}: gives no finite number for {paths[broken[0]]} "
+            f"({len(broken)} in all); fix it"
+        )
+    return rewards
+
+
 def _source_scorer(
     source: RewardSource, examples: Examples, batch_size: int, device: torch.device, track: Track
 ) -> Scorer:
@@ -116,24 +151,16 @@ def _source_scorer(
 
     Every labeled image is scored for its prompt now, so that the reward need not stay in memory.
     """
-    reward, dataset = load_reward([source], device=device), examples.dataset
+    dataset = examples.dataset
     keys, _ = labeled(dataset)
-    rewards = np.zeros(len(keys))
-    for start in track(range(0, len(keys), batch_size)):
-        rows = range(start, min(start + batch_size, len(keys)))
-        loaded = {row: read_image(dataset.paths[keys[row, 0]]) for row in rows}
-        for size in {image.shape for image in loaded.values()}:
-            same = [row for row in rows if loaded[row].shape == size]
-            images = torch.stack([loaded[row] for row in same]).to(device)
-            prompts = [dataset.prompts[keys[row, 1]] for row in same]
-            with torch.no_grad():
-                rewards[same] = as_values(reward(images, prompts))
-    broken = np.flatnonzero(~np.isfinite(rewards))
-    if len(broken):
-        raise PictuneError(
-            f"{source.path}: gives no finite number for {dataset.paths[keys[broken[0], 0]]} "
-            f"({len(broken)} in all); fix it"
-        )
+    rewards = score_files(
+        source,
+        [dataset.paths[image] for image in keys[:, 0]],
+        [dataset.prompts[prompt] for prompt in keys[:, 1]],
+        batch_size=batch_size,
+        device=device,
+        track=track,
+    )
     number = keys[:, 0] * len(dataset.prompts) + keys[:, 1]
 
     def score(image: Indices, prompt: Indices) -> Values:

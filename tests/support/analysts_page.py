@@ -19,6 +19,10 @@ TABLES: dict[str, tuple[str, pa.Schema]] = {
     "tasks": ("something that raters are asked", schema.TASKS),
     "labels_binary": ("one rater's verdict on one image", schema.LABELS_BINARY),
     "labels_ranking": ("one rater's order of several images of a prompt", schema.LABELS_RANKING),
+    "labels_comparisons": (
+        "one rater's comparison of two models' images, or a count in one image",
+        schema.LABELS_COMPARISONS,
+    ),
     "labels_pairs": ("two images of a ranking, derived from it", schema.LABELS_PAIRS),
     "raters": ("a rater", schema.RATERS),
     "consensus": ("what raters say together of an image, by one method", schema.CONSENSUS),

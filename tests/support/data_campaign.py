@@ -15,6 +15,7 @@ import pyarrow as pa
 import sqlalchemy as sa
 from PIL import Image
 
+from data.comparisons import ComparisonAnswer
 from data.feedback import Answer, BinaryAnswer, Claim, NewTask, RankingAnswer, Receipt, Submission
 from data.files import sha256_of
 from data.runs import RunFolder
@@ -54,7 +55,14 @@ def binary_tasks(count: int, overlap: int = 1) -> list[NewTask]:
 
 
 def good_answer(claim: Claim) -> Answer:
-    """Return good, or the images ranked in the order that they have in the task."""
+    """Return good, or the images ranked in the order that they have in the task.
+
+    In a comparison the first one is better, and three things are counted in a single image.
+    """
+    if claim.task.axis == "count":
+        return ComparisonAnswer(outcome="count", count=3)
+    if claim.task.kind == "comparison":
+        return ComparisonAnswer(outcome="preferred", preferred=claim.task.image_ids[0])
     if claim.task.kind == "binary":
         return BinaryAnswer(verdict="good")
     return RankingAnswer(

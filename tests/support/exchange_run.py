@@ -34,6 +34,10 @@ SOURCES: dict[str, tuple[str, Callable[[Path], Path]]] = {
         "pick-a-pic",
         lambda folder: files.write_pick_a_pic(folder / "train-0.parquet", PICK_A_PIC_ROWS).parent,
     ),
+    "Pick-a-Pic, models compared": (
+        "pick-a-pic-comparisons",
+        lambda folder: files.write_pick_a_pic(folder / "train-0.parquet", PICK_A_PIC_ROWS).parent,
+    ),
 }
 
 
@@ -63,7 +67,7 @@ class ExchangeRun:
         """Return all that the run contains, except the raters' ids and the times of its making."""
         latest = Latest(self.run)
         volatile = ("label_id", "rater_id", "revision")
-        labels = [*latest.verdicts, *latest.rankings]
+        labels = latest.labels
         by_rater: dict[str, set[str]] = {}
         for label in labels:
             by_rater.setdefault(label["rater_id"], set()).add(label["submission_id"])

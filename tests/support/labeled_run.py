@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 from PIL import Image
 
+from data.comparisons import Axis, ComparisonAnswer
 from data.feedback import Answer, BinaryAnswer, NewTask, RankingAnswer
 from data.files import sha256_of
 from data.parquet import export
@@ -26,6 +27,7 @@ PROMPTS_BY_CATEGORY = {
     "composition": "A cat and a dog.",
     "place": "A dog on the moon, seen from <b>far</b> away & above.",
 }
+AXES: tuple[Axis, ...] = ("overall", "appeal")
 RATERS = ("anna", "ben", "cleo", "dora")
 
 
@@ -99,7 +101,23 @@ def _label(store: FeedbackStore, rng: random.Random, images: dict[str, list[str]
         for rater in RATERS:
             moment += timedelta(seconds=rng.randrange(30, 400))
             labels.append(_answered(rng, task, rater, moment))
-    store.import_labels(tasks, labels, finish=lambda: None)
+    compared = [_comparison(prompt, ids, axis) for prompt, ids in images.items() for axis in AXES]
+    for task in compared:
+        for rater in RATERS:
+            moment += timedelta(seconds=rng.randrange(30, 400))
+            labels.append(_answered(rng, task, rater, moment))
+    store.import_labels([*tasks, *compared], labels, finish=lambda: None)
+
+
+def _comparison(prompt: str, image_ids: list[str], axis: Axis) -> NewTask:
+    return NewTask(
+        kind="comparison",
+        prompt=prompt,
+        image_ids=tuple(image_ids[:2]),
+        overlap=4,
+        axis=axis,
+        models=("base", "rwl"),
+    )
 
 
 def _answered(rng: random.Random, task: NewTask, rater: str, moment: datetime) -> ImportedLabel:
@@ -112,6 +130,11 @@ def _answered(rng: random.Random, task: NewTask, rater: str, moment: datetime) -
         answer = RankingAnswer(
             ranks={image_id: rng.choice((1, 2, 3, None)) for image_id in task.image_ids}
         )
+    if task.kind == "comparison":
+        outcomes = ["preferred", "preferred", "preferred", "tie", "both_bad", "skip"]
+        outcome = rng.choice(outcomes)
+        preferred = rng.choice(task.image_ids) if outcome == "preferred" else None
+        answer = ComparisonAnswer.model_validate({"outcome": outcome, "preferred": preferred})
     seconds = rng.lognormvariate(1.0, 0.6)
     return ImportedLabel(
         submission_id=f"{rng.getrandbits(64):x}",

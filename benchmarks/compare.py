@@ -1,0 +1,290 @@
+"""What intervals, plans and the stopping rule of comparisons promise, where the truth is known.
+
+Run as `python -m benchmarks.compare`; the figures are in `results/compare.json`.
+
+- A/A: a model against itself, 1,000 campaigns a case, whose intervals should hold 0 as often as
+  they say, beside the interval of votes that are taken to be independent;
+- power: how often a true 60 to 40 is found, beside the plan's forecast and the binomial test's;
+- looking: campaigns that are looked at after every vote and stopped when the interval excludes 0;
+- the tables of Imagen 3 (arXiv 2408.07009), whose strengths the paper gives.
+"""
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.stats import binomtest
+
+from benchmarks.record import record
+from data.intervals import wilson_interval
+from pipelines.arena.intervals import clustered, log_odds
+from pipelines.arena.planning import Design, power, votes_needed
+from pipelines.arena.ratings import ELO, bradley_terry_strengths, rate, wins_of
+from pipelines.arena.sequential import FEWEST, always_valid
+from pipelines.arena.votes import Indices, Values, Votes
+
+IMAGEN_MODELS = ("Imagen 3", "SD 3", "DALL-E 3", "MJ v6", "Imagen 2", "SDXL 1")
+IMAGEN_TABLES = {
+    "overall": "57.8 60.0 58.0 69.9 77.7 53.2 53.7 62.6 72.8 50.1 63.3 68.1 59.1 69.5 58.2",
+    "alignment": "55.1 59.4 59.1 65.4 76.1 51.0 54.9 63.6 72.5 51.2 59.8 70.2 61.7 68.0 59.0",
+}
+"""Win rates in per cent, row against column, the upper triangle by rows."""
+IMAGEN_ELO = {
+    "overall": (1098, 1047, 1028, 1027, 941, 860),
+    "alignment": (1083, 1047, 1028, 1019, 950, 873),
+}
+IMAGEN_VOTES = 2500
+"""Votes on each pair of models."""
+
+
+@dataclass(frozen=True)
+class Crowd:
+    """A campaign between models of equal or given strength, with a known truth."""
+
+    raters: int = 16
+    prompts: int = 50
+    images: int = 2
+    """Pairs of images of each prompt and pair of models."""
+    overlap: int = 3
+    """Raters of each pair of images."""
+    taste: float = 0.0
+    """Standard deviation over raters of the log-odds with which they prefer a model."""
+    luck: float = 0.0
+    """The same over prompts."""
+    left: float = 0.0
+    """The same, of the log-odds with which a rater prefers the image at the left."""
+    ties: float = 0.0
+    """Share of votes that are ties."""
+    uneven: float = 0.0
+    """Unevenness of raters' shares of the work: 0 gives them the same."""
+    strengths: tuple[float, ...] = (0.0, 0.0)
+    """Log-odds."""
+
+    def campaign(self, rng: np.random.Generator) -> Votes:
+        """Return the votes of one campaign, in random order."""
+        k = len(self.strengths)
+        first, second = np.triu_indices(k, 1)
+        tasks = self.prompts * self.images * len(first)
+        n = tasks * self.overlap
+        task = np.repeat(np.arange(tasks), self.overlap)
+        keys = rng.random((tasks, self.raters)) ** (1 + self.uneven * np.arange(self.raters))
+        rater = np.argsort(-keys, axis=1)[:, : self.overlap].ravel()
+        prompt = task // (self.images * len(first))
+        model_a, model_b = first[task % len(first)], second[task % len(first)]
+        tastes = rng.normal(0, 1, (self.raters, k)) * self.taste / np.sqrt(2)
+        luck = rng.normal(0, 1, (self.prompts, k)) * self.luck / np.sqrt(2)
+        a_is_left = rng.random(n) < 0.5
+        sides = rng.normal(0, self.left, self.raters)[rater] * np.where(a_is_left, 1, -1)
+        worth = np.array(self.strengths) + tastes[rater] + luck[prompt]
+        rows = np.arange(n)
+        odds = worth[rows, model_a] - worth[rows, model_b] + sides
+        outcome = (rng.random(n) < 1 / (1 + np.exp(-odds))).astype(np.float64)
+        outcome[rng.random(n) < self.ties] = 0.5
+        votes = Votes(
+            models=tuple(f"model {i}" for i in range(k)),
+            raters=tuple(map(str, range(self.raters))),
+            pairs=tuple(map(str, range(tasks))),
+            images=tuple((f"{i}a", f"{i}b") for i in range(tasks)),
+            model_a=model_a,
+            model_b=model_b,
+            outcome=outcome,
+            rater=rater,
+            prompt=prompt,
+            category=np.full(n, "other", object),
+            pair=task,
+            a_is_left=a_is_left,
+        )
+        return votes.in_order(rng.permutation(n))
+
+
+CASES = {
+    "independent votes": Crowd(),
+    "raters of strong taste": Crowd(taste=1.0),
+    "lucky prompts": Crowd(luck=1.0),
+    "taste and luck": Crowd(taste=1.0, luck=1.0),
+    "taste, luck, bias of position, ties": Crowd(taste=0.7, luck=0.7, left=0.7, ties=0.2),
+    "uneven work": Crowd(taste=0.7, luck=0.7, uneven=0.3),
+    "one rater a pair, 10 raters": Crowd(raters=10, overlap=1, images=4, taste=0.5, luck=0.7),
+    "6 raters": Crowd(raters=6, prompts=40, taste=0.7, luck=0.7),
+    "6 raters, independent votes": Crowd(raters=6, prompts=40),
+    "3 raters": Crowd(raters=3, prompts=40, overlap=2, taste=0.7, luck=0.7),
+    "3 raters, independent votes": Crowd(raters=3, prompts=40, overlap=2),
+    "three models, taste and luck": Crowd(
+        strengths=(0.0, 0.0, 0.0), images=1, overlap=2, taste=0.7, luck=0.7
+    ),
+}
+"""Campaigns of a model against itself."""
+
+
+def coverage(crowd: Crowd, campaigns: int, rng: np.random.Generator) -> dict[str, Any]:
+    """Return how often the intervals of equal models' differences hold 0."""
+    held: dict[str, list[bool]] = {"95": [], "99": [], "independent_95": []}
+    widths = []
+    for _ in range(campaigns):
+        votes = crowd.campaign(rng)
+        found = rate(votes).differences
+        for name, level in (("95", 0.95), ("99", 0.99)):
+            bounds = found.intervals(level)
+            held[name] += list((bounds[:, 0] <= 0) & (bounds[:, 1] >= 0))
+        widths.append(float(np.ptp(found.intervals(), axis=1).mean()))
+        held["independent_95"] += _held_by_independent(votes, found.value)
+    n = len(votes)
+    shares = {name: float(np.mean(values)) for name, values in held.items() if values}
+    interval = wilson_interval(sum(held["95"]), len(held["95"]))
+    return shares | {
+        "campaigns": campaigns,
+        "votes": n,
+        "interval_of_95": list(interval),
+        "width": float(np.median(widths)),
+    }
+
+
+def _held_by_independent(votes: Votes, differences: Values) -> list[bool]:
+    """Return whether the intervals of independent votes hold 0, for two models."""
+    if len(votes.models) != 2:
+        return []
+    wins = wins_of(votes) + 0.5
+    half = 1.96 * ELO * np.sqrt(1 / wins[0, 1] + 1 / wins[1, 0])
+    return [bool(abs(differences[0]) <= half)]
+
+
+def found_share(crowd: Crowd, campaigns: int, rng: np.random.Generator) -> float:
+    """Return how often the 95 % interval says rightly that the first of two models is stronger."""
+    lows = [rate(crowd.campaign(rng)).differences.intervals()[0, 0] for _ in range(campaigns)]
+    return float(np.mean(np.array(lows) > 0))
+
+
+def true_60_to_40(campaigns: int, rng: np.random.Generator) -> dict[str, Any]:
+    """Return the power at 200 votes: 100 raters with 2 votes each, a prompt for each vote."""
+    crowd = Crowd(100, 200, images=1, overlap=1, strengths=(np.log(1.5), 0.0))
+    rejected = [binomtest(wins, 200).pvalue <= 0.05 for wins in range(201)]
+    wins = rng.binomial(200, 0.6, 100_000)
+    return {
+        "design": "200 votes, 100 raters, 200 prompts, no ties, no taste, no luck",
+        "found": found_share(crowd, campaigns, rng),
+        "planned": power(0.6, 200, Design(100, 200, 0.0, 0.0)),
+        "binomial_test": float(np.array(rejected)[wins].mean()),
+        "campaigns": campaigns,
+    }
+
+
+def planned_power(campaigns: int, rng: np.random.Generator) -> list[dict[str, Any]]:
+    """Return the power of plans for 0.8, simulated with the plan's spreads."""
+    rows = []
+    for share, design in (
+        (0.6, Design(20, 100, 0.05, 0.15, 0.1)),
+        (0.65, Design(10, 50, 0.05, 0.15, 0.1)),
+        (0.6, Design(40, 200, 0.1, 0.1, 0.0)),
+    ):
+        votes = votes_needed(share, design, 0.8)
+        assert votes is not None
+        found = [_planned_is_found(share, votes, design, rng) for _ in range(campaigns)]
+        rows.append(vars(design) | {"share": share, "votes": votes, "found": float(np.mean(found))})
+    return rows
+
+
+def _planned_is_found(share: float, votes: int, design: Design, rng: np.random.Generator) -> bool:
+    rater = np.resize(rng.permutation(design.raters), votes)
+    prompt = np.resize(rng.permutation(design.prompts), votes)
+    rng.shuffle(prompt)
+    p = share + rng.normal(0, design.rater_spread, design.raters)[rater]
+    p = np.clip(p + rng.normal(0, design.prompt_spread, design.prompts)[prompt], 0, 1)
+    # a share `ties` of the votes is half a win, and the mean outcome stays p
+    wins = np.clip(p - design.ties / 2, 0, 1 - design.ties)
+    drawn = rng.random(votes)
+    outcome = np.where(drawn < wins, 1.0, np.where(drawn < wins + design.ties, 0.5, 0.0))
+    low, _ = _log_odds(outcome, rater, prompt)[0]
+    return bool(low > 0)
+
+
+def _log_odds(outcome: Values, rater: Indices, prompt: Indices) -> Values:
+    sums = np.stack([outcome, 1 - outcome], axis=1)
+    independent = (1 / (sums.sum(0) + 0.5)).sum(keepdims=True)
+    return clustered(sums, rater, prompt, log_odds, independent).intervals()
+
+
+LOOKED_AT = {
+    "independent votes": Crowd(raters=12, prompts=50, overlap=2, images=3),
+    "taste and luck": Crowd(raters=12, prompts=50, overlap=2, images=3, taste=0.7, luck=0.7),
+    "6 raters of strong taste": Crowd(raters=6, prompts=50, overlap=2, images=3, taste=1.0),
+    "true 60 to 40": Crowd(
+        raters=12, prompts=50, overlap=2, images=3, taste=0.3, luck=0.5,
+        strengths=(np.log(1.5), 0.0),
+    ),
+}  # fmt: skip
+"""Campaigns that are looked at after each of 300 votes."""
+
+
+def looked_at(crowd: Crowd, campaigns: int, rng: np.random.Generator) -> dict[str, Any]:
+    """Return how often the interval excludes 0 at some look, and after how many votes."""
+    stops, plain = [], 0
+    for _ in range(campaigns):
+        looks = list(_looks(crowd.campaign(rng)))
+        stop = next((n for n, stopped, _ in looks if stopped), None)
+        stops += [] if stop is None else [stop]
+        plain += any(outside for _, _, outside in looks)
+    return {
+        "campaigns": campaigns,
+        "stopped": len(stops) / campaigns,
+        "median_votes_when_stopped": float(np.median(stops)) if stops else None,
+        "stopped_by_the_plain_interval": plain / campaigns,
+    }
+
+
+def _looks(votes: Votes) -> Iterator[tuple[int, bool, bool]]:
+    """Yield after each vote the number of votes, and whether each of both intervals excludes 0."""
+    sums = np.stack([votes.outcome, 1 - votes.outcome], axis=1)
+    for n in range(2, len(votes) + 1):
+        rater, prompt = votes.rater[:n], votes.prompt[:n]
+        if min(len(set(rater.tolist())), len(set(prompt.tolist()))) < FEWEST:
+            continue
+        independent = (1 / (sums[:n].sum(0) + 0.5)).sum(keepdims=True)
+        found = clustered(sums[:n], rater, prompt, log_odds, independent)
+        bounds, plain = always_valid(found, 70 / ELO)[0], found.intervals()[0]
+        yield n, bool(bounds[0] > 0 or bounds[1] < 0), bool(plain[0] > 0 or plain[1] < 0)
+
+
+def imagen_wins(table: str) -> Values:
+    """Return the wins [6, 6] of the paper's table."""
+    wins = np.zeros((6, 6))
+    wins[np.triu_indices(6, 1)] = [float(rate) for rate in IMAGEN_TABLES[table].split()]
+    wins += np.tril(100 - wins.T, -1)
+    return wins / 100 * IMAGEN_VOTES
+
+
+def imagen(table: str) -> dict[str, Any]:
+    """Return the strengths of the paper's table, beside the paper's own."""
+    found = bradley_terry_strengths(imagen_wins(table)[None])[0]
+    ours = dict(zip(IMAGEN_MODELS, found.round(1).tolist(), strict=True))
+    return {"ours": ours, "paper": dict(zip(IMAGEN_MODELS, IMAGEN_ELO[table], strict=True))}
+
+
+def main() -> None:
+    """Measure all of it, in some minutes."""
+    parser = argparse.ArgumentParser(description="Measure what comparisons promise.")
+    parser.add_argument("--campaigns", type=int, default=1000, help="of each case (default: 1000)")
+    parser.add_argument("--looked-at", type=int, default=400, help="of each case (default: 400)")
+    given = parser.parse_args()
+    rng = np.random.default_rng(0)
+    covered = {}
+    for name, crowd in CASES.items():
+        campaigns = given.campaigns // (1 if len(crowd.strengths) == 2 else 4)
+        covered[name] = vars(crowd) | coverage(crowd, campaigns, rng)
+        print(name, covered[name], flush=True)
+    stopped = {}
+    found = {
+        "true_60_to_40": true_60_to_40(4 * given.campaigns, rng),
+        "planned_power_0.8": planned_power(2 * given.campaigns, rng),
+        "imagen": {table: imagen(table) for table in IMAGEN_TABLES},
+    }
+    print(found, flush=True)
+    for name, crowd in LOOKED_AT.items():
+        stopped[name] = vars(crowd) | looked_at(crowd, given.looked_at, rng)
+        print(name, stopped[name], flush=True)
+    record("compare", {"aa": covered, "looked_at_after_each_vote": stopped} | found)
+
+
+if __name__ == "__main__":
+    main()

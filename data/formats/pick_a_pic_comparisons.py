@@ -1,0 +1,118 @@
+"""Comparisons of models in Pick-a-Pic's form of a pair, beside `data.formats.pick_a_pic`.
+
+A row is one person's answer about two images of a prompt by `model_0` and `model_1`. Where the
+columns `axis` and `answer` are missing, as in the published files, the axis is overall and the
+answer is that of `label_0` and `label_1`. Nothing is trained on what is read in this way:
+`data.formats.pick_a_pic` reads pairs to train on, as rankings.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from data.comparisons import AXES, Axis
+from data.formats import pick_a_pic
+from data.formats.latest import Exported, Latest
+from data.formats.reading import parquet_rows, source_files, split_of
+from data.formats.records import Record, Row, SourceImage, SourceLabel
+
+COLUMNS = pa.schema([*pick_a_pic.COLUMNS, ("axis", pa.string()), ("answer", pa.string())])
+REQUIRED_COLUMNS = (*pick_a_pic.REQUIRED_COLUMNS, "model_0", "model_1")
+OF_TWO_IMAGES: dict[str, Axis] = {axis: axis for axis in AXES if axis != "count"}
+ANSWERS = ("first", "second", "tie", "both_bad")
+LABELS = {"first": 1.0, "second": 0.0, "tie": 0.5, "both_bad": 0.5}
+"""Column `label_0` of each answer; there is no other way to say that both are bad."""
+
+
+def read(source: Path) -> Iterator[Record]:
+    """Read the rows of a Parquet file, or of all in a folder."""
+    optional = [name for name in COLUMNS.names if name not in REQUIRED_COLUMNS]
+    for path in source_files(source, ".parquet"):
+        for row in parquet_rows(path, REQUIRED_COLUMNS, optional):
+            yield _record(row)
+
+
+def _record(row: Row) -> Record:
+    kept = {name: row.values[name] for name in pick_a_pic.KEPT_COLUMNS if row.has(name)}
+    axis = row.choice("axis", OF_TWO_IMAGES) if row.has("axis") else "overall"
+    labeled = row.choice("has_label", {True: True, False: False})
+    return Record(
+        row=row,
+        prompt=row.text("caption"),
+        images=(_image(row, 0), _image(row, 1)),
+        kind="comparison",
+        split=split_of(row.path),
+        labels=(_label(row, kept),) if labeled else (),
+        task={"axis": axis, "models": (row.text("model_0"), row.text("model_1"))},
+        fields={} if labeled else kept,
+    )
+
+
+def _image(row: Row, number: int) -> SourceImage:
+    image = pick_a_pic.image_of(row, number)
+    facts = {**image.facts, "drawn_for": "comparison"}
+    return SourceImage(column=image.column, content=image.content, facts=facts)
+
+
+def _label(row: Row, kept: dict[str, Any]) -> SourceLabel:
+    label = pick_a_pic.label_of(row, kept)
+    said = {(1, 2): "first", (2, 1): "second", (1, 1): "tie"}[tuple(label.answer)]  # type: ignore[index]
+    answer = row.choice("answer", {one: one for one in ANSWERS}) if row.has("answer") else said
+    if LABELS[answer] != LABELS[said]:
+        raise row.bad("answer", f"is {answer}, but label_0 and label_1 say {said}")
+    return SourceLabel(
+        answer=answer, rater=label.rater, submitted_at=label.submitted_at, fields=kept
+    )
+
+
+def write(latest: Latest, folder: Path) -> Exported:
+    """Write one Parquet file a split: the comparisons of two images that were answered.
+
+    The image that stood on the left is the first of its row.
+    """
+    given = [row for row in latest.comparisons if row["answer"] in ANSWERS]
+    pick_a_pic.write_by_split(latest, [_row(latest, row) for row in given], folder, COLUMNS)
+    counts = sum(row["answer"] == "count" for row in latest.comparisons)
+    return Exported(
+        rows=len(given),
+        omitted={
+            "verdicts on single images": len(latest.verdicts),
+            "rankings": len(latest.rankings),
+            "counts in single images": counts,
+            "skipped comparisons": len(latest.comparisons) - len(given) - counts,
+        },
+    )
+
+
+def _row(latest: Latest, comparison: dict[str, Any]) -> dict[str, Any]:
+    answer, step = comparison["answer"], 1
+    if comparison["shown_order"][0] == 1:
+        step = -1
+        answer = {"first": "second", "second": "first"}.get(answer, answer)
+    images = tuple(comparison["image_ids"][::step])
+    models = comparison["models"][::step]
+    numbers = {
+        "ranking_id": pick_a_pic.number_of(comparison["label_id"]),
+        "user_id": pick_a_pic.number_of(comparison["rater_id"]),
+    }
+    kept = latest.fields("pick-a-pic-comparisons", "label", comparison["submission_id"])
+    row = pick_a_pic.row_of(latest, comparison["prompt_id"], images, numbers | kept)
+    label = LABELS[answer]
+    best = {1.0: row["image_0_uid"], 0.0: row["image_1_uid"]}.get(label, "")
+    return (
+        {"best_image_uid": best}
+        | row
+        | {
+            "are_different": label != 0.5,
+            "has_label": True,
+            "label_0": label,
+            "label_1": 1 - label,
+            "model_0": models[0],
+            "model_1": models[1],
+            "created_at": comparison["submitted_at"].replace(tzinfo=None),
+            "axis": comparison["axis"],
+            "answer": answer,
+        }
+    )

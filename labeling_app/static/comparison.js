@@ -1,0 +1,198 @@
+// @ts-check
+// Two images of one prompt: which is better; or one image: how many things are in it.
+
+/** @import { Answer, AskReason, ComparisonAnswer, GiveAnswer } from "../interface.d.ts" */
+/** @import { InputMode, LoadedImage, LoadedQuestion } from "../interface.d.ts" */
+/** @import { FullSize } from "./full_size.js" */
+
+import { closest, find, findAll, slot } from "./dom.js";
+import { digitOf, modeOf } from "./input.js";
+
+/** @type {Partial<Record<string, string>>} */
+const KEYS = {
+  ArrowLeft: "left",
+  "1": "left",
+  ArrowRight: "right",
+  "2": "right",
+  ArrowUp: "tie",
+  "3": "tie",
+  ArrowDown: "both_bad",
+  "4": "both_bad",
+};
+
+export class Comparison {
+  /**
+   * `answer(answer, mode)` is called with each answer, `ask(question, chosen, images)` for the
+   * reason of a skip, `say(text)` with what screen readers should speak.
+   *
+   * @param {HTMLElement} root
+   * @param {FullSize} fullSize
+   * @param {{ answer: GiveAnswer, ask: AskReason, say: (text: string) => void }} calls
+   */
+  constructor(root, fullSize, { answer, ask, say }) {
+    this.root = root;
+    this.fullSize = fullSize;
+    this.answer = answer;
+    this.ask = ask;
+    this.say = say;
+    /** @type {LoadedImage[]} */
+    this.images = [];
+    /** @type {LoadedImage | null} */
+    this.reference = null;
+    this.counts = false; // whether things are counted
+    this.words = slot(root, "question", HTMLElement);
+    this.text = slot(root, "long-text", HTMLElement);
+    this.pair = slot(root, "pair", HTMLElement);
+    this.referenceFrame = slot(root, "reference", HTMLElement);
+    this.choices = findAll(root, "[data-outcome]", HTMLButtonElement);
+    this.numbers = slot(root, "numbers", HTMLElement);
+    for (const button of this.choices) {
+      const outcome = button.dataset.outcome ?? "";
+      button.addEventListener("click", (event) => this.give(outcome, modeOf(event)));
+    }
+    this.numbers.addEventListener("click", (event) => {
+      const number = closest(event, "[data-count]")?.dataset.count;
+      if (number !== undefined) this.giveCount(Number(number), modeOf(event));
+    });
+    const skip = find(root, "[data-do=skip]", HTMLButtonElement);
+    skip.addEventListener("click", (event) => this.skip(modeOf(event)));
+    const look = find(root, "[data-do=full-size]", HTMLButtonElement);
+    look.addEventListener("click", () => this.look(0));
+    root.addEventListener("click", (event) => {
+      const place = closest(event, "[data-look]")?.dataset.look;
+      if (place !== undefined) this.look(Number(place));
+    });
+  }
+
+  /**
+   * Shows loaded images, the first on the left, with the words of the question, and an earlier
+   * answer where there is one.
+   *
+   * @param {LoadedImage[]} images
+   * @param {Answer} [earlier]
+   * @param {LoadedQuestion} [question]
+   */
+  show(images, earlier, question) {
+    this.images = images;
+    this.reference = question?.loadedReference ?? null;
+    this.counts = question?.axis === "count";
+    this.words.innerHTML = question?.html ?? ""; // of Markdown, without any HTML of its own
+    this.text.textContent = question?.text ?? "";
+    this.text.hidden = !question?.text;
+    this.root.classList.toggle("counting", this.counts);
+    this.pair.replaceChildren(...images.map(frame));
+    this.referenceFrame.hidden = !this.reference;
+    const beside = this.reference ? [frame(this.reference, images.length)] : [];
+    find(this.referenceFrame, "div", HTMLElement).replaceChildren(...beside);
+    const broken = images.some((image) => image.broken);
+    for (const button of this.choices) {
+      button.hidden = this.counts;
+      button.disabled = broken;
+      mark(button, earlier?.outcome && this.outcomeOf(earlier) === button.dataset.outcome);
+    }
+    this.numbers.hidden = !this.counts;
+    for (const button of findAll(this.numbers, "button", HTMLButtonElement)) {
+      button.disabled = broken;
+      mark(button, earlier?.outcome && String(earlier.count) === button.dataset.count);
+    }
+  }
+
+  /**
+   * Returns what was chosen: a side of the screen, or the outcome.
+   *
+   * @param {ComparisonAnswer} answer
+   */
+  outcomeOf({ outcome, preferred }) {
+    if (outcome !== "preferred") return outcome;
+    return this.images[0].image_id === preferred ? "left" : "right";
+  }
+
+  /** @param {KeyboardEvent} event */
+  key(event) {
+    const name = event.key.toLowerCase();
+    const digit = digitOf(event);
+    if (name === "s") this.skip("key");
+    else if (name === "z") this.look(0);
+    else if (this.counts) return this.countByKey(digit);
+    else {
+      const outcome = KEYS[digit === null ? event.key : String(digit)];
+      if (outcome) this.give(outcome, "key");
+      return outcome !== undefined;
+    }
+    return true;
+  }
+
+  /**
+   * A digit is the count, and 0 is ten or more; an image with none of it has a button alone.
+   *
+   * @param {number | null} digit
+   */
+  countByKey(digit) {
+    if (digit !== null) this.giveCount(digit || 10, "key");
+    return digit !== null;
+  }
+
+  /**
+   * @param {string} outcome
+   * @param {InputMode} mode
+   */
+  give(outcome, mode) {
+    if (this.images.some((image) => image.broken)) return;
+    if (outcome === "left" || outcome === "right") {
+      const preferred = this.images[outcome === "left" ? 0 : 1].image_id;
+      this.answer({ outcome: "preferred", preferred }, mode);
+    } else if (outcome === "tie" || outcome === "both_bad") this.answer({ outcome }, mode);
+  }
+
+  /**
+   * @param {number} count
+   * @param {InputMode} mode
+   */
+  giveCount(count, mode) {
+    if (!this.images.some((image) => image.broken)) this.answer({ outcome: "count", count }, mode);
+  }
+
+  /** @param {InputMode} mode */
+  skip(mode) {
+    this.ask("skip-ranking", (reason, unsafe) => {
+      if (unsafe?.length) this.answer({ outcome: "unsafe", reason, unsafe }, mode);
+      else this.answer({ outcome: "skip", reason }, mode);
+    }, this.images);
+  }
+
+  /** @param {number} place */
+  look(place) {
+    const all = this.reference ? [...this.images, this.reference] : this.images;
+    const names = all.map((image, at) =>
+      image === this.reference ? "Reference" : this.images.length === 1 ? "" : SIDES[at]
+    );
+    this.fullSize.show(all.map(({ element }) => element), names, place);
+  }
+}
+
+const SIDES = ["First", "Second"];
+
+/**
+ * @param {HTMLButtonElement} button
+ * @param {unknown} chosen
+ */
+function mark(button, chosen) {
+  if (chosen) button.setAttribute("aria-pressed", "true");
+  else button.removeAttribute("aria-pressed");
+}
+
+/**
+ * Returns a button that shows the image, and at a click the whole of it.
+ *
+ * @param {LoadedImage} image
+ * @param {number} place
+ */
+function frame({ element }, place) {
+  const button = document.createElement("button");
+  button.type = "button";
+  button.className = "look";
+  button.dataset.look = String(place);
+  button.setAttribute("aria-label", `${element.alt}, show it at full size`);
+  button.append(element);
+  return button;
+}

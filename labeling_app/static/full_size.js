@@ -1,0 +1,69 @@
+// @ts-check
+// Images at full size, one over the other at the same place, so that a change of image shows what
+// differs.
+
+import { closest, find, slot } from "./dom.js";
+
+export class FullSize {
+  /** @param {HTMLDialogElement} dialog */
+  constructor(dialog) {
+    this.dialog = dialog;
+    this.frame = slot(dialog, "whole", HTMLElement);
+    this.name = slot(dialog, "whole-name", HTMLElement);
+    this.others = find(dialog, "[data-do=other]", HTMLButtonElement);
+    /** @type {HTMLImageElement[]} */
+    this.images = [];
+    /** @type {string[]} */
+    this.names = [];
+    this.place = 0;
+    this.others.addEventListener("click", () => this.turn(1));
+    this.frame.addEventListener("click", () => this.dialog.close());
+    dialog.addEventListener("keydown", (event) => this.key(event));
+  }
+
+  /**
+   * Shows the image at `place` as large as the screen allows.
+   *
+   * @param {HTMLImageElement[]} images
+   * @param {string[]} names
+   * @param {number} place
+   */
+  show(images, names, place) {
+    this.images = images.map((image) => /** @type {HTMLImageElement} */ (image.cloneNode()));
+    this.names = names;
+    this.place = place;
+    this.others.hidden = images.length < 2;
+    this.draw();
+    if (!this.dialog.open) this.dialog.showModal();
+  }
+
+  close() {
+    this.dialog.close();
+  }
+
+  /** @param {KeyboardEvent} event */
+  key(event) {
+    if (event.repeat || event.ctrlKey || event.metaKey || event.altKey) return;
+    const steps = { ArrowLeft: -1, ArrowRight: 1 };
+    if (event.key in steps) this.turn(steps[/** @type {keyof typeof steps} */ (event.key)]);
+    else if (/^[1-3]$/.test(event.key) && this.images[Number(event.key) - 1]) {
+      this.place = Number(event.key) - 1;
+      this.draw();
+    } else if (event.key.toLowerCase() === "z") this.dialog.close();
+    else if (event.key !== " " || closest(event, "button")) return;
+    else this.turn(1);
+    event.preventDefault();
+    event.stopPropagation(); // it must not answer the task behind
+  }
+
+  /** @param {number} step */
+  turn(step) {
+    this.place = (this.place + step + this.images.length) % this.images.length;
+    this.draw();
+  }
+
+  draw() {
+    this.frame.replaceChildren(this.images[this.place]);
+    this.name.textContent = this.names[this.place];
+  }
+}

@@ -1,0 +1,145 @@
+"""Votes of a comparison campaign as arrays, and their reading from `labels_comparisons.parquet`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+Values = NDArray[np.float64]
+Indices = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+
+OUTCOMES = {"first": 1.0, "second": 0.0, "tie": 0.5, "both_bad": 0.5}
+"""Share of a win for the first image, by answer; other answers are no vote."""
+OTHER = "other"
+"""Category of a prompt without one."""
+
+
+@dataclass(frozen=True, eq=False)
+class Votes:
+    """Votes on pairs of images by two different models; arrays have one entry a vote."""
+
+    models: tuple[str, ...]
+    """Names of the K models."""
+    raters: tuple[str, ...]
+    """Ids of the raters."""
+    pairs: tuple[str, ...]
+    """Ids of the tasks, a pair of images each."""
+    images: tuple[tuple[str, str], ...]
+    """Ids of the first and the second image of each task."""
+    model_a: Indices
+    """[N], index in `models` of the model of the first image."""
+    model_b: Indices
+    """[N]."""
+    outcome: Values
+    """[N], 1 where the first image is better, 0.5 for a tie, 0 where the second is."""
+    rater: Indices
+    """[N], index in `raters`."""
+    prompt: Indices
+    """[N], number of the prompt."""
+    category: NDArray[np.object_]
+    """[N], category of the prompt."""
+    pair: Indices
+    """[N], index in `pairs`."""
+    a_is_left: Mask
+    """[N], whether the first image stood at the left."""
+
+    def __len__(self) -> int:
+        """Return the number of votes."""
+        return len(self.outcome)
+
+    def where(self, mask: Mask) -> "Votes":
+        """Return some of the votes; models, raters and pairs keep their numbers."""
+        return self.in_order(np.flatnonzero(mask).astype(np.int64))
+
+    def in_order(self, rows: Indices) -> "Votes":
+        """Return the votes at these indices, in this order."""
+        names = ("model_a", "model_b", "outcome", "rater", "prompt", "category", "pair")
+        chosen = {name: getattr(self, name)[rows] for name in (*names, "a_is_left")}
+        return replace(self, **chosen)
+
+    def between(self, a: int, b: int) -> "Votes":
+        """Return the votes between two models, turned so that `a` is the first."""
+        turned = (self.model_a == b) & (self.model_b == a)
+        mask = turned | ((self.model_a == a) & (self.model_b == b))
+        there = self.where(mask)
+        back = turned[mask]
+        return replace(
+            there,
+            model_a=np.full(len(there), a),
+            model_b=np.full(len(there), b),
+            outcome=np.where(back, 1 - there.outcome, there.outcome),
+            a_is_left=there.a_is_left ^ back,
+        )
+
+    def with_models_there(self) -> "Votes":
+        """Return the same votes with the models alone that have some."""
+        there = np.unique(np.concatenate([self.model_a, self.model_b]))
+        return replace(
+            self,
+            models=tuple(self.models[i] for i in there),
+            model_a=np.searchsorted(there, self.model_a),
+            model_b=np.searchsorted(there, self.model_b),
+        )
+
+    @property
+    def met(self) -> list[tuple[int, int]]:
+        """The pairs of models that have votes, each once."""
+        numbers = range(len(self.models))
+        found = {tuple(sorted(one)) for one in zip(self.model_a, self.model_b, strict=True)}
+        return [one for one in combinations(numbers, 2) if one in found]
+
+    @property
+    def is_decided(self) -> Mask:
+        """[N], whether the vote prefers one of the two images."""
+        return np.not_equal(self.outcome, 0.5)
+
+
+def votes_of(labels: pd.DataFrame, categories: Mapping[str, str | None]) -> Votes:
+    """Return the votes among labels of one axis, `data.schema.LABELS_COMPARISONS`.
+
+    Labels without an answer, and pairs of images by the same model, are omitted.
+
+    Args:
+        labels: the labels, in the order in which they were given.
+        categories: the category of each prompt id.
+    """
+    there = labels[labels["answer"].isin(list(OUTCOMES))]
+    there = there[there["models"].map(lambda models: models[0] != models[1]).astype(bool)]
+    models = tuple(dict.fromkeys(name for pair in there["models"] for name in pair))
+    number = {name: i for i, name in enumerate(models)}
+    rater, raters = _numbered(there["rater_id"])
+    pair, pairs = _numbered(there["task_id"])
+    prompt, prompts = _numbered(there["prompt_id"])
+    images = {
+        task: (str(ids[0]), str(ids[1]))
+        for task, ids in zip(there["task_id"], there["image_ids"], strict=True)
+    }
+    named = np.array([categories.get(one) or OTHER for one in prompts], object)
+    return Votes(
+        models=models,
+        raters=raters,
+        pairs=pairs,
+        images=tuple(images[one] for one in pairs),
+        model_a=_integers(number[one[0]] for one in there["models"]),
+        model_b=_integers(number[one[1]] for one in there["models"]),
+        outcome=np.array([OUTCOMES[answer] for answer in there["answer"]]),
+        rater=rater,
+        prompt=prompt,
+        category=named[prompt],
+        pair=pair,
+        a_is_left=np.array([order[0] < order[1] for order in there["shown_order"]], bool),
+    )
+
+
+def _integers(values: Any) -> Indices:
+    return np.fromiter(values, np.int64)
+
+
+def _numbered(column: "pd.Series[str]") -> tuple[Indices, tuple[str, ...]]:
+    numbers, names = pd.factorize(column)
+    return numbers.astype(np.int64), tuple(map(str, names))

@@ -1,0 +1,295 @@
+"""Comparisons in the store and its tables: no pair twice, no words lost, shares kept."""
+
+import hashlib
+import random
+import uuid
+from collections import Counter
+from pathlib import Path
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from pydantic import ValidationError
+
+from data.comparisons import ComparisonAnswer
+from data.errors import PictuneError
+from data.feedback import Answer, ChecksConfig, Claim, InvalidAnswer, NewTask, Submission
+from data.formats.latest import Latest
+from data.parquet import export, learned_from_digest
+from data.quality.judgments import Judgments
+from data.schema import LABELS_COMPARISONS, read_table
+from data.store.feedback_store import FeedbackStore
+from data.verification import verify
+from labeling_app.comparisons import CompareConfig, read_wordings
+from tests.support import exchange_files as files
+from tests.support.comparison_campaign import add_comparisons, compared_images, planned
+from tests.support.data_campaign import Campaign, Clock, answer_all, claimed, good_answer
+from tests.support.exchange_run import ExchangeRun, pairs_in
+
+
+def open_store(root: Path, clock: Clock | None = None) -> FeedbackStore:
+    url = f"sqlite:///{root / 'feedback.db'}"
+    return FeedbackStore.open(url, clock=clock or Clock(), rng=random.Random(0))
+
+
+def submit(store: FeedbackStore, rater: str, claim: Claim, answer: Answer) -> None:
+    store.submit(
+        Submission(
+            submission_id=str(uuid.uuid4()),
+            task_id=claim.task.task_id,
+            rater_id=rater,
+            answer=answer,
+        )
+    )
+
+
+def compare_all(store: FeedbackStore, rater: str) -> list[Claim]:
+    """Let the rater answer all comparisons that they are given."""
+    claims = []
+    while (claim := store.claim(rater, kind="comparison")) is not None:
+        submit(store, rater, claim, good_answer(claim))
+        claims.append(claim)
+    return claims
+
+
+def test_a_rater_sees_each_pair_once_on_each_axis_and_sides_change(tmp_path: Path) -> None:
+    images, _ = compared_images(tmp_path, seeds=6)
+    plan = planned(images, ("overall", "appeal"), overlap=2)
+    with open_store(tmp_path) as store:
+        assert add_comparisons(store, plan) == 24
+        ann, ben = (compare_all(store, store.add_rater(name)) for name in ("ann", "ben"))
+        assert add_comparisons(store, plan) == 0
+        assert store.progress().done == store.progress().total == 48
+    for claims in (ann, ben):
+        asked = Counter((claim.task.axis, frozenset(claim.task.image_ids)) for claim in claims)
+        assert set(asked.values()) == {1}
+        assert {axis for axis, _ in asked} == {"overall", "appeal"}
+        assert {claim.shown_order for claim in claims} == {(0, 1), (1, 0)}
+    assert [claim.task.axis for claim in ann] == ["overall"] * 12 + ["appeal"] * 12
+
+
+def test_a_repeat_never_asks_a_comparison_again(tmp_path: Path) -> None:
+    images, _ = compared_images(tmp_path, seeds=10)
+    checks = ChecksConfig(repeat_share=1.0)
+    url = f"sqlite:///{tmp_path / 'feedback.db'}"
+    with FeedbackStore.open(url, checks=checks, rng=random.Random(0)) as store:
+        add_comparisons(store, planned(images, ("overall",)))
+        claims = compare_all(store, store.add_rater("ann"))
+    assert len(claims) == len({claim.task.task_id for claim in claims}) == 20
+
+
+def test_a_label_keeps_the_words_that_its_rater_saw(tmp_path: Path) -> None:
+    images, _ = compared_images(tmp_path)
+    with open_store(tmp_path) as store:
+        add_comparisons(store, planned(images, ("overall",)))
+        ann = store.add_rater("ann")
+        first = claimed(store, ann)
+        store.comparisons.set_wordings({"overall": "Which one?"})
+        assert claimed(store, ann).wording == first.wording != "Which one?"
+        submit(store, ann, first, good_answer(first))
+        second = claimed(store, ann)
+        assert second.wording == "Which one?"
+        submit(store, ann, second, good_answer(second))
+        store.undo(ann)
+        again = claimed(store, ann)
+        store.comparisons.set_wordings({"overall": "Again, which one?"})
+        submit(store, ann, again, ComparisonAnswer(outcome="tie"))
+        with store.database.read() as connection:
+            versions = [row.wording for row in connection.exec_driver_sql("SELECT * FROM labels")]
+    ours = hashlib.sha256((first.wording or "").encode()).hexdigest()
+    assert versions == [ours, *[hashlib.sha256(b"Which one?").hexdigest()] * 3]
+
+
+def test_nobody_gives_more_than_their_share_of_an_axis(tmp_path: Path) -> None:
+    images, _ = compared_images(tmp_path, seeds=10)
+    with open_store(tmp_path) as store:
+        add_comparisons(store, planned(images, ("overall", "appeal")), most_share=0.3)
+        given = [compare_all(store, store.add_rater(f"rater{n}")) for n in range(4)]
+        assert store.progress().done == 40
+        counts = [Counter(claim.task.axis for claim in claims) for claims in given]
+        assert counts == [{"overall": 6, "appeal": 6}] * 3 + [{"overall": 2, "appeal": 2}]
+        add_comparisons(store, planned(images, ("overall", "appeal"), overlap=2))
+        ann = store.add_rater("rater0")
+        assert len(compare_all(store, ann)) == 28
+
+
+def test_tasks_that_a_rater_holds_count_towards_their_share(tmp_path: Path) -> None:
+    images, _ = compared_images(tmp_path, seeds=5)
+    clock = Clock()
+    with open_store(tmp_path, clock) as store:
+        add_comparisons(store, planned(images, ("overall",)), most_share=0.2)
+        ann = store.add_rater("ann")
+        held = [claimed(store, ann)]
+        second = store.claim(ann, excluding=[held[0].task.task_id])
+        assert second is not None
+        ids = [held[0].task.task_id, second.task.task_id]
+        assert store.claim(ann, excluding=ids) is None
+        clock.pass_seconds(3600)
+        assert store.claim(ann, excluding=ids) is not None
+
+
+def test_an_answer_that_does_not_fit_is_refused(tmp_path: Path) -> None:
+    images, _ = compared_images(tmp_path)
+    for wrong in (
+        {"outcome": "preferred"},
+        {"outcome": "tie", "preferred": "a"},
+        {"outcome": "count"},
+        {"outcome": "count", "count": 11},
+        {"outcome": "unsafe"},
+    ):
+        with pytest.raises(ValidationError):
+            ComparisonAnswer.model_validate(wrong)
+    with open_store(tmp_path) as store:
+        add_comparisons(store, planned(images, ("overall", "count")))
+        ann = store.add_rater("ann")
+        pair = claimed(store, ann)
+        for answer in (
+            ComparisonAnswer(outcome="preferred", preferred="another"),
+            ComparisonAnswer(outcome="count", count=2),
+        ):
+            with pytest.raises(InvalidAnswer):
+                submit(store, ann, pair, answer)
+        for _ in range(2):
+            submit(store, ann, claimed(store, ann), ComparisonAnswer(outcome="skip"))
+        with pytest.raises(InvalidAnswer, match="axis count"):
+            submit(store, ann, claimed(store, ann), ComparisonAnswer(outcome="tie"))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"axis": None}, {"models": ("base",)}, {"kind": "ranking"}, {"image_ids": ("a", "b", "c")}],
+)
+def test_a_comparison_has_an_axis_and_two_models(changes: dict[str, object]) -> None:
+    whole = {"kind": "comparison", "prompt": "a cat", "image_ids": ("a", "b"), "axis": "overall"}
+    NewTask.model_validate(whole | {"models": ("base", "rwl")})
+    with pytest.raises(ValidationError):
+        NewTask.model_validate(whole | {"models": ("base", "rwl")} | changes)
+
+
+def campaign_with_comparisons(root: Path) -> Campaign:
+    """A run whose three images were compared by two people, on two axes."""
+    campaign = Campaign(root)
+    pair = {"prompt": "a cat", "overlap": 2, "kind": "comparison", "priority": 2.0}
+    first, second, third = campaign.image_ids
+    tasks: list[dict[str, object]] = [
+        pair | {"axis": "overall", "image_ids": (first, second), "models": ("base", "rwl")},
+        pair | {"axis": "appeal", "image_ids": (first, third), "models": ("base", "dpok")},
+        pair
+        | {"axis": "count", "image_ids": (third,), "models": ("dpok",)}
+        | {"subject": "cats", "priority": 1.0},
+    ]
+    campaign.store.comparisons.set_wordings(read_wordings(CompareConfig()))
+    campaign.store.comparisons.add(map(NewTask.model_validate, tasks), most_share=1.0)
+    return campaign
+
+
+def answer_in_two_ways(campaign: Campaign) -> None:
+    """Ann prefers the first image of each; Ben finds no difference, and reports one image."""
+    store = campaign.store
+    ann, ben = store.add_rater("ann"), store.add_rater("ben")
+    compare_all(store, ann)
+    while (claim := store.claim(ben, kind="comparison")) is not None:
+        outcome = "both_bad" if claim.task.axis == "overall" else "tie"
+        answer = ComparisonAnswer.model_validate({"outcome": outcome, "comment": "so so"})
+        if claim.task.axis == "count":
+            unsafe = claim.task.image_ids
+            answer = ComparisonAnswer(outcome="unsafe", reason="Violent", unsafe=unsafe)
+        submit(store, ben, claim, answer)
+
+
+def test_the_table_says_who_preferred_which_model_and_where_it_stood(tmp_path: Path) -> None:
+    campaign = campaign_with_comparisons(tmp_path)
+    answer_in_two_ways(campaign)
+    answer_all(campaign.store, campaign.store.add_rater("cy"))
+    export(campaign.store, campaign.run)
+    assert verify(campaign.store, campaign.run) == []
+    rows = read_table(campaign.run.latest / "labels_comparisons.parquet", LABELS_COMPARISONS)
+    table = rows.to_pandas()
+    assert sorted(zip(table["axis"], table["answer"], strict=True)) == [
+        ("appeal", "first"),
+        ("appeal", "tie"),
+        ("count", "count"),
+        ("count", "unsafe"),
+        ("overall", "both_bad"),
+        ("overall", "first"),
+    ]
+    overall = table[table["axis"] == "overall"].iloc[0]
+    assert list(overall["models"]) == ["base", "rwl"]
+    assert list(overall["image_ids"]) == campaign.image_ids[:2]
+    assert table["wording"].notna().all()
+    assert sorted(table["count"].dropna()) == [3]
+    assert sorted(overall["shown_order"]) == [0, 1]
+    tasks = pd.read_parquet(campaign.run.latest / "tasks.parquet")
+    assert set(tasks["subject"].dropna()) == {"cats"}
+    raters = pd.read_parquet(campaign.run.latest / "raters.parquet")
+    assert sorted(raters["n"]) == [2, 3, 3]  # one image was reported before the third came
+    assert raters["n_skipped"].sum() == 1
+    assert len(campaign.store.reports.images()) == 1
+
+
+def test_comparisons_change_nothing_that_training_learns_from(tmp_path: Path) -> None:
+    campaign = campaign_with_comparisons(tmp_path)
+    answer_all(campaign.store, campaign.store.add_rater("cy"))
+    export(campaign.store, campaign.run)
+    before = learned_from_digest(campaign.run)
+    answer_in_two_ways(campaign)
+    after = export(campaign.store, campaign.run)
+    assert after.files["latest/labels_comparisons.parquet"].rows == 6
+    assert learned_from_digest(campaign.run) == before
+    assert len(pd.read_parquet(campaign.run.latest / "labels_pairs.parquet")) == 3
+
+
+def test_an_export_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+    campaign = campaign_with_comparisons(tmp_path)
+    answer_in_two_ways(campaign)
+    export(campaign.store, campaign.run)
+    (campaign.run.latest / "labels_comparisons.parquet").unlink()
+    tasks = campaign.run.latest / "tasks.parquet"
+    columns = ("axis", "models", "subject", "reference")
+    pq.write_table(pq.read_table(tasks).drop_columns(list(columns)), tasks)
+    assert len(Judgments.read(campaign.run.latest.resolve()).comparisons) == 0
+    assert {row["axis"] for row in Latest(campaign.run).tasks} == {None}
+
+
+def test_a_dataset_folder_carries_comparisons_to_another_run(tmp_path: Path) -> None:
+    campaign = campaign_with_comparisons(tmp_path / "mine")
+    answer_in_two_ways(campaign)
+    export(campaign.store, campaign.run)
+    mine, other = ExchangeRun(campaign.run.root), ExchangeRun(tmp_path / "other")
+    other.take("dataset", mine.give("dataset", tmp_path / "out"))
+    assert len(other.table("labels_comparisons")) == 6
+    assert other.contents()["labels"] == mine.contents()["labels"]
+    assert other.contents()["tasks"] == mine.contents()["tasks"]
+
+
+def test_pairs_of_comparisons_go_out_and_come_back_as_they_were(tmp_path: Path) -> None:
+    campaign = campaign_with_comparisons(tmp_path / "mine")
+    answer_in_two_ways(campaign)
+    export(campaign.store, campaign.run)
+    mine = ExchangeRun(campaign.run.root)
+    out = mine.give("pick-a-pic-comparisons", tmp_path / "out")
+    other = ExchangeRun(tmp_path / "other")
+    other.take("pick-a-pic-comparisons", out)
+    said = other.table("labels_comparisons")
+    assert sorted(zip(said["axis"], said["answer"], strict=True)) == sorted(
+        [("overall", "both_bad"), ("appeal", "tie")]
+        + [(row["axis"], ("first", "second")[order]) for row, order in _anns(mine)]
+    )
+    back = other.give("pick-a-pic-comparisons", tmp_path / "back")
+    assert pairs_in(*back.iterdir()) == pairs_in(*out.iterdir())
+    assert set(other.table("images")["drawn_for"]) == {"comparison"}
+
+
+def _anns(mine: ExchangeRun) -> list[tuple[dict[str, object], int]]:
+    """Return Ann's comparisons of two images, with the place of the first image."""
+    rows = [row for row in Latest(mine.run).comparisons if row["answer"] == "first"]
+    return [(row, row["shown_order"][0]) for row in rows]
+
+
+def test_a_row_without_a_model_is_named(tmp_path: Path) -> None:
+    run = ExchangeRun(tmp_path / "run")
+    source = files.write_pick_a_pic(
+        tmp_path / "train.parquet", [files.pick_a_pic_row(1, 2, 1.0, model_1=None)]
+    )
+    with pytest.raises(PictuneError, match=r"row 1, column model_1: is empty"):
+        run.take("pick-a-pic-comparisons", source)

@@ -1,0 +1,273 @@
+"""Comparisons in the labeling app: plans, what raters are told, and simulated raters."""
+
+import json
+import random
+import uuid
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from fastapi.testclient import TestClient
+
+from data.comparisons import AXES, ComparisonAnswer
+from data.errors import PictuneError
+from data.store.feedback_store import FeedbackStore
+from data.store.tables import labels
+from labeling_app.comparisons import (
+    CompareConfig,
+    ComparedImage,
+    Reference,
+    plan_comparisons,
+    read_wordings,
+)
+from labeling_app.server import LabelConfig, create_app
+from labeling_app.simulated import SimulatedRaterConfig, simulate
+from labeling_app.wording import wording_html
+from tests.support.comparison_campaign import (
+    MODELS,
+    PROMPTS,
+    add_comparisons,
+    comparison_campaign,
+    planned,
+)
+from tests.support.labeling_calls import claim, sign_in
+from tests.support.labeling_campaign import SECRET, add_admin, as_admin
+
+THREE = ("base", "rwl", "dpok")
+LONG_TEXT = "A rabbit whose fur is green, on a plain ground."
+
+
+def image(prompt: str, seed: int, model: str) -> ComparedImage:
+    return ComparedImage(f"{prompt} {seed} {model}", prompt, seed, model)
+
+
+def test_all_pairs_of_models_are_asked_on_each_axis_evenly_over_prompts() -> None:
+    images = [image(p, s, m) for p in PROMPTS for s in range(4) for m in THREE]
+    plan = planned(images, ("overall", "appeal", "count"), THREE)
+    pairs = Counter((t.axis, t.prompt, t.models) for t in plan.tasks if len(t.models) == 2)
+    assert len(pairs) == 2 * 2 * 3
+    assert set(pairs.values()) == {4}
+    assert {t.models for t in plan.tasks if t.axis == "count"} == {(m,) for m in THREE}
+    assert {(t.prompt, t.subject) for t in plan.tasks if t.axis == "count"} == {
+        (PROMPTS[0], "wolves")
+    }
+    in_order = sorted(plan.tasks, key=lambda task: -task.priority)
+    assert [t.axis for t in in_order] == ["overall"] * 24 + ["appeal"] * 24 + ["count"] * 12
+    for first in range(0, 24, 6):  # each pass asks once of every prompt and pair
+        one_pass = in_order[first : first + 6]
+        assert len({(t.prompt, t.models) for t in one_pass}) == 6
+
+
+def test_images_without_a_counterpart_and_equal_ones_are_left_out() -> None:
+    images = [image(p, 0, m) for p in PROMPTS for m in THREE]
+    images += [image(PROMPTS[0], 7, "base")]
+    same = [ComparedImage("same", PROMPTS[1], 1, m) for m in ("base", "dpok")]
+    same += [ComparedImage("other", PROMPTS[1], 1, "rwl")]
+    plan = planned([*images, *same], ("overall",), THREE)
+    assert (plan.same, plan.repeated) == (1, 1)
+    assert len(plan.tasks) == 2 * 3 + 1
+
+
+def test_planning_does_not_depend_on_the_order_of_images() -> None:
+    images = [image(p, s, m) for p in PROMPTS for s in range(3) for m in THREE]
+    shuffled = random.Random(1).sample(images, len(images))
+    assert planned(shuffled, AXES, THREE) == planned(images, AXES, THREE)
+
+
+def test_our_own_words_ask_each_axis_and_name_what_is_counted() -> None:
+    words = read_wordings(CompareConfig())
+    assert set(words) == set(AXES)
+    html = wording_html(words["count"], "<b>wolves</b>")
+    assert "How many &lt;b&gt;wolves&lt;/b&gt; are" in html
+    assert "<script>" not in wording_html("<script>alert(1)</script>", "")
+
+
+@pytest.mark.parametrize(
+    ("axis", "text", "reason"),
+    [
+        ("appeal", None, r"compare.wording.appeal: .*gone.md cannot be read .* name a Markdown"),
+        ("appeal", "  \n", r"has no words for the axis appeal; write the question there"),
+        ("count", "How many?", r"lacks \{object\}, which stands for what is counted"),
+    ],
+)
+def test_an_axis_without_words_is_named(
+    tmp_path: Path, axis: str, text: str | None, reason: str
+) -> None:
+    path = tmp_path / "gone.md"
+    if text is not None:
+        path.write_text(text)
+    config = CompareConfig.model_validate({"wording": {axis: path}})
+    with pytest.raises(PictuneError, match=reason):
+        read_wordings(config)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[FeedbackStore]:
+    """Comparisons of two models on all axes; two images are there for the detailed one."""
+    reference = {PROMPTS[1]: Reference(LONG_TEXT, "reference")}
+    campaign = comparison_campaign(tmp_path, AXES, reference)
+    with campaign.open_store() as opened:
+        yield opened
+
+
+@pytest.fixture
+def client(store: FeedbackStore) -> Iterator[TestClient]:
+    app = create_app(store, lambda _: None, LabelConfig(open=True), secret=SECRET, on_export=None)
+    with TestClient(app) as opened:
+        yield opened
+
+
+def answer_everything(client: TestClient) -> list[dict[str, Any]]:
+    """Prefer what stands on the left, and count three; return the tasks as they were claimed."""
+    tasks = []
+    while (task := claim(client)["task"]) is not None:
+        left = task["images"][0]["image_id"]
+        answer: dict[str, Any] = {"outcome": "preferred", "preferred": left}
+        if task["question"]["axis"] == "count":
+            answer = {"outcome": "count", "count": 3}
+        sent = {"submission_id": str(uuid.uuid4()), "task_id": task["task_id"], "answer": answer}
+        assert client.post("/api/v1/submissions", json=sent).status_code == 201
+        tasks.append(task)
+    return tasks
+
+
+def test_raters_are_told_neither_models_nor_prompts_that_they_must_not_know(
+    client: TestClient,
+) -> None:
+    sign_in(client)
+    tasks = answer_everything(client)
+    history = client.get("/api/v1/history").json()["labels"]
+    undone = client.post("/api/v1/undo", json={}).json()["task"]
+    for shown in (*tasks, *history):
+        axis = shown["question"]["axis"]
+        assert (shown["prompt"] == "") == (axis in ("appeal", "count"))
+        assert len(shown["images"]) == (1 if axis == "count" else 2)
+        assert "<p>" in shown["question"]["html"]
+    assert undone["prompt"] == ""
+    for told in (tasks, history, undone):
+        assert not any(model in json.dumps(told) for model in MODELS)
+    assert {task["question"]["axis"] for task in tasks} == set(AXES)
+    (detailed,) = [
+        task["question"]
+        for task in tasks
+        if task["question"]["axis"] == "detailed" and task["prompt"] == PROMPTS[1]
+    ]
+    assert detailed["text"] == LONG_TEXT
+    assert detailed["reference"]["url"] == "/api/v1/images/reference"
+    counted = [t["question"]["html"] for t in tasks if t["question"]["axis"] == "count"]
+    assert all("How many wolves" in html for html in counted)
+
+
+def test_the_left_image_of_the_page_is_the_one_that_is_stored_as_left(
+    client: TestClient, store: FeedbackStore
+) -> None:
+    sign_in(client)
+    answer_everything(client)
+    with store.database.read() as connection:
+        rows = connection.execute(sa.select(labels)).all()
+    for row in rows:
+        answer = ComparisonAnswer.model_validate_json(row.answer_json)
+        if answer.outcome == "preferred":
+            place = _images_of(store, row.task_id).index(str(answer.preferred))
+            assert row.shown_order[place] == 0
+
+
+def _images_of(store: FeedbackStore, task_id: str) -> list[str]:
+    query = "SELECT image_id FROM task_images WHERE task_id = :id ORDER BY position"
+    with store.database.read() as connection:
+        return list(connection.execute(sa.text(query), {"id": task_id}).scalars())
+
+
+def test_a_report_takes_an_image_of_a_comparison_from_everybody(client: TestClient) -> None:
+    sign_in(client)
+    task = claim(client)["task"]
+    image_id = task["images"][1]["image_id"]
+    send = {"submission_id": "one", "task_id": task["task_id"]}
+    vague = {"outcome": "skip", "reason": "A picture is unsafe"}
+    refused = client.post("/api/v1/submissions", json=send | {"answer": vague})
+    assert (refused.status_code, "say" in refused.text) == (422, True)
+    report = {"outcome": "unsafe", "reason": "Violent", "unsafe": [image_id]}
+    assert client.post("/api/v1/submissions", json=send | {"answer": report}).is_success
+    sign_in(client, "Ben")
+    left = {image["image_id"] for task in answer_everything(client) for image in task["images"]}
+    assert image_id not in left
+    assert client.get(f"/api/v1/images/{image_id}").status_code in (404, 410)
+
+
+def test_admins_see_comparisons_among_the_latest_labels(
+    client: TestClient, store: FeedbackStore
+) -> None:
+    sign_in(client)
+    answer_everything(client)
+    add_admin(store)
+    stream = as_admin(client).get("/api/v1/admin/summary").json()["stream"]
+    assert {entry["answer"]["outcome"] for entry in stream} == {"preferred", "count"}
+
+
+def simulated(
+    tmp_path: Path, *, base: float = 0.4, **changes: float
+) -> list[tuple[ComparisonAnswer, list[int]]]:
+    """Let a simulated rater compare two models 300 times, and count 20 things."""
+    images = [image(PROMPTS[0], seed, model) for seed in range(300) for model in MODELS]
+    config = CompareConfig(axes=("overall",))
+    counts = planned(images[:20], ("count",)).tasks
+    plan = plan_comparisons(images, config, MODELS)
+
+    def judge(image_id: str, _prompt: str) -> float:
+        return base + 0.6 * image_id.endswith("rwl")
+
+    perfect = {"raters": 1, "noise": 0, "skip_rate": 0, "threshold": 0.3}
+    rater = SimulatedRaterConfig.model_validate(perfect | changes)
+    url = f"sqlite:///{tmp_path / 'feedback.db'}"
+    with FeedbackStore.open(url, rng=random.Random(3)) as store:
+        add_comparisons(store, plan)
+        store.comparisons.add(counts, most_share=1.0)
+        rng = random.Random(0)
+        assert len(list(simulate(store, judge, rater, rng=rng, counter=lambda *_: 4))) == 320
+        with store.database.read() as connection:
+            rows = connection.execute(sa.select(labels)).all()
+    given = [(ComparisonAnswer.model_validate_json(r.answer_json), r.shown_order) for r in rows]
+    assert all(r.wording is not None for r in rows)
+    return given
+
+
+def test_perfect_simulated_raters_prefer_the_better_image_and_count_right(tmp_path: Path) -> None:
+    given = simulated(tmp_path)
+    pairs = [answer for answer, _ in given if answer.outcome != "count"]
+    assert all(str(answer.preferred).endswith("rwl") for answer in pairs)
+    assert {answer.count for answer, _ in given if answer.outcome == "count"} == {4}
+
+
+def test_noise_costs_simulated_raters_agreement_with_the_judge(tmp_path: Path) -> None:
+    given = simulated(tmp_path, noise=0.5)
+    better = [str(answer.preferred).endswith("rwl") for answer, _ in given if answer.preferred]
+    assert 0.5 < sum(better) / len(better) < 0.95
+    assert {answer.count for answer, _ in given if answer.outcome == "count"} == {3, 4, 5}
+
+
+def test_a_position_bias_moves_simulated_raters_to_the_left(tmp_path: Path) -> None:
+    given = simulated(tmp_path, position_bias=0.58, just_noticeable_difference=0.05)
+    ties = [order for answer, order in given if answer.outcome == "tie"]
+    assert ties
+    assert all(order == [0, 1] for order in ties)  # the base on the left, and so nearly as good
+    (tmp_path / "more").mkdir()
+    biased = simulated(tmp_path / "more", position_bias=2.0)
+    left = [order[0] == 0 for answer, order in biased if str(answer.preferred).endswith("base")]
+    assert left
+    assert all(left)
+
+
+def test_images_that_are_both_bad_are_called_so(tmp_path: Path) -> None:
+    given = simulated(tmp_path, base=0.1, just_noticeable_difference=0.7, threshold=0.9)
+    assert {answer.outcome for answer, _ in given} == {"both_bad", "count"}
+
+
+def test_a_submission_of_another_kind_is_refused(client: TestClient) -> None:
+    sign_in(client)
+    task = claim(client)["task"]
+    for answer in ({"verdict": "good"}, {"outcome": "count", "count": 2}, {"outcome": "best"}):
+        sent = {"submission_id": str(uuid.uuid4()), "task_id": task["task_id"], "answer": answer}
+        assert client.post("/api/v1/submissions", json=sent).status_code == 422

@@ -1,0 +1,139 @@
+"""People's verdict on the evaluation's page, and automatic figures beside it, on tiny models."""
+
+import json
+import random
+import re
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+import pytest
+
+from data.comparisons import ComparisonAnswer
+from data.feedback import NewTask
+from data.image_files import read_image
+from data.parquet import export
+from data.runs import RunFolder
+from data.schema import IMAGES, read_table
+from data.store.imported import ImportedLabel
+from pipelines.arena.figures import Comparison
+from pipelines.cli import main
+from pipelines.pages.people import peoples_verdict
+from pipelines.record import STAMP
+from tests.support.data_campaign import START, open_store
+from tests.support.tuned_run import copy_of
+
+pytestmark = pytest.mark.slow
+
+BRIGHTNESS = "tests.support.user_rewards:brightness"
+
+
+def command(run: RunFolder, stage: str, *words: str) -> int:
+    return main([stage, "--runs", str(run.root.parent), "--run", run.root.name, *words])
+
+
+def page_of(run: RunFolder) -> str:
+    page = (run.evaluation_dir / "report.html").read_text()
+    return re.sub('data:[^"]*|<pre>.*?</pre>', "", page, flags=re.DOTALL)
+
+
+def compare_by_brightness(run: RunFolder) -> None:
+    """Let people prefer the brighter of two images of a prompt, by the base and by `rwl`."""
+    rows = read_table(run.images_table, IMAGES).to_pylist()
+    rng = random.Random(0)
+    labels: list[ImportedLabel] = []
+    for prompt in sorted({row["prompt"] for row in rows}):
+        own = [row for row in rows if row["prompt"] == prompt]
+        for number, (first, second) in enumerate(zip(own[::2], own[1::2], strict=False)):
+            pair = (first["image_id"], second["image_id"])
+            task = NewTask(
+                kind="comparison",
+                prompt=prompt,
+                image_ids=pair,
+                overlap=3,
+                axis="overall",
+                models=("base", "rwl"),
+            )
+            brighter = max((first, second), key=lambda row: brightness(run, row))["image_id"]
+            labels += [
+                ImportedLabel(
+                    submission_id=f"{prompt}{number}{rater}",
+                    rater=rater,
+                    source="human",
+                    task=task,
+                    answer=ComparisonAnswer(outcome="preferred", preferred=brighter),
+                    shown_order=tuple(rng.sample((0, 1), 2)),
+                    submitted_at=START + timedelta(seconds=len(labels)),
+                )
+                for rater in ("anna", "ben", "cleo")
+            ]
+    with open_store(run.root) as store:
+        store.import_labels([one.task for one in labels], labels, finish=lambda: None)
+        export(store, run)
+
+
+def brightness(run: RunFolder, row: dict[str, Any]) -> float:
+    return float(np.array(read_image(run.root / row["path"], "").convert("RGB")).mean())
+
+
+@pytest.fixture(scope="module")
+def run(ready: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A run that is tuned and evaluated, whose reward is compared with brightness."""
+    copy = copy_of(ready, tmp_path_factory.mktemp("runs"))
+    source = f'[{{ kind = "python", path = "{BRIGHTNESS}" }}]'
+    settings = re.sub("(?m)^baselines = .*$", f"baselines = {source}", copy.config_file.read_text())
+    copy.config_file.write_text(settings)
+    assert BRIGHTNESS in settings
+    assert command(copy, "finetune", "--method", "dpok", "--set", "dpok.learning_rate=1e-30") == 0
+    assert command(copy, "evaluate") == 0
+    return copy
+
+
+def test_without_a_comparison_the_page_names_the_commands(run: RunFolder) -> None:
+    if not (run.comparison_dir / "metrics.json").exists():
+        assert command(run, "report") == 0
+        page = page_of(run)
+        assert "No comparison by people yet" in page
+        assert "make compare-report RUN=ready" in page
+        assert "What people say" not in page
+
+
+def test_the_page_leads_with_peoples_verdict_and_evaluate_stays_done(
+    run: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    compare_by_brightness(run)
+    stamp = (run.evaluation_dir / STAMP).read_bytes()
+    assert command(run, "compare-report") == 0
+    page = page_of(run)
+    assert page.index("What people say") < page.index('class="cards"')
+    assert "Overall preference" in page
+    assert "No comparison by people yet" not in page
+    assert "tuned again since" not in page
+    assert (run.evaluation_dir / STAMP).read_bytes() == stamp
+    capsys.readouterr()
+    assert command(run, "evaluate") == 0
+    assert "evaluate: done" in capsys.readouterr().out
+    assert "What people say" in page_of(run)
+
+
+def test_automatic_figures_stand_beside_people(run: RunFolder) -> None:
+    metrics = json.loads((run.comparison_dir / "metrics.json").read_text())
+    (axis,) = metrics["axes"]
+    found = {one["name"]: one["agreed"] for one in axis["automatic"]}
+    assert set(found) == {"reward", "CLIP score", f"python {BRIGHTNESS}"}
+    assert found[f"python {BRIGHTNESS}"]["share"] == 1
+    assert all(one["n"] == axis["n"] for one in found.values())
+    assert 0 <= found["reward"]["share"] <= 1
+    assert "ordered as people do" in (run.comparison_dir / "report.html").read_text()
+
+
+def test_votes_on_a_model_that_was_tuned_again_are_called_so(run: RunFolder) -> None:
+    found = Comparison.read(run)
+    assert found is not None
+    other = found.model_copy(update={"models": found.models | {"dpok": ["of another training"]}})
+    (run.comparison_dir / "metrics.json").write_text(other.model_dump_json())
+    people = peoples_verdict(run)
+    assert people is not None
+    assert people["outdated"] == ["dpok"]
+    assert command(run, "report") == 0
+    assert "dpok was tuned again since" in page_of(run)

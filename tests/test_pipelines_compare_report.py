@@ -1,0 +1,222 @@
+"""The stages `compare-report` and `compare-plan` on a run with real labels of known truth."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser
+
+from data.feedback import NewTask
+from data.parquet import export
+from data.runs import RunFolder
+from pipelines.arena.figures import Comparison
+from pipelines.cli import main
+from tests.support.comparison_run import write_comparison_run
+from tests.support.data_campaign import open_store
+from tests.support.tuned_run import copy_of
+
+pytestmark = pytest.mark.slow
+
+
+def command(run: RunFolder, stage: str, *words: str) -> int:
+    return main([stage, "--runs", str(run.root.parent), "--run", run.root.name, *words])
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A run that people compared, with its report."""
+    made = write_comparison_run(tmp_path_factory.mktemp("runs") / "mine")
+    assert command(made, "compare-report") == 0
+    return made
+
+
+def metrics_of(run: RunFolder) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((run.comparison_dir / "metrics.json").read_text())
+    return found
+
+
+def page_of(run: RunFolder, name: str = "report.html") -> str:
+    return re.sub('data:[^"]*', "", (run.comparison_dir / name).read_text())
+
+
+def test_the_strongest_model_is_found_on_every_axis(run: RunFolder) -> None:
+    axes = metrics_of(run)["axes"]
+    assert [axis["axis"] for axis in axes] == ["overall", "appeal"]
+    for axis in axes:
+        assert axis["strengths"][0]["model"] == "rwl"
+        mean = sum(row["elo"] for row in axis["strengths"]) / 3
+        assert mean == pytest.approx(1000)
+        for row in axis["strengths"]:
+            low, high = row["interval"]
+            lowest, highest = row["interval_99"]
+            assert lowest < low < row["elo"] < high < highest
+
+
+def test_every_vote_is_counted_once(run: RunFolder) -> None:
+    for axis in metrics_of(run)["axes"]:
+        answers = sum(pair["wins"] + pair["ties"] + pair["losses"] for pair in axis["pairs"])
+        assert answers == axis["n"] == sum(part["n"] for part in axis["categories"])
+        assert axis["n"] + axis["skipped"] == 18 * 3 * 3
+        assert axis["ties"] == sum(pair["ties"] for pair in axis["pairs"])
+        assert axis["both_bad"] <= axis["ties"]
+        assert {part["category"] for part in axis["categories"]} == {"count", "color", "place"}
+
+
+def test_counts_and_rankings_have_their_own_tables(run: RunFolder) -> None:
+    figures = metrics_of(run)
+    assert {row["model"] for row in figures["counts"]} == {"base", "rwl", "dpok"}
+    right = {row["model"]: row["right"]["share"] for row in figures["counts"]}
+    assert right["rwl"] > right["base"]
+    assert figures["rankings"]["n"] == 54
+    assert figures["rankings"]["strengths"][0]["model"] == "rwl"
+
+
+def test_the_page_holds_all_that_it_shows(run: RunFolder) -> None:
+    whole = (run.comparison_dir / "report.html").read_text()
+    assert not re.findall(r'(?:src|href)="(?!data:)', whole)
+    page = page_of(run)
+    for words in ("Overall preference", "Visual appeal", "Wilcoxon", "raters disagree on"):
+        assert words in page, words
+    assert "odd ears <i>" not in page  # a comment is text
+    assert "There is none yet: train a reward" in page
+    assert "simulated" not in page
+
+
+def test_the_command_prints_the_table(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(run, "compare-report") == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"rwl +1\d\d\d Elo +\d+ to \d+", printed)
+    assert "Counts: rwl: 18" in printed
+    assert str(run.comparison_dir / "report.html") in printed
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_pages_fit_the_screen(run: RunFolder, browser: Browser, width: int) -> None:
+    assert command(run, "compare-plan") == 0
+    page = browser.new_page(viewport={"width": width, "height": 844})
+    for name in ("report.html", "plan.html"):
+        page.goto((run.comparison_dir / name).as_uri())
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        charts = page.locator("img[src^='data:image/svg']")
+        scales = charts.evaluate_all("all => all.map(one => one.clientWidth / one.naturalWidth)")
+        assert scales
+        assert min(scales) >= 0.75
+    page.close()
+
+
+def test_the_plan_says_how_far_each_pair_is(
+    run: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(run, "compare-plan") == 0
+    printed = capsys.readouterr().out
+    assert "never" in printed
+    assert re.search(r"Overall preference: rwl : (base|dpok), \d+ votes", printed)
+    assert re.search(r"at any look\); (enough|not yet|no end)", printed)
+    assert "So far" in page_of(run, "plan.html")
+
+
+def test_before_anyone_labels_there_is_the_plan_alone(
+    tmp_path: Path, run: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    unlabeled = copy_of(run, tmp_path)
+    shutil.rmtree(unlabeled.labels_dir)
+    assert command(unlabeled, "compare-plan", "--set", "arena.raters=[12]") == 0
+    printed = capsys.readouterr().out
+    assert "12 raters" in printed
+    assert "votes\n" not in printed
+    assert "So far" not in page_of(unlabeled, "plan.html")
+
+
+def test_raters_who_answer_by_chance_are_left_out_where_the_lead_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    strengths = {"base": -2.5, "rwl": 2.5}
+    run = write_comparison_run(
+        tmp_path / "mine", strengths=strengths, raters=6, axes=("overall", "appeal", "alignment")
+    )
+    assert command(run, "compare-report") == 0
+    kept = metrics_of(run)
+    named = [one["rater_id"] for one in kept["raters"] if one["by_chance"]]
+    assert len(named) == 1
+    assert "arena.omit_raters=true leaves them out" in capsys.readouterr().out
+    assert command(run, "compare-report", "--set", "arena.omit_raters=true") == 0
+    without = metrics_of(run)
+    assert without["omitted"] == named
+    assert without["axes"][0]["n"] < kept["axes"][0]["n"]
+    assert without["axes"][0]["raters"] == 5
+    assert "left out" in page_of(run)
+
+
+def test_simulated_raters_are_named_as_such_and_never_mixed_with_people(
+    tmp_path: Path, run: RunFolder
+) -> None:
+    simulated = write_comparison_run(tmp_path / "mine", source="simulated")
+    assert command(simulated, "compare-report") == 0
+    assert metrics_of(simulated)["source"] == "simulated"
+    assert "No person has judged yet" in page_of(simulated)
+    assert metrics_of(run)["source"] == "human"
+
+
+def refused(capsys: pytest.CaptureFixture[str], run: RunFolder) -> str:
+    assert command(run, "compare-report") == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    return error
+
+
+def test_a_run_without_comparisons_is_refused_in_a_line(
+    tmp_path: Path, run: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    unlabeled = copy_of(run, tmp_path)
+    shutil.rmtree(unlabeled.labels_dir)
+    error = refused(capsys, unlabeled)
+    assert "no comparisons yet" in error
+    assert "make compare RUN=mine" in error
+
+
+def test_one_model_alone_is_refused_in_a_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error = refused(capsys, write_comparison_run(tmp_path / "mine", strengths={"base": 0.0}))
+    assert "only base" in error
+    assert "two models or more" in error
+
+
+def test_answers_that_say_nothing_are_refused_in_a_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = write_comparison_run(tmp_path / "mine", axes=("overall",), skips=True)
+    assert "were skipped or reported" in refused(capsys, run)
+
+
+def test_an_axis_without_labels_is_named(
+    tmp_path: Path, run: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    planned = copy_of(run, tmp_path)
+    with open_store(planned.root) as store:
+        ids = metrics_of(run)["disputes"][0]["images"]
+        store.add_tasks(
+            [
+                NewTask(
+                    kind="comparison",
+                    prompt="A wolf at sea.",
+                    image_ids=tuple(ids),
+                    axis="alignment",
+                    models=("base", "rwl"),
+                )
+            ]
+        )
+        export(store, planned)
+    assert command(planned, "compare-report") == 0
+    assert "Prompt-image alignment: nobody has answered yet" in capsys.readouterr().out
+    assert "nobody has answered yet." in page_of(planned)
+
+
+def test_figures_that_cannot_be_read_are_refused_in_a_line(run: RunFolder, tmp_path: Path) -> None:
+    broken = copy_of(run, tmp_path)
+    (broken.comparison_dir / "metrics.json").write_text("{")
+    with pytest.raises(Exception, match="make compare-report RUN=mine"):
+        Comparison.read(broken)
