@@ -29,7 +29,7 @@ from data.columns import (
 from data.errors import PictuneError
 from data.files import write_atomically
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 """Stored in every file's metadata under `schema_version`."""
 
 WRITE_AGAIN = "remove it and run the stage that writes it again"
@@ -96,8 +96,19 @@ IMAGES = pa.schema(
             pa.float32(),
             "share of the steps, from the first, that have this eta; null where it is not known",
         ),
+        optional(
+            "origin",
+            TEXT,
+            "playground for an image that somebody drew there and sent to raters; null otherwise",
+        ),
+        optional(
+            "lora_strength", pa.float32(), "factor of the LoRA's update; null means 1, as trained"
+        ),
     ]
 )
+
+PLAYGROUND = "playground"
+"""Value of the images' column `origin`: raters are asked about them, but no plan counts them in."""
 
 TASKS = pa.schema(
     [

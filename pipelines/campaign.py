@@ -7,7 +7,7 @@ from data.feedback import ChecksConfig
 from data.parquet import export
 from data.publication import DatasetConfig, publish
 from data.runs import RunFolder
-from data.schema import IMAGES, read_table
+from data.schema import IMAGES, PLAYGROUND, read_table
 from data.store.feedback_store import FeedbackStore
 from data.store.rows import LABEL_SCHEMAS
 from labeling_app.known_answers import read_gold
@@ -50,6 +50,13 @@ def campaign_images(run: RunFolder) -> dict[str, ImageRow]:
     return {row.image_id: row for row in rows} | by_path
 
 
+def sent_images(run: RunFolder) -> set[str]:
+    """Return the ids of the images that visitors of the playground sent."""
+    table = read_table(run.images_table, IMAGES)
+    pairs = zip(table["image_id"].to_pylist(), table["origin"].to_pylist(), strict=True)
+    return {image_id for image_id, origin in pairs if origin == PLAYGROUND}
+
+
 def open_store(run: RunFolder, checks: ChecksConfig = ChecksConfig()) -> FeedbackStore:  # noqa: B008 - frozen
     """Open the run's feedback store, made if it is missing; close it after use.
 
@@ -60,14 +67,15 @@ def open_store(run: RunFolder, checks: ChecksConfig = ChecksConfig()) -> Feedbac
 
 
 def add_planned_tasks(store: FeedbackStore, run: RunFolder, settings: Settings) -> int:
-    """Plan the tasks of all images of the run; return how many were not in the store and are now.
+    """Plan the tasks of the run's images; return how many were not in the store and are now.
 
     Raises:
         PictuneError: the file of gold cannot be understood.
     """
     config = settings.table("tasks", TasksConfig)
     images = campaign_images(run)
-    planned = plan_tasks(list(images.values()), config)
+    sent = sent_images(run)  # their tasks came with them, and no other image's task may change
+    planned = plan_tasks([row for row in images.values() if row.image_id not in sent], config)
     gold = read_gold(config.gold, images) if config.gold else ()
     # gold comes last: of two tasks about the same images the store takes the later one
     return store.add_tasks([*planned, *gold])

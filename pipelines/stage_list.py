@@ -118,6 +118,12 @@ def _evaluate() -> ModuleType:
     return evaluate
 
 
+def _play() -> ModuleType:
+    from pipelines.stages import play
+
+    return play
+
+
 def _rounds() -> ModuleType:
     from pipelines.stages import rounds
 
@@ -185,6 +191,7 @@ STAGES = {
         "compare base, best-of-n and tuned models; writes metrics and the report", _evaluate
     ),
     "report": Stage("write the report again from the figures that evaluate left", _report),
+    "play": Stage("serve a playground in the browser: base and tuned models side by side", _play),
     "rounds": Stage(
         "rounds of images, labels, reward and tuning, then evaluate; --rounds 3", _rounds
     ),

@@ -90,6 +90,12 @@ def _evaluate() -> type[BaseModel]:
     return EvaluateConfig
 
 
+def _play() -> type[BaseModel]:
+    from pipelines.playground.page import PlayConfig
+
+    return PlayConfig
+
+
 TABLES: dict[str, Callable[[], type[BaseModel]]] = {
     "run": _run,
     "store": _store,
@@ -104,5 +110,6 @@ TABLES: dict[str, Callable[[], type[BaseModel]]] = {
     **{name: partial(_method, name) for name in METHODS},
     "rounds": _rounds,
     "evaluate": _evaluate,
+    "play": _play,
 }
 """Functions that import a table's model, in the order in which settings are written."""

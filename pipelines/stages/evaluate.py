@@ -37,7 +37,14 @@ from pipelines.comparison import (
     spread,
 )
 from pipelines.config import Settings
-from pipelines.drawing import EVALUATION_SEEDS, ImagesConfig, Planned, draw_missing, seeded
+from pipelines.drawing import (
+    EVALUATION_SEEDS,
+    ImagesConfig,
+    Planned,
+    candidate_seeds,
+    draw_missing,
+    seeded,
+)
 from pipelines.image_io import load_images, save_sheet
 from pipelines.judge import Judge, Verdict, judge_folder, open_judge
 from pipelines.measures import chain_kl
@@ -48,6 +55,7 @@ from pipelines.models import (
     open_model,
     open_reward_model,
     reward_hash,
+    untuned_backbone,
     weights_hash,
 )
 from pipelines.pages import report_page
@@ -61,8 +69,6 @@ from reward.clip.backbone import ClipBackbone
 from reward.measuring.report import read_report
 from reward.model import RewardModel
 
-CANDIDATE_SEEDS = 100_000
-"""Distance of the seeds of one image's best-of-n candidates."""
 MOST_PROMPTS = 16
 """Training prompts that are evaluated, the first ones."""
 KL_SHARE = 0.6
@@ -110,9 +116,7 @@ class Instruments:
         """Open the run's reward, and its judge if it has one."""
         config = settings.table("evaluate", EvaluateConfig)
         reward = open_reward_model(run.reward_dir, settings.run)
-        clip = encoder = reward.backbone
-        if clip.tuned_blocks:
-            clip = open_backbone(clip.name, settings.run)
+        clip, encoder = untuned_backbone(reward, settings.run), reward.backbone
         if config.encoder is not None:
             encoder = open_backbone(config.encoder, settings.run)
         batch = settings.table("images", ImagesConfig).batch
@@ -298,8 +302,7 @@ def evaluation_images(
         is_trained = one.group == "trained"
         count = config.images_per_prompt if is_trained else config.images_per_held_out
         for first in seeded([one.prompt], count, run_seed, offset=EVALUATION_SEEDS):
-            seeds = [first.seed + number * CANDIDATE_SEEDS for number in range(candidates)]
-            planned += [Planned(one.prompt, seed) for seed in seeds]
+            planned += [Planned(one.prompt, s) for s in candidate_seeds(first.seed, candidates)]
     return planned
 
 
