@@ -32,12 +32,15 @@ SECONDS_TO_FINISH = 3
 """Time that open connections get after Ctrl-C."""
 
 
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
 class ServerConfig(BaseModel, frozen=True, extra="forbid"):
     """Where a web app listens."""
 
     host: str = "127.0.0.1"
     """Address to listen on; 127.0.0.1 is this machine alone, 0.0.0.0 its networks."""
-    port: Annotated[int, Field(ge=0, le=65535)] = 7860
+    port: Port = 7860
     """Port to listen on; 0 takes a free one."""
     https: bool = False
     """Whether visitors come through a proxy with TLS on this machine: cookies are then never sent

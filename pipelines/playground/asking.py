@@ -1,6 +1,6 @@
 """Sends images of the playground to the run's raters: rankings of the models, and verdicts."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -45,7 +45,7 @@ def ask_raters(run: RunFolder, settings: Settings, rows: Sequence[Sequence[Pictu
 
 
 def records_of(
-    rows: Sequence[Sequence[Picture]], facts: dict[str, object], tasks: TasksConfig
+    rows: Sequence[Sequence[Picture]], facts: Mapping[str, object], tasks: TasksConfig
 ) -> Iterator[Record]:
     """Yield a ranking of each row's different images, and a verdict on each where the run has them.
 
@@ -76,7 +76,7 @@ def records_of(
             )
 
 
-def _image(one: Picture, facts: dict[str, object]) -> SourceImage:
+def _image(one: Picture, facts: Mapping[str, object]) -> SourceImage:
     own = {
         "seed": one.seed,
         "steps": one.sampler.steps,
@@ -88,4 +88,4 @@ def _image(one: Picture, facts: dict[str, object]) -> SourceImage:
         "lora_strength": one.strength,
         "origin": PLAYGROUND,
     }
-    return SourceImage(column="image", content=one.file, facts=facts | own)
+    return SourceImage(column="image", content=one.file, facts={**facts, **own})

@@ -18,7 +18,7 @@ from pydantic import PositiveInt
 
 from data.errors import PictuneError
 from finetune.lora import BASE, LORA_FILE
-from labeling_app.server import ServerConfig
+from labeling_app.server import Port, ServerConfig
 from pipelines.interruption import OUT_OF_MEMORY
 from pipelines.playground import words
 from pipelines.playground.asking import ask_raters
@@ -47,7 +47,7 @@ QUIET: dict[str, Any] = {"api_visibility": "private"}
 class PlayConfig(ServerConfig, frozen=True, extra="forbid"):
     """Settings of the playground; whoever reaches its address may draw."""
 
-    port: int = ServerConfig.model_fields["port"].default + 1
+    port: Port = 7861
     """Port to listen on; 0 takes a free one."""
     images: PositiveInt = 4
     """Images of each model that a visitor draws at first."""
