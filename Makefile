@@ -43,7 +43,7 @@ LAUNCH = $(VENV)/bin/accelerate launch --multi_gpu --num_processes '$(PROCESSES)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PRECIOUS: runs/%/labels/feedback.db
-.PHONY: help setup images label rater simulate import dataset inspect export reward score best-of-n finetune evaluate rounds compare compare-plan compare-report report demo settings models screenshots bench bench-reward bench-labels bench-methods bench-compare bench-finetune check test test-quick clean-caches
+.PHONY: help setup images label rater simulate import dataset inspect export reward score best-of-n finetune evaluate play rounds compare compare-plan compare-report report demo settings models screenshots bench bench-reward bench-labels bench-methods bench-compare bench-finetune check test test-quick clean-caches
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -95,6 +95,9 @@ finetune: $(INSTALLED) ## Fine-tune the model on the reward (METHOD=, PROCESSES=
 
 evaluate: $(INSTALLED) ## Compare base and tuned models; write the report
 	$(STAGE) evaluate $(COMMON)
+
+play: $(INSTALLED) ## Try base and tuned models in a browser, side by side (PORT=)
+	$(STAGE) play $(COMMON) $(call flag,port,$(PORT))
 
 rounds: $(INSTALLED) ## Rounds of images, labels, reward and tuning, then evaluate (ROUNDS=, METHOD=)
 	$(STAGE) rounds $(COMMON) $(INPUTS) --rounds '$(ROUNDS)' --method '$(METHOD)'

@@ -95,13 +95,20 @@ IMAGES = pa.schema(
             "share of the steps, from the first, that have this eta; null where it is not known",
         ),
         optional(
-            "drawn_for",
+            "origin",
             TEXT,
-            "comparison for images that are asked about in comparisons of models alone and that "
-            "nothing is trained on; null for all others",
+            "comparison for an image that was drawn to compare models alone and that nothing is "
+            "trained on, playground for one that somebody drew there and sent to raters; null for "
+            "all others",
+        ),
+        optional(
+            "lora_strength", pa.float32(), "factor of the LoRA's update; null means 1, as trained"
         ),
     ]
 )
+
+COMPARISON, PLAYGROUND = "comparison", "playground"
+"""Values of the images' column `origin`: no plan of verdicts and rankings counts them in."""
 
 TASKS = pa.schema(
     [

@@ -157,6 +157,10 @@ class DiffusionModel:
             self._embeddings.update(zip(new, encoded, strict=True))
         return torch.stack([self._embeddings[prompt] for prompt in prompts])
 
+    def forget_prompts(self) -> None:
+        """Drop the embeddings that are kept, for those who draw ever new prompts."""
+        self._embeddings.clear()
+
     def _encode(self, prompts: Sequence[str]) -> Tensor:
         encoded: Tensor = self.pipeline.encode_prompt(list(prompts), self.device, 1, False)[0]
         return encoded

@@ -4,7 +4,6 @@ Gradio has more than sixty routes, some of which ask for no sign-in. Of those un
 the drawn files and the events of the page are ever reached.
 """
 
-import gradio as gr
 import httpx
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response
@@ -13,8 +12,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from labeling_app.admin_page import build_admin_page
 from labeling_app.admin_view import PAGES
-from labeling_app.app_state import AppState
-from labeling_app.gradio_drawing import FONT, MONOSPACE, ORIGIN, Drawn, draw, gradio_app
+from labeling_app.app_state import STATIC, AppState
+from labeling_app.gradio_drawing import ORIGIN, Drawn, draw, gradio_app, house_theme
 from labeling_app.passwords import LONGEST
 from labeling_app.sign_in import admin, present, rater_of
 
@@ -51,11 +50,11 @@ window.fetch = async (...call) => {
 
 def mount_admin_page(app: FastAPI, state: AppState) -> None:
     """Add the admin page. Not to be called from a coroutine."""
-    theme, head = _theme(), LEAVE_WHEN_SIGNED_OUT
+    theme, head = house_theme(), LEAVE_WHEN_SIGNED_OUT
 
     def build() -> FastAPI:
         page = build_admin_page(state)
-        return gradio_app(page, PATH, theme, "admin.css", head=head, user=_user)
+        return gradio_app(page, PATH, theme, STATIC / "admin.css", head=head, user=_user)
 
     gradio, drawn = draw(build, (f"{PATH}/", *FILES), lambda app: _let_in(app, NOBODY))
     gate = _Gate(state, gradio, drawn)
@@ -121,36 +120,3 @@ def _user(request: Request) -> str | None:
     """Return the admin who was let in: Gradio refuses all requests that did not pass the gate."""
     user: str | None = request.scope.get(ADMIN)
     return user
-
-
-def _theme() -> gr.themes.Base:
-    """Return the colors of the raters' page."""
-    hues: dict[str, tuple[str, str]] = {
-        "body_background_fill": ("#f6f7f9", "#14161b"),
-        "body_text_color": ("#1d2129", "#e9ecf2"),
-        "body_text_color_subdued": ("#59616e", "#a3acba"),
-        "background_fill_primary": ("#ffffff", "#1d2027"),
-        "background_fill_secondary": ("#f6f7f9", "#14161b"),
-        "block_background_fill": ("#ffffff", "#1d2027"),
-        "block_label_text_color": ("#59616e", "#a3acba"),
-        "block_title_text_color": ("#1d2129", "#e9ecf2"),
-        "border_color_primary": ("#dde1e8", "#343a46"),
-        "block_border_color": ("#dde1e8", "#343a46"),
-        "border_color_accent": ("#3457b9", "#9db6ff"),
-        "color_accent_soft": ("#e9eefb", "#26304a"),
-        "input_background_fill": ("#ffffff", "#1d2027"),
-        "input_border_color": ("#848b96", "#7d8592"),
-        "link_text_color": ("#3457b9", "#9db6ff"),
-        "button_secondary_background_fill": ("#ffffff", "#1d2027"),
-        "button_secondary_background_fill_hover": ("#e9eefb", "#26304a"),
-        "button_secondary_border_color": ("#dde1e8", "#343a46"),
-        "button_secondary_text_color": ("#1d2129", "#e9ecf2"),
-        "table_even_background_fill": ("#ffffff", "#1d2027"),
-        "table_odd_background_fill": ("#fafbfc", "#1a1d24"),
-        "table_border_color": ("#dde1e8", "#343a46"),
-        "table_row_focus": ("#e9eefb", "#26304a"),
-        "table_text_color": ("#1d2129", "#e9ecf2"),
-    }
-    colors = {name: light for name, (light, _) in hues.items()}
-    colors |= {f"{name}_dark": dark for name, (_, dark) in hues.items()}
-    return gr.themes.Base(font=FONT, font_mono=MONOSPACE, radius_size="lg").set(**colors)

@@ -14,8 +14,6 @@ import httpx
 from fastapi import FastAPI, Response
 from starlette.types import ASGIApp
 
-from labeling_app.app_state import STATIC
-
 FONT = ("system-ui", "sans-serif")
 """Fonts of the rater's own machine: the theme's default would be fetched from elsewhere."""
 
@@ -44,7 +42,7 @@ def gradio_app(
     blocks: gr.Blocks,
     path: str,
     theme: gr.themes.Base,
-    css: str,
+    css: Path,
     *,
     head: str = "",
     user: Callable[..., str | None] | None = None,
@@ -55,7 +53,7 @@ def gradio_app(
         blocks: the page.
         path: address of the page.
         theme: colors and fonts.
-        css: name of a file in `static`.
+        css: file of the page's style.
         head: HTML for the page's head.
         user: returns the user of a request, or None to refuse it.
     """
@@ -70,7 +68,7 @@ def gradio_app(
         ssr_mode=False,
         show_error=False,
         theme=theme,
-        css_paths=[STATIC / css],
+        css_paths=[css],
         head=head,
     )
     return app
@@ -111,6 +109,45 @@ def _without_origin(text: str) -> str:
     return text.replace(f'"{ORIGIN}"', "location.origin").replace(
         f'"{ORIGIN}/', 'location.origin + "/'
     )
+
+
+def house_theme() -> gr.themes.Base:
+    """Return Gradio's theme in the colors of the raters' page."""
+    hues: dict[str, tuple[str, str]] = {
+        "body_background_fill": ("#f6f7f9", "#14161b"),
+        "body_text_color": ("#1d2129", "#e9ecf2"),
+        "body_text_color_subdued": ("#59616e", "#a3acba"),
+        "background_fill_primary": ("#ffffff", "#1d2027"),
+        "background_fill_secondary": ("#f6f7f9", "#14161b"),
+        "block_background_fill": ("#ffffff", "#1d2027"),
+        "block_label_text_color": ("#59616e", "#a3acba"),
+        "block_title_text_color": ("#1d2129", "#e9ecf2"),
+        "border_color_primary": ("#dde1e8", "#343a46"),
+        "block_border_color": ("#dde1e8", "#343a46"),
+        "border_color_accent": ("#3457b9", "#9db6ff"),
+        "color_accent_soft": ("#e9eefb", "#26304a"),
+        "input_background_fill": ("#ffffff", "#1d2027"),
+        "input_border_color": ("#848b96", "#7d8592"),
+        "link_text_color": ("#3457b9", "#9db6ff"),
+        "button_primary_background_fill": ("#3457b9", "#9db6ff"),
+        "button_primary_background_fill_hover": ("#2b4a9f", "#b7caff"),
+        "button_primary_text_color": ("#ffffff", "#14161b"),
+        "checkbox_background_color_selected": ("#3457b9", "#9db6ff"),
+        "checkbox_border_color_selected": ("#3457b9", "#9db6ff"),
+        "slider_color": ("#3457b9", "#9db6ff"),
+        "button_secondary_background_fill": ("#ffffff", "#1d2027"),
+        "button_secondary_background_fill_hover": ("#e9eefb", "#26304a"),
+        "button_secondary_border_color": ("#dde1e8", "#343a46"),
+        "button_secondary_text_color": ("#1d2129", "#e9ecf2"),
+        "table_even_background_fill": ("#ffffff", "#1d2027"),
+        "table_odd_background_fill": ("#fafbfc", "#1a1d24"),
+        "table_border_color": ("#dde1e8", "#343a46"),
+        "table_row_focus": ("#e9eefb", "#26304a"),
+        "table_text_color": ("#1d2129", "#e9ecf2"),
+    }
+    colors = {name: light for name, (light, _) in hues.items()}
+    colors |= {f"{name}_dark": dark for name, (_, dark) in hues.items()}
+    return gr.themes.Base(font=FONT, font_mono=MONOSPACE, radius_size="lg").set(**colors)
 
 
 def frontend_folder(name: str) -> Path:

@@ -14,7 +14,8 @@ LARGEST_BODY = 64 * 1024
 """Bytes; the longest answer with remarks takes a third of it."""
 
 WRITABLE = ("/api/", "/admin/")
-"""Beginnings of the addresses to which anything may be sent, and which no other site may read."""
+"""Beginnings of the labeling app's addresses to which anything may be sent, and which no other site
+may read."""
 
 OTHER_SITE = (
     "sent by a page of another site; a proxy in front of the app must hand on the Host header"
@@ -39,8 +40,9 @@ HEADERS = {
 class Guard:
     """ASGI middleware; the outermost, so that it sees requests first and answers last."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, writable: tuple[str, ...] = WRITABLE) -> None:
         self._app = app
+        self._writable = writable
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse with 403, 404 or 413, or hand on."""
@@ -55,7 +57,7 @@ class Guard:
                     headers.setdefault(name, value)
             await send(message)
 
-        refusal = _refusal(scope)
+        refusal = _refusal(scope, self._writable)
         if refusal is None and scope["method"] not in ("GET", "HEAD", "OPTIONS"):
             body = await _read(receive)
             if body is None:
@@ -71,10 +73,10 @@ class Guard:
         await self._app(scope, receive, send_with_headers)
 
 
-def _refusal(scope: Scope) -> tuple[int, str] | None:
+def _refusal(scope: Scope, writable: tuple[str, ...]) -> tuple[int, str] | None:
     headers = Headers(scope=scope)
     reads = scope["method"] in ("GET", "HEAD", "OPTIONS")
-    if not scope["path"].startswith(WRITABLE):
+    if not scope["path"].startswith(writable):
         return None if reads else (404, "nothing is sent there")
     if _is_foreign(headers, typed=reads):
         return 403, OTHER_SITE

@@ -54,7 +54,9 @@ def mount_page(app: FastAPI, guidelines: Guidelines) -> None:
     Not to be called from a coroutine.
     """
     theme = gr.themes.Base(font=FONT, font_mono=MONOSPACE)
-    _, files = draw(lambda: gradio_app(build_page(guidelines), "/", theme, "label.css"), DRAWN)
+    _, files = draw(
+        lambda: gradio_app(build_page(guidelines), "/", theme, STATIC / "label.css"), DRAWN
+    )
     for path, drawn in files.items():
         app.add_api_route(path, drawn.answer, methods=["GET", "HEAD"], include_in_schema=False)
     app.mount("/ui", FreshFiles(directory=STATIC))

@@ -32,19 +32,27 @@ SECONDS_TO_FINISH = 3
 """Time that open connections get after Ctrl-C."""
 
 
-class LabelConfig(BaseModel, frozen=True, extra="forbid"):
-    """Settings of the labeling app."""
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+class ServerConfig(BaseModel, frozen=True, extra="forbid"):
+    """Where a web app listens."""
 
     host: str = "127.0.0.1"
     """Address to listen on; 127.0.0.1 is this machine alone, 0.0.0.0 its networks."""
-    port: Annotated[int, Field(ge=0, le=65535)] = 7860
+    port: Port = 7860
     """Port to listen on; 0 takes a free one."""
+    https: bool = False
+    """Whether visitors come through a proxy with TLS on this machine: cookies are then never sent
+    without it, and visitors' addresses are those that the proxy reports."""
+
+
+class LabelConfig(ServerConfig, frozen=True, extra="forbid"):
+    """Settings of the labeling app."""
+
     open: bool = False
     """Whether anyone who reaches it may sign in by name alone, for a team on a trusted network;
     otherwise raters have passwords."""
-    https: bool = False
-    """Whether raters come through a proxy with TLS on this machine: their cookies are then never
-    sent without it, and their addresses are those that the proxy reports."""
     guidelines: Path | None = None
     """Markdown file with the instructions that raters read; without it, our own."""
     training: Path | None = None
@@ -111,16 +119,15 @@ def create_app(
     return app
 
 
-def serve(app: FastAPI, config: LabelConfig, announce: Callable[[str], None] = print) -> None:
-    """Serve the app until Ctrl-C; `announce` is called with its address once it is up.
+def serve(app: FastAPI, config: ServerConfig, announce: Callable[[str], None] = print) -> None:
+    """Serve an app until Ctrl-C; `announce` is called with its address once it is up.
 
     Raises:
         PictuneError: the address cannot be listened on.
     """
     with _listen(config.host, config.port) as listener:
         address = f"http://{config.host}:{listener.getsockname()[1]}"
-        up = f"label at {address} (Ctrl-C ends; every answer is saved as it is given)"
-        server = _Server(server_settings(app, config), lambda: announce(up))
+        server = _Server(server_settings(app, config), lambda: announce(address))
         with suppress(KeyboardInterrupt):  # uvicorn passes it on after its orderly end
             server.run(sockets=[listener])
 
@@ -172,7 +179,7 @@ class _Server(uvicorn.Server):
         self._on_start()
 
 
-def server_settings(app: FastAPI, config: LabelConfig) -> uvicorn.Config:
+def server_settings(app: FastAPI, config: ServerConfig) -> uvicorn.Config:
     """Return uvicorn's settings.
 
     Clients' addresses come from `X-Forwarded-For` only where there is a proxy, and only from it.

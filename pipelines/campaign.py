@@ -9,7 +9,7 @@ from data.feedback import ChecksConfig
 from data.parquet import export
 from data.publication import DatasetConfig, publish
 from data.runs import RunFolder
-from data.schema import IMAGES, read_table
+from data.schema import COMPARISON, IMAGES, PLAYGROUND, read_table
 from data.store.feedback_store import FeedbackStore
 from data.store.rows import LABEL_TABLES
 from labeling_app.known_answers import read_gold
@@ -46,7 +46,7 @@ def campaign_images(run: RunFolder) -> dict[str, ImageRow]:
     Those that were drawn for comparisons are omitted.
     """
     table = read_table(run.images_table, IMAGES)
-    table = table.filter(pc.is_null(table["drawn_for"]))
+    table = table.filter(pc.field("origin").is_null() | (pc.field("origin") != COMPARISON))
     columns = (table[name].to_pylist() for name in ("image_id", "prompt", "round"))
     rows = [
         ImageRow(image_id, prompt, number or 1)
@@ -54,6 +54,13 @@ def campaign_images(run: RunFolder) -> dict[str, ImageRow]:
     ]
     by_path = dict(zip(table["path"].to_pylist(), rows, strict=True))
     return {row.image_id: row for row in rows} | by_path
+
+
+def sent_images(run: RunFolder) -> set[str]:
+    """Return the ids of the images that visitors of the playground sent."""
+    table = read_table(run.images_table, IMAGES)
+    pairs = zip(table["image_id"].to_pylist(), table["origin"].to_pylist(), strict=True)
+    return {image_id for image_id, origin in pairs if origin == PLAYGROUND}
 
 
 def open_store(run: RunFolder, checks: ChecksConfig = ChecksConfig()) -> FeedbackStore:  # noqa: B008 - frozen
@@ -66,14 +73,15 @@ def open_store(run: RunFolder, checks: ChecksConfig = ChecksConfig()) -> Feedbac
 
 
 def add_planned_tasks(store: FeedbackStore, run: RunFolder, settings: Settings) -> int:
-    """Plan the tasks of all images of the run; return how many were not in the store and are now.
+    """Plan the tasks of the run's images; return how many were not in the store and are now.
 
     Raises:
         PictuneError: the file of gold cannot be understood.
     """
     config = settings.table("tasks", TasksConfig)
     images = campaign_images(run)
-    planned = plan_tasks(list(images.values()), config)
+    sent = sent_images(run)  # their tasks came with them, and no other image's task may change
+    planned = plan_tasks([row for row in images.values() if row.image_id not in sent], config)
     gold = read_gold(config.gold, images) if config.gold else ()
     # gold comes last: of two tasks about the same images the store takes the later one
     return store.add_tasks([*planned, *gold])

@@ -29,7 +29,7 @@ from pipelines.config import (
 )
 from pipelines.earlier_settings import changes_in_present_terms
 from pipelines.flags import check_word, stands_for_settings
-from pipelines.interruption import INTERRUPTED, STOPPED, ends_at_once
+from pipelines.interruption import INTERRUPTED, OUT_OF_MEMORY, STOPPED, ends_at_once
 from pipelines.record import present_round, refuse_changes
 from pipelines.stage_list import BEGINNINGS, STAGES
 from pipelines.tables import TABLES
@@ -40,8 +40,6 @@ COMMON = ("stage", "run", "runs", "config", "overrides", "dry_run", "settings")
 """Names on every stage's command line that do not go to the stage itself."""
 LISTED = 8
 """Number of runs that an error names before it only counts the others."""
-OUT_OF_MEMORY = ("MemoryError", "OutOfMemoryError")
-"""Names of errors; by name, since torch may be missing."""
 DISK_IS_FULL = (
     "No space left on device",
     "File too large",

@@ -18,7 +18,7 @@ import pyarrow as pa
 from data.errors import PictuneError
 from data.files import locked, sha256_of, write_atomically
 from data.runs import RunFolder
-from data.schema import IMAGES, PROMPTS, prompt_id, read_table, write_table
+from data.schema import COMPARISON, IMAGES, PROMPTS, prompt_id, read_table, write_table
 from finetune.diffusion import DiffusionModel
 from finetune.lora import BASE
 from finetune.sampler import Sampler
@@ -30,9 +30,6 @@ from pipelines.flags import check_word
 from pipelines.image_rows import DrawnBy, image_row
 from pipelines.models import open_model, weights_hash
 from pipelines.record import STAMP, read_stamp
-
-DRAWN_FOR = "comparison"
-"""Mark of such images in `images.parquet`."""
 
 Row = dict[str, object]
 Drawing = tuple[object, ...]
@@ -118,7 +115,9 @@ class ImageStore:
         self._weights = weights_hash(settings.run.model)
         rows = read_table(run.images_table, IMAGES).to_pylist()
         self._known: dict[Drawing, str] = {
-            _drawing(row): row["image_id"] for row in rows if (run.root / row["path"]).exists()
+            _drawing(row): row["image_id"]
+            for row in rows
+            if row["lora_strength"] in (None, 1) and (run.root / row["path"]).exists()
         }
         self._new: dict[str, Row] = {}
         self._drawn: list[Path] = []
@@ -165,7 +164,7 @@ class ImageStore:
             "path": place.relative_to(self._run.root).as_posix(),
             "prompt_id": prompt_id(prompt),
             "prompt": prompt,
-            "drawn_for": DRAWN_FOR,
+            "origin": COMPARISON,
         }
         return image_id
 
@@ -212,7 +211,7 @@ class ImageStore:
         image_id = sha256_of(path)
         place = self._place(path, image_id, ".png")
         row = image_row(self._run.in_round(number), place, image, by)
-        self._new.setdefault(image_id, row | {"drawn_for": DRAWN_FOR})
+        self._new.setdefault(image_id, row | {"origin": COMPARISON})
         return image_id
 
     def _place(self, path: Path, image_id: str, suffix: str) -> Path:

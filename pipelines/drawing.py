@@ -42,6 +42,10 @@ class ImagesConfig(BaseModel, frozen=True, extra="forbid"):
     finer and is for GPUs."""
 
 
+CANDIDATE_SEEDS = 100_000
+"""Distance of the seeds of one image's best-of-n candidates."""
+
+
 @dataclass(frozen=True)
 class Planned:
     """One image to draw."""
@@ -66,6 +70,11 @@ def seeded(prompts: Iterable[str], count: int, run_seed: int, *, offset: int = 0
     """Return `count` images of each prompt, with the same seeds for all prompts."""
     first = run_seed * SEEDS_PER_RUN + offset
     return [Planned(prompt, first + i) for prompt in prompts for i in range(count)]
+
+
+def candidate_seeds(seed: int, candidates: int) -> list[int]:
+    """Return the seeds of the candidates from which one image is picked; `seed` is the first."""
+    return [seed + number * CANDIDATE_SEEDS for number in range(candidates)]
 
 
 def draw_missing(

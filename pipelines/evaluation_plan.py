@@ -7,13 +7,11 @@ from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt
 
 from pipelines.comparison import EvaluationPrompt
 from pipelines.config import Settings
-from pipelines.drawing import EVALUATION_SEEDS, Planned, seeded
+from pipelines.drawing import EVALUATION_SEEDS, Planned, candidate_seeds, seeded
 from pipelines.prompts import focus_of, prompts_of
 from pipelines.tuning import FinetuneConfig
 from pipelines.world.prompts import family_of, held_out_prompts
 
-CANDIDATE_SEEDS = 100_000
-"""Distance of the seeds of one image's best-of-n candidates."""
 MOST_PROMPTS = 16
 """Training prompts that are evaluated, the first ones."""
 
@@ -70,6 +68,5 @@ def evaluation_images(
         is_trained = one.group == "trained"
         count = config.images_per_prompt if is_trained else config.images_per_held_out
         for first in seeded([one.prompt], count, run_seed, offset=EVALUATION_SEEDS):
-            seeds = [first.seed + number * CANDIDATE_SEEDS for number in range(candidates)]
-            planned += [Planned(one.prompt, seed) for seed in seeds]
+            planned += [Planned(one.prompt, s) for s in candidate_seeds(first.seed, candidates)]
     return planned

@@ -1,6 +1,6 @@
-"""Ctrl-C while libraries are loaded, which takes seconds.
+"""How a command ends that is stopped: at once while it loads, in order while it serves.
 
-Within an import the usual exception may be lost, or become another one.
+Also the names of the errors by which memory runs out.
 """
 
 import os
@@ -8,18 +8,26 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 INTERRUPTED = 128 + signal.SIGINT
 """The exit status after Ctrl-C, as shells have it."""
+TERMINATED = 128 + signal.SIGTERM
+"""The exit status after SIGTERM, which stops services."""
 STOPPED = "pictune: stopped; the same command goes on from here"
 """The line that a user sees after Ctrl-C."""
+
+
+OUT_OF_MEMORY = ("MemoryError", "OutOfMemoryError")
+"""Names of errors; by name, since torch may be missing."""
 
 
 @contextmanager
 def ends_at_once() -> Iterator[None]:
     """Let Ctrl-C end the process at once, with a line, while the block runs.
 
-    Nothing may run in the block that needs an orderly end.
+    It is for libraries that take seconds to load: within an import the usual exception may be lost,
+    or become another one. Nothing may run in the block that needs an orderly end.
     """
     # A process in the background ignores Ctrl-C, and goes on doing so.
     is_usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
@@ -35,3 +43,32 @@ def ends_at_once() -> Iterator[None]:
 def _end(_number: int, _frame: object) -> None:
     os.write(sys.stderr.fileno(), f"{STOPPED}\n".encode())
     os._exit(INTERRUPTED)
+
+
+@contextmanager
+def ends_in_order() -> Iterator[None]:
+    """Turn SIGTERM into an exception, so that the block ends as by Ctrl-C."""
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@dataclass
+class Status:
+    """The exit status of a command that serves until it is stopped."""
+
+    code: int = INTERRUPTED
+
+
+@contextmanager
+def until_stopped() -> Iterator[Status]:
+    """Catch the end by SIGTERM within `ends_in_order`; the server itself returns after Ctrl-C."""
+    status = Status()
+    try:
+        yield status
+    except SystemExit as ending:
+        if ending.code != TERMINATED:
+            raise
+        status.code = TERMINATED

@@ -29,6 +29,9 @@ class Verdict:
 class Judge(Protocol):
     """Judges images; independent of everything that was trained."""
 
+    def understands(self, prompt: str) -> bool:
+        """Whether the prompt asks for anything that the judge looks for."""
+
     def verdicts(self, images: Tensor, prompts: Sequence[str]) -> list[Verdict]:
         """Return the verdicts on images [B, 3, H, W] in [0, 1] for their prompts."""
 
@@ -38,6 +41,10 @@ class OracleJudge:
     """The embedded world's oracle as a judge."""
 
     oracle: Oracle
+
+    def understands(self, prompt: str) -> bool:
+        """Whether the prompt names an animal or a place of the embedded world."""
+        return Requirement.parse(prompt).asks_for_something
 
     def verdicts(self, images: Tensor, prompts: Sequence[str]) -> list[Verdict]:
         """Return the verdicts on images [B, 3, H, W] in [0, 1] for their prompts."""

@@ -63,6 +63,12 @@ def open_reward_model(folder: Path, config: RunConfig) -> RewardModel:
     return RewardModel.from_pretrained(folder).to(device_of(config)).eval()
 
 
+def untuned_backbone(reward: RewardModel, config: RunConfig) -> ClipBackbone:
+    """Return the reward's CLIP as it was before the reward was trained."""
+    backbone = reward.backbone
+    return open_backbone(backbone.name, config) if backbone.tuned_blocks else backbone
+
+
 def weights_hash(model: str, advice: str = "give a diffusers folder as MODEL=") -> str:
     """Return SHA-256 over the names and hashes of the weight files of a model.
 

@@ -37,7 +37,7 @@ UNBOUND = frozenset(
 Results do not rest on them, stages look themselves for another judge or further strengths, and
 labels stay.
 """
-UNRECORDED = (("label", "port"),)
+UNRECORDED = (("label", "port"), ("play", "port"))
 """Settings that hold for one call and are never recorded."""
 NAMED = 3
 """Number of differing settings that a refusal names before it only counts the others."""

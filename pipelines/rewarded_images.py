@@ -17,7 +17,7 @@ from torch import Tensor
 from data.errors import PictuneError
 from data.files import sha256_of
 from data.runs import RunFolder
-from data.schema import IMAGES, read_table
+from data.schema import COMPARISON, IMAGES, read_table
 from finetune.diffusion import DiffusionModel
 from finetune.method import WeightedData
 from finetune.reward_fn import RewardFn, score
@@ -80,8 +80,8 @@ def run_images(run: RunFolder, prompts: Sequence[str], which: Choice) -> list[tu
 
     `which`: those that raters labeled, the others, or both.
     """
-    table = read_table(run.images_table, IMAGES).select(["path", "prompt", "drawn_for"])
-    rows = [row for row in table.to_pylist() if row["drawn_for"] is None]
+    table = read_table(run.images_table, IMAGES).select(["path", "prompt", "origin"])
+    rows = [row for row in table.to_pylist() if row["origin"] != COMPARISON]
     wanted = [
         (run.root / row["path"], prompt)
         for prompt in prompts

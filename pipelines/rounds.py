@@ -16,6 +16,7 @@ from data.parquet import MANIFEST
 from data.runs import RunFolder
 from data.schema import IMAGES, LABELS_RANKING, read_table
 from finetune.lora import LORA_FILE
+from pipelines.campaign import sent_images
 from pipelines.drawing import SEEDS_PER_ROUND
 from pipelines.methods import METHODS
 from pipelines.models import REWARD_METRICS
@@ -44,11 +45,16 @@ def round_of_images(run: RunFolder) -> dict[str, int]:
 
 
 def labeled_images(run: RunFolder) -> set[str]:
-    """Return the ids of the images of the present round with a label that can be learned from."""
+    """Return the ids of the images of the present round with a label that can be learned from.
+
+    Those that visitors of the playground sent are omitted: they are no sample of what the round
+    draws.
+    """
     if not (run.latest / MANIFEST).exists():
         return set()
     verdicts, pairs = read_labels(run.latest)
     labeled = {*verdicts["image_id"], *pairs["image_id_0"], *pairs["image_id_1"]}
+    labeled -= sent_images(run)
     return {
         image_id
         for image_id, number in round_of_images(run).items()

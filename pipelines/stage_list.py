@@ -118,6 +118,12 @@ def _evaluate() -> ModuleType:
     return evaluate
 
 
+def _play() -> ModuleType:
+    from pipelines.stages import play
+
+    return play
+
+
 def _rounds() -> ModuleType:
     from pipelines.stages import rounds
 
@@ -217,6 +223,7 @@ STAGES = {
         _compare_report,
         ("run", "store", "arena"),
     ),
+    "play": Stage("serve a playground in the browser: base and tuned models side by side", _play),
     "rounds": Stage(
         "rounds of images, labels, reward and tuning, then evaluate; --rounds 3", _rounds
     ),

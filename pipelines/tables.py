@@ -102,6 +102,12 @@ def _arena() -> type[BaseModel]:
     return ArenaConfig
 
 
+def _play() -> type[BaseModel]:
+    from pipelines.playground.page import PlayConfig
+
+    return PlayConfig
+
+
 TABLES: dict[str, Callable[[], type[BaseModel]]] = {
     "run": _run,
     "store": _store,
@@ -118,5 +124,6 @@ TABLES: dict[str, Callable[[], type[BaseModel]]] = {
     "evaluate": _evaluate,
     "compare": _compare,
     "arena": _arena,
+    "play": _play,
 }
 """Functions that import a table's model, in the order in which settings are written."""

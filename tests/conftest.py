@@ -209,6 +209,14 @@ def demo_run(demo_models: Path, tmp_path_factory: pytest.TempPathFactory) -> "Ru
 
 
 @pytest.fixture(scope="session")
+def play_run(tmp_path_factory: pytest.TempPathFactory) -> "RunFolder":
+    """A run with all that a playground shows; tests that change it work on copies."""
+    from tests.support.play_run import write_play_run
+
+    return write_play_run(tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture(scope="session")
 def terminal(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Commands"]:
     """`python -m pipelines` in processes of its own."""
     from tests.support.tuned_run import commands

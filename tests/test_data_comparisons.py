@@ -277,7 +277,7 @@ def test_pairs_of_comparisons_go_out_and_come_back_as_they_were(tmp_path: Path) 
     )
     back = other.give("pick-a-pic-comparisons", tmp_path / "back")
     assert pairs_in(*back.iterdir()) == pairs_in(*out.iterdir())
-    assert set(other.table("images")["drawn_for"]) == {"comparison"}
+    assert set(other.table("images")["origin"]) == {"comparison"}
 
 
 def _anns(mine: ExchangeRun) -> list[tuple[dict[str, object], int]]:

@@ -69,7 +69,7 @@ def test_images_of_the_evaluation_are_compared_and_kept_from_it(run: RunFolder) 
     assert all(path.name == f"{key}.png" and sha256_of(path) == key for key, path in added.items())
     assert command(run, "dataset") == 0
     table = pd.read_parquet(run.images_table).set_index("image_id").loc[list(added)]
-    assert set(table["drawn_for"]) == {"comparison"}
+    assert set(table["origin"]) == {"comparison"}
     tasks = tasks_of(run)
     axes = ("overall", "alignment", "appeal")
     assert Counter(tasks["axis"]) == dict.fromkeys(axes, len(tasks) / 3)

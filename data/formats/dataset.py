@@ -66,7 +66,8 @@ IMAGE_FACT_COLUMNS = (
     "license",
     "lora_hash",
     "stochastic_share",
-    "drawn_for",
+    "origin",
+    "lora_strength",
 )
 
 

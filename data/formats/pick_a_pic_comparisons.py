@@ -17,6 +17,7 @@ from data.formats import pick_a_pic
 from data.formats.latest import Exported, Latest
 from data.formats.reading import parquet_rows, source_files, split_of
 from data.formats.records import Record, Row, SourceImage, SourceLabel
+from data.schema import COMPARISON
 
 COLUMNS = pa.schema([*pick_a_pic.COLUMNS, ("axis", pa.string()), ("answer", pa.string())])
 REQUIRED_COLUMNS = (*pick_a_pic.REQUIRED_COLUMNS, "model_0", "model_1")
@@ -52,7 +53,7 @@ def _record(row: Row) -> Record:
 
 def _image(row: Row, number: int) -> SourceImage:
     image = pick_a_pic.image_of(row, number)
-    facts = {**image.facts, "drawn_for": "comparison"}
+    facts = {**image.facts, "origin": COMPARISON}
     return SourceImage(column=image.column, content=image.content, facts=facts)
 
 

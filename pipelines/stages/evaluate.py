@@ -47,6 +47,7 @@ from pipelines.models import (
     open_model,
     open_reward_model,
     reward_hash,
+    untuned_backbone,
     weights_hash,
 )
 from pipelines.pages import report_page
@@ -81,9 +82,7 @@ class Instruments:
         """Open the run's reward, and its judge if it has one."""
         config = settings.table("evaluate", EvaluateConfig)
         reward = open_reward_model(run.reward_dir, settings.run)
-        clip = encoder = reward.backbone
-        if clip.tuned_blocks:
-            clip = open_backbone(clip.name, settings.run)
+        clip, encoder = untuned_backbone(reward, settings.run), reward.backbone
         if config.encoder is not None:
             encoder = open_backbone(config.encoder, settings.run)
         batch = settings.table("images", ImagesConfig).batch

@@ -11,9 +11,9 @@ from dataclasses import replace
 import pyarrow as pa
 
 from data.errors import PictuneError
-from data.files import sha256_of
+from data.files import locked, sha256_of
 from data.runs import RunFolder
-from data.schema import IMAGES, PROMPTS, prompt_id, read_table, write_table
+from data.schema import IMAGES, PLAYGROUND, PROMPTS, prompt_id, read_table, write_table
 from finetune.lora import LORA_FILE
 from finetune.sampler import Sampler
 from pipelines.config import Settings
@@ -212,13 +212,23 @@ def _rows(run: RunFolder, planned: Sequence[Planned], by: DrawnBy) -> list[dict[
 
 
 def _write_images(run: RunFolder, rows: Sequence[dict[str, object]]) -> int:
-    """Write the rows after those of other images, which labels may refer to; return how many."""
+    """Write the rows after those of other images, which labels may refer to; return how many.
+
+    The lock keeps rows that an import or the playground adds meanwhile. A row about the same image
+    as one that somebody sent from the playground takes its place.
+    """
     kept: list[dict[str, object]] = []
-    if run.images_table.exists():
-        paths = {row["path"] for row in rows}
-        earlier = read_table(run.images_table, IMAGES).to_pylist()
-        kept = [row for row in earlier if row["path"] not in paths]
-    write_table(pa.Table.from_pylist([*kept, *rows], schema=IMAGES), IMAGES, run.images_table)
+    with locked(run.import_lock):
+        if run.images_table.exists():
+            paths = {row["path"] for row in rows}
+            drawn = {row["image_id"] for row in rows}
+            kept = [
+                row
+                for row in read_table(run.images_table, IMAGES).to_pylist()
+                if row["path"] not in paths
+                and not (row["origin"] == PLAYGROUND and row["image_id"] in drawn)
+            ]
+        write_table(pa.Table.from_pylist([*kept, *rows], schema=IMAGES), IMAGES, run.images_table)
     return len(kept) + len(rows)
 
 

@@ -6,8 +6,6 @@ Labels go to the feedback store and from there to Parquet.
 import argparse
 import os
 import secrets
-import signal
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -25,11 +23,8 @@ from pipelines.campaign import add_planned_tasks, campaign_images, image_files, 
 from pipelines.config import Settings
 from pipelines.exporter import Exporter
 from pipelines.flags import stands_for_settings
-from pipelines.interruption import INTERRUPTED
+from pipelines.interruption import ends_in_order, until_stopped
 from pipelines.record import record
-
-TERMINATED = 128 + signal.SIGTERM
-"""Exit status, as shells have it."""
 
 
 def main(run: RunFolder, settings: Settings) -> int:
@@ -47,7 +42,7 @@ def main(run: RunFolder, settings: Settings) -> int:
     wordings = read_wordings(settings.table("compare", CompareConfig))
     training = read_training(config.training, campaign_images(run)) if config.training else ()
     with (
-        _ordered_end(),
+        ends_in_order(),
         open_store(run, settings.table("tasks", TasksConfig)) as store,
         _served_alone(store) as note,
         Exporter(run, settings) as exporter,
@@ -63,13 +58,13 @@ def main(run: RunFolder, settings: Settings) -> int:
         by_name = ", anyone may sign in by name" if config.open else ""
         print(f"label: {progress.done} of {progress.total} answers given{by_name}")
 
-        def announce(text: str) -> None:
-            note(text.partition(" (")[0])
+        def announce(address: str) -> None:
+            note(f"label at {address}")
             record(run, settings)  # not before it listens: until then a setting may be wrong
-            print(text, flush=True)
+            ending = "Ctrl-C ends; every answer is saved as it is given"
+            print(f"label at {address} ({ending})", flush=True)
 
-        status = INTERRUPTED  # serving returns after Ctrl-C
-        try:
+        with until_stopped() as status:
             app = create_app(
                 store,
                 files.get,
@@ -81,22 +76,8 @@ def main(run: RunFolder, settings: Settings) -> int:
                 quality=exporter.quality,
             )
             serve(app, config, announce)
-        except SystemExit as ending:
-            if ending.code != TERMINATED:
-                raise
-            status = TERMINATED
         print(f"label: {exporter.export()}")
-        return status
-
-
-@contextmanager
-def _ordered_end() -> Iterator[None]:
-    """Turn SIGTERM, which stops services, into an exception that ends the app as Ctrl-C does."""
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+        return status.code
 
 
 @contextmanager

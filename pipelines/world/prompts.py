@@ -90,6 +90,11 @@ class Requirement:
             parts["place"] = reading.place == self.place
         return {part: met and reading.readable for part, met in parts.items()}
 
+    @property
+    def asks_for_something(self) -> bool:
+        """Whether it names an animal or a place."""
+        return bool(self.counts) or self.place is not None
+
     def met_by(self, reading: Reading) -> bool:
         """Whether the image shows all that the prompt asks for and no other animal."""
         parts = self.parts(reading)

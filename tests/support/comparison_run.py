@@ -198,5 +198,5 @@ def _image(run: RunFolder, rng: random.Random, prompt: str, model: str) -> dict[
         "prompt": prompt,
         "seed": number,
         "lora_hash": None if model == "base" else f"hash of {model}",
-        "drawn_for": "comparison",
+        "origin": "comparison",
     }

@@ -1,0 +1,91 @@
+"""Sends images of the playground to the run's raters: rankings of the models, and verdicts."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from data.errors import PictuneError
+from data.files import sha256_of
+from data.formats.landing import Imported, import_records
+from data.formats.records import Record, Row, SourceImage
+from data.runs import RunFolder
+from data.schema import PLAYGROUND
+from labeling_app.tasks import LARGEST_RANKING, TasksConfig
+from pipelines.campaign import open_store
+from pipelines.config import Settings
+from pipelines.models import weights_hash
+from pipelines.playground.studio import Picture
+
+PRIORITY = 1.0
+"""Raters are asked about these images before the planned ones: somebody waits for the answer."""
+
+
+def ask_raters(run: RunFolder, settings: Settings, rows: Sequence[Sequence[Picture]]) -> Imported:
+    """Add the images to the run, with their tasks; what is there already is not added again.
+
+    Args:
+        run: in its present round.
+        settings: its settings.
+        rows: the pictures of one seed each, one by every model.
+
+    Raises:
+        PictuneError: nothing can be asked about them, or they cannot be written.
+    """
+    tasks = settings.table("tasks", TasksConfig)
+    model = {"model_id": settings.run.model, "model_hash": weights_hash(settings.run.model)}
+    facts = model | {"round": run.round}
+    records = list(records_of(rows, facts, tasks))
+    if not any(record.kind for record in records):
+        raise PictuneError(
+            "Nothing to ask: this run asks for no verdicts (tasks.binary_overlap is 0), "
+            "and a ranking needs different images of one seed."
+        )
+    with open_store(run) as store:
+        return import_records(records, PLAYGROUND, run, store, now=datetime.now(UTC))
+
+
+def records_of(
+    rows: Sequence[Sequence[Picture]], facts: Mapping[str, object], tasks: TasksConfig
+) -> Iterator[Record]:
+    """Yield a ranking of each row's different images, and a verdict on each where the run has them.
+
+    `facts` are columns of `images.parquet` that all images share.
+    """
+    for number, row in enumerate(rows, start=1):
+        images = {sha256_of(one.file): one for one in row}
+        sources = [_image(one, facts) for one in images.values()]
+        prompt = row[0].prompt
+        origin = Row(path=Path(PLAYGROUND), number=number, values={})
+        for start in range(0, len(sources), LARGEST_RANKING):
+            ranked = tuple(sources[start : start + LARGEST_RANKING])
+            if len(ranked) > 1:
+                yield Record(
+                    row=origin,
+                    prompt=prompt,
+                    images=ranked,
+                    kind="ranking",
+                    task={"overlap": tasks.ranking_overlap, "priority": PRIORITY},
+                )
+        for source in sources if tasks.binary_overlap else ():
+            yield Record(
+                row=origin,
+                prompt=prompt,
+                images=(source,),
+                kind="binary",
+                task={"overlap": tasks.binary_overlap, "priority": PRIORITY},
+            )
+
+
+def _image(one: Picture, facts: Mapping[str, object]) -> SourceImage:
+    own = {
+        "seed": one.seed,
+        "steps": one.sampler.steps,
+        "guidance": one.sampler.guidance,
+        "scheduler": "DDIMScheduler",
+        "eta": one.sampler.eta,
+        "created_at": datetime.fromtimestamp(one.file.stat().st_mtime, UTC),
+        "lora_hash": one.lora_hash,
+        "lora_strength": one.strength,
+        "origin": PLAYGROUND,
+    }
+    return SourceImage(column="image", content=one.file, facts={**facts, **own})

@@ -1,0 +1,62 @@
+"""Stage `play`: serves the playground until Ctrl-C.
+
+It writes nothing, but for images that visitors send to the run's raters.
+"""
+
+import argparse
+import os
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from fastapi import FastAPI
+
+from data.runs import RunFolder
+from labeling_app.gradio_drawing import gradio_app, house_theme
+from labeling_app.guard import Guard
+from labeling_app.server import serve
+from pipelines.config import Settings
+from pipelines.flags import stands_for_settings
+from pipelines.interruption import ends_in_order, until_stopped
+from pipelines.playground.page import PlayConfig, Playground
+from pipelines.playground.studio import Studio
+
+STYLE = Path(__file__).parents[1] / "playground" / "play.css"
+EVENTS = ("/gradio_api/",)
+"""Beginning of the addresses to which the page sends."""
+
+
+def main(run: RunFolder, settings: Settings) -> int:
+    """Open the models and serve the page.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        PictuneError: a model cannot be opened, or the address cannot be listened on.
+    """
+    config = settings.table("play", PlayConfig)
+    with TemporaryDirectory(prefix="pictune-play-") as folder, ends_in_order():
+        os.environ["GRADIO_TEMP_DIR"] = folder  # or Gradio's copies would stay
+        with until_stopped() as status:
+            studio = Studio(run, settings, Path(folder))
+            serve(create_app(studio, config), config, lambda address: _announce(studio, address))
+    return status.code
+
+
+def create_app(studio: Studio, config: PlayConfig) -> FastAPI:
+    """Return the web app. Not to be called from a coroutine."""
+    app = gradio_app(Playground(studio, config).blocks, "/", house_theme(), STYLE)
+    app.add_middleware(Guard, writable=EVENTS)
+    return app
+
+
+def _announce(studio: Studio, address: str) -> None:
+    tuned = ", ".join(studio.tuned) or "no tuned model yet"
+    reward = "" if studio.reward is not None else ", no reward yet"
+    print(f"play at {address} (base, {tuned}{reward}; Ctrl-C ends)", flush=True)
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of this stage; all of them set settings."""
+    parser.add_argument("--port", type=int, help="port to listen on (play.port)")
+    stands_for_settings(parser, port="play.port")

@@ -1,0 +1,88 @@
+"""The command `play`: what it refuses, and how it ends."""
+
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from data.runs import RunFolder
+from finetune.lora import LORA_FILE
+from pipelines.cli import main
+from tests.support.play_run import TUNED, copied
+from tests.support.play_server import UP
+
+
+def play(run: RunFolder, *words: str) -> int:
+    return main(["play", "--runs", str(run.root.parent), "--run", run.root.name, *words])
+
+
+def test_a_run_that_is_not_there_is_one_line(
+    play_run: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert play(RunFolder(play_run.root.parent / "minne")) == 2
+    assert "no such run, did you mean mine?" in capsys.readouterr().err
+
+
+def test_a_run_without_images_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = RunFolder(tmp_path / "new")
+    run.root.mkdir()
+    assert play(run) == 2
+    assert "has no images yet; run `make images RUN=new` first" in capsys.readouterr().err
+
+
+def test_a_port_that_is_taken_is_one_line(
+    play_run: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        assert play(play_run, "--port", str(port)) == 2
+    error = capsys.readouterr().err
+    assert f"127.0.0.1:{port}: cannot listen there" in error
+    assert error.count("\n") == 1
+
+
+def test_a_lora_of_another_model_is_one_line_at_the_start(
+    play_run: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = copied(play_run, tmp_path)
+    (run.finetune_dir(TUNED) / LORA_FILE).write_bytes(b"nothing")
+    assert play(run) == 2
+    assert f"{LORA_FILE}: does not fit this model" in capsys.readouterr().err
+
+
+def test_a_model_that_is_gone_is_one_line(
+    play_run: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = copied(play_run, tmp_path)
+    text = run.config_file.read_text()
+    run.config_file.write_text(text.replace("models/emoji-sd", "models/nothing"))
+    assert play(run) == 2
+    assert "no such model folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_it_ends_in_order_and_leaves_nothing(
+    play_run: RunFolder, tmp_path: Path, how: signal.Signals
+) -> None:
+    words = ["play", "--runs", str(play_run.root.parent), "--run", play_run.root.name]
+    before = {path: path.stat().st_mtime_ns for path in play_run.root.rglob("*")}
+    with subprocess.Popen(
+        [sys.executable, "-m", "pipelines", *words, "--port", "0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={"PATH": "", "TMPDIR": str(tmp_path), "PYTHONPATH": ":".join(sys.path)},
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert UP.match(process.stdout.readline())
+        process.send_signal(how)
+        assert process.wait(180) == 128 + how
+        assert "Traceback" not in process.stderr.read()
+    assert [path.name for path in tmp_path.glob("pictune-play-*")] == []
+    assert {path: path.stat().st_mtime_ns for path in play_run.root.rglob("*")} == before

@@ -1,0 +1,145 @@
+"""Images of the playground that raters are asked about: they join the run and change nothing."""
+
+from pathlib import Path
+
+import pytest
+
+from data.feedback import BinaryAnswer, RankingAnswer, Submission
+from data.parquet import export
+from data.runs import RunFolder
+from data.schema import IMAGES, LABELS_BINARY, LABELS_RANKING, TASKS, read_table
+from data.verification import verify
+from finetune.lora import BASE
+from pipelines.campaign import add_planned_tasks, open_store
+from pipelines.cli import main
+from pipelines.playground.asking import ask_raters
+from pipelines.playground.studio import Studio
+from pipelines.rounds import labeled_images
+from tests.support.play_run import TUNED, copied, drawn, settings_of, studio_of, wish
+
+
+@pytest.fixture
+def run(play_run: RunFolder, tmp_path: Path) -> RunFolder:
+    return copied(play_run, tmp_path)
+
+
+@pytest.fixture
+def studio(run: RunFolder, tmp_path: Path) -> Studio:
+    return studio_of(run, tmp_path / "studio")
+
+
+def ask(studio: Studio, prompt: str = "A cat and a dog.") -> list[str]:
+    """Send two seeds of both models; return the ids of the images that are new."""
+    before = set(read_table(studio.run.images_table, IMAGES)["image_id"].to_pylist())
+    wanted = wish(studio, prompt, strength=0.5)
+    columns = [drawn(studio, name, wanted) for name in (BASE, TUNED)]
+    added = ask_raters(studio.run, studio.settings, list(zip(*columns, strict=True)))
+    after = read_table(studio.run.images_table, IMAGES)["image_id"].to_pylist()
+    assert added.feedback.tasks == 6  # two rankings, four verdicts
+    assert added.images == 4
+    return [image_id for image_id in after if image_id not in before]
+
+
+def test_they_are_added_with_their_origin_and_no_earlier_row_changes(
+    run: RunFolder, studio: Studio
+) -> None:
+    before = read_table(run.images_table, IMAGES).to_pylist()
+    sent = ask(studio, "A prompt that the run did not have.")
+    after = read_table(run.images_table, IMAGES).to_pylist()
+    assert after[: len(before)] == before
+    new = after[len(before) :]
+    assert [row["image_id"] for row in new] == sent
+    assert {row["origin"] for row in new} == {"playground"}
+    assert {(row["lora_strength"], row["lora_hash"] is None) for row in new} == {
+        (None, True),
+        (0.5, False),
+    }
+    assert {(row["seed"], row["steps"], row["eta"], row["round"]) for row in new} == {
+        (7, 2, 0.0, 1),
+        (8, 2, 0.0, 1),
+    }
+
+
+def test_sending_them_again_adds_nothing(run: RunFolder, studio: Studio) -> None:
+    ask(studio)
+    before = run.images_table.read_bytes()
+    wanted = wish(studio, strength=0.5)
+    columns = [drawn(studio, name, wanted) for name in (BASE, TUNED)]
+    again = ask_raters(run, studio.settings, list(zip(*columns, strict=True)))
+    assert (again.images, again.feedback.tasks) == (0, 0)
+    assert run.images_table.read_bytes() == before
+
+
+def answer_all(run: RunFolder) -> list[set[str]]:
+    """Let somebody answer six tasks, then export; return the images of each."""
+    asked = []
+    with open_store(run) as store:
+        rater = store.add_rater("anna")
+        for number in range(6):
+            claim = store.claim(rater)
+            assert claim is not None
+            asked.append(set(claim.task.image_ids))
+            answer = (
+                BinaryAnswer(verdict="good")
+                if claim.task.kind == "binary"
+                else RankingAnswer(ranks=dict.fromkeys(claim.task.image_ids, 1))
+            )
+            store.submit(
+                Submission(
+                    submission_id=f"own {number}",
+                    task_id=claim.task.task_id,
+                    rater_id=rater,
+                    answer=answer,
+                )
+            )
+        export(store, run)
+        assert verify(store, run) == []
+    return asked
+
+
+def test_raters_see_them_first_and_their_labels_are_exported_and_whole(
+    run: RunFolder, studio: Studio
+) -> None:
+    with open_store(run) as store:
+        planned = add_planned_tasks(store, run, studio.settings)
+    assert planned > 6
+    sent = set(ask(studio, "An astronaut."))
+    asked = answer_all(run)
+    assert all(images <= sent for images in asked)
+    verdicts = read_table(run.latest / "labels_binary.parquet", LABELS_BINARY)
+    assert set(verdicts["image_id"].to_pylist()) == sent
+    rankings = read_table(run.latest / "labels_ranking.parquet", LABELS_RANKING)
+    assert sorted(map(len, rankings["image_ids"].to_pylist())) == [2, 2]
+    assert labeled_images(run) == set()  # they are no sample of what the round draws
+
+
+def test_planning_leaves_them_to_their_own_tasks(run: RunFolder, studio: Studio) -> None:
+    def planned() -> tuple[int, set[tuple[object, ...]]]:
+        with open_store(run) as store:
+            added = add_planned_tasks(store, run, settings_of(run))
+            export(store, run)
+        rows = read_table(run.latest / "tasks.parquet", TASKS).to_pylist()
+        return added, {(row["task_id"], row["overlap"], row["priority"]) for row in rows}
+
+    _, before = planned()
+    ask(studio)
+    added, after = planned()
+    assert added == 0
+    assert before < after
+    assert len(after) == len(before) + 6
+
+
+def test_drawing_the_runs_images_again_keeps_them(run: RunFolder, studio: Studio) -> None:
+    sent = ask(studio)
+    next(run.images_dir.glob("*-*.png")).unlink()
+    assert main(["images", "--runs", str(run.root.parent), "--run", run.root.name]) == 0
+    kept = read_table(run.images_table, IMAGES)["image_id"].to_pylist()
+    assert set(sent) <= set(kept)
+    assert len(kept) == len(set(kept))
+
+
+def test_equal_pictures_are_asked_about_once(run: RunFolder, studio: Studio) -> None:
+    wanted = wish(studio, strength=0.0, images=1)
+    columns = [drawn(studio, name, wanted) for name in (BASE, TUNED)]
+    added = ask_raters(run, studio.settings, list(zip(*columns, strict=True)))
+    assert (added.images, added.feedback.tasks) == (1, 1)
