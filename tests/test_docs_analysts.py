@@ -68,3 +68,12 @@ def test_the_loading_examples_run(
     assert run_block(with_pandas).sum() > 0
     assert run_block(with_polars).height == 1
     assert run_block(with_datasets).num_rows == pq.read_metadata("labels_pairs.parquet").num_rows
+
+
+def test_the_interval_of_comparisons_is_computed_from_their_table(
+    monkeypatch: pytest.MonkeyPatch, run: RunFolder
+) -> None:
+    monkeypatch.chdir(run.latest)
+    found = run_block("import pandas\n" + blocks("python")[-1])
+    low, high = found.interval
+    assert 0 < low < found.value < high < 1

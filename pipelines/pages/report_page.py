@@ -56,6 +56,8 @@ MOST_COLUMNS = 5
 """Models side by side; of more, the base and those of the last round are shown."""
 MOST_GRIDS = 8
 """Training prompts that have a grid, the first ones."""
+PACKAGES = ("torch", "diffusers", "transformers", "peft")
+"""Packages whose versions the page states."""
 FEW = 10
 """A share of fewer images is shown as a count, and has no bar."""
 
@@ -203,7 +205,6 @@ def _context(run: RunFolder, settings: Settings, evaluation: Evaluation) -> dict
     groups = _groups(evaluation.results)
     images = read_table(run.images_table, IMAGES)
     stages = sorted(stamps(run).values(), key=lambda stamp: stamp.started)
-    packages = ("torch", "diffusers", "transformers", "peft")
     order = list(names)
     return {
         "run": run.root.name,
@@ -241,7 +242,7 @@ def _context(run: RunFolder, settings: Settings, evaluation: Evaluation) -> dict
         "model_hash": evaluation.model_hash,
         "stages": [(stamp.stage, stamp.seconds) for stamp in stages],
         "settings": settings.as_toml(),
-        "versions": {name: importlib.metadata.version(name) for name in packages},
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
     }
 
 
