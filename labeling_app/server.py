@@ -36,7 +36,7 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 
 
 class ServerConfig(BaseModel, frozen=True, extra="forbid"):
-    """Where a web app listens."""
+    """Address at which a web app listens."""
 
     host: str = "127.0.0.1"
     """Address to listen on; 127.0.0.1 is this machine alone, 0.0.0.0 its networks."""

@@ -1,4 +1,4 @@
-"""How a command ends that is stopped: at once while it loads, in order while it serves.
+"""Orderly and quick ends of a command that is stopped: at once while libraries load.
 
 Also the names of the errors by which memory runs out.
 """

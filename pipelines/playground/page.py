@@ -10,20 +10,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import gradio as gr
 from PIL import Image
 from pydantic import PositiveInt
 
 from data.errors import PictuneError
+from data.schema import PROMPTS, read_table
 from finetune.lora import BASE, LORA_FILE
 from labeling_app.server import Port, ServerConfig
 from pipelines.interruption import OUT_OF_MEMORY
 from pipelines.playground import words
 from pipelines.playground.asking import ask_raters
 from pipelines.playground.studio import LARGEST_SEED, LONGEST_PROMPT, Picture, Studio, Wish
-from pipelines.prompts import focus_of, prompts_of
 from pipelines.strengths import read_choice
 
 LOGGER = logging.getLogger(__name__)
@@ -36,12 +36,14 @@ ROW = 4
 """Pictures that a wide page shows in a row: of all models of one seed, then of the next seed."""
 EXAMPLES = 8
 """Prompts of the run that the page shows at once."""
+MOST_EXAMPLES = 400
+"""Prompts of the run that the page has in all."""
 FEW_PIXELS = 256
 """Images with shorter sides are shown with crisp pixels, as they are enlarged."""
 STRONGEST, MOST_GUIDANCE, MOST_CANDIDATES = 2.0, 20.0, 16
 """Ends of sliders."""
 QUIET: dict[str, Any] = {"api_visibility": "private"}
-"""What all events of the page have in common."""
+"""Options of all events of the page."""
 
 
 class PlayConfig(ServerConfig, frozen=True, extra="forbid"):
@@ -61,12 +63,12 @@ class PlayConfig(ServerConfig, frozen=True, extra="forbid"):
 
 @dataclass
 class Drawing:
-    """What a visitor sees."""
+    """Pictures that a visitor sees."""
 
     wish: Wish
     folder: Path
     pictures: dict[str, list[Picture]] = field(default_factory=dict)
-    """By model, as far as they are drawn."""
+    """Those that are drawn, by model."""
 
     @property
     def rows(self) -> list[list[Picture]]:
@@ -86,9 +88,25 @@ class Drawing:
                     tiles.append((str(waiting), f"{title} · seed {seed}"))
         return tiles
 
+    @contextmanager
+    def whole_or_removed(self) -> Iterator[Self]:
+        """Yield it, and remove its files if the block fails or the visitor leaves meanwhile."""
+        try:
+            yield self
+        except BaseException:
+            self.remove()
+            raise
+
     def remove(self) -> None:
         """Remove the files."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def known_prompts(studio: Studio) -> list[str]:
+    """Return the run's prompts, also imported ones; those that it is tuned for come first."""
+    listed: list[str] = read_table(studio.run.prompts_table, PROMPTS)["prompt"].to_pylist()
+    focus = [prompt for prompt in studio.settings.run.focus_prompts if prompt in listed]
+    return list(dict.fromkeys([*focus, *listed]))
 
 
 @contextmanager
@@ -141,11 +159,10 @@ class Playground:
         return page
 
     def _build_prompt(self) -> None:
-        listed = prompts_of(self.studio.settings.run)
-        prompts = list(dict.fromkeys([*focus_of(self.studio.settings.run), *listed]))
+        prompts = known_prompts(self.studio)[:MOST_EXAMPLES]
         with gr.Row(elem_id="line", equal_height=True):
             self.prompt = gr.Textbox(
-                prompts[0],
+                prompts[0] if prompts else "",
                 label="Prompt",
                 max_lines=3,
                 max_length=LONGEST_PROMPT,
@@ -155,7 +172,7 @@ class Playground:
             )
             self.go = gr.Button("Draw", variant="primary", scale=1, min_width=120, elem_id="draw")
         gr.Examples(
-            [[prompt] for prompt in prompts],
+            [[prompt] for prompt in prompts] or [[""]],
             [self.prompt],
             examples_per_page=EXAMPLES,
             label="Prompts of this run",
@@ -301,28 +318,29 @@ class Playground:
                 images=given[self.images],
                 candidates=given[self.candidates],
             )
-            drawing, start = Drawing(wish, self.studio.new_folder()), time.monotonic()
-            columns = wish.columns
-            for number, name in enumerate(columns):
-                yield self._shown(drawing)
-                title = words.title_of(name, wish)
-                progress((number, len(columns)), desc=title, unit="models")
+            start = time.monotonic()
+            with Drawing(wish, self.studio.new_folder()).whole_or_removed() as drawing:
+                columns = wish.columns
+                for number, name in enumerate(columns):
+                    yield self._shown(drawing)
+                    title = words.title_of(name, wish)
+                    progress((number, len(columns)), desc=title, unit="models")
 
-                def tell(done: int, of: int, title: str = title, number: int = number) -> None:
-                    share = (number + done / of) / len(columns)
-                    progress(share, desc=f"{title}: step {done} of {of}")
+                    def tell(done: int, of: int, title: str = title, number: int = number) -> None:
+                        share = (number + done / of) / len(columns)
+                        progress(share, desc=f"{title}: step {done} of {of}")
 
-                drawing.pictures[name] = self.studio.draw(name, wish, drawing.folder, tell)
-            home = self.take_home(given[self.taken], drawing)
-            yield self._shown(drawing) | {
-                self.state: drawing,
-                self.status: words.done(drawing.rows, time.monotonic() - start),
-                self.actions: gr.Row(visible=True),
-                self.ask: gr.Button("Ask raters", interactive=True),
-                self.take: gr.Accordion(visible=True),
-                self.code: home[0],
-                self.lora: home[1],
-            }
+                    drawing.pictures[name] = self.studio.draw(name, wish, drawing.folder, tell)
+                home = self.take_home(given[self.taken], drawing)
+                yield self._shown(drawing) | {
+                    self.state: drawing,
+                    self.status: words.done(drawing.rows, time.monotonic() - start),
+                    self.actions: gr.Row(visible=True),
+                    self.ask: gr.Button("Ask raters", interactive=True),
+                    self.take: gr.Accordion(visible=True),
+                    self.code: home[0],
+                    self.lora: home[1],
+                }
         if earlier is not None:
             earlier.remove()
 

@@ -41,7 +41,7 @@ Tell = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Wish:
-    """What a visitor wants to see, drawn by one model after the other."""
+    """Images that a visitor wants to see, drawn by one model after the other."""
 
     prompt: str
     models: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""What the playground's page says: captions, headings, and the code that draws an image again."""
+"""Words of the playground's page: captions, headings, and code that draws an image again."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
