@@ -45,7 +45,7 @@ LABEL_IDENTITY = [
 LABEL_CIRCUMSTANCES = [
     optional("skip_reason", TEXT, "why the rater skipped or found it unsafe"),
     optional("comment", TEXT, "free text"),
-    column("source", TEXT, "human, simulated or imported"),
+    column("source", TEXT, "human, simulated, imported or adjudicator"),
     column("is_gold", pa.bool_(), "true where the right answer is known"),
     optional(
         "gold_correct",

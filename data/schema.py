@@ -29,7 +29,7 @@ from data.columns import (
 from data.errors import PictuneError
 from data.files import write_atomically
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 """Stored in every file's metadata under `schema_version`."""
 
 WRITE_AGAIN = "remove it and run the stage that writes it again"
@@ -204,7 +204,7 @@ LABELS_PAIRS = pa.schema(
         column("ranking_label_id", TEXT, "the ranking that the pair is derived from"),
         column("weight", pa.float32(), "1 over the number of pairs of the ranking"),
         optional("task_id", TEXT, "the task answered"),
-        optional("source", TEXT, "human, simulated or imported"),
+        optional("source", TEXT, "human, simulated, imported or adjudicator"),
         optional(
             "left_shown",
             pa.int8(),
@@ -217,7 +217,7 @@ LABELS_PAIRS = pa.schema(
 RATERS = pa.schema(
     [
         column("rater_id", TEXT, "salted hash of the rater"),
-        column("source", TEXT, "human, simulated or imported"),
+        column("source", TEXT, "human, simulated, imported or adjudicator"),
         column("joined_at", MOMENT, "when the rater was added"),
         column("n", pa.int32(), "live labels"),
         column(
@@ -246,7 +246,11 @@ CONSENSUS = pa.schema(
             TEXT,
             "mv (majority vote) and ds (Dawid-Skene) for binary tasks, borda for rankings",
         ),
-        column("source", TEXT, "whose labels: human, simulated or imported"),
+        column(
+            "source",
+            TEXT,
+            "whose labels: human, simulated, imported, or adjudicator, whose answer decides",
+        ),
         column(
             "value",
             pa.float32(),
@@ -264,6 +268,32 @@ CONSENSUS = pa.schema(
             pa.float32(),
             "of p_good, in bits: 0 is certain, 1 is undecided; null for rankings",
         ),
+    ]
+)
+
+AUDIT = pa.schema(
+    [
+        column("sequence", pa.int64(), "counts the actions, in the order in which they were done"),
+        column("at", MOMENT, "when it was done"),
+        optional(
+            "actor_id",
+            TEXT,
+            "salted hash of the admin; null for the app itself and for commands at the shell",
+        ),
+        column(
+            "action",
+            TEXT,
+            "add_rater, set_password, set_role, set_status, set_share, set_paused, decide_image, "
+            "adjudicate, withdraw_adjudication, set_overlap, add_gold, export or download",
+        ),
+        optional(
+            "subject",
+            TEXT,
+            "salted hash of a rater, or the id of an image or task, as the action says; "
+            "null for the campaign",
+        ),
+        optional("before_json", TEXT, "what was before, as JSON; null where nothing was"),
+        optional("after_json", TEXT, "what is afterwards, as JSON; null where nothing is"),
     ]
 )
 

@@ -20,6 +20,7 @@ from data.feedback import (
     parse_answer,
     reported_images,
 )
+from data.store.audit import record
 from data.store.conditions import OUT_OF_CIRCULATION, WITHHELD_IMAGES, WITHHELD_TASKS
 from data.store.database import Database
 from data.store.queries import Row, find_row, insert_rows
@@ -119,9 +120,23 @@ class Reports:
         undecided = OUT_OF_CIRCULATION if decision == "kept" else reports.c.state == "open"
         change = sa.update(reports).where(reports.c.image_id == image_id, undecided)
         with self._database.write() as connection:
-            values = {"state": decision, "decided_by": admin_id, "decided_at": self._clock()}
+            now = self._clock()
+            was_removed = sa.exists().where(
+                reports.c.image_id == image_id, reports.c.state == "removed"
+            )
+            before = "removed" if connection.scalar(sa.select(was_removed)) else "open"
+            values = {"state": decision, "decided_by": admin_id, "decided_at": now}
             if connection.execute(change.values(values)).rowcount == 0:
                 raise NotFound(f"image {image_id}: no report of it is open; look at the list again")
+            record(
+                connection,
+                "decide_image",
+                now,
+                admin_id,
+                subject=image_id,
+                before={"state": before},
+                after={"state": decision},
+            )
 
 
 def withheld_tasks(connection: sa.Connection, task_ids: Collection[str]) -> list[str]:

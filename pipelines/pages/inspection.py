@@ -175,12 +175,14 @@ def _places(rankings: pd.DataFrame) -> Rows:
 
 
 def _disputed(labels: Labels) -> Rows:
-    """Return the images on whose verdict raters differ most.
+    """Return the images on whose verdict raters differ most, and that no admin has decided.
 
     Among equals those with most raters come first.
     """
     votes = labels.consensus[labels.consensus["method"] == "mv"]
+    decided = votes.loc[votes["source"] == "adjudicator", "task_id"]
     votes = votes[(votes["n_raters"] > 1) & (votes["entropy"] > 0)]
+    votes = votes[~votes["task_id"].isin(decided)]
     order = ["entropy", "n_raters", "image_id"]
     chosen = votes.sort_values(order, ascending=[False, False, True]).head(DISPUTED)
     images = labels.images.drop_duplicates("image_id").set_index("image_id")

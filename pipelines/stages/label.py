@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 from data.errors import PictuneError
@@ -76,6 +77,8 @@ def main(run: RunFolder, settings: Settings) -> int:
                 training=training,
                 categories=categories,
                 quality=exporter.quality,
+                images=partial(campaign_images, run),
+                tables=run.latest,
             )
             serve(app, config, announce)
         except SystemExit as ending:

@@ -1,0 +1,130 @@
+"""Components of the admin page, from top to bottom."""
+
+import json
+from dataclasses import dataclass
+
+import gradio as gr
+
+from labeling_app.admin_view import still_html
+
+PAUSE, RESUME = "Pause the campaign", "Resume the campaign"
+
+COLORS = {"done": "#4f74d9", "still wanted": "#aab4c6"}
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Components that events read or write."""
+
+    notice: gr.HTML
+    progress: gr.HTML
+    pause: gr.Button
+    export: gr.Button
+    reports: gr.HTML
+    disputes: gr.HTML
+    plot: gr.BarPlot
+    hours: gr.HTML
+    categories: gr.HTML
+    prompts: gr.HTML
+    agreement: gr.HTML
+    source: gr.Markdown
+    flags: gr.HTML
+    raters: gr.HTML
+    names: gr.HTML
+    people: gr.HTML
+    given: gr.HTML
+    """A new password, shown once."""
+    stream: gr.HTML
+    plan: gr.HTML
+    gold: gr.HTML
+    tables: gr.HTML
+    audit: gr.HTML
+    zone: gr.Textbox
+    """The browser's time zone; not visible."""
+    shown: gr.JSON
+    """Digests of the figures that are shown, so that only changed ones are sent; not visible."""
+    judged: gr.JSON
+    """The same of agreement, raters and disputes."""
+
+
+def lay_out() -> Parts:
+    """Draw the components into the page that is being built."""
+    gr.Markdown("# Campaign")
+    gr.HTML(still_html("nav"), js_on_load=None)
+    notice = gr.HTML(elem_id="notice", js_on_load=None)
+    progress = gr.HTML(js_on_load=None)
+    with gr.Row(elem_classes="actions"):
+        pause = gr.Button(PAUSE)
+        export = gr.Button("Export now")
+    _heading("review", "Review")
+    reports = gr.HTML(elem_id="reported", js_on_load=_start("decide"))
+    deciding = _start("adjudicate", "withdraw")
+    disputes = gr.HTML("<p>Looking for disputes …</p>", elem_id="disputed", js_on_load=deciding)
+    _heading("progress-tables", "Progress")
+    with gr.Row():
+        plot = gr.BarPlot(
+            x="Category", y="Labels", color="State", color_map=COLORS, height=260, buttons=[]
+        )
+        hours = gr.HTML(js_on_load=None)
+    categories, prompts = _part(), _part()
+    _heading("agreement", "Agreement")
+    agreement = _part()
+    source = gr.Markdown(elem_classes="soft")
+    _heading("raters", "Raters")
+    flags = gr.HTML(elem_id="flags", js_on_load=None)
+    raters, names = _part(), gr.HTML(js_on_load=None)
+    given = gr.HTML(elem_id="given", js_on_load=None)
+    people = gr.HTML(still_html("people"), elem_id="people", js_on_load=_start("person"))
+    _heading("labels", "Latest labels")
+    stream = _part()
+    _heading("plan", "Plan")
+    plan = _part("overlap")
+    gold = gr.HTML(still_html("gold"), elem_id="gold", js_on_load=_start("gold"))
+    _heading("tables", "Tables of the last export")
+    tables = gr.HTML(js_on_load=None)
+    _heading("audit", "Audit")
+    audit = _part()
+    return Parts(
+        notice=notice,
+        progress=progress,
+        pause=pause,
+        export=export,
+        reports=reports,
+        disputes=disputes,
+        plot=plot,
+        hours=hours,
+        categories=categories,
+        prompts=prompts,
+        agreement=agreement,
+        source=source,
+        flags=flags,
+        raters=raters,
+        names=names,
+        people=people,
+        given=given,
+        stream=stream,
+        plan=plan,
+        gold=gold,
+        tables=tables,
+        audit=audit,
+        zone=gr.Textbox("UTC", visible="hidden", label="Time zone"),
+        shown=gr.JSON({}, visible="hidden"),
+        judged=gr.JSON({}, visible="hidden"),
+    )
+
+
+def _heading(key: str, title: str) -> None:
+    gr.HTML(f'<h2 id="{key}">{title}</h2>', js_on_load=None)
+
+
+def _part(*events: str) -> gr.HTML:
+    return gr.HTML(js_on_load=_start(*events))
+
+
+def _start(*events: str) -> str:
+    """Return the JavaScript of a part with tables or forms, whose forms send these events.
+
+    Gradio reads the names of a part's events from there.
+    """
+    names = json.dumps(events)
+    return f"import('/ui/admin.js').then((module) => module.start(element, trigger, {names}));"
