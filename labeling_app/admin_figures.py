@@ -40,10 +40,10 @@ from labeling_app.responses import GivenVerdict
 STREAM = 30
 """Labels in the stream of the page."""
 
-DISPUTES_SHOWN = 12
+DISPUTES_SHOWN = 6
 """Disputed tasks that are shown at once; the next ones come when these are decided."""
 
-DECIDED_SHOWN = 12
+DECIDED_SHOWN = 6
 """Decided tasks that are shown, the latest first."""
 
 AUDIT_SHOWN = 100

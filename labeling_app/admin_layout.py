@@ -63,9 +63,15 @@ def lay_out() -> Parts:
     _heading("progress-tables", "Progress")
     with gr.Row():
         plot = gr.BarPlot(
-            x="Category", y="Labels", color="State", color_map=COLORS, height=260, buttons=[]
+            x="Category",
+            y="Labels",
+            color="State",
+            color_map=COLORS,
+            height=260,
+            buttons=[],
+            min_width=320,
         )
-        hours = gr.HTML(js_on_load=None)
+        hours = gr.HTML(js_on_load=None, min_width=320)
     categories, prompts = _part(), _part()
     _heading("agreement", "Agreement")
     agreement = _part()

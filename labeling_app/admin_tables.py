@@ -61,6 +61,8 @@ class Table:
     rows: Sequence[Sequence[Cell]]
     empty: str = "Nothing yet."
     """Text in place of a table without rows."""
+    stacks: bool = True
+    """Whether a row becomes a list on a phone, where it is too wide for one."""
 
 
 def category_table(summary: Summary) -> Table:
@@ -70,7 +72,7 @@ def category_table(summary: Summary) -> Table:
         (_text(one.category), _text(one.kind), *_done(one.done, one.total))
         for one in summary.categories
     ]
-    return Table("by-category", "Labels by category", columns, rows)
+    return Table("by-category", "Labels by category", columns, rows, stacks=False)
 
 
 def prompt_table(summary: Summary) -> Table:
@@ -105,7 +107,7 @@ def agreement_table(quality: Quality) -> Table:
         Column("Kind"),
         Column("Category"),
         Column("Alpha", numbers=True),
-        Column("Tasks with several raters", numbers=True),
+        Column("Tasks", numbers=True, help="Tasks with several raters"),
     )
     kinds = (("binary", quality.agreement.binary), ("ranking", quality.agreement.ranking))
     rows = [
@@ -113,7 +115,7 @@ def agreement_table(quality: Quality) -> Table:
         for kind, found in kinds
         for category, part in (("all", found), *((one.category, one) for one in found.categories))
     ]
-    return Table("by-agreement", "Agreement", columns, rows)
+    return Table("by-agreement", "Agreement", columns, rows, stacks=False)
 
 
 RATER_COLUMNS = (

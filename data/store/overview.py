@@ -82,7 +82,8 @@ def _labels(store: FeedbackStore, query: sa.Select[Any]) -> list[GivenLabel]:
 
 def labels_by_hour(store: FeedbackStore, since: datetime) -> dict[datetime, int]:
     """Count the answers of people in each hour of the clock since then; hours without any miss."""
-    hour = sa.cast(sa.extract("epoch", labels.c.submitted_at), sa.Integer) // 3600
+    second = sa.extract("epoch", labels.c.submitted_at)  # PostgreSQL: with a fraction
+    hour = second - second % 3600
     query = (
         sa.select(hour, sa.func.count())
         .join(raters, raters.c.rater_id == labels.c.rater_id)
@@ -92,8 +93,8 @@ def labels_by_hour(store: FeedbackStore, since: datetime) -> dict[datetime, int]
     )
     with store.database.read() as connection:
         return {
-            datetime.fromtimestamp(3600 * number, UTC): count
-            for number, count in connection.execute(query)
+            datetime.fromtimestamp(int(start), UTC): count
+            for start, count in connection.execute(query)
         }
 
 
