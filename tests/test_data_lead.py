@@ -169,9 +169,7 @@ def claimed_besides(store: FeedbackStore, rater_id: str, count: int) -> str:
     return held[-1]
 
 
-def test_an_overlap_that_was_raised_outlives_the_next_plan(
-    store: FeedbackStore, boss: str
-) -> None:
+def test_an_overlap_that_was_raised_outlives_the_next_plan(store: FeedbackStore, boss: str) -> None:
     ranking = NewTask(kind="ranking", prompt="a cat", image_ids=("image0", "image1"))
     plan = [*binary_tasks(2), ranking]
     store.add_tasks(plan)

@@ -36,7 +36,7 @@ def test_every_table_opens_in_plain_pandas(campaign: Campaign) -> None:
     export(campaign.store, campaign.run)
     rows = {path.stem: len(pd.read_parquet(path)) for path in campaign.run.latest.glob("*.parquet")}
     labels = {"labels_binary": 3, "labels_pairs": 3, "labels_ranking": 1, "consensus": 6}
-    assert rows == labels | {"images": 3, "prompts": 1, "raters": 1, "tasks": 4}
+    assert rows == labels | {"images": 3, "prompts": 1, "raters": 1, "tasks": 4, "audit": 0}
 
 
 def test_a_store_without_labels_exports_empty_tables(campaign: Campaign) -> None:

@@ -42,6 +42,9 @@ class PromptCount:
     total: int
 
 
+MOST_BY_HOUR = 200_000
+"""Latest labels that are counted by the hour: more than a day has."""
+
 _LIVE = (
     sa.select(labels, raters.c.name, raters.c.source)
     .join(raters, raters.c.rater_id == labels.c.rater_id)
@@ -82,12 +85,20 @@ def _labels(store: FeedbackStore, query: sa.Select[Any]) -> list[GivenLabel]:
 
 def labels_by_hour(store: FeedbackStore, since: datetime) -> dict[datetime, int]:
     """Count the answers of people in each hour of the clock since then; hours without any miss."""
-    second = sa.extract("epoch", labels.c.submitted_at)  # PostgreSQL: with a fraction
+    # a limit, as SQLite would otherwise begin with the raters and read all of their labels
+    recent = (
+        sa.select(labels.c.submitted_at, labels.c.rater_id)
+        .where(labels.c.submitted_at >= since, labels.c.is_live)
+        .order_by(labels.c.submitted_at.desc())
+        .limit(MOST_BY_HOUR)
+        .subquery()
+    )
+    second = sa.extract("epoch", recent.c.submitted_at)  # PostgreSQL: with a fraction
     hour = second - second % 3600
     query = (
         sa.select(hour, sa.func.count())
-        .join(raters, raters.c.rater_id == labels.c.rater_id)
-        .where(labels.c.submitted_at >= since, labels.c.is_live, raters.c.source == "human")
+        .join_from(recent, raters, raters.c.rater_id == recent.c.rater_id)
+        .where(raters.c.source == "human")
         .group_by(hour)
         .order_by(hour)
     )

@@ -75,16 +75,17 @@ class Reports:
         query = (
             sa.select(reports.c.image_id, reports.c.state, prompts.c.prompt, raters.c.name)
             .add_columns(labels.c.kind, labels.c.answer_json, labels.c.submitted_at)
+            .add_columns(labels.c.sequence)
             .join(labels, labels.c.label_id == reports.c.label_id)
             .join(raters, raters.c.rater_id == labels.c.rater_id)
             .join(tasks, tasks.c.task_id == labels.c.task_id)
             .join(prompts, prompts.c.prompt_id == tasks.c.prompt_id)
             .where(OUT_OF_CIRCULATION)
-            .order_by(labels.c.sequence)
         )
         found: dict[str, list[Row]] = {}
         with self._database.read() as connection:
-            for row in connection.execute(query):
+            # sorted here: SQLite would go through all labels in order to find the few reports
+            for row in sorted(connection.execute(query), key=lambda row: row.sequence):
                 found.setdefault(row.image_id, []).append(row)
         return [
             ReportedImage(
