@@ -1,4 +1,4 @@
-"""Makes the images of `docs/raters.md`; look at them before they are kept.
+"""Makes the images of `docs/raters.md` and `docs/operators.md`; look at them before they are kept.
 
 `python -m tests.support.labeling_screenshots docs` writes them into `docs`.
 """
@@ -14,6 +14,7 @@ from playwright.sync_api import Browser, Page
 from labeling_app.tasks import TasksConfig
 from tests.support.labeling_browser import (
     DESK,
+    PATIENCE_S,
     PHONE,
     add_accounts,
     chromium,
@@ -25,6 +26,7 @@ from tests.support.labeling_browser import (
     serving,
     sign_in,
 )
+from tests.support.lead_run import LEAD, PASSWORD, serving_run, write_lead_run
 
 PROMPTS = (
     "A green colored rabbit.",
@@ -85,5 +87,23 @@ def main(folder: Path) -> None:
             take(page, folder / "raters-phone.png")
 
 
+def take_admin_page(folder: Path) -> None:
+    """Write the admin page's screenshot into `folder`."""
+    with tempfile.TemporaryDirectory() as root, chromium() as browser:
+        write_lead_run(Path(root))
+        with serving_run(Path(root)) as url:
+            page = browser.new_page(viewport={"width": 1280, "height": 2300}, color_scheme="light")
+            page.set_default_timeout(1000 * PATIENCE_S)
+            page.goto(f"{url}/admin")
+            page.locator("[name=rater]").fill(LEAD)
+            page.locator("[name=password]").fill(PASSWORD)
+            page.keyboard.press("Enter")
+            page.get_by_role("button", name="Put back").first.wait_for()
+            page.get_by_text("Among people.").wait_for()
+            page.wait_for_timeout(2000)
+            take(page, folder / "admin.png")
+
+
 if __name__ == "__main__":
     main(Path(sys.argv[1]))
+    take_admin_page(Path(sys.argv[1]))

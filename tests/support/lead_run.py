@@ -7,7 +7,12 @@
 import hashlib
 import json
 import random
+import signal
+import socket
+import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -34,6 +39,8 @@ TASKS = TasksConfig(binary_overlap=3, rankings_per_prompt=12, ranking_overlap=2)
 CAREFUL = {"Ann": 0.03, "Ben": 0.08, "Cleo": 0.1, "Ivo": 0.25}
 """How often each careful rater slips."""
 HASTY = "Dora"
+SET = ("binary_overlap", "rankings_per_prompt", "ranking_overlap")
+"""Settings of `TASKS` that differ from the default."""
 LEAD, PASSWORD = "Boss", "correct horse"
 
 
@@ -131,6 +138,28 @@ def _hasty(claim: Claim) -> Answer:
         return BinaryAnswer(verdict="good")
     places = zip(claim.task.image_ids, claim.shown_order, strict=True)
     return RankingAnswer(ranks={image_id: place + 1 for image_id, place in places})
+
+
+@contextmanager
+def serving_run(root: Path) -> Iterator[str]:
+    """Serve the run by the command that people use, until the end of the block; yield its URL."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    settings = [
+        f"tasks.{name}={value}" for name, value in TASKS.model_dump().items() if name in SET
+    ]
+    words = ["--runs", str(root / "runs"), "--run", "team", "--port", str(port)]
+    chosen = [word for setting in settings for word in ("--set", setting)]
+    command = [sys.executable, "-m", "pipelines", "label", *words, *chosen]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            for line in process.stdout:
+                if line.startswith("label at"):
+                    break
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.send_signal(signal.SIGTERM)
 
 
 if __name__ == "__main__":
