@@ -10,11 +10,15 @@ import torch
 from scipy.stats import binom, poisson_binom
 
 from data.feedback import BinaryAnswer, NewTask, RankingAnswer
+from data.formats.latest import Latest
+from data.formats.registry import export_to
 from data.parquet import export
 from data.quality.campaign import campaign_quality
 from data.quality.disputes import order_disagreement
 from data.quality.habits import LEVEL, first_place_p
 from data.store.planning import task_id_of
+from pipelines.cli import main
+from pipelines.pages.inspection import inspection_figures
 from reward.dataset import FeedbackDataset, read_labels
 from reward.label_tensors import LabelTensors
 from tests.support.data_campaign import Campaign, claimed, submission
@@ -149,3 +153,22 @@ def test_an_answer_that_was_just_claimed_is_no_dispute(tmp_path: Path) -> None:
     campaign = Campaign(tmp_path)
     claimed(campaign.store, campaign.store.add_rater("Ann"))
     assert quality(campaign)["disputes"] == {"total": 0, "tasks": []}
+
+
+def test_pages_and_cards_say_what_an_admin_decided_and_list_no_settled_dispute(
+    disputed: Campaign, tmp_path: Path
+) -> None:
+    store, run = disputed.store, disputed.run
+    boss = store.rater_id_of("human", "Boss")
+    export(store, run)
+    assert len(inspection_figures(run)["disputed"]) == 3
+    for task in disputed_tasks(disputed):
+        ranks: dict[str, int | None] = dict.fromkeys(task.image_ids, 1)
+        single = task.kind == "binary"
+        given = BinaryAnswer(verdict="bad") if single else RankingAnswer(ranks=ranks)
+        store.adjudications.decide(task_id_of(task), given, boss)
+    export(store, run)
+    assert inspection_figures(run)["disputed"] == []
+    assert main(["inspect", "--runs", str(run.root.parent), "--run", run.root.name]) == 0
+    export_to("dataset", Latest(run), tmp_path / "there")
+    assert "| adjudicator | 4 | an admin" in (tmp_path / "there" / "README.md").read_text()

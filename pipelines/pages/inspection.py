@@ -153,7 +153,8 @@ def _places(rankings: pd.DataFrame) -> Rows:
 
     Imported rankings do not count, since they do not tell where an image stood.
     """
-    rows = rankings[rankings["best_image_id"].notna() & (rankings["source"] != "imported")]
+    by_raters_here = rankings["source"].isin(["human", "simulated"])
+    rows = rankings[rankings["best_image_id"].notna() & by_raters_here]
     columns = (rows[name] for name in ("image_ids", "shown_order", "best_image_id"))
     answers = zip(*columns, strict=True)
     places_of_best = [order[list(images).index(image)] for images, order, image in answers]
