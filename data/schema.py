@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data.columns import (
+    AUDIT_COLUMNS,
     LABEL_CIRCUMSTANCES,
     LABEL_IDENTITY,
     MOMENT,
@@ -271,31 +272,7 @@ CONSENSUS = pa.schema(
     ]
 )
 
-AUDIT = pa.schema(
-    [
-        column("sequence", pa.int64(), "counts the actions, in the order in which they were done"),
-        column("at", MOMENT, "when it was done"),
-        optional(
-            "actor_id",
-            TEXT,
-            "salted hash of the admin; null for the app itself and for commands at the shell",
-        ),
-        column(
-            "action",
-            TEXT,
-            "add_rater, set_password, set_role, set_status, set_share, set_paused, decide_image, "
-            "adjudicate, withdraw_adjudication, set_overlap, add_gold, export or download",
-        ),
-        optional(
-            "subject",
-            TEXT,
-            "salted hash of a rater, or the id of an image or task, as the action says; "
-            "null for the campaign",
-        ),
-        optional("before_json", TEXT, "what was before, as JSON; null where nothing was"),
-        optional("after_json", TEXT, "what is afterwards, as JSON; null where nothing is"),
-    ]
-)
+AUDIT = pa.schema(AUDIT_COLUMNS)
 
 
 def prompt_id(prompt: str) -> str:

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from typing import Any
 
 import gradio as gr
 
@@ -49,17 +50,36 @@ class Parts:
 
 def lay_out() -> Parts:
     """Draw the components into the page that is being built."""
+    return Parts(
+        **_top(),
+        **_progress(),
+        **_raters(),
+        **_bottom(),
+        zone=gr.Textbox("UTC", visible="hidden", label="Time zone"),
+        shown=gr.JSON({}, visible="hidden"),
+        judged=gr.JSON({}, visible="hidden"),
+    )
+
+
+def _top() -> dict[str, Any]:
     gr.Markdown("# Campaign")
     gr.HTML(still_html("nav"), js_on_load=None)
-    notice = gr.HTML(elem_id="notice", js_on_load=None)
-    progress = gr.HTML(js_on_load=None)
+    parts: dict[str, Any] = {"notice": gr.HTML(elem_id="notice", js_on_load=None)}
+    parts["progress"] = gr.HTML(js_on_load=None)
     with gr.Row(elem_classes="actions"):
-        pause = gr.Button(PAUSE)
-        export = gr.Button("Export now")
+        parts["pause"] = gr.Button(PAUSE)
+        parts["export"] = gr.Button("Export now")
     _heading("review", "Review")
-    reports = gr.HTML(elem_id="reported", js_on_load=_start("decide"))
-    deciding = _start("adjudicate", "withdraw")
-    disputes = gr.HTML("<p>Looking for disputes …</p>", elem_id="disputed", js_on_load=deciding)
+    parts["reports"] = gr.HTML(elem_id="reported", js_on_load=_start("decide"))
+    parts["disputes"] = gr.HTML(
+        "<p>Looking for disputes …</p>",
+        elem_id="disputed",
+        js_on_load=_start("adjudicate", "withdraw"),
+    )
+    return parts
+
+
+def _progress() -> dict[str, Any]:
     _heading("progress-tables", "Progress")
     with gr.Row():
         plot = gr.BarPlot(
@@ -72,51 +92,31 @@ def lay_out() -> Parts:
             min_width=320,
         )
         hours = gr.HTML(js_on_load=None, min_width=320)
-    categories, prompts = _part(), _part()
+    return {"plot": plot, "hours": hours, "categories": _part(), "prompts": _part()}
+
+
+def _raters() -> dict[str, Any]:
     _heading("agreement", "Agreement")
-    agreement = _part()
-    source = gr.Markdown(elem_classes="soft")
+    parts: dict[str, Any] = {"agreement": _part(), "source": gr.Markdown(elem_classes="soft")}
     _heading("raters", "Raters")
-    flags = gr.HTML(elem_id="flags", js_on_load=None)
-    raters, names = _part(), gr.HTML(js_on_load=None)
-    given = gr.HTML(elem_id="given", js_on_load=None)
-    people = gr.HTML(still_html("people"), elem_id="people", js_on_load=_start("person"))
+    parts["flags"] = gr.HTML(elem_id="flags", js_on_load=None)
+    parts["raters"] = _part()
+    parts["names"] = gr.HTML(js_on_load=None)
+    parts["given"] = gr.HTML(elem_id="given", js_on_load=None)
+    people = still_html("people")
+    return parts | {"people": gr.HTML(people, elem_id="people", js_on_load=_start("person"))}
+
+
+def _bottom() -> dict[str, Any]:
     _heading("labels", "Latest labels")
-    stream = _part()
+    parts: dict[str, Any] = {"stream": _part()}
     _heading("plan", "Plan")
-    plan = _part("overlap")
-    gold = gr.HTML(still_html("gold"), elem_id="gold", js_on_load=_start("gold"))
+    parts["plan"] = _part("overlap")
+    parts["gold"] = gr.HTML(still_html("gold"), elem_id="gold", js_on_load=_start("gold"))
     _heading("tables", "Tables of the last export")
-    tables = gr.HTML(js_on_load=None)
+    parts["tables"] = gr.HTML(js_on_load=None)
     _heading("audit", "Audit")
-    audit = _part()
-    return Parts(
-        notice=notice,
-        progress=progress,
-        pause=pause,
-        export=export,
-        reports=reports,
-        disputes=disputes,
-        plot=plot,
-        hours=hours,
-        categories=categories,
-        prompts=prompts,
-        agreement=agreement,
-        source=source,
-        flags=flags,
-        raters=raters,
-        names=names,
-        people=people,
-        given=given,
-        stream=stream,
-        plan=plan,
-        gold=gold,
-        tables=tables,
-        audit=audit,
-        zone=gr.Textbox("UTC", visible="hidden", label="Time zone"),
-        shown=gr.JSON({}, visible="hidden"),
-        judged=gr.JSON({}, visible="hidden"),
-    )
+    return parts | {"audit": _part()}
 
 
 def _heading(key: str, title: str) -> None:

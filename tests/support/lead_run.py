@@ -37,7 +37,7 @@ CATEGORIES = {
 }
 TASKS = TasksConfig(binary_overlap=3, rankings_per_prompt=12, ranking_overlap=2)
 CAREFUL = {"Ann": 0.03, "Ben": 0.08, "Cleo": 0.1, "Ivo": 0.25}
-"""How often each careful rater slips."""
+"""Share of slips of each careful rater."""
 HASTY = "Dora"
 SET = ("binary_overlap", "rankings_per_prompt", "ranking_overlap")
 """Settings of `TASKS` that differ from the default."""
