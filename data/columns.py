@@ -45,7 +45,7 @@ LABEL_IDENTITY = [
 LABEL_CIRCUMSTANCES = [
     optional("skip_reason", TEXT, "why the rater skipped or found it unsafe"),
     optional("comment", TEXT, "free text"),
-    column("source", TEXT, "human, simulated or imported"),
+    column("source", TEXT, "human, simulated, imported or adjudicator"),
     column("is_gold", pa.bool_(), "true where the right answer is known"),
     optional(
         "gold_correct",
@@ -136,4 +136,28 @@ RATER_QUALITY = [
         "ds_sensitivity", pa.float32(), "probability of good where good is right (Dawid-Skene)"
     ),
     optional("ds_specificity", pa.float32(), "probability of bad where bad is right (Dawid-Skene)"),
+]
+
+AUDIT_COLUMNS = [
+    column("sequence", pa.int64(), "counts the actions, in the order in which they were done"),
+    column("at", MOMENT, "when it was done"),
+    optional(
+        "actor_id",
+        TEXT,
+        "salted hash of the admin; null for the app itself and for commands at the shell",
+    ),
+    column(
+        "action",
+        TEXT,
+        "add_rater, set_password, set_role, set_status, set_share, set_paused, decide_image, "
+        "adjudicate, withdraw_adjudication, set_overlap, add_gold, export or download",
+    ),
+    optional(
+        "subject",
+        TEXT,
+        "salted hash of a rater, or the id of an image or task, as the action says; "
+        "null for the campaign",
+    ),
+    optional("before_json", TEXT, "what was before, as JSON; null where nothing was"),
+    optional("after_json", TEXT, "what is afterwards, as JSON; null where nothing is"),
 ]

@@ -21,7 +21,10 @@ from data.errors import PictuneError
 from data.ids import Identifier, Remark
 
 TaskKind = Literal["binary", "ranking", "comparison"]
-Source = Literal["human", "simulated", "imported"]
+Source = Literal["human", "simulated", "imported", "adjudicator"]
+"""Givers of labels. An adjudicator is an admin who decides what raters disagree on: such a label
+takes no rater's place, and where there is one it is the answer."""
+
 Role = Literal["rater", "admin"]
 Status = Literal["active", "paused"]
 Decision = Literal["kept", "removed"]
@@ -297,6 +300,8 @@ class Account:
     status: Status
     password_hash: str | None
     """Hash of the password; None for a rater without one."""
+    share: float | None = None
+    """Largest share of the wanted labels that the rater may give; None for any."""
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from data.quality.judgments import Judgments
 from data.quality.rater_table import rater_quality
 from data.runs import RunFolder
 from data.schema import (
+    AUDIT,
     CONSENSUS,
     IMAGES,
     LABELS_LOG,
@@ -43,6 +44,7 @@ from data.store.rows import (
     LABEL_SCHEMAS,
     LABEL_TABLES,
     RaterFacts,
+    audit_table,
     label_batches,
     log_table,
     pair_batches,
@@ -100,16 +102,18 @@ def export(store: FeedbackStore, run: RunFolder) -> Manifest:
         earlier = _earlier_manifest(run)
         parts = dict(_full_parts(connection, store, run, settled, earlier))
         last, tasks = last_sequence(connection), task_table(connection)
+        audit = audit_table(connection, store.public_rater_id)
         # counted too, as PostgreSQL may commit a lower sequence number later
         revisions = connection.scalar(sa.select(sa.func.count()).select_from(labels))
         raters = rater_facts(connection, store.public_rater_id)
         facts = (last, revisions, list(raters.values()), sorted(parts))
-        inputs = _digest((*known.values(), tasks), facts)
+        inputs = _digest((*known.values(), tasks, audit), facts)
         if earlier is not None and earlier.inputs == inputs and _is_intact(run, earlier):
             return earlier
         with new_folder(run.snapshots) as folder:
             for name, table in known.items():
                 write_table(table, table.schema, folder / f"{name}.parquet")
+            write_table(audit, AUDIT, folder / "audit.parquet")
             _write_feedback(connection, folder, tasks, raters)
             manifest = _manifest_of(folder, inputs, last, parts)
             write_json(folder / MANIFEST, manifest.model_dump())

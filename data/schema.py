@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data.columns import (
+    AUDIT_COLUMNS,
     LABEL_CIRCUMSTANCES,
     LABEL_IDENTITY,
     MOMENT,
@@ -252,7 +253,7 @@ LABELS_PAIRS = pa.schema(
         column("ranking_label_id", TEXT, "the ranking that the pair is derived from"),
         column("weight", pa.float32(), "1 over the number of pairs of the ranking"),
         optional("task_id", TEXT, "the task answered"),
-        optional("source", TEXT, "human, simulated or imported"),
+        optional("source", TEXT, "human, simulated, imported or adjudicator"),
         optional(
             "left_shown",
             pa.int8(),
@@ -265,7 +266,7 @@ LABELS_PAIRS = pa.schema(
 RATERS = pa.schema(
     [
         column("rater_id", TEXT, "salted hash of the rater"),
-        column("source", TEXT, "human, simulated or imported"),
+        column("source", TEXT, "human, simulated, imported or adjudicator"),
         column("joined_at", MOMENT, "when the rater was added"),
         column("n", pa.int32(), "live labels"),
         column(
@@ -294,7 +295,11 @@ CONSENSUS = pa.schema(
             TEXT,
             "mv (majority vote) and ds (Dawid-Skene) for binary tasks, borda for rankings",
         ),
-        column("source", TEXT, "whose labels: human, simulated or imported"),
+        column(
+            "source",
+            TEXT,
+            "whose labels: human, simulated, imported, or adjudicator, whose answer decides",
+        ),
         column(
             "value",
             pa.float32(),
@@ -314,6 +319,8 @@ CONSENSUS = pa.schema(
         ),
     ]
 )
+
+AUDIT = pa.schema(AUDIT_COLUMNS)
 
 
 def prompt_id(prompt: str) -> str:

@@ -14,11 +14,12 @@ from data.files import locked_to_read, sha256_of
 from data.image_files import check_image
 from data.parquet import MANIFEST, PART_ROWS, Manifest, last_sequence, read_manifest
 from data.runs import RunFolder
-from data.schema import IMAGES, LABELS_LOG, PROMPTS, TASKS, read_table
+from data.schema import AUDIT, IMAGES, LABELS_LOG, PROMPTS, TASKS, read_table
 from data.store.feedback_store import FeedbackStore
 from data.store.rows import (
     LABEL_SCHEMAS,
     LABEL_TABLES,
+    audit_table,
     label_table,
     log_table,
     rater_facts,
@@ -180,7 +181,8 @@ def _differing_tables(
 ) -> Iterator[str]:
     known_tasks = task_table(connection)
     facts, raters = task_facts(known_tasks), rater_facts(connection, store.public_rater_id)
-    expected = {"tasks": (TASKS, known_tasks)}
+    audit = audit_table(connection, store.public_rater_id)
+    expected = {"tasks": (TASKS, known_tasks), "audit": (AUDIT, audit)}
     for kind, schema in LABEL_SCHEMAS.items():
         expected[LABEL_TABLES[kind]] = schema, label_table(connection, kind, facts, raters)
     for name, (schema, table) in expected.items():

@@ -1,197 +1,262 @@
 """The admins' part of the HTTP interface, for raters of the role `admin`."""
 
-from collections import Counter
+import asyncio
+from typing import Annotated
 
-from fastapi import APIRouter, HTTPException
-from pydantic import BaseModel
+from fastapi import APIRouter, HTTPException, Query, Response
+from fastapi.responses import FileResponse
+from pydantic import BaseModel, Field
 
-from data.comparisons import ComparisonAnswer
 from data.errors import PictuneError
-from data.feedback import Answer, Decision, RankingAnswer, Status, TaskKind
+from data.feedback import Role, TaskKind
 from data.ids import Identifier
-from data.store.overview import GivenLabel, counts_by_prompt, latest_labels
+from data.store.plan_changes import LARGEST_OVERLAP
+from labeling_app import admin_actions as actions
+from labeling_app import admin_figures as figures
 from labeling_app.admin_responses import (
-    CampaignProgress,
-    CategoryCount,
+    Adjudicated,
+    AuditTrail,
     Decided,
+    Disputes,
     Exported,
+    GoldAdded,
+    NewPassword,
     PauseState,
+    Plan,
     Quality,
-    ReportedImageView,
     Reports,
-    StreamEntry,
-    StreamRanks,
     Summary,
+    Tables,
 )
-from labeling_app.app_state import AppState, State, image_url
+from labeling_app.api import AnyAnswer
+from labeling_app.app_state import State
+from labeling_app.images import encoded, thumbnail
 from labeling_app.refusals import may_refuse
-from labeling_app.responses import GivenComparison, GivenVerdict
 from labeling_app.sign_in import Admin, Name
 
-STREAM = 30
-"""Labels in the stream of the page."""
+WEBP = {"schema": {"type": "string", "format": "binary"}}
+"""An image, in the words of OpenAPI."""
 
-router = APIRouter(responses=may_refuse(401, 403, 503))
+NOT_KEPT = {"Cache-Control": "no-store"}
+
+OF_A_BODY = may_refuse(400, 413, 422)
+ABOUT_SOMETHING = may_refuse(400, 404, 413, 422)
+ABOUT_SOMEBODY = may_refuse(400, 404, 409, 413, 422)
+
+router = APIRouter(prefix="/api/v1/admin", responses=may_refuse(401, 403, 503))
 
 
-class EmptyBody(BaseModel, frozen=True, extra="forbid"):
+class _Body(BaseModel, frozen=True, extra="forbid"):
+    pass
+
+
+class EmptyBody(_Body, frozen=True):
     """Body of an export: empty."""
 
 
-class PauseBody(BaseModel, frozen=True, extra="forbid"):
+class PauseBody(_Body, frozen=True):
     """Body of a pause or of its end."""
 
     rater: Name | None = None
     """One rater's name; without it, the whole campaign."""
 
 
-class ImageBody(BaseModel, frozen=True, extra="forbid"):
+class ImageBody(_Body, frozen=True):
     """Body of a decision about an image."""
 
     image_id: Identifier
 
 
-@router.get("/api/v1/admin/summary")
+class TaskBody(_Body, frozen=True):
+    """Body of what concerns a task."""
+
+    task_id: Identifier
+
+
+class AdjudicationBody(TaskBody, frozen=True):
+    """Body of an answer in the raters' place."""
+
+    answer: AnyAnswer
+
+
+class RaterBody(_Body, frozen=True):
+    """Body of what concerns a rater."""
+
+    rater: Name
+
+
+class RoleBody(RaterBody, frozen=True):
+    """Body of a new rater, or of another role."""
+
+    role: Role = "rater"
+
+
+class ShareBody(RaterBody, frozen=True):
+    """Body of a limit to a share of the labels."""
+
+    share: Annotated[float, Field(gt=0, le=1)] | None
+    """Largest share of the wanted labels; null for any."""
+
+
+class OverlapBody(_Body, frozen=True):
+    """Body of another overlap."""
+
+    kind: TaskKind
+    overlap: Annotated[int, Field(ge=1, le=LARGEST_OVERLAP)]
+
+
+class GoldBody(_Body, frozen=True):
+    """Body of images whose right answers are known."""
+
+    name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f]*$")]
+    """Name of the CSV file, for errors."""
+    csv: str
+    """Its content, as of `tasks.gold`."""
+
+
+@router.get("/summary")
 def summary(state: State, _admin: Admin) -> Summary:
-    """Return the progress, also by category, and the latest labels."""
-    return summarize(state)
+    """Return the progress, also by category, prompt and hour, and the latest labels."""
+    return figures.summarize(state)
 
 
-@router.get("/api/v1/admin/quality")
+@router.get("/quality")
 def quality(state: State, _admin: Admin) -> Quality:
-    """Return agreement and each rater's figures; of many labels it takes seconds."""
-    return measure_quality(state)
+    """Return agreement, each rater's figures and disputes; of many labels it takes seconds."""
+    return figures.measure_quality(state)
 
 
-@router.get("/api/v1/admin/reports")
+@router.get("/reports")
 def reports(state: State, _admin: Admin) -> Reports:
     """Return the images that wait for a decision, and those that are removed."""
-    return list_reports(state)
+    return figures.list_reports(state)
 
 
-@router.post("/api/v1/admin/put-back", responses=may_refuse(400, 404, 413, 422))
+@router.get("/disputes")
+def disputes(state: State, _admin: Admin) -> Disputes:
+    """Return the tasks that raters disagree on with their answers, and those that were decided."""
+    return figures.list_disputes(state)
+
+
+@router.get("/plan")
+def plan(state: State, _admin: Admin) -> Plan:
+    """Return how many people are asked, by kind of task."""
+    return figures.list_plan(state)
+
+
+@router.get("/audit", responses=may_refuse(422))
+def audit(
+    state: State, _admin: Admin, limit: Annotated[int, Query(ge=1, le=1000)] = figures.AUDIT_SHOWN
+) -> AuditTrail:
+    """Return the latest actions of admins, newest first."""
+    return figures.list_audit(state, limit)
+
+
+@router.get("/tables")
+def tables(state: State, _admin: Admin) -> Tables:
+    """Return the files of the last export; none before the first."""
+    return figures.list_tables(state)
+
+
+@router.get("/tables/{name}", response_class=FileResponse, responses=may_refuse(404))
+def table(name: str, state: State, account: Admin) -> FileResponse:
+    """Return one Parquet file of the last export."""
+    path = figures.table_file(state, name)
+    state.store.audit.note("download", account.rater_id, after={"table": name})
+    media_type = "application/vnd.apache.parquet"
+    return FileResponse(path, media_type=media_type, filename=name, headers=NOT_KEPT)
+
+
+@router.get(
+    "/thumbnails/{image_id}",
+    response_class=Response,
+    responses=may_refuse(404) | {200: {"content": {"image/webp": WEBP}}},
+)
+async def thumbnail_of(image_id: str, state: State, _admin: Admin) -> Response:
+    """Return one image of the campaign, small and without metadata, also a reported one."""
+    content = await asyncio.get_running_loop().run_in_executor(
+        state.decoding, encoded, state.image_path(image_id), thumbnail
+    )
+    kept = {"Cache-Control": "private, max-age=31536000, immutable"}
+    return Response(content, media_type="image/webp", headers=kept)
+
+
+@router.post("/put-back", responses=ABOUT_SOMETHING)
 def put_back(body: ImageBody, state: State, account: Admin) -> Decided:
     """Put a reported or removed image back into circulation, until it is reported again."""
-    return decide(state, account.rater_id, body.image_id, "kept")
+    return actions.decide(state, account.rater_id, body.image_id, "kept")
 
 
-@router.post("/api/v1/admin/remove", responses=may_refuse(400, 404, 413, 422))
+@router.post("/remove", responses=ABOUT_SOMETHING)
 def remove(body: ImageBody, state: State, account: Admin) -> Decided:
     """Keep a reported image out of circulation for good; no label is lost."""
-    return decide(state, account.rater_id, body.image_id, "removed")
+    return actions.decide(state, account.rater_id, body.image_id, "removed")
 
 
-@router.post("/api/v1/admin/export", responses=may_refuse(400, 413, 422))
-def export(_body: EmptyBody, state: State, _admin: Admin) -> Exported:
+@router.post("/adjudicate", responses=ABOUT_SOMETHING)
+def adjudicate(body: AdjudicationBody, state: State, account: Admin) -> Adjudicated:
+    """Answer a task in the raters' place: this label decides; theirs stay."""
+    return actions.adjudicate(state, account.rater_id, body.task_id, body.answer)
+
+
+@router.post("/withdraw", status_code=204, responses=ABOUT_SOMETHING)
+def withdraw(body: TaskBody, state: State, account: Admin) -> None:
+    """Take the answer in the raters' place back; it stays in the log."""
+    actions.withdraw(state, account.rater_id, body.task_id)
+
+
+@router.post("/export", responses=OF_A_BODY)
+def export(_body: EmptyBody, state: State, account: Admin) -> Exported:
     """Export to Parquet now."""
     try:
-        state.exports.export()
+        return actions.export(state, account.rater_id)
     except PictuneError as error:
         raise HTTPException(503, str(error)) from error
-    return Exported(last_export=state.health.last_export)
 
 
-@router.post("/api/v1/admin/pause", responses=may_refuse(400, 404, 413, 422))
-def pause(body: PauseBody, state: State, _admin: Admin) -> PauseState:
+@router.post("/pause", responses=ABOUT_SOMETHING)
+def pause(body: PauseBody, state: State, account: Admin) -> PauseState:
     """Hand out no more tasks, to one rater or to anyone; answers are still accepted."""
-    return set_paused(state, body.rater, paused=True)
+    return actions.set_paused(state, account.rater_id, body.rater, paused=True)
 
 
-@router.post("/api/v1/admin/resume", responses=may_refuse(400, 404, 413, 422))
-def resume(body: PauseBody, state: State, _admin: Admin) -> PauseState:
+@router.post("/resume", responses=ABOUT_SOMETHING)
+def resume(body: PauseBody, state: State, account: Admin) -> PauseState:
     """Hand out tasks again."""
-    return set_paused(state, body.rater, paused=False)
+    return actions.set_paused(state, account.rater_id, body.rater, paused=False)
 
 
-def summarize(state: AppState) -> Summary:
-    """Return how the campaign goes."""
-    progress = state.store.progress()
-    return Summary(
-        paused=state.store.is_paused,
-        progress=CampaignProgress(
-            done=progress.done, total=progress.total, seconds_left=progress.seconds_left
-        ),
-        categories=_by_category(state),
-        stream=[_stream_entry(label) for label in latest_labels(state.store, limit=STREAM)],
-        last_export=state.health.last_export,
-        export_error=state.health.export_error,
-    )
+@router.post("/raters", status_code=201, responses=ABOUT_SOMEBODY)
+def add_rater(body: RoleBody, state: State, account: Admin) -> NewPassword:
+    """Add a rater; the answer has their password, which nobody can read again."""
+    return actions.add_rater(state, account.rater_id, body.rater, body.role)
 
 
-def measure_quality(state: AppState) -> Quality:
-    """Return agreement and each rater's figures; of many labels it takes seconds."""
-    return Quality.model_validate(state.quality(state.categories))
+@router.post("/password", responses=ABOUT_SOMEBODY)
+def password(body: RaterBody, state: State, account: Admin) -> NewPassword:
+    """Give a rater a new password, which ends their earlier sign-ins."""
+    return actions.new_password(state, account.rater_id, body.rater)
 
 
-def list_reports(state: AppState) -> Reports:
-    """Return the images that are out of circulation."""
-    views: dict[bool, list[ReportedImageView]] = {False: [], True: []}
-    for image in state.store.reports.images():
-        view = ReportedImageView(
-            image_id=image.image_id,
-            prompt=image.prompt,
-            reports=image.reports,
-            url=image_url(image.image_id),
-        )
-        views[image.removed].append(view)
-    return Reports(open=views[False], removed=views[True])
+@router.post("/role", status_code=204, responses=ABOUT_SOMEBODY)
+def role(body: RoleBody, state: State, account: Admin) -> None:
+    """Make a rater an admin, or an admin a rater."""
+    actions.set_role(state, account.rater_id, body.rater, body.role)
 
 
-def decide(state: AppState, admin_id: str, image_id: str, decision: Decision) -> Decided:
-    """Record an admin's decision about a reported image.
-
-    Raises:
-        NotFound: no report of the image is open.
-    """
-    state.store.reports.decide(image_id, decision, admin_id)
-    return Decided(decision=decision)
+@router.post("/share", status_code=204, responses=ABOUT_SOMEBODY)
+def share(body: ShareBody, state: State, account: Admin) -> None:
+    """Limit a rater to a share of the wanted labels."""
+    actions.set_share(state, account.rater_id, body.rater, body.share)
 
 
-def set_paused(state: AppState, rater: str | None, *, paused: bool) -> PauseState:
-    """Pause or resume the rater of this name, or the campaign where `rater` is None.
-
-    Raises:
-        HTTPException: 404, nobody is called so.
-    """
-    if rater is None:
-        state.store.set_paused(paused)
-        return PauseState(paused=paused)
-    account = state.store.raters.find(rater)
-    if account is None:
-        raise HTTPException(404, f"no rater is called {rater}")
-    status: Status = "paused" if paused else "active"
-    state.store.raters.set_status(account.rater_id, status)
-    return PauseState(paused=paused)
+@router.post("/overlap", status_code=204, responses=OF_A_BODY)
+def overlap(body: OverlapBody, state: State, account: Admin) -> None:
+    """Ask so many people about each task of this kind, also after the next start."""
+    actions.set_overlap(state, account.rater_id, body.kind, body.overlap)
 
 
-def _by_category(state: AppState) -> list[CategoryCount]:
-    done: Counter[tuple[str, TaskKind]] = Counter()
-    total: Counter[tuple[str, TaskKind]] = Counter()
-    for count in counts_by_prompt(state.store):
-        key = (state.categories.get(count.prompt_id, "other"), count.kind)
-        done[key] += count.done
-        total[key] += count.total
-    return [
-        CategoryCount(category=key[0], kind=key[1], done=done[key], total=total[key])
-        for key in sorted(total)
-    ]
-
-
-def _stream_entry(label: GivenLabel) -> StreamEntry:
-    return StreamEntry(
-        rater=label.rater,
-        kind=label.task.kind,
-        prompt=label.task.prompt,
-        answer=_answer(label.answer),
-        submitted_at=label.submitted_at,
-        revision=label.revision,
-    )
-
-
-def _answer(answer: Answer) -> GivenVerdict | StreamRanks | GivenComparison:
-    facts = answer.model_dump(exclude={"kind"})
-    if isinstance(answer, RankingAnswer):
-        return StreamRanks.model_validate(facts)
-    if isinstance(answer, ComparisonAnswer):
-        return GivenComparison.model_validate(facts)
-    return GivenVerdict.model_validate(facts)
+@router.post("/gold", responses=OF_A_BODY)
+def gold(body: GoldBody, state: State, account: Admin) -> GoldAdded:
+    """Add images whose right answers are known, all or none."""
+    return actions.add_gold(state, account.rater_id, body.name, body.csv)

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
-from data.feedback import Decision, Source, Status, TaskKind
+from data.feedback import Decision, Role, Source, Status, TaskKind
+from data.store.audit import AuditEntry
 from data.store.reports import Report
 from labeling_app.responses import GivenComparison, GivenVerdict
 
@@ -20,6 +21,29 @@ class CampaignProgress(BaseModel, frozen=True):
     done: int
     total: int
     seconds_left: float | None
+    """Time that the rest takes at this pace."""
+    per_hour: float | None
+    """Labels per hour of all raters together; null when nobody has labeled for a day."""
+    pace_of: Literal["minutes", "day"] | None
+    """Span of the pace: the last minutes, or the last day where these had too few labels."""
+
+
+class PromptProgress(BaseModel, frozen=True):
+    """Progress of one prompt and kind of task."""
+
+    prompt: str
+    category: str
+    kind: TaskKind
+    done: int
+    total: int
+
+
+class HourCount(BaseModel, frozen=True):
+    """Labels by people in one hour of the clock."""
+
+    hour: datetime
+    """Its beginning."""
+    labels: int
 
 
 class CategoryCount(BaseModel, frozen=True):
@@ -45,8 +69,10 @@ class StreamEntry(BaseModel, frozen=True):
 
     rater: str
     """The rater's name."""
+    source: Source
     kind: TaskKind
     prompt: str
+    image_ids: list[str]
     answer: GivenVerdict | StreamRanks | GivenComparison
     submitted_at: datetime
     revision: int
@@ -58,6 +84,11 @@ class Summary(BaseModel, frozen=True):
     paused: bool
     progress: CampaignProgress
     categories: list[CategoryCount]
+    prompts: list[PromptProgress]
+    """Those of which most is still wanted, at most 300."""
+    n_prompts: int
+    hours: list[HourCount]
+    """The last 24 hours, the oldest first."""
     stream: list[StreamEntry]
     """Newest first."""
     last_export: datetime | None
@@ -100,8 +131,35 @@ class RaterQuality(BaseModel, frozen=True):
     skill: Share
     ds_sensitivity: Share
     ds_specificity: Share
+    timed_n: int
+    quick_n: int
+    quick_p: float | None
+    first_place_p: float | None
+    flags: tuple[Literal["quick", "first_place"], ...]
+    """Habits that give away a rater who does not look (`data.quality.habits`)."""
     public_id: str
     name: str
+    role: Role
+    share: Share
+    """Largest share of the wanted labels that the rater may give; null for any."""
+
+
+class DisputeFound(BaseModel, frozen=True):
+    """A task that raters disagree on."""
+
+    task_id: str
+    kind: TaskKind
+    disagreement: float
+    """Share of pairs of raters who differ (`data.quality.disputes`)."""
+    n_raters: int
+
+
+class DisputesFound(BaseModel, frozen=True):
+    """The tasks that raters disagree on."""
+
+    total: int
+    tasks: list[DisputeFound]
+    """The most disputed first, at most 100."""
 
 
 class Alpha(BaseModel, frozen=True):
@@ -144,6 +202,91 @@ class Quality(BaseModel, frozen=True):
     raters: list[RaterQuality]
     """In the order in which they joined."""
     agreement: Agreement
+    disputes: DisputesFound
+
+
+class Dispute(BaseModel, frozen=True):
+    """A task with all its answers."""
+
+    task_id: str
+    kind: TaskKind
+    prompt: str
+    image_ids: list[str]
+    disagreement: float | None
+    """Share of pairs of raters who differ; null where it was not computed."""
+    answers: list[StreamEntry]
+    """The oldest first; an admin's that decides has the source `adjudicator`."""
+
+
+class Disputes(BaseModel, frozen=True):
+    """Tasks that raters disagree on, and those that were decided."""
+
+    total: int
+    """Disputed tasks that wait for a decision."""
+    open: list[Dispute]
+    """The most disputed of these."""
+    n_decided: int
+    decided: list[Dispute]
+    """The latest first."""
+
+
+class Adjudicated(BaseModel, frozen=True):
+    """Receipt of an answer in the raters' place."""
+
+    label_id: str
+    revision: int
+
+
+class KindPlan(BaseModel, frozen=True):
+    """Overlap of the tasks of one kind, checks omitted."""
+
+    kind: TaskKind
+    smallest_overlap: int
+    largest_overlap: int
+
+
+class Plan(BaseModel, frozen=True):
+    """Number of people who are asked, by kind of task."""
+
+    kinds: list[KindPlan]
+
+
+class GoldAdded(BaseModel, frozen=True):
+    """Numbers of gold tasks."""
+
+    tasks: int
+    """Rows understood."""
+    new: int
+    """Tasks that were not in the campaign before."""
+
+
+class NewPassword(BaseModel, frozen=True):
+    """A rater's new password, which nobody can read again."""
+
+    rater: str
+    role: Role
+    password: str
+
+
+class AuditTrail(BaseModel, frozen=True):
+    """Actions of admins."""
+
+    entries: Sequence[AuditEntry]
+    """Newest first."""
+
+
+class TableFile(BaseModel, frozen=True):
+    """A Parquet file of the last export."""
+
+    name: str
+    rows: int
+    bytes: int
+
+
+class Tables(BaseModel, frozen=True):
+    """The Parquet files of the last export."""
+
+    tables: list[TableFile]
 
 
 class ReportedImageView(BaseModel, frozen=True):

@@ -1,12 +1,11 @@
-"""Texts and tables of the admin page, made of the answers of the admins' JSON routes.
+"""Texts of the admin page, made of the answers of the admins' JSON routes.
 
-All that raters wrote stays text: cells of tables are plain strings, and HTML is made by templates
-that escape.
+All that raters wrote stays text: HTML is made by templates that escape.
 """
 
 import math
-from collections.abc import Callable, Sequence
-from datetime import datetime
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -15,14 +14,18 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from data.store.reports import Report
 from labeling_app.admin_responses import (
-    KindAlpha,
+    Disputes,
+    HourCount,
+    NewPassword,
+    Plan,
     Quality,
-    RaterQuality,
     Reports,
     StreamEntry,
     Summary,
+    Tables,
 )
-from labeling_app.responses import GivenComparison, GivenVerdict
+from labeling_app.admin_tables import FLAGS, Table, clock, remarks, said, who
+from labeling_app.app_state import image_url
 
 PAGES = Environment(
     loader=FileSystemLoader(Path(__file__).parent / "pages"),
@@ -33,25 +36,26 @@ PAGES = Environment(
 )
 """The templates. None of their output may ever become a Gradio template, which runs `${...}`."""
 
-NOTHING = "\N{EN DASH}"
+PAGES.globals |= {
+    "image_url": image_url,
+    "thumbnail_url": "/api/v1/admin/thumbnails/{}".format,
+    "who": who,
+    "said": said,
+    "remarks": remarks,
+}
 
-CATEGORY_COLUMNS = ("Category", "Kind", "Done", "Wanted")
 PLOT_COLUMNS = ("Category", "Labels", "State")
-AGREEMENT_COLUMNS = ("Kind", "Category", "Alpha", "Tasks with several raters")
-STREAM_COLUMNS = ("When", "Rater", "Prompt", "Answer")
-RATER_COLUMNS = (
-    "Rater",
-    "Status",
-    "Labels",
-    "Skipped",
-    "Gold accuracy",
-    "Gold answers",
-    "Same answer again",
-    "Skill",
-    "Median time",
-    "Active",
-    "First place",
+
+SECTIONS = (
+    ("review", "Review"),
+    ("progress-tables", "Progress"),
+    ("raters", "Raters"),
+    ("labels", "Latest labels"),
+    ("plan", "Plan"),
+    ("tables", "Tables"),
+    ("audit", "Audit"),
 )
+"""Ids of the page's sections with their titles."""
 
 
 def zone_named(name: str) -> ZoneInfo:
@@ -62,16 +66,28 @@ def zone_named(name: str) -> ZoneInfo:
         return ZoneInfo("UTC")
 
 
+def still_html(name: str) -> str:
+    """Return a part of the page that never changes."""
+    return PAGES.get_template(f"{name}.html.jinja").render(sections=SECTIONS)
+
+
 def progress_html(summary: Summary, zone: ZoneInfo) -> str:
-    """Return the bar of the campaign's progress, with the last export."""
+    """Return the bar of the campaign's progress with its pace, and the last export."""
     progress = summary.progress
     return PAGES.get_template("progress.html.jinja").render(
         done=progress.done,
         total=progress.total,
-        time_left=_time_left(progress.seconds_left),
+        pace=_pace(summary, zone, datetime.now(UTC)),
         paused=summary.paused,
         exported=_exported(summary, zone),
     )
+
+
+def hours_html(hours: Sequence[HourCount], zone: ZoneInfo) -> str:
+    """Return bars of the labels by hour."""
+    rows = [{"clock": f"{one.hour.astimezone(zone):%H:%M}", "labels": one.labels} for one in hours]
+    most = max([one.labels for one in hours] + [1])
+    return PAGES.get_template("hours.html.jinja").render(hours=rows, most=most)
 
 
 def reports_html(reports: Reports, zone: ZoneInfo) -> str:
@@ -86,10 +102,40 @@ def reports_html(reports: Reports, zone: ZoneInfo) -> str:
     return PAGES.get_template("reports.html.jinja").render(reports=reports, report_line=line)
 
 
-def category_table(summary: Summary) -> pd.DataFrame:
-    """Return labels done and wanted, by category and kind."""
-    rows = [(row.category, row.kind, row.done, row.total) for row in summary.categories]
-    return _table(rows, CATEGORY_COLUMNS)
+def disputes_html(disputes: Disputes) -> str:
+    """Return the tasks that raters disagree on, with a form to decide each."""
+
+    def rank(given: StreamEntry, image_id: str) -> str:
+        ranks = getattr(given.answer, "ranks", {})
+        return "?" if ranks.get(image_id) is None else str(ranks[image_id])
+
+    return PAGES.get_template("disputes.html.jinja").render(disputes=disputes, rank=rank)
+
+
+def table_html(table: Table, note: str = "") -> str:
+    """Return a table that the page can sort."""
+    return PAGES.get_template("table.html.jinja").render(shown=table, note=note)
+
+
+def plan_html(plan: Plan) -> str:
+    """Return a form for the overlap of each kind of task."""
+    return PAGES.get_template("plan.html.jinja").render(kinds=plan.kinds)
+
+
+def downloads_html(tables: Tables) -> str:
+    """Return links to the files of the last export."""
+    return PAGES.get_template("downloads.html.jinja").render(tables=tables.tables)
+
+
+def password_html(made: NewPassword) -> str:
+    """Return a new password, to be shown once."""
+    return PAGES.get_template("password.html.jinja").render(made=made)
+
+
+def names_html(quality: Quality) -> str:
+    """Return the names that the form for raters offers."""
+    names = [rater.name for rater in quality.raters if rater.source == "human"]
+    return PAGES.get_template("names.html.jinja").render(names=names)
 
 
 def category_plot(summary: Summary) -> pd.DataFrame:
@@ -99,22 +145,15 @@ def category_plot(summary: Summary) -> pd.DataFrame:
         mine = [row for row in summary.categories if row.category == category]
         done, total = sum(row.done for row in mine), sum(row.total for row in mine)
         rows += [(category, done, "done"), (category, max(total - done, 0), "still wanted")]
-    return _table(rows, PLOT_COLUMNS)
+    return pd.DataFrame(rows, columns=list(PLOT_COLUMNS))
 
 
-def stream_table(summary: Summary, zone: ZoneInfo) -> pd.DataFrame:
-    """Return the latest labels, newest first."""
-    rows = [
-        (_clock(row.submitted_at, zone), row.rater, row.prompt, _answer_text(row))
-        for row in summary.stream
-    ]
-    return _table(rows, STREAM_COLUMNS)
-
-
-def agreement_table(quality: Quality) -> pd.DataFrame:
-    """Return Krippendorff's alpha by kind and category."""
-    kinds = (("binary", quality.agreement.binary), ("ranking", quality.agreement.ranking))
-    return _table([row for kind, found in kinds for row in _alphas(kind, found)], AGREEMENT_COLUMNS)
+def prompts_note(summary: Summary) -> str:
+    """Return how many of the prompts are shown, where these are not all."""
+    shown = len({one.prompt for one in summary.prompts})
+    if shown >= summary.n_prompts:
+        return ""
+    return f"The {shown} of {summary.n_prompts} prompts of which most is still wanted."
 
 
 def agreement_source(quality: Quality) -> str:
@@ -123,76 +162,35 @@ def agreement_source(quality: Quality) -> str:
     return "Among simulated raters." if simulated else "Among people."
 
 
-def rater_table(quality: Quality) -> pd.DataFrame:
-    """Return each rater's figures, in the order in which they joined."""
-    return _table([_rater_row(rater) for rater in quality.raters], RATER_COLUMNS)
-
-
-def _table(rows: Sequence[tuple[object, ...]], columns: Sequence[str]) -> pd.DataFrame:
-    return pd.DataFrame(rows, columns=list(columns))
-
-
-def _alphas(kind: str, found: KindAlpha) -> list[tuple[object, ...]]:
-    parts = [("all", found), *((part.category, part) for part in found.categories)]
-    return [
-        (
-            kind,
-            category,
-            _with_interval(part.alpha, part.alpha_ci_low, part.alpha_ci_high, "{:.2f}".format),
-            part.n_tasks,
-        )
-        for category, part in parts
+def flags_note(quality: Quality) -> str:
+    """Return the raters who do not seem to look, a sentence each."""
+    flagged = [
+        f"{rater.name} {' and '.join(FLAGS[flag] for flag in rater.flags)}"
+        for rater in quality.raters
+        if rater.flags
     ]
+    return f"Look into it: {'; '.join(flagged)}." if flagged else ""
 
 
-def _rater_row(rater: RaterQuality) -> tuple[object, ...]:
-    gold = _with_interval(rater.gold_accuracy, rater.gold_ci_low, rater.gold_ci_high, _percent)
-    return (
-        rater.name,
-        rater.status or NOTHING,
-        rater.n,
-        rater.n_skipped,
-        gold,
-        rater.gold_n,
-        _percent(rater.self_consistency),
-        _percent(rater.skill),
-        _seconds(rater.median_ms),
-        _seconds(rater.median_active_ms),
-        _first_place(rater),
-    )
-
-
-def _first_place(rater: RaterQuality) -> str:
-    if rater.first_place_wins is None:
-        return NOTHING
-    low, high = rater.first_place_ci_low, rater.first_place_ci_high
-    wins = _with_interval(rater.first_place_wins, low, high, _percent)
-    return f"{wins}, chance {_percent(rater.first_place_expected)}"
-
-
-def _with_interval(
-    middle: float | None, low: float | None, high: float | None, shown: Callable[[float], str]
-) -> str:
-    if middle is None:
-        return NOTHING
-    if low is None or high is None:
-        return shown(middle)
-    return f"{shown(middle)} ({shown(low)} to {shown(high)})"
-
-
-def _percent(share: float | None) -> str:
-    return NOTHING if share is None else f"{share * 100:.0f} %"
-
-
-def _seconds(milliseconds: float | None) -> str:
-    return NOTHING if milliseconds is None else f"{milliseconds / 1000:.1f} s"
-
-
-def _time_left(seconds: float | None) -> str:
-    if seconds is None:
+def _pace(summary: Summary, zone: ZoneInfo, now: datetime) -> str:
+    progress = summary.progress
+    if progress.done >= progress.total or progress.per_hour is None:
         return ""
+    span = "" if progress.pace_of == "minutes" else " on average of the last day"
+    words = f", {progress.per_hour:.0f} an hour{span}"
+    if progress.seconds_left is None:
+        return words
+    left = progress.seconds_left
+    end = (now + timedelta(seconds=left)).astimezone(zone)
+    day = "" if end.date() == now.astimezone(zone).date() else f"{end:%a %d %b} "
+    return f"{words}; done at this pace at about {day}{end:%H:%M}, in {_duration(left)}"
+
+
+def _duration(seconds: float) -> str:
     minutes = math.ceil(seconds / 60)
-    return f", about {minutes} min left" if minutes < 90 else f", about {minutes / 60:.0f} h left"
+    if minutes < 90:
+        return f"{minutes} min"
+    return f"{minutes / 60:.0f} h" if minutes < 48 * 60 else f"{minutes / 60 / 24:.0f} days"
 
 
 def _exported(summary: Summary, zone: ZoneInfo) -> str:
@@ -200,21 +198,4 @@ def _exported(summary: Summary, zone: ZoneInfo) -> str:
         return f"the last export failed: {summary.export_error}"
     if summary.last_export is None:
         return "not exported since the start"
-    return f"last export {_clock(summary.last_export, zone)}"
-
-
-def _clock(moment: datetime, zone: ZoneInfo) -> str:
-    return f"{moment.astimezone(zone):%H:%M:%S}"
-
-
-def _answer_text(label: StreamEntry) -> str:
-    answer = label.answer
-    if isinstance(answer, GivenVerdict):
-        said: str = answer.verdict
-    elif isinstance(answer, GivenComparison):
-        said = answer.outcome.replace("_", " ")
-        if answer.count is not None:
-            said = f"{said} {answer.count}"
-    else:
-        said = " ".join("?" if rank is None else str(rank) for rank in answer.ranks.values())
-    return ": ".join(word for word in (said, answer.reason, answer.comment) if word)
+    return f"last export {clock(summary.last_export, zone)}"

@@ -19,6 +19,7 @@ from data.feedback import (
     Answer,
     BinaryAnswer,
     Claim,
+    Progress,
     RankingAnswer,
     SentAnswer,
     Submission,
@@ -29,7 +30,7 @@ from data.ids import Identifier
 from data.store.overview import GivenLabel, latest_labels
 from labeling_app.app_state import APP_VERSION, AppState, State
 from labeling_app.gold_bound import pause_if_below
-from labeling_app.images import bare_png
+from labeling_app.images import bare_png, encoded
 from labeling_app.refusals import may_refuse
 from labeling_app.responses import (
     Claimed,
@@ -181,8 +182,7 @@ def claim(body: ClaimBody, state: State, rater: SignedIn) -> Response:
         progress = state.store.progress(account.rater_id, newest=claimed is None)
         withdrawn = _withdrawn(state, body.excluding)
     if claimed is None and reason is None:
-        all_done = progress.done >= progress.total
-        reason = "everything is labeled" if all_done else NOT_FOR_YOU
+        reason = _reason_for_none(state, account, progress)
     task = None if claimed is None else _claimed_task(claimed)
     return _json(Claimed(task=task, reason=reason, progress=progress, withdrawn=withdrawn))
 
@@ -326,20 +326,17 @@ def _json(content: BaseModel, status: int = 200) -> Response:
 
 def _png(state: AppState, account: Account, image_id: str) -> bytes:
     path = state.image_path(image_id)
-    if path is None:
-        raise HTTPException(404, "no such image")
-    if account.role != "admin" and state.store.reports.withheld_images([image_id]):
+    if (
+        path is not None
+        and account.role != "admin"
+        and state.store.reports.withheld_images([image_id])
+    ):
         raise HTTPException(
             410,
             "the image was reported and is shown to nobody",
             headers={"Cache-Control": "no-store"},
         )
-    try:
-        return bare_png(path)
-    except (OSError, SyntaxError, ValueError) as error:  # of a broken PNG it is a SyntaxError
-        raise HTTPException(404, "the image's file is missing or damaged") from error
-    except PictuneError as error:
-        raise HTTPException(404, "the image has too many pixels to be shown") from error
+    return encoded(path, bare_png)
 
 
 def _withdrawn(state: AppState, held: Collection[str]) -> list[str] | None:
@@ -355,6 +352,14 @@ def _reason_to_wait(state: AppState, account: Account) -> str | None:
     if _training_left(state, account):
         return "the training comes first"
     return None
+
+
+def _reason_for_none(state: AppState, account: Account, progress: Progress) -> str:
+    if progress.done >= progress.total:
+        return "everything is labeled"
+    if account.share is not None and state.store.has_given_share(account.rater_id, account.share):
+        return "you have given your share of the labels; thank you"
+    return NOT_FOR_YOU
 
 
 def _training_left(state: AppState, account: Account) -> set[str]:

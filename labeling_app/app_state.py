@@ -18,6 +18,7 @@ from fastapi import Depends, Request
 from data.errors import PictuneError
 from data.store.feedback_store import FeedbackStore
 from labeling_app.known_answers import TrainingItem
+from labeling_app.tasks import ImageRow
 from labeling_app.throttle import Throttle
 
 LOGGER = logging.getLogger(__name__)
@@ -130,6 +131,12 @@ class AppState:
     """Questions that raters answer, with feedback, before their first task."""
     categories: Mapping[str, str] = field(default_factory=dict)
     """Prompt id to category."""
+    images: Callable[[], Mapping[str, ImageRow]] | None = None
+    """Return the campaign's images by id and by path, for gold that admins add."""
+    tables: Path | None = None
+    """Folder of the tables of the last export, for admins to download."""
+    judged: dict[str, Any] = field(default_factory=dict)
+    """The quality as it was last computed, so that what takes seconds is not computed twice."""
     attempts: Throttle = field(default_factory=lambda: Throttle(limit=5, window_s=60))
     """Wrong passwords for a name from one address, or from one browser that is known for it."""
     attempts_by_address: Throttle = field(default_factory=lambda: Throttle(limit=50, window_s=60))

@@ -1,11 +1,43 @@
 """Images as raters get them: only pixels, so that nothing tells which model drew them."""
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 
+from fastapi import HTTPException
 from PIL import Image, ImageOps
 
+from data.errors import PictuneError
 from data.image_files import open_image
+
+THUMBNAIL = 320
+"""Pixels of the longer side of a thumbnail: sharp at 160 on screens of double density."""
+
+
+def encoded(path: Path | None, encode: Callable[[Path], bytes]) -> bytes:
+    """Return an image as `encode` makes it.
+
+    Raises:
+        HTTPException: 404, there is no such image or its file is of no use.
+    """
+    if path is None:
+        raise HTTPException(404, "no such image")
+    try:
+        return encode(path)
+    except (OSError, SyntaxError, ValueError) as error:  # of a broken PNG it is a SyntaxError
+        raise HTTPException(404, "the image's file is missing or damaged") from error
+    except PictuneError as error:
+        raise HTTPException(404, "the image has too many pixels to be shown") from error
+
+
+def thumbnail(path: Path) -> bytes:
+    """Return the image as a small WebP; errors as of `bare_png`."""
+    pixels = _upright(path)
+    pixels.thumbnail((THUMBNAIL, THUMBNAIL))
+    pixels.info.clear()
+    out = io.BytesIO()
+    pixels.save(out, "WEBP", quality=85)
+    return out.getvalue()
 
 
 def bare_png(path: Path) -> bytes:

@@ -8,7 +8,8 @@ it has their ranks, separated by `|`, with `?` for can't judge. Training files a
 
 import csv
 import hashlib
-from collections.abc import Iterator, Mapping
+import io
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +32,10 @@ GOLD_OVERLAP = 1000
 """Every rater may be given every gold task."""
 
 SEPARATOR = "|"
+
+ADDED_BY_ADMINS = "admin page: "
+"""Beginning of the source of gold that came over the admin page: the plan of the run's settings
+knows no such source, and so leaves it as it is."""
 
 
 @dataclass(frozen=True)
@@ -83,33 +88,53 @@ def read_training(path: Path, images: Mapping[str, ImageRow]) -> tuple[TrainingI
 
 def read_gold(path: Path, images: Mapping[str, ImageRow]) -> list[NewTask]:
     """Return the gold tasks of a file; arguments and errors as of `read_training`."""
-    return [
-        NewTask(
-            kind=row.kind,
-            prompt=row.prompt,
-            image_ids=row.image_ids,
-            overlap=GOLD_OVERLAP,
-            gold=row.answer,
-            gold_source=path.name,
-        )
-        for row in _read(path, images)
-    ]
+    return [_gold_task(row, path.name) for row in _read(path, images)]
+
+
+def parse_gold(text: str, name: str, images: Mapping[str, ImageRow]) -> list[NewTask]:
+    """Return the gold tasks of a file's text; `name` is the file's, for errors.
+
+    Raises:
+        PictuneError: a row cannot be understood, or there is none.
+    """
+    rows = list(_rows(io.StringIO(text.removeprefix("\ufeff"), newline=""), name, images))
+    if not rows:
+        raise PictuneError(f"{name}: has no row; give each image a line below images,answer")
+    return [_gold_task(row, f"{ADDED_BY_ADMINS}{name}") for row in rows]
+
+
+def _gold_task(row: _Row, source: str) -> NewTask:
+    return NewTask(
+        kind=row.kind,
+        prompt=row.prompt,
+        image_ids=row.image_ids,
+        overlap=GOLD_OVERLAP,
+        gold=row.answer,
+        gold_source=source,
+    )
 
 
 def _read(path: Path, images: Mapping[str, ImageRow]) -> Iterator[_Row]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            missing = {"images", "answer"} - set(reader.fieldnames or ())
-            if missing:
-                raise PictuneError(
-                    f"{path}: has no column {', '.join(sorted(missing))}; "
-                    "begin it with the line images,answer,explanation"
-                )
-            for row in reader:
-                yield _parse(f"{path}:{reader.line_num}", row, images)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+            yield from _rows(file, str(path), images)
+    except (OSError, UnicodeDecodeError) as error:
         raise PictuneError(f"{path}: cannot be read ({error}); name a CSV file in UTF-8") from error
+
+
+def _rows(file: Iterable[str], name: str, images: Mapping[str, ImageRow]) -> Iterator[_Row]:
+    try:
+        reader = csv.DictReader(file)
+        missing = {"images", "answer"} - set(reader.fieldnames or ())
+        if missing:
+            raise PictuneError(
+                f"{name}: has no column {', '.join(sorted(missing))}; "
+                "begin it with the line images,answer,explanation"
+            )
+        for row in reader:
+            yield _parse(f"{name}:{reader.line_num}", row, images)
+    except csv.Error as error:
+        raise PictuneError(f"{name}: cannot be read ({error}); name a CSV file in UTF-8") from error
 
 
 def _parse(place: str, row: Mapping[str, str | None], images: Mapping[str, ImageRow]) -> _Row:

@@ -1,5 +1,7 @@
 """Passwords, kept as argon2id hashes (RFC 9106)."""
 
+import secrets
+
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
@@ -10,6 +12,9 @@ SHORTEST = 8
 
 LONGEST = 1000
 """Characters; more would only cost time."""
+
+_LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"
+"""Without those that are taken for each other when a password is read out."""
 
 _HASHER = PasswordHasher()
 _NOBODYS = _HASHER.hash("the password of nobody")
@@ -26,6 +31,11 @@ def hash_password(password: str) -> str:
             f"password: has {len(password)} characters; choose one of {SHORTEST} to {LONGEST}"
         )
     return _HASHER.hash(password)
+
+
+def draw_password() -> str:
+    """Return a new password of 59 random bits, as `k7mq-2tzp-w9hd`."""
+    return "-".join("".join(secrets.choice(_LETTERS) for _ in range(4)) for _ in range(3))
 
 
 def is_password(password: str, password_hash: str | None) -> bool:

@@ -24,6 +24,7 @@ MEANINGS = {
     401: "not signed in, somebody else is, or name or password is wrong",
     403: "for admins only, or sent by a page of another site",
     404: "no such task, image, training item or rater, or no report of the image",
+    409: "somebody is called so already, or the change would lock an admin out",
     410: "the image was reported and is shown to nobody",
     413: "the body is too large",
     422: "something in the body or the query is wrong",

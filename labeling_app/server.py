@@ -24,6 +24,7 @@ from labeling_app.known_answers import TrainingItem
 from labeling_app.metrics import Metrics
 from labeling_app.page import mount_page
 from labeling_app.refusals import add_refusals
+from labeling_app.tasks import ImageRow
 
 SECONDS_BETWEEN_ANSWERS = 75
 """A connection that is idle for longer is closed; a rater who thinks must find it open."""
@@ -75,6 +76,8 @@ def create_app(
     training: tuple[TrainingItem, ...] = (),
     categories: Mapping[str, str] | None = None,
     quality: Callable[[Mapping[str, str]], Mapping[str, Any]] | None = None,
+    images: Callable[[], Mapping[str, ImageRow]] | None = None,
+    tables: Path | None = None,
 ) -> FastAPI:
     """Build the whole app: HTTP interface, pages and regular exports.
 
@@ -90,6 +93,8 @@ def create_app(
         categories: the category of each prompt id, for admins.
         quality: returns `data.quality.campaign.campaign_quality` of the categories; without
             it, it is computed here, which takes seconds of many labels.
+        images: returns the campaign's images by id and by path; without it, no gold can be added.
+        tables: folder of the last export, for admins to download.
 
     Raises:
         PictuneError: the guidelines cannot be read.
@@ -107,6 +112,8 @@ def create_app(
         gold_bound=config.gold_bound,
         training=training,
         categories=categories or {},
+        images=images,
+        tables=tables,
     )
     app = _bare_app(state, config)
     _add_middleware(app, config, secret)

@@ -15,6 +15,7 @@ from data.schema import (
     IMAGES,
     LABELS_BINARY,
     LABELS_PAIRS,
+    LABELS_RANKING,
     PROMPTS,
     RATERS,
     TASKS,
@@ -167,18 +168,36 @@ def read_labels(latest: Path) -> tuple[Any, Any]:
 
     The first has the single labels that say good or bad, the second the ranked pairs. Tasks that
     ask a rater the same again are checks: their labels are omitted, so that nobody counts twice.
+    Of a task that an admin decided, the admin's label alone is left.
 
     Raises:
         PictuneError: a table is missing or broken.
     """
     verdicts = read_table(latest / "labels_binary.parquet", LABELS_BINARY).to_pandas()
     pairs = read_table(latest / "labels_pairs.parquet", LABELS_PAIRS).to_pandas()
+    decided = _decided(latest, verdicts)
+    verdicts, pairs = (
+        table[(table["source"] == "adjudicator") | ~table["task_id"].isin(decided)]
+        for table in (verdicts, pairs)
+    )
     verdicts = verdicts[verdicts["label"].isin(["good", "bad"])]
     if not (latest / "tasks.parquet").is_file():
         return verdicts, pairs
     tasks = read_table(latest / "tasks.parquet", TASKS).to_pandas()
     again = tasks.loc[tasks["repeat_of"].notna(), "task_id"]
     return verdicts[~verdicts["task_id"].isin(again)], pairs[~pairs["task_id"].isin(again)]
+
+
+def _decided(latest: Path, verdicts: pd.DataFrame) -> set[str]:
+    """Return the tasks that an admin decided, also those of which the decision is "can't tell"."""
+    tables = [verdicts]
+    if (latest / "labels_ranking.parquet").is_file():
+        tables.append(read_table(latest / "labels_ranking.parquet", LABELS_RANKING).to_pandas())
+    return {
+        task_id
+        for table in tables
+        for task_id in table.loc[table["source"] == "adjudicator", "task_id"]
+    }
 
 
 def label_sources(latest: Path) -> dict[str, int]:

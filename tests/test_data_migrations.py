@@ -106,6 +106,9 @@ def _go_back(connection: sa.Connection, version: str) -> None:
     connection.execute(
         sa.text("UPDATE alembic_version SET version_num = :version"), {"version": version}
     )
+    connection.execute(sa.text("DROP TABLE audit"))
+    connection.execute(sa.text("DROP INDEX ix_labels_submitted_at"))
+    connection.execute(sa.text("ALTER TABLE raters DROP COLUMN share"))
     connection.execute(sa.text("DROP INDEX ix_tasks_simulated"))
     connection.execute(sa.text("ALTER TABLE tasks DROP COLUMN n_simulated"))
     of_comparisons = {

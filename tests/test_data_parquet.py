@@ -37,7 +37,7 @@ def test_every_table_opens_in_plain_pandas(campaign: Campaign) -> None:
     rows = {path.stem: len(pd.read_parquet(path)) for path in campaign.run.latest.glob("*.parquet")}
     labels = {"labels_binary": 3, "labels_pairs": 3, "labels_ranking": 1, "consensus": 6}
     labels |= {"labels_comparisons": 0}
-    assert rows == labels | {"images": 3, "prompts": 1, "raters": 1, "tasks": 4}
+    assert rows == labels | {"images": 3, "prompts": 1, "raters": 1, "tasks": 4, "audit": 0}
 
 
 def test_a_store_without_labels_exports_empty_tables(campaign: Campaign) -> None:

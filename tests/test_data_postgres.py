@@ -114,6 +114,9 @@ def test_reports_are_taken_over_from_the_version_before_and_withheld(
     with store.database.write() as connection:
         connection.execute(sa.text("DROP TABLE reports"))
         connection.execute(sa.text("DROP TABLE ended_sessions"))
+        connection.execute(sa.text("DROP TABLE audit"))
+        connection.execute(sa.text("DROP INDEX ix_labels_submitted_at"))
+        connection.execute(sa.text("ALTER TABLE raters DROP COLUMN share"))
         connection.execute(sa.text("ALTER TABLE tasks DROP COLUMN n_simulated"))  # and its index
         connection.execute(sa.text("UPDATE alembic_version SET version_num = '0003'"))
     with FeedbackStore.open(postgres_url, clock=Clock()) as again:

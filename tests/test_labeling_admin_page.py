@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 from collections.abc import Iterator
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,19 @@ import pytest
 from fastapi.routing import iter_route_contexts
 from fastapi.testclient import TestClient
 from gradio.routes import App
+from pydantic import ValidationError
 
+from data.feedback import RankingAnswer
 from data.schema import prompt_id
 from data.store.feedback_store import FeedbackStore
+from labeling_app.admin_forms import AdjudicationForm
 from labeling_app.admin_gate import EVENTS, FILES
-from labeling_app.admin_page import EVERY_S, PAUSE, RESUME, build_admin_page
+from labeling_app.admin_layout import PAUSE, RESUME
+from labeling_app.admin_page import EVERY_S, build_admin_page
 from labeling_app.admin_view import zone_named
+from labeling_app.passwords import is_password
 from labeling_app.server import LabelConfig, create_app
-from labeling_app.tasks import TasksConfig
+from labeling_app.tasks import ImageRow, TasksConfig
 from tests.support.labeling_campaign import (
     ADMIN,
     HOSTILE,
@@ -83,6 +89,7 @@ def client(campaign: Campaign, store_with_admin: FeedbackStore) -> TestClient:
         secret=SECRET,
         on_export=lambda: None,
         categories={prompt_id(HOSTILE): "place"},
+        images=lambda: {one: ImageRow(one, HOSTILE) for one in campaign.paths},
     )
     return TestClient(app)
 
@@ -102,11 +109,43 @@ def send(client: TestClient, name: str, *data: object, **more: object) -> Any:
     return client.post(EVENTS, json={"fn_index": events[name], "data": data, **more})
 
 
-def look(client: TestClient, name: str = "look", *data: object, **more: object) -> list[Any]:
+FIGURES = (
+    "progress",
+    "pause",
+    "reports",
+    "plot",
+    "hours",
+    "categories",
+    "prompts",
+    "stream",
+    "plan",
+    "tables",
+    "audit",
+)
+"""Figures that an event returns, before their digests and the notice."""
+
+JUDGED = ("agreement", "source", "flags", "raters", "names", "disputes")
+"""Figures that take longer, likewise."""
+
+
+def look(client: TestClient, name: str = "look", *data: object, **more: object) -> dict[str, Any]:
+    """Send an event that returns the figures, and some of a component's own after them."""
     answer = send(client, name, "UTC", {}, *data, **more)
     assert answer.status_code == 200
-    values: list[Any] = answer.json()["data"]
-    return values
+    values = answer.json()["data"]
+    return dict(zip((*FIGURES, "shown", "notice", "own"), values, strict=False))
+
+
+def judge(client: TestClient) -> dict[str, Any]:
+    answer = send(client, "judge", {})
+    return dict(zip((*JUDGED, "judged", "notice"), answer.json()["data"], strict=True))
+
+
+def cells(html: str) -> list[str]:
+    """The texts of a table's cells, row by row."""
+    body = html.partition("<tbody>")[2]
+    found = re.findall(r"<td[^>]*>(.*?)</td>", body, re.DOTALL)
+    return [unescape(re.sub(r"<[^>]*>", "", text)).strip() for text in found]
 
 
 def report(client: TestClient, name: str) -> str:
@@ -190,28 +229,30 @@ def test_an_admin_who_is_none_any_more_is_let_in_no_more(
 
 def test_the_figures_are_those_of_the_json_routes(client: TestClient) -> None:
     report(client, "Ann")
-    progress, pause, reports, plot, categories, stream, shown, notice = look(as_admin(client))
+    page = look(as_admin(client))
     summary = client.get("/api/v1/admin/summary").json()
     done, total = summary["progress"]["done"], summary["progress"]["total"]
-    assert f"<strong>{done}</strong> of {total} labels" in progress
-    assert (pause, notice) == (PAUSE, "")
-    assert categories["data"] == [["place", "binary", done, total]]
-    assert {tuple(row) for row in plot["data"]} == {
+    assert f"<strong>{done}</strong> of {total} labels" in page["progress"]
+    assert (page["pause"], page["notice"]) == (PAUSE, "")
+    counts = [str(done), str(total), f"{done / total * 100:.0f} %"]
+    assert cells(page["categories"]) == ["place", "binary", *counts]
+    assert cells(page["prompts"]) == [HOSTILE, "place", "binary", *counts]
+    assert {tuple(row) for row in page["plot"]["data"]} == {
         ("place", done, "done"),
         ("place", total - done, "still wanted"),
     }
-    assert stream["data"][0][1:] == ["Ann", HOSTILE, "unsafe: Hateful: ${1} {{2}} <b>"]
-    assert "${1} {{2}} &lt;b&gt;" in reports
-    assert "<img src=x" not in reports
-    assert set(shown) == {"progress", "pause", "reports", "plot", "categories", "stream"}
+    assert cells(page["stream"])[1:] == ["Ann", HOSTILE, "", "unsafe: Hateful: ${1} {{2}} <b>"]
+    assert "${1} {{2}} &lt;b&gt;" in page["reports"]
+    for figure in FIGURES:
+        assert "<img src=x" not in str(page[figure])
+    assert set(page["shown"]) == set(FIGURES)
 
 
 def test_figures_that_have_not_changed_are_not_sent_again(client: TestClient) -> None:
     first = look(as_admin(client))
-    assert send(client, "look", "UTC", first[6]).status_code == 200
-    again = send(client, "look", "UTC", first[6]).json()["data"]
-    assert [value for value in again[:7] if set(value) - {"__type__", "props"}] == []
-    assert send(client, "look", 7, ["nonsense"]).json()["data"][0] == first[0]
+    again = send(client, "look", "UTC", first["shown"]).json()["data"]
+    assert [value for value in again[:-1] if set(value) - {"__type__", "props"}] == []
+    assert send(client, "look", 7, ["nonsense"]).json()["data"][0] == first["progress"]
 
 
 def test_an_admin_pauses_and_resumes_the_campaign_and_a_rater(
@@ -219,20 +260,44 @@ def test_an_admin_pauses_and_resumes_the_campaign_and_a_rater(
 ) -> None:
     as_admin(client)
     store_with_admin.add_rater("Ann")
-    assert look(client, "pause_campaign", PAUSE)[1] == RESUME
+    assert look(client, "pause_campaign", PAUSE)["pause"] == RESUME
     assert store_with_admin.is_paused
-    assert look(client, "pause_campaign", RESUME)[1] == PAUSE
+    assert look(client, "pause_campaign", RESUME)["pause"] == PAUSE
     assert not store_with_admin.is_paused
-    look(client, "pause_rater", "Ann")
-    rows = send(client, "judge", {}).json()["data"][2]["data"]
-    assert [row[:2] for row in rows] == [[ADMIN, "active"], ["Ann", "paused"]]
-    look(client, "resume_rater", "Ann")
+    assert person(client, "pause", "Ann")["notice"] == ""
+    rows = cells(judge(client)["raters"])
+    assert [rows[start : start + 3] for start in (0, 13)] == [
+        [ADMIN, "admin", "active"],
+        ["Ann", "rater", "paused"],
+    ]
+    assert "set status" in person(client, "resume", "Ann")["audit"]
     ann = store_with_admin.raters.find("Ann")
     assert ann is not None
     assert ann.status == "active"
-    assert "no rater is called &lt;b&gt;" in look(client, "pause_rater", "<b>")[-1]
-    for nobody in ("", None, {"path": "/etc/passwd"}):
-        assert "choose a rater first" in look(client, "pause_rater", nobody)[-1]
+    assert "no rater is called &lt;b&gt;" in person(client, "pause", "<b>")["notice"]
+    for nobody in ("", None, 7):
+        assert "nothing was changed" in person(client, "pause", nobody)["notice"]
+
+
+def person(client: TestClient, what: str, rater: object, **more: object) -> dict[str, Any]:
+    """Send the form that adds and changes raters."""
+    return look(client, "person", event_data={"what": what, "rater": rater} | more)
+
+
+def test_a_rater_is_added_and_their_password_is_in_no_figure_but_one(
+    client: TestClient, store_with_admin: FeedbackStore
+) -> None:
+    as_admin(client)
+    made = person(client, "add", "Zoe", role="rater", share="")
+    found = re.search(r"<code>([a-z0-9-]{14})</code>", made["own"])
+    assert found is not None
+    assert found[1] not in str([made[figure] for figure in FIGURES])
+    assert is_password(found[1], store_with_admin.raters.find("Zoe").password_hash)  # type: ignore[union-attr]
+    assert "already" in person(client, "add", "zoe")["notice"]
+    assert person(client, "share", "Zoe", share="12.5")["own"] == ""
+    assert store_with_admin.raters.find("Zoe").share == 0.125  # type: ignore[union-attr]
+    assert "share" in person(client, "share", "Zoe", share="120")["notice"]
+    assert "set share" in look(client)["audit"]
 
 
 def test_an_admin_puts_an_image_back_and_removes_one(
@@ -242,12 +307,61 @@ def test_an_admin_puts_an_image_back_and_removes_one(
     as_admin(client)
     for image_id, decision in ((first, "kept"), (second, "removed")):
         event = {"decision": decision, "image_id": image_id}
-        assert look(client, "decide", event_data=event)[-1] == ""
+        assert look(client, "decide", event_data=event)["notice"] == ""
     assert store_with_admin.reports.withheld_images([first, second]) == {second}
     again = {"decision": "kept", "image_id": first}
-    assert "no report of it is open" in look(client, "decide", event_data=again)[-1]
+    assert "no report of it is open" in look(client, "decide", event_data=again)["notice"]
     wrong = {"decision": "burned", "image_id": second}
-    assert "is no decision" in look(client, "decide", event_data=wrong)[-1]
+    assert "decision: Input should be" in look(client, "decide", event_data=wrong)["notice"]
+
+
+def test_an_admin_decides_a_dispute_and_takes_it_back(
+    client: TestClient, store_with_admin: FeedbackStore, campaign: Campaign
+) -> None:
+    task = campaign.tasks[0]
+    for name, verdict in (("Ann", "good"), ("Ben", "bad")):
+        as_rater(client, name)
+        skipped: list[str] = []
+        while True:
+            claim = client.post("/api/v1/claim", json={"except": skipped}).json()["task"]
+            if claim["images"][0]["image_id"] == task.image_ids[0]:
+                break
+            skipped.append(claim["task_id"])
+        body = {"submission_id": name, "task_id": claim["task_id"], "answer": {"verdict": verdict}}
+        assert client.post("/api/v1/submissions", json=body).status_code == 201
+    as_admin(client)
+    assert f'data-task_id="{claim["task_id"]}"' in judge(client)["disputes"]
+    form = {"task_id": claim["task_id"], "kind": "binary", "verdict": "bad", "comment": ""}
+    decided = look(client, "adjudicate", event_data=form)
+    assert "1 decided" in decided["own"]
+    assert "adjudicate" in decided["audit"]
+    assert cells(decided["stream"])[1] == f"{ADMIN} (decides)"
+    taken_back = look(client, "withdraw", event_data={"task_id": claim["task_id"]})
+    assert "decided-count" not in taken_back["own"]
+    wrong = form | {"verdict": "perhaps"}
+    assert "verdict: Input should be" in look(client, "adjudicate", event_data=wrong)["notice"]
+    assert store_with_admin.adjudications.task_ids() == set()
+
+
+def test_the_form_of_a_ranking_becomes_its_answer() -> None:
+    form = {"task_id": "t", "kind": "ranking", "rank a": "2", "rank b": "1", "rank c": ""}
+    answer = AdjudicationForm.model_validate(form | {"event": "adjudicate"}).answer
+    assert answer == RankingAnswer(ranks={"a": 2, "b": 1, "c": None})
+    with pytest.raises(ValidationError):
+        _ = AdjudicationForm.model_validate(form | {"rank a": "first"}).answer
+
+
+def test_an_admin_raises_the_overlap_and_hears_what_is_wrong_with_gold(client: TestClient) -> None:
+    as_admin(client)
+    raised = look(client, "overlap", event_data={"kind": "binary", "overlap": "5"})
+    assert "(now 5)" in raised["plan"]
+    wrong = look(client, "overlap", event_data={"kind": "binary", "overlap": "0"})
+    assert "overlap: Input should be greater" in wrong["notice"]
+    form = {"name": "gold.csv", "csv": "images,answer\n<b>,good\n"}
+    assert (
+        "gold.csv:2: images: &lt;b&gt; not of this run"
+        in look(client, "gold", event_data=form)["notice"]
+    )
 
 
 def test_a_store_that_cannot_be_read_is_said_in_words(
@@ -256,7 +370,7 @@ def test_a_store_that_cannot_be_read_is_said_in_words(
     as_admin(client)
     with store_with_admin.database.write() as connection:
         connection.exec_driver_sql("ALTER TABLE tasks RENAME TO tasks_elsewhere")
-    notice = look(client)[-1]
+    notice = look(client)["notice"]
     assert "the server could not save or read" in notice
     assert "tasks" not in notice
 

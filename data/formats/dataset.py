@@ -10,7 +10,7 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import jinja2
 import pyarrow as pa
@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from data.errors import PictuneError
-from data.feedback import ANSWERS, Answer, TaskKind, parse_answer
+from data.feedback import ANSWERS, Answer, Source, TaskKind, parse_answer
 from data.files import parse_json
 from data.formats.latest import FIELDS, Exported, Latest, fields_table
 from data.formats.reading import SPLITS, check_link, parquet_rows
@@ -197,7 +197,7 @@ def _label(
         comment=row.values.get("comment"),
         count=row.integer("count") if row.has("count") else None,
         unsafe=tuple(row.listed("unsafe_image_ids", str)) if row.has("unsafe_image_ids") else (),
-        source=row.choice("source", {name: name for name in ("human", "simulated", "imported")}),
+        source=row.choice("source", {name: name for name in get_args(Source)}),
         submission_id=row.text("submission_id"),
         circumstances={
             name: row.values[name] for name in CIRCUMSTANCE_COLUMNS if name in row.values

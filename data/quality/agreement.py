@@ -34,7 +34,7 @@ def agreement_of(
         (95 %), `n_tasks` with two raters or more and their `n_labels`, and `categories`: a list of
         the same with `category`. Alpha is None where there is nothing to compare.
     """
-    source, mine = next(iter(judgments.by_source.items()), ("human", judgments))
+    source, mine = judgments.of_raters
     known = categories or {}
     prompts = mine.tasks.set_index("task_id")["prompt_id"]
     named = prompts.map(lambda prompt_id: known.get(prompt_id, "other"))

@@ -5,6 +5,8 @@ from typing import Any
 
 from data.feedback import TaskKind
 from data.quality.agreement import agreement_of
+from data.quality.disputes import disputes_of
+from data.quality.habits import NO_HABITS, habits_of
 from data.quality.judgments import Judgments
 from data.quality.rater_table import rater_quality
 from data.store.feedback_store import FeedbackStore
@@ -18,17 +20,28 @@ def campaign_quality(
 
     Returns:
         `raters`: one row per rater, by when they joined, with the columns of `data.schema.RATERS`
-        and `name`; `rater_id` is the store's own id, and the exported one is `public_id`.
+        the columns of `habits_of`, `name`, `role` and `share`; `rater_id` is the store's own id,
+        and the exported one is `public_id`. Adjudicators are no raters.
         `agreement`: see `agreement_of`; of the labels by people, or of simulated ones where there
         are no others.
+        `disputes`: see `disputes_of`.
     """
-    judgments, raters = _read_store(store)
+    judgments, everyone = _read_store(store)
+    raters = [rater for rater in everyone if rater.source != "adjudicator"]
     rows = rater_quality(judgments, raters).to_pylist()
+    habits = habits_of(judgments).to_dict("index")
     named = [
-        row | {"rater_id": rater.rater_id, "public_id": rater.public_id, "name": rater.name}
+        row
+        | habits.get((rater.source, rater.public_id), NO_HABITS)
+        | {"rater_id": rater.rater_id, "public_id": rater.public_id, "name": rater.name}
+        | {"role": rater.role, "share": rater.share}
         for row, rater in zip(rows, raters, strict=True)
     ]
-    return {"raters": named, "agreement": agreement_of(judgments, categories)}
+    return {
+        "raters": named,
+        "agreement": agreement_of(judgments, categories),
+        "disputes": disputes_of(judgments),
+    }
 
 
 def _read_store(store: FeedbackStore) -> tuple[Judgments, list[RaterFacts]]:

@@ -86,7 +86,8 @@ class Judgments:
     def by_source(self) -> dict[str, "Judgments"]:
         """The judgments of each source that has any, sorted by source.
 
-        Sources are people (`human`), people elsewhere (`imported`) and `simulated` raters.
+        Sources are people (`human`), people elsewhere (`imported`), `simulated` raters, and admins
+        who decide disputes (`adjudicator`).
         """
         labels = (self.binary, self.rankings, self.comparisons)
         sources = sorted({source for table in labels for source in table["source"]})
@@ -94,6 +95,12 @@ class Judgments:
             source: Judgments(self.tasks, *(table[table["source"] == source] for table in labels))
             for source in sources
         }
+
+    @property
+    def of_raters(self) -> tuple[str, "Judgments"]:
+        """The first source of raters, and its judgments: people, or others where there are none."""
+        raters = [pair for pair in self.by_source.items() if pair[0] != "adjudicator"]
+        return next(iter(raters), ("human", self))
 
     @cached_property
     def verdicts(self) -> pd.DataFrame:
@@ -103,10 +110,14 @@ class Judgments:
         return judged.assign(good=judged["label"] == "good")
 
     @property
+    def first_rankings(self) -> pd.DataFrame:
+        """Rankings on questions asked for the first time."""
+        return self.rankings[~self.rankings["task_id"].isin(self._repeats)]
+
+    @property
     def ranks(self) -> pd.DataFrame:
         """One row per ranked image on questions asked for the first time: `image_id`, `rank`."""
-        first = self.rankings[~self.rankings["task_id"].isin(self._repeats)]
-        exploded = first.explode(["image_ids", "ranks"]).rename(
+        exploded = self.first_rankings.explode(["image_ids", "ranks"]).rename(
             columns={"image_ids": "image_id", "ranks": "rank"}
         )
         return exploded[exploded["rank"].notna()].astype({"rank": "int64"})

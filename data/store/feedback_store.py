@@ -20,6 +20,8 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Self
 
+import sqlalchemy as sa
+
 from data.errors import PictuneError
 from data.feedback import (
     ChecksConfig,
@@ -36,6 +38,8 @@ from data.feedback import (
     TaskKind,
     check_answer,
 )
+from data.store.adjudication import Adjudications
+from data.store.audit import Audit, record
 from data.store.checks import draw_check
 from data.store.comparing import Comparisons, present_wording, wording_texts
 from data.store.database import Database
@@ -49,8 +53,9 @@ from data.store.leases import (
     live_lease,
     renew_lease,
 )
-from data.store.planning import insert_tasks, task_id_of, update_plan
-from data.store.progress import Totals, count_totals
+from data.store.plan_changes import PlanChanges
+from data.store.planning import insert_tasks, task_id_of, update_plan, with_asked_overlap
+from data.store.progress import Totals, count_totals, has_given_share
 from data.store.queries import load_rater, load_task, lock_task
 from data.store.raters import Raters, find_or_insert
 from data.store.reports import Reports, open_reports, withdraw_reports, withheld_tasks
@@ -64,7 +69,7 @@ from data.store.revisions import (
     latest_live,
     retire_live,
 )
-from data.store.store_settings import is_paused, read_or_draw, set_paused
+from data.store.store_settings import is_paused, read_or_draw, read_overlaps, set_paused
 from data.store.task_queue import free_task
 
 
@@ -87,6 +92,8 @@ class FeedbackStore:
         self.database = database
         self.raters = Raters(database, clock)
         self.reports = Reports(database, clock)
+        self.audit = Audit(database, clock)
+        self.adjudications = Adjudications(database, clock, self.rater_id_of)
         self._clock = clock
         self._rng = rng
         self._lease = lease
@@ -96,6 +103,7 @@ class FeedbackStore:
             self._salt = read_or_draw(connection, "salt", rng)
             self._order_seed = read_or_draw(connection, "order_seed", rng)
         self.comparisons = Comparisons(database, clock, order_seed=self._order_seed)
+        self.plan = PlanChanges(database, clock, order_seed=self._order_seed)
 
     @classmethod
     def open(
@@ -145,10 +153,10 @@ class FeedbackStore:
         digest = hashlib.sha256(f"{self._salt}:{source}:{name}".encode()).hexdigest()
         return str(uuid.UUID(digest[:32], version=5))
 
-    def add_rater(self, name: str, *, source: Source = "human") -> str:
+    def add_rater(self, name: str, *, source: Source = "human", by: str | None = None) -> str:
         """Add a rater, or find the one of this name and source; return the rater's id.
 
-        `data.store.raters.find_named` says which names are the same.
+        `data.store.raters.find_named` says which names are the same. `by` is the admin who adds.
         """
         if not 1 <= len(name.strip()) <= 200:
             raise PictuneError(
@@ -156,17 +164,21 @@ class FeedbackStore:
             )
         rater_id = self.rater_id_of(source, name.strip())
         with self.database.write() as connection:
-            return find_or_insert(connection, name, source, self._clock(), rater_id=rater_id)
+            now = self._clock()
+            rater_id = find_or_insert(connection, name, source, now, rater_id=rater_id)
+            if by is not None:
+                record(connection, "add_rater", now, by, subject=rater_id)
+            return rater_id
 
     def add_tasks(self, new_tasks: Iterable[NewTask]) -> int:
         """Add tasks, all or none; return how many are new.
 
         A task of the same kind about the same images is the same task, in whatever order these are.
         Its overlap and hidden gold follow the new one, see `data.store.planning.update_plan`. All
-        else stays as it was at first.
+        else stays as it was at first. An overlap that an admin asked for (`plan`) goes first.
         """
-        wanted = list(new_tasks)
         with self.database.write() as connection:
+            wanted = with_asked_overlap(new_tasks, read_overlaps(connection))
             added = insert_tasks(connection, wanted, self._clock(), order_seed=self._order_seed)
             update_plan(connection, {task_id_of(task): task for task in wanted})
         self._totals = {}
@@ -203,7 +215,8 @@ class FeedbackStore:
         If the rater has a live lease on a task that is not one of `excluding`, this task is given
         again and its lease renewed. Otherwise the rater is given the task of highest priority with
         a place left, in random order within a priority, or now and then a task that checks the
-        rater. Its images are put into a random order.
+        rater. Its images are put into a random order. A rater who has given their share of the
+        wanted labels is given no more.
 
         Raises:
             NotFound: no such rater.
@@ -217,6 +230,10 @@ class FeedbackStore:
                 expires_at = renew_lease(connection, task, rater_id, now, config=self._lease)
                 text = wording_texts(connection, [held.wording]).get(held.wording)
                 return Claim(task, expires_at, tuple(held.shown_order), held.shown_at, text)
+            if rater.share is not None:
+                load_rater(connection, rater_id, lock=True)  # of two claims the second sees both
+                if self.has_given_share(rater_id, rater.share):
+                    return None
             next_in_queue = free_task(connection, rater, kind, now, excluding)
             if next_in_queue is None:
                 return None
@@ -342,13 +359,25 @@ class FeedbackStore:
         The figures of a large campaign are up to a second old, unless `newest` is set.
         """
         with self.database.read() as connection:
-            now = self._clock()
-            totals = self._totals.get(source)
-            if newest or totals is None or not totals.is_fresh(now):
-                totals = self._totals[source] = count_totals(connection, source, now)
+            totals = self._fresh_totals(connection, source, newest=newest)
             mine = 0 if rater_id is None else count_live(connection, rater_id)
         seconds_left = None if totals.pace is None else (totals.total - totals.done) / totals.pace
         return Progress(mine=mine, done=totals.done, total=totals.total, seconds_left=seconds_left)
+
+    def has_given_share(self, rater_id: str, share: float) -> bool:
+        """Whether the rater has given, or holds, this share of the wanted labels."""
+        with self.database.read() as connection:
+            total = self._fresh_totals(connection, "human").total
+            return has_given_share(connection, rater_id, share * total, self._clock())
+
+    def _fresh_totals(
+        self, connection: sa.Connection, source: Source, *, newest: bool = False
+    ) -> Totals:
+        now = self._clock()
+        totals = self._totals.get(source)
+        if newest or totals is None or not totals.is_fresh(now):
+            totals = self._totals[source] = count_totals(connection, source, now)
+        return totals
 
     @property
     def is_paused(self) -> bool:
@@ -359,7 +388,7 @@ class FeedbackStore:
         with self.database.read() as connection:
             return is_paused(connection)
 
-    def set_paused(self, paused: bool) -> None:
+    def set_paused(self, paused: bool, *, by: str | None = None) -> None:
         """Pause the campaign or go on with it; the app reads `is_paused`, `claim` does not."""
         with self.database.write() as connection:
-            set_paused(connection, paused, self._clock())
+            set_paused(connection, paused, self._clock(), by)

@@ -10,10 +10,27 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
-from data.feedback import NewTask
+from data.feedback import NewTask, TaskKind
 from data.schema import prompt_id
 from data.store.queries import Row, find_row, insert_rows, lock_task
 from data.store.tables import prompts, settings, task_images, tasks
+
+
+def with_asked_overlap(
+    new_tasks: Iterable[NewTask], overlaps: Mapping[TaskKind, int]
+) -> list[NewTask]:
+    """Return the tasks with the overlap that an admin asked for of their kind; gold keeps its own.
+
+    Args:
+        new_tasks: what the run's settings plan.
+        overlaps: `data.store.store_settings.read_overlaps`.
+    """
+    return [
+        task.model_copy(update={"overlap": overlaps[task.kind]})
+        if task.kind in overlaps and task.gold_source is None
+        else task
+        for task in new_tasks
+    ]
 
 
 def task_id_of(task: NewTask) -> str:
@@ -53,7 +70,7 @@ def insert_tasks(
 
 def _task_row(task_id: str, task: NewTask, now: datetime, order_seed: str) -> dict[str, object]:
     order = hashlib.sha256(f"{order_seed}:{task_id}".encode()).digest()[:8]
-    return _planned_values(task) | {
+    return planned_values(task) | {
         "task_id": task_id,
         "kind": task.kind,
         "prompt_id": prompt_id(task.prompt),
@@ -69,7 +86,7 @@ def _task_row(task_id: str, task: NewTask, now: datetime, order_seed: str) -> di
     }
 
 
-def _planned_values(task: NewTask) -> dict[str, object]:
+def planned_values(task: NewTask) -> dict[str, object]:
     """Return the columns of a task that planning again can change."""
     return {
         "gold_json": None if task.gold is None else task.gold.model_dump_json(),
@@ -101,7 +118,7 @@ def _changed_plan(known: Row, task: NewTask | None, own_sources: set[str]) -> di
     """Return the planned columns of a known task if they change; empty if they do not."""
     before = {name: getattr(known, name) for name in ("gold_json", "gold_source", "overlap")}
     if task is not None and task.gold_source is not None:
-        planned = _planned_values(task)
+        planned = planned_values(task)
     elif known.gold_source in own_sources:
         planned = {"gold_json": None, "gold_source": None}
         # Where the task is gold alone and not planned otherwise, nobody is asked any more.

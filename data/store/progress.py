@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from data.feedback import Source, TaskKind
 from data.store.conditions import NO_CHECK, WITHHELD_TASKS, live_labels
-from data.store.tables import labels, raters, tasks
+from data.store.tables import labels, leases, raters, tasks
 
 RECENT_LABELS = 101
 """Number of latest labels whose median time on task sets a lease's length, and for the pace."""
@@ -122,6 +122,24 @@ def _labels_per_second(connection: sa.Connection, source: Source, now: datetime)
     count, first = connection.execute(_pace(source), {"since": now - PACE_WITHIN}).one()
     elapsed_s = (now - first).total_seconds() if count else 0.0
     return count / elapsed_s if count >= FEWEST_FOR_PACE and elapsed_s > 0 else None
+
+
+def has_given_share(connection: sa.Connection, rater_id: str, most: float, now: datetime) -> bool:
+    """Whether the rater has given or holds `most` labels (1 at least), checks omitted."""
+    given = (
+        sa.select(sa.func.count())
+        .select_from(labels)
+        .join(tasks, tasks.c.task_id == labels.c.task_id)
+        .where(labels.c.rater_id == rater_id, labels.c.is_live, NO_CHECK)
+    )
+    held = (
+        sa.select(sa.func.count())
+        .select_from(leases)
+        .join(tasks, tasks.c.task_id == leases.c.task_id)
+        .where(leases.c.rater_id == rater_id, leases.c.expires_at > now, NO_CHECK)
+    )
+    counts = [connection.scalar(query) or 0 for query in (given, held)]
+    return sum(counts) + 1 > max(most, 1)
 
 
 def median_seconds(connection: sa.Connection, kind: TaskKind) -> float:

@@ -8,6 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from data.feedback import Account, NotFound, Role, Source, Status
+from data.store.audit import Action, record
 from data.store.database import Database
 from data.store.queries import Row, find_row, load_rater
 from data.store.tables import ended_sessions, raters, training_answers
@@ -60,18 +61,24 @@ class Raters:
         with self._database.read() as connection:
             return connection.scalar(one) is not None
 
-    def set_password(self, rater_id: str, password_hash: str) -> None:
+    def set_password(self, rater_id: str, password_hash: str, *, by: str | None = None) -> None:
         """Set or change the password, given as its hash."""
-        self._change(rater_id, {"password_hash": password_hash})
+        with self._database.write() as connection:
+            self._change(connection, rater_id, {"password_hash": password_hash})
+            record(connection, "set_password", self._clock(), by, subject=rater_id)
 
-    def set_role(self, rater_id: str, role: Role) -> None:
+    def set_role(self, rater_id: str, role: Role, *, by: str | None = None) -> None:
         """Make a rater an admin, or an admin a rater."""
-        self._change(rater_id, {"role": role})
+        self._set("set_role", rater_id, {"role": role}, by)
 
-    def set_status(self, rater_id: str, status: Status) -> None:
+    def set_share(self, rater_id: str, share: float | None, *, by: str | None = None) -> None:
+        """Limit the rater to this share of the wanted labels; None lifts the limit."""
+        self._set("set_share", rater_id, {"share": share}, by)
+
+    def set_status(self, rater_id: str, status: Status, *, by: str | None = None) -> None:
         """Pause a rater, who is then given no tasks, or let them go on with a new gold record."""
         resumed = {"resumed_at": self._clock()} if status == "active" else {}
-        self._change(rater_id, {"status": status} | resumed)
+        self._set("set_status", rater_id, {"status": status}, by, **resumed)
 
     def trained(self, rater_id: str) -> set[str]:
         """Return the training items that the rater has answered."""
@@ -100,11 +107,23 @@ class Raters:
             if connection.execute(answered).one_or_none() is None:
                 connection.execute(sa.insert(training_answers).values(row))
 
-    def _change(self, rater_id: str, values: dict[str, Any]) -> None:
-        update = sa.update(raters).where(raters.c.rater_id == rater_id).values(values)
+    def _set(
+        self, action: Action, rater_id: str, values: dict[str, Any], by: str | None, **more: object
+    ) -> None:
+        """Change columns, `more` of them without mention, and record a change."""
         with self._database.write() as connection:
-            if connection.execute(update).rowcount == 0:
-                raise NotFound(f"rater {rater_id}: not known; add the rater first")
+            row = find_row(connection, raters, rater_id)
+            self._change(connection, rater_id, values | more)
+            before = {name: getattr(row, name) for name in values}
+            if before == values:
+                return
+            now = self._clock()
+            record(connection, action, now, by, subject=rater_id, before=before, after=values)
+
+    def _change(self, connection: sa.Connection, rater_id: str, values: dict[str, Any]) -> None:
+        update = sa.update(raters).where(raters.c.rater_id == rater_id).values(values)
+        if connection.execute(update).rowcount == 0:
+            raise NotFound(f"rater {rater_id}: not known; add the rater first")
 
 
 def find_or_insert(
@@ -138,4 +157,6 @@ def _folded(name: str) -> str:
 
 
 def _account(row: Row) -> Account:
-    return Account(row.rater_id, row.name, row.source, row.role, row.status, row.password_hash)
+    return Account(
+        row.rater_id, row.name, row.source, row.role, row.status, row.password_hash, row.share
+    )

@@ -20,6 +20,7 @@ from data.feedback import (
     parse_answer,
     reported_images,
 )
+from data.store.audit import record
 from data.store.conditions import OUT_OF_CIRCULATION, WITHHELD_IMAGES, WITHHELD_TASKS
 from data.store.database import Database
 from data.store.queries import Row, find_row, insert_rows
@@ -74,16 +75,17 @@ class Reports:
         query = (
             sa.select(reports.c.image_id, reports.c.state, prompts.c.prompt, raters.c.name)
             .add_columns(labels.c.kind, labels.c.answer_json, labels.c.submitted_at)
+            .add_columns(labels.c.sequence)
             .join(labels, labels.c.label_id == reports.c.label_id)
             .join(raters, raters.c.rater_id == labels.c.rater_id)
             .join(tasks, tasks.c.task_id == labels.c.task_id)
             .join(prompts, prompts.c.prompt_id == tasks.c.prompt_id)
             .where(OUT_OF_CIRCULATION)
-            .order_by(labels.c.sequence)
         )
         found: dict[str, list[Row]] = {}
         with self._database.read() as connection:
-            for row in connection.execute(query):
+            # sorted here: SQLite would go through all labels in order to find the few reports
+            for row in sorted(connection.execute(query), key=lambda row: row.sequence):
                 found.setdefault(row.image_id, []).append(row)
         return [
             ReportedImage(
@@ -119,9 +121,23 @@ class Reports:
         undecided = OUT_OF_CIRCULATION if decision == "kept" else reports.c.state == "open"
         change = sa.update(reports).where(reports.c.image_id == image_id, undecided)
         with self._database.write() as connection:
-            values = {"state": decision, "decided_by": admin_id, "decided_at": self._clock()}
+            now = self._clock()
+            was_removed = sa.exists().where(
+                reports.c.image_id == image_id, reports.c.state == "removed"
+            )
+            before = "removed" if connection.scalar(sa.select(was_removed)) else "open"
+            values = {"state": decision, "decided_by": admin_id, "decided_at": now}
             if connection.execute(change.values(values)).rowcount == 0:
                 raise NotFound(f"image {image_id}: no report of it is open; look at the list again")
+            record(
+                connection,
+                "decide_image",
+                now,
+                admin_id,
+                subject=image_id,
+                before={"state": before},
+                after={"state": decision},
+            )
 
 
 def withheld_tasks(connection: sa.Connection, task_ids: Collection[str]) -> list[str]:

@@ -127,7 +127,8 @@ def recount_live(connection: sa.Connection, task_ids: Sequence[str]) -> None:
         .where(labels.c.task_id == tasks.c.task_id, labels.c.is_live)
     )
     n_live, n_simulated = (
-        live.where(raters.c.source != other).scalar_subquery() for other in ("simulated", "human")
+        live.where(raters.c.source.in_((source, "imported"))).scalar_subquery()
+        for source in ("human", "simulated")
     )
     connection.execute(
         sa.update(tasks)

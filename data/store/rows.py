@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from data.comparisons import ComparisonAnswer, answer_in_order
 from data.feedback import Answer, TaskKind, agrees_with_gold, parse_answer
 from data.schema import (
+    AUDIT,
     LABELS_BINARY,
     LABELS_COMPARISONS,
     LABELS_LOG,
@@ -21,8 +22,9 @@ from data.schema import (
     ROW_GROUP_ROWS,
     TASKS,
 )
+from data.store.audit import ABOUT_RATERS
 from data.store.conditions import WITHHELD_IMAGES
-from data.store.tables import labels, raters, task_images, tasks
+from data.store.tables import audit, labels, raters, task_images, tasks
 
 TableRow = dict[str, object]
 Columns = dict[str, Sequence[Any]]
@@ -71,6 +73,8 @@ class RaterFacts:
     source: str
     joined_at: datetime
     status: str
+    role: str = "rater"
+    share: float | None = None
 
 
 @dataclass(frozen=True)
@@ -137,7 +141,14 @@ def rater_facts(
     joined = connection.execute(sa.select(raters).order_by(raters.c.joined_at, raters.c.rater_id))
     return {
         row.rater_id: RaterFacts(
-            row.rater_id, public_id(row.rater_id), row.name, row.source, row.joined_at, row.status
+            row.rater_id,
+            public_id(row.rater_id),
+            row.name,
+            row.source,
+            row.joined_at,
+            row.status,
+            row.role,
+            row.share,
         )
         for row in joined
     }
@@ -206,6 +217,18 @@ def log_table(
     columns = _columns(names, connection.execute(query).all())
     columns["rater_id"] = [public_id(rater_id) for rater_id in columns["rater_id"]]
     return pa.Table.from_pydict(columns, schema=LABELS_LOG)
+
+
+def audit_table(connection: sa.Connection, public_id: Callable[[str], str]) -> pa.Table:
+    """Return AUDIT: every action of an admin."""
+    rows = connection.execute(sa.select(audit).order_by(audit.c.sequence)).all()
+    columns = _columns(tuple(audit.c.keys()), rows)
+    columns["actor_id"] = [who and public_id(who) for who in columns["actor_id"]]
+    columns["subject"] = [
+        public_id(subject) if action in ABOUT_RATERS else subject
+        for action, subject in zip(columns["action"], columns["subject"], strict=True)
+    ]
+    return pa.Table.from_pydict(columns, schema=AUDIT)
 
 
 def _columns(names: Sequence[str], rows: Sequence[sa.Row[Any]]) -> Columns:

@@ -67,7 +67,8 @@ metadata = MetaData(
 settings = Table(
     "settings",
     metadata,
-    # salt, order_seed, paused, gold_sources, most_comparisons; wording AXIS: the present version
+    # salt, order_seed, paused, gold_sources, overlaps, most_comparisons; wording AXIS: the present
+    # version
     Column("name", String(100), primary_key=True),
     Column("value", Text, nullable=False),
 )
@@ -84,6 +85,7 @@ raters = Table(
     Column("password_hash", Text),
     Column("status", String(20), nullable=False, server_default="active"),  # active, paused
     Column("resumed_at", UtcDateTime),  # when the rater was last let go on
+    Column("share", Double),  # largest share of the wanted labels that the rater may give
     UniqueConstraint("source", "name"),
 )
 
@@ -220,6 +222,7 @@ labels = Table(
     UniqueConstraint("submission_id"),
     UniqueConstraint("task_id", "rater_id", "revision"),
     Index("ix_labels_rater_id_is_live", "rater_id", "is_live"),
+    Index("ix_labels_submitted_at", "submitted_at"),
     # numbers are never given twice, so that the ranges of exported parts stay true
     sqlite_autoincrement=True,
 )
@@ -242,4 +245,24 @@ reports = Table(
     Column("state", String(20), nullable=False),
     Column("decided_by", String(36), ForeignKey(raters.c.rater_id)),
     Column("decided_at", UtcDateTime),
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column(
+        "sequence",
+        BigInteger().with_variant(Integer, "sqlite"),
+        primary_key=True,
+        autoincrement=True,
+    ),
+    Column("at", UtcDateTime, nullable=False),
+    # empty: the app itself, or somebody at the shell
+    Column("actor_id", String(36), ForeignKey(raters.c.rater_id)),
+    Column("action", String(40), nullable=False),
+    # id of a rater, image or task, as the action says; empty: the campaign
+    Column("subject", String(200)),
+    Column("before_json", Text),
+    Column("after_json", Text),
+    sqlite_autoincrement=True,
 )

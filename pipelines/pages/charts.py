@@ -17,7 +17,7 @@ INK = "#333333"
 MODEL_COLORS = {"base": GRAY, "best of n": YELLOW}
 """Colors of models that are not tuned; each method has its own."""
 VERDICT_COLORS = {"good": "#2a7f62", "bad": "#c8553d", "skip": "#b9bec6", "unsafe": "#5b4b8a"}
-SOURCE_COLORS = {"human": BLUE, "simulated": YELLOW, "imported": GRAY}
+SOURCE_COLORS = {"human": BLUE, "simulated": YELLOW, "imported": GRAY, "adjudicator": RED}
 SMALL = {"height": 2.6, "width": 3.8}
 """Inches of a chart that shares a row with others; on a phone's screen its text stays readable."""
 LONGEST = 40

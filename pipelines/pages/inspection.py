@@ -153,7 +153,8 @@ def _places(rankings: pd.DataFrame) -> Rows:
 
     Imported rankings do not count, since they do not tell where an image stood.
     """
-    rows = rankings[rankings["best_image_id"].notna() & (rankings["source"] != "imported")]
+    by_raters_here = rankings["source"].isin(["human", "simulated"])
+    rows = rankings[rankings["best_image_id"].notna() & by_raters_here]
     columns = (rows[name] for name in ("image_ids", "shown_order", "best_image_id"))
     answers = zip(*columns, strict=True)
     places_of_best = [order[list(images).index(image)] for images, order, image in answers]
@@ -175,12 +176,14 @@ def _places(rankings: pd.DataFrame) -> Rows:
 
 
 def _disputed(labels: Labels) -> Rows:
-    """Return the images on whose verdict raters differ most.
+    """Return the images on whose verdict raters differ most, and that no admin has decided.
 
     Among equals those with most raters come first.
     """
     votes = labels.consensus[labels.consensus["method"] == "mv"]
+    decided = votes.loc[votes["source"] == "adjudicator", "task_id"]
     votes = votes[(votes["n_raters"] > 1) & (votes["entropy"] > 0)]
+    votes = votes[~votes["task_id"].isin(decided)]
     order = ["entropy", "n_raters", "image_id"]
     chosen = votes.sort_values(order, ascending=[False, False, True]).head(DISPUTED)
     images = labels.images.drop_duplicates("image_id").set_index("image_id")

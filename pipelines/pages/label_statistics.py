@@ -13,6 +13,7 @@ RATERS_OF = {
     "human": "people",
     "simulated": "simulated raters",
     "imported": "raters of imported labels",
+    "adjudicator": "admins who decided disputes",
 }
 """Raters of each source of labels, in words."""
 

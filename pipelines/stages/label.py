@@ -8,6 +8,7 @@ import os
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 from data.errors import PictuneError
@@ -74,6 +75,8 @@ def main(run: RunFolder, settings: Settings) -> int:
                 training=training,
                 categories=categories,
                 quality=exporter.quality,
+                images=partial(campaign_images, run),
+                tables=run.latest,
             )
             serve(app, config, announce)
         print(f"label: {exporter.export()}")

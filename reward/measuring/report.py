@@ -236,7 +236,7 @@ class RewardReport(Evaluation, frozen=True):
     temperature: float
     slip: float = 0.0
     sources: Counts = {}
-    """Labels by source: human, simulated or imported."""
+    """Labels by source: human, simulated, imported or adjudicator."""
     learning_curve: list[CurvePoint]
     rater_types: TypesReport | None = None
     staleness: Staleness | None = None

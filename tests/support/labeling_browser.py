@@ -209,6 +209,7 @@ def main(root: Path, port: int) -> None:
             secret=SECRET,
             on_export=(root / "exported").touch,
             training=training,
+            images=lambda: images,
         )
         serve(app, config)
 

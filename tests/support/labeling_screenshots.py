@@ -1,4 +1,4 @@
-"""Makes the images of `docs/raters.md`; look at them before they are kept.
+"""Makes the images of `docs/raters.md` and `docs/operators.md`; look at them before they are kept.
 
 `python -m tests.support.labeling_screenshots docs` writes them into `docs`.
 """
@@ -16,6 +16,7 @@ from labeling_app.tasks import TasksConfig
 from tests.support.comparison_campaign import MODELS, add_comparisons, planned
 from tests.support.labeling_browser import (
     DESK,
+    PATIENCE_S,
     PHONE,
     add_accounts,
     chromium,
@@ -28,6 +29,7 @@ from tests.support.labeling_browser import (
     sign_in,
 )
 from tests.support.labeling_campaign import Campaign
+from tests.support.lead_run import LEAD, PASSWORD, serving_run, write_lead_run
 
 PROMPTS = (
     "A green colored rabbit.",
@@ -107,5 +109,23 @@ def main(folder: Path) -> None:
             take(page, folder / "raters-comparison.png")
 
 
+def take_admin_page(folder: Path) -> None:
+    """Write the admin page's screenshot into `folder`."""
+    with tempfile.TemporaryDirectory() as root, chromium() as browser:
+        write_lead_run(Path(root))
+        with serving_run(Path(root)) as url:
+            page = browser.new_page(viewport={"width": 1280, "height": 2300}, color_scheme="light")
+            page.set_default_timeout(1000 * PATIENCE_S)
+            page.goto(f"{url}/admin")
+            page.locator("[name=rater]").fill(LEAD)
+            page.locator("[name=password]").fill(PASSWORD)
+            page.keyboard.press("Enter")
+            page.get_by_role("button", name="Put back").first.wait_for()
+            page.get_by_text("Among people.").wait_for()
+            page.wait_for_timeout(2000)
+            take(page, folder / "admin.png")
+
+
 if __name__ == "__main__":
     main(Path(sys.argv[1]))
+    take_admin_page(Path(sys.argv[1]))

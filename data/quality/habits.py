@@ -1,0 +1,98 @@
+"""Habits that give away a rater who does not look: answers in tenths of a second, one place always.
+
+Both are exact tests, at a level so low that a page that looks again and again at twenty raters
+stays silent about honest ones.
+"""
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.stats import binom, binomtest
+
+from data.quality.judgments import RATER_KEY, Judgments
+
+QUICK_MS = 500
+"""Milliseconds per image in which nobody reads a prompt and judges: to tell an animal from none and
+press a key takes trained people 450 (Thorpe et al. 1996), without any prompt to read."""
+
+TOLERATED = 0.1
+"""Share of quick answers that may be slips of the hand."""
+
+LEVEL = 0.001
+"""Level of the tests."""
+
+QUICK, FIRST_PLACE = "quick", "first_place"
+"""Names of the habits."""
+
+NO_HABITS = {
+    "timed_n": 0,
+    "quick_n": 0,
+    "quick_p": None,
+    "first_place_p": None,
+    "flags": (),
+}
+"""Row of a rater without labels."""
+
+
+def habits_of(judgments: Judgments) -> pd.DataFrame:
+    """Test each rater's habits.
+
+    Returns:
+        By rater (`RATER_KEY`): `timed_n` answers with a time and `quick_n` of them below `QUICK_MS`
+        per image; `quick_p`, the probability of so many where the share is `TOLERATED` (binomial
+        test); `first_place_p`, the probability of so many rankings won by the image shown first
+        where places make no difference (Poisson binomial test); and `flags`, the habits found.
+    """
+    quick = _quick(judgments)
+    table = quick.join(_first_place(judgments), how="outer")
+    counts = ["timed_n", "quick_n"]
+    table[counts] = table[counts].fillna(0).astype("int64")
+    tests = {QUICK: table["quick_p"], FIRST_PLACE: table["first_place_p"]}
+    flags = [
+        tuple(name for name, p in tests.items() if p.iloc[row] < LEVEL) for row in range(len(table))
+    ]
+    return table.assign(flags=pd.Series(flags, index=table.index, dtype=object))
+
+
+def _quick(judgments: Judgments) -> pd.DataFrame:
+    columns = [*RATER_KEY, "time_on_task_ms"]
+    single = judgments.binary[columns].assign(images=1)
+    several = judgments.rankings[columns].assign(images=judgments.rankings["image_ids"].map(len))
+    both = pd.concat([single, several]).dropna(subset=["time_on_task_ms"])
+    is_quick = both["time_on_task_ms"].astype("float64") < QUICK_MS * both["images"].astype(int)
+    counts = both.assign(quick=is_quick).groupby(RATER_KEY)["quick"].agg(["size", "sum"])
+    found = counts.rename(columns={"size": "timed_n", "sum": "quick_n"})
+    p = [
+        float(binomtest(int(quick), int(n), TOLERATED, alternative="greater").pvalue)
+        for n, quick in found.itertuples(index=False)
+    ]
+    return found.assign(quick_p=np.array(p, float))
+
+
+def _first_place(judgments: Judgments) -> pd.DataFrame:
+    rows = judgments.rankings[judgments.rankings["best_image_id"].notna()]
+    columns = (rows[name] for name in ("image_ids", "shown_order", "best_image_id"))
+    first = [
+        order[list(images).index(best)] == 0 for images, order, best in zip(*columns, strict=True)
+    ]
+    rows = rows.assign(first=np.array(first, bool), images=rows["image_ids"].map(len).astype(int))
+    p = {
+        rater: first_place_p(part["images"].to_numpy(), int(part["first"].sum()))
+        for rater, part in rows.groupby(RATER_KEY)
+    }
+    index = pd.MultiIndex.from_tuples(list(p), names=RATER_KEY) if p else None
+    empty = pd.MultiIndex.from_arrays([[], []], names=RATER_KEY)
+    return pd.DataFrame(
+        {"first_place_p": list(p.values())}, index=empty if index is None else index
+    )
+
+
+def first_place_p(sizes: NDArray[np.int64], wins: int) -> float:
+    """Return the probability of at least `wins` first places, each of chance 1 over its size.
+
+    It is exact: the distribution of the sum of binomials, one for each size.
+    """
+    total = np.ones(1)
+    for size, n in zip(*np.unique(sizes, return_counts=True), strict=True):
+        total = np.convolve(total, binom.pmf(np.arange(n + 1), n, 1 / size))
+    return float(total[wins:].sum())

@@ -1,0 +1,113 @@
+"""Trail of what admins do: who did what to whom, when, and what was before and after.
+
+Each entry is written in the transaction of its change. Entries are only ever added.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+import sqlalchemy as sa
+
+from data.store.database import Database
+from data.store.tables import audit, raters
+
+Action = Literal[
+    "add_rater",
+    "set_password",
+    "set_role",
+    "set_status",
+    "set_share",
+    "set_paused",
+    "decide_image",
+    "adjudicate",
+    "withdraw_adjudication",
+    "set_overlap",
+    "add_gold",
+    "export",
+    "download",
+]
+Values = Mapping[str, object]
+
+ABOUT_RATERS: frozenset[Action] = frozenset(
+    ("add_rater", "set_password", "set_role", "set_status", "set_share")
+)
+"""Actions whose subject is the store's own id of a rater."""
+
+
+@dataclass(frozen=True)
+class AuditEntry:
+    """One action."""
+
+    sequence: int
+    at: datetime
+    actor: str | None
+    """Name of the admin; None for the app itself and for commands at the shell."""
+    action: Action
+    subject: str | None
+    """Name of the rater, or id of the image or task; None for the campaign."""
+    before: dict[str, Any] | None
+    after: dict[str, Any] | None
+
+
+def record(
+    connection: sa.Connection,
+    action: Action,
+    now: datetime,
+    by: str | None,
+    *,
+    subject: str | None = None,
+    before: Values | None = None,
+    after: Values | None = None,
+) -> None:
+    """Add an entry; `by` is the id of the admin, None for the app itself and the shell."""
+    row = {
+        "at": now,
+        "actor_id": by,
+        "action": action,
+        "subject": subject,
+        "before_json": None if before is None else json.dumps(before, ensure_ascii=False),
+        "after_json": None if after is None else json.dumps(after, ensure_ascii=False),
+    }
+    connection.execute(sa.insert(audit).values(row))
+
+
+class Audit:
+    """The trail; `FeedbackStore.audit` is one."""
+
+    def __init__(self, database: Database, clock: Callable[[], datetime]) -> None:
+        self._database = database
+        self._clock = clock
+
+    def note(self, action: Action, by: str, *, after: Values | None = None) -> None:
+        """Add an entry of something that changes nothing in the store."""
+        with self._database.write() as connection:
+            record(connection, action, self._clock(), by, after=after)
+
+    def latest(self, limit: int) -> list[AuditEntry]:
+        """Return the latest entries, newest first."""
+        actors, subjects = raters.alias(), raters.alias()
+        is_rater = sa.and_(audit.c.action.in_(ABOUT_RATERS), subjects.c.rater_id == audit.c.subject)
+        query = (
+            sa.select(audit, actors.c.name.label("actor"), subjects.c.name.label("named"))
+            .outerjoin(actors, actors.c.rater_id == audit.c.actor_id)
+            .outerjoin(subjects, is_rater)
+            .order_by(audit.c.sequence.desc())
+            .limit(limit)
+        )
+        with self._database.read() as connection:
+            rows = connection.execute(query).all()
+        return [
+            AuditEntry(
+                row.sequence,
+                row.at,
+                row.actor,
+                row.action,
+                row.named or row.subject,
+                None if row.before_json is None else json.loads(row.before_json),
+                None if row.after_json is None else json.loads(row.after_json),
+            )
+            for row in rows
+        ]

@@ -1,0 +1,240 @@
+"""Actions of admins in the store, on SQLite and PostgreSQL: adjudication, shares, plan, trail."""
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from data.errors import PictuneError
+from data.feedback import BinaryAnswer, InvalidAnswer, NewTask, NotFound, RankingAnswer
+from data.store.feedback_store import FeedbackStore
+from data.store.imported import ImportedLabel
+from data.store.overview import gold_record, labels_by_hour, labels_of_tasks, latest_labels
+from data.store.planning import task_id_of
+from data.store.tables import labels
+from tests.support.data_campaign import (
+    START,
+    Clock,
+    answer_all,
+    binary_tasks,
+    claimed,
+    submission,
+)
+
+GOOD, BAD = BinaryAnswer(verdict="good"), BinaryAnswer(verdict="bad")
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.slow)])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'feedback.db'}"
+    postgres: str = request.getfixturevalue("postgres_url")
+    return postgres
+
+
+@pytest.fixture
+def store(url: str, clock: Clock) -> Iterator[FeedbackStore]:
+    with FeedbackStore.open(url, clock=clock, rng=random.Random(0)) as opened:
+        yield opened
+
+
+@pytest.fixture
+def boss(store: FeedbackStore) -> str:
+    rater_id = store.add_rater("Boss")
+    store.raters.set_role(rater_id, "admin")
+    return rater_id
+
+
+def disagree(store: FeedbackStore) -> NewTask:
+    """Let Ann and Ben disagree on one task of overlap 3; return it."""
+    (task,) = binary_tasks(1, overlap=3)
+    store.add_tasks([task])
+    for name, answer in (("Ann", GOOD), ("Ben", BAD)):
+        rater_id = store.add_rater(name)
+        store.submit(submission(claimed(store, rater_id), rater_id, name, answer))
+    return task
+
+
+def answers(store: FeedbackStore, task: NewTask) -> dict[tuple[str, str], object]:
+    given = labels_of_tasks(store, [task_id_of(task)])
+    return {(one.source, one.rater): one.answer for one in given}
+
+
+def test_an_adjudication_is_a_further_label_that_takes_nobodys_place(
+    store: FeedbackStore, boss: str
+) -> None:
+    task = disagree(store)
+    before = store.progress()
+    store.adjudications.decide(task_id_of(task), BAD, boss)
+    human = {("human", "Ann"): GOOD, ("human", "Ben"): BAD}
+    assert answers(store, task) == human | {("adjudicator", "Boss"): BAD}
+    assert store.progress() == before
+    assert store.claim(store.add_rater("Cleo")) is not None  # the third place is still free
+    assert store.adjudications.task_ids() == {task_id_of(task)}
+
+
+def test_an_admins_own_label_as_a_rater_stays_beside_the_adjudication(
+    store: FeedbackStore, boss: str
+) -> None:
+    task = disagree(store)
+    store.submit(submission(claimed(store, boss), boss, "own", GOOD))
+    store.adjudications.decide(task_id_of(task), BAD, boss)
+    given = answers(store, task)
+    assert (given["human", "Boss"], given["adjudicator", "Boss"]) == (GOOD, BAD)
+    assert [one.answer for one in latest_labels(store, rater_id=boss, limit=9)] == [GOOD]
+    assert store.undo(boss) is not None  # the own answer, not the adjudication
+    assert answers(store, task)["adjudicator", "Boss"] == BAD
+
+
+def test_another_adjudication_takes_the_place_of_the_first_and_both_stay_in_the_log(
+    store: FeedbackStore, boss: str
+) -> None:
+    task = disagree(store)
+    task_id = task_id_of(task)
+    store.adjudications.decide(task_id, GOOD, boss)
+    store.adjudications.decide(task_id, BAD, store.add_rater("Chief"))
+    assert answers(store, task)["adjudicator", "Chief"] == BAD
+    assert ("adjudicator", "Boss") not in answers(store, task)
+    assert store.adjudications.decide(task_id, GOOD, boss).revision == 2
+    store.adjudications.withdraw(task_id, boss)
+    assert store.adjudications.task_ids() == set()
+    with store.database.read() as connection:
+        assert connection.scalar(sa.select(sa.func.count()).select_from(labels)) == 2 + 4
+    with pytest.raises(NotFound, match="nobody has decided it"):
+        store.adjudications.withdraw(task_id, boss)
+
+
+def test_an_adjudication_must_fit_its_task(store: FeedbackStore, boss: str) -> None:
+    task = disagree(store)
+    with pytest.raises(InvalidAnswer):
+        store.adjudications.decide(task_id_of(task), RankingAnswer(ranks={"image0": 1}), boss)
+    with pytest.raises(NotFound):
+        store.adjudications.decide("nothing", GOOD, boss)
+    assert store.audit.latest(1)[0].action == "set_role"  # refused ones leave no trace
+
+
+def test_an_adjudication_that_finds_an_image_unsafe_takes_it_out(
+    store: FeedbackStore, boss: str
+) -> None:
+    task = disagree(store)
+    store.adjudications.decide(task_id_of(task), BinaryAnswer(verdict="unsafe"), boss)
+    assert store.reports.count() == (1, 0)
+    store.adjudications.decide(task_id_of(task), BAD, boss)
+    assert store.reports.count() == (0, 0)
+
+
+def test_imported_adjudications_take_no_place_and_can_be_decided_again(
+    store: FeedbackStore, boss: str
+) -> None:
+    (task,) = binary_tasks(1, overlap=2)
+    imported = [
+        ImportedLabel(
+            submission_id=name,
+            rater=name,
+            source="adjudicator",
+            task=task,
+            answer=GOOD,
+            shown_order=(0,),
+        )
+        for name in ("one", "other")
+    ]
+    store.import_labels([task], imported, finish=lambda: None)
+    assert (store.progress().done, store.progress(source="simulated").done) == (0, 0)
+    store.adjudications.decide(task_id_of(task), BAD, boss)
+    assert answers(store, task) == {("adjudicator", "Boss"): BAD}
+
+
+def test_a_rater_with_a_share_is_given_no_more_than_it(store: FeedbackStore, boss: str) -> None:
+    store.add_tasks(binary_tasks(10))
+    ann = store.add_rater("Ann")
+    store.raters.set_share(ann, 0.3, by=boss)
+    first, second, third = (claimed_besides(store, ann, n) for n in range(3))
+    held = (first, second, third)
+    assert store.claim(ann, excluding=held) is None  # what is held counts as given
+    assert len(answer_all(store, ann)) == 3
+    assert store.has_given_share(ann, 0.3)
+    store.raters.set_share(ann, None, by=boss)
+    assert len(answer_all(store, ann)) == 7
+
+
+def claimed_besides(store: FeedbackStore, rater_id: str, count: int) -> str:
+    """Claim one task more than the rater holds."""
+    held: list[str] = []
+    for _ in range(count + 1):
+        claim = store.claim(rater_id, excluding=held)
+        assert claim is not None
+        held.append(claim.task.task_id)
+    return held[-1]
+
+
+def test_an_overlap_that_was_raised_outlives_the_next_plan(store: FeedbackStore, boss: str) -> None:
+    ranking = NewTask(kind="ranking", prompt="a cat", image_ids=("image0", "image1"))
+    plan = [*binary_tasks(2), ranking]
+    store.add_tasks(plan)
+    answer_all(store, store.add_rater("Ann"))
+    assert store.progress().total == 3
+    store.plan.set_overlap("binary", 3, boss)
+    store.add_tasks([*plan, *binary_tasks(3)])
+    assert store.plan.overlaps() == {"binary": (3, 3), "ranking": (1, 1)}
+    assert store.progress(newest=True).total == 3 * 3 + 1
+    store.plan.set_overlap("binary", 1, boss)
+    assert store.progress(newest=True).done == 3  # no label is lost
+
+
+def test_gold_that_was_added_outlives_the_next_plan_and_checks_earlier_labels(
+    store: FeedbackStore, boss: str
+) -> None:
+    plan = binary_tasks(3)
+    store.add_tasks(plan)
+    ann = store.add_rater("Ann")
+    answer_all(store, ann)
+    (first, _, _) = plan
+    known = {"gold": BAD, "gold_source": "admin page: gold.csv", "overlap": 1000}
+    gold = NewTask.model_validate(dict(first) | known)
+    assert store.plan.add_gold([gold], boss) == 0
+    store.add_tasks(plan)
+    assert store.progress(newest=True).total == 2  # a check is nobody's progress
+    assert gold_record(store, ann) == [False]
+
+
+def test_every_action_of_an_admin_is_in_the_trail(store: FeedbackStore, clock: Clock) -> None:
+    boss = store.add_rater("Boss")
+    ann = store.add_rater("Ann", by=boss)
+    store.raters.set_password(ann, "hash", by=boss)
+    store.raters.set_role(ann, "admin", by=boss)
+    store.raters.set_role(ann, "admin", by=boss)  # changes nothing
+    store.raters.set_share(ann, 0.25, by=boss)
+    clock.pass_seconds(60)
+    store.raters.set_status(ann, "paused")
+    store.set_paused(True, by=boss)
+    trail = store.audit.latest(20)
+    assert [(one.actor, one.action, one.subject) for one in reversed(trail)] == [
+        ("Boss", "add_rater", "Ann"),
+        ("Boss", "set_password", "Ann"),
+        ("Boss", "set_role", "Ann"),
+        ("Boss", "set_share", "Ann"),
+        (None, "set_status", "Ann"),
+        ("Boss", "set_paused", None),
+    ]
+    assert (trail[2].before, trail[2].after) == ({"share": None}, {"share": 0.25})
+    assert trail[4].before is None  # a hash of a password is in no trail
+    assert (trail[1].at - START).total_seconds() == 60
+    assert len(store.audit.latest(2)) == 2
+
+
+def test_labels_are_counted_by_the_hour_of_the_clock(store: FeedbackStore, clock: Clock) -> None:
+    store.add_tasks(binary_tasks(3, overlap=2))
+    ann = store.add_rater("Ann")
+    for number, seconds in enumerate((3599.9, 0.2, 3600)):
+        clock.pass_seconds(seconds)
+        store.submit(submission(claimed(store, ann), ann, str(number)))
+    answer_all(store, store.add_rater("robot", source="simulated"))
+    counts = labels_by_hour(store, START)
+    assert [(hour.hour, count) for hour, count in counts.items()] == [(0, 1), (1, 1), (2, 1)]
+
+
+def test_a_name_that_is_empty_adds_nobody(store: FeedbackStore, boss: str) -> None:
+    with pytest.raises(PictuneError, match="rater name"):
+        store.add_rater("  ", by=boss)

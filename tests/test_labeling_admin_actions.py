@@ -1,0 +1,282 @@
+"""Actions of admins over HTTP: disputes, raters, plan, tables, and the trail of all of it."""
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from fastapi.testclient import TestClient
+from PIL import Image
+
+from data.feedback import BinaryAnswer
+from data.parquet import export
+from data.runs import RunFolder
+from data.store.feedback_store import FeedbackStore
+from labeling_app.known_answers import GOLD_OVERLAP
+from labeling_app.server import LabelConfig, create_app
+from pipelines.campaign import campaign_images, image_files
+from tests.support.data_campaign import Campaign, claimed, submission
+from tests.support.labeling_campaign import (
+    SECRET,
+    add_admin,
+    as_admin,
+    as_rater,
+)
+
+BOSS, ANN = "Boss", "Ann"
+NO_IMAGES: dict[str, Path] = {}
+
+
+@pytest.fixture
+def campaign(tmp_path: Path) -> Iterator[Campaign]:
+    """Three images with a binary task of overlap 2 each, and a ranking of all."""
+    campaign = Campaign(tmp_path)
+    campaign.clock.now = pd.Timestamp.now(tz="UTC").to_pydatetime()
+    add_admin(campaign.store)
+    yield campaign
+    campaign.store.close()
+
+
+@pytest.fixture
+def store(campaign: Campaign) -> FeedbackStore:
+    return campaign.store
+
+
+@pytest.fixture
+def client(campaign: Campaign) -> TestClient:
+    run: RunFolder = campaign.run
+    app = create_app(
+        campaign.store,
+        image_files(run).get,
+        LabelConfig(),
+        secret=SECRET,
+        on_export=lambda: export(campaign.store, run),
+        images=lambda: campaign_images(run),
+        tables=run.latest,
+    )
+    return as_admin(TestClient(app))
+
+
+def post(client: TestClient, call: str, **body: object) -> object:
+    answer = client.post(f"/api/v1/admin/{call}", json=body)
+    assert answer.is_success, answer.text
+    return answer.json() if answer.content else None
+
+
+def get(client: TestClient, call: str) -> dict[str, object]:
+    answer = client.get(f"/api/v1/admin/{call}")
+    assert answer.is_success, answer.text
+    found: dict[str, object] = answer.json()
+    return found
+
+
+def trail(client: TestClient) -> list[tuple[object, ...]]:
+    entries = client.get("/api/v1/admin/audit").json()["entries"]
+    return [(one["actor"], one["action"], one["subject"], one["after"]) for one in entries]
+
+
+def disagree(store: FeedbackStore) -> str:
+    """Let Ann and Ben disagree on one image; return the task."""
+    for name, verdict in (("Ann", "good"), ("Ben", "bad")):
+        rater_id = store.add_rater(name)
+        claim = store.claim(rater_id, kind="binary")
+        assert claim is not None
+        answer = BinaryAnswer.model_validate({"verdict": verdict})
+        store.submit(submission(claim, rater_id, name, answer))
+    assert claim is not None
+    return claim.task.task_id
+
+
+def test_an_admin_decides_what_raters_disagree_on(client: TestClient, store: FeedbackStore) -> None:
+    task_id = disagree(store)
+    before = client.get("/api/v1/admin/disputes").json()
+    (dispute,) = before["open"]
+    assert (dispute["task_id"], dispute["disagreement"], before["total"]) == (task_id, 1, 1)
+    assert [one["answer"]["verdict"] for one in dispute["answers"]] == ["good", "bad"]
+    post(client, "adjudicate", task_id=task_id, answer={"verdict": "bad", "comment": "No cat."})
+    after = client.get("/api/v1/admin/disputes").json()
+    assert (after["open"], after["total"], after["n_decided"]) == ([], 0, 1)
+    decides = after["decided"][0]["answers"][-1]
+    assert (decides["source"], decides["rater"], decides["answer"]["comment"]) == (
+        "adjudicator",
+        BOSS,
+        "No cat.",
+    )
+    assert trail(client)[0][:3] == (BOSS, "adjudicate", task_id)
+    post(client, "withdraw", task_id=task_id)
+    assert len(client.get("/api/v1/admin/disputes").json()["open"]) == 1
+    assert trail(client)[0][:3] == (BOSS, "withdraw_adjudication", task_id)
+
+
+def test_a_decision_that_is_none_is_refused(client: TestClient, store: FeedbackStore) -> None:
+    task_id = disagree(store)
+    ranks = {"task_id": task_id, "answer": {"ranks": {"x": 1}}}
+    for call, body, status in (
+        ("adjudicate", {"task_id": "nothing", "answer": {"verdict": "bad"}}, 404),
+        ("adjudicate", {"task_id": task_id, "answer": {"verdict": "perhaps"}}, 422),
+        ("adjudicate", ranks, 422),
+        ("withdraw", {"task_id": task_id}, 404),
+    ):
+        assert client.post(f"/api/v1/admin/{call}", json=body).status_code == status
+    assert store.adjudications.task_ids() == set()
+
+
+def test_the_decision_decides_the_consensus_and_every_row_says_whose_it_is(
+    client: TestClient, store: FeedbackStore, campaign: Campaign
+) -> None:
+    task_id = disagree(store)
+    post(client, "adjudicate", task_id=task_id, answer={"verdict": "bad"})
+    post(client, "export")
+    latest = campaign.run.latest
+    binary = pd.read_parquet(latest / "labels_binary.parquet")
+    assert sorted(binary["source"]) == ["adjudicator", "human", "human"]
+    consensus = pd.read_parquet(latest / "consensus.parquet").query("method == 'mv'")
+    consensus = consensus.set_index("source")
+    assert consensus["value"].to_dict() == {"human": 0.5, "adjudicator": 0.0}
+    assert consensus["n_raters"].to_dict() == {"human": 2, "adjudicator": 1}
+    audit = pd.read_parquet(latest / "audit.parquet")
+    assert audit["action"].tolist() == ["set_password", "set_role", "adjudicate", "export"]
+    boss = store.public_rater_id(store.rater_id_of("human", BOSS))
+    assert audit["actor_id"].tolist()[2:] == [boss, boss]
+    assert audit["subject"].tolist()[:3] == [boss, boss, task_id]
+
+
+def test_a_rater_is_added_with_a_password_that_is_shown_once(client: TestClient) -> None:
+    made = client.post("/api/v1/admin/raters", json={"rater": "Zoe"})
+    assert (made.status_code, made.json()["role"]) == (201, "rater")
+    again = client.post("/api/v1/admin/raters", json={"rater": " zoe "})
+    assert (again.status_code, "already" in again.json()["detail"]) == (409, True)
+    zoe = TestClient(client.app)
+    login = {"rater": "Zoe", "password": made.json()["password"]}
+    assert zoe.post("/api/v1/login", json=login).is_success
+    assert zoe.get("/api/v1/admin/summary").status_code == 403
+    new = client.post("/api/v1/admin/password", json={"rater": "Zoe"}).json()["password"]
+    assert new != made.json()["password"]
+    assert zoe.get("/api/v1/me").status_code == 401  # the old sign-in has ended
+    assert [entry[1] for entry in trail(client)[:3]] == [
+        "set_password",
+        "set_password",
+        "add_rater",
+    ]
+    stored = "".join(str(entry) for entry in client.get("/api/v1/admin/audit").json()["entries"])
+    assert made.json()["password"] not in stored
+    assert new not in stored
+
+
+def test_roles_are_given_and_nobody_locks_the_last_admin_out(
+    client: TestClient, store: FeedbackStore
+) -> None:
+    store.add_rater(ANN)
+    refused = client.post("/api/v1/admin/role", json={"rater": ANN, "role": "admin"})
+    assert (refused.status_code, "no password" in refused.json()["detail"]) == (409, True)
+    post(client, "password", rater=ANN)
+    post(client, "role", rater=ANN, role="admin")
+    account = store.raters.find(ANN)
+    assert account is not None
+    assert account.role == "admin"
+    own = client.post("/api/v1/admin/role", json={"rater": BOSS, "role": "rater"})
+    assert own.status_code == 409
+    missing = client.post("/api/v1/admin/role", json={"rater": "Nobody", "role": "admin"})
+    assert missing.status_code == 404
+
+
+def test_a_rater_who_has_given_their_share_hears_so(
+    client: TestClient, store: FeedbackStore
+) -> None:
+    made = client.post("/api/v1/admin/raters", json={"rater": ANN}).json()
+    post(client, "share", rater=ANN, share=1 / 7)  # of 3 x 2 verdicts and a ranking: one label
+    ann = TestClient(client.app)
+    ann.post("/api/v1/login", json={"rater": ANN, "password": made["password"]})
+    task = ann.post("/api/v1/claim", json={}).json()["task"]
+    claim = claimed(store, store.rater_id_of("human", ANN))
+    assert claim.task.task_id == task["task_id"]
+    store.submit(submission(claim, store.rater_id_of("human", ANN), "one"))
+    reason = ann.post("/api/v1/claim", json={}).json()["reason"]
+    assert reason.startswith("you have given your share")
+    post(client, "share", rater=ANN, share=None)
+    assert ann.post("/api/v1/claim", json={}).json()["task"]
+    for share in (0, -1, 1.1, "half"):
+        body = {"rater": ANN, "share": share}
+        assert client.post("/api/v1/admin/share", json=body).status_code == 422
+
+
+def test_the_overlap_is_raised_while_raters_label(client: TestClient) -> None:
+    assert get(client, "plan")["kinds"] == [
+        {"kind": "binary", "smallest_overlap": 2, "largest_overlap": 2},
+        {"kind": "ranking", "smallest_overlap": 1, "largest_overlap": 1},
+    ]
+    total = get(client, "summary")["progress"]["total"]  # type: ignore[index]
+    post(client, "overlap", kind="binary", overlap=4)
+    assert get(client, "summary")["progress"]["total"] == total + 3 * 2  # type: ignore[index]
+    assert trail(client)[0] == (BOSS, "set_overlap", None, {"kind": "binary", "overlap": 4})
+    for overlap in (0, 1001, "many"):
+        body = {"kind": "binary", "overlap": overlap}
+        assert client.post("/api/v1/admin/overlap", json=body).status_code == 422
+
+
+def test_gold_is_added_while_raters_label_all_or_none(
+    client: TestClient, campaign: Campaign
+) -> None:
+    first, second, third = campaign.image_ids
+    wrong = f"images,answer\n{first},good\nimages/none.png,bad\n"
+    refused = client.post("/api/v1/admin/gold", json={"name": "gold.csv", "csv": wrong})
+    assert refused.status_code == 422
+    assert refused.json()["detail"].startswith(
+        "gold.csv:3: images: images/none.png not of this run"
+    )
+    empty = client.post("/api/v1/admin/gold", json={"name": "gold.csv", "csv": "images,answer\n"})
+    assert (empty.status_code, "has no row" in empty.json()["detail"]) == (422, True)
+    right = f"\ufeffimages,answer\n{first},good\n{second}|{third},1|2\n"
+    added = client.post("/api/v1/admin/gold", json={"name": "gold.csv", "csv": right})
+    assert added.json() == {"tasks": 2, "new": 1}
+    post(client, "export")
+    tasks = pd.read_parquet(campaign.run.latest / "tasks.parquet").query("is_gold")
+    assert set(tasks["gold_source"]) == {"admin page: gold.csv"}
+    assert set(tasks["overlap"]) == {GOLD_OVERLAP}
+    after = {"tasks": 2, "new": 1, "sources": ["admin page: gold.csv"]}
+    assert trail(client)[1] == (BOSS, "add_gold", None, after)
+
+
+def test_the_tables_of_the_last_export_can_be_downloaded_and_nothing_else(
+    client: TestClient,
+) -> None:
+    assert get(client, "tables") == {"tables": []}
+    post(client, "export")
+    tables = {one["name"]: one["rows"] for one in get(client, "tables")["tables"]}  # type: ignore[attr-defined]
+    assert tables["tasks.parquet"] == 4
+    answer = client.get("/api/v1/admin/tables/tasks.parquet")
+    assert "tasks.parquet" in answer.headers["Content-Disposition"]
+    assert len(pd.read_parquet(io.BytesIO(answer.content))) == 4
+    assert trail(client)[0] == (BOSS, "download", None, {"table": "tasks.parquet"})
+    for name in ("nothing.parquet", "_manifest.json", "..%2Ffeedback.db", "%2Fetc%2Fpasswd"):
+        assert client.get(f"/api/v1/admin/tables/{name}").status_code == 404
+
+
+def test_thumbnails_are_small_and_bare_and_for_admins_alone(
+    client: TestClient, campaign: Campaign
+) -> None:
+    path = campaign.run.images_dir / "large.png"
+    exif = Image.Exif()
+    exif[0x010E] = "drawn by a secret model"
+    Image.new("RGB", (1024, 512), "teal").save(path, exif=exif)
+    image_id = campaign.image_ids[0]
+    path.replace(image_files(campaign.run)[image_id])
+    answer = client.get(f"/api/v1/admin/thumbnails/{image_id}")
+    image = Image.open(io.BytesIO(answer.content))
+    assert (answer.headers["Content-Type"], image.size) == ("image/webp", (320, 160))
+    assert b"secret" not in answer.content
+    assert client.get("/api/v1/admin/thumbnails/nothing").status_code == 404
+
+
+def test_an_app_without_an_export_has_no_tables_and_takes_no_gold(tmp_path: Path) -> None:
+    campaign = Campaign(tmp_path)
+    add_admin(campaign.store)
+    config = LabelConfig(open=True)
+    app = create_app(campaign.store, NO_IMAGES.get, config, secret=SECRET, on_export=None)
+    client = as_admin(TestClient(app))
+    assert get(client, "tables") == {"tables": []}
+    body = {"name": "gold.csv", "csv": "images,answer\n"}
+    assert client.post("/api/v1/admin/gold", json=body).status_code == 422
+    assert as_rater(TestClient(app), ANN).get("/api/v1/admin/tables").status_code == 403
+    campaign.store.close()
