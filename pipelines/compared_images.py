@@ -33,7 +33,7 @@ from pipelines.record import STAMP, read_stamp
 
 Row = dict[str, object]
 Drawing = tuple[object, ...]
-"""What determines an image: prompt, seed, LoRA, weights, eta, steps and guidance."""
+"""Everything that determines an image: prompt, seed, LoRA, weights, eta, steps and guidance."""
 
 
 @dataclass(frozen=True)
