@@ -78,7 +78,7 @@ def test_images_of_the_evaluation_are_compared_and_kept_from_it(run: RunFolder) 
         first, second = (table.loc[image_id] for image_id in pair)
         assert first["prompt"] == second["prompt"]
         assert first["seed"] == second["seed"]
-        assert (first["lora_hash"] is None, second["lora_hash"] is None) == (True, False)
+        assert (pd.isna(first["lora_hash"]), pd.isna(second["lora_hash"])) == (True, False)
 
 
 def test_missing_images_are_drawn_once_with_the_seeds_of_the_evaluation(

@@ -11,7 +11,9 @@ from typing import Any
 from PIL import Image
 from playwright.sync_api import Browser, Page
 
+from labeling_app.comparisons import ComparedImage
 from labeling_app.tasks import TasksConfig
+from tests.support.comparison_campaign import MODELS, add_comparisons, planned
 from tests.support.labeling_browser import (
     DESK,
     PHONE,
@@ -25,6 +27,7 @@ from tests.support.labeling_browser import (
     serving,
     sign_in,
 )
+from tests.support.labeling_campaign import Campaign
 
 PROMPTS = (
     "A green colored rabbit.",
@@ -63,13 +66,28 @@ def at_work(browser: Browser, url: str, name: str, context: dict[str, Any], colo
     return page
 
 
+def compare(campaign: Campaign) -> None:
+    """Add comparisons of the first two images of each prompt, as of two models."""
+    by_prompt: dict[str, list[str]] = {}
+    for task in campaign.tasks:
+        if task.kind == "binary":
+            by_prompt.setdefault(task.prompt, []).append(task.image_ids[0])
+    images = [
+        ComparedImage(image_id, prompt, 0, model)
+        for prompt, image_ids in by_prompt.items()
+        for model, image_id in zip(MODELS, image_ids, strict=False)
+    ]
+    with campaign.open_store() as store:
+        add_comparisons(store, planned(images, ("overall",)))
+
+
 def main(folder: Path) -> None:
     """Write all screenshots into `folder`."""
     with tempfile.TemporaryDirectory() as root:
         campaign = drawn_campaign(
             Path(root), TasksConfig(binary_overlap=2, ranking_overlap=2), PROMPTS, most=12
         )
-        add_accounts(campaign, ["Ann", "Ben"], "correct horse")
+        add_accounts(campaign, ["Ann", "Ben", "Cleo"], "correct horse")
         with serving(Path(root)) as server, chromium() as browser:
             page = at_work(browser, server.url, "Ann", DESK, "light")
             go_to(page, "binary")
@@ -83,6 +101,10 @@ def main(folder: Path) -> None:
             page.keyboard.press("2")
             page.keyboard.press("1")
             take(page, folder / "raters-phone.png")
+            compare(campaign)
+            page = at_work(browser, server.url, "Cleo", DESK, "light")
+            see(page)
+            take(page, folder / "raters-comparison.png")
 
 
 if __name__ == "__main__":
