@@ -148,8 +148,8 @@ def test_a_second_visitor_sees_the_place_in_the_queue(
     browser: Browser, url: str, requests: list[str]
 ) -> None:
     first, second = visit(browser, url, requests), visit(browser, url, requests, width=390)
-    first.get_by_label("number input for Images of each model").fill("16")
-    first.get_by_label("number input for Steps").fill("40")
+    first.get_by_label("number input for Images of each model").fill("8")
+    first.get_by_label("number input for Steps").fill("20")
     button(first, "Draw").click()
     first.locator("#status", has_text="step ").wait_for()
     button(second, "Draw").click()
