@@ -34,8 +34,11 @@ from labeling_app.images import encoded, thumbnail
 from labeling_app.refusals import may_refuse
 from labeling_app.sign_in import Admin, Name
 
-WEBP = {"schema": {"type": "string", "format": "binary"}}
-"""An image, in the words of OpenAPI."""
+FILE = {"schema": {"type": "string", "format": "binary"}}
+"""A file, in the words of OpenAPI."""
+
+PARQUET = "application/vnd.apache.parquet"
+"""Media type of the tables."""
 
 NOT_KEPT = {"Cache-Control": "no-store"}
 
@@ -158,19 +161,22 @@ def tables(state: State, _admin: Admin) -> Tables:
     return figures.list_tables(state)
 
 
-@router.get("/tables/{name}", response_class=FileResponse, responses=may_refuse(404))
+@router.get(
+    "/tables/{name}",
+    response_class=FileResponse,
+    responses=may_refuse(404) | {200: {"content": {PARQUET: FILE}}},
+)
 def table(name: str, state: State, account: Admin) -> FileResponse:
     """Return one Parquet file of the last export."""
     path = figures.table_file(state, name)
     state.store.audit.note("download", account.rater_id, after={"table": name})
-    media_type = "application/vnd.apache.parquet"
-    return FileResponse(path, media_type=media_type, filename=name, headers=NOT_KEPT)
+    return FileResponse(path, media_type=PARQUET, filename=name, headers=NOT_KEPT)
 
 
 @router.get(
     "/thumbnails/{image_id}",
     response_class=Response,
-    responses=may_refuse(404) | {200: {"content": {"image/webp": WEBP}}},
+    responses=may_refuse(404) | {200: {"content": {"image/webp": FILE}}},
 )
 async def thumbnail_of(image_id: str, state: State, _admin: Admin) -> Response:
     """Return one image of the campaign, small and without metadata, also a reported one."""

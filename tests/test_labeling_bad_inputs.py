@@ -16,6 +16,7 @@ from schemathesis.checks import CHECKS, load_all_checks
 from schemathesis.core.result import Ok
 from starlette.testclient import TestClient
 
+from data.quality.habits import NO_HABITS
 from data.schema import RATERS
 from labeling_app.admin_responses import RaterQuality
 from labeling_app.server import LabelConfig, create_app
@@ -76,7 +77,8 @@ def test_every_answer_in_json_has_a_schema(app: FastAPI) -> None:
 
 
 def test_a_raters_figures_are_the_columns_of_the_exported_table() -> None:
-    assert set(RaterQuality.model_fields) == {*RATERS.names, "public_id", "name"}
+    account = {"public_id", "name", "role", "share"}
+    assert set(RaterQuality.model_fields) == {*RATERS.names, *account, *NO_HABITS}
 
 
 def _answers_with_reason(
