@@ -230,7 +230,7 @@ class NewTask(BaseModel, frozen=True, extra="forbid"):
     the others at `ChecksConfig.gold_share`, not part of the queue and of nobody's progress. A known
     answer without a source leaves the task like all others."""
     axis: Axis | None = None
-    """What a comparison asks; other kinds have none."""
+    """Question of a comparison; other kinds have none."""
     models: tuple[Identifier, ...] = ()
     """Names of the models that drew the images of a comparison, which raters are never told."""
     subject: Remark | None = None
@@ -308,7 +308,7 @@ class Task:
     prompt: str
     image_ids: tuple[str, ...]
     axis: Axis | None = None
-    """What a comparison asks."""
+    """Question of a comparison."""
     subject: str | None = None
     """As `NewTask.subject`."""
     reference: str | None = None

@@ -54,7 +54,7 @@ class ShownImage(BaseModel, frozen=True):
 
 
 class Question(BaseModel, frozen=True):
-    """What a comparison asks."""
+    """Question of a comparison."""
 
     axis: Axis
     html: str
@@ -75,7 +75,7 @@ class TaskToShow(BaseModel, frozen=True):
     images: tuple[ShownImage, ...]
     """In the order in which they are to be shown; one, where it is the axis count."""
     question: Annotated[Question | None, Field(exclude_if=_is_none)] = None
-    """What a comparison asks; absent for other kinds."""
+    """Question of a comparison; absent for other kinds."""
 
     @classmethod
     def from_task(

@@ -36,7 +36,7 @@ DRAWN_FOR = "comparison"
 
 Row = dict[str, object]
 Drawing = tuple[object, ...]
-"""What determines an image: prompt, seed, LoRA, weights, eta, steps and guidance."""
+"""Everything that determines an image: prompt, seed, LoRA, weights, eta, steps and guidance."""
 
 
 @dataclass(frozen=True)

@@ -81,9 +81,10 @@ def ranking(
 
 
 def judgments(tasks: list[Row], binary: list[Row] = [], rankings: list[Row] = []) -> Judgments:  # noqa: B006 - only read
-    tables = ((tasks, TASKS), (binary, LABELS_BINARY), (rankings, LABELS_RANKING))
     return Judgments.from_tables(
-        *(pa.Table.from_pylist(rows, schema=schema) for rows, schema in tables),
+        pa.Table.from_pylist(tasks, schema=TASKS),
+        pa.Table.from_pylist(binary, schema=LABELS_BINARY),
+        pa.Table.from_pylist(rankings, schema=LABELS_RANKING),
         LABELS_COMPARISONS.empty_table(),
     )
 
