@@ -52,8 +52,8 @@ class CompareConfig(BaseModel, frozen=True, extra="forbid"):
     """Markdown file with the words of an axis, in place of our own in `labeling_app/wordings/`.
     Each label keeps the version that was shown."""
     objects: dict[str, str] = {}
-    """Name of what is counted in the images of a prompt, such as "wolves"; the axis count asks about
-    the prompts named here."""
+    """Name of what is counted in the images of a prompt, such as "wolves"; the axis count asks
+    about the prompts named here."""
     references: dict[str, Path] = {}
     """For the axis detailed: the image, or the text file (.txt or .md), that tells what a prompt
     describes."""
