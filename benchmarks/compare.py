@@ -1,4 +1,4 @@
-"""What intervals, plans and the stopping rule of comparisons promise, where the truth is known.
+"""Promises of intervals, plans and the stopping rule of comparisons, where the truth is known.
 
 Run as `python -m benchmarks.compare`; the figures are in `results/compare.json`.
 

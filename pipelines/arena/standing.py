@@ -26,7 +26,7 @@ class Standing(BaseModel, frozen=True):
 
     @property
     def sentence(self) -> str:
-        """What it means for the campaign."""
+        """Meaning for the campaign, in words."""
         if self.pair.is_decided:
             return "enough: the interval excludes 0"
         if self.pair.at_any_look is None:

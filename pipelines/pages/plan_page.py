@@ -11,7 +11,7 @@ from pipelines.pages.charts import votes_chart
 from pipelines.pages.comparison_page import AXIS_TITLES
 from pipelines.pages.page import interval, percent, svg_uri, write_page
 
-CHARTED = tuple(0.5 + step / 200 for step in range(4, 61, 2))
+CHARTED = tuple(0.5 + step / 100 for step in (2, 3, 4, 5, 6, 8, 10, 12, 15, 18, 22, 26, 30))
 """Shares won in the chart, 52 to 80 %."""
 
 
