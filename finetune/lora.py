@@ -15,6 +15,7 @@ from diffusers.utils.state_dict_utils import convert_state_dict_to_diffusers
 from peft import LoraConfig, get_peft_model_state_dict
 from peft.tuners.tuners_utils import BaseTunerLayer
 from pydantic import BaseModel, PositiveFloat, PositiveInt
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from data.errors import PictuneError
@@ -212,7 +213,7 @@ def load_lora(unet: Any, folder: str | Path) -> None:
             adapter_name=_ADAPTER,
             use_safetensors=True,
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().split("\n")[0]
         raise PictuneError(
             f"{file}: does not fit this model ({reason}); it was made for another one"

@@ -208,10 +208,10 @@ STAGES = {
     "evaluate": Stage(
         "compare base, best-of-n and tuned models; writes metrics and the report", _evaluate
     ),
+    "report": Stage("write the report again from the figures that evaluate left", _report),
     "compare": Stage(
         "plan comparisons of models for people; --models base,rwl --axes overall,appeal", _compare
     ),
-    "report": Stage("write the report again from the figures that evaluate left", _report),
     "compare-plan": Stage(
         "how many votes tell which difference between models; while labels come in, when it is "
         "enough",

@@ -68,6 +68,17 @@ def test_a_rater_sees_each_pair_once_on_each_axis_and_sides_change(tmp_path: Pat
     assert [claim.task.axis for claim in ann] == ["overall"] * 12 + ["appeal"] * 12
 
 
+def test_no_lead_decides_what_people_prefer(tmp_path: Path) -> None:
+    images, _ = compared_images(tmp_path, seeds=1)
+    with open_store(tmp_path) as store:
+        add_comparisons(store, planned(images, ("overall",)))
+        claim = claimed(store, store.add_rater("ann"))
+        boss = store.add_rater("boss", role="admin")
+        with pytest.raises(InvalidAnswer, match="a comparison asks what people prefer"):
+            store.adjudications.decide(claim.task.task_id, good_answer(claim), boss)
+        assert store.progress().done == 0
+
+
 def test_a_repeat_never_asks_a_comparison_again(tmp_path: Path) -> None:
     images, _ = compared_images(tmp_path, seeds=10)
     checks = ChecksConfig(repeat_share=1.0)

@@ -1,4 +1,3 @@
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,13 @@ from data.errors import PictuneError
 from data.feedback import BinaryAnswer, NewTask
 from data.store.imported import ImportedLabel
 from data.store.tables import metadata
-from tests.support.data_campaign import answer_all, binary_tasks, open_store
+from tests.support.data_campaign import (
+    answer_all,
+    binary_tasks,
+    drop_columns,
+    go_back_to_0003,
+    open_store,
+)
 
 
 def test_migrations_lead_to_the_tables_that_the_code_describes(tmp_path: Path) -> None:
@@ -103,24 +108,12 @@ def _imported(task: NewTask, verdict: str) -> ImportedLabel:
 
 def _go_back(connection: sa.Connection, version: str) -> None:
     """Remove what later versions added, as no user can."""
+    go_back_to_0003(connection)
+    if version == "0003":
+        return
     connection.execute(
         sa.text("UPDATE alembic_version SET version_num = :version"), {"version": version}
     )
-    connection.execute(sa.text("DROP TABLE audit"))
-    connection.execute(sa.text("DROP INDEX ix_labels_submitted_at"))
-    connection.execute(sa.text("ALTER TABLE raters DROP COLUMN share"))
-    connection.execute(sa.text("DROP INDEX ix_tasks_simulated"))
-    connection.execute(sa.text("ALTER TABLE tasks DROP COLUMN n_simulated"))
-    of_comparisons = {
-        "tasks": ("axis", "models", "subject", "reference"),
-        "leases": ("wording",),
-        "labels": ("wording",),
-    }
-    _drop_columns(connection, of_comparisons)
-    for table in ("reports", "ended_sessions", "wordings"):
-        connection.execute(sa.text(f"DROP TABLE {table}"))
-    if version == "0003":
-        return
     for index in ("ix_tasks_gold", "ix_tasks_repeat_of"):
         connection.execute(sa.text(f"DROP INDEX {index}"))
     added = {
@@ -128,14 +121,8 @@ def _go_back(connection: sa.Connection, version: str) -> None:
         "labels": ("active_ms",),
         "tasks": ("gold_source", "repeat_of"),
     }
-    _drop_columns(connection, added)
+    drop_columns(connection, added)
     connection.execute(sa.text("DROP TABLE training_answers"))
-
-
-def _drop_columns(connection: sa.Connection, added: Mapping[str, Sequence[str]]) -> None:
-    for table, columns in added.items():
-        for column in columns:
-            connection.execute(sa.text(f"ALTER TABLE {table} DROP COLUMN {column}"))
 
 
 def test_a_store_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:

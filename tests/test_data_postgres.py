@@ -6,7 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from hypothesis import HealthCheck, settings
@@ -26,6 +25,7 @@ from tests.support.data_campaign import (
     answer_at_once,
     binary_tasks,
     claimed,
+    go_back_to_0003,
     submission,
 )
 
@@ -112,13 +112,7 @@ def test_reports_are_taken_over_from_the_version_before_and_withheld(
         )
     (reported,) = store.reports.images()
     with store.database.write() as connection:
-        connection.execute(sa.text("DROP TABLE reports"))
-        connection.execute(sa.text("DROP TABLE ended_sessions"))
-        connection.execute(sa.text("DROP TABLE audit"))
-        connection.execute(sa.text("DROP INDEX ix_labels_submitted_at"))
-        connection.execute(sa.text("ALTER TABLE raters DROP COLUMN share"))
-        connection.execute(sa.text("ALTER TABLE tasks DROP COLUMN n_simulated"))  # and its index
-        connection.execute(sa.text("UPDATE alembic_version SET version_num = '0003'"))
+        go_back_to_0003(connection)
     with FeedbackStore.open(postgres_url, clock=Clock()) as again:
         assert again.reports.images() == [reported]
         assert again.progress().total == 3

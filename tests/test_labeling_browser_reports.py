@@ -69,7 +69,7 @@ def decide_as_admin(page: Page, put_back: str) -> None:
     thumbs = page.locator("#open .thumb")
     expect(thumbs).to_have_count(2)
     image = thumbs.first.locator("img")
-    expect(image).to_have_attribute("src", url_of(put_back))
+    expect(image).to_have_attribute("src", f"/api/v1/admin/thumbnails/{put_back}")
     expect(image).to_have_css("filter", "blur(14px)")
     thumbs.first.focus()
     expect(image).to_have_css("filter", "none")

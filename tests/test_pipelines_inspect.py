@@ -106,7 +106,7 @@ def test_figures_are_those_of_the_tables(run: RunFolder) -> None:
         sum(row["n"] for row in seen["labels"]["categories"]) == seen["labels"]["total"]["n"] == 80
     )
     assert {row["name"] for row in seen["labels"]["categories"]} == {*PROMPTS_BY_CATEGORY, "other"}
-    assert [rater["n"] for rater in seen["raters"]] == [25, 25, 25, 25]
+    assert [rater["n"] for rater in seen["raters"]] == [35, 35, 35, 35]
     assert seen["tasks"] == {"binary": 20, "ranking": 5, "gold": 5, "repeats": 0}
     assert {row["kind"]: row["n"] for row in seen["times"]} == {"verdicts": 80, "rankings": 20}
     assert sum(place["share"] for place in seen["places"]) == pytest.approx(1)

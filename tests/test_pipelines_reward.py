@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from data.files import write_json
-from data.parquet import MANIFEST
+from data.parquet import MANIFEST, Manifest
 from data.runs import RunFolder
+from data.schema import SCHEMA_VERSION
 from pipelines.cli import main
 from pipelines.config import check, read_toml
 from pipelines.record import STAMP
@@ -61,7 +62,10 @@ class Trained:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     folder = tmp_path_factory.mktemp("reward")
     run = make_feedback(folder / "runs" / "r", images_per_prompt=6, raters=2, noise=0.1, rankings=1)
-    write_json(run.latest / MANIFEST, {})
+    empty = Manifest(
+        schema_version=SCHEMA_VERSION, export_id="", inputs="", last_sequence=0, files={}
+    )
+    write_json(run.latest / MANIFEST, empty.model_dump())
     shutil.copy(run.latest / "images.parquet", run.images_table)
     stage = Trained(run, save_tiny_clip(folder / "clip"))
     assert stage.again() == 0

@@ -1,3 +1,4 @@
+// @ts-check
 // The admin page's own behavior: tables that sort, forms that become events, and what must outlive the
 // figures that come every few seconds: order of rows, opened lists, half-typed answers.
 
