@@ -73,7 +73,7 @@ def test_no_lead_decides_what_people_prefer(tmp_path: Path) -> None:
     with open_store(tmp_path) as store:
         add_comparisons(store, planned(images, ("overall",)))
         claim = claimed(store, store.add_rater("ann"))
-        boss = store.add_rater("boss", role="admin")
+        boss = store.add_rater("boss")
         with pytest.raises(InvalidAnswer, match="a comparison asks what people prefer"):
             store.adjudications.decide(claim.task.task_id, good_answer(claim), boss)
         assert store.progress().done == 0
