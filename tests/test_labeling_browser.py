@@ -198,6 +198,28 @@ def middle(box: FloatRect) -> tuple[float, float]:
     return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
 
 
+@rater("Fay")
+def test_enter_says_what_a_ranking_lacks(page: Page) -> None:
+    before = 0
+    while kind_of(page) != "ranking":
+        answer_by_keys(page)
+        before += 1
+        expect_saved(page, before)
+    see(page)
+    line = page.locator("[data-slot=unfinished]")
+    advice = "no rank yet. Give ? to a picture that you cannot judge."
+    page.keyboard.press("1")
+    page.keyboard.press("Enter")
+    expect(line).to_have_text(f"2 pictures have {advice}")
+    page.keyboard.press("2")
+    expect(line).to_be_hidden()
+    page.keyboard.press("Enter")
+    expect(line).to_have_text(f"1 picture has {advice}")
+    page.keyboard.press("0")
+    page.keyboard.press("Enter")
+    expect_saved(page, before + 1)
+
+
 @rater("Cleo")
 def test_typing_is_no_answer_and_history_is_editable(page: Page, campaign: Campaign) -> None:
     before = 0

@@ -38,6 +38,7 @@ export class Ranking {
     this.mode = undefined; // of the last rank
     this.cards = slot(root, "cards", HTMLElement);
     this.shelf = slot(root, "shelf", HTMLElement);
+    this.unfinished = slot(root, "unfinished", HTMLElement);
     this.submitButton = find(root, "[data-do=submit]", HTMLButtonElement);
     this.submitButton.addEventListener("click", (event) => this.submit(modeOf(event)));
     const clear = find(root, "[data-do=clear]", HTMLButtonElement);
@@ -70,6 +71,7 @@ export class Ranking {
     this.cards.style.setProperty("--rows", String(Math.ceil(images.length / columns)));
     this.cards.replaceChildren(...images.map(card));
     this.shelf.replaceChildren(...images.map((_, place) => shelfRank(place + 1)), shelfRank(0));
+    this.unfinished.hidden = true;
     this.draw();
   }
 
@@ -165,8 +167,16 @@ export class Ranking {
 
   /** @param {InputMode} mode */
   submit(mode) {
-    if (this.complete) this.answer(this.answerOf(this.ranks), this.mode ?? mode);
-    else this.say(`${this.images.length - this.given.length} pictures have no rank yet`);
+    if (this.complete) {
+      this.answer(this.answerOf(this.ranks), this.mode ?? mode);
+      return;
+    }
+    const left = this.images.length - this.given.length;
+    const text = `${left === 1 ? "1 picture has" : `${left} pictures have`} no rank yet. ` +
+      "Give ? to a picture that you cannot judge.";
+    this.unfinished.textContent = text;
+    this.unfinished.hidden = false;
+    this.say(text);
   }
 
   /** @param {InputMode} mode */
@@ -202,6 +212,7 @@ export class Ranking {
   }
 
   change() {
+    this.unfinished.hidden = true;
     this.draw();
     this.changed(this.answerOf(this.ranks));
   }
