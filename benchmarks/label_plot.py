@@ -18,6 +18,8 @@ LINES = {
 }
 """Cells that are drawn as lines, with their legends and colors."""
 ROUNDS = {"rounds_3": "three rounds", "single_same_labels": "one round"}
+CLOSE = 2.0
+"""Per cent by which two lines have to be apart for their legends to stand one above the other."""
 SECONDS = 2
 """Rater's time on a verdict."""
 
@@ -26,19 +28,22 @@ def plot(cells: Mapping[str, Mapping[str, Any]], path: Path) -> None:
     """Draw the judge's mean over the prompts against the number of verdicts."""
     figure = Figure(figsize=(7.5, 4.2), layout="constrained")
     axes = figure.subplots()
-    for name, (title, color) in LINES.items():
-        if name in cells:
-            axes.axhline(cells[name]["trained"]["mean"], color=color, linewidth=1.2, linestyle="--")
-            axes.annotate(
-                title,
-                (1, cells[name]["trained"]["mean"]),
-                xycoords=("axes fraction", "data"),
-                xytext=(-4, 3),
-                textcoords="offset points",
-                ha="right",
-                color=color,
-                fontsize=8,
-            )
+    heights = {name: cells[name]["trained"]["mean"] for name in LINES if name in cells}
+    for name, height in heights.items():
+        title, color = LINES[name]
+        axes.axhline(height, color=color, linewidth=1.2, linestyle="--")
+        is_under_another = any(0 < other - height < CLOSE for other in heights.values())
+        axes.annotate(
+            title,
+            (1, height),
+            xycoords=("axes fraction", "data"),
+            xytext=(-4, -3 if is_under_another else 3),
+            textcoords="offset points",
+            ha="right",
+            va="top" if is_under_another else "bottom",
+            color=color,
+            fontsize=8,
+        )
     points = [
         (CELLS[name].verdicts, cells[name]["trained"]["values"]) for name in CURVE if name in cells
     ]
