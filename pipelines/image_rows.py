@@ -25,6 +25,21 @@ class DrawnBy:
     lora_hash: str | None = None
     """Hash of the LoRA; None for the base."""
 
+    def facts(self, seed: int, file: Path) -> dict[str, object]:
+        """Return the columns of `images.parquet` on how the image in `file` was drawn."""
+        return {
+            "model_id": self.model_id,
+            "model_hash": self.model_hash,
+            "seed": seed,
+            "steps": self.sampler.steps,
+            "guidance": self.sampler.guidance,
+            "scheduler": "DDIMScheduler",
+            "eta": self.sampler.eta,
+            "created_at": datetime.fromtimestamp(file.stat().st_mtime, UTC),
+            "lora_hash": self.lora_hash,
+            "stochastic_share": self.sampler.stochastic_share,
+        }
+
 
 def image_row(run: RunFolder, path: Path, one: Planned, by: DrawnBy) -> dict[str, object]:
     """Return the row of an image in the run's folder; `run` is in the round that drew it."""
@@ -38,15 +53,5 @@ def image_row(run: RunFolder, path: Path, one: Planned, by: DrawnBy) -> dict[str
         "width": width,
         "height": height,
         "format": "png",
-        "model_id": by.model_id,
-        "model_hash": by.model_hash,
-        "seed": one.seed,
-        "steps": by.sampler.steps,
-        "guidance": by.sampler.guidance,
-        "scheduler": "DDIMScheduler",
-        "eta": by.sampler.eta,
-        "created_at": datetime.fromtimestamp(path.stat().st_mtime, UTC),
         "round": run.round,
-        "lora_hash": by.lora_hash,
-        "stochastic_share": by.sampler.stochastic_share,
-    }
+    } | by.facts(one.seed, path)

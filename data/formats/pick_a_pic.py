@@ -65,13 +65,18 @@ ROWS_AT_ONCE = 256
 
 def read(source: Path) -> Iterator[Record]:
     """Read the rows of a Parquet file, or of all in a folder."""
-    optional = [name for name in COLUMNS.names if name not in REQUIRED_COLUMNS]
+    return map(record_of, rows_of(source, COLUMNS, REQUIRED_COLUMNS))
+
+
+def rows_of(source: Path, columns: pa.Schema, required: Sequence[str]) -> Iterator[Row]:
+    """Yield the rows of a Parquet file, or of all in a folder."""
+    optional = [name for name in columns.names if name not in required]
     for path in source_files(source, ".parquet"):
-        for row in parquet_rows(path, REQUIRED_COLUMNS, optional):
-            yield _record(row)
+        yield from parquet_rows(path, required, optional)
 
 
-def _record(row: Row) -> Record:
+def record_of(row: Row) -> Record:
+    """Return a row as a ranking of its two images."""
     kept = {name: row.values[name] for name in KEPT_COLUMNS if row.has(name)}
     labeled = row.choice("has_label", {True: True, False: False})
     if not labeled and (moment := _created_at(row)) is not None:
@@ -79,15 +84,15 @@ def _record(row: Row) -> Record:
     return Record(
         row=row,
         prompt=row.text("caption"),
-        images=(image_of(row, 0), image_of(row, 1)),
+        images=(_image(row, 0), _image(row, 1)),
         kind="ranking",
         split=split_of(row.path),
-        labels=(label_of(row, kept),) if labeled else (),
+        labels=(_label(row, kept),) if labeled else (),
         fields={} if labeled else kept,
     )
 
 
-def image_of(row: Row, number: int) -> SourceImage:
+def _image(row: Row, number: int) -> SourceImage:
     """Return image 0 or 1 of a row, with what the row says of it."""
     column = f"jpg_{number}"
     content = row.values[column]
@@ -100,7 +105,7 @@ def image_of(row: Row, number: int) -> SourceImage:
     return SourceImage(column=column, content=content, facts=facts)
 
 
-def label_of(row: Row, kept: Mapping[str, Any]) -> SourceLabel:
+def _label(row: Row, kept: Mapping[str, Any]) -> SourceLabel:
     """Return the answer of a labeled row, as ranks of its two images."""
     row.choice("label_0", dict.fromkeys((1.0, 0.5, 0.0)))
     labels = (row.values["label_0"], row.values["label_1"])

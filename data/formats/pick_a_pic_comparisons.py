@@ -7,6 +7,7 @@ answer is that of `label_0` and `label_1`. Nothing is trained on what is read in
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,7 @@ import pyarrow as pa
 from data.comparisons import AXES, Axis
 from data.formats import pick_a_pic
 from data.formats.latest import Exported, Latest
-from data.formats.reading import parquet_rows, source_files, split_of
-from data.formats.records import Record, Row, SourceImage, SourceLabel
+from data.formats.records import Record, Row, SourceLabel
 from data.schema import COMPARISON
 
 COLUMNS = pa.schema([*pick_a_pic.COLUMNS, ("axis", pa.string()), ("answer", pa.string())])
@@ -29,43 +29,30 @@ LABELS = {"first": 1.0, "second": 0.0, "tie": 0.5, "both_bad": 0.5}
 
 def read(source: Path) -> Iterator[Record]:
     """Read the rows of a Parquet file, or of all in a folder."""
-    optional = [name for name in COLUMNS.names if name not in REQUIRED_COLUMNS]
-    for path in source_files(source, ".parquet"):
-        for row in parquet_rows(path, REQUIRED_COLUMNS, optional):
-            yield _record(row)
+    return map(_record, pick_a_pic.rows_of(source, COLUMNS, REQUIRED_COLUMNS))
 
 
 def _record(row: Row) -> Record:
-    kept = {name: row.values[name] for name in pick_a_pic.KEPT_COLUMNS if row.has(name)}
+    record = pick_a_pic.record_of(row)
     axis = row.choice("axis", OF_TWO_IMAGES) if row.has("axis") else "overall"
-    labeled = row.choice("has_label", {True: True, False: False})
-    return Record(
-        row=row,
-        prompt=row.text("caption"),
-        images=(_image(row, 0), _image(row, 1)),
+    return replace(
+        record,
+        images=tuple(
+            replace(image, facts={**image.facts, "origin": COMPARISON}) for image in record.images
+        ),
         kind="comparison",
-        split=split_of(row.path),
-        labels=(_label(row, kept),) if labeled else (),
+        labels=tuple(_label(row, label) for label in record.labels),
         task={"axis": axis, "models": (row.text("model_0"), row.text("model_1"))},
-        fields={} if labeled else kept,
     )
 
 
-def _image(row: Row, number: int) -> SourceImage:
-    image = pick_a_pic.image_of(row, number)
-    facts = {**image.facts, "origin": COMPARISON}
-    return SourceImage(column=image.column, content=image.content, facts=facts)
-
-
-def _label(row: Row, kept: dict[str, Any]) -> SourceLabel:
-    label = pick_a_pic.label_of(row, kept)
-    said = {(1, 2): "first", (2, 1): "second", (1, 1): "tie"}[tuple(label.answer)]  # type: ignore[index]
+def _label(row: Row, ranked: SourceLabel) -> SourceLabel:
+    """Return the answer of a row that its labels rank so."""
+    said = {(1, 2): "first", (2, 1): "second", (1, 1): "tie"}[tuple(ranked.answer)]  # type: ignore[index]
     answer = row.choice("answer", {one: one for one in ANSWERS}) if row.has("answer") else said
     if LABELS[answer] != LABELS[said]:
         raise row.bad("answer", f"is {answer}, but label_0 and label_1 say {said}")
-    return SourceLabel(
-        answer=answer, rater=label.rater, submitted_at=label.submitted_at, fields=kept
-    )
+    return replace(ranked, answer=answer)
 
 
 def write(latest: Latest, folder: Path) -> Exported:

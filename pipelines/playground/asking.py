@@ -1,7 +1,8 @@
 """Sends images of the playground to the run's raters: rankings of the models, and verdicts."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from data.errors import PictuneError
@@ -10,9 +11,11 @@ from data.formats.landing import Imported, import_records
 from data.formats.records import Record, Row, SourceImage
 from data.runs import RunFolder
 from data.schema import PLAYGROUND
+from finetune.sampler import Sampler
 from labeling_app.tasks import LARGEST_RANKING, TasksConfig
 from pipelines.campaign import open_store
 from pipelines.config import Settings
+from pipelines.image_rows import DrawnBy
 from pipelines.models import weights_hash
 from pipelines.playground.studio import Picture
 
@@ -32,9 +35,8 @@ def ask_raters(run: RunFolder, settings: Settings, rows: Sequence[Sequence[Pictu
         PictuneError: nothing can be asked about them, or they cannot be written.
     """
     tasks = settings.table("tasks", TasksConfig)
-    model = {"model_id": settings.run.model, "model_hash": weights_hash(settings.run.model)}
-    facts = model | {"round": run.round}
-    records = list(records_of(rows, facts, tasks))
+    drawn_by = partial(DrawnBy, settings.run.model, weights_hash(settings.run.model))
+    records = list(records_of(rows, drawn_by, run.round, tasks))
     if not any(record.kind for record in records):
         raise PictuneError(
             "Nothing to ask: this run asks for no verdicts (tasks.binary_overlap is 0), "
@@ -45,15 +47,18 @@ def ask_raters(run: RunFolder, settings: Settings, rows: Sequence[Sequence[Pictu
 
 
 def records_of(
-    rows: Sequence[Sequence[Picture]], facts: Mapping[str, object], tasks: TasksConfig
+    rows: Sequence[Sequence[Picture]],
+    drawn_by: Callable[[Sampler, str | None], DrawnBy],
+    round_number: int,
+    tasks: TasksConfig,
 ) -> Iterator[Record]:
     """Yield a ranking of each row's different images, and a verdict on each where the run has them.
 
-    `facts` are columns of `images.parquet` that all images share.
+    `drawn_by` is called with sampler and hash of the LoRA.
     """
     for number, row in enumerate(rows, start=1):
         images = {sha256_of(one.file): one for one in row}
-        sources = [_image(one, facts) for one in images.values()]
+        sources = [_image(one, drawn_by, round_number) for one in images.values()]
         prompt = row[0].prompt
         origin = Row(path=Path(PLAYGROUND), number=number, values={})
         for start in range(0, len(sources), LARGEST_RANKING):
@@ -76,16 +81,9 @@ def records_of(
             )
 
 
-def _image(one: Picture, facts: Mapping[str, object]) -> SourceImage:
-    own = {
-        "seed": one.seed,
-        "steps": one.sampler.steps,
-        "guidance": one.sampler.guidance,
-        "scheduler": "DDIMScheduler",
-        "eta": one.sampler.eta,
-        "created_at": datetime.fromtimestamp(one.file.stat().st_mtime, UTC),
-        "lora_hash": one.lora_hash,
-        "lora_strength": one.strength,
-        "origin": PLAYGROUND,
-    }
-    return SourceImage(column="image", content=one.file, facts={**facts, **own})
+def _image(
+    one: Picture, drawn_by: Callable[[Sampler, str | None], DrawnBy], round_number: int
+) -> SourceImage:
+    facts = drawn_by(one.sampler, one.lora_hash).facts(one.seed, one.file)
+    own = {"round": round_number, "lora_strength": one.strength, "origin": PLAYGROUND}
+    return SourceImage(column="image", content=one.file, facts=facts | own)
