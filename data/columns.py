@@ -77,7 +77,7 @@ OF_COMPARISONS = [
         "models",
         TEXTS,
         "the model that drew each image of image_ids, as base, rwl or dpok, which raters "
-        "are not told; null for other kinds",
+        "are not told; null where no models are compared",
     ),
     optional(
         "subject",
@@ -90,7 +90,30 @@ OF_COMPARISONS = [
         TEXT,
         "where the axis is detailed, the image that shows what the prompt describes, if any",
     ),
+    optional(
+        "steps",
+        pa.int8(),
+        "how many answers were offered about two images; null means 3, where nothing tells much "
+        "better from slightly better",
+    ),
 ]
+
+UNSAFE_IMAGES = optional("unsafe_image_ids", TEXTS, "the images that the rater reported as unsafe")
+
+OF_ANSWERS = [
+    optional(
+        "strength",
+        TEXT,
+        "slightly or much better, where five answers were offered; null for all others",
+    ),
+    optional(
+        "count",
+        pa.int8(),
+        "how many there are in the image, 0 to 10, 10 for more as well; "
+        "null for other axes and without an answer",
+    ),
+]
+"""Columns of an answer to a comparison besides its outcome."""
 
 RATER_QUALITY = [
     *share_bounds("gold", "gold_accuracy"),

@@ -21,6 +21,14 @@ MOST_COUNTED = 10
 """Highest count that is told apart; it stands for more as well."""
 
 
+Strength = Literal["slightly", "much"]
+"""Degree of a preference, in a comparison with five steps."""
+
+
+def _is_none(value: object) -> bool:
+    return value is None
+
+
 class ComparisonAnswer(BaseModel, frozen=True, extra="forbid"):
     """Answer to a comparison; on the axis count, the number of things in the image."""
 
@@ -29,6 +37,8 @@ class ComparisonAnswer(BaseModel, frozen=True, extra="forbid"):
     """`preferred` names an image; `both_bad` is a tie of images that are of no use."""
     preferred: Identifier | None = None
     """The better image, where there is one."""
+    strength: Annotated[Strength | None, Field(exclude_if=_is_none)] = None
+    """Degree of the preference, where that was asked."""
     count: Annotated[int, Field(ge=0, le=MOST_COUNTED)] | None = None
     """Number of things; the highest stands for more as well."""
     reason: Remark | None = None
@@ -50,6 +60,8 @@ class ComparisonAnswer(BaseModel, frozen=True, extra="forbid"):
         for outcome, name, given in parts:
             if given != (self.outcome == outcome):
                 raise ValueError(f"the outcome {outcome} and only it comes with `{name}`")
+        if self.strength is not None and self.outcome != "preferred":
+            raise ValueError("only the outcome preferred comes with `strength`")
         return self
 
 

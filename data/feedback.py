@@ -235,18 +235,24 @@ class NewTask(BaseModel, frozen=True, extra="forbid"):
     axis: Axis | None = None
     """Question of a comparison; other kinds have none."""
     models: tuple[Identifier, ...] = ()
-    """Names of the models that drew the images of a comparison, which raters are never told."""
+    """Names of the models that drew the images of a comparison, or of a ranking that compares
+    models; raters are never told."""
     subject: Remark | None = None
     """On the axis count what is counted, on the axis detailed a longer text than the prompt."""
     reference: Identifier | None = None
     """On the axis detailed the image that shows what the prompt describes."""
+    steps: Literal[3, 5] | None = None
+    """Number of answers offered about the two images of a comparison; None is 3. Five tell much
+    better from slightly better."""
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> Self:
         if (self.kind == "comparison") != (self.axis is not None):
             raise ValueError("a comparison has an axis, and nothing else has one")
-        if self.kind == "comparison" and len(self.models) != len(self.image_ids):
-            raise ValueError("a comparison names the model of each of its images")
+        if self.models and self.kind == "binary":
+            raise ValueError("a verdict compares no models")
+        if (self.models or self.kind == "comparison") and len(self.models) != len(self.image_ids):
+            raise ValueError(f"a {self.kind} of models names the model of each of its images")
         if self.axis == "count" and not self.subject:
             raise ValueError("the axis count needs a subject, that which is counted")
         fewest, most = _images_of(self.kind, self.axis)
@@ -318,6 +324,8 @@ class Task:
     """As `NewTask.subject`."""
     reference: str | None = None
     """As `NewTask.reference`."""
+    steps: int | None = None
+    """As `NewTask.steps`."""
 
 
 @dataclass(frozen=True)

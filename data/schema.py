@@ -18,11 +18,13 @@ from data.columns import (
     LABEL_CIRCUMSTANCES,
     LABEL_IDENTITY,
     MOMENT,
+    OF_ANSWERS,
     OF_COMPARISONS,
     RATER_QUALITY,
     SMALL_INTEGERS,
     TEXT,
     TEXTS,
+    UNSAFE_IMAGES,
     column,
     optional,
 )
@@ -168,7 +170,7 @@ LABELS_RANKING = pa.schema(
         optional(
             "best_image_id", TEXT, "the image of rank 1; null when there is none or it is shared"
         ),
-        optional("unsafe_image_ids", TEXTS, "the images that the rater reported as unsafe"),
+        UNSAFE_IMAGES,
     ]
 )
 
@@ -197,14 +199,9 @@ LABELS_COMPARISONS = pa.schema(
             "first or second of image_ids is better, tie, both_bad, skip or unsafe; "
             "count where the axis is count",
         ),
-        optional(
-            "count",
-            pa.int8(),
-            "how many there are in the image, 0 to 10, 10 for more as well; "
-            "null for other axes and without an answer",
-        ),
+        *OF_ANSWERS,
         *LABEL_CIRCUMSTANCES,
-        optional("unsafe_image_ids", TEXTS, "the images that the rater reported as unsafe"),
+        UNSAFE_IMAGES,
     ]
 )
 

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, Field, PositiveInt, field_validator
+from pydantic import BaseModel, Field, PositiveInt, field_validator, model_validator
 
 from data.comparisons import AXES, Axis
 from data.errors import PictuneError
@@ -18,6 +18,9 @@ from data.feedback import NewTask
 
 WORDINGS = Path(__file__).parent / "wordings"
 """Our own words, a Markdown file for each axis."""
+
+FEWEST_RANKED = 3
+"""Images of a ranking; two are a comparison."""
 
 OBJECT = "{object}"
 """Stands for what is counted in the words of the axis count."""
@@ -30,10 +33,16 @@ class CompareConfig(BaseModel, frozen=True, extra="forbid"):
     """Names of the models: `base`, a method such as `rwl`, with the round after the first as
     `rwl-round2`, or a model of another run such as `second/rwl`, whose images are those of its
     evaluation. None named: the base and all tuned models of the latest round."""
-    axes: tuple[Axis, ...] = Field(default=("overall", "alignment", "appeal"), min_length=1)
+    axes: tuple[Axis, ...] = ("overall", "alignment", "appeal")
     """Questions, each asked by itself, one after the other: overall preference; alignment with the
     prompt; visual appeal, the prompt not shown; detailed alignment, with a reference image or a
     longer text where there is one; count, the number of things in a single image."""
+    steps: Literal[3, 5] = 3
+    """Answers about two images: the first is better, the second is better, or a tie; 5 also tells
+    much better from slightly better, as Imagen 3 asks. Both count as better in the report."""
+    rankings: bool = False
+    """Also asks to rank one image of each model, three models or more, on the page of rankings. No
+    reward learns from these rankings."""
     prompts_file: Path | None = None
     """Text file with one prompt a line; without it, the prompts of the evaluation."""
     images_per_prompt: PositiveInt = 2
@@ -65,6 +74,12 @@ class CompareConfig(BaseModel, frozen=True, extra="forbid"):
         if twice:
             raise ValueError(f"{twice[0]} stands there twice; name each once")
         return names
+
+    @model_validator(mode="after")
+    def _asks_something(self) -> Self:
+        if not self.axes and not self.rankings:
+            raise ValueError("axes has none and rankings is off, so nothing is asked; name an axis")
+        return self
 
 
 @dataclass(frozen=True)
@@ -102,7 +117,7 @@ def plan_comparisons(
     models: Sequence[str],
     references: Mapping[str, Reference] | None = None,
 ) -> Plan:
-    """Return the comparisons of all pairs of models on each axis.
+    """Return the comparisons of all pairs of models on each axis, and the rankings of all models.
 
     Pass by pass: each pass asks once about every prompt and pair of models, so that answers are
     spread evenly over prompts whenever raters stop. The image of the model that `models` names
@@ -121,6 +136,8 @@ def plan_comparisons(
                 continue
             common = _shown_beside(axis, prompt, config, references or {})
             common |= {"kind": "comparison", "axis": axis, "prompt": prompt}
+            if axis != "count" and config.steps == 5:  # None is three, as elsewhere
+                common["steps"] = config.steps
             for number, seed in enumerate(sorted(seeds)):
                 planned = {
                     "overlap": config.overlap,
@@ -134,7 +151,35 @@ def plan_comparisons(
                         drawn = {"models": tuple(asked), "image_ids": tuple(asked.values())}
                         task = NewTask.model_validate(common | planned | drawn)
                         tasks[axis, image_ids] = task
-    return Plan(list(tasks.values()), same, repeated)
+    ranked = _rankings(groups, config, models, passes) if config.rankings else []
+    return Plan([*tasks.values(), *ranked], same, repeated)
+
+
+def _rankings(
+    groups: Mapping[str, Mapping[int, Mapping[str, str]]],
+    config: CompareConfig,
+    models: Sequence[str],
+    passes: int,
+) -> list[NewTask]:
+    """Return a ranking for each prompt and seed, of the models that drew different images."""
+    found = []
+    for prompt, seeds in sorted(groups.items()):
+        for number, seed in enumerate(sorted(seeds)):
+            model_of: dict[str, str] = {}
+            for model in models:
+                if model in seeds[seed]:
+                    model_of.setdefault(seeds[seed][model], model)
+            if len(model_of) >= FEWEST_RANKED:
+                task = NewTask(
+                    kind="ranking",
+                    prompt=prompt,
+                    image_ids=tuple(model_of),
+                    models=tuple(model_of.values()),
+                    overlap=config.overlap,
+                    priority=config.priority + len(config.axes) - number / passes,
+                )
+                found.append(task)
+    return found
 
 
 def _asked(

@@ -10,7 +10,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, Field
 
-from data.comparisons import SHOWN_WITHOUT_PROMPT, Axis, ComparisonAnswer
+from data.comparisons import SHOWN_WITHOUT_PROMPT, Axis, ComparisonAnswer, Strength
 from data.feedback import Answer, Progress, RankingAnswer, Role, Task, TaskKind
 from labeling_app.app_state import image_url
 from labeling_app.wording import wording_html
@@ -63,6 +63,8 @@ class Question(BaseModel, frozen=True):
     """A longer text than the prompt; absent where there is none."""
     reference: Annotated[ShownImage | None, Field(exclude_if=_is_none)] = None
     """The image that shows what the prompt describes; absent where there is none."""
+    steps: Annotated[int | None, Field(exclude_if=_is_none)] = None
+    """5 where much better is told from slightly better; absent where it is not."""
 
 
 class TaskToShow(BaseModel, frozen=True):
@@ -163,6 +165,8 @@ class GivenComparison(BaseModel, frozen=True):
     outcome: Literal["preferred", "tie", "both_bad", "count", "skip", "unsafe"]
     preferred: Annotated[str | None, Field(exclude_if=_is_none)] = None
     """Id of the better image; absent where there is none."""
+    strength: Annotated[Strength | None, Field(exclude_if=_is_none)] = None
+    """Degree of the preference; absent where that was not asked."""
     count: Annotated[int | None, Field(exclude_if=_is_none)] = None
     """Number of things, 10 for more as well; absent for other questions."""
     reason: Annotated[str | None, Field(exclude_if=_is_none)] = None
@@ -260,6 +264,7 @@ def _question(task: Task, axis: Axis, wording: str | None, withheld: Collection[
         html=wording_html(wording or "", task.subject or ""),
         text=task.subject if is_detailed else None,
         reference=reference[0] if reference else None,
+        steps=task.steps,
     )
 
 

@@ -17,7 +17,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field, NonNegativeFloat, PositiveFloat
 
-from data.comparisons import MOST_COUNTED, ComparisonAnswer
+from data.comparisons import MOST_COUNTED, ComparisonAnswer, Strength
 from data.feedback import Answer, BinaryAnswer, Claim, RankingAnswer, Receipt, Submission
 from data.store.feedback_store import FeedbackStore
 
@@ -26,6 +26,9 @@ Judge = Callable[[str, str], float]
 
 Counter = Callable[[str, str], int | None]
 """Image id and name of what is counted -> number of them; None where it is not known."""
+
+MUCH = 4.0
+"""Just noticeable differences from which an image is much better than the other."""
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -96,15 +99,24 @@ class SimulatedRater:
         places: Sequence[int],
         *,
         rng: random.Random,
+        steps: int | None = None,
     ) -> ComparisonAnswer:
-        """Compare two images of one prompt; `places` are 0 for the left and 1 for the right."""
+        """Compare two images of one prompt; `places` are 0 for the left and 1 for the right.
+
+        With five steps a difference of `MUCH` just noticeable ones is much better.
+        """
         if rng.random() < self.skip_rate:
             return ComparisonAnswer(outcome="skip")
         seen = self._seen(image_ids, qualities, places, rng=rng)
         ranks = tied_ranks(seen, self.just_noticeable_difference)
         if len(set(ranks.values())) > 1:
+            gap = max(seen.values()) - min(seen.values())
+            is_much = gap > MUCH * self.just_noticeable_difference
+            strength: Strength = "much" if is_much else "slightly"
             return ComparisonAnswer(
-                outcome="preferred", preferred=min(ranks, key=ranks.__getitem__)
+                outcome="preferred",
+                preferred=min(ranks, key=ranks.__getitem__),
+                strength=strength if steps == 5 else None,
             )
         is_bad = max(seen.values()) < self.threshold
         return ComparisonAnswer(outcome="both_bad" if is_bad else "tie")
@@ -128,8 +140,11 @@ class SimulatedRater:
         qualities = [judge(image_id, task.prompt) for image_id in task.image_ids]
         if task.kind == "binary":
             return self.verdict(qualities[0], rng=rng)
-        judged = self.comparison if task.kind == "comparison" else self.ranking
-        return judged(task.image_ids, qualities, claim.shown_order, rng=rng)
+        if task.kind == "ranking":
+            return self.ranking(task.image_ids, qualities, claim.shown_order, rng=rng)
+        return self.comparison(
+            task.image_ids, qualities, claim.shown_order, rng=rng, steps=task.steps
+        )
 
     def _seen(
         self,

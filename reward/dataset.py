@@ -168,7 +168,8 @@ def read_labels(latest: Path) -> tuple[Any, Any]:
 
     The first has the single labels that say good or bad, the second the ranked pairs. Tasks that
     ask a rater the same again are checks: their labels are omitted, so that nobody counts twice.
-    Of a task that an admin decided, the admin's label alone is left.
+    So are rankings that compare models: these models are judged by them. Of a task that an admin
+    decided, the admin's label alone is left.
 
     Raises:
         PictuneError: a table is missing or broken.
@@ -184,8 +185,11 @@ def read_labels(latest: Path) -> tuple[Any, Any]:
     if not (latest / "tasks.parquet").is_file():
         return verdicts, pairs
     tasks = read_table(latest / "tasks.parquet", TASKS).to_pandas()
-    again = tasks.loc[tasks["repeat_of"].notna(), "task_id"]
-    return verdicts[~verdicts["task_id"].isin(again)], pairs[~pairs["task_id"].isin(again)]
+    no_lesson = tasks.loc[tasks["repeat_of"].notna() | tasks["models"].notna(), "task_id"]
+    return (
+        verdicts[~verdicts["task_id"].isin(no_lesson)],
+        pairs[~pairs["task_id"].isin(no_lesson)],
+    )
 
 
 def _decided(latest: Path, verdicts: pd.DataFrame) -> set[str]:

@@ -139,6 +139,12 @@ def test_tasks_that_a_rater_holds_count_towards_their_share(tmp_path: Path) -> N
         assert store.claim(ann, excluding=ids) is not None
 
 
+def test_only_a_preference_has_a_strength() -> None:
+    ComparisonAnswer(outcome="preferred", preferred="a", strength="slightly")
+    with pytest.raises(ValidationError, match="strength"):
+        ComparisonAnswer(outcome="tie", strength="much")
+
+
 def test_an_answer_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     images, _ = compared_images(tmp_path)
     for wrong in (
@@ -168,7 +174,14 @@ def test_an_answer_that_does_not_fit_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"axis": None}, {"models": ("base",)}, {"kind": "ranking"}, {"image_ids": ("a", "b", "c")}],
+    [
+        {"axis": None},
+        {"models": ("base",)},
+        {"kind": "ranking"},
+        {"image_ids": ("a", "b", "c")},
+        {"kind": "binary", "axis": None, "image_ids": ("a",)},
+        {"kind": "ranking", "axis": None, "models": ("base",)},
+    ],
 )
 def test_a_comparison_has_an_axis_and_two_models(changes: dict[str, object]) -> None:
     whole = {"kind": "comparison", "prompt": "a cat", "image_ids": ("a", "b"), "axis": "overall"}
@@ -184,7 +197,8 @@ def campaign_with_comparisons(root: Path) -> Campaign:
     first, second, third = campaign.image_ids
     tasks: list[dict[str, object]] = [
         pair | {"axis": "overall", "image_ids": (first, second), "models": ("base", "rwl")},
-        pair | {"axis": "appeal", "image_ids": (first, third), "models": ("base", "dpok")},
+        pair
+        | {"axis": "appeal", "image_ids": (first, third), "models": ("base", "dpok"), "steps": 5},
         pair
         | {"axis": "count", "image_ids": (third,), "models": ("dpok",)}
         | {"subject": "cats", "priority": 1.0},
@@ -229,9 +243,12 @@ def test_the_table_says_who_preferred_which_model_and_where_it_stood(tmp_path: P
     assert list(overall["image_ids"]) == campaign.image_ids[:2]
     assert table["wording"].notna().all()
     assert sorted(table["count"].dropna()) == [3]
+    strength = table[table["strength"].notna()]
+    assert strength[["axis", "answer", "strength"]].values.tolist() == [["appeal", "first", "much"]]
     assert sorted(overall["shown_order"]) == [0, 1]
     tasks = pd.read_parquet(campaign.run.latest / "tasks.parquet")
     assert set(tasks["subject"].dropna()) == {"cats"}
+    assert tasks.loc[tasks["steps"] == 5, "axis"].tolist() == ["appeal"]
     raters = pd.read_parquet(campaign.run.latest / "raters.parquet")
     assert sorted(raters["n"]) == [2, 3, 3]  # one image was reported before the third came
     assert raters["n_skipped"].sum() == 1
@@ -256,7 +273,7 @@ def test_an_export_of_an_earlier_version_is_read(tmp_path: Path) -> None:
     export(campaign.store, campaign.run)
     (campaign.run.latest / "labels_comparisons.parquet").unlink()
     tasks = campaign.run.latest / "tasks.parquet"
-    columns = ("axis", "models", "subject", "reference")
+    columns = ("axis", "models", "subject", "reference", "steps")
     pq.write_table(pq.read_table(tasks).drop_columns(list(columns)), tasks)
     assert len(Judgments.read(campaign.run.latest.resolve()).comparisons) == 0
     assert {row["axis"] for row in Latest(campaign.run).tasks} == {None}

@@ -6,11 +6,12 @@ import uuid
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import sqlalchemy as sa
 from fastapi.testclient import TestClient
+from pydantic import ValidationError
 
 from data.comparisons import AXES, ComparisonAnswer
 from data.errors import PictuneError
@@ -69,6 +70,29 @@ def test_images_without_a_counterpart_and_equal_ones_are_left_out() -> None:
     plan = planned([*images, *same], ("overall",), THREE)
     assert (plan.same, plan.repeated) == (1, 1)
     assert len(plan.tasks) == 2 * 3 + 1
+
+
+def test_rankings_of_all_models_are_asked_first_and_need_three_images() -> None:
+    images = [image(p, s, m) for p in PROMPTS for s in range(2) for m in THREE]
+    images += [image(PROMPTS[1], 7, m) for m in MODELS]
+    tasks = planned(images, ("overall",), THREE, rankings=True, overlap=2).tasks
+    rankings = [task for task in tasks if task.kind == "ranking"]
+    assert [(task.models, task.overlap) for task in rankings] == [(THREE, 2)] * 4
+    assert all(task.image_ids[2].endswith("dpok") for task in rankings)
+    in_order = sorted(tasks, key=lambda task: -task.priority)
+    assert {task.kind for task in in_order[:4]} == {"ranking"}
+    assert [t.kind for t in planned(images, (), THREE, rankings=True).tasks] == ["ranking"] * 4
+
+
+def test_a_plan_that_asks_nothing_is_refused() -> None:
+    with pytest.raises(ValidationError, match="name an axis"):
+        CompareConfig(axes=())
+
+
+def test_five_steps_are_offered_where_the_lead_asks_for_them() -> None:
+    images = [image(PROMPTS[0], 0, model) for model in MODELS]
+    tasks = planned(images, ("overall", "count"), steps=5).tasks
+    assert {task.axis: task.steps for task in tasks} == {"overall": 5, "count": None}
 
 
 def test_planning_does_not_depend_on_the_order_of_images() -> None:
@@ -208,11 +232,11 @@ def test_admins_see_comparisons_among_the_latest_labels(
 
 
 def simulated(
-    tmp_path: Path, *, base: float = 0.4, **changes: float
+    tmp_path: Path, *, base: float = 0.4, steps: Literal[3, 5] = 3, **changes: float
 ) -> list[tuple[ComparisonAnswer, list[int]]]:
     """Let a simulated rater compare two models 300 times, and count 20 things."""
     images = [image(PROMPTS[0], seed, model) for seed in range(300) for model in MODELS]
-    config = CompareConfig(axes=("overall",))
+    config = CompareConfig(axes=("overall",), steps=steps)
     counts = planned(images[:20], ("count",)).tasks
     plan = plan_comparisons(images, config, MODELS)
 
@@ -239,6 +263,15 @@ def test_perfect_simulated_raters_prefer_the_better_image_and_count_right(tmp_pa
     pairs = [answer for answer, _ in given if answer.outcome != "count"]
     assert all(str(answer.preferred).endswith("rwl") for answer in pairs)
     assert {answer.count for answer, _ in given if answer.outcome == "count"} == {4}
+
+
+def test_simulated_raters_tell_much_better_from_slightly_better(tmp_path: Path) -> None:
+    for difference, strength in ((0.1, "much"), (0.3, "slightly")):
+        (tmp_path / strength).mkdir()
+        given = simulated(tmp_path / strength, steps=5, just_noticeable_difference=difference)
+        assert {answer.strength for answer, _ in given if answer.preferred} == {strength}
+    (tmp_path / "three").mkdir()
+    assert {answer.strength for answer, _ in simulated(tmp_path / "three")} == {None}
 
 
 def test_noise_costs_simulated_raters_agreement_with_the_judge(tmp_path: Path) -> None:

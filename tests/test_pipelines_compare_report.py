@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from playwright.sync_api import Browser
 
@@ -14,6 +15,7 @@ from data.parquet import export
 from data.runs import RunFolder
 from pipelines.arena.figures import Comparison
 from pipelines.cli import main
+from reward.dataset import read_labels
 from tests.support.comparison_run import write_comparison_run
 from tests.support.data_campaign import open_store
 from tests.support.tuned_run import copy_of
@@ -72,6 +74,21 @@ def test_counts_and_rankings_have_their_own_tables(run: RunFolder) -> None:
     assert right["rwl"] > right["base"]
     assert figures["rankings"]["n"] == 54
     assert figures["rankings"]["strengths"][0]["model"] == "rwl"
+
+
+def test_no_reward_learns_from_rankings_of_models(run: RunFolder) -> None:
+    assert len(pd.read_parquet(run.latest / "labels_pairs.parquet")) > 100
+    verdicts, pairs = read_labels(run.latest)
+    assert (len(verdicts), len(pairs)) == (0, 0)
+
+
+def test_rankings_alone_make_a_report(tmp_path: Path) -> None:
+    run = write_comparison_run(tmp_path / "ranked", axes=(), counts=False)
+    assert command(run, "compare-report") == 0
+    figures = metrics_of(run)
+    assert (figures["axes"], figures["counts"]) == ([], [])
+    assert figures["rankings"]["strengths"][0]["model"] == "rwl"
+    assert "rankings of one image of each model" in page_of(run)
 
 
 def test_the_page_holds_all_that_it_shows(run: RunFolder) -> None:

@@ -50,7 +50,7 @@ CIRCUMSTANCE_COLUMNS = (
     "guideline_version",
     "wording",
 )
-PLANNED_COLUMNS = ("overlap", "priority", "gold_source", "axis", "subject", "reference")
+PLANNED_COLUMNS = ("overlap", "priority", "gold_source", "axis", "subject", "reference", "steps")
 """Columns of TASKS that a task is added with, besides those that are read in their own way."""
 
 IMAGE_FACT_COLUMNS = (
@@ -195,6 +195,7 @@ def _label(
         shown_order=shown_order,
         reason=row.values.get("skip_reason"),
         comment=row.values.get("comment"),
+        strength=row.text("strength") if row.has("strength") else None,
         count=row.integer("count") if row.has("count") else None,
         unsafe=tuple(row.listed("unsafe_image_ids", str)) if row.has("unsafe_image_ids") else (),
         source=row.choice("source", {name: name for name in get_args(Source)}),

@@ -331,7 +331,7 @@ def _answer(row: Row, label: SourceLabel, task: NewTask) -> Answer:
     try:
         if task.kind == "comparison":
             given = outcome_of(str(label.answer), task.image_ids)
-            given |= {"count": label.count, "unsafe": label.unsafe}
+            given |= {"strength": label.strength, "count": label.count, "unsafe": label.unsafe}
             answer = ComparisonAnswer.model_validate(given | remarks)
             check_answer(answer, task.kind, task.image_ids, task.axis)
             return answer

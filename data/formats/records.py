@@ -101,6 +101,8 @@ class SourceLabel:
     `first` or `second` of the row's images, or another outcome."""
     count: int | None = None
     """Number of things, where the answer to a comparison is `count`."""
+    strength: str | None = None
+    """Degree of the preference of a comparison, slightly or much."""
     rater: str | None
     """The source's name of the rater; None where it does not tell raters apart."""
     submitted_at: datetime | None = None

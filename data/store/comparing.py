@@ -48,9 +48,9 @@ class Comparisons:
     def add(self, new_tasks: Iterable[NewTask], *, most_share: float) -> int:
         """Add comparisons, all or none; return how many are new.
 
-        Those that are there get the overlap, priority, subject and reference of the new ones. Other
-        tasks stay as they are. A rater is then given at most `most_share` of the answers that are
-        wanted on each axis, and at least one.
+        Those that are there get the overlap, priority, subject, reference and steps of the new
+        ones. Other tasks stay as they are. A rater is then given at most `most_share` of the
+        answers that are wanted on each axis, and at least one.
         """
         wanted = {task_id_of(task): task for task in new_tasks}
         with self._database.write() as connection:
@@ -60,6 +60,7 @@ class Comparisons:
                     "priority": task.priority,
                     "subject": task.subject,
                     "reference": task.reference,
+                    "steps": task.steps,
                 }
                 known = sa.update(tasks).where(tasks.c.task_id == task_id)
                 connection.execute(known.values(values))
@@ -70,8 +71,8 @@ class Comparisons:
         return added
 
     def task_ids(self) -> list[str]:
-        """Return the ids of all comparisons, sorted."""
-        query = sa.select(tasks.c.task_id).where(tasks.c.axis.is_not(None))
+        """Return the ids of all comparisons and rankings of models, sorted."""
+        query = sa.select(tasks.c.task_id).where(tasks.c.models.is_not(sa.null()))
         with self._database.read() as connection:
             return sorted(connection.scalars(query))
 

@@ -83,6 +83,7 @@ def _task_row(task_id: str, task: NewTask, now: datetime, order_seed: str) -> di
         "models": list(task.models) or None,
         "subject": task.subject,
         "reference": task.reference,
+        "steps": task.steps,
     }
 
 

@@ -18,7 +18,14 @@ from data.store.tables import prompts, raters, task_images, tasks
 Row = sa.Row[Any]
 
 _ASKED = (
-    sa.select(tasks.c.kind, prompts.c.prompt, tasks.c.axis, tasks.c.subject, tasks.c.reference)
+    sa.select(
+        tasks.c.kind,
+        prompts.c.prompt,
+        tasks.c.axis,
+        tasks.c.subject,
+        tasks.c.reference,
+        tasks.c.steps,
+    )
     .join(prompts, prompts.c.prompt_id == tasks.c.prompt_id)
     .where(tasks.c.task_id == TASK)
 )
@@ -70,12 +77,11 @@ def load_task(
     Raises:
         NotFound: no such task.
     """
-    row = connection.execute(asked, {"of_task": task_id}).one_or_none()
+    row = connection.execute(asked, {"of_task": task_id}).mappings().one_or_none()
     if row is None:
         raise NotFound(f"task {task_id}: not known; claim a task first")
     image_ids = connection.scalars(_IMAGES, {"of_task": task_id})
-    kept = tuple(image_ids)
-    return Task(task_id, row.kind, row.prompt, kept, row.axis, row.subject, row.reference)
+    return Task(task_id=task_id, image_ids=tuple(image_ids), **row)
 
 
 def lock_task(connection: sa.Connection, task_id: str) -> Task:

@@ -107,6 +107,7 @@ def task_table(connection: sa.Connection) -> pa.Table:
         "models",
         "subject",
         "reference",
+        "steps",
     )
     query = sa.select(*(tasks.c[name] for name in same)).order_by(tasks.c.task_id)
     columns = _columns(same, connection.execute(query).all())
@@ -286,6 +287,7 @@ def _comparison_columns(answers: Sequence[dict[str, Any]], asked: Sequence[TaskF
             answer_in_order(answer, task.image_ids)
             for answer, task in zip(given, asked, strict=True)
         ],
+        "strength": [answer.strength for answer in given],
         "count": [answer.count for answer in given],
         "unsafe_image_ids": [list(answer.unsafe) for answer in given],
     }

@@ -146,6 +146,7 @@ tasks = Table(
     Column("models", JSON(none_as_null=True)),
     Column("subject", Text),
     Column("reference", String(200)),  # image id
+    Column("steps", Integer),  # number of answers of a comparison of two images; null means 3
     CheckConstraint("n_live >= 0", name="n_live"),
 )
 _open = tasks.c.n_live < tasks.c.overlap  # finished tasks leave the queue's index

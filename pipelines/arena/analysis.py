@@ -94,7 +94,7 @@ def refuse_one_model(campaign: Campaign, run: str) -> None:
             f"{run}: only {' and '.join(models)} was shown to raters; plan a comparison of two "
             f'models or more with `make compare RUN={run} MODELS="base,..."`'
         )
-    if not len(campaign.all_votes) and campaign.counts().empty:
+    if not len(campaign.all_votes) and campaign.counts().empty and campaign.ranked.empty:
         raise PictuneError(
             f"{run}: all {len(campaign.labels)} comparisons were skipped or reported; "
             f"have more answered with `make label RUN={run}`"

@@ -29,9 +29,11 @@ COMPARISONS = "labels_comparisons.parquet"
 
 
 def has_comparisons(folder: Path) -> bool:
-    """Whether the export in `folder` has an answered comparison."""
+    """Whether the export in `folder` has an answered comparison or ranking of models."""
     path = folder / COMPARISONS
-    return path.exists() and read_table(path, LABELS_COMPARISONS).num_rows > 0
+    if not path.exists():  # an export of an earlier version
+        return False
+    return read_table(path, LABELS_COMPARISONS).num_rows > 0 or not _ranked(folder).empty
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +57,7 @@ class Campaign:
     labels: pd.DataFrame
     """`LABELS_COMPARISONS` of the source, without repeats."""
     ranked: pd.DataFrame
-    """`LABELS_RANKING` of the source, without repeats."""
+    """`LABELS_RANKING` of the source with `models`, those that compare models."""
     unanswered: tuple[str, ...]
     """Axes that were planned and that nobody has answered."""
     prompts: pd.DataFrame
@@ -79,8 +81,8 @@ class Campaign:
         tasks = read_table(folder / "tasks.parquet", TASKS).to_pandas()
         planned = set(tasks["axis"].dropna())
         repeats = tasks.loc[tasks["repeat_of"].notna(), "task_id"]
-        rankings = read_table(folder / "labels_ranking.parquet", LABELS_RANKING).to_pandas()
-        counts = labels["source"].value_counts()
+        rankings = _ranked(folder)
+        counts = pd.concat([labels["source"], rankings["source"]]).value_counts()
         source = next(one for one in SOURCES if one in counts)
         mine, ranked = (
             table[(table["source"] == source) & ~table["task_id"].isin(repeats)]
@@ -125,9 +127,11 @@ class Campaign:
     @cached_property
     def model_of(self) -> dict[str, str]:
         """The model that drew each compared image, by image id."""
-        rows = zip(self.labels["image_ids"], self.labels["models"], strict=True)
         return {
-            image: model for ids, names in rows for image, model in zip(ids, names, strict=True)
+            image: model
+            for table in (self.labels, self.ranked)
+            for ids, names in zip(table["image_ids"], table["models"], strict=True)
+            for image, model in zip(ids, names, strict=True)
         }
 
     @cached_property
@@ -161,19 +165,18 @@ class Campaign:
         )
 
     def rankings(self, rng: np.random.Generator) -> Rankings:
-        """Return the rankings whose images are all of different models that were compared.
+        """Return the rankings of models, as far as two images or more have a rank.
 
         A tie is put in a random order, and images without a rank are omitted.
         """
         found: list[tuple[tuple[str, ...], str, str]] = []
         for row in self.ranked.to_dict("records"):
-            drawn_by = [self.model_of.get(image, "") for image in row["image_ids"]]
             ranks = [
                 (rank, float(rng.random()), model)
-                for rank, model in zip(row["ranks"], drawn_by, strict=True)
+                for rank, model in zip(row["ranks"], row["models"], strict=True)
                 if not pd.isna(rank)
             ]
-            if len(ranks) > 1 and "" not in drawn_by and len(set(drawn_by)) == len(drawn_by):
+            if len(ranks) > 1:
                 order = tuple(model for _, _, model in sorted(ranks))
                 found.append((order, str(row["rater_id"]), str(row["prompt_id"])))
         models = tuple(sorted({model for order, _, _ in found for model in order}))
@@ -183,6 +186,15 @@ class Campaign:
         )
         orders = [tuple(models.index(model) for model in order) for order, _, _ in found]
         return Rankings(models, orders, rater, prompt)
+
+
+def _ranked(folder: Path) -> pd.DataFrame:
+    """Return the rankings that compare models, with the names of these."""
+    tasks = read_table(folder / "tasks.parquet", TASKS).to_pandas()
+    asked = tasks.loc[tasks["models"].notna(), ["task_id", "models"]]
+    labels = read_table(folder / "labels_ranking.parquet", LABELS_RANKING).to_pandas()
+    ranked: pd.DataFrame = labels.merge(asked, on="task_id")
+    return ranked
 
 
 def _number_in(prompt: object) -> float:

@@ -39,10 +39,11 @@ def write_comparison_run(
     by_chance: int = 1,
     overlap: int = 3,
     source: Literal["human", "simulated"] = "human",
+    counts: bool = True,
     skips: bool = False,
     seed: int = 0,
 ) -> RunFolder:
-    """Write images, comparisons on the axes, counts and rankings, and export them.
+    """Write images, comparisons on the axes, counts and rankings of models, and export them.
 
     The last `by_chance` of the raters answer at random. With `skips`, all skip all.
     """
@@ -63,6 +64,8 @@ def write_comparison_run(
     ids = {key: str(row["image_id"]) for key, row in images.items()}
     crowd = _Crowd(rng, strengths, raters, by_chance, source)
     tasks = crowd.tasks(list(prompts), ids, axes, overlap)
+    if not counts:
+        tasks = [task for task in tasks if task.axis != "count"]
     labels = [
         crowd.answer(task, rater)
         for task in tasks
@@ -121,7 +124,15 @@ class _Crowd:
                     ]
             own = tuple(ids[prompt, model] for model in models)
             if len(own) > 1:
-                tasks.append(NewTask(kind="ranking", prompt=prompt, image_ids=own, overlap=overlap))
+                tasks.append(
+                    NewTask(
+                        kind="ranking",
+                        prompt=prompt,
+                        image_ids=own,
+                        models=tuple(models),
+                        overlap=overlap,
+                    )
+                )
             if prompt.startswith("Four"):
                 tasks += [
                     NewTask(

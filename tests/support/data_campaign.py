@@ -16,7 +16,7 @@ import pyarrow as pa
 import sqlalchemy as sa
 from PIL import Image
 
-from data.comparisons import ComparisonAnswer
+from data.comparisons import ComparisonAnswer, Strength
 from data.feedback import Answer, BinaryAnswer, Claim, NewTask, RankingAnswer, Receipt, Submission
 from data.files import sha256_of
 from data.runs import RunFolder
@@ -63,7 +63,10 @@ def good_answer(claim: Claim) -> Answer:
     if claim.task.axis == "count":
         return ComparisonAnswer(outcome="count", count=3)
     if claim.task.kind == "comparison":
-        return ComparisonAnswer(outcome="preferred", preferred=claim.task.image_ids[0])
+        strength: Strength | None = "much" if claim.task.steps == 5 else None
+        return ComparisonAnswer(
+            outcome="preferred", preferred=claim.task.image_ids[0], strength=strength
+        )
     if claim.task.kind == "binary":
         return BinaryAnswer(verdict="good")
     return RankingAnswer(
@@ -167,7 +170,7 @@ def go_back_to_0003(connection: sa.Connection) -> None:
         connection.execute(sa.text(f"DROP INDEX {index}"))
     added = {
         "raters": ("share",),
-        "tasks": ("n_simulated", "axis", "models", "subject", "reference"),
+        "tasks": ("n_simulated", "axis", "models", "subject", "reference", "steps"),
         "leases": ("wording",),
         "labels": ("wording",),
     }
