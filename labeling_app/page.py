@@ -44,7 +44,9 @@ def build_page(guidelines: Guidelines) -> gr.Blocks:
             apply_default_css=False,
             longest_password=LONGEST,
         )
-        gr.Markdown(guidelines.text, elem_id="guidelines")
+        gr.Markdown(guidelines.text, elem_id="guidelines", elem_classes="guidelines")
+        for language, text in guidelines.translations.items():
+            gr.Markdown(text, elem_id=f"guidelines-{language}", elem_classes="guidelines")
     return page
 
 

@@ -4,9 +4,11 @@
 /** @import { Answer, AskReason, ComparisonAnswer, GiveAnswer } from "../interface.d.ts" */
 /** @import { InputMode, LoadedImage, LoadedQuestion } from "../interface.d.ts" */
 /** @import { FullSize } from "./full_size.js" */
+/** @import { Key } from "./words.js" */
 
 import { closest, find, findAll, slot } from "./dom.js";
 import { digitOf, modeOf } from "./input.js";
+import { words } from "./words.js";
 
 /** @type {Partial<Record<string, string>>} */
 const KEYS = {
@@ -163,14 +165,16 @@ export class Comparison {
   /** @param {number} place */
   look(place) {
     const all = this.reference ? [...this.images, this.reference] : this.images;
-    const names = all.map((image, at) =>
-      image === this.reference ? "Reference" : this.images.length === 1 ? "" : SIDES[at]
-    );
+    const names = all.map((image, at) => {
+      if (image === this.reference) return words("full_size.reference");
+      return this.images.length === 1 ? "" : words(SIDES[at]);
+    });
     this.fullSize.show(all.map(({ element }) => element), names, place);
   }
 }
 
-const SIDES = ["First", "Second"];
+/** @type {Key[]} */
+const SIDES = ["full_size.first", "full_size.second"];
 
 /**
  * @param {HTMLButtonElement} button
@@ -192,7 +196,7 @@ function frame({ element }, place) {
   button.type = "button";
   button.className = "look";
   button.dataset.look = String(place);
-  button.setAttribute("aria-label", `${element.alt}, show it at full size`);
+  button.setAttribute("aria-label", words("comparison.look", { name: element.alt }));
   button.append(element);
   return button;
 }

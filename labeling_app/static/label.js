@@ -2,7 +2,7 @@
 // The labeling page: puts its parts together, and hands clicks and keys to them.
 
 import { Corrections } from "./corrections.js";
-import { closest, find, slot } from "./dom.js";
+import { closest, find, findAll, slot } from "./dom.js";
 import { Guidelines } from "./guidelines.js";
 import { isForeign } from "./input.js";
 import { Retry } from "./retry.js";
@@ -12,6 +12,7 @@ import { PageState } from "./state.js";
 import { Status } from "./status.js";
 import { Training } from "./training.js";
 import { Work } from "./work.js";
+import { choose, fill, loadWords } from "./words.js";
 
 /** @type {Partial<Record<string, string>>} */
 const LETTERS = { "?": "help", h: "history", g: "guidelines", u: "undo", c: "comment" };
@@ -21,8 +22,11 @@ const LETTERS = { "?": "help", h: "history", g: "guidelines", u: "undo", c: "com
  *
  * @param {HTMLElement} element
  */
-export function start(element) {
-  new Page(find(element, ".pictune", HTMLElement)).session.enter();
+export async function start(element) {
+  const root = find(element, ".pictune", HTMLElement);
+  await new Retry(() => {}).run(loadWords); // without words nothing can be said about a trouble
+  fill(root);
+  new Page(root).session.enter();
 }
 
 class Page {
@@ -90,6 +94,9 @@ class Page {
       this.root.addEventListener(type, ignore, { capture: true });
     }
     this.screen.comment.addEventListener("keydown", leaveComment);
+    for (const select of findAll(this.root, "[data-do=language]", HTMLSelectElement)) {
+      select.addEventListener("change", () => choose(select.value, this.session.raterId));
+    }
     document.addEventListener("keydown", (event) => this.key(event));
     globalThis.addEventListener("storage", (event) => {
       this.session.followOtherTab(event);

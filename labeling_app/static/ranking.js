@@ -7,6 +7,7 @@
 import { closest, find, findAll, slot } from "./dom.js";
 import { makeDraggable } from "./drag.js";
 import { digitOf, modeOf } from "./input.js";
+import { words } from "./words.js";
 
 export class Ranking {
   /**
@@ -114,7 +115,10 @@ export class Ranking {
     this.framed = places.find((other) => this.ranks[other] === undefined) ?? place;
     this.change();
     const left = this.images.length - this.given.length;
-    this.say(`${this.nameOf(place)}. ${left ? `${left} to go` : "Enter submits"}`);
+    const next = left
+      ? words("ranking.left", { count: left })
+      : words("ranking.enter", { key: "Enter" });
+    this.say(`${this.nameOf(place)}. ${next}`);
   }
 
   /**
@@ -150,7 +154,7 @@ export class Ranking {
     this.given = [];
     this.framed = 0;
     this.change();
-    this.say("All ranks cleared");
+    this.say(words("ranking.cleared"));
   }
 
   /** @param {number | undefined} place */
@@ -172,8 +176,7 @@ export class Ranking {
       return;
     }
     const left = this.images.length - this.given.length;
-    const text = `${left === 1 ? "1 picture has" : `${left} pictures have`} no rank yet. ` +
-      "Give ? to a picture that you cannot judge.";
+    const text = words("ranking.unfinished", { count: left });
     this.unfinished.textContent = text;
     this.unfinished.hidden = false;
     this.say(text);
@@ -203,12 +206,12 @@ export class Ranking {
 
   /** @param {number} place */
   nameOf(place) {
-    const name = `Picture ${place + 1}`;
+    const name = words("task.picture_number", { number: place + 1 });
     const rank = this.ranks[place];
-    if (rank === undefined) return `${name}, no rank`;
-    if (rank === null) return `${name}, can't judge`;
+    if (rank === undefined) return words("ranking.without", { name });
+    if (rank === null) return words("ranking.unjudged", { name });
     const tied = this.ranks.filter((other) => other === rank).length > 1;
-    return `${name}, rank ${rank}${tied ? ", a tie" : ""}`;
+    return words(tied ? "ranking.tied" : "ranking.ranked", { name, rank });
   }
 
   change() {
@@ -237,11 +240,12 @@ export class Ranking {
    */
   drawRank(spot, rank) {
     const places = [...this.ranks.keys()].filter((place) => this.ranks[place] === rank);
-    const held = places.length
-      ? ` (now: picture ${places.map((place) => place + 1).join(", ")})`
-      : "";
-    const name = rank === null ? "Can't judge" : `Rank ${rank}`;
-    spot.setAttribute("aria-label", `${name} for picture ${this.framed + 1}${held}`);
+    const number = this.framed + 1;
+    const name = rank === null
+      ? words("ranking.give_none", { number })
+      : words("ranking.give", { rank, number });
+    const pictures = places.map((place) => place + 1).join(", ");
+    spot.setAttribute("aria-label", pictures ? words("ranking.now", { name, pictures }) : name);
     spot.classList.toggle("tie", rank !== null && places.length > 1);
     const thumbs = places.map((place) => thumb(this.images[place].element, place));
     find(spot, ".thumbs", HTMLElement).replaceChildren(...thumbs);
