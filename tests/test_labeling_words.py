@@ -27,6 +27,7 @@ NOT_SHOWN = {
     "asked again",
     "input, textarea, select, [contenteditable]",
     "button, a, summary",
+    "(prefers-color-scheme: dark)",
 }
 """Strings of scripts that look like words of the page but are states and selectors."""
 
@@ -199,7 +200,7 @@ def test_a_label_keeps_the_version_of_the_guidelines_in_the_raters_language(
     for number, language in enumerate(("de", "en", "fr", None)):
         task = client.post("/api/v1/claim", json={}).json()["task"]
         body = {"submission_id": str(number), "task_id": task["task_id"], "language": language}
-        answer = {"verdict": "good"}
+        answer: dict[str, Any] = {"verdict": "good"}
         if task["kind"] == "ranking":
             answer = {"ranks": {image["image_id"]: 1 for image in task["images"]}}
         sent = client.post("/api/v1/submissions", json=body | {"answer": answer})

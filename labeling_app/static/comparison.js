@@ -8,19 +8,8 @@
 
 import { closest, find, findAll, slot } from "./dom.js";
 import { digitOf, modeOf } from "./input.js";
+import { keys } from "./keys.js";
 import { words } from "./words.js";
-
-/** @type {Partial<Record<string, string>>} */
-const KEYS = {
-  ArrowLeft: "left",
-  "1": "left",
-  ArrowRight: "right",
-  "2": "right",
-  ArrowUp: "tie",
-  "3": "tie",
-  ArrowDown: "both_bad",
-  "4": "both_bad",
-};
 
 export class Comparison {
   /**
@@ -111,27 +100,24 @@ export class Comparison {
 
   /** @param {KeyboardEvent} event */
   key(event) {
-    const name = event.key.toLowerCase();
     const digit = digitOf(event);
-    if (name === "s") this.skip("key");
-    else if (name === "z") this.look(0);
-    else if (this.counts) return this.countByKey(digit);
-    else {
-      const outcome = KEYS[digit === null ? event.key : String(digit)];
-      if (outcome) this.give(outcome, "key");
-      return outcome !== undefined;
-    }
+    if (this.counts && digit !== null) return this.countByKey(digit);
+    const action = keys.actionOf("comparison", event);
+    if (action === "skip") this.skip("key");
+    else if (action === "full-size") this.look(0);
+    else if (action && !this.counts) this.give(action, "key");
+    else return false;
     return true;
   }
 
   /**
    * A digit is the count, and 0 is ten or more; an image with none of it has a button alone.
    *
-   * @param {number | null} digit
+   * @param {number} digit
    */
   countByKey(digit) {
-    if (digit !== null) this.giveCount(digit || 10, "key");
-    return digit !== null;
+    this.giveCount(digit || 10, "key");
+    return true;
   }
 
   /**

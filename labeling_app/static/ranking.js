@@ -7,6 +7,7 @@
 import { closest, find, findAll, slot } from "./dom.js";
 import { makeDraggable } from "./drag.js";
 import { digitOf, modeOf } from "./input.js";
+import { capOf, keys } from "./keys.js";
 import { words } from "./words.js";
 
 export class Ranking {
@@ -79,21 +80,22 @@ export class Ranking {
   /** @param {KeyboardEvent} event */
   key(event) {
     const digit = digitOf(event);
-    const name = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+    const action = keys.actionOf("ranking", event);
     const columns = columnsFor(this.images.length);
     /** @type {Record<string, () => void>} */
     const actions = {
-      ArrowLeft: () => this.frame(this.framed - 1),
-      ArrowRight: () => this.frame(this.framed + 1),
-      ArrowUp: () => this.frame(this.framed - columns),
-      ArrowDown: () => this.frame(this.framed + columns),
-      Backspace: () => this.takeBack(),
-      Escape: () => this.clear(),
-      Enter: () => this.submit("key"),
-      s: () => this.skip("key"),
+      unjudged: () => this.rank(this.framed, null, "key"),
+      previous: () => this.frame(this.framed - 1),
+      next: () => this.frame(this.framed + 1),
+      above: () => this.frame(this.framed - columns),
+      below: () => this.frame(this.framed + columns),
+      "take-back": () => this.takeBack(),
+      clear: () => this.clear(),
+      submit: () => this.submit("key"),
+      skip: () => this.skip("key"),
     };
-    if (digit !== null) this.rank(this.framed, digit || null, "key");
-    else if (name in actions) actions[name]();
+    if (digit) this.rank(this.framed, digit, "key");
+    else if (action) actions[action]();
     else return false;
     return true;
   }
@@ -117,7 +119,7 @@ export class Ranking {
     const left = this.images.length - this.given.length;
     const next = left
       ? words("ranking.left", { count: left })
-      : words("ranking.enter", { key: "Enter" });
+      : words("ranking.enter", { key: capOf(keys.of("ranking", "submit")[0]) });
     this.say(`${this.nameOf(place)}. ${next}`);
   }
 

@@ -12,11 +12,12 @@ import { call, isSignedOut, Refused, SIGNED_IN } from "./api.js";
 import { find, findAll, slot } from "./dom.js";
 import { Outbox } from "./outbox.js";
 import { refusalOf } from "./refusal.js";
-import { followRater, language, words } from "./words.js";
+import { language, words } from "./words.js";
 
 export class Session {
   /**
-   * `begin(outbox)` is called when a rater is signed in and trained.
+   * `welcome(raterId)` is called when a rater is signed in, `begin(outbox)` when they are trained
+   * too.
    *
    * @param {HTMLElement} page
    * @param {{
@@ -25,16 +26,18 @@ export class Session {
    *   retry: Retry,
    *   guidelines: Guidelines,
    *   training: Training,
+   *   welcome: (raterId: string) => void,
    *   begin: (outbox: Outbox) => void,
    * }} parts
    */
-  constructor(page, { state, status, retry, guidelines, training, begin }) {
+  constructor(page, { state, status, retry, guidelines, training, welcome, begin }) {
     this.page = page;
     this.state = state;
     this.status = status;
     this.retry = retry;
     this.guidelines = guidelines;
     this.training = training;
+    this.greet = welcome;
     this.begin = begin;
     this.form = find(page, "form", HTMLFormElement);
     this.nameField = find(this.form, "input", HTMLInputElement);
@@ -98,7 +101,7 @@ export class Session {
     this.rater.textContent = rater.name;
     this.admin.hidden = rater.role !== "admin";
     localStorage.setItem(SIGNED_IN, rater.rater_id);
-    followRater(rater.rater_id);
+    this.greet(rater.rater_id);
     const outbox = new Outbox(rater.rater_id);
     const { guideline_version, guideline_versions } = this.settings;
     const version = guideline_versions[language()] ?? guideline_version;
