@@ -19,7 +19,6 @@ from data.feedback import (
     Answer,
     BinaryAnswer,
     Claim,
-    Progress,
     RankingAnswer,
     SentAnswer,
     Submission,
@@ -31,6 +30,7 @@ from data.store.overview import GivenLabel, latest_labels
 from labeling_app.app_state import APP_VERSION, AppState, State
 from labeling_app.gold_bound import pause_if_below
 from labeling_app.images import bare_png, encoded
+from labeling_app.no_task import NO_TASK, reason_for_none, reason_to_wait, training_left
 from labeling_app.refusals import may_refuse
 from labeling_app.responses import (
     Claimed,
@@ -41,6 +41,7 @@ from labeling_app.responses import (
     Identity,
     Lease,
     Me,
+    PageWords,
     RaterProgress,
     Saved,
     Settings,
@@ -56,8 +57,6 @@ from labeling_app.sign_in import Login, Present, SignedIn, present, sign_in, sig
 
 MOST_HELD = 30
 """Tasks that a page may hold, or have answers to on the way, besides the one that it asks for."""
-
-NOT_FOR_YOU = "the tasks that are left are not for you or with others"
 
 OF_A_BODY = (400, 413, 422)
 """Statuses of a body that is refused."""
@@ -101,6 +100,8 @@ class SubmissionBody(SentAnswer, frozen=True, extra="forbid"):
     """Body of a submission; the cookie says who sends it."""
 
     answer: AnyAnswer
+    language: Annotated[str, Field(max_length=35)] | None = None
+    """Language of the page, such as `de`; the label keeps the version of the guidelines in it."""
 
     @field_validator("answer")
     @classmethod
@@ -134,8 +135,18 @@ def settings(state: State) -> Settings:
     return Settings(
         needs_password=not state.is_open,
         paused=state.store.is_paused,
-        guideline_version=state.guidelines.version,
+        guideline_version=state.guidelines.version(),
+        guideline_versions={
+            language: state.guidelines.version(language)
+            for language in state.guidelines.translations
+        },
     )
+
+
+@router.get("/api/v1/words")
+def words(state: State) -> PageWords:
+    """Return the words of the page in all its languages; what one lacks is English."""
+    return PageWords(preferred=state.language, languages=dict(state.words))
 
 
 @router.post("/api/v1/login", responses=may_refuse(*OF_A_BODY, 401, 429))
@@ -160,7 +171,7 @@ def me(account: Present, rater: SignedIn, state: State) -> Me:
         name=account.name,
         session_id=rater.session_id,
         role=account.role,
-        trained=not _training_left(state, account),
+        trained=not training_left(state, account),
     )
 
 
@@ -168,23 +179,30 @@ def me(account: Present, rater: SignedIn, state: State) -> Me:
 def claim(body: ClaimBody, state: State, rater: SignedIn) -> Response:
     """Hand out the next task, or one that the rater holds already.
 
-    `task` is null when there is none, and `reason` says why.
+    `task` is null when there is none, and `code` and `reason` say why.
     """
     # Raters wait for claims and submissions: each is one transaction on one thread, with the
     # check of the sign-in and its answer.
     with state.store.database.write():
         account = present(rater, state)
-        reason = _reason_to_wait(state, account)
+        code = reason_to_wait(state, account)
         claimed = None
-        if reason is None:
+        if code is None:
             claimed = state.store.claim(account.rater_id, kind=body.kind, excluding=body.excluding)
         # "everything is labeled" is said of this moment, so that it must not come from a cache
         progress = state.store.progress(account.rater_id, newest=claimed is None)
         withdrawn = _withdrawn(state, body.excluding)
-    if claimed is None and reason is None:
-        reason = _reason_for_none(state, account, progress)
-    task = None if claimed is None else _claimed_task(claimed)
-    return _json(Claimed(task=task, reason=reason, progress=progress, withdrawn=withdrawn))
+    if claimed is None and code is None:
+        code = reason_for_none(state, account, progress)
+    return _json(
+        Claimed(
+            task=None if claimed is None else _claimed_task(claimed),
+            code=code,
+            reason=None if code is None else NO_TASK[code],
+            progress=progress,
+            withdrawn=withdrawn,
+        )
+    )
 
 
 @router.post("/api/v1/leases", responses=may_refuse(*OF_A_BODY, 401, 404))
@@ -203,11 +221,11 @@ def renew(body: LeaseBody, state: State, account: Present) -> Lease:
 def submit(body: SubmissionBody, state: State, rater: SignedIn) -> Response:
     """Store an answer; the reply is sent once it is on disk: 201, or 200 if it came before."""
     submission = Submission(
-        **dict(body),
+        **{name: value for name, value in body if name != "language"},
         rater_id=rater.rater_id,
         session_id=rater.session_id,
         app_version=APP_VERSION,
-        guideline_version=state.guidelines.version,
+        guideline_version=state.guidelines.version(body.language),
     )
     with state.store.database.write():
         present(rater, state)
@@ -246,7 +264,7 @@ def history(
 @router.get("/api/v1/training", responses=may_refuse(401))
 def training(state: State, account: Present) -> Training:
     """Return the training items that the rater has not answered yet."""
-    left = _training_left(state, account)
+    left = training_left(state, account)
     items = [item.task for item in state.training if item.task.task_id in left]
     return Training(
         items=[
@@ -273,7 +291,7 @@ def train(body: TrainingBody, state: State, account: Present) -> TrainingFeedbac
     return TrainingFeedback(
         correct=correct,
         explanation=item.explanation,
-        left=len(_training_left(state, account)),
+        left=len(training_left(state, account)),
     )
 
 
@@ -342,36 +360,6 @@ def _png(state: AppState, account: Account, image_id: str) -> bytes:
 def _withdrawn(state: AppState, held: Collection[str]) -> list[str] | None:
     """Return the tasks of `held` that must not be shown any more; None where `held` is empty."""
     return state.store.reports.withheld_tasks(held) if held else None
-
-
-def _reason_to_wait(state: AppState, account: Account) -> str | None:
-    if state.store.is_paused:
-        return "the campaign is paused; your answers are kept, come back later"
-    if account.status == "paused":
-        return "you have been paused; ask the people who run this campaign"
-    if _training_left(state, account):
-        return "the training comes first"
-    return None
-
-
-def _reason_for_none(state: AppState, account: Account, progress: Progress) -> str:
-    if progress.done >= progress.total:
-        return "everything is labeled"
-    if account.share is not None and state.store.has_given_share(account.rater_id, account.share):
-        return "you have given your share of the labels; thank you"
-    return NOT_FOR_YOU
-
-
-def _training_left(state: AppState, account: Account) -> set[str]:
-    if not state.training:
-        return set()
-    withheld = state.store.reports.withheld_images(
-        {image_id for item in state.training for image_id in item.task.image_ids}
-    )
-    items = {
-        item.task.task_id for item in state.training if withheld.isdisjoint(item.task.image_ids)
-    }
-    return items - state.store.raters.trained(account.rater_id)
 
 
 def _claimed_task(claimed: Claim) -> ClaimedTask:

@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -20,6 +20,7 @@ from data.store.feedback_store import FeedbackStore
 from labeling_app.known_answers import TrainingItem
 from labeling_app.tasks import ImageRow
 from labeling_app.throttle import Throttle
+from labeling_app.words import Words, read_words
 
 LOGGER = logging.getLogger(__name__)
 
@@ -41,26 +42,48 @@ class Guidelines:
 
     text: str
     """Markdown."""
+    translations: Mapping[str, str] = field(default_factory=dict)
+    """The same in other languages, by language; where there is none, raters read `text`."""
 
-    @property
-    def version(self) -> str:
-        """Digest of the text, stored with each label to tell instructions apart."""
-        return hashlib.sha256(self.text.encode()).hexdigest()[:12]
+    def version(self, language: str | None = None) -> str:
+        """Return a digest of the text that raters read who have the page in this language.
+
+        It is stored with each label to tell instructions apart.
+        """
+        text = self.translations.get(language or "", self.text)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     @classmethod
-    def read(cls, path: Path | None) -> "Guidelines":
+    def read(cls, path: Path | None, languages: Collection[str] = ()) -> "Guidelines":
         """Read a Markdown file, or our own guidelines when `path` is None.
 
+        Beside `guidelines.md` lie those in other languages, such as `guidelines.de.md`.
+
         Raises:
-            PictuneError: the file cannot be read.
+            PictuneError: a file cannot be read.
         """
         file = path or STATIC / "guidelines.md"
-        try:
-            return cls(file.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
-            raise PictuneError(
-                f"{file}: cannot be read ({error}); name a Markdown file in UTF-8 as guidelines"
-            ) from error
+        by_language = {
+            language: file.with_name(f"{file.stem}.{language}{file.suffix}")
+            for language in languages
+        }
+        return cls(
+            _markdown(file),
+            {
+                language: _markdown(translated)
+                for language, translated in by_language.items()
+                if translated.exists()
+            },
+        )
+
+
+def _markdown(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise PictuneError(
+            f"{file}: cannot be read ({error}); name a Markdown file in UTF-8 as guidelines"
+        ) from error
 
 
 @dataclass
@@ -129,6 +152,10 @@ class AppState:
     """Raters whose accuracy on gold tasks is surely below are paused."""
     training: tuple[TrainingItem, ...] = ()
     """Questions that raters answer, with feedback, before their first task."""
+    words: Mapping[str, Words] = field(default_factory=read_words)
+    """The page's words by language."""
+    language: str | None = None
+    """Language of raters who have not chosen one; None is their browser's."""
     categories: Mapping[str, str] = field(default_factory=dict)
     """Prompt id to category."""
     images: Callable[[], Mapping[str, ImageRow]] | None = None

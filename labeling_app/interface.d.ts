@@ -14,7 +14,28 @@ export interface Settings {
   needs_password: boolean;
   paused: boolean;
   guideline_version: string;
+  /** Of guidelines in other languages, by language. */
+  guideline_versions: Partial<Record<string, string>>;
 }
+
+/** A text, or its forms by plural category, such as `one` and `other`. */
+export type Word = string | Record<string, string>;
+
+/** The words of the page by language. */
+export interface PageWords {
+  /** Language of raters who have not chosen one; null is their browser's. */
+  preferred: string | null;
+  languages: Record<string, Record<string, Word>>;
+}
+
+/** Why a rater gets no task. */
+export type NoTask =
+  | "campaign_paused"
+  | "rater_paused"
+  | "training_first"
+  | "all_labeled"
+  | "share_given"
+  | "not_for_you";
 
 /** The rater who is signed in. */
 export interface Rater {
@@ -120,7 +141,7 @@ export interface Progress {
 /** Answer to a claim: a task, or null and the reason why there is none. */
 export type Claimed =
   & { progress: Progress; withdrawn?: string[] }
-  & ({ task: Task; reason?: undefined } | { task: null; reason: string });
+  & ({ task: Task; code?: undefined } | { task: null; code: NoTask });
 
 export interface Timing {
   time_on_task_ms: number;
@@ -132,11 +153,14 @@ export interface Submission extends Partial<Timing> {
   submission_id: string;
   task_id: string;
   answer: Answer;
+  /** Of the page. */
+  language?: string;
 }
 
 /** Body and answer of each call, by its method and its path below /api/v1/. */
 export interface Routes {
   "GET settings": { body: undefined; answer: Settings };
+  "GET words": { body: undefined; answer: PageWords };
   "GET me": { body: undefined; answer: Rater };
   "POST login": { body: { rater: string; password?: string }; answer: Rater };
   "POST logout": { body: Record<string, never>; answer: null };

@@ -34,6 +34,22 @@ class FreshFiles(StaticFiles):
         return response
 
 
+COLORS_FIRST = """<style>
+html[data-colors="light"] body { background: #f6f7f9; }
+html[data-colors="dark"] body { background: #14161b; }
+</style>
+<script>
+const colors = localStorage.getItem("pictune.colors");
+if (colors) {
+  const address = new URL(location.href);
+  address.searchParams.set("__theme", colors); // Gradio reads it there
+  history.replaceState(null, "", address);
+  document.documentElement.dataset.colors = colors;
+}
+</script>"""
+"""HTML of the page's head: takes the colors chosen in this browser before anything is drawn."""
+
+
 def build_page(guidelines: Guidelines) -> gr.Blocks:
     """Return the front end's skeleton with the guidelines, which it moves into its panel."""
     page: gr.Blocks
@@ -44,7 +60,9 @@ def build_page(guidelines: Guidelines) -> gr.Blocks:
             apply_default_css=False,
             longest_password=LONGEST,
         )
-        gr.Markdown(guidelines.text, elem_id="guidelines")
+        gr.Markdown(guidelines.text, elem_id="guidelines", elem_classes="guidelines")
+        for language, text in guidelines.translations.items():
+            gr.Markdown(text, elem_id=f"guidelines-{language}", elem_classes="guidelines")
     return page
 
 
@@ -55,7 +73,10 @@ def mount_page(app: FastAPI, guidelines: Guidelines) -> None:
     """
     theme = gr.themes.Base(font=FONT, font_mono=MONOSPACE)
     _, files = draw(
-        lambda: gradio_app(build_page(guidelines), "/", theme, STATIC / "label.css"), DRAWN
+        lambda: gradio_app(
+            build_page(guidelines), "/", theme, STATIC / "label.css", head=COLORS_FIRST
+        ),
+        DRAWN,
     )
     for path, drawn in files.items():
         app.add_api_route(path, drawn.answer, methods=["GET", "HEAD"], include_in_schema=False)

@@ -14,6 +14,7 @@ from data.comparisons import SHOWN_WITHOUT_PROMPT, Axis, ComparisonAnswer, Stren
 from data.feedback import Answer, Progress, RankingAnswer, Role, Task, TaskKind
 from labeling_app.app_state import image_url
 from labeling_app.wording import wording_html
+from labeling_app.words import Words
 
 
 def _is_none(value: object) -> bool:
@@ -27,6 +28,28 @@ class Settings(BaseModel, frozen=True):
     paused: bool
     """Whether the whole campaign is paused."""
     guideline_version: str
+    guideline_versions: dict[str, str]
+    """The versions in other languages that the guidelines are written in, by language."""
+
+
+class PageWords(BaseModel, frozen=True):
+    """The words of the page."""
+
+    preferred: str | None
+    """Language of raters who have not chosen one; null is their browser's."""
+    languages: dict[str, Words]
+    """The words by language; `{name}` in a word stands for what the page puts there."""
+
+
+NoTask = Literal[
+    "campaign_paused",
+    "rater_paused",
+    "training_first",
+    "all_labeled",
+    "share_given",
+    "not_for_you",
+]
+"""Reasons why a rater gets no task."""
 
 
 class Identity(BaseModel, frozen=True):
@@ -112,8 +135,10 @@ class Claimed(BaseModel, frozen=True):
 
     task: ClaimedTask | None
     """Null when there is nothing for this rater now."""
+    code: Annotated[NoTask | None, Field(exclude_if=_is_none)] = None
+    """Why there is no task, for programs; absent where there is one."""
     reason: Annotated[str | None, Field(exclude_if=_is_none)] = None
-    """Why there is no task; absent where there is one."""
+    """The same in words."""
     progress: Progress
     withdrawn: Annotated[list[str] | None, Field(exclude_if=_is_none)] = None
     """Those of `except` that must not be shown any more; absent where `except` was empty."""

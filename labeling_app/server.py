@@ -25,6 +25,7 @@ from labeling_app.metrics import Metrics
 from labeling_app.page import mount_page
 from labeling_app.refusals import add_refusals
 from labeling_app.tasks import ImageRow
+from labeling_app.words import offered, read_words
 
 SECONDS_BETWEEN_ANSWERS = 75
 """A connection that is idle for longer is closed; a rater who thinks must find it open."""
@@ -55,7 +56,14 @@ class LabelConfig(ServerConfig, frozen=True, extra="forbid"):
     """Whether anyone who reaches it may sign in by name alone, for a team on a trusted network;
     otherwise raters have passwords."""
     guidelines: Path | None = None
-    """Markdown file with the instructions that raters read; without it, our own."""
+    """Markdown file with the instructions that raters read; without it, our own. Beside it may lie
+    the same in other languages, such as `guidelines.de.md`; others read the file itself."""
+    language: str | None = None
+    """Language in which raters who have not chosen one see the page, such as `de`; without it,
+    their browser's where we have it, else English."""
+    words: Path | None = None
+    """Folder with words of the page in other languages, a file such as `fr.json` for each, as in
+    `labeling_app/words/`; words there that we have too take the place of ours."""
     training: Path | None = None
     """CSV file of questions with answers and explanations, which raters answer before their first
     task."""
@@ -97,13 +105,14 @@ def create_app(
         tables: folder of the last export, for admins to download.
 
     Raises:
-        PictuneError: the guidelines cannot be read.
+        PictuneError: guidelines or words cannot be read, or the page has no such language.
     """
     health = Health()
+    words = read_words(config.words)
     state = AppState(
         store,
         image_path,
-        Guidelines.read(config.guidelines),
+        Guidelines.read(config.guidelines, words),
         Exports(on_export, health),
         quality or partial(_quality, store),
         health,
@@ -111,6 +120,8 @@ def create_app(
         is_open=config.open,
         gold_bound=config.gold_bound,
         training=training,
+        words=words,
+        language=offered(config.language, words),
         categories=categories or {},
         images=images,
         tables=tables,

@@ -11,12 +11,13 @@ export const SIGNED_IN = "pictune.rater";
 /** The server answered and said no. */
 export class Refused extends Error {
   /**
-   * @param {number} status
+   * @param {Response} response
    * @param {string} reason
    */
-  constructor(status, reason) {
-    super(reason);
+  constructor({ status, statusText, headers }, reason) {
+    super(reason || statusText);
     this.status = status;
+    this.waitS = Number(headers.get("Retry-After")); // 0 where it may be tried at once
   }
 
   /** Whether the same call may succeed later: nothing was wrong with it. */
@@ -55,7 +56,7 @@ export async function call(
     body: body === undefined ? undefined : JSON.stringify(body),
     signal: AbortSignal.timeout(patienceMs),
   });
-  if (!response.ok) throw new Refused(response.status, reasonOf(text) || response.statusText);
+  if (!response.ok) throw new Refused(response, reasonOf(text));
   return text ? JSON.parse(text) : null;
 }
 
@@ -67,7 +68,7 @@ export async function call(
  */
 export async function check(url) {
   const { response, text } = await reach(url, { signal: AbortSignal.timeout(PATIENCE_MS) });
-  if (!response.ok) throw new Refused(response.status, reasonOf(text) || response.statusText);
+  if (!response.ok) throw new Refused(response, reasonOf(text));
 }
 
 /**

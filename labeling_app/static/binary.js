@@ -5,13 +5,8 @@
 /** @import { LoadedImage, Verdict } from "../interface.d.ts" */
 
 import { findAll, slot } from "./dom.js";
-import { digitOf, modeOf } from "./input.js";
-
-/** @type {Verdict[]} */
-const VERDICTS = ["good", "bad", "skip", "unsafe"];
-
-/** @type {Partial<Record<string, Verdict>>} */
-const ARROWS = { ArrowUp: "good", ArrowDown: "bad", ArrowRight: "skip" };
+import { modeOf } from "./input.js";
+import { keys } from "./keys.js";
 
 export class Binary {
   /**
@@ -51,9 +46,8 @@ export class Binary {
 
   /** @param {KeyboardEvent} event */
   key(event) {
-    const digit = digitOf(event);
-    const verdict = ARROWS[event.key] ?? (digit === null ? undefined : VERDICTS[digit - 1]);
-    if (verdict) this.give(verdict, "key");
+    const verdict = keys.actionOf("binary", event);
+    if (verdict) this.give(/** @type {Verdict} */ (verdict), "key");
     return verdict !== undefined;
   }
 

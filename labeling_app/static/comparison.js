@@ -4,21 +4,12 @@
 /** @import { Answer, AskReason, ComparisonAnswer, GiveAnswer } from "../interface.d.ts" */
 /** @import { InputMode, LoadedImage, LoadedQuestion } from "../interface.d.ts" */
 /** @import { FullSize } from "./full_size.js" */
+/** @import { Key } from "./words.js" */
 
 import { closest, find, findAll, slot } from "./dom.js";
 import { digitOf, modeOf } from "./input.js";
-
-/** @type {Partial<Record<string, string>>} */
-const KEYS = {
-  ArrowLeft: "left",
-  "1": "left",
-  ArrowRight: "right",
-  "2": "right",
-  ArrowUp: "tie",
-  "3": "tie",
-  ArrowDown: "both_bad",
-  "4": "both_bad",
-};
+import { keys } from "./keys.js";
+import { words } from "./words.js";
 
 export class Comparison {
   /**
@@ -109,27 +100,24 @@ export class Comparison {
 
   /** @param {KeyboardEvent} event */
   key(event) {
-    const name = event.key.toLowerCase();
     const digit = digitOf(event);
-    if (name === "s") this.skip("key");
-    else if (name === "z") this.look(0);
-    else if (this.counts) return this.countByKey(digit);
-    else {
-      const outcome = KEYS[digit === null ? event.key : String(digit)];
-      if (outcome) this.give(outcome, "key");
-      return outcome !== undefined;
-    }
+    if (this.counts && digit !== null) return this.countByKey(digit);
+    const action = keys.actionOf("comparison", event);
+    if (action === "skip") this.skip("key");
+    else if (action === "full-size") this.look(0);
+    else if (action && !this.counts) this.give(action, "key");
+    else return false;
     return true;
   }
 
   /**
    * A digit is the count, and 0 is ten or more; an image with none of it has a button alone.
    *
-   * @param {number | null} digit
+   * @param {number} digit
    */
   countByKey(digit) {
-    if (digit !== null) this.giveCount(digit || 10, "key");
-    return digit !== null;
+    this.giveCount(digit || 10, "key");
+    return true;
   }
 
   /**
@@ -163,14 +151,16 @@ export class Comparison {
   /** @param {number} place */
   look(place) {
     const all = this.reference ? [...this.images, this.reference] : this.images;
-    const names = all.map((image, at) =>
-      image === this.reference ? "Reference" : this.images.length === 1 ? "" : SIDES[at]
-    );
+    const names = all.map((image, at) => {
+      if (image === this.reference) return words("full_size.reference");
+      return this.images.length === 1 ? "" : words(SIDES[at]);
+    });
     this.fullSize.show(all.map(({ element }) => element), names, place);
   }
 }
 
-const SIDES = ["First", "Second"];
+/** @type {Key[]} */
+const SIDES = ["full_size.first", "full_size.second"];
 
 /**
  * @param {HTMLButtonElement} button
@@ -192,7 +182,7 @@ function frame({ element }, place) {
   button.type = "button";
   button.className = "look";
   button.dataset.look = String(place);
-  button.setAttribute("aria-label", `${element.alt}, show it at full size`);
+  button.setAttribute("aria-label", words("comparison.look", { name: element.alt }));
   button.append(element);
   return button;
 }

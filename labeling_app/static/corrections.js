@@ -10,6 +10,7 @@
 import { call } from "./api.js";
 import { History } from "./history.js";
 import { loadTask } from "./images.js";
+import { words } from "./words.js";
 
 export class Corrections {
   /**
@@ -33,7 +34,7 @@ export class Corrections {
     try {
       await this.work.send(outbox);
       const { task } = await call("POST", "undo", {}, { asRater: outbox.raterId });
-      this.status.saved(task ? "Undone: your turn again" : "Nothing to undo");
+      this.status.saved(words(task ? "undo.done" : "undo.nothing"));
       this.status.say(this.status.savedText);
       if (task && this.state.isAt(queue)) {
         queue.makeRoom();
@@ -43,7 +44,7 @@ export class Corrections {
       }
     } catch {
       // not sent again: if the first one arrived, a second would take back one label more
-      this.status.saved("Undo failed");
+      this.status.saved(words("undo.failed"));
     }
     const { labeling: after } = this.state;
     if (after?.queue === queue) {
@@ -62,7 +63,7 @@ export class Corrections {
       await this.work.send(outbox);
       await this.history.show(outbox, () => this.work.goOn());
     } catch {
-      this.status.notice("The history cannot be shown right now: the server cannot be reached.");
+      this.status.notice(words("trouble.history"));
     }
     this.status.refused(outbox.refused.length);
   }
@@ -80,13 +81,11 @@ export class Corrections {
     if (!this.state.isAt(queue)) return;
     if (!loaded) {
       this.work.present();
-      return this.status.notice(
-        "The pictures cannot be loaded right now: the server cannot be reached.",
-      );
+      return this.status.notice(words("trouble.pictures"));
     }
     this.screen.show({
       ...loaded,
-      banner: "Changing an earlier answer.",
+      banner: words("task.editing"),
       editing: true,
       earlier: label.answer,
       take: (answer, timing) => this.work.keep(label, answer, timing),

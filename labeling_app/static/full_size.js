@@ -3,6 +3,7 @@
 // differs.
 
 import { closest, find, slot } from "./dom.js";
+import { keys } from "./keys.js";
 
 export class FullSize {
   /** @param {HTMLDialogElement} dialog */
@@ -44,12 +45,13 @@ export class FullSize {
   /** @param {KeyboardEvent} event */
   key(event) {
     if (event.repeat || event.ctrlKey || event.metaKey || event.altKey) return;
-    const steps = { ArrowLeft: -1, ArrowRight: 1 };
-    if (event.key in steps) this.turn(steps[/** @type {keyof typeof steps} */ (event.key)]);
-    else if (/^[1-3]$/.test(event.key) && this.images[Number(event.key) - 1]) {
+    const action = keys.actionOf("comparison", event);
+    if (/^[1-3]$/.test(event.key) && this.images[Number(event.key) - 1]) {
       this.place = Number(event.key) - 1;
       this.draw();
-    } else if (event.key.toLowerCase() === "z") this.dialog.close();
+    } else if (event.key === "ArrowLeft" || action === "left") this.turn(-1);
+    else if (event.key === "ArrowRight" || action === "right") this.turn(1);
+    else if (action === "full-size") this.dialog.close();
     else if (event.key !== " " || closest(event, "button")) return;
     else this.turn(1);
     event.preventDefault();

@@ -2,6 +2,7 @@
 // The guidelines in a panel beside the task: raters may answer with the panel open.
 
 import { slot } from "./dom.js";
+import { language, words } from "./words.js";
 
 export class Guidelines {
   /** @param {HTMLElement} page */
@@ -16,7 +17,9 @@ export class Guidelines {
   }
 
   toggle() {
-    const text = document.getElementById("guidelines"); // drawn by Gradio, elsewhere on the page
+    // drawn by Gradio, elsewhere on the page
+    const text = document.getElementById(`guidelines-${language()}`) ??
+      document.getElementById("guidelines");
     if (text) this.panel.append(text);
     this.panel.hidden = this.open;
     this.page.classList.toggle("beside", this.open);
@@ -31,7 +34,7 @@ export class Guidelines {
    */
   showIfNew(raterId, version) {
     const key = `pictune.guidelines.${raterId}`;
-    this.version.textContent = `Version ${version}`;
+    this.version.textContent = words("guidelines.version", { version });
     if (localStorage.getItem(key) === version) return;
     localStorage.setItem(key, version);
     if (!this.open) this.toggle();

@@ -1,20 +1,25 @@
 // @ts-check
 // My last labels, to look at and to change, and the answers that the server did not accept.
 
-/** @import { Answer, ImageAddress, Label, OutboxEntry } from "../interface.d.ts" */
+/** @import { Answer, ImageAddress, Label, OutboxEntry, Verdict } from "../interface.d.ts" */
 /** @import { Outbox } from "./outbox.js" */
+/** @import { Key } from "./words.js" */
 
 import { call } from "./api.js";
 import { find, slot } from "./dom.js";
+import { language, words } from "./words.js";
 
 const SHOWN = 20;
-const OUTCOMES = {
-  tie: "Equally good",
-  both_bad: "Both bad",
-  skip: "Skipped",
-  unsafe: "Reported as unsafe",
+
+/** @type {Record<Verdict | "tie" | "both_bad", Key>} */
+const SAID = {
+  good: "said.good",
+  bad: "said.bad",
+  skip: "said.skip",
+  unsafe: "said.unsafe",
+  tie: "said.tie",
+  both_bad: "said.both_bad",
 };
-const VERDICTS = { good: "Good", bad: "Bad", skip: "Skipped", unsafe: "Reported as unsafe" };
 
 export class History {
   /**
@@ -42,7 +47,7 @@ export class History {
     const { labels } = await call("GET", `history?limit=${SHOWN}`, undefined, { asRater });
     this.drawRefusals(outbox, decided);
     this.list.replaceChildren(...labels.map((label) => this.entry(label)));
-    if (!labels.length) this.list.append(text("li", "No labels yet."));
+    if (!labels.length) this.list.append(text("li", words("history.empty")));
     if (!this.dialog.open) this.dialog.showModal();
   }
 
@@ -55,7 +60,7 @@ export class History {
     const line = (entry) => {
       const item = document.createElement("li");
       const { prompt, refused = "" } = entry;
-      const words = text("span", describe(entry.submission.answer, []));
+      const said = text("span", describe(entry.submission.answer, []));
       /** @param {() => void} act */
       const decide = (act) => () => {
         act();
@@ -63,9 +68,17 @@ export class History {
         decided();
       };
       item.append(
-        lines(text("strong", prompt), words, text("span", refused, "reason")),
-        button("Send again", `Send again: ${prompt}`, decide(() => outbox.retry(entry))),
-        button("Discard", `Discard: ${prompt}`, decide(() => outbox.remove(entry))),
+        lines(text("strong", prompt), said, text("span", refused, "reason")),
+        button(
+          words("history.again"),
+          words("history.again_name", { prompt }),
+          decide(() => outbox.retry(entry)),
+        ),
+        button(
+          words("history.discard"),
+          words("history.discard_name", { prompt }),
+          decide(() => outbox.remove(entry)),
+        ),
       );
       return item;
     };
@@ -77,15 +90,16 @@ export class History {
   /** @param {Label} label */
   entry(label) {
     const item = document.createElement("li");
-    const words = text("span", describe(label.answer, label.images));
+    const prompt = titleOf(label);
+    const answer = text("span", describe(label.answer, label.images));
     const change = () => {
       this.dialog.close();
       this.change(label);
     };
     item.append(
       thumbs(label.images),
-      lines(text("strong", titleOf(label)), words, timeOf(label)),
-      button("Change", `Change my answer: ${titleOf(label)}`, change),
+      lines(text("strong", prompt), answer, timeOf(label)),
+      button(words("history.change"), words("history.change_name", { prompt }), change),
     );
     return item;
   }
@@ -98,8 +112,8 @@ export class History {
  */
 function titleOf({ prompt, question }) {
   if (prompt || !question) return prompt;
-  const words = new DOMParser().parseFromString(question.html, "text/html").body;
-  return words.querySelector("p")?.textContent ?? "";
+  const parsed = new DOMParser().parseFromString(question.html, "text/html").body;
+  return parsed.querySelector("p")?.textContent ?? "";
 }
 
 /** @param {ImageAddress[]} images */
@@ -115,7 +129,7 @@ function thumbs(images) {
 /** @param {Label} label */
 function timeOf({ submitted_at }) {
   const at = new Date(submitted_at);
-  const shown = at.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+  const shown = at.toLocaleTimeString(language(), { hour: "2-digit", minute: "2-digit" });
   return Object.assign(text("time", shown), { dateTime: submitted_at });
 }
 
@@ -126,10 +140,10 @@ function timeOf({ submitted_at }) {
  * @param {ImageAddress[]} images
  */
 function describe(answer, images) {
-  const comment = answer.comment && `“${answer.comment}”`;
+  const comment = answer.comment && words("history.comment", { comment: answer.comment });
   const remarks = [answer.reason, comment].filter(Boolean).join(", ");
   const verdict = said(answer, images);
-  return remarks ? `${verdict}: ${remarks}` : verdict;
+  return remarks ? words("history.remarks", { answer: verdict, remarks }) : verdict;
 }
 
 /**
@@ -138,12 +152,12 @@ function describe(answer, images) {
  */
 function said(answer, images) {
   if (answer.ranks) return describeRanks(answer.ranks, images);
-  if (answer.verdict) return VERDICTS[answer.verdict];
-  const { outcome, preferred, count } = answer;
-  if (outcome === "count") return count === 10 ? "10 or more" : `Counted ${count}`;
-  if (outcome !== "preferred") return OUTCOMES[outcome];
+  if (answer.verdict) return words(SAID[answer.verdict]);
+  const { outcome, preferred, count: number = 0 } = answer;
+  if (outcome === "count") return words(number === 10 ? "said.ten" : "said.count", { number });
+  if (outcome !== "preferred") return words(SAID[outcome]);
   const place = images.findIndex(({ image_id }) => image_id === preferred);
-  return ["First is better", "Second is better"][place] ?? "One is better";
+  return words(place === 0 ? "said.first" : place === 1 ? "said.second" : "said.one");
 }
 
 /**
@@ -151,9 +165,9 @@ function said(answer, images) {
  * @param {ImageAddress[]} images
  */
 function describeRanks(ranks, images) {
-  if (Object.values(ranks).every((rank) => rank === null)) return "Skipped";
+  if (Object.values(ranks).every((rank) => rank === null)) return words("said.skip");
   const shown = images.map(({ image_id }) => ranks[image_id] ?? "?");
-  return `Ranked ${shown.join(" ")}`.trim();
+  return words("said.ranks", { ranks: shown.join(" ") }).trim();
 }
 
 /**

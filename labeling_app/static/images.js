@@ -5,6 +5,7 @@
 /** @import { ImageAddress, LoadedImage, Loaded, Question } from "../interface.d.ts" */
 
 import { check, isPassing, isSignedOut } from "./api.js";
+import { words } from "./words.js";
 
 const HARD_PIXELS = 128;
 
@@ -44,7 +45,9 @@ export async function loadTask(task) {
  */
 async function loadImage({ image_id, url }, place, images) {
   const element = new Image();
-  element.alt = images.length === 1 ? "The picture to judge" : `Picture ${place + 1}`;
+  element.alt = images.length === 1
+    ? words("task.picture")
+    : words("task.picture_number", { number: place + 1 });
   element.draggable = false;
   element.decoding = "sync"; // in the first frame of its task, not in a later one
   if (!url) return { image_id, element, broken: true }; // it was reported

@@ -1,10 +1,13 @@
 // @ts-check
 // The labeling page: puts its parts together, and hands clicks and keys to them.
 
+import { Colors } from "./colors.js";
 import { Corrections } from "./corrections.js";
-import { closest, find, slot } from "./dom.js";
+import { closest, find, findAll, slot } from "./dom.js";
 import { Guidelines } from "./guidelines.js";
 import { isForeign } from "./input.js";
+import { KeySettings } from "./key_settings.js";
+import { keys } from "./keys.js";
 import { Retry } from "./retry.js";
 import { Screen } from "./screen.js";
 import { Session } from "./session.js";
@@ -12,17 +15,18 @@ import { PageState } from "./state.js";
 import { Status } from "./status.js";
 import { Training } from "./training.js";
 import { Work } from "./work.js";
-
-/** @type {Partial<Record<string, string>>} */
-const LETTERS = { "?": "help", h: "history", g: "guidelines", u: "undo", c: "comment" };
+import { choose, fill, followRater, loadWords } from "./words.js";
 
 /**
  * Starts the page inside the element that holds page.html.
  *
  * @param {HTMLElement} element
  */
-export function start(element) {
-  new Page(find(element, ".pictune", HTMLElement)).session.enter();
+export async function start(element) {
+  const root = find(element, ".pictune", HTMLElement);
+  await new Retry(() => {}).run(loadWords); // without words nothing can be said about a trouble
+  fill(root);
+  new Page(root).session.enter();
 }
 
 class Page {
@@ -46,6 +50,11 @@ class Page {
       retry,
       guidelines,
       training: new Training(slot(root, "feedback", HTMLDialogElement), { state, screen }),
+      welcome: (raterId) => {
+        followRater(raterId);
+        keys.takeFrom(raterId);
+        this.keySettings.draw();
+      },
       begin: (outbox) => this.work.begin(outbox),
     });
     this.work = new Work({
@@ -61,6 +70,9 @@ class Page {
       help: slot(root, "help", HTMLDialogElement),
       history: slot(root, "history", HTMLDialogElement),
     };
+    const settings = slot(root, "settings", HTMLDialogElement);
+    this.keySettings = new KeySettings(root, settings);
+    new Colors(root.querySelectorAll("[name=colors]"));
     const parts = { state, screen, status, work };
     this.corrections = new Corrections(this.dialogs.history, parts);
     /** @type {Record<string, (button?: HTMLElement) => unknown>} */
@@ -68,6 +80,10 @@ class Page {
       undo: () => this.corrections.undo(),
       help: () => toggle(this.dialogs.help),
       history: () => this.corrections.showHistory(),
+      settings: () => {
+        this.dialogs.help.close();
+        settings.showModal();
+      },
       guidelines: () => guidelines.toggle(),
       comment: () => screen.comment.focus(),
       back: () => work.present(),
@@ -90,6 +106,9 @@ class Page {
       this.root.addEventListener(type, ignore, { capture: true });
     }
     this.screen.comment.addEventListener("keydown", leaveComment);
+    for (const select of findAll(this.root, "[data-do=language]", HTMLSelectElement)) {
+      select.addEventListener("change", () => choose(select.value, this.session.raterId));
+    }
     document.addEventListener("keydown", (event) => this.key(event));
     globalThis.addEventListener("storage", (event) => {
       this.session.followOtherTab(event);
@@ -115,11 +134,11 @@ class Page {
   press(event) {
     const { item } = this.state;
     if (this.screen.reasons.open) return this.screen.reasons.key(event);
-    const letter = LETTERS[event.key.toLowerCase()];
+    const always = keys.actionOf("always", event);
     const modal = this.root.querySelector("dialog[open]");
-    if (modal && modal !== (letter && this.dialogs[letter])) return false;
-    if (letter === "comment" && !item) return false;
-    if (letter) this.actions[letter]();
+    if (modal && modal !== (always && this.dialogs[always])) return false;
+    if (always === "comment" && !item) return false;
+    if (always) this.actions[always]();
     else if (event.key === "Escape" && this.guidelines.open) this.guidelines.toggle();
     else if (event.key === "Escape" && item?.editing) this.work.present();
     else if (event.key === "Enter" && this.state.view === "rest") this.work.goOn();

@@ -3,7 +3,8 @@
 
 /** @import { OutboxEntry, Submission } from "../interface.d.ts" */
 
-import { call, isPassing, isSignedOut, messageOf } from "./api.js";
+import { call, isPassing, isSignedOut } from "./api.js";
+import { refusalOf } from "./refusal.js";
 
 /**
  * Returns a random UUID (version 4). crypto.randomUUID is missing on pages that come over plain
@@ -105,7 +106,7 @@ export class Outbox {
         this.remove(entry);
       } catch (error) {
         if (isPassing(error) || isSignedOut(error)) throw error;
-        this.put({ ...entry, refused: messageOf(error) });
+        this.put({ ...entry, refused: refusalOf(error) });
       }
     }
   }

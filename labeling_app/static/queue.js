@@ -2,7 +2,7 @@
 // The tasks that this page holds: the one on the screen, then those fetched ahead with their
 // images.
 
-/** @import { HeldTask, Progress } from "../interface.d.ts" */
+/** @import { HeldTask, NoTask, Progress } from "../interface.d.ts" */
 /** @import { Outbox } from "./outbox.js" */
 
 import { call, Refused } from "./api.js";
@@ -27,7 +27,7 @@ export class Queue {
     this.droppedAt = new Map(); // task id to performance.now()
     /** @type {Progress | null} */
     this.progress = null;
-    /** @type {string | null} */
+    /** @type {NoTask | null} */
     this.reason = null; // why nothing more was given, null while something was
     /** @type {string[]} */
     this.withdrawn = []; // tasks held here that must not be shown: an image of them was reported
@@ -54,7 +54,7 @@ export class Queue {
     const claimed = await call("POST", "claim", { except }, { asRater });
     this.hear(claimed.progress, claimed.withdrawn);
     if (!claimed.task) {
-      this.reason = claimed.reason;
+      this.reason = claimed.code;
       return false;
     }
     const task = await loadTask(claimed.task);

@@ -7,6 +7,8 @@
 import { closest, find, findAll, slot } from "./dom.js";
 import { makeDraggable } from "./drag.js";
 import { digitOf, modeOf } from "./input.js";
+import { capOf, keys } from "./keys.js";
+import { words } from "./words.js";
 
 export class Ranking {
   /**
@@ -78,21 +80,22 @@ export class Ranking {
   /** @param {KeyboardEvent} event */
   key(event) {
     const digit = digitOf(event);
-    const name = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+    const action = keys.actionOf("ranking", event);
     const columns = columnsFor(this.images.length);
     /** @type {Record<string, () => void>} */
     const actions = {
-      ArrowLeft: () => this.frame(this.framed - 1),
-      ArrowRight: () => this.frame(this.framed + 1),
-      ArrowUp: () => this.frame(this.framed - columns),
-      ArrowDown: () => this.frame(this.framed + columns),
-      Backspace: () => this.takeBack(),
-      Escape: () => this.clear(),
-      Enter: () => this.submit("key"),
-      s: () => this.skip("key"),
+      unjudged: () => this.rank(this.framed, null, "key"),
+      previous: () => this.frame(this.framed - 1),
+      next: () => this.frame(this.framed + 1),
+      above: () => this.frame(this.framed - columns),
+      below: () => this.frame(this.framed + columns),
+      "take-back": () => this.takeBack(),
+      clear: () => this.clear(),
+      submit: () => this.submit("key"),
+      skip: () => this.skip("key"),
     };
-    if (digit !== null) this.rank(this.framed, digit || null, "key");
-    else if (name in actions) actions[name]();
+    if (digit) this.rank(this.framed, digit, "key");
+    else if (action) actions[action]();
     else return false;
     return true;
   }
@@ -114,7 +117,10 @@ export class Ranking {
     this.framed = places.find((other) => this.ranks[other] === undefined) ?? place;
     this.change();
     const left = this.images.length - this.given.length;
-    this.say(`${this.nameOf(place)}. ${left ? `${left} to go` : "Enter submits"}`);
+    const next = left
+      ? words("ranking.left", { count: left })
+      : words("ranking.enter", { key: capOf(keys.of("ranking", "submit")[0]) });
+    this.say(`${this.nameOf(place)}. ${next}`);
   }
 
   /**
@@ -150,7 +156,7 @@ export class Ranking {
     this.given = [];
     this.framed = 0;
     this.change();
-    this.say("All ranks cleared");
+    this.say(words("ranking.cleared"));
   }
 
   /** @param {number | undefined} place */
@@ -172,8 +178,7 @@ export class Ranking {
       return;
     }
     const left = this.images.length - this.given.length;
-    const text = `${left === 1 ? "1 picture has" : `${left} pictures have`} no rank yet. ` +
-      "Give ? to a picture that you cannot judge.";
+    const text = words("ranking.unfinished", { count: left });
     this.unfinished.textContent = text;
     this.unfinished.hidden = false;
     this.say(text);
@@ -203,12 +208,12 @@ export class Ranking {
 
   /** @param {number} place */
   nameOf(place) {
-    const name = `Picture ${place + 1}`;
+    const name = words("task.picture_number", { number: place + 1 });
     const rank = this.ranks[place];
-    if (rank === undefined) return `${name}, no rank`;
-    if (rank === null) return `${name}, can't judge`;
+    if (rank === undefined) return words("ranking.without", { name });
+    if (rank === null) return words("ranking.unjudged", { name });
     const tied = this.ranks.filter((other) => other === rank).length > 1;
-    return `${name}, rank ${rank}${tied ? ", a tie" : ""}`;
+    return words(tied ? "ranking.tied" : "ranking.ranked", { name, rank });
   }
 
   change() {
@@ -237,11 +242,12 @@ export class Ranking {
    */
   drawRank(spot, rank) {
     const places = [...this.ranks.keys()].filter((place) => this.ranks[place] === rank);
-    const held = places.length
-      ? ` (now: picture ${places.map((place) => place + 1).join(", ")})`
-      : "";
-    const name = rank === null ? "Can't judge" : `Rank ${rank}`;
-    spot.setAttribute("aria-label", `${name} for picture ${this.framed + 1}${held}`);
+    const number = this.framed + 1;
+    const name = rank === null
+      ? words("ranking.give_none", { number })
+      : words("ranking.give", { rank, number });
+    const pictures = places.map((place) => place + 1).join(", ");
+    spot.setAttribute("aria-label", pictures ? words("ranking.now", { name, pictures }) : name);
     spot.classList.toggle("tie", rank !== null && places.length > 1);
     const thumbs = places.map((place) => thumb(this.images[place].element, place));
     find(spot, ".thumbs", HTMLElement).replaceChildren(...thumbs);

@@ -3,34 +3,48 @@
 // also asks which ones are reported.
 
 /** @import { LoadedImage, ReasonChosen, ReasonsQuestion } from "../interface.d.ts" */
+/** @import { Key } from "./words.js" */
 
 import { closest, find, slot } from "./dom.js";
 import { digitOf } from "./input.js";
+import { words } from "./words.js";
 
+/** The reason that is stored when images of a task with several are reported. */
 const UNSAFE = "A picture is unsafe";
+
+/**
+ * What is asked, and what can be answered: the reason as it is stored, and its words.
+ *
+ * @type {Record<ReasonsQuestion, { title: Key, reasons: [string, Key][] }>}
+ */
 const QUESTIONS = {
   skip: {
-    title: "Why skip it?",
-    reasons: ["I cannot tell", "The prompt is unclear", "The picture is broken", "Something else"],
+    title: "reasons.skip",
+    reasons: [
+      ["I cannot tell", "reason.cannot_tell"],
+      ["The prompt is unclear", "reason.unclear"],
+      ["The picture is broken", "reason.broken"],
+      ["Something else", "reason.else"],
+    ],
   },
   unsafe: {
-    title: "Why should nobody see it?",
+    title: "reasons.unsafe",
     reasons: [
-      "Sexual",
-      "Violent or cruel",
-      "Hateful",
-      "A real person is harmed",
-      "Something else",
+      ["Sexual", "reason.sexual"],
+      ["Violent or cruel", "reason.violent"],
+      ["Hateful", "reason.hateful"],
+      ["A real person is harmed", "reason.harm"],
+      ["Something else", "reason.else"],
     ],
   },
   "skip-ranking": {
-    title: "Why skip these?",
+    title: "reasons.skip_several",
     reasons: [
-      "I cannot tell",
-      "The prompt is unclear",
-      "A picture is broken",
-      UNSAFE,
-      "Something else",
+      ["I cannot tell", "reason.cannot_tell"],
+      ["The prompt is unclear", "reason.unclear"],
+      ["A picture is broken", "reason.one_broken"],
+      [UNSAFE, "reason.one_unsafe"],
+      ["Something else", "reason.else"],
     ],
   },
 };
@@ -58,9 +72,13 @@ export class Reasons {
    */
   ask(question, chosen, images) {
     const { title, reasons } = QUESTIONS[question];
-    this.title.textContent = title;
+    this.title.textContent = words(title);
     this.report.hidden = true;
-    this.choices.replaceChildren(...reasons.map((reason, place) => choice(reason, place + 1)));
+    this.choices.replaceChildren(...reasons.map(([reason, key], place) => {
+      const button = choice(words(key), place + 1);
+      button.dataset.reason = reason;
+      return button;
+    }));
     this.choices.onclick = (event) => {
       const reason = closest(event, "button")?.dataset.reason;
       if (!reason) return;
@@ -82,7 +100,7 @@ export class Reasons {
   askWhich(images, chosen) {
     const buttons = images.map(imageChoice);
     const marked = () => images.filter((_, place) => isMarked(buttons[place]));
-    this.title.textContent = "Which image should nobody see?";
+    this.title.textContent = words("reasons.which");
     this.choices.replaceChildren(...buttons);
     this.report.hidden = false;
     this.report.disabled = true;
@@ -127,16 +145,15 @@ function isMarked(button) {
 }
 
 /**
- * @param {string} words
+ * @param {string} label
  * @param {number} number
  */
-function choice(words, number) {
+function choice(label, number) {
   const button = document.createElement("button");
   button.type = "button";
-  button.dataset.reason = words;
   const key = document.createElement("kbd");
   key.textContent = String(number);
-  button.append(words, key);
+  button.append(label, key);
   return button;
 }
 
@@ -145,7 +162,7 @@ function choice(words, number) {
  * @param {number} place
  */
 function imageChoice({ element }, place) {
-  const button = choice(`Image ${place + 1}`, place + 1);
+  const button = choice(words("reasons.image", { number: place + 1 }), place + 1);
   const thumb = /** @type {HTMLImageElement} */ (element.cloneNode());
   thumb.alt = ""; // the button's words name it
   button.setAttribute("aria-pressed", "false");

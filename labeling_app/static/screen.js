@@ -14,6 +14,7 @@ import { FullSize } from "./full_size.js";
 import { Stopwatch } from "./input.js";
 import { Ranking } from "./ranking.js";
 import { Reasons } from "./reasons.js";
+import { words } from "./words.js";
 
 export class Screen {
   /**
@@ -93,8 +94,8 @@ export class Screen {
     this.kinds[kind].show(loaded, item.earlier, item.question);
     this.state.show({ view: "task", item });
     const broken = loaded.some((image) => image.broken);
-    this.status.notice(broken ? "A picture cannot be shown. Skip this one." : "");
-    const what = loaded.length === 1 ? "One picture" : `${loaded.length} pictures`;
+    this.status.notice(broken ? words("trouble.broken") : "");
+    const what = words("task.said", { count: loaded.length });
     const asked = item.question ? this.kinds.comparison.words.textContent ?? "" : "";
     this.status.say(`${banner} ${what}: ${prompt} ${asked}`.trim());
     this.watch.start();

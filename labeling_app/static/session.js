@@ -8,13 +8,16 @@
 /** @import { Status } from "./status.js" */
 /** @import { Training } from "./training.js" */
 
-import { call, isSignedOut, messageOf, Refused, SIGNED_IN } from "./api.js";
+import { call, isSignedOut, Refused, SIGNED_IN } from "./api.js";
 import { find, findAll, slot } from "./dom.js";
 import { Outbox } from "./outbox.js";
+import { refusalOf } from "./refusal.js";
+import { language, words } from "./words.js";
 
 export class Session {
   /**
-   * `begin(outbox)` is called when a rater is signed in and trained.
+   * `welcome(raterId)` is called when a rater is signed in, `begin(outbox)` when they are trained
+   * too.
    *
    * @param {HTMLElement} page
    * @param {{
@@ -23,16 +26,18 @@ export class Session {
    *   retry: Retry,
    *   guidelines: Guidelines,
    *   training: Training,
+   *   welcome: (raterId: string) => void,
    *   begin: (outbox: Outbox) => void,
    * }} parts
    */
-  constructor(page, { state, status, retry, guidelines, training, begin }) {
+  constructor(page, { state, status, retry, guidelines, training, welcome, begin }) {
     this.page = page;
     this.state = state;
     this.status = status;
     this.retry = retry;
     this.guidelines = guidelines;
     this.training = training;
+    this.greet = welcome;
     this.begin = begin;
     this.form = find(page, "form", HTMLFormElement);
     this.nameField = find(this.form, "input", HTMLInputElement);
@@ -41,8 +46,19 @@ export class Session {
     this.rater = slot(page, "rater", HTMLElement);
     this.admin = slot(page, "admin", HTMLElement);
     /** @type {Settings} */
-    this.settings = { needs_password: false, paused: false, guideline_version: "" };
+    this.settings = {
+      needs_password: false,
+      paused: false,
+      guideline_version: "",
+      guideline_versions: {},
+    };
     this.form.addEventListener("submit", (event) => this.signIn(event));
+  }
+
+  /** The id of the rater who is signed in, or undefined. */
+  get raterId() {
+    const { name, outbox } = this.state.now;
+    return name === "training" || name === "labeling" ? outbox.raterId : undefined;
   }
 
   /** Goes on where this browser's rater was, or asks for a name. */
@@ -66,8 +82,8 @@ export class Session {
     } catch (error) {
       // some raters have a password where others need none
       if (isSignedOut(error)) this.passwordRow.hidden = false;
-      const unreachable = "The server cannot be reached. Try again in a moment.";
-      return this.status.notice(error instanceof Refused ? error.message : unreachable);
+      const unreachable = words("sign_in.unreachable");
+      return this.status.notice(error instanceof Refused ? refusalOf(error) : unreachable);
     }
     this.form.reset();
     await this.enter();
@@ -85,8 +101,11 @@ export class Session {
     this.rater.textContent = rater.name;
     this.admin.hidden = rater.role !== "admin";
     localStorage.setItem(SIGNED_IN, rater.rater_id);
+    this.greet(rater.rater_id);
     const outbox = new Outbox(rater.rater_id);
-    this.guidelines.showIfNew(rater.rater_id, this.settings.guideline_version);
+    const { guideline_version, guideline_versions } = this.settings;
+    const version = guideline_versions[language()] ?? guideline_version;
+    this.guidelines.showIfNew(rater.rater_id, version);
     this.state.change({ name: "training", outbox, shown: { view: "waiting" } });
     const trained = await this.attempt(() =>
       this.training.run(outbox, (action) => this.attempt(action))
@@ -120,10 +139,8 @@ export class Session {
   signedOut() {
     const { labeling } = this.state;
     if (!labeling) return this.askName();
-    const kept = labeling.outbox.waiting.length
-      ? " Your last answers are kept in this browser; they are sent when you sign in again."
-      : "";
-    this.askName(`You are signed out.${kept}`);
+    const kept = labeling.outbox.waiting.length ? ` ${words("sign_in.kept")}` : "";
+    this.askName(words("sign_in.signed_out") + kept);
   }
 
   /**
@@ -143,7 +160,7 @@ export class Session {
       // a late refusal would take the page from the next rater, or the focus from their password
       if (this.isOver(before)) return undefined;
       if (isSignedOut(error)) this.signedOut();
-      else this.status.notice(messageOf(error));
+      else this.status.notice(refusalOf(error));
       return undefined;
     }
   }

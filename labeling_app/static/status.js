@@ -4,6 +4,7 @@
 /** @import { Progress } from "../interface.d.ts" */
 
 import { slot } from "./dom.js";
+import { words } from "./words.js";
 
 export class Status {
   /** @param {HTMLElement} page */
@@ -54,11 +55,9 @@ export class Status {
   offline(is, waiting = 0) {
     this.offlineLine.hidden = !is;
     if (!is) return;
-    const kept = waiting
-      ? ` ${count(waiting, "answer")} kept in this browser and sent as soon as it is back.`
-      : "";
-    this.offlineLine.textContent = `The server cannot be reached. Trying again.${kept}`;
-    this.saved(waiting ? "Not saved yet" : "");
+    const kept = waiting ? ` ${words("trouble.kept", { count: waiting })}` : "";
+    this.offlineLine.textContent = words("trouble.unreachable") + kept;
+    this.saved(waiting ? words("saved.not_yet") : "");
   }
 
   /**
@@ -68,7 +67,7 @@ export class Status {
    */
   refused(answers) {
     this.refusedLine.hidden = !answers;
-    this.refusedText.textContent = `${count(answers, "answer")} not accepted by the server.`;
+    this.refusedText.textContent = words("trouble.refused", { count: answers });
   }
 
   /** @param {Progress | null} progress */
@@ -77,22 +76,15 @@ export class Status {
     const { mine, done, total, seconds_left } = progress;
     this.bar.max = Math.max(total, 1);
     this.bar.value = done;
-    this.count.textContent = `${mine} mine · ${done} of ${total}${timeLeft(seconds_left)}`;
+    const labels = words("progress.labels", { mine, done, total });
+    this.count.textContent = [labels, timeLeft(seconds_left)].filter(Boolean).join(" · ");
   }
-}
-
-/**
- * @param {number} number
- * @param {string} noun
- */
-function count(number, noun) {
-  return number === 1 ? `1 ${noun} is` : `${number} ${noun}s are`;
 }
 
 /** @param {number | null} seconds */
 function timeLeft(seconds) {
   if (!seconds) return "";
   const minutes = Math.ceil(seconds / 60);
-  if (minutes < 90) return ` · about ${minutes} min left`;
-  return ` · about ${Math.round(minutes / 60)} h left`;
+  if (minutes < 90) return words("progress.minutes", { count: minutes });
+  return words("progress.hours", { count: Math.round(minutes / 60) });
 }

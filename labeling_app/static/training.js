@@ -10,6 +10,7 @@
 import { call } from "./api.js";
 import { slot } from "./dom.js";
 import { loadImages } from "./images.js";
+import { words } from "./words.js";
 
 export class Training {
   /**
@@ -38,7 +39,7 @@ export class Training {
       const { items, done } = await call("GET", "training", undefined, { asRater });
       if (done || !items.length) return true;
       for (const [place, item] of items.entries()) {
-        const banner = `Training, ${place + 1} of ${items.length}: these answers do not count.`;
+        const banner = words("training.banner", { number: place + 1, total: items.length });
         const answer = await this.ask(item, banner, outbox);
         if (!answer) return false; // signed out meanwhile
         const body = { item_id: item.item_id, answer };
@@ -73,12 +74,10 @@ export class Training {
    * @param {TrainingFeedback} feedback
    */
   tell({ correct, explanation, left }) {
-    this.mark.textContent = correct ? "That is right" : "Not quite";
+    this.mark.textContent = words(correct ? "training.right" : "training.wrong");
     this.dialog.dataset.correct = String(correct);
     this.explanation.textContent = explanation;
-    this.left.textContent = left
-      ? `${left} to go.`
-      : "That was the training. Now for the real ones.";
+    this.left.textContent = left ? words("training.left", { count: left }) : words("training.over");
     this.dialog.showModal();
     return new Promise((next) => this.dialog.addEventListener("close", next, { once: true }));
   }

@@ -2,20 +2,32 @@
 // Work on tasks: shows a task that was fetched ahead, keeps the answer until the server has it,
 // shows the next.
 
-/** @import { Answer, RankingAnswer, Task, Timing } from "../interface.d.ts" */
+/** @import { Answer, NoTask, RankingAnswer, Task, Timing } from "../interface.d.ts" */
 /** @import { Outbox } from "./outbox.js" */
 /** @import { Retry } from "./retry.js" */
 /** @import { Screen } from "./screen.js" */
 /** @import { PageState } from "./state.js" */
 /** @import { Status } from "./status.js" */
+/** @import { Key } from "./words.js" */
 
 import { Loop } from "./loop.js";
 import { newId } from "./outbox.js";
 import { Queue } from "./queue.js";
+import { language, words } from "./words.js";
 
 const LOOK_AGAIN_MS = 15000;
 const RENEW_MS = 60000;
 const LOOK_MS = 10000;
+
+/** @type {Record<NoTask, Key>} */
+const REASONS = {
+  campaign_paused: "rest.campaign_paused",
+  rater_paused: "rest.rater_paused",
+  training_first: "rest.training_first",
+  all_labeled: "rest.all_labeled",
+  share_given: "rest.share_given",
+  not_for_you: "rest.not_for_you",
+};
 
 export class Work {
   /**
@@ -106,9 +118,9 @@ export class Work {
   async send(outbox) {
     const sends = outbox.waiting.length > 0;
     if (sends) {
-      this.status.saved("Saving…");
+      this.status.saved(words("saved.saving"));
       await outbox.flush();
-      this.status.saved(outbox.refused.length ? "" : "Saved ✓");
+      this.status.saved(outbox.refused.length ? "" : words("saved.saved"));
     }
     this.status.refused(outbox.refused.length);
     return sends;
@@ -137,9 +149,9 @@ export class Work {
   rest({ reason, progress }) {
     if (!reason) return this.screen.hide();
     const finished = progress !== null && progress.done >= progress.total;
-    const pause = reason.includes("paused") ? "Paused for now" : "Nothing to do right now";
-    const title = finished ? "All done. Thank you!" : pause;
-    this.screen.rest(title, `${reason[0].toUpperCase()}${reason.slice(1)}.`);
+    const paused = reason === "campaign_paused" || reason === "rater_paused";
+    const title = finished ? "rest.done" : paused ? "rest.paused" : "rest.nothing";
+    this.screen.rest(words(title), words(REASONS[reason]));
     clearTimeout(this.lookAgain);
     this.lookAgain = setTimeout(() => this.state.view === "rest" && this.goOn(), LOOK_AGAIN_MS);
   }
@@ -157,14 +169,12 @@ export class Work {
     if (!labeling) return;
     const { task_id, prompt } = task;
     try {
-      labeling.outbox.add({ submission_id: newId(), task_id, answer, ...timing }, prompt);
+      const submission = { submission_id: newId(), task_id, answer, language: language() };
+      labeling.outbox.add({ ...submission, ...timing }, prompt);
     } catch {
-      return this.status.notice(
-        "This browser's storage is full or switched off: the answer was not taken. " +
-          "Free some space and answer again.",
-      );
+      return this.status.notice(words("trouble.storage"));
     }
-    this.status.saved("Saving…");
+    this.status.saved(words("saved.saving"));
     labeling.queue.drop(task_id);
     this.present();
     this.goOn();

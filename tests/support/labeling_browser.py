@@ -36,6 +36,8 @@ SECRET = b"a secret of the tests only"
 PROMPT = "Four wolves in the park."
 PATIENCE_S = 120
 """A busy machine may take a minute to start the app."""
+SETTINGS = "label.json"
+"""File with settings of the app that is served, where a test needs others."""
 IMAGES = ".stage:visible img, .image:visible img"
 PHONE: dict[str, Any] = {
     "viewport": {"width": 390, "height": 760},
@@ -195,13 +197,14 @@ def drag(page: Page, place: int, rank: str) -> None:
 
 
 def main(root: Path, port: int) -> None:
-    """Serves the campaign in `root`: its PNG files, its store, its training."""
+    """Serves the campaign in `root`: its PNG files, its store, its training, its settings."""
     paths = {hashlib.sha256(path.read_bytes()).hexdigest(): path for path in root.glob("*.png")}
     file = root / "training.csv"
     images = {image_id: ImageRow(image_id, PROMPT) for image_id in paths}
     training = read_training(file, images) if file.exists() else ()
     with FeedbackStore.open(f"sqlite:///{root / 'feedback.db'}") as store:
-        config = LabelConfig(port=port)
+        own = root / SETTINGS
+        config = LabelConfig(port=port, **json.loads(own.read_text()) if own.exists() else {})
         app = create_app(
             store,
             paths.get,

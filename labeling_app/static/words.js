@@ -1,0 +1,124 @@
+// @ts-check
+// The words of the page in the rater's language; labeling_app/words/en.json has them all.
+
+/** @import { Word } from "../interface.d.ts" */
+
+import { call } from "./api.js";
+
+/** @typedef {string} Key a key of en.json; tests check each that is written in a script */
+
+/** Keys in localStorage: the language chosen last in this browser, and that of each rater. */
+const CHOSEN = "pictune.language";
+
+const chosen = {
+  language: "en",
+  /** @type {Partial<Record<string, Word>>} */
+  words: {},
+  /** @type {[string, string][]} */
+  names: [],
+};
+
+/** Gets the words from the server; until then the page has none. */
+export async function loadWords() {
+  const { preferred, languages } = await call("GET", "words");
+  const wanted = [localStorage.getItem(CHOSEN), preferred, ...navigator.languages];
+  const offered = Object.keys(languages);
+  const found = wanted.map((tag) => tag && closestTo(tag, offered)).find((language) => language);
+  chosen.language = found ?? "en";
+  chosen.words = languages[chosen.language];
+  chosen.names = offered.map((tag) => [tag, String(languages[tag].language)]);
+}
+
+/** The tag of the language of the page. */
+export function language() {
+  return chosen.language;
+}
+
+/**
+ * Returns a word, with what stands for the names in braces. `count` also decides which form is
+ * taken of words that depend on a number.
+ *
+ * @param {Key} key
+ * @param {Record<string, string | number>} [values]
+ */
+export function words(key, values = {}) {
+  const word = chosen.words[key] ?? key;
+  const text = typeof word === "string" ? word : word[pluralOf(values.count)] ?? word.other;
+  return text.replace(/\{(\w+)\}/g, (_, name) => shown(values[name]));
+}
+
+/**
+ * Puts the words into elements of page.html: `data-words` is the key of the content, and
+ * `data-words-NAME` that of an attribute.
+ *
+ * @param {HTMLElement} root
+ */
+export function fill(root) {
+  root.lang = chosen.language;
+  for (const element of root.querySelectorAll("*")) {
+    for (const { name, value } of element.attributes) {
+      const key = /** @type {Key} */ (value);
+      if (name === "data-words") element.textContent = words(key);
+      else if (name in ATTRIBUTES) element.setAttribute(ATTRIBUTES[name], words(key));
+    }
+  }
+  for (const select of root.querySelectorAll("select[data-do=language]")) offer(select);
+}
+
+/** @type {Record<string, string>} */
+const ATTRIBUTES = { "data-words-label": "aria-label", "data-words-placeholder": "placeholder" };
+
+/** @param {Element} select */
+function offer(select) {
+  if (!(select instanceof HTMLSelectElement)) return;
+  select.replaceChildren(...chosen.names.map(([tag, name]) => {
+    const option = new Option(name, tag, false, tag === chosen.language);
+    option.lang = tag;
+    return option;
+  }));
+}
+
+/**
+ * Keeps the language that was chosen; the page is drawn in it after a reload, which loses nothing.
+ *
+ * @param {string} tag
+ * @param {string} [raterId]
+ */
+export function choose(tag, raterId) {
+  localStorage.setItem(CHOSEN, tag);
+  if (raterId) localStorage.setItem(`${CHOSEN}.${raterId}`, tag);
+  location.reload();
+}
+
+/**
+ * Changes to the language that this rater has chosen in this browser before.
+ *
+ * @param {string} raterId
+ */
+export function followRater(raterId) {
+  const tag = localStorage.getItem(`${CHOSEN}.${raterId}`);
+  const isOffered = chosen.names.some(([offered]) => offered === tag);
+  if (tag && isOffered && tag !== chosen.language) choose(tag);
+}
+
+/**
+ * Returns the offered language that is closest to a tag: itself, or its language without a region.
+ *
+ * @param {string} tag
+ * @param {string[]} offered
+ */
+function closestTo(tag, offered) {
+  const bare = tag.split("-")[0];
+  return offered.find((one) => one === tag) ?? offered.find((one) => one === bare);
+}
+
+/** @param {string | number | undefined} count */
+function pluralOf(count) {
+  return new Intl.PluralRules(chosen.language).select(Number(count));
+}
+
+/** @param {string | number | undefined} value */
+function shown(value) {
+  if (typeof value !== "number") return value ?? "";
+  return new Intl.NumberFormat(chosen.language).format(value);
+}

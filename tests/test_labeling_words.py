@@ -1,0 +1,215 @@
+"""The words of the raters' page: one file a language, and none anywhere else."""
+
+import json
+import re
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from data.errors import PictuneError
+from labeling_app.app_state import STATIC
+from labeling_app.server import LabelConfig, create_app
+from labeling_app.tasks import TasksConfig
+from labeling_app.words import ENGLISH, FOLDER, Word, placeholders, read_words
+from tests.support.labeling_campaign import SECRET, make_campaign
+
+BRAND = "Pictune"
+SHIPPED = sorted(path.stem for path in FOLDER.glob("*.json"))
+PAGE = (STATIC / "page.html").read_text(encoding="utf-8")
+SPOKEN = ("aria-label", "placeholder", "title", "alt", "aria-description")
+
+NOT_SHOWN = {
+    "signed out",
+    "asked again",
+    "input, textarea, select, [contenteditable]",
+    "button, a, summary",
+    "(prefers-color-scheme: dark)",
+}
+"""Strings of scripts that look like words of the page but are states and selectors."""
+
+
+def file_of(language: str) -> dict[str, Word]:
+    """Return what a shipped file itself has."""
+    words: dict[str, Word] = json.loads((FOLDER / f"{language}.json").read_text(encoding="utf-8"))
+    return words
+
+
+def scripts() -> Iterator[tuple[str, list[str]]]:
+    """Every script of the page with its strings and the fixed parts of its templates."""
+    for path in sorted(STATIC.glob("*.js")):
+        if path.name != "admin.js":
+            yield path.name, strings_of(path.read_text(encoding="utf-8"))
+
+
+def strings_of(code: str) -> list[str]:
+    code = re.sub(r"/\*.*?\*/", "", code, flags=re.DOTALL)
+    code = re.sub(r"throw new \w+\((.*?)\);", "", code, flags=re.DOTALL)  # for developers
+    found: list[str] = []
+    for line in code.splitlines():
+        bare = re.sub(r"(^|\s)//.*$", "", line)
+        bare = re.sub(r"/(?![*/ ])(?:\\.|[^/\\\n])+/[a-z]*(?=[.,);])", "", bare)  # patterns
+        found += re.findall(r'"((?:[^"\\]|\\.)*)"', bare)
+        for template in re.findall(r"`((?:[^`\\]|\\.)*)`", bare):
+            found += re.split(r"\$\{[^}]*\}", template)
+    return found
+
+
+def keys_used() -> set[str]:
+    """The strings of page.html and the scripts that have the form of a key."""
+    marked = set(re.findall(r'data-words(?:-\w+)?="([^"]*)"', PAGE))
+    written = {text for _, strings in scripts() for text in strings}
+    return marked | {text for text in written if re.fullmatch(r"[a-z_]+\.[a-z0-9_]+", text)}
+
+
+def test_english_and_german_are_shipped() -> None:
+    assert {ENGLISH, "de"} <= set(SHIPPED)
+
+
+@pytest.mark.parametrize("language", SHIPPED)
+def test_a_shipped_language_has_every_word_and_no_other(language: str) -> None:
+    english, words = file_of(ENGLISH), file_of(language)
+    assert list(words) == list(english)  # in the same order, so that files can be read side by side
+    for key, word in words.items():
+        assert placeholders(word) == placeholders(english[key]), key
+        assert isinstance(word, dict) == isinstance(english[key], dict), key
+        if isinstance(word, dict):
+            assert set(word) == {"one", "other"}, key  # CLDR's of English and of German
+
+
+def test_every_word_is_used_and_every_key_has_a_word() -> None:
+    written, used = set(file_of(ENGLISH)) - {"language"}, keys_used()
+    assert written - used == set()
+    assert {key for key in used - written if not key.startswith("pictune.")} == set()  # storage
+    assert len(used) > 100
+
+
+class Visible(HTMLParser):
+    """Collects what page.html itself shows or lets be spoken."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words: list[str] = []
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.open.append(tag)
+        self.words += [value for name, value in attrs if name in SPOKEN and value]
+
+    def handle_data(self, data: str) -> None:
+        text = data.strip()
+        if self.open[-1] != "kbd" and re.search(r"[^\W\d_]", text) and text != BRAND:
+            self.words.append(text)
+
+
+def test_the_page_has_no_words_of_its_own() -> None:
+    page = Visible()
+    page.feed(PAGE)
+    assert page.words == []
+
+
+def test_the_scripts_have_no_words_of_their_own() -> None:
+    """A word of its own is a string with two words in it, or one that begins a sentence."""
+    found = [
+        f"{name}: {text}"
+        for name, strings in scripts()
+        for text in strings
+        if text not in NOT_SHOWN
+        if name != "reasons.js"  # it has reasons as they are stored
+        and re.search(r"[a-z]{2,}[,:.]? [a-z]+|^[A-Z][a-z]+ \w|[a-z]…", text)
+    ]
+    assert found == []
+    assert strings_of('say("Undone: your turn"); // "not this"') == ["Undone: your turn"]
+
+
+def test_a_lead_adds_a_language_and_changes_single_words(tmp_path: Path) -> None:
+    (tmp_path / "fr.json").write_text('{"language": "Français", "bar.undo": "Annuler"}', "utf-8")
+    (tmp_path / "en.json").write_text('{"bar.guidelines": "Instructions"}', "utf-8")
+    words = read_words(tmp_path)
+    assert list(words) == sorted([*SHIPPED, "fr"])
+    assert words["fr"]["bar.undo"] == "Annuler"
+    assert words["fr"]["bar.guidelines"] == words["en"]["bar.guidelines"] == "Instructions"
+    assert words["de"]["bar.guidelines"] == file_of("de")["bar.guidelines"]
+    assert all(set(words[language]) == set(file_of(ENGLISH)) for language in words)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("fr.json", '{"language": "Français", "bar.undoo": "x"}', "did you mean bar.undo?"),
+        ("fr.json", '{"language": "Français", "bar.undo": 3}', "bar.undo is not a text"),
+        ("fr.json", '{"language": "Français", "bar.undo": ""}', "do not leave it empty"),
+        ("fr.json", '{"bar.undo": "Annuler"}', 'has no "language"'),
+        ("fr.json", '{"language": "Français", "bar.undo": {"one": "x"}}', "give other"),
+        ("fr.json", '{"language": "Français", "bar.undo": "{n} x"}', "has {n}"),
+        ("fr.json", '{"language": ', "not readable as JSON"),
+        ("fr.json", "[]", "not an object"),
+        ("French.json", "{}", "not named after a language"),
+        ("words.txt", "", "has no file of words"),
+    ],
+)
+def test_a_broken_file_is_one_line(tmp_path: Path, name: str, content: str, says: str) -> None:
+    (tmp_path / name).write_text(content, "utf-8")
+    with pytest.raises(PictuneError, match=re.escape(says)) as error:
+        read_words(tmp_path)
+    assert "\n" not in str(error.value)
+    assert str(tmp_path) in str(error.value)
+
+
+@pytest.fixture
+def app_with(tmp_path: Path) -> Any:
+    """Return a client of an app with these settings."""
+    campaign = make_campaign(tmp_path, prompts=("A dog.",), images=2, config=TasksConfig())
+
+    def start(**settings: Any) -> TestClient:
+        return TestClient(
+            create_app(
+                campaign.open_store(),
+                campaign.paths.get,
+                LabelConfig(open=True, **settings),
+                secret=SECRET,
+                on_export=None,
+            ),
+            base_url="http://127.0.0.1",
+        )
+
+    return start
+
+
+def test_the_app_serves_all_languages_and_the_preferred_one(app_with: Any) -> None:
+    answer = app_with(language="de").get("/api/v1/words").json()
+    assert answer["preferred"] == "de"
+    assert sorted(answer["languages"]) == SHIPPED
+    with pytest.raises(PictuneError, match="no words in tlh; choose de or en"):
+        app_with(language="tlh")
+
+
+def test_a_label_keeps_the_version_of_the_guidelines_in_the_raters_language(
+    app_with: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "rules.md").write_text("Judge it.", "utf-8")
+    (tmp_path / "rules.de.md").write_text("Beurteile es.", "utf-8")
+    client = app_with(guidelines=tmp_path / "rules.md")
+    facts = client.get("/api/v1/settings").json()
+    english, german = facts["guideline_version"], facts["guideline_versions"]["de"]
+    assert (english == german, list(facts["guideline_versions"])) == (False, ["de"])
+    client.post("/api/v1/login", json={"rater": "Ann"})
+    for number, language in enumerate(("de", "en", "fr", None)):
+        task = client.post("/api/v1/claim", json={}).json()["task"]
+        body = {"submission_id": str(number), "task_id": task["task_id"], "language": language}
+        answer: dict[str, Any] = {"verdict": "good"}
+        if task["kind"] == "ranking":
+            answer = {"ranks": {image["image_id"]: 1 for image in task["images"]}}
+        sent = client.post("/api/v1/submissions", json=body | {"answer": answer})
+        assert sent.status_code == 201, sent.text
+        if number == 0:
+            client.post("/api/v1/undo", json={})
+    store = client.app.state.labeling.store
+    with store.database.read() as connection:
+        versions = connection.exec_driver_sql(
+            "select guideline_version from labels where revision = 1 order by sequence"
+        )
+        assert [row[0] for row in versions] == [german, english, english]
