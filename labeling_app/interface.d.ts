@@ -60,6 +60,8 @@ export interface AxisQuestion {
   text?: string;
   /** The image that shows what the prompt describes. */
   reference?: ImageAddress;
+  /** 5 where much better is told from slightly better. */
+  steps?: number;
 }
 
 export interface Question {
@@ -111,6 +113,8 @@ export interface ComparisonAnswer extends Remarks {
   outcome: "preferred" | "tie" | "both_bad" | "count" | "skip" | "unsafe";
   /** Id of the better image. */
   preferred?: string;
+  /** Where that was asked. */
+  strength?: "slightly" | "much";
   /** 10 for more as well. */
   count?: number;
   /** Ids of the images that nobody should see. */

@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from playwright.sync_api import Browser, Page, expect
 from data.comparisons import AXES
 from labeling_app.comparisons import Reference
 from tests.support.comparison_campaign import MODELS, PROMPTS, comparison_campaign
-from tests.support.labeling_browser import PHONE, Server, add_accounts, see, serving
+from tests.support.labeling_browser import DESK, PHONE, Server, add_accounts, see, serving
 from tests.support.labeling_campaign import Campaign
 from tests.support.labeling_rater import PASSWORD, answers, at_work, expect_saved
 
@@ -109,6 +110,47 @@ def test_a_rater_compares_by_keys_and_each_answer_is_what_was_on_the_screen(
     expect(page.locator(".numbers")).to_be_visible()
     assert len(answers(campaign, "Ann")) == len(expected) - 1
     page.context.close()
+
+
+@pytest.mark.parametrize("screen", [DESK, PHONE])
+def test_five_steps_have_buttons_and_digits_from_left_to_right(
+    browser: Browser, tmp_path: Path, screen: dict[str, Any]
+) -> None:
+    campaign = comparison_campaign(tmp_path, ("overall",), seeds=3, steps=5)
+    add_accounts(campaign, ("Ann",), PASSWORD)
+    with serving(tmp_path) as served:
+        page = at_work(browser, served.url, "Ann", screen)
+        steps = page.locator(".steps button:visible")
+        expect(steps).to_have_count(6)
+        expect(page.locator("[data-slot=sides]")).to_be_hidden()
+        expected: list[dict[str, Any]] = []
+        ways = [("1", 0, "much"), ("2", 0, "slightly"), ("ArrowRight", 1, "slightly")]
+        for mine, (key, side, strength) in enumerate(ways, start=1):
+            see(page)
+            chosen = {"preferred": shown(page)[side], "strength": strength}
+            expected.append({"outcome": "preferred"} | chosen)
+            press(page, key)
+            expect_saved(page, mine)
+        see(page)
+        expected.append({"outcome": "preferred", "preferred": shown(page)[1], "strength": "much"})
+        steps.nth(4).click()
+        expect_saved(page, 4)
+        press(page, "3")
+        expect_saved(page, 5)
+        press(page, "6")
+        expect(page.get_by_role("heading", name="All done")).to_be_visible()
+        expected += [{"outcome": "tie"}, {"outcome": "both_bad"}]
+        given = answers(campaign, "Ann")
+        assert [
+            {key: one[key] for key in want} for one, want in zip(given, expected, strict=True)
+        ] == expected
+        page.keyboard.press("h")
+        change = page.locator("[data-slot=labels] li").nth(2).get_by_role("button", name="Change")
+        change.click()
+        expect(page.locator("[aria-pressed=true]:visible")).to_have_attribute(
+            "data-strength", "much"
+        )
+        page.context.close()
 
 
 def test_images_are_large_and_open_at_full_size_without_answering(

@@ -31,15 +31,17 @@ export class Comparison {
     /** @type {LoadedImage | null} */
     this.reference = null;
     this.counts = false; // whether things are counted
+    this.inFive = false; // whether much better is told from slightly better
     this.words = slot(root, "question", HTMLElement);
     this.text = slot(root, "long-text", HTMLElement);
     this.pair = slot(root, "pair", HTMLElement);
     this.referenceFrame = slot(root, "reference", HTMLElement);
+    this.sides = slot(root, "sides", HTMLElement);
+    this.steps = slot(root, "steps", HTMLElement);
     this.choices = findAll(root, "[data-outcome]", HTMLButtonElement);
     this.numbers = slot(root, "numbers", HTMLElement);
     for (const button of this.choices) {
-      const outcome = button.dataset.outcome ?? "";
-      button.addEventListener("click", (event) => this.give(outcome, modeOf(event)));
+      button.addEventListener("click", (event) => this.choose(button, modeOf(event)));
     }
     this.numbers.addEventListener("click", (event) => {
       const number = closest(event, "[data-count]")?.dataset.count;
@@ -67,19 +69,22 @@ export class Comparison {
     this.images = images;
     this.reference = question?.loadedReference ?? null;
     this.counts = question?.axis === "count";
+    this.inFive = question?.steps === 5;
     this.words.innerHTML = question?.html ?? ""; // of Markdown, without any HTML of its own
     this.text.textContent = question?.text ?? "";
     this.text.hidden = !question?.text;
     this.root.classList.toggle("counting", this.counts);
+    this.root.classList.toggle("in-five", this.inFive);
     this.pair.replaceChildren(...images.map(frame));
     this.referenceFrame.hidden = !this.reference;
     const beside = this.reference ? [frame(this.reference, images.length)] : [];
     find(this.referenceFrame, "div", HTMLElement).replaceChildren(...beside);
     const broken = images.some((image) => image.broken);
+    this.sides.hidden = this.counts || this.inFive;
+    this.steps.hidden = !this.inFive;
     for (const button of this.choices) {
-      button.hidden = this.counts;
       button.disabled = broken;
-      mark(button, earlier?.outcome && this.outcomeOf(earlier) === button.dataset.outcome);
+      mark(button, earlier?.outcome && this.isOf(button, earlier));
     }
     this.numbers.hidden = !this.counts;
     for (const button of findAll(this.numbers, "button", HTMLButtonElement)) {
@@ -89,19 +94,22 @@ export class Comparison {
   }
 
   /**
-   * Returns what was chosen: a side of the screen, or the outcome.
+   * Returns whether a button stands for this answer.
    *
+   * @param {HTMLButtonElement} button
    * @param {ComparisonAnswer} answer
    */
-  outcomeOf({ outcome, preferred }) {
-    if (outcome !== "preferred") return outcome;
-    return this.images[0].image_id === preferred ? "left" : "right";
+  isOf(button, { outcome, preferred, strength }) {
+    const side = this.images[0].image_id === preferred ? "left" : "right";
+    const chosen = outcome === "preferred" ? side : outcome;
+    return button.dataset.outcome === chosen && button.dataset.strength === strength;
   }
 
   /** @param {KeyboardEvent} event */
   key(event) {
     const digit = digitOf(event);
     if (this.counts && digit !== null) return this.countByKey(digit);
+    if (this.inFive && digit !== null) return this.chooseByKey(digit);
     const action = keys.actionOf("comparison", event);
     if (action === "skip") this.skip("key");
     else if (action === "full-size") this.look(0);
@@ -121,14 +129,38 @@ export class Comparison {
   }
 
   /**
-   * @param {string} outcome
+   * In five steps a digit is a place among the buttons, from 1.
+   *
+   * @param {number} digit
+   */
+  chooseByKey(digit) {
+    const button = findAll(this.steps, "button", HTMLButtonElement)[digit - 1];
+    if (button) this.choose(button, "key");
+    return button !== undefined;
+  }
+
+  /**
+   * @param {HTMLButtonElement} button
    * @param {InputMode} mode
    */
-  give(outcome, mode) {
+  choose({ dataset }, mode) {
+    const strength = dataset.strength === "much" ? "much" : "slightly";
+    this.give(dataset.outcome ?? "", mode, strength);
+  }
+
+  /**
+   * Gives an answer; where steps are told apart a side alone is slightly better.
+   *
+   * @param {string} outcome
+   * @param {InputMode} mode
+   * @param {"slightly" | "much"} [strength]
+   */
+  give(outcome, mode, strength = "slightly") {
     if (this.images.some((image) => image.broken)) return;
     if (outcome === "left" || outcome === "right") {
       const preferred = this.images[outcome === "left" ? 0 : 1].image_id;
-      this.answer({ outcome: "preferred", preferred }, mode);
+      const degree = this.inFive ? { strength } : {};
+      this.answer({ outcome: "preferred", preferred, ...degree }, mode);
     } else if (outcome === "tie" || outcome === "both_bad") this.answer({ outcome }, mode);
   }
 

@@ -52,7 +52,7 @@ export const PARTS = {
       "full-size": { words: "keys.full_size", standard: ["z"], left: ["f"] },
       skip: { words: "keys.skip_two", standard: ["s"], left: ["s"] },
     },
-    fixed: [[["1", "…", "9", "0"], "keys.count"]],
+    fixed: [[["1", "…", "9", "0"], "keys.count"], [["1", "…", "6"], "keys.steps"]],
   },
   always: {
     title: "keys.always",

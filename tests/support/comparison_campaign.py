@@ -60,11 +60,11 @@ def comparison_campaign(
     axes: Sequence[Axis],
     references: dict[str, Reference] | None = None,
     seeds: int = 1,
-    overlap: int = 1,
+    **settings: object,
 ) -> Campaign:
     """Draw images in `root`, plan comparisons of them alone, and add them to a store there."""
     images, paths = compared_images(root, seeds=seeds)
-    plan = planned(images, axes, references=references, overlap=overlap)
+    plan = planned(images, axes, references=references, **settings)
     campaign = Campaign(f"sqlite:///{root / 'feedback.db'}", paths, plan.tasks)
     with campaign.open_store() as store:
         add_comparisons(store, plan)
