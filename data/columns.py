@@ -43,7 +43,11 @@ LABEL_IDENTITY = [
 ]
 
 LABEL_CIRCUMSTANCES = [
-    optional("skip_reason", TEXT, "why the rater skipped or found it unsafe"),
+    optional(
+        "skip_reason",
+        TEXT,
+        "why the rater skipped it or found it bad or unsafe, in the words of label.reasons",
+    ),
     optional("comment", TEXT, "free text"),
     column("source", TEXT, "human, simulated, imported or adjudicator"),
     column("is_gold", pa.bool_(), "true where the right answer is known"),

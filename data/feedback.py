@@ -46,7 +46,7 @@ class BinaryAnswer(BaseModel, frozen=True, extra="forbid"):
     verdict: Literal["good", "bad", "skip", "unsafe"]
     """`skip` is can't tell; `unsafe` is an image that nobody should be shown."""
     reason: Remark | None = None
-    """Reason why it was skipped or is unsafe."""
+    """Reason why it was skipped, or is bad or unsafe."""
     comment: Remark | None = None
     """Free text."""
 

@@ -31,6 +31,7 @@ from labeling_app.app_state import APP_VERSION, AppState, State
 from labeling_app.gold_bound import pause_if_below
 from labeling_app.images import bare_png, encoded
 from labeling_app.no_task import NO_TASK, reason_for_none, reason_to_wait, training_left
+from labeling_app.reasons import offered_reasons
 from labeling_app.refusals import may_refuse
 from labeling_app.responses import (
     Claimed,
@@ -146,7 +147,11 @@ def settings(state: State) -> Settings:
 @router.get("/api/v1/words")
 def words(state: State) -> PageWords:
     """Return the words of the page in all its languages; what one lacks is English."""
-    return PageWords(preferred=state.language, languages=dict(state.words))
+    return PageWords(
+        preferred=state.language,
+        languages=dict(state.words),
+        reasons=offered_reasons(state.reasons, state.words),
+    )
 
 
 @router.post("/api/v1/login", responses=may_refuse(*OF_A_BODY, 401, 429))

@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -18,6 +18,7 @@ from fastapi import Depends, Request
 from data.errors import PictuneError
 from data.store.feedback_store import FeedbackStore
 from labeling_app.known_answers import TrainingItem
+from labeling_app.reasons import Question, Reason
 from labeling_app.tasks import ImageRow
 from labeling_app.throttle import Throttle
 from labeling_app.words import Words, read_words
@@ -154,6 +155,8 @@ class AppState:
     """Questions that raters answer, with feedback, before their first task."""
     words: Mapping[str, Words] = field(default_factory=read_words)
     """The page's words by language."""
+    reasons: Mapping[Question, Sequence[Reason]] = field(default_factory=dict)
+    """The lead's reasons for a skip, a report or a bad verdict, in place of ours."""
     language: str | None = None
     """Language of raters who have not chosen one; None is their browser's."""
     categories: Mapping[str, str] = field(default_factory=dict)

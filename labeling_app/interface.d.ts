@@ -26,6 +26,19 @@ export interface PageWords {
   /** Language of raters who have not chosen one; null is their browser's. */
   preferred: string | null;
   languages: Record<string, Record<string, Word>>;
+  reasons: Record<ReasonsQuestion, OfferedReason[]>;
+}
+
+/** The question why an image is bad or reported, or one or several images are skipped. */
+export type ReasonsQuestion = "bad" | "skip" | "skip_several" | "unsafe";
+
+export interface OfferedReason {
+  /** As labels keep it. */
+  stored: string;
+  /** By language. */
+  words: Partial<Record<string, string>>;
+  /** Whether it reports images of a task with several: which ones is asked then. */
+  reports: boolean;
 }
 
 /** Why a rater gets no task. */
@@ -257,9 +270,6 @@ export interface Unfinished {
 }
 
 export type GiveAnswer = (answer: Answer, mode: InputMode) => void;
-
-/** The question why a task is skipped or an image reported. */
-export type ReasonsQuestion = "skip" | "unsafe" | "skip-ranking";
 
 /** Gets the reason, and the ids of the images that are reported with it. */
 export type ReasonChosen = (reason: string, unsafe?: string[]) => void;

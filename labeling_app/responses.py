@@ -13,6 +13,8 @@ from pydantic import BaseModel, Field
 from data.comparisons import SHOWN_WITHOUT_PROMPT, Axis, ComparisonAnswer, Strength
 from data.feedback import Answer, Progress, RankingAnswer, Role, Task, TaskKind
 from labeling_app.app_state import image_url
+from labeling_app.reasons import OfferedReason
+from labeling_app.reasons import Question as ReasonsQuestion
 from labeling_app.wording import wording_html
 from labeling_app.words import Words
 
@@ -39,6 +41,8 @@ class PageWords(BaseModel, frozen=True):
     """Language of raters who have not chosen one; null is their browser's."""
     languages: dict[str, Words]
     """The words by language; `{name}` in a word stands for what the page puts there."""
+    reasons: dict[ReasonsQuestion, list[OfferedReason]]
+    """Reasons that raters choose from, by what is asked; none where nothing is to be asked."""
 
 
 NoTask = Literal[

@@ -23,6 +23,7 @@ from labeling_app.guard import Guard
 from labeling_app.known_answers import TrainingItem
 from labeling_app.metrics import Metrics
 from labeling_app.page import mount_page
+from labeling_app.reasons import Reasons
 from labeling_app.refusals import add_refusals
 from labeling_app.tasks import ImageRow
 from labeling_app.words import offered, read_words
@@ -64,6 +65,12 @@ class LabelConfig(ServerConfig, frozen=True, extra="forbid"):
     words: Path | None = None
     """Folder with words of the page in other languages, a file such as `fr.json` for each, as in
     `labeling_app/words/`; words there that we have too take the place of ours."""
+    reasons: Reasons = {}
+    """Reasons that raters choose from, in place of ours: up to nine each for `skip`, `skip_several`
+    (rankings and comparisons, where a report is offered besides), `unsafe` and `bad`. Without any
+    for `bad`, that verdict is given without a reason. Each is a text, which labels keep, or a table
+    of that text as `stored` and of `words` by language: `{ stored = "blurry", words = { de =
+    "unscharf" } }`."""
     training: Path | None = None
     """CSV file of questions with answers and explanations, which raters answer before their first
     task."""
@@ -121,6 +128,7 @@ def create_app(
         gold_bound=config.gold_bound,
         training=training,
         words=words,
+        reasons=config.reasons,
         language=offered(config.language, words),
         categories=categories or {},
         images=images,

@@ -7,6 +7,7 @@ docstrings of the settings' models.
 import ast
 import inspect
 import json
+import re
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -151,7 +152,7 @@ def _constraints(part: Any) -> Sequence[Any]:
 def _plural(kind: str) -> str:
     noun, comma, rest = kind.partition(",")
     ends = {"text": "texts", "whole number": "whole numbers", "number": "numbers"}
-    return ends.get(noun, noun.replace("list of", "lists of").replace("table", "tables")) + (
+    return ends.get(noun, re.sub(r"\b(list|table)\b", r"\1s", noun)) + (
         f" that are {rest.strip()}" if comma else ""
     )
 

@@ -7,6 +7,7 @@
 import { findAll, slot } from "./dom.js";
 import { modeOf } from "./input.js";
 import { keys } from "./keys.js";
+import { reasonsFor } from "./words.js";
 
 export class Binary {
   /**
@@ -57,7 +58,7 @@ export class Binary {
    */
   give(verdict, mode) {
     if (this.buttons.find((button) => verdictOf(button) === verdict)?.disabled) return;
-    if (verdict === "good" || verdict === "bad") this.answer({ verdict }, mode);
+    if (verdict === "good" || !reasonsFor(verdict).length) this.answer({ verdict }, mode);
     else this.ask(verdict, (reason) => this.answer({ verdict, reason }, mode));
   }
 }

@@ -174,7 +174,7 @@ export class Comparison {
 
   /** @param {InputMode} mode */
   skip(mode) {
-    this.ask("skip-ranking", (reason, unsafe) => {
+    this.ask("skip_several", (reason, unsafe) => {
       if (unsafe?.length) this.answer({ outcome: "unsafe", reason, unsafe }, mode);
       else this.answer({ outcome: "skip", reason }, mode);
     }, this.images);

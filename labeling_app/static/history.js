@@ -7,7 +7,7 @@
 
 import { call } from "./api.js";
 import { find, slot } from "./dom.js";
-import { language, words } from "./words.js";
+import { language, words, wordsOfReason } from "./words.js";
 
 const SHOWN = 20;
 
@@ -141,7 +141,8 @@ function timeOf({ submitted_at }) {
  */
 function describe(answer, images) {
   const comment = answer.comment && words("history.comment", { comment: answer.comment });
-  const remarks = [answer.reason, comment].filter(Boolean).join(", ");
+  const reason = answer.reason && wordsOfReason(answer.reason);
+  const remarks = [reason, comment].filter(Boolean).join(", ");
   const verdict = said(answer, images);
   return remarks ? words("history.remarks", { answer: verdict, remarks }) : verdict;
 }

@@ -189,7 +189,7 @@ export class Ranking {
     const unranked = this.answerOf(this.images.map(() => null));
     /** @type {ReasonChosen} */
     const chosen = (reason, unsafe) => this.answer({ ...unranked, reason, unsafe }, mode);
-    this.ask("skip-ranking", chosen, this.images);
+    this.ask("skip_several", chosen, this.images);
   }
 
   /**

@@ -1,5 +1,5 @@
 // @ts-check
-// Asks why a task is skipped or an image reported: one more key, or a click. Of several images, it
+// Asks why a task is skipped, or an image bad or reported: one more key, or a click. Of several images, it
 // also asks which ones are reported.
 
 /** @import { LoadedImage, ReasonChosen, ReasonsQuestion } from "../interface.d.ts" */
@@ -7,46 +7,14 @@
 
 import { closest, find, slot } from "./dom.js";
 import { digitOf } from "./input.js";
-import { words } from "./words.js";
+import { readable, reasonsFor, words } from "./words.js";
 
-/** The reason that is stored when images of a task with several are reported. */
-const UNSAFE = "A picture is unsafe";
-
-/**
- * What is asked, and what can be answered: the reason as it is stored, and its words.
- *
- * @type {Record<ReasonsQuestion, { title: Key, reasons: [string, Key][] }>}
- */
-const QUESTIONS = {
-  skip: {
-    title: "reasons.skip",
-    reasons: [
-      ["I cannot tell", "reason.cannot_tell"],
-      ["The prompt is unclear", "reason.unclear"],
-      ["The picture is broken", "reason.broken"],
-      ["Something else", "reason.else"],
-    ],
-  },
-  unsafe: {
-    title: "reasons.unsafe",
-    reasons: [
-      ["Sexual", "reason.sexual"],
-      ["Violent or cruel", "reason.violent"],
-      ["Hateful", "reason.hateful"],
-      ["A real person is harmed", "reason.harm"],
-      ["Something else", "reason.else"],
-    ],
-  },
-  "skip-ranking": {
-    title: "reasons.skip_several",
-    reasons: [
-      ["I cannot tell", "reason.cannot_tell"],
-      ["The prompt is unclear", "reason.unclear"],
-      ["A picture is broken", "reason.one_broken"],
-      [UNSAFE, "reason.one_unsafe"],
-      ["Something else", "reason.else"],
-    ],
-  },
+/** @type {Record<ReasonsQuestion, Key>} */
+const TITLES = {
+  bad: "reasons.bad",
+  skip: "reasons.skip",
+  skip_several: "reasons.skip_several",
+  unsafe: "reasons.unsafe",
 };
 
 export class Reasons {
@@ -71,22 +39,21 @@ export class Reasons {
    * @param {LoadedImage[]} [images]
    */
   ask(question, chosen, images) {
-    const { title, reasons } = QUESTIONS[question];
-    this.title.textContent = words(title);
+    const reasons = reasonsFor(question);
+    this.title.textContent = words(TITLES[question]);
     this.report.hidden = true;
-    this.choices.replaceChildren(...reasons.map(([reason, key], place) => {
-      const button = choice(words(key), place + 1);
-      button.dataset.reason = reason;
-      return button;
-    }));
+    this.choices.replaceChildren(
+      ...reasons.map((reason, place) => choice(readable(reason), place + 1)),
+    );
     this.choices.onclick = (event) => {
-      const reason = closest(event, "button")?.dataset.reason;
+      const button = closest(event, "button");
+      const reason = reasons[[...this.choices.children].findIndex((one) => one === button)];
       if (!reason) return;
-      if (images && reason === UNSAFE) {
-        return this.askWhich(images, (unsafe) => chosen(reason, unsafe));
+      if (images && reason.reports) {
+        return this.askWhich(images, (unsafe) => chosen(reason.stored, unsafe));
       }
       this.dialog.close();
-      chosen(reason);
+      chosen(reason.stored);
     };
     this.dialog.showModal();
   }

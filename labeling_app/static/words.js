@@ -1,7 +1,7 @@
 // @ts-check
 // The words of the page in the rater's language; labeling_app/words/en.json has them all.
 
-/** @import { Word } from "../interface.d.ts" */
+/** @import { OfferedReason, PageWords, ReasonsQuestion, Word } from "../interface.d.ts" */
 
 import { call } from "./api.js";
 
@@ -16,17 +16,44 @@ const chosen = {
   words: {},
   /** @type {[string, string][]} */
   names: [],
+  /** @type {PageWords["reasons"]} */
+  reasons: { bad: [], skip: [], skip_several: [], unsafe: [] },
 };
 
 /** Gets the words from the server; until then the page has none. */
 export async function loadWords() {
-  const { preferred, languages } = await call("GET", "words");
+  const { preferred, languages, reasons } = await call("GET", "words");
   const wanted = [localStorage.getItem(CHOSEN), preferred, ...navigator.languages];
   const offered = Object.keys(languages);
   const found = wanted.map((tag) => tag && closestTo(tag, offered)).find((language) => language);
   chosen.language = found ?? "en";
+  chosen.reasons = reasons;
   chosen.words = languages[chosen.language];
   chosen.names = offered.map((tag) => [tag, String(languages[tag].language)]);
+}
+
+/**
+ * Returns the reasons that raters choose from; none where there is nothing to ask.
+ *
+ * @param {ReasonsQuestion} question
+ */
+export function reasonsFor(question) {
+  return chosen.reasons[question];
+}
+
+/** @param {OfferedReason} reason */
+export function readable({ stored, words }) {
+  return words[chosen.language] ?? words.en ?? stored;
+}
+
+/**
+ * Returns the words of a reason as labels keep it, which may be one that is offered no more.
+ *
+ * @param {string} stored
+ */
+export function wordsOfReason(stored) {
+  const found = Object.values(chosen.reasons).flat().find((reason) => reason.stored === stored);
+  return found ? readable(found) : stored;
 }
 
 /** The tag of the language of the page. */
