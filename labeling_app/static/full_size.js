@@ -2,6 +2,8 @@
 // Images at full size, one over the other at the same place, so that a change of image shows what
 // differs.
 
+/** @import { LoadedImage } from "../interface.d.ts" */
+
 import { closest, find, slot } from "./dom.js";
 
 export class FullSize {
@@ -19,6 +21,23 @@ export class FullSize {
     this.others.addEventListener("click", () => this.turn(1));
     this.frame.addEventListener("click", () => this.dialog.close());
     dialog.addEventListener("keydown", (event) => this.key(event));
+  }
+
+  /**
+   * Opens from inside `root`: `look(place)` is called for an image that was clicked, and without a
+   * place for the button.
+   *
+   * @param {HTMLElement} root
+   * @param {(place?: number) => void} look
+   */
+  opensFrom(root, look) {
+    root.addEventListener("click", (event) => {
+      const opener = closest(event, "[data-look], [data-do=full-size]");
+      if (!opener) return;
+      if (event.detail) opener.blur(); // when this view closes, it must not take the next Enter
+      const { look: place } = opener.dataset;
+      look(place === undefined ? undefined : Number(place));
+    });
   }
 
   /**
@@ -46,7 +65,7 @@ export class FullSize {
     if (event.repeat || event.ctrlKey || event.metaKey || event.altKey) return;
     const steps = { ArrowLeft: -1, ArrowRight: 1 };
     if (event.key in steps) this.turn(steps[/** @type {keyof typeof steps} */ (event.key)]);
-    else if (/^[1-3]$/.test(event.key) && this.images[Number(event.key) - 1]) {
+    else if (/^[1-9]$/.test(event.key) && this.images[Number(event.key) - 1]) {
       this.place = Number(event.key) - 1;
       this.draw();
     } else if (event.key.toLowerCase() === "z") this.dialog.close();
@@ -66,4 +85,20 @@ export class FullSize {
     this.frame.replaceChildren(this.images[this.place]);
     this.name.textContent = this.names[this.place];
   }
+}
+
+/**
+ * Returns a button that shows the image, and at a click the whole of it.
+ *
+ * @param {LoadedImage} image
+ * @param {number} place
+ */
+export function lookButton({ element }, place) {
+  const button = document.createElement("button");
+  button.type = "button";
+  button.className = "look";
+  button.dataset.look = String(place);
+  button.setAttribute("aria-label", `${element.alt}, show it at full size`);
+  button.append(element);
+  return button;
 }
