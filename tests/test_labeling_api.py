@@ -131,6 +131,18 @@ def test_undo_gives_the_task_back(client: TestClient, open_store: FeedbackStore)
     assert client.post("/api/v1/undo", json={}).json()["task"] is None
 
 
+def test_a_page_releases_what_it_holds(client: TestClient) -> None:
+    sign_in(client)
+    held = claim(client, "ranking")["task"]["task_id"]
+    sign_in(client, "Ben")
+    assert claim(client, "ranking")["task"] is None
+    sign_in(client)
+    assert client.post("/api/v1/release", json={"task_id": held}).status_code == 204
+    assert client.post("/api/v1/release", json={"task_id": "none"}).status_code == 404
+    sign_in(client, "Ben")
+    assert claim(client, "ranking")["task"]["task_id"] == held
+
+
 def test_progress_counts_to_the_end_and_then_says_so(client: TestClient) -> None:
     sign_in(client)
     for done in range(4):

@@ -192,7 +192,40 @@ def test_a_ranking_of_two_is_one_key_or_click(page: Page, campaign: Campaign) ->
     (skipped,) = answers(campaign, "Eve")
     assert set(skipped["ranks"].values()) == {None}
     assert skipped["reason"]
-    assert skipped["row"].revision == 11
+    assert skipped["row"].revision == 10
+
+
+@rater("Fay", LAPTOP)
+def test_a_comment_outlives_a_reload_as_ranks_do(page: Page, campaign: Campaign) -> None:
+    comments = page.get_by_label("Comment")
+    for mine, count in enumerate((2, 4), start=1):
+        go_to(page, count)
+        expect(comments).to_have_value("")
+        there = images_of(page)
+        page.keyboard.press("c")
+        page.keyboard.type(f"of {count}, half")
+        page.keyboard.press("Enter")
+        if count > 2:
+            page.keyboard.press("3")
+        page.reload()
+        page.locator("[data-kind]:visible").wait_for()
+        assert images_of(page) == there
+        expect(comments).to_have_value(f"of {count}, half")
+        expect(page.locator(".card.ranked")).to_have_count(0 if count == 2 else 1)
+        see(page)
+        for key in ["1"] * max(count - 1, 1) + ["Enter"]:
+            page.keyboard.press(key)
+        expect_saved(page, mine)
+        assert answers(campaign, "Fay")[-1]["comment"] == f"of {count}, half"
+    go_to(page, 1)
+    page.keyboard.press("c")
+    page.keyboard.type("of one")
+    page.reload()
+    expect(comments).to_have_value("of one")
+    see(page)
+    page.keyboard.press("1")
+    expect_saved(page, len(COUNTS))
+    assert answers(campaign, "Fay")[-1]["comment"] == "of one"
 
 
 def image_id(page: Page, place: int) -> str:
