@@ -14,7 +14,7 @@ from playwright.sync_api import FloatRect, Page, expect
 
 from data.feedback import NewTask
 from labeling_app.tasks import ImageRow
-from tests.support.labeling_browser import Server, add_accounts, images_of, see, serving
+from tests.support.labeling_browser import PHONE, Server, add_accounts, images_of, see, serving
 from tests.support.labeling_campaign import Campaign
 from tests.support.labeling_rater import PASSWORD, RATERS, answers, expect_saved, rater
 
@@ -159,6 +159,21 @@ def test_arrows_follow_the_drawn_columns_and_z_opens_the_framed_image(page: Page
     page.keyboard.press("1")  # no answer
     page.keyboard.press("Escape")
     assert page.locator(SEEN).count() == 1
+
+
+@rater("Gil", PHONE)
+def test_two_fingers_zoom_and_a_tap_then_shows_the_next_at_the_same_place(page: Page) -> None:
+    left, right = (str(image.get_attribute("src")) for image in page.locator(SEEN).all())
+    see(page)
+    page.get_by_role("button", name="Full size").tap()
+    whole = page.locator("dialog.whole img")
+    expect(whole).to_have_attribute("src", left)
+    pinch = {"x": 195, "y": 400, "scaleFactor": 3, "gestureSourceType": "touch"}
+    page.context.new_cdp_session(page).send("Input.synthesizePinchGesture", pinch)
+    page.wait_for_function("visualViewport.scale > 2")
+    page.touchscreen.tap(195, 400)
+    expect(whole).to_have_attribute("src", right)
+    assert page.evaluate("visualViewport.scale") > 2
 
 
 @rater("Eve", LAPTOP)

@@ -2,7 +2,7 @@
 // Two images of one prompt: which is better; or one image: how many things are in it. A ranking of
 // two images is answered in the same way.
 
-/** @import { Answer, AskReason, Draft, ComparisonAnswer, GiveAnswer } from "../interface.d.ts" */
+/** @import { Answer, AskReason, ComparisonAnswer, Draft, GiveAnswer } from "../interface.d.ts" */
 /** @import { InputMode, LoadedImage, LoadedQuestion, Rank } from "../interface.d.ts" */
 /** @import { RankingAnswer } from "../interface.d.ts" */
 /** @import { FullSize } from "./full_size.js" */

@@ -6,6 +6,8 @@
 
 import { closest, find, slot } from "./dom.js";
 
+const ZOOMED = 1.05; // by two fingers
+
 export class FullSize {
   /** @param {HTMLDialogElement} dialog */
   constructor(dialog) {
@@ -19,7 +21,10 @@ export class FullSize {
     this.names = [];
     this.place = 0;
     this.others.addEventListener("click", () => this.turn(1));
-    this.frame.addEventListener("click", () => this.dialog.close());
+    this.frame.addEventListener("click", () => {
+      if ((globalThis.visualViewport?.scale ?? 1) > ZOOMED) this.turn(1); // at the same place
+      else this.dialog.close();
+    });
     dialog.addEventListener("keydown", (event) => this.key(event));
   }
 
