@@ -1,15 +1,21 @@
 // @ts-check
-// Two images of one prompt: which is better; or one image: how many things are in it.
+// Two images of one prompt: which is better; or one image: how many things are in it. A ranking of
+// two images is answered in the same way.
 
-/** @import { Answer, AskReason, ComparisonAnswer, GiveAnswer } from "../interface.d.ts" */
-/** @import { InputMode, LoadedImage, LoadedQuestion } from "../interface.d.ts" */
+/** @import { Answer, AskReason, ComparisonAnswer, Draft, GiveAnswer } from "../interface.d.ts" */
+/** @import { InputMode, LoadedImage, LoadedQuestion, Rank } from "../interface.d.ts" */
+/** @import { RankingAnswer } from "../interface.d.ts" */
 /** @import { FullSize } from "./full_size.js" */
 /** @import { Key } from "./words.js" */
 
 import { closest, find, findAll, slot } from "./dom.js";
+import { lookButton } from "./full_size.js";
 import { digitOf, modeOf } from "./input.js";
 import { keys } from "./keys.js";
 import { words } from "./words.js";
+
+/** @type {Record<string, Rank[]>} */
+const RANKS = { left: [1, 2], right: [2, 1], tie: [1, 1], neither: [null, null] };
 
 export class Comparison {
   /**
@@ -32,7 +38,9 @@ export class Comparison {
     this.reference = null;
     this.counts = false; // whether things are counted
     this.inFive = false; // whether much better is told from slightly better
+    this.ranks = false; // whether the answer is a ranking
     this.words = slot(root, "question", HTMLElement);
+    this.ofPair = slot(root, "of-pair", HTMLElement);
     this.text = slot(root, "long-text", HTMLElement);
     this.pair = slot(root, "pair", HTMLElement);
     this.referenceFrame = slot(root, "reference", HTMLElement);
@@ -49,20 +57,15 @@ export class Comparison {
     });
     const skip = find(root, "[data-do=skip]", HTMLButtonElement);
     skip.addEventListener("click", (event) => this.skip(modeOf(event)));
-    const look = find(root, "[data-do=full-size]", HTMLButtonElement);
-    look.addEventListener("click", () => this.look(0));
-    root.addEventListener("click", (event) => {
-      const place = closest(event, "[data-look]")?.dataset.look;
-      if (place !== undefined) this.look(Number(place));
-    });
+    fullSize.opensFrom(root, (place) => this.look(place));
   }
 
   /**
    * Shows loaded images, the first on the left, with the words of the question, and an earlier
-   * answer where there is one.
+   * answer where there is one. Without a question the two are ranked.
    *
    * @param {LoadedImage[]} images
-   * @param {Answer} [earlier]
+   * @param {Answer | Draft} [earlier]
    * @param {LoadedQuestion} [question]
    */
   show(images, earlier, question) {
@@ -70,21 +73,26 @@ export class Comparison {
     this.reference = question?.loadedReference ?? null;
     this.counts = question?.axis === "count";
     this.inFive = question?.steps === 5;
+    this.ranks = !question;
+    this.ofPair.hidden = !this.ranks;
     this.words.innerHTML = question?.html ?? ""; // of Markdown, without any HTML of its own
     this.text.textContent = question?.text ?? "";
     this.text.hidden = !question?.text;
     this.root.classList.toggle("counting", this.counts);
     this.root.classList.toggle("in-five", this.inFive);
-    this.pair.replaceChildren(...images.map(frame));
+    this.pair.replaceChildren(...images.map(lookButton));
     this.referenceFrame.hidden = !this.reference;
-    const beside = this.reference ? [frame(this.reference, images.length)] : [];
+    const beside = this.reference ? [lookButton(this.reference, images.length)] : [];
     find(this.referenceFrame, "div", HTMLElement).replaceChildren(...beside);
     const broken = images.some((image) => image.broken);
     this.sides.hidden = this.counts || this.inFive;
     this.steps.hidden = !this.inFive;
     for (const button of this.choices) {
-      button.disabled = broken;
-      mark(button, earlier?.outcome && this.isOf(button, earlier));
+      const { outcome, strength } = button.dataset;
+      button.hidden = outcome === (this.ranks ? "both_bad" : "neither");
+      button.disabled = broken && outcome !== "neither";
+      const isChosen = this.outcomeOf(earlier) === outcome;
+      mark(button, isChosen && strength === (earlier?.outcome && earlier.strength));
     }
     this.numbers.hidden = !this.counts;
     for (const button of findAll(this.numbers, "button", HTMLButtonElement)) {
@@ -94,15 +102,23 @@ export class Comparison {
   }
 
   /**
-   * Returns whether a button stands for this answer.
+   * Returns what was chosen: a side of the screen, or the outcome; nothing where nothing was.
    *
-   * @param {HTMLButtonElement} button
-   * @param {ComparisonAnswer} answer
+   * @param {Answer | Draft} [earlier]
    */
-  isOf(button, { outcome, preferred, strength }) {
-    const side = this.images[0].image_id === preferred ? "left" : "right";
-    const chosen = outcome === "preferred" ? side : outcome;
-    return button.dataset.outcome === chosen && button.dataset.strength === strength;
+  outcomeOf(earlier) {
+    if (earlier?.ranks) return this.outcomeOfRanks(earlier.ranks);
+    if (earlier?.outcome !== "preferred") return earlier?.outcome;
+    return this.images[0].image_id === earlier.preferred ? "left" : "right";
+  }
+
+  /** @param {Record<string, Rank>} ranks */
+  outcomeOfRanks(ranks) {
+    const [left, right] = this.images.map(({ image_id }) => ranks[image_id]);
+    if (left === undefined || right === undefined) return undefined;
+    if (left === right) return left === null ? "neither" : "tie";
+    if (left === null || right === null) return undefined; // by another page
+    return left < right ? "left" : "right";
   }
 
   /** @param {KeyboardEvent} event */
@@ -112,9 +128,9 @@ export class Comparison {
     if (this.inFive && digit !== null) return this.chooseByKey(digit);
     const action = keys.actionOf("comparison", event);
     if (action === "skip") this.skip("key");
-    else if (action === "full-size") this.look(0);
-    else if (action && !this.counts) this.give(action, "key");
-    else return false;
+    else if (action && !this.counts) {
+      this.give(this.ranks && action === "both_bad" ? "neither" : action, "key");
+    } else return false;
     return true;
   }
 
@@ -156,12 +172,25 @@ export class Comparison {
    * @param {"slightly" | "much"} [strength]
    */
   give(outcome, mode, strength = "slightly") {
-    if (this.images.some((image) => image.broken)) return;
+    if (this.choices.find((button) => button.dataset.outcome === outcome)?.disabled) return;
+    if (this.ranks) return this.answer(this.ranking(RANKS[outcome]), mode);
     if (outcome === "left" || outcome === "right") {
       const preferred = this.images[outcome === "left" ? 0 : 1].image_id;
       const degree = this.inFive ? { strength } : {};
       this.answer({ outcome: "preferred", preferred, ...degree }, mode);
     } else if (outcome === "tie" || outcome === "both_bad") this.answer({ outcome }, mode);
+  }
+
+  /**
+   * Returns the ranking with these ranks, from left to right.
+   *
+   * @param {Rank[]} ranks
+   * @returns {RankingAnswer}
+   */
+  ranking(ranks) {
+    return {
+      ranks: Object.fromEntries(this.images.map(({ image_id }, at) => [image_id, ranks[at]])),
+    };
   }
 
   /**
@@ -175,13 +204,13 @@ export class Comparison {
   /** @param {InputMode} mode */
   skip(mode) {
     this.ask("skip_several", (reason, unsafe) => {
-      if (unsafe?.length) this.answer({ outcome: "unsafe", reason, unsafe }, mode);
+      if (this.ranks) this.answer({ ...this.ranking(RANKS.neither), reason, unsafe }, mode);
+      else if (unsafe?.length) this.answer({ outcome: "unsafe", reason, unsafe }, mode);
       else this.answer({ outcome: "skip", reason }, mode);
     }, this.images);
   }
 
-  /** @param {number} place */
-  look(place) {
+  look(place = 0) {
     const all = this.reference ? [...this.images, this.reference] : this.images;
     const names = all.map((image, at) => {
       if (image === this.reference) return words("full_size.reference");
@@ -201,20 +230,4 @@ const SIDES = ["full_size.first", "full_size.second"];
 function mark(button, chosen) {
   if (chosen) button.setAttribute("aria-pressed", "true");
   else button.removeAttribute("aria-pressed");
-}
-
-/**
- * Returns a button that shows the image, and at a click the whole of it.
- *
- * @param {LoadedImage} image
- * @param {number} place
- */
-function frame({ element }, place) {
-  const button = document.createElement("button");
-  button.type = "button";
-  button.className = "look";
-  button.dataset.look = String(place);
-  button.setAttribute("aria-label", words("comparison.look", { name: element.alt }));
-  button.append(element);
-  return button;
 }

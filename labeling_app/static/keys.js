@@ -49,7 +49,6 @@ export const PARTS = {
       right: { words: "keys.right", standard: ["ArrowRight", "2"], left: ["d", "2"] },
       tie: { words: "keys.tie", standard: ["ArrowUp", "3"], left: ["w", "3"] },
       both_bad: { words: "keys.both_bad", standard: ["ArrowDown", "4"], left: ["x", "4"] },
-      "full-size": { words: "keys.full_size", standard: ["z"], left: ["f"] },
       skip: { words: "keys.skip_two", standard: ["s"], left: ["s"] },
     },
     fixed: [[["1", "…", "9", "0"], "keys.count"], [["1", "…", "6"], "keys.steps"]],
@@ -58,6 +57,7 @@ export const PARTS = {
     title: "keys.always",
     actions: {
       undo: { words: "keys.undo", standard: ["u"], left: ["e"] },
+      "full-size": { words: "keys.full_size", standard: ["z"], left: ["f"] },
       comment: { words: "keys.comment", standard: ["c"], left: ["c"] },
       history: { words: "keys.history", standard: ["h"], left: ["v"] },
       guidelines: { words: "keys.guidelines", standard: ["g"], left: ["g"] },

@@ -137,8 +137,9 @@ class Page {
     const always = keys.actionOf("always", event);
     const modal = this.root.querySelector("dialog[open]");
     if (modal && modal !== (always && this.dialogs[always])) return false;
-    if (always === "comment" && !item) return false;
-    if (always) this.actions[always]();
+    if (["comment", "full-size"].includes(always ?? "") && !item) return false;
+    if (always === "full-size") this.screen.look();
+    else if (always) this.actions[always]();
     else if (event.key === "Escape" && this.guidelines.open) this.guidelines.toggle();
     else if (event.key === "Escape" && item?.editing) this.work.present();
     else if (event.key === "Enter" && this.state.view === "rest") this.work.goOn();

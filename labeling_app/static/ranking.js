@@ -1,13 +1,15 @@
 // @ts-check
 // Several images of one prompt: ranks from 1, ties, can't judge.
 
-/** @import { Answer, AskReason, GiveAnswer, InputMode } from "../interface.d.ts" */
+/** @import { Answer, AskReason, Draft, GiveAnswer, InputMode } from "../interface.d.ts" */
 /** @import { LoadedImage, Rank, RankingAnswer, ReasonChosen } from "../interface.d.ts" */
+/** @import { FullSize } from "./full_size.js" */
 
 import { closest, find, findAll, slot } from "./dom.js";
 import { makeDraggable } from "./drag.js";
 import { digitOf, modeOf } from "./input.js";
 import { capOf, keys } from "./keys.js";
+import { drawnColumns, Room } from "./room.js";
 import { words } from "./words.js";
 
 export class Ranking {
@@ -17,6 +19,7 @@ export class Ranking {
    * `changed(draft)` after each change.
    *
    * @param {HTMLElement} root
+   * @param {FullSize} fullSize
    * @param {{
    *   answer: GiveAnswer,
    *   ask: AskReason,
@@ -24,7 +27,8 @@ export class Ranking {
    *   changed: (draft: RankingAnswer) => void,
    * }} calls
    */
-  constructor(root, { answer, ask, say, changed }) {
+  constructor(root, fullSize, { answer, ask, say, changed }) {
+    this.fullSize = fullSize;
     this.answer = answer;
     this.ask = ask;
     this.say = say;
@@ -39,6 +43,8 @@ export class Ranking {
     /** @type {InputMode | undefined} */
     this.mode = undefined; // of the last rank
     this.cards = slot(root, "cards", HTMLElement);
+    this.room = new Room(this.cards);
+    this.hint = slot(root, "ranking-hint", HTMLElement);
     this.shelf = slot(root, "shelf", HTMLElement);
     this.unfinished = slot(root, "unfinished", HTMLElement);
     this.submitButton = find(root, "[data-do=submit]", HTMLButtonElement);
@@ -53,6 +59,7 @@ export class Ranking {
       const rank = closest(event, "[data-rank]");
       if (rank) this.rank(this.framed, Number(rank.dataset.rank) || null, modeOf(event));
     });
+    fullSize.opensFrom(root, () => this.look());
     makeDraggable(root, (place, rank, mode) => this.rank(place, rank || null, mode));
   }
 
@@ -61,27 +68,25 @@ export class Ranking {
    * there is one.
    *
    * @param {LoadedImage[]} images
-   * @param {Answer} [earlier]
+   * @param {Answer | Draft} [earlier]
    */
   show(images, earlier) {
     this.images = images;
     this.ranks = images.map(({ image_id }) => earlier?.ranks?.[image_id]);
     this.given = [...this.ranks.keys()].filter((place) => this.ranks[place] !== undefined);
     this.framed = Math.max(0, this.ranks.indexOf(undefined));
-    const columns = columnsFor(images.length);
-    this.cards.style.setProperty("--columns", String(columns));
-    this.cards.style.setProperty("--rows", String(Math.ceil(images.length / columns)));
     this.cards.replaceChildren(...images.map(card));
     this.shelf.replaceChildren(...images.map((_, place) => shelfRank(place + 1)), shelfRank(0));
-    this.unfinished.hidden = true;
+    this.saysUnfinished("");
     this.draw();
+    this.room.fill(images);
   }
 
   /** @param {KeyboardEvent} event */
   key(event) {
     const digit = digitOf(event);
     const action = keys.actionOf("ranking", event);
-    const columns = columnsFor(this.images.length);
+    const columns = drawnColumns(this.cards);
     /** @type {Record<string, () => void>} */
     const actions = {
       unjudged: () => this.rank(this.framed, null, "key"),
@@ -179,9 +184,25 @@ export class Ranking {
     }
     const left = this.images.length - this.given.length;
     const text = words("ranking.unfinished", { count: left });
-    this.unfinished.textContent = text;
-    this.unfinished.hidden = false;
+    this.saysUnfinished(text);
     this.say(text);
+  }
+
+  /**
+   * Says what the ranking lacks, in the place of the hint; empty takes it away.
+   *
+   * @param {string} text
+   */
+  saysUnfinished(text) {
+    this.unfinished.textContent = text;
+    this.unfinished.hidden = !text;
+    this.hint.hidden = Boolean(text);
+  }
+
+  /** Shows the framed image at full size. */
+  look() {
+    const names = this.images.map((_, place) => this.nameOf(place));
+    this.fullSize.show(this.images.map(({ element }) => element), names, this.framed);
   }
 
   /** @param {InputMode} mode */
@@ -217,7 +238,7 @@ export class Ranking {
   }
 
   change() {
-    this.unfinished.hidden = true;
+    this.saysUnfinished("");
     this.draw();
     this.changed(this.answerOf(this.ranks));
   }
@@ -252,16 +273,6 @@ export class Ranking {
     const thumbs = places.map((place) => thumb(this.images[place].element, place));
     find(spot, ".thumbs", HTMLElement).replaceChildren(...thumbs);
   }
-}
-
-/**
- * Returns the columns of cards on a wide screen.
- *
- * @param {number} images
- */
-function columnsFor(images) {
-  if (images <= 4) return images;
-  return images <= 6 || images === 9 ? 3 : 4;
 }
 
 /** @param {Event} event */
