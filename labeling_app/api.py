@@ -5,7 +5,7 @@ Answers are models of `labeling_app.responses`; refusals are those of `labeling_
 
 import asyncio
 import shutil
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from typing import Annotated
 
@@ -23,11 +23,9 @@ from data.feedback import (
     RankingAnswer,
     SentAnswer,
     Submission,
-    Task,
     TaskKind,
 )
 from data.ids import Identifier
-from data.store.overview import GivenLabel, latest_labels
 from labeling_app.app_state import APP_VERSION, AppState, State
 from labeling_app.gold_bound import pause_if_below
 from labeling_app.images import bare_png, encoded
@@ -36,8 +34,6 @@ from labeling_app.responses import (
     Claimed,
     ClaimedTask,
     HealthNow,
-    History,
-    HistoryEntry,
     Identity,
     Lease,
     Me,
@@ -49,7 +45,7 @@ from labeling_app.responses import (
     TrainingFeedback,
     TrainingQuestion,
     Undone,
-    given_answer,
+    in_shown_order,
     shown_images,
 )
 from labeling_app.sign_in import Login, Present, SignedIn, present, sign_in, sign_out
@@ -58,6 +54,8 @@ MOST_HELD = 30
 """Tasks that a page may hold, or have answers to on the way, besides the one that it asks for."""
 
 NOT_FOR_YOU = "the tasks that are left are not for you or with others"
+
+TAKEN = "others have answered that task meanwhile, or an image of it was reported"
 
 OF_A_BODY = (400, 413, 422)
 """Statuses of a body that is refused."""
@@ -89,6 +87,8 @@ class ClaimBody(BaseModel, frozen=True, extra="forbid"):
     """Only tasks of this kind."""
     excluding: Annotated[tuple[Identifier, ...], Field(alias="except", max_length=MOST_HELD)] = ()
     """Tasks that the page holds already or has answered: another one is wanted."""
+    aside: Identifier | None = None
+    """This task, which the rater had put aside."""
 
 
 class LeaseBody(BaseModel, frozen=True, extra="forbid"):
@@ -176,7 +176,10 @@ def claim(body: ClaimBody, state: State, rater: SignedIn) -> Response:
         account = present(rater, state)
         reason = _reason_to_wait(state, account)
         claimed = None
-        if reason is None:
+        if reason is None and body.aside is not None:
+            claimed = state.store.own_work.take_back(account.rater_id, body.aside)
+            reason = None if claimed else TAKEN
+        elif reason is None:
             claimed = state.store.claim(account.rater_id, kind=body.kind, excluding=body.excluding)
         # "everything is labeled" is said of this moment, so that it must not come from a cache
         progress = state.store.progress(account.rater_id, newest=claimed is None)
@@ -229,18 +232,6 @@ def undo(_body: UndoBody, state: State, account: Present) -> Undone:
         task=None if task is None else TaskToShow.from_task(task, task.image_ids),
         progress=state.store.progress(account.rater_id),
     )
-
-
-@router.get("/api/v1/history", responses=may_refuse(401, 422))
-def history(
-    state: State, account: Present, limit: Annotated[int, Query(ge=1, le=100)] = 20
-) -> History:
-    """Return the rater's last labels, newest first; an answer to one of their tasks is an edit."""
-    given = latest_labels(state.store, rater_id=account.rater_id, limit=limit)
-    withheld = state.store.reports.withheld_images(
-        {image_id for label in given for image_id in label.task.image_ids}
-    )
-    return History(labels=[_entry(label, withheld) for label in given])
 
 
 @router.get("/api/v1/training", responses=may_refuse(401))
@@ -375,26 +366,10 @@ def _training_left(state: AppState, account: Account) -> set[str]:
 
 
 def _claimed_task(claimed: Claim) -> ClaimedTask:
-    image_ids = _as_shown(claimed.task, claimed.shown_order)
     return ClaimedTask.from_task(
         claimed.task,
-        image_ids,
+        in_shown_order(claimed.task, claimed.shown_order),
         wording=claimed.wording,
         lease_expires_at=claimed.lease_expires_at,
+        was_aside=claimed.aside_at is not None,
     )
-
-
-def _entry(label: GivenLabel, withheld: Collection[str]) -> HistoryEntry:
-    return HistoryEntry.from_task(
-        label.task,
-        _as_shown(label.task, label.shown_order),
-        withheld,
-        wording=label.wording,
-        answer=given_answer(label.answer),
-        submitted_at=label.submitted_at,
-        revision=label.revision,
-    )
-
-
-def _as_shown(task: Task, shown_order: Sequence[int]) -> list[str]:
-    return [image_id for _, image_id in sorted(zip(shown_order, task.image_ids, strict=True))]

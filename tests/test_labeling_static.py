@@ -9,6 +9,7 @@ from fastapi.routing import APIRoute
 
 from labeling_app.api import router
 from labeling_app.app_state import STATIC
+from labeling_app.own_work import router as own_work_router
 
 FRONT_END = STATIC.parent
 DENO = Path(sys.executable).with_name("deno")
@@ -54,7 +55,7 @@ def test_the_server_has_every_route_that_the_page_calls() -> None:
     called = re.findall(r"[\"`](GET|POST) (\w+)", declared)
     served = {
         (method, route.path)
-        for route in router.routes
+        for route in (*router.routes, *own_work_router.routes)
         if isinstance(route, APIRoute)
         for method in route.methods or ()
     }

@@ -39,10 +39,13 @@ class LabelFilter:
         return found
 
 
+# Answers are stored as pydantic writes them, without spaces. In what people wrote each quotation
+# mark has a backslash before it: without these, no comment can say the same as an answer.
+_ANSWER = sa.func.replace(labels.c.answer_json, '\\"', "")
+
+
 def _says(text: str) -> sa.ColumnElement[bool]:
-    # Answers are stored as pydantic writes them, without spaces; in what people wrote, each
-    # quotation mark has a backslash before it, so that no comment can say the same.
-    return labels.c.answer_json.contains(text, autoescape=True)
+    return _ANSWER.contains(text, autoescape=True)
 
 
 _REPORTED = sa.or_(_says('"verdict":"unsafe"'), _says('"outcome":"unsafe"'), _says('"unsafe":['))

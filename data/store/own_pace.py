@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import zip_longest
 from typing import Any
 
 import sqlalchemy as sa
@@ -90,7 +91,7 @@ def _stretches(answers: Sequence[sa.Row[Any]]) -> list[_Stretch]:
     """Divide answers, the newest first, at the breaks; the newest stretch is the first."""
     found: list[_Stretch] = []
     after_break = True
-    for answer, earlier in zip(answers, [*answers[1:], None], strict=True):
+    for answer, earlier in zip_longest(answers, answers[1:]):
         if after_break:
             found.append(_Stretch(answer.submitted_at, answer.submitted_at))
         active = timedelta(milliseconds=answer.active_ms or 0)
