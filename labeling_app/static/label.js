@@ -14,7 +14,14 @@ import { Training } from "./training.js";
 import { Work } from "./work.js";
 
 /** @type {Partial<Record<string, string>>} */
-const LETTERS = { "?": "help", h: "history", g: "guidelines", u: "undo", c: "comment" };
+const LETTERS = {
+  "?": "help",
+  h: "history",
+  g: "guidelines",
+  u: "undo",
+  c: "comment",
+  l: "later",
+};
 
 /**
  * Starts the page inside the element that holds page.html.
@@ -72,7 +79,8 @@ class Page {
       comment: () => screen.comment.focus(),
       back: () => work.present(),
       "sign-out": () => this.session.signOut(),
-      again: () => work.goOn(),
+      again: () => work.again(),
+      later: () => work.later(),
       close: (button) => button?.closest("dialog")?.close(),
     };
     this.listen();
@@ -113,16 +121,17 @@ class Page {
    * @param {KeyboardEvent} event
    */
   press(event) {
-    const { item } = this.state;
+    const { screen, state: { item } } = this;
     if (this.screen.reasons.open) return this.screen.reasons.key(event);
     const letter = LETTERS[event.key.toLowerCase()];
     const modal = this.root.querySelector("dialog[open]");
     if (modal && modal !== (letter && this.dialogs[letter])) return false;
     if (letter === "comment" && !item) return false;
+    if (letter === "later" && (!item?.task_id || screen.watch.isTooSoon(event))) return false;
     if (letter) this.actions[letter]();
     else if (event.key === "Escape" && this.guidelines.open) this.guidelines.toggle();
     else if (event.key === "Escape" && item?.editing) this.work.present();
-    else if (event.key === "Enter" && this.state.view === "rest") this.work.goOn();
+    else if (event.key === "Enter" && this.state.view === "rest") this.work.again();
     else return this.screen.key(event);
     return true;
   }

@@ -4,6 +4,7 @@
 /** @import { Progress } from "../interface.d.ts" */
 
 import { slot } from "./dom.js";
+import { OwnPace } from "./own_pace.js";
 
 export class Status {
   /** @param {HTMLElement} page */
@@ -16,6 +17,7 @@ export class Status {
     this.refusedText = slot(page, "refused-text", HTMLElement);
     this.bar = slot(page, "bar", HTMLProgressElement);
     this.count = slot(page, "count", HTMLElement);
+    this.own = new OwnPace(page);
   }
 
   /**
@@ -77,6 +79,7 @@ export class Status {
     const { mine, done, total, seconds_left } = progress;
     this.bar.max = Math.max(total, 1);
     this.bar.value = done;
+    this.own.count(mine);
     this.count.textContent = `${mine} mine · ${done} of ${total}${timeLeft(seconds_left)}`;
   }
 }

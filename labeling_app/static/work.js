@@ -55,7 +55,9 @@ export class Work {
       shown: { view: "waiting" },
       resuming: JSON.parse(localStorage.getItem(keyOfUnfinished(outbox)) ?? "null"),
       undoing: false,
+      pausing: false,
     });
+    this.status.own.follow(outbox.raterId);
     this.goOn();
   }
 
@@ -70,6 +72,7 @@ export class Work {
     if (!labeling) return; // signed out meanwhile
     const { queue } = labeling;
     let uncounted = await this.send(labeling.outbox);
+    if (await queue.sendAside()) this.status.own.refresh();
     while (queue.missing) {
       const fetched = await queue.fetchOne();
       uncounted = false;
@@ -116,17 +119,20 @@ export class Work {
 
   presentIfFree() {
     const { labeling } = this.state;
-    if (labeling && !labeling.undoing && labeling.shown.view !== "task") this.present();
+    if (!labeling || labeling.undoing || labeling.pausing) return;
+    if (labeling.shown.view !== "task") this.present();
   }
 
   /** Shows the first task that is held, or why there is none. */
   present() {
     const { labeling } = this.state;
     if (!labeling) return;
+    if (labeling.pausing) this.state.change({ ...labeling, pausing: false });
     const task = labeling.queue.first;
     if (!task) return this.rest(labeling.queue);
     this.screen.show({
       ...task,
+      banner: task.was_aside ? "You had put this one aside." : "",
       earlier: task.draft,
       take: (answer, timing) => this.keep(task, answer, timing),
     });
@@ -166,7 +172,38 @@ export class Work {
     }
     this.status.saved("Saving…");
     labeling.queue.drop(task_id);
+    if (!this.suggestBreak()) this.present();
+    this.goOn();
+  }
+
+  /** Puts the task on the screen aside: it comes again after the others. */
+  later() {
+    const { labeling, item } = this.state;
+    if (!labeling || !item?.task_id || item.editing) return;
+    labeling.queue.putAside(item.task_id);
+    this.status.saved("Put aside");
+    this.status.say("Put aside");
     this.present();
+    this.goOn();
+  }
+
+  /** Suggests a break in place of the next task, when the rater has worked for long. */
+  suggestBreak() {
+    const { labeling } = this.state;
+    const minutes = this.status.own.breakDue;
+    if (!labeling || minutes === null) return false;
+    this.status.own.suggested();
+    this.state.change({ ...labeling, pausing: true });
+    const worked = minutes === 1 ? "a minute" : `${minutes} minutes`;
+    const reason = `You have labeled for ${worked} without a break. Your answers are kept.`;
+    this.screen.rest("Time for a short break?", reason, "Go on");
+    this.status.say(`Time for a short break? ${reason}`);
+    return true;
+  }
+
+  /** Goes on after a break, or looks whether there is something to do again. */
+  again() {
+    if (this.state.labeling?.pausing) this.present();
     this.goOn();
   }
 

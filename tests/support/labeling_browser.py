@@ -195,13 +195,15 @@ def drag(page: Page, place: int, rank: str) -> None:
 
 
 def main(root: Path, port: int) -> None:
-    """Serves the campaign in `root`: its PNG files, its store, its training."""
+    """Serves the campaign in `root`: its PNG files, its store, its training, its settings."""
     paths = {hashlib.sha256(path.read_bytes()).hexdigest(): path for path in root.glob("*.png")}
     file = root / "training.csv"
     images = {image_id: ImageRow(image_id, PROMPT) for image_id in paths}
     training = read_training(file, images) if file.exists() else ()
     with FeedbackStore.open(f"sqlite:///{root / 'feedback.db'}") as store:
-        config = LabelConfig(port=port)
+        settings = root / "settings.json"
+        more = json.loads(settings.read_text(encoding="utf-8")) if settings.exists() else {}
+        config = LabelConfig(port=port, **more)
         app = create_app(
             store,
             paths.get,
