@@ -342,6 +342,8 @@ class Claim:
     shown_at: datetime
     wording: str | None = None
     """The words of a comparison's axis, in Markdown, as they are shown."""
+    aside_at: datetime | None = None
+    """When the rater had put the task aside; None of a task that was not."""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ Answers are models of `labeling_app.responses`; refusals are those of `labeling_
 
 import asyncio
 import shutil
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from typing import Annotated
 
@@ -22,11 +22,9 @@ from data.feedback import (
     RankingAnswer,
     SentAnswer,
     Submission,
-    Task,
     TaskKind,
 )
 from data.ids import Identifier
-from data.store.overview import GivenLabel, latest_labels
 from labeling_app import leases
 from labeling_app.app_state import APP_VERSION, AppState, State
 from labeling_app.gold_bound import pause_if_below
@@ -38,8 +36,6 @@ from labeling_app.responses import (
     Claimed,
     ClaimedTask,
     HealthNow,
-    History,
-    HistoryEntry,
     Identity,
     Me,
     PageWords,
@@ -51,7 +47,7 @@ from labeling_app.responses import (
     TrainingFeedback,
     TrainingQuestion,
     Undone,
-    given_answer,
+    in_shown_order,
     shown_images,
 )
 from labeling_app.sign_in import Login, Present, SignedIn, present, sign_in, sign_out
@@ -92,6 +88,8 @@ class ClaimBody(BaseModel, frozen=True, extra="forbid"):
     """Tasks that the page holds already or has answered: another one is wanted."""
     wanted: Identifier | None = None
     """Of the tasks that the rater holds, the one that is given first."""
+    aside: Identifier | None = None
+    """This task, which the rater had put aside."""
 
 
 class SubmissionBody(SentAnswer, frozen=True, extra="forbid"):
@@ -189,7 +187,10 @@ def claim(body: ClaimBody, state: State, rater: SignedIn) -> Response:
         account = present(rater, state)
         code = reason_to_wait(state, account)
         claimed = None
-        if code is None:
+        if code is None and body.aside is not None:
+            claimed = state.store.own_work.take_back(account.rater_id, body.aside)
+            code = None if claimed else "taken"
+        elif code is None:
             claimed = state.store.claim(
                 account.rater_id, kind=body.kind, excluding=body.excluding, wanted=body.wanted
             )
@@ -245,18 +246,6 @@ def undo(_body: UndoBody, state: State, account: Present) -> Undone:
         task=None if task is None else TaskToShow.from_task(task, task.image_ids),
         progress=state.store.progress(account.rater_id),
     )
-
-
-@router.get("/api/v1/history", responses=may_refuse(401, 422))
-def history(
-    state: State, account: Present, limit: Annotated[int, Query(ge=1, le=100)] = 20
-) -> History:
-    """Return the rater's last labels, newest first; an answer to one of their tasks is an edit."""
-    given = latest_labels(state.store, rater_id=account.rater_id, limit=limit)
-    withheld = state.store.reports.withheld_images(
-        {image_id for label in given for image_id in label.task.image_ids}
-    )
-    return History(labels=[_entry(label, withheld) for label in given])
 
 
 @router.get("/api/v1/training", responses=may_refuse(401))
@@ -361,26 +350,10 @@ def _withdrawn(state: AppState, held: Collection[str]) -> list[str] | None:
 
 
 def _claimed_task(claimed: Claim) -> ClaimedTask:
-    image_ids = _as_shown(claimed.task, claimed.shown_order)
     return ClaimedTask.from_task(
         claimed.task,
-        image_ids,
+        in_shown_order(claimed.task, claimed.shown_order),
         wording=claimed.wording,
         lease_expires_at=claimed.lease_expires_at,
+        was_aside=claimed.aside_at is not None,
     )
-
-
-def _entry(label: GivenLabel, withheld: Collection[str]) -> HistoryEntry:
-    return HistoryEntry.from_task(
-        label.task,
-        _as_shown(label.task, label.shown_order),
-        withheld,
-        wording=label.wording,
-        answer=given_answer(label.answer),
-        submitted_at=label.submitted_at,
-        revision=label.revision,
-    )
-
-
-def _as_shown(task: Task, shown_order: Sequence[int]) -> list[str]:
-    return [image_id for _, image_id in sorted(zip(shown_order, task.image_ids, strict=True))]

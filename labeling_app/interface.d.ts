@@ -48,6 +48,7 @@ export type NoTask =
   | "training_first"
   | "all_labeled"
   | "share_given"
+  | "taken"
   | "not_for_you";
 
 /** The rater who is signed in. */
@@ -88,6 +89,8 @@ export interface Question {
 
 export interface Task extends Question {
   task_id: string;
+  /** The rater had put it aside. */
+  was_aside?: boolean;
 }
 
 export interface TrainingItem extends Question {
@@ -154,6 +157,25 @@ export interface Label extends Task {
   revision: number;
 }
 
+/** A task that the rater has put aside. */
+export interface AsideTask extends Task {
+  aside_at: string;
+}
+
+/** The rater's own pace, and what the lead has set. */
+export interface Pace {
+  mine: number;
+  /** Labels since the beginning of the day. */
+  labels: number;
+  per_hour: number | null;
+  /** Seconds since the last break. */
+  working_s: number;
+  /** Tasks put aside. */
+  aside: number;
+  daily_goal: number | null;
+  pause_after_min: number | null;
+}
+
 /** How far the labeling is, in labels. */
 export interface Progress {
   /** Labels of this rater. */
@@ -192,14 +214,23 @@ export interface Routes {
   "GET me": { body: undefined; answer: Rater };
   "POST login": { body: { rater: string; password?: string }; answer: Rater };
   "POST logout": { body: Record<string, never>; answer: null };
-  "POST claim": { body: { except: string[]; wanted?: string }; answer: Claimed };
+  "POST claim": {
+    body: { except: string[]; wanted?: string; aside?: string };
+    answer: Claimed;
+  };
+  "POST aside": { body: { task_id: string }; answer: null };
+  "GET aside": { body: undefined; answer: { tasks: AsideTask[] } };
+  [pace: `GET pace?${string}`]: { body: undefined; answer: Pace };
   "POST leases": { body: { task_id: string }; answer: { lease_expires_at: string } };
   "POST release": { body: { task_id: string }; answer: null };
   "POST submissions": { body: Submission; answer: { label_id: string; revision: number } };
   "POST undo": { body: Record<string, never>; answer: { task: Task | null; progress: Progress } };
   "GET training": { body: undefined; answer: { items: TrainingItem[]; done: boolean } };
   "POST training": { body: { item_id: string; answer: Answer }; answer: TrainingFeedback };
-  [history: `GET history?${string}`]: { body: undefined; answer: { labels: Label[] } };
+  [history: `GET history?${string}`]: {
+    body: undefined;
+    answer: { labels: Label[]; older: number | null };
+  };
   [progress: `GET progress?${string}`]: {
     body: undefined;
     answer: Progress & { withdrawn?: string[] };

@@ -12,6 +12,7 @@ NO_TASK: Mapping[NoTask, str] = {
     "training_first": "the training comes first",
     "all_labeled": "everything is labeled",
     "share_given": "you have given your share of the labels; thank you",
+    "taken": "others have answered that task meanwhile, or an image of it was reported",
     "not_for_you": "the tasks that are left are not for you or with others",
 }
 """Reasons why there is no task, in words."""

@@ -51,6 +51,7 @@ NoTask = Literal[
     "training_first",
     "all_labeled",
     "share_given",
+    "taken",
     "not_for_you",
 ]
 """Reasons why a rater gets no task."""
@@ -132,6 +133,8 @@ class ClaimedTask(TaskToShow, frozen=True):
 
     lease_expires_at: datetime
     """Until then nobody else is given the rater's place; a later answer is still accepted."""
+    was_aside: Annotated[bool, Field(exclude_if=lambda was_aside: not was_aside)] = False
+    """Whether the rater had put it aside; absent where they had not."""
 
 
 class Claimed(BaseModel, frozen=True):
@@ -213,9 +216,42 @@ class HistoryEntry(TaskToShow, frozen=True):
 
 
 class History(BaseModel, frozen=True):
-    """The rater's latest labels, newest first."""
+    """Labels of the rater, newest first."""
 
     labels: list[HistoryEntry]
+    older: int | None
+    """What to give as `before` for the labels that come next; null after the last one."""
+
+
+class AsideEntry(TaskToShow, frozen=True):
+    """A task that the rater has put aside."""
+
+    aside_at: datetime
+
+
+class Aside(BaseModel, frozen=True):
+    """Tasks that the rater has put aside and can answer still, oldest first."""
+
+    tasks: list[AsideEntry]
+
+
+class Pace(BaseModel, frozen=True):
+    """A rater's own pace, and what the lead has set for all raters."""
+
+    mine: int
+    """Labels of the rater, now."""
+    labels: int
+    """Labels of the rater since the moment asked for, each counted when it was first given."""
+    per_hour: float | None
+    """Labels per hour over the last stretch of work, breaks omitted; null when too few tell."""
+    working_s: float
+    """Seconds since the rater's last break of five minutes; 0 during one."""
+    aside: int
+    """Tasks that the rater has put aside and can answer still."""
+    daily_goal: int | None
+    """Labels that a rater should give in a day; null where the lead has set none."""
+    pause_after_min: float | None
+    """Minutes of work after which a rater is reminded of a break; null where they are not."""
 
 
 class TrainingQuestion(BaseModel, frozen=True):
@@ -297,6 +333,11 @@ def _question(task: Task, axis: Axis, wording: str | None, withheld: Collection[
         reference=reference[0] if reference else None,
         steps=task.steps,
     )
+
+
+def in_shown_order(task: Task, shown_order: Sequence[int]) -> list[str]:
+    """Return the task's images in the order in which they are shown."""
+    return [image_id for _, image_id in sorted(zip(shown_order, task.image_ids, strict=True))]
 
 
 def given_answer(answer: Answer) -> GivenVerdict | GivenRanks | GivenComparison:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import uvicorn
 from fastapi import FastAPI
-from pydantic import BaseModel, Field, PositiveFloat
+from pydantic import BaseModel, Field, PositiveFloat, PositiveInt
 from starlette.middleware.sessions import SessionMiddleware
 
 from data.errors import PictuneError
@@ -22,6 +22,7 @@ from labeling_app.app_state import APP_VERSION, AppState, Exports, Guidelines, H
 from labeling_app.guard import Guard
 from labeling_app.known_answers import TrainingItem
 from labeling_app.metrics import Metrics
+from labeling_app.own_work import router as own_work_router
 from labeling_app.page import mount_page
 from labeling_app.reasons import Reasons
 from labeling_app.refusals import add_refusals
@@ -77,6 +78,12 @@ class LabelConfig(ServerConfig, frozen=True, extra="forbid"):
     gold_bound: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Accuracy on gold tasks; raters who are surely below (by the exact 99 % interval, after five)
     are paused. None pauses nobody."""
+    daily_goal: PositiveInt | None = None
+    """Labels that each rater should give in a day, by the clock of their browser; the page shows
+    how far they are. None shows no goal."""
+    pause_after_min: PositiveFloat | None = None
+    """Minutes of labeling without a break of five minutes, after which the page suggests one
+    between two tasks; the rater may go on at once. None suggests none."""
     export_every_s: PositiveFloat = 30.0
     """Seconds between exports to Parquet while the app runs."""
 
@@ -126,6 +133,8 @@ def create_app(
         store.database.folder or Path.cwd(),
         is_open=config.open,
         gold_bound=config.gold_bound,
+        daily_goal=config.daily_goal,
+        pause_after_min=config.pause_after_min,
         training=training,
         words=words,
         reasons=config.reasons,
@@ -136,12 +145,7 @@ def create_app(
     )
     app = _bare_app(state, config)
     _add_middleware(app, config, secret)
-    Metrics(state).add_to(app)
-    app.include_router(router)
-    app.include_router(admin_router)
-    add_refusals(app)
-    mount_page(app, state.guidelines)
-    mount_admin_page(app, state)
+    _add_routes(app, state)
     return app
 
 
@@ -190,6 +194,15 @@ def _add_middleware(app: FastAPI, config: LabelConfig, secret: bytes) -> None:
         https_only=config.https,
     )
     app.add_middleware(Guard)
+
+
+def _add_routes(app: FastAPI, state: AppState) -> None:
+    Metrics(state).add_to(app)
+    for routes in (router, own_work_router, admin_router):
+        app.include_router(routes)
+    add_refusals(app)
+    mount_page(app, state.guidelines)
+    mount_admin_page(app, state)
 
 
 class _Server(uvicorn.Server):

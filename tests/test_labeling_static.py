@@ -9,6 +9,7 @@ from fastapi import FastAPI
 
 from labeling_app.api import router
 from labeling_app.app_state import STATIC
+from labeling_app.own_work import router as own_work_router
 
 FRONT_END = STATIC.parent
 DENO = Path(sys.executable).with_name("deno")
@@ -54,6 +55,7 @@ def test_the_server_has_every_route_that_the_page_calls() -> None:
     called = re.findall(r"[\"`](GET|POST) (\w+)", declared)
     app = FastAPI()
     app.include_router(router)
+    app.include_router(own_work_router)
     paths = app.openapi()["paths"]
     served = {(method.upper(), path) for path, methods in paths.items() for method in methods}
     assert len(called) > 10

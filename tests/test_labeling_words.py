@@ -28,6 +28,7 @@ NOT_SHOWN = {
     "asked again",
     "input, textarea, select, [contenteditable]",
     "button, a, summary",
+    "li:last-child button",
     "(prefers-color-scheme: dark)",
     *("Alt", "Backspace", "Control", "Enter", "Escape", "Meta", "Shift", "Tab"),
 }

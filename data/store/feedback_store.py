@@ -40,18 +40,21 @@ from data.feedback import (
 from data.store.adjudication import Adjudications
 from data.store.audit import Audit, record
 from data.store.checks import draw_check
-from data.store.comparing import Comparisons, present_wording, wording_texts
+from data.store.comparing import Comparisons, wording_texts
 from data.store.database import Database
 from data.store.imported import Added, ImportedLabel, insert_labels, insert_raters, new_labels
 from data.store.leases import (
     check_hold,
     end_lease,
     find_lease,
+    hand_out,
     is_over,
     lease_task,
     live_lease,
+    release_lease,
     renew_lease,
 )
+from data.store.own_work import OwnWork, take_next_aside, tasks_aside
 from data.store.plan_changes import PlanChanges
 from data.store.planning import insert_tasks, task_id_of, update_plan, with_asked_overlap
 from data.store.progress import Totals, count_totals, fair_hold, has_given_share
@@ -103,6 +106,7 @@ class FeedbackStore:
             self._order_seed = read_or_draw(connection, "order_seed", rng)
         self.comparisons = Comparisons(database, clock, order_seed=self._order_seed)
         self.plan = PlanChanges(database, clock, order_seed=self._order_seed)
+        self.own_work = OwnWork(database, clock, lease)
 
     @classmethod
     def open(
@@ -220,7 +224,8 @@ class FeedbackStore:
         again and its lease renewed; of several the one `wanted`, or the last. Otherwise the rater
         is given the task of highest priority with a place left, in random order within a priority,
         or now and then a task that checks the rater. Its images are put into a random order. A
-        rater who has given their share of the wanted labels is given no more.
+        rater who has given their share of the wanted labels is given no more. Tasks that the rater
+        has put aside (`own_work`) come after all others.
 
         Raises:
             NotFound: no such rater.
@@ -234,33 +239,27 @@ class FeedbackStore:
                 expires_at = renew_lease(connection, task, rater_id, now, config=self._lease)
                 text = wording_texts(connection, [held.wording]).get(held.wording)
                 return Claim(task, expires_at, tuple(held.shown_order), held.shown_at, text)
+            more = True
             if rater.share is not None:
                 load_rater(connection, rater_id, lock=True)  # of two claims the second sees both
-                if self.has_given_share(rater_id, rater.share):
-                    return None
-            next_in_queue = free_task(connection, rater, kind, now, excluding)
+                more = not self.has_given_share(rater_id, rater.share)
+            others = [*excluding, *tasks_aside(connection, rater_id)]
+            next_in_queue = free_task(connection, rater, kind, now, others) if more else None
             if next_in_queue is None:
-                return None
+                return take_next_aside(
+                    connection, rater, kind, now, excluding, config=self._lease, more=more
+                )
             check = draw_check(
-                connection, rater, kind, now, excluding, config=self._checks, rng=self._rng
+                connection, rater, kind, now, others, config=self._checks, rng=self._rng
             )
             task_id, shown_order = check or (next_in_queue, None)
             task = load_task(connection, task_id)
             if shown_order is None:
                 shown_order = list(range(len(task.image_ids)))
                 self._rng.shuffle(shown_order)
-            wording = present_wording(connection, task)
-            expires_at = lease_task(
-                connection,
-                task,
-                rater_id,
-                now,
-                config=self._lease,
-                shown_order=shown_order,
-                wording=wording,
+            return hand_out(
+                connection, task, rater_id, now, config=self._lease, shown_order=shown_order
             )
-            text = wording_texts(connection, [wording]).get(wording)
-            return Claim(task, expires_at, tuple(shown_order), now, text)
 
     def renew(self, rater_id: str, task_id: str) -> datetime:
         """Renew the rater's lease on a task; return when it will run out.
@@ -288,7 +287,7 @@ class FeedbackStore:
             lock_task(connection, task_id)
             lease = find_lease(connection, task_id, rater_id)
             if lease is not None and not is_over(lease, now):
-                end_lease(connection, task_id, rater_id, now)
+                release_lease(connection, task_id, rater_id, now)
 
     def submit(self, submission: Submission) -> Receipt:
         """Save an answer; when this returns it is on disk.
@@ -317,7 +316,7 @@ class FeedbackStore:
                     f"task {task.task_id}: was never given to this rater; claim it first"
                 )
             live = retire_live(connection, task.task_id, submission.rater_id)
-            end_lease(connection, task.task_id, submission.rater_id, None)
+            end_lease(connection, task.task_id, submission.rater_id)
             if live:
                 withdraw_reports(connection, task.task_id, submission.rater_id)
             else:

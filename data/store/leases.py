@@ -10,7 +10,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from data.feedback import LeaseConfig, NotFound, Source, Task, TaskKind
+from data.feedback import Claim, LeaseConfig, NotFound, Source, Task, TaskKind
+from data.store.comparing import present_wording, wording_texts
 from data.store.conditions import (
     EXCLUDED_TASKS,
     IS_WITHHELD,
@@ -30,6 +31,7 @@ _FIND = sa.select(leases).where(_IS_LEASE)
 _FORGET = sa.delete(leases).where(_IS_LEASE)
 _INSERT = sa.insert(leases)
 _END_AT = sa.update(leases).where(_IS_LEASE).values(expires_at=sa.bindparam("end"))
+_ANSWERED = sa.update(leases).where(_IS_LEASE).values(expires_at=None, aside_at=None)
 
 
 def find_lease(connection: sa.Connection, task_id: str, rater_id: str) -> Row | None:
@@ -43,9 +45,36 @@ def give_lease(connection: sa.Connection, task_id: str, rater_id: str, **values:
     connection.execute(_INSERT, {"task_id": task_id, "rater_id": rater_id, **values})
 
 
-def end_lease(connection: sa.Connection, task_id: str, rater_id: str, at: datetime | None) -> None:
-    """Set when the rater's lease on the task ends; None ends it now, because it was answered."""
-    connection.execute(_END_AT, {"of_task": task_id, "of_rater": rater_id, "end": at})
+def end_lease(connection: sa.Connection, task_id: str, rater_id: str) -> None:
+    """End the rater's lease on the task now, because it was answered."""
+    connection.execute(_ANSWERED, {"of_task": task_id, "of_rater": rater_id})
+
+
+def release_lease(connection: sa.Connection, task_id: str, rater_id: str, now: datetime) -> None:
+    """Let others have the rater's place now."""
+    connection.execute(_END_AT, {"of_task": task_id, "of_rater": rater_id, "end": now})
+
+
+def hand_out(
+    connection: sa.Connection,
+    task: Task,
+    rater_id: str,
+    now: datetime,
+    *,
+    config: LeaseConfig,
+    shown_order: list[int],
+    aside_at: datetime | None = None,
+) -> Claim:
+    """Lease a task to the rater, to be shown now with the present words of its axis.
+
+    `aside_at` is when the rater had put it aside.
+    """
+    wording = present_wording(connection, task)
+    expires_at = lease_task(
+        connection, task, rater_id, now, config=config, shown_order=shown_order, wording=wording
+    )
+    words = wording_texts(connection, [wording]).get(wording)
+    return Claim(task, expires_at, tuple(shown_order), now, words, aside_at)
 
 
 def lease_task(
@@ -78,7 +107,7 @@ def renew_lease(
 ) -> datetime:
     """Let the rater's lease on the task begin again; return when it will run out."""
     expires_at = _lease_end(connection, task.kind, now, config)
-    end_lease(connection, task.task_id, rater_id, expires_at)
+    connection.execute(_END_AT, {"of_task": task.task_id, "of_rater": rater_id, "end": expires_at})
     return expires_at
 
 
@@ -154,6 +183,7 @@ def _live_of_rater(kind: TaskKind | None) -> sa.Select[Any]:
         .where(
             leases.c.rater_id == RATER,
             leases.c.expires_at > NOW,
+            leases.c.aside_at.is_(None),
             leases.c.task_id.not_in(EXCLUDED_TASKS),
             is_of_kind(kind),
             ~IS_WITHHELD,
@@ -178,8 +208,8 @@ def live_lease(
 ) -> Row | None:
     """Return the rater's live lease on the task `wanted`, or else the one that was given last.
 
-    It is never of one of the tasks `excluding`. After an undo the last one is the lease of the task
-    whose answer was taken back.
+    It is never of one of the tasks `excluding`, nor of one that the rater has put aside. After an
+    undo the last one is the lease of the task whose answer was taken back.
     """
     values = {
         "of_rater": rater_id,

@@ -11,6 +11,7 @@ from data.feedback import Answer, Source, Task, TaskKind, agrees_with_gold, pars
 from data.store.comparing import wording_texts
 from data.store.conditions import NO_CHECK
 from data.store.feedback_store import FeedbackStore
+from data.store.label_filter import LabelFilter
 from data.store.progress import finished_labels, wanted_labels
 from data.store.queries import Row, load_task
 from data.store.tables import labels, prompts, raters, tasks
@@ -29,6 +30,8 @@ class GivenLabel:
     rater: str
     """The rater's name."""
     source: Source
+    sequence: int
+    """Later labels have higher numbers."""
     wording: str | None = None
     """The words of a comparison's axis, in Markdown, as they were shown."""
 
@@ -61,10 +64,11 @@ def latest_labels(
     *,
     rater_id: str | None = None,
     source: Source | None = None,
+    among: LabelFilter = LabelFilter(),  # noqa: B008 - frozen
     limit: int,
 ) -> list[GivenLabel]:
     """Return the live labels of one rater, of those of one source, or of all, newest first."""
-    query = _LIVE.limit(limit)
+    query = _LIVE.where(*among.conditions()).limit(limit)
     if rater_id is not None:
         query = query.where(labels.c.rater_id == rater_id)
     if source is not None:
@@ -160,4 +164,5 @@ def _given(row: Row, task: Task, wording: str | None) -> GivenLabel:
         rater=row.name,
         wording=wording,
         source=row.source,
+        sequence=row.sequence,
     )

@@ -188,7 +188,10 @@ leases = Table(
     # empty once answered; the row stays, as the record of what was shown
     Column("expires_at", UtcDateTime),
     Column("wording", String(64)),  # of a comparison's axis, as it was shown
+    Column("aside_at", UtcDateTime),  # when the rater put the task aside, to answer it later
 )
+_aside = leases.c.aside_at.is_not(None)
+Index("ix_leases_aside", leases.c.rater_id, sqlite_where=_aside, postgresql_where=_aside)
 
 labels = Table(
     "labels",
@@ -223,6 +226,7 @@ labels = Table(
     UniqueConstraint("submission_id"),
     UniqueConstraint("task_id", "rater_id", "revision"),
     Index("ix_labels_rater_id_is_live", "rater_id", "is_live"),
+    Index("ix_labels_rater_id_submitted_at", "rater_id", "submitted_at"),
     Index("ix_labels_submitted_at", "submitted_at"),
     # numbers are never given twice, so that the ranges of exported parts stay true
     sqlite_autoincrement=True,

@@ -2,6 +2,7 @@
 // Corrections: undo, the history, and a new answer to an earlier task.
 
 /** @import { Label } from "../interface.d.ts" */
+/** @import { Queue } from "./queue.js" */
 /** @import { Screen } from "./screen.js" */
 /** @import { PageState } from "./state.js" */
 /** @import { Status } from "./status.js" */
@@ -22,7 +23,10 @@ export class Corrections {
     this.screen = screen;
     this.status = status;
     this.work = work;
-    this.history = new History(dialog, (label) => this.edit(label));
+    this.history = new History(dialog, {
+      change: (label) => this.edit(label),
+      takeBack: (task) => this.takeBack(task.task_id),
+    });
   }
 
   async undo() {
@@ -41,17 +45,47 @@ export class Corrections {
         await queue.fetchOne({ first: true, wanted: task.task_id });
         queue.bringFirst(task.task_id); // another fetch may have got it
         this.status.progress(queue.progress);
+        this.status.own.refresh();
       }
     } catch {
       // not sent again: if the first one arrived, a second would take back one label more
       this.status.saved(words("undo.failed"));
     }
-    const { labeling: after } = this.state;
-    if (after?.queue === queue) {
-      this.state.change({ ...after, undoing: false });
+    this.showWhatCame(queue);
+  }
+
+  /** @param {Queue} queue */
+  showWhatCame(queue) {
+    const { labeling } = this.state;
+    if (labeling?.queue === queue) {
+      this.state.change({ ...labeling, undoing: false });
       this.work.present();
     }
     this.work.goOn();
+  }
+
+  /**
+   * Shows a task again that was put aside.
+   *
+   * @param {string} taskId
+   */
+  async takeBack(taskId) {
+    const { labeling } = this.state;
+    if (!labeling || labeling.undoing) return;
+    const { queue } = labeling;
+    this.state.change({ ...labeling, shown: { view: "waiting" }, undoing: true });
+    let trouble = words("trouble.aside");
+    try {
+      await queue.sendAside();
+      trouble = await queue.takeBack(taskId);
+    } catch {
+      // it stays in the list
+    }
+    this.status.own.refresh();
+    this.showWhatCame(queue);
+    if (trouble && this.state.isAt(queue)) {
+      this.status.notice(trouble);
+    }
   }
 
   async showHistory() {

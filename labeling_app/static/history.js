@@ -1,15 +1,16 @@
 // @ts-check
-// My last labels, to look at and to change, and the answers that the server did not accept.
+// My labels, to look at, to search and to change, what I have put aside, and the answers that the
+// server did not accept.
 
-/** @import { Answer, ImageAddress, Label, OutboxEntry, Verdict } from "../interface.d.ts" */
+/** @import { Answer, AsideTask, ImageAddress, Label, OutboxEntry, Task } from "../interface.d.ts" */
+/** @import { Verdict } from "../interface.d.ts" */
 /** @import { Outbox } from "./outbox.js" */
 /** @import { Key } from "./words.js" */
 
-import { call } from "./api.js";
+import { call, isSignedOut } from "./api.js";
 import { find, slot } from "./dom.js";
+import { Search } from "./search.js";
 import { language, words, wordsOfReason } from "./words.js";
-
-const SHOWN = 20;
 
 /** @type {Record<Verdict | "tie" | "both_bad", Key>} */
 const SAID = {
@@ -23,16 +24,27 @@ const SAID = {
 
 export class History {
   /**
-   * `change(label)` is called when the rater wants to answer one again.
+   * `change(label)` is called when the rater wants to answer one again, `takeBack(task)` when they
+   * want to answer one that they had put aside.
    *
    * @param {HTMLDialogElement} dialog
-   * @param {(label: Label) => void} change
+   * @param {{ change: (label: Label) => void, takeBack: (task: Task) => void }} calls
    */
-  constructor(dialog, change) {
+  constructor(dialog, { change, takeBack }) {
     this.dialog = dialog;
     this.list = slot(dialog, "labels", HTMLElement);
     this.refusals = slot(dialog, "refusals", HTMLElement);
+    this.aside = slot(dialog, "aside", HTMLElement);
+    this.found = slot(dialog, "found", HTMLElement);
+    this.olderButton = slot(dialog, "older", HTMLButtonElement);
+    this.search = new Search(dialog, () => this.look());
     this.change = change;
+    this.takeBack = takeBack;
+    this.asRater = "";
+    this.asked = 0; // number of the latest question: answers to earlier ones come too late
+    /** @type {number | null} */
+    this.older = null; // where the labels go on
+    this.olderButton.addEventListener("click", () => this.look({ on: true }));
   }
 
   /**
@@ -43,12 +55,72 @@ export class History {
    * @param {() => void} decided
    */
   async show(outbox, decided) {
-    const asRater = outbox.raterId;
-    const { labels } = await call("GET", `history?limit=${SHOWN}`, undefined, { asRater });
+    const asRater = this.asRater = outbox.raterId;
+    this.search.clear();
+    const [{ tasks }] = await Promise.all([
+      call("GET", "aside", undefined, { asRater }),
+      this.load(),
+    ]);
     this.drawRefusals(outbox, decided);
-    this.list.replaceChildren(...labels.map((label) => this.entry(label)));
-    if (!labels.length) this.list.append(text("li", words("history.empty")));
+    this.aside.hidden = !tasks.length;
+    find(this.aside, "ul", HTMLElement).replaceChildren(...tasks.map((task) => this.waiting(task)));
     if (!this.dialog.open) this.dialog.showModal();
+  }
+
+  /** Shows the labels that are searched for, or says that the server cannot be reached. */
+  async look({ on = false } = {}) {
+    const asked = this.asked + 1; // as `load` numbers it
+    try {
+      await this.load({ on });
+    } catch (error) {
+      if (asked !== this.asked) return;
+      if (isSignedOut(error)) return this.dialog.close(); // the next answer asks for the name
+      this.say(words("history.unreachable"));
+    }
+  }
+
+  /** Loads the labels that are searched for; with `on` those that come next. */
+  async load({ on = false } = {}) {
+    const asked = this.asked += 1;
+    const { asRater } = this;
+    const before = on && this.older !== null ? `&before=${this.older}` : "";
+    const answer = await call("GET", `history?${this.search.query}${before}`, undefined, {
+      asRater,
+    });
+    if (asked !== this.asked) return;
+    const entries = answer.labels.map((label) => this.entry(label));
+    if (on) this.list.append(...entries);
+    else this.list.replaceChildren(...entries);
+    this.older = answer.older;
+    this.olderButton.hidden = answer.older === null;
+    const none = this.search.isNarrow ? "history.none_fits" : "history.empty";
+    this.say(this.list.children.length ? "" : words(none));
+    if (on && this.olderButton.hidden) find(this.list, "li:last-child button", HTMLElement).focus();
+  }
+
+  /** @param {string} said */
+  say(said) {
+    this.found.textContent = said;
+    this.found.hidden = !said;
+  }
+
+  /** @param {AsideTask} task */
+  waiting(task) {
+    const item = document.createElement("li");
+    const answer = () => {
+      this.dialog.close();
+      this.takeBack(task);
+    };
+    item.append(
+      thumbs(task.images),
+      lines(text("strong", titleOf(task)), timeOf(task.aside_at)),
+      button(
+        words("history.answer"),
+        words("history.answer_name", { prompt: titleOf(task) }),
+        answer,
+      ),
+    );
+    return item;
   }
 
   /**
@@ -98,7 +170,7 @@ export class History {
     };
     item.append(
       thumbs(label.images),
-      lines(text("strong", prompt), answer, timeOf(label)),
+      lines(text("strong", prompt), answer, timeOf(label.submitted_at)),
       button(words("history.change"), words("history.change_name", { prompt }), change),
     );
     return item;
@@ -108,7 +180,7 @@ export class History {
 /**
  * Returns the prompt, or the question where raters are not told the prompt.
  *
- * @param {Label} label
+ * @param {Task} task
  */
 function titleOf({ prompt, question }) {
   if (prompt || !question) return prompt;
@@ -126,11 +198,18 @@ function thumbs(images) {
   return all;
 }
 
-/** @param {Label} label */
-function timeOf({ submitted_at }) {
-  const at = new Date(submitted_at);
-  const shown = at.toLocaleTimeString(language(), { hour: "2-digit", minute: "2-digit" });
-  return Object.assign(text("time", shown), { dateTime: submitted_at });
+/**
+ * Returns the time, with the day where that is not today.
+ *
+ * @param {string} moment
+ */
+function timeOf(moment) {
+  const at = new Date(moment);
+  const isToday = at.toDateString() === new Date().toDateString();
+  const shown = isToday
+    ? at.toLocaleTimeString(language(), { hour: "2-digit", minute: "2-digit" })
+    : at.toLocaleString(language(), { dateStyle: "medium", timeStyle: "short" });
+  return Object.assign(text("time", shown), { dateTime: moment });
 }
 
 /**

@@ -59,6 +59,7 @@ export const PARTS = {
       undo: { words: "keys.undo", standard: ["u"], left: ["e"] },
       "full-size": { words: "keys.full_size", standard: ["z"], left: ["f"] },
       comment: { words: "keys.comment", standard: ["c"], left: ["c"] },
+      later: { words: "keys.later", standard: ["l"], left: ["b"] },
       history: { words: "keys.history", standard: ["h"], left: ["v"] },
       guidelines: { words: "keys.guidelines", standard: ["g"], left: ["g"] },
       help: { words: "keys.help", standard: ["?"], left: ["t", "?"] },

@@ -88,7 +88,8 @@ class Page {
       comment: () => screen.comment.focus(),
       back: () => work.present(),
       "sign-out": () => this.session.signOut(),
-      again: () => work.goOn(),
+      again: () => work.again(),
+      later: () => work.later(),
       close: (button) => button?.closest("dialog")?.close(),
     };
     this.listen();
@@ -132,17 +133,18 @@ class Page {
    * @param {KeyboardEvent} event
    */
   press(event) {
-    const { item } = this.state;
+    const { screen, state: { item } } = this;
     if (this.screen.reasons.open) return this.screen.reasons.key(event);
     const always = keys.actionOf("always", event);
     const modal = this.root.querySelector("dialog[open]");
     if (modal && modal !== (always && this.dialogs[always])) return false;
     if (["comment", "full-size"].includes(always ?? "") && !item) return false;
-    if (always === "full-size") this.screen.look();
+    if (always === "later" && (!item?.task_id || screen.watch.isTooSoon(event))) return false;
+    if (always === "full-size") screen.look();
     else if (always) this.actions[always]();
     else if (event.key === "Escape" && this.guidelines.open) this.guidelines.toggle();
     else if (event.key === "Escape" && item?.editing) this.work.present();
-    else if (event.key === "Enter" && this.state.view === "rest") this.work.goOn();
+    else if (event.key === "Enter" && this.state.view === "rest") this.work.again();
     else return this.screen.key(event);
     return true;
   }

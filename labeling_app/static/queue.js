@@ -4,11 +4,24 @@
 
 /** @import { HeldTask, NoTask, Progress } from "../interface.d.ts" */
 /** @import { Outbox } from "./outbox.js" */
+/** @import { Key } from "./words.js" */
 
-import { call, Refused } from "./api.js";
+import { call, isPassing, isSignedOut, Refused } from "./api.js";
 import { loadTask } from "./images.js";
+import { words } from "./words.js";
 
 const MOST_EXCEPT = 30; // as the interface has it
+
+/** @type {Record<NoTask, Key>} */
+export const REASONS = {
+  campaign_paused: "rest.campaign_paused",
+  rater_paused: "rest.rater_paused",
+  training_first: "rest.training_first",
+  all_labeled: "rest.all_labeled",
+  share_given: "rest.share_given",
+  not_for_you: "rest.not_for_you",
+  taken: "rest.taken",
+};
 
 export class Queue {
   /**
@@ -31,6 +44,10 @@ export class Queue {
     /** @type {string[]} */
     this.withdrawn = []; // tasks held here that must not be shown: an image of them was reported
     this.heardAt = 0; // performance.now() when the server last said which
+    /** @type {string[]} */
+    this.aside = []; // tasks put aside of which the server has not heard; it keeps them held
+    /** @type {Map<string, HeldTask["draft"]>} */
+    this.drafts = new Map(); // of tasks put aside
   }
 
   /** @returns {HeldTask | undefined} */
@@ -67,7 +84,7 @@ export class Queue {
     // to the server, a task is held until its answer has arrived: it would be handed out again
     const answered = this.outbox.waiting.map((entry) => entry.submission);
     const known = [...this.tasks, ...answered].map(({ task_id }) => task_id);
-    const except = [...new Set(known)].slice(0, MOST_EXCEPT);
+    const except = [...new Set([...known, ...this.aside])].slice(0, MOST_EXCEPT);
     const claimed = await call("POST", "claim", { except, wanted }, { asRater });
     this.hear(claimed.progress, claimed.withdrawn);
     if (!claimed.task) {
@@ -78,9 +95,55 @@ export class Queue {
     const droppedAt = this.droppedAt.get(task.task_id) ?? -Infinity;
     if (droppedAt >= askedAt) return true; // another tab has answered it meanwhile
     if (this.tasks.some((held) => held.task_id === task.task_id)) return false; // two calls crossed
-    if (first) this.tasks.unshift(task);
-    else this.tasks.push(task);
+    if (first) this.tasks.unshift(this.withDraft(task));
+    else this.tasks.push(this.withDraft(task));
     return true;
+  }
+
+  /**
+   * Puts a task aside, with what was done of it.
+   *
+   * @param {string} taskId
+   */
+  putAside(taskId) {
+    this.drafts.set(taskId, this.tasks.find((held) => held.task_id === taskId)?.draft);
+    this.aside.push(taskId);
+    this.drop(taskId);
+  }
+
+  /** Tells the server what was put aside; returns whether there was anything. */
+  async sendAside() {
+    const sends = this.aside.length > 0;
+    for (const task_id of [...this.aside]) {
+      try {
+        await call("POST", "aside", { task_id }, { asRater: this.raterId });
+      } catch (error) {
+        if (isPassing(error) || isSignedOut(error)) throw error; // else another tab has answered it
+      }
+      this.aside = this.aside.filter((other) => other !== task_id);
+    }
+    return sends;
+  }
+
+  /**
+   * Puts a task first that was put aside; returns the reason when it is not to be had any more.
+   *
+   * @param {string} taskId
+   */
+  async takeBack(taskId) {
+    const body = { except: [], aside: taskId };
+    const claimed = await call("POST", "claim", body, { asRater: this.raterId });
+    this.hear(claimed.progress);
+    if (!claimed.task) return words(REASONS[claimed.code]);
+    const task = this.withDraft(await loadTask(claimed.task));
+    this.makeRoom();
+    this.tasks = [task, ...this.tasks.filter((held) => held.task_id !== taskId)];
+    return "";
+  }
+
+  /** @param {HeldTask} task */
+  withDraft(task) {
+    return { ...task, draft: this.drafts.get(task.task_id) };
   }
 
   /** Asks how far the labeling is, and which tasks must not be shown any more. */

@@ -40,6 +40,8 @@ export class Screen {
     this.comment = slot(page, "comment", HTMLTextAreaElement);
     this.restTitle = slot(page, "rest", HTMLElement);
     this.restReason = slot(page, "reason", HTMLElement);
+    this.again = slot(page, "again", HTMLElement);
+    this.later = slot(page, "later", HTMLElement);
     this.reasons = new Reasons(slot(page, "reasons", HTMLDialogElement));
 
     /** @type {(answer: Answer, mode: InputMode) => void} */
@@ -97,6 +99,7 @@ export class Screen {
     this.bannerText.textContent = banner;
     this.back.hidden = !item.editing;
     this.commentRow.hidden = !item.task_id;
+    this.later.hidden = item.editing === true;
     this.comment.value = item.earlier?.comment ?? "";
     this.ranks = item.earlier?.ranks;
     for (const part of findAll(this.page, "[data-kind]", HTMLElement)) {
@@ -118,14 +121,15 @@ export class Screen {
   }
 
   /**
-   * Says that there is nothing to do, and why.
+   * Says that there is nothing to do, and why; `again` is what the button says.
    *
    * @param {string} title
    * @param {string} reason
    */
-  rest(title, reason) {
+  rest(title, reason, again = words("rest.again")) {
     this.restTitle.textContent = title;
     this.restReason.textContent = reason;
+    this.again.textContent = again;
     this.state.show({ view: "rest" });
   }
 
@@ -175,7 +179,7 @@ export class Screen {
    * @param {Event} event
    */
   ignoreTooSoon(event) {
-    if (!closest(event, "[data-kind]") || !this.watch.isTooSoon(event)) return;
+    if (!closest(event, "[data-kind], [data-do=later]") || !this.watch.isTooSoon(event)) return;
     event.stopPropagation();
     closest(event, "button")?.blur();
   }

@@ -4,6 +4,7 @@
 /** @import { Progress } from "../interface.d.ts" */
 
 import { slot } from "./dom.js";
+import { OwnPace } from "./own_pace.js";
 import { words } from "./words.js";
 
 export class Status {
@@ -17,6 +18,7 @@ export class Status {
     this.refusedText = slot(page, "refused-text", HTMLElement);
     this.bar = slot(page, "bar", HTMLProgressElement);
     this.count = slot(page, "count", HTMLElement);
+    this.own = new OwnPace(page);
   }
 
   /**
@@ -76,6 +78,7 @@ export class Status {
     const { mine, done, total, seconds_left } = progress;
     this.bar.max = Math.max(total, 1);
     this.bar.value = done;
+    this.own.count(mine);
     const labels = words("progress.labels", { mine, done, total });
     this.count.textContent = [labels, timeLeft(seconds_left)].filter(Boolean).join(" · ");
   }

@@ -12,22 +12,12 @@
 
 import { Loop } from "./loop.js";
 import { newId } from "./outbox.js";
-import { Queue } from "./queue.js";
+import { Queue, REASONS } from "./queue.js";
 import { language, words } from "./words.js";
 
 const LOOK_AGAIN_MS = 15000;
 const RENEW_MS = 60000;
 const LOOK_MS = 10000;
-
-/** @type {Record<NoTask, Key>} */
-const REASONS = {
-  campaign_paused: "rest.campaign_paused",
-  rater_paused: "rest.rater_paused",
-  training_first: "rest.training_first",
-  all_labeled: "rest.all_labeled",
-  share_given: "rest.share_given",
-  not_for_you: "rest.not_for_you",
-};
 
 export class Work {
   /**
@@ -67,7 +57,9 @@ export class Work {
       shown: { view: "waiting" },
       resuming: JSON.parse(localStorage.getItem(keyOfUnfinished(outbox)) ?? "null"),
       undoing: false,
+      pausing: false,
     });
+    this.status.own.follow(outbox.raterId);
     this.goOn();
   }
 
@@ -82,6 +74,7 @@ export class Work {
     if (!labeling) return; // signed out meanwhile
     const { queue } = labeling;
     let uncounted = await this.send(labeling.outbox);
+    if (await queue.sendAside()) this.status.own.refresh();
     while (queue.missing) {
       const wanted = this.state.labeling?.resuming?.task_id;
       const fetched = await queue.fetchOne({ wanted });
@@ -131,17 +124,20 @@ export class Work {
 
   presentIfFree() {
     const { labeling } = this.state;
-    if (labeling && !labeling.undoing && labeling.shown.view !== "task") this.present();
+    if (!labeling || labeling.undoing || labeling.pausing) return;
+    if (labeling.shown.view !== "task") this.present();
   }
 
   /** Shows the first task that is held, or why there is none. */
   present() {
     const { labeling } = this.state;
     if (!labeling) return;
+    if (labeling.pausing) this.state.change({ ...labeling, pausing: false });
     const task = labeling.queue.first;
     if (!task) return this.rest(labeling.queue);
     this.screen.show({
       ...task,
+      banner: task.was_aside ? words("task.was_aside") : "",
       earlier: task.draft,
       take: (answer, timing) => this.keep(task, answer, timing),
     });
@@ -179,7 +175,38 @@ export class Work {
     }
     this.status.saved(words("saved.saving"));
     labeling.queue.drop(task_id);
+    if (!this.suggestBreak()) this.present();
+    this.goOn();
+  }
+
+  /** Puts the task on the screen aside: it comes again after the others. */
+  later() {
+    const { labeling, item } = this.state;
+    if (!labeling || !item?.task_id || item.editing) return;
+    labeling.queue.putAside(item.task_id);
+    this.status.saved(words("saved.aside"));
+    this.status.say(words("saved.aside"));
     this.present();
+    this.goOn();
+  }
+
+  /** Suggests a break in place of the next task, when the rater has worked for long. */
+  suggestBreak() {
+    const { labeling } = this.state;
+    const minutes = this.status.own.breakDue;
+    if (!labeling || minutes === null) return false;
+    this.status.own.suggested();
+    this.state.change({ ...labeling, pausing: true });
+    const title = words("break.title");
+    const reason = words("break.reason", { count: minutes });
+    this.screen.rest(title, reason, words("break.go_on"));
+    this.status.say(`${title} ${reason}`);
+    return true;
+  }
+
+  /** Goes on after a break, or looks whether there is something to do again. */
+  again() {
+    if (this.state.labeling?.pausing) this.present();
     this.goOn();
   }
 

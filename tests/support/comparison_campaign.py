@@ -59,12 +59,14 @@ def comparison_campaign(
     root: Path,
     axes: Sequence[Axis],
     references: dict[str, Reference] | None = None,
+    *,
     seeds: int = 1,
-    **settings: object,
+    overlap: int = 1,
+    steps: int = 3,
 ) -> Campaign:
     """Draw images in `root`, plan comparisons of them alone, and add them to a store there."""
     images, paths = compared_images(root, seeds=seeds)
-    plan = planned(images, axes, references=references, **settings)
+    plan = planned(images, axes, references=references, overlap=overlap, steps=steps)
     campaign = Campaign(f"sqlite:///{root / 'feedback.db'}", paths, plan.tasks)
     with campaign.open_store() as store:
         add_comparisons(store, plan)

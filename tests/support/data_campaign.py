@@ -166,12 +166,13 @@ class Campaign:
 def go_back_to_0003(connection: sa.Connection) -> None:
     """Remove what later versions added, as no user can."""
     connection.execute(sa.text("UPDATE alembic_version SET version_num = '0003'"))
-    for index in ("ix_labels_submitted_at", "ix_tasks_simulated"):
+    later = ("ix_labels_submitted_at", "ix_labels_rater_id_submitted_at", "ix_leases_aside")
+    for index in (*later, "ix_tasks_simulated"):
         connection.execute(sa.text(f"DROP INDEX {index}"))
     added = {
         "raters": ("share",),
         "tasks": ("n_simulated", "axis", "models", "subject", "reference", "steps"),
-        "leases": ("wording",),
+        "leases": ("wording", "aside_at"),
         "labels": ("wording",),
     }
     drop_columns(connection, added)

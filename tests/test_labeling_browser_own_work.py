@@ -1,0 +1,326 @@
+"""A rater's own work at the page: pace, goal, breaks, tasks put aside, and the whole history."""
+
+import json
+import re
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from labeling_app.tasks import TasksConfig
+from tests.support.comparison_campaign import comparison_campaign
+from tests.support.labeling_browser import (
+    DESK,
+    PHONE,
+    Server,
+    add_accounts,
+    images_of,
+    kind_of,
+    see,
+    serving,
+)
+from tests.support.labeling_campaign import Campaign
+from tests.support.labeling_rater import (
+    PASSWORD,
+    answer_by_keys,
+    answers,
+    at_work,
+    expect_saved,
+    prepare,
+    wait_until,
+)
+
+pytestmark = pytest.mark.slow
+
+TODAY = "[data-slot=today]"
+ASIDE_COUNT = "[data-slot=aside-count]"
+LABELS = "[data-slot=labels] li"
+
+
+def set_for_all(root: Path, **settings: float) -> None:
+    """What the lead sets."""
+    (root / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
+
+
+@pytest.fixture
+def campaign(tmp_path: Path) -> Campaign:
+    """Ten verdicts and five rankings, for everyone."""
+    config = TasksConfig(rankings_per_prompt=5, ranking_size=3)
+    return prepare(tmp_path, config)
+
+
+@pytest.fixture
+def server(campaign: Campaign, tmp_path: Path) -> Iterator[Server]:
+    assert campaign.paths
+    set_for_all(tmp_path, daily_goal=3)
+    with serving(tmp_path) as served:
+        yield served
+
+
+def later(page: Page) -> list[str]:
+    """Puts the task on the screen aside by its key; returns its images."""
+    kind_of(page)
+    see(page)
+    there = images_of(page)
+    page.keyboard.press("l")
+    page.wait_for_function(
+        """(there) => {
+          const shown = document.querySelectorAll(".stage img, .image img");
+          return ![...shown].some((image) => image.checkVisibility()
+            && there.includes(image.getAttribute("src")));
+        }""",
+        arg=there,
+    )
+    return there
+
+
+def open_history(page: Page) -> None:
+    page.keyboard.press("h")
+    page.locator("dialog.history[open]").wait_for()
+
+
+def test_labels_of_today_grow_with_answers_and_not_with_corrections(
+    browser: Browser, server: Server
+) -> None:
+    page = at_work(browser, server.url, "Ann")
+    today = page.locator(TODAY)
+    expect(today).to_have_text("0 today")
+    goal = page.locator("[data-slot=goal-text]")
+    expect(goal).to_have_text("Goal 3")
+    for mine in (1, 2):
+        answer_by_keys(page)
+        expect_saved(page, mine)
+        expect(today).to_contain_text(f"{mine} today")
+
+    open_history(page)
+    page.locator(LABELS).last.get_by_role("button").click()
+    expect(page.locator(".banner")).to_be_visible()
+    answer_by_keys(page)
+    expect(page.locator(".banner")).to_be_hidden()
+    expect_saved(page, 2)
+    page.reload()
+    expect(today).to_contain_text("2 today")
+
+    see(page)
+    page.keyboard.press("u")
+    expect(today).to_contain_text("1 today")
+    for mine in (2, 3):
+        answer_by_keys(page)
+        expect_saved(page, mine)
+    expect(goal).to_have_text("Goal of 3 reached")
+    page.get_by_role("button", name="Sign out").click()
+    page.get_by_label("Your name").wait_for()
+    expect(today).to_be_hidden()
+    page.context.close()
+
+
+def test_the_day_begins_when_it_does_where_the_rater_is(browser: Browser, server: Server) -> None:
+    since = []
+    for zone in ("Asia/Tokyo", "America/New_York"):
+        page = at_work(browser, server.url, "Ben", DESK | {"timezone_id": zone})
+        with page.expect_request(re.compile("/api/v1/pace")) as asked:
+            page.reload()
+        since.append(asked.value.url.rpartition("T")[2])
+        page.context.close()
+    assert since[0].startswith("15%3A00")
+    assert since[1][:2] in {"04", "05"}
+
+
+def test_a_break_is_suggested_between_two_tasks_and_loses_nothing(
+    browser: Browser, campaign: Campaign, tmp_path: Path
+) -> None:
+    set_for_all(tmp_path, pause_after_min=0.01)
+    with serving(tmp_path) as server:
+        page = at_work(browser, server.url, "Ann")
+        answer_by_keys(page)
+        expect_saved(page, 1)
+        page.wait_for_timeout(1000)
+        page.reload()
+        expect(page.locator(TODAY)).to_contain_text("1 today")
+        expect(page.get_by_role("heading", name="break")).to_be_hidden()  # not in a task
+        answer_by_keys(page)
+        heading = page.get_by_role("heading", name="Time for a short break?")
+        expect(heading).to_be_visible()
+        expect_saved(page, 2)
+        expect(heading).to_be_visible()  # what is fetched in the background does not end it
+        assert len(answers(campaign, "Ann")) == 2
+        for key in ("1", "l", "s"):
+            page.keyboard.press(key)
+        page.keyboard.press("Enter")
+        kind_of(page)
+        expect(heading).to_be_hidden()
+        answer_by_keys(page)
+        expect_saved(page, 3)
+        page.context.close()
+
+
+def test_a_task_put_aside_comes_after_the_others(
+    browser: Browser, server: Server, campaign: Campaign
+) -> None:
+    page = at_work(browser, server.url, "Ann")
+    aside = later(page)
+    expect(page.locator(ASIDE_COUNT)).to_have_text("1 put aside")
+    shown = []
+    for mine in range(1, 15):
+        kind_of(page)
+        shown.append(images_of(page))
+        answer_by_keys(page)
+        expect_saved(page, mine)
+    assert aside not in shown
+    expect(page.locator(".banner")).to_have_text(re.compile("You had put this one aside."))
+    assert images_of(page) == aside
+    answer_by_keys(page)
+    expect(page.get_by_role("heading", name="All done")).to_be_visible()
+    expect(page.locator(ASIDE_COUNT)).to_be_hidden()
+    assert len(answers(campaign, "Ann")) == 15
+    page.context.close()
+
+
+def test_a_task_put_aside_is_answered_from_the_list_with_the_ranks_that_it_had(
+    browser: Browser, server: Server
+) -> None:
+    page = at_work(browser, server.url, "Ann")
+    mine = 0
+    while kind_of(page) != "ranking":
+        answer_by_keys(page)
+        mine += 1
+        expect_saved(page, mine)
+    see(page)
+    page.keyboard.press("2")
+    aside = later(page)
+    expect(page.locator(ASIDE_COUNT)).to_have_text("1 put aside")
+    page.locator(ASIDE_COUNT).click()
+    page.get_by_role("region", name="Put aside").get_by_role("button", name="Answer").click()
+    expect(page.locator(".banner")).to_contain_text("put this one aside")
+    assert images_of(page) == aside
+    expect(page.locator(".rank[data-rank='2'] img")).to_have_count(1)
+    expect(page.locator(ASIDE_COUNT)).to_be_hidden()
+    see(page)
+    for key in ("1", "1", "Enter"):
+        page.keyboard.press(key)
+    expect_saved(page, mine + 1)
+    page.context.close()
+
+
+def test_later_works_without_the_server_and_outlives_its_end(
+    browser: Browser, server: Server, campaign: Campaign
+) -> None:
+    page = at_work(browser, server.url, "Ann")
+    kind_of(page)
+    page.wait_for_function("performance.getEntriesByType('resource').length > 0")
+    first = later(page)
+    expect(page.locator(ASIDE_COUNT)).to_have_text("1 put aside")
+    server.end(signal.SIGKILL)
+    second = later(page)
+    assert second != first
+    server.start()
+    page.reload()
+    kind_of(page)
+    with campaign.open_store() as store:
+        ann = store.rater_id_of("human", "Ann")
+        assert store.own_work.aside(ann)
+    seen = []
+    for mine in range(1, 16):
+        kind_of(page)
+        seen.append(images_of(page))
+        answer_by_keys(page)
+        expect_saved(page, mine)
+    assert first in seen
+    assert second in seen
+    assert all(images not in seen[:place] for place, images in enumerate(seen))
+    page.context.close()
+
+
+def test_skips_are_found_and_answered(browser: Browser, server: Server, campaign: Campaign) -> None:
+    page = at_work(browser, server.url, "Ann")
+    skipped = {"binary": ["3", "1"], "ranking": ["s", "1"]}
+    mine, kinds = 0, set[str]()
+    while kinds != set(skipped) or mine < 6:
+        kind = kind_of(page)
+        if kind in kinds:
+            answer_by_keys(page)
+        else:
+            kinds.add(kind)
+            see(page)
+            for key in skipped[kind]:
+                page.keyboard.press(key)
+        mine += 1
+        expect_saved(page, mine)
+    open_history(page)
+    expect(page.locator(LABELS)).to_have_count(mine)
+    page.get_by_label("Answer", exact=True).select_option("skipped")
+    expect(page.locator(LABELS)).to_have_count(2)
+    page.get_by_label("Kind of task").select_option("ranking")
+    expect(page.locator(LABELS)).to_have_count(1)
+    expect(page.locator(LABELS)).to_contain_text("Skipped: I cannot tell")
+    page.locator(LABELS).get_by_role("button").click()
+    expect(page.get_by_role("button", name="Later")).to_be_hidden()
+    page.keyboard.press("l")  # an earlier answer is not put aside
+    answer_by_keys(page)
+    expect(page.locator(".banner")).to_be_hidden()
+    expect_saved(page, mine)
+    (changed,) = [given for given in answers(campaign, "Ann") if given["row"].revision == 2]
+    assert sorted(changed["ranks"].values()) == [1, 1, 2]
+    page.context.close()
+
+
+def test_the_history_goes_back_to_the_first_label_and_is_searched(
+    browser: Browser, tmp_path: Path
+) -> None:
+    prepare(tmp_path, TasksConfig(rankings_per_prompt=0), images=45)
+    with serving(tmp_path) as server:
+        page = at_work(browser, server.url, "Ann")
+        for mine in range(1, 46):
+            if mine == 1:
+                kind_of(page)
+                first = images_of(page)
+            answer_by_keys(page)
+            expect_saved(page, mine)
+        open_history(page)
+        expect(page.locator(LABELS)).to_have_count(20)
+        older = page.get_by_role("button", name="Show older ones")
+        older.click()
+        expect(page.locator(LABELS)).to_have_count(40)
+        older.click()
+        expect(page.locator(LABELS)).to_have_count(45)
+        expect(older).to_be_hidden()
+        assert page.locator(LABELS).last.locator("img").get_attribute("src") == first[0]
+
+        search = page.get_by_label("Words of the prompt")
+        search.fill("zebra")
+        expect(page.get_by_text("No label fits.")).to_be_visible()
+        expect(page.locator(LABELS)).to_have_count(0)
+        search.fill("ONERROR src")
+        expect(page.locator(LABELS)).to_have_count(20)
+        page.route("**/api/v1/history*", lambda route: route.abort())
+        page.get_by_label("Answer", exact=True).select_option("bad")
+        expect(page.get_by_text("The server cannot be reached right now.")).to_be_visible()
+        expect(page.locator(LABELS)).to_have_count(20)
+        page.unroute("**/api/v1/history*")
+        page.get_by_label("Answer", exact=True).select_option("good")
+        expect(page.locator(LABELS)).to_have_count(20)
+        expect(page.locator("[data-slot=found]")).to_be_hidden()
+        page.context.close()
+
+
+def test_a_comparison_is_put_aside_on_a_phone(browser: Browser, tmp_path: Path) -> None:
+    campaign = comparison_campaign(tmp_path, ("overall",), overlap=2)
+    add_accounts(campaign, ["Ann"], PASSWORD)
+    with serving(next(iter(campaign.paths.values())).parent) as server:
+        page = at_work(browser, server.url, "Ann", PHONE)
+        see(page)
+        pair = page.locator("[data-slot=pair] img").first.get_attribute("src")
+        page.get_by_role("button", name="Later").tap()
+        expect(page.locator(ASIDE_COUNT)).to_have_text("1 put aside")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        page.locator(ASIDE_COUNT).tap()
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        page.get_by_role("region", name="Put aside").get_by_role("button", name="Answer").tap()
+        expect(page.locator(".banner")).to_contain_text("put this one aside")
+        assert page.locator("[data-slot=pair] img").first.get_attribute("src") == pair
+        with campaign.open_store() as store:
+            ann = store.rater_id_of("human", "Ann")
+            wait_until(lambda: not store.own_work.aside(ann))
+        page.context.close()

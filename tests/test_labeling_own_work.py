@@ -1,0 +1,379 @@
+"""A rater's own work over HTTP: pace, tasks put aside, and a history that is searched and paged."""
+
+import random
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from data.feedback import NewTask, is_skip
+from data.store.feedback_store import FeedbackStore
+from data.store.overview import latest_labels
+from labeling_app.server import LabelConfig, create_app
+from tests.support.data_campaign import START, Clock
+from tests.support.labeling_calls import claim, sign_in, submission
+from tests.support.labeling_campaign import SECRET
+
+PROMPTS = ("A cat and a dog.", "Vier WÖLFE im Park", "100% of it_all")
+IMAGES = [f"image{number}" for number in range(6)]
+
+
+@pytest.fixture
+def store(tmp_path: Path, clock: Clock) -> Iterator[FeedbackStore]:
+    """Verdicts, rankings and comparisons of three prompts, for two people."""
+    url = f"sqlite:///{tmp_path / 'feedback.db'}"
+    with FeedbackStore.open(url, clock=clock, rng=random.Random(0)) as opened:
+        opened.add_tasks(planned())
+        opened.comparisons.add(comparisons(), most_share=1)
+        opened.comparisons.set_wordings({"appeal": "Which?", "count": "How many {object}?"})
+        yield opened
+
+
+def planned() -> list[NewTask]:
+    single = [
+        NewTask(kind="binary", prompt=PROMPTS[place % 3], image_ids=(image_id,), overlap=2)
+        for place, image_id in enumerate(IMAGES)
+    ]
+    ranked = [
+        NewTask(kind="ranking", prompt=PROMPTS[place], image_ids=tuple(IMAGES[place:][:3]))
+        for place in range(2)
+    ]
+    return single + ranked
+
+
+def comparisons() -> list[NewTask]:
+    asked: dict[str, Any] = {"kind": "comparison", "prompt": PROMPTS[0]}
+    pair = {"image_ids": IMAGES[:2], "models": ("a", "b")}
+    facts: list[dict[str, Any]] = [
+        {"axis": "overall", **pair},
+        {"axis": "appeal", **pair},
+        {"axis": "count", "image_ids": IMAGES[:1], "models": ("a",), "subject": "Wölfe"},
+    ]
+    return [NewTask.model_validate(asked | one) for one in facts]
+
+
+@pytest.fixture
+def client(store: FeedbackStore) -> TestClient:
+    return _client(store)
+
+
+def _client(store: FeedbackStore, **settings: Any) -> TestClient:
+    config = LabelConfig(open=True, **settings)
+    client = TestClient(
+        create_app(store, lambda _image_id: None, config, secret=SECRET, on_export=None)
+    )
+    sign_in(client)
+    return client
+
+
+def answer_to(task: dict[str, Any], *, skip: bool = False) -> dict[str, Any]:
+    """An answer of the task's kind."""
+    ids = [image["image_id"] for image in task["images"]]
+    if task["kind"] == "binary":
+        return {"verdict": "skip" if skip else "good"}
+    if task["kind"] == "ranking":
+        return {"ranks": dict.fromkeys(ids, None if skip else 1)}
+    if skip:
+        return {"outcome": "skip"}
+    if task["question"]["axis"] == "count":
+        return {"outcome": "count", "count": 3}
+    return {"outcome": "preferred", "preferred": ids[0]}
+
+
+def give(client: TestClient, task: dict[str, Any], **changes: Any) -> None:
+    body = submission(task, answer=answer_to(task)) | changes
+    assert client.post("/api/v1/submissions", json=body).is_success
+
+
+def pace(client: TestClient, since: Any = START - timedelta(hours=1)) -> dict[str, Any]:
+    answer = client.get("/api/v1/pace", params={"since": since.isoformat()})
+    assert answer.is_success, answer.text
+    told: dict[str, Any] = answer.json()
+    return told
+
+
+def put_aside(client: TestClient, task: dict[str, Any]) -> None:
+    put = client.post("/api/v1/aside", json={"task_id": task["task_id"]})
+    assert put.status_code == 204
+
+
+def aside(client: TestClient) -> list[str]:
+    return [task["task_id"] for task in client.get("/api/v1/aside").json()["tasks"]]
+
+
+def history(client: TestClient, **query: Any) -> dict[str, Any]:
+    answer = client.get("/api/v1/history", params=query)
+    assert answer.is_success, answer.text
+    told: dict[str, Any] = answer.json()
+    return told
+
+
+def test_nothing_of_this_works_before_signing_in(store: FeedbackStore) -> None:
+    visitor = _client(store)
+    visitor.post("/api/v1/logout", json={})
+    for path in ("pace?since=2026-01-01T00:00:00Z", "aside", "history"):
+        assert visitor.get(f"/api/v1/{path}").status_code == 401
+    assert visitor.post("/api/v1/aside", json={"task_id": "t"}).status_code == 401
+
+
+def test_a_label_counts_once_on_the_day_when_it_was_first_given(
+    client: TestClient, clock: Clock
+) -> None:
+    clock.pass_seconds(-10)  # ten seconds before midnight
+    yesterday = claim(client, "binary")["task"]
+    give(client, yesterday)
+    clock.pass_seconds(20)
+    task = claim(client, "binary")["task"]
+    give(client, task)
+    give(client, claim(client, "ranking")["task"])
+    assert pace(client, START)["labels"] == 2
+    for corrected in (yesterday, task):
+        give(client, corrected, answer={"verdict": "bad"})
+    assert pace(client, START)["labels"] == 2
+    assert pace(client, START - timedelta(days=1))["labels"] == 3
+
+    client.post("/api/v1/undo", json={})  # the correction is the last label: its task is open again
+    told = pace(client, START)
+    assert (told["labels"], told["mine"]) == (1, 2)
+    give(client, task)
+    assert pace(client, START)["labels"] == 2
+
+
+def test_the_pace_is_that_of_work_and_breaks_do_not_count(client: TestClient, clock: Clock) -> None:
+    assert pace(client) | {"mine": 0} == {
+        "mine": 0,
+        "labels": 0,
+        "per_hour": None,
+        "working_s": 0.0,
+        "aside": 0,
+        "daily_goal": None,
+        "pause_after_min": None,
+    }
+    for number in range(6):
+        if number == 3:
+            clock.pass_seconds(3600)  # lunch
+        clock.pass_seconds(30)
+        give(client, claim(client)["task"], active_ms=30_000, time_on_task_ms=30_000)
+    told = pace(client)
+    assert told["per_hour"] == pytest.approx(120)
+    assert told["working_s"] == pytest.approx(90)
+    clock.pass_seconds(60)
+    assert pace(client)["working_s"] == pytest.approx(150)
+    clock.pass_seconds(300)
+    told = pace(client)
+    assert (told["working_s"], told["labels"]) == (0, 6)
+    assert told["per_hour"] == pytest.approx(120)
+
+
+def test_answers_that_waited_for_a_connection_do_not_count_as_quick(
+    client: TestClient, clock: Clock
+) -> None:
+    held: list[dict[str, Any]] = []
+    for _ in range(6):
+        except_those = {"except": [task["task_id"] for task in held]}
+        held.append(client.post("/api/v1/claim", json=except_those).json()["task"])
+    clock.pass_seconds(1200)
+    for task in held:
+        give(client, task, active_ms=20_000)
+    assert pace(client)["per_hour"] == pytest.approx(180)
+
+
+def test_what_the_lead_has_set_comes_with_the_pace(store: FeedbackStore) -> None:
+    told = pace(_client(store, daily_goal=200, pause_after_min=50))
+    assert (told["daily_goal"], told["pause_after_min"]) == (200, 50)
+
+
+@pytest.mark.parametrize("since", ["", "yesterday", "2026-01-01T00:00:00"])
+def test_a_day_without_a_time_zone_is_refused(client: TestClient, since: str) -> None:
+    assert client.get("/api/v1/pace", params={"since": since}).status_code == 422
+
+
+@pytest.mark.parametrize("kind", ["binary", "ranking", "comparison"])
+def test_what_is_put_aside_comes_after_the_other_tasks(client: TestClient, kind: str) -> None:
+    first = claim(client, kind)["task"]
+    put_aside(client, first)
+    put_aside(client, first)
+    assert aside(client) == [first["task_id"]]
+    seen = []
+    while (task := claim(client)["task"]) is not None:
+        seen.append(task["task_id"])
+        assert task.get("was_aside") == (True if task["task_id"] == first["task_id"] else None)
+        if task["task_id"] == first["task_id"]:
+            assert task["images"] == first["images"]
+        give(client, task)
+    assert seen.index(first["task_id"]) == len(seen) - 1 == 10
+    assert aside(client) == []
+
+
+def test_a_task_is_taken_back_from_the_list(client: TestClient) -> None:
+    one = claim(client, "ranking")["task"]
+    put_aside(client, one)
+    two = claim(client, "ranking")["task"]
+    assert two["task_id"] != one["task_id"]
+    assert pace(client)["aside"] == 1
+    back = client.post("/api/v1/claim", json={"aside": one["task_id"]}).json()["task"]
+    assert (back["task_id"], back["images"], back["was_aside"]) == (
+        one["task_id"],
+        one["images"],
+        True,
+    )
+    assert aside(client) == []
+    give(client, back)
+    again = client.post("/api/v1/claim", json={"aside": one["task_id"]}).json()
+    assert again["task"] is None
+    assert "meanwhile" in again["reason"]
+
+
+def test_a_task_put_aside_goes_to_others_when_its_hold_has_ended(
+    client: TestClient, store: FeedbackStore, clock: Clock
+) -> None:
+    """The hold lasts as any lease, from when it is put aside; then the task has its place again."""
+    mine = claim(client, "ranking")["task"]  # one person is wanted
+    clock.pass_seconds(200)
+    put_aside(client, mine)
+    ben = store.add_rater("Ben")
+    clock.pass_seconds(299)
+    assert mine["task_id"] not in _claimable(store, ben)
+    clock.pass_seconds(2)
+    assert aside(client) == [mine["task_id"]]  # nobody has taken it
+    assert mine["task_id"] in _claimable(store, ben)
+    assert aside(client) == []
+    assert client.post("/api/v1/claim", json={"aside": mine["task_id"]}).json()["task"] is None
+    give(client, mine)  # from a tab that shows it still: late, and never refused
+    assert len(history(client)["labels"]) == 1
+
+
+def _claimable(store: FeedbackStore, rater_id: str) -> set[str]:
+    """The rankings that a rater is given."""
+    seen: list[str] = []
+    while (given := store.claim(rater_id, kind="ranking", excluding=seen)) is not None:
+        seen.append(given.task.task_id)
+    return set(seen)
+
+
+def test_a_rater_who_comes_back_the_next_day_finds_what_was_put_aside(
+    client: TestClient, store: FeedbackStore, clock: Clock, tmp_path: Path
+) -> None:
+    task = claim(client, "binary")["task"]
+    put_aside(client, task)
+    clock.pass_seconds(15 * 3600)
+    with FeedbackStore.open(f"sqlite:///{tmp_path / 'feedback.db'}", clock=clock) as reopened:
+        (found,) = reopened.own_work.aside(store.rater_id_of("human", "Ann"))
+        assert found.task.task_id == task["task_id"]
+    assert claim(client, "binary")["task"]["task_id"] != task["task_id"]
+    give(client, client.post("/api/v1/claim", json={"aside": task["task_id"]}).json()["task"])
+
+
+def test_what_is_put_aside_counts_as_a_raters_share_while_it_is_held(
+    client: TestClient, store: FeedbackStore
+) -> None:
+    ann = store.rater_id_of("human", "Ann")
+    boss = store.add_rater("Boss")
+    store.raters.set_share(ann, 0.01, by=boss)  # one label
+    task = claim(client)["task"]
+    put_aside(client, task)
+    assert claim(client)["task"]["task_id"] == task["task_id"]
+    give(client, task)
+    assert claim(client)["task"] is None
+
+
+def test_only_a_task_that_is_held_can_be_put_aside(client: TestClient) -> None:
+    task = claim(client)["task"]
+    give(client, task)
+    for task_id in (task["task_id"], "nowhere"):
+        assert client.post("/api/v1/aside", json={"task_id": task_id}).status_code == 404
+
+
+def test_a_reported_image_is_in_no_list_of_tasks_put_aside(
+    client: TestClient, store: FeedbackStore
+) -> None:
+    task = claim(client, "binary")["task"]
+    put_aside(client, task)
+    ben = _client(store)
+    sign_in(ben, "Ben")
+    while task["task_id"] != (other := claim(ben, "binary")["task"])["task_id"]:
+        give(ben, other)
+    give(ben, other, answer={"verdict": "unsafe", "reason": "Hateful"})
+    assert aside(client) == []
+    assert client.post("/api/v1/claim", json={"aside": task["task_id"]}).json()["task"] is None
+
+
+def test_the_history_goes_on_to_the_first_label(client: TestClient) -> None:
+    given = []
+    while (task := claim(client)["task"]) is not None:
+        give(client, task)
+        given.append(task["task_id"])
+    seen: list[str] = []
+    query: dict[str, Any] = {"limit": 4}
+    sizes = []
+    while True:
+        page = history(client, **query)
+        sizes.append(len(page["labels"]))
+        seen += [label["task_id"] for label in page["labels"]]
+        if page["older"] is None:
+            break
+        query["before"] = page["older"]
+        if len(seen) == 4:  # an edit meanwhile shows no label twice and hides none
+            give(client, next(label for label in page["labels"][:1]))
+    assert sizes == [4, 4, 3]
+    assert seen == given[::-1]
+
+
+@pytest.mark.parametrize(
+    ("words", "prompts"),
+    [
+        ("CAT dog", {PROMPTS[0]}),
+        ("wölfe", {PROMPTS[1], ""}),
+        ("wölfe park", {PROMPTS[1]}),
+        ("100% it_", {PROMPTS[2]}),
+        ("%", {PROMPTS[2]}),
+        ("it%all", set()),
+        ("zebra", set()),
+    ],
+)
+def test_the_history_is_searched_by_the_words_that_raters_were_told(
+    client: TestClient, words: str, prompts: set[str]
+) -> None:
+    while (task := claim(client)["task"]) is not None:
+        give(client, task)
+    found = history(client, words=words, limit=100)["labels"]
+    assert {label["prompt"] for label in found} == prompts
+    assert all(label.get("question", {}).get("axis") != "appeal" for label in found)
+
+
+def test_the_history_is_narrowed_by_kind_and_answer(
+    client: TestClient, store: FeedbackStore
+) -> None:
+    remark = '":1,"verdict":"skip","outcome":"skip","unsafe":["a"],"a":1}\\'  # is no answer
+    number = 0
+    while (task := claim(client)["task"]) is not None:
+        number += 1
+        answer = answer_to(task, skip=number % 2 == 0) | {"comment": remark}
+        give(client, task, answer=answer)
+    last = history(client, kind="ranking")["labels"][0]
+    ids = [image["image_id"] for image in last["images"]]
+    unsafe = {"ranks": dict.fromkeys(ids), "unsafe": ids[:1], "reason": "unsafe"}
+    give(client, last, answer=unsafe)
+
+    ann = store.rater_id_of("human", "Ann")
+    every = latest_labels(store, rater_id=ann, limit=100)
+    assert len(every) == 11
+    skipped = {label.task.task_id for label in every if is_skip(label.answer)}
+    reported = {last["task_id"]}
+    assert {
+        group: {label["task_id"] for label in history(client, answer=group, limit=100)["labels"]}
+        for group in ("skipped", "reported", "commented", "bad")
+    } == {
+        "skipped": skipped - reported,
+        "reported": reported,
+        "commented": {label.task.task_id for label in every} - reported,
+        "bad": set(),
+    }
+    for kind in ("binary", "ranking", "comparison"):
+        kinds = {label["kind"] for label in history(client, kind=kind, limit=100)["labels"]}
+        assert kinds == {kind}
+    for query in ({"kind": "none"}, {"answer": "none"}, {"before": -1}, {"more": 1}):
+        assert client.get("/api/v1/history", params=query).status_code == 422
