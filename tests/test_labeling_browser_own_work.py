@@ -65,13 +65,8 @@ def later(page: Page) -> list[str]:
     see(page)
     there = images_of(page)
     page.keyboard.press("l")
-    page.wait_for_function(
-        """(there) => {
-          const shown = document.querySelectorAll(".stage img, .image img");
-          return ![...shown].some((image) => image.checkVisibility()
-            && there.includes(image.getAttribute("src")));
-        }""",
-        arg=there,
+    wait_until(
+        lambda: page.locator("[data-kind]:visible").count() == 1 and images_of(page) != there
     )
     return there
 
@@ -209,7 +204,6 @@ def test_later_works_without_the_server_and_outlives_its_end(
 ) -> None:
     page = at_work(browser, server.url, "Ann")
     kind_of(page)
-    page.wait_for_function("performance.getEntriesByType('resource').length > 0")
     first = later(page)
     expect(page.locator(ASIDE_COUNT)).to_have_text("1 put aside")
     server.end(signal.SIGKILL)
