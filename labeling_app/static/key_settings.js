@@ -68,7 +68,7 @@ export class KeySettings {
     if (!id || MODIFIERS.includes(event.key) || event.repeat) return;
     event.preventDefault();
     event.stopPropagation(); // it must not close the dialog or press the button
-    if (event.key === "Tab") return;
+    if (event.key === "Tab" || event.ctrlKey || event.metaKey || event.altKey) return;
     const [part, action] = id.split(" ");
     const trouble = event.key === "Escape" ? "" : keys.assign(part, action, nameOf(event));
     this.say(trouble);
