@@ -150,7 +150,8 @@ def test_progress_counts_to_the_end_and_then_says_so(client: TestClient) -> None
         counted = {"mine": done, "done": done, "total": 4, "seconds_left": None}
         assert answer["progress"] == counted | {"hold": 2 if done == 0 else 1}
         client.post("/api/v1/submissions", json=submission(answer["task"]))
-    assert claim(client) == {"task": None, "reason": "everything is labeled", "progress": FINISHED}
+    none_left = {"task": None, "code": "all_labeled", "reason": "everything is labeled"}
+    assert claim(client) == none_left | {"progress": FINISHED}
     assert client.get("/api/v1/progress").json()["done"] == 4
 
 

@@ -18,9 +18,12 @@ export class Guidelines {
 
   toggle() {
     // drawn by Gradio, elsewhere on the page
-    const text = document.getElementById(`guidelines-${language()}`) ??
-      document.getElementById("guidelines");
-    if (text) this.panel.append(text);
+    const translated = document.getElementById(`guidelines-${language()}`);
+    const text = translated ?? document.getElementById("guidelines");
+    if (text) {
+      text.lang = translated || language() === "en" ? language() : ""; // in whatever they wrote it
+      this.panel.append(text);
+    }
     this.panel.hidden = this.open;
     this.page.classList.toggle("beside", this.open);
     if (this.open) this.panel.focus();

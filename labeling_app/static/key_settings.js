@@ -17,6 +17,7 @@ export class KeySettings {
    */
   constructor(page, dialog) {
     this.page = page;
+    this.dialog = dialog;
     this.help = slot(page, "keys-of-all", HTMLElement);
     this.table = slot(dialog, "own-keys", HTMLElement);
     this.trouble = slot(dialog, "key-trouble", HTMLElement);
@@ -32,6 +33,11 @@ export class KeySettings {
     this.table.addEventListener("click", (event) => this.wait(closest(event, "button")));
     dialog.addEventListener("keydown", (event) => this.take(event), { capture: true });
     dialog.addEventListener("close", () => this.say(""));
+    this.draw();
+  }
+
+  open() {
+    this.dialog.showModal();
     this.draw();
   }
 
@@ -68,7 +74,7 @@ export class KeySettings {
     if (!id || MODIFIERS.includes(event.key) || event.repeat) return;
     event.preventDefault();
     event.stopPropagation(); // it must not close the dialog or press the button
-    if (event.key === "Tab") return;
+    if (event.key === "Tab" || event.ctrlKey || event.metaKey || event.altKey) return;
     const [part, action] = id.split(" ");
     const trouble = event.key === "Escape" ? "" : keys.assign(part, action, nameOf(event));
     this.say(trouble);
@@ -95,7 +101,8 @@ export class KeySettings {
     for (const layout of this.layouts) layout.checked = layout.value === keys.layout;
     this.reset.disabled = !Object.keys(keys.own).length;
     const parts = Object.entries(PARTS);
-    this.table.replaceChildren(...parts.flatMap(([part, { title, actions }]) => [
+    const changeable = this.dialog.open ? parts : [];
+    this.table.replaceChildren(...changeable.flatMap(([part, { title, actions }]) => [
       heading(title),
       list(
         Object.entries(actions).map(([action, { words: name }]) => [

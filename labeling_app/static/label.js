@@ -82,7 +82,7 @@ class Page {
       history: () => this.corrections.showHistory(),
       settings: () => {
         this.dialogs.help.close();
-        settings.showModal();
+        this.keySettings.open();
       },
       guidelines: () => guidelines.toggle(),
       comment: () => screen.comment.focus(),
