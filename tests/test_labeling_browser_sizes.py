@@ -68,7 +68,7 @@ def file_id(path: Path) -> str:
 
 
 def boxes(page: Page) -> list[FloatRect]:
-    """Where the images stand on the screen."""
+    """Boxes of the images on the screen."""
     found = [image.bounding_box() for image in page.locator(SEEN).all()]
     return [box for box in found if box is not None]
 
