@@ -134,6 +134,10 @@ def create_app(
         images=images,
         tables=tables,
     )
+    return _app(state, config, secret)
+
+
+def _app(state: AppState, config: LabelConfig, secret: bytes) -> FastAPI:
     app = _bare_app(state, config)
     _add_middleware(app, config, secret)
     Metrics(state).add_to(app)
