@@ -78,7 +78,9 @@ def test_a_rater_works_in_german_and_another_one_in_english(
         page.get_by_role("button", name="Ich kann es nicht sagen").click()
         expect(page.locator(".saved")).to_have_text("Gespeichert ✓")
         # what is stored does not depend on the language
-        wait_until(lambda: "I cannot tell" in [row.get("reason") for row in answers(campaign, "Ann")])
+        wait_until(
+            lambda: "I cannot tell" in [row.get("reason") for row in answers(campaign, "Ann")]
+        )
 
         open_settings(page)
         page.get_by_label("Sprache", exact=True).last.select_option("en")
