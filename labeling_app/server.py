@@ -143,6 +143,10 @@ def create_app(
         images=images,
         tables=tables,
     )
+    return _app(state, config, secret)
+
+
+def _app(state: AppState, config: LabelConfig, secret: bytes) -> FastAPI:
     app = _bare_app(state, config)
     _add_middleware(app, config, secret)
     _add_routes(app, state)

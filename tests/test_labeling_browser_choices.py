@@ -1,4 +1,4 @@
-"""What a rater chooses in the page: language, colors and keys, each kept in the browser."""
+"""Choices of a rater in the page: language, colors and keys, each kept in the browser."""
 
 import json
 from pathlib import Path
@@ -78,7 +78,9 @@ def test_a_rater_works_in_german_and_another_one_in_english(
         page.get_by_role("button", name="Ich kann es nicht sagen").click()
         expect(page.locator(".saved")).to_have_text("Gespeichert ✓")
         # what is stored does not depend on the language
-        wait_until(lambda: "I cannot tell" in [row["reason"] for row in answers(campaign, "Ann")])
+        wait_until(
+            lambda: "I cannot tell" in [row.get("reason") for row in answers(campaign, "Ann")]
+        )
 
         open_settings(page)
         page.get_by_label("Sprache", exact=True).last.select_option("en")
@@ -197,7 +199,7 @@ def test_a_rater_sets_keys_and_they_are_in_force(
         expect(page.get_by_role("button", name="Good")).to_contain_text("J")
         page.keyboard.press("1")  # stands for nothing now
         page.keyboard.press("j")
-        wait_until(lambda: [row["verdict"] for row in answers(campaign, "Ann")][-1:] == ["good"])
+        wait_until(lambda: "good" in [row.get("verdict") for row in answers(campaign, "Ann")])
         page.reload()
         page.locator("[data-kind]:visible").wait_for()
         see(page)
