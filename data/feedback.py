@@ -369,5 +369,5 @@ class Progress:
     """Wanted labels: the sum of the overlaps of all tasks that are no checks."""
     seconds_left: float | None = None
     """Seconds that the rest takes at the pace of the last minutes; None when these tell no pace."""
-    hold: int = 1
+    hold: int = 2
     """Tasks that one rater should hold at most, the present one included: see `fair_hold`."""

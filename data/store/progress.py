@@ -25,8 +25,9 @@ PACE_WITHIN = timedelta(minutes=10)
 FEWEST_FOR_PACE = 5
 """Fewest labels from which a pace is computed."""
 
-MOST_AHEAD = 10
-"""Tasks that a rater holds while many are left: so many can be answered without a connection."""
+FEWEST_HELD, MOST_HELD = 2, 10
+"""Tasks that a rater holds when few are left, so that the next one is there, and when many are, so
+that as many can be answered without a connection."""
 
 LARGE_CAMPAIGN = 500
 """Tasks; the progress of a larger campaign is up to a second old."""
@@ -59,13 +60,13 @@ class Totals:
 
 
 def fair_hold(totals: Totals) -> int:
-    """Return how many tasks one rater should hold now, from 1 to `MOST_AHEAD`.
+    """Return how many tasks one rater should hold now, from `FEWEST_HELD` to `MOST_HELD`.
 
     The raters at work hold at most half of what is left, in equal parts, so that near the end
-    nobody has to wait for tasks that others were given and have not begun.
+    nobody has to wait for tasks that others were given: each has one at most that is not begun.
     """
     left = totals.total - totals.done
-    return min(max(left // (2 * max(totals.n_raters, 1)), 1), MOST_AHEAD)
+    return min(max(left // (2 * max(totals.n_raters, 1)), FEWEST_HELD), MOST_HELD)
 
 
 _LATEST_LABELS = (

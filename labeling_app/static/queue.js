@@ -60,7 +60,7 @@ export class Queue {
    * when few are left for all raters. The server says it with each answer.
    */
   get hold() {
-    return this.progress?.hold ?? 1;
+    return this.progress?.hold ?? 2; // so few until it was heard
   }
 
   get missing() {
@@ -69,7 +69,7 @@ export class Queue {
 
   /** The tasks that others may have: more than the server wants this page to hold. */
   get surplus() {
-    return this.tasks.slice(Math.max(this.hold, 1)).filter((task) => !task.draft);
+    return this.tasks.slice(this.hold).filter((task) => !task.draft);
   }
 
   /**
@@ -189,7 +189,7 @@ export class Queue {
 
   /** Makes room for a task that must come first: what is dropped is handed out again later. */
   makeRoom() {
-    this.tasks = this.tasks.slice(0, Math.max(this.hold - 1, 1));
+    this.tasks = this.tasks.slice(0, this.hold - 1);
   }
 
   /** Lets others have the surplus. */
