@@ -275,8 +275,10 @@ class LeaseConfig(BaseModel, frozen=True, extra="forbid"):
 
     shortest_s: NonNegativeFloat = 300.0
     """Seconds; no lease is shorter."""
-    times_median: NonNegativeFloat = 3.0
-    """A lease lasts this many times the median time on task of recent labels, if that is longer."""
+    times_median: NonNegativeFloat = 12.0
+    """A lease lasts this many times the median time on task of recent labels, if that is longer.
+
+    The last of ten tasks that are answered without a connection is then still in time."""
 
 
 class ChecksConfig(BaseModel, frozen=True, extra="forbid"):
@@ -357,3 +359,5 @@ class Progress:
     """Wanted labels: the sum of the overlaps of all tasks that are no checks."""
     seconds_left: float | None = None
     """Seconds that the rest takes at the pace of the last minutes; None when these tell no pace."""
+    hold: int = 2
+    """Tasks that one rater should hold at most, the present one included: see `fair_hold`."""

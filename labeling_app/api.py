@@ -28,6 +28,7 @@ from data.feedback import (
 )
 from data.ids import Identifier
 from data.store.overview import GivenLabel, latest_labels
+from labeling_app import leases
 from labeling_app.app_state import APP_VERSION, AppState, State
 from labeling_app.gold_bound import pause_if_below
 from labeling_app.images import bare_png, encoded
@@ -39,7 +40,6 @@ from labeling_app.responses import (
     History,
     HistoryEntry,
     Identity,
-    Lease,
     Me,
     RaterProgress,
     Saved,
@@ -66,6 +66,7 @@ PNG = {"schema": {"type": "string", "format": "binary"}}
 """An image, in the words of OpenAPI."""
 
 router = APIRouter(responses=may_refuse(403, 503))
+router.include_router(leases.router)
 
 
 def _kind_of_answer(answer: object) -> TaskKind:
@@ -89,12 +90,8 @@ class ClaimBody(BaseModel, frozen=True, extra="forbid"):
     """Only tasks of this kind."""
     excluding: Annotated[tuple[Identifier, ...], Field(alias="except", max_length=MOST_HELD)] = ()
     """Tasks that the page holds already or has answered: another one is wanted."""
-
-
-class LeaseBody(BaseModel, frozen=True, extra="forbid"):
-    """Body of a renewal."""
-
-    task_id: Identifier
+    wanted: Identifier | None = None
+    """Of the tasks that the rater holds, the one that is given first."""
 
 
 class SubmissionBody(SentAnswer, frozen=True, extra="forbid"):
@@ -177,7 +174,9 @@ def claim(body: ClaimBody, state: State, rater: SignedIn) -> Response:
         reason = _reason_to_wait(state, account)
         claimed = None
         if reason is None:
-            claimed = state.store.claim(account.rater_id, kind=body.kind, excluding=body.excluding)
+            claimed = state.store.claim(
+                account.rater_id, kind=body.kind, excluding=body.excluding, wanted=body.wanted
+            )
         # "everything is labeled" is said of this moment, so that it must not come from a cache
         progress = state.store.progress(account.rater_id, newest=claimed is None)
         withdrawn = _withdrawn(state, body.excluding)
@@ -185,12 +184,6 @@ def claim(body: ClaimBody, state: State, rater: SignedIn) -> Response:
         reason = _reason_for_none(state, account, progress)
     task = None if claimed is None else _claimed_task(claimed)
     return _json(Claimed(task=task, reason=reason, progress=progress, withdrawn=withdrawn))
-
-
-@router.post("/api/v1/leases", responses=may_refuse(*OF_A_BODY, 401, 404))
-def renew(body: LeaseBody, state: State, account: Present) -> Lease:
-    """Renew the lease of a task; 404 when it has ended (an answer is accepted all the same)."""
-    return Lease(lease_expires_at=state.store.renew(account.rater_id, body.task_id))
 
 
 @router.post(

@@ -98,6 +98,15 @@ export interface ComparisonAnswer extends Remarks {
   ranks?: undefined;
 }
 
+/** A half-made answer. */
+export interface Draft {
+  /** By image id. */
+  ranks?: Record<string, Rank>;
+  comment?: string;
+  verdict?: undefined;
+  outcome?: undefined;
+}
+
 export type Answer = BinaryAnswer | RankingAnswer | ComparisonAnswer;
 
 /** An earlier answer of this rater, with its task. */
@@ -115,6 +124,8 @@ export interface Progress {
   done: number;
   total: number;
   seconds_left: number | null;
+  /** Tasks that the page should hold now at most, the one on the screen included. */
+  hold: number;
 }
 
 /** Answer to a claim: a task, or null and the reason why there is none. */
@@ -140,8 +151,9 @@ export interface Routes {
   "GET me": { body: undefined; answer: Rater };
   "POST login": { body: { rater: string; password?: string }; answer: Rater };
   "POST logout": { body: Record<string, never>; answer: null };
-  "POST claim": { body: { except: string[] }; answer: Claimed };
+  "POST claim": { body: { except: string[]; wanted?: string }; answer: Claimed };
   "POST leases": { body: { task_id: string }; answer: { lease_expires_at: string } };
+  "POST release": { body: { task_id: string }; answer: null };
   "POST submissions": { body: Submission; answer: { label_id: string; revision: number } };
   "POST undo": { body: Record<string, never>; answer: { task: Task | null; progress: Progress } };
   "GET training": { body: undefined; answer: { items: TrainingItem[]; done: boolean } };
@@ -189,8 +201,7 @@ export type Loaded<T extends Question> = Omit<T, "question"> & {
 
 /** A task that the page holds, ready to be shown. */
 export interface HeldTask extends Loaded<Task> {
-  /** A half-made answer. */
-  draft?: RankingAnswer;
+  draft?: Draft;
 }
 
 /** What a rater can answer on the screen: a task, a training question or an earlier label. */
@@ -203,7 +214,7 @@ export interface Item {
   /** Missing for a training question. */
   task_id?: string;
   /** An earlier or half-made answer. */
-  earlier?: Answer;
+  earlier?: Answer | Draft;
   /** A line above the prompt. */
   banner?: string;
   /** Whether an earlier answer is changed: it may be left as it was. */
@@ -225,7 +236,7 @@ export interface OutboxEntry {
 /** The task that was on the screen before a reload, and what was done of it. */
 export interface Unfinished {
   task_id: string;
-  draft?: RankingAnswer;
+  draft?: Draft;
 }
 
 export type GiveAnswer = (answer: Answer, mode: InputMode) => void;

@@ -7,10 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 
+import pytest
 import sqlalchemy as sa
 from hypothesis import HealthCheck, settings
 
-from data.feedback import NewTask
+from data.feedback import NewTask, NotFound
 from data.store.feedback_store import FeedbackStore
 from data.store.tables import labels
 from tests.support.claim_machine import Campaigning
@@ -18,6 +19,7 @@ from tests.support.data_campaign import (
     Clock,
     answer_at_once,
     binary_tasks,
+    claimed,
     open_store,
     submission,
 )
@@ -36,6 +38,55 @@ def test_threads_that_claim_at_once_never_exceed_the_overlap(tmp_path: Path) -> 
         store.add_tasks(binary_tasks(12, overlap=2))
         per_task = answer_at_once(store, 6)
     assert (len(per_task), set(per_task.values())) == (12, {2})
+
+
+def test_raters_hold_fewer_tasks_when_few_are_left(tmp_path: Path) -> None:
+    with open_store(tmp_path, Clock()) as store:
+        store.add_tasks(binary_tasks(60))
+        raters = [store.add_rater(name) for name in ("anna", "ben", "cleo")]
+        held = []
+        for number in range(60):
+            rater = raters[number % 3]
+            held.append(store.progress(rater).hold)
+            store.submit(submission(claimed(store, rater), rater, str(number)))
+        assert held[:3] == [10, 10, 10]
+        assert (held[30], held[42], held[-1]) == (5, 3, 2)
+        assert all(3 * one <= max((60 - done) / 2, 6) for done, one in enumerate(held[3:], 3))
+
+
+def test_a_released_task_is_for_others_and_a_late_answer_to_it_is_kept(tmp_path: Path) -> None:
+    with open_store(tmp_path, Clock()) as store:
+        store.add_tasks(binary_tasks(1))
+        anna, ben = (store.add_rater(name) for name in ("anna", "ben"))
+        held = claimed(store, anna)
+        assert store.claim(ben) is None
+        store.release(ben, held.task.task_id)  # is not his
+        assert store.claim(ben) is None
+        store.release(anna, held.task.task_id)
+        store.submit(submission(claimed(store, ben), ben, "in time"))
+        store.submit(submission(held, anna, "late"))
+        assert store.progress(anna).mine == store.progress(ben).mine == 1
+        store.release(ben, held.task.task_id)  # an answer stays one
+        with pytest.raises(NotFound, match="not held"):
+            store.renew(ben, held.task.task_id)
+
+
+def test_of_the_tasks_held_the_wanted_one_is_given_first(tmp_path: Path) -> None:
+    with open_store(tmp_path, Clock()) as store:
+        store.add_tasks(binary_tasks(3))
+        anna = store.add_rater("anna")
+        held: list[str] = []
+        while len(held) < 3:
+            claim = store.claim(anna, excluding=held)
+            assert claim is not None
+            held.append(claim.task.task_id)
+        for wanted in held:
+            claim = store.claim(anna, wanted=wanted)
+            assert claim is not None
+            assert claim.task.task_id == wanted
+            claim = store.claim(anna, wanted=wanted, excluding=[wanted])
+            assert claim is not None
+            assert claim.task.task_id != wanted
 
 
 def test_threads_that_send_one_submission_make_one_label(tmp_path: Path) -> None:

@@ -125,16 +125,30 @@ def test_undo_gives_the_task_back(client: TestClient, open_store: FeedbackStore)
     assert (
         undone["task"]["task_id"] == task["task_id"] == claim(client, "binary")["task"]["task_id"]
     )
-    assert undone["progress"] == {"mine": 0, "done": 0, "total": 4, "seconds_left": None}
+    started = {"mine": 0, "done": 0, "total": 4, "seconds_left": None, "hold": 2}
+    assert undone["progress"] == started
     assert live_labels(open_store) == []
     assert client.post("/api/v1/undo", json={}).json()["task"] is None
+
+
+def test_a_page_releases_what_it_holds(client: TestClient) -> None:
+    sign_in(client)
+    held = claim(client, "ranking")["task"]["task_id"]
+    sign_in(client, "Ben")
+    assert claim(client, "ranking")["task"] is None
+    sign_in(client)
+    assert client.post("/api/v1/release", json={"task_id": held}).status_code == 204
+    assert client.post("/api/v1/release", json={"task_id": "none"}).status_code == 404
+    sign_in(client, "Ben")
+    assert claim(client, "ranking")["task"]["task_id"] == held
 
 
 def test_progress_counts_to_the_end_and_then_says_so(client: TestClient) -> None:
     sign_in(client)
     for done in range(4):
         answer = claim(client)
-        assert answer["progress"] == {"mine": done, "done": done, "total": 4, "seconds_left": None}
+        counted = {"mine": done, "done": done, "total": 4, "seconds_left": None}
+        assert answer["progress"] == counted | {"hold": 2}
         client.post("/api/v1/submissions", json=submission(answer["task"]))
     assert claim(client) == {"task": None, "reason": "everything is labeled", "progress": FINISHED}
     assert client.get("/api/v1/progress").json()["done"] == 4

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Request, expect
 
+from data.store.planning import task_id_of
 from data.store.tables import leases, task_images
 from labeling_app.tasks import TasksConfig
 from tests.support.labeling_browser import IMAGES, images_of, kind_of, see, serving
@@ -19,7 +20,7 @@ NOTE_WHAT_IS_SHOWN = """
   window.seen = [];
   const stage = document.querySelector(".stage");
   const note = () => {
-    for (const image of stage.children) window.seen.push(image.getAttribute("src"));
+    for (const image of stage.querySelectorAll("img")) window.seen.push(image.getAttribute("src"));
   };
   new MutationObserver(note).observe(stage, { childList: true });
 }
@@ -93,14 +94,18 @@ def test_nobody_else_is_shown_what_was_reported_until_an_admin_puts_it_back(
         ben = at_work(browser, server.url, "Ben")
         kind_of(ben)
         ben.evaluate(NOTE_WHAT_IS_SHOWN)
-        wait_until(lambda: len(handed_out(campaign, "Ben")) == 3)
-        first, second, third = handed_out(campaign, "Ben")
+        wait_until(lambda: len(handed_out(campaign, "Ben")) == 6)
+        first, second, third, *_ = handed_out(campaign, "Ben")
         assert images_of(ben) == [url_of(first)]
 
         ann = at_work(browser, server.url, "Ann")
-        report_when_shown(ann, second)
-        # until the page has learned of it and asked for another
-        wait_until(lambda: len(handed_out(campaign, "Ben")) == 4)
+        task = next(task_id_of(task) for task in campaign.tasks if task.image_ids == (second,))
+
+        def has_learned(request: Request) -> bool:
+            return "/progress?" in request.url and task not in request.url
+
+        with ben.expect_request(has_learned):
+            report_when_shown(ann, second)
         press(ben, "1")
         expect(ben.locator(IMAGES)).to_have_attribute("src", url_of(third))
 

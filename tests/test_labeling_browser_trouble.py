@@ -4,18 +4,22 @@ Connections are lost, other tabs answer or sign in, and the server refuses an an
 """
 
 import json
+from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, Route, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
-from tests.support.labeling_browser import Server, images_of, kind_of, sign_in
+from labeling_app.tasks import TasksConfig
+from tests.support.labeling_browser import Server, images_of, kind_of, serving, sign_in
 from tests.support.labeling_campaign import HOSTILE, Campaign
 from tests.support.labeling_rater import (
     PASSWORD,
     answer_by_keys,
     answers,
+    at_work,
     expect_saved,
     leases_of,
+    prepare,
     rater,
     wait_until,
 )
@@ -30,6 +34,36 @@ def test_an_answer_given_offline_is_sent_when_the_connection_is_back(page: Page)
     expect(page.locator(".saved")).to_have_text("Not saved yet")
     page.context.set_offline(False)
     expect_saved(page, 1)
+
+
+def test_ten_answers_can_be_given_without_a_connection(browser: Browser, tmp_path: Path) -> None:
+    campaign = prepare(tmp_path, TasksConfig(rankings_per_prompt=5, ranking_size=3), images=30)
+    with serving(tmp_path) as server:
+        page = at_work(browser, server.url, "Ann")
+        assert hold_all(page, campaign, "Ann") == 10
+        page.context.set_offline(True)
+        shown = []
+        for _ in range(10):
+            kind_of(page)
+            shown.append(images_of(page))
+            answer_by_keys(page)
+        expect(page.get_by_text("10 answers are kept in this browser")).to_be_visible()
+        assert answers(campaign, "Ann") == []
+        page.context.set_offline(False)
+        expect_saved(page, 10)
+        given = answers(campaign, "Ann")
+        page.context.close()
+    assert all(images not in shown[:place] for place, images in enumerate(shown))
+    assert len({answer["row"].task_id for answer in given}) == len(given) == 10
+    assert {answer["row"].revision for answer in given} == {1}
+
+
+def hold_all(page: Page, campaign: Campaign, name: str) -> int:
+    """Waits until the page holds as many tasks as it may; returns how many."""
+    asked = "fetch('/api/v1/progress').then((answer) => answer.json()).then(({ hold }) => hold)"
+    hold = int(page.evaluate(asked))
+    wait_until(lambda: leases_of(campaign, name) == hold)
+    return hold
 
 
 @rater("Gil")
@@ -50,7 +84,7 @@ def test_an_answer_after_the_sign_in_ran_out_is_sent_at_the_next_sign_in(
     page: Page, campaign: Campaign
 ) -> None:
     # Or a task that is still being fetched would end the sign-in before there is an answer.
-    wait_until(lambda: leases_of(campaign, "Hal") == 3)
+    hold_all(page, campaign, "Hal")
     page.context.clear_cookies()
     answer_by_keys(page)
     expect_signed_out(page)
@@ -78,11 +112,11 @@ def test_a_refused_answer_is_shown_until_the_rater_discards_it(
 def test_a_pause_of_the_campaign_ends_the_work_after_the_tasks_in_hand(
     page: Page, campaign: Campaign
 ) -> None:
-    wait_until(lambda: leases_of(campaign, "Eve") == 3)
+    held = hold_all(page, campaign, "Eve")
     with campaign.open_store() as store:
         store.set_paused(True)
     try:
-        for _ in range(3):
+        for _ in range(held):
             answer_by_keys(page)  # what was handed out may still be answered
         expect(page.get_by_role("heading", name="Paused for now")).to_be_visible()
     finally:
@@ -90,7 +124,7 @@ def test_a_pause_of_the_campaign_ends_the_work_after_the_tasks_in_hand(
             store.set_paused(False)
     page.keyboard.press("Enter")
     kind_of(page)
-    assert len(answers(campaign, "Eve")) == 3
+    assert len(answers(campaign, "Eve")) == held
 
 
 def expect_signed_out(page: Page) -> None:

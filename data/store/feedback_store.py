@@ -29,7 +29,6 @@ from data.feedback import (
     InvalidAnswer,
     LeaseConfig,
     NewTask,
-    NotFound,
     Progress,
     Receipt,
     Source,
@@ -45,9 +44,9 @@ from data.store.comparing import Comparisons, present_wording, wording_texts
 from data.store.database import Database
 from data.store.imported import Added, ImportedLabel, insert_labels, insert_raters, new_labels
 from data.store.leases import (
+    check_hold,
     end_lease,
     find_lease,
-    has_place,
     is_over,
     lease_task,
     live_lease,
@@ -55,10 +54,10 @@ from data.store.leases import (
 )
 from data.store.plan_changes import PlanChanges
 from data.store.planning import insert_tasks, task_id_of, update_plan, with_asked_overlap
-from data.store.progress import Totals, count_totals, has_given_share
+from data.store.progress import Totals, count_totals, fair_hold, has_given_share
 from data.store.queries import load_rater, load_task, lock_task
 from data.store.raters import Raters, find_or_insert
-from data.store.reports import Reports, open_reports, withdraw_reports, withheld_tasks
+from data.store.reports import Reports, open_reports, withdraw_reports
 from data.store.revisions import (
     add_revision,
     add_to_live_count,
@@ -208,15 +207,20 @@ class FeedbackStore:
         return Added(n_tasks, len(fresh), n_raters)
 
     def claim(
-        self, rater_id: str, *, kind: TaskKind | None = None, excluding: Collection[str] = ()
+        self,
+        rater_id: str,
+        *,
+        kind: TaskKind | None = None,
+        excluding: Collection[str] = (),
+        wanted: str | None = None,
     ) -> Claim | None:
         """Lease a task to the rater, in one transaction; None when no task is left for this rater.
 
         If the rater has a live lease on a task that is not one of `excluding`, this task is given
-        again and its lease renewed. Otherwise the rater is given the task of highest priority with
-        a place left, in random order within a priority, or now and then a task that checks the
-        rater. Its images are put into a random order. A rater who has given their share of the
-        wanted labels is given no more.
+        again and its lease renewed; of several the one `wanted`, or the last. Otherwise the rater
+        is given the task of highest priority with a place left, in random order within a priority,
+        or now and then a task that checks the rater. Its images are put into a random order. A
+        rater who has given their share of the wanted labels is given no more.
 
         Raises:
             NotFound: no such rater.
@@ -224,7 +228,7 @@ class FeedbackStore:
         with self.database.write() as connection:
             now = self._clock()
             rater = load_rater(connection, rater_id)
-            held = live_lease(connection, rater_id, kind, now, excluding)
+            held = live_lease(connection, rater_id, kind, now, excluding, wanted=wanted)
             if held is not None:
                 task = load_task(connection, held.task_id)
                 expires_at = renew_lease(connection, task, rater_id, now, config=self._lease)
@@ -268,21 +272,23 @@ class FeedbackStore:
         with self.database.write() as connection:
             now = self._clock()
             task = lock_task(connection, task_id)
-            lease = find_lease(connection, task_id, rater_id)
-            if lease is None or lease.expires_at is None:
-                raise NotFound(f"task {task_id}: not held by this rater; claim a task first")
-            if withheld_tasks(connection, [task_id]):
-                raise NotFound(
-                    f"task {task_id}: an image of it was reported; "
-                    "claim another task, an answer is still accepted"
-                )
-            rater = load_rater(connection, rater_id)
-            if lease.expires_at <= now and not has_place(connection, task_id, rater.source, now):
-                raise NotFound(
-                    f"task {task_id}: the hold has run out and others have taken the place; "
-                    "an answer is still accepted"
-                )
+            check_hold(connection, load_rater(connection, rater_id), task_id, now)
             return renew_lease(connection, task, rater_id, now, config=self._lease)
+
+    def release(self, rater_id: str, task_id: str) -> None:
+        """End the rater's lease on a task: from now on others are given it.
+
+        A late answer is still accepted. Without a live lease nothing happens.
+
+        Raises:
+            NotFound: no such task.
+        """
+        with self.database.write() as connection:
+            now = self._clock()
+            lock_task(connection, task_id)
+            lease = find_lease(connection, task_id, rater_id)
+            if lease is not None and not is_over(lease, now):
+                end_lease(connection, task_id, rater_id, now)
 
     def submit(self, submission: Submission) -> Receipt:
         """Save an answer; when this returns it is on disk.
@@ -362,7 +368,7 @@ class FeedbackStore:
             totals = self._fresh_totals(connection, source, newest=newest)
             mine = 0 if rater_id is None else count_live(connection, rater_id)
         seconds_left = None if totals.pace is None else (totals.total - totals.done) / totals.pace
-        return Progress(mine=mine, done=totals.done, total=totals.total, seconds_left=seconds_left)
+        return Progress(mine, totals.done, totals.total, seconds_left, fair_hold(totals))
 
     def has_given_share(self, rater_id: str, share: float) -> bool:
         """Whether the rater has given, or holds, this share of the wanted labels."""

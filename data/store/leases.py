@@ -10,7 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from data.feedback import LeaseConfig, Source, Task, TaskKind
+from data.feedback import LeaseConfig, NotFound, Source, Task, TaskKind
 from data.store.conditions import (
     EXCLUDED_TASKS,
     IS_WITHHELD,
@@ -22,6 +22,7 @@ from data.store.conditions import (
 )
 from data.store.progress import median_seconds
 from data.store.queries import Row
+from data.store.reports import withheld_tasks
 from data.store.tables import leases, raters, tasks
 
 _IS_LEASE = sa.and_(leases.c.task_id == TASK, leases.c.rater_id == RATER)
@@ -124,6 +125,27 @@ def has_place(connection: sa.Connection, task_id: str, source: Source, now: date
     return bool((connection.scalar(_free_places(source), values) or 0) > 0)
 
 
+def check_hold(connection: sa.Connection, rater: Row, task_id: str, now: datetime) -> None:
+    """Check that the rater holds the task, or that nobody has taken the place since.
+
+    Raises:
+        NotFound: neither.
+    """
+    lease = find_lease(connection, task_id, rater.rater_id)
+    if lease is None or lease.expires_at is None:
+        raise NotFound(f"task {task_id}: not held by this rater; claim a task first")
+    if withheld_tasks(connection, [task_id]):
+        raise NotFound(
+            f"task {task_id}: an image of it was reported; "
+            "claim another task, an answer is still accepted"
+        )
+    if lease.expires_at <= now and not has_place(connection, task_id, rater.source, now):
+        raise NotFound(
+            f"task {task_id}: the hold has run out and others have taken the place; "
+            "an answer is still accepted"
+        )
+
+
 @cache
 def _live_of_rater(kind: TaskKind | None) -> sa.Select[Any]:
     return (
@@ -136,7 +158,11 @@ def _live_of_rater(kind: TaskKind | None) -> sa.Select[Any]:
             is_of_kind(kind),
             ~IS_WITHHELD,
         )
-        .order_by(leases.c.shown_at.desc(), leases.c.task_id)
+        .order_by(
+            leases.c.task_id != sa.bindparam("wanted"),
+            leases.c.shown_at.desc(),
+            leases.c.task_id,
+        )
         .limit(1)
     )
 
@@ -147,10 +173,18 @@ def live_lease(
     kind: TaskKind | None,
     now: datetime,
     excluding: Collection[str] = (),
+    *,
+    wanted: str | None = None,
 ) -> Row | None:
-    """Return the rater's live lease that was given last, of other tasks than `excluding`.
+    """Return the rater's live lease on the task `wanted`, or else the one that was given last.
 
-    After an undo that is the lease of the task whose answer was taken back.
+    It is never of one of the tasks `excluding`. After an undo the last one is the lease of the task
+    whose answer was taken back.
     """
-    values = {"of_rater": rater_id, "now": now, "excluding": list(excluding)}
+    values = {
+        "of_rater": rater_id,
+        "now": now,
+        "excluding": list(excluding),
+        "wanted": wanted or "",
+    }
     return connection.execute(_live_of_rater(kind), values).one_or_none()

@@ -25,6 +25,10 @@ PACE_WITHIN = timedelta(minutes=10)
 FEWEST_FOR_PACE = 5
 """Fewest labels from which a pace is computed."""
 
+FEWEST_HELD, MOST_HELD = 2, 10
+"""Tasks that a rater holds when few are left, so that the next one is there, and when many are, so
+that as many can be answered without a connection."""
+
 LARGE_CAMPAIGN = 500
 """Tasks; the progress of a larger campaign is up to a second old."""
 
@@ -46,11 +50,23 @@ class Totals:
     """Labels per second, of all raters together, over the latest labels of the last minutes.
 
     None when these are too few to tell."""
+    n_raters: int
+    """Raters who gave these labels."""
 
     def is_fresh(self, now: datetime) -> bool:
         """Whether these totals can be used again; only large campaigns accept older figures."""
         # Figures from the future were counted before the clock was set back.
         return self.n_tasks > LARGE_CAMPAIGN and timedelta(0) <= now - self.counted_at < FRESH_FOR
+
+
+def fair_hold(totals: Totals) -> int:
+    """Return how many tasks one rater should hold now, from `FEWEST_HELD` to `MOST_HELD`.
+
+    The raters at work hold at most half of what is left, in equal parts, so that near the end
+    nobody has to wait for tasks that others were given: each has one at most that is not begun.
+    """
+    left = totals.total - totals.done
+    return min(max(left // (2 * max(totals.n_raters, 1)), FEWEST_HELD), MOST_HELD)
 
 
 _LATEST_LABELS = (
@@ -105,23 +121,28 @@ def _totals(source: Source) -> sa.Select[int, Any, Any]:
 def count_totals(connection: sa.Connection, source: Source, now: datetime) -> Totals:
     """Count the labels of all tasks."""
     n_tasks, done, total = connection.execute(_totals(source)).one()
-    pace = _labels_per_second(connection, source, now)
-    return Totals(now, n_tasks, int(done or 0), int(total or 0), pace)
+    pace, n_raters = _labels_per_second(connection, source, now)
+    return Totals(now, n_tasks, int(done or 0), int(total or 0), pace, n_raters)
 
 
 @cache
-def _pace(source: Source) -> sa.Select[int, Any]:
+def _pace(source: Source) -> sa.Select[int, Any, int]:
+    n_raters = sa.func.count(_LATEST_LABELS.c.rater_id.distinct())
     return (
-        sa.select(sa.func.count(), sa.func.min(_LATEST_LABELS.c.submitted_at))
+        sa.select(sa.func.count(), sa.func.min(_LATEST_LABELS.c.submitted_at), n_raters)
         .join(raters, raters.c.rater_id == _LATEST_LABELS.c.rater_id)
         .where(_LATEST_LABELS.c.submitted_at > sa.bindparam("since"), raters.c.source == source)
     )
 
 
-def _labels_per_second(connection: sa.Connection, source: Source, now: datetime) -> float | None:
-    count, first = connection.execute(_pace(source), {"since": now - PACE_WITHIN}).one()
+def _labels_per_second(
+    connection: sa.Connection, source: Source, now: datetime
+) -> tuple[float | None, int]:
+    """Return the pace, and how many raters make it."""
+    count, first, n_raters = connection.execute(_pace(source), {"since": now - PACE_WITHIN}).one()
     elapsed_s = (now - first).total_seconds() if count else 0.0
-    return count / elapsed_s if count >= FEWEST_FOR_PACE and elapsed_s > 0 else None
+    pace = count / elapsed_s if count >= FEWEST_FOR_PACE and elapsed_s > 0 else None
+    return pace, n_raters
 
 
 def has_given_share(connection: sa.Connection, rater_id: str, most: float, now: datetime) -> bool:

@@ -1,10 +1,12 @@
 // @ts-check
 // One image: good, bad, skip or report.
 
-/** @import { Answer, AskReason, GiveAnswer, InputMode } from "../interface.d.ts" */
+/** @import { Answer, AskReason, Draft, GiveAnswer, InputMode } from "../interface.d.ts" */
 /** @import { LoadedImage, Verdict } from "../interface.d.ts" */
+/** @import { FullSize } from "./full_size.js" */
 
 import { findAll, slot } from "./dom.js";
+import { lookButton } from "./full_size.js";
 import { digitOf, modeOf } from "./input.js";
 
 /** @type {Verdict[]} */
@@ -19,27 +21,34 @@ export class Binary {
    * a report.
    *
    * @param {HTMLElement} root
+   * @param {FullSize} fullSize
    * @param {GiveAnswer} answer
    * @param {AskReason} ask
    */
-  constructor(root, answer, ask) {
+  constructor(root, fullSize, answer, ask) {
     this.stage = slot(root, "stage", HTMLElement);
     this.buttons = findAll(root, "[data-verdict]", HTMLButtonElement);
+    this.fullSize = fullSize;
+    /** @type {LoadedImage[]} */
+    this.images = [];
     this.answer = answer;
     this.ask = ask;
     for (const button of this.buttons) {
       button.addEventListener("click", (event) => this.give(verdictOf(button), modeOf(event)));
     }
+    fullSize.opensFrom(root, () => this.look());
   }
 
   /**
    * Shows a loaded image, and an earlier answer where there is one.
    *
    * @param {LoadedImage[]} images
-   * @param {Answer} [earlier]
+   * @param {Answer | Draft} [earlier]
    */
-  show([image], earlier) {
-    this.stage.replaceChildren(image.element);
+  show(images, earlier) {
+    const [image] = images;
+    this.images = images;
+    this.stage.replaceChildren(lookButton(image, 0));
     for (const button of this.buttons) {
       const verdict = verdictOf(button);
       button.disabled = image.broken && verdict !== "skip";
@@ -54,7 +63,13 @@ export class Binary {
     const digit = digitOf(event);
     const verdict = ARROWS[event.key] ?? (digit === null ? undefined : VERDICTS[digit - 1]);
     if (verdict) this.give(verdict, "key");
-    return verdict !== undefined;
+    else if (event.key.toLowerCase() === "z") this.look();
+    else return false;
+    return true;
+  }
+
+  look() {
+    this.fullSize.show(this.images.map(({ element }) => element), [""], 0);
   }
 
   /**

@@ -1,11 +1,14 @@
 // @ts-check
-// Two images of one prompt: which is better; or one image: how many things are in it.
+// Two images of one prompt: which is better; or one image: how many things are in it. A ranking of
+// two images is answered in the same way.
 
-/** @import { Answer, AskReason, ComparisonAnswer, GiveAnswer } from "../interface.d.ts" */
-/** @import { InputMode, LoadedImage, LoadedQuestion } from "../interface.d.ts" */
+/** @import { Answer, AskReason, ComparisonAnswer, Draft, GiveAnswer } from "../interface.d.ts" */
+/** @import { InputMode, LoadedImage, LoadedQuestion, Rank } from "../interface.d.ts" */
+/** @import { RankingAnswer } from "../interface.d.ts" */
 /** @import { FullSize } from "./full_size.js" */
 
 import { closest, find, findAll, slot } from "./dom.js";
+import { lookButton } from "./full_size.js";
 import { digitOf, modeOf } from "./input.js";
 
 /** @type {Partial<Record<string, string>>} */
@@ -19,6 +22,9 @@ const KEYS = {
   ArrowDown: "both_bad",
   "4": "both_bad",
 };
+
+/** @type {Record<string, Rank[]>} */
+const RANKS = { left: [1, 2], right: [2, 1], tie: [1, 1], neither: [null, null] };
 
 export class Comparison {
   /**
@@ -40,7 +46,9 @@ export class Comparison {
     /** @type {LoadedImage | null} */
     this.reference = null;
     this.counts = false; // whether things are counted
+    this.ranks = false; // whether the answer is a ranking
     this.words = slot(root, "question", HTMLElement);
+    this.ofPair = slot(root, "of-pair", HTMLElement);
     this.text = slot(root, "long-text", HTMLElement);
     this.pair = slot(root, "pair", HTMLElement);
     this.referenceFrame = slot(root, "reference", HTMLElement);
@@ -56,39 +64,37 @@ export class Comparison {
     });
     const skip = find(root, "[data-do=skip]", HTMLButtonElement);
     skip.addEventListener("click", (event) => this.skip(modeOf(event)));
-    const look = find(root, "[data-do=full-size]", HTMLButtonElement);
-    look.addEventListener("click", () => this.look(0));
-    root.addEventListener("click", (event) => {
-      const place = closest(event, "[data-look]")?.dataset.look;
-      if (place !== undefined) this.look(Number(place));
-    });
+    fullSize.opensFrom(root, (place) => this.look(place));
   }
 
   /**
    * Shows loaded images, the first on the left, with the words of the question, and an earlier
-   * answer where there is one.
+   * answer where there is one. Without a question the two are ranked.
    *
    * @param {LoadedImage[]} images
-   * @param {Answer} [earlier]
+   * @param {Answer | Draft} [earlier]
    * @param {LoadedQuestion} [question]
    */
   show(images, earlier, question) {
     this.images = images;
     this.reference = question?.loadedReference ?? null;
     this.counts = question?.axis === "count";
+    this.ranks = !question;
+    this.ofPair.hidden = !this.ranks;
     this.words.innerHTML = question?.html ?? ""; // of Markdown, without any HTML of its own
     this.text.textContent = question?.text ?? "";
     this.text.hidden = !question?.text;
     this.root.classList.toggle("counting", this.counts);
-    this.pair.replaceChildren(...images.map(frame));
+    this.pair.replaceChildren(...images.map(lookButton));
     this.referenceFrame.hidden = !this.reference;
-    const beside = this.reference ? [frame(this.reference, images.length)] : [];
+    const beside = this.reference ? [lookButton(this.reference, images.length)] : [];
     find(this.referenceFrame, "div", HTMLElement).replaceChildren(...beside);
     const broken = images.some((image) => image.broken);
     for (const button of this.choices) {
-      button.hidden = this.counts;
-      button.disabled = broken;
-      mark(button, earlier?.outcome && this.outcomeOf(earlier) === button.dataset.outcome);
+      const { outcome } = button.dataset;
+      button.hidden = this.counts || outcome === (this.ranks ? "both_bad" : "neither");
+      button.disabled = broken && outcome !== "neither";
+      mark(button, this.outcomeOf(earlier) === outcome);
     }
     this.numbers.hidden = !this.counts;
     for (const button of findAll(this.numbers, "button", HTMLButtonElement)) {
@@ -98,13 +104,23 @@ export class Comparison {
   }
 
   /**
-   * Returns what was chosen: a side of the screen, or the outcome.
+   * Returns what was chosen: a side of the screen, or the outcome; nothing where nothing was.
    *
-   * @param {ComparisonAnswer} answer
+   * @param {Answer | Draft} [earlier]
    */
-  outcomeOf({ outcome, preferred }) {
-    if (outcome !== "preferred") return outcome;
-    return this.images[0].image_id === preferred ? "left" : "right";
+  outcomeOf(earlier) {
+    if (earlier?.ranks) return this.outcomeOfRanks(earlier.ranks);
+    if (earlier?.outcome !== "preferred") return earlier?.outcome;
+    return this.images[0].image_id === earlier.preferred ? "left" : "right";
+  }
+
+  /** @param {Record<string, Rank>} ranks */
+  outcomeOfRanks(ranks) {
+    const [left, right] = this.images.map(({ image_id }) => ranks[image_id]);
+    if (left === undefined || right === undefined) return undefined;
+    if (left === right) return left === null ? "neither" : "tie";
+    if (left === null || right === null) return undefined; // by another page
+    return left < right ? "left" : "right";
   }
 
   /** @param {KeyboardEvent} event */
@@ -112,11 +128,11 @@ export class Comparison {
     const name = event.key.toLowerCase();
     const digit = digitOf(event);
     if (name === "s") this.skip("key");
-    else if (name === "z") this.look(0);
+    else if (name === "z") this.look();
     else if (this.counts) return this.countByKey(digit);
     else {
       const outcome = KEYS[digit === null ? event.key : String(digit)];
-      if (outcome) this.give(outcome, "key");
+      if (outcome) this.give(this.ranks && outcome === "both_bad" ? "neither" : outcome, "key");
       return outcome !== undefined;
     }
     return true;
@@ -137,11 +153,24 @@ export class Comparison {
    * @param {InputMode} mode
    */
   give(outcome, mode) {
-    if (this.images.some((image) => image.broken)) return;
+    if (this.choices.find((button) => button.dataset.outcome === outcome)?.disabled) return;
+    if (this.ranks) return this.answer(this.ranking(RANKS[outcome]), mode);
     if (outcome === "left" || outcome === "right") {
       const preferred = this.images[outcome === "left" ? 0 : 1].image_id;
       this.answer({ outcome: "preferred", preferred }, mode);
     } else if (outcome === "tie" || outcome === "both_bad") this.answer({ outcome }, mode);
+  }
+
+  /**
+   * Returns the ranking with these ranks, from left to right.
+   *
+   * @param {Rank[]} ranks
+   * @returns {RankingAnswer}
+   */
+  ranking(ranks) {
+    return {
+      ranks: Object.fromEntries(this.images.map(({ image_id }, at) => [image_id, ranks[at]])),
+    };
   }
 
   /**
@@ -155,13 +184,13 @@ export class Comparison {
   /** @param {InputMode} mode */
   skip(mode) {
     this.ask("skip-ranking", (reason, unsafe) => {
-      if (unsafe?.length) this.answer({ outcome: "unsafe", reason, unsafe }, mode);
+      if (this.ranks) this.answer({ ...this.ranking(RANKS.neither), reason, unsafe }, mode);
+      else if (unsafe?.length) this.answer({ outcome: "unsafe", reason, unsafe }, mode);
       else this.answer({ outcome: "skip", reason }, mode);
     }, this.images);
   }
 
-  /** @param {number} place */
-  look(place) {
+  look(place = 0) {
     const all = this.reference ? [...this.images, this.reference] : this.images;
     const names = all.map((image, at) =>
       image === this.reference ? "Reference" : this.images.length === 1 ? "" : SIDES[at]
@@ -179,20 +208,4 @@ const SIDES = ["First", "Second"];
 function mark(button, chosen) {
   if (chosen) button.setAttribute("aria-pressed", "true");
   else button.removeAttribute("aria-pressed");
-}
-
-/**
- * Returns a button that shows the image, and at a click the whole of it.
- *
- * @param {LoadedImage} image
- * @param {number} place
- */
-function frame({ element }, place) {
-  const button = document.createElement("button");
-  button.type = "button";
-  button.className = "look";
-  button.dataset.look = String(place);
-  button.setAttribute("aria-label", `${element.alt}, show it at full size`);
-  button.append(element);
-  return button;
 }

@@ -37,7 +37,7 @@ export class Corrections {
       this.status.say(this.status.savedText);
       if (task && this.state.isAt(queue)) {
         queue.makeRoom();
-        await queue.fetchOne({ first: true });
+        await queue.fetchOne({ first: true, wanted: task.task_id });
         queue.bringFirst(task.task_id); // another fetch may have got it
         this.status.progress(queue.progress);
       }

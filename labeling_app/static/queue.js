@@ -8,7 +8,6 @@
 import { call, Refused } from "./api.js";
 import { loadTask } from "./images.js";
 
-const HELD = 3;
 const MOST_EXCEPT = 30; // as the interface has it
 
 export class Queue {
@@ -39,19 +38,37 @@ export class Queue {
     return this.tasks[0];
   }
 
-  get missing() {
-    return this.tasks.length < HELD;
+  /**
+   * How many tasks to hold: ten, so that as many can be answered without a connection, and fewer
+   * when few are left for all raters. The server says it with each answer.
+   */
+  get hold() {
+    return this.progress?.hold ?? 2; // so few until it was heard
   }
 
-  /** Asks for one more task and puts it last, or first; false when there is none for now. */
-  async fetchOne({ first = false } = {}) {
+  get missing() {
+    return this.tasks.length < this.hold;
+  }
+
+  /** The tasks that others may have: more than the server wants this page to hold. */
+  get surplus() {
+    return this.tasks.slice(this.hold).filter((task) => !task.draft);
+  }
+
+  /**
+   * Asks for one more task and puts it last, or first; false when there is none for now. `wanted`
+   * is the id of a held one that is wanted before others.
+   *
+   * @param {{ first?: boolean, wanted?: string }} [options]
+   */
+  async fetchOne({ first = false, wanted } = {}) {
     const asRater = this.raterId;
     const askedAt = performance.now();
     // to the server, a task is held until its answer has arrived: it would be handed out again
     const answered = this.outbox.waiting.map((entry) => entry.submission);
     const known = [...this.tasks, ...answered].map(({ task_id }) => task_id);
     const except = [...new Set(known)].slice(0, MOST_EXCEPT);
-    const claimed = await call("POST", "claim", { except }, { asRater });
+    const claimed = await call("POST", "claim", { except, wanted }, { asRater });
     this.hear(claimed.progress, claimed.withdrawn);
     if (!claimed.task) {
       this.reason = claimed.reason;
@@ -69,7 +86,7 @@ export class Queue {
   /** Asks how far the labeling is, and which tasks must not be shown any more. */
   async look() {
     const asRater = this.raterId;
-    const ids = this.tasks.slice(0, HELD).map((task) => encodeURIComponent(task.task_id));
+    const ids = this.tasks.slice(0, MOST_EXCEPT).map((task) => encodeURIComponent(task.task_id));
     const held = ids.map((id) => `held=${id}`).join("&");
     const answer = await call("GET", `progress?${held}`, undefined, { asRater });
     const { withdrawn, ...progress } = answer;
@@ -109,7 +126,15 @@ export class Queue {
 
   /** Makes room for a task that must come first: what is dropped is handed out again later. */
   makeRoom() {
-    this.tasks = this.tasks.slice(0, HELD - 1);
+    this.tasks = this.tasks.slice(0, this.hold - 1);
+  }
+
+  /** Lets others have the surplus. */
+  async release() {
+    for (const { task_id } of this.surplus) {
+      this.drop(task_id);
+      await call("POST", "release", { task_id }, { asRater: this.raterId });
+    }
   }
 
   /**

@@ -1,12 +1,14 @@
 // @ts-check
 // Several images of one prompt: ranks from 1, ties, can't judge.
 
-/** @import { Answer, AskReason, GiveAnswer, InputMode } from "../interface.d.ts" */
+/** @import { Answer, AskReason, Draft, GiveAnswer, InputMode } from "../interface.d.ts" */
 /** @import { LoadedImage, Rank, RankingAnswer, ReasonChosen } from "../interface.d.ts" */
+/** @import { FullSize } from "./full_size.js" */
 
 import { closest, find, findAll, slot } from "./dom.js";
 import { makeDraggable } from "./drag.js";
 import { digitOf, modeOf } from "./input.js";
+import { drawnColumns, Room } from "./room.js";
 
 export class Ranking {
   /**
@@ -15,6 +17,7 @@ export class Ranking {
    * `changed(draft)` after each change.
    *
    * @param {HTMLElement} root
+   * @param {FullSize} fullSize
    * @param {{
    *   answer: GiveAnswer,
    *   ask: AskReason,
@@ -22,7 +25,8 @@ export class Ranking {
    *   changed: (draft: RankingAnswer) => void,
    * }} calls
    */
-  constructor(root, { answer, ask, say, changed }) {
+  constructor(root, fullSize, { answer, ask, say, changed }) {
+    this.fullSize = fullSize;
     this.answer = answer;
     this.ask = ask;
     this.say = say;
@@ -37,6 +41,8 @@ export class Ranking {
     /** @type {InputMode | undefined} */
     this.mode = undefined; // of the last rank
     this.cards = slot(root, "cards", HTMLElement);
+    this.room = new Room(this.cards);
+    this.hint = slot(root, "ranking-hint", HTMLElement);
     this.shelf = slot(root, "shelf", HTMLElement);
     this.unfinished = slot(root, "unfinished", HTMLElement);
     this.submitButton = find(root, "[data-do=submit]", HTMLButtonElement);
@@ -51,6 +57,7 @@ export class Ranking {
       const rank = closest(event, "[data-rank]");
       if (rank) this.rank(this.framed, Number(rank.dataset.rank) || null, modeOf(event));
     });
+    fullSize.opensFrom(root, () => this.look());
     makeDraggable(root, (place, rank, mode) => this.rank(place, rank || null, mode));
   }
 
@@ -59,27 +66,25 @@ export class Ranking {
    * there is one.
    *
    * @param {LoadedImage[]} images
-   * @param {Answer} [earlier]
+   * @param {Answer | Draft} [earlier]
    */
   show(images, earlier) {
     this.images = images;
     this.ranks = images.map(({ image_id }) => earlier?.ranks?.[image_id]);
     this.given = [...this.ranks.keys()].filter((place) => this.ranks[place] !== undefined);
     this.framed = Math.max(0, this.ranks.indexOf(undefined));
-    const columns = columnsFor(images.length);
-    this.cards.style.setProperty("--columns", String(columns));
-    this.cards.style.setProperty("--rows", String(Math.ceil(images.length / columns)));
     this.cards.replaceChildren(...images.map(card));
     this.shelf.replaceChildren(...images.map((_, place) => shelfRank(place + 1)), shelfRank(0));
-    this.unfinished.hidden = true;
+    this.saysUnfinished("");
     this.draw();
+    this.room.fill(images);
   }
 
   /** @param {KeyboardEvent} event */
   key(event) {
     const digit = digitOf(event);
     const name = event.key.length === 1 ? event.key.toLowerCase() : event.key;
-    const columns = columnsFor(this.images.length);
+    const columns = drawnColumns(this.cards);
     /** @type {Record<string, () => void>} */
     const actions = {
       ArrowLeft: () => this.frame(this.framed - 1),
@@ -90,6 +95,7 @@ export class Ranking {
       Escape: () => this.clear(),
       Enter: () => this.submit("key"),
       s: () => this.skip("key"),
+      z: () => this.look(),
     };
     if (digit !== null) this.rank(this.framed, digit || null, "key");
     else if (name in actions) actions[name]();
@@ -174,9 +180,25 @@ export class Ranking {
     const left = this.images.length - this.given.length;
     const text = `${left === 1 ? "1 picture has" : `${left} pictures have`} no rank yet. ` +
       "Give ? to a picture that you cannot judge.";
-    this.unfinished.textContent = text;
-    this.unfinished.hidden = false;
+    this.saysUnfinished(text);
     this.say(text);
+  }
+
+  /**
+   * Says what the ranking lacks, in the place of the hint; empty takes it away.
+   *
+   * @param {string} text
+   */
+  saysUnfinished(text) {
+    this.unfinished.textContent = text;
+    this.unfinished.hidden = !text;
+    this.hint.hidden = Boolean(text);
+  }
+
+  /** Shows the framed image at full size. */
+  look() {
+    const names = this.images.map((_, place) => this.nameOf(place));
+    this.fullSize.show(this.images.map(({ element }) => element), names, this.framed);
   }
 
   /** @param {InputMode} mode */
@@ -212,7 +234,7 @@ export class Ranking {
   }
 
   change() {
-    this.unfinished.hidden = true;
+    this.saysUnfinished("");
     this.draw();
     this.changed(this.answerOf(this.ranks));
   }
@@ -246,16 +268,6 @@ export class Ranking {
     const thumbs = places.map((place) => thumb(this.images[place].element, place));
     find(spot, ".thumbs", HTMLElement).replaceChildren(...thumbs);
   }
-}
-
-/**
- * Returns the columns of cards on a wide screen.
- *
- * @param {number} images
- */
-function columnsFor(images) {
-  if (images <= 4) return images;
-  return images <= 6 || images === 9 ? 3 : 4;
 }
 
 /** @param {Event} event */

@@ -3,7 +3,7 @@
 // answer to it, or says that there is nothing to do.
 
 /** @import { Answer, AskReason, InputMode, Item } from "../interface.d.ts" */
-/** @import { RankingAnswer, ReasonChosen } from "../interface.d.ts" */
+/** @import { Draft, RankingAnswer, ReasonChosen } from "../interface.d.ts" */
 /** @import { PageState, View } from "./state.js" */
 /** @import { Status } from "./status.js" */
 
@@ -23,7 +23,7 @@ export class Screen {
    * @param {{
    *   state: PageState,
    *   status: Status,
-   *   changed: (draft: RankingAnswer) => void,
+   *   changed: (draft: Draft) => void,
    * }} parts
    */
   constructor(page, { state, status, changed }) {
@@ -48,12 +48,21 @@ export class Screen {
       this.reasons.ask(question, this.forThisItem(chosen), images);
     /** @param {string} text */
     const say = (text) => status.say(text);
+    /** @type {Draft["ranks"]} */
+    this.ranks = undefined; // of a half-made ranking
+    const note = () => changed({ ranks: this.ranks, comment: this.comment.value });
+    /** @param {RankingAnswer} half */
+    const ranked = ({ ranks }) => {
+      this.ranks = ranks;
+      note();
+    };
+    this.comment.addEventListener("input", note);
     const ranking = find(page, "[data-kind=ranking]", HTMLElement);
     const comparison = find(page, "[data-kind=comparison]", HTMLElement);
     this.fullSize = new FullSize(slot(page, "full-size", HTMLDialogElement));
     this.kinds = {
-      binary: new Binary(find(page, "[data-kind=binary]", HTMLElement), answer, ask),
-      ranking: new Ranking(ranking, { answer, ask, say, changed }),
+      binary: new Binary(find(page, "[data-kind=binary]", HTMLElement), this.fullSize, answer, ask),
+      ranking: new Ranking(ranking, this.fullSize, { answer, ask, say, changed: ranked }),
       comparison: new Comparison(comparison, this.fullSize, { answer, ask, say }),
     };
   }
@@ -78,7 +87,8 @@ export class Screen {
    * @param {Item} item
    */
   show(item) {
-    const { kind, prompt, loaded, banner = "" } = item;
+    const { prompt, loaded, banner = "" } = item;
+    const kind = shownAs(item);
     this.prompt.textContent = prompt;
     this.prompt.hidden = !prompt; // raters are not told it on some axes
     this.page.dataset.kindShown = kind;
@@ -87,6 +97,7 @@ export class Screen {
     this.back.hidden = !item.editing;
     this.commentRow.hidden = !item.task_id;
     this.comment.value = item.earlier?.comment ?? "";
+    this.ranks = item.earlier?.ranks;
     for (const part of findAll(this.page, "[data-kind]", HTMLElement)) {
       part.hidden = part.dataset.kind !== kind;
     }
@@ -147,7 +158,7 @@ export class Screen {
    */
   key(event) {
     const { item } = this.state;
-    return item !== null && !this.watch.isTooSoon(event) && this.kinds[item.kind].key(event);
+    return item !== null && !this.watch.isTooSoon(event) && this.kinds[shownAs(item)].key(event);
   }
 
   /**
@@ -161,4 +172,14 @@ export class Screen {
     event.stopPropagation();
     closest(event, "button")?.blur();
   }
+}
+
+/**
+ * Returns the kind of task whose part of the page shows the item: a ranking of two images is
+ * answered like a comparison, by one key.
+ *
+ * @param {Item} item
+ */
+function shownAs({ kind, loaded }) {
+  return kind === "ranking" && loaded.length === 2 ? "comparison" : kind;
 }

@@ -2,7 +2,7 @@
 // Work on tasks: shows a task that was fetched ahead, keeps the answer until the server has it,
 // shows the next.
 
-/** @import { Answer, RankingAnswer, Task, Timing } from "../interface.d.ts" */
+/** @import { Answer, Draft, Task, Timing } from "../interface.d.ts" */
 /** @import { Outbox } from "./outbox.js" */
 /** @import { Retry } from "./retry.js" */
 /** @import { Screen } from "./screen.js" */
@@ -71,17 +71,20 @@ export class Work {
     const { queue } = labeling;
     let uncounted = await this.send(labeling.outbox);
     while (queue.missing) {
-      const fetched = await queue.fetchOne();
+      const wanted = this.state.labeling?.resuming?.task_id;
+      const fetched = await queue.fetchOne({ wanted });
       uncounted = false;
       this.withdrawReported(queue);
       if (!fetched) break;
       if (!this.state.isAt(queue)) return;
       this.status.progress(queue.progress);
       uncounted = await this.send(labeling.outbox);
+      if (wanted && wanted === queue.first?.task_id) this.resume();
       if (!this.state.labeling?.resuming) this.presentIfFree();
     }
     if (uncounted) await queue.look();
     if (!this.state.isAt(queue)) return;
+    await queue.release();
     this.withdrawReported(queue);
     this.status.progress(queue.progress);
     this.resume();
@@ -186,7 +189,7 @@ export class Work {
   /**
    * Keeps a half-made answer to the first task, for after a reload or a look at an earlier label.
    *
-   * @param {RankingAnswer} [draft]
+   * @param {Draft} [draft]
    */
   remember(draft) {
     const { item, labeling } = this.state;
@@ -216,6 +219,7 @@ export class Work {
     if (!this.state.isAt(queue)) return;
     this.withdrawReported(queue);
     this.status.progress(queue.progress);
+    if (queue.surplus.length) this.goOn();
   }
 
   async renew() {

@@ -25,14 +25,14 @@ from tests.support.data_campaign import Clock, submission
 SOURCES: tuple[Source, ...] = ("human", "human", "human", "simulated", "simulated")
 RATERS = st.integers(0, len(SOURCES) - 1)
 MOST_HELD = 4
-"""A page asks for one task besides the three that it holds."""
+"""Tasks that a rater holds here, which need not be as many as a page holds."""
 
 
 class Campaigning(RuleBasedStateMachine):
     """History of a campaign in any order.
 
-    Raters claim, fetch ahead, renew leases, answer in time or late, report, edit, undo and wander
-    off, and an admin decides.
+    Raters claim, fetch ahead, renew and release leases, answer in time or late, report, edit, undo
+    and wander off, and an admin decides.
     """
 
     def __init__(self, url: str | None = None) -> None:
@@ -127,6 +127,14 @@ class Campaigning(RuleBasedStateMachine):
                 assert not self.is_withheld(task_id)
                 assert until >= claim.lease_expires_at
                 self.shown[rater][task_id] = replace(claim, lease_expires_at=until)
+
+    @rule(rater=RATERS)
+    def release(self, rater: int) -> None:
+        if self.shown[rater]:
+            task_id, claim = list(self.shown[rater].items())[-1]
+            self.store.release(self.raters[rater], task_id)
+            ended = min(claim.lease_expires_at, self.clock.now)
+            self.shown[rater][task_id] = replace(claim, lease_expires_at=ended)
 
     @rule(rater=RATERS, verdict=st.sampled_from(["good", "unsafe"]))
     def answer(self, rater: int, verdict: Literal["good", "unsafe"]) -> None:

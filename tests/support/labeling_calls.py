@@ -9,7 +9,7 @@ from fastapi.testclient import TestClient
 from data.store.feedback_store import FeedbackStore
 from data.store.tables import labels
 
-FINISHED = {"mine": 4, "done": 4, "total": 4, "seconds_left": None}
+FINISHED = {"mine": 4, "done": 4, "total": 4, "seconds_left": None, "hold": 2}
 
 
 def sign_in(client: TestClient, name: str = "Ann") -> dict[str, Any]:

@@ -1,0 +1,258 @@
+"""Large images in a real browser: they take the screen there is and open whole, pairs need one key.
+
+Every rater is asked about one image, then rankings of two, three, four and six.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from playwright.sync_api import FloatRect, Page, expect
+
+from data.feedback import NewTask
+from labeling_app.tasks import ImageRow
+from tests.support.labeling_browser import PHONE, Server, add_accounts, images_of, see, serving
+from tests.support.labeling_campaign import Campaign
+from tests.support.labeling_rater import PASSWORD, RATERS, answers, expect_saved, rater
+
+pytestmark = pytest.mark.slow
+
+SIDE = 512
+COUNTS = (2, 4, 6, 3, 1)
+"""Images of the tasks, in the order in which they are asked."""
+LAPTOP: dict[str, Any] = {"viewport": {"width": 1280, "height": 720}}
+LARGE: dict[str, Any] = {"viewport": {"width": 1920, "height": 1080}}
+UPRIGHT: dict[str, Any] = {"viewport": {"width": 1080, "height": 1300}}
+"""A screen that was turned on its side."""
+SEEN = "[data-kind]:visible :is(.image, .stage, .pair) img"
+
+
+@pytest.fixture(scope="module")
+def campaign(tmp_path_factory: pytest.TempPathFactory) -> Campaign:
+    root = tmp_path_factory.mktemp("large")
+    rows: list[ImageRow] = []
+    paths: dict[str, Path] = {}
+    for number in range(max(COUNTS)):
+        path = root / f"{number}.png"
+        Image.new("RGB", (SIDE, SIDE), (40 * number, 120, 90)).save(path)
+        rows.append(row := ImageRow(file_id(path), "Four wolves in the park."))
+        paths[row.image_id] = path
+    tasks = [
+        NewTask(
+            kind="binary" if count == 1 else "ranking",
+            prompt=rows[0].prompt,
+            image_ids=tuple(row.image_id for row in rows[:count]),
+            overlap=len(RATERS),
+            priority=-place,
+        )
+        for place, count in enumerate(COUNTS)
+    ]
+    campaign = Campaign(f"sqlite:///{root / 'feedback.db'}", paths, tasks)
+    with campaign.open_store() as store:
+        store.add_tasks(tasks)
+    add_accounts(campaign, RATERS, PASSWORD)
+    return campaign
+
+
+@pytest.fixture(scope="module")
+def server(campaign: Campaign) -> Iterator[Server]:
+    with serving(next(iter(campaign.paths.values())).parent) as running:
+        yield running
+
+
+def file_id(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def boxes(page: Page) -> list[FloatRect]:
+    """Places of the images on the screen."""
+    found = [image.bounding_box() for image in page.locator(SEEN).all()]
+    return [box for box in found if box is not None]
+
+
+def columns(page: Page) -> int:
+    tops = [round(box["y"]) for box in boxes(page)]
+    return tops.count(tops[0])
+
+
+def go_to(page: Page, count: int) -> None:
+    """Answers until a task with so many images is on the screen."""
+    page.locator("[data-kind]:visible").wait_for()
+    while (images := page.locator(SEEN).count()) != count:
+        see(page)
+        for key in ["1"] if images <= 2 else ["1"] * images + ["Enter"]:
+            page.keyboard.press(key)
+        expect_saved(page, COUNTS.index(images) + 1)
+    see(page)
+
+
+def scrolls(page: Page) -> bool:
+    """Whether anything is below or beside the screen."""
+    return bool(
+        page.evaluate(
+            """() => {
+              const { scrollHeight, scrollWidth } = document.documentElement;
+              return scrollHeight > innerHeight || scrollWidth > innerWidth;
+            }"""
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("page", "widths"),
+    [
+        (("Ann", LAPTOP), {4: (4, 260), 6: (3, 190), 3: (3, 360)}),
+        (("Ben", LARGE), {4: (4, 420), 6: (3, 370), 3: (3, 580)}),
+        (("Cleo", UPRIGHT), {4: (2, 430), 6: (3, 300), 3: (2, 430)}),
+    ],
+    indirect=["page"],
+    ids=["laptop", "large", "upright"],
+)
+def test_images_of_a_ranking_take_the_screen_there_is(
+    page: Page, widths: dict[int, tuple[int, int]]
+) -> None:
+    for count, (wanted_columns, least) in widths.items():
+        go_to(page, count)
+        assert columns(page) == wanted_columns
+        assert min(box["width"] for box in boxes(page)) >= least
+        assert not scrolls(page)
+
+
+@rater("Dan", UPRIGHT)
+def test_arrows_follow_the_drawn_columns_and_z_opens_the_framed_image(page: Page) -> None:
+    go_to(page, 4)
+    framed = page.locator(".card.framed img")
+    places = images_of(page)
+    page.keyboard.press("ArrowDown")
+    expect(framed).to_have_attribute("src", places[2])
+    page.set_viewport_size({"width": 1280, "height": 720})
+    expect(page.locator(".cards")).to_have_css("--columns", "4")
+    page.keyboard.press("ArrowLeft")
+    expect(framed).to_have_attribute("src", places[1])
+
+    whole = page.locator("dialog.whole")
+    page.keyboard.press("z")
+    expect(whole.locator("img")).to_have_attribute("src", places[1])
+    expect(whole).to_contain_text("Picture 2, no rank")
+    page.keyboard.press("4")
+    expect(whole.locator("img")).to_have_attribute("src", places[3])
+    box = whole.locator("img").bounding_box()
+    assert box is not None
+    assert box["height"] > 0.85 * 720
+    page.keyboard.press("z")
+    expect(whole).to_be_hidden()
+    assert page.locator(".card.ranked").count() == 0
+    page.get_by_role("button", name="Full size").click()
+    expect(whole.locator("img")).to_have_attribute("src", places[1])
+    page.keyboard.press("Escape")
+
+    go_to(page, 1)
+    page.keyboard.press("z")
+    expect(whole.get_by_role("button", name="Change")).to_be_hidden()
+    whole.locator("img").click()
+    expect(whole).to_be_hidden()
+    page.locator(".stage img").click()
+    expect(whole).to_be_visible()
+    page.keyboard.press("1")  # no answer
+    page.keyboard.press("Escape")
+    assert page.locator(SEEN).count() == 1
+
+
+@rater("Gil", PHONE)
+def test_two_fingers_zoom_and_a_tap_then_shows_the_next_at_the_same_place(page: Page) -> None:
+    left, right = (str(image.get_attribute("src")) for image in page.locator(SEEN).all())
+    see(page)
+    page.locator("[data-do=full-size]:visible").tap()
+    whole = page.locator("dialog.whole img")
+    expect(whole).to_have_attribute("src", left)
+    spread_two_fingers(page)
+    page.wait_for_function("visualViewport.scale > 2")
+    page.touchscreen.tap(195, 400)
+    expect(whole).to_have_attribute("src", right)
+    assert page.evaluate("visualViewport.scale") > 2
+
+
+def spread_two_fingers(page: Page) -> None:
+    """Playwright has one finger: the browser's protocol has two."""
+    protocol = page.context.new_cdp_session(page)
+    for step in range(9):
+        apart = 20 + 15 * step
+        points = [{"x": 195 + side * apart, "y": 400, "id": side + 1} for side in (-1, 1)]
+        touch = {"type": "touchMove" if step else "touchStart", "touchPoints": points}
+        protocol.send("Input.dispatchTouchEvent", touch)
+    protocol.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+
+
+@rater("Eve", LAPTOP)
+def test_a_ranking_of_two_is_one_key_or_click(page: Page, campaign: Campaign) -> None:
+    ranks = {"1": (1, 2), "ArrowRight": (2, 1), "ArrowUp": (1, 1), "4": (None, None)}
+    expect(page.locator(".ranking")).to_be_hidden()
+    expect(page.get_by_role("button", name="Both are bad")).to_be_hidden()
+    assert not scrolls(page)
+    for key, wanted in ranks.items():
+        go_to(page, 2)
+        left, right = (image_id(page, place) for place in range(2))
+        page.keyboard.press(key)
+        expect_saved(page, 1)
+        (given,) = answers(campaign, "Eve")
+        assert given["ranks"] == dict(zip((left, right), wanted, strict=True))
+        go_to(page, 4)
+        page.keyboard.press("u")
+        expect(page.locator(".count")).to_contain_text("0 mine")
+    go_to(page, 2)
+    page.get_by_role("button", name="Right is better").click()
+    expect_saved(page, 1)
+    page.keyboard.press("h")
+    page.get_by_role("button", name="Change").click()
+    chosen = page.locator("[data-kind]:visible [aria-pressed=true]")
+    expect(chosen).to_have_attribute("data-outcome", "right")
+    see(page)
+    page.keyboard.press("s")
+    page.locator("[data-slot=choices] button").first.click()
+    go_to(page, 4)
+    expect(page.locator(".saved")).to_have_text("Saved ✓")
+    (skipped,) = answers(campaign, "Eve")
+    assert set(skipped["ranks"].values()) == {None}
+    assert skipped["reason"]
+    assert skipped["row"].revision == 10
+
+
+@rater("Fay", LAPTOP)
+def test_a_comment_outlives_a_reload_as_ranks_do(page: Page, campaign: Campaign) -> None:
+    comments = page.get_by_label("Comment")
+    for mine, count in enumerate((2, 4), start=1):
+        go_to(page, count)
+        expect(comments).to_have_value("")
+        there = images_of(page)
+        page.keyboard.press("c")
+        page.keyboard.type(f"of {count}, half")
+        page.keyboard.press("Enter")
+        if count > 2:
+            page.keyboard.press("3")
+        page.reload()
+        page.locator("[data-kind]:visible").wait_for()
+        assert images_of(page) == there
+        expect(comments).to_have_value(f"of {count}, half")
+        expect(page.locator(".card.ranked")).to_have_count(0 if count == 2 else 1)
+        see(page)
+        for key in ["1"] * max(count - 1, 1) + ["Enter"]:
+            page.keyboard.press(key)
+        expect_saved(page, mine)
+        assert answers(campaign, "Fay")[-1]["comment"] == f"of {count}, half"
+    go_to(page, 1)
+    page.keyboard.press("c")
+    page.keyboard.type("of one")
+    page.reload()
+    expect(comments).to_have_value("of one")
+    see(page)
+    page.keyboard.press("1")
+    expect_saved(page, len(COUNTS))
+    assert answers(campaign, "Fay")[-1]["comment"] == "of one"
+
+
+def image_id(page: Page, place: int) -> str:
+    address = str(page.locator(SEEN).nth(place).get_attribute("src"))
+    return address.rpartition("/")[2]
