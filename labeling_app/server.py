@@ -127,9 +127,8 @@ def create_app(
     app = _bare_app(state, config)
     _add_middleware(app, config, secret)
     Metrics(state).add_to(app)
-    app.include_router(router)
-    app.include_router(own_work_router)
-    app.include_router(admin_router)
+    for routes in (router, own_work_router, admin_router):
+        app.include_router(routes)
     add_refusals(app)
     mount_page(app, state.guidelines)
     mount_admin_page(app, state)

@@ -40,7 +40,7 @@ LABELS = "[data-slot=labels] li"
 
 
 def set_for_all(root: Path, **settings: float) -> None:
-    """What the lead sets."""
+    """Sets what the lead sets."""
     (root / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
 
 
