@@ -220,7 +220,7 @@ class History(BaseModel, frozen=True):
 
     labels: list[HistoryEntry]
     older: int | None
-    """Value of `before` for the labels that come next; null after the last one."""
+    """The `before` of the labels that come next; null after the last one."""
 
 
 class AsideEntry(TaskToShow, frozen=True):

@@ -14,6 +14,7 @@ from tests.support.comparison_campaign import comparison_campaign
 from tests.support.labeling_browser import (
     DESK,
     PHONE,
+    SETTINGS,
     Server,
     add_accounts,
     images_of,
@@ -40,8 +41,8 @@ LABELS = "[data-slot=labels] li"
 
 
 def set_for_all(root: Path, **settings: float) -> None:
-    """Settings of the lead."""
-    (root / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
+    """Sets what the lead sets."""
+    (root / SETTINGS).write_text(json.dumps(settings), encoding="utf-8")
 
 
 @pytest.fixture

@@ -37,7 +37,7 @@ class AsideTask:
 
 
 class OwnWork:
-    """Questions of raters about their own work; `FeedbackStore.own_work` is one."""
+    """Own work of raters; `FeedbackStore.own_work` is one."""
 
     def __init__(
         self, database: Database, clock: Callable[[], datetime], lease: LeaseConfig

@@ -87,7 +87,7 @@ export class OwnPace {
     }
     this.aside.hidden = aside === 0;
     this.aside.textContent = words("own.aside", { number: aside });
-    this.line.hidden = false;
+    this.line.hidden = !today && daily_goal === null && !aside; // nothing to be said
   }
 
   /** Returns the minutes of work after which a break is due now, else null. */
@@ -96,7 +96,7 @@ export class OwnPace {
     if (!this.told || !after || performance.now() - this.heardAt > FRESH_MS) return null;
     const suggested = Number(localStorage.getItem(this.key) ?? 0);
     const isDue = this.told.working_s >= 60 * after && Date.now() - suggested >= 60000 * after;
-    return isDue ? Math.round(this.told.working_s / 60) : null;
+    return isDue ? Math.max(1, Math.round(this.told.working_s / 60)) : null;
   }
 
   /** Suggests no break again before as much time has passed as before the first. */
