@@ -39,6 +39,8 @@ COMMON = $(strip --run '$(RUN)' $(call flag,config,$(CONFIG)) $(foreach setting,
 INPUTS = $(call flag,model,$(MODEL)) $(call flag,prompts,$(PROMPTS))
 STAGE = $(PYTHON) -m pipelines
 LAUNCH = $(VENV)/bin/accelerate launch --multi_gpu --num_processes '$(PROCESSES)' --num_machines 1 --mixed_precision no --dynamo_backend no
+# Stages whose work several processes share.
+SHARED_STAGE = $(if $(filter-out 1,$(PROCESSES)),$(LAUNCH) -m pipelines,$(STAGE))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -57,8 +59,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-images: $(INSTALLED) ## Draw images for prompts (MODEL=, PROMPTS=), or with a tuned model (ROUND=2, METHOD=)
-	$(STAGE) images $(COMMON) $(INPUTS) $(call flag,round,$(ROUND)) $(if $(filter-out file,$(origin METHOD)),--method '$(METHOD)')
+images: $(INSTALLED) ## Draw images for prompts (MODEL=, PROMPTS=, PROCESSES=), or with a tuned model (ROUND=2, METHOD=)
+	$(SHARED_STAGE) images $(COMMON) $(INPUTS) $(call flag,round,$(ROUND)) $(if $(filter-out file,$(origin METHOD)),--method '$(METHOD)')
 
 label: $(INSTALLED) ## Label the run's images in a browser (PORT=, OPEN=1)
 	$(STAGE) label $(COMMON) $(call flag,port,$(PORT)) $(if $(OPEN),--open)
@@ -87,14 +89,14 @@ reward: $(INSTALLED) ## Train the reward model on the labels
 score: $(INSTALLED) ## Score images with a trained reward (REWARD=, IMAGES=, PROMPTS=, OUT=)
 	$(STAGE) score $(COMMON) $(call flag,reward,$(REWARD)) $(call flag,images,$(IMAGES)) $(call flag,prompts,$(PROMPTS)) $(call flag,out,$(OUT))
 
-best-of-n: $(INSTALLED) ## Draw N images a prompt and pick the best (N=, REWARD=, PROMPTS=, OUT=)
-	$(STAGE) best-of-n $(COMMON) $(INPUTS) $(call flag,n,$(N)) $(call flag,reward,$(REWARD)) $(call flag,out,$(OUT))
+best-of-n: $(INSTALLED) ## Draw N images a prompt and pick the best (N=, REWARD=, PROMPTS=, OUT=, PROCESSES=)
+	$(SHARED_STAGE) best-of-n $(COMMON) $(INPUTS) $(call flag,n,$(N)) $(call flag,reward,$(REWARD)) $(call flag,out,$(OUT))
 
 finetune: $(INSTALLED) ## Fine-tune the model on the reward (METHOD=, PROCESSES=)
-	$(if $(filter-out 1,$(PROCESSES)),$(LAUNCH) -m pipelines,$(STAGE)) finetune $(COMMON) --method '$(METHOD)'
+	$(SHARED_STAGE) finetune $(COMMON) --method '$(METHOD)'
 
-evaluate: $(INSTALLED) ## Compare base and tuned models; write the report
-	$(STAGE) evaluate $(COMMON)
+evaluate: $(INSTALLED) ## Compare base and tuned models; write the report (PROCESSES=)
+	$(SHARED_STAGE) evaluate $(COMMON)
 
 play: $(INSTALLED) ## Try base and tuned models in a browser, side by side (PORT=)
 	$(STAGE) play $(COMMON) $(call flag,port,$(PORT))

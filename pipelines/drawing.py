@@ -12,6 +12,7 @@ from pydantic import BaseModel, PositiveInt
 
 from data.schema import prompt_id
 from finetune.diffusion import DiffusionModel, Precision
+from finetune.processes import SINGLE_PROCESS, Processes
 from finetune.sampler import Sampler, draw_batches
 from pipelines.image_io import save_png
 from pipelines.progress import progress_bar
@@ -85,18 +86,24 @@ def draw_missing(
     *,
     batch: int,
     title: str = "images",
+    processes: Processes = SINGLE_PROCESS,
 ) -> int:
     """Draw the images that are not in `folder` yet, with a progress bar; return how many.
 
-    `batch` images are drawn at once.
+    `batch` images are drawn at once. Of several processes each draws whole batches, the same as one
+    process would, so that the files are equal; all are there when it returns.
     """
     missing = [one for one in planned if not (folder / one.file_name).exists()]
-    prompts, seeds = [one.prompt for one in missing], [one.seed for one in missing]
-    names = iter(missing)
-    done = len(planned) - len(missing)
-    with progress_bar(title, "image", total=len(planned), done=done) as bar:
+    processes.wait()  # all have seen the folder as it was
+    own = [missing[i] for i in processes.share(len(missing), batch).tolist()]
+    prompts, seeds = [one.prompt for one in own], [one.seed for one in own]
+    names, total = iter(own), len(planned)
+    done = total - len(missing)
+    with progress_bar(title, "image", total=total, done=done, is_shown=processes.is_first) as bar:
         for images in draw_batches(model, prompts, sampler, seeds=seeds, batch=batch):
             for image in images:
                 save_png(image, folder / next(names).file_name)
-            bar.update(len(images))
+            done = min(done + len(images) * processes.count, total)  # the others are as far
+            bar.update(done - bar.n)
+        processes.wait()
     return len(missing)

@@ -17,6 +17,10 @@ def progress(items: Iterable[T], title: str, unit: str, *, total: int | None = N
     return bar
 
 
-def progress_bar(title: str, unit: str, *, total: int, done: int = 0) -> Any:
-    """Return a bar of tqdm that its user moves by `update`, from `done` on; close it."""
-    return tqdm(total=total, initial=done, desc=title, unit=unit, disable=None)
+def progress_bar(title: str, unit: str, *, total: int, done: int = 0, is_shown: bool = True) -> Any:
+    """Return a bar of tqdm that its user moves by `update`, from `done` on; close it.
+
+    Of several processes one shows it.
+    """
+    hidden = None if is_shown else True  # None asks the terminal
+    return tqdm(total=total, initial=done, desc=title, unit=unit, disable=hidden)

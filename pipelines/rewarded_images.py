@@ -134,7 +134,15 @@ def rewarded_images(
     beside = [] if which == "labeled" else list(scored)
     model, sampler = encoder.model, encoder.sampler
     with model.adapters_off():
-        draw_missing(model, beside, folder, sampler, batch=encoder.batch, title="scored images")
+        draw_missing(
+            model,
+            beside,
+            folder,
+            sampler,
+            batch=encoder.batch,
+            title="scored images",
+            processes=model.processes,
+        )
     images = run_images(run, prompts, which)
     images += [(folder / one.file_name, one.prompt) for one in beside]
     if not images:

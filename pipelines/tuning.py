@@ -276,10 +276,7 @@ def _encoder(model: DiffusionModel, settings: Settings) -> Encoder:
 
 
 def with_images(job: Job) -> Job:
-    """Return the job with the images or labels that its method learns from, if it does.
-
-    The first process draws those that are missing.
-    """
+    """Return the job with the images or labels that its method learns from, if it does."""
     training, settings = job.training, job.settings
     config, encoder = training.config, _encoder(training.model, settings)
     if isinstance(config, LearnsFromLabels):
@@ -292,8 +289,6 @@ def with_images(job: Job) -> Job:
     count, seed = job.config.scored_per_prompt, settings.run.seed
     first = round_seeds(job.run.round, scored=True)
     scored = seeded(training.prompts, count, seed, offset=first)
-    if not job.processes.is_first:
-        job.processes.wait()  # until the first has drawn what is missing
     data = rewarded_images(
         job.run,
         training.prompts,
@@ -304,7 +299,5 @@ def with_images(job: Job) -> Job:
         folder=job.folder / IMAGES,
         table=job.name,
     )
-    if job.processes.is_first:
-        job.processes.wait()
     training = replace(training, data=data, pretraining=pretraining)
     return replace(job, training=training)

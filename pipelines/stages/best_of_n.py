@@ -17,6 +17,7 @@ from data.errors import PictuneError
 from data.files import sha256_of, write_atomically, write_json
 from data.runs import RunFolder
 from data.schema import write_table
+from finetune.processes import launched
 from finetune.reward_fn import score
 from finetune.sampler import Sampler
 from pipelines.comparison import by_reward
@@ -55,12 +56,22 @@ def main(
     folder, config = out or run.root / "best-of-n", settings.table("images", ImagesConfig)
     prompts = list(prompts_of(settings.run))
     reward_fn = open_reward(reward or with_reward(run).reward_dir, settings.run)
-    _check_same(folder, settings)
     planned = seeded(prompts, n, settings.run.seed, offset=BEST_OF_SEEDS)
-    candidates, sampler = folder / "candidates", settings.table("sampler", Sampler)
-    model = open_model(settings.run, precision=config.precision)
-    draw_missing(model, planned, candidates, sampler, batch=config.batch, title="best of n")
-    device = device_of(settings.run)
+    candidates, device = folder / "candidates", device_of(settings.run)
+    with launched(device) as processes:
+        if processes.is_first:
+            _check_same(folder, settings)
+        draw_missing(
+            open_model(settings.run, precision=config.precision),
+            planned,
+            candidates,
+            settings.table("sampler", Sampler),
+            batch=config.batch,
+            title="best of n",
+            processes=processes,
+        )
+        if not processes.is_first:
+            return
     rewards: list[float] = []
     starts = range(0, len(planned), config.batch)
     for start in progress(starts, "score", "batch"):

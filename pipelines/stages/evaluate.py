@@ -6,7 +6,7 @@ is in `metrics.json`.
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import torch
 from data.files import write_json
 from data.runs import RunFolder
 from finetune.diffusion import DiffusionModel
+from finetune.processes import Processes, launched
 from finetune.sampler import Sampler
 from pipelines.compared import TunedModel, image_folder, remove_other_images, tuned_models
 from pipelines.comparison import (
@@ -43,6 +44,7 @@ from pipelines.measures import chain_kl
 from pipelines.metrics_log import kept_step, read_metrics
 from pipelines.models import (
     REWARD_METRICS,
+    device_of,
     open_backbone,
     open_model,
     open_reward_model,
@@ -128,6 +130,13 @@ class Instruments:
 def main(run: RunFolder, settings: Settings) -> None:
     """Draw what is missing, measure, and write `metrics.json`, sheets and the report."""
     run = with_reward(run)
+    with launched(device_of(settings.run)) as processes:
+        _evaluate_once(run, settings, processes)
+    if processes.is_first:
+        print(report_page.table(report_page.read_evaluation(run)))
+
+
+def _evaluate_once(run: RunFolder, settings: Settings, processes: Processes) -> None:
     tuned = tuned_models(run)
     inputs = _inputs(run, settings, tuned)
     outdated = {
@@ -136,7 +145,7 @@ def main(run: RunFolder, settings: Settings) -> None:
         if (changed := one.changed_inputs(settings, inputs["model"]))
     }
     for one in tuned:
-        if one.name in outdated:
+        if one.name in outdated and processes.is_first:
             print(
                 f"evaluate: {one.folder}: tuned on another {' and '.join(outdated[one.name])} than "
                 f"the run has now; run `make finetune METHOD={one.method}` to tune again",
@@ -152,16 +161,23 @@ def main(run: RunFolder, settings: Settings) -> None:
         outputs=(report_page.metrics_file(run), report_page.page_file(run)),
         goes_on_from={"images/*/[!.]*.png": ("run", "sampler", "images")},
     )
-    if stage.is_done:
-        print(f"evaluate: done, report in {report_page.page_file(run)}")
-    else:
+    is_done = stage.is_done
+    processes.wait()  # all have seen the folder as it was
+    if is_done:
+        if processes.is_first:
+            print(f"evaluate: done, report in {report_page.page_file(run)}")
+        return
+    if processes.is_first:
         remove_other_images(run, tuned, stage.earlier.inputs if stage.earlier else {}, inputs)
-        with stage.working():
-            evaluation = _evaluate(run, settings, tuned, outdated)
-            content = evaluation.model_dump(mode="json", exclude_none=True)
-            write_json(report_page.metrics_file(run), content)
-        report_page.write(run, settings)  # last, since it states the time that it took
-    print(report_page.table(report_page.read_evaluation(run)))
+    processes.wait()
+    if not processes.is_first:
+        _draw(list(_drawings(run, settings, tuned)), settings, processes)
+        return
+    with stage.working():
+        evaluation = _evaluate(run, settings, tuned, outdated, processes)
+        content = evaluation.model_dump(mode="json", exclude_none=True)
+        write_json(report_page.metrics_file(run), content)
+    report_page.write(run, settings)  # last, since it states the time that it took
 
 
 def _inputs(run: RunFolder, settings: Settings, tuned: Sequence[TunedModel]) -> dict[str, str]:
@@ -180,49 +196,94 @@ def _inputs(run: RunFolder, settings: Settings, tuned: Sequence[TunedModel]) -> 
     return inputs
 
 
+@dataclass(frozen=True)
+class Drawing:
+    """Images of the evaluation by one model with one sampler and strength."""
+
+    name: str
+    tuned: TunedModel | None
+    """None for the base."""
+    eta: float
+    strength: float
+    candidates: int
+    """Images of which the best of n is picked; 1 for a tuned model."""
+    planned: list[Planned]
+    folder: Path
+
+
+def _drawings(run: RunFolder, settings: Settings, tuned: Sequence[TunedModel]) -> Iterator[Drawing]:
+    """Yield what is drawn, model by model."""
+    config, prompts = settings.table("evaluate", EvaluateConfig), evaluation_prompts(settings)
+    strengths = settings.table("finetune", FinetuneConfig).other_strengths
+    for one in (None, *tuned):
+        name = "base" if one is None else one.name
+        candidates = config.best_of if one is None else 1
+        planned = evaluation_images(prompts, config, settings.run.seed, candidates=candidates)
+        wanted = [(eta, 1.0) for eta in config.etas]
+        if one is not None:
+            wanted += [(config.etas[0], strength) for strength in strengths]
+        for eta, strength in wanted:
+            folder = image_folder(run, name, eta, strength)
+            yield Drawing(name, one, eta, strength, candidates, planned, folder)
+
+
+def _draw(
+    drawings: Sequence[Drawing], settings: Settings, processes: Processes
+) -> dict[str, list[float]]:
+    """Draw what is missing; return the KL to the base of each tuned model, in the first process."""
+    images, sampler = settings.table("images", ImagesConfig), settings.table("sampler", Sampler)
+    prompts = [one.prompt for one in evaluation_prompts(settings) if one.group == "trained"]
+    model = open_model(settings.run, precision=images.precision)
+    kl: dict[str, list[float]] = {}
+    loaded = ""
+    for one in drawings:
+        if one.tuned is not None and loaded != one.name:
+            model.load_lora(one.tuned.folder)
+            loaded = one.name
+            if processes.is_first:
+                kl[one.name] = kl_to_base(model, prompts, settings)
+        strength = "" if one.strength == 1 else f", strength {one.strength:g}"
+        with model.at_strength(one.strength):
+            draw_missing(
+                model,
+                one.planned,
+                one.folder,
+                sampler.model_copy(update={"eta": one.eta}),
+                batch=images.batch,
+                title=f"{one.name}, eta {one.eta:g}{strength}",
+                processes=processes,
+            )
+    return kl
+
+
 def _evaluate(
     run: RunFolder,
     settings: Settings,
     tuned: Sequence[TunedModel],
     outdated: dict[str, list[str]],
+    processes: Processes,
 ) -> Evaluation:
-    config = settings.table("evaluate", EvaluateConfig)
-    images, sampler = settings.table("images", ImagesConfig), settings.table("sampler", Sampler)
-    strengths = settings.table("finetune", FinetuneConfig).other_strengths
-    prompts = evaluation_prompts(settings)
+    config, prompts = settings.table("evaluate", EvaluateConfig), evaluation_prompts(settings)
     trained = [one.prompt for one in prompts if one.group == "trained"]
+    drawings = list(_drawings(run, settings, tuned))
+    kl = _draw(drawings, settings, processes)
     instruments = Instruments.open(run, settings)
-    model = open_model(settings.run, precision=images.precision)
     measured: dict[tuple[str, float], Measured] = {}
+    weaker: dict[str, dict[float, Measured]] = {}
+    for one in drawings:
+        drawn = instruments.measure(one.planned, one.folder, "measure")
+        if one.strength != 1:
+            weaker.setdefault(one.name, {})[one.strength] = drawn
+            continue
+        if one.candidates > 1:
+            measured["best of n", one.eta] = best_of(drawn, one.candidates)
+            drawn = drawn.chosen(range(0, len(drawn.planned), one.candidates))
+        measured[one.name, one.eta] = drawn
+    eta = config.etas[0]
     at_strengths: list[AtStrength] = []
-    kl: dict[str, list[float]] = {}
-
-    def drawn_by(name: str, eta: float, strength: float = 1.0, candidates: int = 1) -> Measured:
-        planned = evaluation_images(prompts, config, settings.run.seed, candidates=candidates)
-        folder = image_folder(run, name, eta, strength)
-        with_eta = sampler.model_copy(update={"eta": eta})
-        title = f"{name}, eta {eta:g}" + (f", strength {strength:g}" if strength != 1 else "")
-        with model.at_strength(strength):
-            draw_missing(model, planned, folder, with_eta, batch=images.batch, title=title)
-        return instruments.measure(planned, folder, "measure")
-
-    for one in (None, *tuned):
-        name = "base" if one is None else one.name
-        if one is not None:
-            model.load_lora(one.folder)
-            kl[name] = kl_to_base(model, trained, settings)
-        candidates = config.best_of if one is None else 1
-        for eta in config.etas:
-            drawn = drawn_by(name, eta, candidates=candidates)
-            if candidates > 1:
-                measured["best of n", eta] = best_of(drawn, candidates)
-                drawn = drawn.chosen(range(0, len(drawn.planned), candidates))
-            measured[name, eta] = drawn
-        if one is not None and strengths:
-            eta = config.etas[0]
-            ends = {0.0: measured["base", eta], 1.0: measured[name, eta]}
-            others = {strength: drawn_by(name, eta, strength) for strength in strengths}
-            at_strengths += by_strength(name, eta, ends | others, prompts)
+    for name, others in weaker.items():
+        ends = {0.0: measured["base", eta], 1.0: measured[name, eta]}
+        at_strengths += by_strength(name, eta, ends | others, prompts)
     _save_sheets(run, trained, measured)
     return Evaluation(
         round=run.round,

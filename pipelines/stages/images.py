@@ -7,6 +7,7 @@ was tuned in the round before, and a share of them with the base; it only adds t
 import argparse
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import pyarrow as pa
 
@@ -15,13 +16,14 @@ from data.files import locked, sha256_of
 from data.runs import RunFolder
 from data.schema import IMAGES, PLAYGROUND, PROMPTS, prompt_id, read_table, write_table
 from finetune.lora import LORA_FILE
+from finetune.processes import Processes, launched
 from finetune.sampler import Sampler
 from pipelines.config import Settings
 from pipelines.drawing import ImagesConfig, Planned, draw_missing, round_seeds, seeded
 from pipelines.flags import one_of
 from pipelines.image_rows import DrawnBy, image_row
 from pipelines.methods import METHODS
-from pipelines.models import open_model, weights_hash
+from pipelines.models import device_of, open_model, weights_hash
 from pipelines.prompts import prompts_digest, prompts_of
 from pipelines.record import STAMP, StageFolder, read_stamp
 from pipelines.rounds import (
@@ -80,13 +82,14 @@ def main(
             f"ROUND={number}: {run.root} is in round {run.round}; "
             f"give {run.round} to go on with it, or {run.round + 1} for the next"
         )
-    if number == 1:
-        _draw_first_round(run, settings)
-    else:
-        _draw_later_round(run.in_round(number), settings, method)
+    with launched(device_of(settings.run)) as processes:
+        if number == 1:
+            _draw_first_round(run, settings, processes)
+        else:
+            _draw_later_round(run.in_round(number), settings, method, processes)
 
 
-def _draw_first_round(run: RunFolder, settings: Settings) -> None:
+def _draw_first_round(run: RunFolder, settings: Settings, processes: Processes) -> None:
     config, sampler = settings.table("images", ImagesConfig), settings.table("sampler", Sampler)
     prompts = prompts_of(settings.run)
     focus = () if settings.run.prompts_file else settings.run.focus_prompts
@@ -105,17 +108,32 @@ def _draw_first_round(run: RunFolder, settings: Settings) -> None:
         goes_on_from={"[!.]*.png": TABLES},
     )
     _refuse_other_model(stage, weights)
+    draw = partial(
+        draw_missing,
+        model,
+        planned,
+        run.images_dir,
+        sampler,
+        batch=config.batch,
+        processes=processes,
+    )
     if stage.is_done and all((run.images_dir / one.file_name).exists() for one in planned):
-        print(f"images: done, {len(planned)} images in {run.images_dir}")
+        if processes.is_first:
+            print(f"images: done, {len(planned)} images in {run.images_dir}")
+        return
+    if not processes.is_first:
+        draw()
         return
     with stage.working():
-        drawn = draw_missing(model, planned, run.images_dir, sampler, batch=config.batch)
+        drawn = draw()
         listed = _write_images(run, _rows(run, planned, drawn_by))
         _write_prompts(run, prompts)
     print(f"images: {drawn} drawn, {listed} in {run.images_table}")
 
 
-def _draw_later_round(run: RunFolder, settings: Settings, method: str | None) -> None:
+def _draw_later_round(
+    run: RunFolder, settings: Settings, method: str | None, processes: Processes
+) -> None:
     config, sampler = settings.table("images", ImagesConfig), settings.table("sampler", Sampler)
     rounds, prompts = settings.table("rounds", RoundsConfig), training_prompts(settings)
     weights = weights_hash(settings.run.model)
@@ -139,7 +157,8 @@ def _draw_later_round(run: RunFolder, settings: Settings, method: str | None) ->
         goes_on_from={f"../../{run.images_dir.name}/{planned[0].file_name}": tables},
     )
     if stage.is_done:
-        print(f"images: done, round {run.round} has {len(planned)} images in {run.images_dir}")
+        if processes.is_first:
+            print(f"images: done, round {run.round} has {len(planned)} images in {run.images_dir}")
         return
     if stage.earlier is not None and stage.stamp is None:
         raise PictuneError(
@@ -148,10 +167,18 @@ def _draw_later_round(run: RunFolder, settings: Settings, method: str | None) ->
         )
     model = open_model(settings.run, precision=config.precision)
     model.load_lora(folder)
-    with stage.working():
-        drawn = draw_missing(model, by_tuned, run.images_dir, sampler, batch=config.batch)
+
+    def draw() -> int:
+        missing = partial(draw_missing, model, batch=config.batch, processes=processes)
+        drawn = missing(by_tuned, run.images_dir, sampler)
         with model.adapters_off():
-            drawn += draw_missing(model, by_base, run.images_dir, sampler, batch=config.batch)
+            return drawn + missing(by_base, run.images_dir, sampler)
+
+    if not processes.is_first:
+        draw()
+        return
+    with stage.working():
+        drawn = draw()
         base = DrawnBy(settings.run.model, weights, sampler)
         rows = _rows(run, by_tuned, replace(base, lora_hash=lora)) + _rows(run, by_base, base)
         _write_prompts(run, _unknown_prompts(run, settings))

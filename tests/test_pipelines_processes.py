@@ -1,0 +1,96 @@
+"""Stages that draw, in several processes connected by gloo: the files are those of one process."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data.files import sha256_of
+from data.runs import RunFolder
+from data.schema import IMAGES, read_table
+from pipelines.stages.best_of_n import CANDIDATES, TABLE
+from tests.support.demo_run import command, copy_without, sets
+from tests.support.tuned_run import Commands, copy_of
+
+pytestmark = pytest.mark.slow
+
+BATCHES = sets("images.batch=4")
+"""Several batches, the last one not full."""
+FEW = [*BATCHES, *sets("evaluate.images_per_prompt=2", "evaluate.held_out_per_family=1")]
+
+
+def line(run: RunFolder, stage: str, *words: str) -> list[str]:
+    """Return a command line on the run."""
+    return [stage, "--runs", str(run.root.parent), "--run", run.root.name, *words]
+
+
+def files_in(folder: Path) -> dict[str, str]:
+    """Return a hash of each image by its path in the folder."""
+    paths = folder.rglob("*.png")
+    return {path.relative_to(folder).as_posix(): sha256_of(path) for path in paths}
+
+
+def rows_of(run: RunFolder) -> list[dict[str, Any]]:
+    """Return `images.parquet` without the times."""
+    return read_table(run.images_table, IMAGES).drop_columns(["created_at"]).to_pylist()
+
+
+def run_by(
+    terminal: Commands, processes: int, run: RunFolder, stage: str, words: Sequence[str]
+) -> str:
+    """Run a stage, which one process alone speaks of."""
+    printed = terminal.run(line(run, stage, *words), processes=processes)
+    assert printed.count(f"{stage}: ") <= 1
+    return printed
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_images_are_those_of_one_process(
+    ready: RunFolder, terminal: Commands, tmp_path: Path, processes: int
+) -> None:
+    one, many = (copy_without(ready, tmp_path / name, "images") for name in ("one", "many"))
+    for run in (one, many):
+        run.images_table.unlink()
+    assert command(one, "images", *BATCHES) == 0
+    printed = run_by(terminal, processes, many, "images", BATCHES)
+    assert " drawn, " in printed
+    drawn = files_in(many.images_dir)
+    assert len(drawn) > 4 * processes
+    assert drawn == files_in(one.images_dir)
+    assert rows_of(many) == rows_of(one)
+    for path in sorted(many.images_dir.glob("*.png"))[::3]:
+        path.unlink()
+    run_by(terminal, processes, many, "images", BATCHES)  # draws these alone, in other batches
+    assert files_in(many.images_dir).keys() == drawn.keys()
+    assert "images: done" in run_by(terminal, processes, many, "images", BATCHES)
+
+
+def test_an_evaluation_is_that_of_one_process(
+    ready: RunFolder, terminal: Commands, tmp_path: Path
+) -> None:
+    tuned = copy_of(ready, tmp_path / "tuned")
+    assert command(tuned, "finetune", "--method", "rwl", *sets("rwl.updates=2")) == 0
+    one, two = (copy_of(tuned, tmp_path / name) for name in ("one", "two"))
+    assert command(one, "evaluate", *FEW) == 0
+    printed = run_by(terminal, 2, two, "evaluate", FEW)
+    assert printed.count("KL to the base, nats") == 2  # a table for each sampler, once
+    assert files_in(two.evaluation_dir / "images") == files_in(one.evaluation_dir / "images")
+    mine, others = (
+        json.loads((run.evaluation_dir / "metrics.json").read_text()) for run in (two, one)
+    )
+    assert mine["results"] == others["results"]
+    assert "evaluate: done" in run_by(terminal, 2, two, "evaluate", FEW)
+
+
+def test_the_best_of_n_are_those_of_one_process(
+    ready: RunFolder, terminal: Commands, tmp_path: Path
+) -> None:
+    one, two = (copy_of(ready, tmp_path / name) for name in ("one", "two"))
+    assert command(one, "best-of-n", "--n", "3", *BATCHES) == 0
+    run_by(terminal, 2, two, "best-of-n", ["--n", "3", *BATCHES])
+    folders = [run.root / "best-of-n" for run in (one, two)]
+    assert files_in(folders[0]) == files_in(folders[1])
+    tables = [read_table(folder / TABLE, CANDIDATES).to_pylist() for folder in folders]
+    assert tables[0] == tables[1]
