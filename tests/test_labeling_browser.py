@@ -111,6 +111,7 @@ def answer_and_undo(page: Page) -> None:
     expect_saved(page, 1)
     page.keyboard.press("u")
     expect(page.locator(".count")).to_contain_text("0 mine")
+    see(page)
     assert images_of(page) == first
 
 

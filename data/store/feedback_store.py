@@ -225,7 +225,7 @@ class FeedbackStore:
         is given the task of highest priority with a place left, in random order within a priority,
         or now and then a task that checks the rater. Its images are put into a random order. A
         rater who has given their share of the wanted labels is given no more. Tasks that the rater
-        has put aside (`own_work`) come after all others.
+        has put aside (`own_work`) come after all others, and not to those who exclude others.
 
         Raises:
             NotFound: no such rater.
@@ -245,10 +245,10 @@ class FeedbackStore:
                 more = not self.has_given_share(rater_id, rater.share)
             others = [*excluding, *tasks_aside(connection, rater_id)]
             next_in_queue = free_task(connection, rater, kind, now, others) if more else None
+            if next_in_queue is None and excluding:
+                return None  # nobody fetches ahead what they have put aside
             if next_in_queue is None:
-                return take_next_aside(
-                    connection, rater, kind, now, excluding, config=self._lease, more=more
-                )
+                return take_next_aside(connection, rater, kind, now, config=self._lease, more=more)
             check = draw_check(
                 connection, rater, kind, now, others, config=self._checks, rng=self._rng
             )

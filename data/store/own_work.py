@@ -127,16 +127,15 @@ def take_next_aside(
     rater: Row,
     kind: TaskKind | None,
     now: datetime,
-    excluding: Collection[str],
     *,
     config: LeaseConfig,
     more: bool,
 ) -> Claim | None:
-    """Lease the task again that the rater put aside first, of other tasks than `excluding`.
+    """Lease the task again that the rater put aside first.
 
     Without `more`, because the rater has given their share, only those count that are held still.
     """
-    rows = [row for row in _rows(connection, rater.rater_id, kind) if row.task_id not in excluding]
+    rows = _rows(connection, rater.rater_id, kind)
     return _take_first(connection, rater, rows, now, config=config, more=more)
 
 

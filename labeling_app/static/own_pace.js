@@ -37,7 +37,8 @@ export class OwnPace {
   follow(raterId) {
     this.raterId = raterId;
     this.told = null;
-    this.line.hidden = true;
+    this.today.textContent = "";
+    this.line.hidden = !raterId; // its place is kept: nothing below may jump when figures come
     this.refresh();
   }
 
@@ -87,7 +88,6 @@ export class OwnPace {
     }
     this.aside.hidden = aside === 0;
     this.aside.textContent = words("own.aside", { number: aside });
-    this.line.hidden = !today && daily_goal === null && !aside; // nothing to be said
   }
 
   /** Returns the minutes of work after which a break is due now, else null. */
