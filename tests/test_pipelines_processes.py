@@ -34,7 +34,9 @@ def files_in(folder: Path) -> dict[str, str]:
 
 def rows_of(run: RunFolder) -> list[dict[str, Any]]:
     """Return `images.parquet` without the times."""
-    return read_table(run.images_table, IMAGES).drop_columns(["created_at"]).to_pylist()
+    table = read_table(run.images_table, IMAGES).drop_columns(["created_at"])
+    rows: list[dict[str, Any]] = table.to_pylist()
+    return rows
 
 
 def run_by(
