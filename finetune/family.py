@@ -89,6 +89,14 @@ class Family(ABC):
     def suit_device(self, device: torch.device) -> None:  # noqa: B027
         """Choose the arithmetic that is quickest on the device."""
 
+    def stock_arguments(self, guidance: float) -> dict[str, Any]:
+        """Return arguments of the stock pipeline that draw with this guidance and image size."""
+        arguments: dict[str, Any] = {"guidance_scale": guidance}
+        if self.latent_size != self._own_latent_size():
+            height, width = (side * self.pipeline.vae_scale_factor for side in self.latent_size)
+            arguments |= {"height": height, "width": width}
+        return arguments
+
     @abstractmethod
     def encode(self, prompts: Sequence[str], device: torch.device) -> Tensor:
         """Return embeddings [B, L, D] as the stock pipeline makes them."""
@@ -120,6 +128,11 @@ def with_pooled(tokens: Tensor, pooled: Tensor) -> Tensor:
 def split_pooled(embeddings: Tensor, width: int) -> tuple[Tensor, Tensor]:
     """Return tokens' embeddings [B, L, D] and the pooled one [B, width] of `with_pooled`."""
     return embeddings[:, :-1], embeddings[:, -1, :width]
+
+
+def as_code(arguments: Mapping[str, object]) -> str:
+    """Return keyword arguments as Python writes them."""
+    return ", ".join(f"{name}={value!r}" for name, value in arguments.items())
 
 
 def tokenizer_of(text_encoder: str) -> str:

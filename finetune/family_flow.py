@@ -119,6 +119,15 @@ class Flux(StableDiffusion3):
         channels: int = self.network.config.in_channels
         return channels // _PATCH**2
 
+    @override
+    def stock_arguments(self, guidance: float) -> dict[str, Any]:
+        """Return arguments of the stock pipeline, which has a name of its own for two passes."""
+        arguments = super().stock_arguments(guidance)
+        if not self.embeds_guidance and guidance != 1:
+            del arguments["guidance_scale"]
+            arguments |= {"true_cfg_scale": guidance, "negative_prompt": ""}
+        return arguments
+
     @property
     def _patch(self) -> int:
         return _PATCH

@@ -13,6 +13,9 @@ from data.errors import PictuneError
 from finetune.family import Family, split_pooled, with_pooled
 from finetune.schedule import DiffusionSchedule
 
+DDIM = "DDIMScheduler"
+"""Name of the sampler in diffusers."""
+
 
 class StableDiffusion(Family):
     """Stable Diffusion 1.x or 2.x (Rombach et al. 2022, arXiv 2112.10752)."""
@@ -20,7 +23,7 @@ class StableDiffusion(Family):
     pipeline_class = StableDiffusionPipeline
     network_name = "unet"
     text_encoders: ClassVar[tuple[str, ...]] = ("text_encoder",)
-    sampler_name = "DDIMScheduler"
+    sampler_name = DDIM
 
     @property
     @override

@@ -182,9 +182,9 @@ def save_lora(pipeline: Any, name: str, folder: str | Path) -> Path:
     files.
     """
     network, file = getattr(pipeline, name), Path(folder) / LORA_FILE
-    layers = convert_state_dict_to_diffusers(
-        get_peft_model_state_dict(network, adapter_name=_ADAPTER)
-    )
+    layers = get_peft_model_state_dict(network, adapter_name=_ADAPTER)
+    if name == "unet":  # transformers have peft's own names
+        layers = convert_state_dict_to_diffusers(layers)
     config = network.peft_config[_ADAPTER].to_dict()
     metadata = {key: sorted(one) if isinstance(one, set) else one for key, one in config.items()}
     with write_atomically(file) as temporary:

@@ -20,6 +20,16 @@ _KNOWN = "SD 1.x, SD 2.x, SDXL, SD3, SD3.5 and FLUX.1"
 _NO_CHECKER = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
 
 
+def family_of(source: str) -> type[Family]:
+    """Return the family of a diffusers folder or of a model of the hub, without opening it.
+
+    Raises:
+        PictuneError: there is no such model, or it is of no family that is known.
+    """
+    _check_source(source)
+    return _family_of(source, DiffusionPipeline.load_config(source)["_class_name"])
+
+
 def open_family(
     source: str,
     *,
