@@ -57,6 +57,8 @@ setup: $(INSTALLED) ## Make .venv with everything in it (quick when it is there)
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(PYTHON) || $(BASE_PYTHON) -m venv $(VENV)
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@# Apart, for its tests: whatever process finds torchao imports it, which takes time and speaks on stderr.
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --upgrade --no-deps --target $(VENV)/optional torchao
 	touch $@
 
 images: $(INSTALLED) ## Draw images for prompts (MODEL=, PROMPTS=, PROCESSES=), or with a tuned model (ROUND=2, METHOD=)

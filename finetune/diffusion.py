@@ -21,7 +21,7 @@ from data.errors import PictuneError
 from finetune import lora
 from finetune.family import Family, modules_of
 from finetune.lora import LoraSettings
-from finetune.model_folder import open_family
+from finetune.model_folder import Weights, open_family
 from finetune.processes import SINGLE_PROCESS, Processes
 from finetune.schedule import NoiseSchedule
 
@@ -76,7 +76,7 @@ class DiffusionModel:
         path_or_id: str | Path,
         *,
         device: str | torch.device = "cpu",
-        dtype: torch.dtype = torch.float32,
+        weights: Weights = "fp32",
         precision: Precision = "fp32",
         image_size: int | None = None,
     ) -> "DiffusionModel":
@@ -89,7 +89,7 @@ class DiffusionModel:
                 would draw NaN, or it does not draw images of this size.
         """
         family, variant = open_family(
-            str(path_or_id), device=device, dtype=dtype, image_size=image_size
+            str(path_or_id), device=device, weights=weights, image_size=image_size
         )
         model = cls(family, precision=precision)
         model.variant = variant

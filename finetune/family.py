@@ -1,4 +1,4 @@
-"""What is particular to the pipelines of one architecture: a family of models.
+"""Families of models: the part that is particular to the pipelines of one architecture.
 
 `finetune.diffusion.DiffusionModel` asks its family, and nothing else knows which one it is. The
 families are in `finetune/family_sd.py` (SD 1.x, SD 2.x and SDXL) and `finetune/family_flow.py` (SD3
@@ -30,6 +30,8 @@ class Family(ABC):
     """Name of the denoising network among the pipeline's parts."""
     text_encoders: ClassVar[tuple[str, ...]]
     """Names of the text encoders; each has a tokenizer of the same number."""
+    largest_parts: ClassVar[tuple[str, ...]]
+    """Names of the parts with most of the weights: the network, and T5 where there is one."""
     spared: ClassVar[tuple[str, ...]] = ()
     """Those of the text encoders that a folder may leave out to save memory."""
     embeds_guidance: bool = False

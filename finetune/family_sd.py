@@ -23,6 +23,7 @@ class StableDiffusion(Family):
     pipeline_class = StableDiffusionPipeline
     network_name = "unet"
     text_encoders: ClassVar[tuple[str, ...]] = ("text_encoder",)
+    largest_parts: ClassVar[tuple[str, ...]] = ("unet",)
     sampler_name = DDIM
 
     @property

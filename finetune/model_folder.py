@@ -1,11 +1,14 @@
 """Opens a diffusers folder, and refuses in one line what could not be tuned."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from diffusers import DiffusionPipeline
+from diffusers import DiffusionPipeline, PipelineQuantizationConfig
+from diffusers import TorchAoConfig as DiffusersTorchAo
+from transformers import TorchAoConfig as TransformersTorchAo
 
 from data.errors import PictuneError
 from data.files import read_json
@@ -17,6 +20,9 @@ from finetune.family_sd import StableDiffusion, StableDiffusionXL
 FAMILIES: tuple[type[Family], ...] = (StableDiffusion, StableDiffusionXL, StableDiffusion3, Flux)
 _BY_PIPELINE = {family.pipeline_class.__name__: family for family in FAMILIES}
 _KNOWN = "SD 1.x, SD 2.x, SDXL, SD3, SD3.5 and FLUX.1"
+Weights = Literal["fp32", "bf16", "int8"]
+"""Types in which the frozen weights are kept."""
+_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.bfloat16}
 _NO_CHECKER = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
 
 
@@ -34,13 +40,14 @@ def open_family(
     source: str,
     *,
     device: str | torch.device,
-    dtype: torch.dtype,
+    weights: Weights = "fp32",
     image_size: int | None = None,
 ) -> tuple[Family, str | None]:
     """Open a diffusers folder or a model of the Hugging Face hub ("owner/name").
 
     Return it with the variant of its weights (None for the plain ones). Only safetensors weights
-    are read. `image_size` is the side of its images in pixels, if not its own.
+    are read, and kept as `weights` says: with "int8" the linear layers of its largest parts, all
+    else in bf16. `image_size` is the side of its images in pixels, if not its own.
 
     Raises:
         PictuneError: there is no such model, it is incomplete or of no family that is known, it
@@ -53,8 +60,10 @@ def open_family(
         extra: dict[str, Any] = dict(_NO_CHECKER) if kind is StableDiffusion else {}
         for name in kind.left_out(about):
             extra |= {name: None, tokenizer_of(name): None}
+        if weights == "int8":
+            extra["quantization_config"] = _in_8_bits(kind, about)
         pipeline: Any = kind.pipeline_class.from_pretrained(
-            source, dtype=dtype, variant=variant, use_safetensors=True, **extra
+            source, dtype=_TYPES[weights], variant=variant, use_safetensors=True, **extra
         )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         reason = str(error).strip().split("\n")[0]
@@ -69,10 +78,32 @@ def open_family(
             "as models that fill in or edit images do; give a model that draws from text alone"
         )
     for name, part in modules_of(pipeline).items():
-        check_finite(part.state_dict(), f"{source}: {name}")
+        # A weight in 8 bits is finite where its scale is.
+        values = {key: getattr(one, "scale", one) for key, one in part.state_dict().items()}
+        check_finite(values, f"{source}: {name}")
     family.check(source)
     pipeline.to(device)
     return family, variant
+
+
+def _in_8_bits(family: type[Family], about: Mapping[str, Any]) -> PipelineQuantizationConfig:
+    """Return how diffusers keeps the linear layers of a family's largest parts in 8 bits.
+
+    Raises:
+        PictuneError: torchao is not installed.
+    """
+    try:
+        from torchao.quantization import Int8WeightOnlyConfig  # noqa: PLC0415 # optional
+    except ImportError as error:
+        raise PictuneError(
+            'run.weights: "int8" needs torchao, which is not installed; '
+            "run `pip install -c constraints.txt torchao`, or use bf16"
+        ) from error
+    own = DiffusersTorchAo(Int8WeightOnlyConfig())
+    encoder = TransformersTorchAo(Int8WeightOnlyConfig())
+    parts = [name for name in family.largest_parts if name not in family.left_out(about)]
+    mapping = {name: own if name == family.network_name else encoder for name in parts}
+    return PipelineQuantizationConfig(quant_mapping=mapping)
 
 
 def _check_source(source: str) -> str | None:

@@ -18,7 +18,7 @@ from torch import Tensor
 from typing_extensions import override
 
 Prediction = Literal["epsilon", "v_prediction", "sample", "flow_prediction"]
-"""What a model predicts: the noise, the velocity of a diffusion (signal noise - spread x_0), x_0
+"""Prediction of a model: the noise, the velocity of a diffusion (signal noise - spread x_0), x_0
 itself, or the velocity of a flow (noise - x_0)."""
 
 FLOW_TIMESTEPS = 1000

@@ -45,9 +45,9 @@ class RunConfig(BaseModel, frozen=True, extra="forbid"):
     image_size: int | None = Field(default=None, gt=0)
     """Side of the images that it draws and is tuned on, in pixels. Omitted, it is the model's own;
     smaller ones cost less memory and time, if the model draws them well."""
-    weights: Literal["fp32", "bf16"] = "fp32"
-    """Type in which the frozen weights are kept; LoRA and losses stay fp32. bf16 halves the memory
-    and rounds what the model predicts."""
+    weights: Literal["fp32", "bf16", "int8"] = "fp32"
+    """Type in which the frozen weights are kept; LoRA and losses stay fp32. bf16 takes half of the
+    memory, int8 (which needs torchao) a quarter; both round what the model predicts."""
     prompts: dict[str, tuple[str, ...]] = {}
     """Prompts by category, used when there is no file. A category may have any name; the papers
     have count, color, composition and place."""

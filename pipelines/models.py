@@ -47,7 +47,7 @@ def open_model(config: RunConfig, *, precision: Precision = "fp32") -> Diffusion
     return DiffusionModel.from_pretrained(
         config.model,
         device=device_of(config),
-        dtype=torch.bfloat16 if config.weights == "bf16" else torch.float32,
+        weights=config.weights,
         precision=precision,
         image_size=config.image_size,
     )

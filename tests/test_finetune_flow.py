@@ -1,6 +1,10 @@
 """SD3 and FLUX: schedule and steps of flows, and models against their stock pipelines."""
 
+import json
 import math
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -26,6 +30,9 @@ from finetune.sampling import (
 from finetune.schedule import FlowSchedule
 from tests.support.small_training import perturb, seeded
 from tests.support.tiny_flow import write_tiny_flux, write_tiny_sd3
+
+OPTIONAL = Path(sys.prefix) / "optional"
+"""Folder in which `make setup` puts torchao: apart, as whatever process finds it imports it."""
 
 
 class Layout(NamedTuple):
@@ -240,14 +247,21 @@ def test_larger_images_stay_longer_in_noise_where_the_schedule_says_so(tmp_path:
     assert (large.training_timesteps[:-1] > small.training_timesteps[:-1]).all()
 
 
+def test_8_bits_without_torchao_get_one_clear_line(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torchao.quantization", None)
+    with pytest.raises(PictuneError, match=r'run\.weights: "int8" needs torchao'):
+        open_flow(layout, weights="int8")
+
+
 def test_the_size_must_be_one_that_the_network_draws(layout: Layout) -> None:
     with pytest.raises(PictuneError, match=r"run\.image_size: 18 pixels .* multiple of 4"):
         open_flow(layout, image_size=18)
 
 
 def test_weights_in_half_precision_draw_nearly_the_same_and_train(layout: Layout) -> None:
-    model = open_flow(layout)
-    half = open_flow(layout, dtype=torch.bfloat16)
+    model, half = open_flow(layout), open_flow(layout, weights="bf16")
     sampler = Sampler(steps=4, guidance=1.0, eta=0.0)
     found, expected = (draw(one, ["a dog"], sampler, seeds=[5]) for one in (half, model))
     assert (found - expected).abs().mean() < 0.02
@@ -255,7 +269,18 @@ def test_weights_in_half_precision_draw_nearly_the_same_and_train(layout: Layout
     cond = half.encode_prompts(["a dog"])
     latents = torch.randn(1, *half.latent_shape, generator=seeded(3))
     half.predict(latents, torch.tensor([700.0]), cond, cond, 1.0).square().mean().backward()
-    assert {one.dtype for one in half.lora_parameters().values()} == {torch.float32}
-    assert any(
-        one.grad is not None and one.grad.abs().max() > 0 for one in half.lora_parameters().values()
-    )
+    weights = half.lora_parameters().values()
+    assert {one.dtype for one in weights} == {torch.float32}
+    assert any(one.grad is not None and one.grad.abs().max() > 0 for one in weights)
+
+
+def test_weights_in_8_bits_draw_nearly_the_same_and_train(layout: Layout) -> None:
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join((str(OPTIONAL), str(Path.cwd())))}
+    command = [sys.executable, "-m", "tests.support.in_8_bits", str(layout.folder)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["weights"] == ["Int8Tensor"]
+    assert 0 < found["difference"] < 0.02
+    assert found["tuned difference"] < 0.2 * found["moved by"]
+    assert found["trained"] > 10
