@@ -28,6 +28,7 @@ def main(folder: str) -> None:
     kinds = {
         type(layer.weight).__name__
         for part in parts
+        if part is not None
         for layer in part.modules()
         if isinstance(layer, nn.Linear)
     }
