@@ -38,7 +38,7 @@ flag = $(if $(strip $(2)),--$(1) '$(strip $(2))')
 COMMON = $(strip --run '$(RUN)' $(call flag,config,$(CONFIG)) $(foreach setting,$(SET),--set '$(setting)'))
 INPUTS = $(call flag,model,$(MODEL)) $(call flag,prompts,$(PROMPTS))
 STAGE = $(PYTHON) -m pipelines
-LAUNCH = $(VENV)/bin/accelerate launch --multi_gpu --num_processes '$(PROCESSES)' --num_machines 1 --mixed_precision no --dynamo_backend no
+LAUNCH = $(PYTHON) -m pipelines.launch --multi_gpu --num_processes '$(PROCESSES)' --num_machines 1 --main_process_port 0 --mixed_precision no --dynamo_backend no
 # Stages whose work several processes share.
 SHARED_STAGE = $(if $(filter-out 1,$(PROCESSES)),$(LAUNCH) -m pipelines,$(STAGE))
 
@@ -83,11 +83,11 @@ inspect: $(INSTALLED) ## A first look at the labels: tables, and a page with plo
 export: $(INSTALLED) ## Write the labels for other tools (FORMAT=, TO=)
 	$(STAGE) export $(COMMON) $(call flag,format,$(FORMAT)) $(call flag,to,$(TO))
 
-reward: $(INSTALLED) ## Train the reward model on the labels
-	$(STAGE) reward $(COMMON)
+reward: $(INSTALLED) ## Train the reward model on the labels (PROCESSES=)
+	$(SHARED_STAGE) reward $(COMMON)
 
-score: $(INSTALLED) ## Score images with a trained reward (REWARD=, IMAGES=, PROMPTS=, OUT=)
-	$(STAGE) score $(COMMON) $(call flag,reward,$(REWARD)) $(call flag,images,$(IMAGES)) $(call flag,prompts,$(PROMPTS)) $(call flag,out,$(OUT))
+score: $(INSTALLED) ## Score images with a trained reward (REWARD=, IMAGES=, PROMPTS=, OUT=, PROCESSES=)
+	$(SHARED_STAGE) score $(COMMON) $(call flag,reward,$(REWARD)) $(call flag,images,$(IMAGES)) $(call flag,prompts,$(PROMPTS)) $(call flag,out,$(OUT))
 
 best-of-n: $(INSTALLED) ## Draw N images a prompt and pick the best (N=, REWARD=, PROMPTS=, OUT=, PROCESSES=)
 	$(SHARED_STAGE) best-of-n $(COMMON) $(INPUTS) $(call flag,n,$(N)) $(call flag,reward,$(REWARD)) $(call flag,out,$(OUT))

@@ -1,16 +1,25 @@
-"""Stages that draw, in several processes connected by gloo: the files are those of one process."""
+"""Stages that call a network, in several processes connected by gloo: files are those of one."""
 
 import json
+import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from data.files import sha256_of
 from data.runs import RunFolder
 from data.schema import IMAGES, read_table
+from pipelines.metrics_log import METRICS_FILE
+from pipelines.models import REWARD_METRICS
+from pipelines.pages.reward_page import RELIABILITY
 from pipelines.stages.best_of_n import CANDIDATES, TABLE
+from pipelines.stages.score import ENCODE_BATCH, FILE, SCORES
+from reward.model import CONFIG_FILE, WEIGHTS_FILE
 from tests.support.demo_run import command, copy_without, sets
 from tests.support.tuned_run import Commands, copy_of
 
@@ -18,6 +27,8 @@ pytestmark = pytest.mark.slow
 
 BATCHES = sets("images.batch=4")
 """Several batches, the last one not full."""
+TRAINED = (WEIGHTS_FILE, CONFIG_FILE, REWARD_METRICS, METRICS_FILE, "report.html", RELIABILITY)
+"""Files of a trained reward that name neither the time nor the run's folder."""
 FEW = [*BATCHES, *sets("evaluate.images_per_prompt=2", "evaluate.held_out_per_family=1")]
 
 
@@ -64,8 +75,8 @@ def test_images_are_those_of_one_process(
     assert rows_of(many) == rows_of(one)
     for path in sorted(many.images_dir.glob("*.png"))[::3]:
         path.unlink()
-    run_by(terminal, processes, many, "images", BATCHES)  # draws these alone, in other batches
-    assert files_in(many.images_dir).keys() == drawn.keys()
+    run_by(terminal, processes, many, "images", BATCHES)  # draws these alone
+    assert files_in(many.images_dir) == drawn
     assert "images: done" in run_by(terminal, processes, many, "images", BATCHES)
 
 
@@ -96,3 +107,54 @@ def test_the_best_of_n_are_those_of_one_process(
     assert files_in(folders[0]) == files_in(folders[1])
     tables = [read_table(folder / TABLE, CANDIDATES).to_pylist() for folder in folders]
     assert tables[0] == tables[1]
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_a_reward_is_that_of_one_process(
+    ready: RunFolder, terminal: Commands, tmp_path: Path, processes: int
+) -> None:
+    one, many = (copy_without(ready, tmp_path / name, "reward") for name in ("one", "many"))
+    encoding = sets("reward.encode_batch=4")
+    assert command(one, "reward", *encoding) == 0
+    assert "model in" in run_by(terminal, processes, many, "reward", encoding)
+    for name in TRAINED:
+        assert sha256_of(many.reward_dir / name) == sha256_of(one.reward_dir / name), name
+    assert vectors_in(many) == vectors_in(one)
+    assert len(vectors_in(one)) > 4 * processes
+    assert "reward: done" in run_by(terminal, processes, many, "reward", encoding)
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_scores_are_those_of_one_process(
+    ready: RunFolder, terminal: Commands, tmp_path: Path, processes: int
+) -> None:
+    one, many = (copy_of(ready, tmp_path / name) for name in ("one", "many"))
+    write_images(tmp_path / "images", 3 * ENCODE_BATCH + 5)
+    (tmp_path / "images" / "broken.png").write_bytes(b"no image")
+    (tmp_path / "prompts.txt").write_text("a dog\ntwo cats\n")
+    given = ["--images", str(tmp_path / "images"), "--prompts", str(tmp_path / "prompts.txt")]
+    assert command(one, "score", *given) == 0
+    printed = run_by(terminal, processes, many, "score", given)
+    assert printed.count("skipped: ") == 1
+    tables = [read_table(run.reward_dir / FILE, SCORES) for run in (one, many)]
+    assert tables[0].num_rows == 2 * (3 * ENCODE_BATCH + 5)
+    assert tables[0].equals(tables[1])
+    assert vectors_in(many) == vectors_in(one)
+
+
+def write_images(folder: Path, count: int) -> None:
+    """Write images that all differ."""
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(count):
+        pixels = rng.integers(0, 255, (16, 16, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number:03d}.png")
+
+
+def vectors_in(run: RunFolder) -> dict[bytes, bytes]:
+    """Return every embedding in the run's cache."""
+    vectors: dict[bytes, bytes] = {}
+    for file in run.embeddings_dir.glob("*.sqlite"):
+        with closing(sqlite3.connect(file)) as database:
+            vectors |= dict(database.execute("SELECT key, vector FROM embeddings"))
+    return vectors
