@@ -1,6 +1,7 @@
 """Stages that call a network, in several processes connected by gloo: files are those of one."""
 
 import json
+import re
 import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
@@ -14,19 +15,34 @@ from PIL import Image
 from data.files import sha256_of
 from data.runs import RunFolder
 from data.schema import IMAGES, read_table
+from pipelines.cli import main
 from pipelines.metrics_log import METRICS_FILE
 from pipelines.models import REWARD_METRICS
+from pipelines.pages.report_page import read_evaluation
 from pipelines.pages.reward_page import RELIABILITY
 from pipelines.stages.best_of_n import CANDIDATES, TABLE
 from pipelines.stages.score import ENCODE_BATCH, FILE, SCORES
 from reward.model import CONFIG_FILE, WEIGHTS_FILE
 from tests.support.demo_run import command, copy_without, sets
-from tests.support.tuned_run import Commands, copy_of
+from tests.support.launched_command import launch
+from tests.support.tuned_run import Commands, copy_of, free_port
 
 pytestmark = pytest.mark.slow
 
 BATCHES = sets("images.batch=4")
 """Several batches, the last one not full."""
+MACHINES = """
+compute_environment: LOCAL_MACHINE
+distributed_type: MULTI_GPU
+num_machines: 2
+num_processes: 2
+machine_rank: 0
+main_process_ip: 127.0.0.1
+main_process_port: {port}
+mixed_precision: "no"
+rdzv_backend: static
+same_network: true
+"""
 TRAINED = (WEIGHTS_FILE, CONFIG_FILE, REWARD_METRICS, METRICS_FILE, "report.html", RELIABILITY)
 """Files of a trained reward that name neither the time nor the run's folder."""
 FEW = [*BATCHES, *sets("evaluate.images_per_prompt=2", "evaluate.held_out_per_family=1")]
@@ -140,6 +156,44 @@ def test_scores_are_those_of_one_process(
     assert tables[0].num_rows == 2 * (3 * ENCODE_BATCH + 5)
     assert tables[0].equals(tables[1])
     assert vectors_in(many) == vectors_in(one)
+
+
+def test_rounds_go_through_all_stages_in_two_processes(
+    ready: RunFolder, terminal: Commands, tmp_path: Path
+) -> None:
+    run = copy_of(ready, tmp_path)
+    words = ["--rounds", "2", "--method", "rwl", *FEW, *sets("rounds.images_per_prompt=8")]
+    printed = terminal.run(line(run, "rounds", *words), processes=2)
+    assert printed.count("[round ") == 2
+    for stage in ("images", "simulate", "reward", "finetune rwl"):
+        # What a run needs for the first round's first three stages is there.
+        assert len(re.findall(f"^{stage}: ", printed, re.MULTILINE)) >= 2, stage
+    assert len(re.findall("^report: .*html$", printed, re.MULTILINE)) == 1
+    evaluated = {result.round for result in read_evaluation(run).results}
+    assert evaluated == {None, 1, 2}
+    again = terminal.run(line(run, "rounds", *words), processes=2)
+    for stage in ("images", "simulate", "reward", "finetune rwl", "evaluate"):
+        assert again.count(f"{stage}: done") == 1, stage
+
+
+def test_two_machines_share_the_work_by_accelerates_own_file(
+    demo_models: Path, tmp_path: Path
+) -> None:
+    config, given = tmp_path / "machines.yaml", ["--runs", str(tmp_path), *BATCHES]
+    given += ["--config", str(demo_models)]
+    config.write_text(MACHINES.format(port=free_port()))
+    second = ["--config_file", str(config), "--machine_rank=1", "--main_process_ip=127.0.0.2"]
+    machines = [
+        launch(tmp_path, "pipelines", "images", *given, "--run", "two", launcher=launcher)
+        for launcher in (["--config_file", str(config)], second)
+    ]
+    for machine in machines:
+        ended = machine.ended()
+        assert ended.status == 0, ended.lines
+    assert main(["images", *given, "--run", "one"]) == 0
+    one, two = (RunFolder(tmp_path / name) for name in ("one", "two"))
+    assert files_in(two.images_dir) == files_in(one.images_dir)
+    assert rows_of(two) == rows_of(one)
 
 
 def write_images(folder: Path, count: int) -> None:
