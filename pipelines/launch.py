@@ -24,8 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     That is 128 and the signal's number for one that was killed.
     """
-    # The launcher itself would say a screenful.
-    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
+    logging.disable(logging.CRITICAL)  # the launcher would say a screenful of every end
     try:
         launch_command(launch_command_parser().parse_args(arguments))
     except ChildFailedError as error:

@@ -168,7 +168,8 @@ def test_rounds_go_through_all_stages_in_two_processes(
     for stage in ("images", "simulate", "reward", "finetune rwl"):
         # What a run needs for the first round's first three stages is there.
         assert len(re.findall(f"^{stage}: ", printed, re.MULTILINE)) >= 2, stage
-    assert len(re.findall("^report: .*html$", printed, re.MULTILINE)) == 1
+    assert printed.endswith("report.html\n")
+    assert printed.count(f"report: {run.evaluation_dir / 'report.html'}\n") == 2  # of evaluate, too
     evaluated = {result.round for result in read_evaluation(run).results}
     assert evaluated == {None, 1, 2}
     again = terminal.run(line(run, "rounds", *words), processes=2)
@@ -189,7 +190,7 @@ def test_two_machines_share_the_work_by_accelerates_own_file(
     ]
     for machine in machines:
         ended = machine.ended()
-        assert ended.status == 0, ended.lines
+        assert ended.status == 0, ended.errors
     assert main(["images", *given, "--run", "one"]) == 0
     one, two = (RunFolder(tmp_path / name) for name in ("one", "two"))
     assert files_in(two.images_dir) == files_in(one.images_dir)

@@ -27,8 +27,14 @@ class Ended:
     """A command that has ended."""
 
     status: int
-    lines: list[str]
-    """The lines on stderr."""
+    errors: str
+    """The text on stderr, to which libraries may add their own."""
+
+    @property
+    def lines(self) -> list[str]:
+        """The lines that a user sees of it."""
+        assert "Traceback" not in self.errors, self.errors
+        return [line for line in self.errors.splitlines() if line.startswith("pictune: ")]
 
 
 @dataclass
@@ -60,7 +66,7 @@ class Launched:
     def ended(self) -> Ended:
         """Wait until the command has ended."""
         status = self.launcher.wait(WAIT_SECONDS)
-        return Ended(status, self.errors.read_text().splitlines())
+        return Ended(status, self.errors.read_text())
 
 
 def launch(
