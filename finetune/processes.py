@@ -116,9 +116,9 @@ def _naming_lost_processes() -> Iterator[None]:
 def launched(device: torch.device) -> Iterator[Processes]:
     """Connect the processes that `accelerate launch` started, while the block runs.
 
-    Without a launcher there is one process. Blocks may be nested: the outer one is that of a
-    command of several stages. After an error the connection is left as it is: the
-    process ends, and the launcher ends the others, which may be waiting for it.
+    Without a launcher there is one process. Blocks may be nested, as of stages in `rounds`: the
+    outer one connects. After an error the connection is left as it is: the process ends, and the
+    launcher ends the others, which may be waiting for it.
     """
     if distributed.is_initialized():
         yield Processes(distributed.get_rank(), distributed.get_world_size())

@@ -108,12 +108,7 @@ class Drawer:
         processes = self.processes
         processes.wait()  # all have seen the folder as it was
         done = total - missing
-        with (
-            progress_bar(
-                title, "image", total=total, done=done, is_shown=processes.is_first
-            ) as bar,
-            ImageWriter() as writer,
-        ):
+        with progress_bar(title, "image", total=total, done=done) as bar, ImageWriter() as writer:
             for number, (images, size) in enumerate(batches):
                 if not processes.has(number):
                     continue

@@ -2,10 +2,14 @@
 
 from collections.abc import Callable, Iterator
 
+from data.runs import RunFolder
 from finetune.processes import Processes
-from pipelines.models import embedding_bar
+from pipelines.models import embedding_bar, open_cache
 from pipelines.progress import progress_bar
-from reward.embedding import Track
+from reward.clip.backbone import ClipBackbone
+from reward.dataset import FeedbackDataset
+from reward.embedding import Track, embed_images
+from reward.examples import ExamplesConfig
 
 
 def encode_in_shares(embed: Callable[[Track], object], processes: Processes) -> Track:
@@ -20,8 +24,8 @@ def encode_in_shares(embed: Callable[[Track], object], processes: Processes) -> 
 
     def own(batches: range) -> Iterator[int]:
         processes.wait()  # all have read the cache as it was
-        total, is_shown = len(batches), processes.is_first
-        with progress_bar("embed", "batch", total=total, is_shown=is_shown) as bar:
+        total = len(batches)
+        with progress_bar("embed", "batch", total=total) as bar:
             for number, start in enumerate(batches):
                 if processes.has(number):
                     yield start
@@ -30,3 +34,21 @@ def encode_in_shares(embed: Callable[[Track], object], processes: Processes) -> 
     embed(own)
     processes.wait()
     return iter
+
+
+def encode_labeled(
+    run: RunFolder, config: ExamplesConfig, backbone: ClipBackbone, processes: Processes
+) -> Track:
+    """Share the labeled images, as `encode_in_shares` does; return the `track` of `prepare`.
+
+    What `tune_last` trains on is too large for the cache, so the first process encodes it alone.
+    """
+    if config.tune_last:
+        return embedding_bar
+
+    def embed(own: Track) -> object:
+        paths = FeedbackDataset.from_latest(run.latest, run.root).paths
+        size, cache = config.encode_batch, open_cache(run)
+        return embed_images(paths, backbone, batch_size=size, track=own, cache=cache)
+
+    return encode_in_shares(embed, processes)

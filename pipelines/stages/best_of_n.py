@@ -55,10 +55,10 @@ def main(
         raise PictuneError(f"--keep {keep}: pick at least one of --n {n} and at most all")
     folder, config = out or run.root / "best-of-n", settings.table("images", ImagesConfig)
     prompts = list(prompts_of(settings.run))
-    reward_fn = open_reward(reward or with_reward(run).reward_dir, settings.run)
     planned = seeded(prompts, n, settings.run.seed, offset=BEST_OF_SEEDS)
     candidates, device = folder / "candidates", device_of(settings.run)
     with launched(device) as processes:
+        reward_fn = open_reward(reward or with_reward(run).reward_dir, settings.run)
         if processes.is_first:
             _check_same(folder, settings)
         model = open_model(settings.run, precision=config.precision)

@@ -23,7 +23,6 @@ from pipelines.metrics_log import MetricsLog
 from pipelines.models import (
     REWARD_METRICS,
     device_of,
-    embedding_bar,
     open_backbone,
     open_cache,
     open_reward_model,
@@ -42,10 +41,10 @@ from pipelines.pages.reward_page import (
 from pipelines.progress import progress
 from pipelines.record import StageFolder, content_hash
 from pipelines.rounds import RoundsConfig, labeled_images, refuse_unlabeled
-from pipelines.sharing import encode_in_shares
+from pipelines.sharing import encode_labeled
 from reward.clip.backbone import ClipBackbone
 from reward.dataset import FeedbackDataset, label_sources
-from reward.embedding import Track, embed_images
+from reward.embedding import Track
 from reward.examples import Examples, prepare
 from reward.measuring.baselines import baselines, rewards_from_elsewhere
 from reward.measuring.evaluation import MODEL, UNCALIBRATED, evaluate, model_scorer, score_images
@@ -138,7 +137,7 @@ def _train_once(run: RunFolder, settings: Settings, processes: Processes) -> Non
     processes.wait()  # all have seen the folder as it was
     if not processes.is_first:
         if not is_done:
-            _encode_share(run, config, open_backbone(config.backbone, settings.run), processes)
+            encode_labeled(run, config, open_backbone(config.backbone, settings.run), processes)
         return
     if is_done:
         print(f"reward: done, model in {run.reward_dir}")
@@ -216,7 +215,7 @@ def _train(
     folder = _reward_before(run)
     before = None if folder is None else open_reward_model(folder, settings.run)
     backbone = open_backbone(config.backbone, settings.run)
-    track = _encode_share(run, config, backbone, processes)
+    track = encode_labeled(run, config, backbone, processes)
     examples = _prepare(run, config, backbone, track)
     elsewhere = rewards_from_elsewhere(examples, config, device=backbone.device, track=_bar)
     generator = torch.Generator().manual_seed(config.seed)
@@ -239,24 +238,6 @@ def _train(
         path.write_text(_card(run, config, report), encoding="utf-8")
     write_json(run.reward_dir / REWARD_METRICS, report.model_dump(mode="json"))
     return report
-
-
-def _encode_share(
-    run: RunFolder, config: RewardConfig, backbone: ClipBackbone, processes: Processes
-) -> Track:
-    """Encode this process's share of the labeled images into the cache.
-
-    What `tune_last` trains on is too large for the cache, so the first process encodes it alone.
-    """
-    if config.tune_last:
-        return embedding_bar
-
-    def embed(own: Track) -> object:
-        paths = FeedbackDataset.from_latest(run.latest, run.root).paths
-        size, cache = config.encode_batch, open_cache(run)
-        return embed_images(paths, backbone, batch_size=size, track=own, cache=cache)
-
-    return encode_in_shares(embed, processes)
 
 
 def _prepare(
