@@ -38,6 +38,7 @@ from data.feedback import (
     check_answer,
 )
 from data.store.adjudication import Adjudications
+from data.store.attempts import Attempts
 from data.store.audit import Audit, record
 from data.store.checks import draw_check
 from data.store.comparing import Comparisons, wording_texts
@@ -92,8 +93,7 @@ class FeedbackStore:
         checks: ChecksConfig,
     ) -> None:
         self.database = database
-        self.raters = Raters(database, clock)
-        self.reports = Reports(database, clock)
+        self.raters, self.reports = Raters(database, clock), Reports(database, clock)
         self.audit = Audit(database, clock)
         self.adjudications = Adjudications(database, clock, self.rater_id_of)
         self._clock = clock
@@ -104,6 +104,7 @@ class FeedbackStore:
         with database.write() as connection:
             self._salt = read_or_draw(connection, "salt", rng)
             self._order_seed = read_or_draw(connection, "order_seed", rng)
+        self.attempts = Attempts(database, clock, self._salt)
         self.comparisons = Comparisons(database, clock, order_seed=self._order_seed)
         self.plan = PlanChanges(database, clock, order_seed=self._order_seed)
         self.own_work = OwnWork(database, clock, lease)
