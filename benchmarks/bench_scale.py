@@ -5,15 +5,17 @@ the labeling app serve, each a process as `make label` starts it. The raters of 
 half of them at each replica, claim tasks and answer them over HTTP, with time to think. The images
 are rows of the run's table without files, since none is fetched.
 
-The figures are the seconds and the most memory that each replica's start took (the first one plans
-the tasks), quantiles of the two calls' times, answers per second, calls that failed, and what the
-store has: as many labels as were acknowledged, and no task with more of them than it wants.
+At the end the replicas are killed. The figures are the seconds and the most memory that each
+replica's start took (the first one plans the tasks), quantiles of the two calls' times, answers per
+second, calls that failed, and what the store has: as many labels as were acknowledged, and no task
+with more of them than it wants.
 """
 
 import argparse
 import asyncio
 import hashlib
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -119,6 +121,8 @@ def measure(url: str, folder: Path, given: argparse.Namespace) -> Figures:
             load(targets(None)["pictune"], addresses, given.raters, given.seconds, given.think)
         )
         peaks = [peak_gb(replica.pid) for replica in replicas]
+        for replica in replicas:
+            os.kill(replica.pid, signal.SIGKILL)
     return {
         "starts": starts,
         "peaks_gb": peaks,

@@ -38,8 +38,10 @@ def postgres_server(initdb: str, pg_ctl: str, *settings: str) -> Iterator[Path]:
     chosen = ("listen_addresses=", f"unix_socket_directories={folder}", *settings)
     run(initdb, *data, "--auth", "trust", "--username", "postgres", "--no-sync")
     run(pg_ctl, *data, "--wait", "-o", " ".join(f"-c {one}" for one in chosen), "start")
-    yield folder
-    run(pg_ctl, *data, "--mode", "immediate", "stop")
+    try:
+        yield folder
+    finally:
+        run(pg_ctl, *data, "--mode", "immediate", "stop")
     shutil.rmtree(folder)
     (Path(tempfile.gettempdir()) / f"{folder.name}.log").unlink()
 
