@@ -22,7 +22,7 @@ _BY_PIPELINE = {family.pipeline_class.__name__: family for family in FAMILIES}
 _KNOWN = "SD 1.x, SD 2.x, SDXL, SD3, SD3.5 and FLUX.1"
 Weights = Literal["fp32", "bf16", "int8"]
 """Types in which the frozen weights are kept."""
-_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.bfloat16}
+TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.bfloat16}
 _NO_CHECKER = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
 
 
@@ -63,7 +63,7 @@ def open_family(
         if weights == "int8":
             extra["quantization_config"] = _in_8_bits(kind, about)
         pipeline: Any = kind.pipeline_class.from_pretrained(
-            source, dtype=_TYPES[weights], variant=variant, use_safetensors=True, **extra
+            source, dtype=TYPES[weights], variant=variant, use_safetensors=True, **extra
         )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         reason = str(error).strip().split("\n")[0]
