@@ -38,7 +38,7 @@ from finetune.diffusion import DiffusionModel, Precision
 from finetune.labels import LabeledImages, Labels
 from finetune.lora import lora_layers
 from finetune.method import MethodConfig, Training, WeightedData, new_training
-from finetune.model_folder import ddim_scheduler
+from finetune.model_folder import TYPES, Weights
 from finetune.reward_fn import RewardFn, score
 from finetune.sampler import Sampler, draw, draw_latents
 from pipelines.config import Settings, check, config_file, override, read_toml
@@ -50,9 +50,10 @@ from reward.model import RewardModel
 from reward.training import RewardConfig
 from tests.support.small_labels import no_verdicts, slates_of
 from tests.support.small_training import seeded
+from tests.support.stock import ddim
 
 METHODS = ("rwl", "dpok", "nft", "preference")
-WEIGHTS = {"sd15": torch.float32, "sdxl": torch.bfloat16}
+WEIGHTS: dict[str, Weights] = {"sd15": "fp32", "sdxl": "bf16"}
 """Type of the weights: as the stages open them; SDXL's in half, to fit beside other work."""
 PROMPT = "A green colored rabbit."
 ONLINE = {"iterations": 3, "prompts_per_iteration": 1, "images_per_prompt": 2}
@@ -104,8 +105,8 @@ class Peaks:
 
 def open_base(precision: Precision, layout: str, place: Path) -> DiffusionModel:
     """Return the random model."""
-    dtype = WEIGHTS[layout]
-    return DiffusionModel.from_pretrained(place / "model", dtype=dtype, precision=precision)
+    weights = WEIGHTS[layout]
+    return DiffusionModel.from_pretrained(place / "model", weights=weights, precision=precision)
 
 
 def open_tuned(settings: Settings, name: str, layout: str, place: Path) -> DiffusionModel:
@@ -179,7 +180,7 @@ def update_part(settings: Settings, layout: str, place: Path, *, name: str) -> F
     figures["metrics"] = {key: metrics[key] for key in kept if metrics.get(key) is not None}
     weights = model.lora_parameters()
     figures["lora"] = {
-        "layers": len(lora_layers(model.pipeline.unet)),
+        "layers": len(lora_layers(model.network)),
         "weights": sum(weight.numel() for weight in weights.values()),
         "types": sorted({str(weight.dtype) for weight in weights.values()}),
     }
@@ -215,9 +216,9 @@ def resume_part(settings: Settings, layout: str, place: Path) -> Figures:
 def stock_part(settings: Settings, layout: str, place: Path) -> Figures:
     """Load RWL's LoRA into diffusers' own pipeline, and draw with it."""
     peaks = Peaks()
-    pipeline = DiffusionPipeline.from_pretrained(place / "model", dtype=WEIGHTS[layout])
+    pipeline = DiffusionPipeline.from_pretrained(place / "model", dtype=TYPES[WEIGHTS[layout]])
     pipeline.load_lora_weights(place / "lora")
-    pipeline.scheduler = ddim_scheduler(pipeline)
+    pipeline.scheduler = ddim(pipeline)
     opened = peaks.take()
     expected = load_file(place / "latents.safetensors")["latents"]
     latents = pipeline(
@@ -282,12 +283,12 @@ def main() -> None:
         write_json(given.write, WORK[part](settings_of(given.layout), given.layout, place))
         return
     if not (place / "model" / "model_index.json").exists():
-        write_model(given.layout, place / "model", WEIGHTS[given.layout])
+        write_model(given.layout, place / "model", TYPES[WEIGHTS[given.layout]])
     for part in given.parts:
         figures = {"commit": commit(), **run_part(given.layout, part, place)}
         print(f"{given.layout} {part}: {figures}", flush=True)
         kept = {name: recorded("real_size").get(name, {}) for name in WEIGHTS}
-        kept[given.layout] |= {"weights": str(WEIGHTS[given.layout]), part: figures}
+        kept[given.layout] |= {"weights": WEIGHTS[given.layout], part: figures}
         record("real_size", {"threads": torch.get_num_threads(), **kept})
 
 

@@ -15,7 +15,6 @@ from functools import partial
 from typing import Any, Generic, Literal, TypeVar
 
 import torch
-from diffusers import DDIMScheduler
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 
@@ -34,8 +33,9 @@ from finetune.rollout import (
 )
 from finetune.sampler import padded_batches
 from finetune.sampling import gaussian_kl
+from finetune.schedule import NoiseSchedule
 from finetune.step import Step, predict_step
-from finetune.training import TrainState, lora_optimizer, schedule, take_step
+from finetune.training import TrainState, lora_optimizer, rate_schedule, take_step
 from finetune.value import Critic
 
 Surrogate = Literal["ppo", "hard_clamp"]
@@ -253,7 +253,7 @@ class _Batch:
     """The transitions of one iteration, in the order in which they are trained on."""
 
     rollout: Rollout
-    scheduler: DDIMScheduler
+    schedule: NoiseSchedule
     pairs: Tensor
     """(sample, step) [M, 2]."""
     advantages: Tensor
@@ -275,7 +275,7 @@ def update(
     config, model, generator = training.config, training.model, training.generator
     stochastic_steps = training.sampler.stochastic_steps
     batch, explained = _batch(training, state, fresh)
-    share = schedule(
+    share = rate_schedule(
         state.step, warmup=config.warmup, total=config.iterations if config.decay else None
     )
     groups = torch.arange(len(batch.pairs), device=model.device).chunk(config.updates)
@@ -327,8 +327,8 @@ def _batch(
     whole = whole.clamp(-config.advantage_clip, config.advantage_clip)
     advantages = whole[pairs[:, 0], pairs[:, 1]]
     zeros = torch.zeros_like(advantages)
-    scheduler = training.model.scheduler(sampler.steps)
-    return _Batch(rollout, scheduler, pairs, advantages, zeros, zeros.clone()), explained
+    schedule = training.model.schedule(sampler.steps)
+    return _Batch(rollout, schedule, pairs, advantages, zeros, zeros.clone()), explained
 
 
 def _advantages(
@@ -365,7 +365,7 @@ def _backward(
         transitions = batch.rollout.transitions(batch.pairs[rows])
         step = predict_step(
             model,
-            batch.scheduler,
+            batch.schedule,
             transitions,
             real,
             sampler=training.sampler,

@@ -14,6 +14,8 @@ import torch
 from accelerate import PartialState
 from torch import Tensor, distributed, nn
 
+from data.errors import ProcessLost
+
 
 @dataclass(frozen=True)
 class Processes:
@@ -61,9 +63,13 @@ class Processes:
         """Return the sum of the processes' tensors, in place.
 
         It is exact where each element is zero in all but one process.
+
+        Raises:
+            ProcessLost: another process has ended.
         """
         if self.count > 1:
-            distributed.all_reduce(tensor)
+            with _naming_lost_processes():
+                distributed.all_reduce(tensor)
         return tensor
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
@@ -78,9 +84,14 @@ class Processes:
             parameter.grad = part.view_as(parameter).clone()
 
     def wait(self) -> None:
-        """Wait until all processes are here."""
+        """Wait until all processes are here.
+
+        Raises:
+            ProcessLost: another one has ended.
+        """
         if self.count > 1:
-            distributed.barrier()
+            with _naming_lost_processes():
+                distributed.barrier()
 
 
 SINGLE_PROCESS = Processes()
@@ -88,12 +99,30 @@ SINGLE_PROCESS = Processes()
 
 
 @contextmanager
+def _naming_lost_processes() -> Iterator[None]:
+    """Turn the errors of gloo and NCCL for a lost connection into one for users."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not isinstance(error, distributed.DistError) and "gloo/transport" not in str(error):
+            raise
+        raise ProcessLost(
+            "another process of this command has ended, and this one with it; see what it says, "
+            "then run the same command again"
+        ) from error
+
+
+@contextmanager
 def launched(device: torch.device) -> Iterator[Processes]:
     """Connect the processes that `accelerate launch` started, while the block runs.
 
-    Without a launcher there is one process. After an error the connection is left as it is: the
-    process ends, and the launcher ends the others, which may be waiting for it.
+    Without a launcher there is one process. Blocks may be nested, as of stages in `rounds`: the
+    outer one connects. After an error the connection is left as it is: the process ends, and the
+    launcher ends the others, which may be waiting for it.
     """
+    if distributed.is_initialized():
+        yield Processes(distributed.get_rank(), distributed.get_world_size())
+        return
     # One process may work for long while the others wait, as when it draws RWL's images; a process
     # that fails ends the others anyway.
     state = PartialState(cpu=device.type == "cpu", timeout=timedelta(days=1))

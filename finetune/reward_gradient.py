@@ -44,7 +44,7 @@ from finetune.pull import NoiseLevels, draw_noise_levels, prediction_error
 from finetune.reward_fn import check_differentiable, score_with_gradient
 from finetune.rollout import draw_shared, mean_by_prompt, prompts_of
 from finetune.sampler import GradientSpan, SamplerOverrides, draw_latents
-from finetune.training import TrainState, lora_optimizer, schedule, take_step
+from finetune.training import TrainState, lora_optimizer, rate_schedule, take_step
 from finetune.validation import ValidationConfig
 
 
@@ -234,7 +234,7 @@ def train(
     state.begin(training.validator, is_tuned=config.lora.start != BASE)
     while state.step < config.iterations and not state.stopped:
         started = clock()
-        rate = config.learning_rate * schedule(state.step, warmup=config.warmup, total=total)
+        rate = config.learning_rate * rate_schedule(state.step, warmup=config.warmup, total=total)
         draws = draw_randomness(training, state)
         rewards, pulls, norm, rollout = update(
             training, state, draws, learning_rate=rate, clock=clock

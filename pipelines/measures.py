@@ -67,7 +67,7 @@ def chain_kl(
     Draws one chain of each prompt with the tuned model, and adds up the Gaussian KL of the
     sampler's stochastic steps.
     """
-    scheduler = model.scheduler(sampler.steps)
+    schedule = model.schedule(sampler.steps)
     cond = model.encode_prompts(prompts)
     chains = sample_trajectories(model, cond, sampler, generator=generator, batch=batch)
     total = torch.zeros(len(prompts), device=model.device)
@@ -85,7 +85,7 @@ def chain_kl(
                 empty: Tensor = empty,
             ) -> tuple[Tensor, Tensor]:
                 output = model.predict(latents, at, text, empty, sampler.guidance)
-                return step_distribution(scheduler, output, at, latents, eta=sampler.eta)
+                return step_distribution(schedule, output, at, latents, eta=sampler.eta)
 
             mean, std = next_mean()
             with model.adapters_off():

@@ -1,5 +1,6 @@
 """The model card of a tuned LoRA."""
 
+from finetune.family import as_code
 from finetune.lora import BASE
 from finetune.method import LearnsFromLabels
 from finetune.sampler import Sampler
@@ -20,7 +21,7 @@ from diffusers import DiffusionPipeline
 
 pipeline = DiffusionPipeline.from_pretrained({opened}, dtype=torch.float32)
 pipeline.load_lora_weights({folder!r})
-image = pipeline({prompt!r}, num_inference_steps={steps}, guidance_scale={guidance:g}).images[0]
+image = pipeline({prompt!r}, num_inference_steps={steps}, {arguments}).images[0]
 ```
 
 These are the weights of step {best} of {last}, the best by {chosen_by}:
@@ -52,7 +53,7 @@ def model_card(job: Job, state: TrainState) -> str:
         folder=str(job.folder),
         prompt=training.prompts[0],
         steps=sampler.steps,
-        guidance=sampler.guidance,
+        arguments=as_code(training.model.family.stock_arguments(sampler.guidance)),
         best=step,
         last=state.step,
         reward_best=reward,

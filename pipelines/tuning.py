@@ -12,7 +12,7 @@ from data.errors import PictuneError
 from data.files import sha256_of
 from data.parquet import learned_from_digest
 from data.runs import RunFolder
-from finetune.diffusion import DiffusionModel, UNetSettings
+from finetune.diffusion import DiffusionModel, NetworkSettings
 from finetune.lora import BASE, lora_file
 from finetune.method import (
     LearnsFromImages,
@@ -57,7 +57,7 @@ IMAGES = "images"
 """Folder, in that of the method, of the images that are drawn for it."""
 
 
-class FinetuneConfig(UNetSettings, frozen=True, extra="forbid"):
+class FinetuneConfig(NetworkSettings, frozen=True, extra="forbid"):
     """Settings that the methods share; each has its own in a table of its name."""
 
     train_on: Literal["focus", "all"] = "focus"

@@ -12,6 +12,7 @@ from finetune.diffusion import DiffusionModel
 from finetune.lora import LoraSettings
 from finetune.sampler import Sampler, draw
 from tests.support.small_training import open_with_lora, perturb, seeded
+from tests.support.stock import ddim
 from tests.support.tiny_diffusion import LAYOUTS
 
 
@@ -31,7 +32,7 @@ def test_every_layout_draws_the_image_of_its_stock_pipeline_with_ddim(
 ) -> None:
     model = DiffusionModel.from_pretrained(layouts[layout])
     stock = DiffusionPipeline.from_pretrained(layouts[layout])
-    stock.scheduler = model.scheduler(4)
+    stock.scheduler = ddim(stock)
     images = stock(
         "a dog",
         num_inference_steps=4,

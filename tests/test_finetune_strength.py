@@ -14,6 +14,7 @@ from finetune.sampler import Sampler, draw
 from finetune.strength import choose_strength, weakest_as_good
 from finetune.validation import Validation, ValidationConfig, Validator
 from tests.support.small_training import draw_by_stock, open_with_lora, perturb, redness
+from tests.support.stock import ddim
 from tests.support.tiny_diffusion import LAYOUTS
 
 SAMPLER = Sampler(steps=4, guidance=3.0, eta=0.0)
@@ -34,7 +35,7 @@ def test_a_stock_pipeline_with_that_adapter_weight_draws_the_same(
     pipeline = DiffusionPipeline.from_pretrained(layouts[layout])
     pipeline.load_lora_weights(tmp_path, adapter_name="pictune")
     pipeline.set_adapters("pictune", adapter_weights=strength)
-    pipeline.scheduler = model.scheduler(4)
+    pipeline.scheduler = ddim(pipeline)
     stock = draw_by_stock(pipeline, 5)
     torch.testing.assert_close(ours, stock, rtol=0, atol=1e-5)
 

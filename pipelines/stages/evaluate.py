@@ -36,7 +36,7 @@ from pipelines.comparison import (
     spread,
 )
 from pipelines.config import Settings
-from pipelines.drawing import ImagesConfig, Planned, draw_missing
+from pipelines.drawing import Drawer, ImagesConfig, Planned
 from pipelines.evaluation_plan import EvaluateConfig, evaluation_images, evaluation_prompts
 from pipelines.image_io import load_images, save_sheet
 from pipelines.judge import Judge, Verdict, judge_folder, open_judge
@@ -234,6 +234,7 @@ def _draw(
     images, sampler = settings.table("images", ImagesConfig), settings.table("sampler", Sampler)
     prompts = [one.prompt for one in evaluation_prompts(settings) if one.group == "trained"]
     model = open_model(settings.run, precision=images.precision)
+    drawer = Drawer(model, images.batch, processes)
     kl: dict[str, list[float]] = {}
     loaded = ""
     for one in drawings:
@@ -244,14 +245,11 @@ def _draw(
                 kl[one.name] = kl_to_base(model, prompts, settings)
         strength = "" if one.strength == 1 else f", strength {one.strength:g}"
         with model.at_strength(one.strength):
-            draw_missing(
-                model,
+            drawer.draw_missing(
                 one.planned,
                 one.folder,
                 sampler.model_copy(update={"eta": one.eta}),
-                batch=images.batch,
                 title=f"{one.name}, eta {one.eta:g}{strength}",
-                processes=processes,
             )
     return kl
 

@@ -6,6 +6,7 @@ was tuned in the round before, and a share of them with the base; it only adds t
 
 import argparse
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 
@@ -19,8 +20,9 @@ from finetune.lora import LORA_FILE
 from finetune.processes import Processes, launched
 from finetune.sampler import Sampler
 from pipelines.config import Settings
-from pipelines.drawing import ImagesConfig, Planned, draw_missing, round_seeds, seeded
+from pipelines.drawing import Drawer, ImagesConfig, Planned, round_seeds, seeded
 from pipelines.flags import one_of
+from pipelines.image_io import THREADS
 from pipelines.image_rows import DrawnBy, image_row
 from pipelines.methods import METHODS
 from pipelines.models import device_of, open_model, weights_hash
@@ -108,15 +110,8 @@ def _draw_first_round(run: RunFolder, settings: Settings, processes: Processes) 
         goes_on_from={"[!.]*.png": TABLES},
     )
     _refuse_other_model(stage, weights)
-    draw = partial(
-        draw_missing,
-        model,
-        planned,
-        run.images_dir,
-        sampler,
-        batch=config.batch,
-        processes=processes,
-    )
+    drawer = Drawer(model, config.batch, processes)
+    draw = partial(drawer.draw_missing, planned, run.images_dir, sampler)
     if stage.is_done and all((run.images_dir / one.file_name).exists() for one in planned):
         if processes.is_first:
             print(f"images: done, {len(planned)} images in {run.images_dir}")
@@ -168,11 +163,12 @@ def _draw_later_round(
     model = open_model(settings.run, precision=config.precision)
     model.load_lora(folder)
 
+    drawer = Drawer(model, config.batch, processes)
+
     def draw() -> int:
-        missing = partial(draw_missing, model, batch=config.batch, processes=processes)
-        drawn = missing(by_tuned, run.images_dir, sampler)
+        drawn = drawer.draw_missing(by_tuned, run.images_dir, sampler)
         with model.adapters_off():
-            return drawn + missing(by_base, run.images_dir, sampler)
+            return drawn + drawer.draw_missing(by_base, run.images_dir, sampler)
 
     if not processes.is_first:
         draw()
@@ -235,7 +231,11 @@ def _refuse_other_images(run: RunFolder, weights: str) -> None:
 
 
 def _rows(run: RunFolder, planned: Sequence[Planned], by: DrawnBy) -> list[dict[str, object]]:
-    return [image_row(run, run.images_dir / one.file_name, one, by) for one in planned]
+    def row(one: Planned) -> dict[str, object]:
+        return image_row(run, run.images_dir / one.file_name, one, by)
+
+    with ThreadPoolExecutor(THREADS) as pool:  # hashing leaves the interpreter free
+        return list(pool.map(row, planned))
 
 
 def _write_images(run: RunFolder, rows: Sequence[dict[str, object]]) -> int:

@@ -1,4 +1,7 @@
-"""Stage `reward`: trains the reward model on the exported labels and measures it."""
+"""Stage `reward`: trains the reward model on the exported labels and measures it.
+
+Several processes share the encoding of the images; the first alone trains, measures and writes.
+"""
 
 import argparse
 import sys
@@ -12,13 +15,14 @@ from data.errors import PictuneError
 from data.files import write_atomically, write_json
 from data.parquet import MANIFEST, learned_from_digest
 from data.runs import RunFolder
+from finetune.processes import Processes, launched
 from pipelines.campaign import export_labels, open_store
 from pipelines.config import Settings
 from pipelines.flags import one_of
 from pipelines.metrics_log import MetricsLog
 from pipelines.models import (
     REWARD_METRICS,
-    embedding_bar,
+    device_of,
     open_backbone,
     open_cache,
     open_reward_model,
@@ -37,8 +41,10 @@ from pipelines.pages.reward_page import (
 from pipelines.progress import progress
 from pipelines.record import StageFolder, content_hash
 from pipelines.rounds import RoundsConfig, labeled_images, refuse_unlabeled
+from pipelines.sharing import encode_labeled
 from reward.clip.backbone import ClipBackbone
 from reward.dataset import FeedbackDataset, label_sources
+from reward.embedding import Track
 from reward.examples import Examples, prepare
 from reward.measuring.baselines import baselines, rewards_from_elsewhere
 from reward.measuring.evaluation import MODEL, UNCALIBRATED, evaluate, model_scorer, score_images
@@ -99,10 +105,18 @@ def main(run: RunFolder, settings: Settings, *, convention: str | None = None) -
 
     With a `convention`, print the pairwise accuracies as it counts them, too.
     """
+    with launched(device_of(settings.run)) as processes:
+        _train_once(run, settings, processes)
+    if convention is not None and processes.is_first:
+        print(by_convention(read_report(run.reward_dir / REWARD_METRICS), convention))
+
+
+def _train_once(run: RunFolder, settings: Settings, processes: Processes) -> None:
     config = settings.table("reward", RewardConfig)
-    if run.has_store:
+    if run.has_store and processes.is_first:
         with open_store(run) as store:
             export_labels(store, run, settings)
+    processes.wait()  # until the labels are there
     if not (run.latest / MANIFEST).exists():
         raise PictuneError(
             f"{run.latest}: no labels yet; run `make label` or `make simulate` first"
@@ -119,15 +133,19 @@ def main(run: RunFolder, settings: Settings, *, convention: str | None = None) -
         _outputs(run.reward_dir, config),
         goes_on_from={},
     )
-    if stage.is_done:
+    is_done = stage.is_done
+    processes.wait()  # all have seen the folder as it was
+    if not processes.is_first:
+        if not is_done:
+            encode_labeled(run, config, open_backbone(config.backbone, settings.run), processes)
+        return
+    if is_done:
         print(f"reward: done, model in {run.reward_dir}")
-    else:
-        with stage.working():
-            report = _train(run, settings, config)
-        print(f"reward: model in {run.reward_dir}, {headline(report)}")
-        _say_whether_stale(report, settings)
-    if convention is not None:
-        print(by_convention(read_report(run.reward_dir / REWARD_METRICS), convention))
+        return
+    with stage.working():
+        report = _train(run, settings, config, processes)
+    print(f"reward: model in {run.reward_dir}, {headline(report)}")
+    _say_whether_stale(report, settings)
 
 
 def _say_whether_stale(report: RewardReport, settings: Settings) -> None:
@@ -190,12 +208,15 @@ class _Training:
     generator: torch.Generator
 
 
-def _train(run: RunFolder, settings: Settings, config: RewardConfig) -> RewardReport:
+def _train(
+    run: RunFolder, settings: Settings, config: RewardConfig, processes: Processes
+) -> RewardReport:
     """Train, measure and write everything into the folder; `metrics.json` comes last."""
     folder = _reward_before(run)
     before = None if folder is None else open_reward_model(folder, settings.run)
     backbone = open_backbone(config.backbone, settings.run)
-    examples = _prepare(run, config, backbone)
+    track = encode_labeled(run, config, backbone, processes)
+    examples = _prepare(run, config, backbone, track)
     elsewhere = rewards_from_elsewhere(examples, config, device=backbone.device, track=_bar)
     generator = torch.Generator().manual_seed(config.seed)
     model = new_model(backbone, config, generator=generator)
@@ -219,11 +240,13 @@ def _train(run: RunFolder, settings: Settings, config: RewardConfig) -> RewardRe
     return report
 
 
-def _prepare(run: RunFolder, config: RewardConfig, backbone: ClipBackbone) -> Examples:
+def _prepare(
+    run: RunFolder, config: RewardConfig, backbone: ClipBackbone, track: Track
+) -> Examples:
     """Return the run's labels with embeddings; warn where nothing validates or is cached."""
     dataset = FeedbackDataset.from_latest(run.latest, run.root)
     cache = open_cache(run)
-    examples = prepare(dataset, config, backbone, track=embedding_bar, cache=cache)
+    examples = prepare(dataset, config, backbone, track=track, cache=cache)
     if not len(examples.split.val.verdicts) + len(examples.split.val.pairs):
         print(
             "reward: no label validates, so it trains for all epochs and its scores are not "
