@@ -73,7 +73,7 @@ class Totals:
 class LatestTotals:
     """The totals that were counted last, by source.
 
-    Those of a large campaign are used again for a while. One thread at a time then counts anew;
+    Those of a large campaign are used again for a while. One thread at a time then counts again;
     the others take what is there.
     """
 
@@ -82,7 +82,7 @@ class LatestTotals:
         self._counting = Lock()
 
     def forget(self) -> None:
-        """Count anew next time."""
+        """Have them counted again next time."""
         self._totals = {}
 
     def get(
