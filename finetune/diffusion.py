@@ -15,40 +15,24 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from diffusers import DDIMScheduler, StableDiffusionXLPipeline
 from diffusers.models.attention_processor import AttnProcessor
-from pydantic import BaseModel
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from data.errors import PictuneError
 from finetune import lora
-from finetune.lora import LoraSettings
 from finetune.model_folder import Pipeline, ddim_scheduler, open_pipeline
 from finetune.processes import SINGLE_PROCESS, Processes
+from finetune.settings.model import LoraSettings, Precision, UNetSettings
 
-Precision = Literal["fp32", "bf16", "fp16"]
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _VAE_PIXELS = 4 * 64 * 64
 """Latent pixels that the VAE takes at once: four images of 512x512, one of 1024x1024."""
-
-
-class UNetSettings(BaseModel, frozen=True, extra="forbid"):
-    """Ways to run the UNet: other time and memory, the same results except for rounding."""
-
-    gradient_checkpointing: bool = False
-    """Compute the UNet's blocks, and the VAE's where a gradient goes through them, again in the
-    backward pass rather than keep their activations: less memory, one more forward pass."""
-    channels_last: bool = False
-    """Keep the channels of a pixel side by side in memory, which suits the convolutions of GPUs in
-    half precision."""
-    compile: bool = False
-    """Compile the UNet by torch.compile: minutes at the start and for each new batch size, quicker
-    steps then."""
 
 
 class DiffusionModel:

@@ -44,14 +44,12 @@ from typing import Any, NamedTuple
 
 import torch
 from diffusers import DDIMScheduler
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from finetune.denoising import noised_pairs
 from finetune.held_out import LabelValidator
 from finetune.label_batches import (
     Errors,
-    LabelBatchConfig,
     Part,
     check_labels,
     draw_parts,
@@ -59,46 +57,13 @@ from finetune.label_batches import (
     slate_errors,
 )
 from finetune.labels import agreement
-from finetune.lora import BASE
-from finetune.method import Curve, LearnsFromLabels, Method, Training
+from finetune.lora_folder import BASE
+from finetune.method import Curve, Method, Training
+from finetune.settings.preference import PreferenceConfig
 from finetune.training import TrainState, lora_optimizer, schedule, take_step
-from finetune.validation import ValidationConfig
 
 BASELINE_DECAY = 0.9
 """Share of itself that KTO's baseline keeps in a step."""
-
-
-class PreferenceConfig(LearnsFromLabels, LabelBatchConfig, frozen=True, extra="forbid"):
-    """Settings of learning from labels.
-
-    The published ones, of Diffusion-DPO for Stable Diffusion 1.5 where nothing else is named, stand
-    beside ours, which are for the embedded model.
-    """
-
-    updates: PositiveInt = 300
-    """Optimizer steps. Paper: 2,000; KTO: 20,000."""
-    micro_batch: PositiveInt = 32
-    """Images of one UNet call, but at least one ranking or pair; bounds the memory, and changes
-    nothing except rounding."""
-    learning_rate: PositiveFloat = 2e-3
-    """AdamW's, for LoRA; falls linearly to 0. Paper: about 2e-5 for all weights; diffusers' example
-    for LoRA: 1e-5."""
-    warmup: NonNegativeInt = 10
-    """Steps over which the learning rate rises to its full value. Paper: 500."""
-    beta: PositiveFloat = 10.0
-    """Pull to the base: how much a difference of errors counts. Smaller goes further from the base.
-    It goes with the number of dimensions of the latents. Paper: 2500 for 16,384, so 40 for the
-    embedded model; KTO: 1000."""
-    safeguard: bool = True
-    """Hold the worse images' gradient back as far as it would raise the better ones' error."""
-    safeguard_margin: float = Field(default=0.9, ge=0, le=1)
-    """Least share of its fall by itself that the better images' error keeps, to first order, with
-    the safeguard. Diffusion-SDPO: 0.9."""
-    report_every: PositiveInt = 20
-    """Steps between two reports of metrics."""
-    validation: ValidationConfig = ValidationConfig(every=100)
-    """Validation, which chooses the best weights: by the reward, or without one by the accuracy on
-    held-out labels."""
 
 
 @dataclass(frozen=True)
@@ -369,7 +334,6 @@ def _ratio(total: float, count: float) -> float | None:
 
 
 METHOD = Method(
-    name="Preference",
     paper="Wallace et al. 2023, arXiv 2311.12908",
     story="learns from labels without a reward: better images more, and worse ones less",
     config=PreferenceConfig,

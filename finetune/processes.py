@@ -3,16 +3,23 @@
 Settings describe the whole training, whatever the number of processes: every process draws the same
 random numbers from the same generator, computes each `count`-th batch, and sums up the results of
 all. So n processes give the same as one, except for the rounding of sums.
+
+A stage asks who is first before it knows whether there is anything to do, so torch is imported only
+where tensors are at hand or other processes are.
 """
 
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
-import torch
-from accelerate import PartialState
-from torch import Tensor, distributed, nn
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+LAUNCHED = ("LOCAL_RANK", "WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+"""Variables of the environment of which a launcher sets one: accelerate's and torch's, or MPI's."""
 
 
 @dataclass(frozen=True)
@@ -31,16 +38,18 @@ class Processes:
         """Whether the batch with this number is this process's."""
         return number % self.count == self.rank
 
-    def share(self, length: int, batch: int) -> Tensor:
+    def share(self, length: int, batch: int) -> "Tensor":
         """Return the rows [n] of this process's batches, of `length` rows in all.
 
         There are none where there are fewer batches than processes.
         """
+        import torch
+
         parts = torch.arange(length).split(batch)
         own = [rows for number, rows in enumerate(parts) if self.has(number)]
         return torch.cat(own) if own else torch.empty(0, dtype=torch.long)
 
-    def share_to_draw(self, length: int, batch: int) -> tuple[Tensor, list[int]]:
+    def share_to_draw(self, length: int, batch: int) -> "tuple[Tensor, list[int]]":
         """Return this process's rows as `share` does, and the rows of which it draws images.
 
         A process without a batch draws one image, for the shapes of the results, and drops it.
@@ -48,7 +57,7 @@ class Processes:
         rows = self.share(length, batch)
         return rows, rows.tolist() or [0]
 
-    def gather(self, rows: Tensor, values: Tensor, length: int) -> Tensor:
+    def gather(self, rows: "Tensor", values: "Tensor", length: int) -> "Tensor":
         """Return all processes' values [length, ...].
 
         Each process has `values` [n, ...], which belong to its `rows` [n].
@@ -57,19 +66,23 @@ class Processes:
         whole[rows.to(values.device)] = values
         return self.total(whole)
 
-    def total(self, tensor: Tensor) -> Tensor:
+    def total(self, tensor: "Tensor") -> "Tensor":
         """Return the sum of the processes' tensors, in place.
 
         It is exact where each element is zero in all but one process.
         """
         if self.count > 1:
+            from torch import distributed
+
             distributed.all_reduce(tensor)
         return tensor
 
-    def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+    def sum_gradients(self, parameters: "Iterable[nn.Parameter]") -> None:
         """Replace each process's gradients by their sum; one that has none counts as zero."""
         if self.count == 1:
             return
+        import torch
+
         trained = list(parameters)
         own = [torch.zeros_like(p) if p.grad is None else p.grad for p in trained]
         whole = self.total(torch.cat([gradient.flatten() for gradient in own]))
@@ -80,6 +93,8 @@ class Processes:
     def wait(self) -> None:
         """Wait until all processes are here."""
         if self.count > 1:
+            from torch import distributed
+
             distributed.barrier()
 
 
@@ -88,14 +103,21 @@ SINGLE_PROCESS = Processes()
 
 
 @contextmanager
-def launched(device: torch.device) -> Iterator[Processes]:
+def launched(device: str) -> Iterator[Processes]:
     """Connect the processes that `accelerate launch` started, while the block runs.
+
+    `device` is the run's, such as `cpu` or `cuda`.
 
     Without a launcher there is one process. After an error the connection is left as it is: the
     process ends, and the launcher ends the others, which may be waiting for it.
     """
+    if not any(name in os.environ for name in LAUNCHED):
+        yield SINGLE_PROCESS
+        return
+    from accelerate import PartialState
+
     # One process may work for long while the others wait, as when it draws RWL's images; a process
     # that fails ends the others anyway.
-    state = PartialState(cpu=device.type == "cpu", timeout=timedelta(days=1))
+    state = PartialState(cpu=device.partition(":")[0] == "cpu", timeout=timedelta(days=1))
     yield Processes(state.process_index, state.num_processes)
     state.destroy_process_group()

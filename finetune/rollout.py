@@ -6,49 +6,15 @@ from itertools import islice
 from typing import Any
 
 import torch
-from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from finetune.advantages import PromptStatistics
 from finetune.diffusion import DiffusionModel
-from finetune.method import MethodConfig, Training
+from finetune.method import Training
 from finetune.reward_fn import score
-from finetune.sampler import (
-    Sampler,
-    SamplerOverrides,
-    Trajectories,
-    draw_latents,
-    sample_trajectories,
-    share_of_steps,
-)
-
-
-class RolloutSampler(SamplerOverrides, frozen=True, extra="forbid"):
-    """Settings in which rollouts are drawn otherwise than by the run's [sampler]."""
-
-    stochastic_share: float | None = Field(default=0.6, gt=0, le=1)
-    """Share of a trajectory's steps, from its start, that draw noise and can be trained on. The
-    later ones are deterministic: they finish the image as the sampler of users does, and their
-    noise would be so small that ratios run away. Paper: 1."""
-
-
-class RolloutConfig(MethodConfig, frozen=True, extra="forbid"):
-    """Settings of an online method's drawing, and of the transitions that it learns from."""
-
-    sampler: RolloutSampler = RolloutSampler()
-    """Settings in which the rollouts' sampler differs from the run's [sampler]; its eta must be
-    above 0."""
-    prompts_per_iteration: PositiveInt = 4
-    """Different prompts drawn for in one iteration, at random when there are more."""
-    images_per_prompt: PositiveInt = 16
-    """Images of each prompt in one iteration. DPOK's paper: 10 in all for one prompt, 45 for
-    many."""
-    timestep_fraction: float = Field(default=1.0, gt=0, le=1)
-    """Share of each trajectory's stochastic steps that is trained on, drawn at random. Less is
-    quicker and noisier."""
-    micro_batch: PositiveInt = 32
-    """Rows of one UNet call (twice that with guidance), in rollout and training; bounds the memory.
-    No padding if it divides the images."""
+from finetune.sampler import Trajectories, draw_latents, sample_trajectories
+from finetune.settings.policy_gradient import RolloutConfig
+from finetune.settings.sampler import Sampler, share_of_steps
 
 
 @dataclass(frozen=True)

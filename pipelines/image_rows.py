@@ -9,8 +9,8 @@ from PIL import Image
 from data.files import sha256_of
 from data.runs import RunFolder
 from data.schema import prompt_id
-from finetune.sampler import Sampler
-from pipelines.drawing import Planned
+from finetune.settings.sampler import Sampler
+from pipelines.image_plan import Planned
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ from fastapi.testclient import TestClient
 from data.errors import PictuneError
 from data.store.feedback_store import FeedbackStore
 from labeling_app.passwords import hash_password, is_password
-from labeling_app.server import LabelConfig, create_app
+from labeling_app.server import create_app
+from labeling_app.settings import LabelConfig
 from labeling_app.tasks import TasksConfig
 from labeling_app.throttle import Throttle
 from pipelines.cli import main

@@ -12,9 +12,9 @@ import torch
 
 from data.files import sha256_of
 from data.runs import RunFolder
-from finetune.lora import LORA_FILE
-from finetune.monitors import Measure
+from finetune.lora_folder import LORA_FILE
 from finetune.reward_fn import score_with_gradient
+from finetune.settings.validation import Measure
 from pipelines.config import RunConfig, read_toml
 from pipelines.metrics_log import read_metrics
 from pipelines.models import as_reward_fn

@@ -5,7 +5,7 @@ from html import escape
 from statistics import fmean
 
 from data.formats.landing import Imported
-from finetune.lora import BASE
+from finetune.lora_folder import BASE
 from pipelines.playground.studio import BEST_OF_N, Picture, Studio, Wish
 
 TITLES = {BASE: "base", BEST_OF_N: "best of {n}"}

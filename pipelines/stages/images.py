@@ -15,15 +15,16 @@ from data.errors import PictuneError
 from data.files import locked, sha256_of
 from data.runs import RunFolder
 from data.schema import IMAGES, PLAYGROUND, PROMPTS, prompt_id, read_table, write_table
-from finetune.lora import LORA_FILE
+from finetune.lora_folder import LORA_FILE
 from finetune.processes import Processes, launched
-from finetune.sampler import Sampler
-from pipelines.config import Settings
-from pipelines.drawing import ImagesConfig, Planned, draw_missing, round_seeds, seeded
+from finetune.settings.sampler import Sampler
+from pipelines.config import RunConfig, Settings
 from pipelines.flags import one_of
+from pipelines.image_plan import ImagesConfig, Planned, round_seeds, seeded
 from pipelines.image_rows import DrawnBy, image_row
+from pipelines.interruption import ends_at_once
 from pipelines.methods import METHODS
-from pipelines.models import device_of, open_model, weights_hash
+from pipelines.model_hashes import weights_hash
 from pipelines.prompts import prompts_digest, prompts_of
 from pipelines.record import STAMP, StageFolder, read_stamp
 from pipelines.rounds import (
@@ -32,7 +33,7 @@ from pipelines.rounds import (
     refuse_unlabeled,
     tuned_methods,
 )
-from pipelines.tuning import training_prompts
+from pipelines.tuning_plan import training_prompts
 
 TABLES = ("run", "sampler", "images")
 
@@ -82,7 +83,7 @@ def main(
             f"ROUND={number}: {run.root} is in round {run.round}; "
             f"give {run.round} to go on with it, or {run.round + 1} for the next"
         )
-    with launched(device_of(settings.run)) as processes:
+    with launched(settings.run.device) as processes:
         if number == 1:
             _draw_first_round(run, settings, processes)
         else:
@@ -94,8 +95,7 @@ def _draw_first_round(run: RunFolder, settings: Settings, processes: Processes) 
     prompts = prompts_of(settings.run)
     focus = () if settings.run.prompts_file else settings.run.focus_prompts
     planned = plan(prompts, focus, config, settings.run.seed)
-    model = open_model(settings.run, precision=config.precision)
-    weights = weights_hash(settings.run.model)
+    weights = _weights_of(settings.run)
     drawn_by = DrawnBy(settings.run.model, weights, sampler)
     stage = StageFolder(
         run,
@@ -108,19 +108,23 @@ def _draw_first_round(run: RunFolder, settings: Settings, processes: Processes) 
         goes_on_from={"[!.]*.png": TABLES},
     )
     _refuse_other_model(stage, weights)
+    if stage.is_done and all((run.images_dir / one.file_name).exists() for one in planned):
+        if processes.is_first:
+            print(f"images: done, {len(planned)} images in {run.images_dir}")
+        return
+    with ends_at_once():
+        from pipelines.drawing import draw_missing  # noqa: PLC0415 - loads torch
+        from pipelines.models import open_model  # noqa: PLC0415 - loads torch
+
     draw = partial(
         draw_missing,
-        model,
+        open_model(settings.run, precision=config.precision),
         planned,
         run.images_dir,
         sampler,
         batch=config.batch,
         processes=processes,
     )
-    if stage.is_done and all((run.images_dir / one.file_name).exists() for one in planned):
-        if processes.is_first:
-            print(f"images: done, {len(planned)} images in {run.images_dir}")
-        return
     if not processes.is_first:
         draw()
         return
@@ -129,6 +133,18 @@ def _draw_first_round(run: RunFolder, settings: Settings, processes: Processes) 
         listed = _write_images(run, _rows(run, planned, drawn_by))
         _write_prompts(run, prompts)
     print(f"images: {drawn} drawn, {listed} in {run.images_table}")
+
+
+def _weights_of(config: RunConfig) -> str:
+    """Return the hash of the model's weights, which may still be on the hub."""
+    try:
+        return weights_hash(config.model)
+    except PictuneError:
+        with ends_at_once():
+            from pipelines.models import open_model  # noqa: PLC0415 - loads torch
+
+        open_model(config)  # fetches them, or says what is wrong with the folder
+        return weights_hash(config.model)
 
 
 def _draw_later_round(
@@ -165,6 +181,10 @@ def _draw_later_round(
             f"{stage.folder}: round {run.round} was begun with another model, LoRA or prompts; "
             "put those back, or use another RUN="
         )
+    with ends_at_once():
+        from pipelines.drawing import draw_missing  # noqa: PLC0415 - loads torch
+        from pipelines.models import open_model  # noqa: PLC0415 - loads torch
+
     model = open_model(settings.run, precision=config.precision)
     model.load_lora(folder)
 

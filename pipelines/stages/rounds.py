@@ -13,7 +13,7 @@ from pipelines.config import Settings
 from pipelines.flags import one_of
 from pipelines.judge import judge_folder
 from pipelines.methods import METHODS
-from pipelines.pages import report_page
+from pipelines.pages import report_text
 from pipelines.rounds import labeled_images
 from pipelines.stages import evaluate, finetune, images, reward, simulate
 
@@ -41,7 +41,7 @@ def main(run: RunFolder, settings: Settings, *, rounds: int, method: str) -> Non
         reward.main(run, settings)
         finetune.main(run, settings, method)
     evaluate.main(run, settings)
-    print(f"report: {report_page.page_file(run).resolve()}")
+    print(f"report: {report_text.page_file(run).resolve()}")
 
 
 def _labeled(run: RunFolder, settings: Settings) -> bool:
