@@ -4,7 +4,7 @@ A method is one file that ends with its `METHOD`, and one line in `pipelines/met
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
 import torch
@@ -18,7 +18,8 @@ from finetune.reward_fn import RewardFn
 from finetune.settings.method import MethodConfig
 from finetune.settings.sampler import Sampler
 from finetune.training import TrainState
-from finetune.validation import Validator
+from finetune.validation import Validation, Validator
+from finetune.watch import Watch
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,13 @@ class Training(Generic[C]):
     """Image-text pairs to stay close to (their rewards are not read); the base's images if None."""
     labels: LabeledImages | None = None
     """Labels to learn from, for methods that learn from labels."""
+    watch: Watch = field(default_factory=Watch)
+    """Tells how long the kinds of work take."""
+
+    def validate(self) -> Validation:
+        """Validate the model's present weights."""
+        with self.watch.part("validation"):
+            return self.validator()
 
 
 def new_training(
@@ -80,6 +88,7 @@ def new_training(
     validation_prompts: Sequence[str] = (),
     monitor: Monitor = PIXEL_MONITOR,
     labeled: Mapping[str, Tensor] | None = None,
+    watch: Watch | None = None,
 ) -> Training[C]:
     """Return a training without images or labels to learn from.
 
@@ -95,13 +104,16 @@ def new_training(
         monitor: measures the validation images beside their reward.
         labeled: rewards [n] of the images of each prompt that people labeled, which show when the
             reward goes stale.
+        watch: tells how long the kinds of work take; a new one by the processor's clock if omitted.
     """
     sampler = (sampler or Sampler()).overridden(config.sampler)
     watched = validation_prompts or prompts
     validator = Validator(
         model, watched, reward, config.validation, sampler, monitor, labeled or {}
     )
-    return Training(model, prompts, reward, config, sampler, validator, generator)
+    return Training(
+        model, prompts, reward, config, sampler, validator, generator, watch=watch or Watch()
+    )
 
 
 @dataclass(frozen=True)

@@ -35,8 +35,7 @@ Differs from the paper and its code in:
 7. The validated weights are the policy's, not their moving average.
 """
 
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -170,8 +169,6 @@ def start(training: Training[NFTConfig]) -> NFTState:
 def train(
     training: Training[NFTConfig],
     state: NFTState,
-    *,
-    clock: Callable[[], float] = time.perf_counter,
 ) -> Iterator[Metrics]:
     """Train the model's LoRA in place and yield metrics after every iteration.
 
@@ -180,17 +177,18 @@ def train(
     """
     config = training.config
     total = config.iterations if config.decay else None
-    state.begin(training.validator, is_tuned=config.lora.start != BASE)
+    state.begin(training.validate, is_tuned=config.lora.start != BASE)
     while state.step < config.iterations and not state.stopped:
-        started = clock()
+        started = training.watch.now()
         images = collect(training, state)
-        collected = clock()
+        collected = training.watch.now()
         rate = config.learning_rate * schedule(state.step, warmup=config.warmup, total=total)
-        loss, gap, kl, norm = update(training, state, images, learning_rate=rate).tolist()
-        finished = clock()
+        with training.watch.part("training"):
+            loss, gap, kl, norm = update(training, state, images, learning_rate=rate).tolist()
+        finished = training.watch.now()
         state.step += 1
         is_due = state.step % config.validation.every == 0 or state.step == config.iterations
-        validation = state.record_validation(training.validator()) if is_due else None
+        validation = state.record_validation(training.validate()) if is_due else None
         yield Metrics(
             step=state.step,
             reward=float(images.rewards.mean()),

@@ -8,7 +8,6 @@ Classifier-free guidance is on in the rollout and in training. A method adds its
 value function and the reference's predictions: `PolicyGradient`.
 """
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -169,8 +168,6 @@ def train(
     algorithm: PolicyGradient[C],
     training: Training[C],
     state: PolicyState,
-    *,
-    clock: Callable[[], float] = time.perf_counter,
 ) -> Iterator[Metrics]:
     """Train the model's LoRA in place and yield metrics after every iteration.
 
@@ -178,16 +175,17 @@ def train(
     Training ends early when a guard says so.
     """
     config = training.config
-    state.begin(training.validator, is_tuned=config.lora.start != BASE)
+    state.begin(training.validate, is_tuned=config.lora.start != BASE)
     while state.step < config.iterations and not state.stopped:
-        started = clock()
+        started = training.watch.now()
         rollout = collect(training, state.statistics)
-        collected = clock()
-        metrics = update(algorithm, training, state, rollout)
-        finished = clock()
+        collected = training.watch.now()
+        with training.watch.part("training"):
+            metrics = update(algorithm, training, state, rollout)
+        finished = training.watch.now()
         state.step += 1
         is_due = state.step % config.validation.every == 0 or state.step == config.iterations
-        validation = state.record_validation(training.validator()) if is_due else None
+        validation = state.record_validation(training.validate()) if is_due else None
         yield Metrics(
             **asdict(metrics),
             step=state.step,

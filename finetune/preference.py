@@ -37,8 +37,7 @@ Differs from the papers and their code in:
    the steps, so that it does not hang on the size of micro-batches; no prompt is left empty.
 """
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -198,8 +197,6 @@ def start(training: Training[PreferenceConfig]) -> PreferenceState:
 def train(
     training: Training[PreferenceConfig],
     state: PreferenceState,
-    *,
-    clock: Callable[[], float] = time.perf_counter,
 ) -> Iterator[Metrics]:
     """Train the model's LoRA in place and yield metrics every `report_every` steps.
 
@@ -214,19 +211,20 @@ def train(
     scheduler = training.model.scheduler(training.sampler.steps)
     state.begin(validator, is_tuned=config.lora.start != BASE)
     records: list[Tensor] = []
-    started = clock()
+    started = training.watch.now()
     while state.step < config.updates and not state.stopped:
         rate = config.learning_rate * schedule(
             state.step, warmup=config.warmup, total=config.updates
         )
-        records.append(update(training, state, scheduler, learning_rate=rate))
+        with training.watch.part("training"):
+            records.append(update(training, state, scheduler, learning_rate=rate))
         state.step += 1
         is_last = state.step == config.updates
         is_due = is_last or state.step % config.validation.every == 0
         if is_due or state.step % config.report_every == 0:
             norm, *sums = torch.stack(records).mean(0).tolist()
             found = Sums(*sums)
-            seconds = clock() - started
+            seconds = training.watch.now() - started
             yield Metrics(
                 step=state.step,
                 loss=found.loss,
@@ -241,7 +239,7 @@ def train(
                 held_out_accuracy=validator.accuracy if is_due else None,
                 reward_accuracy=validator.reward_accuracy if is_due else None,
             )
-            records, started = [], clock()
+            records, started = [], training.watch.now()
 
 
 def update(

@@ -10,10 +10,12 @@ where tensors are at hand or other processes are.
 
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING
+
+from finetune.watch import Watch
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -28,6 +30,8 @@ class Processes:
 
     rank: int = 0
     count: int = 1
+    watch: Watch | None = field(default=None, compare=False)
+    """Counts the time of waiting for the others, where there is one."""
 
     @property
     def is_first(self) -> bool:
@@ -74,7 +78,8 @@ class Processes:
         if self.count > 1:
             from torch import distributed
 
-            distributed.all_reduce(tensor)
+            with self._waiting():
+                distributed.all_reduce(tensor)
         return tensor
 
     def sum_gradients(self, parameters: "Iterable[nn.Parameter]") -> None:
@@ -95,7 +100,11 @@ class Processes:
         if self.count > 1:
             from torch import distributed
 
-            distributed.barrier()
+            with self._waiting():
+                distributed.barrier()
+
+    def _waiting(self) -> AbstractContextManager[None]:
+        return nullcontext() if self.watch is None else self.watch.part("waiting")
 
 
 SINGLE_PROCESS = Processes()

@@ -27,8 +27,7 @@ Differs from the papers and their code in:
 5. DRaFT-LV, with several noises in the last step, is not here.
 """
 
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -157,8 +156,6 @@ def start(training: Training[RewardGradientConfig]) -> RewardGradientState:
 def train(
     training: Training[RewardGradientConfig],
     state: RewardGradientState,
-    *,
-    clock: Callable[[], float] = time.perf_counter,
 ) -> Iterator[Metrics]:
     """Train the model's LoRA in place and yield metrics after every iteration.
 
@@ -169,19 +166,18 @@ def train(
     total = config.iterations if config.decay else None
     if config.pretraining_weight and state.base_latents is None:
         state.base_latents = draw_base_latents(training)
-    state.begin(training.validator, is_tuned=config.lora.start != BASE)
+    state.begin(training.validate, is_tuned=config.lora.start != BASE)
     while state.step < config.iterations and not state.stopped:
-        started = clock()
+        started = training.watch.now()
         rate = config.learning_rate * schedule(state.step, warmup=config.warmup, total=total)
         draws = draw_randomness(training, state)
-        rewards, pulls, norm, rollout = update(
-            training, state, draws, learning_rate=rate, clock=clock
-        )
-        kl, pretraining = pulls.tolist()
-        finished = clock()
+        with training.watch.part("training"):
+            rewards, pulls, norm, rollout = update(training, state, draws, learning_rate=rate)
+            kl, pretraining = pulls.tolist()
+        finished = training.watch.now()
         state.step += 1
         is_due = state.step % config.validation.every == 0 or state.step == config.iterations
-        validation = state.record_validation(training.validator()) if is_due else None
+        validation = state.record_validation(training.validate()) if is_due else None
         yield Metrics(
             step=state.step,
             reward=float(rewards.mean()),
@@ -235,7 +231,6 @@ def update(
     draws: Draws,
     *,
     learning_rate: float,
-    clock: Callable[[], float],
 ) -> Update:
     """Draw the iteration's images, and take its optimizer step."""
     config, model = training.config, training.model
@@ -245,9 +240,9 @@ def update(
     # Strided, so that all processes have as much to do.
     mine = model.processes.share(count, 1)
     for rows in mine.split(config.micro_batch) if len(mine) else ():
-        started = clock()
+        started = training.watch.now()
         latents, found, gradient = draw_with_gradient(training, draws, rows)
-        seconds += clock() - started
+        seconds += training.watch.now() - started
         rewards[rows.to(model.device)] = found
         latents.backward(state.scaler.scale(gradient / count))
         losses = pull_losses(training, state, draws, rows, latents.detach())
@@ -275,12 +270,19 @@ def draw_with_gradient(
     drawn = draw_latents(
         model, texts, training.sampler, seeds=seeds, batch=len(texts), span=draws.span
     )
-    latents = next(drawn)
+    with training.watch.part("drawing"):
+        latents = next(drawn)
     size = model.differentiable_images
-    parts = [
-        score_with_gradient(reward, part, texts[i * size : (i + 1) * size], model.decode)
-        for i, part in enumerate(latents.split(size))
-    ]
+
+    def decode(part: Tensor) -> Tensor:
+        with training.watch.part("decoding"):
+            return model.decode(part)
+
+    with training.watch.part("reward"):  # and the gradient of both
+        parts = [
+            score_with_gradient(reward, part, texts[i * size : (i + 1) * size], decode)
+            for i, part in enumerate(latents.split(size))
+        ]
     rewards, gradients = (torch.cat(both) for both in zip(*parts, strict=True))
     leaf = rewards.detach().requires_grad_()
     (slope,) = torch.autograd.grad(reward_loss(leaf, training.config.margin).sum(), leaf)

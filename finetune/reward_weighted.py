@@ -22,8 +22,7 @@ Differs from the papers in:
    maximization would; the papers stop after one.
 """
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -116,8 +115,6 @@ def start(training: Training[RewardWeightedConfig]) -> RewardWeightedState:
 def train(
     training: Training[RewardWeightedConfig],
     state: RewardWeightedState,
-    *,
-    clock: Callable[[], float] = time.perf_counter,
 ) -> Iterator[Metrics]:
     """Train the model's LoRA in place and yield metrics every `report_every` steps.
 
@@ -130,9 +127,9 @@ def train(
     config = training.config
     images = _images_of_round(training, state)
     scheduler = training.model.scheduler(training.sampler.steps)
-    state.begin(training.validator, is_tuned=config.lora.start != BASE)
+    state.begin(training.validate, is_tuned=config.lora.start != BASE)
     records: list[Tensor] = []
-    started = clock()
+    started = training.watch.now()
     while state.step < config.updates and not state.stopped:
         if state.step * config.rounds // config.updates > state.round:
             state.round += 1
@@ -141,7 +138,8 @@ def train(
         rate = config.learning_rate * schedule(
             state.step, warmup=config.warmup, total=config.updates
         )
-        records.append(update(training, state, images, scheduler, learning_rate=rate))
+        with training.watch.part("training"):
+            records.append(update(training, state, images, scheduler, learning_rate=rate))
         state.step += 1
         is_last = state.step == config.updates
         is_due = is_last or state.step % config.validation.every == 0
@@ -158,12 +156,12 @@ def train(
                 effective_sample_size=images.effective_sample_size,
                 gradient_norm=norm,
                 learning_rate=rate,
-                seconds=clock() - started,
+                seconds=training.watch.now() - started,
                 validation_reward=(
-                    state.record_validation(training.validator()) if is_due else None
+                    state.record_validation(training.validate()) if is_due else None
                 ),
             )
-            records, started = [], clock()
+            records, started = [], training.watch.now()
 
 
 def update(

@@ -123,14 +123,13 @@ def collect(training: Training[Any], statistics: PromptStatistics) -> Rollout:
     texts = [prompt for prompt in chosen for _ in range(config.images_per_prompt)]
     cond = model.encode_prompts(texts)
     sampler, batch = training.sampler, config.micro_batch
-    trajectories = _trajectories(model, cond, sampler, generator=generator, batch=batch)
+    with training.watch.part("drawing"):
+        trajectories = _trajectories(model, cond, sampler, generator=generator, batch=batch)
     mine = model.processes.share(len(texts), batch)
     finished = trajectories.latents[mine.to(model.device), -1]
     found = finished.new_zeros(0)
-    assert training.reward is not None
     if len(mine):
-        own_texts = [texts[i] for i in mine.tolist()]
-        found = score(training.reward, model.decode(finished), own_texts)
+        found = decoded_rewards(training, finished, [texts[i] for i in mine.tolist()])
     rewards = model.processes.gather(mine, found, len(texts))
     return Rollout(texts, cond, trajectories, rewards, statistics.normalize(texts, rewards))
 
@@ -154,14 +153,21 @@ def draw_scored(
     Each process draws its own batches of `batch` images. Return latents [N, C, h, w] and rewards
     [N].
     """
-    model, reward = training.model, training.reward
-    assert reward is not None
 
     def with_rewards(latents: Tensor, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        return latents, score(reward, model.decode(latents), texts)
+        return latents, decoded_rewards(training, latents, texts)
 
     latents, rewards = draw_shared(training, prompts, with_rewards, batch=batch)
     return latents, rewards
+
+
+def decoded_rewards(training: Training[Any], latents: Tensor, prompts: Sequence[str]) -> Tensor:
+    """Return the rewards [N] of the images of latents [N, C, h, w]."""
+    assert training.reward is not None
+    with training.watch.part("decoding"):
+        images = training.model.decode(latents)
+    with training.watch.part("reward"):
+        return score(training.reward, images, prompts)
 
 
 def draw_shared(
@@ -181,10 +187,11 @@ def draw_shared(
     rows, drawn = model.processes.share_to_draw(len(prompts), batch)
     mine, own_seeds = [prompts[i] for i in drawn], [seeds[i] for i in drawn]
     names = iter(mine)
-    parts = [
-        measure(part, list(islice(names, len(part))))
-        for part in draw_latents(model, mine, training.sampler, seeds=own_seeds, batch=batch)
-    ]
+    with training.watch.part("drawing"):
+        parts = [
+            measure(part, list(islice(names, len(part))))
+            for part in draw_latents(model, mine, training.sampler, seeds=own_seeds, batch=batch)
+        ]
     return [
         model.processes.gather(rows, torch.cat(found)[: len(rows)], len(prompts))
         for found in zip(*parts, strict=True)

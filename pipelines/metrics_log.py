@@ -1,7 +1,9 @@
 """Training metrics as a folder's `metrics.jsonl` has them."""
 
 import json
+from collections import Counter
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -31,3 +33,14 @@ def kept_step(lines: Sequence[dict[str, Any]]) -> int | None:
     None for lines of an earlier version, which did not log it.
     """
     return next((line["kept_step"] for line in reversed(lines) if "kept_step" in line), None)
+
+
+def time_spent(lines: Sequence[dict[str, Any]]) -> str:
+    """Return how long a training took in all its attempts, and on what, the longest first."""
+    seconds: Counter[str] = Counter()
+    for line in lines:
+        for part, share in line.get("share_of_time", {}).items():
+            seconds[part] += share * line["seconds_in_all"]
+    total = seconds.total()
+    parts = [f"{part} {own / total:.0%}" for part, own in seconds.most_common() if own]
+    return ", ".join((f"{timedelta(seconds=round(total))} in all", *parts))

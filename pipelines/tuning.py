@@ -1,7 +1,9 @@
 """One training of the run: its settings, the hashes of its inputs, and opening what it needs."""
 
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from finetune.reward_fn import RewardFn
 from finetune.settings.method import LearnsFromImages, LearnsFromLabels, MethodConfig
 from finetune.settings.sampler import Sampler
 from finetune.training import TrainState
+from finetune.watch import Watch
 from pipelines.config import Settings
 from pipelines.image_plan import ImagesConfig, round_seeds, seeded
 from pipelines.labeled_data import labeled_data
@@ -94,7 +97,8 @@ def open_job(
     # A later round has noise of its own; seeds of runs are below 2^31.
     generator = torch.Generator().manual_seed(settings.run.seed + (run.round - 1) * 2**31)
     model = open_model(settings.run, precision=config.precision)
-    model.processes = processes
+    watch = Watch(partial(_now, model.device))
+    model.processes = replace(processes, watch=watch)
     model.add_lora(lora, generator=generator)
     model.set_up(shared)
     reward, monitor = _open_reward(run, settings, config, model)
@@ -112,8 +116,16 @@ def open_job(
         validation_prompts=shared.validation_prompts,
         monitor=monitor,
         labeled=labeled,
+        watch=watch,
     )
     return Job(name, find_method(name), run, settings, training)
+
+
+def _now(device: torch.device) -> float:
+    """Return the time in seconds at which the device has done all that it was asked for."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 def _open_reward(

@@ -16,9 +16,10 @@ from finetune.checkpoints import latest_checkpoint, load_latest, save_checkpoint
 from finetune.sampler import draw
 from finetune.settings.sampler import Sampler
 from finetune.training import TrainState
+from finetune.watch import shares
 from pipelines.image_io import save_sheet
 from pipelines.image_plan import EVALUATION_SEEDS, SEEDS_PER_RUN, ImagesConfig
-from pipelines.metrics_log import UNTRAINED
+from pipelines.metrics_log import UNTRAINED, read_metrics, time_spent
 from pipelines.model_card import CARD_FILE, model_card
 from pipelines.progress import progress_bar
 from pipelines.strengths import STRENGTHS_FILE
@@ -50,6 +51,7 @@ def train_and_save(job: Job) -> None:
     print(f"{title}: LoRA in {job.folder}, validation {job.chosen_by} {before:.3f} -> {best:.3f}")
     if kept == 0:
         print(f"{title}: {UNTRAINED}")
+    print(f"{title}: {time_spent(read_metrics(job.folder))}")
 
 
 def train(job: Job) -> TrainState:
@@ -59,7 +61,8 @@ def train(job: Job) -> TrainState:
         PictuneError: a loss or reward is not finite, or a file cannot be written; names the
             checkpoint to go on from.
     """
-    job = with_images(job)
+    with job.training.watch.part("preparing"):
+        job = with_images(job)
     state, checkpoints = job.start(), job.folder / CHECKPOINTS
     load_latest(checkpoints, state, job.training.generator)
     job.processes.wait()  # all have loaded the checkpoint, and the first may write new ones
@@ -98,7 +101,12 @@ def _journal(job: Job, state: TrainState) -> Iterator[Callable[[dict[str, Any]],
             nonlocal before
             if before == 0:
                 log.write(0, {"validation_reward": state.validation[0][1]})
-            more: dict[str, Any] = {"peak_memory_gb": _peak_memory_gb(device)}
+            seconds = job.training.watch.lap()
+            more: dict[str, Any] = {
+                "peak_memory_gb": _peak_memory_gb(device),
+                "seconds_in_all": sum(seconds.values()),
+                "share_of_time": shares(seconds),
+            }
             if metrics["validation_reward"] is not None:
                 kept, _ = state.best or state.validation[-1]
                 more |= {"monitors": state.monitors, "kept_step": kept}

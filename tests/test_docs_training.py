@@ -64,6 +64,7 @@ def test_the_curves_that_it_explains_are_logged() -> None:
         "monitors",
         "peak_memory_gb",
         "loss_scale",
+        "share_of_time",
     }
-    assert len(named) == 20
+    assert len(named) == 21
     assert named <= logged
