@@ -18,6 +18,7 @@ FORMAT ?=
 FROM ?=
 TO ?=
 PROCESSES ?=
+MACHINES ?=
 REWARD ?=
 IMAGES ?=
 OUT ?=
@@ -38,25 +39,28 @@ flag = $(if $(strip $(2)),--$(1) '$(strip $(2))')
 COMMON = $(strip --run '$(RUN)' $(call flag,config,$(CONFIG)) $(foreach setting,$(SET),--set '$(setting)'))
 INPUTS = $(call flag,model,$(MODEL)) $(call flag,prompts,$(PROMPTS))
 STAGE = $(PYTHON) -m pipelines
-LAUNCH = $(VENV)/bin/accelerate launch --multi_gpu --num_processes '$(PROCESSES)' --num_machines 1 --mixed_precision no --dynamo_backend no
-# Stages whose work several processes share.
-SHARED_STAGE = $(if $(filter-out 1,$(PROCESSES)),$(LAUNCH) -m pipelines,$(STAGE))
+ON_ONE_MACHINE = --multi_gpu --num_processes '$(PROCESSES)' --num_machines 1 --main_process_port 0 --mixed_precision no --dynamo_backend no
+LAUNCH = $(PYTHON) -m pipelines.launch $(if $(MACHINES),--config_file '$(MACHINES)',$(ON_ONE_MACHINE)) -m pipelines
+# Stages whose work several processes share, on this machine or on those of a file of accelerate.
+SHARED_STAGE = $(if $(strip $(filter-out 1,$(PROCESSES)) $(MACHINES)),$(LAUNCH),$(STAGE))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PRECIOUS: runs/%/labels/feedback.db
-.PHONY: help setup images label rater simulate import dataset inspect export reward score best-of-n finetune evaluate play rounds compare compare-plan compare-report report demo settings models screenshots bench bench-reward bench-labels bench-methods bench-compare bench-finetune check test test-quick clean-caches
+.PHONY: help setup images label rater simulate import dataset inspect export reward score best-of-n finetune evaluate play rounds compare compare-plan compare-report report demo settings models screenshots bench bench-reward bench-labels bench-methods bench-compare bench-finetune bench-drawing check test test-quick clean-caches
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo '  variables      RUN= METHOD= ($(METHODS)) MODEL= PROMPTS= CONFIG= PORT= OPEN= NAME= ROLE= CHECK= ROUND= ROUNDS='
-	@echo '                 FORMAT= FROM= TO= PROCESSES= REWARD= IMAGES= OUT= N= MODELS= AXES= TABLE= SET="table.name=value ..."'
+	@echo '                 FORMAT= FROM= TO= PROCESSES= MACHINES= REWARD= IMAGES= OUT= N= MODELS= AXES= TABLE= SET="table.name=value ..."'
 
 setup: $(INSTALLED) ## Make .venv with everything in it (quick when it is there)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(PYTHON) || $(BASE_PYTHON) -m venv $(VENV)
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@# Apart, for its tests: whatever process finds torchao imports it, which takes time and speaks on stderr.
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --upgrade --no-deps --target $(VENV)/optional torchao
 	touch $@
 
 images: $(INSTALLED) ## Draw images for prompts (MODEL=, PROMPTS=, PROCESSES=), or with a tuned model (ROUND=2, METHOD=)
@@ -83,11 +87,11 @@ inspect: $(INSTALLED) ## A first look at the labels: tables, and a page with plo
 export: $(INSTALLED) ## Write the labels for other tools (FORMAT=, TO=)
 	$(STAGE) export $(COMMON) $(call flag,format,$(FORMAT)) $(call flag,to,$(TO))
 
-reward: $(INSTALLED) ## Train the reward model on the labels
-	$(STAGE) reward $(COMMON)
+reward: $(INSTALLED) ## Train the reward model on the labels (PROCESSES=)
+	$(SHARED_STAGE) reward $(COMMON)
 
-score: $(INSTALLED) ## Score images with a trained reward (REWARD=, IMAGES=, PROMPTS=, OUT=)
-	$(STAGE) score $(COMMON) $(call flag,reward,$(REWARD)) $(call flag,images,$(IMAGES)) $(call flag,prompts,$(PROMPTS)) $(call flag,out,$(OUT))
+score: $(INSTALLED) ## Score images with a trained reward (REWARD=, IMAGES=, PROMPTS=, OUT=, PROCESSES=)
+	$(SHARED_STAGE) score $(COMMON) $(call flag,reward,$(REWARD)) $(call flag,images,$(IMAGES)) $(call flag,prompts,$(PROMPTS)) $(call flag,out,$(OUT))
 
 best-of-n: $(INSTALLED) ## Draw N images a prompt and pick the best (N=, REWARD=, PROMPTS=, OUT=, PROCESSES=)
 	$(SHARED_STAGE) best-of-n $(COMMON) $(INPUTS) $(call flag,n,$(N)) $(call flag,reward,$(REWARD)) $(call flag,out,$(OUT))
@@ -101,8 +105,8 @@ evaluate: $(INSTALLED) ## Compare base and tuned models; write the report (PROCE
 play: $(INSTALLED) ## Try base and tuned models in a browser, side by side (PORT=)
 	$(STAGE) play $(COMMON) $(call flag,port,$(PORT))
 
-rounds: $(INSTALLED) ## Rounds of images, labels, reward and tuning, then evaluate (ROUNDS=, METHOD=)
-	$(STAGE) rounds $(COMMON) $(INPUTS) --rounds '$(ROUNDS)' --method '$(METHOD)'
+rounds: $(INSTALLED) ## Rounds of images, labels, reward and tuning, then evaluate (ROUNDS=, METHOD=, PROCESSES=)
+	$(SHARED_STAGE) rounds $(COMMON) $(INPUTS) --rounds '$(ROUNDS)' --method '$(METHOD)'
 
 compare: $(INSTALLED) ## Let people compare models: plans what `make label` asks (MODELS=base,rwl, AXES=overall,appeal)
 	$(STAGE) compare $(COMMON) $(call flag,models,$(MODELS)) $(call flag,axes,$(AXES))
@@ -151,6 +155,9 @@ bench-compare: $(INSTALLED) ## Measure what intervals and plans of comparisons p
 
 bench-finetune: $(INSTALLED) ## Measure an iteration of fine-tuning beside a straightforward loop
 	$(PYTHON) -m benchmarks.bench_finetune
+
+bench-drawing: $(INSTALLED) ## Measure drawing images beside a plain loop of diffusers, in minutes
+	$(PYTHON) -m benchmarks.bench_drawing
 
 # Deno only reads the front end here: without a folder for its caches it keeps them in memory.
 DENO = DENO_NO_UPDATE_CHECK=1 DENO_DIR=/dev/null $(VENV)/bin/deno

@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import DDIMScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor, nn
 from torch.distributions import Normal
@@ -36,7 +36,7 @@ from finetune.diffusion import DiffusionModel
 from finetune.method import Training
 from finetune.rollout import choose_transitions
 from finetune.settings.dpok import DPOKConfig
-from finetune.settings.model import LoraSettings, Precision, UNetSettings
+from finetune.settings.model import LoraSettings, NetworkSettings, Precision
 from finetune.settings.policy_gradient import RolloutSampler
 from finetune.settings.sampler import Sampler
 from finetune.settings.validation import ValidationConfig
@@ -62,8 +62,8 @@ def open_model(folder: str, device: str, precision: Precision) -> DiffusionModel
     """Open the folder's model with random weights in its UNet, and adapters that are not zero."""
     model = DiffusionModel.from_pretrained(folder, device=device, precision=precision)
     torch.manual_seed(0)
-    fresh = UNet2DConditionModel.from_config(model.pipeline.unet.config)
-    model.pipeline.unet.load_state_dict(fresh.requires_grad_(False).eval().state_dict())
+    fresh = UNet2DConditionModel.from_config(model.network.config)
+    model.network.load_state_dict(fresh.requires_grad_(False).eval().state_dict())
     generator = torch.Generator().manual_seed(0)
     model.add_lora(LoraSettings(), generator=generator)
     for name, weight in model.lora_parameters().items():
@@ -84,7 +84,7 @@ class Straightforward:
     def __post_init__(self) -> None:
         """Create the second UNet."""
         self.sampler = sampler_of(self.config)
-        self.policy = self.model.pipeline.unet
+        self.policy = self.model.network
         self.policy.set_attn_processor(AttnProcessor())
         self.reference = copy.deepcopy(self.policy)
         self.reference.disable_adapters()
@@ -92,7 +92,11 @@ class Straightforward:
         self.optimizer = torch.optim.AdamW(
             self.parameters, self.config.learning_rate, betas=(0.9, 0.99), weight_decay=0.0
         )
-        self.scheduler = self.model.scheduler(self.sampler.steps)
+        self.scheduler = DDIMScheduler.from_config(
+            self.model.pipeline.scheduler.config, clip_sample=False, thresholding=False
+        )
+        self.scheduler.set_timesteps(self.sampler.steps, device=self.model.device)
+        self.alphas = self.scheduler.alphas_cumprod.to(self.model.device)
 
     def encode(self, prompt: str) -> Tensor:
         """Encode one prompt, again each time."""
@@ -114,10 +118,10 @@ class Straightforward:
         self, output: Tensor, timesteps: Tensor, latents: Tensor, eta: float = 1.0
     ) -> tuple[Tensor, Tensor]:
         """Return mean and deviation of the next latents, by the formulas of Song et al."""
-        table, stride = self.scheduler.alphas_cumprod, 1000 // self.sampler.steps
+        table, stride = self.alphas, 1000 // self.sampler.steps
         at = table[timesteps].view(-1, 1, 1, 1)
         earlier = timesteps - stride
-        final = self.scheduler.final_alpha_cumprod
+        final = self.scheduler.final_alpha_cumprod.to(self.model.device)
         before = torch.where(earlier >= 0, table[earlier.clamp(min=0)], final).view(-1, 1, 1, 1)
         if self.scheduler.config.prediction_type == "v_prediction":
             image = at.sqrt() * latents - (1 - at).sqrt() * output
@@ -317,7 +321,7 @@ def main() -> None:
     rows = {}
     for precision in ("fp32", "bf16"):
         model = open_model(given.model, given.device, precision)
-        model.set_up(UNetSettings(channels_last=given.channels_last, compile=given.compile))
+        model.set_up(NetworkSettings(channels_last=given.channels_last, compile=given.compile))
         other = open_model(given.model, given.device, "fp32")
         ours = Ours(model, config, torch.Generator().manual_seed(1))
         plain = Straightforward(other, config, torch.Generator().manual_seed(1))

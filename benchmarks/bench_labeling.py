@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,18 +48,37 @@ class Times:
 @contextmanager
 def serving(target: Target, folder: Path) -> Iterator[str]:
     """Start a server of that kind in a process of its own; yield its address."""
+    environment = os.environ | target.environment(folder)
+    with listening(
+        lambda port: target.command(folder, port), environment, cwd=target.checkout
+    ) as server:
+        yield server.address
+
+
+@dataclass(frozen=True)
+class Listening:
+    """A server that answers."""
+
+    address: str
+    pid: int
+
+
+@contextmanager
+def listening(
+    command: Callable[[int], list[str]],
+    environment: Mapping[str, str],
+    *,
+    cwd: Path | None = None,
+) -> Iterator[Listening]:
+    """Run the command for a free port until the end of the block, which begins once it answers."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    environment = os.environ | target.environment(folder)
     with subprocess.Popen(
-        target.command(folder, port),
-        env=environment,
-        cwd=target.checkout,
-        stdout=subprocess.DEVNULL,
+        command(port), env=environment, cwd=cwd, stdout=subprocess.DEVNULL
     ) as server:
         try:
             _wait_for(f"http://127.0.0.1:{port}/", server)
-            yield f"http://127.0.0.1:{port}"
+            yield Listening(f"http://127.0.0.1:{port}", server.pid)
         finally:
             server.terminate()
 
@@ -76,14 +95,17 @@ def _wait_for(address: str, server: subprocess.Popen[bytes]) -> None:
 
 
 async def load(
-    target: Target, address: str, raters: int, seconds: float, think_s: float
+    target: Target, addresses: Sequence[str], raters: int, seconds: float, think_s: float
 ) -> tuple[Times, float]:
-    """Let raters work for `seconds`; return what they saw and the seconds until the last answer."""
+    """Let raters work for `seconds`; return what they saw and the seconds until the last answer.
+
+    They are divided evenly between the servers at these addresses.
+    """
     times = Times()
     # a client each: raters do not share cookies or connections
     clients = [
-        httpx.AsyncClient(base_url=address, timeout=600, verify=False)  # noqa: S501 - there is no TLS
-        for _ in range(raters)
+        httpx.AsyncClient(base_url=addresses[number % len(addresses)], timeout=600, verify=False)  # noqa: S501 - there is no TLS
+        for number in range(raters)
     ]
     everybody = [Rater(client, number) for number, client in enumerate(clients)]
     for rater in everybody:
@@ -126,7 +148,7 @@ def measure(target: Target, raters: int, seconds: float, think_s: float) -> dict
         folder = Path(root)
         with serving(target, folder) as address:
             target.plan(address)
-            times, elapsed = asyncio.run(load(target, address, raters, seconds, think_s))
+            times, elapsed = asyncio.run(load(target, [address], raters, seconds, think_s))
         saved = target.saved(folder)
     return {
         "raters": raters,
@@ -135,12 +157,13 @@ def measure(target: Target, raters: int, seconds: float, think_s: float) -> dict
         "labels": times.acknowledged,
         "labels_lost": max(times.acknowledged - saved, 0),
         "labels_per_second": round(times.acknowledged / elapsed, 1),
-        "claim_ms": _quantiles(times.claim),
-        "submit_ms": _quantiles(times.submit),
+        "claim_ms": quantiles(times.claim),
+        "submit_ms": quantiles(times.submit),
     }
 
 
-def _quantiles(seconds: list[float]) -> dict[str, float]:
+def quantiles(seconds: list[float]) -> dict[str, float]:
+    """Return quantiles in milliseconds; none of no times."""
     if not seconds:
         return {}
     return {f"p{q}": round(1000 * float(np.percentile(seconds, q)), 1) for q in (50, 95, 99)}

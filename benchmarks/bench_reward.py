@@ -31,12 +31,12 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
-from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
 
+from benchmarks.real_models import random_backbone
 from benchmarks.record import record
 from data.files import sha256_of
 from pipelines.stages.score import ROWS
-from reward.clip.backbone import ClipBackbone, Preprocessing
+from reward.clip.backbone import ClipBackbone
 from reward.clip.cache import EmbeddingCache
 from reward.dataset import FeedbackDataset, RankedPairs, Verdicts
 from reward.embedding import embed_prompts, embed_readable, read_image
@@ -44,35 +44,10 @@ from reward.examples import prepare
 from reward.losses import binary_loss
 from reward.settings import RewardConfig, SplitConfig
 from reward.training import new_model, train_from_scratch
-from tests.support.tiny_clip import byte_tokenizer
 
 EPOCHS, BATCH, TOKENS, WIDTH = 10, 32, 77, 768
 SPACE = "bench"
 Figures = dict[str, Any]
-
-
-def backbone_like_vit_b_32(width: int = 512) -> ClipBackbone:
-    """Return a CLIP of the shape of `openai/clip-vit-base-patch32`, with embeddings of any `width`.
-
-    Its weights are random, and its vocabulary is the bytes.
-    """
-    tokenizer = byte_tokenizer()
-    tokenizer.model_max_length = TOKENS
-    special = {
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-    }
-    torch.manual_seed(0)
-    clip = CLIPModel(
-        CLIPConfig(text_config={**special, "vocab_size": len(tokenizer)}, projection_dim=width)
-    ).eval()
-    return ClipBackbone(
-        "random ViT-B/32",
-        clip,
-        tokenizer,
-        Preprocessing.from_processor(CLIPImageProcessorPil(), clip.config.vision_config.image_size),
-    )
 
 
 def write_images(folder: Path, count: int) -> list[Path]:
@@ -221,7 +196,7 @@ def bench_memory(folder: Path, count: int) -> Figures:
 def _score_cached(folder: Path, count: int) -> tuple[int, int]:
     """Return the peak of resident memory in MB, after loading the model and at the end."""
     torch.set_num_threads(1)
-    backbone = backbone_like_vit_b_32(WIDTH)
+    backbone = random_backbone("random ViT-B/32", projection_dim=WIDTH)
     model = new_model(backbone, RewardConfig(), generator=torch.Generator().manual_seed(0)).eval()
     text, loaded = backbone.text_embedding(["A photo of a dog."]), _peak_mb()
     vectors, known = EmbeddingCache(folder).read(SPACE, _keys(count), WIDTH)
@@ -253,7 +228,7 @@ def main() -> None:
     parser.add_argument("--memory", type=int, default=100_000, metavar="IMAGES")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    backbone = backbone_like_vit_b_32()
+    backbone = random_backbone("random ViT-B/32")
     with tempfile.TemporaryDirectory() as folder:
         paths = write_images(Path(folder), max(given.score, given.train))
         results = bench_score(backbone, paths[: given.score], EmbeddingCache(Path(folder, "cache")))

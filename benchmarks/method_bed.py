@@ -38,7 +38,7 @@ from pipelines.config import (
     parse_override,
     read_toml,
 )
-from pipelines.drawing import draw_missing
+from pipelines.drawing import Drawer
 from pipelines.evaluation import Instruments, kl_to_base
 from pipelines.evaluation_plan import EvaluateConfig, evaluation_images, evaluation_prompts
 from pipelines.image_io import save_png
@@ -143,11 +143,11 @@ class Bed:
             draw_stock(self.model, planned, place, self.sampler, batch=self.batch)
         elif sampler == "DDIM":
             ddim = self.sampler.deterministic()
-            draw_missing(self.model, planned, place, ddim, batch=self.batch)
+            Drawer(self.model, self.batch).draw_missing(planned, place, ddim)
         else:
             online = method_config(self.settings, "dpok").sampler
             ancestral = self.sampler.overridden(online).model_copy(update={"eta": 1.0})
-            draw_missing(self.model, planned, place, ancestral, batch=self.batch)
+            Drawer(self.model, self.batch).draw_missing(planned, place, ancestral)
         return self.instruments.measure(planned, place, "measure")
 
     def planned(self, prompts: Sequence[EvaluationPrompt], *, candidates: int = 1) -> list[Planned]:

@@ -1,4 +1,4 @@
-"""The error that a user is meant to read."""
+"""The errors that a user is meant to read."""
 
 
 class PictuneError(Exception):
@@ -6,3 +6,7 @@ class PictuneError(Exception):
 
     `pipelines/cli.py` prints it as one line and exits with status 2.
     """
+
+
+class ProcessLost(PictuneError):
+    """Another process that shares the work has ended, for a reason that it or its launcher says."""

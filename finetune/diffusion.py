@@ -1,13 +1,8 @@
-"""A Stable Diffusion pipeline as the fine-tuning methods see it.
+"""A text-to-image pipeline as the fine-tuning methods see it.
 
 It predicts with guidance, has a LoRA, and is its own untouched reference: the same weights with the
-adapters off, so the reference costs no memory. One path for every `StableDiffusionPipeline` folder
-(SD 1.x, SD 2.x and the embedded model) and every `StableDiffusionXLPipeline` folder.
-
-A prompt is one tensor [L, D] for all of them. SDXL (Podell et al. 2023, arXiv 2307.01952) also
-gives its UNet a pooled embedding of the whole prompt: it is the last row, filled up with zeros, so
-that code that stores, repeats or mixes prompts need not know. The sizes that SDXL is conditioned on
-are those of the image that is drawn, not cropped.
+adapters off, so the reference costs no memory. One path for all pipelines; what is particular to
+one architecture is in its `finetune.family.Family`.
 """
 
 import math
@@ -18,17 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DDIMScheduler, StableDiffusionXLPipeline
-from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from data.errors import PictuneError
 from finetune import lora
-from finetune.model_folder import Pipeline, ddim_scheduler, open_pipeline
+from finetune.family import Family, modules_of
+from finetune.model_folder import Weights, open_family
 from finetune.processes import SINGLE_PROCESS, Processes
-from finetune.settings.model import LoraSettings, Precision, UNetSettings
+from finetune.schedule import NoiseSchedule
+from finetune.settings.model import LoraSettings, NetworkSettings, Precision
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _VAE_PIXELS = 4 * 64 * 64
@@ -36,32 +30,29 @@ _VAE_PIXELS = 4 * 64 * 64
 
 
 class DiffusionModel:
-    """A frozen Stable Diffusion pipeline with, after `add_lora`, trainable adapters on its UNet."""
+    """A frozen pipeline with, after `add_lora`, trainable adapters on its network."""
 
-    def __init__(self, pipeline: Pipeline, *, precision: Precision = "fp32") -> None:
-        """Freeze the pipeline.
+    def __init__(self, family: Family, *, precision: Precision = "fp32") -> None:
+        """Freeze the family's pipeline.
 
-        With precision "bf16" or "fp16" the UNet runs under its autocast, while weights stay as
+        With precision "bf16" or "fp16" the network runs under its autocast, while weights stay as
         they are.
         """
-        self.pipeline = pipeline
+        self.family = family
+        self.pipeline = family.pipeline
         self.precision: Precision = precision
         self.variant: str | None = None
         """Variant of the weights that it was opened from, in the words of diffusers; None for the
         plain ones."""
         self.processes: Processes = SINGLE_PROCESS
         """The processes that share the work on this model."""
-        self.device = torch.device(pipeline.device)
+        self.device = torch.device(self.pipeline.device)
         self._embeddings: dict[str, Tensor] = {}
         self._is_compiled = False
-        self._is_xl = isinstance(pipeline, StableDiffusionXLPipeline)
-        for part in pipeline.components.values():
-            if isinstance(part, nn.Module):
-                part.requires_grad_(False).eval()
-        if self.device.type == "cpu":
-            # On CPU the backward pass of bf16 SDPA is slower than plain products.
-            pipeline.unet.set_attn_processor(AttnProcessor())
-        pipeline.set_progress_bar_config(disable=True)
+        for part in modules_of(self.pipeline).values():
+            part.requires_grad_(False).eval()
+        family.suit_device(self.device)
+        self.pipeline.set_progress_bar_config(disable=True)
 
     @classmethod
     def from_pretrained(
@@ -69,50 +60,57 @@ class DiffusionModel:
         path_or_id: str | Path,
         *,
         device: str | torch.device = "cpu",
-        dtype: torch.dtype = torch.float32,
+        weights: Weights = "fp32",
         precision: Precision = "fp32",
+        image_size: int | None = None,
     ) -> "DiffusionModel":
         """Open a diffusers folder or a model of the Hugging Face hub ("owner/name").
 
+        Its images have the model's own size, or sides of `image_size` pixels.
+
         Raises:
-            PictuneError: there is no such model, it is not a complete Stable Diffusion 1.x, 2.x or
-                XL, or it would draw NaN.
+            PictuneError: there is no such model, it is incomplete or of no family that is known, it
+                would draw NaN, or it does not draw images of this size.
         """
-        pipeline, variant = open_pipeline(str(path_or_id), device=device, dtype=dtype)
-        model = cls(pipeline, precision=precision)
+        family, variant = open_family(
+            str(path_or_id), device=device, weights=weights, image_size=image_size
+        )
+        model = cls(family, precision=precision)
         model.variant = variant
         return model
 
     def set_up(
-        self, settings: UNetSettings, *, compiler: str | Callable[..., Any] = "inductor"
+        self, settings: NetworkSettings, *, compiler: str | Callable[..., Any] = "inductor"
     ) -> None:
-        """Run the UNet in this way from now on; `compiler` is a backend of torch.compile.
+        """Run the network in this way from now on; `compiler` is a backend of torch.compile.
 
         Raises:
             PictuneError: it should be compiled, which cannot be done here.
         """
-        unet = self.pipeline.unet
+        network = self.network
         if settings.gradient_checkpointing:
-            for part in (unet, self.pipeline.vae):
+            for part in (network, self.pipeline.vae):
                 # diffusers' own draws warnings from torch.compile
                 part.enable_gradient_checkpointing(partial(checkpoint, use_reentrant=False))
         if settings.channels_last:
-            unet.to(memory_format=torch.channels_last)
+            network.to(memory_format=torch.channels_last)
         if settings.compile:
             # Or programs of an earlier model would count against torch's limit for a function.
             torch.compiler.reset()
             _check_compiler(compiler, self.device)
             # A program's numbers must not depend on the shapes that came before.
-            unet.compile(backend=compiler, dynamic=False)
+            network.compile(backend=compiler, dynamic=False)
             self._is_compiled = True
 
     @property
+    def network(self) -> Any:
+        """The denoising network: a UNet or a transformer."""
+        return self.family.network
+
+    @property
     def latent_shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of the latents of the model's own image size."""
-        config = self.pipeline.unet.config
-        size = config.sample_size
-        height, width = (size, size) if isinstance(size, int) else size
-        return config.in_channels, height, width
+        """Channels, height and width of the latents."""
+        return self.family.latent_channels, *self.family.latent_size
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -121,13 +119,9 @@ class DiffusionModel:
         factor = self.pipeline.vae_scale_factor
         return height * factor, width * factor
 
-    def scheduler(self, steps: int) -> DDIMScheduler:
-        """Return the pipeline's noise schedule as a DDIM sampler with `steps` steps."""
-        scheduler = ddim_scheduler(self.pipeline)
-        scheduler.set_timesteps(steps, device=self.device)
-        scheduler.alphas_cumprod = scheduler.alphas_cumprod.to(self.device)
-        scheduler.final_alpha_cumprod = scheduler.final_alpha_cumprod.to(self.device)
-        return scheduler
+    def schedule(self, steps: int) -> NoiseSchedule:
+        """Return the pipeline's noise schedule with a sampler of `steps` steps."""
+        return self.family.schedule(steps, self.device)
 
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str]) -> Tensor:
@@ -137,7 +131,7 @@ class DiffusionModel:
         """
         new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._embeddings]
         if new:
-            encoded = self._encode_xl(new) if self._is_xl else self._encode(new)
+            encoded = self.family.encode(new, self.device)
             self._embeddings.update(zip(new, encoded, strict=True))
         return torch.stack([self._embeddings[prompt] for prompt in prompts])
 
@@ -145,63 +139,38 @@ class DiffusionModel:
         """Drop the embeddings that are kept, for those who draw ever new prompts."""
         self._embeddings.clear()
 
-    def _encode(self, prompts: Sequence[str]) -> Tensor:
-        encoded: Tensor = self.pipeline.encode_prompt(list(prompts), self.device, 1, False)[0]
-        return encoded
-
-    def _encode_xl(self, prompts: Sequence[str]) -> Tensor:
-        """Return the tokens' embeddings and, as the last row, the pooled one."""
-        tokens, _, pooled, _ = self.pipeline.encode_prompt(
-            list(prompts),
-            device=self.device,
-            num_images_per_prompt=1,
-            do_classifier_free_guidance=False,
-        )
-        row = functional.pad(pooled, (0, tokens.shape[-1] - pooled.shape[-1])).unsqueeze(1)
-        encoded = torch.cat([tokens, row], dim=1)
-        if self.pipeline.config.force_zeros_for_empty_prompt:  # how SDXL learned to draw without
-            encoded[[prompt == "" for prompt in prompts]] = 0
-        return encoded
-
     def predict(
         self, latents: Tensor, timesteps: Tensor, cond: Tensor, uncond: Tensor, guidance: float
     ) -> Tensor:
-        """Return the UNet's output [B, C, h, w], in float32, with classifier-free guidance.
+        """Return the network's output [B, C, h, w], in float32, with guidance.
 
-        Guidance is that of Ho & Salimans 2022, arXiv 2207.12598.
+        Guidance is classifier-free (Ho & Salimans 2022, arXiv 2207.12598), or for a network that
+        takes the scale as an input the one that it was distilled from.
 
         Args:
             latents: [B, C, h, w].
-            timesteps: training timesteps [B]; they may differ within the batch.
+            timesteps: of the schedule, [B]; they may differ within the batch.
             cond: embeddings [B, L, D] of the prompts.
             uncond: embeddings [B, L, D] of the empty prompt.
-            guidance: scale; 1 is the plain conditional model and costs half as much.
+            guidance: scale; 1 is the plain conditional model, at the cost of one pass.
         """
-        if guidance == 1:
-            return self._unet(latents, timesteps, cond)
+        if guidance == 1 or self.family.embeds_guidance:
+            return self._output(latents, timesteps, cond, guidance)
         twice = torch.cat([timesteps, timesteps])
-        both = self._unet(torch.cat([latents, latents]), twice, torch.cat([uncond, cond]))
+        both = self._output(torch.cat([latents, latents]), twice, torch.cat([uncond, cond]), 1.0)
         without, with_prompt = both.chunk(2)
         return without + guidance * (with_prompt - without)
 
-    def _unet(self, latents: Tensor, timesteps: Tensor, embeddings: Tensor) -> Tensor:
-        unet = self.pipeline.unet
-        embeddings = embeddings.to(unet.dtype)
-        extra = {}
-        if self._is_xl:
-            pooled = embeddings[:, -1, : self.pipeline.text_encoder_2.config.projection_dim]
-            factor = self.pipeline.vae_scale_factor
-            height, width = (side * factor for side in latents.shape[-2:])
-            # Sizes of the original, of its crop's corner, and of the image that is drawn.
-            sizes = embeddings.new_tensor([height, width, 0, 0, height, width])
-            time_ids = sizes.expand(len(latents), -1)
-            extra["added_cond_kwargs"] = {"text_embeds": pooled, "time_ids": time_ids}
-            embeddings = embeddings[:, :-1]
+    def _output(
+        self, latents: Tensor, timesteps: Tensor, embeddings: Tensor, guidance: float
+    ) -> Tensor:
+        dtype = self.network.dtype
         # A rollout runs the very program of training, or the first importance ratio would not be 1.
         with_gradient = torch.is_grad_enabled() or self._is_compiled
         with self.autocast(), torch.set_grad_enabled(with_gradient):
-            latents = latents.to(unet.dtype)
-            output: Tensor = unet(latents, timesteps.contiguous(), embeddings, **extra).sample
+            output = self.family.output(
+                latents.to(dtype), timesteps, embeddings.to(dtype), guidance
+            )
         return output.float() if torch.is_grad_enabled() else output.detach().float()
 
     def autocast(self) -> torch.autocast:
@@ -220,7 +189,7 @@ class DiffusionModel:
         They have a gradient where the latents have one.
         """
         vae = self.pipeline.vae
-        scaled = (latents / vae.config.scaling_factor).to(vae.dtype)
+        scaled = (latents / vae.config.scaling_factor + _shift(vae)).to(vae.dtype)
         batch = min(batch, max(1, _VAE_PIXELS // latents[0, 0].numel()))
         images = torch.cat([vae.decode(part).sample.float() for part in scaled.split(batch)])
         return (images / 2 + 0.5).clamp(0, 1)
@@ -235,49 +204,49 @@ class DiffusionModel:
         batch = min(batch, max(1, _VAE_PIXELS * factor**2 // images[0, 0].numel()))
         scaled = ((2 * part - 1).to(self.device, vae.dtype) for part in images.split(batch))
         latents = [vae.encode(part).latent_dist.mode().float() for part in scaled]
-        return torch.cat(latents) * float(vae.config.scaling_factor)
+        return (torch.cat(latents) - _shift(vae)) * float(vae.config.scaling_factor)
 
     def add_lora(self, settings: LoraSettings, *, generator: torch.Generator) -> None:
-        """Add trainable adapters to the UNet, see `finetune.lora.add_lora`."""
-        lora.add_lora(self.pipeline.unet, settings, generator=generator)
+        """Add trainable adapters to the network, see `finetune.lora.add_lora`."""
+        lora.add_lora(self.network, self.family.network_name, settings, generator=generator)
         self._leave_casts_to_autocast()
 
     def lora_parameters(self) -> dict[str, nn.Parameter]:
         """Return the trainable parameters by name; none before `add_lora`."""
-        return lora.lora_parameters(self.pipeline.unet)
+        return lora.lora_parameters(self.network)
 
     def lora_state(self) -> dict[str, Tensor]:
         """Return a copy of the adapters' weights by name, on the CPU."""
-        return lora.lora_state(self.pipeline.unet)
+        return lora.lora_state(self.network)
 
     def set_lora_state(self, state: dict[str, Tensor]) -> None:
         """Put weights from `lora_state` of the same settings in place."""
-        lora.set_lora_state(self.pipeline.unet, state)
+        lora.set_lora_state(self.network, state)
 
     def with_lora(self, state: dict[str, Tensor]) -> AbstractContextManager[None]:
         """Have weights from `lora_state` inside the block, and the present ones after it."""
-        return lora.with_lora(self.pipeline.unet, state)
+        return lora.with_lora(self.network, state)
 
     def save_lora(self, folder: str | Path) -> Path:
         """Write the adapters in diffusers' own format; return the file's path."""
-        return lora.save_lora(self.pipeline, folder)
+        return lora.save_lora(self.pipeline, self.family.network_name, folder)
 
     def load_lora(self, folder: str | Path) -> None:
         """Put a saved LoRA in place of the present one, if any, for drawing."""
-        lora.load_lora(self.pipeline.unet, folder)
+        lora.load_lora(self.network, self.family.network_name, folder)
         self._leave_casts_to_autocast()
 
     def adapters_off(self) -> AbstractContextManager[None]:
         """Make the model the reference model inside the block: the pretrained weights."""
-        return lora.adapters_off(self.pipeline.unet)
+        return lora.adapters_off(self.network)
 
     def at_strength(self, strength: float) -> AbstractContextManager[None]:
         """Scale the adapters' update inside the block: 0 is the base, 1 the LoRA as trained."""
-        return lora.at_strength(self.pipeline.unet, strength)
+        return lora.at_strength(self.network, strength)
 
     @contextmanager
     def exact(self) -> Iterator[None]:
-        """Run the UNet without autocast inside the block, in the precision of its weights."""
+        """Run the network without autocast inside the block, in the precision of its weights."""
         before, self.precision = self.precision, "fp32"
         self._leave_casts_to_autocast()
         try:
@@ -291,8 +260,13 @@ class DiffusionModel:
 
         The numbers are the same, and it is quicker.
         """
-        for layer in lora.lora_layers(self.pipeline.unet):
+        for layer in lora.lora_layers(self.network):
             layer.cast_input_dtype_enabled = self.precision == "fp32"
+
+
+def _shift(vae: Any) -> float:
+    """Return the mean of the VAE's latents, which SD3 and FLUX take away."""
+    return vae.config.get("shift_factor") or 0.0
 
 
 def _check_compiler(compiler: str | Callable[..., Any], device: torch.device) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from data.errors import PictuneError
-from finetune.denoising import noised_pairs
+from finetune.denoising import spread_timesteps
 from finetune.label_batches import implicit_reward, slate_errors
 from finetune.labels import Labels, Slates, agreement, draw_pairs, draw_rankings, winners_of
 from finetune.method import Training
@@ -79,19 +79,19 @@ class LabelValidator:
         training, generator = self.training, self._generator()
         model, images = training.model, training.labels
         assert images is not None
-        scheduler = model.scheduler(training.sampler.steps)
-        last, scores = scheduler.config.num_train_timesteps, []
+        schedule = model.schedule(training.sampler.steps)
+        scores = []
         for slates in self.slates:
             count, width = slates.image.shape
             noise = torch.randn(count, *model.latent_shape, generator=generator)
-            timesteps = noised_pairs(1, count, last, generator=generator)[:, 1]
+            timesteps = spread_timesteps(schedule, count, generator=generator)
             batch = max(1, self.micro_batch // width)
             mine = model.processes.share(count, batch)
             whole = torch.zeros(count, width, device=model.device)
             for rows in mine.split(batch) if len(mine) else ():
                 some, own_noise = slates.where(rows), noise[rows]
                 found = slate_errors(
-                    model, scheduler, images, some, noise=own_noise, timesteps=timesteps[rows]
+                    model, schedule, images, some, noise=own_noise, timesteps=timesteps[rows]
                 )
                 whole[rows.to(model.device)] = implicit_reward(found.own, found.reference)
             scores.append(model.processes.total(whole).cpu())

@@ -3,7 +3,6 @@
 from typing import NamedTuple
 
 import torch
-from diffusers import DDIMScheduler
 from torch import Tensor
 
 from data.errors import PictuneError
@@ -19,6 +18,7 @@ from finetune.labels import (
     winners_of,
 )
 from finetune.sampling import velocity_per_output
+from finetune.schedule import NoiseSchedule
 from finetune.settings.preference import LabelBatchConfig
 
 
@@ -111,7 +111,7 @@ def implicit_reward(error: Tensor, reference_error: Tensor) -> Tensor:
 
 def slate_errors(
     model: DiffusionModel,
-    scheduler: DDIMScheduler,
+    schedule: NoiseSchedule,
     images: LabeledImages,
     slates: Slates,
     *,
@@ -126,9 +126,9 @@ def slate_errors(
     device, (row, column) = model.device, slates.present.nonzero(as_tuple=True)
     latents = images.latents[slates.image[row, column].to(device)]
     own_noise, times = noise[row].to(device), timesteps[row].to(device)
-    per_output = velocity_per_output(scheduler, times)
-    target = per_output * denoising_target(scheduler, latents, own_noise, times)
-    noisy = scheduler.add_noise(latents, own_noise, times)
+    per_output = velocity_per_output(schedule, times)
+    target = per_output * denoising_target(schedule, latents, own_noise, times)
+    noisy = schedule.add_noise(latents, own_noise, times)
     cond = model.encode_prompts([images.prompts[i] for i in slates.prompt[row].tolist()])
 
     def residual() -> Tensor:

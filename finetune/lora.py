@@ -1,6 +1,6 @@
-"""LoRA on a diffusion model's UNet (Hu et al. 2021, arXiv 2106.09685): adding, saving and loading.
+"""LoRA on a denoising network (Hu et al. 2021, arXiv 2106.09685): adding, saving and loading.
 
-Functions take the UNet; `finetune.diffusion.DiffusionModel` offers them as methods.
+Functions take the network; `finetune.diffusion.DiffusionModel` offers them as methods.
 """
 
 import json
@@ -24,14 +24,25 @@ from finetune.lora_folder import BASE, LORA_FILE, lora_file
 from finetune.settings.model import LoraSettings
 
 _ADAPTER = "default"
-_ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
-_FEED_FORWARD = ("ff.net.0.proj", "ff.net.2")
+_ATTENTION = (
+    *("to_q", "to_k", "to_v", "to_out.0"),
+    *("add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"),
+)
+"""Names of layers in UNets and transformers; the second line is the prompt's side of SD3 and FLUX,
+which other networks do not have."""
+_FEED_FORWARD = (
+    *("ff.net.0.proj", "ff.net.2"),
+    *("ff_context.net.0.proj", "ff_context.net.2"),
+)
 
 
-def add_lora(unet: Any, settings: LoraSettings, *, generator: torch.Generator) -> None:
+def add_lora(
+    network: Any, name: str, settings: LoraSettings, *, generator: torch.Generator
+) -> None:
     """Add trainable adapters: loaded from `settings.start`, or fresh ones that change nothing yet.
 
-    Fresh ones have A drawn by `generator` and B zero.
+    Fresh ones have A drawn by `generator` and B zero. `name` is that of the network in its
+    pipeline.
 
     Raises:
         PictuneError: there is no LoRA to start from, or it is of another model or other settings.
@@ -39,58 +50,58 @@ def add_lora(unet: Any, settings: LoraSettings, *, generator: torch.Generator) -
     targets = [*_ATTENTION, *(_FEED_FORWARD if settings.feed_forward else ())]
     alpha = settings.rank if settings.alpha is None else settings.alpha
     is_fresh = settings.start == BASE
-    started, scales = ({}, set()) if is_fresh else _read(unet, Path(settings.start))
-    unet.add_adapter(
+    started, scales = ({}, set()) if is_fresh else _read(network, name, Path(settings.start))
+    network.add_adapter(
         LoraConfig(r=settings.rank, lora_alpha=alpha, target_modules=targets), _ADAPTER
     )
-    for name, weight in lora_parameters(unet).items():
+    for key, weight in lora_parameters(network).items():
         weight.data = weight.data.float()  # small optimizer steps would vanish in half precision
-        if "lora_A" in name:
+        if "lora_A" in key:
             drawn = torch.empty(weight.shape)
             nn.init.kaiming_uniform_(drawn, a=math.sqrt(5), generator=generator)
             weight.data.copy_(drawn)
     if not is_fresh:
-        if scales != {settings.scale} or _shapes(started) != _shapes(lora_parameters(unet)):
+        if scales != {settings.scale} or _shapes(started) != _shapes(lora_parameters(network)):
             raise PictuneError(
                 f"{Path(settings.start) / LORA_FILE}: its rank, scale or layers are not those of "
                 "the settings `lora`; make them alike"
             )
-        set_lora_state(unet, started)
+        set_lora_state(network, started)
 
 
-def _read(unet: Any, folder: Path) -> tuple[dict[str, Tensor], set[float]]:
-    """Return the weights and scales of a saved LoRA, and leave the UNet without it."""
-    load_lora(unet, folder)
-    weights = lora_state(unet)
-    scales = {layer.scaling[_ADAPTER] for layer in lora_layers(unet)}
-    unet.delete_adapters(_ADAPTER)
+def _read(network: Any, name: str, folder: Path) -> tuple[dict[str, Tensor], set[float]]:
+    """Return the weights and scales of a saved LoRA, and leave the network without it."""
+    load_lora(network, name, folder)
+    weights = lora_state(network)
+    scales = {layer.scaling[_ADAPTER] for layer in lora_layers(network)}
+    network.delete_adapters(_ADAPTER)
     return weights, scales
 
 
-def lora_layers(unet: nn.Module) -> list[BaseTunerLayer]:
+def lora_layers(network: nn.Module) -> list[BaseTunerLayer]:
     """Return the layers that have adapters."""
-    return [module for module in unet.modules() if isinstance(module, BaseTunerLayer)]
+    return [module for module in network.modules() if isinstance(module, BaseTunerLayer)]
 
 
-def lora_parameters(unet: nn.Module) -> dict[str, nn.Parameter]:
+def lora_parameters(network: nn.Module) -> dict[str, nn.Parameter]:
     """Return the trainable parameters by name; none before `add_lora`."""
-    return {name: weight for name, weight in unet.named_parameters() if "lora_" in name}
+    return {name: weight for name, weight in network.named_parameters() if "lora_" in name}
 
 
-def lora_state(unet: nn.Module) -> dict[str, Tensor]:
+def lora_state(network: nn.Module) -> dict[str, Tensor]:
     """Return a copy of the adapters' weights by name, on the CPU."""
-    weights = lora_parameters(unet)
+    weights = lora_parameters(network)
     return {name: weight.detach().cpu().clone() for name, weight in weights.items()}
 
 
 @torch.no_grad()
-def set_lora_state(unet: nn.Module, state: Mapping[str, Tensor]) -> None:
+def set_lora_state(network: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Put weights from `lora_state` of the same settings in place.
 
     Raises:
         PictuneError: the weights belong to other LoRA settings.
     """
-    weights = lora_parameters(unet)
+    weights = lora_parameters(network)
     if _shapes(state) != _shapes(weights):
         raise PictuneError(
             "checkpoint: its LoRA has another rank or other layers than the settings; "
@@ -101,9 +112,9 @@ def set_lora_state(unet: nn.Module, state: Mapping[str, Tensor]) -> None:
 
 
 @contextmanager
-def adapters_off(unet: nn.Module) -> Iterator[None]:
-    """Switch the adapters off inside the block, so that the UNet has its pretrained weights."""
-    layers = lora_layers(unet)
+def adapters_off(network: nn.Module) -> Iterator[None]:
+    """Switch the adapters off inside the block, so that it has its pretrained weights."""
+    layers = lora_layers(network)
     for layer in layers:
         layer.enable_adapters(False)
     try:
@@ -114,13 +125,13 @@ def adapters_off(unet: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def at_strength(unet: nn.Module, strength: float) -> Iterator[None]:
+def at_strength(network: nn.Module, strength: float) -> Iterator[None]:
     """Scale the adapters' update by `strength` inside the block, and by 1 after it.
 
     0 gives the pretrained model's numbers, 1 those of the adapters as they were trained. It is the
     scale of peft that diffusers sets by `set_adapters(name, adapter_weights=strength)`.
     """
-    layers = lora_layers(unet)
+    layers = lora_layers(network)
     for layer in layers:
         layer.set_scale(_ADAPTER, strength)
     try:
@@ -131,31 +142,33 @@ def at_strength(unet: nn.Module, strength: float) -> Iterator[None]:
 
 
 @contextmanager
-def with_lora(unet: nn.Module, state: Mapping[str, Tensor]) -> Iterator[None]:
+def with_lora(network: nn.Module, state: Mapping[str, Tensor]) -> Iterator[None]:
     """Put weights from `lora_state` in place inside the block, and the present ones after it."""
-    present = lora_state(unet)
-    set_lora_state(unet, state)
+    present = lora_state(network)
+    set_lora_state(network, state)
     try:
         yield
     finally:
-        set_lora_state(unet, present)
+        set_lora_state(network, present)
 
 
-def save_lora(pipeline: Any, folder: str | Path) -> Path:
+def save_lora(pipeline: Any, name: str, folder: str | Path) -> Path:
     """Write the adapters in diffusers' own format, for `pipeline.load_lora_weights(folder)`.
 
-    Return the file's path. Equal adapters make equal files.
+    `name` is that of the network in the pipeline. Return the file's path. Equal adapters make equal
+    files.
     """
-    unet, file = pipeline.unet, Path(folder) / LORA_FILE
-    layers = convert_state_dict_to_diffusers(get_peft_model_state_dict(unet, adapter_name=_ADAPTER))
-    config = unet.peft_config[_ADAPTER].to_dict()
+    network, file = getattr(pipeline, name), Path(folder) / LORA_FILE
+    layers = get_peft_model_state_dict(network, adapter_name=_ADAPTER)
+    if name == "unet":  # transformers have peft's own names
+        layers = convert_state_dict_to_diffusers(layers)
+    config = network.peft_config[_ADAPTER].to_dict()
     metadata = {key: sorted(one) if isinstance(one, set) else one for key, one in config.items()}
     with write_atomically(file) as temporary:
         pipeline.save_lora_weights(
             temporary.parent,
-            unet_lora_layers=layers,
             weight_name=temporary.name,
-            unet_lora_adapter_metadata=metadata,
+            **{f"{name}_lora_layers": layers, f"{name}_lora_adapter_metadata": metadata},
         )
         temporary.write_bytes(_with_sorted_header(temporary.read_bytes()))
     return file
@@ -172,21 +185,23 @@ def _with_sorted_header(file: bytes) -> bytes:
     return len(header).to_bytes(8, "little") + header + file[start:]
 
 
-def load_lora(unet: Any, folder: str | Path) -> None:
+def load_lora(network: Any, name: str, folder: str | Path) -> None:
     """Put a saved LoRA in place of the present one, if any.
+
+    `name` is that of the network in its pipeline.
 
     Raises:
         PictuneError: the folder holds no LoRA, or one of another model, or one with weights that
             are not finite.
     """
     file = lora_file(folder)
-    if lora_parameters(unet):
-        unet.delete_adapters(_ADAPTER)
+    if lora_parameters(network):
+        network.delete_adapters(_ADAPTER)
     try:
-        unet.load_lora_adapter(
+        network.load_lora_adapter(
             file.parent,
             weight_name=LORA_FILE,
-            prefix="unet",
+            prefix=name,
             adapter_name=_ADAPTER,
             use_safetensors=True,
         )
@@ -195,7 +210,7 @@ def load_lora(unet: Any, folder: str | Path) -> None:
         raise PictuneError(
             f"{file}: does not fit this model ({reason}); it was made for another one"
         ) from error
-    check_finite(lora_parameters(unet), str(file))
+    check_finite(lora_parameters(network), str(file))
 
 
 def _shapes(weights: Mapping[str, Tensor]) -> dict[str, torch.Size]:

@@ -1,76 +1,109 @@
-"""Opens a Stable Diffusion folder, and refuses in one line what could not be tuned."""
+"""Opens a diffusers folder, and refuses in one line what could not be tuned."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, Literal
 
 import torch
-from diffusers import (
-    DDIMScheduler,
-    DiffusionPipeline,
-    StableDiffusionPipeline,
-    StableDiffusionXLPipeline,
-)
-from torch import nn
+from diffusers import DiffusionPipeline, PipelineQuantizationConfig
+from diffusers import TorchAoConfig as DiffusersTorchAo
+from transformers import TorchAoConfig as TransformersTorchAo
 
 from data.errors import PictuneError
 from data.files import read_json
 from data.weights import check_finite
+from finetune.family import Family, modules_of, tokenizer_of
+from finetune.family_flow import Flux, StableDiffusion3
+from finetune.family_sd import StableDiffusion, StableDiffusionXL
 
-Pipeline: TypeAlias = StableDiffusionPipeline | StableDiffusionXLPipeline
-_KINDS: dict[str, type[Pipeline]] = {
-    kind.__name__: kind for kind in (StableDiffusionPipeline, StableDiffusionXLPipeline)
-}
+FAMILIES: tuple[type[Family], ...] = (StableDiffusion, StableDiffusionXL, StableDiffusion3, Flux)
+_BY_PIPELINE = {family.pipeline_class.__name__: family for family in FAMILIES}
+_KNOWN = "SD 1.x, SD 2.x, SDXL, SD3, SD3.5 and FLUX.1"
+Weights = Literal["fp32", "bf16", "int8"]
+"""Types in which the frozen weights are kept."""
+TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.bfloat16}
 _NO_CHECKER = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
 
 
-def open_pipeline(
-    source: str, *, device: str | torch.device, dtype: torch.dtype
-) -> tuple[Pipeline, str | None]:
+def family_of(source: str) -> type[Family]:
+    """Return the family of a diffusers folder or of a model of the hub, without opening it.
+
+    Raises:
+        PictuneError: there is no such model, or it is of no family that is known.
+    """
+    _check_source(source)
+    return _family_of(source, DiffusionPipeline.load_config(source)["_class_name"])
+
+
+def open_family(
+    source: str,
+    *,
+    device: str | torch.device,
+    weights: Weights = "fp32",
+    image_size: int | None = None,
+) -> tuple[Family, str | None]:
     """Open a diffusers folder or a model of the Hugging Face hub ("owner/name").
 
     Return it with the variant of its weights (None for the plain ones). Only safetensors weights
-    are read.
+    are read, and kept as `weights` says: with "int8" the linear layers of its largest parts, all
+    else in bf16. `image_size` is the side of its images in pixels, if not its own.
 
     Raises:
-        PictuneError: there is no such model, it is not a complete Stable Diffusion 1.x, 2.x or XL,
-            or it would draw NaN.
+        PictuneError: there is no such model, it is incomplete or of no family that is known, it
+            would draw NaN, or it does not draw images of this size.
     """
     variant = _check_source(source)
     try:
-        class_name = DiffusionPipeline.load_config(source)["_class_name"]
-        kind = _KINDS[_check_kind(source, class_name)]
-        extra = _NO_CHECKER if kind is StableDiffusionPipeline else {}
-        pipeline = kind.from_pretrained(
-            source, dtype=dtype, variant=variant, use_safetensors=True, **extra
+        about = DiffusionPipeline.load_config(source)
+        kind = _family_of(source, about["_class_name"])
+        extra: dict[str, Any] = dict(_NO_CHECKER) if kind is StableDiffusion else {}
+        for name in kind.left_out(about):
+            extra |= {name: None, tokenizer_of(name): None}
+        if weights == "int8":
+            extra["quantization_config"] = _in_8_bits(kind, about)
+        pipeline: Any = kind.pipeline_class.from_pretrained(
+            source, dtype=TYPES[weights], variant=variant, use_safetensors=True, **extra
         )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         reason = str(error).strip().split("\n")[0]
         raise PictuneError(
-            f"{source}: could not be opened as a Stable Diffusion model ({reason}); "
-            "check the folder"
+            f"{source}: could not be opened as a text-to-image model ({reason}); check the folder"
         ) from error
-    unet, vae = pipeline.unet.config, pipeline.vae.config
-    if unet.in_channels != vae.latent_channels:
+    family = kind(pipeline, image_size)
+    takes, gives = family.latent_channels, pipeline.vae.config.latent_channels
+    if takes != gives:
         raise PictuneError(
-            f"{source}: its UNet takes {unet.in_channels} channels and its VAE gives "
-            f"{vae.latent_channels}, as models that fill in or edit images do; "
-            "give a model that draws from text alone"
+            f"{source}: its {kind.network_name} takes {takes} channels and its VAE gives {gives}, "
+            "as models that fill in or edit images do; give a model that draws from text alone"
         )
-    _check_weights(source, pipeline)
-    return pipeline.to(device), variant
+    for name, part in modules_of(pipeline).items():
+        # A weight in 8 bits is finite where its scale is.
+        values = {key: getattr(one, "scale", one) for key, one in part.state_dict().items()}
+        check_finite(values, f"{source}: {name}")
+    family.check(source)
+    pipeline.to(device)
+    return family, variant
 
 
-def ddim_scheduler(pipeline: Pipeline) -> DDIMScheduler:
-    """Return the pipeline's noise schedule as a DDIM sampler (Song et al. 2020, arXiv 2010.02502).
+def _in_8_bits(family: type[Family], about: Mapping[str, Any]) -> PipelineQuantizationConfig:
+    """Return how diffusers keeps the linear layers of a family's largest parts in 8 bits.
 
-    Latents are not bounded, so samples are never clipped, as in the stock pipeline.
+    Raises:
+        PictuneError: torchao is not installed.
     """
-    config = pipeline.scheduler.config
-    scheduler: DDIMScheduler = DDIMScheduler.from_config(
-        config, clip_sample=False, thresholding=False
-    )
-    return scheduler
+    try:
+        from torchao.quantization import Int8WeightOnlyConfig  # noqa: PLC0415 # optional
+    except ImportError as error:
+        raise PictuneError(
+            'run.weights: "int8" needs torchao, which is not installed; '
+            "run `pip install -c constraints.txt torchao`, or use bf16"
+        ) from error
+    own = DiffusersTorchAo(Int8WeightOnlyConfig())
+    encoder = TransformersTorchAo(Int8WeightOnlyConfig())
+    parts = [name for name in family.largest_parts if name not in family.left_out(about)]
+    mapping = {name: own if name == family.network_name else encoder for name in parts}
+    return PipelineQuantizationConfig(quant_mapping=mapping)
 
 
 def _check_source(source: str) -> str | None:
@@ -91,12 +124,12 @@ def _check_source(source: str) -> str | None:
             "save one with pipeline.save_pretrained"
         )
     about = read_json(index, "download the model again")
-    class_name = about.get("_class_name") if isinstance(about, dict) else None
-    is_xl = _check_kind(source, class_name) == StableDiffusionXLPipeline.__name__
-    encoders = ("", "_2") if is_xl else ("",)
-    weighted = ["unet", "vae", *(f"text_encoder{number}" for number in encoders)]
+    about = about if isinstance(about, dict) else {}
+    family = _family_of(source, about.get("_class_name"))
+    encoders = [name for name in family.text_encoders if name not in family.left_out(about)]
+    weighted = [family.network_name, "vae", *encoders]
     files = [f"{part}/config.json" for part in weighted]
-    files += [f"tokenizer{number}/tokenizer_config.json" for number in encoders]
+    files += [f"{tokenizer_of(name)}/tokenizer_config.json" for name in encoders]
     files += ["scheduler/scheduler_config.json"]
     if missing := [name for name in files if not (folder / name).is_file()]:
         raise PictuneError(
@@ -121,30 +154,14 @@ def _check_has_safetensors(folder: Path, part: str) -> None:
         )
 
 
-def _check_kind(source: str, kind: object) -> str:
-    if not isinstance(kind, str) or kind not in _KINDS:
-        known = " and ".join(_KINDS)
+def _family_of(source: str, pipeline: object) -> type[Family]:
+    family = _BY_PIPELINE.get(pipeline) if isinstance(pipeline, str) else None
+    if family is None:
+        known = ", ".join(_BY_PIPELINE)
         raise PictuneError(
-            f"{source}: holds a {kind}, and only {known} (SD 1.x, SD 2.x, SDXL) can be tuned"
+            f"{source}: holds a {pipeline}, and only {known} ({_KNOWN}) can be tuned"
         )
-    return kind
-
-
-def _check_weights(source: str, pipeline: Pipeline) -> None:
-    """Refuse a model that would draw NaN.
-
-    Its weights are not finite, or its prediction cannot start from the end of its schedule.
-    """
-    for name, part in pipeline.components.items():
-        if isinstance(part, nn.Module):
-            check_finite(part.state_dict(), f"{source}: {name}")
-    schedule = ddim_scheduler(pipeline)
-    if schedule.config.prediction_type == "epsilon" and schedule.alphas_cumprod[-1] == 0:
-        raise PictuneError(
-            f"{source}: its schedule ends in pure noise (rescale_betas_zero_snr), from which "
-            "predicted noise (epsilon) leads nowhere; set rescale_betas_zero_snr to false in its "
-            "scheduler_config.json, or give a model with v_prediction"
-        )
+    return family
 
 
 def _has_weights(folder: Path, variant: str) -> bool:

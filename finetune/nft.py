@@ -40,7 +40,6 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
-from diffusers import DDIMScheduler
 from torch import Tensor
 
 from finetune.advantages import PromptStatistics
@@ -50,8 +49,9 @@ from finetune.lora_folder import BASE
 from finetune.method import REWARD_CURVE, Curve, Method, Training
 from finetune.rollout import draw_scored, mean_by_prompt, prompts_of
 from finetune.sampling import velocity_per_output
+from finetune.schedule import NoiseSchedule
 from finetune.settings.nft import NFTConfig
-from finetune.training import TrainState, lora_optimizer, schedule, take_step, without_prefix
+from finetune.training import TrainState, lora_optimizer, rate_schedule, take_step, without_prefix
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ def train(
         started = training.watch.now()
         images = collect(training, state)
         collected = training.watch.now()
-        rate = config.learning_rate * schedule(state.step, warmup=config.warmup, total=total)
+        rate = config.learning_rate * rate_schedule(state.step, warmup=config.warmup, total=total)
         with training.watch.part("training"):
             loss, gap, kl, norm = update(training, state, images, learning_rate=rate).tolist()
         finished = training.watch.now()
@@ -226,15 +226,15 @@ def update(
     Return the means over the steps of loss, gap, KL loss and the gradient's norm, [4].
     """
     config = training.config
-    scheduler = training.model.scheduler(training.sampler.steps)
+    schedule = training.model.schedule(training.sampler.steps)
     pairs = noised_pairs(
         len(images.prompts),
         config.noise_levels,
-        scheduler.config.num_train_timesteps,
+        schedule,
         generator=training.generator,
     )
     steps = [
-        _step(training, state, images, group, scheduler, learning_rate=learning_rate)
+        _step(training, state, images, group, schedule, learning_rate=learning_rate)
         for group in pairs.chunk(config.updates)
     ]
     state.follow(config.old_decay)
@@ -246,7 +246,7 @@ def _step(
     state: NFTState,
     images: Images,
     pairs: Tensor,
-    scheduler: DDIMScheduler,
+    schedule: NoiseSchedule,
     *,
     learning_rate: float,
 ) -> Tensor:
@@ -258,7 +258,7 @@ def _step(
     parts = mine.split(config.micro_batch) if len(mine) else ()
 
     def noised(rows: Tensor) -> NoisedImages:
-        return noise_images(model, scheduler, images, pairs[rows], noise[rows])
+        return noise_images(model, schedule, images, pairs[rows], noise[rows])
 
     with torch.no_grad(), model.with_lora(state.old):
         olds = [_predict(model, noised(rows)) for rows in parts]
@@ -285,17 +285,18 @@ def _step(
 
 
 def noise_images(
-    model: DiffusionModel, scheduler: DDIMScheduler, images: Images, pairs: Tensor, noise: Tensor
+    model: DiffusionModel, schedule: NoiseSchedule, images: Images, pairs: Tensor, noise: Tensor
 ) -> NoisedImages:
-    """Return the images of these (image, timestep) pairs [M, 2] with noise [M, C, h, w]."""
-    numbers, timesteps = pairs.to(model.device).unbind(1)
+    """Return the images of these pairs [M, 2] of `noised_pairs`, with noise [M, C, h, w]."""
+    numbers, drawn = pairs.to(model.device).unbind(1)
+    timesteps = schedule.training_timesteps[drawn]
     noise, latents = noise.to(model.device), images.latents[numbers]
-    per_output = velocity_per_output(scheduler, timesteps)
+    per_output = velocity_per_output(schedule, timesteps)
     return NoisedImages(
-        noisy=scheduler.add_noise(latents, noise, timesteps),
+        noisy=schedule.add_noise(latents, noise, timesteps),
         timesteps=timesteps,
         cond=model.encode_prompts([images.prompts[i] for i in pairs[:, 0].tolist()]),
-        target=per_output * denoising_target(scheduler, latents, noise, timesteps),
+        target=per_output * denoising_target(schedule, latents, noise, timesteps),
         per_output=per_output,
         optimality=images.optimality[numbers],
     )

@@ -14,7 +14,6 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 
 import torch
-from diffusers import DDIMScheduler
 from torch import Tensor
 
 from data.errors import PictuneError
@@ -24,9 +23,10 @@ from finetune.method import REWARD_CURVE, Curve, Method, Training
 from finetune.rollout import Rollout, choose_transitions, collect, merged, packed, unpacked
 from finetune.sampler import padded_batches
 from finetune.sampling import gaussian_kl
+from finetune.schedule import NoiseSchedule
 from finetune.settings.policy_gradient import PolicyGradientConfig, Surrogate
 from finetune.step import Step, predict_step
-from finetune.training import TrainState, lora_optimizer, schedule, take_step
+from finetune.training import TrainState, lora_optimizer, rate_schedule, take_step
 from finetune.value import Critic
 
 KL_CURVE = Curve("KL to the base, nats", {"kl": "KL to the base"})
@@ -203,7 +203,7 @@ class _Batch:
     """The transitions of one iteration, in the order in which they are trained on."""
 
     rollout: Rollout
-    scheduler: DDIMScheduler
+    schedule: NoiseSchedule
     pairs: Tensor
     """(sample, step) [M, 2]."""
     advantages: Tensor
@@ -225,7 +225,7 @@ def update(
     config, model, generator = training.config, training.model, training.generator
     stochastic_steps = training.sampler.stochastic_steps
     batch, explained = _batch(training, state, fresh)
-    share = schedule(
+    share = rate_schedule(
         state.step, warmup=config.warmup, total=config.iterations if config.decay else None
     )
     groups = torch.arange(len(batch.pairs), device=model.device).chunk(config.updates)
@@ -277,8 +277,8 @@ def _batch(
     whole = whole.clamp(-config.advantage_clip, config.advantage_clip)
     advantages = whole[pairs[:, 0], pairs[:, 1]]
     zeros = torch.zeros_like(advantages)
-    scheduler = training.model.scheduler(sampler.steps)
-    return _Batch(rollout, scheduler, pairs, advantages, zeros, zeros.clone()), explained
+    schedule = training.model.schedule(sampler.steps)
+    return _Batch(rollout, schedule, pairs, advantages, zeros, zeros.clone()), explained
 
 
 def _advantages(
@@ -315,7 +315,7 @@ def _backward(
         transitions = batch.rollout.transitions(batch.pairs[rows])
         step = predict_step(
             model,
-            batch.scheduler,
+            batch.schedule,
             transitions,
             real,
             sampler=training.sampler,

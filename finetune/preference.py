@@ -42,10 +42,9 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from diffusers import DDIMScheduler
 from torch import Tensor
 
-from finetune.denoising import noised_pairs
+from finetune.denoising import spread_timesteps
 from finetune.held_out import LabelValidator
 from finetune.label_batches import (
     Errors,
@@ -58,8 +57,9 @@ from finetune.label_batches import (
 from finetune.labels import agreement
 from finetune.lora_folder import BASE
 from finetune.method import Curve, Method, Training
+from finetune.schedule import NoiseSchedule
 from finetune.settings.preference import PreferenceConfig
-from finetune.training import TrainState, lora_optimizer, schedule, take_step
+from finetune.training import TrainState, lora_optimizer, rate_schedule, take_step
 
 BASELINE_DECAY = 0.9
 """Share of itself that KTO's baseline keeps in a step."""
@@ -208,16 +208,16 @@ def train(
     """
     config = training.config
     validator = LabelValidator(training, config.micro_batch)
-    scheduler = training.model.scheduler(training.sampler.steps)
+    schedule = training.model.schedule(training.sampler.steps)
     state.begin(validator, is_tuned=config.lora.start != BASE)
     records: list[Tensor] = []
     started = training.watch.now()
     while state.step < config.updates and not state.stopped:
-        rate = config.learning_rate * schedule(
+        rate = config.learning_rate * rate_schedule(
             state.step, warmup=config.warmup, total=config.updates
         )
         with training.watch.part("training"):
-            records.append(update(training, state, scheduler, learning_rate=rate))
+            records.append(update(training, state, schedule, learning_rate=rate))
         state.step += 1
         is_last = state.step == config.updates
         is_due = is_last or state.step % config.validation.every == 0
@@ -245,26 +245,25 @@ def train(
 def update(
     training: Training[PreferenceConfig],
     state: PreferenceState,
-    scheduler: DDIMScheduler,
+    schedule: NoiseSchedule,
     *,
     learning_rate: float,
 ) -> Tensor:
     """Take one optimizer step; return the gradient's norm, then `Sums` over all processes."""
     config, model, images = training.config, training.model, training.labels
     assert images is not None
-    generator, last = training.generator, scheduler.config.num_train_timesteps
+    generator = training.generator
     parts = draw_parts(images.taught, config, generator=generator)
     total = torch.zeros(len(Sums._fields), device=model.device)
     for part in parts:
         count, width = part.slates.image.shape
         noise = torch.randn(count, *model.latent_shape, generator=generator)
-        # One from each of so many equal parts of the schedule.
-        timesteps = noised_pairs(1, count, last, generator=generator)[:, 1]
+        timesteps = spread_timesteps(schedule, count, generator=generator)
         mine = model.processes.share(count, 1)
         for rows in mine.split(max(1, config.micro_batch // width)) if len(mine) else ():
             slates = part.slates.where(rows)
             errors = slate_errors(
-                model, scheduler, images, slates, noise=noise[rows], timesteps=timesteps[rows]
+                model, schedule, images, slates, noise=noise[rows], timesteps=timesteps[rows]
             )
             own = part._replace(slates=slates, good=None if part.good is None else part.good[rows])
             losses, sums = slate_losses(errors, own, config, state.baseline)

@@ -10,11 +10,12 @@ where tensors are at hand or other processes are.
 
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from data.errors import ProcessLost
 from finetune.watch import Watch
 
 if TYPE_CHECKING:
@@ -74,11 +75,12 @@ class Processes:
         """Return the sum of the processes' tensors, in place.
 
         It is exact where each element is zero in all but one process.
+
+        Raises:
+            ProcessLost: another process has ended.
         """
         if self.count > 1:
-            from torch import distributed
-
-            with self._waiting():
+            with self._exchanging() as distributed:
                 distributed.all_reduce(tensor)
         return tensor
 
@@ -96,19 +98,42 @@ class Processes:
             parameter.grad = part.view_as(parameter).clone()
 
     def wait(self) -> None:
-        """Wait until all processes are here."""
-        if self.count > 1:
-            from torch import distributed
+        """Wait until all processes are here.
 
-            with self._waiting():
+        Raises:
+            ProcessLost: another one has ended.
+        """
+        if self.count > 1:
+            with self._exchanging() as distributed:
                 distributed.barrier()
 
-    def _waiting(self) -> AbstractContextManager[None]:
-        return nullcontext() if self.watch is None else self.watch.part("waiting")
+    @contextmanager
+    def _exchanging(self) -> Iterator[Any]:
+        """Yield torch's means to exchange tensors, and count the time of the block as waiting."""
+        from torch import distributed
+
+        with self.watch.part("waiting") if self.watch else nullcontext(), _naming_lost_processes():
+            yield distributed
 
 
 SINGLE_PROCESS = Processes()
 """One process, which does all the work."""
+
+
+@contextmanager
+def _naming_lost_processes() -> Iterator[None]:
+    """Turn the errors of gloo and NCCL for a lost connection into one for users."""
+    from torch import distributed
+
+    try:
+        yield
+    except RuntimeError as error:
+        if not isinstance(error, distributed.DistError) and "gloo/transport" not in str(error):
+            raise
+        raise ProcessLost(
+            "another process of this command has ended, and this one with it; see what it says, "
+            "then run the same command again"
+        ) from error
 
 
 @contextmanager
@@ -117,14 +142,19 @@ def launched(device: str) -> Iterator[Processes]:
 
     `device` is the run's, such as `cpu` or `cuda`.
 
-    Without a launcher there is one process. After an error the connection is left as it is: the
-    process ends, and the launcher ends the others, which may be waiting for it.
+    Without a launcher there is one process. Blocks may be nested, as of stages in `rounds`: the
+    outer one connects. After an error the connection is left as it is: the process ends, and the
+    launcher ends the others, which may be waiting for it.
     """
     if not any(name in os.environ for name in LAUNCHED):
         yield SINGLE_PROCESS
         return
     from accelerate import PartialState
+    from torch import distributed
 
+    if distributed.is_initialized():
+        yield Processes(distributed.get_rank(), distributed.get_world_size())
+        return
     # One process may work for long while the others wait, as when it draws RWL's images; a process
     # that fails ends the others anyway.
     state = PartialState(cpu=device.partition(":")[0] == "cpu", timeout=timedelta(days=1))

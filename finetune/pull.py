@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from finetune.denoising import denoising_target, noised_pairs
+from finetune.denoising import denoising_target, spread_timesteps
 from finetune.diffusion import DiffusionModel
 from finetune.sampling import velocity_per_output
 
@@ -32,8 +32,7 @@ def draw_noise_levels(
     model: DiffusionModel, count: int, *, generator: torch.Generator
 ) -> NoiseLevels:
     """Return one from each of `count` equal parts of the schedule, in random order."""
-    last = model.scheduler(1).config.num_train_timesteps
-    timesteps = noised_pairs(1, count, last, generator=generator)[:, 1]
+    timesteps = spread_timesteps(model.schedule(1), count, generator=generator)
     return NoiseLevels(timesteps, torch.randn(count, *model.latent_shape, generator=generator))
 
 
@@ -49,9 +48,9 @@ def prediction_error(
 
     It is to the base's predictions, or to what a perfect denoiser of these latents would predict.
     """
-    scheduler = model.scheduler(1)
+    schedule = model.schedule(1)
     timesteps, noise = (part.to(model.device) for part in at)
-    noisy, cond = scheduler.add_noise(latents, noise, timesteps), model.encode_prompts(prompts)
+    noisy, cond = schedule.add_noise(latents, noise, timesteps), model.encode_prompts(prompts)
 
     def predict() -> Tensor:
         return model.predict(noisy, timesteps, cond, cond, guidance=1.0)
@@ -60,5 +59,5 @@ def prediction_error(
         with torch.no_grad(), model.adapters_off():
             target = predict()
     else:
-        target = denoising_target(scheduler, latents, noise, timesteps)
-    return (velocity_per_output(scheduler, timesteps) * (predict() - target)).square().mean()
+        target = denoising_target(schedule, latents, noise, timesteps)
+    return (velocity_per_output(schedule, timesteps) * (predict() - target)).square().mean()

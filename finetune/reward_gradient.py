@@ -42,7 +42,7 @@ from finetune.reward_fn import check_differentiable, score_with_gradient
 from finetune.rollout import draw_shared, mean_by_prompt, prompts_of
 from finetune.sampler import GradientSpan, draw_latents
 from finetune.settings.reward_gradient import RewardGradientConfig
-from finetune.training import TrainState, lora_optimizer, schedule, take_step
+from finetune.training import TrainState, lora_optimizer, rate_schedule, take_step
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ def train(
     state.begin(training.validate, is_tuned=config.lora.start != BASE)
     while state.step < config.iterations and not state.stopped:
         started = training.watch.now()
-        rate = config.learning_rate * schedule(state.step, warmup=config.warmup, total=total)
+        rate = config.learning_rate * rate_schedule(state.step, warmup=config.warmup, total=total)
         draws = draw_randomness(training, state)
         with training.watch.part("training"):
             rewards, pulls, norm, rollout = update(training, state, draws, learning_rate=rate)

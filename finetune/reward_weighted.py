@@ -4,7 +4,7 @@
            + beta * E_(x,z)~pretraining[ ||target - prediction||^2 ]
 
 The paper is arXiv 2302.12192. The denoising error stands for -log p(x | z); its target is the
-noise, the velocity or the image, as the model's scheduler says. `finetune/weighting.py` explains
+noise, the velocity or the image, as the model's schedule says. `finetune/weighting.py` explains
 which weights w there are, and which objective each one solves. With `kl = "kl-o"` (Fan et al. 2023,
 arXiv 2305.16381) the loss has a third term,
 gamma * E_(x,z)~rewarded[ ||prediction - pretrained prediction||^2 ].
@@ -27,7 +27,6 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
-from diffusers import DDIMScheduler
 from torch import Tensor
 
 from finetune.denoising import denoising_target, timestep_weights, weighted_denoising_loss
@@ -35,8 +34,9 @@ from finetune.diffusion import DiffusionModel
 from finetune.lora_folder import BASE
 from finetune.method import Curve, Method, Training, WeightedData
 from finetune.rollout import draw_scored
+from finetune.schedule import NoiseSchedule
 from finetune.settings.reward_weighted import RewardWeightedConfig
-from finetune.training import TrainState, lora_optimizer, schedule, take_step, without_prefix
+from finetune.training import TrainState, lora_optimizer, rate_schedule, take_step, without_prefix
 from finetune.weighted_batches import Batch, WeightedImages, draw_batch, weighted_images
 
 
@@ -126,7 +126,7 @@ def train(
     """
     config = training.config
     images = _images_of_round(training, state)
-    scheduler = training.model.scheduler(training.sampler.steps)
+    schedule = training.model.schedule(training.sampler.steps)
     state.begin(training.validate, is_tuned=config.lora.start != BASE)
     records: list[Tensor] = []
     started = training.watch.now()
@@ -135,11 +135,11 @@ def train(
             state.round += 1
             state.drawn = draw_round(training)
             images = _images_of_round(training, state)
-        rate = config.learning_rate * schedule(
+        rate = config.learning_rate * rate_schedule(
             state.step, warmup=config.warmup, total=config.updates
         )
         with training.watch.part("training"):
-            records.append(update(training, state, images, scheduler, learning_rate=rate))
+            records.append(update(training, state, images, schedule, learning_rate=rate))
         state.step += 1
         is_last = state.step == config.updates
         is_due = is_last or state.step % config.validation.every == 0
@@ -168,7 +168,7 @@ def update(
     training: Training[RewardWeightedConfig],
     state: RewardWeightedState,
     images: WeightedImages,
-    scheduler: DDIMScheduler,
+    schedule: NoiseSchedule,
     *,
     learning_rate: float,
 ) -> Tensor:
@@ -177,7 +177,7 @@ def update(
     batch = draw_batch(
         images,
         config.batch,
-        scheduler,
+        schedule,
         caption_dropout=config.caption_dropout,
         generator=training.generator,
     )
@@ -185,7 +185,7 @@ def update(
     # Strided, so that every process gets rewarded and pretraining rows alike.
     mine = model.processes.share(len(batch.latents), 1)
     for rows in mine.split(config.micro_batch) if len(mine) else ():
-        losses = batch_losses(model, scheduler, batch, rows, config, mean_weight=images.mean_weight)
+        losses = batch_losses(model, schedule, batch, rows, config, mean_weight=images.mean_weight)
         stacked = torch.stack(losses)
         state.scaler.scale(stacked.sum()).backward()
         total += stacked.detach()
@@ -200,7 +200,7 @@ def update(
 
 def batch_losses(
     model: DiffusionModel,
-    scheduler: DDIMScheduler,
+    schedule: NoiseSchedule,
     batch: Batch,
     rows: Tensor,
     config: RewardWeightedConfig,
@@ -215,11 +215,11 @@ def batch_losses(
     latents, noise, timesteps = batch.latents[part], batch.noise[part], batch.timesteps[part]
     n = batch.rewarded
     k = int((rows < n).sum())
-    target = denoising_target(scheduler, latents, noise, timesteps)
-    noisy = scheduler.add_noise(latents, noise, timesteps)
+    target = denoising_target(schedule, latents, noise, timesteps)
+    noisy = schedule.add_noise(latents, noise, timesteps)
     cond = model.encode_prompts([batch.texts[i] for i in rows.tolist()])
     prediction = model.predict(noisy, timesteps, cond, cond, guidance=1.0)
-    by_time = timestep_weights(scheduler, timesteps, config.min_snr)
+    by_time = timestep_weights(schedule, timesteps, config.min_snr)
     rewarded = pretraining = kl = torch.zeros((), device=latents.device)
     if k:
         weights = mean_weight * by_time[:k]

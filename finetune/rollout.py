@@ -103,7 +103,7 @@ def unpacked(kept: dict[str, Any], model: DiffusionModel) -> Rollout:
     """Return the rollout that `packed` was called with."""
     prompts: list[str] = kept["prompts"]
     tensors = {name: one.to(model.device) for name, one in kept.items() if name != "prompts"}
-    timesteps = model.scheduler(tensors["log_probs"].shape[1]).timesteps
+    timesteps = model.schedule(tensors["log_probs"].shape[1]).timesteps
     chain = Trajectories(tensors["latents"], tensors["log_probs"], timesteps)
     cond = model.encode_prompts(prompts)
     return Rollout(prompts, cond, chain, tensors["rewards"], tensors["returns"])
@@ -222,7 +222,7 @@ def _trajectories(
             continue
         drawn = sample_trajectories(model, cond[rows], sampler, generator=generator, batch=batch)
         latents[rows], log_probs[rows] = drawn.latents, drawn.log_probs
-    timesteps = model.scheduler(sampler.steps).timesteps
+    timesteps = model.schedule(sampler.steps).timesteps
     total = model.processes.total
     return Trajectories(total(latents), total(log_probs), timesteps)
 

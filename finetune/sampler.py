@@ -45,7 +45,7 @@ def sample_trajectories(
     depend on the shape, and training with the same shape gives bit-equal predictions, so that the
     first importance ratio is exactly 1.
     """
-    scheduler = model.scheduler(sampler.steps)
+    schedule = model.schedule(sampler.steps)
     shape = (len(cond), sampler.steps + 1, *model.latent_shape)
     latents = cond.new_empty(shape, dtype=torch.float32)
     log_probs = cond.new_zeros(len(cond), sampler.steps, dtype=torch.float32)
@@ -53,17 +53,17 @@ def sample_trajectories(
     for rows, real in padded_batches(torch.arange(len(cond), device=cond.device), batch):
         kept = rows[:real]
         latents[kept, 0] = _noise((real, *model.latent_shape), generator, model.device)
-        for i, timestep in enumerate(scheduler.timesteps):
+        for i, timestep in enumerate(schedule.timesteps):
             sample = latents[rows, i]
             at = timestep.expand(batch)
             output = model.predict(sample, at, cond[rows], uncond, sampler.guidance)[:real]
             noisy = i < sampler.stochastic_steps
             eta = sampler.eta if noisy else 0.0
-            mean, std = step_distribution(scheduler, output, timestep, sample[:real], eta=eta)
+            mean, std = step_distribution(schedule, output, timestep, sample[:real], eta=eta)
             drawn = mean + std * _noise(mean.shape, generator, model.device) if noisy else mean
             latents[kept, i + 1] = drawn
             log_probs[kept, i] = log_prob(latents[kept, i + 1], mean, std)
-    return Trajectories(latents, log_probs, scheduler.timesteps)
+    return Trajectories(latents, log_probs, schedule.timesteps)
 
 
 def padded_batches(rows: Tensor, batch: int) -> Iterator[tuple[Tensor, int]]:
@@ -112,7 +112,7 @@ def draw_latents(
     """
     if len(prompts) != len(seeds):
         raise ValueError(f"{len(prompts)} prompts but {len(seeds)} seeds")
-    scheduler = model.scheduler(sampler.steps)
+    schedule = model.schedule(sampler.steps)
     for start in range(0, len(prompts), batch):
         cond = model.encode_prompts(prompts[start : start + batch])
         uncond = model.encode_prompts([""]).expand_as(cond)
@@ -123,16 +123,16 @@ def draw_latents(
             return torch.stack(drawn)
 
         latents = noise()
-        for i, timestep in enumerate(scheduler.timesteps):
+        for i, timestep in enumerate(schedule.timesteps):
             is_noisy = sampler.eta > 0 and i < sampler.stochastic_steps
             with torch.set_grad_enabled(span is not None and i >= span.first):
                 at = timestep.expand(len(cond))
                 output = model.predict(latents, at, cond, uncond, sampler.guidance)
                 if span is not None and span.ends and i == span.first:
-                    latents = clean_latents(scheduler, output, timestep, latents)
+                    latents = clean_latents(schedule, output, timestep, latents)
                     break
                 eta = sampler.eta if is_noisy else 0.0
-                latents, std = step_distribution(scheduler, output, timestep, latents, eta=eta)
+                latents, std = step_distribution(schedule, output, timestep, latents, eta=eta)
                 if is_noisy:
                     latents = latents + std * noise()
         yield latents

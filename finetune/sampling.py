@@ -1,7 +1,11 @@
-"""Gaussian steps of DDIM sampling with their densities (Song et al. 2020, arXiv 2010.02502).
+"""Gaussian steps of sampling with their densities.
 
-    x_{t-1} ~ N(mean, std^2),  std = eta * sqrt((1 - a_prev) / (1 - a_t) * (1 - a_t / a_prev))
-    mean = sqrt(a_prev) * x0 + sqrt(1 - a_prev - std^2) * eps
+    x_{t-1} ~ N(mean, std^2),  mean = signal_{t-1} x0 + sqrt(spread_{t-1}^2 - std^2) noise
+
+with the image x0 and the noise that the model sees in x_t. For a diffusion it is the step of DDIM
+(Song et al. 2020, arXiv 2010.02502), with std = eta * sqrt((1 - a_prev) / (1 - a_t) * (1 - a_t /
+a_prev)); for a flow that of Flow-CPS (Wang & Yu 2025, arXiv 2509.05952), with std = spread_{t-1} *
+sin(eta * pi / 2).
 
 A step whose std is zero (eta = 0, or the last step of a schedule that ends at zero noise) is
 deterministic: it has no density, and `log_prob` returns 0 for it, so that it carries neither a
@@ -12,14 +16,15 @@ import math
 from typing import Literal
 
 import torch
-from diffusers import DDIMScheduler
 from torch import Tensor
+
+from finetune.schedule import NoiseLevel, NoiseSchedule
 
 
 def step_distribution(
-    scheduler: DDIMScheduler,
+    schedule: NoiseSchedule,
     model_output: Tensor,
-    timestep: int | Tensor,
+    timestep: Tensor,
     sample: Tensor,
     *,
     eta: float,
@@ -27,72 +32,49 @@ def step_distribution(
     """Return the mean [B, C, h, w] and standard deviation [B, 1, 1, 1] of the next sample.
 
     Both are in float32. Equals `DDIMScheduler.step` (without `use_clipped_model_output`) for
-    epsilon, v_prediction and sample prediction: like there, the step goes down by
-    num_train_timesteps // num_inference_steps.
+    epsilon, v_prediction and sample prediction, and for flows the published function of Flow-CPS.
 
     Args:
-        scheduler: with `set_timesteps` done.
+        schedule: with the sampler's steps.
         model_output: [B, C, h, w].
         timestep: one for all, or [B].
         sample: x_t [B, C, h, w].
-        eta: 0 deterministic, 1 ancestral (DDPM) sampling.
+        eta: 0 deterministic, 1 ancestral (DDPM) sampling, or for a flow noise that is all new.
     """
-    at, before = _alphas(scheduler, timestep, sample)
-    original, noise = _clean_and_noise(scheduler, model_output.float(), at, sample.float())
-    std = eta * ((1 - before) / (1 - at) * (1 - at / before)).sqrt()
+    timesteps = timestep.expand(len(sample))
+    at, after = schedule.level(timesteps), schedule.next_level(timesteps)
+    original, noise = _clean_and_noise(schedule, model_output.float(), at, sample.float())
+    std = schedule.step_std(timesteps, eta)
     # Rounding may push an exact zero below zero.
-    direction = (1 - before - std.square()).clamp(min=0).sqrt()
-    return before.sqrt() * original + direction * noise, std
+    direction = (after.variance - std.square()).clamp(min=0).sqrt()
+    return after.signal * original + direction * noise, std
 
 
 def clean_latents(
-    scheduler: DDIMScheduler, model_output: Tensor, timestep: int | Tensor, sample: Tensor
+    schedule: NoiseSchedule, model_output: Tensor, timestep: Tensor, sample: Tensor
 ) -> Tensor:
     """Return the finished sample E[x_0 | x_t] [B, C, h, w], in float32.
 
     Arguments as for `step_distribution`.
     """
-    at, _ = _alphas(scheduler, timestep, sample)
-    return _clean_and_noise(scheduler, model_output.float(), at, sample.float())[0]
+    at = schedule.level(timestep.expand(len(sample)))
+    return _clean_and_noise(schedule, model_output.float(), at, sample.float())[0]
 
 
 def _clean_and_noise(
-    scheduler: DDIMScheduler, output: Tensor, at: Tensor, sample: Tensor
+    schedule: NoiseSchedule, output: Tensor, at: NoiseLevel, sample: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Return the finished sample E[x_0 | x_t] and the noise that the model sees in x_t.
 
-    Both are [B, C, h, w]; `at` are the cumulative alphas, [B, 1, 1, 1].
+    Both are [B, C, h, w].
     """
-    config, signal, spread = scheduler.config, at.sqrt(), (1 - at).sqrt()
-    if config.prediction_type == "epsilon":
-        original, noise = (sample - spread * output) / signal, output
-    elif config.prediction_type == "sample":
-        original, noise = output, (sample - signal * output) / spread
-    elif config.prediction_type == "v_prediction":
-        original, noise = signal * sample - spread * output, signal * output + spread * sample
-    else:
-        known = "epsilon, sample, v_prediction"
-        raise ValueError(f"prediction type {config.prediction_type!r}; known are {known}")
-    if config.thresholding:
-        raise ValueError("dynamic thresholding suits pixels only; switch it off for latents")
-    if config.clip_sample:
-        original = original.clamp(-config.clip_sample_range, config.clip_sample_range)
-    return original, noise
-
-
-def _alphas(
-    scheduler: DDIMScheduler, timestep: int | Tensor, sample: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Return the cumulative alphas at each timestep and one step later, each [B, 1, 1, 1]."""
-    if scheduler.num_inference_steps is None:
-        raise ValueError("call scheduler.set_timesteps first")
-    table = scheduler.alphas_cumprod.to(sample.device)
-    at = torch.as_tensor(timestep, device=sample.device).expand(sample.shape[0])
-    before = at - scheduler.config.num_train_timesteps // scheduler.num_inference_steps
-    final = scheduler.final_alpha_cumprod.to(sample.device)
-    shape = (-1, *[1] * (sample.dim() - 1))
-    after = torch.where(before >= 0, table[before.clamp(min=0)], final)
-    return table[at].view(shape), after.view(shape)
+    if schedule.prediction_type == "epsilon":
+        return (sample - at.spread * output) / at.signal, output
+    if schedule.prediction_type == "sample":
+        return output, (sample - at.signal * output) / at.spread
+    if schedule.prediction_type == "v_prediction":
+        return at.signal * sample - at.spread * output, at.signal * output + at.spread * sample
+    return sample - at.spread * output, sample + at.signal * output
 
 
 def log_prob(sample: Tensor, mean: Tensor, std: Tensor) -> Tensor:
@@ -122,25 +104,27 @@ def gaussian_kl(
     return terms.sum(1) if reduction == "sum" else terms.mean(1)
 
 
-def noise_per_output(scheduler: DDIMScheduler, timesteps: Tensor) -> Tensor:
-    """Return the factor [M, 1, 1, 1] from a difference of UNet outputs to one of predicted noise.
+def noise_per_output(schedule: NoiseSchedule, timesteps: Tensor) -> Tensor:
+    """Return the factor [M, 1, 1, 1] from a difference of outputs to one of predicted noise.
 
     `timesteps` [M] are those of the outputs.
     """
-    alphas = scheduler.alphas_cumprod.to(timesteps.device)[timesteps].view(-1, 1, 1, 1)
+    at = schedule.level(timesteps)
     factors: dict[str, Tensor] = {
-        "epsilon": torch.ones_like(alphas),
-        "v_prediction": alphas.sqrt(),
-        "sample": -(alphas / (1 - alphas)).sqrt(),
+        "epsilon": torch.ones_like(at.signal),
+        "v_prediction": at.signal,
+        "sample": -at.signal / at.spread,
+        "flow_prediction": at.signal,
     }
-    return factors[scheduler.config.prediction_type]
+    return factors[schedule.prediction_type]
 
 
-def velocity_per_output(scheduler: DDIMScheduler, timesteps: Tensor) -> Tensor:
-    """Return the factor [M, 1, 1, 1] from a difference of UNet outputs to one of velocities.
+def velocity_per_output(schedule: NoiseSchedule, timesteps: Tensor) -> Tensor:
+    """Return the factor [M, 1, 1, 1] from a difference of outputs to one of velocities.
 
-    `timesteps` [M] are those of the outputs.
+    `timesteps` [M] are those of the outputs. The velocity is that of the schedule's own kind.
     """
-    alphas = scheduler.alphas_cumprod.to(timesteps.device)[timesteps].view(-1, 1, 1, 1)
-    factor: Tensor = noise_per_output(scheduler, timesteps) / alphas.sqrt()
-    return factor
+    at = schedule.level(timesteps)
+    if schedule.prediction_type in ("v_prediction", "flow_prediction"):
+        return torch.ones_like(at.signal)
+    return noise_per_output(schedule, timesteps) / at.signal

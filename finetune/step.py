@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 
 import torch
-from diffusers import DDIMScheduler
 from torch import Tensor
 
 from finetune.diffusion import DiffusionModel
 from finetune.rollout import Transitions
 from finetune.sampling import log_prob, noise_per_output, step_distribution
+from finetune.schedule import NoiseSchedule
 from finetune.settings.sampler import Sampler
 
 
@@ -41,7 +41,7 @@ class Step:
 
 def predict_step(
     model: DiffusionModel,
-    scheduler: DDIMScheduler,
+    schedule: NoiseSchedule,
     batch: Transitions,
     real: int,
     *,
@@ -50,7 +50,7 @@ def predict_step(
 ) -> Step:
     """Return the predictions for the first `real` transitions.
 
-    The other rows only keep the UNet's batch at its fixed size. `scheduler` is the model's for the
+    The other rows only keep the UNet's batch at its fixed size. `schedule` is the model's for the
     steps of the sampler.
     """
     uncond = model.encode_prompts([""]).expand_as(batch.cond)
@@ -59,7 +59,7 @@ def predict_step(
     def predict() -> Prediction:
         whole = model.predict(batch.latents, batch.timesteps, batch.cond, uncond, sampler.guidance)
         output = whole[:real]
-        mean, std = step_distribution(scheduler, output, timesteps, latents, eta=sampler.eta)
+        mean, std = step_distribution(schedule, output, timesteps, latents, eta=sampler.eta)
         return Prediction(mean, std, output)
 
     reference = None
@@ -68,5 +68,5 @@ def predict_step(
             reference = predict()
     policy = predict()
     log_probs = log_prob(batch.next_latents[:real], policy.mean, policy.std)
-    factor = noise_per_output(scheduler, timesteps)
+    factor = noise_per_output(schedule, timesteps)
     return Step(log_probs, batch.log_probs[:real], policy, reference, factor)

@@ -131,7 +131,7 @@ def without_prefix(prefix: str, weights: dict[str, Tensor]) -> dict[str, Tensor]
     return {name.removeprefix(prefix): weight for name, weight in found.items()}
 
 
-def schedule(step: int, *, warmup: int, total: int | None) -> float:
+def rate_schedule(step: int, *, warmup: int, total: int | None) -> float:
     """Return the share of the full learning rate for the step after `step`.
 
     It rises over `warmup` steps and falls linearly to 0 over `total`, if given.

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from diffusers import DDIMScheduler
 from torch import Tensor
 
 from data.errors import PictuneError
 from finetune.method import WeightedData
+from finetune.schedule import NoiseSchedule
 from finetune.settings.reward_weighted import WeightingConfig
 from finetune.weighting import effective_sample_size, sample_weights
 
@@ -96,7 +96,7 @@ def weighted_images(
 def draw_batch(
     images: WeightedImages,
     size: int,
-    scheduler: DDIMScheduler,
+    schedule: NoiseSchedule,
     *,
     caption_dropout: float,
     generator: torch.Generator,
@@ -116,8 +116,8 @@ def draw_batch(
     device = images.latents.device
     latents = images.latents[chosen.to(device)]
     noise = torch.randn(latents.shape, generator=generator).to(device)
-    last = scheduler.config.num_train_timesteps
-    timesteps = torch.randint(last, (size,), generator=generator).to(device)
+    drawn = torch.randint(len(schedule.training_timesteps), (size,), generator=generator)
+    timesteps = schedule.training_timesteps[drawn.to(device)]
     is_dropped = (torch.rand(size, generator=generator) < caption_dropout).tolist()
     numbers = zip(chosen.tolist(), is_dropped, strict=True)
     texts = ["" if drop else images.prompts[i] for i, drop in numbers]

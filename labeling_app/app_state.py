@@ -1,4 +1,4 @@
-"""State that the routes of the app share: store, images, guidelines, exports and throttles."""
+"""State that the routes of the app share: store, images, guidelines and exports."""
 
 import asyncio
 import hashlib
@@ -20,7 +20,6 @@ from data.store.feedback_store import FeedbackStore
 from labeling_app.known_answers import TrainingItem
 from labeling_app.reasons import Question, Reason
 from labeling_app.tasks import ImageRow
-from labeling_app.throttle import Throttle
 from labeling_app.words import Words, read_words
 
 LOGGER = logging.getLogger(__name__)
@@ -171,13 +170,6 @@ class AppState:
     """Folder of the tables of the last export, for admins to download."""
     judged: dict[str, Any] = field(default_factory=dict)
     """The quality as it was last computed, so that what takes seconds is not computed twice."""
-    attempts: Throttle = field(default_factory=lambda: Throttle(limit=5, window_s=60))
-    """Wrong passwords for a name from one address, or from one browser that is known for it."""
-    attempts_by_address: Throttle = field(default_factory=lambda: Throttle(limit=50, window_s=60))
-    """Wrong passwords for any name."""
-    attempts_by_name: Throttle = field(default_factory=lambda: Throttle(limit=100, window_s=60))
-    """Wrong passwords from all addresses, without those of known browsers. The limit is far above
-    that of one address, which could otherwise keep raters out."""
     decoding: Executor = field(default_factory=lambda: ThreadPoolExecutor(4, "images"))
     """Threads that decode images, each of which may take more than a hundred megabytes. A request
     that waits here keeps no other waiting."""

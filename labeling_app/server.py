@@ -1,6 +1,7 @@
 """The labeling app as a web server: built by `create_app`, run by `serve` until Ctrl-C."""
 
 import asyncio
+import hashlib
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -139,8 +140,9 @@ def _add_middleware(app: FastAPI, config: LabelConfig, secret: bytes) -> None:
     app.add_middleware(
         SessionMiddleware,
         secret_key=secret.hex(),
-        # all ports of a host share cookies: two campaigns must not sign each other's raters out
-        session_cookie=f"pictune_{config.port}",
+        # All ports of a host share cookies: two campaigns must not sign each other's raters out,
+        # and replicas, which have one key, must know each other's.
+        session_cookie=f"pictune_{hashlib.sha256(secret).hexdigest()[:8]}",
         same_site="strict",
         https_only=config.https,
     )

@@ -8,17 +8,29 @@ import hashlib
 import ipaddress
 import unicodedata
 import uuid
-from collections.abc import Sequence
 from typing import Annotated
 
 from fastapi import Depends, HTTPException, Request
 from pydantic import AfterValidator, BaseModel, Field
 
 from data.feedback import Account
+from data.store.attempts import Limit
 from labeling_app.app_state import AppState, State
 from labeling_app.passwords import LONGEST, is_password
 from labeling_app.responses import Identity
-from labeling_app.throttle import Throttle
+
+WINDOW_S = 60.0
+"""Seconds in which wrong passwords are counted."""
+
+MOST_ATTEMPTS = 5
+"""Wrong passwords for a name from one address, or from one browser that is known for it."""
+
+MOST_OF_ADDRESS = 50
+"""Wrong passwords for any name from one address."""
+
+MOST_FOR_NAME = 100
+"""Wrong passwords for a name from all addresses, without those of known browsers. It is far above
+the limit of one address, which could otherwise keep raters out."""
 
 MOST_KNOWN = 10
 """Raters whom a browser is known for."""
@@ -106,25 +118,21 @@ def sign_out(request: Request, state: AppState) -> None:
 def _check_password(
     request: Request, state: AppState, login: Login, account: Account | None
 ) -> None:
-    limits = _limits(request, state, login, account)
+    limits = _limits(request, login, account)
     # counted before the password is known to be wrong, as many attempts may come at once
-    for number, (throttle, key) in enumerate(limits):
-        wait_s = throttle.attempt(key)
-        if wait_s:
-            _take_back(limits[:number])
-            raise HTTPException(
-                429,
-                f"too many attempts; try again in {wait_s} s",
-                headers={"Retry-After": str(wait_s)},
-            )
+    wait_s = state.store.attempts.count(limits)
+    if wait_s:
+        raise HTTPException(
+            429,
+            f"too many attempts; try again in {wait_s} s",
+            headers={"Retry-After": str(wait_s)},
+        )
     if not is_password(login.password or "", account.password_hash if account else None):
         raise HTTPException(401, "name or password is wrong")
-    _take_back(limits)
+    state.store.attempts.take_back(limits)
 
 
-def _limits(
-    request: Request, state: AppState, login: Login, account: Account | None
-) -> list[tuple[Throttle, str]]:
+def _limits(request: Request, login: Login, account: Account | None) -> list[Limit]:
     """Return the limits that a wrong password counts towards.
 
     A browser that once gave the right one has a limit of its own: nobody else can keep it out.
@@ -132,18 +140,14 @@ def _limits(
     who = account.rater_id if account else login.rater
     browser = _browser(request)
     if who in browser.rater_ids:
-        return [(state.attempts, f"{who} {browser.browser_id}")]
+        subject = f"browser {browser.browser_id} for {who}"
+        return [Limit(subject, MOST_ATTEMPTS, WINDOW_S)]
     address = _address(request)
     return [
-        (state.attempts, f"{who} {address}"),
-        (state.attempts_by_address, address),
-        (state.attempts_by_name, who),
+        Limit(f"address {address} for {who}", MOST_ATTEMPTS, WINDOW_S),
+        Limit(f"address {address}", MOST_OF_ADDRESS, WINDOW_S),
+        Limit(f"name {who}", MOST_FOR_NAME, WINDOW_S),
     ]
-
-
-def _take_back(limits: Sequence[tuple[Throttle, str]]) -> None:
-    for throttle, key in limits:
-        throttle.take_back(key)
 
 
 def _browser(request: Request) -> Browser:

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from data.errors import PictuneError
+from data.errors import PictuneError, ProcessLost
 from data.runs import RunFolder
 from data.store.database import StoreConfig
 from pipelines.config import (
@@ -29,7 +29,14 @@ from pipelines.config import (
 )
 from pipelines.earlier_settings import changes_in_present_terms
 from pipelines.flags import check_word, stands_for_settings
-from pipelines.interruption import INTERRUPTED, OUT_OF_MEMORY, STOPPED, ends_at_once
+from pipelines.interruption import (
+    INTERRUPTED,
+    OUT_OF_MEMORY,
+    STOPPED,
+    ends_at_once,
+    has_launcher,
+    say_failure,
+)
 from pipelines.record import present_round, refuse_changes
 from pipelines.stage_list import BEGINNINGS, STAGES
 from pipelines.tables import TABLES
@@ -118,16 +125,20 @@ def _add_common_flags(parser: argparse.ArgumentParser) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one stage and return the exit status.
 
-    It is 0, 1 for a check that failed, 2 for what the user can correct, and 130 for Ctrl-C.
+    It is 0, 1 for a check that failed, 2 for what the user can correct, 75 where another of several
+    processes was lost, and 130 for Ctrl-C.
     """
     for library in ("DIFFUSERS", "TRANSFORMERS"):  # they read it when they are imported
         os.environ.setdefault(f"{library}_VERBOSITY", "error")
     try:
         return _dispatch(list(sys.argv[1:] if arguments is None else arguments))
+    except ProcessLost as error:
+        return _failed(str(error), os.EX_TEMPFAIL)
     except PictuneError as error:
         return _failed(str(error))
     except KeyboardInterrupt:
-        print(STOPPED, file=sys.stderr)
+        if not has_launcher():
+            print(STOPPED, file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - the interpreter flushes it at exit
@@ -292,6 +303,6 @@ def _file_trouble(error: Exception) -> str:
     return f"{trouble}; {remedy}, then run the same command again"
 
 
-def _failed(message: str) -> int:
-    print("pictune:", " ".join(message.split()), file=sys.stderr)
-    return 2
+def _failed(message: str, status: int = 2) -> int:
+    say_failure(f"pictune: {' '.join(message.split())}")
+    return status

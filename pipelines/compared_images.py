@@ -25,7 +25,7 @@ from finetune.settings.sampler import Sampler
 from labeling_app.comparisons import CompareConfig, ComparedImage
 from pipelines.compared import TunedModel, file_name, image_folder, tuned_models
 from pipelines.config import Settings
-from pipelines.drawing import draw_missing
+from pipelines.drawing import Drawer
 from pipelines.flags import check_word
 from pipelines.image_plan import ImagesConfig, Planned
 from pipelines.image_rows import DrawnBy, image_row
@@ -206,7 +206,7 @@ class ImageStore:
         if one.tuned is not None:
             model.load_lora(one.tuned.folder)
         with model.adapters_off() if one.tuned is None else nullcontext():
-            draw_missing(model, missing, folder, self._sampler, batch=images.batch, title=one.name)
+            Drawer(model, images.batch).draw_missing(missing, folder, self._sampler, title=one.name)
         return [(image, folder / image.file_name) for image in missing]
 
     def _keep(self, path: Path, image: Planned, by: DrawnBy, number: int) -> str:

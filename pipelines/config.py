@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import tomli_w
 from pydantic import BaseModel, Field, ValidationError
@@ -42,6 +42,12 @@ class RunConfig(BaseModel, frozen=True, extra="forbid"):
 
     model: str = Field(default="models/emoji-sd", min_length=1)
     """Folder, or hub name, of the diffusers model that draws and is tuned."""
+    image_size: int | None = Field(default=None, gt=0)
+    """Side of the images that it draws and is tuned on, in pixels. Omitted, it is the model's own;
+    smaller ones cost less memory and time, if the model draws them well."""
+    weights: Literal["fp32", "bf16", "int8"] = "fp32"
+    """Type in which the frozen weights are kept; LoRA and losses stay fp32. bf16 takes half of the
+    memory, int8 (which needs torchao) a quarter; both round what the model predicts."""
     prompts: dict[str, tuple[str, ...]] = {}
     """Prompts by category, used when there is no file. A category may have any name; the papers
     have count, color, composition and place."""

@@ -4,44 +4,90 @@ The name of an image's file says its prompt and seed, so an interrupted run find
 draws only the rest.
 """
 
+import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
 
 from finetune.diffusion import DiffusionModel
 from finetune.processes import SINGLE_PROCESS, Processes
-from finetune.sampler import draw_batches
+from finetune.sampler import draw
 from finetune.settings.sampler import Sampler
-from pipelines.image_io import save_png
+from pipelines.image_io import ImageWriter
 from pipelines.image_plan import Planned
 from pipelines.progress import progress_bar
 
 
-def draw_missing(
-    model: DiffusionModel,
-    planned: Sequence[Planned],
-    folder: Path,
-    sampler: Sampler,
-    *,
-    batch: int,
-    title: str = "images",
-    processes: Processes = SINGLE_PROCESS,
-) -> int:
-    """Draw the images that are not in `folder` yet, with a progress bar; return how many.
+@dataclass
+class Drawer:
+    """Draws images by one model, of which each process draws a share."""
 
-    `batch` images are drawn at once. Of several processes each draws whole batches, the same as one
-    process would, so that the files are equal; all are there when it returns.
-    """
-    missing = [one for one in planned if not (folder / one.file_name).exists()]
-    processes.wait()  # all have seen the folder as it was
-    own = [missing[i] for i in processes.share(len(missing), batch).tolist()]
-    prompts, seeds = [one.prompt for one in own], [one.seed for one in own]
-    names, total = iter(own), len(planned)
-    done = total - len(missing)
-    with progress_bar(title, "image", total=total, done=done, is_shown=processes.is_first) as bar:
-        for images in draw_batches(model, prompts, sampler, seeds=seeds, batch=batch):
-            for image in images:
-                save_png(image, folder / next(names).file_name)
-            done = min(done + len(images) * processes.count, total)  # the others are as far
-            bar.update(done - bar.n)
+    model: DiffusionModel
+    batch: int
+    """Images drawn at once, if they fit into the device's memory."""
+    processes: Processes = SINGLE_PROCESS
+
+    def __post_init__(self) -> None:
+        self._at_once = self.batch  # halved for good when memory runs out
+
+    def draw_missing(
+        self, planned: Sequence[Planned], folder: Path, sampler: Sampler, *, title: str = "images"
+    ) -> int:
+        """Draw the images that are not in `folder` yet, with a progress bar; return how many.
+
+        Of several processes each draws whole batches, the same as one process would, so that the
+        files are equal; all are there when it returns.
+        """
+        batches = missing_batches(planned, folder, self.batch)
+        missing, total = sum(len(images) for images, _ in batches), len(planned)
+        processes = self.processes
+        processes.wait()  # all have seen the folder as it was
+        done = total - missing
+        with progress_bar(title, "image", total=total, done=done) as bar, ImageWriter() as writer:
+            for number, (images, size) in enumerate(batches):
+                if not processes.has(number):
+                    continue
+                drawn = self._draw(images, size, sampler)
+                writer.write(drawn, [folder / one.file_name for one in images])
+                done = min(done + len(images) * processes.count, total)  # the others are as far
+                bar.update(done - bar.n)
         processes.wait()
-    return len(missing)
+        return missing
+
+    def _draw(self, images: Sequence[Planned], size: int, sampler: Sampler) -> Tensor:
+        """Return the images [N, 3, H, W], drawn in a batch that repeats fill up to `size`."""
+        filled = [*images, *[images[0]] * (size - len(images))]
+        prompts, seeds = [one.prompt for one in filled], [one.seed for one in filled]
+        while True:
+            batch = min(self._at_once, size)
+            try:
+                drawn = draw(self.model, prompts, sampler, seeds=seeds, batch=batch)
+                return drawn[: len(images)]
+            except torch.OutOfMemoryError:
+                if batch == 1:
+                    raise
+            # Outside of the handler, whose error keeps the tensors that did not fit.
+            self._at_once = batch // 2
+            note = f"{batch} images at once do not fit into the memory: {batch // 2} from now on"
+            tqdm.write(note, file=sys.stderr)
+
+
+def missing_batches(
+    planned: Sequence[Planned], folder: Path, batch: int
+) -> list[tuple[list[Planned], int]]:
+    """Return the batches that draw what is not in `folder`, each with the size it is filled up to.
+
+    Pixels depend on that size by rounding. So each image has the size that it has when all are
+    drawn at once, in full batches and a rest, whatever an interrupted call has left.
+    """
+    whole = len(planned) - len(planned) % batch
+    batches = []
+    for part, size in (planned[:whole], batch), (planned[whole:], len(planned) - whole):
+        missing = [one for one in part if not (folder / one.file_name).exists()]
+        starts = range(0, len(missing), size or 1)
+        batches += [(missing[start : start + size], size) for start in starts]
+    return batches

@@ -33,7 +33,7 @@ from pipelines.comparison import (
     spread,
 )
 from pipelines.config import Settings
-from pipelines.drawing import draw_missing
+from pipelines.drawing import Drawer
 from pipelines.evaluation_plan import EvaluateConfig, evaluation_images, evaluation_prompts
 from pipelines.image_io import load_images, save_sheet
 from pipelines.image_plan import ImagesConfig, Planned
@@ -158,6 +158,7 @@ def draw_all(
     images, sampler = settings.table("images", ImagesConfig), settings.table("sampler", Sampler)
     prompts = [one.prompt for one in evaluation_prompts(settings) if one.group == "trained"]
     model = open_model(settings.run, precision=images.precision)
+    drawer = Drawer(model, images.batch, processes)
     kl: dict[str, list[float]] = {}
     loaded = ""
     for one in drawings:
@@ -168,14 +169,11 @@ def draw_all(
                 kl[one.name] = kl_to_base(model, prompts, settings)
         strength = "" if one.strength == 1 else f", strength {one.strength:g}"
         with model.at_strength(one.strength):
-            draw_missing(
-                model,
+            drawer.draw_missing(
                 one.planned,
                 one.folder,
                 sampler.model_copy(update={"eta": one.eta}),
-                batch=images.batch,
                 title=f"{one.name}, eta {one.eta:g}{strength}",
-                processes=processes,
             )
     return kl
 
@@ -331,7 +329,7 @@ def chain_kl(
     Draws one chain of each prompt with the tuned model, and adds up the Gaussian KL of the
     sampler's stochastic steps.
     """
-    scheduler = model.scheduler(sampler.steps)
+    schedule = model.schedule(sampler.steps)
     cond = model.encode_prompts(prompts)
     chains = sample_trajectories(model, cond, sampler, generator=generator, batch=batch)
     total = torch.zeros(len(prompts), device=model.device)
@@ -349,7 +347,7 @@ def chain_kl(
                 empty: Tensor = empty,
             ) -> tuple[Tensor, Tensor]:
                 output = model.predict(latents, at, text, empty, sampler.guidance)
-                return step_distribution(scheduler, output, at, latents, eta=sampler.eta)
+                return step_distribution(schedule, output, at, latents, eta=sampler.eta)
 
             mean, std = next_mean()
             with model.adapters_off():

@@ -1,7 +1,9 @@
 """Images as tensors [B, 3, H, W] in [0, 1], as PNG files and on contact sheets."""
 
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
@@ -10,6 +12,9 @@ from torch import Tensor
 
 from data.files import write_atomically
 from data.image_files import read_image
+
+THREADS = 4
+"""Image files that are read or written at a time, while Pillow leaves the interpreter free."""
 
 GAP = 2
 """Number of pixels between the images of a sheet."""
@@ -24,6 +29,40 @@ def to_pil(image: Tensor) -> Image.Image:
 def save_png(image: Tensor, path: Path) -> None:
     """Write one image [3, H, W] atomically; equal images make equal bytes."""
     _write_png(to_pil(image), path)
+
+
+class ImageWriter:
+    """Writes PNG files in threads of its own, while the next images are drawn.
+
+    All are there when its block ends.
+    """
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(THREADS)
+        self._writing: list[Future[None]] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def write(self, images: Tensor, paths: Sequence[Path]) -> None:
+        """Begin to write images [B, 3, H, W], as `save_png` does, when those before are written.
+
+        Raises:
+            PictuneError: one of those before could not be written.
+        """
+        self._finish()
+        pairs = zip(images, paths, strict=True)
+        # As bytes: a quarter of the memory, and none of it on a GPU.
+        self._writing = [self._pool.submit(_write_png, to_pil(one), path) for one, path in pairs]
+
+    def _finish(self) -> None:
+        for one in self._writing:
+            one.result()
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        with self._pool:
+            if kind is None:
+                self._finish()
 
 
 def load_image(path: Path) -> Tensor:
@@ -59,7 +98,8 @@ def _to_tensor(image: Image.Image) -> Tensor:
 
 def load_images(paths: Sequence[Path]) -> Tensor:
     """Return the images of files, all of one size, as [B, 3, H, W]."""
-    return torch.stack([load_image(path) for path in paths])
+    with ThreadPoolExecutor(THREADS) as pool:
+        return torch.stack(list(pool.map(load_image, paths)))
 
 
 def save_sheet(rows: Sequence[Tensor], path: Path, *, scale: int = 1) -> None:

@@ -31,7 +31,8 @@ class ImagesConfig(BaseModel, frozen=True, extra="forbid"):
     per_focus_prompt: PositiveInt = 96
     """Images of each of `run.focus_prompts`."""
     batch: PositiveInt = 32
-    """Images drawn at once; they do not depend on it except for rounding."""
+    """Images drawn at once; they do not depend on it except for rounding. Half as many, again and
+    again, where a GPU's memory does not hold them."""
     precision: Precision = "fp32"
     """Arithmetic of the UNet; bf16 is about 1.7 times as fast on CPUs that have it. fp16 rounds
     finer and is for GPUs."""

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 
 from PIL import Image
@@ -9,6 +10,7 @@ from PIL import Image
 from data.files import sha256_of
 from data.runs import RunFolder
 from data.schema import prompt_id
+from finetune.model_folder import family_of
 from finetune.settings.sampler import Sampler
 from pipelines.image_plan import Planned
 
@@ -25,6 +27,11 @@ class DrawnBy:
     lora_hash: str | None = None
     """Hash of the LoRA; None for the base."""
 
+    @cached_property
+    def scheduler(self) -> str:
+        """Name of the sampler in diffusers."""
+        return family_of(self.model_id).sampler_name
+
     def facts(self, seed: int, file: Path) -> dict[str, object]:
         """Return the columns of `images.parquet` on how the image in `file` was drawn."""
         return {
@@ -33,7 +40,7 @@ class DrawnBy:
             "seed": seed,
             "steps": self.sampler.steps,
             "guidance": self.sampler.guidance,
-            "scheduler": "DDIMScheduler",
+            "scheduler": self.scheduler,
             "eta": self.sampler.eta,
             "created_at": datetime.fromtimestamp(file.stat().st_mtime, UTC),
             "lora_hash": self.lora_hash,

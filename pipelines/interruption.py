@@ -3,12 +3,15 @@
 Also the names of the errors by which memory runs out.
 """
 
+import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 INTERRUPTED = 128 + signal.SIGINT
 """The exit status after Ctrl-C, as shells have it."""
@@ -17,6 +20,9 @@ TERMINATED = 128 + signal.SIGTERM
 STOPPED = "pictune: stopped; the same command goes on from here"
 """The line that a user sees after Ctrl-C."""
 
+ERROR_FILE = "TORCHELASTIC_ERROR_FILE"
+"""Name of the variable with the file in which one of several processes leaves its error. Their
+launcher says it, so that a user sees one line."""
 
 OUT_OF_MEMORY = ("MemoryError", "OutOfMemoryError")
 """Names of errors; by name, since torch may be missing."""
@@ -41,8 +47,23 @@ def ends_at_once() -> Iterator[None]:
 
 
 def _end(_number: int, _frame: object) -> None:
-    os.write(sys.stderr.fileno(), f"{STOPPED}\n".encode())
+    if not has_launcher():
+        os.write(sys.stderr.fileno(), f"{STOPPED}\n".encode())
     os._exit(INTERRUPTED)
+
+
+def has_launcher() -> bool:
+    """Whether this is one of several processes for which a launcher speaks."""
+    return bool(os.environ.get(ERROR_FILE))
+
+
+def say_failure(line: str) -> None:
+    """Write a line on stderr, or leave it to the launcher."""
+    if has_launcher():
+        note = {"message": line, "timestamp": int(time.time())}  # as torch's own handler writes it
+        Path(os.environ[ERROR_FILE]).write_text(json.dumps(note), encoding="utf-8")
+    else:
+        print(line, file=sys.stderr)
 
 
 @contextmanager

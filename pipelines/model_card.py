@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from finetune.family import as_code
 from finetune.lora_folder import BASE
 from finetune.settings.method import LearnsFromLabels
 from finetune.settings.sampler import Sampler
@@ -26,7 +27,7 @@ from diffusers import DiffusionPipeline
 
 pipeline = DiffusionPipeline.from_pretrained({opened}, dtype=torch.float32)
 pipeline.load_lora_weights({folder!r})
-image = pipeline({prompt!r}, num_inference_steps={steps}, guidance_scale={guidance:g}).images[0]
+image = pipeline({prompt!r}, num_inference_steps={steps}, {arguments}).images[0]
 ```
 
 These are the weights of step {best} of {last}, the best by {chosen_by}:
@@ -58,7 +59,7 @@ def model_card(job: "Job", state: "TrainState") -> str:
         folder=str(job.folder),
         prompt=training.prompts[0],
         steps=sampler.steps,
-        guidance=sampler.guidance,
+        arguments=as_code(training.model.family.stock_arguments(sampler.guidance)),
         best=step,
         last=state.step,
         reward_best=reward,

@@ -48,8 +48,13 @@ def device_of(config: RunConfig) -> torch.device:
 
 def open_model(config: RunConfig, *, precision: Precision = "fp32") -> DiffusionModel:
     """Return the diffusion model of the run."""
-    device = device_of(config)
-    return DiffusionModel.from_pretrained(config.model, device=device, precision=precision)
+    return DiffusionModel.from_pretrained(
+        config.model,
+        device=device_of(config),
+        weights=config.weights,
+        precision=precision,
+        image_size=config.image_size,
+    )
 
 
 def open_backbone(folder_or_id: str, config: RunConfig) -> ClipBackbone:

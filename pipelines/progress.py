@@ -1,5 +1,6 @@
 """Progress bars with an estimate of the time left, quiet when nobody watches."""
 
+import os
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
@@ -13,14 +14,16 @@ def progress(items: Iterable[T], title: str, unit: str, *, total: int | None = N
 
     `total` is the number of items, where `len` does not tell it.
     """
-    bar: Iterable[T] = tqdm(items, desc=title, unit=unit, total=total, disable=None)
+    bar: Iterable[T] = tqdm(items, desc=title, unit=unit, total=total, disable=_is_hidden())
     return bar
 
 
-def progress_bar(title: str, unit: str, *, total: int, done: int = 0, is_shown: bool = True) -> Any:
-    """Return a bar of tqdm that its user moves by `update`, from `done` on; close it.
+def progress_bar(title: str, unit: str, *, total: int, done: int = 0) -> Any:
+    """Return a bar of tqdm that its user moves by `update`, from `done` on; close it."""
+    return tqdm(total=total, initial=done, desc=title, unit=unit, disable=_is_hidden())
 
-    Of several processes one shows it.
-    """
-    hidden = None if is_shown else True  # None asks the terminal
-    return tqdm(total=total, initial=done, desc=title, unit=unit, disable=hidden)
+
+def _is_hidden() -> bool | None:
+    """Whether no bar is shown; None leaves it to tqdm, which asks the terminal."""
+    # Of several processes, on whatever machine, the first shows its own.
+    return True if os.environ.get("RANK", "0") != "0" else None

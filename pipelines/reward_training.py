@@ -8,17 +8,20 @@ import torch
 
 from data.files import write_atomically, write_json
 from data.runs import RunFolder
+from finetune.processes import Processes
 from pipelines.config import Settings
 from pipelines.model_hashes import REWARD_METRICS
-from pipelines.models import embedding_bar, open_backbone, open_cache, open_reward_model
+from pipelines.models import open_backbone, open_cache, open_reward_model
 from pipelines.pages.page import number
 from pipelines.pages.reward_page import OTHERS, RELIABILITY, write_report
 from pipelines.pages.reward_text import scorers
 from pipelines.progress import progress
 from pipelines.rounds import labeled_images, reward_before
+from pipelines.sharing import encode_labeled
 from pipelines.training_log import MetricsLog
 from reward.clip.backbone import ClipBackbone
 from reward.dataset import FeedbackDataset, label_sources
+from reward.embedding import Track
 from reward.examples import Examples, prepare
 from reward.files import TYPES
 from reward.measuring.baselines import baselines, rewards_from_elsewhere
@@ -90,12 +93,15 @@ class _Training:
     generator: torch.Generator
 
 
-def train_reward(run: RunFolder, settings: Settings, config: RewardConfig) -> RewardReport:
+def train_reward(
+    run: RunFolder, settings: Settings, config: RewardConfig, processes: Processes
+) -> RewardReport:
     """Train, measure and write everything into the folder; `metrics.json` comes last."""
     folder = reward_before(run)
     before = None if folder is None else open_reward_model(folder, settings.run)
     backbone = open_backbone(config.backbone, settings.run)
-    examples = _prepare(run, config, backbone)
+    track = encode_labeled(run, config, backbone, processes)
+    examples = _prepare(run, config, backbone, track)
     elsewhere = rewards_from_elsewhere(examples, config, device=backbone.device, track=_bar)
     generator = torch.Generator().manual_seed(config.seed)
     model = new_model(backbone, config, generator=generator)
@@ -119,11 +125,13 @@ def train_reward(run: RunFolder, settings: Settings, config: RewardConfig) -> Re
     return report
 
 
-def _prepare(run: RunFolder, config: RewardConfig, backbone: ClipBackbone) -> Examples:
+def _prepare(
+    run: RunFolder, config: RewardConfig, backbone: ClipBackbone, track: Track
+) -> Examples:
     """Return the run's labels with embeddings; warn where nothing validates or is cached."""
     dataset = FeedbackDataset.from_latest(run.latest, run.root)
     cache = open_cache(run)
-    examples = prepare(dataset, config, backbone, track=embedding_bar, cache=cache)
+    examples = prepare(dataset, config, backbone, track=track, cache=cache)
     if not len(examples.split.val.verdicts) + len(examples.split.val.pairs):
         print(
             "reward: no label validates, so it trains for all epochs and its scores are not "

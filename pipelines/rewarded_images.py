@@ -19,7 +19,7 @@ from finetune.diffusion import DiffusionModel
 from finetune.method import WeightedData
 from finetune.reward_fn import RewardFn, score
 from finetune.settings.sampler import Sampler
-from pipelines.drawing import draw_missing
+from pipelines.drawing import Drawer
 from pipelines.image_io import load_fitted
 from pipelines.image_plan import Planned
 from pipelines.image_text_pairs import read_pairs
@@ -125,15 +125,8 @@ def rewarded_images(
     beside = [] if which == "labeled" else list(scored)
     model, sampler = encoder.model, encoder.sampler
     with model.adapters_off():
-        draw_missing(
-            model,
-            beside,
-            folder,
-            sampler,
-            batch=encoder.batch,
-            title="scored images",
-            processes=model.processes,
-        )
+        drawer = Drawer(model, encoder.batch, model.processes)
+        drawer.draw_missing(beside, folder, sampler, title="scored images")
     images = run_images(run, prompts, which)
     images += [(folder / one.file_name, one.prompt) for one in beside]
     if not images:

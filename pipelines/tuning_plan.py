@@ -13,7 +13,7 @@ from data.parquet import learned_from_digest
 from data.runs import RunFolder
 from finetune.lora_folder import BASE, lora_file
 from finetune.settings.method import LearnsFromImages, LearnsFromLabels, MethodConfig
-from finetune.settings.model import UNetSettings
+from finetune.settings.model import NetworkSettings
 from pipelines.campaign import images_digest
 from pipelines.config import Settings
 from pipelines.image_text_pairs import pairs_hash
@@ -30,7 +30,7 @@ IMAGES = "images"
 CHECKPOINTS = "checkpoints"
 
 
-class FinetuneConfig(UNetSettings, frozen=True, extra="forbid"):
+class FinetuneConfig(NetworkSettings, frozen=True, extra="forbid"):
     """Settings that the methods share; each has its own in a table of its name."""
 
     train_on: Literal["focus", "all"] = "focus"

@@ -21,7 +21,8 @@ TUNED_BATCH = 256
 """Images that go through the trained blocks at a time."""
 
 Track = Callable[[range], Iterable[int]]
-"""Wraps the loop over batches to show its progress; `iter` shows nothing."""
+"""Wraps the loop over batches to show its progress; `iter` shows nothing. One that omits batches
+fills the cache with the others: the rows of those that it omits mean nothing."""
 _ADVICE = "put the file back or remove its labels"
 
 

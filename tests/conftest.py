@@ -4,17 +4,14 @@ Tests use no network, no telemetry, and one thread, since `make test` runs a pro
 """
 
 import os
-import pwd
-import shutil
-import subprocess
-import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import psycopg
 import pytest
+
+from tests.support.postgres import database, find_program, postgres_server
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -34,49 +31,21 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 
 
-def find_program(name: str) -> str | None:
-    """Return the path of a program of PostgreSQL, which Debian keeps out of PATH."""
-    found = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
-    return str(found[-1]) if found else shutil.which(name)
-
-
 @pytest.fixture(scope="session")
 def postgres_folder() -> Iterator[Path]:
     """The folder with the socket of a fresh server."""
     initdb, pg_ctl = find_program("initdb"), find_program("pg_ctl")
     if initdb is None or pg_ctl is None:
         pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
-    folder = Path(tempfile.mkdtemp(prefix="pictune-postgres-"))
-    user = None
-    if os.getuid() == 0:  # the server refuses to run as root
-        user = pwd.getpwnam(
-            "postgres" if "postgres" in {entry.pw_name for entry in pwd.getpwall()} else "nobody"
-        )
-        os.chown(folder, user.pw_uid, user.pw_gid)
-
-    def run(*command: str) -> None:
-        switch = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []} if user else {}
-        with (Path(tempfile.gettempdir()) / f"{folder.name}.log").open("a") as log:
-            subprocess.run(command, check=True, stdout=log, stderr=log, cwd="/", **switch)  # type: ignore[call-overload]
-
-    data = ("--pgdata", str(folder / "data"))
-    listening = f"-c listen_addresses= -c unix_socket_directories={folder}"
-    run(initdb, *data, "--auth", "trust", "--username", "postgres", "--no-sync")
-    run(pg_ctl, *data, "--wait", "-o", listening, "start")
-    yield folder
-    run(pg_ctl, *data, "--mode", "immediate", "stop")
-    shutil.rmtree(folder)
-    (Path(tempfile.gettempdir()) / f"{folder.name}.log").unlink()
+    with postgres_server(initdb, pg_ctl) as folder:
+        yield folder
 
 
 @pytest.fixture
 def postgres_url(postgres_folder: Path) -> Iterator[str]:
     """The URL of an empty database."""
-    name = f"test_{uuid.uuid4().hex}"
-    with psycopg.connect(host=str(postgres_folder), user="postgres", autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
-        yield f"postgresql+psycopg://postgres@/{name}?host={postgres_folder}"
-        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    with database(postgres_folder, f"test_{uuid.uuid4().hex}") as url:
+        yield url
 
 
 @pytest.fixture

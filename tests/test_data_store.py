@@ -2,7 +2,11 @@
 
 import unicodedata
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
+from threading import Event
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -19,7 +23,7 @@ from data.feedback import (
 )
 from data.store.feedback_store import FeedbackStore
 from data.store.imported import ImportedLabel
-from data.store.progress import LARGE_CAMPAIGN
+from data.store.progress import LARGE_CAMPAIGN, Totals, count_totals
 from data.store.tables import labels, raters
 from tests.support.data_campaign import (
     START,
@@ -260,6 +264,41 @@ def test_progress_goes_on_when_the_clock_is_set_back(store: FeedbackStore, clock
     clock.pass_seconds(-3600)
     store.submit(submission(claimed(store, rater), rater, "first"))
     assert store.progress().done == 1
+
+
+def test_progress_of_a_large_campaign_is_counted_by_one_and_meanwhile_old_for_others(
+    store: FeedbackStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.add_tasks(binary_tasks(LARGE_CAMPAIGN + 1))
+    rater = store.add_rater("anna")
+    assert store.progress().done == 0
+    store.submit(submission(claimed(store, rater), rater, "first"))
+    assert store.progress().done == 0
+    assert store.progress(newest=True).done == 1
+    store.submit(submission(claimed(store, rater), rater, "second"))
+    clock.pass_seconds(1)
+    counting, going_on = Event(), Event()
+
+    def slowly(*given: Any) -> Totals:
+        counting.set()
+        going_on.wait()
+        return count_totals(*given)
+
+    monkeypatch.setattr("data.store.progress.count_totals", slowly)
+    with ThreadPoolExecutor(1) as pool:
+        counted = pool.submit(store.progress)
+        counting.wait()
+        assert store.progress().done == 1
+        going_on.set()
+        assert counted.result().done == 2
+    assert store.progress().done == 2
+
+
+@pytest.mark.parametrize(("n_tasks", "seconds"), [(LARGE_CAMPAIGN + 1, 1), (1_000_000, 20)])
+def test_progress_may_be_older_the_longer_it_takes_to_count(n_tasks: int, seconds: int) -> None:
+    totals = Totals(START, n_tasks, 0, n_tasks, None, 0)
+    assert totals.is_fresh(START + timedelta(seconds=seconds - 0.1))
+    assert not totals.is_fresh(START + timedelta(seconds=seconds))
 
 
 def test_people_and_simulated_raters_have_places_of_their_own(store: FeedbackStore) -> None:

@@ -12,7 +12,7 @@ from finetune.diffusion import DiffusionModel
 from finetune.method import Method
 from finetune.settings.ddpo import DDPOConfig
 from finetune.settings.validation import ValidationConfig
-from finetune.training import schedule
+from finetune.training import rate_schedule
 from tests.support.small_training import open_with_lora, seeded, trained, training_of
 
 SMALL = {
@@ -58,8 +58,14 @@ def test_ddpo_never_uses_the_reference_and_logs_no_kl(
 def test_a_decaying_learning_rate_rises_over_the_warmup_and_falls_to_nothing(
     velocity_folder: Path,
 ) -> None:
-    assert [schedule(step, warmup=2, total=4) for step in range(5)] == [0.5, 0.75, 0.5, 0.25, 0.0]
-    assert [schedule(step, warmup=2, total=None) for step in range(4)] == [0.5, 1.0, 1.0, 1.0]
+    assert [rate_schedule(step, warmup=2, total=4) for step in range(5)] == [
+        0.5,
+        0.75,
+        0.5,
+        0.25,
+        0.0,
+    ]
+    assert [rate_schedule(step, warmup=2, total=None) for step in range(4)] == [0.5, 1.0, 1.0, 1.0]
     config = DDPOConfig.model_validate(SMALL | {"learning_rate": 1e-3, "warmup": 0, "decay": True})
     training = training_of(open_with_lora(velocity_folder), config, prompts=["a cat"])
     rates = [metrics.learning_rate for metrics in trained(ddpo.METHOD, training)]

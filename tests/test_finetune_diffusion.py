@@ -13,6 +13,7 @@ from finetune.sampler import draw
 from finetune.settings.model import LoraSettings
 from finetune.settings.sampler import Sampler
 from tests.support.small_training import open_with_lora, perturb, seeded
+from tests.support.stock import ddim
 from tests.support.tiny_diffusion import LAYOUTS
 
 
@@ -32,7 +33,7 @@ def test_every_layout_draws_the_image_of_its_stock_pipeline_with_ddim(
 ) -> None:
     model = DiffusionModel.from_pretrained(layouts[layout])
     stock = DiffusionPipeline.from_pretrained(layouts[layout])
-    stock.scheduler = model.scheduler(4)
+    stock.scheduler = ddim(stock)
     images = stock(
         "a dog",
         num_inference_steps=4,

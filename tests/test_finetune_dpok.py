@@ -14,8 +14,9 @@ from finetune.advantages import PromptStatistics
 from finetune.policy_gradient import policy_loss
 from finetune.rollout import choose_transitions, collect
 from finetune.sampling import gaussian_kl, noise_per_output, step_distribution
+from finetune.schedule import DiffusionSchedule
 from finetune.settings.dpok import DPOKConfig
-from finetune.settings.model import Precision, UNetSettings
+from finetune.settings.model import NetworkSettings, Precision
 from finetune.settings.sampler import Sampler
 from finetune.settings.validation import ValidationConfig
 from finetune.step import Prediction, Step
@@ -82,12 +83,13 @@ def test_noise_error_is_the_kl_without_its_weight_for_every_prediction(predictio
         prediction_type=prediction, beta_schedule="scaled_linear", clip_sample=False
     )
     scheduler.set_timesteps(10)
+    schedule = DiffusionSchedule.of(scheduler)
     timesteps = torch.tensor([900, 400, 100])
     latents, output, reference = torch.randn(3, 3, 4, 5, 5, generator=seeded()).unbind()
-    difference = noise_per_output(scheduler, timesteps) * (output - reference)
+    difference = noise_per_output(schedule, timesteps) * (output - reference)
     error = difference.square().flatten(1).mean(1)
-    mean, std = step_distribution(scheduler, output, timesteps, latents, eta=1.0)
-    ref_mean, _ = step_distribution(scheduler, reference, timesteps, latents, eta=1.0)
+    mean, std = step_distribution(schedule, output, timesteps, latents, eta=1.0)
+    ref_mean, _ = step_distribution(schedule, reference, timesteps, latents, eta=1.0)
     at, before = scheduler.alphas_cumprod[timesteps], scheduler.alphas_cumprod[timesteps - 100]
     variance = std.flatten().square()
     per_noise = (1 - before - variance).sqrt() - (before * (1 - at) / at).sqrt()
@@ -259,7 +261,7 @@ def test_gradient_checkpointing_keeps_less_and_changes_nothing(velocity_folder: 
         return sum(kept.values()), list(torch.autograd.grad(output.square().mean(), parameters))
 
     plain, expected = kept_and_gradients()
-    model.set_up(UNetSettings(gradient_checkpointing=True))
+    model.set_up(NetworkSettings(gradient_checkpointing=True))
     less, gradients = kept_and_gradients()
     assert less < 0.6 * plain
     assert all(torch.equal(mine, other) for mine, other in zip(gradients, expected, strict=True))

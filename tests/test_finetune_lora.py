@@ -20,6 +20,7 @@ from finetune.sampler import draw
 from finetune.settings.model import LoraSettings
 from finetune.settings.sampler import Sampler
 from tests.support.small_training import draw_by_stock, open_with_lora, perturb, seeded
+from tests.support.stock import ddim
 from tests.support.tiny_diffusion import LAYOUTS
 
 SAMPLER = Sampler(steps=4, guidance=3.0, eta=0.0)
@@ -86,7 +87,7 @@ def test_a_lora_of_every_layout_loads_into_its_stock_pipeline_and_draws_the_same
     model.save_lora(tmp_path)
     stock = DiffusionPipeline.from_pretrained(layouts[layout])
     stock.load_lora_weights(tmp_path)
-    stock.scheduler = model.scheduler(4)
+    stock.scheduler = ddim(stock)
     images = draw_by_stock(stock, 5)
     torch.testing.assert_close(tuned, images, rtol=0, atol=1e-5)
     stock.unload_lora_weights()

@@ -61,7 +61,7 @@ def test_a_model_that_edits_images_is_refused(sd_folder: Path, tmp_path: Path) -
     )
     unet = type(pipeline.unet).from_config(pipeline.unet.config, in_channels=9)
     unet.save_pretrained(shutil.copytree(sd_folder, tmp_path / "model") / "unet")
-    refused(tmp_path / "model", "UNet takes 9 channels and its VAE gives 4")
+    refused(tmp_path / "model", "its unet takes 9 channels and its VAE gives 4")
 
 
 def test_weights_that_would_be_unpickled_are_refused(sd_folder: Path, tmp_path: Path) -> None:
@@ -115,8 +115,8 @@ def test_truncated_weights_get_one_clear_line(sd_folder: Path, tmp_path: Path) -
 def test_other_pipelines_and_missing_folders_are_refused(sd_folder: Path, tmp_path: Path) -> None:
     other = shutil.copytree(sd_folder, tmp_path / "model")
     index = other / "model_index.json"
-    index.write_text(json.dumps({"_class_name": "StableDiffusion3Pipeline"}))
-    refused(other, "StableDiffusion3Pipeline")
+    index.write_text(json.dumps({"_class_name": "FluxFillPipeline"}))
+    refused(other, "FluxFillPipeline")
     for text in ("[" * 100_000, f"[{'9' * 5000}]", '{"_class_name": '):
         index.write_text(text)
         refused(other, r"model_index\.json.*; download the model again")

@@ -14,6 +14,7 @@ from finetune.nft import METHOD, Images, collect, nft_loss, noise_images, optima
 from finetune.reward_fn import RewardFn
 from finetune.rollout import prompts_of
 from finetune.sampler import draw
+from finetune.schedule import DiffusionSchedule, Prediction
 from finetune.settings.model import LoraSettings
 from finetune.settings.nft import NFTConfig
 from finetune.settings.sampler import Sampler
@@ -116,15 +117,15 @@ def output(prediction_type: str, guess: Tensor, noisy: Tensor, a: Tensor) -> Ten
 
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction", "sample"])
 def test_every_parametrization_has_the_loss_on_clean_latents_times_snr_plus_1(
-    sd_folder: Path, prediction_type: str
+    sd_folder: Path, prediction_type: Prediction
 ) -> None:
     model, r = open_with_lora(sd_folder), torch.rand(6, generator=seeded(1))
     clean, policy, old, noise = torch.randn(4, 6, 4, 8, 8, generator=seeded())
     pairs = torch.stack([torch.arange(6), torch.tensor([999, 800, 500, 300, 50, 5])], dim=1)
-    scheduler = model.scheduler(4)
-    scheduler.register_to_config(prediction_type=prediction_type)
-    batch = noise_images(model, scheduler, Images(["a"] * 6, clean, r, r), pairs, noise)
-    a = scheduler.alphas_cumprod[pairs[:, 1]].view(-1, 1, 1, 1)
+    schedule = replace(model.schedule(4), prediction_type=prediction_type)
+    assert isinstance(schedule, DiffusionSchedule)
+    batch = noise_images(model, schedule, Images(["a"] * 6, clean, r, r), pairs, noise)
+    a = schedule.alphas[pairs[:, 1]].view(-1, 1, 1, 1)
     mine, others = (
         batch.per_output * output(prediction_type, guess, batch.noisy, a) for guess in (policy, old)
     )
@@ -136,8 +137,9 @@ def test_every_parametrization_has_the_loss_on_clean_latents_times_snr_plus_1(
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=0)
 
 
-def test_each_image_has_a_timestep_of_every_part_of_the_schedule() -> None:
-    pairs = noised_pairs(50, 4, 1000, generator=seeded())
+def test_each_image_has_a_timestep_of_every_part_of_the_schedule(sd_folder: Path) -> None:
+    schedule = open_with_lora(sd_folder).schedule(4)
+    pairs = noised_pairs(50, 4, schedule, generator=seeded())
     assert pairs[:, 0].bincount().tolist() == [4] * 50
     assert not torch.equal(pairs[:, 0], pairs[:, 0].sort().values)
     for image in range(50):

@@ -16,6 +16,7 @@ from finetune.label_batches import Errors, Part, draw_parts, implicit_reward, sl
 from finetune.labels import Labels, Verdicts, agreement, draw_pairs
 from finetune.preference import METHOD, held_back, kto_loss, plackett_luce, safeguard, slate_losses
 from finetune.sampler import draw
+from finetune.schedule import DiffusionSchedule, Prediction
 from finetune.settings.model import LoraSettings
 from finetune.settings.preference import PreferenceConfig
 from finetune.settings.sampler import Sampler
@@ -122,23 +123,23 @@ def test_the_safeguard_lets_no_step_raise_the_better_images_error(images: int) -
 
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction", "sample"])
 def test_every_parametrization_has_the_same_error(
-    sd_folder: Path, prediction_type: str, monkeypatch: pytest.MonkeyPatch
+    sd_folder: Path, prediction_type: Prediction, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, labels = open_with_lora(sd_folder), small_labels()
-    scheduler = model.scheduler(4)
-    scheduler.register_to_config(prediction_type=prediction_type)
+    schedule = replace(model.schedule(4), prediction_type=prediction_type)
+    assert isinstance(schedule, DiffusionSchedule)
     slates, timesteps = labels.taught.rankings, torch.tensor([800, 50])
     noise = torch.randn(2, 4, 8, 8, generator=seeded(5))
     guess = torch.randn(5, 4, 8, 8, generator=seeded(6))
 
     def predict(noisy: Tensor, times: Tensor, *_: Any, **__: Any) -> Tensor:
-        a = scheduler.alphas_cumprod[times].view(-1, 1, 1, 1)
+        a = schedule.alphas[times].view(-1, 1, 1, 1)
         return output(prediction_type, guess, noisy, a)
 
     monkeypatch.setattr(model, "predict", predict)
-    found = slate_errors(model, scheduler, labels, slates, noise=noise, timesteps=timesteps)
+    found = slate_errors(model, schedule, labels, slates, noise=noise, timesteps=timesteps)
     clean = labels.latents[slates.image[slates.present]]
-    a = scheduler.alphas_cumprod[timesteps.repeat_interleave(torch.tensor([3, 2]))]
+    a = schedule.alphas[timesteps.repeat_interleave(torch.tensor([3, 2]))]
     expected = (guess - clean).square().flatten(1).mean(1) / (1 - a)  # SNR + 1
     torch.testing.assert_close(found.own[slates.present], expected, rtol=1e-3, atol=0)
     torch.testing.assert_close(found.own, found.reference)
@@ -147,16 +148,17 @@ def test_every_parametrization_has_the_same_error(
 
 def test_images_of_a_slate_share_noise_and_timestep(sd_folder: Path) -> None:
     model, labels = open_with_lora(sd_folder), small_labels()
-    scheduler, noise = model.scheduler(4), torch.randn(1, 4, 8, 8, generator=seeded(5))
+    schedule, noise = model.schedule(4), torch.randn(1, 4, 8, 8, generator=seeded(5))
+    assert isinstance(schedule, DiffusionSchedule)
     slates, times = labels.taught.rankings.where(torch.tensor([0])), torch.tensor([600])
-    found = slate_errors(model, scheduler, labels, slates, noise=noise, timesteps=times)
+    found = slate_errors(model, schedule, labels, slates, noise=noise, timesteps=times)
     for place, image in enumerate(slates.image[0].tolist()):
         clean = labels.latents[image][None]
-        noisy = scheduler.add_noise(clean, noise, times)
+        noisy = schedule.add_noise(clean, noise, times)
         cond = model.encode_prompts(["a cat"])
         prediction = model.predict(noisy, times, cond, cond, guidance=1.0)
-        target = denoising_target(scheduler, clean, noise, times)
-        scale = 1 / scheduler.alphas_cumprod[600]  # of velocities to noise, squared
+        target = denoising_target(schedule, clean, noise, times)
+        scale = 1 / schedule.alphas[600]  # of velocities to noise, squared
         expected = scale * (prediction - target).square().mean()
         torch.testing.assert_close(found.own[0, place], expected, rtol=1e-4, atol=0)
 

@@ -1,7 +1,5 @@
 """Several processes, connected by gloo on the CPU, train as one does; a failure ends them all."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,18 +8,10 @@ from data.runs import RunFolder
 from finetune.processes import SINGLE_PROCESS, Processes
 from pipelines.cli import main
 from pipelines.metrics_log import read_metrics
+from tests.support.launched_command import launch
 from tests.support.tuned_run import Commands, copy_of, figures_of, weights_of, words
 
 pytestmark = pytest.mark.slow
-
-LAUNCH = (
-    "--multi_gpu",
-    "--num_processes=2",
-    "--num_machines=1",
-    "--mixed_precision=no",
-    "--dynamo_backend=no",
-    "--main_process_port=0",
-)
 
 
 def test_shares_are_whole_batches_and_omit_no_row() -> None:
@@ -89,15 +79,8 @@ def test_two_processes_train_as_one(
         assert mine["validation_reward"] == pytest.approx(others["validation_reward"], rel=1e-4)
 
 
-def test_a_process_that_fails_ends_the_others() -> None:
-    launcher = [
-        sys.executable,
-        "-m",
-        "accelerate.commands.launch",
-        *LAUNCH,
-        "-m",
-        "tests.support.failing_process",
-    ]
-    ended = subprocess.run(launcher, capture_output=True, text=True, timeout=300, check=False)
-    assert ended.returncode != 0
-    assert "exitcode  : 2" in ended.stderr
+def test_a_process_that_fails_ends_the_others_and_the_line_names_it(tmp_path: Path) -> None:
+    # The first process waits for it, and loses its connection.
+    ended = launch(tmp_path, "tests.support.failing_process").ended()
+    assert ended.status == 2
+    assert ended.lines[-1].startswith("pictune: the process of rank 1 failed with exit status 2;")

@@ -22,7 +22,7 @@ from finetune.reward_gradient import (
 )
 from finetune.sampler import draw
 from finetune.sampling import clean_latents, step_distribution
-from finetune.settings.model import UNetSettings
+from finetune.settings.model import NetworkSettings
 from finetune.settings.reward_gradient import RewardGradientConfig, RewardGradientValidation
 from finetune.settings.sampler import Sampler
 from tests.support.small_training import (
@@ -88,16 +88,16 @@ def plain_loss(training: Training[Any], *, first: int, ends: bool = False) -> Te
     draws = draw_randomness(training, start(training))
     noise = [torch.randn(model.latent_shape, generator=seeded(seed)) for seed in draws.seeds]
     latents, cond = torch.stack(noise), model.encode_prompts(draws.prompts)
-    uncond, scheduler = model.encode_prompts([""]).expand_as(cond), model.scheduler(sampler.steps)
-    for i, timestep in enumerate(scheduler.timesteps):
+    uncond, schedule = model.encode_prompts([""]).expand_as(cond), model.schedule(sampler.steps)
+    for i, timestep in enumerate(schedule.timesteps):
         if i == first:
             latents = latents.detach()
         at = timestep.expand(len(cond))
         output = model.predict(latents, at, cond, uncond, sampler.guidance)
         if ends and i == first:
-            latents = clean_latents(scheduler, output, timestep, latents)
+            latents = clean_latents(schedule, output, timestep, latents)
             break
-        latents, _ = step_distribution(scheduler, output, timestep, latents, eta=0.0)
+        latents, _ = step_distribution(schedule, output, timestep, latents, eta=0.0)
     images = model.decode(latents)
     assert training.reward is not None
     return reward_loss(training.reward(images, draws.prompts), training.config.margin).mean()
@@ -246,7 +246,7 @@ def test_every_layout_is_trained_and_the_size_of_micro_batches_changes_rounding_
 def test_gradient_checkpointing_changes_rounding_alone(sd_folder: Path) -> None:
     plain = gradient_of(open_training(sd_folder, changed(steps_back=2)))
     training = open_training(sd_folder, changed(steps_back=2))
-    training.model.set_up(UNetSettings(gradient_checkpointing=True))
+    training.model.set_up(NetworkSettings(gradient_checkpointing=True))
     assert training.model.pipeline.vae.is_gradient_checkpointing
     torch.testing.assert_close(gradient_of(training), plain, rtol=1e-4, atol=1e-7)
 

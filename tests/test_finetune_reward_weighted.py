@@ -12,6 +12,7 @@ from torch.nn import functional
 from finetune.denoising import denoising_target, timestep_weights, weighted_denoising_loss
 from finetune.processes import SINGLE_PROCESS, Processes
 from finetune.reward_weighted import METHOD, batch_losses
+from finetune.schedule import DiffusionSchedule
 from finetune.settings.reward_weighted import RewardWeightedConfig
 from finetune.settings.validation import ValidationConfig
 from finetune.weighted_batches import draw_batch, weighted_images
@@ -49,7 +50,7 @@ def test_loop_with_equal_rewards_and_no_pretraining_is_plain_denoising(sd_folder
     noise = torch.randn(latents.shape, generator=generator)
     timesteps = torch.randint(1000, (4,), generator=generator)
     cond = model.encode_prompts([data.prompts[i] for i in chosen])
-    noisy = model.scheduler(2).add_noise(latents, noise, timesteps)
+    noisy = model.schedule(2).add_noise(latents, noise, timesteps)
     with torch.no_grad(), model.adapters_off():
         prediction = model.predict(noisy, timesteps, cond, cond, 1.0)
     assert metrics.loss == pytest.approx(functional.mse_loss(prediction, noise).item(), rel=1e-5)
@@ -89,18 +90,16 @@ def test_the_processes_parts_of_a_batch_add_up_to_it(sd_folder: Path, count: int
     perturb(model)
     config = SMALL.model_copy(update={"kl": "kl-o", "gamma": 2.0})
     images = weighted_images(data, data, config, device=model.device)
-    scheduler = model.scheduler(2)
+    schedule = model.schedule(2)
     dropout = config.caption_dropout
-    batch = draw_batch(
-        images, config.batch, scheduler, caption_dropout=dropout, generator=seeded(1)
-    )
+    batch = draw_batch(images, config.batch, schedule, caption_dropout=dropout, generator=seeded(1))
     parameters = list(model.lora_parameters().values())
 
     def losses_and_gradient(processes: Processes) -> tuple[Tensor, Tensor]:
         rows, weight = processes.share(len(batch.latents), 1), images.mean_weight
         if not len(rows):
             return torch.zeros(3), torch.zeros(sum(p.numel() for p in parameters))
-        losses = batch_losses(model, scheduler, batch, rows, config, mean_weight=weight)
+        losses = batch_losses(model, schedule, batch, rows, config, mean_weight=weight)
         stacked = torch.stack(losses)
         gradient = torch.autograd.grad(stacked.sum(), parameters)
         return stacked.detach(), torch.cat([part.flatten() for part in gradient])
@@ -146,16 +145,18 @@ def test_min_snr_weighs_the_same_image_error_alike_for_every_prediction(predicti
         beta_end=0.012,
         prediction_type=prediction,
     )
+    scheduler.set_timesteps(10)
+    schedule = DiffusionSchedule.of(scheduler)
     timesteps = torch.tensor([10, 300, 600, 990])
     alphas = scheduler.alphas_cumprod[timesteps]
     snr = alphas / (1 - alphas)
     # The same error in the image appears this much larger or smaller in the predicted quantity.
     error = {"epsilon": snr, "v_prediction": 1 / (1 - alphas), "sample": torch.ones(4)}[prediction]
-    weighted = timestep_weights(scheduler, timesteps, 5.0) * error
+    weighted = timestep_weights(schedule, timesteps, 5.0) * error
     torch.testing.assert_close(weighted, snr.clamp(max=5.0), rtol=1e-4, atol=1e-6)
     # Not weighted, as by default, the noisiest steps count as much as the others.
     default = RewardWeightedConfig().min_snr
-    assert timestep_weights(scheduler, timesteps, default).tolist() == [1, 1, 1, 1]
+    assert timestep_weights(schedule, timesteps, default).tolist() == [1, 1, 1, 1]
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
@@ -164,7 +165,7 @@ def test_target_gives_back_the_image_through_the_samplers_formula(prediction: st
     scheduler.set_timesteps(10)
     latents, noise = randn(2, 1, 4, 8, 8).unbind()
     timestep = torch.tensor([400])
-    target = denoising_target(scheduler, latents, noise, timestep)
+    target = denoising_target(DiffusionSchedule.of(scheduler), latents, noise, timestep)
     noisy = scheduler.add_noise(latents, noise, timestep)
     found = scheduler.step(target, 400, noisy).pred_original_sample
     torch.testing.assert_close(found, latents, rtol=1e-3, atol=1e-4)

@@ -12,8 +12,10 @@ from finetune.denoising import denoising_target
 from finetune.diffusion import DiffusionModel
 from finetune.sampler import Trajectories, draw, draw_latents, padded_batches, sample_trajectories
 from finetune.sampling import gaussian_kl, log_prob, step_distribution
+from finetune.schedule import DiffusionSchedule
 from finetune.settings.sampler import Sampler, SamplerOverrides
 from tests.support.small_training import draw_by_stock, seeded
+from tests.support.stock import ddim
 
 SAMPLER = Sampler(steps=4)
 
@@ -32,24 +34,24 @@ def scheduler_of(**settings: object) -> DDIMScheduler:
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
-@pytest.mark.parametrize("clip_sample", [True, False])
 @pytest.mark.parametrize("set_alpha_to_one", [True, False])
 @pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
 def test_step_equals_the_stock_scheduler(
-    prediction: str, clip_sample: bool, set_alpha_to_one: bool, spacing: str, eta: float
+    prediction: str, set_alpha_to_one: bool, spacing: str, eta: float
 ) -> None:
     scheduler = scheduler_of(
         prediction_type=prediction,
-        clip_sample=clip_sample,
+        clip_sample=False,
         set_alpha_to_one=set_alpha_to_one,
         timestep_spacing=spacing,
         steps_offset=1,
     )
+    schedule = DiffusionSchedule.of(scheduler)
     generator = seeded()
     for timestep in scheduler.timesteps:
         output, sample, noise = torch.randn(3, 2, 4, 8, 8, generator=generator).unbind()
-        mean, std = step_distribution(scheduler, output, timestep, sample, eta=eta)
+        mean, std = step_distribution(schedule, output, timestep, sample, eta=eta)
         for drawn in (torch.zeros_like(noise), noise):
             stock = scheduler.step(output, timestep, sample, eta=eta, variance_noise=drawn)
             expected = stock.prev_sample
@@ -58,11 +60,12 @@ def test_step_equals_the_stock_scheduler(
 
 def test_a_vector_of_timesteps_gives_each_row_its_own_step() -> None:
     scheduler = scheduler_of(set_alpha_to_one=False, clip_sample=False)
+    schedule = DiffusionSchedule.of(scheduler)
     output, sample = torch.randn(2, 7, 4, 8, 8, generator=seeded()).unbind()
-    mean, std = step_distribution(scheduler, output, scheduler.timesteps, sample, eta=1.0)
+    mean, std = step_distribution(schedule, output, scheduler.timesteps, sample, eta=1.0)
     for i, timestep in enumerate(scheduler.timesteps):
         row = slice(i, i + 1)
-        one = step_distribution(scheduler, output[row], timestep, sample[row], eta=1.0)
+        one = step_distribution(schedule, output[row], timestep, sample[row], eta=1.0)
         assert torch.equal(mean[row], one[0])
         assert torch.equal(std[row], one[1])
 
@@ -76,13 +79,13 @@ def test_log_prob_is_the_mean_of_torch_distributions() -> None:
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
-@pytest.mark.parametrize("clip_sample", [True, False])
 def test_log_prob_of_a_step_is_that_of_the_stock_step_under_the_closed_form_deviation(
-    prediction: str, clip_sample: bool
+    prediction: str,
 ) -> None:
     scheduler = scheduler_of(
-        prediction_type=prediction, clip_sample=clip_sample, set_alpha_to_one=False, steps_offset=1
+        prediction_type=prediction, clip_sample=False, set_alpha_to_one=False, steps_offset=1
     )
+    schedule = DiffusionSchedule.of(scheduler)
     alphas, stride = scheduler.alphas_cumprod, 1000 // 7
     generator = seeded()
     for timestep in scheduler.timesteps:
@@ -95,7 +98,7 @@ def test_log_prob_of_a_step_is_that_of_the_stock_step_under_the_closed_form_devi
         stock = stepped.prev_sample
         following = stock + 0.5 * deviation * drawn
         expected = Normal(stock, deviation).log_prob(following).mean((1, 2, 3))
-        mean, std = step_distribution(scheduler, output, timestep, sample, eta=1.0)
+        mean, std = step_distribution(schedule, output, timestep, sample, eta=1.0)
         torch.testing.assert_close(log_prob(following, mean, std), expected, rtol=1e-4, atol=1e-4)
 
 
@@ -103,10 +106,11 @@ def test_kl_of_a_step_is_a_weight_times_the_squared_difference_of_the_predicted_
     scheduler = scheduler_of(
         prediction_type="epsilon", clip_sample=False, set_alpha_to_one=False, steps_offset=1
     )
+    schedule = DiffusionSchedule.of(scheduler)
     output, reference, sample = torch.randn(3, 7, 4, 8, 8, generator=seeded()).unbind()
     steps = scheduler.timesteps
-    mean, std = step_distribution(scheduler, output, steps, sample, eta=1.0)
-    ref_mean, _ = step_distribution(scheduler, reference, steps, sample, eta=1.0)
+    mean, std = step_distribution(schedule, output, steps, sample, eta=1.0)
+    ref_mean, _ = step_distribution(schedule, reference, steps, sample, eta=1.0)
     at, before = (
         scheduler.alphas_cumprod[(steps - shift).clamp(min=0)].double().view(-1, 1, 1, 1)
         for shift in (0, 1000 // 7)
@@ -130,9 +134,10 @@ def test_the_same_image_predicted_in_any_way_gives_the_same_step() -> None:
         scheduler = scheduler_of(
             prediction_type=prediction, clip_sample=False, set_alpha_to_one=False, steps_offset=1
         )
+        schedule = DiffusionSchedule.of(scheduler)
         sample = scheduler.add_noise(image, noise, scheduler.timesteps)
-        output = denoising_target(scheduler, image, noise, scheduler.timesteps)
-        steps.append(step_distribution(scheduler, output, scheduler.timesteps, sample, eta=1.0))
+        output = denoising_target(schedule, image, noise, scheduler.timesteps)
+        steps.append(step_distribution(schedule, output, scheduler.timesteps, sample, eta=1.0))
     for mean, std in steps[1:]:
         torch.testing.assert_close(mean, steps[0][0], rtol=1e-3, atol=1e-3)
         assert torch.equal(std, steps[0][1])
@@ -146,9 +151,10 @@ def test_log_prob_of_half_precision_is_computed_in_float32() -> None:
 
 def test_deterministic_last_step_has_no_log_prob_and_no_gradient() -> None:
     scheduler = scheduler_of(set_alpha_to_one=True, clip_sample=False)
+    schedule = DiffusionSchedule.of(scheduler)
     output = torch.randn(1, 4, 8, 8, generator=seeded()).requires_grad_()
     last, sample = scheduler.timesteps[-1], torch.zeros(1, 4, 8, 8)
-    mean, std = step_distribution(scheduler, output, last, sample, eta=1.0)
+    mean, std = step_distribution(schedule, output, last, sample, eta=1.0)
     assert std.item() == 0
     value = log_prob(torch.ones(1, 4, 8, 8), mean, std)
     value.sum().backward()
@@ -169,10 +175,10 @@ def test_trajectories_store_the_log_prob_of_the_stored_samples(model: DiffusionM
     cond = model.encode_prompts(["a cat", "a dog", "a cat"])
     chains = sample_trajectories(model, cond, SAMPLER, generator=seeded(), batch=2)
     assert chains.latents.shape == (3, 5, 4, 8, 8)
-    scheduler = model.scheduler(4)
+    schedule = model.schedule(4)
     for i, timestep in enumerate(chains.timesteps):
         output, before = prediction(model, chains, cond, i), chains.latents[:, i]
-        mean, std = step_distribution(scheduler, output, timestep, before, eta=1.0)
+        mean, std = step_distribution(schedule, output, timestep, before, eta=1.0)
         expected = log_prob(chains.latents[:, i + 1], mean, std)
         torch.testing.assert_close(chains.log_probs[:, i], expected, rtol=1e-4, atol=1e-4)
 
@@ -183,10 +189,10 @@ def test_later_steps_are_deterministic_and_carry_no_log_prob(model: DiffusionMod
     chains = sample_trajectories(model, cond, half, generator=seeded(), batch=2)
     assert (chains.log_probs[:, :2] != 0).all()
     assert (chains.log_probs[:, 2:] == 0).all()
-    scheduler = model.scheduler(4)
+    schedule = model.schedule(4)
     for i in (2, 3):
         output, timestep = prediction(model, chains, cond, i), chains.timesteps[i]
-        mean, _ = step_distribution(scheduler, output, timestep, chains.latents[:, i], eta=0.0)
+        mean, _ = step_distribution(schedule, output, timestep, chains.latents[:, i], eta=0.0)
         torch.testing.assert_close(chains.latents[:, i + 1], mean)
 
 
@@ -232,7 +238,7 @@ def test_a_methods_settings_override_the_runs_sampler_and_no_others() -> None:
 
 def test_drawing_equals_the_stock_pipeline_with_ddim(model: DiffusionModel) -> None:
     stock = model.pipeline
-    kept, stock.scheduler = stock.scheduler, model.scheduler(4)
+    kept, stock.scheduler = stock.scheduler, ddim(stock)
     images = draw_by_stock(stock, 5)
     stock.scheduler = kept
     drawn = draw(model, ["a dog"], Sampler(steps=4, guidance=3.0, eta=0.0), seeds=[5])
@@ -254,9 +260,3 @@ def test_guidance_of_one_skips_the_unconditional_half(
 def test_padding_repeats_rows_up_to_the_batch() -> None:
     parts = [(part.tolist(), real) for part, real in padded_batches(torch.arange(5), 3)]
     assert parts == [([0, 1, 2], 3), ([3, 4, 3], 2)]
-
-
-def test_unset_timesteps_are_refused() -> None:
-    nothing = torch.zeros(1, 4, 2, 2)
-    with pytest.raises(ValueError, match="set_timesteps"):
-        step_distribution(DDIMScheduler(), nothing, 1, nothing, eta=1.0)

@@ -16,7 +16,7 @@ from finetune.diffusion import DiffusionModel
 from finetune.method import Method, Training, WeightedData
 from finetune.settings.dpok import DPOKConfig
 from finetune.settings.method import MethodConfig
-from finetune.settings.model import Precision, UNetSettings
+from finetune.settings.model import NetworkSettings, Precision
 from finetune.settings.reward_weighted import RewardWeightedConfig
 from finetune.settings.sampler import SamplerOverrides
 from finetune.settings.validation import ValidationConfig
@@ -90,7 +90,7 @@ def train(model: DiffusionModel, name: str) -> tuple[TrainState, list[float]]:
 
 def test_channels_last_changes_where_numbers_lie_and_not_what_they_are(sd_folder: Path) -> None:
     plain, other = open_model(sd_folder), open_model(sd_folder)
-    other.set_up(UNetSettings(channels_last=True))
+    other.set_up(NetworkSettings(channels_last=True))
     assert other.pipeline.unet.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(prediction(other), prediction(plain), rtol=0, atol=1e-5)
     assert float(torch.cosine_similarity(gradient(other), gradient(plain), dim=0)) > 1 - 1e-5
@@ -102,7 +102,7 @@ def test_a_compiled_unet_is_the_same_with_and_without_its_adapters_and_gradients
 ) -> None:
     plain, compiled = open_model(sd_folder), open_model(sd_folder)
     compiler = CompileCounterWithBackend("aot_eager")
-    compiled.set_up(UNetSettings(compile=True, gradient_checkpointing=True), compiler=compiler)
+    compiled.set_up(NetworkSettings(compile=True, gradient_checkpointing=True), compiler=compiler)
     checks = compiler.frame_count
     for _ in range(2):
         torch.testing.assert_close(gradient(compiled), gradient(plain))
@@ -117,7 +117,7 @@ def test_a_compiled_unet_is_the_same_with_and_without_its_adapters_and_gradients
 @pytest.mark.slow
 def test_a_compiled_training_starts_with_unit_ratio(sd_folder: Path) -> None:
     compiled = open_model(sd_folder)
-    compiled.set_up(UNetSettings(compile=True), compiler="aot_eager")
+    compiled.set_up(NetworkSettings(compile=True), compiler="aot_eager")
     plain, norms = train(open_model(sd_folder), "dpok")
     state, same = train(compiled, "dpok")
     assert len(norms) == len(same) == 2
@@ -135,7 +135,7 @@ def test_without_a_compiler_there_is_one_clear_line(
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     message = r"finetune\.compile: .* install a C\+\+ compiler \(g\+\+\)"
     with pytest.raises(PictuneError, match=message) as error:
-        open_model(sd_folder).set_up(UNetSettings(compile=True))
+        open_model(sd_folder).set_up(NetworkSettings(compile=True))
     assert "\n" not in str(error.value)
 
 

@@ -15,6 +15,7 @@ from finetune.settings.validation import Measure, ValidationConfig
 from finetune.strength import choose_strength, weakest_as_good
 from finetune.validation import Validation, Validator
 from tests.support.small_training import draw_by_stock, open_with_lora, perturb, redness
+from tests.support.stock import ddim
 from tests.support.tiny_diffusion import LAYOUTS
 
 SAMPLER = Sampler(steps=4, guidance=3.0, eta=0.0)
@@ -35,7 +36,7 @@ def test_a_stock_pipeline_with_that_adapter_weight_draws_the_same(
     pipeline = DiffusionPipeline.from_pretrained(layouts[layout])
     pipeline.load_lora_weights(tmp_path, adapter_name="pictune")
     pipeline.set_adapters("pictune", adapter_weights=strength)
-    pipeline.scheduler = model.scheduler(4)
+    pipeline.scheduler = ddim(pipeline)
     stock = draw_by_stock(pipeline, 5)
     torch.testing.assert_close(ours, stock, rtol=0, atol=1e-5)
 

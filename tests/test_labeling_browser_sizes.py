@@ -176,13 +176,17 @@ def test_two_fingers_zoom_and_a_tap_then_shows_the_next_at_the_same_place(page: 
 
 
 def spread_two_fingers(page: Page) -> None:
-    """Playwright has one finger: the browser's protocol has two."""
+    """Spread two fingers, which the browser's protocol has and Playwright has not.
+
+    They rest before they are lifted: a view that is still gliding takes the next tap as a stop.
+    """
     protocol = page.context.new_cdp_session(page)
     for step in range(9):
         apart = 20 + 15 * step
         points = [{"x": 195 + side * apart, "y": 400, "id": side + 1} for side in (-1, 1)]
         touch = {"type": "touchMove" if step else "touchStart", "touchPoints": points}
         protocol.send("Input.dispatchTouchEvent", touch)
+    page.wait_for_timeout(300)
     protocol.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
 
 

@@ -5,23 +5,24 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import pytest
+import sqlalchemy as sa
 from argon2 import PasswordHasher
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from data.errors import PictuneError
 from data.store.feedback_store import FeedbackStore
+from data.store.tables import sign_in_attempts
 from labeling_app.passwords import hash_password, is_password
 from labeling_app.server import create_app
 from labeling_app.settings import LabelConfig
 from labeling_app.tasks import TasksConfig
-from labeling_app.throttle import Throttle
 from pipelines.cli import main
+from tests.support.data_campaign import Clock
 from tests.support.labeling_campaign import SECRET, Campaign, make_campaign
 from tests.support.labeling_thread import served
 
@@ -42,7 +43,10 @@ def campaign(tmp_path_factory: pytest.TempPathFactory) -> Campaign:
 
 @pytest.fixture
 def store(campaign: Campaign) -> Iterator[FeedbackStore]:
-    with campaign.open_store() as opened:
+    """The store, for which no time passes, and no attempts to sign in are on record."""
+    with campaign.open_store(Clock()) as opened:
+        with opened.database.write() as connection:
+            connection.execute(sa.delete(sign_in_attempts))
         yield opened
 
 
@@ -71,15 +75,8 @@ def client(campaign: Campaign, store: FeedbackStore, **config: bool) -> TestClie
     )
 
 
-def app_at_one_moment(campaign: Campaign, store: FeedbackStore) -> FastAPI:
-    """The app, for which no time passes between attempts to sign in, on any machine."""
-    created = create_app(store, campaign.paths.get, LabelConfig(), secret=SECRET, on_export=None)
-    limits = {"attempts": 5, "attempts_by_address": 50, "attempts_by_name": 100}
-    standing = {
-        name: Throttle(limit, window_s=60, clock=lambda: 0.0) for name, limit in limits.items()
-    }
-    created.state.labeling = replace(created.state.labeling, **standing)
-    return created
+def app_of(campaign: Campaign, store: FeedbackStore) -> FastAPI:
+    return create_app(store, campaign.paths.get, LabelConfig(), secret=SECRET, on_export=None)
 
 
 def login(client: TestClient, rater: str, password: str | None = None) -> int:
@@ -124,7 +121,7 @@ def test_too_many_attempts_have_to_wait(campaign: Campaign, store: FeedbackStore
 def test_wrong_passwords_from_elsewhere_keep_nobody_out(
     campaign: Campaign, store: FeedbackStore
 ) -> None:
-    app = app_at_one_moment(campaign, store)
+    app = app_of(campaign, store)
     known = TestClient(app, client=("10.0.0.66", 1))
     assert login(known, "Ann", PASSWORD) == 200
     known.post("/api/v1/logout", json={})
@@ -141,7 +138,7 @@ def test_wrong_passwords_from_elsewhere_keep_nobody_out(
 def test_guesses_from_many_addresses_at_one_name_have_an_end_and_known_browsers_still_get_in(
     campaign: Campaign, store: FeedbackStore
 ) -> None:
-    app = app_at_one_moment(campaign, store)
+    app = app_of(campaign, store)
     known = TestClient(app, client=("10.0.0.7", 1))
     assert login(known, "Ann", PASSWORD) == 200
     statuses = [
@@ -158,7 +155,7 @@ def test_guesses_from_many_addresses_at_one_name_have_an_end_and_known_browsers_
 def test_right_passwords_do_not_count_and_wrong_ones_do_for_all_names_of_an_address(
     campaign: Campaign, store: FeedbackStore
 ) -> None:
-    app = app_at_one_moment(campaign, store)
+    app = app_of(campaign, store)
     for number in range(11):
         store.raters.set_password(store.add_rater(f"rater {number}"), QUICK_HASH)
     assert {login(TestClient(app), "Ann", PASSWORD) for _ in range(60)} == {200}
@@ -171,7 +168,7 @@ def test_right_passwords_do_not_count_and_wrong_ones_do_for_all_names_of_an_addr
 def test_guesses_at_once_and_from_one_network_are_no_more_than_one_after_the_other(
     campaign: Campaign, store: FeedbackStore
 ) -> None:
-    app = app_at_one_moment(campaign, store)
+    app = app_of(campaign, store)
 
     def guess(number: int) -> int:
         return login(TestClient(app, client=(f"2001:db8::{number:x}", 1)), "Ann", "guess")
@@ -185,7 +182,7 @@ def test_guesses_at_once_and_from_one_network_are_no_more_than_one_after_the_oth
 def test_the_address_that_a_request_claims_counts_only_where_there_is_a_proxy(
     campaign: Campaign, store: FeedbackStore, https: bool
 ) -> None:
-    app = app_at_one_moment(campaign, store)
+    app = app_of(campaign, store)
     with served(app, LabelConfig(https=https)) as url:
 
         def guess(*hops: str) -> int:
@@ -207,7 +204,7 @@ def test_the_address_that_a_request_claims_counts_only_where_there_is_a_proxy(
 def test_who_waits_for_a_password_check_keeps_no_other_request_waiting(
     campaign: Campaign, store: FeedbackStore
 ) -> None:
-    app = app_at_one_moment(campaign, store)
+    app = app_of(campaign, store)
     pool, going_on = app.state.labeling.signing_in, threading.Event()
     with served(app, LabelConfig()) as url, ThreadPoolExecutor(60) as visitors:
         for _ in range(2):
@@ -222,17 +219,6 @@ def test_who_waits_for_a_password_check_keeps_no_other_request_waiting(
         assert httpx.get(f"{url}/api/v1/settings", timeout=120).status_code == 200
         going_on.set()
         assert Counter(answer.result().status_code for answer in answers) == {401: 5, 429: 55}
-
-
-def test_a_throttle_lets_go_when_its_window_has_passed() -> None:
-    now = 0.0
-    throttle = Throttle(limit=2, window_s=10, clock=lambda: now)
-    assert [throttle.attempt("ann") for _ in range(3)] == [0, 0, 10]
-    assert throttle.attempt("ben") == 0
-    now = 10.0
-    assert throttle.attempt("ann") == 0
-    throttle.take_back("ann")
-    assert [throttle.attempt("ann") for _ in range(3)] == [0, 0, 10]
 
 
 def test_a_new_password_ends_earlier_sign_ins(

@@ -1,5 +1,6 @@
 """The command line: bad input is one line and status 2."""
 
+import io
 import os
 import re
 import subprocess
@@ -11,6 +12,7 @@ import pytest
 from data.parquet import export
 from pipelines import stages
 from pipelines.cli import main
+from pipelines.progress import progress, progress_bar
 from pipelines.stage_list import STAGES
 from tests.support.data_campaign import Campaign
 from tests.support.exchange_files import damage_footer
@@ -220,3 +222,25 @@ def test_help_imports_no_stage() -> None:
     assert ended.stdout.splitlines()[-1] == "[]"
     for name in STAGES:
         assert name in ended.stdout
+
+
+class Terminal(io.StringIO):
+    """A stream that says that somebody watches."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(("rank", "is_shown"), [(None, True), ("0", True), ("1", False)])
+def test_of_several_processes_the_first_shows_its_bar(
+    monkeypatch: pytest.MonkeyPatch, rank: str | None, is_shown: bool
+) -> None:
+    if rank is not None:
+        monkeypatch.setenv("RANK", rank)
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    assert list(progress(range(3), "score", "batch")) == [0, 1, 2]
+    with progress_bar("images", "image", total=2) as bar:
+        bar.update(2)
+    assert ("score: 100%" in terminal.getvalue()) == is_shown
+    assert ("images: 100%" in terminal.getvalue()) == is_shown

@@ -68,6 +68,19 @@ def test_only_missing_images_are_drawn_again(
     assert "images: done" in capsys.readouterr().out
 
 
+def test_whatever_is_missing_is_drawn_again_to_the_byte(settings: Path, tmp_path: Path) -> None:
+    batches = ("--set", "images.batch=9")  # two of nine images, and a rest of six
+    draw(settings, tmp_path, *batches)
+    images = sorted((tmp_path / "r" / "images").glob("*.png"))
+    drawn = [sha256_of(path) for path in images]
+    assert len(images) == 24
+    for missing in (images[3:5], images[::3], images[-1:]):
+        for path in missing:
+            path.unlink()
+        assert draw(settings, tmp_path, *batches) == 0
+        assert [sha256_of(path) for path in images] == drawn
+
+
 def test_a_longer_prompt_file_adds_images_and_keeps_the_old(settings: Path, tmp_path: Path) -> None:
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("# mine\nA cat.\n")

@@ -1,17 +1,21 @@
-"""The whole story on folders laid out as SD 2.1 and SDXL, and the line that wrong folders get."""
+"""The whole story on folders of all families, and the line that wrong folders get."""
 
 import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from diffusers import DiffusionPipeline
 
 from data.runs import RunFolder
+from finetune.model_folder import family_of
 from pipelines.cli import main
+from pipelines.methods import METHODS
 from pipelines.metrics_log import read_metrics
 from tests.support.tiny_diffusion import write_tiny_sd2, write_tiny_sdxl
+from tests.support.tiny_flow import write_tiny_flux, write_tiny_sd3
 from tests.support.tiny_models import write_tiny_models
 
 
@@ -21,22 +25,29 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("write", [write_tiny_sd2, write_tiny_sdxl])
-def test_every_stage_runs_and_both_loras_load_into_the_stock_pipeline(
+@pytest.mark.parametrize(
+    "write", [write_tiny_sd2, write_tiny_sdxl, write_tiny_sd3, write_tiny_flux]
+)
+def test_every_stage_runs_and_all_loras_load_into_the_stock_pipeline(
     settings: Path, tmp_path: Path, write: Callable[[Path], Path]
 ) -> None:
     model = write(tmp_path / "model")
-    where = ["--runs", str(tmp_path), "--run", "r", "--config", str(settings)]
-    assert main(["demo", *where, "--model", str(model)]) == 0
-    assert main(["finetune", *where, "--model", str(model), "--method", "dpok"]) == 0
+    # A FLUX folder does not name a size.
+    own = ["--model", str(model), "--set", "run.image_size=16"]
+    where = ["--runs", str(tmp_path), "--run", "r", "--config", str(settings), *own]
+    assert main(["demo", *where]) == 0
     run = RunFolder(tmp_path / "r")
     assert (run.evaluation_dir / "report.html").is_file()
-    for method in ("rwl", "dpok"):
+    for method in METHODS:
+        assert main(["finetune", *where, "--method", method]) == 0
         assert len(read_metrics(run.finetune_dir(method))) == 3
         pipeline = DiffusionPipeline.from_pretrained(model)
         pipeline.load_lora_weights(run.finetune_dir(method))
         assert pipeline.get_active_adapters()
-    assert read_metrics(run.finetune_dir("dpok"))[1]["first_ratio_gap"] == 0
+    for method in ("dpok", "ddpo"):
+        assert read_metrics(run.finetune_dir(method))[1]["first_ratio_gap"] == 0
+    used = pd.read_parquet(run.images_table)["scheduler"].unique().tolist()
+    assert used == [family_of(str(model)).sampler_name]
 
 
 def without_unet(folder: Path) -> None:
@@ -49,17 +60,17 @@ def with_flax_alone(folder: Path) -> None:
     )
 
 
-def as_sd3(folder: Path) -> None:
+def as_pixart(folder: Path) -> None:
     index = json.loads((folder / "model_index.json").read_text())
     (folder / "model_index.json").write_text(
-        json.dumps(index | {"_class_name": "StableDiffusion3Pipeline"})
+        json.dumps(index | {"_class_name": "PixArtAlphaPipeline"})
     )
     (folder / "unet").rename(folder / "transformer")
 
 
-ONLY_SD = (
-    "holds a StableDiffusion3Pipeline, and only "
-    "StableDiffusionPipeline and StableDiffusionXLPipeline"
+ONLY_KNOWN = (
+    "holds a PixArtAlphaPipeline, and only StableDiffusionPipeline, StableDiffusionXLPipeline, "
+    "StableDiffusion3Pipeline, FluxPipeline"
 )
 
 
@@ -68,7 +79,7 @@ ONLY_SD = (
     [
         (without_unet, "incomplete, without unet/config.json"),
         (with_flax_alone, "unet/ has Flax weights only"),
-        (as_sd3, ONLY_SD),
+        (as_pixart, ONLY_KNOWN),
     ],
 )
 def test_a_wrong_folder_gets_one_line_and_status_2(

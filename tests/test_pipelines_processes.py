@@ -1,23 +1,50 @@
-"""Stages that draw, in several processes connected by gloo: the files are those of one process."""
+"""Stages that call a network, in several processes connected by gloo: files are those of one."""
 
 import json
+import re
+import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from data.files import sha256_of
 from data.runs import RunFolder
 from data.schema import IMAGES, read_table
+from pipelines.cli import main
+from pipelines.metrics_log import METRICS_FILE
+from pipelines.model_hashes import REWARD_METRICS
+from pipelines.pages.report_text import read_evaluation
+from pipelines.pages.reward_page import RELIABILITY
 from pipelines.stages.best_of_n import CANDIDATES, TABLE
+from pipelines.stages.score import ENCODE_BATCH, FILE, SCORES
+from reward.files import CONFIG_FILE, WEIGHTS_FILE
 from tests.support.demo_run import command, copy_without, sets
-from tests.support.tuned_run import Commands, copy_of
+from tests.support.launched_command import launch
+from tests.support.tuned_run import Commands, copy_of, free_port
 
 pytestmark = pytest.mark.slow
 
 BATCHES = sets("images.batch=4")
 """Several batches, the last one not full."""
+MACHINES = """
+compute_environment: LOCAL_MACHINE
+distributed_type: MULTI_GPU
+num_machines: 2
+num_processes: 2
+machine_rank: 0
+main_process_ip: 127.0.0.1
+main_process_port: {port}
+mixed_precision: "no"
+rdzv_backend: static
+same_network: true
+"""
+TRAINED = (WEIGHTS_FILE, CONFIG_FILE, REWARD_METRICS, METRICS_FILE, "report.html", RELIABILITY)
+"""Files of a trained reward that name neither the time nor the run's folder."""
 FEW = [*BATCHES, *sets("evaluate.images_per_prompt=2", "evaluate.held_out_per_family=1")]
 
 
@@ -64,8 +91,8 @@ def test_images_are_those_of_one_process(
     assert rows_of(many) == rows_of(one)
     for path in sorted(many.images_dir.glob("*.png"))[::3]:
         path.unlink()
-    run_by(terminal, processes, many, "images", BATCHES)  # draws these alone, in other batches
-    assert files_in(many.images_dir).keys() == drawn.keys()
+    run_by(terminal, processes, many, "images", BATCHES)  # draws these alone
+    assert files_in(many.images_dir) == drawn
     assert "images: done" in run_by(terminal, processes, many, "images", BATCHES)
 
 
@@ -96,3 +123,93 @@ def test_the_best_of_n_are_those_of_one_process(
     assert files_in(folders[0]) == files_in(folders[1])
     tables = [read_table(folder / TABLE, CANDIDATES).to_pylist() for folder in folders]
     assert tables[0] == tables[1]
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_a_reward_is_that_of_one_process(
+    ready: RunFolder, terminal: Commands, tmp_path: Path, processes: int
+) -> None:
+    one, many = (copy_without(ready, tmp_path / name, "reward") for name in ("one", "many"))
+    encoding = sets("reward.encode_batch=4")
+    assert command(one, "reward", *encoding) == 0
+    assert "model in" in run_by(terminal, processes, many, "reward", encoding)
+    for name in TRAINED:
+        assert sha256_of(many.reward_dir / name) == sha256_of(one.reward_dir / name), name
+    assert vectors_in(many) == vectors_in(one)
+    assert len(vectors_in(one)) > 4 * processes
+    assert "reward: done" in run_by(terminal, processes, many, "reward", encoding)
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_scores_are_those_of_one_process(
+    ready: RunFolder, terminal: Commands, tmp_path: Path, processes: int
+) -> None:
+    one, many = (copy_of(ready, tmp_path / name) for name in ("one", "many"))
+    write_images(tmp_path / "images", 3 * ENCODE_BATCH + 5)
+    (tmp_path / "images" / "broken.png").write_bytes(b"no image")
+    (tmp_path / "prompts.txt").write_text("a dog\ntwo cats\n")
+    given = ["--images", str(tmp_path / "images"), "--prompts", str(tmp_path / "prompts.txt")]
+    assert command(one, "score", *given) == 0
+    printed = run_by(terminal, processes, many, "score", given)
+    assert printed.count("skipped: ") == 1
+    tables = [read_table(run.reward_dir / FILE, SCORES) for run in (one, many)]
+    assert tables[0].num_rows == 2 * (3 * ENCODE_BATCH + 5)
+    assert tables[0].equals(tables[1])
+    assert vectors_in(many) == vectors_in(one)
+
+
+def test_rounds_go_through_all_stages_in_two_processes(
+    ready: RunFolder, terminal: Commands, tmp_path: Path
+) -> None:
+    run = copy_of(ready, tmp_path)
+    words = ["--rounds", "2", "--method", "rwl", *FEW, *sets("rounds.images_per_prompt=8")]
+    printed = terminal.run(line(run, "rounds", *words), processes=2)
+    assert printed.count("[round ") == 2
+    for stage in ("images", "simulate", "reward", "finetune rwl"):
+        # What a run needs for the first round's first three stages is there.
+        assert len(re.findall(f"^{stage}: ", printed, re.MULTILINE)) >= 2, stage
+    assert printed.endswith("report.html\n")
+    assert printed.count(f"report: {run.evaluation_dir / 'report.html'}\n") == 2  # of evaluate, too
+    evaluated = {result.round for result in read_evaluation(run).results}
+    assert evaluated == {None, 1, 2}
+    again = terminal.run(line(run, "rounds", *words), processes=2)
+    for stage in ("images", "simulate", "reward", "finetune rwl", "evaluate"):
+        assert again.count(f"{stage}: done") == 1, stage
+
+
+def test_two_machines_share_the_work_by_accelerates_own_file(
+    demo_models: Path, tmp_path: Path
+) -> None:
+    config, given = tmp_path / "machines.yaml", ["--runs", str(tmp_path), *BATCHES]
+    given += ["--config", str(demo_models)]
+    config.write_text(MACHINES.format(port=free_port()))
+    second = ["--config_file", str(config), "--machine_rank=1", "--main_process_ip=127.0.0.2"]
+    machines = [
+        launch(tmp_path, "pipelines", "images", *given, "--run", "two", launcher=launcher)
+        for launcher in (["--config_file", str(config)], second)
+    ]
+    for machine in machines:
+        ended = machine.ended()
+        assert ended.status == 0, ended.errors
+    assert main(["images", *given, "--run", "one"]) == 0
+    one, two = (RunFolder(tmp_path / name) for name in ("one", "two"))
+    assert files_in(two.images_dir) == files_in(one.images_dir)
+    assert rows_of(two) == rows_of(one)
+
+
+def write_images(folder: Path, count: int) -> None:
+    """Write images that all differ."""
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(count):
+        pixels = rng.integers(0, 255, (16, 16, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number:03d}.png")
+
+
+def vectors_in(run: RunFolder) -> dict[bytes, bytes]:
+    """Return every embedding in the run's cache."""
+    vectors: dict[bytes, bytes] = {}
+    for file in run.embeddings_dir.glob("*.sqlite"):
+        with closing(sqlite3.connect(file)) as database:
+            vectors |= dict(database.execute("SELECT key, vector FROM embeddings"))
+    return vectors

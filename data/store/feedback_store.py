@@ -20,8 +20,6 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Self
 
-import sqlalchemy as sa
-
 from data.errors import PictuneError
 from data.feedback import (
     ChecksConfig,
@@ -38,6 +36,7 @@ from data.feedback import (
     check_answer,
 )
 from data.store.adjudication import Adjudications
+from data.store.attempts import Attempts
 from data.store.audit import Audit, record
 from data.store.checks import draw_check
 from data.store.comparing import Comparisons, wording_texts
@@ -57,7 +56,7 @@ from data.store.leases import (
 from data.store.own_work import OwnWork, take_next_aside, tasks_aside
 from data.store.plan_changes import PlanChanges
 from data.store.planning import insert_tasks, task_id_of, update_plan, with_asked_overlap
-from data.store.progress import Totals, count_totals, fair_hold, has_given_share
+from data.store.progress import LatestTotals, fair_hold, has_given_share
 from data.store.queries import load_rater, load_task, lock_task
 from data.store.raters import Raters, find_or_insert
 from data.store.reports import Reports, open_reports, withdraw_reports
@@ -92,18 +91,18 @@ class FeedbackStore:
         checks: ChecksConfig,
     ) -> None:
         self.database = database
-        self.raters = Raters(database, clock)
-        self.reports = Reports(database, clock)
+        self.raters, self.reports = Raters(database, clock), Reports(database, clock)
         self.audit = Audit(database, clock)
         self.adjudications = Adjudications(database, clock, self.rater_id_of)
         self._clock = clock
         self._rng = rng
         self._lease = lease
         self._checks = checks
-        self._totals: dict[Source, Totals] = {}
+        self._totals = LatestTotals()
         with database.write() as connection:
             self._salt = read_or_draw(connection, "salt", rng)
             self._order_seed = read_or_draw(connection, "order_seed", rng)
+        self.attempts = Attempts(database, clock, self._salt)
         self.comparisons = Comparisons(database, clock, order_seed=self._order_seed)
         self.plan = PlanChanges(database, clock, order_seed=self._order_seed)
         self.own_work = OwnWork(database, clock, lease)
@@ -184,7 +183,7 @@ class FeedbackStore:
             wanted = with_asked_overlap(new_tasks, read_overlaps(connection))
             added = insert_tasks(connection, wanted, self._clock(), order_seed=self._order_seed)
             update_plan(connection, {task_id_of(task): task for task in wanted})
-        self._totals = {}
+        self._totals.forget()
         return added
 
     def import_labels(
@@ -361,10 +360,11 @@ class FeedbackStore:
     ) -> Progress:
         """Return the progress of people's or simulated raters' labeling, and of one rater's.
 
-        The figures of a large campaign are up to a second old, unless `newest` is set.
+        The figures of a large campaign are up to a second old, or 20 seconds of a million tasks,
+        unless `newest` is set.
         """
         with self.database.read() as connection:
-            totals = self._fresh_totals(connection, source, newest=newest)
+            totals = self._totals.get(connection, source, self._clock(), newest=newest)
             mine = 0 if rater_id is None else count_live(connection, rater_id)
         seconds_left = None if totals.pace is None else (totals.total - totals.done) / totals.pace
         return Progress(mine, totals.done, totals.total, seconds_left, fair_hold(totals))
@@ -372,17 +372,9 @@ class FeedbackStore:
     def has_given_share(self, rater_id: str, share: float) -> bool:
         """Whether the rater has given, or holds, this share of the wanted labels."""
         with self.database.read() as connection:
-            total = self._fresh_totals(connection, "human").total
-            return has_given_share(connection, rater_id, share * total, self._clock())
-
-    def _fresh_totals(
-        self, connection: sa.Connection, source: Source, *, newest: bool = False
-    ) -> Totals:
-        now = self._clock()
-        totals = self._totals.get(source)
-        if newest or totals is None or not totals.is_fresh(now):
-            totals = self._totals[source] = count_totals(connection, source, now)
-        return totals
+            now = self._clock()
+            total = self._totals.get(connection, "human", now).total
+            return has_given_share(connection, rater_id, share * total, now)
 
     @property
     def is_paused(self) -> bool:

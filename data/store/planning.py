@@ -15,6 +15,9 @@ from data.schema import prompt_id
 from data.store.queries import Row, find_row, insert_rows, lock_task
 from data.store.tables import prompts, settings, task_images, tasks
 
+_PLANNED = ("gold_json", "gold_source", "overlap")
+"""Columns of a task that planning again can change."""
+
 
 def with_asked_overlap(
     new_tasks: Iterable[NewTask], overlaps: Mapping[TaskKind, int]
@@ -57,13 +60,13 @@ def insert_tasks(
         if key not in known_prompts
     ]
     insert_rows(connection, prompts, prompt_rows)
-    task_rows = [_task_row(task_id, task, now, order_seed) for task_id, task in added.items()]
+    task_rows = (_task_row(task_id, task, now, order_seed) for task_id, task in added.items())
     insert_rows(connection, tasks, task_rows)
-    image_rows: list[dict[str, object]] = [
+    image_rows: Iterable[dict[str, object]] = (
         {"task_id": task_id, "position": position, "image_id": image_id}
         for task_id, task in added.items()
         for position, image_id in enumerate(task.image_ids)
-    ]
+    )
     insert_rows(connection, task_images, image_rows)
     return len(added)
 
@@ -107,17 +110,21 @@ def update_plan(connection: sa.Connection, wanted: Mapping[str, NewTask]) -> Non
         connection.execute(sa.update(tasks).values(priority=0.0))
     named = {task.gold_source for task in wanted.values() if task.gold_source is not None}
     own_sources = named | _replace_sources(connection, named)
-    known_tasks = sa.select(tasks).where(tasks.c.repeat_of.is_(None))
-    for known in connection.execute(known_tasks).all():
-        changed = _changed_plan(known, wanted.get(known.task_id), own_sources)
-        if changed:
-            update = sa.update(tasks).where(tasks.c.task_id == known.task_id)
-            connection.execute(update.values(changed))
+    counts, plan = (tasks.c.n_live, tasks.c.n_simulated), (tasks.c[name] for name in _PLANNED)
+    known_tasks = sa.select(tasks.c.task_id, *counts, *plan).where(tasks.c.repeat_of.is_(None))
+    changes = [
+        {"of_task": known.task_id, **changed}
+        for known in connection.execute(known_tasks)
+        if (changed := _changed_plan(known, wanted.get(known.task_id), own_sources))
+    ]
+    if changes:
+        update = sa.update(tasks).where(tasks.c.task_id == sa.bindparam("of_task"))
+        connection.execute(update, changes)
 
 
 def _changed_plan(known: Row, task: NewTask | None, own_sources: set[str]) -> dict[str, object]:
     """Return the planned columns of a known task if they change; empty if they do not."""
-    before = {name: getattr(known, name) for name in ("gold_json", "gold_source", "overlap")}
+    before = {name: getattr(known, name) for name in _PLANNED}
     if task is not None and task.gold_source is not None:
         planned = planned_values(task)
     elif known.gold_source in own_sources:

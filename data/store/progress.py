@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
-from typing import Any
+from threading import Lock
+from typing import Any, cast
 
 import sqlalchemy as sa
 
@@ -30,10 +31,14 @@ FEWEST_HELD, MOST_HELD = 2, 10
 that as many can be answered without a connection."""
 
 LARGE_CAMPAIGN = 500
-"""Tasks; the progress of a larger campaign is up to a second old."""
+"""Tasks; the progress of a larger campaign is somewhat old."""
 
 FRESH_FOR = timedelta(seconds=1)
-"""A large campaign's progress is counted again after this time."""
+"""A large campaign's progress is counted again after this time, or `FRESH_PER_TASK`."""
+
+FRESH_PER_TASK = timedelta(microseconds=20)
+"""Time for each task after which the progress is counted again: 20 seconds of a million tasks. It
+is many times what counting takes, which looks at all of them."""
 
 
 @dataclass(frozen=True)
@@ -53,10 +58,55 @@ class Totals:
     n_raters: int
     """Raters who gave these labels."""
 
+    @property
+    def is_large(self) -> bool:
+        """Whether the campaign is so large that older figures will do."""
+        return self.n_tasks > LARGE_CAMPAIGN
+
     def is_fresh(self, now: datetime) -> bool:
-        """Whether these totals can be used again; only large campaigns accept older figures."""
+        """Whether these totals can be used again."""
+        oldest = max(FRESH_FOR, self.n_tasks * FRESH_PER_TASK)
         # Figures from the future were counted before the clock was set back.
-        return self.n_tasks > LARGE_CAMPAIGN and timedelta(0) <= now - self.counted_at < FRESH_FOR
+        return self.is_large and timedelta(0) <= now - self.counted_at < oldest
+
+
+class LatestTotals:
+    """The totals that were counted last, by source.
+
+    Those of a large campaign are used again for a while. One thread at a time then counts anew;
+    the others take what is there.
+    """
+
+    def __init__(self) -> None:
+        self._totals: dict[Source, Totals] = {}
+        self._counting = Lock()
+
+    def forget(self) -> None:
+        """Count anew next time."""
+        self._totals = {}
+
+    def get(
+        self, connection: sa.Connection, source: Source, now: datetime, *, newest: bool = False
+    ) -> Totals:
+        """Return the totals, counted now with `newest`."""
+        known = self._totals.get(source)
+        if newest or (known is not None and not known.is_large):
+            return self._count(connection, source, now)
+        if known is not None and known.is_fresh(now):
+            return known
+        if not self._counting.acquire(blocking=known is None):
+            return cast("Totals", known)
+        try:
+            counted = self._totals.get(source)  # perhaps by the thread that was waited for
+            if counted is not None and counted.is_fresh(now):
+                return counted
+            return self._count(connection, source, now)
+        finally:
+            self._counting.release()
+
+    def _count(self, connection: sa.Connection, source: Source, now: datetime) -> Totals:
+        totals = self._totals[source] = count_totals(connection, source, now)
+        return totals
 
 
 def fair_hold(totals: Totals) -> int:

@@ -5,8 +5,9 @@ this one, with their values as parameters: SQLAlchemy takes five times as long t
 as to run it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from functools import cache
+from itertools import islice
 from typing import Any
 
 import sqlalchemy as sa
@@ -37,12 +38,17 @@ _IMAGES = (
 )
 
 
+ROWS_AT_ONCE = 10_000
+"""Rows that are inserted by one statement; those of a million tasks would not fit into memory."""
+
+
 def insert_rows(
-    connection: sa.Connection, table: sa.Table, rows: Sequence[dict[str, object]]
+    connection: sa.Connection, table: sa.Table, rows: Iterable[dict[str, object]]
 ) -> None:
     """Insert rows, if there are any."""
-    if rows:
-        connection.execute(sa.insert(table), rows)
+    left = iter(rows)
+    while some := list(islice(left, ROWS_AT_ONCE)):
+        connection.execute(sa.insert(table), some)
 
 
 @cache

@@ -106,6 +106,15 @@ ended_sessions = Table(
     Column("ended_at", UtcDateTime, nullable=False),
 )
 
+sign_in_attempts = Table(
+    "sign_in_attempts",
+    metadata,
+    # salted hash of a name, an address, a browser or two of them, see `data.store.attempts`
+    Column("key", String(64), primary_key=True),
+    Column("times", JSON, nullable=False),  # of attempts, in seconds since 1970, oldest first
+    Column("expires_at", UtcDateTime, nullable=False, index=True),
+)
+
 wordings = Table(
     "wordings",
     metadata,

@@ -9,18 +9,18 @@ from finetune.lora_folder import BASE
 Precision = Literal["fp32", "bf16", "fp16"]
 
 
-class UNetSettings(BaseModel, frozen=True, extra="forbid"):
-    """Ways to run the UNet: other time and memory, the same results except for rounding."""
+class NetworkSettings(BaseModel, frozen=True, extra="forbid"):
+    """Ways to run the network: other time and memory, the same results except for rounding."""
 
     gradient_checkpointing: bool = False
-    """Compute the UNet's blocks, and the VAE's where a gradient goes through them, again in the
+    """Compute the network's blocks, and the VAE's where a gradient goes through them, again in the
     backward pass rather than keep their activations: less memory, one more forward pass."""
     channels_last: bool = False
     """Keep the channels of a pixel side by side in memory, which suits the convolutions of GPUs in
     half precision."""
     compile: bool = False
-    """Compile the UNet by torch.compile: minutes at the start and for each new batch size, quicker
-    steps then."""
+    """Compile the network by torch.compile: minutes at the start and for each new batch size,
+    quicker steps then."""
 
 
 class LoraSettings(BaseModel, frozen=True, extra="forbid"):

@@ -6,14 +6,15 @@ from pydantic import BaseModel, Field, NonNegativeFloat, PositiveInt
 
 
 class Sampler(BaseModel, frozen=True, extra="forbid"):
-    """Settings of the DDIM sampler (Song et al. 2020, arXiv 2010.02502)."""
+    """Settings of the sampler: DDIM (Song et al. 2020, arXiv 2010.02502), for flows Flow-CPS."""
 
     steps: PositiveInt = 20
     """Denoising steps. Papers: 50."""
     guidance: NonNegativeFloat = 2.0
     """Scale of classifier-free guidance; 1 switches it off. DPOK's paper: 7.5."""
     eta: float = Field(default=1.0, ge=0, le=1)
-    """Noise of each step: 0 is deterministic DDIM, 1 is ancestral sampling, as in DPOK's paper."""
+    """Noise of each step: 0 is deterministic (DDIM, or Euler's method), 1 is ancestral sampling, as
+    in DPOK's paper."""
     stochastic_share: float = Field(default=1.0, gt=0, le=1)
     """Share of the steps, from the first one, that have this eta; the later ones have eta 0."""
 

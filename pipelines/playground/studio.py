@@ -258,7 +258,7 @@ def counted_passes(model: DiffusionModel, passes: int, tell: Tell) -> Iterator[N
         done += 1
         tell(min(done, passes), passes)
 
-    hook = model.pipeline.unet.register_forward_hook(count)
+    hook = model.network.register_forward_hook(count)
     try:
         yield
     finally:

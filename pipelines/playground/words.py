@@ -5,6 +5,8 @@ from html import escape
 from statistics import fmean
 
 from data.formats.landing import Imported
+from finetune.family import as_code
+from finetune.family_sd import DDIM
 from finetune.lora_folder import BASE
 from pipelines.playground.studio import BEST_OF_N, Picture, Studio, Wish
 
@@ -17,18 +19,20 @@ BUSY = "<p>&nbsp;</p>"
 
 _CODE = """\
 import torch
-from diffusers import DDIMScheduler, DiffusionPipeline
+from diffusers import {imported}
 
 pipeline = DiffusionPipeline.from_pretrained({opened})
+{sampler}{lora}image = pipeline(
+    {prompt!r},
+    num_inference_steps={steps},
+    {arguments},
+    generator=torch.Generator().manual_seed({seed}),
+).images[0]
+"""
+_DDIM = """\
 pipeline.scheduler = DDIMScheduler.from_config(
     pipeline.scheduler.config, clip_sample=False, thresholding=False
 )
-{lora}image = pipeline(
-    {prompt!r},
-    num_inference_steps={steps},
-    guidance_scale={guidance:g},
-    generator=torch.Generator().manual_seed({seed}),
-).images[0]
 """
 _LORA = """\
 pipeline.load_lora_weights({folder!r}, adapter_name="pictune")
@@ -99,12 +103,16 @@ def code(studio: Studio, model: str, wish: Wish) -> str:
     lora = ""
     if tuned is not None:
         lora = _LORA.format(folder=str(tuned.folder), strength=wish.strength)
+    family = studio.model.family
+    is_ddim = family.sampler_name == DDIM
     return _CODE.format(
+        imported=f"{DDIM}, DiffusionPipeline" if is_ddim else "DiffusionPipeline",
+        sampler=_DDIM if is_ddim else "",
         opened=repr(studio.settings.run.model) + (f", variant={variant!r}" if variant else ""),
         lora=lora,
         prompt=wish.prompt,
         steps=wish.sampler.steps,
-        guidance=wish.sampler.guidance,
+        arguments=as_code(family.stock_arguments(wish.sampler.guidance)),
         seed=wish.seeds[0],
     )
 

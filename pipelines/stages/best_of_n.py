@@ -22,7 +22,7 @@ from finetune.reward_fn import score
 from finetune.settings.sampler import Sampler
 from pipelines.comparison import by_reward
 from pipelines.config import Settings
-from pipelines.drawing import draw_missing
+from pipelines.drawing import Drawer
 from pipelines.image_io import load_images, save_sheet
 from pipelines.image_plan import BEST_OF_SEEDS, ImagesConfig, Planned, seeded
 from pipelines.model_hashes import weights_hash
@@ -57,21 +57,16 @@ def main(
         raise PictuneError(f"--keep {keep}: pick at least one of --n {n} and at most all")
     folder, config = out or run.root / "best-of-n", settings.table("images", ImagesConfig)
     prompts = list(prompts_of(settings.run))
-    reward_fn = open_reward(reward or with_reward(run).reward_dir, settings.run)
     planned = seeded(prompts, n, settings.run.seed, offset=BEST_OF_SEEDS)
     candidates, device = folder / "candidates", device_of(settings.run)
     with launched(settings.run.device) as processes:
+        reward_fn = open_reward(reward or with_reward(run).reward_dir, settings.run)
         if processes.is_first:
             _check_same(folder, settings)
-        draw_missing(
-            open_model(settings.run, precision=config.precision),
-            planned,
-            candidates,
-            settings.table("sampler", Sampler),
-            batch=config.batch,
-            title="best of n",
-            processes=processes,
-        )
+        model = open_model(settings.run, precision=config.precision)
+        sampler = settings.table("sampler", Sampler)
+        drawer = Drawer(model, config.batch, processes)
+        drawer.draw_missing(planned, candidates, sampler, title="best of n")
         if not processes.is_first:
             return
     rewards: list[float] = []

@@ -6,8 +6,10 @@ was tuned in the round before, and a share of them with the base; it only adds t
 
 import argparse
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -20,6 +22,7 @@ from finetune.processes import Processes, launched
 from finetune.settings.sampler import Sampler
 from pipelines.config import RunConfig, Settings
 from pipelines.flags import one_of
+from pipelines.image_io import THREADS
 from pipelines.image_plan import ImagesConfig, Planned, round_seeds, seeded
 from pipelines.image_rows import DrawnBy, image_row
 from pipelines.interruption import ends_at_once
@@ -34,6 +37,9 @@ from pipelines.rounds import (
     tuned_methods,
 )
 from pipelines.tuning_plan import training_prompts
+
+if TYPE_CHECKING:
+    from pipelines.drawing import Drawer
 
 TABLES = ("run", "sampler", "images")
 
@@ -112,19 +118,8 @@ def _draw_first_round(run: RunFolder, settings: Settings, processes: Processes) 
         if processes.is_first:
             print(f"images: done, {len(planned)} images in {run.images_dir}")
         return
-    with ends_at_once():
-        from pipelines.drawing import draw_missing  # noqa: PLC0415 - loads torch
-        from pipelines.models import open_model  # noqa: PLC0415 - loads torch
-
-    draw = partial(
-        draw_missing,
-        open_model(settings.run, precision=config.precision),
-        planned,
-        run.images_dir,
-        sampler,
-        batch=config.batch,
-        processes=processes,
-    )
+    drawer = _opened(settings, processes)
+    draw = partial(drawer.draw_missing, planned, run.images_dir, sampler)
     if not processes.is_first:
         draw()
         return
@@ -147,10 +142,20 @@ def _weights_of(config: RunConfig) -> str:
         return weights_hash(config.model)
 
 
+def _opened(settings: Settings, processes: Processes) -> "Drawer":
+    """Open the model to draw by."""
+    with ends_at_once():
+        from pipelines.drawing import Drawer  # noqa: PLC0415 - loads torch
+        from pipelines.models import open_model  # noqa: PLC0415 - loads torch
+
+    config = settings.table("images", ImagesConfig)
+    return Drawer(open_model(settings.run, precision=config.precision), config.batch, processes)
+
+
 def _draw_later_round(
     run: RunFolder, settings: Settings, method: str | None, processes: Processes
 ) -> None:
-    config, sampler = settings.table("images", ImagesConfig), settings.table("sampler", Sampler)
+    sampler = settings.table("sampler", Sampler)
     rounds, prompts = settings.table("rounds", RoundsConfig), training_prompts(settings)
     weights = weights_hash(settings.run.model)
     _refuse_other_images(run, weights)
@@ -181,18 +186,13 @@ def _draw_later_round(
             f"{stage.folder}: round {run.round} was begun with another model, LoRA or prompts; "
             "put those back, or use another RUN="
         )
-    with ends_at_once():
-        from pipelines.drawing import draw_missing  # noqa: PLC0415 - loads torch
-        from pipelines.models import open_model  # noqa: PLC0415 - loads torch
-
-    model = open_model(settings.run, precision=config.precision)
-    model.load_lora(folder)
+    drawer = _opened(settings, processes)
+    drawer.model.load_lora(folder)
 
     def draw() -> int:
-        missing = partial(draw_missing, model, batch=config.batch, processes=processes)
-        drawn = missing(by_tuned, run.images_dir, sampler)
-        with model.adapters_off():
-            return drawn + missing(by_base, run.images_dir, sampler)
+        drawn = drawer.draw_missing(by_tuned, run.images_dir, sampler)
+        with drawer.model.adapters_off():
+            return drawn + drawer.draw_missing(by_base, run.images_dir, sampler)
 
     if not processes.is_first:
         draw()
@@ -255,7 +255,11 @@ def _refuse_other_images(run: RunFolder, weights: str) -> None:
 
 
 def _rows(run: RunFolder, planned: Sequence[Planned], by: DrawnBy) -> list[dict[str, object]]:
-    return [image_row(run, run.images_dir / one.file_name, one, by) for one in planned]
+    def row(one: Planned) -> dict[str, object]:
+        return image_row(run, run.images_dir / one.file_name, one, by)
+
+    with ThreadPoolExecutor(THREADS) as pool:  # hashing leaves the interpreter free
+        return list(pool.map(row, planned))
 
 
 def _write_images(run: RunFolder, rows: Sequence[dict[str, object]]) -> int:

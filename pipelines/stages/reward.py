@@ -1,4 +1,7 @@
-"""Stage `reward`: trains the reward model on the exported labels and measures it."""
+"""Stage `reward`: trains the reward model on the exported labels and measures it.
+
+Several processes share the encoding of the images; the first alone trains, measures and writes.
+"""
 
 import argparse
 import sys
@@ -7,6 +10,7 @@ from pathlib import Path
 from data.errors import PictuneError
 from data.parquet import MANIFEST, learned_from_digest
 from data.runs import RunFolder
+from finetune.processes import Processes, launched
 from pipelines.campaign import export_labels, open_store
 from pipelines.config import Settings
 from pipelines.flags import one_of
@@ -28,10 +32,18 @@ def main(run: RunFolder, settings: Settings, *, convention: str | None = None) -
 
     With a `convention`, print the pairwise accuracies as it counts them, too.
     """
+    with launched(settings.run.device) as processes:
+        _train_once(run, settings, processes)
+    if convention is not None and processes.is_first:
+        print(by_convention(read_report(run.reward_dir / REWARD_METRICS), convention))
+
+
+def _train_once(run: RunFolder, settings: Settings, processes: Processes) -> None:
     config = settings.table("reward", RewardConfig)
-    if run.has_store:
+    if run.has_store and processes.is_first:
         with open_store(run) as store:
             export_labels(store, run, settings)
+    processes.wait()  # until the labels are there
     if not (run.latest / MANIFEST).exists():
         raise PictuneError(
             f"{run.latest}: no labels yet; run `make label` or `make simulate` first"
@@ -48,18 +60,24 @@ def main(run: RunFolder, settings: Settings, *, convention: str | None = None) -
         _outputs(run.reward_dir, config),
         goes_on_from={},
     )
-    if stage.is_done:
-        print(f"reward: done, model in {run.reward_dir}")
-    else:
-        with ends_at_once():
-            from pipelines.reward_training import train_reward  # noqa: PLC0415 - loads torch
+    is_done = stage.is_done
+    processes.wait()  # all have seen the folder as it was
+    if is_done:
+        if processes.is_first:
+            print(f"reward: done, model in {run.reward_dir}")
+        return
+    with ends_at_once():
+        from pipelines.models import open_backbone  # noqa: PLC0415 - loads torch
+        from pipelines.reward_training import train_reward  # noqa: PLC0415 - loads torch
+        from pipelines.sharing import encode_labeled  # noqa: PLC0415 - loads torch
 
-        with stage.working():
-            report = train_reward(run, settings, config)
-        print(f"reward: model in {run.reward_dir}, {headline(report)}")
-        _say_whether_stale(report, settings)
-    if convention is not None:
-        print(by_convention(read_report(run.reward_dir / REWARD_METRICS), convention))
+    if not processes.is_first:
+        encode_labeled(run, config, open_backbone(config.backbone, settings.run), processes)
+        return
+    with stage.working():
+        report = train_reward(run, settings, config, processes)
+    print(f"reward: model in {run.reward_dir}, {headline(report)}")
+    _say_whether_stale(report, settings)
 
 
 def _say_whether_stale(report: RewardReport, settings: Settings) -> None:

@@ -2,12 +2,14 @@
 
 What is done is skipped, so a run that was stopped goes on with its present round. Without a judge
 people label: then it stops where labels are wanted, and the same command goes on after that.
+Several processes go through all stages together; the first alone collects labels and speaks.
 """
 
 import argparse
 
 from data.errors import PictuneError
 from data.runs import RunFolder
+from finetune.processes import launched
 from pipelines.campaign import export_labels, open_store
 from pipelines.config import Settings
 from pipelines.flags import one_of
@@ -28,30 +30,37 @@ def main(run: RunFolder, settings: Settings, *, rounds: int, method: str) -> Non
         raise PictuneError(
             f"ROUNDS={rounds}: {run.root} is in round {run.round} already; give that or more"
         )
-    for number in range(run.round, rounds + 1):
-        print(f"\n[round {number} of {rounds}]", flush=True)
-        images.main(run, settings, to_round=number, method=method if number > 1 else None)
-        run = run.in_round(number)
-        if not _labeled(run, settings):
-            print(
-                f"rounds: the images of round {number} want labels: run `make label "
-                f"RUN={run.root.name}`, then this command again"
-            )
-            return
-        reward.main(run, settings)
-        finetune.main(run, settings, method)
-    evaluate.main(run, settings)
-    print(f"report: {report_text.page_file(run).resolve()}")
+    with launched(settings.run.device) as processes:
+        for number in range(run.round, rounds + 1):
+            if processes.is_first:
+                print(f"\n[round {number} of {rounds}]", flush=True)
+            images.main(run, settings, to_round=number, method=method if number > 1 else None)
+            run = run.in_round(number)
+            if processes.is_first:
+                _collect_labels(run, settings)
+            processes.wait()  # until the labels are there
+            if not labeled_images(run):
+                if processes.is_first:
+                    print(
+                        f"rounds: the images of round {number} want labels: run `make label "
+                        f"RUN={run.root.name}`, then this command again"
+                    )
+                return
+            reward.main(run, settings)
+            processes.wait()  # until the reward is there
+            finetune.main(run, settings, method)
+        evaluate.main(run, settings)
+    if processes.is_first:
+        print(f"report: {report_text.page_file(run).resolve()}")
 
 
-def _labeled(run: RunFolder, settings: Settings) -> bool:
-    """Whether the round has labels; simulated raters give them where there is a judge."""
+def _collect_labels(run: RunFolder, settings: Settings) -> None:
+    """Bring the round's labels into tables; simulated raters give them where there is a judge."""
     if judge_folder(settings.run) is not None:
         simulate.main(run, settings)
     elif run.has_store:
         with open_store(run) as store:
             export_labels(store, run, settings)
-    return bool(labeled_images(run))
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:

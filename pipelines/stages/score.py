@@ -1,13 +1,14 @@
 """Stage `score`: score images for prompts with a trained reward; writes a Parquet table.
 
 Images that cannot be read are omitted, each with a line that says why. Each distinct image and
-prompt is encoded once.
+prompt is encoded once. Several processes share the encoding; the first alone scores and writes.
 """
 
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +22,13 @@ from data.errors import PictuneError
 from data.files import sha256_of
 from data.runs import RunFolder
 from data.schema import read_table, write_batches
+from finetune.processes import Processes, launched
 from pipelines.config import Settings
 from pipelines.flags import stands_for_no_setting
-from pipelines.models import embedding_bar, open_cache, open_reward_model
+from pipelines.models import open_cache, open_reward_model
 from pipelines.prompts import read_prompts
 from pipelines.rounds import with_reward
+from pipelines.sharing import encode_in_shares
 from reward.clip.cache import EmbeddingCache
 from reward.embedding import embed_prompts, embed_readable
 from reward.model import RewardModel
@@ -145,9 +148,12 @@ def main(
     trained = reward or with_reward(run).reward_dir
     target = out or trained / FILE
     request = Request.read(folder, run.images_table if prompts is None else Path(prompts))
-    model = open_reward_model(trained, settings.run)
     cache = open_cache(run)
-    known = _embed_images(model, folder, request.paths, cache)
+    with launched(settings.run.device) as processes:
+        model = open_reward_model(trained, settings.run)
+        known = _embed_images(model, folder, request.paths, cache, processes)
+    if known is None:
+        return
     read = len(known.image_ids)
     if not read:
         raise PictuneError(
@@ -170,12 +176,20 @@ class _Images:
 
 
 def _embed_images(
-    model: RewardModel, folder: Path, paths: Sequence[str], cache: EmbeddingCache
-) -> _Images:
-    """Encode files, those with the same bytes once; write a line for each that cannot be read."""
+    model: RewardModel,
+    folder: Path,
+    paths: Sequence[str],
+    cache: EmbeddingCache,
+    processes: Processes,
+) -> _Images | None:
+    """Encode files, those with the same bytes once; write a line for each that cannot be read.
+
+    Of several processes each encodes a share, and all but the first return None.
+    """
 
     def skip(error: PictuneError) -> None:
-        tqdm.write(f"skipped: {error}", file=sys.stderr)
+        if processes.is_first:
+            tqdm.write(f"skipped: {error}", file=sys.stderr)
 
     image_ids: dict[str, str] = {}
     for path in paths:
@@ -184,19 +198,26 @@ def _embed_images(
         except OSError as error:
             skip(PictuneError(f"{folder / path}: not a readable image ({error.strerror})"))
     first = {image_id: path for path, image_id in reversed(image_ids.items())}
-    embeddings, rows = embed_readable(
+    embed = partial(
+        embed_readable,
         [folder / path for path in first.values()],
         model.backbone,
         batch_size=ENCODE_BATCH,
-        skipped=skip,
-        track=embedding_bar,
         cache=cache,
     )
+    track = encode_in_shares(lambda own: embed(skipped=_ignore, track=own), processes)
+    if not processes.is_first:
+        return None
+    embeddings, rows = embed(skipped=skip, track=track)
     distinct = list(first)
     row = {distinct[i]: number for number, i in enumerate(rows)}
     return _Images(
         {path: image_id for path, image_id in image_ids.items() if image_id in row}, row, embeddings
     )
+
+
+def _ignore(error: PictuneError) -> None:
+    """Do nothing: the first process says in the end which images cannot be read."""
 
 
 @torch.no_grad()

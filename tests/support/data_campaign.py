@@ -176,7 +176,7 @@ def go_back_to_0003(connection: sa.Connection) -> None:
         "labels": ("wording",),
     }
     drop_columns(connection, added)
-    for table in ("audit", "reports", "ended_sessions", "wordings"):
+    for table in ("audit", "reports", "ended_sessions", "wordings", "sign_in_attempts"):
         connection.execute(sa.text(f"DROP TABLE {table}"))
 
 

@@ -1,7 +1,10 @@
 """Two connected processes of which the second fails while the first waits for it."""
 
+import os
+
 import torch
 
+from data.errors import ProcessLost
 from finetune.processes import launched
 from pipelines.cli import leave
 
@@ -10,4 +13,7 @@ if __name__ == "__main__":
         assert processes.total(torch.ones(3)).tolist() == [2.0, 2.0, 2.0]
         if processes.rank == 1:
             leave(2)
-        processes.wait()
+        try:
+            processes.wait()
+        except ProcessLost:
+            leave(os.EX_TEMPFAIL)

@@ -5,14 +5,16 @@
 
 import hashlib
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from fastapi.testclient import TestClient
 from PIL import Image, ImageDraw
 
 from data.feedback import NewTask
-from data.store.feedback_store import FeedbackStore
+from data.store.feedback_store import FeedbackStore, utc_now
 from labeling_app.passwords import hash_password
 from labeling_app.server import create_app, serve
 from labeling_app.settings import LabelConfig
@@ -31,8 +33,8 @@ class Campaign:
     paths: dict[str, Path]
     tasks: list[NewTask]
 
-    def open_store(self) -> FeedbackStore:
-        return FeedbackStore.open(self.url)
+    def open_store(self, clock: Callable[[], datetime] = utc_now) -> FeedbackStore:
+        return FeedbackStore.open(self.url, clock=clock)
 
 
 def add_admin(store: FeedbackStore) -> str:

@@ -40,10 +40,10 @@ def write_tiny_diffusion(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        tokenizer = _tokenizer(folder / "tokenizer")
+        tokenizer = byte_tokenizer(folder / "tokenizer")
         pipeline = StableDiffusionPipeline(
-            vae=_vae(),
-            text_encoder=CLIPTextModel(_text_config(tokenizer)),
+            vae=tiny_vae(),
+            text_encoder=CLIPTextModel(text_config(tokenizer)),
             tokenizer=tokenizer,
             unet=_unet(),
             scheduler=_scheduler(prediction, scheduler),
@@ -63,10 +63,10 @@ def write_tiny_sd2(folder: Path) -> Path:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        tokenizer = _tokenizer(folder / "tokenizer")
+        tokenizer = byte_tokenizer(folder / "tokenizer")
         pipeline = StableDiffusionPipeline(
-            vae=_vae(),
-            text_encoder=CLIPTextModel(_text_config(tokenizer, hidden_act="gelu")),
+            vae=tiny_vae(),
+            text_encoder=CLIPTextModel(text_config(tokenizer, hidden_act="gelu")),
             tokenizer=tokenizer,
             unet=_unet(
                 attention_head_dim=(2, 4), use_linear_projection=True, upcast_attention=True
@@ -88,13 +88,14 @@ def write_tiny_sdxl(folder: Path) -> Path:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        tokenizer, other = _tokenizer(folder / "tokenizer"), _tokenizer(folder / "tokenizer_2")
+        tokenizer = byte_tokenizer(folder / "tokenizer")
+        other = byte_tokenizer(folder / "tokenizer_2")
         other.pad_token = "!"
         pipeline = StableDiffusionXLPipeline(
-            vae=_vae(),
-            text_encoder=CLIPTextModel(_text_config(tokenizer)),
+            vae=tiny_vae(),
+            text_encoder=CLIPTextModel(text_config(tokenizer)),
             text_encoder_2=CLIPTextModelWithProjection(
-                _text_config(other, hidden_act="gelu", projection_dim=24)
+                text_config(other, hidden_act="gelu", projection_dim=24)
             ),
             tokenizer=tokenizer,
             tokenizer_2=other,
@@ -123,7 +124,7 @@ LAYOUTS: dict[str, Callable[[Path], Path]] = {
 }
 
 
-def _tokenizer(folder: Path) -> CLIPTokenizer:
+def byte_tokenizer(folder: Path) -> CLIPTokenizer:
     """Return a tokenizer of bytes without merges: it reads any text, letter by letter."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     characters = [chr(b) for b in printable] + [chr(256 + i) for i in range(256 - len(printable))]
@@ -137,7 +138,8 @@ def _tokenizer(folder: Path) -> CLIPTokenizer:
     return tokenizer
 
 
-def _text_config(tokenizer: CLIPTokenizer, **settings: Any) -> CLIPTextConfig:
+def text_config(tokenizer: CLIPTokenizer, **settings: Any) -> CLIPTextConfig:
+    """Return the settings of a tiny CLIP text encoder for the tokenizer."""
     return CLIPTextConfig(
         vocab_size=len(tokenizer),
         hidden_size=32,
@@ -152,7 +154,8 @@ def _text_config(tokenizer: CLIPTokenizer, **settings: Any) -> CLIPTextConfig:
     )
 
 
-def _vae() -> AutoencoderKL:
+def tiny_vae(**settings: Any) -> AutoencoderKL:
+    """Return a VAE of latents 4x8x8 that decodes the first three of them as red, green and blue."""
     vae = AutoencoderKL(
         block_out_channels=(8, 16),
         down_block_types=("DownEncoderBlock2D",) * 2,
@@ -161,6 +164,7 @@ def _vae() -> AutoencoderKL:
         latent_channels=4,
         norm_num_groups=1,
         sample_size=16,
+        **settings,
     )
     _decode_linearly(vae)
     return vae
@@ -183,7 +187,8 @@ def _decode_linearly(vae: AutoencoderKL) -> None:
         if block.conv_shortcut is not None
     ]
     upsamplers = [up.conv for level in decoder.up_blocks for up in level.upsamplers or []]
-    for conv in (vae.post_quant_conv, decoder.conv_in, *shortcuts, *upsamplers, decoder.conv_out):
+    first = [conv for conv in (vae.post_quant_conv, decoder.conv_in) if conv is not None]
+    for conv in (*first, *shortcuts, *upsamplers, decoder.conv_out):
         torch.nn.init.dirac_(conv.weight)
         conv.bias.zero_()
     # Two constant channels of +-1000 make the norm's divisor constant.

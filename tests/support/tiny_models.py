@@ -77,6 +77,38 @@ micro_batch = 4
 every = 1
 images_per_prompt = 2
 
+[nft]
+iterations = 2
+images_per_prompt = 2
+prompts_per_iteration = 2
+noise_levels = 2
+updates = 1
+micro_batch = 4
+
+[nft.validation]
+every = 1
+images_per_prompt = 1
+
+[reward_gradient]
+iterations = 2
+images_per_prompt = 1
+prompts_per_iteration = 2
+micro_batch = 2
+
+[reward_gradient.validation]
+every = 1
+images_per_prompt = 1
+
+[preference]
+updates = 2
+batch = 4
+report_every = 1
+micro_batch = 4
+
+[preference.validation]
+every = 1
+images_per_prompt = 1
+
 [evaluate]
 images_per_prompt = 2
 held_out_per_family = 1

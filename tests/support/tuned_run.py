@@ -90,14 +90,20 @@ def connected(processes: int) -> list[dict[str, str]]:
     """Return the environment variables that a launcher sets for each process."""
     if processes == 1:
         return [{}]
+    address = {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(free_port()),
+        "WORLD_SIZE": str(processes),
+    }
+    return [address | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(processes)]
+
+
+def free_port() -> int:
+    """Return a port that nobody uses now."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        address = {
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(free.getsockname()[1]),
-            "WORLD_SIZE": str(processes),
-        }
-    return [address | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(processes)]
+        port: int = free.getsockname()[1]
+    return port
 
 
 @contextmanager

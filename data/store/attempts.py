@@ -1,0 +1,94 @@
+"""Limits on how often something is tried, which all replicas of an app count together."""
+
+import hashlib
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from data.store.database import Database
+from data.store.tables import sign_in_attempts as rows
+
+_IS_KEY = rows.c.key == sa.bindparam("of_key")
+_UPDATE = sa.update(rows).where(_IS_KEY)
+# The update changes nothing: it locks the row that is there, and has it returned.
+_FIND_OR_INSERT = {
+    name: insert(rows)
+    .on_conflict_do_update(index_elements=[rows.c.key], set_={"expires_at": rows.c.expires_at})
+    .returning(rows.c.times)
+    for name, insert in (("sqlite", sqlite.insert), ("postgresql", postgresql.insert))
+}
+# A row that another transaction works on is left to it, so that none waits for the other.
+_EXPIRED = (
+    sa.select(rows.c.key)
+    .where(rows.c.expires_at <= sa.bindparam("now"))
+    .with_for_update(skip_locked=True)
+)
+_FORGET = sa.delete(rows).where(rows.c.key.in_(_EXPIRED))
+
+
+@dataclass(frozen=True)
+class Limit:
+    """The most attempts at one thing within a window of time."""
+
+    subject: str
+    """The thing, in words that no other limit has for another thing."""
+    most: int
+    window_s: float
+
+
+class Attempts:
+    """Attempts within the windows of their limits; `FeedbackStore.attempts` is one.
+
+    Subjects, in which names and addresses may stand, are kept as salted hashes, and no longer than
+    their windows last and until the next attempt.
+    """
+
+    def __init__(self, database: Database, clock: Callable[[], datetime], salt: str) -> None:
+        self._database = database
+        self._clock = clock
+        self._salt = salt
+
+    def count(self, limits: Sequence[Limit]) -> int:
+        """Count an attempt towards all limits and return 0, or return the whole seconds to wait.
+
+        Where one of the limits is reached, none is counted towards. Callers name limits in the same
+        order by kind, or two of them might wait for each other.
+        """
+        now = self._clock()
+        with self._database.write() as connection:
+            earlier = [self._times(connection, limit, now) for limit in limits]
+            for limit, times in zip(limits, earlier, strict=True):
+                if len(times) >= limit.most:
+                    return math.ceil(times[0] + limit.window_s - now.timestamp())
+            for limit, times in zip(limits, earlier, strict=True):
+                self._keep(connection, limit, [*times, now.timestamp()])
+        # In a transaction of its own, which waits for nobody and for which nobody waits.
+        with self._database.write() as connection:
+            connection.execute(_FORGET, {"now": now})
+        return 0
+
+    def take_back(self, limits: Iterable[Limit]) -> None:
+        """Remove the last attempt of each limit: it does not count after all."""
+        now = self._clock()
+        with self._database.write() as connection:
+            for limit in limits:
+                self._keep(connection, limit, self._times(connection, limit, now)[:-1])
+
+    def _times(self, connection: sa.Connection, limit: Limit, now: datetime) -> list[float]:
+        """Return the attempts within the limit's window, oldest first, and lock their row."""
+        row = {"key": self._key(limit), "times": [], "expires_at": now}
+        times: list[float] = connection.scalar(_FIND_OR_INSERT[connection.dialect.name], row)
+        return [time for time in times if time > now.timestamp() - limit.window_s]
+
+    def _keep(self, connection: sa.Connection, limit: Limit, times: list[float]) -> None:
+        seconds = times[-1] + limit.window_s if times else 0.0
+        expires_at = datetime.fromtimestamp(seconds, UTC)
+        values = {"of_key": self._key(limit), "times": times, "expires_at": expires_at}
+        connection.execute(_UPDATE, values)
+
+    def _key(self, limit: Limit) -> str:
+        return hashlib.sha256(f"{self._salt}:{limit.subject}".encode()).hexdigest()

@@ -1,0 +1,163 @@
+"""Noise schedules: how much of a noised image is noise at each timestep, and what a model predicts.
+
+    x_t = signal x_0 + spread noise
+
+A Stable Diffusion 1.x, 2.x or XL has `DiffusionSchedule` (Ho et al. 2020, arXiv 2006.11239), where
+signal^2 + spread^2 = 1. SD3 and FLUX have `FlowSchedule` (Lipman et al. 2022, arXiv 2210.02747; Liu
+et al. 2022, arXiv 2209.03003), where signal + spread = 1. Nothing else tells them apart.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Self
+
+import torch
+from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
+from torch import Tensor
+from typing_extensions import override
+
+Prediction = Literal["epsilon", "v_prediction", "sample", "flow_prediction"]
+"""Prediction of a model: the noise, the velocity of a diffusion (signal noise - spread x_0), x_0
+itself, or the velocity of a flow (noise - x_0)."""
+
+FLOW_TIMESTEPS = 1000
+"""Timestep of pure noise in a flow."""
+
+
+class NoiseLevel(NamedTuple):
+    """Shares of image and noise in M noised images, each [M, 1, 1, 1]."""
+
+    signal: Tensor
+    spread: Tensor
+    variance: Tensor
+    """Square of the spread, as the schedule knows it before any rounding."""
+
+
+@dataclass(frozen=True)
+class NoiseSchedule(ABC):
+    """Noise levels of training, and those of the steps of a sampler."""
+
+    prediction_type: Prediction
+    timesteps: Tensor
+    """[T]: at which each step of the sampler starts, from pure noise on."""
+    training_timesteps: Tensor
+    """[N]: those that training draws from, from little noise to much."""
+
+    @abstractmethod
+    def level(self, timesteps: Tensor) -> NoiseLevel:
+        """Return the noise levels at timesteps [M]."""
+
+    @abstractmethod
+    def next_level(self, timesteps: Tensor) -> NoiseLevel:
+        """Return the noise levels one step of the sampler after timesteps [M]."""
+
+    @abstractmethod
+    def step_std(self, timesteps: Tensor, eta: float) -> Tensor:
+        """Return the standard deviation [M, 1, 1, 1] of the sampler's step from timesteps [M]."""
+
+    def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """Return the noised latents [M, C, h, w] at timesteps [M]."""
+        at = self.level(timesteps)
+        return at.signal * latents + at.spread * noise
+
+
+@dataclass(frozen=True)
+class DiffusionSchedule(NoiseSchedule):
+    """Schedule of a diffusion, with the steps of DDIM (Song et al. 2020, arXiv 2010.02502)."""
+
+    alphas: Tensor
+    """Cumulative alphas [N]: the squares of the signal."""
+    final_alpha: Tensor
+    """That of the end of the last step, []."""
+    stride: int
+    """Timesteps from one step to the next."""
+
+    @classmethod
+    def of(
+        cls, scheduler: DDIMScheduler, device: str | torch.device = "cpu"
+    ) -> "DiffusionSchedule":
+        """Return the schedule of diffusers' sampler, with `set_timesteps` done."""
+        trained = scheduler.config.num_train_timesteps
+        return cls(
+            prediction_type=scheduler.config.prediction_type,
+            timesteps=scheduler.timesteps.to(device),
+            training_timesteps=torch.arange(trained, device=device),
+            alphas=scheduler.alphas_cumprod.to(device),
+            final_alpha=scheduler.final_alpha_cumprod.to(device),
+            stride=trained // scheduler.num_inference_steps,
+        )
+
+    @override
+    def level(self, timesteps: Tensor) -> NoiseLevel:
+        return _level_of(_as_column(self.alphas[timesteps]))
+
+    @override
+    def next_level(self, timesteps: Tensor) -> NoiseLevel:
+        return _level_of(self._next_alphas(timesteps))
+
+    @override
+    def step_std(self, timesteps: Tensor, eta: float) -> Tensor:
+        at, after = _as_column(self.alphas[timesteps]), self._next_alphas(timesteps)
+        return eta * ((1 - after) / (1 - at) * (1 - at / after)).sqrt()
+
+    def _next_alphas(self, timesteps: Tensor) -> Tensor:
+        later = timesteps - self.stride
+        return _as_column(
+            torch.where(later >= 0, self.alphas[later.clamp(min=0)], self.final_alpha)
+        )
+
+
+@dataclass(frozen=True)
+class FlowSchedule(NoiseSchedule):
+    """Schedule of a flow, with the steps of Flow-CPS (Wang & Yu 2025, arXiv 2509.05952).
+
+    A timestep is 1,000 times the share of noise. eta 0 is the Euler step of the stock pipelines.
+    """
+
+    sigmas: Tensor
+    """[T + 1]: shares of noise before each step, and after the last one."""
+
+    @classmethod
+    def of(
+        cls,
+        scheduler: FlowMatchEulerDiscreteScheduler,
+        training_sigmas: Tensor,
+        device: str | torch.device = "cpu",
+    ) -> Self:
+        """Return the schedule of diffusers' sampler, with `set_timesteps` done.
+
+        `training_sigmas` [N] are the shares of noise that training draws from, in rising order.
+        """
+        return cls(
+            prediction_type="flow_prediction",
+            timesteps=scheduler.timesteps.to(device),
+            training_timesteps=FLOW_TIMESTEPS * training_sigmas.float().to(device),
+            sigmas=scheduler.sigmas.to(device),
+        )
+
+    @override
+    def level(self, timesteps: Tensor) -> NoiseLevel:
+        return _flow_level(timesteps / FLOW_TIMESTEPS)
+
+    @override
+    def next_level(self, timesteps: Tensor) -> NoiseLevel:
+        step = (self.timesteps == timesteps[:, None]).int().argmax(1)
+        return _flow_level(self.sigmas[step + 1])
+
+    @override
+    def step_std(self, timesteps: Tensor, eta: float) -> Tensor:
+        return self.next_level(timesteps).spread * math.sin(eta * math.pi / 2)
+
+
+def _level_of(alphas: Tensor) -> NoiseLevel:
+    return NoiseLevel(alphas.sqrt(), (1 - alphas).sqrt(), 1 - alphas)
+
+
+def _flow_level(sigmas: Tensor) -> NoiseLevel:
+    spread = _as_column(sigmas)
+    return NoiseLevel(1 - spread, spread, spread.square())
+
+
+def _as_column(values: Tensor) -> Tensor:
+    return values.view(-1, 1, 1, 1)

@@ -1,0 +1,79 @@
+"""One of two processes is killed: the other ends, in one line, and the next call goes on."""
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from data.files import sha256_of
+from data.runs import RunFolder
+from data.schema import read_table
+from pipelines.cli import main
+from pipelines.stages.score import ENCODE_BATCH, FILE, SCORES
+from tests.support.demo_run import command, sets
+from tests.support.launched_command import launch
+from tests.support.tuned_run import Commands, copy_of
+
+pytestmark = pytest.mark.slow
+
+KILLED = 128 + 9
+SLOWLY = sets("images.per_prompt=50", "images.per_focus_prompt=50", "images.batch=4")
+LINE = "pictune: the process of rank 1 was ended by SIGKILL, and the others with it; "
+
+
+def drawn_in(folder: Path) -> dict[str, str]:
+    return {path.name: sha256_of(path) for path in folder.glob("[!.]*.png")}
+
+
+def test_images_go_on_after_a_kill_and_end_with_the_same_files(
+    demo_models: Path, terminal: Commands, tmp_path: Path
+) -> None:
+    def words(name: str) -> list[str]:
+        place = ["--runs", str(tmp_path), "--run", name, "--config", str(demo_models)]
+        return ["images", *place, *SLOWLY, *sets("sampler.steps=10")]
+
+    folder = tmp_path / "killed" / "images"
+    drawing = launch(tmp_path, "pipelines", *words("killed"))
+    drawing.kill_when(lambda: len(list(folder.glob("[!.]*.png"))) >= 6, rank=1)
+    others = list(drawing.processes().values())
+    ended = drawing.ended()
+    assert ended.status == KILLED
+    assert [line[: len(LINE)] for line in ended.lines] == [LINE]
+    assert not any(Path(f"/proc/{other}").exists() for other in others)
+    assert 6 <= len(drawn_in(folder)) < 250
+    terminal.run(words("killed"), processes=2)
+    assert main(words("whole")) == 0
+    assert len(drawn_in(folder)) == 250
+    assert drawn_in(folder) == drawn_in(tmp_path / "whole" / "images")
+
+
+def test_scores_go_on_after_a_kill_and_end_with_the_same_table(
+    ready: RunFolder, terminal: Commands, tmp_path: Path
+) -> None:
+    killed, whole = (copy_of(ready, tmp_path / name) for name in ("killed", "whole"))
+    folder, prompts = tmp_path / "images", tmp_path / "prompts.txt"
+    folder.mkdir()
+    for number in range(4 * ENCODE_BATCH - 2):  # large, so that reading them takes a while
+        Image.new("RGB", (1200, 1200), (number, 0, 99)).save(folder / f"{number}.jpg")
+    prompts.write_text("a dog\ntwo cats\n")
+    given = ["--images", str(folder), "--prompts", str(prompts)]
+    words = ["score", "--runs", str(killed.root.parent), "--run", killed.root.name, *given]
+    scoring = launch(tmp_path, "pipelines", *words)
+    scoring.kill_when(lambda: any(killed.embeddings_dir.glob("*.sqlite")), rank=1)
+    ended = scoring.ended()
+    assert ended.status == KILLED
+    assert [line[: len(LINE)] for line in ended.lines] == [LINE]
+    assert not (killed.reward_dir / FILE).exists()
+    terminal.run(words, processes=2)
+    assert command(whole, "score", *given) == 0
+    tables = [read_table(run.reward_dir / FILE, SCORES) for run in (killed, whole)]
+    assert tables[0].num_rows == 2 * (4 * ENCODE_BATCH - 2)
+    assert tables[0].equals(tables[1])
+
+
+def test_an_error_of_all_processes_is_one_line(demo_models: Path, tmp_path: Path) -> None:
+    words = ["images", "--runs", str(tmp_path), "--config", str(demo_models), "--model", "/nowhere"]
+    ended = launch(tmp_path, "pipelines", *words).ended()
+    assert ended.status == 2
+    assert len(ended.lines) == 1
+    assert ended.lines[0].startswith("pictune: /nowhere: no such model folder; ")
