@@ -65,6 +65,28 @@ def test_a_batch_that_memory_does_not_hold_is_halved_for_the_rest_of_the_stage(
     assert files_in(tmp_path / "halved") == files_in(tmp_path / "twos")
 
 
+def test_an_image_is_drawn_in_as_large_a_batch_whatever_is_there_already(
+    model: DiffusionModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The last bits depend on the size; with this model few of them reach a pixel.
+    sizes = with_memory_for(8, monkeypatch)
+    drawer = Drawer(model, batch=4)
+    drawer.draw_missing(PLANNED, tmp_path, SAMPLER)
+    assert sizes == [4, 4, 4, 4, 2, 2]  # each in two steps
+    drawn = files_in(tmp_path)
+    for missing, tried in (
+        ([0, 5], [4, 4]),
+        ([9], [2, 2]),
+        ([1, 2, 3, 4, 6, 8], [4] * 4 + [2] * 2),
+    ):
+        for number in missing:
+            (tmp_path / PLANNED[number].file_name).unlink()
+        sizes.clear()
+        drawer.draw_missing(PLANNED, tmp_path, SAMPLER)
+        assert sizes == tried
+        assert files_in(tmp_path) == drawn
+
+
 def test_one_image_that_memory_does_not_hold_is_an_error(
     model: DiffusionModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
