@@ -74,7 +74,7 @@ def listening(
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     with subprocess.Popen(
-        command(port), env=environment, cwd=cwd, stdout=subprocess.DEVNULL
+        command(port), env=environment, cwd=cwd, stdout=subprocess.DEVNULL, start_new_session=True
     ) as server:
         try:
             _wait_for(f"http://127.0.0.1:{port}/", server)
@@ -88,7 +88,7 @@ def _wait_for(address: str, server: subprocess.Popen[bytes]) -> None:
         try:
             httpx.get(address, timeout=60)
         except httpx.TransportError:
-            time.sleep(0.1)
+            time.sleep(0.5)
         else:
             return
     raise SystemExit("the server ended before it answered")

@@ -2,13 +2,16 @@
 
 A campaign of a million tasks in a PostgreSQL server of the benchmark's own, which two replicas of
 the labeling app serve, each a process as `make label` starts it. The raters of `bench_labeling`,
-half of them at each replica, claim tasks and answer them over HTTP, with time to think. The images
-are rows of the run's table without files, since none is fetched.
+half of them at each replica, claim tasks and answer them over HTTP, with time to think. The tasks
+are those that the run's images are planned as, but SQL puts them into the store, which takes
+seconds; the replicas plan them again as they start, and find them there. The images are rows of the
+run's table without files, since none is fetched. Exports begin ten minutes later.
 
-At the end the replicas are killed. The figures are the seconds and the most memory that each
-replica's start took (the first one plans the tasks), quantiles of the two calls' times, answers per
-second, calls that failed, and what the store has: as many labels as were acknowledged, and no task
-with more of them than it wants.
+At the end the replicas are killed. The figures are the seconds until both replicas answer and the
+most memory of each, quantiles of the two calls' times, answers per second, calls that failed, and
+what the store has: as many labels as were acknowledged, and no task with more of them than it
+wants. `plan` is the time in which the replicas' own code plans and inserts a tenth of the tasks, in
+the same store and before the others.
 """
 
 import argparse
@@ -19,6 +22,7 @@ import signal
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -34,41 +38,75 @@ from data.runs import RunFolder
 from data.schema import IMAGES, PROMPTS, prompt_id, write_batches, write_table
 from data.store.feedback_store import FeedbackStore
 from data.store.tables import labels, tasks
+from labeling_app.tasks import ImageRow, TasksConfig, plan_tasks
 from tests.support.postgres import database, find_program, postgres_server
 
 Figures = dict[str, Any]
+TEXTS = [f"prompt {number}" for number in range(PROMPT_COUNT)]
+IMAGES_IN_SQL = sa.text("""
+    CREATE TEMPORARY TABLE image ON COMMIT DROP AS
+    SELECT n, image_id, encode(sha256(convert_to('binary\n' || image_id, 'UTF8')), 'hex') AS task_id
+    FROM (
+        SELECT n, encode(sha256(convert_to(n::text, 'UTF8')), 'hex') AS image_id
+        FROM generate_series(CAST(:first AS integer), CAST(:last AS integer)) AS n
+    ) AS numbered
+""")
+TASKS_IN_SQL = sa.text("""
+    INSERT INTO tasks (task_id, kind, prompt_id, overlap, n_live, priority, order_key, created_at)
+    SELECT task_id, 'binary', prompt_id, 1, 0, 0,
+        ('x' || left(task_id, 16))::bit(64)::bigint, now()
+    FROM image JOIN prompts ON prompt = 'prompt ' || n % (SELECT count(*) FROM prompts)
+""")
+PLACES_IN_SQL = sa.text(
+    "INSERT INTO task_images (task_id, position, image_id) SELECT task_id, 0, image_id FROM image"
+)
 ROWS = 100_000
 """Rows of the table of images that are made at a time."""
 
 
+def image_id(number: int) -> str:
+    """Return the id of an image that has no file."""
+    return hashlib.sha256(str(number).encode()).hexdigest()
+
+
 def write_tables(run: RunFolder, count: int) -> None:
     """Write the run's tables of prompts and of `count` images."""
-    texts = [f"prompt {number}" for number in range(PROMPT_COUNT)]
-    keys = [prompt_id(text) for text in texts]
+    keys = [prompt_id(text) for text in TEXTS]
     rows = [
         {"prompt_id": key, "prompt": text, "category": CATEGORIES[n % len(CATEGORIES)]}
-        for n, (key, text) in enumerate(zip(keys, texts, strict=True))
+        for n, (key, text) in enumerate(zip(keys, TEXTS, strict=True))
     ]
     write_table(pa.Table.from_pylist(rows, schema=PROMPTS), PROMPTS, run.prompts_table)
+    facts = {"width": 512, "height": 512, "format": "png", "created_at": START}
 
     def images(first: int) -> pa.Table:
-        numbers = range(first, min(first + ROWS, count))
-        found: list[dict[str, object]] = [
+        found = [
             {
-                "image_id": hashlib.sha256(str(number).encode()).hexdigest(),
+                "image_id": image_id(number),
                 "path": f"images/{number}.png",
                 "prompt_id": keys[number % PROMPT_COUNT],
-                "prompt": texts[number % PROMPT_COUNT],
-                "width": 512,
-                "height": 512,
-                "format": "png",
-                "created_at": START,
+                "prompt": TEXTS[number % PROMPT_COUNT],
+                **facts,
             }
-            for number in numbers
+            for number in range(first, min(first + ROWS, count))
         ]
         return pa.Table.from_pylist(found, schema=IMAGES)
 
     write_batches(map(images, range(0, count, ROWS)), IMAGES, run.images_table)
+
+
+def fill(url: str, count: int) -> Figures:
+    """Put the tasks into a new store; return the figures of planning the first tenth."""
+    some = [ImageRow(image_id(n), TEXTS[n % PROMPT_COUNT]) for n in range(count // 10)]
+    with FeedbackStore.open(url) as store:
+        began, processor = time.perf_counter(), time.process_time()
+        store.add_tasks(plan_tasks(some, TasksConfig(rankings_per_prompt=0)))
+        seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - processor
+        with store.database.write() as connection:
+            connection.execute(IMAGES_IN_SQL, {"first": len(some), "last": count - 1})
+            connection.execute(TASKS_IN_SQL)
+            connection.execute(PLACES_IN_SQL)
+    return {"tasks": len(some), "seconds": round(seconds, 1), "cpu_seconds": round(cpu_seconds, 1)}
 
 
 def peak_gb(pid: int) -> float:
@@ -98,24 +136,25 @@ def measure(url: str, folder: Path, given: argparse.Namespace) -> Figures:
     """Start the replicas, let raters work, and return the figures."""
     run = RunFolder(folder / "scale")
     write_tables(run, given.tasks)
+    planned = fill(url, given.tasks)
+    print(f"planned: {planned}", flush=True)
     words = ["label", "--runs", str(folder), "--run", "scale", "--open"]
     for setting in (
         f"store.url={url}",
         "tasks.binary_overlap=1",
         "tasks.rankings_per_prompt=0",
+        "label.export_every_s=600",
     ):
         words += ["--set", setting]
     command = [sys.executable, "-m", "pipelines", *words, "--port"]
-    starts: list[Figures] = []
-    with ExitStack() as stack:
-        replicas = []
-        for _ in range(given.replicas):
-            began = time.perf_counter()
-            server = listening(lambda port: [*command, str(port)], os.environ)
-            replicas.append(stack.enter_context(server))
-            seconds = round(time.perf_counter() - began, 1)
-            starts.append({"seconds": seconds, "peak_gb": peak_gb(replicas[-1].pid)})
-            print(f"started: {starts[-1]}", flush=True)
+    with ExitStack() as stack, ThreadPoolExecutor(given.replicas) as pool:
+        servers = [
+            listening(lambda port: [*command, str(port)], os.environ) for _ in range(given.replicas)
+        ]
+        began = time.perf_counter()
+        replicas = list(pool.map(stack.enter_context, servers))
+        started = round(time.perf_counter() - began, 1)
+        print(f"both answer after {started} s", flush=True)
         addresses = [replica.address for replica in replicas]
         times, elapsed = asyncio.run(
             load(targets(None)["pictune"], addresses, given.raters, given.seconds, given.think)
@@ -124,7 +163,8 @@ def measure(url: str, folder: Path, given: argparse.Namespace) -> Figures:
         for replica in replicas:
             os.kill(replica.pid, signal.SIGKILL)
     return {
-        "starts": starts,
+        "plan": planned,
+        "start_seconds": started,
         "peaks_gb": peaks,
         "claim_ms": quantiles(times.claim),
         "submit_ms": quantiles(times.submit),

@@ -4,6 +4,7 @@ import random
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -120,3 +121,19 @@ def test_reports_are_taken_over_from_the_version_before_and_withheld(
         assert again.progress().done == 3
         again.reports.decide(reported.image_id, "kept", anna)
         assert claimed(again, ben).task.image_ids == (reported.image_id,)
+
+
+def test_replicas_that_start_at_once_make_one_campaign(postgres_url: str) -> None:
+    at_once = Barrier(4)
+
+    def start(_number: int) -> tuple[int, str]:
+        at_once.wait()
+        with FeedbackStore.open(postgres_url) as store:
+            added = store.add_tasks(binary_tasks(300))
+            store.comparisons.set_wordings({"overall": "Which image is better?"})
+            return added, store.public_rater_id("anna")
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(start, range(4)))
+    assert sorted(added for added, _ in found) == [0, 0, 0, 300]
+    assert len({public_id for _, public_id in found}) == 1

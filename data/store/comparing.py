@@ -78,7 +78,7 @@ class Comparisons:
 
     def set_wordings(self, texts: Mapping[Axis, str]) -> None:
         """Let raters be shown these words from now on; earlier versions are kept."""
-        with self._database.write() as connection:
+        with self._database.write_alone() as connection:
             for axis, text in texts.items():
                 version = hashlib.sha256(text.encode()).hexdigest()
                 if find_row(connection, wordings, version) is None:

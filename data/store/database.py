@@ -25,6 +25,9 @@ OWNERS_ALONE = 0o600
 READ_ONLY_OPTION = "reading"
 """Execution option of connections that never write."""
 
+_ALONE = 7_428_863
+"""Number of PostgreSQL's lock that `Database.write_alone` holds: any that nobody else has."""
+
 
 class StoreConfig(BaseModel, frozen=True, extra="forbid"):
     """Place where labels are kept."""
@@ -75,7 +78,7 @@ class Database:
 
         config = Config()
         config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-        with self.write() as connection:
+        with self.write_alone() as connection:
             config.attributes["connection"] = connection
             try:
                 command.upgrade(config, "head")
@@ -101,6 +104,17 @@ class Database:
                 yield connection
             finally:
                 self._of_thread.writing = None
+
+    @contextmanager
+    def write_alone(self) -> Iterator[sa.Connection]:
+        """Open a transaction as `write` does, of which all processes together have one at a time.
+
+        For what replicas do as they start: one inserts what is missing, the others find it.
+        """
+        with self.write() as connection:
+            if not self.is_sqlite:  # whose every write is alone
+                connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_ALONE})")
+            yield connection
 
     @contextmanager
     def read(self, *, settled: sa.Table | None = None) -> Iterator[sa.Connection]:

@@ -99,7 +99,7 @@ class FeedbackStore:
         self._lease = lease
         self._checks = checks
         self._totals = LatestTotals()
-        with database.write() as connection:
+        with database.write_alone() as connection:
             self._salt = read_or_draw(connection, "salt", rng)
             self._order_seed = read_or_draw(connection, "order_seed", rng)
         self.attempts = Attempts(database, clock, self._salt)
@@ -179,7 +179,7 @@ class FeedbackStore:
         Its overlap and hidden gold follow the new one, see `data.store.planning.update_plan`. All
         else stays as it was at first. An overlap that an admin asked for (`plan`) goes first.
         """
-        with self.database.write() as connection:
+        with self.database.write_alone() as connection:
             wanted = with_asked_overlap(new_tasks, read_overlaps(connection))
             added = insert_tasks(connection, wanted, self._clock(), order_seed=self._order_seed)
             update_plan(connection, {task_id_of(task): task for task in wanted})

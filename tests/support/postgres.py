@@ -42,8 +42,8 @@ def postgres_server(initdb: str, pg_ctl: str, *settings: str) -> Iterator[Path]:
         yield folder
     finally:
         run(pg_ctl, *data, "--mode", "immediate", "stop")
-    shutil.rmtree(folder)
-    (Path(tempfile.gettempdir()) / f"{folder.name}.log").unlink()
+        shutil.rmtree(folder)
+        (Path(tempfile.gettempdir()) / f"{folder.name}.log").unlink()
 
 
 @contextmanager
