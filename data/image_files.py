@@ -12,6 +12,9 @@ from PIL import Image
 
 from data.errors import PictuneError
 
+THREADS = 4
+"""Image files that are read or written at a time, while Pillow leaves the interpreter free."""
+
 MOST_PIXELS = 4096 * 4096
 """Width times height; decoded, such an image takes 64 MiB."""
 

@@ -11,10 +11,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from data.files import write_atomically
-from data.image_files import read_image
-
-THREADS = 4
-"""Image files that are read or written at a time, while Pillow leaves the interpreter free."""
+from data.image_files import THREADS, read_image
 
 GAP = 2
 """Number of pixels between the images of a sheet."""

@@ -1,20 +1,16 @@
 """The model card of a tuned LoRA."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from finetune.lora_folder import BASE
 from finetune.settings.method import LearnsFromLabels
 from finetune.settings.sampler import Sampler
+from finetune.training import TrainState
 from pipelines.methods import METHODS
 from pipelines.metrics_log import UNTRAINED
+from pipelines.tuning import Job
 from pipelines.tuning_plan import start_of
 
-if TYPE_CHECKING:
-    from finetune.training import TrainState
-    from pipelines.tuning import Job
-
-CARD_FILE = "README.md"
 _CARD = """# LoRA tuned by {title}
 
 On `{model}`, for {tuned_on}. Prompts: {prompts}
@@ -38,7 +34,7 @@ is not always a better image, so look at the evaluation's report.
 """
 
 
-def model_card(job: "Job", state: "TrainState") -> str:
+def model_card(job: Job, state: TrainState) -> str:
     """Return the text of the card: origin, use, and the step whose weights were kept."""
     settings, training = job.settings, job.training
     step, reward = state.best or state.validation[-1]

@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING
 
 from data.files import write_atomically, write_json
 from finetune.strength import StrengthChoice, StrengthFigures, choose_strength
-from pipelines.model_card import CARD_FILE
-from pipelines.tuning_plan import FinetuneConfig
+from pipelines.tuning_plan import CARD_FILE, FinetuneConfig
 
 if TYPE_CHECKING:
     from pipelines.tuning import Job

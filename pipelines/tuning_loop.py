@@ -20,12 +20,12 @@ from finetune.watch import shares
 from pipelines.image_io import save_sheet
 from pipelines.image_plan import EVALUATION_SEEDS, SEEDS_PER_RUN, ImagesConfig
 from pipelines.metrics_log import UNTRAINED, read_metrics, time_spent
-from pipelines.model_card import CARD_FILE, model_card
+from pipelines.model_card import model_card
 from pipelines.progress import progress_bar
 from pipelines.strengths import STRENGTHS_FILE
 from pipelines.training_log import MetricsLog
 from pipelines.tuning import Job, with_images
-from pipelines.tuning_plan import CHECKPOINTS
+from pipelines.tuning_plan import CARD_FILE, CHECKPOINTS
 
 SAMPLED_PROMPTS = 8
 """Prompts on a sheet of samples, the first ones."""

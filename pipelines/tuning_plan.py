@@ -28,6 +28,7 @@ from reward.settings import RewardSource
 IMAGES = "images"
 """Folder, in that of the method, of the images that are drawn for it."""
 CHECKPOINTS = "checkpoints"
+CARD_FILE = "README.md"
 
 
 class FinetuneConfig(NetworkSettings, frozen=True, extra="forbid"):

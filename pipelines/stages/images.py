@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from data.errors import PictuneError
 from data.files import locked, sha256_of
+from data.image_files import THREADS
 from data.runs import RunFolder
 from data.schema import IMAGES, PLAYGROUND, PROMPTS, prompt_id, read_table, write_table
 from finetune.lora_folder import LORA_FILE
@@ -22,7 +23,6 @@ from finetune.processes import Processes, launched
 from finetune.settings.sampler import Sampler
 from pipelines.config import RunConfig, Settings
 from pipelines.flags import one_of
-from pipelines.image_io import THREADS
 from pipelines.image_plan import ImagesConfig, Planned, round_seeds, seeded
 from pipelines.image_rows import DrawnBy, image_row
 from pipelines.interruption import ends_at_once
