@@ -132,11 +132,6 @@ def split_pooled(embeddings: Tensor, width: int) -> tuple[Tensor, Tensor]:
     return embeddings[:, :-1], embeddings[:, -1, :width]
 
 
-def as_code(arguments: Mapping[str, object]) -> str:
-    """Return keyword arguments as Python writes them."""
-    return ", ".join(f"{name}={value!r}" for name, value in arguments.items())
-
-
 def tokenizer_of(text_encoder: str) -> str:
     """Return the name of a text encoder's tokenizer among a pipeline's parts."""
     return text_encoder.replace("text_encoder", "tokenizer")

@@ -10,7 +10,6 @@ from PIL import Image
 from data.files import sha256_of
 from data.runs import RunFolder
 from data.schema import prompt_id
-from finetune.model_folder import family_of
 from finetune.settings.sampler import Sampler
 from pipelines.image_plan import Planned
 
@@ -30,6 +29,8 @@ class DrawnBy:
     @cached_property
     def scheduler(self) -> str:
         """Name of the sampler in diffusers."""
+        from finetune.model_folder import family_of  # noqa: PLC0415 - loads torch
+
         return family_of(self.model_id).sampler_name
 
     def facts(self, seed: int, file: Path) -> dict[str, object]:

@@ -1,8 +1,8 @@
 """The model card of a tuned LoRA."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from finetune.family import as_code
 from finetune.lora_folder import BASE
 from finetune.settings.method import LearnsFromLabels
 from finetune.settings.sampler import Sampler
@@ -67,3 +67,8 @@ def model_card(job: "Job", state: "TrainState") -> str:
         untrained=f" So {UNTRAINED}." if step == 0 else "",
         start="" if start == BASE else f", which is where training started: `{start}`",
     )
+
+
+def as_code(arguments: Mapping[str, object]) -> str:
+    """Return keyword arguments as Python writes them."""
+    return ", ".join(f"{name}={value!r}" for name, value in arguments.items())

@@ -5,9 +5,9 @@ from html import escape
 from statistics import fmean
 
 from data.formats.landing import Imported
-from finetune.family import as_code
 from finetune.family_sd import DDIM
 from finetune.lora_folder import BASE
+from pipelines.model_card import as_code
 from pipelines.playground.studio import BEST_OF_N, Picture, Studio, Wish
 
 TITLES = {BASE: "base", BEST_OF_N: "best of {n}"}
