@@ -29,9 +29,11 @@ from PIL import Image
 from benchmarks.record import record
 from data.files import sha256_of
 from finetune.diffusion import DiffusionModel
-from finetune.sampler import Sampler, draw_batches
-from pipelines.drawing import Drawer, Planned, seeded
+from finetune.sampler import draw_batches
+from finetune.settings.sampler import Sampler
+from pipelines.drawing import Drawer
 from pipelines.image_io import THREADS, save_png
+from pipelines.image_plan import Planned, seeded
 
 PROMPTS = ("A cat and a dog.", "A dog on the moon.", "Four wolves in the park.", "A red rabbit.")
 PLAIN = "plain"

@@ -32,19 +32,22 @@ from torch.distributions import Normal
 
 from benchmarks.record import record
 from finetune import dpok, policy_gradient
-from finetune.diffusion import DiffusionModel, NetworkSettings, Precision
-from finetune.lora import LoraSettings
+from finetune.diffusion import DiffusionModel
 from finetune.method import Training
-from finetune.rollout import RolloutSampler, choose_transitions
-from finetune.sampler import Sampler
-from finetune.validation import ValidationConfig, Validator
+from finetune.rollout import choose_transitions
+from finetune.settings.dpok import DPOKConfig
+from finetune.settings.model import LoraSettings, NetworkSettings, Precision
+from finetune.settings.policy_gradient import RolloutSampler
+from finetune.settings.sampler import Sampler
+from finetune.settings.validation import ValidationConfig
+from finetune.validation import Validator
 
 PROMPTS = ("A cat and a dog.", "A dog on the moon.")
 BATCH = 4
 """Transitions in one batch of the published code."""
 
 
-def sampler_of(config: dpok.DPOKConfig) -> Sampler:
+def sampler_of(config: DPOKConfig) -> Sampler:
     """Return the sampler of both loops."""
     return Sampler().overridden(config.sampler)
 
@@ -74,7 +77,7 @@ class Straightforward:
     """The published code's schedule, written plainly."""
 
     model: DiffusionModel
-    config: dpok.DPOKConfig
+    config: DPOKConfig
     generator: torch.Generator
     gradients: list[Tensor] = field(default_factory=list)
 
@@ -217,7 +220,7 @@ class Ours:
     """The loop of `finetune.policy_gradient`, iteration by iteration."""
 
     model: DiffusionModel
-    config: dpok.DPOKConfig
+    config: DPOKConfig
     generator: torch.Generator
     gradients: list[Tensor] = field(default_factory=list)
 
@@ -289,14 +292,14 @@ def compare(ours: Ours, plain: Straightforward, iterations: int) -> dict[str, An
     return figures
 
 
-def work(iterations: int, images: int, steps: int, micro_batch: int) -> dpok.DPOKConfig:
+def work(iterations: int, images: int, steps: int, micro_batch: int) -> DPOKConfig:
     """Return the settings of both loops.
 
     Every stochastic transition is trained on once, in four updates.
     """
     # One more to warm up, and one that never comes, since the last is validated.
     total = iterations + 2
-    return dpok.DPOKConfig(
+    return DPOKConfig(
         iterations=total,
         prompts_per_iteration=len(PROMPTS),
         images_per_prompt=images,

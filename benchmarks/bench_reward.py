@@ -42,8 +42,8 @@ from reward.dataset import FeedbackDataset, RankedPairs, Verdicts
 from reward.embedding import embed_prompts, embed_readable, read_image
 from reward.examples import prepare
 from reward.losses import binary_loss
-from reward.split import SplitConfig
-from reward.training import RewardConfig, new_model, train_from_scratch
+from reward.settings import RewardConfig, SplitConfig
+from reward.training import new_model, train_from_scratch
 
 EPOCHS, BATCH, TOKENS, WIDTH = 10, 32, 77, 768
 SPACE = "bench"

@@ -17,9 +17,11 @@ from benchmarks.label_pool import BATCH, Cell, Labels, Pool, roc_auc_within, wit
 from benchmarks.record import Row
 from finetune.diffusion import DiffusionModel
 from finetune.method import new_training
-from finetune.nft import METHOD, NFTConfig
+from finetune.nft import METHOD
 from finetune.reward_fn import RewardFn
-from finetune.sampler import Sampler, draw
+from finetune.sampler import draw
+from finetune.settings.nft import NFTConfig
+from finetune.settings.sampler import Sampler
 from pipelines.comparison import by_reward
 from pipelines.config import Settings
 from pipelines.image_io import load_images, save_png
@@ -30,7 +32,8 @@ from pipelines.prompts import focus_of, prompts_of
 from pipelines.world.oracle import Oracle
 from reward.clip.backbone import ClipBackbone
 from reward.examples import prepare
-from reward.training import RewardConfig, train_from_scratch
+from reward.settings import RewardConfig
+from reward.training import train_from_scratch
 
 TRAINING_SEEDS, ROUND_SEEDS, JUDGED_SEEDS = 1_000_003, 31_000_000, 55_000_000
 """First seeds of the tuning's randomness, of a round's new images, and of the judged images."""

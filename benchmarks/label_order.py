@@ -40,7 +40,8 @@ from reward.clip.cache import EmbeddingCache
 from reward.embedding import embed_images, embed_prompts
 from reward.examples import prepare
 from reward.model import RewardModel
-from reward.training import RewardConfig, train_from_scratch
+from reward.settings import RewardConfig
+from reward.training import train_from_scratch
 
 ORDERS = ("random", "in_turn", "uncertain", "diverse", "diverse_batches", "both")
 VERDICTS = (75, 150, 225, 300, 450, 600, 750)

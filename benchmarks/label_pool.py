@@ -15,8 +15,7 @@ from pipelines.world.prompts import Requirement, family_of
 from reward.calibration import Values
 from reward.dataset import FeedbackDataset, RankedPairs, Verdicts
 from reward.measuring.metrics import as_ranks, weighted_roc_auc
-from reward.split import SplitConfig
-from reward.training import RewardConfig
+from reward.settings import RewardConfig, SplitConfig
 
 BATCH = 32
 SLATE = 4

@@ -40,7 +40,7 @@ from pipelines.stages import images as images_stage
 from pipelines.tables import TABLES
 from pipelines.world.oracle import Oracle
 from pipelines.world.prompts import held_out_prompts
-from reward.training import RewardConfig
+from reward.settings import RewardConfig
 
 RUN = RunFolder(Path("runs/bench-labels"))
 CELLS_FOLDER = RUN.root / "cells"

@@ -24,9 +24,9 @@ from data.errors import PictuneError
 from data.files import write_json
 from data.runs import RunFolder
 from finetune.diffusion import DiffusionModel
-from finetune.lora import BASE
+from finetune.lora_folder import BASE
 from finetune.reward_fn import RewardFn
-from finetune.sampler import Sampler
+from finetune.settings.sampler import Sampler
 from finetune.strength import choose_strength
 from finetune.training import TrainState
 from pipelines.comparison import EvaluationPrompt, Measured, best_of, by_group, by_prompt
@@ -38,19 +38,22 @@ from pipelines.config import (
     parse_override,
     read_toml,
 )
-from pipelines.drawing import Drawer, ImagesConfig, Planned
+from pipelines.drawing import Drawer
+from pipelines.evaluation import Instruments, kl_to_base
 from pipelines.evaluation_plan import EvaluateConfig, evaluation_images, evaluation_prompts
 from pipelines.image_io import save_png
+from pipelines.image_plan import ImagesConfig, Planned
 from pipelines.measures import Values, vendi_of_subsets
-from pipelines.models import open_model, reward_hash, weights_hash
+from pipelines.model_hashes import reward_hash, weights_hash
+from pipelines.models import open_model
 from pipelines.progress import progress
 from pipelines.record import refuse_changes
 from pipelines.stages import images as images_stage
 from pipelines.stages import reward as reward_stage
 from pipelines.stages import simulate
-from pipelines.stages.evaluate import Instruments, kl_to_base
 from pipelines.tables import TABLES
-from pipelines.tuning import Job, method_config, open_job, with_images
+from pipelines.tuning import Job, open_job, with_images
+from pipelines.tuning_plan import method_config
 
 SAMPLERS = ("DDIM", "DPM-Solver++", "as trained")
 """The last is the one that DPOK and DDPO train with."""

@@ -34,20 +34,23 @@ from benchmarks.real_models import backbone_like_vit_l_14, write_model
 from benchmarks.record import commit, record, recorded
 from data.files import write_json
 from finetune.checkpoints import load_latest, save_checkpoint
-from finetune.diffusion import DiffusionModel, Precision
+from finetune.diffusion import DiffusionModel
 from finetune.labels import LabeledImages, Labels
 from finetune.lora import lora_layers
-from finetune.method import MethodConfig, Training, WeightedData, new_training
+from finetune.method import Training, WeightedData, new_training
 from finetune.model_folder import TYPES, Weights
 from finetune.reward_fn import RewardFn, score
-from finetune.sampler import Sampler, draw, draw_latents
+from finetune.sampler import draw, draw_latents
+from finetune.settings.method import MethodConfig
+from finetune.settings.model import Precision
+from finetune.settings.sampler import Sampler
 from pipelines.config import Settings, check, config_file, override, read_toml
-from pipelines.drawing import ImagesConfig
+from pipelines.image_plan import ImagesConfig
 from pipelines.methods import find_method
 from pipelines.models import as_reward_fn
-from pipelines.tuning import FinetuneConfig
+from pipelines.tuning_plan import FinetuneConfig
 from reward.model import RewardModel
-from reward.training import RewardConfig
+from reward.settings import RewardConfig
 from tests.support.small_labels import no_verdicts, slates_of
 from tests.support.small_training import seeded
 from tests.support.stock import ddim

@@ -28,10 +28,12 @@ from reward.calibration import Values, expected_calibration_error
 from reward.dataset import FeedbackDataset, Indices, Verdicts
 from reward.examples import Examples, prepare
 from reward.measuring.baselines import clip_scorer
-from reward.measuring.evaluation import CLIP_SCORE, MODEL, UNCALIBRATED, evaluate, model_scorer
+from reward.measuring.evaluation import evaluate, model_scorer
+from reward.measuring.report import CLIP_SCORE, MODEL, UNCALIBRATED
 from reward.model import RewardModel
+from reward.settings import RewardConfig
 from reward.split import split_feedback
-from reward.training import RewardConfig, train_from_scratch
+from reward.training import train_from_scratch
 
 RANKINGS_PER_PROMPT = 4
 DEFAULT, FRESH = "default", "default, fresh seeds"

@@ -40,7 +40,7 @@ COPIES = {"checkpoints", "parts", "snapshots"}
 """Folders whose contents are compared elsewhere, or have names that vary."""
 VARYING = {
     *("settings", "seconds", "seconds_rollout", "seconds_update", "images_per_second"),
-    *("peak_memory_gb", "created_at"),
+    *("seconds_in_all", "share_of_time", "peak_memory_gb", "created_at"),
 }
 """Names of values that may differ between two runs of one commit, or that name the settings."""
 

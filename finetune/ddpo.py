@@ -20,16 +20,9 @@ Differs from the paper and its code in:
 
 from torch import Tensor
 
-from finetune.policy_gradient import PolicyGradient, PolicyGradientConfig, policy_loss
+from finetune.policy_gradient import PolicyGradient, policy_loss
+from finetune.settings.ddpo import DDPOConfig
 from finetune.step import Step
-
-
-class DDPOConfig(PolicyGradientConfig, frozen=True, extra="forbid"):
-    """Settings of DDPO.
-
-    The paper's: 256 images a round, 4 updates of 64, 50 steps, guidance 5, clip range 1e-4,
-    learning rate 3e-4 for LoRA.
-    """
 
 
 def loss(step: Step, advantages: Tensor, config: DDPOConfig) -> Tensor:
@@ -38,7 +31,6 @@ def loss(step: Step, advantages: Tensor, config: DDPOConfig) -> Tensor:
 
 
 METHOD = PolicyGradient(loss).method(
-    "DDPO",
     "Black et al. 2023, arXiv 2305.13301",
     "draws new images in every round and follows the reward",
     DDPOConfig,

@@ -10,39 +10,23 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic import BaseModel
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from data.errors import PictuneError
 from finetune import lora
 from finetune.family import Family, modules_of
-from finetune.lora import LoraSettings
 from finetune.model_folder import Weights, open_family
 from finetune.processes import SINGLE_PROCESS, Processes
 from finetune.schedule import NoiseSchedule
+from finetune.settings.model import LoraSettings, NetworkSettings, Precision
 
-Precision = Literal["fp32", "bf16", "fp16"]
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _VAE_PIXELS = 4 * 64 * 64
 """Latent pixels that the VAE takes at once: four images of 512x512, one of 1024x1024."""
-
-
-class NetworkSettings(BaseModel, frozen=True, extra="forbid"):
-    """Ways to run the network: other time and memory, the same results except for rounding."""
-
-    gradient_checkpointing: bool = False
-    """Compute the network's blocks, and the VAE's where a gradient goes through them, again in the
-    backward pass rather than keep their activations: less memory, one more forward pass."""
-    channels_last: bool = False
-    """Keep the channels of a pixel side by side in memory, which suits the convolutions of GPUs in
-    half precision."""
-    compile: bool = False
-    """Compile the network by torch.compile: minutes at the start and for each new batch size,
-    quicker steps then."""
 
 
 class DiffusionModel:

@@ -29,44 +29,15 @@ Differs from the paper and its code in:
    MixGRPO, Li et al. 2025, arXiv 2507.21802).
 """
 
-from typing import Literal
-
 import torch
-from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from finetune.method import Training
-from finetune.policy_gradient import (
-    PolicyGradient,
-    PolicyGradientConfig,
-    Surrogate,
-    policy_loss,
-)
+from finetune.policy_gradient import PolicyGradient, policy_loss
 from finetune.sampling import gaussian_kl
+from finetune.settings.dpok import DPOKConfig
 from finetune.step import Step
 from finetune.value import Critic, ValueFunction
-
-
-class DPOKConfig(PolicyGradientConfig, frozen=True, extra="forbid"):
-    """Settings of DPOK."""
-
-    kl_weight: NonNegativeFloat = 0.02
-    """Weight of the KL to the pretrained model; 0 trains on the reward alone. Rewards have unit
-    spread. Paper: 0.01 to rewards times 10."""
-    kl: Literal["gaussian", "noise_error"] = "gaussian"
-    """Distance that `kl_weight` weighs, a mean over dimensions either way: the KL of each step, or
-    the squared difference of the predicted noise, as in the code of DPOK's authors."""
-    surrogate: Surrogate = "ppo"
-    """Side on which ratios are clipped: "ppo" on the improving one, "hard_clamp" on both, as in the
-    code of DPOK's authors."""
-    baseline: Literal["value", "prompt_mean"] = "value"
-    """Baseline of a reward: the prompt's mean and the learned value function, or the mean alone."""
-    value_learning_rate: PositiveFloat = 1e-3
-    """AdamW's, for the value function. Paper: 1e-4."""
-    value_steps: PositiveInt = 5
-    """Steps of the value function per iteration, as in the paper."""
-    value_batch: PositiveInt = 256
-    """Transitions in each of them, as in the paper."""
 
 
 def loss(step: Step, advantages: Tensor, config: DPOKConfig) -> Tensor:
@@ -103,7 +74,6 @@ def critic(training: Training[DPOKConfig]) -> Critic | None:
 
 # The reference is needed for the loss, and to log the KL where its weight is 0.
 METHOD = PolicyGradient(loss, needs_reference=True, critic=critic).method(
-    "DPOK",
     "Fan et al. 2023, arXiv 2305.16381",
     "draws new images in every round and follows the reward, held back by its distance to the base",
     DPOKConfig,

@@ -46,8 +46,9 @@ class LabelValidator:
 
     def __call__(self) -> Validation:
         """Return the validation by the reward, or without one with `accuracy` in its place."""
-        found = self.training.validator()
-        self.accuracy = self._accuracy(self._implicit_rewards())
+        found = self.training.validate()
+        with self.training.watch.part("validation"):
+            self.accuracy = self._accuracy(self._implicit_rewards())
         if self.training.reward is None:
             assert self.accuracy is not None
             return replace(found, rewards=torch.tensor([self.accuracy]))

@@ -1,9 +1,8 @@
 """Batches of labels, and the denoising errors of their images beside the base's."""
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
-from pydantic import BaseModel, Field, NonNegativeFloat
 from torch import Tensor
 
 from data.errors import PictuneError
@@ -20,21 +19,7 @@ from finetune.labels import (
 )
 from finetune.sampling import velocity_per_output
 from finetune.schedule import NoiseSchedule
-
-
-class LabelBatchConfig(BaseModel, frozen=True, extra="forbid"):
-    """Settings of batches of rankings and verdicts."""
-
-    batch: int = Field(default=32, ge=2)
-    """Images per step; rankings and verdicts have their shares by the images that were labeled so.
-    Paper: 4,096; KTO: 8."""
-    ranking_weight: NonNegativeFloat = 1.0
-    """Weight of an image that a rater ranked; 0 leaves rankings out."""
-    verdict_weight: NonNegativeFloat = 1.0
-    """Weight of a rater's verdict on an image; 0 leaves verdicts out."""
-    verdicts: Literal["pairs", "kto"] = "pairs"
-    """Loss of verdicts: DPO's of a good and a bad image of the same prompt, or KTO's of each image,
-    for prompts whose images are all good or all bad."""
+from finetune.settings.preference import LabelBatchConfig
 
 
 class Part(NamedTuple):

@@ -14,17 +14,15 @@ import torch
 from diffusers.utils.state_dict_utils import convert_state_dict_to_diffusers
 from peft import LoraConfig, get_peft_model_state_dict
 from peft.tuners.tuners_utils import BaseTunerLayer
-from pydantic import BaseModel, PositiveFloat, PositiveInt
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from data.errors import PictuneError
 from data.files import write_atomically
 from data.weights import check_finite
+from finetune.lora_folder import BASE, LORA_FILE, lora_file
+from finetune.settings.model import LoraSettings
 
-LORA_FILE = "pytorch_lora_weights.safetensors"
-BASE = "base"
-"""The start of a training that is not another LoRA: the pretrained model."""
 _ADAPTER = "default"
 _ATTENTION = (
     *("to_q", "to_k", "to_v", "to_out.0"),
@@ -36,27 +34,6 @@ _FEED_FORWARD = (
     *("ff.net.0.proj", "ff.net.2"),
     *("ff_context.net.0.proj", "ff_context.net.2"),
 )
-
-
-class LoraSettings(BaseModel, frozen=True, extra="forbid"):
-    """Low-rank matrices that are trained (Hu et al. 2021, arXiv 2106.09685)."""
-
-    rank: PositiveInt = 8
-    """Rank of each update; DPOK's paper uses 4. A higher rank learns faster and drifts sooner."""
-    alpha: PositiveFloat | None = None
-    """The update is scaled by alpha / rank; omitted, alpha is the rank, so that the scale is 1."""
-    feed_forward: bool = True
-    """Also adapt the transformer blocks' feed-forward layers; DPOK's paper adapts attention
-    alone."""
-    start: str = BASE
-    """Weights that training starts from: "base", the pretrained model, or the folder of a LoRA of
-    this rank and these layers. In a run's settings also a method, as "rwl": the LoRA that it
-    trained in this run. The KL is to the pretrained model either way."""
-
-    @property
-    def scale(self) -> float:
-        """Factor of the update, alpha / rank."""
-        return (self.rank if self.alpha is None else self.alpha) / self.rank
 
 
 def add_lora(
@@ -234,18 +211,6 @@ def load_lora(network: Any, name: str, folder: str | Path) -> None:
             f"{file}: does not fit this model ({reason}); it was made for another one"
         ) from error
     check_finite(lora_parameters(network), str(file))
-
-
-def lora_file(folder: str | Path) -> Path:
-    """Return the file of the LoRA in a folder.
-
-    Raises:
-        PictuneError: there is none.
-    """
-    file = Path(folder) / LORA_FILE
-    if not file.is_file():
-        raise PictuneError(f"{folder}: no {LORA_FILE} in it; run the finetune stage first")
-    return file
 
 
 def _shapes(weights: Mapping[str, Tensor]) -> dict[str, torch.Size]:

@@ -4,66 +4,22 @@ A method is one file that ends with its `METHOD`, and one line in `pipelines/met
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
 import torch
-from pydantic import BaseModel, Field, NonNegativeInt, PositiveFloat
 from torch import Tensor
 
 from data.errors import PictuneError
-from finetune.diffusion import DiffusionModel, Precision
+from finetune.diffusion import DiffusionModel
 from finetune.labels import LabeledImages
-from finetune.lora import LoraSettings
 from finetune.monitors import PIXEL_MONITOR, Monitor
 from finetune.reward_fn import RewardFn
-from finetune.sampler import Sampler, SamplerOverrides
+from finetune.settings.method import MethodConfig
+from finetune.settings.sampler import Sampler
 from finetune.training import TrainState
-from finetune.validation import ValidationConfig, Validator
-
-
-class MethodConfig(BaseModel, frozen=True, extra="forbid"):
-    """Settings that every method has."""
-
-    learning_rate: PositiveFloat = 5e-4
-    """AdamW's, for LoRA."""
-    warmup: NonNegativeInt = 0
-    """Steps over which the learning rate rises to its full value."""
-    clip_norm: PositiveFloat = 1.0
-    """The gradient is scaled down to this norm."""
-    sampler: SamplerOverrides = SamplerOverrides()
-    """Settings in which the method's sampler differs from the run's [sampler]."""
-    lora: LoraSettings = LoraSettings()
-    """Low-rank matrices that are trained."""
-    precision: Precision = "fp32"
-    """Arithmetic of the UNet; bf16 is about 1.7 times as fast on CPUs that have it. fp16 rounds
-    finer and is for GPUs."""
-    validation: ValidationConfig = ValidationConfig()
-    """Validation, which chooses the best weights and can end the training early."""
-
-
-class LearnsFromImages(MethodConfig, frozen=True, extra="forbid"):
-    """Settings of a method that learns from existing images."""
-
-    images: Literal["labeled", "scored", "both"] = "both"
-    """The run's images that raters labeled; its other ones and `finetune.scored_per_prompt` drawn
-    beside them, which only the reward has scored; or both. The weights come from the reward either
-    way. Paper of RWL: fidelity was lowest with labeled ones alone."""
-    pretraining_pairs: Path | None = None
-    """Folder of images and texts to stay close to, whose `metadata.jsonl` has a line such as
-    {"file_name": "a.png", "text": "A cat."} for each; omitted, the base's own images serve."""
-
-
-class LearnsFromLabels(MethodConfig, frozen=True, extra="forbid"):
-    """Settings of a method that learns from the labels themselves and needs no reward."""
-
-    label_weights: Literal["equal", "skill", "consensus"] = "equal"
-    """Weight of raters, as in `reward.label_weights`: all alike, by how far their skill is above
-    chance, or verdicts replaced by the consensus of their task."""
-    held_out: float = Field(default=0.1, ge=0, lt=1)
-    """Share of each prompt's labeled images that nothing is learned from, to measure accuracy on.
-    With the value of `reward.split.test_images` the reward was not trained on them either."""
+from finetune.validation import Validation, Validator
+from finetune.watch import Watch
 
 
 @dataclass(frozen=True)
@@ -112,6 +68,13 @@ class Training(Generic[C]):
     """Image-text pairs to stay close to (their rewards are not read); the base's images if None."""
     labels: LabeledImages | None = None
     """Labels to learn from, for methods that learn from labels."""
+    watch: Watch = field(default_factory=Watch)
+    """Tells how long the kinds of work take."""
+
+    def validate(self) -> Validation:
+        """Validate the model's present weights."""
+        with self.watch.part("validation"):
+            return self.validator()
 
 
 def new_training(
@@ -125,6 +88,7 @@ def new_training(
     validation_prompts: Sequence[str] = (),
     monitor: Monitor = PIXEL_MONITOR,
     labeled: Mapping[str, Tensor] | None = None,
+    watch: Watch | None = None,
 ) -> Training[C]:
     """Return a training without images or labels to learn from.
 
@@ -140,13 +104,16 @@ def new_training(
         monitor: measures the validation images beside their reward.
         labeled: rewards [n] of the images of each prompt that people labeled, which show when the
             reward goes stale.
+        watch: tells how long the kinds of work take; a new one by the processor's clock if omitted.
     """
     sampler = (sampler or Sampler()).overridden(config.sampler)
     watched = validation_prompts or prompts
     validator = Validator(
         model, watched, reward, config.validation, sampler, monitor, labeled or {}
     )
-    return Training(model, prompts, reward, config, sampler, validator, generator)
+    return Training(
+        model, prompts, reward, config, sampler, validator, generator, watch=watch or Watch()
+    )
 
 
 @dataclass(frozen=True)
@@ -167,8 +134,6 @@ REWARD_CURVE = Curve("reward", {"validation_reward": "validation", "reward": "tr
 class Method(Generic[C]):
     """One way to fine-tune."""
 
-    name: str
-    """Short name, as in charts."""
     paper: str
     """Authors, year and number of its paper."""
     story: str

@@ -9,65 +9,12 @@ not relative: it is the share of labeled images that vouch for the model's mean 
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
-from pydantic import BaseModel, Field
 from torch import Tensor
 from torch.nn import functional
 
 from finetune.reward_fn import RewardFn
-
-Measure = Literal["saturation", "sharpness", "diversity", "disagreement", "stale_reward"]
-STALE_REWARD: Measure = "stale_reward"
-
-
-class Limits(BaseModel, frozen=True, extra="forbid"):
-    """Bounds of the measures; but for the last, relative to those of the untuned model."""
-
-    saturation: float = Field(default=1.5, gt=1)
-    """Factor by which the colors' mean saturation may grow or fall."""
-    sharpness: float = Field(default=2.0, gt=1)
-    """Factor by which the mean sharpness may grow or fall."""
-    diversity: float = Field(default=0.6, gt=0, lt=1)
-    """Least share of the untuned model's diversity; with the demo's settings and three seeds RWL,
-    NFT and preference kept 0.54 to 0.96 of it."""
-    disagreement: float = Field(default=2.0, gt=1)
-    """Factor by which the reward ensemble's disagreement may grow."""
-    stale_reward: float = Field(default=0.1, ge=0, lt=1)
-    """Least effective sample size of a prompt's labeled images, as a share of them, when they are
-    reweighted to the mean reward of the tuned model's; below it is time to label."""
-
-    def exceeded(
-        self, present: Mapping[str, float], untuned: Mapping[str, float]
-    ) -> dict[Measure, str]:
-        """Return the measures beyond their limits, each with a sentence.
-
-        A measure that the untuned model does not have is not judged, nor is the staleness of a
-        reward that the untuned model's images exceed as well.
-        """
-        bounds: dict[Measure, tuple[float, float]] = {
-            "saturation": (1 / self.saturation, self.saturation),
-            "sharpness": (1 / self.sharpness, self.sharpness),
-            "diversity": (self.diversity, float("inf")),
-            "disagreement": (0, self.disagreement),
-        }
-        found: dict[Measure, str] = {}
-        for name, (least, most) in bounds.items():
-            if name not in present or not untuned.get(name):
-                continue
-            ratio = present[name] / untuned[name]
-            if not least <= ratio <= most:
-                limit = f"at least {least:.2g}" if ratio < least else f"at most {most:.2g}"
-                values = f"{present[name]:.3g} from {untuned[name]:.3g}, {limit}"
-                found[name] = f"{name} is {ratio:.2f} times the untuned model's ({values})"
-        share, before = (one.get(STALE_REWARD, 1.0) for one in (present, untuned))
-        if share < self.stale_reward <= before:
-            found[STALE_REWARD] = (
-                "label now: hardly any labeled image scores as high as the model's, an effective "
-                f"share of {share:.2g} (stale_reward, at least {self.stale_reward:.2g})"
-            )
-        return found
 
 
 @dataclass(frozen=True)

@@ -8,74 +8,28 @@ Classifier-free guidance is on in the rollout and in training. A method adds its
 value function and the reference's predictions: `PolicyGradient`.
 """
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
-from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from data.errors import PictuneError
 from finetune.advantages import PromptStatistics
-from finetune.lora import BASE
+from finetune.lora_folder import BASE
 from finetune.method import REWARD_CURVE, Curve, Method, Training
-from finetune.rollout import (
-    Rollout,
-    RolloutConfig,
-    choose_transitions,
-    collect,
-    merged,
-    packed,
-    unpacked,
-)
+from finetune.rollout import Rollout, choose_transitions, collect, merged, packed, unpacked
 from finetune.sampler import padded_batches
 from finetune.sampling import gaussian_kl
 from finetune.schedule import NoiseSchedule
+from finetune.settings.policy_gradient import PolicyGradientConfig, Surrogate
 from finetune.step import Step, predict_step
 from finetune.training import TrainState, lora_optimizer, rate_schedule, take_step
 from finetune.value import Critic
 
-Surrogate = Literal["ppo", "hard_clamp"]
 KL_CURVE = Curve("KL to the base, nats", {"kl": "KL to the base"})
-
-
-class PolicyGradientConfig(RolloutConfig, frozen=True, extra="forbid"):
-    """Settings of the shared loop.
-
-    DPOK's published ones stand beside ours, which are for the embedded model of 5 million
-    parameters.
-    """
-
-    iterations: PositiveInt = 30
-    """Rounds of drawing and training. Paper: 2000 rounds of 10 images."""
-    updates: PositiveInt = 2
-    """Optimizer steps per iteration, which share its transitions. Paper: 5."""
-    learning_rate: PositiveFloat = 5e-4
-    """AdamW's, for LoRA. Paper: 1e-5, with AdamW too."""
-    warmup: NonNegativeInt = 2
-    """Iterations over which the learning rate rises to its full value."""
-    decay: bool = False
-    """Whether the learning rate falls linearly to 0 over the iterations, for as much gain in fewer
-    of them. Paper: no."""
-    clip_norm: PositiveFloat = 1.0
-    """The gradient is scaled down to this norm. Paper: 0.1."""
-    clip_range: PositiveFloat = 1e-3
-    """Largest difference to 1 of the ratio of densities per dimension; times the dimensions it is
-    in nats. Paper: 1e-4 on 16384, so 1.6 nats."""
-    replay_iterations: NonNegativeInt = 0
-    """Earlier iterations whose transitions are trained on again, by their ratio to the policy that
-    drew them; 0 is on policy. The code of DPOK's authors: 1 to 2, as its buffer holds 1000
-    transitions."""
-    advantage_clip: PositiveFloat = 5.0
-    """Advantages beyond this many standard deviations are cut."""
-    statistics_window: PositiveInt = 64
-    """Rewards per prompt from which its mean and standard deviation are computed."""
-    std_floor: PositiveFloat = 0.05
-    """Least standard deviation to divide rewards by, in the reward's units; keeps settled prompts
-    from amplifying noise."""
 
 
 C = TypeVar("C", bound=PolicyGradientConfig)
@@ -153,12 +107,9 @@ class PolicyGradient(Generic[C]):
     critic: Callable[[Training[C]], Critic | None] = lambda _training: None
     """Returns the untrained value function, or None for a method without one."""
 
-    def method(
-        self, name: str, paper: str, story: str, config: type[C], *, color: str
-    ) -> Method[C]:
+    def method(self, paper: str, story: str, config: type[C], *, color: str) -> Method[C]:
         """Return the method for the registry; the arguments are fields of `Method`."""
         return Method(
-            name=name,
             paper=paper,
             story=story,
             config=config,
@@ -217,8 +168,6 @@ def train(
     algorithm: PolicyGradient[C],
     training: Training[C],
     state: PolicyState,
-    *,
-    clock: Callable[[], float] = time.perf_counter,
 ) -> Iterator[Metrics]:
     """Train the model's LoRA in place and yield metrics after every iteration.
 
@@ -226,16 +175,17 @@ def train(
     Training ends early when a guard says so.
     """
     config = training.config
-    state.begin(training.validator, is_tuned=config.lora.start != BASE)
+    state.begin(training.validate, is_tuned=config.lora.start != BASE)
     while state.step < config.iterations and not state.stopped:
-        started = clock()
+        started = training.watch.now()
         rollout = collect(training, state.statistics)
-        collected = clock()
-        metrics = update(algorithm, training, state, rollout)
-        finished = clock()
+        collected = training.watch.now()
+        with training.watch.part("training"):
+            metrics = update(algorithm, training, state, rollout)
+        finished = training.watch.now()
         state.step += 1
         is_due = state.step % config.validation.every == 0 or state.step == config.iterations
-        validation = state.record_validation(training.validator()) if is_due else None
+        validation = state.record_validation(training.validate()) if is_due else None
         yield Metrics(
             **asdict(metrics),
             step=state.step,

@@ -37,20 +37,17 @@ Differs from the papers and their code in:
    the steps, so that it does not hang on the size of micro-batches; no prompt is left empty.
 """
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from finetune.denoising import spread_timesteps
 from finetune.held_out import LabelValidator
 from finetune.label_batches import (
     Errors,
-    LabelBatchConfig,
     Part,
     check_labels,
     draw_parts,
@@ -58,47 +55,14 @@ from finetune.label_batches import (
     slate_errors,
 )
 from finetune.labels import agreement
-from finetune.lora import BASE
-from finetune.method import Curve, LearnsFromLabels, Method, Training
+from finetune.lora_folder import BASE
+from finetune.method import Curve, Method, Training
 from finetune.schedule import NoiseSchedule
+from finetune.settings.preference import PreferenceConfig
 from finetune.training import TrainState, lora_optimizer, rate_schedule, take_step
-from finetune.validation import ValidationConfig
 
 BASELINE_DECAY = 0.9
 """Share of itself that KTO's baseline keeps in a step."""
-
-
-class PreferenceConfig(LearnsFromLabels, LabelBatchConfig, frozen=True, extra="forbid"):
-    """Settings of learning from labels.
-
-    The published ones, of Diffusion-DPO for Stable Diffusion 1.5 where nothing else is named, stand
-    beside ours, which are for the embedded model.
-    """
-
-    updates: PositiveInt = 300
-    """Optimizer steps. Paper: 2,000; KTO: 20,000."""
-    micro_batch: PositiveInt = 32
-    """Images of one UNet call, but at least one ranking or pair; bounds the memory, and changes
-    nothing except rounding."""
-    learning_rate: PositiveFloat = 2e-3
-    """AdamW's, for LoRA; falls linearly to 0. Paper: about 2e-5 for all weights; diffusers' example
-    for LoRA: 1e-5."""
-    warmup: NonNegativeInt = 10
-    """Steps over which the learning rate rises to its full value. Paper: 500."""
-    beta: PositiveFloat = 10.0
-    """Pull to the base: how much a difference of errors counts. Smaller goes further from the base.
-    It goes with the number of dimensions of the latents. Paper: 2500 for 16,384, so 40 for the
-    embedded model; KTO: 1000."""
-    safeguard: bool = True
-    """Hold the worse images' gradient back as far as it would raise the better ones' error."""
-    safeguard_margin: float = Field(default=0.9, ge=0, le=1)
-    """Least share of its fall by itself that the better images' error keeps, to first order, with
-    the safeguard. Diffusion-SDPO: 0.9."""
-    report_every: PositiveInt = 20
-    """Steps between two reports of metrics."""
-    validation: ValidationConfig = ValidationConfig(every=100)
-    """Validation, which chooses the best weights: by the reward, or without one by the accuracy on
-    held-out labels."""
 
 
 @dataclass(frozen=True)
@@ -233,8 +197,6 @@ def start(training: Training[PreferenceConfig]) -> PreferenceState:
 def train(
     training: Training[PreferenceConfig],
     state: PreferenceState,
-    *,
-    clock: Callable[[], float] = time.perf_counter,
 ) -> Iterator[Metrics]:
     """Train the model's LoRA in place and yield metrics every `report_every` steps.
 
@@ -249,19 +211,20 @@ def train(
     schedule = training.model.schedule(training.sampler.steps)
     state.begin(validator, is_tuned=config.lora.start != BASE)
     records: list[Tensor] = []
-    started = clock()
+    started = training.watch.now()
     while state.step < config.updates and not state.stopped:
         rate = config.learning_rate * rate_schedule(
             state.step, warmup=config.warmup, total=config.updates
         )
-        records.append(update(training, state, schedule, learning_rate=rate))
+        with training.watch.part("training"):
+            records.append(update(training, state, schedule, learning_rate=rate))
         state.step += 1
         is_last = state.step == config.updates
         is_due = is_last or state.step % config.validation.every == 0
         if is_due or state.step % config.report_every == 0:
             norm, *sums = torch.stack(records).mean(0).tolist()
             found = Sums(*sums)
-            seconds = clock() - started
+            seconds = training.watch.now() - started
             yield Metrics(
                 step=state.step,
                 loss=found.loss,
@@ -276,7 +239,7 @@ def train(
                 held_out_accuracy=validator.accuracy if is_due else None,
                 reward_accuracy=validator.reward_accuracy if is_due else None,
             )
-            records, started = [], clock()
+            records, started = [], training.watch.now()
 
 
 def update(
@@ -368,7 +331,6 @@ def _ratio(total: float, count: float) -> float | None:
 
 
 METHOD = Method(
-    name="Preference",
     paper="Wallace et al. 2023, arXiv 2311.12908",
     story="learns from labels without a reward: better images more, and worse ones less",
     config=PreferenceConfig,

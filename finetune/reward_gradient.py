@@ -27,85 +27,22 @@ Differs from the papers and their code in:
 5. DRaFT-LV, with several noises in the last step, is not here.
 """
 
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from data.errors import PictuneError
-from finetune.lora import BASE
-from finetune.method import REWARD_CURVE, Curve, Method, MethodConfig, Training
-from finetune.monitors import Measure
+from finetune.lora_folder import BASE
+from finetune.method import REWARD_CURVE, Curve, Method, Training
 from finetune.pull import NoiseLevels, draw_noise_levels, prediction_error
 from finetune.reward_fn import check_differentiable, score_with_gradient
 from finetune.rollout import draw_shared, mean_by_prompt, prompts_of
-from finetune.sampler import GradientSpan, SamplerOverrides, draw_latents
+from finetune.sampler import GradientSpan, draw_latents
+from finetune.settings.reward_gradient import RewardGradientConfig
 from finetune.training import TrainState, lora_optimizer, rate_schedule, take_step
-from finetune.validation import ValidationConfig
-
-
-class RewardGradientSampler(SamplerOverrides, frozen=True, extra="forbid"):
-    """Settings in which images are drawn otherwise than by the run's [sampler]."""
-
-    eta: float | None = Field(default=0.0, ge=0, le=1)
-    """Noise of each stochastic step. Any will do; 0 is deterministic, as validation is. AlignProp:
-    1."""
-
-
-class RewardGradientValidation(ValidationConfig, frozen=True, extra="forbid"):
-    """Settings of validation, with the guards on."""
-
-    stop_on: tuple[Measure, ...] = ("saturation", "sharpness", "diversity", "disagreement")
-    """Those of the measures that end the training when they leave their bounds."""
-
-
-class RewardGradientConfig(MethodConfig, frozen=True, extra="forbid"):
-    """Settings of the reward gradients.
-
-    Published ones stand beside ours, which are for the embedded model of 5 million parameters.
-    """
-
-    iterations: PositiveInt = 20
-    """Rounds of drawing and one optimizer step. DRaFT in NeMo-Aligner: 50."""
-    prompts_per_iteration: PositiveInt = 4
-    """Different prompts drawn for in one iteration; when there are more, spread evenly over them
-    and moving on."""
-    images_per_prompt: PositiveInt = 4
-    """Images of each prompt in one iteration. DRaFT in NeMo-Aligner: 4 or 16 in all."""
-    micro_batch: PositiveInt = 16
-    """Rows of one UNet call (twice that with guidance), whose activations of all steps with
-    gradient are kept at a time; bounds the memory, and changes nothing except rounding."""
-    learning_rate: PositiveFloat = 4e-3
-    """AdamW's, for LoRA. AlignProp: 1e-3; DRaFT in NeMo-Aligner: 1e-4."""
-    warmup: NonNegativeInt = 2
-    """Iterations over which the learning rate rises to its full value."""
-    decay: bool = True
-    """Whether the learning rate falls linearly to 0 over the iterations. Papers: no."""
-    sampler: RewardGradientSampler = RewardGradientSampler()
-    """Settings in which the sampler of the training images differs from the run's [sampler]."""
-    truncation: Literal["fixed", "random", "one_step"] = "fixed"
-    """Part of the chain that has a gradient: the last `steps_back` steps, DRaFT's; from 1 to so
-    many, AlignProp's; or one of them, at which the image is finished at once, ReFL's."""
-    steps_back: PositiveInt = 1
-    """K, at most the sampler's steps. More reach what is in the image, and cost the memory of so
-    many UNet calls. DRaFT: 1; AlignProp: up to 50 of 50; ReFL: 10 of 40."""
-    margin: float | None = None
-    """Reward above which an image counts as good enough and teaches no more, in the reward's units;
-    omitted, there is none. ReFL: 2, of ImageReward."""
-    kl_weight: NonNegativeFloat = 0.1
-    """Weight of the pull to the base: of the mean squared difference to the base's predictions, in
-    the reward's units. 0 switches it off and saves 4 UNet passes an image. Papers: none."""
-    pretraining_weight: NonNegativeFloat = 0.0
-    """Weight of the denoising error on images that the base drew before the first step, in the
-    reward's units; 0 draws none."""
-    pretraining_images: PositiveInt = 64
-    """Number of those images, spread evenly over the prompts; never scored."""
-    validation: RewardGradientValidation = RewardGradientValidation()
-    """Validation, which chooses the best weights and ends the training early."""
 
 
 @dataclass(frozen=True)
@@ -219,8 +156,6 @@ def start(training: Training[RewardGradientConfig]) -> RewardGradientState:
 def train(
     training: Training[RewardGradientConfig],
     state: RewardGradientState,
-    *,
-    clock: Callable[[], float] = time.perf_counter,
 ) -> Iterator[Metrics]:
     """Train the model's LoRA in place and yield metrics after every iteration.
 
@@ -231,19 +166,18 @@ def train(
     total = config.iterations if config.decay else None
     if config.pretraining_weight and state.base_latents is None:
         state.base_latents = draw_base_latents(training)
-    state.begin(training.validator, is_tuned=config.lora.start != BASE)
+    state.begin(training.validate, is_tuned=config.lora.start != BASE)
     while state.step < config.iterations and not state.stopped:
-        started = clock()
+        started = training.watch.now()
         rate = config.learning_rate * rate_schedule(state.step, warmup=config.warmup, total=total)
         draws = draw_randomness(training, state)
-        rewards, pulls, norm, rollout = update(
-            training, state, draws, learning_rate=rate, clock=clock
-        )
-        kl, pretraining = pulls.tolist()
-        finished = clock()
+        with training.watch.part("training"):
+            rewards, pulls, norm, rollout = update(training, state, draws, learning_rate=rate)
+            kl, pretraining = pulls.tolist()
+        finished = training.watch.now()
         state.step += 1
         is_due = state.step % config.validation.every == 0 or state.step == config.iterations
-        validation = state.record_validation(training.validator()) if is_due else None
+        validation = state.record_validation(training.validate()) if is_due else None
         yield Metrics(
             step=state.step,
             reward=float(rewards.mean()),
@@ -297,7 +231,6 @@ def update(
     draws: Draws,
     *,
     learning_rate: float,
-    clock: Callable[[], float],
 ) -> Update:
     """Draw the iteration's images, and take its optimizer step."""
     config, model = training.config, training.model
@@ -307,9 +240,9 @@ def update(
     # Strided, so that all processes have as much to do.
     mine = model.processes.share(count, 1)
     for rows in mine.split(config.micro_batch) if len(mine) else ():
-        started = clock()
+        started = training.watch.now()
         latents, found, gradient = draw_with_gradient(training, draws, rows)
-        seconds += clock() - started
+        seconds += training.watch.now() - started
         rewards[rows.to(model.device)] = found
         latents.backward(state.scaler.scale(gradient / count))
         losses = pull_losses(training, state, draws, rows, latents.detach())
@@ -337,12 +270,19 @@ def draw_with_gradient(
     drawn = draw_latents(
         model, texts, training.sampler, seeds=seeds, batch=len(texts), span=draws.span
     )
-    latents = next(drawn)
+    with training.watch.part("drawing"):
+        latents = next(drawn)
     size = model.differentiable_images
-    parts = [
-        score_with_gradient(reward, part, texts[i * size : (i + 1) * size], model.decode)
-        for i, part in enumerate(latents.split(size))
-    ]
+
+    def decode(part: Tensor) -> Tensor:
+        with training.watch.part("decoding"):
+            return model.decode(part)
+
+    with training.watch.part("reward"):  # and the gradient of both
+        parts = [
+            score_with_gradient(reward, part, texts[i * size : (i + 1) * size], decode)
+            for i, part in enumerate(latents.split(size))
+        ]
     rewards, gradients = (torch.cat(both) for both in zip(*parts, strict=True))
     leaf = rewards.detach().requires_grad_()
     (slope,) = torch.autograd.grad(reward_loss(leaf, training.config.margin).sum(), leaf)
@@ -375,7 +315,6 @@ def pull_losses(
 
 
 METHOD = Method(
-    name="Reward gradient",
     paper="Clark et al. 2023, arXiv 2309.17400",
     story="draws new images in every round and follows the reward's own gradient through them",
     config=RewardGradientConfig,

@@ -22,75 +22,22 @@ Differs from the papers in:
    maximization would; the papers stop after one.
 """
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import torch
-from pydantic import (
-    Field,
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    model_validator,
-)
 from torch import Tensor
 
 from finetune.denoising import denoising_target, timestep_weights, weighted_denoising_loss
 from finetune.diffusion import DiffusionModel
-from finetune.lora import BASE
-from finetune.method import Curve, LearnsFromImages, Method, Training, WeightedData
+from finetune.lora_folder import BASE
+from finetune.method import Curve, Method, Training, WeightedData
 from finetune.rollout import draw_scored
 from finetune.schedule import NoiseSchedule
+from finetune.settings.reward_weighted import RewardWeightedConfig
 from finetune.training import TrainState, lora_optimizer, rate_schedule, take_step, without_prefix
-from finetune.validation import ValidationConfig
 from finetune.weighted_batches import Batch, WeightedImages, draw_batch, weighted_images
-from finetune.weighting import WeightingConfig
-
-
-class RewardWeightedConfig(LearnsFromImages, WeightingConfig, frozen=True, extra="forbid"):
-    """Settings of reward-weighted likelihood.
-
-    The paper's stand beside ours, which are for the embedded model.
-    """
-
-    updates: PositiveInt = 600
-    """Optimizer steps, over all rounds. Paper: 10,000."""
-    rounds: PositiveInt = 1
-    """Parts of equal length of the training; at the start of each except the first, new images are
-    drawn from the tuned model."""
-    images_per_round: PositiveInt = 64
-    """Images of each prompt that are drawn then; those of earlier rounds are no longer used."""
-    batch: int = Field(default=32, ge=2)
-    """Images per step; half of them are for pretraining unless `pretraining_weight` is 0. Paper:
-    512, half pretraining."""
-    micro_batch: PositiveInt = 32
-    """Images of one UNet call in training; bounds the memory, and changes nothing except
-    rounding."""
-    pretraining_weight: NonNegativeFloat = 0.1
-    """beta, the pull to the pretraining data; 0 switches it off. Not stated in the paper."""
-    learning_rate: PositiveFloat = 5e-4
-    """AdamW's, for LoRA; falls linearly to 0 over the run. Not stated in the paper; its authors'
-    file names say 2e-5 for all weights."""
-    warmup: NonNegativeInt = 20
-    """Steps over which the learning rate rises to its full value."""
-    min_snr: NonNegativeFloat = 0.0
-    """Signal-to-noise ratio above which timesteps get no more weight (5 in the paper of min-SNR);
-    0 weighs all alike, as the papers."""
-    caption_dropout: float = Field(default=0.1, ge=0, le=1)
-    """Share of prompts left empty."""
-    report_every: PositiveInt = 20
-    """Steps between two reports of metrics."""
-    validation: ValidationConfig = ValidationConfig(every=100)
-    """Validation, which chooses the best weights."""
-
-    @model_validator(mode="after")
-    def _every_round_has_a_step(self) -> Self:
-        if self.rounds > self.updates:
-            raise ValueError(f"{self.rounds} rounds need as many updates, not {self.updates}")
-        return self
 
 
 @dataclass(frozen=True)
@@ -168,8 +115,6 @@ def start(training: Training[RewardWeightedConfig]) -> RewardWeightedState:
 def train(
     training: Training[RewardWeightedConfig],
     state: RewardWeightedState,
-    *,
-    clock: Callable[[], float] = time.perf_counter,
 ) -> Iterator[Metrics]:
     """Train the model's LoRA in place and yield metrics every `report_every` steps.
 
@@ -182,9 +127,9 @@ def train(
     config = training.config
     images = _images_of_round(training, state)
     schedule = training.model.schedule(training.sampler.steps)
-    state.begin(training.validator, is_tuned=config.lora.start != BASE)
+    state.begin(training.validate, is_tuned=config.lora.start != BASE)
     records: list[Tensor] = []
-    started = clock()
+    started = training.watch.now()
     while state.step < config.updates and not state.stopped:
         if state.step * config.rounds // config.updates > state.round:
             state.round += 1
@@ -193,7 +138,8 @@ def train(
         rate = config.learning_rate * rate_schedule(
             state.step, warmup=config.warmup, total=config.updates
         )
-        records.append(update(training, state, images, schedule, learning_rate=rate))
+        with training.watch.part("training"):
+            records.append(update(training, state, images, schedule, learning_rate=rate))
         state.step += 1
         is_last = state.step == config.updates
         is_due = is_last or state.step % config.validation.every == 0
@@ -210,12 +156,12 @@ def train(
                 effective_sample_size=images.effective_sample_size,
                 gradient_norm=norm,
                 learning_rate=rate,
-                seconds=clock() - started,
+                seconds=training.watch.now() - started,
                 validation_reward=(
-                    state.record_validation(training.validator()) if is_due else None
+                    state.record_validation(training.validate()) if is_due else None
                 ),
             )
-            records, started = [], clock()
+            records, started = [], training.watch.now()
 
 
 def update(
@@ -323,7 +269,6 @@ def _texts_of_round(training: Training[RewardWeightedConfig]) -> list[str]:
 
 
 METHOD = Method(
-    name="RWL",
     paper="Lee et al. 2023, arXiv 2302.12192",
     story="learns from the images that exist, the better ones more",
     config=RewardWeightedConfig,

@@ -6,49 +6,15 @@ from itertools import islice
 from typing import Any
 
 import torch
-from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from finetune.advantages import PromptStatistics
 from finetune.diffusion import DiffusionModel
-from finetune.method import MethodConfig, Training
+from finetune.method import Training
 from finetune.reward_fn import score
-from finetune.sampler import (
-    Sampler,
-    SamplerOverrides,
-    Trajectories,
-    draw_latents,
-    sample_trajectories,
-    share_of_steps,
-)
-
-
-class RolloutSampler(SamplerOverrides, frozen=True, extra="forbid"):
-    """Settings in which rollouts are drawn otherwise than by the run's [sampler]."""
-
-    stochastic_share: float | None = Field(default=0.6, gt=0, le=1)
-    """Share of a trajectory's steps, from its start, that draw noise and can be trained on. The
-    later ones are deterministic: they finish the image as the sampler of users does, and their
-    noise would be so small that ratios run away. Paper: 1."""
-
-
-class RolloutConfig(MethodConfig, frozen=True, extra="forbid"):
-    """Settings of an online method's drawing, and of the transitions that it learns from."""
-
-    sampler: RolloutSampler = RolloutSampler()
-    """Settings in which the rollouts' sampler differs from the run's [sampler]; its eta must be
-    above 0."""
-    prompts_per_iteration: PositiveInt = 4
-    """Different prompts drawn for in one iteration, at random when there are more."""
-    images_per_prompt: PositiveInt = 16
-    """Images of each prompt in one iteration. DPOK's paper: 10 in all for one prompt, 45 for
-    many."""
-    timestep_fraction: float = Field(default=1.0, gt=0, le=1)
-    """Share of each trajectory's stochastic steps that is trained on, drawn at random. Less is
-    quicker and noisier."""
-    micro_batch: PositiveInt = 32
-    """Rows of one UNet call (twice that with guidance), in rollout and training; bounds the memory.
-    No padding if it divides the images."""
+from finetune.sampler import Trajectories, draw_latents, sample_trajectories
+from finetune.settings.policy_gradient import RolloutConfig
+from finetune.settings.sampler import Sampler, share_of_steps
 
 
 @dataclass(frozen=True)
@@ -157,14 +123,13 @@ def collect(training: Training[Any], statistics: PromptStatistics) -> Rollout:
     texts = [prompt for prompt in chosen for _ in range(config.images_per_prompt)]
     cond = model.encode_prompts(texts)
     sampler, batch = training.sampler, config.micro_batch
-    trajectories = _trajectories(model, cond, sampler, generator=generator, batch=batch)
+    with training.watch.part("drawing"):
+        trajectories = _trajectories(model, cond, sampler, generator=generator, batch=batch)
     mine = model.processes.share(len(texts), batch)
     finished = trajectories.latents[mine.to(model.device), -1]
     found = finished.new_zeros(0)
-    assert training.reward is not None
     if len(mine):
-        own_texts = [texts[i] for i in mine.tolist()]
-        found = score(training.reward, model.decode(finished), own_texts)
+        found = decoded_rewards(training, finished, [texts[i] for i in mine.tolist()])
     rewards = model.processes.gather(mine, found, len(texts))
     return Rollout(texts, cond, trajectories, rewards, statistics.normalize(texts, rewards))
 
@@ -188,14 +153,21 @@ def draw_scored(
     Each process draws its own batches of `batch` images. Return latents [N, C, h, w] and rewards
     [N].
     """
-    model, reward = training.model, training.reward
-    assert reward is not None
 
     def with_rewards(latents: Tensor, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        return latents, score(reward, model.decode(latents), texts)
+        return latents, decoded_rewards(training, latents, texts)
 
     latents, rewards = draw_shared(training, prompts, with_rewards, batch=batch)
     return latents, rewards
+
+
+def decoded_rewards(training: Training[Any], latents: Tensor, prompts: Sequence[str]) -> Tensor:
+    """Return the rewards [N] of the images of latents [N, C, h, w]."""
+    assert training.reward is not None
+    with training.watch.part("decoding"):
+        images = training.model.decode(latents)
+    with training.watch.part("reward"):
+        return score(training.reward, images, prompts)
 
 
 def draw_shared(
@@ -215,10 +187,11 @@ def draw_shared(
     rows, drawn = model.processes.share_to_draw(len(prompts), batch)
     mine, own_seeds = [prompts[i] for i in drawn], [seeds[i] for i in drawn]
     names = iter(mine)
-    parts = [
-        measure(part, list(islice(names, len(part))))
-        for part in draw_latents(model, mine, training.sampler, seeds=own_seeds, batch=batch)
-    ]
+    with training.watch.part("drawing"):
+        parts = [
+            measure(part, list(islice(names, len(part))))
+            for part in draw_latents(model, mine, training.sampler, seeds=own_seeds, batch=batch)
+        ]
     return [
         model.processes.gather(rows, torch.cat(found)[: len(rows)], len(prompts))
         for found in zip(*parts, strict=True)

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from finetune.diffusion import DiffusionModel
 from finetune.rollout import Transitions
-from finetune.sampler import Sampler
 from finetune.sampling import log_prob, noise_per_output, step_distribution
 from finetune.schedule import NoiseSchedule
+from finetune.settings.sampler import Sampler
 
 
 @dataclass(frozen=True)

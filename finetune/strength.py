@@ -8,11 +8,14 @@ on the same prompts and seeds, so the standard error is that of the images' diff
 
 import math
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
-from torch import Tensor
 
-from finetune.validation import Validation, Validator
+if TYPE_CHECKING:  # the choice of a done training is read without torch
+    from torch import Tensor
+
+    from finetune.validation import Validation, Validator
 
 
 class StrengthFigures(BaseModel, frozen=True):
@@ -39,7 +42,7 @@ class StrengthChoice(BaseModel, frozen=True):
     """From weak to strong; the base is the first."""
 
 
-def choose_strength(validator: Validator, strengths: Iterable[float]) -> StrengthChoice:
+def choose_strength(validator: "Validator", strengths: Iterable[float]) -> StrengthChoice:
     """Validate the model's LoRA at these strengths, at 0 and at 1, and choose one above 0."""
     found = {}
     for strength in sorted({0.0, *strengths, 1.0}):
@@ -48,7 +51,7 @@ def choose_strength(validator: Validator, strengths: Iterable[float]) -> Strengt
     return weakest_as_good(found)
 
 
-def weakest_as_good(found: Mapping[float, Validation]) -> StrengthChoice:
+def weakest_as_good(found: "Mapping[float, Validation]") -> StrengthChoice:
     """Choose among validations by strength, from weak to strong, of which the base is the first.
 
     A strength to which a measure of `stop_on` objects is not chosen, unless all are.
@@ -65,13 +68,13 @@ def weakest_as_good(found: Mapping[float, Validation]) -> StrengthChoice:
     return StrengthChoice(strength=as_good[0], tried=tried)
 
 
-def _is_refused(present: Validation, untuned: Validation) -> bool:
+def _is_refused(present: "Validation", untuned: "Validation") -> bool:
     config = present.config
     alarms = config.limits.exceeded(present.monitors, untuned.monitors)
     return any(name in alarms for name in config.stop_on)
 
 
-def _figures(strength: float, found: Validation, best: Tensor) -> StrengthFigures:
+def _figures(strength: float, found: "Validation", best: "Tensor") -> StrengthFigures:
     behind = best - found.rewards
     error = float(behind.std(correction=0)) / math.sqrt(max(1, len(behind) - 1))
     return StrengthFigures(

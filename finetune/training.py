@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from data.errors import PictuneError
 from finetune.diffusion import DiffusionModel
-from finetune.monitors import STALE_REWARD
+from finetune.settings.validation import STALE_REWARD
 from finetune.validation import Validation
 
 _logger = logging.getLogger(__name__)

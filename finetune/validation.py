@@ -4,45 +4,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from pydantic import BaseModel, NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from finetune.diffusion import DiffusionModel
-from finetune.monitors import (
-    PIXEL_MONITOR,
-    STALE_REWARD,
-    Limits,
-    Measure,
-    Monitor,
-    summary,
-)
+from finetune.monitors import PIXEL_MONITOR, Monitor, summary
 from finetune.reward_fn import RewardFn, score
-from finetune.sampler import Sampler, draw
+from finetune.sampler import draw
+from finetune.settings.sampler import Sampler
+from finetune.settings.validation import STALE_REWARD, ValidationConfig
 from finetune.staleness import least_vouched
-
-
-class ValidationConfig(BaseModel, frozen=True, extra="forbid"):
-    """Settings of validation, on images of eta 0, as users draw, and on seeds never trained on."""
-
-    every: PositiveInt = 5
-    """Steps between two validations, or iterations for methods that draw their images. The untuned
-    model and the last one are always validated."""
-    images_per_prompt: PositiveInt = 8
-    """Images of each validation prompt; the weights with the best mean reward over them are
-    kept."""
-    seed: NonNegativeInt = 1_000_000
-    """First of the seeds, the same at every validation, so that differences come from the
-    weights."""
-    batch: PositiveInt = 32
-    """Images drawn at a time."""
-    patience: PositiveInt | None = None
-    """Validations in a row without a better reward after which training ends; omitted, it goes
-    on."""
-    limits: Limits = Limits()
-    """Bounds of saturation, sharpness, diversity, the reward ensemble's disagreement and the
-    reward's staleness, beyond which there is a warning."""
-    stop_on: tuple[Measure, ...] = ()
-    """Those of these measures that end the training when they leave their bounds."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from torch import Tensor
 from data.errors import PictuneError
 from finetune.method import WeightedData
 from finetune.schedule import NoiseSchedule
-from finetune.weighting import WeightingConfig, effective_sample_size, sample_weights
+from finetune.settings.reward_weighted import WeightingConfig
+from finetune.weighting import effective_sample_size, sample_weights
 
 _logger = logging.getLogger(__name__)
 LEAST_SAMPLE_SIZE = 0.1

@@ -26,31 +26,12 @@ adds gamma times the squared difference to the base's predictions to the loss in
 
 import math
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
-from pydantic import BaseModel, Field, PositiveFloat
 from scipy.optimize import brentq
 from torch import Tensor
 
-
-class WeightingConfig(BaseModel, frozen=True, extra="forbid"):
-    """Choice of the weights; `finetune/weighting.py` explains their theory."""
-
-    weighting: Literal["raw", "exp", "softmax", "top"] = "softmax"
-    """Function that turns a reward into a weight. Paper: raw."""
-    kl_budget: PositiveFloat = 0.5
-    """For "exp": largest KL of the weighted images to the drawn ones, in nats; ln 2 is that of the
-    better half of them."""
-    temperature: PositiveFloat = 0.2
-    """For "softmax", in the reward's units: lower follows the reward harder and uses fewer
-    images."""
-    top_share: float = Field(default=0.25, gt=0, le=1)
-    """For "top": the share of each prompt's images that is used."""
-    kl: Literal["none", "kl-d", "kl-o"] = "none"
-    """DPOK's penalty for leaving the base: "kl-d" in the weights, "kl-o" in the loss."""
-    gamma: PositiveFloat = 1.0
-    """Weight of `kl`; not read when that is "none". DPOK's paper tries 0.1, 1, 2 and 5."""
+from finetune.settings.reward_weighted import WeightingConfig
 
 
 def sample_weights(rewards: Tensor, prompts: Sequence[str], config: WeightingConfig) -> Tensor:

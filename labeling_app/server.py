@@ -7,11 +7,10 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
-from pydantic import BaseModel, Field, PositiveFloat, PositiveInt
 from starlette.middleware.sessions import SessionMiddleware
 
 from data.errors import PictuneError
@@ -25,8 +24,8 @@ from labeling_app.known_answers import TrainingItem
 from labeling_app.metrics import Metrics
 from labeling_app.own_work import router as own_work_router
 from labeling_app.page import mount_page
-from labeling_app.reasons import Reasons
 from labeling_app.refusals import add_refusals
+from labeling_app.settings import LabelConfig, ServerConfig
 from labeling_app.tasks import ImageRow
 from labeling_app.words import offered, read_words
 
@@ -35,58 +34,6 @@ SECONDS_BETWEEN_ANSWERS = 75
 
 SECONDS_TO_FINISH = 3
 """Time that open connections get after Ctrl-C."""
-
-
-Port = Annotated[int, Field(ge=0, le=65535)]
-
-
-class ServerConfig(BaseModel, frozen=True, extra="forbid"):
-    """Address at which a web app listens."""
-
-    host: str = "127.0.0.1"
-    """Address to listen on; 127.0.0.1 is this machine alone, 0.0.0.0 its networks."""
-    port: Port = 7860
-    """Port to listen on; 0 takes a free one."""
-    https: bool = False
-    """Whether visitors come through a proxy with TLS on this machine: cookies are then never sent
-    without it, and visitors' addresses are those that the proxy reports."""
-
-
-class LabelConfig(ServerConfig, frozen=True, extra="forbid"):
-    """Settings of the labeling app."""
-
-    open: bool = False
-    """Whether anyone who reaches it may sign in by name alone, for a team on a trusted network;
-    otherwise raters have passwords."""
-    guidelines: Path | None = None
-    """Markdown file with the instructions that raters read; without it, our own. Beside it may lie
-    the same in other languages, such as `guidelines.de.md`; others read the file itself."""
-    language: str | None = None
-    """Language in which raters who have not chosen one see the page, such as `de`; without it,
-    their browser's where we have it, else English."""
-    words: Path | None = None
-    """Folder with words of the page in other languages, a file such as `fr.json` for each, as in
-    `labeling_app/words/`; words there that we have too take the place of ours."""
-    reasons: Reasons = {}
-    """Reasons that raters choose from, in place of ours: up to nine each for `skip`, `skip_several`
-    (rankings and comparisons, where a report is offered besides), `unsafe` and `bad`. Without any
-    for `bad`, that verdict is given without a reason. Each is a text, which labels keep, or a table
-    of that text as `stored` and of `words` by language: `{ stored = "blurry", words = { de =
-    "unscharf" } }`."""
-    training: Path | None = None
-    """CSV file of questions with answers and explanations, which raters answer before their first
-    task."""
-    gold_bound: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Accuracy on gold tasks; raters who are surely below (by the exact 99 % interval, after five)
-    are paused. None pauses nobody."""
-    daily_goal: PositiveInt | None = None
-    """Labels that each rater should give in a day, by the clock of their browser; the page shows
-    how far they are. None shows no goal."""
-    pause_after_min: PositiveFloat | None = None
-    """Minutes of labeling without a break of five minutes, after which the page suggests one
-    between two tasks; the rater may go on at once. None suggests none."""
-    export_every_s: PositiveFloat = 30.0
-    """Seconds between exports to Parquet while the app runs."""
 
 
 def create_app(

@@ -192,8 +192,6 @@ def _prepared(words: list[str]) -> Callable[[], int | None]:
     if not stage.standalone:
         _check_run(given, run)
         refuse_changes(run, settings)
-    if stage.draws_or_learns:
-        _hide_bars_of_libraries()
     flags = {
         flag: value
         for flag, value in vars(given).items()
@@ -236,15 +234,6 @@ def _meant_run(runs: Path, name: str) -> str:
     more = f" and {len(known) - LISTED} more" if len(known) > LISTED else ""
     meant = f", did you mean {close[0]}?" if close else ""
     return f"{meant}; there are {', '.join(known[:LISTED])}{more}" if known else meant
-
-
-def _hide_bars_of_libraries() -> None:
-    """Hide the libraries' own progress bars, which show even when the output is no terminal."""
-    from diffusers.utils.logging import disable_progress_bar as hide_those_of_diffusers
-    from transformers.utils.logging import disable_progress_bar as hide_those_of_transformers
-
-    hide_those_of_diffusers()
-    hide_those_of_transformers()
 
 
 def load_settings(given: argparse.Namespace, run: RunFolder) -> Settings:

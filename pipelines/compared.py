@@ -7,12 +7,12 @@ from pathlib import Path
 
 from data.files import sha256_of
 from data.runs import RunFolder
-from finetune.lora import BASE, LORA_FILE
+from finetune.lora_folder import BASE, LORA_FILE
 from pipelines.config import Settings
-from pipelines.models import REWARD_METRICS, reward_hash
+from pipelines.model_hashes import REWARD_METRICS, reward_hash
 from pipelines.record import STAMP, read_stamp
 from pipelines.rounds import tuned_methods
-from pipelines.tuning import start_of
+from pipelines.tuning_plan import start_of
 
 
 @dataclass(frozen=True)

@@ -20,15 +20,17 @@ from data.files import locked, sha256_of, write_atomically
 from data.runs import RunFolder
 from data.schema import COMPARISON, IMAGES, PROMPTS, prompt_id, read_table, write_table
 from finetune.diffusion import DiffusionModel
-from finetune.lora import BASE
-from finetune.sampler import Sampler
+from finetune.lora_folder import BASE
+from finetune.settings.sampler import Sampler
 from labeling_app.comparisons import CompareConfig, ComparedImage
 from pipelines.compared import TunedModel, file_name, image_folder, tuned_models
 from pipelines.config import Settings
-from pipelines.drawing import Drawer, ImagesConfig, Planned
+from pipelines.drawing import Drawer
 from pipelines.flags import check_word
+from pipelines.image_plan import ImagesConfig, Planned
 from pipelines.image_rows import DrawnBy, image_row
-from pipelines.models import open_model, weights_hash
+from pipelines.model_hashes import weights_hash
+from pipelines.models import open_model
 from pipelines.record import STAMP, read_stamp
 
 Row = dict[str, object]

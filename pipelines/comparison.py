@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import AliasChoices, BaseModel, Field
 
 from data.intervals import mean_interval, wilson_interval
-from pipelines.drawing import Planned
+from pipelines.image_plan import Planned
 from pipelines.judge import Verdict
 from pipelines.measures import Values, frechet_distance, vendi_score
 from reward.measuring.report import Staleness

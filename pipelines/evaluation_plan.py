@@ -7,9 +7,9 @@ from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt
 
 from pipelines.comparison import EvaluationPrompt
 from pipelines.config import Settings
-from pipelines.drawing import EVALUATION_SEEDS, Planned, candidate_seeds, seeded
+from pipelines.image_plan import EVALUATION_SEEDS, Planned, candidate_seeds, seeded
 from pipelines.prompts import focus_of, prompts_of
-from pipelines.tuning import FinetuneConfig
+from pipelines.tuning_plan import FinetuneConfig
 from pipelines.world.prompts import family_of, held_out_prompts
 
 MOST_PROMPTS = 16

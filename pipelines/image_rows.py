@@ -11,8 +11,8 @@ from data.files import sha256_of
 from data.runs import RunFolder
 from data.schema import prompt_id
 from finetune.model_folder import family_of
-from finetune.sampler import Sampler
-from pipelines.drawing import Planned
+from finetune.settings.sampler import Sampler
+from pipelines.image_plan import Planned
 
 
 @dataclass(frozen=True)

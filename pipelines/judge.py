@@ -3,14 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Protocol
 
 from pipelines.config import RunConfig
-from pipelines.models import weights_hash
-from pipelines.world.oracle import Oracle
+from pipelines.model_hashes import weights_hash
 from pipelines.world.prompts import Requirement
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from pipelines.world.oracle import Oracle
 
 MODELS = Path(__file__).parents[1] / "models"
 EMBEDDED_MODEL, EMBEDDED_JUDGE = MODELS / "emoji-sd", MODELS / "emoji-oracle"
@@ -32,7 +34,7 @@ class Judge(Protocol):
     def understands(self, prompt: str) -> bool:
         """Whether the prompt asks for anything that the judge looks for."""
 
-    def verdicts(self, images: Tensor, prompts: Sequence[str]) -> list[Verdict]:
+    def verdicts(self, images: "Tensor", prompts: Sequence[str]) -> list[Verdict]:
         """Return the verdicts on images [B, 3, H, W] in [0, 1] for their prompts."""
 
 
@@ -40,13 +42,13 @@ class Judge(Protocol):
 class OracleJudge:
     """The embedded world's oracle as a judge."""
 
-    oracle: Oracle
+    oracle: "Oracle"
 
     def understands(self, prompt: str) -> bool:
         """Whether the prompt names an animal or a place of the embedded world."""
         return Requirement.parse(prompt).asks_for_something
 
-    def verdicts(self, images: Tensor, prompts: Sequence[str]) -> list[Verdict]:
+    def verdicts(self, images: "Tensor", prompts: Sequence[str]) -> list[Verdict]:
         """Return the verdicts on images [B, 3, H, W] in [0, 1] for their prompts."""
         readings = zip(prompts, self.oracle.read(images), strict=True)
         return [
@@ -58,7 +60,11 @@ class OracleJudge:
 def open_judge(config: RunConfig) -> Judge | None:
     """Return the run's judge; None where no judge knows images of its model."""
     folder = judge_folder(config)
-    return None if folder is None else OracleJudge(Oracle.from_pretrained(folder))
+    if folder is None:
+        return None
+    from pipelines.world.oracle import Oracle  # noqa: PLC0415 - loads torch
+
+    return OracleJudge(Oracle.from_pretrained(folder))
 
 
 def judge_folder(config: RunConfig) -> Path | None:

@@ -7,43 +7,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data.errors import PictuneError
 from data.runs import RunFolder
 from finetune.labels import LabeledImages, Labels, Slates, Verdicts
-from finetune.method import LearnsFromLabels
 from finetune.reward_fn import RewardFn
+from finetune.settings.method import LearnsFromLabels
 from pipelines.rewarded_images import Encoder
+from pipelines.tuning_plan import labels_of
 from reward.dataset import FeedbackDataset
 from reward.label_tensors import LabelTensors
-from reward.split import SplitConfig, split_feedback
+from reward.settings import SplitConfig
+from reward.split import split_feedback
 
 CPU = torch.device("cpu")
-
-
-def labeled_prompts(run: RunFolder) -> tuple[str, ...]:
-    """Return the prompts that have labels."""
-    return FeedbackDataset.from_latest(run.latest, run.root).prompts
-
-
-def labels_of(run: RunFolder, prompts: Sequence[str]) -> FeedbackDataset:
-    """Return the run's labels of these prompts.
-
-    Raises:
-        PictuneError: there are none.
-    """
-    dataset = FeedbackDataset.from_latest(run.latest, run.root)
-    wanted = set(prompts)
-    chosen = [i for i, prompt in enumerate(dataset.prompts) if prompt in wanted]
-    found = dataset.where(
-        np.isin(dataset.verdicts.prompt, chosen), np.isin(dataset.pairs.prompt, chosen)
-    )
-    if not len(found.verdicts) + len(found.pairs):
-        raise PictuneError(
-            f"{run.latest}: no label of the training prompts, of which {prompts[0]!r} is the "
-            f"first; label their images, name labeled ones such as {dataset.prompts[0]!r} in "
-            'run.focus_prompts, or set finetune.train_on="all"'
-        )
-    return found
 
 
 def labeled_data(

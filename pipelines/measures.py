@@ -1,13 +1,7 @@
 """Measures of the evaluation, as pure functions: feature distance, diversity, KL of a chain."""
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
-
-from finetune.diffusion import DiffusionModel
-from finetune.sampler import Sampler, sample_trajectories
-from finetune.sampling import gaussian_kl, step_distribution
 
 Values = NDArray[np.float64]
 
@@ -51,44 +45,3 @@ def vendi_of_subsets(features: Values, size: int, *, subsets: int, seed: int) ->
     random = np.random.default_rng(seed)
     drawn = (random.choice(len(features), size, replace=False) for _ in range(subsets))
     return float(np.mean([vendi_score(features[rows]) for rows in drawn]))
-
-
-@torch.no_grad()
-def chain_kl(
-    model: DiffusionModel,
-    prompts: list[str],
-    sampler: Sampler,
-    *,
-    batch: int,
-    generator: torch.Generator,
-) -> Tensor:
-    """Return KL(tuned || reference) of denoising chains in nats, [B] (DPOK, lemma 4.2).
-
-    Draws one chain of each prompt with the tuned model, and adds up the Gaussian KL of the
-    sampler's stochastic steps.
-    """
-    schedule = model.schedule(sampler.steps)
-    cond = model.encode_prompts(prompts)
-    chains = sample_trajectories(model, cond, sampler, generator=generator, batch=batch)
-    total = torch.zeros(len(prompts), device=model.device)
-
-    for rows in torch.arange(len(prompts), device=model.device).split(batch):
-        text = cond[rows]
-        empty = model.encode_prompts([""]).expand_as(text)
-        for i, timestep in enumerate(chains.timesteps[: sampler.stochastic_steps]):
-            latents, at = chains.latents[rows, i], timestep.expand(len(rows))
-
-            def next_mean(
-                latents: Tensor = latents,
-                at: Tensor = at,
-                text: Tensor = text,
-                empty: Tensor = empty,
-            ) -> tuple[Tensor, Tensor]:
-                output = model.predict(latents, at, text, empty, sampler.guidance)
-                return step_distribution(schedule, output, at, latents, eta=sampler.eta)
-
-            mean, std = next_mean()
-            with model.adapters_off():
-                reference, _ = next_mean()
-            total[rows] += gaussian_kl(mean, reference, std)
-    return total

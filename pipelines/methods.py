@@ -1,28 +1,61 @@
 """The registry of fine-tuning methods.
 
-A method is one file, whose `METHOD` describes it, and one line here. Settings, command line,
-stages, model cards, report, charts and benchmarks know methods from this table only.
+A method is one file, whose `METHOD` describes it, one file of settings, and one entry here.
+Settings, command line, stages, model cards, report, charts and benchmarks know methods from this
+table only. It names places in place of things, which are imported when they are used: settings
+without torch, and a method only where something is trained or shown.
 """
 
 import pkgutil
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pydantic import BaseModel
 
 if TYPE_CHECKING:
     from finetune.method import Method
 
-METHODS: dict[str, str] = {
-    "rwl": "finetune.reward_weighted:METHOD",
-    "dpok": "finetune.dpok:METHOD",
-    "ddpo": "finetune.ddpo:METHOD",
-    "nft": "finetune.nft:METHOD",
-    "reward_gradient": "finetune.reward_gradient:METHOD",
-    "preference": "finetune.preference:METHOD",
+
+class Entry(NamedTuple):
+    """One method."""
+
+    title: str
+    """Short name, as in charts."""
+    method: str
+    """Place of its `Method`."""
+    settings: str
+    """Place of the model of its settings."""
+
+
+METHODS: dict[str, Entry] = {
+    "rwl": Entry(
+        "RWL",
+        "finetune.reward_weighted:METHOD",
+        "finetune.settings.reward_weighted:RewardWeightedConfig",
+    ),
+    "dpok": Entry("DPOK", "finetune.dpok:METHOD", "finetune.settings.dpok:DPOKConfig"),
+    "ddpo": Entry("DDPO", "finetune.ddpo:METHOD", "finetune.settings.ddpo:DDPOConfig"),
+    "nft": Entry("NFT", "finetune.nft:METHOD", "finetune.settings.nft:NFTConfig"),
+    "reward_gradient": Entry(
+        "Reward gradient",
+        "finetune.reward_gradient:METHOD",
+        "finetune.settings.reward_gradient:RewardGradientConfig",
+    ),
+    "preference": Entry(
+        "Preference",
+        "finetune.preference:METHOD",
+        "finetune.settings.preference:PreferenceConfig",
+    ),
 }
-"""Name of each method, which its table of settings has too, and the place of its `Method`. It is
-imported when it is used, since stages that train nothing must do without torch."""
+"""Each method by its name, which its table of settings has too."""
 
 
 def find_method(name: str) -> "Method[Any]":
     """Return the method of this name, which must be in `METHODS`."""
-    method: Method[Any] = pkgutil.resolve_name(METHODS[name])
+    method: Method[Any] = pkgutil.resolve_name(METHODS[name].method)
     return method
+
+
+def find_settings(name: str) -> type[BaseModel]:
+    """Return the model of the settings of the method of this name."""
+    model: type[BaseModel] = pkgutil.resolve_name(METHODS[name].settings)
+    return model

@@ -1,12 +1,18 @@
 """The model card of a tuned LoRA."""
 
+from typing import TYPE_CHECKING
+
 from finetune.family import as_code
-from finetune.lora import BASE
-from finetune.method import LearnsFromLabels
-from finetune.sampler import Sampler
-from finetune.training import TrainState
+from finetune.lora_folder import BASE
+from finetune.settings.method import LearnsFromLabels
+from finetune.settings.sampler import Sampler
+from pipelines.methods import METHODS
 from pipelines.metrics_log import UNTRAINED
-from pipelines.tuning import Job, start_of
+from pipelines.tuning_plan import start_of
+
+if TYPE_CHECKING:
+    from finetune.training import TrainState
+    from pipelines.tuning import Job
 
 CARD_FILE = "README.md"
 _CARD = """# LoRA tuned by {title}
@@ -32,7 +38,7 @@ is not always a better image, so look at the evaluation's report.
 """
 
 
-def model_card(job: Job, state: TrainState) -> str:
+def model_card(job: "Job", state: "TrainState") -> str:
     """Return the text of the card: origin, use, and the step whose weights were kept."""
     settings, training = job.settings, job.training
     step, reward = state.best or state.validation[-1]
@@ -44,7 +50,7 @@ def model_card(job: Job, state: TrainState) -> str:
         tuned_on = f"the labels in `{job.run.latest}`"
     variant = training.model.variant
     return _CARD.format(
-        title=f"{job.method.name} ({job.method.paper})",
+        title=f"{METHODS[job.name].title} ({job.method.paper})",
         model=settings.run.model,
         tuned_on=tuned_on,
         chosen_by="mean reward on validation seeds" if training.reward else job.chosen_by,

@@ -1,27 +1,31 @@
-"""Opens the models of a run on its device."""
+"""Opens the models of a run on its device.
+
+The libraries' own progress bars, which show even when the output is no terminal, are off from the
+import of this module on.
+"""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+from diffusers.utils import logging as diffusers_logging
 from torch import Tensor
+from transformers.utils import logging as transformers_logging
 
 from data.errors import PictuneError
-from data.files import sha256_of, sha256_of_files
 from data.runs import RunFolder
-from finetune.diffusion import DiffusionModel, Precision
+from finetune.diffusion import DiffusionModel
 from finetune.monitors import Monitor
 from finetune.reward_fn import RewardFn
+from finetune.settings.model import Precision
 from pipelines.config import RunConfig
 from pipelines.progress import progress
 from reward.clip.backbone import ClipBackbone
 from reward.clip.cache import EmbeddingCache
-from reward.model import CONFIG_FILE, RewardModel
+from reward.model import RewardModel
 
-REWARD_METRICS = "metrics.json"
-"""The last file that the training of a reward writes."""
+diffusers_logging.disable_progress_bar()
+transformers_logging.disable_progress_bar()
 
 
 def device_of(config: RunConfig) -> torch.device:
@@ -72,44 +76,6 @@ def untuned_backbone(reward: RewardModel, config: RunConfig) -> ClipBackbone:
     """Return the reward's CLIP as it was before the reward was trained."""
     backbone = reward.backbone
     return open_backbone(backbone.name, config) if backbone.tuned_blocks else backbone
-
-
-def weights_hash(model: str, advice: str = "give a diffusers folder as MODEL=") -> str:
-    """Return SHA-256 over the names and hashes of the weight files of a model.
-
-    It is a folder, or a hub model that was loaded before.
-
-    Raises:
-        PictuneError: there are no weight files; it ends with `advice`.
-    """
-    folder = Path(model)
-    if not folder.is_dir():
-        try:
-            folder = Path(snapshot_download(model, local_files_only=True))
-        except (LocalEntryNotFoundError, HFValidationError) as error:
-            raise PictuneError(
-                f"{model}: no such folder, nor a model of the hub on this machine; {advice}"
-            ) from error
-    files = [path for path in folder.rglob("*") if path.suffix == ".safetensors"]
-    if not files:
-        raise PictuneError(f"{model}: no weight files in this folder; {advice}")
-    return sha256_of_files(folder, files)
-
-
-def has_reward(folder: Path) -> bool:
-    """Whether a reward was trained in `folder`."""
-    return all((folder / name).exists() for name in (REWARD_METRICS, CONFIG_FILE))
-
-
-def reward_hash(folder: Path) -> str:
-    """Return a hash of the reward that was trained in `folder`.
-
-    Raises:
-        PictuneError: there is none.
-    """
-    if not has_reward(folder):
-        raise PictuneError(f"{folder}: no trained reward model; run `make reward` first")
-    return sha256_of(folder / CONFIG_FILE)
 
 
 def open_cache(run: RunFolder) -> EmbeddingCache:

@@ -4,39 +4,30 @@ They are labeled and reward-scored images of the training prompts, and the user'
 image and text.
 """
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import torch
-from pydantic import BaseModel, ValidationError
 from torch import Tensor
 
 from data.errors import PictuneError
-from data.files import sha256_of
 from data.runs import RunFolder
 from data.schema import COMPARISON, IMAGES, read_table
 from finetune.diffusion import DiffusionModel
 from finetune.method import WeightedData
 from finetune.reward_fn import RewardFn, score
-from finetune.sampler import Sampler
-from pipelines.drawing import Drawer, Planned
+from finetune.settings.sampler import Sampler
+from pipelines.drawing import Drawer
 from pipelines.image_io import load_fitted
+from pipelines.image_plan import Planned
+from pipelines.image_text_pairs import read_pairs
 from pipelines.progress import progress
 from pipelines.rounds import labeled_images
 from reward.dataset import FeedbackDataset
 
-PAIRS_FILE = "metadata.jsonl"
 Choice = Literal["labeled", "scored", "both"]
-
-
-class Pair(BaseModel, frozen=True):
-    """One line of `metadata.jsonl`; other keys of it are not read."""
-
-    file_name: str
-    text: str
 
 
 @dataclass(frozen=True)
@@ -160,49 +151,3 @@ def pretraining_pairs(folder: Path | None, encoder: Encoder) -> WeightedData | N
     pairs = read_pairs(folder)
     paths = [folder / pair.file_name for pair in pairs]
     return encoder.encode(paths, [pair.text for pair in pairs], None)
-
-
-def pairs_hash(folder: Path) -> str:
-    """Return SHA-256 over the texts and images of the user's pairs, in their order.
-
-    Raises:
-        PictuneError: as of `read_pairs`.
-    """
-    digest = hashlib.sha256()
-    for pair in read_pairs(folder):
-        digest.update(f"{sha256_of(folder / pair.file_name)} {pair.text}\n".encode())
-    return digest.hexdigest()
-
-
-def read_pairs(folder: Path) -> list[Pair]:
-    """Return the lines of the folder's `metadata.jsonl`.
-
-    Raises:
-        PictuneError: there are none, or one is wrong.
-    """
-    file = folder / PAIRS_FILE
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise PictuneError(
-            f"{file}: cannot be read; set pretraining_pairs to a folder of images that has it"
-        ) from error
-    pairs = [
-        _pair(file, number, line) for number, line in enumerate(lines, start=1) if line.strip()
-    ]
-    if not pairs:
-        raise PictuneError(f"{file}: is empty; write one line for each image")
-    return pairs
-
-
-def _pair(file: Path, number: int, line: str) -> Pair:
-    try:
-        pair = Pair.model_validate_json(line)
-    except ValidationError as error:
-        wanted = '{"file_name": "a.png", "text": "A cat."}'
-        raise PictuneError(f"{file}:{number}: not a pair; write it as {wanted}") from error
-    if not (file.parent / pair.file_name).is_file():
-        raise PictuneError(
-            f"{file}:{number}: {pair.file_name} is not in the folder; add it or remove the line"
-        )
-    return pair

@@ -15,11 +15,11 @@ from data.files import sha256_of
 from data.parquet import MANIFEST
 from data.runs import RunFolder
 from data.schema import IMAGES, LABELS_RANKING, read_table
-from finetune.lora import LORA_FILE
+from finetune.lora_folder import LORA_FILE
 from pipelines.campaign import sent_images
-from pipelines.drawing import SEEDS_PER_ROUND
+from pipelines.image_plan import SEEDS_PER_ROUND
 from pipelines.methods import METHODS
-from pipelines.models import REWARD_METRICS
+from pipelines.model_hashes import REWARD_METRICS
 from pipelines.record import STAMP, read_stamp
 from reward.dataset import read_labels
 
@@ -132,3 +132,11 @@ def lora_to_go_on_from(run: RunFolder, method: str, model: str) -> Path:
             "mix two; put those back, or use another RUN="
         )
     return folder
+
+
+def reward_before(run: RunFolder) -> Path | None:
+    """Return the folder of the reward of the round before, if there is one."""
+    before = run.in_round(run.round - 1)
+    if run.round == 1 or not (before.reward_dir / REWARD_METRICS).exists():
+        return None
+    return before.reward_dir

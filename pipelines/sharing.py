@@ -9,7 +9,7 @@ from pipelines.progress import progress_bar
 from reward.clip.backbone import ClipBackbone
 from reward.dataset import FeedbackDataset
 from reward.embedding import Track, embed_images
-from reward.examples import ExamplesConfig
+from reward.settings import ExamplesConfig
 
 
 def encode_in_shares(embed: Callable[[Track], object], processes: Processes) -> Track:

@@ -30,11 +30,6 @@ class Stage:
     settings are not checked against the run's record."""
 
     @property
-    def draws_or_learns(self) -> bool:
-        """Whether the stage may load a model with diffusers or transformers."""
-        return not self.tables or self.standalone
-
-    @property
     def checked_tables(self) -> tuple[str, ...]:
         """The tables of settings that are checked before it runs."""
         return self.tables or tuple(TABLES)

@@ -1,11 +1,15 @@
 """The strength that validation chose for a tuned LoRA: its file and its part of the model card."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from data.files import write_atomically, write_json
 from finetune.strength import StrengthChoice, StrengthFigures, choose_strength
 from pipelines.model_card import CARD_FILE
-from pipelines.tuning import FinetuneConfig, Job
+from pipelines.tuning_plan import FinetuneConfig
+
+if TYPE_CHECKING:
+    from pipelines.tuning import Job
 
 STRENGTHS_FILE = "strengths.json"
 _TITLE = "\n## Strength\n"
@@ -40,7 +44,7 @@ def is_missing(folder: Path, config: FinetuneConfig) -> bool:
     return not tried.issuperset(config.other_strengths)
 
 
-def choose_and_save(job: Job) -> None:
+def choose_and_save(job: "Job") -> None:
     """Choose the strength of the job's LoRA, which is in its model; every process has to call it.
 
     The first process writes the choice, and the strength into the model card.

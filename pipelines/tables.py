@@ -1,6 +1,7 @@
 """The tables of a settings file, and the model that checks each.
 
-A model is imported only when its table is asked for: labeling needs no torch.
+A model is imported only when its table is asked for, and none imports torch or a web framework: so
+a stage that is done says so at once.
 """
 
 from collections.abc import Callable
@@ -8,7 +9,7 @@ from functools import partial
 
 from pydantic import BaseModel
 
-from pipelines.methods import METHODS
+from pipelines.methods import METHODS, find_settings
 
 
 def _run() -> type[BaseModel]:
@@ -24,13 +25,13 @@ def _store() -> type[BaseModel]:
 
 
 def _sampler() -> type[BaseModel]:
-    from finetune.sampler import Sampler
+    from finetune.settings.sampler import Sampler
 
     return Sampler
 
 
 def _images() -> type[BaseModel]:
-    from pipelines.drawing import ImagesConfig
+    from pipelines.image_plan import ImagesConfig
 
     return ImagesConfig
 
@@ -42,7 +43,7 @@ def _tasks() -> type[BaseModel]:
 
 
 def _label() -> type[BaseModel]:
-    from labeling_app.server import LabelConfig
+    from labeling_app.settings import LabelConfig
 
     return LabelConfig
 
@@ -60,22 +61,15 @@ def _dataset() -> type[BaseModel]:
 
 
 def _reward() -> type[BaseModel]:
-    from reward.training import RewardConfig
+    from reward.settings import RewardConfig
 
     return RewardConfig
 
 
 def _finetune() -> type[BaseModel]:
-    from pipelines.tuning import FinetuneConfig
+    from pipelines.tuning_plan import FinetuneConfig
 
     return FinetuneConfig
-
-
-def _method(name: str) -> type[BaseModel]:
-    from pipelines.methods import find_method
-
-    config: type[BaseModel] = find_method(name).config
-    return config
 
 
 def _rounds() -> type[BaseModel]:
@@ -97,13 +91,13 @@ def _compare() -> type[BaseModel]:
 
 
 def _arena() -> type[BaseModel]:
-    from pipelines.arena.planning import ArenaConfig
+    from pipelines.arena.settings import ArenaConfig
 
     return ArenaConfig
 
 
 def _play() -> type[BaseModel]:
-    from pipelines.playground.page import PlayConfig
+    from pipelines.playground.settings import PlayConfig
 
     return PlayConfig
 
@@ -119,7 +113,7 @@ TABLES: dict[str, Callable[[], type[BaseModel]]] = {
     "dataset": _dataset,
     "reward": _reward,
     "finetune": _finetune,
-    **{name: partial(_method, name) for name in METHODS},
+    **{name: partial(find_settings, name) for name in METHODS},
     "rounds": _rounds,
     "evaluate": _evaluate,
     "compare": _compare,

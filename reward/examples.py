@@ -3,11 +3,9 @@
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 import torch
-from pydantic import BaseModel, NonNegativeInt, PositiveInt, model_validator
 from torch import Tensor
 
 from data.errors import PictuneError
@@ -24,40 +22,8 @@ from reward.embedding import (
     file_digests,
     image_tokens,
 )
-from reward.split import Split, SplitConfig, normalized, split_feedback
-
-
-class ExamplesConfig(BaseModel, frozen=True, extra="forbid"):
-    """Settings that turn labels into examples."""
-
-    backbone: str = "models/emoji-clip"
-    """Folder or hub name of a CLIP or SigLIP model of transformers."""
-    negatives: NonNegativeInt = 9
-    """Wrong prompts for each prompt, the paper's N - 1."""
-    encode_batch: PositiveInt = 64
-    """Images that the backbone encodes at a time."""
-    tune_last: NonNegativeInt = 0
-    """Blocks at the end of the backbone's vision tower that are trained with the head. With 0 the
-    backbone stays as it is.
-
-    The tokens that enter these blocks are kept in memory for every image: 33 KB for the embedded
-    CLIP, 1 MB for CLIP ViT-L/14.
-    """
-    lora_rank: NonNegativeInt = 0
-    """Rank of the LoRA updates to the linear layers of these blocks, which are then trained in
-    place of the weights; 0 trains the weights."""
-    split: SplitConfig = SplitConfig()
-    """Labels that are held out."""
-    seed: int = 0
-    """Seed of the head's first weights, the order of the labels and the choice of wrong prompts."""
-
-    @model_validator(mode="after")
-    def _updates_have_blocks(self) -> Self:
-        if self.lora_rank and not self.tune_last:
-            raise ValueError(
-                "lora_rank updates the blocks that tune_last counts; set tune_last to 1 or more"
-            )
-        return self
+from reward.settings import ExamplesConfig
+from reward.split import Split, normalized, split_feedback
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Literal, Self
+from typing import Self
 
 import numpy as np
 import torch
@@ -10,8 +10,7 @@ from torch import Tensor
 
 from data.errors import PictuneError
 from reward.dataset import FeedbackDataset, Numbers
-
-LabelWeighting = Literal["equal", "skill", "consensus"]
+from reward.settings import LabelWeighting
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,12 +15,8 @@ from data.files import sha256_of, write_atomically, write_json
 from data.weights import check_finite
 from reward.calibration import with_slips
 from reward.clip.backbone import ClipBackbone
+from reward.files import BACKBONE_FILE, CONFIG_FILE, WEIGHTS_FILE
 from reward.head import EnsembleHead
-
-CONFIG_FILE = "config.json"
-WEIGHTS_FILE = "head.safetensors"
-BACKBONE_FILE = "backbone.safetensors"
-"""File of the trained weights of the backbone, where `tune_last` trained any."""
 
 
 class RewardModelConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):

@@ -2,15 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
-from pydantic import BaseModel, NonNegativeFloat, PositiveFloat
 from torch import Tensor
 
 from reward.dataset import FeedbackDataset, Numbers
 from reward.examples import Examples
-from reward.label_tensors import LabelTensors, LabelWeighting
+from reward.label_tensors import LabelTensors
 from reward.losses import (
     binary_cross_entropy_loss,
     binary_loss,
@@ -21,39 +19,13 @@ from reward.losses import (
     rao_kupper_loss,
 )
 from reward.model import RewardModel
+from reward.settings import ObjectiveConfig
 
 WITH_TIES: dict[str, Callable[..., Tensor]] = {
     "davidson": davidson_loss,
     "rao_kupper": rao_kupper_loss,
 }
 """Losses on pairs in which a tie is an outcome of its own."""
-
-
-class ObjectiveConfig(BaseModel, frozen=True, extra="forbid"):
-    """Weights and forms of the losses."""
-
-    auxiliary_weight: NonNegativeFloat = 0.5
-    """Weight of the prompt-classification loss, the paper's lambda; 0 omits it."""
-    prompt_temperature: PositiveFloat = 2.0
-    """Divisor of the rewards in the prompt-classification loss, the paper's T."""
-    prompt_loss_on: Literal["sigmoid", "logits"] = "sigmoid"
-    """Values that the prompt-classification loss compares: rewards in [0, 1], as in the paper, or
-    logits, whose differences have no bound."""
-    ranking_weight: NonNegativeFloat = 0.5
-    """Weight of the loss on rankings; 0 omits it."""
-    binary_loss: Literal["mse", "bce"] = "mse"
-    """Loss on single labels: squared error of the probability, as in the paper, or
-    cross-entropy."""
-    ranking_loss: Literal["bradley_terry", "davidson", "rao_kupper", "plackett_luce"] = (
-        "bradley_terry"
-    )
-    """Loss on rankings. Pair by pair, a tie is half a win (bradley_terry) or an outcome of its own,
-    as likely as the labels show (davidson, rao_kupper). With plackett_luce each ranking counts as a
-    whole."""
-    label_weights: LabelWeighting = "equal"
-    """Weight of each rater: the same for all (equal); or by their skill, from 0 at chance level to
-    1 for a rater who is never wrong (skill). With consensus the single labels of a task count as
-    one answer: the probability of good that its raters agree on (Dawid-Skene)."""
 
 
 @dataclass(frozen=True, eq=False)

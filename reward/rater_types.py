@@ -33,13 +33,14 @@ from reward.calibration import Values
 from reward.clip.backbone import ClipBackbone
 from reward.dataset import FeedbackDataset, Indices, Mask, Numbers
 from reward.examples import Examples
+from reward.files import CONFIG_FILE, TYPES_FILE
 from reward.logits import as_values, logits_and_margins
-from reward.model import CONFIG_FILE, RewardModel
+from reward.model import RewardModel
 from reward.objective import Objective
 from reward.raters import LabelRaters
-from reward.training import RewardConfig, optimizer_of, train_epoch
+from reward.settings import RewardConfig
+from reward.training import optimizer_of, train_epoch
 
-TYPES_FILE = "types.json"
 LEAST_SHARE = 1e-3
 """Lower bound of a rater's share in a type while the heads learn."""
 

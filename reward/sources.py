@@ -14,10 +14,8 @@ import pkgutil
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal, Self
 
 import torch
-from pydantic import BaseModel, Field, model_validator
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -26,53 +24,13 @@ from data.errors import PictuneError
 from data.weights import check_finite
 from reward.clip.backbone import ClipBackbone
 from reward.model import RewardModel
+from reward.settings import RewardSource
 
 Reward = Callable[[Tensor, Sequence[str]], Tensor]
 """Turns images [B, 3, H, W] in [0, 1] and their prompts into rewards [B]; higher is better."""
 
 _OURS = ("pipelines", "labeling_app")
 """Packages that no reward may come from: the ground truth must not reach a training."""
-
-
-class RewardSource(BaseModel, frozen=True, extra="forbid"):
-    """One reward of a sum."""
-
-    kind: Literal["model", "clip_score", "pickscore", "aesthetic", "python"]
-    """Kind of reward; see the top of reward/sources.py."""
-    path: str = Field(min_length=1)
-    """Folder of the reward model, folder or hub name of the CLIP model, safetensors file of the
-    aesthetic layers, or `module:function`."""
-    weight: float = 1.0
-    """Factor of the reward; below 0 a low reward is wanted. Scales differ: a probability is in
-    [0, 1], a PickScore about 20."""
-    reduce: Literal["mean", "lcb"] = "mean"
-    """For a reward model: its score, or a lower bound that is harder to fool."""
-    processor: str | None = None
-    """For a CLIP model: folder or hub name of its tokenizer and image processor, if not that of its
-    weights."""
-    backbone: str | None = None
-    """For aesthetic layers: folder or hub name of the CLIP model whose embeddings they read."""
-
-    @model_validator(mode="after")
-    def _has_what_its_kind_needs(self) -> Self:
-        if (self.kind == "aesthetic") != (self.backbone is not None):
-            raise ValueError("backbone is needed by kind aesthetic, and by no other")
-        if self.processor is not None and self.kind not in ("clip_score", "pickscore"):
-            raise ValueError("processor belongs to the kinds clip_score and pickscore")
-        if self.reduce != "mean" and self.kind != "model":
-            raise ValueError("reduce belongs to kind model")
-        return self
-
-    @property
-    def name(self) -> str:
-        """Name of the reward in reports."""
-        return f"{self.kind} {self.path}{' (lower bound)' if self.reduce == 'lcb' else ''}"
-
-    @property
-    def read_from(self) -> tuple[str, ...]:
-        """Files, folders, names of the hub and functions that it is read from."""
-        read = (self.path, self.processor, self.backbone)
-        return tuple(each for each in read if each is not None)
 
 
 def load_reward(sources: Sequence[RewardSource], *, device: torch.device) -> Reward:

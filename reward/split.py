@@ -9,33 +9,12 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, Field
 
 from reward.dataset import FeedbackDataset, Indices
-
-Share = Annotated[float, Field(ge=0, lt=1)]
-
-
-class SplitConfig(BaseModel, frozen=True, extra="forbid"):
-    """Settings of the split: the shares that are held out."""
-
-    split_by: Literal["prompt", "image"] = "prompt"
-    """Unit of the validation part: whole prompts, as in Lee et al., or, where prompts are few,
-    images of every prompt."""
-    validation: Share = 0.15
-    """Share of the prompts (or of each prompt's images) for early stopping and calibration."""
-    unseen_prompts: Share = 0.15
-    """Share of the prompts that are held out whole for the test on unseen prompts."""
-    test_images: Share = 0.1
-    """Share of every other prompt's images that are held out for the test on seen prompts."""
-    always_seen: tuple[str, ...] = ()
-    """Prompts that are never held out whole: those that a model will be fine-tuned on."""
-    seed: int = 0
-    """Seed of the split."""
+from reward.settings import SplitConfig
 
 
 class Part(IntEnum):

@@ -11,71 +11,27 @@ CLIP score (`reward/head.py`).
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, Self
 
 import numpy as np
 import torch
-from pydantic import PositiveFloat, PositiveInt, model_validator
 from sklearn.metrics import roc_auc_score
 
 from data.errors import PictuneError
 from reward.calibration import fit_temperature, fit_temperature_and_slips
 from reward.clip.backbone import ClipBackbone
 from reward.dataset import FeedbackDataset
-from reward.examples import Examples, ExamplesConfig
+from reward.examples import Examples
 from reward.label_tensors import LabelTensors
 from reward.logits import verdict_logits
 from reward.model import RewardModel
-from reward.objective import Objective, ObjectiveConfig
-from reward.sources import RewardSource
+from reward.objective import Objective
+from reward.settings import RewardConfig
 
 RANKINGS_PER_VERDICT = 8
 """Most ranked pairs, or rankings, in a step for each labeled image of `batch_size`."""
 
 WEIGHT_DECAY = 0.01
 """Weight decay of AdamW, for the head and the trained blocks."""
-
-
-class RewardConfig(ExamplesConfig, ObjectiveConfig, frozen=True, extra="forbid"):
-    """Settings of the reward model and its training; the table `[reward]`."""
-
-    hidden: tuple[PositiveInt, ...] = (128, 128)
-    """Widths of the head's hidden layers; the paper has two of 1,024 on CLIP ViT-L/14."""
-    members: PositiveInt = 5
-    """Heads in the ensemble; their mean logit gives the score, their spread its uncertainty."""
-    epochs: PositiveInt = 60
-    """Most passes over the labels."""
-    patience: PositiveInt = 10
-    """Epochs without a lower validation loss after which training stops."""
-    batch_size: PositiveInt = 256
-    """Labeled images per step; ranked pairs are spread over the same steps. There are more steps
-    where one would get more than 8 times as many pairs."""
-    learning_rate: PositiveFloat = 1e-3
-    """Learning rate of AdamW for the head."""
-    tune_learning_rate: PositiveFloat = 1e-4
-    """Learning rate of AdamW for the blocks of the backbone that `tune_last` trains."""
-    calibration: Literal["temperature", "temperature_and_slips"] = "temperature"
-    """Calibration of logits on the validation labels: by a temperature, or by a temperature and a
-    rate of reversed answers (slips)."""
-    baselines: tuple[RewardSource, ...] = ()
-    """Rewards from elsewhere to compare the model with, each by itself; see `reward/sources.py`."""
-    rater_types: PositiveInt = 1
-    """Groups of raters with a reward of their own, beside that of all raters; 1 makes none. Each
-    rater should give 10 labels or more."""
-
-    @model_validator(mode="after")
-    def _types_are_of_single_raters(self) -> Self:
-        if self.rater_types > 1 and self.tune_last:
-            raise ValueError(
-                "rater types have heads of their own on one backbone; set rater_types to 1 or "
-                "tune_last to 0"
-            )
-        if self.rater_types > 1 and self.label_weights != "equal":
-            raise ValueError(
-                "raters with another taste would count as unskilled; set rater_types to 1 or "
-                'label_weights to "equal"'
-            )
-        return self
 
 
 @dataclass(frozen=True)

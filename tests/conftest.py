@@ -136,7 +136,8 @@ def _small_campaign(root: Path) -> "Campaign":
 
 
 def _open_app(campaign: "Campaign", store: "FeedbackStore") -> "FastAPI":
-    from labeling_app.server import LabelConfig, create_app
+    from labeling_app.server import create_app
+    from labeling_app.settings import LabelConfig
     from tests.support.labeling_campaign import SECRET
 
     config = LabelConfig(open=True)

@@ -7,13 +7,8 @@ import pytest
 from pydantic import ValidationError
 
 from benchmarks.compare import Crowd, found_share
-from pipelines.arena.planning import (
-    ArenaConfig,
-    Design,
-    power,
-    votes_needed,
-    votes_to_decide,
-)
+from pipelines.arena.planning import Design, power, votes_needed, votes_to_decide
+from pipelines.arena.settings import ArenaConfig
 from pipelines.arena.standing import plans
 
 

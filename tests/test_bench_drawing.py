@@ -6,8 +6,8 @@ import torch
 
 from benchmarks.bench_drawing import Work, compare
 from finetune.diffusion import DiffusionModel
-from finetune.sampler import Sampler
-from pipelines.drawing import seeded
+from finetune.settings.sampler import Sampler
+from pipelines.image_plan import seeded
 from tests.support.tiny_diffusion import write_tiny_diffusion
 
 

@@ -24,7 +24,7 @@ from benchmarks.label_pool import Labels, Pool
 from pipelines.measures import vendi_score
 from reward.clip.backbone import ClipBackbone
 from reward.clip.cache import EmbeddingCache
-from reward.training import RewardConfig
+from reward.settings import RewardConfig
 
 PROMPTS = ("A red ball.", "A ball.")
 KINDS = 3

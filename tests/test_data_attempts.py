@@ -13,7 +13,8 @@ from data.store.attempts import Limit
 from data.store.feedback_store import FeedbackStore
 from data.store.tables import sign_in_attempts
 from labeling_app.passwords import hash_password
-from labeling_app.server import LabelConfig, create_app
+from labeling_app.server import create_app
+from labeling_app.settings import LabelConfig
 from tests.support.data_campaign import Clock
 
 TWO = [Limit("Ann", 2, 10)]

@@ -11,7 +11,7 @@ import torch
 
 from finetune import dpok, nft, policy_gradient, preference
 from finetune.diffusion import DiffusionModel
-from finetune.lora import LORA_FILE
+from finetune.lora_folder import LORA_FILE
 from finetune.method import new_training
 from pipelines.config import check
 from tests.support.tiny_diffusion import write_tiny_diffusion
@@ -64,6 +64,7 @@ def test_the_curves_that_it_explains_are_logged() -> None:
         "monitors",
         "peak_memory_gb",
         "loss_scale",
+        "share_of_time",
     }
-    assert len(named) == 20
+    assert len(named) == 21
     assert named <= logged

@@ -10,15 +10,17 @@ from torch import Tensor
 
 from finetune import ddpo, dpok, nft, preference, reward_gradient, reward_weighted
 from finetune.checkpoints import load_latest, save_checkpoint
-from finetune.ddpo import DDPOConfig
-from finetune.dpok import DPOKConfig
-from finetune.method import Method, MethodConfig, WeightedData
-from finetune.nft import NFTConfig
-from finetune.reward_gradient import RewardGradientConfig
-from finetune.reward_weighted import RewardWeightedConfig
-from finetune.sampler import SamplerOverrides
+from finetune.method import Method, WeightedData
+from finetune.settings.ddpo import DDPOConfig
+from finetune.settings.dpok import DPOKConfig
+from finetune.settings.method import MethodConfig
+from finetune.settings.nft import NFTConfig
+from finetune.settings.reward_gradient import RewardGradientConfig
+from finetune.settings.reward_weighted import RewardWeightedConfig
+from finetune.settings.sampler import SamplerOverrides
+from finetune.settings.validation import ValidationConfig
 from finetune.training import TrainState
-from finetune.validation import Validation, ValidationConfig
+from finetune.validation import Validation
 from tests.support.small_labels import SMALL as SMALL_LABELS
 from tests.support.small_labels import small_labels
 from tests.support.small_training import open_with_lora, seeded, training_of

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from finetune import ddpo, dpok
-from finetune.ddpo import DDPOConfig
 from finetune.diffusion import DiffusionModel
 from finetune.method import Method
+from finetune.settings.ddpo import DDPOConfig
+from finetune.settings.validation import ValidationConfig
 from finetune.training import rate_schedule
-from finetune.validation import ValidationConfig
 from tests.support.small_training import open_with_lora, seeded, trained, training_of
 
 SMALL = {

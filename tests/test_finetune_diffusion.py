@@ -9,8 +9,9 @@ from torch import Tensor
 
 from data.errors import PictuneError
 from finetune.diffusion import DiffusionModel
-from finetune.lora import LoraSettings
-from finetune.sampler import Sampler, draw
+from finetune.sampler import draw
+from finetune.settings.model import LoraSettings
+from finetune.settings.sampler import Sampler
 from tests.support.small_training import open_with_lora, perturb, seeded
 from tests.support.stock import ddim
 from tests.support.tiny_diffusion import LAYOUTS

@@ -11,15 +11,15 @@ from torch.distributions import Normal, kl_divergence
 from data.errors import PictuneError
 from finetune import dpok, policy_gradient
 from finetune.advantages import PromptStatistics
-from finetune.diffusion import NetworkSettings, Precision
-from finetune.dpok import DPOKConfig
 from finetune.policy_gradient import policy_loss
 from finetune.rollout import choose_transitions, collect
-from finetune.sampler import Sampler
 from finetune.sampling import gaussian_kl, noise_per_output, step_distribution
 from finetune.schedule import DiffusionSchedule
+from finetune.settings.dpok import DPOKConfig
+from finetune.settings.model import NetworkSettings, Precision
+from finetune.settings.sampler import Sampler
+from finetune.settings.validation import ValidationConfig
 from finetune.step import Prediction, Step
-from finetune.validation import ValidationConfig
 from tests.support.small_training import open_with_lora, perturb, seeded, trained, training_of
 
 SMALL = DPOKConfig(

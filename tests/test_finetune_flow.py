@@ -18,8 +18,7 @@ from torch import Tensor
 from data.errors import PictuneError
 from finetune.denoising import denoising_target, noised_pairs, spread_timesteps, timestep_weights
 from finetune.diffusion import DiffusionModel
-from finetune.lora import LoraSettings
-from finetune.sampler import Sampler, draw, sample_trajectories
+from finetune.sampler import draw, sample_trajectories
 from finetune.sampling import (
     clean_latents,
     log_prob,
@@ -28,6 +27,8 @@ from finetune.sampling import (
     velocity_per_output,
 )
 from finetune.schedule import FlowSchedule
+from finetune.settings.model import LoraSettings
+from finetune.settings.sampler import Sampler
 from tests.support.small_training import perturb, seeded
 from tests.support.tiny_flow import write_tiny_flux, write_tiny_sd3
 

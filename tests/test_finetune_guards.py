@@ -10,15 +10,17 @@ from torch import Tensor
 
 from data.errors import PictuneError
 from finetune import ddpo, policy_gradient
-from finetune.ddpo import DDPOConfig
 from finetune.diffusion import DiffusionModel
-from finetune.lora import BASE, LoraSettings
-from finetune.monitors import Limits, Measure, Monitor, diversity, saturation, sharpness, summary
+from finetune.lora_folder import BASE
+from finetune.monitors import Monitor, diversity, saturation, sharpness, summary
 from finetune.reward_fn import RewardFn
 from finetune.rollout import collect
-from finetune.sampler import Sampler
+from finetune.settings.ddpo import DDPOConfig
+from finetune.settings.model import LoraSettings
+from finetune.settings.sampler import Sampler
+from finetune.settings.validation import Limits, Measure, ValidationConfig
 from finetune.training import TrainState
-from finetune.validation import Validation, ValidationConfig, Validator
+from finetune.validation import Validation, Validator
 from tests.support.small_training import open_with_lora, redness, seeded, training_of
 
 LIMITS = Limits(saturation=2.0, sharpness=2.0, diversity=0.5, disagreement=3.0)

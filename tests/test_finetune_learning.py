@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 
 from finetune import ddpo, dpok, reward_weighted
-from finetune.lora import LoraSettings
 from finetune.method import Method, WeightedData
-from finetune.reward_weighted import RewardWeightedConfig
-from finetune.sampler import Sampler, sample_trajectories
-from finetune.validation import ValidationConfig
+from finetune.sampler import sample_trajectories
+from finetune.settings.model import LoraSettings
+from finetune.settings.reward_weighted import RewardWeightedConfig
+from finetune.settings.sampler import Sampler
+from finetune.settings.validation import ValidationConfig
 from tests.support.small_training import open_with_lora, redness, seeded, training_of
 
 pytestmark = pytest.mark.slow

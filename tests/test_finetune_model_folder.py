@@ -11,7 +11,8 @@ from safetensors.torch import load_file, save_file
 
 from data.errors import PictuneError
 from finetune.diffusion import DiffusionModel
-from finetune.sampler import Sampler, draw
+from finetune.sampler import draw
+from finetune.settings.sampler import Sampler
 
 TWO_STEPS = Sampler(steps=2, eta=0.0)
 PARTS = ["unet", "vae", "text_encoder", "tokenizer", "scheduler"]

@@ -10,22 +10,15 @@ from torch import Tensor
 
 from data.errors import PictuneError
 from finetune.denoising import noised_pairs
-from finetune.lora import LoraSettings
-from finetune.nft import (
-    METHOD,
-    Images,
-    NFTConfig,
-    collect,
-    nft_loss,
-    noise_images,
-    optimality,
-    start,
-)
+from finetune.nft import METHOD, Images, collect, nft_loss, noise_images, optimality, start
 from finetune.reward_fn import RewardFn
 from finetune.rollout import prompts_of
-from finetune.sampler import Sampler, draw
+from finetune.sampler import draw
 from finetune.schedule import DiffusionSchedule, Prediction
-from finetune.validation import ValidationConfig
+from finetune.settings.model import LoraSettings
+from finetune.settings.nft import NFTConfig
+from finetune.settings.sampler import Sampler
+from finetune.settings.validation import ValidationConfig
 from tests.support.small_training import open_with_lora, perturb, seeded, trained, training_of
 
 SMALL = NFTConfig(

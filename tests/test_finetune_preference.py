@@ -14,19 +14,13 @@ from data.errors import PictuneError
 from finetune.denoising import denoising_target
 from finetune.label_batches import Errors, Part, draw_parts, implicit_reward, slate_errors
 from finetune.labels import Labels, Verdicts, agreement, draw_pairs
-from finetune.lora import LoraSettings
-from finetune.preference import (
-    METHOD,
-    PreferenceConfig,
-    held_back,
-    kto_loss,
-    plackett_luce,
-    safeguard,
-    slate_losses,
-)
-from finetune.sampler import Sampler, draw
+from finetune.preference import METHOD, held_back, kto_loss, plackett_luce, safeguard, slate_losses
+from finetune.sampler import draw
 from finetune.schedule import DiffusionSchedule, Prediction
-from finetune.validation import ValidationConfig
+from finetune.settings.model import LoraSettings
+from finetune.settings.preference import PreferenceConfig
+from finetune.settings.sampler import Sampler
+from finetune.settings.validation import ValidationConfig
 from tests.support.small_labels import (
     SMALL,
     no_slates,

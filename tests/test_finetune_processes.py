@@ -7,6 +7,7 @@ import pytest
 from data.runs import RunFolder
 from finetune.processes import SINGLE_PROCESS, Processes
 from pipelines.cli import main
+from pipelines.metrics_log import read_metrics
 from tests.support.launched_command import launch
 from tests.support.tuned_run import Commands, copy_of, figures_of, weights_of, words
 
@@ -64,6 +65,8 @@ def test_two_processes_train_as_one(
     )  # the first process alone logs and writes
     # The validation before training, then the steps.
     assert len(figures_of(two, method)) == len(figures_of(one, method)) == 1 + 3
+    for line in read_metrics(two.finetune_dir(method))[1:]:
+        assert line["share_of_time"]["waiting"] > 0
     tuned = weights_of(two, method)
     for name, weight in weights_of(one, method).items():
         # Two images at a time in place of four, in the reward or in the loss: the rounding grows

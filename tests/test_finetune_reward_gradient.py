@@ -10,20 +10,21 @@ import torch
 from torch import Tensor
 
 from data.errors import PictuneError
-from finetune.diffusion import DiffusionModel, NetworkSettings
+from finetune.diffusion import DiffusionModel
 from finetune.method import Training
 from finetune.reward_gradient import (
     METHOD,
-    RewardGradientConfig,
-    RewardGradientValidation,
     draw_randomness,
     draw_with_gradient,
     gradient_span,
     reward_loss,
     start,
 )
-from finetune.sampler import Sampler, draw
+from finetune.sampler import draw
 from finetune.sampling import clean_latents, step_distribution
+from finetune.settings.model import NetworkSettings
+from finetune.settings.reward_gradient import RewardGradientConfig, RewardGradientValidation
+from finetune.settings.sampler import Sampler
 from tests.support.small_training import (
     open_with_lora,
     perturb,

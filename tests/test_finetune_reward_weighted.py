@@ -11,9 +11,10 @@ from torch.nn import functional
 
 from finetune.denoising import denoising_target, timestep_weights, weighted_denoising_loss
 from finetune.processes import SINGLE_PROCESS, Processes
-from finetune.reward_weighted import METHOD, RewardWeightedConfig, batch_losses
+from finetune.reward_weighted import METHOD, batch_losses
 from finetune.schedule import DiffusionSchedule
-from finetune.validation import ValidationConfig
+from finetune.settings.reward_weighted import RewardWeightedConfig
+from finetune.settings.validation import ValidationConfig
 from finetune.weighted_batches import draw_batch, weighted_images
 from tests.support.small_reward_weighted import (
     SMALL,

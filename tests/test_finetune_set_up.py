@@ -12,13 +12,15 @@ from data.errors import PictuneError
 from data.runs import RunFolder
 from finetune import dpok, reward_weighted
 from finetune.checkpoints import load_latest, save_checkpoint
-from finetune.diffusion import DiffusionModel, NetworkSettings, Precision
-from finetune.dpok import DPOKConfig
-from finetune.method import Method, MethodConfig, Training, WeightedData
-from finetune.reward_weighted import RewardWeightedConfig
-from finetune.sampler import SamplerOverrides
+from finetune.diffusion import DiffusionModel
+from finetune.method import Method, Training, WeightedData
+from finetune.settings.dpok import DPOKConfig
+from finetune.settings.method import MethodConfig
+from finetune.settings.model import NetworkSettings, Precision
+from finetune.settings.reward_weighted import RewardWeightedConfig
+from finetune.settings.sampler import SamplerOverrides
+from finetune.settings.validation import ValidationConfig
 from finetune.training import TrainState, take_step
-from finetune.validation import ValidationConfig
 from pipelines.cli import main
 from tests.support.small_training import open_with_lora, perturb, seeded, training_of
 from tests.support.tuned_run import copy_of, figures_of, words

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from finetune import ddpo
-from finetune.ddpo import DDPOConfig
 from finetune.method import new_training
-from finetune.sampler import Sampler
+from finetune.settings.ddpo import DDPOConfig
+from finetune.settings.sampler import Sampler
 from finetune.staleness import least_vouched, tilt
 from tests.support.small_training import open_with_lora, redness, seeded
 

@@ -8,11 +8,12 @@ import torch
 from diffusers import DiffusionPipeline
 
 from finetune.diffusion import DiffusionModel
-from finetune.lora import LoraSettings
-from finetune.monitors import Measure
-from finetune.sampler import Sampler, draw
+from finetune.sampler import draw
+from finetune.settings.model import LoraSettings
+from finetune.settings.sampler import Sampler
+from finetune.settings.validation import Measure, ValidationConfig
 from finetune.strength import choose_strength, weakest_as_good
-from finetune.validation import Validation, ValidationConfig, Validator
+from finetune.validation import Validation, Validator
 from tests.support.small_training import draw_by_stock, open_with_lora, perturb, redness
 from tests.support.stock import ddim
 from tests.support.tiny_diffusion import LAYOUTS

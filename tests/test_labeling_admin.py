@@ -9,7 +9,8 @@ from data.errors import PictuneError
 from data.schema import prompt_id
 from data.store.feedback_store import FeedbackStore
 from labeling_app.admin import router as admin_router
-from labeling_app.server import LabelConfig, create_app
+from labeling_app.server import create_app
+from labeling_app.settings import LabelConfig
 from labeling_app.tasks import TasksConfig
 from tests.support.labeling_campaign import (
     HOSTILE,

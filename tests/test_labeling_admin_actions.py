@@ -14,7 +14,8 @@ from data.parquet import export
 from data.runs import RunFolder
 from data.store.feedback_store import FeedbackStore
 from labeling_app.known_answers import GOLD_OVERLAP
-from labeling_app.server import LabelConfig, create_app
+from labeling_app.server import create_app
+from labeling_app.settings import LabelConfig
 from pipelines.campaign import campaign_images, image_files
 from tests.support.data_campaign import Campaign, claimed, submission
 from tests.support.labeling_campaign import (

@@ -24,7 +24,8 @@ from labeling_app.admin_layout import PAUSE, RESUME
 from labeling_app.admin_page import EVERY_S, build_admin_page
 from labeling_app.admin_view import zone_named
 from labeling_app.passwords import is_password
-from labeling_app.server import LabelConfig, create_app
+from labeling_app.server import create_app
+from labeling_app.settings import LabelConfig
 from labeling_app.tasks import ImageRow, TasksConfig
 from tests.support.labeling_campaign import (
     ADMIN,

@@ -24,7 +24,8 @@ from labeling_app.comparisons import (
     plan_comparisons,
     read_wordings,
 )
-from labeling_app.server import LabelConfig, create_app
+from labeling_app.server import create_app
+from labeling_app.settings import LabelConfig
 from labeling_app.simulated import SimulatedRaterConfig, simulate
 from labeling_app.wording import wording_html
 from tests.support.comparison_campaign import (

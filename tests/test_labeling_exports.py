@@ -7,7 +7,8 @@ from fastapi.testclient import TestClient
 
 from data.errors import PictuneError
 from data.store.feedback_store import FeedbackStore
-from labeling_app.server import LabelConfig, create_app
+from labeling_app.server import create_app
+from labeling_app.settings import LabelConfig
 from tests.support.labeling_calls import sign_in
 from tests.support.labeling_campaign import SECRET, Campaign
 

@@ -12,7 +12,8 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from data.store.feedback_store import FeedbackStore
-from labeling_app.server import LabelConfig, create_app
+from labeling_app.server import create_app
+from labeling_app.settings import LabelConfig
 from tests.support.exchange_files import large_png
 from tests.support.labeling_calls import sign_in
 from tests.support.labeling_campaign import SECRET, Campaign

@@ -12,7 +12,8 @@ from fastapi.testclient import TestClient
 from data.feedback import NewTask, is_skip
 from data.store.feedback_store import FeedbackStore
 from data.store.overview import latest_labels
-from labeling_app.server import LabelConfig, create_app
+from labeling_app.server import create_app
+from labeling_app.settings import LabelConfig
 from tests.support.data_campaign import START, Clock
 from tests.support.labeling_calls import claim, sign_in, submission
 from tests.support.labeling_campaign import SECRET

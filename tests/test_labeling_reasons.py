@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from data.feedback import BinaryAnswer, Submission
 from labeling_app.reasons import OURS, REPORT, offered_reasons
-from labeling_app.server import LabelConfig
+from labeling_app.settings import LabelConfig
 from labeling_app.tasks import TasksConfig
 from labeling_app.words import read_words
 from pipelines.cli import main

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from data.files import sha256_of
 from data.runs import RunFolder
 from data.store.feedback_store import FeedbackStore
-from finetune.lora import LORA_FILE
+from finetune.lora_folder import LORA_FILE
 from pipelines.campaign import add_planned_tasks, image_files, images_digest
 from pipelines.cli import load_settings, main, parser
 from pipelines.compared import image_folder

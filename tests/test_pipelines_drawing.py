@@ -9,8 +9,9 @@ from torch import Tensor
 
 from data.files import sha256_of
 from finetune.diffusion import DiffusionModel
-from finetune.sampler import Sampler
-from pipelines.drawing import Drawer, seeded
+from finetune.settings.sampler import Sampler
+from pipelines.drawing import Drawer
+from pipelines.image_plan import seeded
 from tests.support.tiny_diffusion import write_tiny_diffusion
 
 PLANNED = seeded(["A dog.", "A cat."], 5, run_seed=0)

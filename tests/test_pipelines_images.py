@@ -10,7 +10,7 @@ from data.files import sha256_of
 from data.runs import RunFolder
 from data.schema import IMAGES, PROMPTS, read_table
 from pipelines.cli import main
-from pipelines.drawing import ImagesConfig
+from pipelines.image_plan import ImagesConfig
 from pipelines.prompts import read_prompts
 from pipelines.stages.images import plan
 from tests.support.interruption import abandons_open_files, interrupted_when

@@ -10,8 +10,8 @@ import torch
 
 from data.intervals import wilson_interval
 from finetune.diffusion import DiffusionModel
-from finetune.lora import LoraSettings
-from finetune.sampler import Sampler
+from finetune.settings.model import LoraSettings
+from finetune.settings.sampler import Sampler
 from pipelines.comparison import (
     EvaluationPrompt,
     Measured,
@@ -20,9 +20,10 @@ from pipelines.comparison import (
     by_group,
     by_prompt,
 )
-from pipelines.drawing import Planned
+from pipelines.evaluation import chain_kl
+from pipelines.image_plan import Planned
 from pipelines.judge import Verdict
-from pipelines.measures import chain_kl, frechet_distance, vendi_of_subsets, vendi_score
+from pipelines.measures import frechet_distance, vendi_of_subsets, vendi_score
 
 
 def test_wilson_interval_equals_the_textbook_formula() -> None:

@@ -11,9 +11,9 @@ import torch
 
 from data.runs import RunFolder
 from finetune.method import Method
-from finetune.policy_gradient import PolicyGradientConfig
+from finetune.settings.policy_gradient import PolicyGradientConfig
 from pipelines.cli import main
-from pipelines.methods import METHODS, find_method
+from pipelines.methods import METHODS, Entry, find_method, find_settings
 from pipelines.tables import TABLES
 from tests.support.interruption import abandons_open_files, interrupted_when
 from tests.support.tuned_run import checkpoint_steps, copy_of, figures_of, weights_of, words
@@ -41,13 +41,13 @@ def loss(step: Step, advantages: Tensor, config: ReinforceConfig) -> Tensor:
 
 
 METHOD = PolicyGradient(loss).method(
-    "REINFORCE",
     "Williams 1992, Machine Learning 8",
     "follows the log-probabilities of good images",
     ReinforceConfig,
     color="#13579b",
 )
 '''
+ENTRY = Entry("REINFORCE", "reinforce:METHOD", "reinforce:ReinforceConfig")
 SETTINGS = (
     "reinforce.iterations=6",
     "reinforce.images_per_prompt=2",
@@ -71,9 +71,9 @@ def _registered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     (folder / "reinforce.py").write_text(FILE)
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(folder)
-        patch.setitem(METHODS, "reinforce", "reinforce:METHOD")
+        patch.setitem(METHODS, "reinforce", ENTRY)
         # `pipelines.tables` took the methods from the registry when it was imported.
-        patch.setitem(TABLES, "reinforce", lambda: find_method("reinforce").config)
+        patch.setitem(TABLES, "reinforce", lambda: find_settings("reinforce"))
         yield
 
 
@@ -138,7 +138,7 @@ def test_every_method_of_the_registry_is_whole() -> None:
         assert method.total_steps(method.config()) > 0
         assert TABLES[name]() is method.config
         assert all(curve.metrics for curve in method.curves)
-    assert len({method.name for method in methods.values()}) == len(methods)
+    assert len({entry.title for entry in METHODS.values()}) == len(methods)
     assert len({method.color for method in methods.values()}) == len(methods)
     assert issubclass(methods["reinforce"].config, PolicyGradientConfig)
 

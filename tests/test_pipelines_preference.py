@@ -9,15 +9,17 @@ import torch
 from data.errors import PictuneError
 from data.runs import RunFolder
 from finetune.diffusion import DiffusionModel
-from finetune.lora import LORA_FILE
-from finetune.preference import PreferenceConfig
-from finetune.sampler import Sampler
-from pipelines.labeled_data import labeled_data, labels_of
+from finetune.lora_folder import LORA_FILE
+from finetune.settings.preference import PreferenceConfig
+from finetune.settings.sampler import Sampler
+from pipelines.labeled_data import labeled_data
 from pipelines.metrics_log import read_metrics
 from pipelines.record import STAMP, read_stamp
 from pipelines.rewarded_images import Encoder
+from pipelines.tuning_plan import labels_of
 from reward.dataset import FeedbackDataset
-from reward.split import SplitConfig, split_feedback
+from reward.settings import SplitConfig
+from reward.split import split_feedback
 from tests.support import exchange_files as files
 from tests.support.demo_run import command, copy_without, sets
 from tests.support.small_training import redness

@@ -17,12 +17,12 @@ from data.runs import RunFolder
 from data.schema import IMAGES, read_table
 from pipelines.cli import main
 from pipelines.metrics_log import METRICS_FILE
-from pipelines.models import REWARD_METRICS
-from pipelines.pages.report_page import read_evaluation
+from pipelines.model_hashes import REWARD_METRICS
+from pipelines.pages.report_text import read_evaluation
 from pipelines.pages.reward_page import RELIABILITY
 from pipelines.stages.best_of_n import CANDIDATES, TABLE
 from pipelines.stages.score import ENCODE_BATCH, FILE, SCORES
-from reward.model import CONFIG_FILE, WEIGHTS_FILE
+from reward.files import CONFIG_FILE, WEIGHTS_FILE
 from tests.support.demo_run import command, copy_without, sets
 from tests.support.launched_command import launch
 from tests.support.tuned_run import Commands, copy_of, free_port

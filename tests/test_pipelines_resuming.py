@@ -13,9 +13,10 @@ from data.files import write_json
 from data.runs import RunFolder
 from data.schema import IMAGES, read_table, write_table
 from data.store.feedback_store import FeedbackStore
-from finetune.lora import LORA_FILE
-from pipelines.metrics_log import METRICS_FILE, MetricsLog, read_metrics
+from finetune.lora_folder import LORA_FILE
+from pipelines.metrics_log import METRICS_FILE, read_metrics
 from pipelines.record import STAMP, read_stamp
+from pipelines.training_log import MetricsLog
 from tests.support.demo_run import command, copy_without, sets
 from tests.support.interruption import abandons_open_files, interrupted_when
 

@@ -16,8 +16,9 @@ from data.schema import SCHEMA_VERSION
 from pipelines.cli import main
 from pipelines.config import check, read_toml
 from pipelines.record import STAMP
-from reward.model import WEIGHTS_FILE, RewardModel
-from reward.training import RewardConfig
+from reward.files import WEIGHTS_FILE
+from reward.model import RewardModel
+from reward.settings import RewardConfig
 from tests.support.tiny_clip import save_tiny_clip
 from tests.support.tiny_feedback import make_feedback
 

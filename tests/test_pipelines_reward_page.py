@@ -12,16 +12,15 @@ import pytest
 import torch
 
 from data.runs import RunFolder
-from pipelines.metrics_log import MetricsLog
 from pipelines.pages.reward_page import (
-    CONVENTIONS,
     RELIABILITY,
     REPORT_FILE,
-    by_convention,
     do_types_help,
     doubts,
     write_report,
 )
+from pipelines.pages.reward_text import CONVENTIONS, by_convention
+from pipelines.training_log import MetricsLog
 from reward.clip.backbone import ClipBackbone
 from reward.dataset import FeedbackDataset, label_sources
 from reward.examples import Examples, prepare
@@ -39,8 +38,7 @@ from reward.measuring.report import (
 )
 from reward.model import RewardModel
 from reward.raters import LabelRaters
-from reward.split import SplitConfig
-from reward.training import RewardConfig
+from reward.settings import RewardConfig, SplitConfig
 from tests.support.tiny_clip import save_tiny_clip
 from tests.support.tiny_feedback import make_feedback
 

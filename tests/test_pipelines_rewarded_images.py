@@ -12,15 +12,15 @@ from data.errors import PictuneError
 from data.runs import RunFolder
 from finetune.diffusion import DiffusionModel
 from finetune.method import WeightedData
-from finetune.sampler import Sampler
+from finetune.settings.sampler import Sampler
 from pipelines.cli import main
 from pipelines.image_io import load_fitted, load_image
+from pipelines.image_text_pairs import pairs_hash
 from pipelines.metrics_log import read_metrics
 from pipelines.record import read_stamp
 from pipelines.rewarded_images import (
     Choice,
     Encoder,
-    pairs_hash,
     pretraining_pairs,
     rewarded_images,
     run_images,

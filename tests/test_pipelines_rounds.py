@@ -15,12 +15,13 @@ from data.files import sha256_of
 from data.runs import RunFolder
 from data.schema import IMAGES, TASKS, read_table
 from finetune.diffusion import DiffusionModel
-from finetune.lora import LORA_FILE
-from finetune.sampler import Sampler, draw
-from pipelines.drawing import round_seeds
+from finetune.lora_folder import LORA_FILE
+from finetune.sampler import draw
+from finetune.settings.sampler import Sampler
 from pipelines.image_io import load_image
+from pipelines.image_plan import round_seeds
 from pipelines.metrics_log import read_metrics
-from pipelines.pages.report_page import read_evaluation
+from pipelines.pages.report_text import read_evaluation
 from pipelines.record import STAMP, present_round, read_stamp
 from pipelines.rounds import labeled_images, labels_by_round
 from reward.measuring.report import read_report

@@ -13,7 +13,7 @@ from diffusers import StableDiffusionPipeline
 
 from data.runs import RunFolder
 from data.store.feedback_store import FeedbackStore
-from finetune.lora import LORA_FILE
+from finetune.lora_folder import LORA_FILE
 from pipelines.metrics_log import METRICS_FILE, read_metrics
 from tests.support.demo_run import command, sets
 

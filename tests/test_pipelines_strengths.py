@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from data.runs import RunFolder
-from finetune.lora import LORA_FILE
+from finetune.lora_folder import LORA_FILE
 from pipelines.record import STAMP
 from pipelines.strengths import STRENGTHS_FILE, read_choice
 from tests.support.demo_run import command, copy_without, sets

@@ -12,9 +12,9 @@ import torch
 
 from data.files import sha256_of
 from data.runs import RunFolder
-from finetune.lora import LORA_FILE
-from finetune.monitors import Measure
+from finetune.lora_folder import LORA_FILE
 from finetune.reward_fn import score_with_gradient
+from finetune.settings.validation import Measure
 from pipelines.config import RunConfig, read_toml
 from pipelines.metrics_log import read_metrics
 from pipelines.models import as_reward_fn
@@ -49,16 +49,24 @@ def test_a_lora_of_another_reward_is_told(
 
 
 def test_ddpo_is_tuned_evaluated_and_reported_like_the_others(
-    run: RunFolder, tmp_path: Path
+    run: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     copy = copy_without(run, tmp_path, "evaluation")
     assert command(copy, "finetune", "--method", "ddpo") == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert re.fullmatch(r"finetune ddpo: 0:\d\d:\d\d in all(, [a-z]+ \d+%)+", last)
     lines = read_metrics(copy.finetune_dir("ddpo"))
     assert len(lines) == 3
     assert lines[1]["kl"] is None
     assert set(get_args(Measure)) == set(lines[1]["monitors"])
     assert lines[1]["images_per_second"] > 0
     assert lines[1]["peak_memory_gb"] > 0.1
+    for line in lines[1:]:
+        parts = line["share_of_time"]
+        assert {"drawing", "decoding", "reward", "training"} < parts.keys()
+        assert "waiting" not in parts
+        assert sum(parts.values()) == pytest.approx(1)
+        assert line["seconds_in_all"] > line["seconds_rollout"] + line["seconds_update"]
     assert command(copy, "evaluate") == 0
     metrics = json.loads((copy.evaluation_dir / "metrics.json").read_text())
     models = {result["model"] for result in metrics["results"]}

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from data.runs import RunFolder
-from finetune.lora import LORA_FILE
+from finetune.lora_folder import LORA_FILE
 from pipelines.cli import main
 from tests.support.play_run import TUNED, copied
 from tests.support.play_server import UP

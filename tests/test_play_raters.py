@@ -9,7 +9,7 @@ from data.parquet import export
 from data.runs import RunFolder
 from data.schema import IMAGES, LABELS_BINARY, LABELS_RANKING, TASKS, read_table
 from data.verification import verify
-from finetune.lora import BASE
+from finetune.lora_folder import BASE
 from pipelines.campaign import add_planned_tasks, open_store
 from pipelines.cli import main
 from pipelines.playground.asking import ask_raters

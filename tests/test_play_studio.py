@@ -9,7 +9,7 @@ from PIL import Image
 
 from data.errors import PictuneError
 from data.runs import RunFolder
-from finetune.lora import BASE
+from finetune.lora_folder import BASE
 from finetune.sampler import draw
 from pipelines.image_io import load_images, to_pil
 from pipelines.models import open_model

@@ -23,9 +23,7 @@ from reward.measuring.plots import reliability_figure
 from reward.measuring.report import Evaluation, RewardReport, read_report
 from reward.model import RewardModel
 from reward.raters import LabelRaters
-from reward.sources import RewardSource
-from reward.split import SplitConfig
-from reward.training import RewardConfig
+from reward.settings import RewardConfig, RewardSource, SplitConfig
 from tests.support.tiny_clip import save_tiny_clip
 from tests.support.tiny_feedback import make_feedback
 from tests.support.user_rewards import SCORED
@@ -258,7 +256,7 @@ def test_clip_baseline_orders_by_the_cosine(examples: Examples) -> None:
     assert np.array_equal(np.argsort(cosines), np.argsort(probabilities))
 
 
-def _elsewhere(examples: Examples, *sources: RewardSource) -> dict[str, Scorer]:
+def elsewhere(examples: Examples, *sources: RewardSource) -> dict[str, Scorer]:
     config = CONFIG.model_copy(update={"baselines": sources, "encode_batch": 16})
     return rewards_from_elsewhere(examples, config, device=torch.device("cpu"))
 
@@ -267,7 +265,7 @@ def test_a_clip_score_from_elsewhere_is_the_clip_baseline_of_the_same_backbone(
     examples: Examples, backbone: ClipBackbone
 ) -> None:
     source = RewardSource(kind="clip_score", path=backbone.name)
-    scorers = _elsewhere(examples, source, RewardSource(kind="pickscore", path=backbone.name))
+    scorers = elsewhere(examples, source, RewardSource(kind="pickscore", path=backbone.name))
     for part in (examples.split.train, examples.split.test_unseen):
         wanted = Scored.from_scorer(clip_scorer(examples), part)
         for scorer in scorers.values():  # a scale changes nothing
@@ -288,7 +286,7 @@ def test_a_reward_from_elsewhere_sees_each_labeled_image_once_whatever_its_size(
         tmp_path / "white.png" if i == first else path for i, path in enumerate(dataset.paths)
     )
     SCORED.clear()
-    (scorer,) = _elsewhere(
+    (scorer,) = elsewhere(
         replace(examples, dataset=replace(dataset, paths=paths)),
         RewardSource(kind="python", path="tests.support.user_rewards:noted_brightness"),
     ).values()
@@ -304,7 +302,7 @@ def test_a_reward_from_elsewhere_sees_each_labeled_image_once_whatever_its_size(
 
 def test_a_reward_from_elsewhere_that_gives_no_number_names_the_image(examples: Examples) -> None:
     with pytest.raises(PictuneError, match=r"not_a_number: gives no finite number for .*\.png"):
-        _elsewhere(
+        elsewhere(
             examples, RewardSource(kind="python", path="tests.support.user_rewards:not_a_number")
         )
 

@@ -19,8 +19,8 @@ from reward.examples import Examples, prepare
 from reward.label_tensors import LabelTensors
 from reward.model import RewardModel
 from reward.objective import Objective
-from reward.split import SplitConfig
-from reward.training import RewardConfig, RewardMetrics, new_model, train
+from reward.settings import RewardConfig, SplitConfig
+from reward.training import RewardMetrics, new_model, train
 from tests.support.tiny_clip import save_tiny_clip
 from tests.support.tiny_feedback import NOON, make_feedback, verdict_row, write
 

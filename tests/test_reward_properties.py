@@ -20,8 +20,8 @@ from reward.examples import prepare
 from reward.head import EnsembleHead
 from reward.losses import binary_loss, bradley_terry_loss
 from reward.model import RewardModel
-from reward.split import SplitConfig
-from reward.training import RewardConfig, new_model, train
+from reward.settings import RewardConfig, SplitConfig
+from reward.training import new_model, train
 from tests.support.tiny_clip import save_tiny_clip
 from tests.support.tiny_feedback import make_feedback
 

@@ -10,7 +10,8 @@ from transformers import CLIPModel
 from data.errors import PictuneError
 from reward.clip.backbone import ClipBackbone
 from reward.model import RewardModel
-from reward.sources import Reward, RewardSource, load_reward
+from reward.settings import RewardSource
+from reward.sources import Reward, load_reward
 from tests.support.tiny_clip import save_tiny_clip, save_tiny_siglip
 
 PROMPTS = ["a dog", "four wolves in the park", "a green rabbit"]

@@ -10,8 +10,7 @@ from reward.clip.backbone import ClipBackbone
 from reward.dataset import FeedbackDataset, Indices
 from reward.examples import Examples, prepare
 from reward.measuring.staleness import measure_staleness
-from reward.split import SplitConfig
-from reward.training import RewardConfig
+from reward.settings import RewardConfig, SplitConfig
 from tests.support.tiny_clip import save_tiny_clip
 from tests.support.tiny_feedback import make_feedback
 

@@ -16,15 +16,8 @@ from reward.examples import Examples, prepare
 from reward.measuring.evaluation import measure, model_scorer
 from reward.model import RewardModel
 from reward.objective import Objective
-from reward.split import SplitConfig
-from reward.training import (
-    RewardConfig,
-    RewardMetrics,
-    optimizer_of,
-    train,
-    train_epoch,
-    train_from_scratch,
-)
+from reward.settings import RewardConfig, SplitConfig
+from reward.training import RewardMetrics, optimizer_of, train, train_epoch, train_from_scratch
 from tests.support.exchange_files import large_png
 from tests.support.tiny_clip import save_tiny_clip
 from tests.support.tiny_feedback import make_feedback

@@ -12,8 +12,8 @@ from reward.embedding import read_image
 from reward.examples import Examples, prepare
 from reward.measuring.evaluation import model_scorer
 from reward.model import RewardModel
-from reward.split import SplitConfig
-from reward.training import RewardConfig, RewardMetrics, new_model, train
+from reward.settings import RewardConfig, SplitConfig
+from reward.training import RewardMetrics, new_model, train
 from tests.support.tiny_clip import save_tiny_clip
 from tests.support.tiny_feedback import make_feedback
 

@@ -13,8 +13,8 @@ from reward.measuring.type_comparison import compare_types
 from reward.model import RewardModel
 from reward.rater_types import RatedPart, RaterTypes, fit_types, posterior
 from reward.raters import LabelRaters
-from reward.split import SplitConfig
-from reward.training import RewardConfig, new_model, train
+from reward.settings import RewardConfig, SplitConfig
+from reward.training import new_model, train
 from tests.support.tiny_clip import save_tiny_clip
 from tests.support.tiny_feedback import make_feedback
 

@@ -3,7 +3,6 @@
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from scipy.stats import entropy
 
 from data.quality.judgments import Judgments
 from data.schema import CONSENSUS
@@ -28,6 +27,8 @@ def _consensus_of(judgments: Judgments, source: str) -> list[pd.DataFrame]:
 
 def _verdicts(judgments: Judgments) -> pd.DataFrame:
     """Compute the majority vote and, if there is one, Dawid-Skene's verdict for each task."""
+    from scipy.stats import entropy  # noqa: PLC0415 - takes a second
+
     votes = judgments.verdicts.groupby("task_id").agg(
         image_id=("image_id", "first"), n_raters=("good", "size"), p_good=("good", "mean")
     )

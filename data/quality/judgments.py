@@ -8,7 +8,6 @@ from typing import Self
 
 import pandas as pd
 import pyarrow as pa
-from crowdkit.aggregation import DawidSkene
 
 from data.schema import LABELS_BINARY, LABELS_COMPARISONS, LABELS_RANKING, TASKS, read_table
 
@@ -137,6 +136,8 @@ class Judgments:
 
 
 def _dawid_skene(shared: pd.DataFrame) -> DawidSkeneEstimate:
+    from crowdkit.aggregation import DawidSkene  # noqa: PLC0415 - loads nltk, for a second
+
     tasks, raters = (pd.Categorical(shared[name]) for name in ("task_id", "rater_id"))
     verdicts = shared["good"].astype("int64").to_numpy()
     coded = pd.DataFrame({"task": tasks.codes, "worker": raters.codes, "label": verdicts})

@@ -11,9 +11,6 @@ from threading import Lock, local
 from typing import Any
 
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
-from alembic.util.exc import CommandError
 from pydantic import BaseModel
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
@@ -75,6 +72,10 @@ class Database:
         Raises:
             PictuneError: the database cannot be opened, or was written by a newer version.
         """
+        from alembic import command  # noqa: PLC0415 - takes half a second
+        from alembic.config import Config  # noqa: PLC0415
+        from alembic.util.exc import CommandError  # noqa: PLC0415
+
         config = Config()
         config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
         with self.write_alone() as connection:

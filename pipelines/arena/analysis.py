@@ -25,10 +25,10 @@ from pipelines.arena.figures import (
     StrengthFigures,
 )
 from pipelines.arena.intervals import share_of
-from pipelines.arena.planning import ArenaConfig
 from pipelines.arena.raters import agreement, disputes, left_wins, rater_figures
 from pipelines.arena.ratings import Ratings, is_connected, rate, rate_rankings, win_probability
 from pipelines.arena.sequential import FEWEST, always_valid
+from pipelines.arena.settings import ArenaConfig
 from pipelines.arena.votes import Indices, Values, Votes
 
 DISPUTED = 24

@@ -13,20 +13,14 @@ from data.runs import RunFolder
 from pipelines.arena.analysis import Scores
 from pipelines.arena.campaign import Campaign
 from pipelines.config import Settings, check
-from pipelines.models import (
-    device_of,
-    embedding_bar,
-    has_reward,
-    open_backbone,
-    open_cache,
-    open_reward_model,
-)
+from pipelines.model_hashes import has_reward
+from pipelines.models import device_of, embedding_bar, open_backbone, open_cache, open_reward_model
 from pipelines.rounds import with_reward
 from reward.clip.backbone import ClipBackbone
 from reward.clip.cache import EmbeddingCache
 from reward.embedding import embed_prompts, embed_readable
 from reward.measuring.baselines import score_files
-from reward.training import RewardConfig
+from reward.settings import RewardConfig
 
 REWARD, CLIP_SCORE = "reward", "CLIP score"
 """Names of the figures that need no setting."""

@@ -7,9 +7,10 @@ from pydantic import BaseModel
 from pipelines.arena.analysis import pairs_of
 from pipelines.arena.campaign import Campaign
 from pipelines.arena.figures import PairFigures
-from pipelines.arena.planning import MOST_TIMES, ArenaConfig, Design, votes_needed, votes_to_decide
+from pipelines.arena.planning import MOST_TIMES, Design, votes_needed, votes_to_decide
 from pipelines.arena.ratings import as_elo
 from pipelines.arena.sequential import FEWEST
+from pipelines.arena.settings import ArenaConfig
 
 SHARES = (0.52, 0.55, 0.575, 0.6, 0.65, 0.7, 0.8)
 """Shares of votes won that are planned for."""

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data.runs import RunFolder
-from pipelines.arena.planning import ArenaConfig, votes_needed
+from pipelines.arena.planning import votes_needed
 from pipelines.arena.ratings import as_elo
+from pipelines.arena.settings import ArenaConfig
 from pipelines.arena.standing import Plan, Standing, design
 from pipelines.pages.charts import votes_chart
 from pipelines.pages.comparison_page import AXIS_TITLES

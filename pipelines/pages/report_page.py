@@ -2,29 +2,22 @@
 
 import importlib.metadata
 import json
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Collection, Sequence
 from typing import Any
 
-from pydantic import ValidationError
-
-from data.errors import PictuneError
 from data.runs import RunFolder
 from data.schema import IMAGES, read_table
-from finetune.lora import BASE
 from pipelines.comparison import (
     Evaluation,
     FamilyFigures,
     Figures,
-    Group,
-    GroupFigures,
     PromptFigures,
     Result,
 )
 from pipelines.config import Settings
 from pipelines.methods import METHODS, find_method
 from pipelines.metrics_log import UNTRAINED, kept_step, read_metrics
-from pipelines.models import REWARD_METRICS
+from pipelines.model_hashes import REWARD_METRICS
 from pipelines.pages.charts import (
     MODEL_COLORS,
     YELLOW,
@@ -38,18 +31,24 @@ from pipelines.pages.label_statistics import label_statistics
 from pipelines.pages.page import (
     file_uri,
     image_uri,
-    interval,
-    number,
-    percent,
-    percent_interval,
     svg_uri,
     write_page,
 )
 from pipelines.pages.people import peoples_verdict
+from pipelines.pages.report_text import (
+    FEW,
+    etas_of,
+    groups_of,
+    known_figures,
+    page_file,
+    read_evaluation,
+    results_of,
+    titles,
+    untrained_models,
+)
 from pipelines.record import stamps
 from pipelines.strengths import read_choice
 
-GROUPS: tuple[Group, ...] = ("trained", "held out")
 IMAGES_IN_GRID = 6
 """Images of a prompt for each model in the grids."""
 MOST_COLUMNS = 5
@@ -58,18 +57,6 @@ MOST_GRIDS = 8
 """Training prompts that have a grid, the first ones."""
 PACKAGES = ("torch", "diffusers", "transformers", "peft")
 """Packages whose versions the page states."""
-FEW = 10
-"""A share of fewer images is shown as a count, and has no bar."""
-
-
-def page_file(run: RunFolder) -> Path:
-    """Return the file of the report."""
-    return run.evaluation_dir / "report.html"
-
-
-def metrics_file(run: RunFolder) -> Path:
-    """Return the file of the figures that `evaluate` leaves."""
-    return run.evaluation_dir / "metrics.json"
 
 
 def write(run: RunFolder, settings: Settings) -> None:
@@ -79,115 +66,10 @@ def write(run: RunFolder, settings: Settings) -> None:
     print(f"report: {page}")
 
 
-def read_evaluation(run: RunFolder) -> Evaluation:
-    """Return the figures that `evaluate` left.
-
-    Raises:
-        PictuneError: it has not run yet, or its file is damaged.
-    """
-    path = metrics_file(run)
-    try:
-        return Evaluation.model_validate(json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError as error:
-        raise PictuneError(f"{path}: no such file; run `make evaluate` first") from error
-    except ValidationError as error:
-        where = ".".join(map(str, error.errors()[0]["loc"]))
-        raise PictuneError(
-            f"{path}: {where} is not as `evaluate` writes it; "
-            f"remove {path.parent} and run `make evaluate` again"
-        ) from error
-    except ValueError as error:
-        raise PictuneError(
-            f"{path}: is not JSON; remove {path.parent} and run `make evaluate` again"
-        ) from error
-
-
-def titles(evaluation: Evaluation) -> dict[str, str]:
-    """Return the title of each model, in the order in which they are shown."""
-    names = {method: find_method(method).name for method in METHODS}
-    found = {"base": "base", "best of n": f"best of {evaluation.best_of}"}
-    for method, name in names.items():
-        start = evaluation.settings.get(method, {}).get("lora", {}).get("start", BASE)
-        before = "" if start == BASE else f"{names.get(start, Path(start).name)}, then "
-        found[method] = before + name
-    for result in evaluation.results:
-        if result.method is not None and result.model not in found:
-            found[result.model] = f"{names[result.method]}, round {result.round}"
-    return found
-
-
-def table(evaluation: Evaluation) -> str:
-    """Return alignment by prompt and model as text, for every sampler.
-
-    Without a judge it is the mean reward.
-    """
-    names, judged = titles(evaluation), evaluation.judged
-    title = "mean reward"
-    if judged:
-        title = "share of images that show what the prompt asks for, by the judge"
-    lines: list[str] = []
-    for eta in _etas(evaluation):
-        results = _results(evaluation, eta)
-        sampler = "deterministic sampler, eta 0" if eta == 0 else f"stochastic sampler, eta {eta:g}"
-        heads = [names[name] for name in results]
-        columns = [f"{head:>14}" if len(head) < 13 else f"  {head}" for head in heads]
-        lines += ["", f"{title} ({sampler})", f"{'':36}" + "".join(columns)]
-        lines += _rows(list(results.values()), [len(column) for column in columns], judged=judged)
-    lines += [f"{names[name]}: {UNTRAINED}" for name in _untrained(evaluation)]
-    return "\n".join(lines)
-
-
-def _rows(results: Sequence[Result], widths: Sequence[int], *, judged: bool) -> list[str]:
-    """Return the lines of one sampler's table."""
-    lines = []
-    for rows in zip(*(result.prompts for result in results), strict=True):
-        if rows[0].group == "trained":
-            cells = [_cell(row, judged=judged) for row in rows]
-            lines.append(_line(rows[0].prompt, cells, widths))
-    for group in _groups(results):
-        means = [result.groups[group] for result in results]
-        cells = [_cell(mean, judged=judged) for mean in means]
-        lines.append(_line(f"mean over the {group} prompts", cells, widths))
-        bounds = [
-            percent_interval(mean.interval) if judged else interval(mean.reward_interval)
-            for mean in means
-        ]
-        lines += [_line("  95 % interval", bounds, widths)] * any(bounds)
-        for words, values in (
-            ("  CLIP score", [mean.clip_score for mean in means]),
-            ("  diversity", [mean.diversity for mean in means]),
-        ):
-            if any(value is not None for value in values):
-                lines.append(_line(words, [number(value) for value in values], widths))
-    if any(result.kl for result in results):
-        nats = [number(result.kl.mean, 1) if result.kl else "" for result in results]
-        lines.append(_line("KL to the base, nats", nats, widths))
-    return lines
-
-
-def _cell(figures: Figures, *, judged: bool) -> str:
-    if not judged:
-        return number(figures.reward, 3)
-    if figures.n < FEW:
-        return f"{figures.met} of {figures.n}"
-    return percent(figures.alignment)
-
-
-def _line(label: str, texts: Sequence[str], widths: Sequence[int]) -> str:
-    short = label if len(label) <= 34 else label[:33] + "…"
-    cells = [text.rjust(width) for text, width in zip(texts, widths, strict=True)]
-    return (f"{short:36}" + "".join(cells)).rstrip()
-
-
-def _untrained(evaluation: Evaluation) -> list[str]:
-    """Return the methods that kept the weights from before their training."""
-    return [name for name, step in evaluation.kept_steps.items() if step == 0]
-
-
 def _context(run: RunFolder, settings: Settings, evaluation: Evaluation) -> dict[str, Any]:
     """Return everything that the template shows."""
-    eta = _etas(evaluation)[0]
-    results = _results(evaluation, eta)
+    eta = etas_of(evaluation)[0]
+    results = results_of(evaluation, eta)
     names = titles(evaluation)
     reward = run.in_round(evaluation.round).reward_dir
     tuned = {
@@ -202,7 +84,7 @@ def _context(run: RunFolder, settings: Settings, evaluation: Evaluation) -> dict
     side_by_side = _side_by_side(results)
     trained = [row for row in first.prompts if row.group == "trained"][:MOST_GRIDS]
     held_out = _one_a_family(first.prompts)
-    groups = _groups(evaluation.results)
+    groups = groups_of(evaluation.results)
     images = read_table(run.images_table, IMAGES)
     stages = sorted(stamps(run).values(), key=lambda stamp: stamp.started)
     order = list(names)
@@ -217,13 +99,13 @@ def _context(run: RunFolder, settings: Settings, evaluation: Evaluation) -> dict
         "groups": groups,
         "judged": evaluation.judged,
         "few": FEW,
-        "known": {group: _known(evaluation, group) for group in groups},
+        "known": {group: known_figures(evaluation, group) for group in groups},
         "tuned": tuned,
         "methods": {name: result.method or name for name, result in results.items()},
-        "papers": dict.fromkeys(f"{method.name}: {method.paper}" for method in tuned.values()),
+        "papers": _papers({result.method or name for name, result in results.items()}),
         "rounds": evaluation.rounds,
         "from_elsewhere": bool(evaluation.settings.get("finetune", {}).get("rewards")),
-        "untrained": {names[name]: UNTRAINED for name in _untrained(evaluation)},
+        "untrained": {names[name]: UNTRAINED for name in untrained_models(evaluation)},
         "marked": any(step is not None for step in evaluation.kept_steps.values()),
         "outdated": evaluation.outdated,
         "grids": [_grid(run, results, side_by_side, row) for row in trained],
@@ -246,6 +128,15 @@ def _context(run: RunFolder, settings: Settings, evaluation: Evaluation) -> dict
     }
 
 
+def _papers(methods: Collection[str]) -> list[str]:
+    """Return the titles and papers of those of the methods that are fine-tuning ones."""
+    return [
+        f"{entry.title}: {find_method(name).paper}"
+        for name, entry in METHODS.items()
+        if name in methods
+    ]
+
+
 def _side_by_side(results: dict[str, Result]) -> list[str]:
     """Return the models whose images are shown beside each other."""
     names = [name for name in results if name != "best of n"]
@@ -255,33 +146,12 @@ def _side_by_side(results: dict[str, Result]) -> list[str]:
     return [name for name in names if results[name].round in (None, last)]
 
 
-def _groups(results: Sequence[Result]) -> list[Group]:
-    return [group for group in GROUPS if group in results[0].groups]
-
-
-def _etas(evaluation: Evaluation) -> list[float]:
-    return list(dict.fromkeys(result.eta for result in evaluation.results))
-
-
-def _results(evaluation: Evaluation, eta: float) -> dict[str, Result]:
-    """Return the results by model under one sampler, in the order of `titles`."""
-    found = {result.model: result for result in evaluation.results if result.eta == eta}
-    return {name: found[name] for name in titles(evaluation) if name in found}
-
-
 def _one_a_family(rows: Sequence[PromptFigures]) -> list[PromptFigures]:
     first: dict[str, PromptFigures] = {}
     for row in rows:
         if row.group != "trained":
             first.setdefault(row.family, row)
     return list(first.values())
-
-
-def _known(evaluation: Evaluation, group: Group) -> set[str]:
-    """Return the names of the figures of a group that are known of some model."""
-    groups = [result.groups[group] for result in evaluation.results]
-    names = GroupFigures.model_fields
-    return {name for name in names if any(getattr(one, name) is not None for one in groups)}
 
 
 def _chart(
@@ -347,7 +217,7 @@ def _dials(
             f"{'training' if group == 'trained' else 'held-out'} prompts": [
                 _estimate(row.groups[group], judged=evaluation.judged) for row in rows
             ]
-            for group in _groups(evaluation.results)
+            for group in groups_of(evaluation.results)
         }
         diversities = [row.groups["trained"].diversity for row in rows]
         if (base := diversities[0]) is not None:
@@ -370,7 +240,7 @@ def _curves(run: RunFolder, names: dict[str, str]) -> list[tuple[str, str]]:
     for one in map(run.in_round, range(1, run.round + 1)):
         for name in METHODS:
             method, lines = find_method(name), read_metrics(one.finetune_dir(name))
-            title = names.get(one.titled(name), one.titled(method.name))
+            title = names.get(one.titled(name), one.titled(METHODS[name].title))
             for curve in method.curves if lines else ():
                 chart = training_chart(
                     lines,

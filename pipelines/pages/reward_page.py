@@ -14,28 +14,24 @@ from pipelines.pages.page import (
     image_uri,
     interval,
     number,
-    percent,
     signed,
     svg_uri,
     write_page,
 )
+from pipelines.pages.reward_text import CONVENTIONS, TESTS, elsewhere, headline, main_part, scorers
 from reward.dataset import Indices
 from reward.examples import Examples
-from reward.measuring.evaluation import CLIP_SCORE, MODEL, PARTS, UNCALIBRATED, ScoredImages
-from reward.measuring.report import PartReport, RaterFigures, RewardReport, TypesReport
+from reward.measuring.evaluation import ScoredImages
+from reward.measuring.report import (
+    PARTS,
+    PartReport,
+    RaterFigures,
+    RewardReport,
+    TypesReport,
+)
 
 REPORT_FILE = "report.html"
 RELIABILITY = "reliability.png"
-SCORERS = {
-    MODEL: "this model",
-    UNCALIBRATED: "before calibration",
-    CLIP_SCORE: "CLIP score",
-    "image_only": "image alone",
-    "prompt_only": "prompt alone",
-    "majority": "majority",
-    "random": "random",
-}
-"""Titles of the scorers of `metrics.json`."""
 OTHERS = "other raters"
 VERDICTS = {
     "roc_auc": "ROC-AUC",
@@ -52,27 +48,6 @@ PAIRS = {
     "kendall_tau": "Kendall's tau",
     "recall_at_1": "recall@1",
 }
-CONVENTIONS = {
-    "strict": ("strict", "ties of raters are omitted, equal scores count as half right"),
-    "imagereward": ("ImageReward", "ties of raters are omitted, equal scores count as wrong"),
-    "hpsv2": (
-        "HPSv2",
-        (
-            "ties of raters count as right, equal scores as half right, and the mean is over "
-            "prompts; each rater's own ranking counts, where published figures on HPDv2 have one "
-            "that is pooled over raters"
-        ),
-    ),
-    "pickscore": (
-        "PickScore",
-        (
-            "scores tie where the chances to win are close, by a threshold from validation labels; "
-            "a tie that one side sees is half right"
-        ),
-    ),
-}
-"""Title of each convention of `reward.measuring.metrics.pair_accuracy`, and how it counts."""
-TESTS = {"test_unseen": "Prompts that it never saw", "test_seen": "New images of known prompts"}
 LEGENDS = {"test_unseen": "unseen prompts", "test_seen": "new images", "val": "validation"}
 MOST_PROMPTS = 24
 """Most prompts with contact sheets."""
@@ -108,44 +83,6 @@ def write_report(
     """Write the page from the figures, the training's curves and the images."""
     context = _context(run, report, examples, images)
     write_page("reward_report.html.jinja", context, run.reward_dir / REPORT_FILE)
-
-
-def headline(report: RewardReport) -> str:
-    """Return its quality in a few words, on unseen prompts or else on unseen images."""
-    name = main_part(report)
-    if name is None:
-        return "too few held-out labels to measure it"
-    words = {
-        "test_unseen": "unseen prompts",
-        "test_seen": "unseen images",
-        "val": "validation labels",
-    }[name]
-    part = report.part(name)
-    return f"ROC-AUC {part.model.roc_auc:.2f} on {words} (CLIP score {part.clip_score.roc_auc:.2f})"
-
-
-def scorers(report: RewardReport) -> dict[str, str]:
-    """Return the titles of a report's scorers; rewards from elsewhere have their own names."""
-    return SCORERS | {name: name for name in _elsewhere(report.test_unseen)}
-
-
-def by_convention(report: RewardReport, convention: str) -> str:
-    """Return pairwise accuracies as one of `CONVENTIONS` counts them, a line for each test."""
-    title, meaning = CONVENTIONS[convention]
-    lines = [f"ranked pairs in the right order as {title} counts them ({meaning}):"]
-    for name, test in TESTS.items():
-        rows = report.part(name).conventions
-        shares = (
-            f"{words} {percent(rows[each][convention])}" for each, words in scorers(report).items()
-        )
-        lines.append(f"{test}: {', '.join(shares)}")
-    return "\n".join(lines)
-
-
-def main_part(report: RewardReport) -> str | None:
-    """Return the most telling part that has a ROC-AUC."""
-    measured = (part for part in reversed(PARTS) if report.part(part).model.roc_auc is not None)
-    return next(measured, None)
 
 
 def do_types_help(types: TypesReport) -> str:
@@ -192,7 +129,7 @@ def doubts(part: PartReport) -> list[str]:
                 f"A head that sees the {what} does at least as well (ROC-AUC {blind:.2f}): the two "
                 "need not be compared."
             )
-    for name in _elsewhere(part):
+    for name in elsewhere(part):
         theirs = part.scorers[name].roc_auc
         if theirs is not None and theirs >= ours:
             found.append(f"{name} predicts the labels at least as well (ROC-AUC {theirs:.2f}).")
@@ -225,7 +162,7 @@ def _context(
         },
         "ranked": any(part.model.n_pairs for part in tests.values()),
         "scorers": scorers(report),
-        "elsewhere": _elsewhere(report.test_unseen),
+        "elsewhere": elsewhere(report.test_unseen),
         "conventions": CONVENTIONS,
         "others": OTHERS,
         "verdict_figures": VERDICTS,
@@ -238,11 +175,6 @@ def _context(
         "sheets": list(_sheets(examples, images)),
         "prompts": len(np.unique(images.prompt)),
     }
-
-
-def _elsewhere(part: PartReport) -> list[str]:
-    """Return the scorers of a part that come from elsewhere."""
-    return [name for name in part.conventions if name not in SCORERS]
 
 
 def _raters(rows: dict[str, RaterFigures]) -> list[tuple[str, RaterFigures]]:

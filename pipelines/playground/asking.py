@@ -11,12 +11,12 @@ from data.formats.landing import Imported, import_records
 from data.formats.records import Record, Row, SourceImage
 from data.runs import RunFolder
 from data.schema import PLAYGROUND
-from finetune.sampler import Sampler
+from finetune.settings.sampler import Sampler
 from labeling_app.tasks import LARGEST_RANKING, TasksConfig
 from pipelines.campaign import open_store
 from pipelines.config import Settings
 from pipelines.image_rows import DrawnBy
-from pipelines.models import weights_hash
+from pipelines.model_hashes import weights_hash
 from pipelines.playground.studio import Picture
 
 PRIORITY = 1.0

@@ -14,15 +14,14 @@ from typing import Any, Self
 
 import gradio as gr
 from PIL import Image
-from pydantic import PositiveInt
 
 from data.errors import PictuneError
 from data.schema import PROMPTS, read_table
-from finetune.lora import BASE, LORA_FILE
-from labeling_app.server import Port, ServerConfig
+from finetune.lora_folder import BASE, LORA_FILE
 from pipelines.interruption import OUT_OF_MEMORY
 from pipelines.playground import words
 from pipelines.playground.asking import ask_raters
+from pipelines.playground.settings import PlayConfig
 from pipelines.playground.studio import LARGEST_SEED, LONGEST_PROMPT, Picture, Studio, Wish
 from pipelines.strengths import read_choice
 
@@ -44,21 +43,6 @@ STRONGEST, MOST_GUIDANCE, MOST_CANDIDATES = 2.0, 20.0, 16
 """Ends of sliders."""
 QUIET: dict[str, Any] = {"api_visibility": "private"}
 """Options of all events of the page."""
-
-
-class PlayConfig(ServerConfig, frozen=True, extra="forbid"):
-    """Settings of the playground; whoever reaches its address may draw."""
-
-    port: Port = 7861
-    """Port to listen on; 0 takes a free one."""
-    images: PositiveInt = 4
-    """Images of each model that a visitor draws at first."""
-    most_images: PositiveInt = 16
-    """Most images of each model in one drawing."""
-    most_steps: PositiveInt = 100
-    """Most denoising steps."""
-    ask_raters: bool = True
-    """Whether visitors may send images to the run's raters."""
 
 
 @dataclass

@@ -17,14 +17,16 @@ import torch
 from data.errors import PictuneError
 from data.runs import RunFolder
 from finetune.diffusion import DiffusionModel
-from finetune.lora import BASE
-from finetune.sampler import Sampler, draw_batches
+from finetune.lora_folder import BASE
+from finetune.sampler import draw_batches
+from finetune.settings.sampler import Sampler
 from pipelines.compared import TunedModel, tuned_models
 from pipelines.config import Settings
-from pipelines.drawing import ImagesConfig, candidate_seeds
 from pipelines.image_io import load_images, save_png
+from pipelines.image_plan import ImagesConfig, candidate_seeds
 from pipelines.judge import open_judge
-from pipelines.models import has_reward, open_model, open_reward_model, untuned_backbone
+from pipelines.model_hashes import has_reward
+from pipelines.models import open_model, open_reward_model, untuned_backbone
 from pipelines.rounds import with_reward
 
 BEST_OF_N = "best of n"

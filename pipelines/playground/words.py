@@ -7,7 +7,7 @@ from statistics import fmean
 from data.formats.landing import Imported
 from finetune.family import as_code
 from finetune.family_sd import DDIM
-from finetune.lora import BASE
+from finetune.lora_folder import BASE
 from pipelines.playground.studio import BEST_OF_N, Picture, Studio, Wish
 
 TITLES = {BASE: "base", BEST_OF_N: "best of {n}"}

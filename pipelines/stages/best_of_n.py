@@ -19,12 +19,14 @@ from data.runs import RunFolder
 from data.schema import write_table
 from finetune.processes import launched
 from finetune.reward_fn import score
-from finetune.sampler import Sampler
+from finetune.settings.sampler import Sampler
 from pipelines.comparison import by_reward
 from pipelines.config import Settings
-from pipelines.drawing import BEST_OF_SEEDS, Drawer, ImagesConfig, Planned, seeded
+from pipelines.drawing import Drawer
 from pipelines.image_io import load_images, save_sheet
-from pipelines.models import device_of, open_model, open_reward, weights_hash
+from pipelines.image_plan import BEST_OF_SEEDS, ImagesConfig, Planned, seeded
+from pipelines.model_hashes import weights_hash
+from pipelines.models import device_of, open_model, open_reward
 from pipelines.progress import progress
 from pipelines.prompts import prompts_of
 from pipelines.rounds import with_reward
@@ -57,7 +59,7 @@ def main(
     prompts = list(prompts_of(settings.run))
     planned = seeded(prompts, n, settings.run.seed, offset=BEST_OF_SEEDS)
     candidates, device = folder / "candidates", device_of(settings.run)
-    with launched(device) as processes:
+    with launched(settings.run.device) as processes:
         reward_fn = open_reward(reward or with_reward(run).reward_dir, settings.run)
         if processes.is_first:
             _check_same(folder, settings)

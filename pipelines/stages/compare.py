@@ -24,9 +24,9 @@ from labeling_app.comparisons import (
 from pipelines.campaign import open_store
 from pipelines.compared_images import ImageStore, contenders
 from pipelines.config import Settings
-from pipelines.drawing import EVALUATION_SEEDS, seeded
 from pipelines.evaluation_plan import evaluation_prompts
 from pipelines.flags import stands_for_settings
+from pipelines.image_plan import EVALUATION_SEEDS, seeded
 from pipelines.prompts import prompts_of, read_prompts
 from pipelines.record import record
 

@@ -7,7 +7,7 @@ right however often one looks.
 
 from data.runs import RunFolder
 from pipelines.arena.campaign import Campaign, has_comparisons
-from pipelines.arena.planning import ArenaConfig
+from pipelines.arena.settings import ArenaConfig
 from pipelines.arena.standing import plans, standings
 from pipelines.config import Settings
 from pipelines.pages import plan_page

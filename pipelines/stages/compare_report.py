@@ -12,7 +12,7 @@ from data.runs import RunFolder
 from pipelines.arena.analysis import Scores, compare, refuse_one_model
 from pipelines.arena.campaign import Campaign
 from pipelines.arena.figures import metrics_file
-from pipelines.arena.planning import ArenaConfig
+from pipelines.arena.settings import ArenaConfig
 from pipelines.config import Settings, check
 from pipelines.pages import comparison_page
 from pipelines.progress import progress

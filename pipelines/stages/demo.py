@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from data.runs import RunFolder
 from pipelines.config import Settings
-from pipelines.pages import report_page
+from pipelines.pages import report_text
 from pipelines.stages import evaluate, finetune, images, reward, simulate
 
 
@@ -23,7 +23,7 @@ def main(run: RunFolder, settings: Settings) -> None:
         print(f"\n[{number}/{len(steps)}] {_clock(time.monotonic() - started)} {title}", flush=True)
         stage()
     print(f"\ndone in {_clock(time.monotonic() - started)}")
-    print(f"report: {report_page.page_file(run).resolve()}")
+    print(f"report: {report_text.page_file(run).resolve()}")
     name = run.root.name
     print(f"label the same images yourself: make label RUN={name} OPEN=1")
     print(

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -16,16 +17,17 @@ from data.errors import PictuneError
 from data.files import locked, sha256_of
 from data.runs import RunFolder
 from data.schema import IMAGES, PLAYGROUND, PROMPTS, prompt_id, read_table, write_table
-from finetune.lora import LORA_FILE
+from finetune.lora_folder import LORA_FILE
 from finetune.processes import Processes, launched
-from finetune.sampler import Sampler
-from pipelines.config import Settings
-from pipelines.drawing import Drawer, ImagesConfig, Planned, round_seeds, seeded
+from finetune.settings.sampler import Sampler
+from pipelines.config import RunConfig, Settings
 from pipelines.flags import one_of
 from pipelines.image_io import THREADS
+from pipelines.image_plan import ImagesConfig, Planned, round_seeds, seeded
 from pipelines.image_rows import DrawnBy, image_row
+from pipelines.interruption import ends_at_once
 from pipelines.methods import METHODS
-from pipelines.models import device_of, open_model, weights_hash
+from pipelines.model_hashes import weights_hash
 from pipelines.prompts import prompts_digest, prompts_of
 from pipelines.record import STAMP, StageFolder, read_stamp
 from pipelines.rounds import (
@@ -34,7 +36,10 @@ from pipelines.rounds import (
     refuse_unlabeled,
     tuned_methods,
 )
-from pipelines.tuning import training_prompts
+from pipelines.tuning_plan import training_prompts
+
+if TYPE_CHECKING:
+    from pipelines.drawing import Drawer
 
 TABLES = ("run", "sampler", "images")
 
@@ -84,7 +89,7 @@ def main(
             f"ROUND={number}: {run.root} is in round {run.round}; "
             f"give {run.round} to go on with it, or {run.round + 1} for the next"
         )
-    with launched(device_of(settings.run)) as processes:
+    with launched(settings.run.device) as processes:
         if number == 1:
             _draw_first_round(run, settings, processes)
         else:
@@ -96,8 +101,7 @@ def _draw_first_round(run: RunFolder, settings: Settings, processes: Processes) 
     prompts = prompts_of(settings.run)
     focus = () if settings.run.prompts_file else settings.run.focus_prompts
     planned = plan(prompts, focus, config, settings.run.seed)
-    model = open_model(settings.run, precision=config.precision)
-    weights = weights_hash(settings.run.model)
+    weights = _weights_of(settings.run)
     drawn_by = DrawnBy(settings.run.model, weights, sampler)
     stage = StageFolder(
         run,
@@ -110,12 +114,12 @@ def _draw_first_round(run: RunFolder, settings: Settings, processes: Processes) 
         goes_on_from={"[!.]*.png": TABLES},
     )
     _refuse_other_model(stage, weights)
-    drawer = Drawer(model, config.batch, processes)
-    draw = partial(drawer.draw_missing, planned, run.images_dir, sampler)
     if stage.is_done and all((run.images_dir / one.file_name).exists() for one in planned):
         if processes.is_first:
             print(f"images: done, {len(planned)} images in {run.images_dir}")
         return
+    drawer = _opened(settings, processes)
+    draw = partial(drawer.draw_missing, planned, run.images_dir, sampler)
     if not processes.is_first:
         draw()
         return
@@ -126,10 +130,32 @@ def _draw_first_round(run: RunFolder, settings: Settings, processes: Processes) 
     print(f"images: {drawn} drawn, {listed} in {run.images_table}")
 
 
+def _weights_of(config: RunConfig) -> str:
+    """Return the hash of the model's weights, which may still be on the hub."""
+    try:
+        return weights_hash(config.model)
+    except PictuneError:
+        with ends_at_once():
+            from pipelines.models import open_model  # noqa: PLC0415 - loads torch
+
+        open_model(config)  # fetches them, or says what is wrong with the folder
+        return weights_hash(config.model)
+
+
+def _opened(settings: Settings, processes: Processes) -> "Drawer":
+    """Open the model to draw by."""
+    with ends_at_once():
+        from pipelines.drawing import Drawer  # noqa: PLC0415 - loads torch
+        from pipelines.models import open_model  # noqa: PLC0415 - loads torch
+
+    config = settings.table("images", ImagesConfig)
+    return Drawer(open_model(settings.run, precision=config.precision), config.batch, processes)
+
+
 def _draw_later_round(
     run: RunFolder, settings: Settings, method: str | None, processes: Processes
 ) -> None:
-    config, sampler = settings.table("images", ImagesConfig), settings.table("sampler", Sampler)
+    sampler = settings.table("sampler", Sampler)
     rounds, prompts = settings.table("rounds", RoundsConfig), training_prompts(settings)
     weights = weights_hash(settings.run.model)
     _refuse_other_images(run, weights)
@@ -160,14 +186,12 @@ def _draw_later_round(
             f"{stage.folder}: round {run.round} was begun with another model, LoRA or prompts; "
             "put those back, or use another RUN="
         )
-    model = open_model(settings.run, precision=config.precision)
-    model.load_lora(folder)
-
-    drawer = Drawer(model, config.batch, processes)
+    drawer = _opened(settings, processes)
+    drawer.model.load_lora(folder)
 
     def draw() -> int:
         drawn = drawer.draw_missing(by_tuned, run.images_dir, sampler)
-        with model.adapters_off():
+        with drawer.model.adapters_off():
             return drawn + drawer.draw_missing(by_base, run.images_dir, sampler)
 
     if not processes.is_first:

@@ -18,7 +18,8 @@ from data.schema import PROMPTS, read_table
 from data.store.feedback_store import FeedbackStore
 from labeling_app.comparisons import CompareConfig, read_wordings
 from labeling_app.known_answers import read_training
-from labeling_app.server import LabelConfig, create_app, serve
+from labeling_app.server import create_app, serve
+from labeling_app.settings import LabelConfig
 from labeling_app.tasks import TasksConfig
 from pipelines.campaign import add_planned_tasks, campaign_images, image_files, open_store
 from pipelines.config import Settings

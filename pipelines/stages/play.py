@@ -17,7 +17,8 @@ from labeling_app.server import serve
 from pipelines.config import Settings
 from pipelines.flags import stands_for_settings
 from pipelines.interruption import ends_in_order, until_stopped
-from pipelines.playground.page import PlayConfig, Playground
+from pipelines.playground.page import Playground
+from pipelines.playground.settings import PlayConfig
 from pipelines.playground.studio import Studio
 
 STYLE = Path(__file__).parents[1] / "playground" / "play.css"

@@ -15,8 +15,7 @@ from pipelines.config import Settings
 from pipelines.flags import one_of
 from pipelines.judge import judge_folder
 from pipelines.methods import METHODS
-from pipelines.models import device_of
-from pipelines.pages import report_page
+from pipelines.pages import report_text
 from pipelines.rounds import labeled_images
 from pipelines.stages import evaluate, finetune, images, reward, simulate
 
@@ -31,7 +30,7 @@ def main(run: RunFolder, settings: Settings, *, rounds: int, method: str) -> Non
         raise PictuneError(
             f"ROUNDS={rounds}: {run.root} is in round {run.round} already; give that or more"
         )
-    with launched(device_of(settings.run)) as processes:
+    with launched(settings.run.device) as processes:
         for number in range(run.round, rounds + 1):
             if processes.is_first:
                 print(f"\n[round {number} of {rounds}]", flush=True)
@@ -52,7 +51,7 @@ def main(run: RunFolder, settings: Settings, *, rounds: int, method: str) -> Non
             finetune.main(run, settings, method)
         evaluate.main(run, settings)
     if processes.is_first:
-        print(f"report: {report_page.page_file(run).resolve()}")
+        print(f"report: {report_text.page_file(run).resolve()}")
 
 
 def _collect_labels(run: RunFolder, settings: Settings) -> None:

@@ -25,7 +25,7 @@ from data.schema import read_table, write_batches
 from finetune.processes import Processes, launched
 from pipelines.config import Settings
 from pipelines.flags import stands_for_no_setting
-from pipelines.models import device_of, open_cache, open_reward_model
+from pipelines.models import open_cache, open_reward_model
 from pipelines.prompts import read_prompts
 from pipelines.rounds import with_reward
 from pipelines.sharing import encode_in_shares
@@ -149,7 +149,7 @@ def main(
     target = out or trained / FILE
     request = Request.read(folder, run.images_table if prompts is None else Path(prompts))
     cache = open_cache(run)
-    with launched(device_of(settings.run)) as processes:
+    with launched(settings.run.device) as processes:
         model = open_reward_model(trained, settings.run)
         known = _embed_images(model, folder, request.paths, cache, processes)
     if known is None:

@@ -23,11 +23,10 @@ from pipelines.campaign import (
     plan_digest,
 )
 from pipelines.config import Settings
-from pipelines.image_io import load_images
+from pipelines.interruption import ends_at_once
 from pipelines.judge import judge_folder
 from pipelines.progress import progress
 from pipelines.record import StageFolder
-from pipelines.world.oracle import Oracle
 from pipelines.world.prompts import Requirement
 from pipelines.world.scenes import Reading
 
@@ -91,6 +90,10 @@ def _comparisons(run: RunFolder) -> dict[str, str]:
 
 def _readings(folder: Path, files: Mapping[str, Path]) -> dict[str, Reading]:
     """Return what the oracle of `folder` sees in each image, by image id."""
+    with ends_at_once():
+        from pipelines.image_io import load_images  # noqa: PLC0415 - loads torch
+        from pipelines.world.oracle import Oracle  # noqa: PLC0415 - loads torch
+
     oracle, ids = Oracle.from_pretrained(folder), list(files)
     readings: dict[str, Reading] = {}
     for start in progress(range(0, len(ids), BATCH), "judge", "batch"):

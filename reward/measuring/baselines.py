@@ -25,8 +25,9 @@ from reward.examples import Examples
 from reward.logits import as_values
 from reward.measuring.evaluation import labeled, model_scorer
 from reward.measuring.metrics import Scorer
-from reward.sources import RewardSource, load_reward
-from reward.training import RewardConfig, train_from_scratch
+from reward.settings import RewardConfig, RewardSource
+from reward.sources import load_reward
+from reward.training import train_from_scratch
 
 
 def baselines(

@@ -21,6 +21,9 @@ from reward.measuring.metrics import (
     pair_accuracy,
 )
 from reward.measuring.report import (
+    CLIP_SCORE,
+    MODEL,
+    PARTS,
     Evaluation,
     Figures,
     FiguresWithIntervals,
@@ -32,10 +35,6 @@ from reward.measuring.report import (
 )
 from reward.model import RewardModel
 from reward.raters import LabelRaters, others_said
-
-PARTS = ("val", "test_seen", "test_unseen")
-MODEL, UNCALIBRATED, CLIP_SCORE = "model", "uncalibrated", "clip_score"
-"""The reward model, the same without its calibration, and the baseline that it has to beat."""
 
 
 def evaluate(

@@ -7,7 +7,8 @@ from sklearn.calibration import calibration_curve
 
 from reward.calibration import Values
 from reward.examples import Examples
-from reward.measuring.evaluation import PARTS, model_scorer
+from reward.measuring.evaluation import model_scorer
+from reward.measuring.report import PARTS
 from reward.model import RewardModel
 
 GOOD, BAD, INK, FAINT = "#2a7f62", "#c8553d", "#333333", "#b9bec6"

@@ -20,6 +20,10 @@ Interval = tuple[float, float]
 Counts = dict[str, int]
 """Numbers of labels by kind, and of images and prompts: `FeedbackDataset.counts`."""
 
+PARTS = ("val", "test_seen", "test_unseen")
+MODEL, UNCALIBRATED, CLIP_SCORE = "model", "uncalibrated", "clip_score"
+"""The reward model, the same without its calibration, and the baseline that it has to beat."""
+
 
 class Figures(BaseModel, frozen=True):
     """Figures of one scorer; None where one is undefined, such as the ROC-AUC of one class."""

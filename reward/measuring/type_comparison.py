@@ -19,7 +19,8 @@ from reward.measuring.report import Gain, PredictionFigures, TypeComparison
 from reward.model import RewardModel
 from reward.rater_types import RatedPart, RaterTypes, fit_types, posterior
 from reward.raters import LabelRaters
-from reward.training import RewardConfig, train_from_scratch
+from reward.settings import RewardConfig
+from reward.training import train_from_scratch
 
 HELD_OUT_RATERS = 0.3
 """Share of the raters that are held out."""

@@ -9,7 +9,7 @@ from finetune.processes import launched
 from pipelines.cli import leave
 
 if __name__ == "__main__":
-    with launched(torch.device("cpu")) as processes:
+    with launched("cpu") as processes:
         assert processes.total(torch.ones(3)).tolist() == [2.0, 2.0, 2.0]
         if processes.rank == 1:
             leave(2)

@@ -12,8 +12,9 @@ import torch
 from torch import nn
 
 from finetune.diffusion import DiffusionModel
-from finetune.lora import LoraSettings
-from finetune.sampler import Sampler, draw
+from finetune.sampler import draw
+from finetune.settings.model import LoraSettings
+from finetune.settings.sampler import Sampler
 from tests.support.small_training import perturb, seeded
 
 SAMPLER = Sampler(steps=4, guidance=1.0, eta=0.0)

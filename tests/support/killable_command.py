@@ -18,7 +18,11 @@ from pathlib import Path
 def main(log: Path) -> None:
     for module in (
         "pipelines.stages.demo",
-        "torch.utils.tensorboard",
+        "pipelines.evaluation",
+        "pipelines.pages.report_page",
+        "pipelines.reward_training",
+        "pipelines.tuning_loop",
+        "pipelines.world.oracle",
     ):  # importing starts no threads, so a fork is safe
         importlib.import_module(module)
     print("ready", flush=True)

@@ -13,7 +13,8 @@ import uvicorn
 from data.parquet import export
 from data.runs import RunFolder
 from data.store.feedback_store import FeedbackStore
-from labeling_app.server import LabelConfig, create_app
+from labeling_app.server import create_app
+from labeling_app.settings import LabelConfig
 from tests.support.labeling_campaign import SECRET
 
 EXPORT_EVERY_S = 1.0

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 import uvicorn
 from fastapi import FastAPI
 
-from labeling_app.server import LabelConfig, _listen, server_settings
+from labeling_app.server import _listen, server_settings
+from labeling_app.settings import LabelConfig
 
 
 @contextmanager

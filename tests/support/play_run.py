@@ -6,11 +6,12 @@ from pathlib import Path
 
 from data.files import write_json
 from data.runs import RunFolder
-from finetune.lora import BASE, LoraSettings
+from finetune.lora_folder import BASE
+from finetune.settings.model import LoraSettings
 from pipelines.cli import main
 from pipelines.config import Settings, check, read_toml
 from pipelines.judge import EMBEDDED_MODEL
-from pipelines.models import REWARD_METRICS
+from pipelines.model_hashes import REWARD_METRICS
 from pipelines.playground.studio import Picture, Studio, Wish
 from pipelines.tables import TABLES
 from reward.clip.backbone import ClipBackbone

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from data.files import sha256_of, write_json
 from data.runs import RunFolder
 from data.schema import IMAGES, read_table
-from finetune.lora import LORA_FILE
+from finetune.lora_folder import LORA_FILE
 from pipelines.record import STAMP, read_stamp
 from tests.support.demo_run import command, copy_without, sets
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from finetune.labels import LabeledImages, Labels, Slates, Verdicts
-from finetune.preference import PreferenceConfig
-from finetune.validation import ValidationConfig
+from finetune.settings.preference import PreferenceConfig
+from finetune.settings.validation import ValidationConfig
 from tests.support.small_training import seeded
 
 PROMPTS = ("a cat", "a dog")

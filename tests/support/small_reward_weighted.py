@@ -8,9 +8,9 @@ from torch import Tensor
 from finetune.diffusion import DiffusionModel
 from finetune.method import Training, WeightedData
 from finetune.reward_fn import RewardFn
-from finetune.reward_weighted import RewardWeightedConfig
-from finetune.sampler import Sampler
-from finetune.validation import ValidationConfig
+from finetune.settings.reward_weighted import RewardWeightedConfig
+from finetune.settings.sampler import Sampler
+from finetune.settings.validation import ValidationConfig
 from tests.support.small_training import seeded, training_of
 
 SMALL = RewardWeightedConfig(

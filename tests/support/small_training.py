@@ -8,13 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from finetune.diffusion import DiffusionModel, Precision
+from finetune.diffusion import DiffusionModel
 from finetune.labels import LabeledImages
-from finetune.lora import LoraSettings
-from finetune.method import Method, MethodConfig, Training, WeightedData, new_training
+from finetune.method import Method, Training, WeightedData, new_training
 from finetune.monitors import PIXEL_MONITOR, Monitor
 from finetune.reward_fn import RewardFn
-from finetune.sampler import Sampler
+from finetune.settings.method import MethodConfig
+from finetune.settings.model import LoraSettings, Precision
+from finetune.settings.sampler import Sampler
 
 
 def redness(images: Tensor, prompts: Sequence[str]) -> Tensor:

@@ -1,0 +1,29 @@
+"""Settings of `finetune/dpok.py`."""
+
+from typing import Literal
+
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+
+from finetune.settings.policy_gradient import PolicyGradientConfig, Surrogate
+
+
+class DPOKConfig(PolicyGradientConfig, frozen=True, extra="forbid"):
+    """Settings of DPOK."""
+
+    kl_weight: NonNegativeFloat = 0.02
+    """Weight of the KL to the pretrained model; 0 trains on the reward alone. Rewards have unit
+    spread. Paper: 0.01 to rewards times 10."""
+    kl: Literal["gaussian", "noise_error"] = "gaussian"
+    """Distance that `kl_weight` weighs, a mean over dimensions either way: the KL of each step, or
+    the squared difference of the predicted noise, as in the code of DPOK's authors."""
+    surrogate: Surrogate = "ppo"
+    """Side on which ratios are clipped: "ppo" on the improving one, "hard_clamp" on both, as in the
+    code of DPOK's authors."""
+    baseline: Literal["value", "prompt_mean"] = "value"
+    """Baseline of a reward: the prompt's mean and the learned value function, or the mean alone."""
+    value_learning_rate: PositiveFloat = 1e-3
+    """AdamW's, for the value function. Paper: 1e-4."""
+    value_steps: PositiveInt = 5
+    """Steps of the value function per iteration, as in the paper."""
+    value_batch: PositiveInt = 256
+    """Transitions in each of them, as in the paper."""

@@ -1,0 +1,44 @@
+"""Settings of the model that is tuned: its arithmetic, and its LoRA."""
+
+from typing import Literal
+
+from pydantic import BaseModel, PositiveFloat, PositiveInt
+
+from finetune.lora_folder import BASE
+
+Precision = Literal["fp32", "bf16", "fp16"]
+
+
+class NetworkSettings(BaseModel, frozen=True, extra="forbid"):
+    """Ways to run the network: other time and memory, the same results except for rounding."""
+
+    gradient_checkpointing: bool = False
+    """Compute the network's blocks, and the VAE's where a gradient goes through them, again in the
+    backward pass rather than keep their activations: less memory, one more forward pass."""
+    channels_last: bool = False
+    """Keep the channels of a pixel side by side in memory, which suits the convolutions of GPUs in
+    half precision."""
+    compile: bool = False
+    """Compile the network by torch.compile: minutes at the start and for each new batch size,
+    quicker steps then."""
+
+
+class LoraSettings(BaseModel, frozen=True, extra="forbid"):
+    """Low-rank matrices that are trained (Hu et al. 2021, arXiv 2106.09685)."""
+
+    rank: PositiveInt = 8
+    """Rank of each update; DPOK's paper uses 4. A higher rank learns faster and drifts sooner."""
+    alpha: PositiveFloat | None = None
+    """The update is scaled by alpha / rank; omitted, alpha is the rank, so that the scale is 1."""
+    feed_forward: bool = True
+    """Also adapt the transformer blocks' feed-forward layers; DPOK's paper adapts attention
+    alone."""
+    start: str = BASE
+    """Weights that training starts from: "base", the pretrained model, or the folder of a LoRA of
+    this rank and these layers. In a run's settings also a method, as "rwl": the LoRA that it
+    trained in this run. The KL is to the pretrained model either way."""
+
+    @property
+    def scale(self) -> float:
+        """Factor of the update, alpha / rank."""
+        return (self.rank if self.alpha is None else self.alpha) / self.rank

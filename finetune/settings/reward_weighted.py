@@ -1,0 +1,78 @@
+"""Settings of `finetune/reward_weighted.py` and of its weights."""
+
+from typing import Literal, Self
+
+from pydantic import (
+    BaseModel,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
+
+from finetune.settings.method import LearnsFromImages
+from finetune.settings.validation import ValidationConfig
+
+
+class WeightingConfig(BaseModel, frozen=True, extra="forbid"):
+    """Choice of the weights; `finetune/weighting.py` explains their theory."""
+
+    weighting: Literal["raw", "exp", "softmax", "top"] = "softmax"
+    """Function that turns a reward into a weight. Paper: raw."""
+    kl_budget: PositiveFloat = 0.5
+    """For "exp": largest KL of the weighted images to the drawn ones, in nats; ln 2 is that of the
+    better half of them."""
+    temperature: PositiveFloat = 0.2
+    """For "softmax", in the reward's units: lower follows the reward harder and uses fewer
+    images."""
+    top_share: float = Field(default=0.25, gt=0, le=1)
+    """For "top": the share of each prompt's images that is used."""
+    kl: Literal["none", "kl-d", "kl-o"] = "none"
+    """DPOK's penalty for leaving the base: "kl-d" in the weights, "kl-o" in the loss."""
+    gamma: PositiveFloat = 1.0
+    """Weight of `kl`; not read when that is "none". DPOK's paper tries 0.1, 1, 2 and 5."""
+
+
+class RewardWeightedConfig(LearnsFromImages, WeightingConfig, frozen=True, extra="forbid"):
+    """Settings of reward-weighted likelihood.
+
+    The paper's stand beside ours, which are for the embedded model.
+    """
+
+    updates: PositiveInt = 600
+    """Optimizer steps, over all rounds. Paper: 10,000."""
+    rounds: PositiveInt = 1
+    """Parts of equal length of the training; at the start of each except the first, new images are
+    drawn from the tuned model."""
+    images_per_round: PositiveInt = 64
+    """Images of each prompt that are drawn then; those of earlier rounds are no longer used."""
+    batch: int = Field(default=32, ge=2)
+    """Images per step; half of them are for pretraining unless `pretraining_weight` is 0. Paper:
+    512, half pretraining."""
+    micro_batch: PositiveInt = 32
+    """Images of one UNet call in training; bounds the memory, and changes nothing except
+    rounding."""
+    pretraining_weight: NonNegativeFloat = 0.1
+    """beta, the pull to the pretraining data; 0 switches it off. Not stated in the paper."""
+    learning_rate: PositiveFloat = 5e-4
+    """AdamW's, for LoRA; falls linearly to 0 over the run. Not stated in the paper; its authors'
+    file names say 2e-5 for all weights."""
+    warmup: NonNegativeInt = 20
+    """Steps over which the learning rate rises to its full value."""
+    min_snr: NonNegativeFloat = 0.0
+    """Signal-to-noise ratio above which timesteps get no more weight (5 in the paper of min-SNR);
+    0 weighs all alike, as the papers."""
+    caption_dropout: float = Field(default=0.1, ge=0, le=1)
+    """Share of prompts left empty."""
+    report_every: PositiveInt = 20
+    """Steps between two reports of metrics."""
+    validation: ValidationConfig = ValidationConfig(every=100)
+    """Validation, which chooses the best weights."""
+
+    @model_validator(mode="after")
+    def _every_round_has_a_step(self) -> Self:
+        if self.rounds > self.updates:
+            raise ValueError(f"{self.rounds} rounds need as many updates, not {self.updates}")
+        return self

@@ -1,0 +1,54 @@
+"""Hashes of models, and whether there is a reward: what a stage asks before it opens anything."""
+
+from pathlib import Path
+
+from data.errors import PictuneError
+from data.files import sha256_of, sha256_of_files
+from reward.files import CONFIG_FILE
+
+REWARD_METRICS = "metrics.json"
+"""The last file that the training of a reward writes."""
+
+
+def weights_hash(model: str, advice: str = "give a diffusers folder as MODEL=") -> str:
+    """Return SHA-256 over the names and hashes of the weight files of a model.
+
+    It is a folder, or a hub model that was loaded before.
+
+    Raises:
+        PictuneError: there are no weight files; it ends with `advice`.
+    """
+    folder = Path(model)
+    if not folder.is_dir():
+        from huggingface_hub import snapshot_download  # noqa: PLC0415 - takes half a second
+        from huggingface_hub.errors import (  # noqa: PLC0415
+            HFValidationError,
+            LocalEntryNotFoundError,
+        )
+
+        try:
+            folder = Path(snapshot_download(model, local_files_only=True))
+        except (LocalEntryNotFoundError, HFValidationError) as error:
+            raise PictuneError(
+                f"{model}: no such folder, nor a model of the hub on this machine; {advice}"
+            ) from error
+    files = [path for path in folder.rglob("*") if path.suffix == ".safetensors"]
+    if not files:
+        raise PictuneError(f"{model}: no weight files in this folder; {advice}")
+    return sha256_of_files(folder, files)
+
+
+def has_reward(folder: Path) -> bool:
+    """Whether a reward was trained in `folder`."""
+    return all((folder / name).exists() for name in (REWARD_METRICS, CONFIG_FILE))
+
+
+def reward_hash(folder: Path) -> str:
+    """Return a hash of the reward that was trained in `folder`.
+
+    Raises:
+        PictuneError: there is none.
+    """
+    if not has_reward(folder):
+        raise PictuneError(f"{folder}: no trained reward model; run `make reward` first")
+    return sha256_of(folder / CONFIG_FILE)

@@ -1,0 +1,81 @@
+"""Texts on a reward: its quality, and pairwise accuracies by convention."""
+
+from pipelines.pages.page import percent
+from reward.measuring.report import CLIP_SCORE, MODEL, PARTS, UNCALIBRATED, PartReport, RewardReport
+
+SCORERS = {
+    MODEL: "this model",
+    UNCALIBRATED: "before calibration",
+    CLIP_SCORE: "CLIP score",
+    "image_only": "image alone",
+    "prompt_only": "prompt alone",
+    "majority": "majority",
+    "random": "random",
+}
+"""Titles of the scorers of `metrics.json`."""
+
+CONVENTIONS = {
+    "strict": ("strict", "ties of raters are omitted, equal scores count as half right"),
+    "imagereward": ("ImageReward", "ties of raters are omitted, equal scores count as wrong"),
+    "hpsv2": (
+        "HPSv2",
+        (
+            "ties of raters count as right, equal scores as half right, and the mean is over "
+            "prompts; each rater's own ranking counts, where published figures on HPDv2 have one "
+            "that is pooled over raters"
+        ),
+    ),
+    "pickscore": (
+        "PickScore",
+        (
+            "scores tie where the chances to win are close, by a threshold from validation labels; "
+            "a tie that one side sees is half right"
+        ),
+    ),
+}
+"""Title of each convention of `reward.measuring.metrics.pair_accuracy`, and how it counts."""
+
+TESTS = {"test_unseen": "Prompts that it never saw", "test_seen": "New images of known prompts"}
+
+
+def headline(report: RewardReport) -> str:
+    """Return its quality in a few words, on unseen prompts or else on unseen images."""
+    name = main_part(report)
+    if name is None:
+        return "too few held-out labels to measure it"
+    words = {
+        "test_unseen": "unseen prompts",
+        "test_seen": "unseen images",
+        "val": "validation labels",
+    }[name]
+    part = report.part(name)
+    return f"ROC-AUC {part.model.roc_auc:.2f} on {words} (CLIP score {part.clip_score.roc_auc:.2f})"
+
+
+def scorers(report: RewardReport) -> dict[str, str]:
+    """Return the titles of a report's scorers; rewards from elsewhere have their own names."""
+    return SCORERS | {name: name for name in elsewhere(report.test_unseen)}
+
+
+def by_convention(report: RewardReport, convention: str) -> str:
+    """Return pairwise accuracies as one of `CONVENTIONS` counts them, a line for each test."""
+    title, meaning = CONVENTIONS[convention]
+    lines = [f"ranked pairs in the right order as {title} counts them ({meaning}):"]
+    for name, test in TESTS.items():
+        rows = report.part(name).conventions
+        shares = (
+            f"{words} {percent(rows[each][convention])}" for each, words in scorers(report).items()
+        )
+        lines.append(f"{test}: {', '.join(shares)}")
+    return "\n".join(lines)
+
+
+def main_part(report: RewardReport) -> str | None:
+    """Return the most telling part that has a ROC-AUC."""
+    measured = (part for part in reversed(PARTS) if report.part(part).model.roc_auc is not None)
+    return next(measured, None)
+
+
+def elsewhere(part: PartReport) -> list[str]:
+    """Return the scorers of a part that come from elsewhere."""
+    return [name for name in part.conventions if name not in SCORERS]

@@ -1,0 +1,152 @@
+"""Trains, logs and saves one training of the run; it goes on from its last checkpoint.
+
+Of several processes all train, and the first alone writes files and speaks.
+"""
+
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+
+from data.errors import PictuneError
+from data.files import write_atomically
+from finetune.checkpoints import latest_checkpoint, load_latest, save_checkpoint
+from finetune.sampler import draw
+from finetune.settings.sampler import Sampler
+from finetune.training import TrainState
+from finetune.watch import shares
+from pipelines.image_io import save_sheet
+from pipelines.image_plan import EVALUATION_SEEDS, SEEDS_PER_RUN, ImagesConfig
+from pipelines.metrics_log import UNTRAINED, read_metrics, time_spent
+from pipelines.model_card import CARD_FILE, model_card
+from pipelines.progress import progress_bar
+from pipelines.strengths import STRENGTHS_FILE
+from pipelines.training_log import MetricsLog
+from pipelines.tuning import Job, with_images
+from pipelines.tuning_plan import CHECKPOINTS
+
+SAMPLED_PROMPTS = 8
+"""Prompts on a sheet of samples, the first ones."""
+
+SAMPLE_SIZE = 128
+"""Pixels of an image on a sheet, at least about that many."""
+
+
+def train_and_save(job: Job) -> None:
+    """Train in the first process, and save the LoRA with its model card."""
+    for leftover in job.folder.rglob(".tmp-*"):
+        leftover.unlink()  # of a process that was killed while it wrote
+    (job.folder / STRENGTHS_FILE).unlink(missing_ok=True)  # of a LoRA that was there before
+    state = train(job)
+    job.training.model.save_lora(job.folder)
+    with write_atomically(job.folder / CARD_FILE) as path:
+        path.write_text(model_card(job, state), encoding="utf-8")
+    title = f"finetune {job.name}"
+    kept, best = state.best or state.validation[-1]
+    before = state.validation[0][1]
+    if state.stopped:
+        print(f"{title}: stopped at step {state.step}: {state.stopped}")
+    print(f"{title}: LoRA in {job.folder}, validation {job.chosen_by} {before:.3f} -> {best:.3f}")
+    if kept == 0:
+        print(f"{title}: {UNTRAINED}")
+    print(f"{title}: {time_spent(read_metrics(job.folder))}")
+
+
+def train(job: Job) -> TrainState:
+    """Train until it is done, or a guard stops it; leave the best weights in the model.
+
+    Raises:
+        PictuneError: a loss or reward is not finite, or a file cannot be written; names the
+            checkpoint to go on from.
+    """
+    with job.training.watch.part("preparing"):
+        job = with_images(job)
+    state, checkpoints = job.start(), job.folder / CHECKPOINTS
+    load_latest(checkpoints, state, job.training.generator)
+    job.processes.wait()  # all have loaded the checkpoint, and the first may write new ones
+    try:
+        with _journal(job, state) if job.processes.is_first else nullcontext(_ignore) as note:
+            for metrics in job.train(state):
+                note(metrics)
+    except PictuneError as error:
+        place = latest_checkpoint(checkpoints) or "none yet"
+        raise PictuneError(
+            f"{error}; step {state.step + 1} failed, the last good checkpoint is {place}"
+        ) from error
+    state.restore_best()
+    return state
+
+
+def _ignore(metrics: dict[str, Any]) -> None:
+    """Do nothing, in a process that is not the first."""
+
+
+@contextmanager
+def _journal(job: Job, state: TrainState) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Yield the function that is called with each step's metrics.
+
+    It logs them, and draws samples and saves checkpoints where they are due.
+    """
+    if state.step == 0:
+        _save_samples(job, 0)
+    before, total, config = state.step, job.total_steps, job.config
+    device = job.training.model.device
+    bar = progress_bar(job.name, "step", total=total, done=before)
+    # The line of step 0 comes again with step 1.
+    with MetricsLog(job.folder, step=before or -1) as log, bar:
+
+        def note(metrics: dict[str, Any]) -> None:
+            nonlocal before
+            if before == 0:
+                log.write(0, {"validation_reward": state.validation[0][1]})
+            seconds = job.training.watch.lap()
+            more: dict[str, Any] = {
+                "peak_memory_gb": _peak_memory_gb(device),
+                "seconds_in_all": sum(seconds.values()),
+                "share_of_time": shares(seconds),
+            }
+            if metrics["validation_reward"] is not None:
+                kept, _ = state.best or state.validation[-1]
+                more |= {"monitors": state.monitors, "kept_step": kept}
+            if state.scaler.is_enabled():
+                more["loss_scale"] = state.scaler.get_scale()
+            log.write(state.step, metrics | more)
+            bar.update(state.step - before)
+            shown = ("reward", "loss", "kl")
+            bar.set_postfix({key: metrics[key] for key in shown if metrics.get(key) is not None})
+            if _is_due(before, state.step, total, config.sheets):
+                _save_samples(job, state.step)
+            if _is_due(before, state.step, total, config.checkpoints):
+                save_checkpoint(job.folder / CHECKPOINTS, state, job.training.generator)
+            before = state.step
+
+        yield note
+
+
+def _is_due(before: int, step: int, total: int, times: int) -> bool:
+    """Whether one of `times` marks, evenly over `total` steps, is after `before` and up to step."""
+    return step * times // total > before * times // total
+
+
+def _peak_memory_gb(device: torch.device) -> float:
+    """Return the most memory so far in 10^9 bytes: of tensors on a GPU, else of the process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e9
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+
+
+def _save_samples(job: Job, step: int) -> None:
+    """Draw a row of images for each prompt, at the evaluation's first seeds, deterministically."""
+    count, prompts = job.config.samples_per_prompt, job.training.prompts[:SAMPLED_PROMPTS]
+    first = job.settings.run.seed * SEEDS_PER_RUN + EVALUATION_SEEDS
+    images = draw(
+        job.training.model,
+        [prompt for prompt in prompts for _ in range(count)],
+        job.settings.table("sampler", Sampler).deterministic(),
+        seeds=[first + i for _ in prompts for i in range(count)],
+        batch=job.settings.table("images", ImagesConfig).batch,
+    )
+    path = job.folder / "samples" / f"step-{step:07d}.png"
+    save_sheet(images.split(count), path, scale=max(1, SAMPLE_SIZE // images.shape[-1]))

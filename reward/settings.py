@@ -1,0 +1,179 @@
+"""Settings of the reward: its labels, its losses, its training, and rewards from elsewhere."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+class SplitConfig(BaseModel, frozen=True, extra="forbid"):
+    """Settings of the split: the shares that are held out."""
+
+    split_by: Literal["prompt", "image"] = "prompt"
+    """Unit of the validation part: whole prompts, as in Lee et al., or, where prompts are few,
+    images of every prompt."""
+    validation: Share = 0.15
+    """Share of the prompts (or of each prompt's images) for early stopping and calibration."""
+    unseen_prompts: Share = 0.15
+    """Share of the prompts that are held out whole for the test on unseen prompts."""
+    test_images: Share = 0.1
+    """Share of every other prompt's images that are held out for the test on seen prompts."""
+    always_seen: tuple[str, ...] = ()
+    """Prompts that are never held out whole: those that a model will be fine-tuned on."""
+    seed: int = 0
+    """Seed of the split."""
+
+
+class ExamplesConfig(BaseModel, frozen=True, extra="forbid"):
+    """Settings that turn labels into examples."""
+
+    backbone: str = "models/emoji-clip"
+    """Folder or hub name of a CLIP or SigLIP model of transformers."""
+    negatives: NonNegativeInt = 9
+    """Wrong prompts for each prompt, the paper's N - 1."""
+    encode_batch: PositiveInt = 64
+    """Images that the backbone encodes at a time."""
+    tune_last: NonNegativeInt = 0
+    """Blocks at the end of the backbone's vision tower that are trained with the head. With 0 the
+    backbone stays as it is.
+
+    The tokens that enter these blocks are kept in memory for every image: 33 KB for the embedded
+    CLIP, 1 MB for CLIP ViT-L/14.
+    """
+    lora_rank: NonNegativeInt = 0
+    """Rank of the LoRA updates to the linear layers of these blocks, which are then trained in
+    place of the weights; 0 trains the weights."""
+    split: SplitConfig = SplitConfig()
+    """Labels that are held out."""
+    seed: int = 0
+    """Seed of the head's first weights, the order of the labels and the choice of wrong prompts."""
+
+    @model_validator(mode="after")
+    def _updates_have_blocks(self) -> Self:
+        if self.lora_rank and not self.tune_last:
+            raise ValueError(
+                "lora_rank updates the blocks that tune_last counts; set tune_last to 1 or more"
+            )
+        return self
+
+
+LabelWeighting = Literal["equal", "skill", "consensus"]
+
+
+class ObjectiveConfig(BaseModel, frozen=True, extra="forbid"):
+    """Weights and forms of the losses."""
+
+    auxiliary_weight: NonNegativeFloat = 0.5
+    """Weight of the prompt-classification loss, the paper's lambda; 0 omits it."""
+    prompt_temperature: PositiveFloat = 2.0
+    """Divisor of the rewards in the prompt-classification loss, the paper's T."""
+    prompt_loss_on: Literal["sigmoid", "logits"] = "sigmoid"
+    """Values that the prompt-classification loss compares: rewards in [0, 1], as in the paper, or
+    logits, whose differences have no bound."""
+    ranking_weight: NonNegativeFloat = 0.5
+    """Weight of the loss on rankings; 0 omits it."""
+    binary_loss: Literal["mse", "bce"] = "mse"
+    """Loss on single labels: squared error of the probability, as in the paper, or
+    cross-entropy."""
+    ranking_loss: Literal["bradley_terry", "davidson", "rao_kupper", "plackett_luce"] = (
+        "bradley_terry"
+    )
+    """Loss on rankings. Pair by pair, a tie is half a win (bradley_terry) or an outcome of its own,
+    as likely as the labels show (davidson, rao_kupper). With plackett_luce each ranking counts as a
+    whole."""
+    label_weights: LabelWeighting = "equal"
+    """Weight of each rater: the same for all (equal); or by their skill, from 0 at chance level to
+    1 for a rater who is never wrong (skill). With consensus the single labels of a task count as
+    one answer: the probability of good that its raters agree on (Dawid-Skene)."""
+
+
+class RewardSource(BaseModel, frozen=True, extra="forbid"):
+    """One reward of a sum."""
+
+    kind: Literal["model", "clip_score", "pickscore", "aesthetic", "python"]
+    """Kind of reward; see the top of reward/sources.py."""
+    path: str = Field(min_length=1)
+    """Folder of the reward model, folder or hub name of the CLIP model, safetensors file of the
+    aesthetic layers, or `module:function`."""
+    weight: float = 1.0
+    """Factor of the reward; below 0 a low reward is wanted. Scales differ: a probability is in
+    [0, 1], a PickScore about 20."""
+    reduce: Literal["mean", "lcb"] = "mean"
+    """For a reward model: its score, or a lower bound that is harder to fool."""
+    processor: str | None = None
+    """For a CLIP model: folder or hub name of its tokenizer and image processor, if not that of its
+    weights."""
+    backbone: str | None = None
+    """For aesthetic layers: folder or hub name of the CLIP model whose embeddings they read."""
+
+    @model_validator(mode="after")
+    def _has_what_its_kind_needs(self) -> Self:
+        if (self.kind == "aesthetic") != (self.backbone is not None):
+            raise ValueError("backbone is needed by kind aesthetic, and by no other")
+        if self.processor is not None and self.kind not in ("clip_score", "pickscore"):
+            raise ValueError("processor belongs to the kinds clip_score and pickscore")
+        if self.reduce != "mean" and self.kind != "model":
+            raise ValueError("reduce belongs to kind model")
+        return self
+
+    @property
+    def name(self) -> str:
+        """Name of the reward in reports."""
+        return f"{self.kind} {self.path}{' (lower bound)' if self.reduce == 'lcb' else ''}"
+
+    @property
+    def read_from(self) -> tuple[str, ...]:
+        """Files, folders, names of the hub and functions that it is read from."""
+        read = (self.path, self.processor, self.backbone)
+        return tuple(each for each in read if each is not None)
+
+
+class RewardConfig(ExamplesConfig, ObjectiveConfig, frozen=True, extra="forbid"):
+    """Settings of the reward model and its training; the table `[reward]`."""
+
+    hidden: tuple[PositiveInt, ...] = (128, 128)
+    """Widths of the head's hidden layers; the paper has two of 1,024 on CLIP ViT-L/14."""
+    members: PositiveInt = 5
+    """Heads in the ensemble; their mean logit gives the score, their spread its uncertainty."""
+    epochs: PositiveInt = 60
+    """Most passes over the labels."""
+    patience: PositiveInt = 10
+    """Epochs without a lower validation loss after which training stops."""
+    batch_size: PositiveInt = 256
+    """Labeled images per step; ranked pairs are spread over the same steps. There are more steps
+    where one would get more than 8 times as many pairs."""
+    learning_rate: PositiveFloat = 1e-3
+    """Learning rate of AdamW for the head."""
+    tune_learning_rate: PositiveFloat = 1e-4
+    """Learning rate of AdamW for the blocks of the backbone that `tune_last` trains."""
+    calibration: Literal["temperature", "temperature_and_slips"] = "temperature"
+    """Calibration of logits on the validation labels: by a temperature, or by a temperature and a
+    rate of reversed answers (slips)."""
+    baselines: tuple[RewardSource, ...] = ()
+    """Rewards from elsewhere to compare the model with, each by itself; see `reward/sources.py`."""
+    rater_types: PositiveInt = 1
+    """Groups of raters with a reward of their own, beside that of all raters; 1 makes none. Each
+    rater should give 10 labels or more."""
+
+    @model_validator(mode="after")
+    def _types_are_of_single_raters(self) -> Self:
+        if self.rater_types > 1 and self.tune_last:
+            raise ValueError(
+                "rater types have heads of their own on one backbone; set rater_types to 1 or "
+                "tune_last to 0"
+            )
+        if self.rater_types > 1 and self.label_weights != "equal":
+            raise ValueError(
+                "raters with another taste would count as unskilled; set rater_types to 1 or "
+                'label_weights to "equal"'
+            )
+        return self

@@ -1,0 +1,70 @@
+"""A command with nothing to do imports neither what computes nor what serves."""
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from data.runs import RunFolder
+
+HEAVY = (
+    *("torch", "diffusers", "transformers", "peft", "accelerate", "safetensors"),
+    *("gradio", "fastapi", "uvicorn", "matplotlib", "crowdkit", "scipy", "sklearn"),
+)
+COMMAND = f"""
+import sys
+from pipelines.cli import main
+try:
+    status = main(sys.argv[1:])
+finally:
+    print("loaded:", *(name for name in {HEAVY} if name in sys.modules))
+sys.exit(status)
+"""
+DONE = {
+    "images": ("images: done",),
+    "simulate": ("simulate: done",),
+    "reward": ("reward: done",),
+    "reward --convention strict": ("reward: done", "ranked pairs in the right order"),
+    "finetune --method rwl": ("finetune rwl: done",),
+    "finetune --method dpok": ("finetune dpok: done",),
+    "evaluate": ("evaluate: done", "mean over the trained prompts"),
+    "demo": ("images: done", "simulate: done", "reward: done", "finetune rwl: done"),
+    "rounds --rounds 1 --method rwl": ("images: done", "finetune rwl: done", "evaluate: done"),
+}
+"""Commands of a finished run, and what they say."""
+
+
+def answer(words: Sequence[str]) -> list[str]:
+    """Return the lines that a command wrote; the last one names what it loaded of `HEAVY`."""
+    call = [sys.executable, "-c", COMMAND, *words]
+    ended = subprocess.run(call, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout.splitlines()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", DONE)
+def test_a_stage_that_is_done_says_so_without_what_computes(
+    demo_run: RunFolder, words: str
+) -> None:
+    place = ["--runs", str(demo_run.root.parent), "--run", demo_run.root.name]
+    lines = answer([*words.split(), *place])
+    assert lines[-1] == "loaded:"
+    for phrase in DONE[words]:
+        assert any(phrase in line for line in lines), phrase
+
+
+@pytest.mark.parametrize("name", ["images", "simulate", "reward", "finetune", "evaluate", "rounds"])
+def test_help_and_dry_run_load_nothing_that_computes(name: str, tmp_path: Path) -> None:
+    assert answer([name, "--help"])[-1] == "loaded:"
+    needed = ["--method", "rwl"] if name in ("finetune", "rounds") else []
+    lines = answer([name, *needed, "--dry-run", "--runs", str(tmp_path)])
+    assert lines[-1] == "loaded:"
+    assert "[dpok]" in lines
+    assert "[play]" in lines
+
+
+def test_the_settings_are_explained_without_what_they_configure() -> None:
+    assert answer(["settings"])[-1] == "loaded:"
