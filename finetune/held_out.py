@@ -23,7 +23,7 @@ class LabelValidator:
 
     training: Training[Any]
     micro_batch: int
-    """Images of one UNet call, but at least one slate."""
+    """Images of one network call, but at least one slate."""
     accuracy: float | None = None
     """Share of held-out pairs of images that the implicit reward orders as raters did, at the last
     validation; None without any."""

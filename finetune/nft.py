@@ -14,9 +14,9 @@ denoising weighted by the advantage, of either sign, linearized at the old polic
 of strength beta. So bad images are safe to learn from, and where all rewards are equal (r = 1/2)
 the old policy is the optimum.
 
-Errors are means over dimensions, in units of the velocity (the paper's) whatever the UNet predicts:
-its outputs are multiplied by `velocity_per_output`. Mixing predictions commutes with turning them
-into clean latents, so noise, velocity and clean latents give one loss, that on clean latents with
+Errors are means over dimensions, in units of the velocity (the paper's) whatever the network
+predicts: its outputs are multiplied by `velocity_per_output`. Mixing predictions commutes with
+turning them into clean latents, so noise, velocity and clean latents give one loss, that on them with
 weight SNR + 1. Left in its own units, a model that predicts noise would have weight SNR, and learn
 next to nothing in the noisiest steps, where the sampler decides what is in the image: the embedded
 model, taken so, gained a third as much redness from 192 images.
@@ -130,7 +130,7 @@ class NoisedImages(NamedTuple):
     target: Tensor
     """[M, C, h, w], in units of the velocity."""
     per_output: Tensor
-    """Factor [M, 1, 1, 1] from the UNet's output to these units."""
+    """Factor [M, 1, 1, 1] from the network's output to these units."""
     optimality: Tensor
     """[M]."""
 

@@ -20,7 +20,7 @@ its images could not be read: it has no image beside the bad one that a safeguar
 its baseline z0 falls behind when both errors rise. It is there for prompts that have good images
 alone or bad ones alone.
 
-Errors are means over dimensions, in units of the velocity whatever the UNet predicts, as in
+Errors are means over dimensions, in units of the velocity whatever the network predicts, as in
 `finetune/nft.py`. So beta goes with the number of dimensions: the published 2500 for 16,384.
 
 Differs from the papers and their code in:

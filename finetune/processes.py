@@ -1,4 +1,4 @@
-"""Several processes that train one model: each does a share of the UNet's work.
+"""Several processes that train one model: each does a share of the network's work.
 
 Settings describe the whole training, whatever the number of processes: every process draws the same
 random numbers from the same generator, computes each `count`-th batch, and sums up the results of

@@ -1,7 +1,7 @@
 """Distance of the policy's predictions to the base's, or to images, at random noise levels.
 
-Errors are means over dimensions, in units of the velocity whatever the UNet predicts, and without
-guidance; see `finetune/nft.py` for the reason.
+Errors are means over dimensions, in units of the velocity whatever the network predicts, and
+without guidance; see `finetune/nft.py` for the reason.
 """
 
 from collections.abc import Sequence

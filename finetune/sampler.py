@@ -41,7 +41,7 @@ def sample_trajectories(
 ) -> Trajectories:
     """Draw one chain per prompt embedding in `cond` [N, L, D].
 
-    Every UNet call has exactly `batch` rows (the last chunk is filled up with repeats): kernels
+    Every network call has exactly `batch` rows (the last chunk is filled up with repeats): kernels
     depend on the shape, and training with the same shape gives bit-equal predictions, so that the
     first importance ratio is exactly 1.
     """

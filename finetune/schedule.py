@@ -74,9 +74,7 @@ class DiffusionSchedule(NoiseSchedule):
     """Timesteps from one step to the next."""
 
     @classmethod
-    def of(
-        cls, scheduler: DDIMScheduler, device: str | torch.device = "cpu"
-    ) -> "DiffusionSchedule":
+    def of(cls, scheduler: DDIMScheduler, device: str | torch.device = "cpu") -> Self:
         """Return the schedule of diffusers' sampler, with `set_timesteps` done."""
         trained = scheduler.config.num_train_timesteps
         return cls(

@@ -21,7 +21,7 @@ class Prediction:
     std: Tensor
     """Standard deviation of the next latents, [M, 1, 1, 1]."""
     output: Tensor
-    """Output of the UNet with guidance, [M, C, h, w]."""
+    """Output of the network with guidance, [M, C, h, w]."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,8 @@ def predict_step(
 ) -> Step:
     """Return the predictions for the first `real` transitions.
 
-    The other rows only keep the UNet's batch at its fixed size. `schedule` is the model's for the
-    steps of the sampler.
+    The other rows only keep the network's batch at its fixed size. `schedule` is the model's for
+    the steps of the sampler.
     """
     uncond = model.encode_prompts([""]).expand_as(batch.cond)
     latents, timesteps = batch.latents[:real], batch.timesteps[:real]

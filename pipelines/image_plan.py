@@ -34,7 +34,7 @@ class ImagesConfig(BaseModel, frozen=True, extra="forbid"):
     """Images drawn at once; they do not depend on it except for rounding. Half as many, again and
     again, where a GPU's memory does not hold them."""
     precision: Precision = "fp32"
-    """Arithmetic of the UNet; bf16 is about 1.7 times as fast on CPUs that have it. fp16 rounds
+    """Arithmetic of the network; bf16 is about 1.7 times as fast on CPUs that have it. fp16 rounds
     finer and is for GPUs."""
 
 

@@ -34,8 +34,8 @@ class NFTConfig(MethodConfig, frozen=True, extra="forbid"):
     updates: PositiveInt = 12
     """Optimizer steps per iteration, which share its pairs of image and timestep. Paper: 1 or 2."""
     micro_batch: PositiveInt = 32
-    """Rows of one UNet call (twice that in drawing with guidance); bounds the memory, and changes
-    nothing except rounding."""
+    """Rows of one network call (twice that in drawing with guidance); bounds the memory, and
+    changes nothing except rounding."""
     learning_rate: PositiveFloat = 4e-3
     """AdamW's, for LoRA. Paper: 3e-4."""
     warmup: NonNegativeInt = 2
@@ -59,5 +59,5 @@ class NFTConfig(MethodConfig, frozen=True, extra="forbid"):
     makes it the last policy. Paper: rises from 0 to 0.5 by 0.001 an iteration."""
     kl_weight: NonNegativeFloat = 0.1
     """Weight of the pull to the base, in the units of `beta`: of the mean squared difference to the
-    base's predictions. 0 switches it off and saves a UNet pass. Paper: 2e-5, if its loss is not
+    base's predictions. 0 switches it off and saves a network pass. Paper: 2e-5, if its loss is not
     multiplied by 5."""

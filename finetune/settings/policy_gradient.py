@@ -34,8 +34,8 @@ class RolloutConfig(MethodConfig, frozen=True, extra="forbid"):
     """Share of each trajectory's stochastic steps that is trained on, drawn at random. Less is
     quicker and noisier."""
     micro_batch: PositiveInt = 32
-    """Rows of one UNet call (twice that with guidance), in rollout and training; bounds the memory.
-    No padding if it divides the images."""
+    """Rows of one network call (twice that with guidance), in rollout and training; bounds the
+    memory. No padding if it divides the images."""
 
 
 class PolicyGradientConfig(RolloutConfig, frozen=True, extra="forbid"):

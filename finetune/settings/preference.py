@@ -33,7 +33,7 @@ class PreferenceConfig(LearnsFromLabels, LabelBatchConfig, frozen=True, extra="f
     updates: PositiveInt = 300
     """Optimizer steps. Paper: 2,000; KTO: 20,000."""
     micro_batch: PositiveInt = 32
-    """Images of one UNet call, but at least one ranking or pair; bounds the memory, and changes
+    """Images of one network call, but at least one ranking or pair; bounds the memory, and changes
     nothing except rounding."""
     learning_rate: PositiveFloat = 2e-3
     """AdamW's, for LoRA; falls linearly to 0. Paper: about 2e-5 for all weights; diffusers' example

@@ -38,7 +38,7 @@ class RewardGradientConfig(MethodConfig, frozen=True, extra="forbid"):
     images_per_prompt: PositiveInt = 4
     """Images of each prompt in one iteration. DRaFT in NeMo-Aligner: 4 or 16 in all."""
     micro_batch: PositiveInt = 16
-    """Rows of one UNet call (twice that with guidance), whose activations of all steps with
+    """Rows of one network call (twice that with guidance), whose activations of all steps with
     gradient are kept at a time; bounds the memory, and changes nothing except rounding."""
     learning_rate: PositiveFloat = 4e-3
     """AdamW's, for LoRA. AlignProp: 1e-3; DRaFT in NeMo-Aligner: 1e-4."""
@@ -53,13 +53,13 @@ class RewardGradientConfig(MethodConfig, frozen=True, extra="forbid"):
     many, AlignProp's; or one of them, at which the image is finished at once, ReFL's."""
     steps_back: PositiveInt = 1
     """K, at most the sampler's steps. More reach what is in the image, and cost the memory of so
-    many UNet calls. DRaFT: 1; AlignProp: up to 50 of 50; ReFL: 10 of 40."""
+    many network calls. DRaFT: 1; AlignProp: up to 50 of 50; ReFL: 10 of 40."""
     margin: float | None = None
     """Reward above which an image counts as good enough and teaches no more, in the reward's units;
     omitted, there is none. ReFL: 2, of ImageReward."""
     kl_weight: NonNegativeFloat = 0.1
     """Weight of the pull to the base: of the mean squared difference to the base's predictions, in
-    the reward's units. 0 switches it off and saves 4 UNet passes an image. Papers: none."""
+    the reward's units. 0 switches it off and saves 4 network passes an image. Papers: none."""
     pretraining_weight: NonNegativeFloat = 0.0
     """Weight of the denoising error on images that the base drew before the first step, in the
     reward's units; 0 draws none."""

@@ -52,7 +52,7 @@ class RewardWeightedConfig(LearnsFromImages, WeightingConfig, frozen=True, extra
     """Images per step; half of them are for pretraining unless `pretraining_weight` is 0. Paper:
     512, half pretraining."""
     micro_batch: PositiveInt = 32
-    """Images of one UNet call in training; bounds the memory, and changes nothing except
+    """Images of one network call in training; bounds the memory, and changes nothing except
     rounding."""
     pretraining_weight: NonNegativeFloat = 0.1
     """beta, the pull to the pretraining data; 0 switches it off. Not stated in the paper."""

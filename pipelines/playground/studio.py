@@ -38,7 +38,7 @@ LONGEST_NAME = 60
 """Characters of a prompt in a file's name."""
 
 Tell = Callable[[int, int], None]
-"""Is told the number of passes through the UNet that are done, and that of all."""
+"""Is told the number of passes through the network that are done, and that of all."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,7 @@ class Studio:
             name: one of `wish.columns`.
             wish: what to draw.
             folder: takes the files.
-            tell: is called after each pass through the UNet.
+            tell: is called after each pass through the network.
 
         Raises:
             PictuneError: a LoRA is gone, or an image is NaN.
