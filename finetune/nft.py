@@ -17,9 +17,9 @@ the old policy is the optimum.
 Errors are means over dimensions, in units of the velocity (the paper's) whatever the network
 predicts: its outputs are multiplied by `velocity_per_output`. Mixing predictions commutes with
 turning them into clean latents, so noise, velocity and clean latents give one loss, that on the
-last with weight SNR + 1. Left in its own units, a model that predicts noise would have weight SNR, and learn
-next to nothing in the noisiest steps, where the sampler decides what is in the image: the embedded
-model, taken so, gained a third as much redness from 192 images.
+last with weight SNR + 1. Left in its own units, a model that predicts noise would have weight SNR,
+and learn next to nothing in the noisiest steps, where the sampler decides what is in the image: the
+embedded model, taken so, gained a third as much redness from 192 images.
 
 Differs from the paper and its code in:
 1. Errors as in the paper; the code has those of clean latents, divided by their own mean absolute
