@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from diffusers import DDIMScheduler, UNet2DConditionModel
+from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor, nn
 from torch.distributions import Normal
@@ -41,6 +41,7 @@ from finetune.settings.policy_gradient import RolloutSampler
 from finetune.settings.sampler import Sampler
 from finetune.settings.validation import ValidationConfig
 from finetune.validation import Validator
+from tests.support.stock import ddim
 
 PROMPTS = ("A cat and a dog.", "A dog on the moon.")
 BATCH = 4
@@ -92,9 +93,7 @@ class Straightforward:
         self.optimizer = torch.optim.AdamW(
             self.parameters, self.config.learning_rate, betas=(0.9, 0.99), weight_decay=0.0
         )
-        self.scheduler = DDIMScheduler.from_config(
-            self.model.pipeline.scheduler.config, clip_sample=False, thresholding=False
-        )
+        self.scheduler = ddim(self.model.pipeline)
         self.scheduler.set_timesteps(self.sampler.steps, device=self.model.device)
         self.alphas = self.scheduler.alphas_cumprod.to(self.model.device)
 

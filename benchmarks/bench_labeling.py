@@ -104,7 +104,11 @@ async def load(
     times = Times()
     # a client each: raters do not share cookies or connections
     clients = [
-        httpx.AsyncClient(base_url=addresses[number % len(addresses)], timeout=600, verify=False)  # noqa: S501 - there is no TLS
+        httpx.AsyncClient(
+            base_url=addresses[number % len(addresses)],
+            timeout=600,
+            verify=False,  # noqa: S501 - there is no TLS
+        )
         for number in range(raters)
     ]
     everybody = [Rater(client, number) for number, client in enumerate(clients)]

@@ -68,9 +68,10 @@ class Family(ABC):
         return getattr(self.pipeline, self.network_name)
 
     @property
-    @abstractmethod
     def latent_channels(self) -> int:
         """Number of channels of the latents that the network takes."""
+        channels: int = self.network.config.in_channels
+        return channels
 
     @property
     @abstractmethod

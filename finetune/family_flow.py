@@ -33,12 +33,6 @@ class StableDiffusion3(Family):
     sampler_name = "FlowMatchEulerDiscreteScheduler"
 
     @property
-    @override
-    def latent_channels(self) -> int:
-        channels: int = self.network.config.in_channels
-        return channels
-
-    @property
     def _patch(self) -> int:
         patch: int = self.network.config.patch_size
         return patch
@@ -69,12 +63,6 @@ class StableDiffusion3(Family):
 
     @override
     def schedule(self, steps: int, device: torch.device) -> FlowSchedule:
-        return self._schedule(steps, device, None)
-
-    def _schedule(
-        self, steps: int, device: torch.device, sigmas: np.ndarray[Any, Any] | None
-    ) -> FlowSchedule:
-        """Return the schedule; `sigmas` [T] are shares of noise before the shift, if not usual."""
         config = self.pipeline.scheduler.config
         scheduler = FlowMatchEulerDiscreteScheduler.from_config(config)
         # Larger images stay longer in much noise.
@@ -82,9 +70,12 @@ class StableDiffusion3(Family):
         trained = config.num_train_timesteps
         scheduler.set_timesteps(sigmas=np.linspace(1, 1 / trained, trained), **shift)
         training_sigmas = scheduler.sigmas[:-1].flip(0)
-        scheduler = FlowMatchEulerDiscreteScheduler.from_config(config)
-        scheduler.set_timesteps(steps, sigmas=sigmas, **shift)
+        scheduler.set_timesteps(steps, sigmas=self._sigmas(steps), **shift)
         return FlowSchedule.of(scheduler, training_sigmas, device)
+
+    def _sigmas(self, steps: int) -> np.ndarray[Any, Any] | None:  # noqa: ARG002
+        """Return the shares of noise [T] before the shift; None leaves them to the scheduler."""
+        return None
 
     def _mu(self, config: Any) -> float:
         height, width = (side // self._patch for side in self.latent_size)
@@ -161,6 +152,6 @@ class Flux(StableDiffusion3):
         return functional.pixel_shuffle(found.transpose(1, 2).unflatten(2, (rows, columns)), _PATCH)
 
     @override
-    def schedule(self, steps: int, device: torch.device) -> FlowSchedule:
+    def _sigmas(self, steps: int) -> np.ndarray[Any, Any] | None:
         uses_own = self.pipeline.scheduler.config.get("use_flow_sigmas", False)
-        return self._schedule(steps, device, None if uses_own else np.linspace(1, 1 / steps, steps))
+        return None if uses_own else np.linspace(1, 1 / steps, steps)

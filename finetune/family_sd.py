@@ -27,12 +27,6 @@ class StableDiffusion(Family):
     sampler_name = DDIM
 
     @property
-    @override
-    def latent_channels(self) -> int:
-        channels: int = self.network.config.in_channels
-        return channels
-
-    @property
     def _patch(self) -> int:
         levels = len(self.network.config.block_out_channels)
         return 1 << (levels - 1)
