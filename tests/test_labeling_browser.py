@@ -32,6 +32,7 @@ from tests.support.labeling_rater import (
     expect_saved,
     forbid_dialogs,
     keys_for,
+    last_answer,
     prepare,
     rater,
 )
@@ -235,7 +236,7 @@ def test_typing_is_no_answer_and_history_is_editable(page: Page, campaign: Campa
     page.keyboard.press("3")
     page.keyboard.press("2")
     expect_saved(page, before + 1)
-    skipped = answers(campaign, "Cleo")[-1]
+    skipped = last_answer(campaign, "Cleo")
     assert (skipped["verdict"], skipped["reason"], skipped["comment"]) == (
         "skip",
         "The prompt is unclear",
@@ -253,7 +254,7 @@ def test_typing_is_no_answer_and_history_is_editable(page: Page, campaign: Campa
     expect(page.locator(".banner")).to_be_hidden()
     assert images_of(page) == shown
     expect_saved(page, before + 1)
-    changed = answers(campaign, "Cleo")[-1]
+    changed = last_answer(campaign, "Cleo")
     assert (changed["verdict"], changed["row"].revision) == ("good", 2)
 
 

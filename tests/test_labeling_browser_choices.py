@@ -19,7 +19,7 @@ from tests.support.labeling_browser import (
     serving,
 )
 from tests.support.labeling_campaign import Campaign
-from tests.support.labeling_rater import PASSWORD, answers, prepare, wait_until
+from tests.support.labeling_rater import PASSWORD, answers, last_answer, prepare, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -240,13 +240,13 @@ def test_the_left_hand_alone_answers_everything(
         go_to_kind(page, "ranking")
         for key in ("1", "q", "2", "r", "1", " "):  # a rank, can't judge, a rank taken back
             page.keyboard.press(key)
-        wait_until(lambda: "ranks" in answers(campaign, "Ann")[-1])
-        ranks = answers(campaign, "Ann")[-1]["ranks"]
+        wait_until(lambda: "ranks" in last_answer(campaign, "Ann"))
+        ranks = last_answer(campaign, "Ann")["ranks"]
         assert sorted(ranks.values(), key=str) == [1, 1, None]
-        assert answers(campaign, "Ann")[-1]["mode"] == "key"
+        assert last_answer(campaign, "Ann")["mode"] == "key"
         go_to_kind(page, "binary")
         page.keyboard.press("s")
-        wait_until(lambda: answers(campaign, "Ann")[-1].get("verdict") == "bad")
+        wait_until(lambda: last_answer(campaign, "Ann").get("verdict") == "bad")
         page.context.close()
 
 

@@ -13,7 +13,7 @@ from labeling_app.comparisons import Reference
 from tests.support.comparison_campaign import MODELS, PROMPTS, comparison_campaign
 from tests.support.labeling_browser import DESK, PHONE, Server, add_accounts, see, serving
 from tests.support.labeling_campaign import Campaign
-from tests.support.labeling_rater import PASSWORD, answers, at_work, expect_saved
+from tests.support.labeling_rater import PASSWORD, answers, at_work, expect_saved, last_answer
 
 pytestmark = pytest.mark.slow
 
@@ -105,7 +105,7 @@ def test_a_rater_compares_by_keys_and_each_answer_is_what_was_on_the_screen(
     page.get_by_role("button", name="None").click()
     page.locator("[data-show=rest]").wait_for()
     expect(page.locator(".saved")).to_have_text("Saved ✓")
-    assert answers(campaign, "Ann")[-1]["count"] == 0
+    assert last_answer(campaign, "Ann")["count"] == 0
     page.keyboard.press("u")
     expect(page.locator(".numbers")).to_be_visible()
     assert len(answers(campaign, "Ann")) == len(expected) - 1

@@ -16,7 +16,7 @@ from data.feedback import NewTask
 from labeling_app.tasks import ImageRow
 from tests.support.labeling_browser import PHONE, Server, add_accounts, images_of, see, serving
 from tests.support.labeling_campaign import Campaign
-from tests.support.labeling_rater import PASSWORD, RATERS, answers, expect_saved, rater
+from tests.support.labeling_rater import PASSWORD, RATERS, answers, expect_saved, last_answer, rater
 
 pytestmark = pytest.mark.slow
 
@@ -245,7 +245,7 @@ def test_a_comment_outlives_a_reload_as_ranks_do(page: Page, campaign: Campaign)
         for key in ["1"] * max(count - 1, 1) + ["Enter"]:
             page.keyboard.press(key)
         expect_saved(page, mine)
-        assert answers(campaign, "Fay")[-1]["comment"] == f"of {count}, half"
+        assert last_answer(campaign, "Fay")["comment"] == f"of {count}, half"
     go_to(page, 1)
     page.keyboard.press("c")
     page.keyboard.type("of one")
@@ -254,7 +254,7 @@ def test_a_comment_outlives_a_reload_as_ranks_do(page: Page, campaign: Campaign)
     see(page)
     page.keyboard.press("1")
     expect_saved(page, len(COUNTS))
-    assert answers(campaign, "Fay")[-1]["comment"] == "of one"
+    assert last_answer(campaign, "Fay")["comment"] == "of one"
 
 
 def image_id(page: Page, place: int) -> str:

@@ -16,7 +16,7 @@ from labeling_app.words import read_words
 from pipelines.cli import main
 from tests.support.data_campaign import Campaign
 from tests.support.labeling_browser import SETTINGS, kind_of, open_page, see, serving, sign_in
-from tests.support.labeling_rater import PASSWORD, answers, prepare, wait_until
+from tests.support.labeling_rater import PASSWORD, answers, last_answer, prepare, wait_until
 
 OWN: dict[str, Any] = {
     "bad": [
@@ -93,8 +93,8 @@ def test_raters_give_the_leads_reasons_and_read_them_in_their_language(
         expect(page.get_by_role("heading", name="What is wrong with it?")).to_be_visible()
         assert "bad" not in [row.get("verdict") for row in answers(campaign, "Ann")]
         page.get_by_role("button", name="Blurry or noisy").click()
-        wait_until(lambda: answers(campaign, "Ann")[-1].get("reason") == "blurry")
-        assert answers(campaign, "Ann")[-1]["verdict"] == "bad"
+        wait_until(lambda: last_answer(campaign, "Ann").get("reason") == "blurry")
+        assert last_answer(campaign, "Ann")["verdict"] == "bad"
 
         next_of(page, "ranking")
         page.keyboard.press("s")
@@ -105,8 +105,8 @@ def test_raters_give_the_leads_reasons_and_read_them_in_their_language(
         expect(page.get_by_role("heading", name="Which image should nobody see?")).to_be_visible()
         page.keyboard.press("1")
         page.keyboard.press("Enter")
-        wait_until(lambda: answers(campaign, "Ann")[-1].get("reason") == REPORT)
-        assert len(answers(campaign, "Ann")[-1]["unsafe"]) == 1
+        wait_until(lambda: last_answer(campaign, "Ann").get("reason") == REPORT)
+        assert len(last_answer(campaign, "Ann")["unsafe"]) == 1
 
         page.locator("nav [data-do=settings]").click()
         page.locator("#language").select_option("de")

@@ -51,7 +51,7 @@ def draw_reliability(
     )
     axes.plot(predicted, observed, color=color, marker="o", markersize=4, label=label)
     axes.set(xlim=(0, 1), ylim=(0, 1), ylabel="share called good")
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, loc="upper left")
 
 
 def draw_scores(axes: Axes, probabilities: Values, good: Values, *, bins: int = 20) -> None:
@@ -60,4 +60,4 @@ def draw_scores(axes: Axes, probabilities: Values, good: Values, *, bins: int = 
     axes.hist(probabilities[good == 1], edges.tolist(), color=GOOD, alpha=0.6, label="good")
     axes.hist(probabilities[good == 0], edges.tolist(), color=BAD, alpha=0.6, label="bad")
     axes.set(xlim=(0, 1), xlabel="score", ylabel="verdicts")
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, loc="upper center")

@@ -74,6 +74,11 @@ def answers(campaign: Campaign, name: str) -> list[dict[str, Any]]:
     return [json.loads(row.answer_json) | {"row": row, "mode": row.input_mode} for row in rows]
 
 
+def last_answer(campaign: Campaign, name: str) -> dict[str, Any]:
+    """Newest live answer of a rater; empty where none is stored yet."""
+    return next(reversed(answers(campaign, name)), {})
+
+
 def leases_of(campaign: Campaign, name: str) -> int:
     """The number of tasks that were handed out to a rater."""
     with campaign.open_store() as store, store.database.read() as connection:
