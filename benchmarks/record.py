@@ -34,14 +34,15 @@ def record(name: str, figures: dict[str, Any]) -> None:
 
 
 def commit() -> str:
-    """Return the commit of this checkout, with `-dirty` where files differ from it."""
-    return subprocess.run(
-        ["git", "describe", "--always", "--dirty"],
-        cwd=CHECKOUT,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.strip()
+    """Return the commit of this checkout, with `-dirty` where files but results differ from it."""
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", f":!{RESULTS}")
+    return _git("describe", "--always") + ("-dirty" if changed else "")
+
+
+def _git(*words: str) -> str:
+    """Return what git prints about this checkout."""
+    done = subprocess.run(["git", *words], cwd=CHECKOUT, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
 
 
 def recorded(name: str) -> dict[str, Any]:

@@ -233,11 +233,13 @@ def test_the_left_hand_alone_answers_everything(
     with serving(tmp_path) as server:
         page = come(browser, server.url, PHONE)
         enter(page, "Ann")
+        go_to_kind(page, "ranking")
         open_settings(page)
         page.locator("[name=layout][value=left]").check()
         assert not wider_than_screen(page)
         page.keyboard.press("Escape")
-        go_to_kind(page, "ranking")
+        expect(page.locator("[data-slot=settings]")).to_be_hidden()
+        see(page)  # the button that opened the settings must not take the space bar
         for key in ("1", "q", "2", "r", "1", " "):  # a rank, can't judge, a rank taken back
             page.keyboard.press(key)
         wait_until(lambda: "ranks" in last_answer(campaign, "Ann"))

@@ -41,7 +41,6 @@ export class FullSize {
     root.addEventListener("click", (event) => {
       const opener = closest(event, "[data-look], [data-do=full-size]");
       if (!opener) return;
-      if (event.detail) opener.blur(); // when this view closes, it must not take the next Enter
       const { look: place } = opener.dataset;
       look(place === undefined ? undefined : Number(place));
     });

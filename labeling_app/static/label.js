@@ -100,8 +100,8 @@ class Page {
       const button = closest(event, "button");
       if (!button) return;
       this.actions[button.dataset.do ?? ""]?.(button);
-      if (event.detail) button.blur(); // a button that was clicked must not take the next Enter
     });
+    this.root.addEventListener("click", leaveClicked, { capture: true });
     for (const type of ["pointerdown", "click"]) {
       const ignore = this.screen.ignoreTooSoon.bind(this.screen);
       this.root.addEventListener(type, ignore, { capture: true });
@@ -161,6 +161,16 @@ function leaveComment(event) {
   event.preventDefault();
   event.stopPropagation();
   closest(event, "textarea")?.blur();
+}
+
+/**
+ * Takes the focus from what was clicked, which must not take the next Enter or space: before
+ * anything else, since a dialog that the click opens gives the focus back when it closes.
+ *
+ * @param {MouseEvent} event
+ */
+function leaveClicked(event) {
+  if (event.detail) closest(event, "button")?.blur();
 }
 
 /** @param {HTMLDialogElement} dialog */
