@@ -48,7 +48,6 @@ from pipelines.config import Settings, check, config_file, override, read_toml
 from pipelines.image_plan import ImagesConfig
 from pipelines.methods import find_method
 from pipelines.models import as_reward_fn
-from pipelines.tuning_plan import FinetuneConfig
 from reward.model import RewardModel
 from reward.settings import RewardConfig
 from tests.support.small_labels import no_verdicts, slates_of
@@ -77,7 +76,6 @@ def settings_of(layout: str) -> Settings:
     changes: list[tuple[list[str], Any]] = [
         (["run", "device"], "cpu"),
         (["sampler", "steps"], 2),
-        (["finetune", "gradient_checkpointing"], True),
     ]
     for name, own in OWN.items():
         values = own | {"micro_batch": 1, "warmup": 0, "validation": {"every": 3}}
@@ -117,7 +115,7 @@ def open_tuned(settings: Settings, name: str, layout: str, place: Path) -> Diffu
     config = settings.table(name, MethodConfig)
     model = open_base(config.precision, layout, place)
     model.add_lora(config.lora, generator=seeded())
-    model.set_up(settings.table("finetune", FinetuneConfig))
+    model.checkpoint_gradients()
     return model
 
 

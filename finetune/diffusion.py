@@ -22,7 +22,7 @@ from finetune.family import Family, modules_of
 from finetune.model_folder import Weights, open_family
 from finetune.processes import SINGLE_PROCESS, Processes
 from finetune.schedule import NoiseSchedule
-from finetune.settings.model import LoraSettings, NetworkSettings, Precision
+from finetune.settings.model import Arithmetic, LoraSettings, NetworkSettings, Precision
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _VAE_PIXELS = 4 * 64 * 64
@@ -36,17 +36,17 @@ class DiffusionModel:
         """Freeze the family's pipeline.
 
         With precision "bf16" or "fp16" the network runs under its autocast, while weights stay as
-        they are.
+        they are; "auto" is the `arithmetic` that suits the device.
         """
         self.family = family
         self.pipeline = family.pipeline
-        self.precision: Precision = precision
         self.variant: str | None = None
         """Variant of the weights that it was opened from, in the words of diffusers; None for the
         plain ones."""
         self.processes: Processes = SINGLE_PROCESS
         """The processes that share the work on this model."""
         self.device = torch.device(self.pipeline.device)
+        self.precision = arithmetic(precision, self.device)
         self._embeddings: dict[str, Tensor] = {}
         self._is_compiled = False
         for part in modules_of(self.pipeline).values():
@@ -88,10 +88,6 @@ class DiffusionModel:
             PictuneError: it should be compiled, which cannot be done here.
         """
         network = self.network
-        if settings.gradient_checkpointing:
-            for part in (network, self.pipeline.vae):
-                # diffusers' own draws warnings from torch.compile
-                part.enable_gradient_checkpointing(partial(checkpoint, use_reentrant=False))
         if settings.channels_last:
             network.to(memory_format=torch.channels_last)
         if settings.compile:
@@ -101,6 +97,12 @@ class DiffusionModel:
             # A program's numbers must not depend on the shapes that came before.
             network.compile(backend=compiler, dynamic=False)
             self._is_compiled = True
+
+    def checkpoint_gradients(self) -> None:
+        """Compute blocks again in the backward pass from now on, which saves their activations."""
+        for part in (self.network, self.pipeline.vae):
+            # diffusers' own draws warnings from torch.compile
+            part.enable_gradient_checkpointing(partial(checkpoint, use_reentrant=False))
 
     @property
     def network(self) -> Any:
@@ -264,6 +266,21 @@ class DiffusionModel:
             layer.cast_input_dtype_enabled = self.precision == "fp32"
 
 
+def arithmetic(precision: Precision, device: torch.device) -> Arithmetic:
+    """Return the precision, or for "auto" bf16 where the device computes in it, and fp32 elsewhere.
+
+    GPUs do since Ampere, and CPUs with AVX-512 BF16 or AMX; others take many times as long.
+    """
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        has_it = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        found = torch.cpu.get_capabilities() if device.type == "cpu" else {}
+        has_it = bool(found.get("avx512_bf16") or found.get("amx_bf16"))
+    return "bf16" if has_it else "fp32"
+
+
 def _shift(vae: Any) -> float:
     """Return the mean of the VAE's latents, which SD3 and FLUX take away."""
     return vae.config.get("shift_factor") or 0.0
@@ -277,5 +294,5 @@ def _check_compiler(compiler: str | Callable[..., Any], device: torch.device) ->
         reason = str(error).strip().split("\n")[0]
         advice = "install a C++ compiler (g++), or set it to false"
         raise PictuneError(
-            f"finetune.compile: torch.compile does not work here ({reason}); {advice}"
+            f"compile = true: torch.compile does not work here ({reason}); {advice}"
         ) from error

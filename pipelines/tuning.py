@@ -101,6 +101,8 @@ def open_job(
     model.processes = replace(processes, watch=watch)
     model.add_lora(lora, generator=generator)
     model.set_up(shared)
+    if shared.gradient_checkpointing:
+        model.checkpoint_gradients()
     reward, monitor = _open_reward(run, settings, config, model)
     prompts, labeled = method_prompts(run, settings, name), None
     if reward is not None:

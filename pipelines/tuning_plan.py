@@ -34,6 +34,9 @@ CARD_FILE = "README.md"
 class FinetuneConfig(NetworkSettings, frozen=True, extra="forbid"):
     """Settings that the methods share; each has its own in a table of its name."""
 
+    gradient_checkpointing: bool = False
+    """Compute the network's blocks, and the VAE's where a gradient goes through them, again in the
+    backward pass rather than keep their activations: less memory, one more forward pass."""
     train_on: Literal["focus", "all"] = "focus"
     """Prompts to train on: `run.focus_prompts`, or all of the run's, for a model that is to do
     better on prompts that nobody thought of. A method that learns from labels then takes all

@@ -8,7 +8,7 @@ from diffusers import DiffusionPipeline, StableDiffusionXLPipeline
 from torch import Tensor
 
 from data.errors import PictuneError
-from finetune.diffusion import DiffusionModel
+from finetune.diffusion import DiffusionModel, arithmetic
 from finetune.sampler import draw
 from finetune.settings.model import LoraSettings
 from finetune.settings.sampler import Sampler
@@ -98,6 +98,34 @@ def test_half_precision_arithmetic_still_gives_float32(sd_folder: Path) -> None:
     assert predict(model).dtype == torch.float32
     difference = predict(model) - predict(DiffusionModel.from_pretrained(sd_folder))
     assert 0 < difference.abs().max() < 0.1
+
+
+@pytest.mark.parametrize(
+    ("device", "has", "expected"),
+    [
+        ("cpu", {"avx512_bf16": True}, "bf16"),
+        ("cpu", {"avx512_f": True, "avx512_bf16": False, "amx_bf16": True}, "bf16"),
+        ("cpu", {"avx512_f": True}, "fp32"),
+        ("cuda", {"avx512_bf16": False}, "bf16"),
+        ("cuda", {"avx512_bf16": True, "none": True}, "fp32"),
+        ("mps", {"avx512_bf16": True}, "fp32"),
+    ],
+)
+def test_the_arithmetic_that_suits_a_device(
+    device: str, has: dict[str, bool], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def is_supported(including_emulation: bool = True) -> bool:
+        return including_emulation or "none" not in has
+
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", is_supported)
+    assert arithmetic("auto", torch.device(device)) == expected
+    assert arithmetic("fp16", torch.device(device)) == "fp16"
+
+
+def test_a_model_settles_its_arithmetic_when_it_is_opened(sd_folder: Path) -> None:
+    model = DiffusionModel.from_pretrained(sd_folder, precision="auto")
+    assert model.precision == arithmetic("auto", model.device)
 
 
 def test_inside_exact_the_arithmetic_is_that_of_the_weights(sd_folder: Path) -> None:

@@ -16,7 +16,7 @@ from finetune.rollout import choose_transitions, collect
 from finetune.sampling import gaussian_kl, noise_per_output, step_distribution
 from finetune.schedule import DiffusionSchedule
 from finetune.settings.dpok import DPOKConfig
-from finetune.settings.model import NetworkSettings, Precision
+from finetune.settings.model import Precision
 from finetune.settings.sampler import Sampler
 from finetune.settings.validation import ValidationConfig
 from finetune.step import Prediction, Step
@@ -261,7 +261,7 @@ def test_gradient_checkpointing_keeps_less_and_changes_nothing(velocity_folder: 
         return sum(kept.values()), list(torch.autograd.grad(output.square().mean(), parameters))
 
     plain, expected = kept_and_gradients()
-    model.set_up(NetworkSettings(gradient_checkpointing=True))
+    model.checkpoint_gradients()
     less, gradients = kept_and_gradients()
     assert less < 0.6 * plain
     assert all(torch.equal(mine, other) for mine, other in zip(gradients, expected, strict=True))

@@ -22,7 +22,6 @@ from finetune.reward_gradient import (
 )
 from finetune.sampler import draw
 from finetune.sampling import clean_latents, step_distribution
-from finetune.settings.model import NetworkSettings
 from finetune.settings.reward_gradient import RewardGradientConfig, RewardGradientValidation
 from finetune.settings.sampler import Sampler
 from tests.support.small_training import (
@@ -246,7 +245,7 @@ def test_every_layout_is_trained_and_the_size_of_micro_batches_changes_rounding_
 def test_gradient_checkpointing_changes_rounding_alone(sd_folder: Path) -> None:
     plain = gradient_of(open_training(sd_folder, changed(steps_back=2)))
     training = open_training(sd_folder, changed(steps_back=2))
-    training.model.set_up(NetworkSettings(gradient_checkpointing=True))
+    training.model.checkpoint_gradients()
     assert training.model.pipeline.vae.is_gradient_checkpointing
     torch.testing.assert_close(gradient_of(training), plain, rtol=1e-4, atol=1e-7)
 

@@ -102,7 +102,8 @@ def test_a_compiled_unet_is_the_same_with_and_without_its_adapters_and_gradients
 ) -> None:
     plain, compiled = open_model(sd_folder), open_model(sd_folder)
     compiler = CompileCounterWithBackend("aot_eager")
-    compiled.set_up(NetworkSettings(compile=True, gradient_checkpointing=True), compiler=compiler)
+    compiled.checkpoint_gradients()
+    compiled.set_up(NetworkSettings(compile=True), compiler=compiler)
     checks = compiler.frame_count
     for _ in range(2):
         torch.testing.assert_close(gradient(compiled), gradient(plain))
@@ -133,7 +134,7 @@ def test_without_a_compiler_there_is_one_clear_line(
 ) -> None:
     monkeypatch.setenv("PATH", "")
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
-    message = r"finetune\.compile: .* install a C\+\+ compiler \(g\+\+\)"
+    message = r"compile = true: .* install a C\+\+ compiler \(g\+\+\)"
     with pytest.raises(PictuneError, match=message) as error:
         open_model(sd_folder).set_up(NetworkSettings(compile=True))
     assert "\n" not in str(error.value)

@@ -43,6 +43,21 @@ def test_every_image_has_its_provenance(settings: Path, tmp_path: Path) -> None:
     assert {row["prompt"]: row["category"] for row in prompts}["Two dogs."] == "count"
 
 
+# torch warns while its compiler is imported.
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
+def test_drawing_compiles_the_network_where_that_is_asked_for(
+    settings: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    assert draw(settings, tmp_path, "--set", "images.compile=true") == 2
+    assert "compile = true: torch.compile does not work here" in capsys.readouterr().err
+    assert draw(settings, tmp_path) == 0
+
+
 def test_the_same_run_drawn_twice_is_the_same_to_the_byte(settings: Path, tmp_path: Path) -> None:
     draw(settings, tmp_path / "a")
     draw(settings, tmp_path / "b")

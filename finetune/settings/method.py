@@ -24,8 +24,8 @@ class MethodConfig(BaseModel, frozen=True, extra="forbid"):
     lora: LoraSettings = LoraSettings()
     """Low-rank matrices that are trained."""
     precision: Precision = "fp32"
-    """Arithmetic of the network; bf16 is about 1.7 times as fast on CPUs that have it. fp16 rounds
-    finer and is for GPUs."""
+    """Arithmetic of the network; "auto" is bf16 where the device has it, which is about 1.6 times
+    as fast, and fp32 elsewhere. fp16 rounds finer and is for GPUs."""
     validation: ValidationConfig = ValidationConfig()
     """Validation, which chooses the best weights and can end the training early."""
 

@@ -6,15 +6,14 @@ from pydantic import BaseModel, PositiveFloat, PositiveInt
 
 from finetune.lora_folder import BASE
 
-Precision = Literal["fp32", "bf16", "fp16"]
+Arithmetic = Literal["fp32", "bf16", "fp16"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+"""An arithmetic, or the one that suits the device: see `finetune.diffusion.arithmetic`."""
 
 
 class NetworkSettings(BaseModel, frozen=True, extra="forbid"):
     """Ways to run the network: other time and memory, the same results except for rounding."""
 
-    gradient_checkpointing: bool = False
-    """Compute the network's blocks, and the VAE's where a gradient goes through them, again in the
-    backward pass rather than keep their activations: less memory, one more forward pass."""
     channels_last: bool = False
     """Keep the channels of a pixel side by side in memory, which suits the convolutions of GPUs in
     half precision."""

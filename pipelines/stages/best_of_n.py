@@ -64,6 +64,7 @@ def main(
         if processes.is_first:
             _check_same(folder, settings)
         model = open_model(settings.run, precision=config.precision)
+        model.set_up(config)
         sampler = settings.table("sampler", Sampler)
         drawer = Drawer(model, config.batch, processes)
         drawer.draw_missing(planned, candidates, sampler, title="best of n")

@@ -149,7 +149,9 @@ def _opened(settings: Settings, processes: Processes) -> "Drawer":
         from pipelines.models import open_model  # noqa: PLC0415 - loads torch
 
     config = settings.table("images", ImagesConfig)
-    return Drawer(open_model(settings.run, precision=config.precision), config.batch, processes)
+    model = open_model(settings.run, precision=config.precision)
+    model.set_up(config)
+    return Drawer(model, config.batch, processes)
 
 
 def _draw_later_round(
