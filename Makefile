@@ -120,8 +120,8 @@ compare-plan: $(INSTALLED) ## How many votes tell which difference; later, when 
 compare-report: $(INSTALLED) ## What people say of the models in comparisons: a page and figures
 	$(STAGE) compare-report $(COMMON)
 
-demo: $(INSTALLED) ## The whole story on the embedded models, in minutes
-	$(STAGE) demo $(COMMON) $(INPUTS)
+demo: $(INSTALLED) ## The whole story on the embedded models, in minutes (PROCESSES=)
+	$(SHARED_STAGE) demo $(COMMON) $(INPUTS)
 
 settings: $(INSTALLED) ## Explain all settings (TABLE=: those of one table)
 	$(STAGE) settings $(TABLE)

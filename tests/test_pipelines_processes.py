@@ -177,6 +177,22 @@ def test_rounds_go_through_all_stages_in_two_processes(
         assert again.count(f"{stage}: done") == 1, stage
 
 
+def test_the_demo_goes_through_all_stages_in_two_processes(
+    demo_models: Path, terminal: Commands, tmp_path: Path
+) -> None:
+    run, words = RunFolder(tmp_path / "two"), ["--config", str(demo_models), *FEW]
+    printed = terminal.run(line(run, "demo", *words), processes=2)
+    assert re.findall(r"^\[(\d)/5\] ", printed, re.MULTILINE) == ["1", "2", "3", "4", "5"]
+    assert printed.count("done in ") == printed.count("label the same images yourself") == 1
+    one = RunFolder(tmp_path / "one")
+    assert command(one, "images", *words) == 0
+    assert files_in(one.images_dir) == files_in(run.images_dir)
+    assert {result.method for result in read_evaluation(run).results} >= {None, "rwl"}
+    again = terminal.run(line(run, "demo"), processes=2)
+    for stage in ("images", "simulate", "reward", "finetune rwl", "evaluate"):
+        assert again.count(f"{stage}: done") == 1, stage
+
+
 def test_two_machines_share_the_work_by_accelerates_own_file(
     demo_models: Path, tmp_path: Path
 ) -> None:

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 
 from data.runs import RunFolder
+from finetune.processes import launched
 from pipelines.config import Settings
 from pipelines.pages import report_text
 from pipelines.stages import evaluate, finetune, images, reward, simulate
@@ -11,17 +12,29 @@ from pipelines.stages import evaluate, finetune, images, reward, simulate
 
 def main(run: RunFolder, settings: Settings) -> None:
     """Run every stage; say where the report is, and what one may do next."""
-    steps: list[tuple[str, Callable[[], None]]] = [
-        ("images: the base model draws the prompts", lambda: images.main(run, settings)),
-        ("simulate: raters label the images", lambda: simulate.main(run, settings)),
-        ("reward: a model learns what they like", lambda: reward.main(run, settings)),
-        ("finetune: reward-weighted likelihood", lambda: finetune.main(run, settings, "rwl")),
-        ("evaluate: the models are compared", lambda: evaluate.main(run, settings)),
-    ]
-    started = time.monotonic()
-    for number, (title, stage) in enumerate(steps, start=1):
-        print(f"\n[{number}/{len(steps)}] {_clock(time.monotonic() - started)} {title}", flush=True)
-        stage()
+    with launched(settings.run.device) as processes:
+        is_first = processes.is_first
+
+        def simulated() -> None:
+            if is_first:
+                simulate.main(run, settings)
+
+        steps: list[tuple[str, Callable[[], None]]] = [
+            ("images: the base model draws the prompts", lambda: images.main(run, settings)),
+            ("simulate: raters label the images", simulated),
+            ("reward: a model learns what they like", lambda: reward.main(run, settings)),
+            ("finetune: reward-weighted likelihood", lambda: finetune.main(run, settings, "rwl")),
+            ("evaluate: the models are compared", lambda: evaluate.main(run, settings)),
+        ]
+        started = time.monotonic()
+        for number, (title, stage) in enumerate(steps, start=1):
+            if is_first:
+                clock = _clock(time.monotonic() - started)
+                print(f"\n[{number}/{len(steps)}] {clock} {title}", flush=True)
+            stage()
+            processes.wait()  # until the files that the next one reads are there
+    if not is_first:
+        return
     print(f"\ndone in {_clock(time.monotonic() - started)}")
     print(f"report: {report_text.page_file(run).resolve()}")
     name = run.root.name
