@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from data.runs import RunFolder
+from tests.support.demo_run import command, copy_without
 
 HEAVY = (
     *("torch", "diffusers", "transformers", "peft", "accelerate", "safetensors"),
@@ -54,6 +55,16 @@ def test_a_stage_that_is_done_says_so_without_what_computes(
     assert lines[-1] == "loaded:"
     for phrase in DONE[words]:
         assert any(phrase in line for line in lines), phrase
+
+
+@pytest.mark.slow
+def test_best_of_n_that_is_done_says_so_too(demo_run: RunFolder, tmp_path: Path) -> None:
+    run = copy_without(demo_run, tmp_path, "evaluation", "finetune")
+    assert command(run, "best-of-n", "--n", "2") == 0
+    place = ["--runs", str(run.root.parent), "--run", run.root.name]
+    said, loaded = answer(["best-of-n", "--n", "2", *place])[-2:]
+    assert said.startswith("best-of-n: done, ")
+    assert loaded == "loaded:"
 
 
 @pytest.mark.parametrize("name", ["images", "simulate", "reward", "finetune", "evaluate", "rounds"])

@@ -291,6 +291,8 @@ def test_more_candidates_keep_those_that_were_drawn(
     drawn = {
         path.name: path.stat().st_mtime_ns for path in (tmp_path / "out" / "candidates").iterdir()
     }
+    assert best_of_n(models, reward, tmp_path, *words, "--n", "2") == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith("best-of-n: done, ")
     assert best_of_n(models, reward, tmp_path, *words, "--n", "3") == 0
     now = {
         path.name: path.stat().st_mtime_ns for path in (tmp_path / "out" / "candidates").iterdir()

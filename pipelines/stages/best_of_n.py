@@ -17,18 +17,16 @@ from data.errors import PictuneError
 from data.files import sha256_of, write_atomically, write_json
 from data.runs import RunFolder
 from data.schema import write_table
-from finetune.processes import launched
-from finetune.reward_fn import score
+from finetune.processes import Processes, launched
 from finetune.settings.sampler import Sampler
 from pipelines.comparison import by_reward
 from pipelines.config import Settings
-from pipelines.drawing import Drawer
-from pipelines.image_io import load_images, save_sheet
 from pipelines.image_plan import BEST_OF_SEEDS, ImagesConfig, Planned, seeded
+from pipelines.interruption import ends_at_once
 from pipelines.model_hashes import weights_hash
-from pipelines.models import device_of, open_model, open_reward
 from pipelines.progress import progress
-from pipelines.prompts import prompts_of
+from pipelines.prompts import prompts_digest, prompts_of
+from pipelines.record import content_hash
 from pipelines.rounds import with_reward
 
 TABLE, SHEET, MADE_BY = "best_of_n.parquet", "sheet.png", "made_by.json"
@@ -50,32 +48,35 @@ CANDIDATES = pa.schema(
 def main(
     run: RunFolder, settings: Settings, *, reward: Path | None, n: int, keep: int, out: Path | None
 ) -> None:
-    """Draw what is missing, then write the table of all candidates, the best, and a sheet."""
+    """Draw what is missing, then write the table of all candidates, the best, and a sheet.
+
+    Raises:
+        PictuneError: there is no trained reward, or the folder is of another model or sampler.
+    """
     if n < 1:
         raise PictuneError(f"--n {n}: draw at least one image a prompt, as N=16 does")
     if not 1 <= keep <= n:
         raise PictuneError(f"--keep {keep}: pick at least one of --n {n} and at most all")
-    folder, config = out or run.root / "best-of-n", settings.table("images", ImagesConfig)
+    folder, trained = out or run.root / "best-of-n", reward or with_reward(run).reward_dir
     prompts = list(prompts_of(settings.run))
     planned = seeded(prompts, n, settings.run.seed, offset=BEST_OF_SEEDS)
-    candidates, device = folder / "candidates", device_of(settings.run)
+    drawn_by = _drawn_by(settings)
+    picked_by = {"reward": content_hash(str(trained)), "prompts": prompts_digest(prompts)}
+    made_by = drawn_by | {"picked": picked_by | {"n": n, "keep": keep}}
     with launched(settings.run.device) as processes:
-        reward_fn = open_reward(reward or with_reward(run).reward_dir, settings.run)
         if processes.is_first:
-            _check_same(folder, settings)
-        model = open_model(settings.run, precision=config.precision)
-        model.set_up(config)
-        sampler = settings.table("sampler", Sampler)
-        drawer = Drawer(model, config.batch, processes)
-        drawer.draw_missing(planned, candidates, sampler, title="best of n")
+            _check_same(folder, drawn_by)
+        best = [*(folder / "best").glob("*.png")]
+        is_done = _made_by(folder) == made_by and (folder / TABLE).exists()
+        is_done = is_done and len(best) == keep * len(prompts) and _are_drawn(folder, planned)
+        processes.wait()  # all have seen the folder as it was
+        if is_done:
+            if processes.is_first:
+                print(f"best-of-n: done, {len(best)} of {len(planned)} images in {folder / 'best'}")
+            return
+        rewards = _draw_and_score(settings, trained, folder, planned, processes)
         if not processes.is_first:
             return
-    rewards: list[float] = []
-    starts = range(0, len(planned), config.batch)
-    for start in progress(starts, "score", "batch"):
-        some = planned[start : start + config.batch]
-        images = load_images([candidates / one.file_name for one in some]).to(device)
-        rewards += score(reward_fn, images, [one.prompt for one in some]).tolist()
     ranked = by_reward(rewards, n)
     _write_best(folder, planned, ranked, keep)
     rows = [
@@ -84,6 +85,7 @@ def main(
         for rank, i in enumerate(order, start=1)
     ]
     write_table(pa.Table.from_pylist(rows, schema=CANDIDATES), CANDIDATES, folder / TABLE)
+    write_json(folder / MADE_BY, made_by)
     picked = [rewards[i] for order in ranked for i in order[:keep]]
     print(
         f"best-of-n: {len(picked)} of {len(planned)} images in {folder / 'best'}, "
@@ -91,20 +93,69 @@ def main(
     )
 
 
-def _check_same(folder: Path, settings: Settings) -> None:
-    """Refuse a folder whose candidates are of another model, sampler or seed.
+def _draw_and_score(
+    settings: Settings,
+    reward: Path,
+    folder: Path,
+    planned: Sequence[Planned],
+    processes: Processes,
+) -> list[float]:
+    """Draw what is missing; return the scores of all candidates, in the first process.
 
-    Candidates of an earlier call are kept.
+    The folder says no longer that it is done.
     """
+    with ends_at_once():
+        from finetune.reward_fn import score  # noqa: PLC0415 - loads torch
+        from pipelines.drawing import Drawer  # noqa: PLC0415 - loads torch
+        from pipelines.image_io import load_images  # noqa: PLC0415 - loads torch
+        from pipelines.models import device_of, open_model, open_reward  # noqa: PLC0415
+
+    config, device = settings.table("images", ImagesConfig), device_of(settings.run)
+    reward_fn = open_reward(reward, settings.run)
+    model = open_model(settings.run, precision=config.precision)
+    model.set_up(config)
+    candidates, drawer = folder / "candidates", Drawer(model, config.batch, processes)
+    if processes.is_first:
+        write_json(folder / MADE_BY, _drawn_by(settings))
+    drawer.draw_missing(planned, candidates, settings.table("sampler", Sampler), title="best of n")
+    rewards: list[float] = []
+    if not processes.is_first:
+        return rewards
+    for start in progress(range(0, len(planned), config.batch), "score", "batch"):
+        some = planned[start : start + config.batch]
+        images = load_images([candidates / one.file_name for one in some])
+        rewards += score(reward_fn, images.to(device), [one.prompt for one in some]).tolist()
+    return rewards
+
+
+def _drawn_by(settings: Settings) -> dict[str, Any]:
+    """Return what a candidate's pixels depend on, beside its prompt and number."""
     sampler = settings.table("sampler", Sampler).model_dump(exclude={"stochastic_share"})
-    present: dict[str, Any] = {
+    return {
         "model_hash": weights_hash(settings.run.model),
         "seed": settings.run.seed,
         "images": sampler | {"precision": settings.table("images", ImagesConfig).precision},
     }
-    if not (folder / MADE_BY).exists():
-        write_json(folder / MADE_BY, present)
-    elif json.loads((folder / MADE_BY).read_text(encoding="utf-8")) != present:
+
+
+def _made_by(folder: Path) -> dict[str, Any]:
+    """Return what the folder says of the call that wrote it; empty where there is none."""
+    file = folder / MADE_BY
+    made_by: dict[str, Any] = json.loads(file.read_text("utf-8")) if file.exists() else {}
+    return made_by
+
+
+def _are_drawn(folder: Path, planned: Sequence[Planned]) -> bool:
+    return all((folder / "candidates" / one.file_name).exists() for one in planned)
+
+
+def _check_same(folder: Path, drawn_by: dict[str, Any]) -> None:
+    """Refuse a folder whose candidates are of another model, sampler or seed.
+
+    Candidates of an earlier call are kept.
+    """
+    earlier = _made_by(folder)
+    if earlier and {name: earlier.get(name) for name in drawn_by} != drawn_by:
         raise PictuneError(
             f"{folder}: its images were drawn by another model, sampler or seed; "
             "give another --out, or remove it"
@@ -122,6 +173,8 @@ def _write_best(
     for name in sorted(names):
         with write_atomically(folder / "best" / name) as temporary:
             shutil.copyfile(folder / "candidates" / name, temporary)
+    from pipelines.image_io import load_images, save_sheet  # noqa: PLC0415 - loads torch
+
     rows = [
         [folder / "candidates" / planned[i].file_name for i in order[:SHEET_COLUMNS]]
         for order in ranked[:SHEET_PROMPTS]
