@@ -34,12 +34,12 @@ def test_images_go_on_after_a_kill_and_end_with_the_same_files(
 
     folder = tmp_path / "killed" / "images"
     drawing = launch(tmp_path, "pipelines", *words("killed"))
-    drawing.kill_when(lambda: len(list(folder.glob("[!.]*.png"))) >= 6, rank=1)
-    others = list(drawing.processes().values())
+    pids = drawing.kill_when(lambda: len(list(folder.glob("[!.]*.png"))) >= 6, rank=1)
     ended = drawing.ended()
     assert ended.status == KILLED
     assert [line[: len(LINE)] for line in ended.lines] == [LINE]
-    assert not any(Path(f"/proc/{other}").exists() for other in others)
+    assert len(pids) == 2
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
     assert 6 <= len(drawn_in(folder)) < 250
     terminal.run(words("killed"), processes=2)
     assert main(words("whole")) == 0

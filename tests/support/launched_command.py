@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,23 +46,29 @@ class Launched:
     errors: Path
 
     def processes(self) -> dict[int, int]:
-        """Return the ids of the processes by rank; fewer while they start."""
+        """Return the ids of the processes by rank; fewer while they start or end."""
         place = Path(f"/proc/{self.launcher.pid}/task/{self.launcher.pid}/children")
         found: dict[int, int] = {}
         for child in place.read_text().split():
-            variables = Path(f"/proc/{child}/environ").read_bytes().split(b"\0")
-            ranks = [one for one in variables if one.startswith(b"RANK=")]
-            found |= {int(rank.removeprefix(b"RANK=")): int(child) for rank in ranks}
+            with suppress(ProcessLookupError, FileNotFoundError):  # it has ended
+                variables = Path(f"/proc/{child}/environ").read_bytes().split(b"\0")
+                ranks = [one for one in variables if one.startswith(b"RANK=")]
+                found |= {int(rank.removeprefix(b"RANK=")): int(child) for rank in ranks}
         return found
 
-    def kill_when(self, condition: Callable[[], bool], *, rank: int) -> None:
-        """Kill the process of that rank when the condition holds; it must not have ended before."""
+    def kill_when(self, condition: Callable[[], bool], *, rank: int) -> list[int]:
+        """Kill the process of that rank when the condition holds; it must not have ended before.
+
+        Return the ids of all processes.
+        """
         started = time.monotonic()
         while not condition():
             assert self.launcher.poll() is None, self.errors.read_text()
             assert time.monotonic() - started < WAIT_SECONDS
             time.sleep(0.005)
-        os.kill(self.processes()[rank], signal.SIGKILL)
+        found = self.processes()
+        os.kill(found[rank], signal.SIGKILL)
+        return list(found.values())
 
     def ended(self) -> Ended:
         """Wait until the command has ended."""
