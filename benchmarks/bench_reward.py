@@ -35,7 +35,7 @@ from torch import Tensor
 from benchmarks.real_models import random_backbone
 from benchmarks.record import record
 from data.files import sha256_of
-from pipelines.stages.score import ROWS
+from pipelines.scoring import ROWS
 from reward.clip.backbone import ClipBackbone
 from reward.clip.cache import EmbeddingCache
 from reward.dataset import FeedbackDataset, RankedPairs, Verdicts

@@ -338,13 +338,13 @@ def write_table(table: pa.Table, schema: pa.Schema, path: Path) -> None:
 def write_batches(batches: Iterable[pa.Table], schema: pa.Schema, path: Path) -> int:
     """Write tables one after the other as `write_table` does; return the number of rows.
 
-    Each table becomes one row group or more.
+    Each table becomes one row group or more. The schema's metadata is kept.
 
     Raises:
         PictuneError: as `write_table`; then nothing is written.
     """
-    described = schema.with_metadata({"schema_version": str(SCHEMA_VERSION)})
-    rows = 0
+    about = {"schema_version": str(SCHEMA_VERSION), **(schema.metadata or {})}
+    described, rows = schema.with_metadata(about), 0
     with (
         write_atomically(path) as temporary,
         pq.ParquetWriter(temporary, described, compression="zstd") as writer,

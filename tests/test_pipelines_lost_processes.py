@@ -9,7 +9,8 @@ from data.files import sha256_of
 from data.runs import RunFolder
 from data.schema import read_table
 from pipelines.cli import main
-from pipelines.stages.score import ENCODE_BATCH, FILE, SCORES
+from pipelines.score_request import FILE, SCORES
+from pipelines.scoring import ENCODE_BATCH
 from tests.support.demo_run import command, sets
 from tests.support.launched_command import launch
 from tests.support.tuned_run import Commands, copy_of

@@ -20,8 +20,9 @@ from pipelines.metrics_log import METRICS_FILE
 from pipelines.model_hashes import REWARD_METRICS
 from pipelines.pages.report_text import read_evaluation
 from pipelines.pages.reward_page import RELIABILITY
+from pipelines.score_request import FILE, SCORES
+from pipelines.scoring import ENCODE_BATCH
 from pipelines.stages.best_of_n import CANDIDATES, TABLE
-from pipelines.stages.score import ENCODE_BATCH, FILE, SCORES
 from reward.files import CONFIG_FILE, WEIGHTS_FILE
 from tests.support.demo_run import command, copy_without, sets
 from tests.support.launched_command import launch

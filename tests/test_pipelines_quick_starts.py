@@ -58,12 +58,15 @@ def test_a_stage_that_is_done_says_so_without_what_computes(
 
 
 @pytest.mark.slow
-def test_best_of_n_that_is_done_says_so_too(demo_run: RunFolder, tmp_path: Path) -> None:
+@pytest.mark.parametrize("words", ["best-of-n --n 2", "score"])
+def test_what_is_not_a_part_of_the_story_says_so_too(
+    words: str, demo_run: RunFolder, tmp_path: Path
+) -> None:
     run = copy_without(demo_run, tmp_path, "evaluation", "finetune")
-    assert command(run, "best-of-n", "--n", "2") == 0
+    assert command(run, *words.split()) == 0
     place = ["--runs", str(run.root.parent), "--run", run.root.name]
-    said, loaded = answer(["best-of-n", "--n", "2", *place])[-2:]
-    assert said.startswith("best-of-n: done, ")
+    said, loaded = answer([*words.split(), *place])[-2:]
+    assert said.startswith(f"{words.split(maxsplit=1)[0]}: done, ")
     assert loaded == "loaded:"
 
 

@@ -68,6 +68,34 @@ def score(reward: Path, images: Path, prompts: Path) -> tuple[int, Path]:
     return main(["score", "--runs", str(images.parent / "runs"), *words]), out
 
 
+def test_a_table_is_made_again_only_when_something_changed(
+    reward: Path, images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prompts = images.parent / "prompts.txt"
+    status, out = score(reward, images, prompts)
+    assert status == 0
+    first = pq.read_table(out)
+
+    def is_done() -> bool:
+        capsys.readouterr()
+        assert score(reward, images, prompts)[0] == 0
+        return capsys.readouterr().out.startswith("score: done, ")
+
+    assert is_done()
+    assert pq.read_table(out).equals(first)
+    (images / "a.png").write_bytes((images / "b.png").read_bytes())
+    assert not is_done()
+    assert not pq.read_table(out).equals(first)
+    assert is_done()
+    prompts.write_text("a cat\n")
+    assert not is_done()
+    out.write_bytes(b"damaged")
+    assert not is_done()
+    assert is_done()
+    (images / "f.png").write_bytes((images / "e.png").read_bytes())
+    assert not is_done()
+
+
 def test_every_image_is_scored_for_every_prompt_as_the_model_does(
     reward: Path, images: Path
 ) -> None:
