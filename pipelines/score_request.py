@@ -91,7 +91,8 @@ def rows_made_from(table: Path, digest: str) -> int | None:
         found = pq.read_metadata(table)
     except (OSError, pa.ArrowInvalid):
         return None  # it is not there, or damaged
-    return found.num_rows if found.metadata.get(MADE_FROM.encode()) == digest.encode() else None
+    noted = (found.metadata or {}).get(MADE_FROM.encode())
+    return found.num_rows if noted == digest.encode() else None
 
 
 def _images_in(folder: Path) -> list[str]:
