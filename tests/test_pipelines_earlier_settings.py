@@ -39,9 +39,9 @@ CHANGED_SINCE = {
     "dpok": {"precision"},
     "ddpo": {"precision"},
     "reward": {"hidden", "auxiliary_weight", "split"},
-    "nft": {"iterations", "validation"},
-    "preference": {"validation"},
-    "reward_gradient": {"truncation", "steps_back", "validation"},
+    "nft": {"precision", "iterations", "validation"},
+    "preference": {"precision", "validation"},
+    "reward_gradient": {"precision", "truncation", "steps_back", "validation"},
     "evaluate": {"etas", "images_per_prompt", "images_per_held_out"},
 }
 """Settings of the preset that have another value now than when the run was recorded."""
