@@ -16,14 +16,14 @@ import argparse
 import os
 import resource
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.record import CHECKOUT, Row, checked_out, record
+from benchmarks.record import CHECKOUT, Row, checked_out, record, run_python
+from tests.support.demo_run import sets
+from tests.support.launched_command import TWO_PROCESSES
 
 EARLIER = "44d1006"
 SAME = (
@@ -31,25 +31,17 @@ SAME = (
     *("rwl.precision='bf16'", "dpok.precision='bf16'"),
 )
 """Settings in which the earlier commit's preset differs, of those that its commands read."""
-LAUNCH = (
-    *("-m", "pipelines.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"),
-    *("--main_process_port", "0", "--mixed_precision", "no", "--dynamo_backend", "no"),
-)
 
 
-def run_in(root: Path, words: Sequence[str], *, processes: int = 1) -> Row:
+def timed(root: Path, words: Sequence[str], *, processes: int = 1) -> Row:
     """Run a command line by the code of this checkout; return the time that it took."""
-    launch = LAUNCH if processes == 2 else ()
-    command = [sys.executable, *launch, "-m", "pipelines", *words]
-    environment = os.environ | {"PYTHONPATH": str(root)}
+    launch: list[str] = []
+    environment: dict[str, str] = {}
     if processes == 2:
+        launch = ["-m", "pipelines.launch", *TWO_PROCESSES]
         environment["OMP_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // 2))
     started, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run(
-        command, cwd=root, env=environment, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise SystemExit(f"{' '.join(words)}\n{done.stderr[-3000:]}")
+    run_python(root, [*launch, "-m", "pipelines", *words], **environment)
     seconds, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return {"seconds": round(seconds, 1), "cpu_seconds": round(cpu, 1)}
@@ -58,7 +50,7 @@ def run_in(root: Path, words: Sequence[str], *, processes: int = 1) -> Row:
 def prepared(root: Path, folder: Path) -> Path:
     """Draw, label and learn the reward by the code of this checkout; return the run's folder."""
     for stage in ("images", "simulate", "reward"):
-        run_in(root, [stage, "--runs", str(folder), "--run", "ready"])
+        run_python(root, ["-m", "pipelines", stage, "--runs", str(folder), "--run", "ready"])
     return folder / "ready"
 
 
@@ -68,11 +60,10 @@ def tuned(
     """Time RWL and the online method on a copy of the run; return both and their sum."""
     run = ready.parent / "run"
     shutil.copytree(ready, run)
-    overrides = [word for change in changes for word in ("--set", change)]
     row: Row = {}
     for method in ("rwl", online):
         words = ["finetune", "--runs", str(run.parent), "--run", run.name, "--method", method]
-        row[method] = run_in(root, [*words, *overrides], processes=processes)
+        row[method] = timed(root, [*words, *sets(*changes)], processes=processes)
     shutil.rmtree(run)
     both = [row["rwl"], row[online]]
     row["both"] = {key: round(sum(one[key] for one in both), 1) for key in both[0]}

@@ -6,7 +6,7 @@ import platform
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -67,14 +67,22 @@ def checked_out(revision: str) -> Iterator[Path]:
     """Check out the files of a revision; yield their folder."""
     with tempfile.TemporaryDirectory() as root:
         folder = Path(root) / "checkout"
-        subprocess.run(
-            ["git", "worktree", "add", "--quiet", "--detach", folder, revision],
-            cwd=CHECKOUT,
-            check=True,
-        )
+        _git("worktree", "add", "--quiet", "--detach", str(folder), revision)
         try:
             yield folder
         finally:
-            subprocess.run(
-                ["git", "worktree", "remove", "--force", folder], cwd=CHECKOUT, check=True
-            )
+            _git("worktree", "remove", "--force", str(folder))
+
+
+def run_python(root: Path, words: Sequence[str], **environment: str) -> None:
+    """Run Python with the code of this checkout; end the benchmark if it fails."""
+    done = subprocess.run(
+        [sys.executable, *words],
+        cwd=root,
+        env=os.environ | {"PYTHONPATH": str(root)} | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise SystemExit(f"{root}: {' '.join(words)[:200]}\n{done.stderr[-3000:]}")

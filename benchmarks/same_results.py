@@ -14,7 +14,6 @@ import importlib.util
 import json
 import os
 import random
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -86,13 +85,9 @@ def write_models(root: Path, folder: Path) -> Path:
 
 def run_in(root: Path, words: list[str]) -> None:
     """Run Python with the code of this checkout, on one thread."""
-    environment = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, *words]
-    done = subprocess.run(
-        command, cwd=root, env=environment, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise SystemExit(f"{root}: {' '.join(words)[:200]}\n{done.stderr[-3000:]}")
+    from benchmarks.record import run_python  # noqa: PLC0415 - see `main`
+
+    run_python(root, words, OMP_NUM_THREADS="1")
 
 
 def results_of(root: Path, folder: Path, settings: Path) -> dict[str, Any]:

@@ -97,6 +97,16 @@ class Processes:
         for parameter, part in zip(trained, parts, strict=True):
             parameter.grad = part.view_as(parameter).clone()
 
+    def skips(self, is_done: bool, line: str) -> bool:
+        """Return whether there is nothing to do; then the first process says so in this line.
+
+        It waits until all processes have looked, so that none sees what another one changes next.
+        """
+        self.wait()
+        if is_done and self.is_first:
+            print(line)
+        return is_done
+
     def wait(self) -> None:
         """Wait until all processes are here.
 

@@ -17,8 +17,10 @@ from finetune.diffusion import DiffusionModel
 from finetune.processes import SINGLE_PROCESS, Processes
 from finetune.sampler import draw
 from finetune.settings.sampler import Sampler
+from pipelines.config import Settings
 from pipelines.image_io import ImageWriter
-from pipelines.image_plan import Planned
+from pipelines.image_plan import ImagesConfig, Planned
+from pipelines.models import open_model
 from pipelines.progress import progress_bar
 
 
@@ -30,6 +32,14 @@ class Drawer:
     batch: int
     """Images drawn at once, if they fit into the device's memory."""
     processes: Processes = SINGLE_PROCESS
+
+    @classmethod
+    def open(cls, settings: Settings, processes: Processes) -> "Drawer":
+        """Open the run's model, to draw by as `[images]` says."""
+        config = settings.table("images", ImagesConfig)
+        model = open_model(settings.run, precision=config.precision)
+        model.set_up(config)
+        return cls(model, config.batch, processes)
 
     def __post_init__(self) -> None:
         self._at_once = self.batch  # halved for good when memory runs out

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from data.columns import column
 from data.errors import PictuneError
 from data.schema import read_table
 from pipelines.prompts import read_prompts
@@ -26,17 +27,13 @@ PAIRS = pa.schema([pa.field(name, pa.string(), nullable=False) for name in ("pat
 """The columns that a table of images and prompts must have."""
 
 
-def _column(name: str, kind: pa.DataType, meaning: str) -> pa.Field:
-    return pa.field(name, kind, False, {"description": meaning})
-
-
 SCORES = pa.schema(
     [
-        _column("image_id", pa.string(), "SHA-256 of the image's file"),
-        _column("path", pa.string(), "the image's file, relative to the folder that was scored"),
-        _column("prompt", pa.string(), "the text that it was scored for"),
-        _column("score", pa.float32(), "probability that a rater calls it good for the prompt"),
-        _column(
+        column("image_id", pa.string(), "SHA-256 of the image's file"),
+        column("path", pa.string(), "the image's file, relative to the folder that was scored"),
+        column("prompt", pa.string(), "the text that it was scored for"),
+        column("score", pa.float32(), "probability that a rater calls it good for the prompt"),
+        column(
             "std",
             pa.float32(),
             "standard deviation of the ensemble members' own probabilities",

@@ -13,6 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from data.columns import column
 from data.errors import PictuneError
 from data.files import sha256_of, write_atomically, write_json
 from data.runs import RunFolder
@@ -40,9 +41,7 @@ _COLUMNS: dict[str, tuple[pa.DataType, str]] = {
     "rank": (pa.int32(), "1 for the best of its prompt"),
     "picked": (pa.bool_(), "whether it is among the best that were kept, and in `best/`"),
 }
-CANDIDATES = pa.schema(
-    [pa.field(name, kind, False, {"description": text}) for name, (kind, text) in _COLUMNS.items()]
-)
+CANDIDATES = pa.schema([column(name, kind, text) for name, (kind, text) in _COLUMNS.items()])
 
 
 def main(
@@ -69,12 +68,12 @@ def main(
         best = [*(folder / "best").glob("*.png")]
         is_done = _made_by(folder) == made_by and (folder / TABLE).exists()
         is_done = is_done and len(best) == keep * len(prompts) and _are_drawn(folder, planned)
-        processes.wait()  # all have seen the folder as it was
-        if is_done:
-            if processes.is_first:
-                print(f"best-of-n: done, {len(best)} of {len(planned)} images in {folder / 'best'}")
+        line = f"best-of-n: done, {len(best)} of {len(planned)} images in {folder / 'best'}"
+        if processes.skips(is_done, line):
             return
-        rewards = _draw_and_score(settings, trained, folder, planned, processes)
+        rewards = _draw_and_score(
+            settings, trained, folder, planned, drawn_by=drawn_by, processes=processes
+        )
         if not processes.is_first:
             return
     ranked = by_reward(rewards, n)
@@ -98,6 +97,8 @@ def _draw_and_score(
     reward: Path,
     folder: Path,
     planned: Sequence[Planned],
+    *,
+    drawn_by: dict[str, Any],
     processes: Processes,
 ) -> list[float]:
     """Draw what is missing; return the scores of all candidates, in the first process.
@@ -108,21 +109,18 @@ def _draw_and_score(
         from finetune.reward_fn import score  # noqa: PLC0415 - loads torch
         from pipelines.drawing import Drawer  # noqa: PLC0415 - loads torch
         from pipelines.image_io import load_images  # noqa: PLC0415 - loads torch
-        from pipelines.models import device_of, open_model, open_reward  # noqa: PLC0415
+        from pipelines.models import device_of, open_reward  # noqa: PLC0415 - loads torch
 
-    config, device = settings.table("images", ImagesConfig), device_of(settings.run)
-    reward_fn = open_reward(reward, settings.run)
-    model = open_model(settings.run, precision=config.precision)
-    model.set_up(config)
-    candidates, drawer = folder / "candidates", Drawer(model, config.batch, processes)
+    candidates, device = folder / "candidates", device_of(settings.run)
+    reward_fn, drawer = open_reward(reward, settings.run), Drawer.open(settings, processes)
     if processes.is_first:
-        write_json(folder / MADE_BY, _drawn_by(settings))
+        write_json(folder / MADE_BY, drawn_by)
     drawer.draw_missing(planned, candidates, settings.table("sampler", Sampler), title="best of n")
     rewards: list[float] = []
     if not processes.is_first:
         return rewards
-    for start in progress(range(0, len(planned), config.batch), "score", "batch"):
-        some = planned[start : start + config.batch]
+    for start in progress(range(0, len(planned), drawer.batch), "score", "batch"):
+        some = planned[start : start + drawer.batch]
         images = load_images([candidates / one.file_name for one in some])
         rewards += score(reward_fn, images.to(device), [one.prompt for one in some]).tolist()
     return rewards

@@ -57,11 +57,8 @@ def _evaluate_once(run: RunFolder, settings: Settings, processes: Processes) -> 
         outputs=(report_text.metrics_file(run), report_text.page_file(run)),
         goes_on_from={"images/*/[!.]*.png": ("run", "sampler", "images")},
     )
-    is_done = stage.is_done
-    processes.wait()  # all have seen the folder as it was
-    if is_done:
-        if processes.is_first:
-            print(f"evaluate: done, report in {report_text.page_file(run)}")
+    line = f"evaluate: done, report in {report_text.page_file(run)}"
+    if processes.skips(stage.is_done, line):
         return
     with ends_at_once():
         from pipelines.evaluation import draw_all, drawings_of, evaluation_of  # noqa: PLC0415 - loads torch

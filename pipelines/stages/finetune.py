@@ -66,10 +66,8 @@ def _tune(run: RunFolder, settings: Settings, name: str, processes: Processes) -
     )
     is_done, is_stale = stage.is_done, stage.stamp is None and folder.exists()
     lacks_strengths = is_missing(folder, settings.table("finetune", FinetuneConfig))
-    processes.wait()  # all have seen the folder as it was
-    if is_done and not lacks_strengths:
-        if processes.is_first:
-            print(f"finetune {name}: done, LoRA in {folder}")
+    line = f"finetune {name}: done, LoRA in {folder}"
+    if processes.skips(is_done and not lacks_strengths, line):
         return
     with ends_at_once():
         from pipelines.tuning import open_job  # noqa: PLC0415 - loads torch

@@ -114,9 +114,8 @@ def _draw_first_round(run: RunFolder, settings: Settings, processes: Processes) 
         goes_on_from={"[!.]*.png": TABLES},
     )
     _refuse_other_model(stage, weights)
-    if stage.is_done and all((run.images_dir / one.file_name).exists() for one in planned):
-        if processes.is_first:
-            print(f"images: done, {len(planned)} images in {run.images_dir}")
+    is_done = stage.is_done and all((run.images_dir / one.file_name).exists() for one in planned)
+    if processes.skips(is_done, f"images: done, {len(planned)} images in {run.images_dir}"):
         return
     drawer = _opened(settings, processes)
     draw = partial(drawer.draw_missing, planned, run.images_dir, sampler)
@@ -146,12 +145,8 @@ def _opened(settings: Settings, processes: Processes) -> "Drawer":
     """Open the model to draw by."""
     with ends_at_once():
         from pipelines.drawing import Drawer  # noqa: PLC0415 - loads torch
-        from pipelines.models import open_model  # noqa: PLC0415 - loads torch
 
-    config = settings.table("images", ImagesConfig)
-    model = open_model(settings.run, precision=config.precision)
-    model.set_up(config)
-    return Drawer(model, config.batch, processes)
+    return Drawer.open(settings, processes)
 
 
 def _draw_later_round(
@@ -179,9 +174,8 @@ def _draw_later_round(
         # The first is drawn in the first batch. Those of other rounds lie beside it.
         goes_on_from={f"../../{run.images_dir.name}/{planned[0].file_name}": tables},
     )
-    if stage.is_done:
-        if processes.is_first:
-            print(f"images: done, round {run.round} has {len(planned)} images in {run.images_dir}")
+    line = f"images: done, round {run.round} has {len(planned)} images in {run.images_dir}"
+    if processes.skips(stage.is_done, line):
         return
     if stage.earlier is not None and stage.stamp is None:
         raise PictuneError(

@@ -60,11 +60,7 @@ def _train_once(run: RunFolder, settings: Settings, processes: Processes) -> Non
         _outputs(run.reward_dir, config),
         goes_on_from={},
     )
-    is_done = stage.is_done
-    processes.wait()  # all have seen the folder as it was
-    if is_done:
-        if processes.is_first:
-            print(f"reward: done, model in {run.reward_dir}")
+    if processes.skips(stage.is_done, f"reward: done, model in {run.reward_dir}"):
         return
     with ends_at_once():
         from pipelines.models import open_backbone  # noqa: PLC0415 - loads torch

@@ -77,10 +77,7 @@ def main(
         image_ids, unreadable = _image_ids(folder, request.paths)
         made_from = request.digest(image_ids, content_hash(str(trained)))
         done = rows_made_from(target, made_from)
-        processes.wait()  # all have seen the table as it was
-        if done is not None:
-            if processes.is_first:
-                print(f"score: done, {done} scores in {target}")
+        if processes.skips(done is not None, f"score: done, {done} scores in {target}"):
             return
         with ends_at_once():
             from pipelines.models import open_cache, open_reward_model  # noqa: PLC0415 - loads torch
