@@ -40,6 +40,9 @@ class TrainState:
     """Monitors of the untuned model."""
     stopped: str = ""
     """Reason why a guard ended the training; empty while it may go on."""
+    show: Callable[[int, Tensor], None] | None = None
+    """Is called with the step and the samples of each validation, if given; no checkpoint has
+    it."""
 
     def __post_init__(self) -> None:
         """Create the scaler."""
@@ -70,6 +73,8 @@ class TrainState:
         if not self.untuned:
             self.untuned = found.monitors
         self.validation.append((self.step, found.reward))
+        if self.show is not None:
+            self.show(self.step, found.samples)
         alarms = found.config.limits.exceeded(found.monitors, self.untuned)
         for name, sentence in alarms.items():
             advice = "look at the samples, the reward may be exploited"

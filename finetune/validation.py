@@ -14,6 +14,11 @@ from finetune.settings.sampler import Sampler
 from finetune.settings.validation import STALE_REWARD, ValidationConfig
 from finetune.staleness import least_vouched
 
+SAMPLED_PROMPTS = 8
+"""Most prompts of which a validation keeps images."""
+SAMPLES_PER_PROMPT = 6
+"""Most images of each that it keeps."""
+
 
 @dataclass(frozen=True)
 class Validation:
@@ -26,6 +31,8 @@ class Validation:
     """`finetune.monitors.summary` of the images."""
     config: ValidationConfig
     """The settings of this validation."""
+    samples: Tensor
+    """[P, n, 3, H, W] in [0, 1], on the CPU: the first images of each of the first prompts."""
     stale_prompt: str | None = None
     """The prompt whose labeled images vouch least for the reward; None where none has any."""
 
@@ -71,8 +78,18 @@ class Validator:
             name: processes.gather(rows, values[: len(rows)], len(texts))
             for name, values in measured.items()
         }
-        rewards = found.pop("reward")
+        rewards, samples = found.pop("reward"), self._samples(rows, images)
         monitors, prompt = summary(found, texts), None
         if (least := least_vouched(self.labeled, rewards, texts)) is not None:
             prompt, monitors[STALE_REWARD] = least
-        return Validation(rewards, monitors, config, prompt)
+        return Validation(rewards, monitors, config, samples, prompt)
+
+    def _samples(self, rows: Tensor, images: Tensor) -> Tensor:
+        """Return the samples of all processes; this one has `images` [B, ...] of its `rows`."""
+        whole = torch.arange(len(self.prompts) * self.config.images_per_prompt)
+        kept = whole.view(len(self.prompts), -1)[:SAMPLED_PROMPTS, :SAMPLES_PER_PROMPT]
+        mine = torch.isin(rows, kept)
+        places = torch.searchsorted(kept.flatten(), rows[mine])
+        own = images[: len(rows)][mine.to(images.device)]
+        samples = self.model.processes.gather(places, own, kept.numel())
+        return samples.cpu().view(*kept.shape, *images.shape[1:])

@@ -39,6 +39,8 @@ REMOVED = (
     "reward.vocabulary_prompts",
     "reward.weight_decay",
     "label.order",
+    "finetune.sheets",
+    "finetune.samples_per_prompt",
 )
 """Paths that are accepted and ignored."""
 

@@ -6,19 +6,19 @@ Of several processes all train, and the first alone writes files and speaks.
 import resource
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from data.errors import PictuneError
 from data.files import write_atomically
 from finetune.checkpoints import latest_checkpoint, load_latest, save_checkpoint
-from finetune.sampler import draw
-from finetune.settings.sampler import Sampler
 from finetune.training import TrainState
 from finetune.watch import shares
 from pipelines.image_io import save_sheet
-from pipelines.image_plan import EVALUATION_SEEDS, SEEDS_PER_RUN, ImagesConfig
 from pipelines.metrics_log import UNTRAINED, read_metrics, time_spent
 from pipelines.model_card import model_card
 from pipelines.progress import progress_bar
@@ -26,9 +26,6 @@ from pipelines.strengths import STRENGTHS_FILE
 from pipelines.training_log import MetricsLog
 from pipelines.tuning import Job, with_images
 from pipelines.tuning_plan import CARD_FILE, CHECKPOINTS
-
-SAMPLED_PROMPTS = 8
-"""Prompts on a sheet of samples, the first ones."""
 
 SAMPLE_SIZE = 128
 """Pixels of an image on a sheet, at least about that many."""
@@ -64,6 +61,8 @@ def train(job: Job) -> TrainState:
     with job.training.watch.part("preparing"):
         job = with_images(job)
     state, checkpoints = job.start(), job.folder / CHECKPOINTS
+    if job.processes.is_first:
+        state.show = partial(_save_samples, job.folder)
     load_latest(checkpoints, state, job.training.generator)
     job.processes.wait()  # all have loaded the checkpoint, and the first may write new ones
     try:
@@ -87,11 +86,9 @@ def _ignore(metrics: dict[str, Any]) -> None:
 def _journal(job: Job, state: TrainState) -> Iterator[Callable[[dict[str, Any]], None]]:
     """Yield the function that is called with each step's metrics.
 
-    It logs them, and draws samples and saves checkpoints where they are due.
+    It logs them, and saves checkpoints where they are due.
     """
-    if state.step == 0:
-        _save_samples(job, 0)
-    before, total, config = state.step, job.total_steps, job.config
+    before, total, marks = state.step, job.total_steps, job.config.checkpoints
     device = job.training.model.device
     bar = progress_bar(job.name, "step", total=total, done=before)
     # The line of step 0 comes again with step 1.
@@ -116,18 +113,11 @@ def _journal(job: Job, state: TrainState) -> Iterator[Callable[[dict[str, Any]],
             bar.update(state.step - before)
             shown = ("reward", "loss", "kl")
             bar.set_postfix({key: metrics[key] for key in shown if metrics.get(key) is not None})
-            if _is_due(before, state.step, total, config.sheets):
-                _save_samples(job, state.step)
-            if _is_due(before, state.step, total, config.checkpoints):
+            if state.step * marks // total > before * marks // total:
                 save_checkpoint(job.folder / CHECKPOINTS, state, job.training.generator)
             before = state.step
 
         yield note
-
-
-def _is_due(before: int, step: int, total: int, times: int) -> bool:
-    """Whether one of `times` marks, evenly over `total` steps, is after `before` and up to step."""
-    return step * times // total > before * times // total
 
 
 def _peak_memory_gb(device: torch.device) -> float:
@@ -137,16 +127,7 @@ def _peak_memory_gb(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 
-def _save_samples(job: Job, step: int) -> None:
-    """Draw a row of images for each prompt, at the evaluation's first seeds, deterministically."""
-    count, prompts = job.config.samples_per_prompt, job.training.prompts[:SAMPLED_PROMPTS]
-    first = job.settings.run.seed * SEEDS_PER_RUN + EVALUATION_SEEDS
-    images = draw(
-        job.training.model,
-        [prompt for prompt in prompts for _ in range(count)],
-        job.settings.table("sampler", Sampler).deterministic(),
-        seeds=[first + i for _ in prompts for i in range(count)],
-        batch=job.settings.table("images", ImagesConfig).batch,
-    )
-    path = job.folder / "samples" / f"step-{step:07d}.png"
-    save_sheet(images.split(count), path, scale=max(1, SAMPLE_SIZE // images.shape[-1]))
+def _save_samples(folder: Path, step: int, samples: Tensor) -> None:
+    """Write a sheet of a validation's images [P, n, 3, H, W], a row for each prompt."""
+    path = folder / "samples" / f"step-{step:07d}.png"
+    save_sheet(samples.unbind(), path, scale=max(1, SAMPLE_SIZE // samples.shape[-1]))

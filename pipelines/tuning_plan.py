@@ -50,10 +50,6 @@ class FinetuneConfig(NetworkSettings, frozen=True, extra="forbid"):
     checkpoints: PositiveInt = 10
     """Number of checkpoints, evenly over the steps; an interrupted training goes on from the
     last."""
-    sheets: PositiveInt = 4
-    """Number of sheets of sample images, evenly over the steps, beside the one before training."""
-    samples_per_prompt: PositiveInt = 6
-    """Images of each prompt on a sheet, at fixed seeds."""
     rewards: tuple[RewardSource, ...] = ()
     """Rewards to tune on in place of the run's own, which the evaluation still shows: a weighted
     sum, see `reward/sources.py`."""

@@ -23,7 +23,7 @@ from finetune.training import TrainState
 from finetune.validation import Validation
 from tests.support.small_labels import SMALL as SMALL_LABELS
 from tests.support.small_labels import small_labels
-from tests.support.small_training import open_with_lora, seeded, training_of
+from tests.support.small_training import NO_SAMPLES, open_with_lora, seeded, training_of
 
 VALIDATION = ValidationConfig(every=2, images_per_prompt=2)
 SMALL = {
@@ -140,7 +140,7 @@ def test_the_best_weights_are_kept_and_restored(sd_folder: Path) -> None:
     base = run.model.lora_state()
     for step, reward in enumerate([0.5, 0.7, 0.7, 0.6]):
         run.state.step = step
-        run.state.record_validation(Validation(torch.tensor([reward]), {}, VALIDATION))
+        run.state.record_validation(Validation(torch.tensor([reward]), {}, VALIDATION, NO_SAMPLES))
         for weight in run.model.lora_parameters().values():
             weight.data.add_(1.0)
     run.state.restore_best()

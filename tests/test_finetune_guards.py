@@ -20,8 +20,8 @@ from finetune.settings.model import LoraSettings
 from finetune.settings.sampler import Sampler
 from finetune.settings.validation import Limits, Measure, ValidationConfig
 from finetune.training import TrainState
-from finetune.validation import Validation, Validator
-from tests.support.small_training import open_with_lora, redness, seeded, training_of
+from finetune.validation import SAMPLED_PROMPTS, SAMPLES_PER_PROMPT, Validation, Validator
+from tests.support.small_training import NO_SAMPLES, open_with_lora, redness, seeded, training_of
 
 LIMITS = Limits(saturation=2.0, sharpness=2.0, diversity=0.5, disagreement=3.0)
 UNTUNED = {"saturation": 0.2, "sharpness": 0.1, "diversity": 0.4, "disagreement": 0.05}
@@ -105,7 +105,7 @@ def history(
     for step, (reward, spread) in enumerate(found):
         state.step = step
         rewards = torch.tensor([reward], dtype=torch.float64)
-        state.record_validation(Validation(rewards, {"diversity": spread}, config))
+        state.record_validation(Validation(rewards, {"diversity": spread}, config, NO_SAMPLES))
     return state
 
 
@@ -233,6 +233,23 @@ def test_the_monitor_sees_a_batch_at_a_time(sd_folder: Path) -> None:
     found = validated(2)
     assert counts == [2, 2, 1]
     assert found.monitors == pytest.approx(validated(5).monitors, rel=1e-3)
+
+
+def test_samples_are_the_first_images_of_the_first_prompts(sd_folder: Path) -> None:
+    seen: list[Tensor] = []
+
+    def reward(images: Tensor, prompts: Sequence[str]) -> Tensor:
+        seen.append(images)
+        return redness(images, prompts)
+
+    prompts = [f"{number} lions" for number in range(SAMPLED_PROMPTS + 1)]
+    config = ValidationConfig(images_per_prompt=SAMPLES_PER_PROMPT + 1, batch=16)
+    model = DiffusionModel.from_pretrained(sd_folder)
+    samples = Validator(model, prompts, reward, config, SAMPLER)().samples
+    images = torch.cat(seen).unflatten(0, (len(prompts), -1))
+    assert torch.equal(samples, images[:-1, :-1])
+    few = ValidationConfig(images_per_prompt=1)
+    assert Validator(model, prompts[:2], None, few, SAMPLER)().samples.shape[:2] == (2, 1)
 
 
 def test_a_loss_that_is_not_finite_names_step_and_prompt(sd_folder: Path) -> None:

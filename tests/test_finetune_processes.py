@@ -2,7 +2,10 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
+from PIL import Image
 
 from data.runs import RunFolder
 from finetune.processes import SINGLE_PROCESS, Processes
@@ -19,6 +22,15 @@ def test_shares_are_whole_batches_and_omit_no_row() -> None:
     assert shares == [[0, 1, 2, 3, 8, 9], [4, 5, 6, 7]]
     assert SINGLE_PROCESS.share(10, 4).tolist() == list(range(10))
     assert Processes(1, 2).share(3, 4).tolist() == []
+
+
+def sheets_of(run: RunFolder, method: str) -> dict[int, NDArray[np.int16]]:
+    """Pixels of the sheets of samples, by step."""
+    found = (run.finetune_dir(method) / "samples").iterdir()
+    return {
+        int(path.stem.removeprefix("step-")): np.asarray(Image.open(path), dtype=np.int16)
+        for path in found
+    }
 
 
 @pytest.mark.parametrize("method", ["dpok", "rwl", "nft", "reward_gradient", "preference"])
@@ -38,6 +50,7 @@ def test_two_processes_train_as_one(
         "nft.iterations=3",
         "nft.validation.every=1",
         "nft.validation.images_per_prompt=1",
+        "nft.validation.batch=1",
         "reward_gradient.micro_batch=2",
         "reward_gradient.images_per_prompt=3",
         "reward_gradient.iterations=3",
@@ -65,6 +78,9 @@ def test_two_processes_train_as_one(
     )  # the first process alone logs and writes
     # The validation before training, then the steps.
     assert len(figures_of(two, method)) == len(figures_of(one, method)) == 1 + 3
+    sheets, others_sheets = sheets_of(two, method), sheets_of(one, method)
+    assert sheets.keys() == others_sheets.keys()
+    assert np.abs(sheets[0] - others_sheets[0]).max() <= 1
     for line in read_metrics(two.finetune_dir(method))[1:]:
         assert line["share_of_time"]["waiting"] > 0
     tuned = weights_of(two, method)

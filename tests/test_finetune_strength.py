@@ -14,7 +14,7 @@ from finetune.settings.sampler import Sampler
 from finetune.settings.validation import Measure, ValidationConfig
 from finetune.strength import choose_strength, weakest_as_good
 from finetune.validation import Validation, Validator
-from tests.support.small_training import draw_by_stock, open_with_lora, perturb, redness
+from tests.support.small_training import NO_SAMPLES, draw_by_stock, open_with_lora, perturb, redness
 from tests.support.stock import ddim
 from tests.support.tiny_diffusion import LAYOUTS
 
@@ -69,6 +69,7 @@ def validations(
             torch.tensor(values),
             {"diversity": (diversities or {}).get(strength, 0.4)},
             ValidationConfig(stop_on=stop_on),
+            NO_SAMPLES,
         )
         for strength, values in rewards.items()
     }

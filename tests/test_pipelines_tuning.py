@@ -57,6 +57,9 @@ def test_ddpo_is_tuned_evaluated_and_reported_like_the_others(
     assert re.fullmatch(r"finetune ddpo: 0:\d\d:\d\d in all(, [a-z]+ \d+%)+", last)
     lines = read_metrics(copy.finetune_dir("ddpo"))
     assert len(lines) == 3
+    validated = [line["step"] for line in lines if line["validation_reward"] is not None]
+    sheets = (copy.finetune_dir("ddpo") / "samples").iterdir()
+    assert sorted(path.name for path in sheets) == [f"step-{step:07d}.png" for step in validated]
     assert lines[1]["kl"] is None
     assert set(get_args(Measure)) == set(lines[1]["monitors"])
     assert lines[1]["images_per_second"] > 0

@@ -17,6 +17,9 @@ from finetune.settings.method import MethodConfig
 from finetune.settings.model import LoraSettings, Precision
 from finetune.settings.sampler import Sampler
 
+NO_SAMPLES = torch.zeros(0, 0, 3, 1, 1)
+"""Samples of a validation that only its figures matter of."""
+
 
 def redness(images: Tensor, prompts: Sequence[str]) -> Tensor:
     """Reward the amount of red."""

@@ -44,8 +44,6 @@ epochs = 2
 [finetune]
 scored_per_prompt = 2
 checkpoints = 2
-sheets = 1
-samples_per_prompt = 2
 
 [rwl]
 updates = 2
