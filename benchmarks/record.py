@@ -35,7 +35,7 @@ def record(name: str, figures: dict[str, Any]) -> None:
 
 def commit() -> str:
     """Return the commit of this checkout, with `-dirty` where files but results differ from it."""
-    code = [".", f":!{RESULTS.relative_to(CHECKOUT)}"]
+    code = (".", ":!benchmarks/results")
     changed = _git("status", "--porcelain", "--untracked-files=no", "--", *code)
     return _git("describe", "--always") + ("-dirty" if changed else "")
 

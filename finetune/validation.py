@@ -88,8 +88,9 @@ class Validator:
         """Return the samples of all processes; this one has `images` [B, ...] of its `rows`."""
         whole = torch.arange(len(self.prompts) * self.config.images_per_prompt)
         kept = whole.view(len(self.prompts), -1)[:SAMPLED_PROMPTS, :SAMPLES_PER_PROMPT]
-        mine = torch.isin(rows, kept)
-        places = torch.searchsorted(kept.flatten(), rows[mine])
+        numbers = kept.flatten()
+        mine = torch.isin(rows, numbers)
+        places = torch.searchsorted(numbers, rows[mine])
         own = images[: len(rows)][mine.to(images.device)]
-        samples = self.model.processes.gather(places, own, kept.numel())
-        return samples.cpu().view(*kept.shape, *images.shape[1:])
+        samples = self.model.processes.gather(places, own, len(numbers))
+        return samples.cpu().reshape(*kept.shape, *images.shape[1:])

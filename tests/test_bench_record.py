@@ -1,4 +1,4 @@
-"""What the records of benchmarks say of their code."""
+"""Records of benchmarks: the commit that they name."""
 
 import subprocess
 from pathlib import Path
@@ -13,7 +13,6 @@ def test_changed_results_leave_the_commit_as_it_is_and_changed_code_does_not(
 ) -> None:
     results = tmp_path / "benchmarks" / "results"
     monkeypatch.setattr(record, "CHECKOUT", tmp_path)
-    monkeypatch.setattr(record, "RESULTS", results)
     results.mkdir(parents=True)
     (results / "one.json").write_text("1")
     (tmp_path / "code.py").write_text("1")
