@@ -248,8 +248,10 @@ def test_samples_are_the_first_images_of_the_first_prompts(sd_folder: Path) -> N
     samples = Validator(model, prompts, reward, config, SAMPLER)().samples
     images = torch.cat(seen).unflatten(0, (len(prompts), -1))
     assert torch.equal(samples, images[:-1, :-1])
-    few = ValidationConfig(images_per_prompt=1)
-    assert Validator(model, prompts[:2], None, few, SAMPLER)().samples.shape[:2] == (2, 1)
+    for count, kept in ((1, 1), (SAMPLES_PER_PROMPT + 1, SAMPLES_PER_PROMPT)):
+        few = ValidationConfig(images_per_prompt=count)
+        samples = Validator(model, prompts[:2], None, few, SAMPLER)().samples
+        assert samples.shape[:2] == (2, kept)
 
 
 def test_a_loss_that_is_not_finite_names_step_and_prompt(sd_folder: Path) -> None:
