@@ -32,7 +32,7 @@ class Validation:
     config: ValidationConfig
     """The settings of this validation."""
     samples: Tensor
-    """[P, n, 3, H, W] in [0, 1], on the CPU: the first images of each of the first prompts."""
+    """uint8 [P, n, 3, H, W], on the CPU: the first images of each of the first prompts."""
     stale_prompt: str | None = None
     """The prompt whose labeled images vouch least for the reward; None where none has any."""
 
@@ -92,5 +92,6 @@ class Validator:
         mine = torch.isin(rows, numbers)
         places = torch.searchsorted(numbers, rows[mine])
         own = images[: len(rows)][mine.to(images.device)]
-        samples = self.model.processes.gather(places, own, len(numbers))
+        pixels = (own * 255).round().byte()
+        samples = self.model.processes.gather(places, pixels, len(numbers))
         return samples.cpu().reshape(*kept.shape, *images.shape[1:])

@@ -128,6 +128,6 @@ def _peak_memory_gb(device: torch.device) -> float:
 
 
 def _save_samples(folder: Path, step: int, samples: Tensor) -> None:
-    """Write a sheet of a validation's images [P, n, 3, H, W], a row for each prompt."""
+    """Write a sheet of a validation's images, uint8 [P, n, 3, H, W], a row for each prompt."""
     path = folder / "samples" / f"step-{step:07d}.png"
-    save_sheet(samples.unbind(), path, scale=max(1, SAMPLE_SIZE // samples.shape[-1]))
+    save_sheet((samples / 255).unbind(), path, scale=max(1, SAMPLE_SIZE // samples.shape[-1]))

@@ -7,17 +7,15 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from PIL import Image
-from safetensors.torch import load_file, save_file
 
 from data.files import sha256_of
 from data.runs import RunFolder
 from data.store.feedback_store import FeedbackStore
-from finetune.lora_folder import LORA_FILE
 from pipelines.campaign import add_planned_tasks, image_files, images_digest
 from pipelines.cli import load_settings, main, parser
 from pipelines.compared import image_folder
 from tests.support.demo_run import command, sets
-from tests.support.tuned_run import copy_of
+from tests.support.tuned_run import change_lora, copy_of
 
 pytestmark = pytest.mark.slow
 
@@ -27,11 +25,10 @@ WITH_RWL = ("--models", "base,rwl")
 
 @pytest.fixture(scope="module")
 def tuned(ready: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    """A run that RWL tuned, so strongly that every image changes, and its evaluation."""
+    """A run that RWL tuned, with noise by which every image changes, and its evaluation."""
     run = copy_of(ready, tmp_path_factory.mktemp("tuned"))
     assert command(run, "finetune", "--method", "rwl") == 0
-    lora = run.finetune_dir("rwl") / LORA_FILE
-    save_file({name: 30 * weight for name, weight in load_file(lora).items()}, lora)
+    change_lora(run, "rwl")
     few = sets("evaluate.images_per_prompt=2", "evaluate.held_out_per_family=1")
     assert command(run, "evaluate", *few) == 0
     return run

@@ -28,13 +28,13 @@ from reward.measuring.report import read_report
 from tests.support.demo_run import command, sets
 from tests.support.rounds_run import (
     SETTINGS,
-    change_lora,
     copy_of,
     files_of_first_round,
     rows_of,
     write_first_round,
     write_second_round,
 )
+from tests.support.tuned_run import change_lora
 
 pytestmark = pytest.mark.slow
 

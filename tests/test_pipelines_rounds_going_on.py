@@ -23,14 +23,13 @@ from tests.support.demo_run import command, sets
 from tests.support.interruption import abandons_open_files, interrupted_when
 from tests.support.rounds_run import (
     SETTINGS,
-    change_lora,
     copy_of,
     files_of_first_round,
     rows_of,
     write_first_round,
     write_second_round,
 )
-from tests.support.tuned_run import Commands, figures_of, weights_of
+from tests.support.tuned_run import Commands, change_lora, figures_of, weights_of
 
 pytestmark = pytest.mark.slow
 

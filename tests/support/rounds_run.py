@@ -2,16 +2,12 @@
 
 from pathlib import Path
 
-import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
-
-from data.files import sha256_of, write_json
+from data.files import sha256_of
 from data.runs import RunFolder
 from data.schema import IMAGES, read_table
-from finetune.lora_folder import LORA_FILE
-from pipelines.record import STAMP, read_stamp
+from pipelines.record import STAMP
 from tests.support.demo_run import command, copy_without, sets
+from tests.support.tuned_run import change_lora
 
 SETTINGS = sets("rounds.images_per_prompt=8")
 
@@ -22,23 +18,6 @@ def write_first_round(ready: RunFolder, folder: Path) -> RunFolder:
     assert command(run, "finetune", "--method", "rwl") == 0
     change_lora(run, "rwl")  # two steps on a tiny model might change nothing
     return run
-
-
-def change_lora(run: RunFolder, method: str, *, is_stamped: bool = True) -> None:
-    """Add noise to a LoRA, as more training would, and vouch for it unless told otherwise."""
-    folder = run.finetune_dir(method)
-    file, generator = folder / LORA_FILE, torch.Generator().manual_seed(0)
-    with safe_open(file, "pt") as opened:
-        metadata = opened.metadata()
-        weights = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - no dict
-    for weight in weights.values():
-        weight.add_(0.3 * torch.randn(weight.shape, generator=generator))
-    save_file(weights, file, metadata)
-    if is_stamped:
-        stamp = read_stamp(folder / STAMP)
-        assert stamp is not None
-        changed = stamp.model_copy(update={"files": {LORA_FILE: sha256_of(file)}})
-        write_json(folder / STAMP, changed.model_dump(mode="json"))
 
 
 def write_second_round(run: RunFolder) -> RunFolder:

@@ -14,13 +14,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from data.files import sha256_of, write_json
 from data.runs import RunFolder
 from finetune.checkpoints import latest_checkpoint
+from finetune.lora_folder import LORA_FILE
 from pipelines.cli import main
 from pipelines.metrics_log import read_metrics
+from pipelines.record import STAMP, read_stamp
 from tests.support.tiny_models import write_tiny_models
 
 
@@ -142,3 +147,20 @@ def checkpoint_steps(run: RunFolder, method: str) -> list[int]:
     """Return the steps of the checkpoints that have a manifest."""
     manifests = (run.finetune_dir(method) / "checkpoints").glob("step-*/manifest.json")
     return sorted(int(path.parent.name.removeprefix("step-")) for path in manifests)
+
+
+def change_lora(run: RunFolder, method: str, *, is_stamped: bool = True) -> None:
+    """Add noise to a LoRA, as more training would, and vouch for it unless told otherwise."""
+    folder = run.finetune_dir(method)
+    file, generator = folder / LORA_FILE, torch.Generator().manual_seed(0)
+    with safe_open(file, "pt") as opened:
+        metadata = opened.metadata()
+        weights = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - no dict
+    for weight in weights.values():
+        weight.add_(0.3 * torch.randn(weight.shape, generator=generator))
+    save_file(weights, file, metadata)
+    if is_stamped:
+        stamp = read_stamp(folder / STAMP)
+        assert stamp is not None
+        changed = stamp.model_copy(update={"files": {LORA_FILE: sha256_of(file)}})
+        write_json(folder / STAMP, changed.model_dump(mode="json"))
