@@ -67,6 +67,9 @@ class StableDiffusion(Family):
     @override
     def schedule(self, steps: int, device: torch.device) -> DiffusionSchedule:
         scheduler = self._scheduler()
+        most = scheduler.config.num_train_timesteps
+        if steps > most:
+            raise PictuneError(f"sampler.steps: {steps}; this model has {most}, give no more")
         scheduler.set_timesteps(steps)
         return DiffusionSchedule.of(scheduler, device)
 

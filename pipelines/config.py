@@ -47,7 +47,8 @@ class RunConfig(BaseModel, frozen=True, extra="forbid"):
     smaller ones cost less memory and time, if the model draws them well."""
     weights: Literal["fp32", "bf16", "int8"] = "fp32"
     """Type in which the frozen weights are kept; LoRA and losses stay fp32. bf16 takes half of the
-    memory, int8 (which needs torchao) a quarter; both round what the model predicts."""
+    memory, int8 (which needs torchao) a quarter for SD3 and FLUX and more for U-Nets, whose
+    convolutions become bf16; both round what the model predicts."""
     prompts: dict[str, tuple[str, ...]] = {}
     """Prompts by category, used when there is no file. A category may have any name; the papers
     have count, color, composition and place."""

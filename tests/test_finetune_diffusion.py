@@ -146,3 +146,10 @@ def test_images_that_are_not_finite_are_not_drawn(sd_folder: Path) -> None:
     sampler = Sampler(steps=2, guidance=1.0, eta=0.0)
     with pytest.raises(PictuneError, match="the image that it draws is NaN; use precision fp32"):
         draw(model, ["a dog"], sampler, seeds=[0])
+
+
+def test_more_steps_than_the_model_has_are_refused(sd_folder: Path) -> None:
+    model = DiffusionModel.from_pretrained(sd_folder)
+    assert len(model.schedule(1000).timesteps) == 1000
+    with pytest.raises(PictuneError, match=r"sampler\.steps: 1001; this model has 1000, give no"):
+        model.schedule(1001)
