@@ -120,3 +120,7 @@ class RunFolder:
     def finetune_dir(self, method: str) -> Path:
         """Return the folder of all that fine-tuning by `method` makes in the round."""
         return self.round_dir / "finetune" / method
+
+    def finetune_lock(self, method: str) -> Path:
+        """Return the lock file that is locked while a command tunes by `method` in the round."""
+        return self.round_dir / "finetune" / f".{method}.lock"

@@ -54,6 +54,11 @@ class Family(ABC):
                     f"run.image_size: {image_size} pixels cannot be drawn by this model; "
                     f"give a multiple of {step}"
                 )
+            if (most := self._most_patches) is not None and image_size > most * step:
+                raise PictuneError(
+                    f"run.image_size: {image_size} pixels are more than this model can draw; "
+                    f"give at most {most * step}"
+                )
             side = image_size // pipeline.vae_scale_factor
             self.latent_size = (side, side)
 
@@ -77,6 +82,11 @@ class Family(ABC):
     @abstractmethod
     def _patch(self) -> int:
         """Number of which the sides of latents must be multiples."""
+
+    @property
+    def _most_patches(self) -> int | None:
+        """Largest number of patches on a side of an image; None without a bound."""
+        return None
 
     @abstractmethod
     def _own_latent_size(self) -> tuple[int, int]:

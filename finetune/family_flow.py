@@ -37,6 +37,12 @@ class StableDiffusion3(Family):
         patch: int = self.network.config.patch_size
         return patch
 
+    @property
+    @override
+    def _most_patches(self) -> int | None:
+        table: int | None = self.network.config.pos_embed_max_size
+        return table
+
     def _own_latent_size(self) -> tuple[int, int]:
         side = self.pipeline.default_sample_size
         return side, side
@@ -124,6 +130,11 @@ class Flux(StableDiffusion3):
     @property
     def _patch(self) -> int:
         return _PATCH
+
+    @property
+    @override
+    def _most_patches(self) -> int | None:
+        return None
 
     @override
     def encode(self, prompts: Sequence[str], device: torch.device) -> Tensor:

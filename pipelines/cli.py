@@ -33,6 +33,7 @@ from pipelines.interruption import (
     INTERRUPTED,
     OUT_OF_MEMORY,
     STOPPED,
+    end_with_launcher,
     ends_at_once,
     has_launcher,
     say_failure,
@@ -130,6 +131,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     for library in ("DIFFUSERS", "TRANSFORMERS"):  # they read it when they are imported
         os.environ.setdefault(f"{library}_VERBOSITY", "error")
+    end_with_launcher()
     try:
         return _dispatch(list(sys.argv[1:] if arguments is None else arguments))
     except ProcessLost as error:

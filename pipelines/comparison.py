@@ -210,6 +210,21 @@ class Measured:
         return self.chosen(self.rows_of(prompts))
 
 
+def together(parts: Sequence[Measured]) -> Measured:
+    """Return the images of all parts, of which there is at least one."""
+    stds = [part.stds for part in parts if part.stds is not None]
+    verdicts = [part.verdicts for part in parts if part.verdicts is not None]
+    return Measured(
+        [one for part in parts for one in part.planned],
+        [one for part in parts for one in part.paths],
+        [one for part in parts for one in part.rewards],
+        [one for some in stds for one in some] if stds else None,
+        [one for part in parts for one in part.clip_scores],
+        np.concatenate([part.embeddings for part in parts]),
+        [one for some in verdicts for one in some] if verdicts else None,
+    )
+
+
 def by_reward(rewards: Sequence[float], n: int) -> list[list[int]]:
     """Return, for each `n` candidates in a row, their indices from the highest reward on.
 

@@ -4,19 +4,17 @@ The name of an image's file says its prompt and seed, so an interrupted run find
 draws only the rest.
 """
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from finetune.diffusion import DiffusionModel
 from finetune.processes import SINGLE_PROCESS, Processes
 from finetune.sampler import draw
 from finetune.settings.sampler import Sampler
+from pipelines.batches import Batches
 from pipelines.config import Settings
 from pipelines.image_io import ImageWriter
 from pipelines.image_plan import ImagesConfig, Planned
@@ -42,7 +40,7 @@ class Drawer:
         return cls(model, config.batch, processes)
 
     def __post_init__(self) -> None:
-        self._at_once = self.batch  # halved for good when memory runs out
+        self._batches = Batches(self.batch)
 
     def draw_missing(
         self, planned: Sequence[Planned], folder: Path, sampler: Sampler, *, title: str = "images"
@@ -72,18 +70,10 @@ class Drawer:
         """Return the images [N, 3, H, W], drawn in a batch that repeats fill up to `size`."""
         filled = [*images, *[images[0]] * (size - len(images))]
         prompts, seeds = [one.prompt for one in filled], [one.seed for one in filled]
-        while True:
-            batch = min(self._at_once, size)
-            try:
-                drawn = draw(self.model, prompts, sampler, seeds=seeds, batch=batch)
-                return drawn[: len(images)]
-            except torch.OutOfMemoryError:
-                if batch == 1:
-                    raise
-            # Outside of the handler, whose error keeps the tensors that did not fit.
-            self._at_once = batch // 2
-            note = f"{batch} images at once do not fit into the memory: {batch // 2} from now on"
-            tqdm.write(note, file=sys.stderr)
+        drawn = self._batches.fit(
+            lambda batch: draw(self.model, prompts, sampler, seeds=seeds, batch=batch), size
+        )
+        return drawn[: len(images)]
 
 
 def missing_batches(

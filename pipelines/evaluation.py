@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,6 +14,7 @@ from finetune.processes import Processes
 from finetune.sampler import sample_trajectories
 from finetune.sampling import gaussian_kl, step_distribution
 from finetune.settings.sampler import Sampler
+from pipelines.batches import Batches
 from pipelines.compared import TunedModel, image_folder
 from pipelines.comparison import (
     AtStrength,
@@ -31,13 +31,14 @@ from pipelines.comparison import (
     by_prompt,
     by_strength,
     spread,
+    together,
 )
 from pipelines.config import Settings
 from pipelines.drawing import Drawer
 from pipelines.evaluation_plan import EvaluateConfig, evaluation_images, evaluation_prompts
 from pipelines.image_io import load_images, save_sheet
 from pipelines.image_plan import ImagesConfig, Planned
-from pipelines.judge import Judge, Verdict, judge_folder, open_judge
+from pipelines.judge import Judge, judge_folder, open_judge
 from pipelines.metrics_log import kept_step, read_metrics
 from pipelines.model_hashes import REWARD_METRICS, weights_hash
 from pipelines.models import (
@@ -46,7 +47,6 @@ from pipelines.models import (
     open_reward_model,
     untuned_backbone,
 )
-from pipelines.progress import progress
 from pipelines.rounds import labels_by_round
 from pipelines.tuning_plan import FinetuneConfig
 from reward.clip.backbone import ClipBackbone
@@ -68,7 +68,7 @@ class Instruments:
     """The reward's CLIP as it was before the reward was trained."""
     encoder: ClipBackbone
     """Source of the embeddings for diversity and distance."""
-    batch: int
+    batches: Batches
 
     @classmethod
     def open(cls, run: RunFolder, settings: Settings) -> "Instruments":
@@ -78,43 +78,42 @@ class Instruments:
         clip, encoder = untuned_backbone(reward, settings.run), reward.backbone
         if config.encoder is not None:
             encoder = open_backbone(config.encoder, settings.run)
-        batch = settings.table("images", ImagesConfig).batch
-        return cls(open_judge(settings.run), reward, clip, encoder, batch)
+        batches = Batches(settings.table("images", ImagesConfig).batch)
+        return cls(open_judge(settings.run), reward, clip, encoder, batches)
 
-    @torch.no_grad()
     def measure(self, planned: Sequence[Planned], folder: Path, title: str) -> Measured:
         """Score and embed images that lie in `folder`, and judge them if there is a judge."""
         paths = [folder / one.file_name for one in planned]
-        rewards, stds, clip_scores, embeddings = [], [], [], []
-        verdicts: list[Verdict] = []
+
+        def measured(rows: slice) -> Measured:
+            return self._measured(planned[rows], paths[rows])
+
+        return together(list(self.batches.over(len(paths), measured, title)))
+
+    @torch.no_grad()
+    def _measured(self, planned: Sequence[Planned], paths: Sequence[Path]) -> Measured:
+        """Measure the images of one batch."""
+        texts, images = [one.prompt for one in planned], load_images(paths)
+        verdicts = None if self.judge is None else self.judge.verdicts(images, texts)
         backbone = self.reward.backbone
-        for start in progress(range(0, len(paths), self.batch), title, "batch"):
-            texts = [one.prompt for one in planned[start : start + self.batch]]
-            images = load_images(paths[start : start + self.batch])
-            if self.judge is not None:
-                verdicts += self.judge.verdicts(images, texts)
-            images = images.to(backbone.device)
-            features, text = backbone.image_features(images), backbone.text_embedding(texts)
-            reward, std = self.reward.score_features_with_std(
-                image_features=features, text_embeddings=text
-            )
-            image = features[:, : backbone.dim]
-            rewards += reward.tolist()
-            stds += std.tolist()
-            is_untuned = self.clip is backbone
-            cosines = (image * text).sum(-1) if is_untuned else self.clip.clip_score(images, texts)
-            clip_scores += cosines.tolist()
-            if self.encoder is not backbone:
-                image = self.encoder.image_embedding(images)
-            embeddings.append(image.double().cpu().numpy())
+        images = images.to(backbone.device)
+        features, text = backbone.image_features(images), backbone.text_embedding(texts)
+        rewards, stds = self.reward.score_features_with_std(
+            image_features=features, text_embeddings=text
+        )
+        image = features[:, : backbone.dim]
+        is_untuned = self.clip is backbone
+        cosines = (image * text).sum(-1) if is_untuned else self.clip.clip_score(images, texts)
+        if self.encoder is not backbone:
+            image = self.encoder.image_embedding(images)
         return Measured(
             planned,
             paths,
-            rewards,
-            stds if self.reward.members > 1 else None,
-            clip_scores,
-            np.concatenate(embeddings),
-            None if self.judge is None else verdicts,
+            rewards.tolist(),
+            stds.tolist() if self.reward.members > 1 else None,
+            cosines.tolist(),
+            image.double().cpu().numpy(),
+            verdicts,
         )
 
 
@@ -226,19 +225,20 @@ def evaluation_of(
 def kl_to_base(model: DiffusionModel, prompts: Sequence[str], settings: Settings) -> list[float]:
     """Return the KL of `evaluate.kl_images` chains of the tuned model to the base, in nats.
 
-    See `pipelines.measures.chain_kl`.
+    See `chain_kl`.
     """
-    config, images = (
-        settings.table("evaluate", EvaluateConfig),
-        settings.table("images", ImagesConfig),
-    )
+    config = settings.table("evaluate", EvaluateConfig)
+    largest = settings.table("images", ImagesConfig).batch
     sampler = settings.table("sampler", Sampler)
     sampler = sampler.model_copy(update={"eta": 1.0, "stochastic_share": KL_SHARE})
     texts = [prompts[i % len(prompts)] for i in range(config.kl_images)]
-    generator = torch.Generator().manual_seed(settings.run.seed)
+
+    def nats(batch: int) -> Tensor:
+        generator = torch.Generator().manual_seed(settings.run.seed)
+        return chain_kl(model, texts, sampler, batch=batch, generator=generator)
+
     with model.exact():  # the rounding of bfloat16 would count as a nat a step
-        nats = chain_kl(model, texts, sampler, batch=images.batch, generator=generator)
-    return [float(value) for value in nats]
+        return [float(value) for value in Batches(largest).fit(nats, largest)]
 
 
 def _results(

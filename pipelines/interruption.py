@@ -3,6 +3,7 @@
 Also the names of the errors by which memory runs out.
 """
 
+import ctypes
 import json
 import os
 import signal
@@ -23,6 +24,9 @@ STOPPED = "pictune: stopped; the same command goes on from here"
 ERROR_FILE = "TORCHELASTIC_ERROR_FILE"
 """Name of the variable with the file in which one of several processes leaves its error. Their
 launcher says it, so that a user sees one line."""
+
+_PR_SET_PDEATHSIG = 1
+"""Number of the request in Linux's `sys/prctl.h`."""
 
 OUT_OF_MEMORY = ("MemoryError", "OutOfMemoryError")
 """Names of errors; by name, since torch may be missing."""
@@ -55,6 +59,15 @@ def _end(_number: int, _frame: object) -> None:
 def has_launcher() -> bool:
     """Whether this is one of several processes for which a launcher speaks."""
     return bool(os.environ.get(ERROR_FILE))
+
+
+def end_with_launcher() -> None:
+    """Let the kernel end this process when its launcher ends, however that is killed; Linux alone.
+
+    Without it the processes would work on, and those of the same command, given again, beside them.
+    """
+    if has_launcher() and sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def say_failure(line: str) -> None:

@@ -5,15 +5,18 @@
 the line says why.
 """
 
+import argparse
 import logging
 import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
+from typing import NoReturn
 
 from pipelines.interruption import INTERRUPTED, STOPPED, ends_at_once
 
 with ends_at_once():
+    from accelerate.commands.config.config_args import load_config_from_file
     from accelerate.commands.launch import launch_command, launch_command_parser
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
@@ -26,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     logging.disable(logging.CRITICAL)  # the launcher would say a screenful of every end
     try:
-        launch_command(launch_command_parser().parse_args(arguments))
+        launch_command(_parsed(arguments))
     except ChildFailedError as error:
         rank, failure = _first(error.failures)
         print(_explained(rank, failure), file=sys.stderr)
@@ -40,6 +43,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("pictune:", " ".join(str(error).split()), file=sys.stderr)
         return 2
     return 0
+
+
+def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Return the flags for processes that are connected, whatever the file calls them.
+
+    Raises:
+        ValueError: a flag is wrong, or the file cannot be read.
+    """
+    parser = launch_command_parser()
+    parser.error = _refuse  # its own prints all flags first
+    given: argparse.Namespace = parser.parse_args(arguments)
+    if given.config_file is not None:
+        _check_file(given.config_file)
+    # Where accelerate connects the processes of a file otherwise, each would do the whole work.
+    given.multi_gpu = True
+    return given
+
+
+def _refuse(message: str) -> NoReturn:
+    raise ValueError(message)
+
+
+def _check_file(file: str) -> None:
+    """Refuse a file that accelerate would answer with a traceback, or without the file's name."""
+    try:
+        load_config_from_file(file)
+    except OSError:
+        raise
+    except Exception as error:  # what a text that is no configuration leads to there
+        reason = "" if isinstance(error, AttributeError) else f" ({error})"
+        raise ValueError(
+            f"{file}: no configuration of accelerate{reason}; docs/operators.md shows one"
+        ) from error
 
 
 def _first(failures: Mapping[int, ProcessFailure]) -> tuple[int, ProcessFailure]:

@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 
 from finetune.lora_folder import BASE
+from finetune.model_folder import TYPES
 from finetune.settings.method import LearnsFromLabels
 from finetune.settings.sampler import Sampler
 from finetune.training import TrainState
+from pipelines.config import RunConfig
 from pipelines.methods import METHODS
 from pipelines.metrics_log import UNTRAINED
 from pipelines.tuning import Job
@@ -21,7 +23,7 @@ From the folder that the training was started in:
 import torch
 from diffusers import DiffusionPipeline
 
-pipeline = DiffusionPipeline.from_pretrained({opened}, dtype=torch.float32)
+pipeline = DiffusionPipeline.from_pretrained({opened})
 pipeline.load_lora_weights({folder!r})
 image = pipeline({prompt!r}, num_inference_steps={steps}, {arguments}).images[0]
 ```
@@ -44,14 +46,13 @@ def model_card(job: Job, state: TrainState) -> str:
     tuned_on = " + ".join(sources) or f"the reward model in `{job.run.reward_dir}`"
     if isinstance(training.config, LearnsFromLabels):
         tuned_on = f"the labels in `{job.run.latest}`"
-    variant = training.model.variant
     return _CARD.format(
         title=f"{METHODS[job.name].title} ({job.method.paper})",
         model=settings.run.model,
         tuned_on=tuned_on,
         chosen_by="mean reward on validation seeds" if training.reward else job.chosen_by,
         prompts=" · ".join(training.prompts),
-        opened=repr(settings.run.model) + (f", variant={variant!r}" if variant else ""),
+        opened=opened_by(settings.run, training.model.variant),
         folder=str(job.folder),
         prompt=training.prompts[0],
         steps=sampler.steps,
@@ -63,6 +64,15 @@ def model_card(job: Job, state: TrainState) -> str:
         untrained=f" So {UNTRAINED}." if step == 0 else "",
         start="" if start == BASE else f", which is where training started: `{start}`",
     )
+
+
+def opened_by(config: RunConfig, variant: str | None) -> str:
+    """Return the arguments of `from_pretrained` that open the run's model.
+
+    Its type is the run's, for int8 bf16.
+    """
+    chosen = f", variant={variant!r}" if variant else ""
+    return f"{config.model!r}{chosen}, dtype={TYPES[config.weights]}"
 
 
 def as_code(arguments: Mapping[str, object]) -> str:

@@ -4,7 +4,7 @@ They are labeled and reward-scored images of the training prompts, and the user'
 image and text.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -19,11 +19,11 @@ from finetune.diffusion import DiffusionModel
 from finetune.method import WeightedData
 from finetune.reward_fn import RewardFn, score
 from finetune.settings.sampler import Sampler
+from pipelines.batches import Batches
 from pipelines.drawing import Drawer
 from pipelines.image_io import load_fitted
 from pipelines.image_plan import Planned
 from pipelines.image_text_pairs import read_pairs
-from pipelines.progress import progress
 from pipelines.rounds import labeled_images
 from reward.dataset import FeedbackDataset
 
@@ -43,27 +43,30 @@ class Encoder:
         self, paths: Sequence[Path], prompts: Sequence[str], reward: RewardFn | None
     ) -> WeightedData:
         """Return latents, with rewards where there is a reward, else with zeros."""
-        latents, rewards = [], []
+
+        def encoded(rows: slice) -> tuple[Tensor, Tensor]:
+            images = self._images(paths[rows])
+            rewards = score(reward, images, prompts[rows]) if reward else torch.zeros(len(images))
+            return self.model.encode_images(images), rewards
+
         title = "score" if reward else "encode"
-        for images, texts in self._batches(paths, prompts, title):
-            rewards.append(score(reward, images, texts) if reward else torch.zeros(len(texts)))
-            latents.append(self.model.encode_images(images))
-        return WeightedData(torch.cat(latents), list(prompts), torch.cat(rewards))
+        parts = list(Batches(self.batch).over(len(paths), encoded, title))
+        latents, rewards = (torch.cat(some) for some in zip(*parts, strict=True))
+        return WeightedData(latents, list(prompts), rewards)
 
     def rewards(self, paths: Sequence[Path], prompts: Sequence[str], reward: RewardFn) -> Tensor:
         """Return the rewards [N] alone, on the CPU."""
-        batches = self._batches(paths, prompts, "score labeled")
-        parts = [score(reward, images, texts).cpu() for images, texts in batches]
+
+        def scored(rows: slice) -> Tensor:
+            return score(reward, self._images(paths[rows]), prompts[rows]).cpu()
+
+        parts = list(Batches(self.batch).over(len(paths), scored, "score labeled"))
         return torch.cat(parts) if parts else torch.zeros(0)
 
-    def _batches(
-        self, paths: Sequence[Path], prompts: Sequence[str], title: str
-    ) -> Iterator[tuple[Tensor, Sequence[str]]]:
-        batch = self.batch
-        for start in progress(range(0, len(paths), batch), title, "batch"):
-            files, texts = paths[start : start + batch], prompts[start : start + batch]
-            fitted = [load_fitted(path, self.model.image_size) for path in files]
-            yield torch.stack(fitted).to(self.model.device), texts
+    def _images(self, paths: Sequence[Path]) -> Tensor:
+        """Return images [N, 3, H, W] of the model's size, on its device."""
+        fitted = [load_fitted(path, self.model.image_size) for path in paths]
+        return torch.stack(fitted).to(self.model.device)
 
 
 def run_images(run: RunFolder, prompts: Sequence[str], which: Choice) -> list[tuple[Path, str]]:

@@ -261,6 +261,13 @@ def test_the_size_must_be_one_that_the_network_draws(layout: Layout) -> None:
         open_flow(layout, image_size=18)
 
 
+def test_the_size_must_be_one_that_sd3_has_positions_for(tmp_path: Path) -> None:
+    sd3, flux = (Layout(WRITERS[name](tmp_path / name), {}) for name in ("sd3", "flux dev"))
+    with pytest.raises(PictuneError, match=r"run\.image_size: 36 pixels .* give at most 32$"):
+        open_flow(sd3, image_size=36)
+    assert open_flow(flux, image_size=36).image_size == (36, 36)  # its positions are computed
+
+
 def test_weights_in_half_precision_draw_nearly_the_same_and_train(layout: Layout) -> None:
     model, half = open_flow(layout), open_flow(layout, weights="bf16")
     sampler = Sampler(steps=4, guidance=1.0, eta=0.0)

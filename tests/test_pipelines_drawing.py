@@ -1,5 +1,6 @@
-"""Drawing in batches that a GPU's memory may not hold."""
+"""Drawing, measuring and encoding in batches that a GPU's memory may not hold."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,17 @@ import torch
 from torch import Tensor
 
 from data.files import sha256_of
+from data.runs import RunFolder
 from finetune.diffusion import DiffusionModel
 from finetune.settings.sampler import Sampler
+from pipelines.batches import Batches
 from pipelines.drawing import Drawer
 from pipelines.image_plan import seeded
+from pipelines.pages.report_text import metrics_file, read_evaluation
+from reward.clip.backbone import ClipBackbone
+from tests.support.demo_run import command, copy_without
 from tests.support.tiny_diffusion import write_tiny_diffusion
+from tests.support.tuned_run import copy_of
 
 PLANNED = seeded(["A dog.", "A cat."], 5, run_seed=0)
 SAMPLER = Sampler(steps=2)
@@ -24,21 +31,27 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> DiffusionModel:
     return DiffusionModel.from_pretrained(folder, device=torch.device("cpu"))
 
 
-def with_memory_for(images: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Let the UNet run out of memory above so many images; return the sizes that it is tried with.
+def with_memory_for(
+    images: int,
+    monkeypatch: pytest.MonkeyPatch,
+    owner: type = DiffusionModel,
+    name: str = "predict",
+) -> list[int]:
+    """Let a method run out of memory above so many images; return the sizes that it is tried with.
 
     The error is the one that CUDA raises; a CPU here has memory for all.
     """
     tried: list[int] = []
-    predict = DiffusionModel.predict
+    plain = getattr(owner, name)
 
-    def predict_in_memory(model: DiffusionModel, latents: Tensor, *words: Any) -> Tensor:
-        tried.append(len(latents))
-        if len(latents) > images:
+    def in_memory(self: Any, rows: Tensor, *words: Any) -> Tensor:
+        tried.append(len(rows))
+        if len(rows) > images:
             raise torch.OutOfMemoryError("CUDA out of memory.")
-        return predict(model, latents, *words)
+        result: Tensor = plain(self, rows, *words)
+        return result
 
-    monkeypatch.setattr(DiffusionModel, "predict", predict_in_memory)
+    monkeypatch.setattr(owner, name, in_memory)
     return tried
 
 
@@ -95,3 +108,47 @@ def test_one_image_that_memory_does_not_hold_is_an_error(
     with pytest.raises(torch.OutOfMemoryError):
         Drawer(model, batch=4).draw_missing(PLANNED, tmp_path, SAMPLER)
     assert not list(tmp_path.iterdir())
+
+
+def test_batches_become_smaller_for_the_rest_and_keep_the_order() -> None:
+    tried: list[Sequence[int]] = []
+
+    def squares(rows: slice) -> list[int]:
+        tried.append(range(10)[rows])
+        if len(tried[-1]) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return [number**2 for number in tried[-1]]
+
+    parts = list(Batches(8).over(10, squares, "squares"))
+    assert [len(numbers) for numbers in tried] == [8, 4, 2, 2, 2, 2, 2]
+    assert [one for part in parts for one in part] == [number**2 for number in range(10)]
+
+
+@pytest.mark.slow
+def test_an_evaluation_ends_where_memory_does_not_hold_its_batches(
+    demo_run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = copy_of(demo_run, tmp_path)
+    metrics_file(run).unlink()  # its images stay: others would differ by rounding
+    chained = with_memory_for(3, monkeypatch)
+    measured = with_memory_for(3, monkeypatch, ClipBackbone, "image_features")
+    assert command(run, "evaluate") == 0
+    assert max(chained) > 3
+    assert max(measured) > 3
+    for one, whole in zip(
+        read_evaluation(run).results, read_evaluation(demo_run).results, strict=True
+    ):
+        assert (one.model, one.eta) == (whole.model, whole.eta)
+        assert (one.kl is None) == (whole.kl is None)
+        rewards = [[image.reward for image in result.images] for result in (one, whole)]
+        assert rewards[0] == pytest.approx(rewards[1], abs=2e-4)  # they have four digits
+
+
+@pytest.mark.slow
+def test_a_training_encodes_its_images_where_memory_does_not_hold_a_batch(
+    demo_run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = copy_without(demo_run, tmp_path, "evaluation", "finetune")
+    encoded = with_memory_for(3, monkeypatch, DiffusionModel, "encode_images")
+    assert command(run, "finetune", "--method", "rwl") == 0
+    assert max(encoded) > 3

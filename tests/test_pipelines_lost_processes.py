@@ -1,19 +1,21 @@
 """One of two processes is killed: the other ends, in one line, and the next call goes on."""
 
+import time
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from data.files import sha256_of
+from data.files import locked, sha256_of
 from data.runs import RunFolder
 from data.schema import read_table
 from pipelines.cli import main
 from pipelines.score_request import FILE, SCORES
 from pipelines.scoring import ENCODE_BATCH
 from tests.support.demo_run import command, sets
-from tests.support.launched_command import launch
-from tests.support.tuned_run import Commands, copy_of
+from tests.support.launched_command import WAIT_SECONDS, launch
+from tests.support.tuned_run import Commands, checkpoint_steps, copy_of
+from tests.support.tuned_run import words as finetune
 
 pytestmark = pytest.mark.slow
 
@@ -70,6 +72,36 @@ def test_scores_go_on_after_a_kill_and_end_with_the_same_table(
     tables = [read_table(run.reward_dir / FILE, SCORES) for run in (killed, whole)]
     assert tables[0].num_rows == 2 * (4 * ENCODE_BATCH - 2)
     assert tables[0].equals(tables[1])
+
+
+def test_processes_end_with_a_launcher_that_is_killed_and_tuning_goes_on(
+    ready: RunFolder, terminal: Commands, tmp_path: Path
+) -> None:
+    run = copy_of(ready, tmp_path)
+    words = finetune(run, "rwl", ("rwl.updates=60", "finetune.checkpoints=60"))
+    tuning = launch(tmp_path, "pipelines", *words)
+    pids = tuning.kill_when(lambda: 2 in checkpoint_steps(run, "rwl"), rank=None)
+    assert len(pids) == 2
+    assert tuning.ended().status == -9
+    started = time.monotonic()
+    while any(Path(f"/proc/{pid}").exists() for pid in pids):
+        assert time.monotonic() - started < WAIT_SECONDS
+        time.sleep(0.05)
+    assert checkpoint_steps(run, "rwl")[-1] < 60
+    assert "finetune rwl: LoRA in" in terminal.run(words, processes=2)
+
+
+def test_a_method_is_tuned_by_one_command_at_a_time(
+    ready: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = copy_of(ready, tmp_path)
+    words = finetune(run, "rwl", ("rwl.updates=1",))
+    with locked(run.finetune_lock("rwl")):
+        assert main(words) == 2
+        said = capsys.readouterr().err
+    assert said.endswith("rwl: another command tunes there; wait for its end, or stop it\n")
+    assert not run.finetune_dir("rwl").exists()
+    assert main(words) == 0
 
 
 def test_an_error_of_all_processes_is_one_line(demo_models: Path, tmp_path: Path) -> None:

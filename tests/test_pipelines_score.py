@@ -1,6 +1,7 @@
 """`score` and `best-of-n` through the command line, with a small untrained reward."""
 
 import csv
+import json
 import shutil
 from pathlib import Path
 
@@ -332,4 +333,14 @@ def test_more_candidates_keep_those_that_were_drawn(
         best_of_n(models, reward, tmp_path, *words, "--n", "3", "--set", "sampler.guidance=5") == 2
     )
     assert "another model, sampler or seed" in capsys.readouterr().err
+    for other in ("sampler.stochastic_share=0.5", "run.image_size=32", "run.weights=bf16"):
+        assert best_of_n(models, reward, tmp_path, *words, "--n", "3", "--set", other) == 2
+        assert "another model, sampler or seed" in capsys.readouterr().err
+    made_by = tmp_path / "out" / "made_by.json"
+    earlier = json.loads(made_by.read_text())
+    for name in ("stochastic_share", "image_size", "weights"):
+        del earlier["images"][name]
+    made_by.write_text(json.dumps(earlier))  # as earlier versions wrote it
+    assert best_of_n(models, reward, tmp_path, *words, "--n", "3") == 0
+    assert "best-of-n: done, " in capsys.readouterr().out
     assert best_of_n(models, reward, tmp_path, *words, "--n", "3", "--keep", "4") == 2

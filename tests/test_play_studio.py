@@ -128,6 +128,17 @@ def test_the_code_draws_the_first_picture_again(studio: Studio, name: str) -> No
     assert difference.max() <= 1
 
 
+def test_the_code_keeps_the_weights_as_the_run_does(play_run: RunFolder, tmp_path: Path) -> None:
+    copy = copied(play_run, tmp_path)
+    text = copy.config_file.read_text()
+    copy.config_file.write_text(text.replace('weights = "fp32"', 'weights = "bf16"'))
+    half = studio_of(copy, tmp_path / "studio")
+    wanted = wish(half, images=1)
+    found: dict[str, Image.Image] = {}
+    exec(words.code(half, TUNED, wanted), found)
+    assert found["pipeline"].dtype == torch.bfloat16  # type: ignore[attr-defined]
+
+
 def test_a_run_without_reward_and_tuned_models_draws_the_base_and_says_so(
     play_run: RunFolder, tmp_path: Path
 ) -> None:

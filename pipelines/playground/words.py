@@ -7,7 +7,7 @@ from statistics import fmean
 from data.formats.landing import Imported
 from finetune.family_sd import DDIM
 from finetune.lora_folder import BASE
-from pipelines.model_card import as_code
+from pipelines.model_card import as_code, opened_by
 from pipelines.playground.studio import BEST_OF_N, Picture, Studio, Wish
 
 TITLES = {BASE: "base", BEST_OF_N: "best of {n}"}
@@ -99,8 +99,7 @@ def _summary(pictures: Sequence[Picture]) -> str:
 
 def code(studio: Studio, model: str, wish: Wish) -> str:
     """Return Python that draws the first image of a model again, with diffusers alone."""
-    tuned, variant = studio.tuned.get(model), studio.model.variant
-    lora = ""
+    tuned, lora = studio.tuned.get(model), ""
     if tuned is not None:
         lora = _LORA.format(folder=str(tuned.folder), strength=wish.strength)
     family = studio.model.family
@@ -108,7 +107,7 @@ def code(studio: Studio, model: str, wish: Wish) -> str:
     return _CODE.format(
         imported=f"{DDIM}, DiffusionPipeline" if is_ddim else "DiffusionPipeline",
         sampler=_DDIM if is_ddim else "",
-        opened=repr(studio.settings.run.model) + (f", variant={variant!r}" if variant else ""),
+        opened=opened_by(studio.settings.run, studio.model.variant),
         lora=lora,
         prompt=wish.prompt,
         steps=wish.sampler.steps,

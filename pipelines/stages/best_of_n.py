@@ -25,7 +25,6 @@ from pipelines.config import Settings
 from pipelines.image_plan import BEST_OF_SEEDS, ImagesConfig, Planned, seeded
 from pipelines.interruption import ends_at_once
 from pipelines.model_hashes import weights_hash
-from pipelines.progress import progress
 from pipelines.prompts import prompts_digest, prompts_of
 from pipelines.record import content_hash
 from pipelines.rounds import with_reward
@@ -41,6 +40,8 @@ _COLUMNS: dict[str, tuple[pa.DataType, str]] = {
     "rank": (pa.int32(), "1 for the best of its prompt"),
     "picked": (pa.bool_(), "whether it is among the best that were kept, and in `best/`"),
 }
+_UNSAID = {"stochastic_share": 1.0, "image_size": None, "weights": "fp32"}
+"""Settings that folders of earlier versions do not name; theirs are taken to be the defaults."""
 CANDIDATES = pa.schema([column(name, kind, text) for name, (kind, text) in _COLUMNS.items()])
 
 
@@ -107,6 +108,7 @@ def _draw_and_score(
     """
     with ends_at_once():
         from finetune.reward_fn import score  # noqa: PLC0415 - loads torch
+        from pipelines.batches import Batches  # noqa: PLC0415 - loads torch
         from pipelines.drawing import Drawer  # noqa: PLC0415 - loads torch
         from pipelines.image_io import load_images  # noqa: PLC0415 - loads torch
         from pipelines.models import device_of, open_reward  # noqa: PLC0415 - loads torch
@@ -116,23 +118,33 @@ def _draw_and_score(
     if processes.is_first:
         write_json(folder / MADE_BY, drawn_by)
     drawer.draw_missing(planned, candidates, settings.table("sampler", Sampler), title="best of n")
-    rewards: list[float] = []
     if not processes.is_first:
-        return rewards
-    for start in progress(range(0, len(planned), drawer.batch), "score", "batch"):
-        some = planned[start : start + drawer.batch]
+        return []
+
+    def scores(rows: slice) -> list[float]:
+        some = planned[rows]
         images = load_images([candidates / one.file_name for one in some])
-        rewards += score(reward_fn, images.to(device), [one.prompt for one in some]).tolist()
-    return rewards
+        rewards: list[float] = score(
+            reward_fn, images.to(device), [one.prompt for one in some]
+        ).tolist()
+        return rewards
+
+    parts = Batches(drawer.batch).over(len(planned), scores, "score")
+    return [reward for rewards in parts for reward in rewards]
 
 
 def _drawn_by(settings: Settings) -> dict[str, Any]:
     """Return what a candidate's pixels depend on, beside its prompt and number."""
-    sampler = settings.table("sampler", Sampler).model_dump(exclude={"stochastic_share"})
+    run, images = settings.run, settings.table("images", ImagesConfig)
+    drawn_at = {
+        "precision": images.precision,
+        "image_size": run.image_size,
+        "weights": run.weights,
+    }
     return {
-        "model_hash": weights_hash(settings.run.model),
-        "seed": settings.run.seed,
-        "images": sampler | {"precision": settings.table("images", ImagesConfig).precision},
+        "model_hash": weights_hash(run.model),
+        "seed": run.seed,
+        "images": settings.table("sampler", Sampler).model_dump() | drawn_at,
     }
 
 
@@ -140,6 +152,8 @@ def _made_by(folder: Path) -> dict[str, Any]:
     """Return what the folder says of the call that wrote it; empty where there is none."""
     file = folder / MADE_BY
     made_by: dict[str, Any] = json.loads(file.read_text("utf-8")) if file.exists() else {}
+    if made_by:
+        made_by["images"] = _UNSAID | made_by["images"]
     return made_by
 
 

@@ -7,9 +7,11 @@ alone writes files and speaks.
 import argparse
 import logging
 import shutil
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
 from data.errors import PictuneError
+from data.files import locked
 from data.runs import RunFolder
 from finetune.lora_folder import BASE, LORA_FILE
 from finetune.processes import Processes, launched
@@ -75,10 +77,13 @@ def _tune(run: RunFolder, settings: Settings, name: str, processes: Processes) -
 
     # First: a model that cannot be opened must not cost an earlier LoRA.
     job = open_job(run, settings, name, processes)
-    if is_stale and processes.is_first:
-        shutil.rmtree(folder)  # made from another reward or model
-    processes.wait()
-    with stage.working() if processes.is_first else nullcontext():
+    with ExitStack() as first_alone:
+        if processes.is_first:
+            first_alone.enter_context(_only_command(run, name))
+            if is_stale:
+                shutil.rmtree(folder)  # made from another reward or model
+            first_alone.enter_context(stage.working())
+        processes.wait()
         if is_done:
             job.training.model.load_lora(folder)
         elif processes.is_first:
@@ -87,6 +92,24 @@ def _tune(run: RunFolder, settings: Settings, name: str, processes: Processes) -
             train(job)
         if job.config.other_strengths:
             choose_and_save(job)
+
+
+@contextmanager
+def _only_command(run: RunFolder, name: str) -> Iterator[None]:
+    """Keep other commands from tuning by this method while the block runs.
+
+    Raises:
+        PictuneError: one does so now.
+    """
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(run.finetune_lock(name), wait=False))
+        except BlockingIOError as error:
+            folder = run.finetune_dir(name)
+            raise PictuneError(
+                f"{folder}: another command tunes there; wait for its end, or stop it"
+            ) from error
+        yield
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:

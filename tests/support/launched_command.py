@@ -56,10 +56,10 @@ class Launched:
                 found |= {int(rank.removeprefix(b"RANK=")): int(child) for rank in ranks}
         return found
 
-    def kill_when(self, condition: Callable[[], bool], *, rank: int) -> list[int]:
-        """Kill the process of that rank when the condition holds; it must not have ended before.
+    def kill_when(self, condition: Callable[[], bool], *, rank: int | None) -> list[int]:
+        """Kill the process of that rank, or the launcher, when the condition holds.
 
-        Return the ids of all processes.
+        It must not have ended before. Return the ids of all processes.
         """
         started = time.monotonic()
         while not condition():
@@ -67,7 +67,7 @@ class Launched:
             assert time.monotonic() - started < WAIT_SECONDS
             time.sleep(0.005)
         found = self.processes()
-        os.kill(found[rank], signal.SIGKILL)
+        os.kill(self.launcher.pid if rank is None else found[rank], signal.SIGKILL)
         return list(found.values())
 
     def ended(self) -> Ended:
