@@ -25,6 +25,8 @@ ERROR_FILE = "TORCHELASTIC_ERROR_FILE"
 """Name of the variable with the file in which one of several processes leaves its error. Their
 launcher says it, so that a user sees one line."""
 
+LAUNCHER = "PICTUNE_LAUNCHER"
+"""Name of the variable with the id of the launcher's process."""
 _PR_SET_PDEATHSIG = 1
 """Number of the request in Linux's `sys/prctl.h`."""
 
@@ -66,8 +68,12 @@ def end_with_launcher() -> None:
 
     Without it the processes would work on, and those of the same command, given again, beside them.
     """
-    if has_launcher() and sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    launcher = os.environ.pop(LAUNCHER, None)  # not that of programs which this one starts
+    if launcher is None or sys.platform != "linux":
+        return
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != int(launcher):  # it has ended already
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def say_failure(line: str) -> None:

@@ -11,12 +11,13 @@ import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NoReturn
 
-from pipelines.interruption import INTERRUPTED, STOPPED, ends_at_once
+from pipelines.interruption import INTERRUPTED, LAUNCHER, STOPPED, ends_at_once
 
 with ends_at_once():
-    from accelerate.commands.config.config_args import load_config_from_file
+    from accelerate.commands.config.config_args import default_config_file
     from accelerate.commands.launch import launch_command, launch_command_parser
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
@@ -28,8 +29,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     That is 128 and the signal's number for one that was killed.
     """
     logging.disable(logging.CRITICAL)  # the launcher would say a screenful of every end
+    os.environ[LAUNCHER] = str(os.getpid())
+    file: str | None = None
     try:
-        launch_command(_parsed(arguments))
+        given = _parsed(arguments)
+        file = given.config_file or _usual_file()
+        launch_command(given)
     except ChildFailedError as error:
         rank, failure = _first(error.failures)
         print(_explained(rank, failure), file=sys.stderr)
@@ -39,43 +44,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if number == signal.SIGINT:
             print(STOPPED, file=sys.stderr)
         return INTERRUPTED - signal.SIGINT + int(number)
-    except (OSError, ValueError) as error:
-        print("pictune:", " ".join(str(error).split()), file=sys.stderr)
+    except Exception as error:  # noqa: BLE001 - accelerate has many for values that do not fit
+        reason = " ".join(str(error).split())
+        where = "" if file is None else f"{file}: accelerate starts no processes by it: "
+        advice = "" if file is None else "; docs/operators.md shows such a file"
+        print(f"pictune: {where}{reason}{advice}", file=sys.stderr)
         return 2
     return 0
 
 
 def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Return the flags for processes that are connected, whatever the file calls them.
+    """Return the flags for processes that are connected, whatever a file calls them.
 
     Raises:
-        ValueError: a flag is wrong, or the file cannot be read.
+        ValueError: a flag is wrong.
     """
     parser = launch_command_parser()
     parser.error = _refuse  # its own prints all flags first
     given: argparse.Namespace = parser.parse_args(arguments)
-    if given.config_file is not None:
-        _check_file(given.config_file)
     # Where accelerate connects the processes of a file otherwise, each would do the whole work.
     given.multi_gpu = True
     return given
 
 
+def _usual_file() -> str | None:
+    """Return the user's file of accelerate, which it reads where none is given; None without."""
+    return default_config_file if Path(default_config_file).is_file() else None
+
+
 def _refuse(message: str) -> NoReturn:
     raise ValueError(message)
-
-
-def _check_file(file: str) -> None:
-    """Refuse a file that accelerate would answer with a traceback, or without the file's name."""
-    try:
-        load_config_from_file(file)
-    except OSError:
-        raise
-    except Exception as error:  # what a text that is no configuration leads to there
-        reason = "" if isinstance(error, AttributeError) else f" ({error})"
-        raise ValueError(
-            f"{file}: no configuration of accelerate{reason}; docs/operators.md shows one"
-        ) from error
 
 
 def _first(failures: Mapping[int, ProcessFailure]) -> tuple[int, ProcessFailure]:

@@ -30,7 +30,7 @@ from reward.dataset import FeedbackDataset
 Choice = Literal["labeled", "scored", "both"]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Encoder:
     """Turns image files into latents of the model's own image size."""
 
@@ -38,6 +38,10 @@ class Encoder:
     sampler: Sampler
     """Draws images that are missing."""
     batch: int
+    """Images at once, if they fit into the device's memory."""
+
+    def __post_init__(self) -> None:
+        self._batches = Batches(self.batch)
 
     def encode(
         self, paths: Sequence[Path], prompts: Sequence[str], reward: RewardFn | None
@@ -50,7 +54,7 @@ class Encoder:
             return self.model.encode_images(images), rewards
 
         title = "score" if reward else "encode"
-        parts = list(Batches(self.batch).over(len(paths), encoded, title))
+        parts = list(self._batches.over(len(paths), encoded, title))
         latents, rewards = (torch.cat(some) for some in zip(*parts, strict=True))
         return WeightedData(latents, list(prompts), rewards)
 
@@ -60,7 +64,7 @@ class Encoder:
         def scored(rows: slice) -> Tensor:
             return score(reward, self._images(paths[rows]), prompts[rows]).cpu()
 
-        parts = list(Batches(self.batch).over(len(paths), scored, "score labeled"))
+        parts = list(self._batches.over(len(paths), scored, "score labeled"))
         return torch.cat(parts) if parts else torch.zeros(0)
 
     def _images(self, paths: Sequence[Path]) -> Tensor:

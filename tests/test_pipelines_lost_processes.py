@@ -1,5 +1,8 @@
 """One of two processes is killed: the other ends, in one line, and the next call goes on."""
 
+import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -10,10 +13,11 @@ from data.files import locked, sha256_of
 from data.runs import RunFolder
 from data.schema import read_table
 from pipelines.cli import main
+from pipelines.interruption import LAUNCHER
 from pipelines.score_request import FILE, SCORES
 from pipelines.scoring import ENCODE_BATCH
 from tests.support.demo_run import command, sets
-from tests.support.launched_command import WAIT_SECONDS, launch
+from tests.support.launched_command import WAIT_SECONDS, is_running, launch
 from tests.support.tuned_run import Commands, checkpoint_steps, copy_of
 from tests.support.tuned_run import words as finetune
 
@@ -42,7 +46,7 @@ def test_images_go_on_after_a_kill_and_end_with_the_same_files(
     assert ended.status == KILLED
     assert [line[: len(LINE)] for line in ended.lines] == [LINE]
     assert len(pids) == 2
-    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+    assert not any(map(is_running, pids))
     assert 6 <= len(drawn_in(folder)) < 250
     terminal.run(words("killed"), processes=2)
     assert main(words("whole")) == 0
@@ -80,15 +84,28 @@ def test_processes_end_with_a_launcher_that_is_killed_and_tuning_goes_on(
     run = copy_of(ready, tmp_path)
     words = finetune(run, "rwl", ("rwl.updates=60", "finetune.checkpoints=60"))
     tuning = launch(tmp_path, "pipelines", *words)
-    pids = tuning.kill_when(lambda: 2 in checkpoint_steps(run, "rwl"), rank=None)
+    pids = tuning.kill_when(lambda: bool(checkpoint_steps(run, "rwl")), rank=None)
     assert len(pids) == 2
     assert tuning.ended().status == -9
     started = time.monotonic()
-    while any(Path(f"/proc/{pid}").exists() for pid in pids):
+    while any(map(is_running, pids)):
         assert time.monotonic() - started < WAIT_SECONDS
         time.sleep(0.05)
     assert checkpoint_steps(run, "rwl")[-1] < 60
     assert "finetune rwl: LoRA in" in terminal.run(words, processes=2)
+
+
+def test_processes_whose_launcher_has_ended_before_they_begin_end_too() -> None:
+    code = "from pipelines.interruption import end_with_launcher; end_with_launcher(); print(1)"
+    for launcher, status, said in ((1, -9, ""), (os.getpid(), 0, "1\n")):
+        ended = subprocess.run(
+            [sys.executable, "-c", code],
+            env=os.environ | {LAUNCHER: str(launcher)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (ended.returncode, ended.stdout) == (status, said)
 
 
 def test_a_method_is_tuned_by_one_command_at_a_time(

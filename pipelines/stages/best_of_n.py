@@ -7,7 +7,7 @@ training, but N times the time for every image.
 import argparse
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +40,6 @@ _COLUMNS: dict[str, tuple[pa.DataType, str]] = {
     "rank": (pa.int32(), "1 for the best of its prompt"),
     "picked": (pa.bool_(), "whether it is among the best that were kept, and in `best/`"),
 }
-_UNSAID = {"stochastic_share": 1.0, "image_size": None, "weights": "fp32"}
-"""Settings that folders of earlier versions do not name; theirs are taken to be the defaults."""
 CANDIDATES = pa.schema([column(name, kind, text) for name, (kind, text) in _COLUMNS.items()])
 
 
@@ -66,8 +64,9 @@ def main(
     with launched(settings.run.device) as processes:
         if processes.is_first:
             _check_same(folder, drawn_by)
+        earlier = _made_by(folder, drawn_by)
         best = [*(folder / "best").glob("*.png")]
-        is_done = _made_by(folder) == made_by and (folder / TABLE).exists()
+        is_done = earlier == made_by and (folder / TABLE).exists()
         is_done = is_done and len(best) == keep * len(prompts) and _are_drawn(folder, planned)
         line = f"best-of-n: done, {len(best)} of {len(planned)} images in {folder / 'best'}"
         if processes.skips(is_done, line):
@@ -148,12 +147,15 @@ def _drawn_by(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _made_by(folder: Path) -> dict[str, Any]:
-    """Return what the folder says of the call that wrote it; empty where there is none."""
+def _made_by(folder: Path, drawn_by: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the folder says of the call that wrote it; empty where there is none.
+
+    Settings that an earlier version did not write down are taken to be those of `drawn_by`.
+    """
     file = folder / MADE_BY
     made_by: dict[str, Any] = json.loads(file.read_text("utf-8")) if file.exists() else {}
     if made_by:
-        made_by["images"] = _UNSAID | made_by["images"]
+        made_by["images"] = drawn_by["images"] | made_by["images"]
     return made_by
 
 
@@ -162,15 +164,15 @@ def _are_drawn(folder: Path, planned: Sequence[Planned]) -> bool:
 
 
 def _check_same(folder: Path, drawn_by: dict[str, Any]) -> None:
-    """Refuse a folder whose candidates are of another model, sampler or seed.
+    """Refuse a folder whose candidates were drawn otherwise.
 
     Candidates of an earlier call are kept.
     """
-    earlier = _made_by(folder)
+    earlier = _made_by(folder, drawn_by)
     if earlier and {name: earlier.get(name) for name in drawn_by} != drawn_by:
         raise PictuneError(
-            f"{folder}: its images were drawn by another model, sampler or seed; "
-            "give another --out, or remove it"
+            f"{folder}: its images were drawn by another model, sampler, size, type of weights or "
+            "seed; give another --out, or remove it"
         )
 
 

@@ -8,7 +8,7 @@ import argparse
 import logging
 import shutil
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 
 from data.errors import PictuneError
 from data.files import locked
@@ -66,7 +66,7 @@ def _tune(run: RunFolder, settings: Settings, name: str, processes: Processes) -
         },
         vouched=(folder / LORA_FILE,),
     )
-    is_done, is_stale = stage.is_done, stage.stamp is None and folder.exists()
+    is_done = stage.is_done
     lacks_strengths = is_missing(folder, settings.table("finetune", FinetuneConfig))
     line = f"finetune {name}: done, LoRA in {folder}"
     if processes.skips(is_done and not lacks_strengths, line):
@@ -75,23 +75,21 @@ def _tune(run: RunFolder, settings: Settings, name: str, processes: Processes) -
         from pipelines.tuning import open_job  # noqa: PLC0415 - loads torch
         from pipelines.tuning_loop import train, train_and_save  # noqa: PLC0415 - loads torch
 
-    # First: a model that cannot be opened must not cost an earlier LoRA.
-    job = open_job(run, settings, name, processes)
-    with ExitStack() as first_alone:
-        if processes.is_first:
-            first_alone.enter_context(_only_command(run, name))
-            if is_stale:
-                shutil.rmtree(folder)  # made from another reward or model
-            first_alone.enter_context(stage.working())
+    with _only_command(run, name) if processes.is_first else nullcontext():
+        # First: a model that cannot be opened must not cost an earlier LoRA.
+        job = open_job(run, settings, name, processes)
+        if processes.is_first and stage.stamp is None and folder.exists():
+            shutil.rmtree(folder)  # made from another reward or model
         processes.wait()
-        if is_done:
-            job.training.model.load_lora(folder)
-        elif processes.is_first:
-            train_and_save(job)
-        else:
-            train(job)
-        if job.config.other_strengths:
-            choose_and_save(job)
+        with stage.working() if processes.is_first else nullcontext():
+            if is_done:
+                job.training.model.load_lora(folder)
+            elif processes.is_first:
+                train_and_save(job)
+            else:
+                train(job)
+            if job.config.other_strengths:
+                choose_and_save(job)
 
 
 @contextmanager

@@ -23,6 +23,15 @@ TWO_PROCESSES = (
 )
 
 
+def is_running(pid: int) -> bool:
+    """Whether the process has not ended; one that nobody has waited for has."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (ProcessLookupError, FileNotFoundError):
+        return False
+    return state != "Z"
+
+
 @dataclass(frozen=True)
 class Ended:
     """A command that has ended."""
