@@ -153,7 +153,9 @@ def lora_optimizer(model: DiffusionModel, learning_rate: float) -> torch.optim.A
     parameters = list(model.lora_parameters().values())
     if not parameters:
         raise ValueError("the model has no LoRA to train; call add_lora first")
-    return torch.optim.AdamW(parameters, learning_rate, betas=(0.9, 0.99), weight_decay=0.0)
+    return torch.optim.AdamW(
+        parameters, learning_rate, betas=(0.9, 0.99), weight_decay=0.0, fused=True
+    )
 
 
 def take_step(
