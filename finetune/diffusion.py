@@ -211,7 +211,7 @@ class DiffusionModel:
     def add_lora(self, settings: LoraSettings, *, generator: torch.Generator) -> None:
         """Add trainable adapters to the network, see `finetune.lora.add_lora`."""
         lora.add_lora(self.network, self.family.network_name, settings, generator=generator)
-        self._prepare_lora()
+        self._leave_casts_to_autocast()
 
     def lora_parameters(self) -> dict[str, nn.Parameter]:
         """Return the trainable parameters by name; none before `add_lora`."""
@@ -236,7 +236,7 @@ class DiffusionModel:
     def load_lora(self, folder: str | Path) -> None:
         """Put a saved LoRA in place of the present one, if any, for drawing."""
         lora.load_lora(self.network, self.family.network_name, folder)
-        self._prepare_lora()
+        self._leave_casts_to_autocast()
 
     def adapters_off(self) -> AbstractContextManager[None]:
         """Make the model the reference model inside the block: the pretrained weights."""
@@ -250,15 +250,20 @@ class DiffusionModel:
     def exact(self) -> Iterator[None]:
         """Run the network without autocast inside the block, in the precision of its weights."""
         before, self.precision = self.precision, "fp32"
-        self._prepare_lora()
+        self._leave_casts_to_autocast()
         try:
             yield
         finally:
             self.precision = before
-            self._prepare_lora()
+            self._leave_casts_to_autocast()
 
-    def _prepare_lora(self) -> None:
-        lora.prepare_layers(self.network, autocast=self.precision != "fp32")
+    def _leave_casts_to_autocast(self) -> None:
+        """Keep peft from casting inputs up to fp32 where autocast casts them down again.
+
+        The numbers are the same, and it is quicker.
+        """
+        for layer in lora.lora_layers(self.network):
+            layer.cast_input_dtype_enabled = self.precision == "fp32"
 
 
 def arithmetic(precision: Precision, device: torch.device) -> Arithmetic:

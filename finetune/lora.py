@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from diffusers.utils.state_dict_utils import convert_state_dict_to_diffusers
 from peft import LoraConfig, get_peft_model_state_dict
-from peft.tuners.lora.layer import LoraVariant
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import SafetensorError
 from torch import Tensor, nn
@@ -35,22 +34,6 @@ _FEED_FORWARD = (
     *("ff.net.0.proj", "ff.net.2"),
     *("ff_context.net.0.proj", "ff_context.net.2"),
 )
-
-
-class _InOneStep(LoraVariant):  # type: ignore[misc] # peft has no types
-    """Update W x + scale * B A x whose product with B, scale and sum are one operation.
-
-    They are three in peft, each over the whole output: a twentieth of the time of training the
-    embedded model.
-    """
-
-    @staticmethod
-    def forward(module: Any, active_adapter: str, x: Tensor, result: Tensor, **_: Any) -> Tensor:
-        """Return the output [..., D] for inputs `x` [..., C] and outputs `result` of W."""
-        down: Tensor = module.lora_A[active_adapter](x)
-        up, scale = module.lora_B[active_adapter].weight, module.scaling[active_adapter]
-        flat = result.to(down.dtype).flatten(0, -2)
-        return torch.addmm(flat, down.flatten(0, -2), up.T, alpha=scale).view(result.shape)
 
 
 def add_lora(
@@ -93,16 +76,6 @@ def _read(network: Any, name: str, folder: Path) -> tuple[dict[str, Tensor], set
     scales = {layer.scaling[_ADAPTER] for layer in lora_layers(network)}
     network.delete_adapters(_ADAPTER)
     return weights, scales
-
-
-def prepare_layers(network: nn.Module, *, autocast: bool) -> None:
-    """Make the adapters quick, with the same numbers but for rounding.
-
-    Under autocast, peft does not cast inputs up to fp32 that are cast down again.
-    """
-    for layer in lora_layers(network):
-        layer.cast_input_dtype_enabled = not autocast
-        layer.lora_variant[_ADAPTER] = _InOneStep
 
 
 def lora_layers(network: nn.Module) -> list[BaseTunerLayer]:

@@ -153,9 +153,7 @@ def lora_optimizer(model: DiffusionModel, learning_rate: float) -> torch.optim.A
     parameters = list(model.lora_parameters().values())
     if not parameters:
         raise ValueError("the model has no LoRA to train; call add_lora first")
-    return torch.optim.AdamW(
-        parameters, learning_rate, betas=(0.9, 0.99), weight_decay=0.0, fused=True
-    )
+    return torch.optim.AdamW(parameters, learning_rate, betas=(0.9, 0.99), weight_decay=0.0)
 
 
 def take_step(
