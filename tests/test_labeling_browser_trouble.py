@@ -182,6 +182,7 @@ def test_an_answer_is_never_saved_for_somebody_who_signed_in_unseen(
 ) -> None:
     before = {name: len(answers(campaign, name)) for name in ("Ben", "Fay")}
     hold_all(page, campaign, "Fay")  # or a task that is still being fetched would hear of it first
+    page.wait_for_load_state("networkidle")
     ben = {"rater": "Ben", "password": PASSWORD}
     assert page.request.post(f"{server.url}/api/v1/login", data=ben).ok  # the page is not called
     answer_by_keys(page)
