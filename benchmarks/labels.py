@@ -1,4 +1,4 @@
-"""Value of raters' labels: `python -m benchmarks.labels`; writes `results/labels.json` and `.svg`.
+"""Value of raters' labels: `python -m benchmarks.labels`; writes `results/labels.json` and `.png`.
 
 A model is tuned on the four prompts of DPOK's paper, always by NFT with the demo's settings and the
 same number of reward queries; only the reward differs. It is the CLIP score, which knows no label;
@@ -117,7 +117,7 @@ def report() -> dict[str, Any]:
     }
     results = {"headline": headline, "cells": cells}
     record("labels", results)
-    plot(cells, RESULTS / "labels.svg")
+    plot(cells, RESULTS / "labels.png")
     return results
 
 

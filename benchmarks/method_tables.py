@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -21,7 +20,7 @@ are the diversities (Vendi score, by CLIP embeddings), of all images and of thos
 prompt at equal numbers. Frechet distance (to the base's images, by CLIP embeddings), KL (nats),
 queries (images scored in training) and minutes of training are no shares.
 
-![Alignment against reward queries, KL and diversity](methods.svg)"""
+![Alignment against reward queries, KL and diversity](methods.png)"""
 TITLES = (
     "four prompts",
     "over base",
@@ -116,8 +115,7 @@ def plot(rows: Sequence[Row], by_seed: Sequence[dict[str, Any]], path: Path) -> 
     many[-1].invert_xaxis()
     handles, labels = many[0].get_legend_handles_labels()
     figure.legend(handles, labels, frameon=False, fontsize=8, loc="outside right upper")
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "pictune"}):
-        figure.savefig(path, metadata={"Date": None})
+    figure.savefig(path, dpi=130)
 
 
 def _position(row: Row) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """All methods beside each other: `python -m benchmarks.methods`.
 
-It writes `results/methods.json`, `methods.md` and `methods.svg`. For each seed there is a run with
+It writes `results/methods.json`, `methods.md` and `methods.png`. For each seed there is a run with
 its own images, simulated raters and reward, as the demo makes it. On that reward every variant of
 `method_variants.py` is trained and judged by the oracle, which no training has seen, on the four
 training prompts and on held-out prompts. There are three samplers: DDIM, the stock pipeline with
@@ -57,8 +57,8 @@ def main() -> None:
     everywhere = [name for name in order if all(name in one for one in by_seed)]
     by_seed = [{name: one[name] for name in everywhere} for one in by_seed]
     rows, seeds = table(by_seed), list(figures)
-    record("methods", {"rows": rows, "figures": figures})
-    plot(rows, by_seed, RESULTS / "methods.svg")
+    record("methods", {"figures": figures})
+    plot(rows, by_seed, RESULTS / "methods.png")
     text = page(rows, by_seed, seeds)
     (RESULTS / "methods.md").write_text(text, encoding="utf-8")
     print(text)

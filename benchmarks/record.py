@@ -13,11 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from data.files import write_json
+from data.files import write_atomically
 from data.intervals import mean_interval
 
 RESULTS = Path(__file__).parent / "results"
 CHECKOUT = Path(__file__).parents[1]
+LINE = 400
+"""Most characters that a part of the results has on one line."""
 Row = dict[str, Any]
 
 
@@ -30,7 +32,34 @@ def record(name: str, figures: dict[str, Any]) -> None:
         "commit": commit(),
         "machine": machine,
     }
-    write_json(RESULTS / f"{name}.json", made_by | figures)
+    with write_atomically(RESULTS / f"{name}.json") as temporary:
+        temporary.write_text(in_lines(made_by | figures) + "\n", encoding="utf-8")
+
+
+def in_lines(value: object, indent: str = "") -> str:
+    """Return `value` as JSON with sorted keys, each part that fits into a line on one line.
+
+    Floats have six digits: more than any figure's noise lets through.
+
+    Raises:
+        ValueError: it contains NaN or infinity.
+    """
+    if isinstance(value, float):
+        value = float(f"{value:.6g}")
+    whole = json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    inner = indent + " "
+    if isinstance(value, dict):
+        pairs = sorted(value.items())
+        parts = [f"{json.dumps(k, ensure_ascii=False)}: {in_lines(v, inner)}" for k, v in pairs]
+        opening, closing = "{}"
+    elif isinstance(value, list | tuple):
+        parts = [in_lines(one, inner) for one in value]
+        opening, closing = "[]"
+    else:
+        return whole
+    if sum(map(len, parts)) <= LINE and not any("\n" in part for part in parts):
+        return opening + ", ".join(parts) + closing
+    return f"{opening}\n{inner}" + f",\n{inner}".join(parts) + f"\n{indent}{closing}"
 
 
 def commit() -> str:

@@ -95,7 +95,7 @@ def test_cells_are_labeled_tuned_and_judged(
     assert gain == pytest.approx(means["judge_as_reward"] - means["clip_score"])
     assert kept["headline"] == results["headline"]
     assert list(kept["headline"]) == sorted(kept["headline"])
-    assert (tmp_path / "labels.svg").stat().st_size > 1000
+    assert (tmp_path / "labels.png").stat().st_size > 1000
     dataset = demo_labels(bench, 0)
     assert len(dataset.verdicts) == 48
     assert len(by_judge(bench, dataset)) == 24

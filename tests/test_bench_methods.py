@@ -72,7 +72,7 @@ def test_a_variant_is_trained_and_judged_once(
     message = f"{bed.folder('DPOK') / 'made.json'}: made from other settings"
     with pytest.raises(PictuneError, match=message):
         of_seed(bed, {"DPOK": Variant("dpok")})
-    _check_pages(found, tmp_path / "plot.svg")
+    _check_pages(found, tmp_path / "plot.png")
 
 
 def _check_pages(found: dict[str, Any], file: Path) -> None:
@@ -83,7 +83,7 @@ def _check_pages(found: dict[str, Any], file: Path) -> None:
     assert all(row["trained"]["gain"]["mean"] == 0 for row in rows[:3])
     assert all(row["trained"]["distance"]["mean"] < 1e-6 for row in rows[:3])
     plot(rows, [found], file)
-    assert "DPOK" in file.read_text(encoding="utf-8")
+    assert file.stat().st_size > 10_000
     text = page(rows, [found], ["3"])
     assert text.count("| DPOK |") == len(SAMPLERS) + 1
     assert f"| base | {100 * rows[0]['trained']['alignment']['mean']:.0f} | +0 |" in text
