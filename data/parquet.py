@@ -145,8 +145,6 @@ def learned_from_digest(run: RunFolder) -> str:
         PictuneError: there is no export, or its manifest is broken.
     """
     files = read_manifest(run).files
-    if "latest/labels_comparisons.parquet" not in files:  # an export of an earlier version
-        return sha256_of(run.latest / MANIFEST)
     names = ("labels_binary", "labels_ranking", "labels_pairs")
     hashes = [files[f"latest/{name}.parquet"].sha256 for name in names]
     return hashlib.sha256("\n".join(hashes).encode()).hexdigest()

@@ -27,7 +27,6 @@ from pipelines.config import (
     parse_override,
     read_toml,
 )
-from pipelines.earlier_settings import changes_in_present_terms
 from pipelines.flags import check_word, stands_for_settings
 from pipelines.interruption import (
     INTERRUPTED,
@@ -253,12 +252,8 @@ def load_settings(given: argparse.Namespace, run: RunFolder) -> Settings:
         if getattr(given, flag) is not None
     }
     try:
-        notes: list[str] = []
-        tables = read_toml(source, notes.append)
-        _report_old_names(str(source), notes)
-        overrides = [parse_override(text) for text in given.overrides]
-        changes, notes = changes_in_present_terms(overrides, "--set")
-        _report_old_names("--set", notes)
+        tables = read_toml(source)
+        changes = [parse_override(text) for text in given.overrides]
         values: list[tuple[Sequence[str], Any]] = [
             (path, getattr(given, flag)) for flag, path in flags.items()
         ]
@@ -272,12 +267,6 @@ def load_settings(given: argparse.Namespace, run: RunFolder) -> Settings:
         )
     except RecursionError as error:
         raise PictuneError(f"{source}: {NESTED_TOO_DEEP}") from error
-
-
-def _report_old_names(source: str, notes: Sequence[str]) -> None:
-    """Write one line about settings of an earlier version; of several processes only one does."""
-    if notes and os.environ.get("LOCAL_RANK", "0") == "0":
-        print(f"pictune: {source}: {'; '.join(notes)}", file=sys.stderr)
 
 
 def _explained(error: Exception) -> str | None:

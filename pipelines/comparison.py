@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import AliasChoices, BaseModel, Field
+from pydantic import BaseModel
 
 from data.intervals import mean_interval, wilson_interval
 from pipelines.image_plan import Planned
@@ -107,7 +107,7 @@ class Result(BaseModel, frozen=True):
     model: str
     """`base`, `best of n`, or the name of a method, with the round after the first."""
     method: str | None = None
-    """The method that tuned it, if one did; earlier versions wrote only `model`."""
+    """The method that tuned it, if one did."""
     round: int | None = None
     """The round that tuned it."""
     eta: float
@@ -116,8 +116,7 @@ class Result(BaseModel, frozen=True):
     groups: dict[Group, GroupFigures]
     kl: Spread | None = None
     """KL of its denoising chains to the base, in nats, for tuned models."""
-    images: list[EvaluatedImage] = Field(validation_alias=AliasChoices("images", "pictures"))
-    """Earlier versions wrote `pictures`."""
+    images: list[EvaluatedImage]
 
 
 class AtStrength(BaseModel, frozen=True):
@@ -134,7 +133,7 @@ class AtStrength(BaseModel, frozen=True):
 class Audit(BaseModel, frozen=True, extra="allow"):
     """Agreement of the judge with labels that a person gave by eye."""
 
-    images: int = Field(validation_alias=AliasChoices("images", "pictures"))
+    images: int
     counts: float
     animals: float
     tints: float
@@ -168,7 +167,7 @@ class Evaluation(BaseModel, frozen=True):
     strengths: list[AtStrength] = []
     """Each tuned model at each strength, from weak to strong, where strengths were asked for."""
     kept_steps: dict[str, int | None] = {}
-    """Step whose weights each method kept; None where an earlier version trained it."""
+    """Step whose weights each method kept; None where its log does not say."""
     outdated: dict[str, list[str]] = {}
     """Inputs of each method that have changed since it was tuned."""
 

@@ -8,7 +8,7 @@ import difflib
 import math
 import re
 import tomllib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
@@ -17,7 +17,6 @@ import tomli_w
 from pydantic import BaseModel, Field, ValidationError
 
 from data.errors import PictuneError
-from pipelines.earlier_settings import in_present_terms, without_repeated_samplers
 from pipelines.tables import TABLES
 
 PRESETS = Path(__file__).parent / "presets"
@@ -123,10 +122,8 @@ def config_file(name: str | None) -> Path:
     )
 
 
-def read_toml(path: Path, note: Callable[[str], object] = lambda _: None) -> Tables:
-    """Return the tables of a TOML file, with old names replaced by present ones.
-
-    Calls `note` with a phrase for each old name.
+def read_toml(path: Path) -> Tables:
+    """Return the tables of a TOML file.
 
     Raises:
         PictuneError: the file cannot be read, is not TOML, or has values outside tables.
@@ -138,10 +135,7 @@ def read_toml(path: Path, note: Callable[[str], object] = lambda _: None) -> Tab
         raise PictuneError(
             f"{path}: {', '.join(loose)} stand outside a table; put them under one of {known}"
         )
-    present, notes = in_present_terms(tables, str(path))
-    for phrase in notes:
-        note(phrase)
-    return without_repeated_samplers(present) if notes else present
+    return tables
 
 
 def _parsed(path: Path) -> dict[str, Any]:

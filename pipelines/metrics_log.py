@@ -28,10 +28,7 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
 
 
 def kept_step(lines: Sequence[dict[str, Any]]) -> int | None:
-    """Return the step whose weights a training kept; 0 for those before training.
-
-    None for lines of an earlier version, which did not log it.
-    """
+    """Return the step whose weights a training kept: 0 before training, None if not logged."""
     return next((line["kept_step"] for line in reversed(lines) if "kept_step" in line), None)
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pydantic import BaseModel, ValidationError, field_validator
+from pydantic import BaseModel, ValidationError
 
 from data.errors import PictuneError
 from data.files import sha256_of, sha256_of_files, write_atomically, write_json
@@ -66,22 +66,6 @@ class Stamp(BaseModel, frozen=True, extra="forbid"):
     everything rests on all of its tables."""
     files: dict[str, str] = {}
     """Hash of each file that the finished stage vouches for, by name."""
-
-    @field_validator("tables")
-    @classmethod
-    def _with_sampler(cls, tables: tuple[str, ...]) -> tuple[str, ...]:
-        """Add [sampler], which was a part of [images] in earlier versions."""
-        is_earlier = "images" in tables and "sampler" not in tables
-        return ("sampler", *tables) if is_earlier else tables
-
-    @field_validator("goes_on_from")
-    @classmethod
-    def _each_with_sampler(
-        cls, patterns: dict[str, tuple[str, ...]] | None
-    ) -> dict[str, tuple[str, ...]] | None:
-        if patterns is None:
-            return None
-        return {pattern: cls._with_sampler(tables) for pattern, tables in patterns.items()}
 
     def bound(self, folder: Path) -> tuple[str, ...]:
         """Return the tables that may not change, since something in `folder` rests on them."""
@@ -252,13 +236,8 @@ def _recorded(run: RunFolder) -> Tables:
 
 
 def _write_recorded(run: RunFolder, tables: Tables) -> None:
-    """Write the tables, if they differ from the file; without tables there is no file.
-
-    A file with names of an earlier version is written as well, with the present ones.
-    """
-    old_names: list[str] = []
-    before = read_toml(run.config_file, old_names.append) if run.config_file.exists() else {}
-    if tables == before and not old_names:
+    """Write the tables, if they differ from the file; without tables there is no file."""
+    if tables == _recorded(run):
         return
     if not tables:
         run.config_file.unlink()

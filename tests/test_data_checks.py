@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from data.feedback import BinaryAnswer, ChecksConfig, NewTask
 from data.store.feedback_store import FeedbackStore
 from data.store.overview import counts_by_prompt, gold_record, latest_labels
-from data.store.tables import labels, leases, settings, task_images, tasks
+from data.store.tables import labels, leases, task_images, tasks
 from tests.support.data_campaign import Clock, binary_tasks, claimed, submission
 
 GOLD = BinaryAnswer(verdict="good")
@@ -161,24 +161,6 @@ def test_without_shares_a_campaign_has_no_checks(tmp_path: Path) -> None:
     with open_checking(tmp_path) as store:
         store.add_tasks([*binary_tasks(20), *gold_tasks(5)])
         assert len(work(store, store.add_rater("ann"))) == 20
-
-
-def test_the_order_that_an_earlier_version_set_ends_with_the_next_plan(tmp_path: Path) -> None:
-    with open_checking(tmp_path) as store:
-        store.add_tasks(binary_tasks(5))
-        ann, ben = store.add_rater("ann"), store.add_rater("ben")
-        with store.database.write() as connection:
-            by_chance = list(connection.scalars(sa.select(tasks.c.task_id).order_by("order_key")))
-            is_last = tasks.c.task_id == by_chance[-1]
-            connection.execute(sa.update(tasks).where(is_last).values(priority=0.9))
-            connection.execute(sa.insert(settings).values(name="priorities", value="2026-01-01"))
-        claim = claimed(store, ann)
-        assert claim.task.task_id == by_chance[-1]
-        store.submit(submission(claim, ann, "first"))
-        for _ in range(2):
-            store.add_tasks(binary_tasks(5, overlap=2))
-        assert work(store, ben) == by_chance
-        assert work(store, ann) == by_chance[:-1]
 
 
 def test_the_latest_labels_come_newest_first_with_who_gave_them(tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ def test_the_files_of_the_store_are_for_their_owner_alone(tmp_path: Path, umask:
                 "feedback.db-wal": 0o600,
                 "feedback.db-shm": 0o600,
             }
-            for path in (tmp_path / "labels").iterdir():  # as earlier versions left them
+            for path in (tmp_path / "labels").iterdir():  # as other tools may leave them
                 path.chmod(0o644)
             with open_store(tmp_path) as again:
                 assert set(_modes(tmp_path).values()) == {0o600}

@@ -60,8 +60,8 @@ SETTINGS = (
 )
 
 
-MAY_NAME_METHODS = ("methods.py", "stages/demo.py", "earlier_settings.py")
-"""The registry, the demo's own story, and settings that methods had in earlier versions."""
+MAY_NAME_METHODS = ("methods.py", "stages/demo.py")
+"""The registry, and the demo's own story."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -143,7 +143,7 @@ def test_every_method_of_the_registry_is_whole() -> None:
     assert issubclass(methods["reinforce"].config, PolicyGradientConfig)
 
 
-def test_only_the_registry_the_demo_and_earlier_settings_name_a_method() -> None:
+def test_only_the_registry_and_the_demo_name_a_method() -> None:
     root = Path(__file__).parents[1]
     allowed = {root / "pipelines" / file for file in MAY_NAME_METHODS}
     rooms = ("data", "reward", "finetune", "pipelines", "labeling_app")

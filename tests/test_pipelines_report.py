@@ -152,24 +152,6 @@ def test_diversity_and_distance_use_the_encoder_that_the_settings_name(
         assert ("distance" in own) == (before["model"] != "base")
 
 
-def test_figures_of_an_earlier_version_are_shown(run: RunFolder, tmp_path: Path) -> None:
-    copy = copy_of(run, tmp_path)
-    figures = metrics_of(copy)
-    for result in figures["results"]:
-        result["pictures"] = result.pop("images")
-        result.setdefault("kl", None)
-        for group in result["groups"].values():
-            group["frechet"] = 12.5
-            group.pop("distance", None)
-    del figures["kept_steps"], figures["outdated"]
-    figures["audit"] = None
-    (copy.evaluation_dir / "metrics.json").write_text(json.dumps(figures))
-    assert command(copy, "report") == 0
-    page = page_of(copy)
-    assert "<th>diversity</th>" in page
-    assert "<th>distance</th>" not in page
-
-
 def test_a_judge_that_is_named_later_judges_the_images_that_are_there(
     run: RunFolder,
     unjudged: RunFolder,
@@ -217,15 +199,6 @@ def test_the_embedded_model_has_its_judge_wherever_it_lies(tmp_path: Path) -> No
     assert judge_folder(RunConfig(model=foreign)) is None
     assert judge_folder(RunConfig(model="some/hub-model")) is None
     assert judge_folder(RunConfig(model=foreign, judge=EMBEDDED_JUDGE)) == EMBEDDED_JUDGE
-
-
-def test_settings_of_an_earlier_version_are_read(tmp_path: Path) -> None:
-    path = tmp_path / "config.toml"
-    evaluate = "[evaluate]\njudge_knows_pictures = false\nbest_of = 2\n"
-    path.write_text('[run]\njudge = "models/emoji-oracle"\nseed = 3\n' + evaluate)
-    assert read_toml(path) == {"run": {"seed": 3}, "evaluate": {"best_of": 2}}
-    path.write_text('[run]\njudge = "mine"\n[evaluate]\njudge_knows_pictures = true\n')
-    assert read_toml(path) == {"run": {"judge": "mine"}, "evaluate": {}}
 
 
 def test_weights_from_before_training_are_called_so_everywhere(

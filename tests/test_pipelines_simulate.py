@@ -1,6 +1,5 @@
 """A run that simulated raters labeled goes on to people, with its own overlap and gold."""
 
-import json
 import signal
 import subprocess
 import sys
@@ -113,8 +112,4 @@ def test_simulating_again_adds_nothing_but_what_a_changed_plan_asks_for(
     assert "simulate: done" in capsys.readouterr().out
     (run.labels_dir / STAMP).unlink()
     assert simulated() == before
-    stamp = json.loads((run.labels_dir / STAMP).read_text())
-    (run.labels_dir / STAMP).write_text(
-        json.dumps(stamp | {"tables": ["run", "tasks", "simulate"]})
-    )  # as earlier versions left it
     assert simulated("--set", "tasks.binary_overlap=3") > before

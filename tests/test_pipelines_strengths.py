@@ -151,7 +151,7 @@ def test_the_report_shows_the_dial_only_where_strengths_were_drawn(
     assert command(copy, "report") == 0
     assert advice in (copy.evaluation_dir / "report.html").read_text()
     figures = metrics_of(copy)
-    del figures["strengths"]  # as of an earlier version
+    del figures["strengths"]  # none were asked for
     (copy.evaluation_dir / "metrics.json").write_text(json.dumps(figures))
     assert command(copy, "report") == 0
     assert "strength dial" not in (copy.evaluation_dir / "report.html").read_text()

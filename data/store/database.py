@@ -158,7 +158,7 @@ class Database:
 def _prepare_file(address: sa.URL) -> None:
     """Create the file for its owner alone; SQLite then creates `-wal` and `-shm` likewise.
 
-    Files that an earlier version left open to others are closed to them.
+    Files that are open to others are closed to them.
     """
     if not address.database or address.database == ":memory:":
         raise PictuneError(

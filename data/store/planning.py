@@ -103,11 +103,8 @@ def update_plan(connection: sa.Connection, wanted: Mapping[str, NewTask]) -> Non
     """Give known tasks the overlap and the hidden gold of `wanted`, by task id.
 
     A task that its gold source no longer lists becomes an ordinary task, whether the source is
-    named now or was named by the plan before. Gold from other sources is kept. Priorities that
-    an earlier version set by images (`label.order`) become 0.
+    named now or was named by the plan before. Gold from other sources is kept.
     """
-    if connection.execute(sa.delete(settings).where(settings.c.name == "priorities")).rowcount:
-        connection.execute(sa.update(tasks).values(priority=0.0))
     named = {task.gold_source for task in wanted.values() if task.gold_source is not None}
     own_sources = named | _replace_sources(connection, named)
     counts, plan = (tasks.c.n_live, tasks.c.n_simulated), (tasks.c[name] for name in _PLANNED)

@@ -30,10 +30,8 @@ COMPARISONS = "labels_comparisons.parquet"
 
 def has_comparisons(folder: Path) -> bool:
     """Whether the export in `folder` has an answered comparison or ranking of models."""
-    path = folder / COMPARISONS
-    if not path.exists():  # an export of an earlier version
-        return False
-    return read_table(path, LABELS_COMPARISONS).num_rows > 0 or not _ranked(folder).empty
+    table = read_table(folder / COMPARISONS, LABELS_COMPARISONS)
+    return table.num_rows > 0 or not _ranked(folder).empty
 
 
 @dataclass(frozen=True, eq=False)

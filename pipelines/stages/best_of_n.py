@@ -7,7 +7,7 @@ training, but N times the time for every image.
 import argparse
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,7 @@ def main(
     with launched(settings.run.device) as processes:
         if processes.is_first:
             _check_same(folder, drawn_by)
-        earlier = _made_by(folder, drawn_by)
+        earlier = _made_by(folder)
         best = [*(folder / "best").glob("*.png")]
         is_done = earlier == made_by and (folder / TABLE).exists()
         is_done = is_done and len(best) == keep * len(prompts) and _are_drawn(folder, planned)
@@ -147,15 +147,10 @@ def _drawn_by(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _made_by(folder: Path, drawn_by: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the folder says of the call that wrote it; empty where there is none.
-
-    Settings that an earlier version did not write down are taken to be those of `drawn_by`.
-    """
+def _made_by(folder: Path) -> dict[str, Any]:
+    """Return what the folder says of the call that wrote it; empty where there is none."""
     file = folder / MADE_BY
     made_by: dict[str, Any] = json.loads(file.read_text("utf-8")) if file.exists() else {}
-    if made_by:
-        made_by["images"] = drawn_by["images"] | made_by["images"]
     return made_by
 
 
@@ -168,7 +163,7 @@ def _check_same(folder: Path, drawn_by: dict[str, Any]) -> None:
 
     Candidates of an earlier call are kept.
     """
-    earlier = _made_by(folder, drawn_by)
+    earlier = _made_by(folder)
     if earlier and {name: earlier.get(name) for name in drawn_by} != drawn_by:
         raise PictuneError(
             f"{folder}: its images were drawn by another model, sampler, size, type of weights or "
