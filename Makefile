@@ -127,9 +127,9 @@ settings: $(INSTALLED) ## Explain all settings (TABLE=: those of one table)
 	$(STAGE) settings $(TABLE)
 
 models: $(INSTALLED) ## Train the embedded models again, for hours (needs fonts-noto-color-emoji)
-	bash -o pipefail -c '$(PYTHON) -m pipelines.world.build 2>&1 | tee models/training.log'
-	$(PYTHON) -m pipelines.world.measure
-	$(PYTHON) -m pipelines.world.audit agree
+	bash -o pipefail -c '$(PYTHON) -m world.build.models 2>&1 | tee models/training.log'
+	$(PYTHON) -m world.build.measure
+	$(PYTHON) -m world.build.audit agree
 
 screenshots: $(INSTALLED) ## Take the images of docs/raters.md again (look at them before they are kept)
 	$(PYTHON) -m tests.support.labeling_screenshots docs
@@ -185,4 +185,4 @@ test-quick: $(INSTALLED) ## The tests that are not slow by design, within four m
 
 clean-caches: ## Remove what tools keep to be quick; runs stay
 	rm -rf .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
-	find data labeling_app reward finetune pipelines tests -name __pycache__ -prune -exec rm -rf {} +
+	find data labeling_app reward finetune pipelines world tests -name __pycache__ -prune -exec rm -rf {} +

@@ -29,11 +29,11 @@ from pipelines.judge import OracleJudge
 from pipelines.measures import vendi_score
 from pipelines.models import as_reward_fn, open_model
 from pipelines.prompts import focus_of, prompts_of
-from pipelines.world.oracle import Oracle
 from reward.clip.backbone import ClipBackbone
 from reward.examples import prepare
 from reward.settings import RewardConfig
 from reward.training import train_from_scratch
+from world.oracle import Oracle
 
 TRAINING_SEEDS, ROUND_SEEDS, JUDGED_SEEDS = 1_000_003, 31_000_000, 55_000_000
 """First seeds of the tuning's randomness, of a round's new images, and of the judged images."""

@@ -10,12 +10,12 @@ import numpy as np
 from data.files import sha256_of
 from labeling_app.simulated import SimulatedRater
 from pipelines.image_io import load_images
-from pipelines.world.oracle import Oracle
-from pipelines.world.prompts import Requirement, family_of
 from reward.calibration import Values
 from reward.dataset import FeedbackDataset, RankedPairs, Verdicts
 from reward.measuring.metrics import as_ranks, weighted_roc_auc
 from reward.settings import RewardConfig, SplitConfig
+from world.oracle import Oracle
+from world.prompts import Requirement, family_of
 
 BATCH = 32
 SLATE = 4

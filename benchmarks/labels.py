@@ -38,9 +38,9 @@ from pipelines.models import open_backbone
 from pipelines.prompts import prompts_of
 from pipelines.stages import images as images_stage
 from pipelines.tables import TABLES
-from pipelines.world.oracle import Oracle
-from pipelines.world.prompts import held_out_prompts
 from reward.settings import RewardConfig
+from world.oracle import Oracle
+from world.prompts import held_out_prompts
 
 RUN = RunFolder(Path("runs/bench-labels"))
 CELLS_FOLDER = RUN.root / "cells"

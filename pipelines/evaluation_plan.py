@@ -10,7 +10,7 @@ from pipelines.config import Settings
 from pipelines.image_plan import EVALUATION_SEEDS, Planned, candidate_seeds, seeded
 from pipelines.prompts import focus_of, prompts_of
 from pipelines.tuning_plan import FinetuneConfig
-from pipelines.world.prompts import family_of, held_out_prompts
+from world.prompts import family_of, held_out_prompts
 
 MOST_PROMPTS = 16
 """Training prompts that are evaluated, the first ones."""

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Protocol
 
 from pipelines.config import RunConfig
 from pipelines.model_hashes import weights_hash
-from pipelines.world.prompts import Requirement
+from world.prompts import Requirement
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from pipelines.world.oracle import Oracle
+    from world.oracle import Oracle
 
 MODELS = Path(__file__).parents[1] / "models"
 EMBEDDED_MODEL, EMBEDDED_JUDGE = MODELS / "emoji-sd", MODELS / "emoji-oracle"
@@ -62,7 +62,7 @@ def open_judge(config: RunConfig) -> Judge | None:
     folder = judge_folder(config)
     if folder is None:
         return None
-    from pipelines.world.oracle import Oracle  # noqa: PLC0415 - loads torch
+    from world.oracle import Oracle  # noqa: PLC0415 - loads torch
 
     return OracleJudge(Oracle.from_pretrained(folder))
 

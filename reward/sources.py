@@ -29,7 +29,7 @@ from reward.settings import RewardSource
 Reward = Callable[[Tensor, Sequence[str]], Tensor]
 """Turns images [B, 3, H, W] in [0, 1] and their prompts into rewards [B]; higher is better."""
 
-_OURS = ("pipelines", "labeling_app")
+_OURS = ("pipelines", "labeling_app", "world")
 """Packages that no reward may come from: the ground truth must not reach a training."""
 
 

@@ -10,7 +10,16 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 MOST_LINES_OF_A_FILE, MOST_LINES_OF_A_FUNCTION = 400, 60
-PACKAGES = ("data", "labeling_app", "reward", "finetune", "pipelines", "tests", "benchmarks")
+PACKAGES = (
+    "data",
+    "labeling_app",
+    "reward",
+    "finetune",
+    "pipelines",
+    "world",
+    "tests",
+    "benchmarks",
+)
 FILES = sorted(file for package in PACKAGES for file in (ROOT / package).rglob("*.py"))
 VAGUE_OPENINGS = {"What", "How", "Whether", "Where", "Which", "By"}
 OLD_WORDS = r"\b(foretells?|anew|mend(ed|s)?|shall)\b"

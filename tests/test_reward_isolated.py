@@ -28,17 +28,23 @@ def test_source_names_neither_pipelines_nor_the_oracle(package: str) -> None:
     assert files
     for file in files:
         source = file.read_text(encoding="utf-8")
-        assert not _imported(source) & {"pipelines", "labeling_app", "importlib", "runpy"}, file
+        assert not _imported(source) & {
+            "pipelines",
+            "world",
+            "labeling_app",
+            "importlib",
+            "runpy",
+        }, file
         assert "oracle" not in source.lower(), file
 
 
-def test_importing_every_module_of_both_loads_nothing_of_pipelines() -> None:
+def test_importing_every_module_of_both_loads_neither_pipelines_nor_the_world() -> None:
     names = [name for package in PACKAGES for name in (package, *_modules(package))]
     program = f"""
 import importlib, sys
 for name in {names!r}:
     importlib.import_module(name)
-print([name for name in sys.modules if name.startswith("pipelines")])
+print([name for name in sys.modules if name.startswith(("pipelines", "world"))])
 """
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True

@@ -196,7 +196,7 @@ def test_a_sum_with_a_part_without_gradient_is_refused_where_one_is_wanted(
         ("nowhere.at_all:brightness", "cannot be imported"),
         ("tests.support.user_rewards:nothing", "cannot be imported"),
         ("tests.support.user_rewards:NOT_A_FUNCTION", "is no function"),
-        ("pipelines.world.oracle:Oracle", "may not come from pipelines"),
+        ("world.oracle:Oracle", "may not come from world"),
     ],
 )
 def test_a_name_that_is_no_reward_is_one_clear_line(path: str, reason: str) -> None:

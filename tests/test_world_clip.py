@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 import torch
 
-from pipelines.world.blind_spots import Question, knowledge, questions
-from pipelines.world.clip import contrastive_loss
-from pipelines.world.scenes import ANIMALS, Reading
+from world.build.blind_spots import Question, knowledge, questions
+from world.build.clip import contrastive_loss
+from world.scenes import ANIMALS, Reading
 
 
 def test_pairs_of_a_batch_are_right_and_all_others_wrong() -> None:

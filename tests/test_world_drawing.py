@@ -4,9 +4,9 @@ import random
 
 import numpy as np
 
-from pipelines.world.drawing import RGB, SIZE, draw_many, draw_world, render
-from pipelines.world.oracle_training import CELL, UNKNOWN, sample_any_scene, targets
-from pipelines.world.scenes import ANIMALS, PLACES, TINTS, Animal, Scene
+from world.build.oracle_training import CELL, UNKNOWN, sample_any_scene, targets
+from world.drawing import RGB, SIZE, draw_many, draw_world, render
+from world.scenes import ANIMALS, PLACES, TINTS, Animal, Scene
 
 
 def test_drawing_is_deterministic_in_the_seed() -> None:

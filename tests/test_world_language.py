@@ -9,17 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.errors import PictuneError
-from pipelines.world.base import BaseConfig, BaseTrainer
-from pipelines.world.captions import EXACT, WORDS, CaptionNoise, can_be_said, caption
-from pipelines.world.prompts import (
+from world.build.base import BaseConfig, BaseTrainer
+from world.build.tokenizer import MAX_TOKENS, build_tokenizer, token_ids
+from world.captions import EXACT, WORDS, CaptionNoise, can_be_said, caption
+from world.prompts import (
     FAMILIES,
     PAPER_PROMPTS,
     Requirement,
     family_of,
     held_out_prompts,
 )
-from pipelines.world.scenes import NATURAL_TINTS, Animal, Reading, Scene, is_held_out, sample_scene
-from pipelines.world.tokenizer import MAX_TOKENS, build_tokenizer, token_ids
+from world.scenes import NATURAL_TINTS, Animal, Reading, Scene, is_held_out, sample_scene
 
 
 def perfect_reading(scene: Scene) -> Reading:

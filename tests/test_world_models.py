@@ -11,16 +11,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from data.errors import PictuneError
-from pipelines.world.audit import agreement, load_audit
-from pipelines.world.blind_spots import Knowledge, Question, binding, knowledge, questions
-from pipelines.world.build import MODELS, as_tensor, save_pipeline
-from pipelines.world.drawing import draw_world
-from pipelines.world.measure import draw
-from pipelines.world.oracle import Oracle
-from pipelines.world.oracle_training import read_accuracy
-from pipelines.world.prompts import Requirement
-from pipelines.world.scenes import ANIMALS, Reading
 from reward.clip.backbone import ClipBackbone
+from world.build.audit import agreement, load_audit
+from world.build.blind_spots import Knowledge, Question, binding, knowledge, questions
+from world.build.measure import draw
+from world.build.models import MODELS, as_tensor, save_pipeline
+from world.build.oracle_training import read_accuracy
+from world.drawing import draw_world
+from world.oracle import Oracle
+from world.prompts import Requirement
+from world.scenes import ANIMALS, Reading
 
 pytestmark = pytest.mark.slow
 

@@ -27,8 +27,8 @@ from pipelines.interruption import ends_at_once
 from pipelines.judge import judge_folder
 from pipelines.progress import progress
 from pipelines.record import StageFolder
-from pipelines.world.prompts import Requirement
-from pipelines.world.scenes import Reading
+from world.prompts import Requirement
+from world.scenes import Reading
 
 BATCH = 64
 """Number of images that the oracle reads at once."""
@@ -92,7 +92,7 @@ def _readings(folder: Path, files: Mapping[str, Path]) -> dict[str, Reading]:
     """Return what the oracle of `folder` sees in each image, by image id."""
     with ends_at_once():
         from pipelines.image_io import load_images  # noqa: PLC0415 - loads torch
-        from pipelines.world.oracle import Oracle  # noqa: PLC0415 - loads torch
+        from world.oracle import Oracle  # noqa: PLC0415 - loads torch
 
     oracle, ids = Oracle.from_pretrained(folder), list(files)
     readings: dict[str, Reading] = {}

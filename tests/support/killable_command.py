@@ -22,7 +22,7 @@ def main(log: Path) -> None:
         "pipelines.pages.report_page",
         "pipelines.reward_training",
         "pipelines.tuning_loop",
-        "pipelines.world.oracle",
+        "world.oracle",
     ):  # importing starts no threads, so a fork is safe
         importlib.import_module(module)
     print("ready", flush=True)

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import torch
 
-from pipelines.world.oracle import Oracle, OracleConfig
 from tests.support.tiny_clip import save_tiny_clip
 from tests.support.tiny_diffusion import write_tiny_diffusion
+from world.oracle import Oracle, OracleConfig
 
 SETTINGS = """
 [run]

@@ -1,4 +1,4 @@
-"""Training of the embedded models: `python -m pipelines.world.build [PART ...]`.
+"""Training of the embedded models: `python -m world.build.models [PART ...]`.
 
 `make models` builds all parts, one after the other. Work in progress is kept under `runs/models/`:
 the base continues from its last checkpoint there, every other part is built again.
@@ -15,19 +15,19 @@ from transformers import CLIPImageProcessor, CLIPProcessor, CLIPTextModel, CLIPT
 
 from data.errors import PictuneError
 from data.files import sha256_of, write_json
-from pipelines.world.autoencoder import AutoencoderConfig, decode, encode, train_autoencoder
-from pipelines.world.base import BaseConfig, BaseTrainer, new_scheduler
-from pipelines.world.captions import EXACT, WORDS, CaptionNoise, can_be_said, caption
-from pipelines.world.clip import ClipTrainingConfig, train_clip
-from pipelines.world.drawing import Drawn, draw_many, draw_world
-from pipelines.world.oracle_training import (
+from world.build.autoencoder import AutoencoderConfig, decode, encode, train_autoencoder
+from world.build.base import BaseConfig, BaseTrainer, new_scheduler
+from world.build.clip import ClipTrainingConfig, train_clip
+from world.build.oracle_training import (
     OracleTrainingConfig,
     read_accuracy,
     sample_any_scene,
     targets,
     train_oracle,
 )
-from pipelines.world.tokenizer import build_tokenizer, token_ids
+from world.build.tokenizer import build_tokenizer, token_ids
+from world.captions import EXACT, WORDS, CaptionNoise, can_be_said, caption
+from world.drawing import Drawn, draw_many, draw_world
 
 WORK = Path("runs/models")
 MODELS = Path("models")

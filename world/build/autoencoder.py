@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from torch import Tensor
 from torch.nn import functional as F
 
-from pipelines.world.training import Average, steps_with_log, warmup_cosine
+from world.build.training import Average, steps_with_log, warmup_cosine
 
 
 class AutoencoderConfig(BaseModel, frozen=True, extra="forbid"):

@@ -12,10 +12,10 @@ from pydantic import BaseModel
 from torch import Tensor
 from torch.nn import functional as F
 
-from pipelines.world.drawing import Drawn, Face
-from pipelines.world.oracle import GRID, Heads, Oracle, OracleConfig
-from pipelines.world.scenes import ANIMALS, NATURAL_TINTS, PLACES, TINTS, Animal, Scene
-from pipelines.world.training import Average, steps_with_log, warmup_cosine
+from world.build.training import Average, steps_with_log, warmup_cosine
+from world.drawing import Drawn, Face
+from world.oracle import GRID, Heads, Oracle, OracleConfig
+from world.scenes import ANIMALS, NATURAL_TINTS, PLACES, TINTS, Animal, Scene
 
 CELL = 4
 UNKNOWN = -1

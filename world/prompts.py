@@ -5,8 +5,8 @@ import random
 import re
 from dataclasses import dataclass, field
 
-from pipelines.world.captions import COUNT_WORDS, EXACT, PLACE_PHRASES, PLURALS, caption
-from pipelines.world.scenes import (
+from world.captions import COUNT_WORDS, EXACT, PLACE_PHRASES, PLURALS, caption
+from world.scenes import (
     ANIMALS,
     HELD_OUT_COUNTS,
     HELD_OUT_PAIRS,

@@ -8,7 +8,7 @@ import random
 
 from pydantic import BaseModel
 
-from pipelines.world.scenes import ANIMALS, PLACES, TINTS, Animal, Scene
+from world.scenes import ANIMALS, PLACES, TINTS, Animal, Scene
 
 COUNT_WORDS = {1: "one", 2: "two", 3: "three", 4: "four"}
 PLURALS = {

@@ -1,4 +1,4 @@
-"""Figures of the embedded base model and CLIP: `python -m pipelines.world.measure`.
+"""Figures of the embedded base model and CLIP: `python -m world.build.measure`.
 
 `make models` ends with it. It writes `models/base_alignment.json`: alignment by the oracle, by
 family of prompts, seen and held out, and for each of the DPOK paper's prompts; and on the same
@@ -16,14 +16,14 @@ from PIL import Image
 from torch import Tensor
 
 from data.files import write_json
-from pipelines.image_io import to_pil
-from pipelines.world.blind_spots import Question, binding, knowledge, questions
-from pipelines.world.build import MODELS
-from pipelines.world.captions import EXACT, caption
-from pipelines.world.drawing import contact_sheet
-from pipelines.world.oracle import Oracle
-from pipelines.world.prompts import PAPER_PROMPTS, Requirement, held_out_prompts
-from pipelines.world.scenes import (
+from reward.clip.backbone import ClipBackbone
+from world.build.blind_spots import Question, binding, knowledge, questions
+from world.build.models import MODELS
+from world.captions import EXACT, caption
+from world.drawing import contact_sheet
+from world.oracle import Oracle
+from world.prompts import PAPER_PROMPTS, Requirement, held_out_prompts
+from world.scenes import (
     ANIMALS,
     NATURAL_TINTS,
     PLACES,
@@ -33,7 +33,11 @@ from pipelines.world.scenes import (
     Scene,
     is_held_out,
 )
-from reward.clip.backbone import ClipBackbone
+
+
+def to_pil(image: Tensor) -> Image.Image:
+    """Return one image [3, H, W] in [0, 1] as 8-bit RGB."""
+    return Image.fromarray((255 * image).round().byte().permute(1, 2, 0).numpy())
 
 
 def seen_prompts(per_family: int, rng: random.Random) -> dict[str, list[str]]:

@@ -25,9 +25,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from pipelines.world.captions import COUNT_WORDS, PLACE_PHRASES, PLURALS
-from pipelines.world.drawing import render
-from pipelines.world.scenes import ANIMALS, TINTS, Animal, Reading, Scene
+from world.captions import COUNT_WORDS, PLACE_PHRASES, PLURALS
+from world.drawing import render
+from world.scenes import ANIMALS, TINTS, Animal, Reading, Scene
 
 FOLDS = 5
 """Parts of the images; a probe is tested on each after it was fitted on the others."""

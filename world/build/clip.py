@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
-from pipelines.world.captions import CaptionNoise, caption
-from pipelines.world.scenes import Scene
-from pipelines.world.tokenizer import MAX_TOKENS, token_ids
-from pipelines.world.training import steps_with_log, warmup_cosine
+from world.build.tokenizer import MAX_TOKENS, token_ids
+from world.build.training import steps_with_log, warmup_cosine
+from world.captions import CaptionNoise, caption
+from world.scenes import Scene
 
 WEB = CaptionNoise(
     no_tint=0.5,

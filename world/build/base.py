@@ -16,8 +16,8 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from data.errors import PictuneError
 from data.files import write_atomically
-from pipelines.world.tokenizer import MAX_TOKENS, token_ids
-from pipelines.world.training import Average, steps_with_log, warmup_cosine
+from world.build.tokenizer import MAX_TOKENS, token_ids
+from world.build.training import Average, steps_with_log, warmup_cosine
 
 
 class BaseConfig(BaseModel, frozen=True, extra="forbid"):

@@ -1,9 +1,9 @@
 """Audit of the oracle on generated images that a person has labeled.
 
-`python -m pipelines.world.audit draw [--tuned runs/demo/finetune/dpok]` draws images of the base or
+`python -m world.build.audit draw [--tuned runs/demo/finetune/dpok]` draws images of the base or
 of a tuned model. It adds them to `tests/fixtures/audit.png` (tiles of 64x64, row by row) with one
 line each in `tests/fixtures/audit.jsonl`, whose `seen` a person fills in.
-`python -m pipelines.world.audit agree` compares the oracle with `seen` and writes
+`python -m world.build.audit agree` compares the oracle with `seen` and writes
 `models/emoji-oracle/audit.json`.
 
 `seen` holds counts by species, tint by species (null: natural), place, and `readable`: whether a
@@ -23,12 +23,11 @@ from pydantic import BaseModel
 from torch import Tensor
 
 from data.files import write_atomically, write_json
-from pipelines.image_io import to_pil
-from pipelines.world.build import MODELS
-from pipelines.world.drawing import SIZE, contact_sheet
-from pipelines.world.measure import draw, prompt_sets
-from pipelines.world.oracle import Oracle
-from pipelines.world.scenes import Reading
+from world.build.measure import draw, prompt_sets, to_pil
+from world.build.models import MODELS
+from world.drawing import SIZE, contact_sheet
+from world.oracle import Oracle
+from world.scenes import Reading
 
 FIXTURES = Path("tests/fixtures")
 SHEET = FIXTURES / "audit.png"

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from data.errors import PictuneError
-from pipelines.world.scenes import Animal, Scene, sample_scene
+from world.scenes import Animal, Scene, sample_scene
 
 SIZE = 64
 """Side of an image in pixels."""

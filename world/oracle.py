@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from data.errors import PictuneError
 from data.files import write_atomically, write_json
 from data.weights import check_finite
-from pipelines.world.scenes import ANIMALS, PLACES, TINTS, Reading
+from world.scenes import ANIMALS, PLACES, TINTS, Reading
 
 GRID = 16
 """Number of cells on a side of the heatmap; a cell is 4 pixels wide."""

@@ -1,0 +1,1 @@
+"""Training, measuring and auditing the embedded models: what `make models` runs."""
