@@ -32,7 +32,7 @@ INSTALLED := $(VENV)/.installed
 BASE_PYTHON := $(shell command -v python3.11 || command -v python3)
 
 # The registry of methods, a line each.
-METHODS = $(strip $(shell sed -n 's/^    "\([^"]*\)": Entry(.*/\1/p' pipelines/methods.py))
+METHODS = $(strip $(shell sed -n 's/^    "\([^"]*\)": Entry\>.*/\1/p' pipelines/methods.py))
 
 # A flag is passed only where its variable is set, so that the run's own settings hold otherwise.
 flag = $(if $(strip $(2)),--$(1) '$(strip $(2))')

@@ -1,10 +1,32 @@
-"""A check of weights that all models share; it calls methods of tensors and imports no torch."""
+"""Checks that all models share; they call methods of tensors and import no torch."""
 
 import math
+import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from data.errors import PictuneError
+
+
+def check_model_folder(source: str) -> Path | None:
+    """Return the diffusers folder that `source` names, or None for an id of the hub.
+
+    Raises:
+        PictuneError: there is no such folder, or it is none of diffusers.
+    """
+    folder = Path(source)
+    if not folder.exists():
+        if re.fullmatch(r"[\w.-]+/[\w.-]+", source) and not folder.parent.exists():
+            return None
+        advice = "give a diffusers folder or a hub id such as owner/name"
+        raise PictuneError(f"{source}: no such model folder; {advice}")
+    if not (folder / "model_index.json").is_file():
+        raise PictuneError(
+            f"{source}: no model_index.json in it, so it is not a diffusers folder; "
+            "save one with pipeline.save_pretrained"
+        )
+    return folder
 
 
 def check_finite(weights: Mapping[str, Any], where: str) -> None:

@@ -1,6 +1,5 @@
 """Opens a diffusers folder, and refuses in one line what could not be tuned."""
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +11,7 @@ from transformers import TorchAoConfig as TransformersTorchAo
 
 from data.errors import PictuneError
 from data.files import read_json
-from data.weights import check_finite
+from data.weights import check_finite, check_model_folder
 from finetune.family import Family, modules_of, tokenizer_of
 from finetune.family_flow import Flux, StableDiffusion3
 from finetune.family_sd import StableDiffusion, StableDiffusionXL
@@ -111,19 +110,10 @@ def _check_source(source: str) -> str | None:
 
     Return the variant of the weights to read, None for the plain ones.
     """
-    folder = Path(source)
-    if not folder.exists():
-        if re.fullmatch(r"[\w.-]+/[\w.-]+", source) and not folder.parent.exists():
-            return None
-        advice = "give a diffusers folder or a hub id such as owner/name"
-        raise PictuneError(f"{source}: no such model folder; {advice}")
-    index = folder / "model_index.json"
-    if not index.is_file():
-        raise PictuneError(
-            f"{source}: no model_index.json in it, so it is not a diffusers folder; "
-            "save one with pipeline.save_pretrained"
-        )
-    about = read_json(index, "download the model again")
+    folder = check_model_folder(source)
+    if folder is None:
+        return None
+    about = read_json(folder / "model_index.json", "download the model again")
     about = about if isinstance(about, dict) else {}
     family = _family_of(source, about.get("_class_name"))
     encoders = [name for name in family.text_encoders if name not in family.left_out(about)]

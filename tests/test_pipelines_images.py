@@ -68,6 +68,24 @@ def test_the_same_run_drawn_twice_is_the_same_to_the_byte(settings: Path, tmp_pa
     assert ids[0].equals(ids[1])
 
 
+def test_a_new_run_says_what_it_is_about_to_draw(
+    settings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert draw(settings, tmp_path, "--set", "run.device=warp") == 2
+    assert capsys.readouterr().out == ""
+    assert draw(settings, tmp_path) == 0
+    first, last = capsys.readouterr().out.splitlines()
+    model = settings.parent / "sd"
+    assert first == (
+        f"images: new run r: 24 images of 5 prompts by {model}; "
+        "CONFIG=, MODEL= and PROMPTS= choose others"
+    )
+    assert last.startswith("images: 24 drawn")
+    (tmp_path / "r" / "images.parquet").unlink()
+    assert draw(settings, tmp_path) == 0
+    assert "new run" not in capsys.readouterr().out
+
+
 def test_only_missing_images_are_drawn_again(
     settings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

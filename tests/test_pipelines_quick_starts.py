@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from data.parquet import export
 from data.runs import RunFolder
+from pipelines.stage_list import STAGES
+from tests.support.data_campaign import Campaign
 from tests.support.demo_run import command, copy_without
 
 HEAVY = (
@@ -43,6 +46,14 @@ def answer(words: Sequence[str]) -> list[str]:
     ended = subprocess.run(call, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
     return ended.stdout.splitlines()
+
+
+def refusal(words: Sequence[str]) -> tuple[str, str]:
+    """The line of a command that is refused, and the line that names what it loaded of `HEAVY`."""
+    call = [sys.executable, "-c", COMMAND, *words]
+    ended = subprocess.run(call, capture_output=True, text=True, check=False)
+    assert ended.returncode == 2, ended.stderr
+    return ended.stderr, ended.stdout.splitlines()[-1]
 
 
 @pytest.mark.slow
@@ -82,3 +93,39 @@ def test_help_and_dry_run_load_nothing_that_computes(name: str, tmp_path: Path) 
 
 def test_the_settings_are_explained_without_what_they_configure() -> None:
     assert answer(["settings"])[-1] == "loaded:"
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_the_help_of_no_stage_loads_what_draws_or_serves_pages(name: str) -> None:
+    loaded = answer([name, "--help"])[-1].split()
+    assert not {"torch", "diffusers", "transformers", "gradio", "uvicorn"} & {*loaded}
+
+
+@pytest.mark.parametrize("stage", ["images", "play", "demo", "rounds --method rwl"])
+def test_a_wrong_model_folder_is_refused_before_anything_is_loaded(
+    stage: str, tmp_path: Path
+) -> None:
+    Campaign(tmp_path / "r")
+    place = ["--runs", str(tmp_path), "--run", "r"]
+    for folder, reason in (("none", "no such model folder"), ("r", "not a diffusers folder")):
+        words = [*stage.split(), *place, "--model", str(tmp_path / folder)]
+        said, loaded = refusal(words)
+        assert reason in said
+        assert loaded == "loaded:"
+
+
+def test_no_labels_are_refused_before_anything_is_loaded(tmp_path: Path) -> None:
+    campaign = Campaign(tmp_path / "r")
+    place = ["--runs", str(tmp_path), "--run", "r"]
+    for state in ("never asked", "asked, but nobody answered"):
+        said, loaded = refusal(["reward", *place])
+        assert "`make label` or `make simulate` first" in said, state
+        assert loaded == "loaded:"
+        export(campaign.store, campaign.run)
+
+
+def test_an_app_that_nobody_could_sign_in_to_is_refused_before_it_is_loaded(tmp_path: Path) -> None:
+    Campaign(tmp_path / "r")
+    said, loaded = refusal(["label", "--runs", str(tmp_path), "--run", "r"])
+    assert "nobody can sign in yet" in said
+    assert "gradio" not in loaded

@@ -259,7 +259,7 @@ def test_no_page_has_a_dash_between_numbers(run: RunFolder) -> None:
     for page in pages_of(run):
         text = re.sub('data:[^"]*|<pre>.*?</pre>', "", page.read_text(), flags=re.DOTALL)
         assert not re.search("\\d%?\N{EN DASH}-?\\d", text), page
-        assert not re.search(r"-0(\.0+)?\b(?!\.)", text), page
+        assert not re.search(r"(?<!\w)-0(\.0+)?\b(?!\.)", text), page  # a folder may be "pytest-0"
 
 
 @pytest.fixture

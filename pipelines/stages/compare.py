@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from data.errors import PictuneError
 from data.formats.landing import IMAGE_FORMATS
@@ -22,13 +23,16 @@ from labeling_app.comparisons import (
     read_wordings,
 )
 from pipelines.campaign import open_store
-from pipelines.compared_images import ImageStore, contenders
 from pipelines.config import Settings
 from pipelines.evaluation_plan import evaluation_prompts
 from pipelines.flags import stands_for_settings
 from pipelines.image_plan import EVALUATION_SEEDS, seeded
+from pipelines.interruption import ends_at_once
 from pipelines.prompts import prompts_of, read_prompts
 from pipelines.record import record
+
+if TYPE_CHECKING:
+    from pipelines.compared_images import ImageStore
 
 TEXTS = (".txt", ".md")
 """Suffixes of references that are texts."""
@@ -44,6 +48,9 @@ def main(run: RunFolder, settings: Settings) -> None:
     wordings = read_wordings(config)
     prompts = compared_prompts(settings, config)
     _refuse_axes_without_questions(config, prompts)
+    with ends_at_once():
+        from pipelines.compared_images import ImageStore, contenders  # noqa: PLC0415 - loads torch
+
     models = contenders(run, config.models)
     planned = seeded(prompts, config.images_per_prompt, settings.run.seed, offset=EVALUATION_SEEDS)
     images = ImageStore(run, settings)
@@ -86,7 +93,7 @@ def _refuse_axes_without_questions(config: CompareConfig, prompts: Mapping[str, 
 
 
 def _references(
-    config: CompareConfig, prompts: Mapping[str, object], images: ImageStore
+    config: CompareConfig, prompts: Mapping[str, object], images: "ImageStore"
 ) -> dict[str, Reference]:
     if "detailed" not in config.axes:
         return {}
@@ -94,7 +101,7 @@ def _references(
     return {prompt: _reference(prompt, path, images) for prompt, path in named.items()}
 
 
-def _reference(prompt: str, path: Path, images: ImageStore) -> Reference:
+def _reference(prompt: str, path: Path, images: "ImageStore") -> Reference:
     if path.suffix.lower() not in TEXTS:
         advice = "name a PNG, WebP or JPEG image, or a text, in compare.references"
         image = read_image(path, advice)

@@ -18,6 +18,7 @@ from data.files import locked, sha256_of
 from data.image_files import THREADS
 from data.runs import RunFolder
 from data.schema import IMAGES, PLAYGROUND, PROMPTS, prompt_id, read_table, write_table
+from data.weights import check_model_folder
 from finetune.lora_folder import LORA_FILE
 from finetune.processes import Processes, launched
 from finetune.settings.sampler import Sampler
@@ -118,6 +119,12 @@ def _draw_first_round(run: RunFolder, settings: Settings, processes: Processes) 
     if processes.skips(is_done, f"images: done, {len(planned)} images in {run.images_dir}"):
         return
     drawer = _opened(settings, processes)
+    if stage.earlier is None and processes.is_first:
+        print(
+            f"images: new run {run.root.name}: {len(planned)} images of {len(prompts)} prompts by "
+            f"{settings.run.model}; CONFIG=, MODEL= and PROMPTS= choose others",
+            flush=True,
+        )
     draw = partial(drawer.draw_missing, planned, run.images_dir, sampler)
     if not processes.is_first:
         draw()
@@ -131,6 +138,7 @@ def _draw_first_round(run: RunFolder, settings: Settings, processes: Processes) 
 
 def _weights_of(config: RunConfig) -> str:
     """Return the hash of the model's weights, which may still be on the hub."""
+    check_model_folder(config.model)
     try:
         return weights_hash(config.model)
     except PictuneError:

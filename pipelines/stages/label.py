@@ -18,14 +18,13 @@ from data.schema import PROMPTS, read_table
 from data.store.feedback_store import FeedbackStore
 from labeling_app.comparisons import CompareConfig, read_wordings
 from labeling_app.known_answers import read_training
-from labeling_app.server import create_app, serve
 from labeling_app.settings import LabelConfig
 from labeling_app.tasks import TasksConfig
 from pipelines.campaign import add_planned_tasks, campaign_images, image_files, open_store
 from pipelines.config import Settings
 from pipelines.exporter import Exporter
 from pipelines.flags import stands_for_settings
-from pipelines.interruption import ends_in_order, until_stopped
+from pipelines.interruption import ends_at_once, ends_in_order, until_stopped
 from pipelines.record import record
 
 
@@ -54,6 +53,9 @@ def main(run: RunFolder, settings: Settings) -> int:
                 f"{run.root}: nobody can sign in yet; `make rater NAME=...` adds a rater, "
                 "OPEN=1 lets in anyone with a name"
             )
+        with ends_at_once():
+            from labeling_app.server import create_app, serve  # noqa: PLC0415 - loads Gradio
+
         add_planned_tasks(store, run, settings)
         store.comparisons.set_wordings(wordings)
         progress = store.progress()

@@ -7,19 +7,19 @@ import argparse
 import os
 from pathlib import Path
 from tempfile import TemporaryDirectory
-
-from fastapi import FastAPI
+from typing import TYPE_CHECKING
 
 from data.runs import RunFolder
-from labeling_app.gradio_drawing import gradio_app, house_theme
-from labeling_app.guard import Guard
-from labeling_app.server import serve
+from data.weights import check_model_folder
 from pipelines.config import Settings
 from pipelines.flags import stands_for_settings
-from pipelines.interruption import ends_in_order, until_stopped
-from pipelines.playground.page import Playground
+from pipelines.interruption import ends_at_once, ends_in_order, until_stopped
 from pipelines.playground.settings import PlayConfig
-from pipelines.playground.studio import Studio
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from pipelines.playground.studio import Studio
 
 STYLE = Path(__file__).parents[1] / "playground" / "play.css"
 EVENTS = ("/gradio_api/",)
@@ -36,6 +36,11 @@ def main(run: RunFolder, settings: Settings) -> int:
         PictuneError: a model cannot be opened, or the address cannot be listened on.
     """
     config = settings.table("play", PlayConfig)
+    check_model_folder(settings.run.model)
+    with ends_at_once():
+        from labeling_app.server import serve  # noqa: PLC0415 - loads Gradio
+        from pipelines.playground.studio import Studio  # noqa: PLC0415 - loads torch
+
     with TemporaryDirectory(prefix="pictune-play-") as folder, ends_in_order():
         os.environ["GRADIO_TEMP_DIR"] = folder  # or Gradio's copies would stay
         with until_stopped() as status:
@@ -44,14 +49,18 @@ def main(run: RunFolder, settings: Settings) -> int:
     return status.code
 
 
-def create_app(studio: Studio, config: PlayConfig) -> FastAPI:
+def create_app(studio: "Studio", config: PlayConfig) -> "FastAPI":
     """Return the web app. Not to be called from a coroutine."""
+    from labeling_app.gradio_drawing import gradio_app, house_theme  # noqa: PLC0415 - loads Gradio
+    from labeling_app.guard import Guard  # noqa: PLC0415 - loads FastAPI
+    from pipelines.playground.page import Playground  # noqa: PLC0415 - loads Gradio
+
     app = gradio_app(Playground(studio, config).blocks, "/", house_theme(), STYLE)
     app.add_middleware(Guard, writable=EVENTS)
     return app
 
 
-def _announce(studio: Studio, address: str) -> None:
+def _announce(studio: "Studio", address: str) -> None:
     tuned = ", ".join(studio.tuned) or "no tuned model yet"
     reward = "" if studio.reward is not None else ", no reward yet"
     print(f"play at {address} (base, {tuned}{reward}; Ctrl-C ends)", flush=True)

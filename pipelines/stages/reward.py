@@ -19,6 +19,7 @@ from pipelines.model_hashes import REWARD_METRICS, reward_hash
 from pipelines.pages.reward_text import CONVENTIONS, by_convention, headline
 from pipelines.record import StageFolder, content_hash
 from pipelines.rounds import RoundsConfig, refuse_unlabeled, reward_before
+from reward.dataset import FeedbackDataset
 from reward.files import BACKBONE_FILE, CONFIG_FILE, TYPES, TYPES_FILE, WEIGHTS_FILE
 from reward.measuring.report import (
     RewardReport,
@@ -62,6 +63,7 @@ def _train_once(run: RunFolder, settings: Settings, processes: Processes) -> Non
     )
     if processes.skips(stage.is_done, f"reward: done, model in {run.reward_dir}"):
         return
+    FeedbackDataset.from_latest(run.latest, run.root)  # refuses what teaches nothing, in no time
     with ends_at_once():
         from pipelines.models import open_backbone  # noqa: PLC0415 - loads torch
         from pipelines.reward_training import train_reward  # noqa: PLC0415 - loads torch
