@@ -58,7 +58,9 @@ def test_no_weights_reach_above_the_best_image_and_none_are_needed_below_the_mea
 def test_equal_rewards_vouch_for_each_other_whatever_their_number(reward: float) -> None:
     for number in range(1, 65):
         equal = torch.full((number,), reward)
-        assert least_vouched({"a": equal[:5]}, equal, ["a"] * number) == ("a", pytest.approx(1))
+        found = least_vouched({"a": equal[:5]}, equal, ["a"] * number)
+        assert found is not None
+        assert found[1] == pytest.approx(1)
 
 
 def test_each_prompt_counts_by_itself_and_the_worst_one_is_named() -> None:
