@@ -97,7 +97,7 @@ class NFTState(TrainState):
         self.old = without_prefix("old/", weights)
 
     def follow(self, old_decay: float) -> None:
-        """Move the old policy to the present one, but for this share of itself."""
+        """Set the old policy to `old_decay * old + (1 - old_decay) * present`."""
         present = self.model.lora_state()
         self.old = {
             name: old_decay * weight + (1 - old_decay) * present[name]

@@ -48,7 +48,7 @@ def test_bad_rows_are_listed_and_with_skip_bad_left_out(
     assert [line.split(" in ")[0] for line in listed[:-1]] == missing
     assert listed[-1] == "import: ... and 5 more bad rows"
     assert f"{missing[0].removeprefix('import: ')} in" in last
-    assert "and 24 more rows are bad; fix or remove them, or leave them out by SKIP_BAD=1" in last
+    assert ", one of 25 bad rows; fix or remove them, or leave them out by SKIP_BAD=1" in last
     assert list((tmp_path / "runs").iterdir()) == []
     assert main([*words, "--skip-bad"]) == 0
     captured = capsys.readouterr()

@@ -53,7 +53,7 @@ CIRCUMSTANCE_COLUMNS = (
     "wording",
 )
 PLANNED_COLUMNS = ("overlap", "priority", "gold_source", "axis", "subject", "reference", "steps")
-"""Columns of TASKS that a task is added with, besides those that are read in their own way."""
+"""Columns of TASKS that are copied as they are; the others need conversion."""
 
 IMAGE_FACT_COLUMNS = (
     "model_id",

@@ -141,7 +141,7 @@ class _Batch:
             raise BadRow(self.bad[0])
         if self.n_bad:
             raise PictuneError(
-                f"{self.bad[0]}, and {self.n_bad - 1} more rows are bad; fix or remove them, "
+                f"{self.bad[0]}, one of {self.n_bad} bad rows; fix or remove them, "
                 "or leave them out by SKIP_BAD=1 (--skip-bad); nothing was imported"
             )
 
@@ -288,7 +288,7 @@ class _Batch:
             moment = label.submitted_at and label.submitted_at.isoformat()
             who_and_what = [self._format, task_id, label.rater, answer.model_dump()]
             said: list[Any] = [*who_and_what, shown_order, moment, fields]
-            if label.rater is None:  # two of these that say the same are by two raters
+            if label.rater is None:  # equal anonymous answers are by different raters
                 said.append(self._by_rater[task_id, None])
             digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
             submission_id = f"{self._format}-{digest[:40]}"
