@@ -59,10 +59,11 @@ def test_bad_rows_are_listed_and_with_skip_bad_left_out(
 
 def test_nothing_of_a_bad_row_is_imported(tmp_path: Path) -> None:
     other = {"raw_annotations": [{"rank": [1, 2], "user_hash": "anna"}]}
-    source = files.hpdv2_rankings(tmp_path / "source", 3)
+    source = files.hpdv2_rankings(tmp_path / "source", 4)
     rows = json.loads(source.read_text())
     rows[0]["raw_annotations"] += other["raw_annotations"]
     rows[1]["image_path"][3] = "nowhere.png"
+    (source.parent / "test" / "11.png").write_text("no image, after three good ones of its row")
     files.write_json(source, rows)
     words = command("import", tmp_path, "--format", "hpdv2", "--from", str(source), "--skip-bad")
     assert main(words) == 0
