@@ -16,6 +16,7 @@ ROLE ?=
 CHECK ?=
 FORMAT ?=
 FROM ?=
+SKIP_BAD ?=
 TO ?=
 PROCESSES ?=
 MACHINES ?=
@@ -52,7 +53,7 @@ SHARED_STAGE = $(if $(strip $(filter-out 1,$(PROCESSES)) $(MACHINES)),$(LAUNCH),
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo '  variables      RUN= METHOD= ($(METHODS)) MODEL= PROMPTS= CONFIG= PORT= OPEN= NAME= ROLE= CHECK= ROUND= ROUNDS='
-	@echo '                 FORMAT= FROM= TO= PROCESSES= MACHINES= REWARD= IMAGES= OUT= N= MODELS= AXES= TABLE= SET="table.name=value ..."'
+	@echo '                 FORMAT= FROM= SKIP_BAD= TO= PROCESSES= MACHINES= REWARD= IMAGES= OUT= N= MODELS= AXES= TABLE= SET="table.name=value ..."'
 
 setup: $(INSTALLED) ## Make .venv with everything in it (quick when it is there)
 
@@ -75,8 +76,8 @@ rater: $(INSTALLED) ## Add a rater, or give one a new password (NAME=, ROLE=rate
 simulate: $(INSTALLED) ## Let simulated raters label the run's images
 	$(STAGE) simulate $(COMMON)
 
-import: $(INSTALLED) ## Bring in images and labels (FORMAT=, FROM=)
-	$(STAGE) import $(COMMON) $(call flag,format,$(FORMAT)) $(call flag,from,$(FROM))
+import: $(INSTALLED) ## Bring in images and labels (FORMAT=, FROM=, SKIP_BAD=1: without bad rows)
+	$(STAGE) import $(COMMON) $(call flag,format,$(FORMAT)) $(call flag,from,$(FROM)) $(if $(SKIP_BAD),--skip-bad)
 
 dataset: $(INSTALLED) ## Export the labels as Parquet (CHECK=1: only check what is there)
 	$(STAGE) dataset $(COMMON) $(if $(CHECK),--check)

@@ -8,5 +8,9 @@ class PictuneError(Exception):
     """
 
 
+class OwnCodeFailed(PictuneError):
+    """A function of the user's own failed, by the error that is the cause of this one."""
+
+
 class ProcessLost(PictuneError):
     """Another process that shares the work has ended, for a reason that it or its launcher says."""

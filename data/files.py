@@ -9,6 +9,7 @@ import json
 import os
 import secrets
 import shutil
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -104,6 +105,26 @@ def new_folder(parent: Path) -> Iterator[Path]:
     folder.mkdir(parents=True)
     try:
         yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def waiting_folder(place: Path, prefix: str, also_in: Path) -> Iterator[Path]:
+    """Make a folder of this prefix in `place` that is removed at the end of the block.
+
+    Those that killed commands left there and in `also_in` are removed first. A folder in use is
+    locked, and was before it had the name by which others find it.
+    """
+    place.mkdir(parents=True, exist_ok=True)
+    for left in [*place.glob(f"{prefix}*"), *also_in.glob(f"{prefix}*")]:
+        with suppress(OSError), locked_folder(left):  # one that is locked is in use
+            shutil.rmtree(left)
+    folder = Path(tempfile.mkdtemp(prefix=".new-", dir=place))
+    try:
+        with locked_folder(folder):
+            folder = folder.rename(place / f"{prefix}{folder.name[1:]}")
+            yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -24,7 +24,7 @@ embedded model, taken so, gained a third as much redness from 192 images.
 Differs from the paper and its code in:
 1. Errors as in the paper; the code has those of clean latents, divided by their own mean absolute
    value.
-2. Models of the DDIM family; the paper's are flow-matching ones.
+2. Models of the DDIM family as well; the paper's are flow-matching ones.
 3. Rewards are divided by the standard deviation of their prompt's images in this iteration; theirs
    by that of all images. c is 1 in place of 5, and the loss is not multiplied by it.
 4. Timesteps are drawn from equal parts of the whole schedule; theirs are those of the sampler.
@@ -97,7 +97,7 @@ class NFTState(TrainState):
         self.old = without_prefix("old/", weights)
 
     def follow(self, old_decay: float) -> None:
-        """Move the old policy to the present one, but for this share of itself."""
+        """Set the old policy to `old_decay * old + (1 - old_decay) * present`."""
         present = self.model.lora_state()
         self.old = {
             name: old_decay * weight + (1 - old_decay) * present[name]

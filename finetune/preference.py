@@ -31,8 +31,9 @@ Differs from the papers and their code in:
 4. In a ranking with ties, images that tie are each chosen among all that are no better (Breslow
    1974), and it counts as one without ties. DPO's pairs have none. Images without a rank are left
    out.
-5. The safeguard weighs the better and the worse images of a ranking by their share in the gradient;
-   for two images it is the published one.
+5. The safeguard has a factor for each ranking; the published code has one for all pairs of a
+   micro-batch. It weighs the better and the worse images of a ranking by their share in the
+   gradient; for a single pair it is the published one.
 6. KTO: verdicts are shares of raters and weigh as many as there are; z0 is a moving average over
    the steps, so that it does not hang on the size of micro-batches; no prompt is left empty.
 """

@@ -100,5 +100,7 @@ def least_vouched(
     for prompt in dict.fromkeys(prompts):
         if prompt in labeled:
             rows = [i for i, other in enumerate(prompts) if other == prompt]
-            shares[prompt] = tilt(labeled[prompt], float(rewards[rows].mean())).effective_share
+            # A mean in float32 may round to above the best reward, which nothing vouches for.
+            mean = float(rewards[rows].double().mean())
+            shares[prompt] = tilt(labeled[prompt], mean).effective_share
     return min(shares.items(), key=lambda pair: pair[1], default=None)

@@ -8,6 +8,8 @@ import errno
 import os
 import re
 import sys
+import tempfile
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
@@ -15,7 +17,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from data.errors import PictuneError, ProcessLost
+from data.errors import OwnCodeFailed, PictuneError, ProcessLost
+from data.files import write_atomically
 from data.runs import RunFolder
 from data.store.database import StoreConfig
 from pipelines.config import (
@@ -45,6 +48,8 @@ SETTINGS = "settings"
 """The command that explains the settings; it is no stage and needs no run."""
 COMMON = ("stage", "run", "runs", "config", "overrides", "dry_run", "settings")
 """Names on every stage's command line that do not go to the stage itself."""
+TRACEBACK_FILE = "traceback.log"
+"""File in the run's folder with the last error of a function of the user's own."""
 LISTED = 8
 """Number of runs that an error names before it only counts the others."""
 DISK_IS_FULL = (
@@ -198,7 +203,23 @@ def _prepared(words: list[str]) -> Callable[[], int | None]:
         for flag, value in vars(given).items()
         if flag not in COMMON and flag not in given.settings
     }
-    return partial(stage.load().main, run, settings, **flags)
+    return partial(_work, partial(stage.load().main, run, settings, **flags), run)
+
+
+def _work(stage: Callable[[], int | None], run: RunFolder) -> int | None:
+    """Run the stage; keep the traceback where a function of the user's own failed."""
+    try:
+        return stage()
+    except PictuneError as error:
+        failed: BaseException | None = error
+        while failed is not None and not isinstance(failed, OwnCodeFailed):
+            failed = failed.__cause__
+        if failed is None:
+            raise
+        place = run.root if run.root.exists() else Path(tempfile.mkdtemp(prefix="pictune-"))
+        with write_atomically(place / TRACEBACK_FILE) as path:
+            path.write_text("".join(traceback.format_exception(failed.__cause__)), "utf-8")
+        raise PictuneError(f"{error}; the traceback is in {place / TRACEBACK_FILE}") from error
 
 
 def _explain_settings(table: str | None) -> None:

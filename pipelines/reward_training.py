@@ -14,7 +14,7 @@ from pipelines.model_hashes import REWARD_METRICS
 from pipelines.models import open_backbone, open_cache, open_reward_model
 from pipelines.pages.page import number
 from pipelines.pages.reward_page import OTHERS, RELIABILITY, write_report
-from pipelines.pages.reward_text import scorers
+from pipelines.pages.reward_text import headline, scorers
 from pipelines.progress import progress
 from pipelines.rounds import labeled_images, reward_before
 from pipelines.sharing import encode_labeled
@@ -25,13 +25,14 @@ from reward.embedding import Track
 from reward.examples import Examples, prepare
 from reward.files import TYPES
 from reward.measuring.baselines import baselines, rewards_from_elsewhere
-from reward.measuring.evaluation import evaluate, model_scorer, score_images
+from reward.measuring.evaluation import ScoredImages, evaluate, model_scorer, score_images
 from reward.measuring.learning_curve import SHARES, learning_curve, point
 from reward.measuring.metrics import Scorer
 from reward.measuring.plots import reliability_figure
 from reward.measuring.report import (
     MODEL,
     UNCALIBRATED,
+    Counts,
     Figures,
     RewardReport,
     Staleness,
@@ -59,13 +60,21 @@ _CARD = """# Reward model
 Predicts the probability that a rater calls an image good for its prompt. {members}
 on the embeddings of image and prompt by `{backbone}`, {state}, trained on {losses}.
 
+From the folder that the training was started in:
+
 ```python
+from pathlib import Path
+
+from pipelines.image_io import load_image
 from reward.model import RewardModel
-model = RewardModel.from_pretrained(Path("{folder}"))
-model.score(images=images, prompts=prompts)  # images float [B, 3, H, W] in [0, 1] -> [B]
+
+model = RewardModel.from_pretrained({folder!r})
+images = load_image(Path({image!r}))[None]  # [B, 3, H, W] in [0, 1]
+scores = model.score(images=images, prompts=[{prompt!r}])  # [B]
 ```
 
-Trained on {labels}; the verdicts and pairs are {sources}. On prompts that it never saw:
+Trained on {labels}; the verdicts and pairs are {sources}. On labels that it was not trained on:
+{headline}. On prompts that it never saw:
 
 | | ROC-AUC | accuracy | pairwise accuracy | Brier score | calibration error |
 |---|---|---|---|---|---|
@@ -118,9 +127,10 @@ def train_reward(
     )
     with write_atomically(run.reward_dir / RELIABILITY) as path:
         reliability_figure(model, examples).savefig(path, dpi=120)
-    write_report(run, report, examples, score_images(model, examples))
+    images = score_images(model, examples)
+    write_report(run, report, examples, images)
     with write_atomically(run.reward_dir / "README.md") as path:
-        path.write_text(_card(run, config, report), encoding="utf-8")
+        path.write_text(_card(run, config, report, examples, images), encoding="utf-8")
     write_json(run.reward_dir / REWARD_METRICS, report.model_dump(mode="json"))
     return report
 
@@ -208,7 +218,13 @@ def _bar(batches: range) -> Iterable[int]:
     return progress(batches, "baseline", "batch")
 
 
-def _card(run: RunFolder, config: RewardConfig, report: RewardReport) -> str:
+def _card(
+    run: RunFolder,
+    config: RewardConfig,
+    report: RewardReport,
+    examples: Examples,
+    images: ScoredImages,
+) -> str:
     part = report.test_unseen
     keys = ("roc_auc", "accuracy", "pairwise_accuracy", "brier", "ece")
     lines: list[tuple[str, Figures]] = [
@@ -226,8 +242,11 @@ def _card(run: RunFolder, config: RewardConfig, report: RewardReport) -> str:
         members=f"{config.members} heads" if config.members > 1 else "A head",
         backbone=config.backbone,
         state=tuned if config.tune_last else "which stays frozen",
-        losses=", ".join(_losses(config)),
-        folder=run.reward_dir,
+        losses=", ".join(_losses(config, report.train.counts)),
+        folder=str(run.reward_dir),
+        image=str(examples.dataset.paths[images.image[0]]),
+        prompt=examples.dataset.prompts[images.prompt[0]],
+        headline=headline(report),
         labels=", ".join(f"{count} {name}" for name, count in report.train.counts.items()),
         sources=", ".join(f"{count} {source}" for source, count in report.sources.items())
         or "of unknown source",
@@ -249,11 +268,12 @@ def _stale_rows(report: RewardReport) -> str:
     return "\n".join(["\nOn what the tuned model draws:\n", head, *rows, ""])
 
 
-def _losses(config: RewardConfig) -> Iterator[str]:
+def _losses(config: RewardConfig, counts: Counts) -> Iterator[str]:
     """Yield the losses that it was trained on, in words."""
     lee = "the squared error of Lee et al. 2023 (arXiv 2302.12192)"
-    yield f"single labels by {lee if config.binary_loss == 'mse' else 'cross-entropy'}"
-    if config.auxiliary_weight:
+    if counts["good"] + counts["bad"]:
+        yield f"single labels by {lee if config.binary_loss == 'mse' else 'cross-entropy'}"
+    if config.auxiliary_weight and counts["good"]:
         yield "contrastive prompts"
-    if config.ranking_weight:
+    if config.ranking_weight and counts["pairs"]:
         yield f"rankings by {RANKINGS[config.ranking_loss]}"

@@ -12,6 +12,8 @@
 
 import pkgutil
 import re
+import sysconfig
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -20,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from data.errors import PictuneError
+from data.errors import OwnCodeFailed, PictuneError
 from data.weights import check_finite
 from reward.clip.backbone import ClipBackbone
 from reward.model import RewardModel
@@ -29,15 +31,20 @@ from reward.settings import RewardSource
 Reward = Callable[[Tensor, Sequence[str]], Tensor]
 """Turns images [B, 3, H, W] in [0, 1] and their prompts into rewards [B]; higher is better."""
 
+LONGEST_REASON = 300
+"""Number of characters of a function's error that a line shows."""
 _OURS = ("pipelines", "labeling_app", "world")
 """Packages that no reward may come from: the ground truth must not reach a training."""
 
 
-def load_reward(sources: Sequence[RewardSource], *, device: torch.device) -> Reward:
+def load_reward(
+    sources: Sequence[RewardSource], *, device: torch.device, finite: bool = True
+) -> Reward:
     """Return the weighted sum of `sources`; differentiable to the pixels where all of them are.
 
-    The function raises `PictuneError` when a source does not return one number for each image, or
-    has no gradient where the images want one.
+    The function raises `PictuneError` when a source fails, does not return one number for each
+    image, or has no gradient where the images want one. Without `finite` the numbers may be
+    infinite or NaN.
 
     Raises:
         PictuneError: there is no source, or one cannot be loaded.
@@ -51,6 +58,12 @@ def load_reward(sources: Sequence[RewardSource], *, device: torch.device) -> Rew
             source.weight * _check_rewards(source, part(images, prompts), images)
             for source, part in parts
         ]
+        for (source, _), rewards in zip(parts, weighted, strict=True):
+            if finite and not (is_number := rewards.isfinite()).all():
+                worst = prompts[int((~is_number).nonzero()[0])]
+                raise PictuneError(
+                    f"{source.path}: gives no finite number for an image of {worst!r}; fix it"
+                )
         return torch.stack(weighted).sum(0)
 
     return reward
@@ -131,8 +144,30 @@ def _function(name: str) -> Reward:
             f"{name}: is no function; it must take images [B, 3, H, W] and their prompts, and give "
             "a tensor [B]"
         )
-    reward: Reward = function
+
+    def reward(images: Tensor, prompts: Sequence[str]) -> Tensor:
+        try:
+            rewards: Tensor = function(images, prompts)
+        except (PictuneError, MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            if "can't allocate memory" in str(error):
+                raise
+            reason = f"{type(error).__name__}: {error}"[:LONGEST_REASON]
+            raise OwnCodeFailed(f"{name}: raised {reason} ({_place(error)}); fix it") from error
+        return rewards
+
     return reward
+
+
+def _place(error: Exception) -> str:
+    """Return the last line of the user's own code, and not of a library, that the error is from."""
+    _, *frames = traceback.extract_tb(error.__traceback__)  # the first is ours
+    libraries = tuple(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib"))
+    own = [frame for frame in frames if not frame.filename.startswith((*libraries, "<"))]
+    if not own:
+        return "in its call"
+    return f"{own[-1].filename}, line {own[-1].lineno}"
 
 
 def _check_rewards(source: RewardSource, rewards: object, images: Tensor) -> Tensor:

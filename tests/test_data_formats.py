@@ -2,8 +2,10 @@
 
 import json
 import random
+import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -270,18 +272,20 @@ def _preferences(exchange: ExchangeRun) -> list[tuple[str, str, float]]:
     return sorted((a, b, label) if a < b else (b, a, 1 - label) for a, b, label in pairs)
 
 
-def test_the_dataset_folder_opens_with_the_hub_library(
-    tmp_path: Path, exchange: ExchangeRun
+def test_the_dataset_folder_opens_by_its_cards_lines(
+    tmp_path: Path, exchange: ExchangeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     exchange.take("hpdv2", files.hpdv2_test(tmp_path / "source"))
     out = exchange.give("dataset", tmp_path / "out")
-    cache = str(tmp_path / "cache")
-    images = datasets.load_dataset(str(out), "images", split="train", cache_dir=cache)
-    assert images[0]["image"].size == (4, 3)
-    rankings = datasets.load_dataset(str(out), "labels_ranking", split="train", cache_dir=cache)
-    assert rankings.num_rows == 2
-    assert "user_hash" not in (out / "README.md").read_text()
+    card = (out / "README.md").read_text()
+    (lines,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(lines.replace("PATH", str(out)), names)
+    assert names["images"][0]["image"].size == (4, 3)
+    assert names["rankings"].num_rows == 2
+    assert "user_hash" not in card
 
 
 def test_an_export_of_a_copy_of_the_run_is_the_same(tmp_path: Path, exchange: ExchangeRun) -> None:

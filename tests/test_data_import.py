@@ -16,7 +16,7 @@ from data.errors import PictuneError
 from data.feedback import BinaryAnswer, NewTask
 from data.formats.landing import import_records
 from data.formats.latest import fields_table
-from data.formats.records import Record
+from data.formats.records import BadRow, Record
 from data.formats.registry import FORMATS
 from data.parquet import export
 from data.schema import IMAGES, read_table, write_table
@@ -184,7 +184,7 @@ def test_two_imports_at_once_keep_each_others_images_and_prompts(
     assert read is not None
     read_mine = read(mine)
 
-    def records() -> Iterator[Record]:
+    def records() -> Iterator[Record | BadRow]:
         yield from read_mine
         exchange.take("pick-a-pic", theirs)
 
@@ -247,19 +247,21 @@ def test_what_a_killed_import_left_is_removed_by_the_next_one_and_a_running_ones
     with subprocess.Popen(
         [sys.executable, "-m", "pipelines", *words], stderr=subprocess.DEVNULL
     ) as importing:
-        while not list(exchange.run.root.glob(".import-*/*.png")):
+        while not list(tmp_path.glob(".import-*/*.png")):  # the run is a new one
             assert importing.poll() is None
             time.sleep(0.001)
         importing.kill()
-    (left,) = exchange.run.root.glob(".import-*")
+    (left,) = tmp_path.glob(".import-*")
+    assert not exchange.run.root.exists()
 
     read = FORMATS["pick-a-pic"].read
     assert read is not None
     read_mine = read(source)
 
-    def records() -> Iterator[Record]:
+    def records() -> Iterator[Record | BadRow]:
         yield next(read_mine)
-        (mine,) = (folder for folder in exchange.run.root.glob(".import-*") if folder != left)
+        (mine,) = exchange.run.root.glob(".import-*")
+        assert not left.exists()
         waiting = list(mine.iterdir())
         exchange.take("hpdv2", files.hpdv2_test(tmp_path / "other"))
         assert list(mine.iterdir()) == waiting != []
@@ -270,7 +272,7 @@ def test_what_a_killed_import_left_is_removed_by_the_next_one_and_a_running_ones
         export(store, exchange.run)
         assert verify(store, exchange.run) == []
     assert (new.images, new.feedback.labels) == (400, 200)
-    assert not list(exchange.run.root.glob(".import-*"))
+    assert not list(tmp_path.rglob(".import-*"))
 
 
 def test_labels_are_taken_back_when_the_files_cannot_be_put_in_place(tmp_path: Path) -> None:

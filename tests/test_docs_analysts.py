@@ -24,6 +24,17 @@ def run_block(code: str) -> Any:
     return names["result"]
 
 
+def same_answer(sql: str, python: str) -> pd.DataFrame:
+    """Return the answer by pandas, which is that by DuckDB."""
+    with duckdb.connect() as connection:
+        expected = connection.sql(sql).df()
+    found: pd.DataFrame = run_block(python).reset_index(drop=True)
+    pd.testing.assert_frame_equal(
+        found, expected, check_dtype=False, check_column_type=False, rtol=1e-6
+    )
+    return found
+
+
 def test_the_page_lists_every_column_as_the_schemas_have_it() -> None:
     assert written_columns() == columns(), "run `python -m tests.support.analysts_page`"
 
@@ -43,14 +54,20 @@ def test_each_question_has_one_answer_in_sql_and_in_pandas(
     monkeypatch: pytest.MonkeyPatch, run: RunFolder, question: str, sql: str, python: str
 ) -> None:
     monkeypatch.chdir(run.latest)
-    with duckdb.connect() as connection:
-        expected = connection.sql(sql).df()
-    found = run_block(python).reset_index(drop=True)
+    found = same_answer(sql, python)
     assert len(found), question
     assert "simulated" not in found.to_csv()
-    pd.testing.assert_frame_equal(
-        found, expected, check_dtype=False, check_column_type=False, rtol=1e-6
-    )
+
+
+@pytest.mark.parametrize("raters", [("anna", "ben"), ("dora",)], ids=["people", "simulated"])
+def test_each_question_has_an_answer_where_no_models_were_compared(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, raters: tuple[str, ...]
+) -> None:
+    run = write_labeled_run(tmp_path / "demo", raters=raters, axes=())
+    monkeypatch.chdir(run.latest)
+    answered = {title.split(".")[0] for title, *both in questions() if len(same_answer(*both))}
+    of_labels = {str(number) for number in range(1, 11)}
+    assert answered == (of_labels if "anna" in raters else set())
 
 
 def test_there_are_thirteen_questions() -> None:

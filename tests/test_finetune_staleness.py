@@ -54,6 +54,15 @@ def test_no_weights_reach_above_the_best_image_and_none_are_needed_below_the_mea
     assert tilt(torch.tensor([0.5]), 0.6).effective_share == 0
 
 
+@pytest.mark.parametrize("reward", [0.1, 0.45, 0.7])
+def test_equal_rewards_vouch_for_each_other_whatever_their_number(reward: float) -> None:
+    for number in range(1, 65):
+        equal = torch.full((number,), reward)
+        found = least_vouched({"a": equal[:5]}, equal, ["a"] * number)
+        assert found is not None
+        assert found[1] == pytest.approx(1)
+
+
 def test_each_prompt_counts_by_itself_and_the_worst_one_is_named() -> None:
     labeled = {"a": torch.tensor([0.0, 1.0]), "b": torch.tensor([0.0, 1.0])}
     prompts = ["a", "b", "a", "b", "c"]

@@ -3,16 +3,19 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from data.files import write_json
 from data.parquet import MANIFEST, Manifest
 from data.runs import RunFolder
-from data.schema import SCHEMA_VERSION
+from data.schema import LABELS_BINARY, SCHEMA_VERSION, write_table
 from pipelines.cli import main
 from pipelines.config import check, read_toml
 from pipelines.record import STAMP
@@ -112,6 +115,46 @@ def test_its_card_says_how_and_on_whose_labels_it_was_trained(
     card = (run.reward_dir / "README.md").read_text()
     assert f"A head\n{on_embeddings}, tuned in its last 1 block by updates of rank 2" in card
     assert "trained on single labels by cross-entropy, rankings by Davidson." in card
+
+
+def test_its_cards_lines_score_an_image_in_a_fresh_python(trained: Trained) -> None:
+    card = (trained.run.reward_dir / "README.md").read_text()
+    (lines,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    scored = subprocess.run(
+        [sys.executable, "-c", f"{lines}\nprint(0 < scores.item() < 1)"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert scored.returncode == 0, scored.stderr
+    assert scored.stdout == "True\n"
+
+
+def test_with_rankings_alone_its_quality_is_said_in_pairs(
+    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = RunFolder(tmp_path / "r")
+    shutil.copytree(trained.run.root, run.root, ignore=shutil.ignore_patterns("reward"))
+    verdicts = run.latest / "labels_binary.parquet"
+    write_table(pq.read_table(verdicts).slice(0, 0), LABELS_BINARY, verdicts)
+    assert Trained(run, trained.clip).again() == 0
+    part = json.loads((run.reward_dir / "metrics.json").read_text())["test_unseen"]
+    ours, theirs = part["model"], part["clip_score"]
+    low, high = ours["intervals"]["pairwise_accuracy"]
+    shares = f"{ours['pairwise_accuracy']:.0%} ({low:.0%} to {high:.0%})"
+    wanted = (
+        f"{shares} of {ours['n_pairs']} ranked pairs in the right order on unseen prompts "
+        f"(CLIP score {theirs['pairwise_accuracy']:.0%})"
+    )
+    assert f"reward: model in {run.reward_dir}, {wanted}\n" in capsys.readouterr().out
+    card, page = ((run.reward_dir / name).read_text() for name in ("README.md", "report.html"))
+    assert f"{wanted}. On prompts" in " ".join(card.split())
+    assert "trained on rankings by Bradley and Terry." in card
+    assert f"labels that it was not trained on: {wanted}.</p>" in page
+    assert "over the CLIP score" in page
+    assert "in pairwise accuracy</small>" in page
+    assert "Too few labels" not in page
+    assert "calibration error<b>" not in page
 
 
 def test_a_reward_that_is_trained_tells_its_figures_by_a_convention(

@@ -167,7 +167,7 @@ def test_a_reward_that_is_lost_on_the_new_images_says_label_now(
     assert command(copy, "reward", *sets(f"rounds.least_roc_auc={least}")) == 0
     captured = capsys.readouterr()
     assert ("reward: label now: on the images of round 2" in captured.err) == said
-    assert ("that of round 1 has ROC-AUC" in captured.out) != said
+    assert ("within prompts, on the images of round 2" in captured.out) != said
 
 
 def test_tuning_goes_on_from_the_lora_of_the_round_before(

@@ -7,11 +7,12 @@ import torch
 from safetensors.torch import save_file
 from transformers import CLIPModel
 
-from data.errors import PictuneError
+from data.errors import OwnCodeFailed, PictuneError
 from reward.clip.backbone import ClipBackbone
 from reward.model import RewardModel
 from reward.settings import RewardSource
 from reward.sources import Reward, load_reward
+from tests.support import user_rewards
 from tests.support.tiny_clip import save_tiny_clip, save_tiny_siglip
 
 PROMPTS = ["a dog", "four wolves in the park", "a green rabbit"]
@@ -221,6 +222,24 @@ def test_a_function_that_gives_anything_but_one_number_an_image_is_refused(
 ) -> None:
     with pytest.raises(PictuneError, match=f"{function}: gave a"):
         _load(_python(function))(images, PROMPTS)
+
+
+def test_a_function_that_raises_is_named_with_its_error_and_its_place(
+    images: torch.Tensor,
+) -> None:
+    code = Path(user_rewards.__file__).read_text().splitlines()
+    line = next(n for n, text in enumerate(code, start=1) if "reshape(7, -1)" in text)
+    wanted = (
+        f"user_rewards:failing: raised RuntimeError: shape .*{user_rewards.__file__}, line {line}"
+    )
+    with pytest.raises(OwnCodeFailed, match=wanted):
+        _load(_python("failing"))(images, PROMPTS)
+
+
+def test_a_function_that_gives_no_number_is_named(images: torch.Tensor) -> None:
+    both = _load(_python("brightness"), _python("not_a_number"))
+    with pytest.raises(PictuneError, match=f"not_a_number: gives no finite .* of '{PROMPTS[0]}'"):
+        both(images, PROMPTS)
 
 
 @pytest.mark.parametrize(

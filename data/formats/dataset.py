@@ -8,7 +8,9 @@ omitted when it is read: a repeat belongs to its campaign.
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -22,7 +24,7 @@ from data.feedback import ANSWERS, Answer, Source, TaskKind, parse_answer
 from data.files import parse_json
 from data.formats.latest import FIELDS, Exported, Latest, fields_table
 from data.formats.reading import SPLITS, check_link, parquet_rows
-from data.formats.records import Record, Row, SourceImage, SourceLabel
+from data.formats.records import BadRow, Made, Record, Row, SourceImage, SourceLabel, made
 from data.parquet_files import read_metadata
 from data.schema import (
     IMAGES,
@@ -51,7 +53,7 @@ CIRCUMSTANCE_COLUMNS = (
     "wording",
 )
 PLANNED_COLUMNS = ("overlap", "priority", "gold_source", "axis", "subject", "reference", "steps")
-"""Columns of TASKS that a task is added with, besides those that are read in their own way."""
+"""Columns of TASKS that are copied as they are; the others need conversion."""
 
 IMAGE_FACT_COLUMNS = (
     "model_id",
@@ -71,7 +73,7 @@ IMAGE_FACT_COLUMNS = (
 )
 
 
-def read(source: Path) -> Iterator[Record]:
+def read(source: Path) -> Iterator[Record | BadRow]:
     """Read the folder's images, then its tasks with their labels."""
     folder = source / TABLES_FOLDER
     if not folder.is_dir():
@@ -81,21 +83,37 @@ def read(source: Path) -> Iterator[Record]:
         )
     for path in sorted(folder.glob("*.parquet")):
         check_link(path, source)
-    prompts = {row.text("prompt_id"): _prompt(row) for row in _rows(folder, "prompts", PROMPTS)}
-    yield from _images(folder, prompts)
-    labels = _labels_by_task(folder)
-    for row in _rows(folder, "tasks", TASKS):
-        if row.values.get("repeat_of") is None:
-            yield _task(row, prompts, tuple(labels.get(row.text("task_id"), ())))
-
-
-def _images(folder: Path, prompts: Mapping[str, Mapping[str, Any]]) -> Iterator[Record]:
-    """Read the images; the first one carries what earlier imports kept."""
-    carried: tuple[Mapping[str, Any], ...] = ()
+    bad: list[BadRow] = []
+    prompts = dict(_good(made(_rows(folder, "prompts", PROMPTS), _prompt), bad))
+    carried: list[Mapping[str, Any]] = []
     if (folder / "imported.parquet").exists():
-        carried = tuple(map(_carried, _rows(folder, "imported", FIELDS)))
-    required = ("image_id", "image", "prompt")
-    for row in parquet_rows(folder / "images.parquet", required, IMAGE_FACT_COLUMNS):
+        carried += _good(made(_rows(folder, "imported", FIELDS), _carried), bad)
+    for record in _images(folder, prompts):
+        # the first image carries what earlier imports kept
+        if carried and isinstance(record, Record):
+            yield replace(record, carried=tuple(carried))
+            carried = []
+        else:
+            yield record
+    labels: dict[str, list[SourceLabel]] = {}
+    for task_id, label in _good(_labels(folder), bad):
+        labels.setdefault(task_id, []).append(label)
+    yield from bad
+    rows = (row for row in _rows(folder, "tasks", TASKS) if row.values.get("repeat_of") is None)
+    yield from made(rows, partial(_task, prompts, labels))
+
+
+def _good(found: Iterable[Made | BadRow], bad: list[BadRow]) -> Iterator[Made]:
+    """Yield what was made of good rows, and add the others to `bad`."""
+    for one in found:
+        if isinstance(one, BadRow):
+            bad.append(one)
+        else:
+            yield one
+
+
+def _images(folder: Path, prompts: Mapping[str, Mapping[str, Any]]) -> Iterator[Record | BadRow]:
+    def record(row: Row) -> Record:
         image: Any = row.values["image"]
         content = image.get("bytes") if isinstance(image, dict) else None
         if not isinstance(content, bytes):
@@ -104,24 +122,32 @@ def _images(folder: Path, prompts: Mapping[str, Mapping[str, Any]]) -> Iterator[
         known = SourceImage(
             column="image", content=content, image_id=row.text("image_id"), facts=facts
         )
-        yield _record(row, row.text("prompt"), prompts, images=(known,), carried=carried)
-        carried = ()
+        return _record(row, row.text("prompt"), prompts, images=(known,))
+
+    required = ("image_id", "image", "prompt")
+    return made(parquet_rows(folder / "images.parquet", required, IMAGE_FACT_COLUMNS), record)
 
 
-def _labels_by_task(folder: Path) -> dict[str, list[SourceLabel]]:
-    labels: dict[str, list[SourceLabel]] = {}
-    for row in _rows(folder, "labels_binary", LABELS_BINARY):
-        labels.setdefault(row.text("task_id"), []).append(_label(row, row.text("label")))
-    for row in _rows(folder, "labels_ranking", LABELS_RANKING):
-        shown = tuple(row.listed("shown_order", int))
-        label = _label(row, tuple(row.values["ranks"]), shown)
-        labels.setdefault(row.text("task_id"), []).append(label)
+def _labels(folder: Path) -> Iterator[tuple[str, SourceLabel] | BadRow]:
+    """Yield each label with the id of its task."""
+    yield from made(_rows(folder, "labels_binary", LABELS_BINARY), _verdict)
+    yield from made(_rows(folder, "labels_ranking", LABELS_RANKING), _ranking)
     if (folder / "labels_comparisons.parquet").exists():  # earlier versions had none
-        for row in _rows(folder, "labels_comparisons", LABELS_COMPARISONS):
-            shown = tuple(row.listed("shown_order", int))
-            label = _label(row, row.text("answer"), shown)
-            labels.setdefault(row.text("task_id"), []).append(label)
-    return labels
+        yield from made(_rows(folder, "labels_comparisons", LABELS_COMPARISONS), _comparison)
+
+
+def _verdict(row: Row) -> tuple[str, SourceLabel]:
+    return row.text("task_id"), _label(row, row.text("label"))
+
+
+def _ranking(row: Row) -> tuple[str, SourceLabel]:
+    shown = tuple(row.listed("shown_order", int))
+    return row.text("task_id"), _label(row, tuple(row.values["ranks"]), shown)
+
+
+def _comparison(row: Row) -> tuple[str, SourceLabel]:
+    shown = tuple(row.listed("shown_order", int))
+    return row.text("task_id"), _label(row, row.text("answer"), shown)
 
 
 def _rows(folder: Path, name: str, schema: pa.Schema) -> Iterator[Row]:
@@ -140,8 +166,9 @@ def _carried(row: Row) -> Mapping[str, Any]:
     return row.values
 
 
-def _prompt(row: Row) -> dict[str, Any]:
-    return dict(row.values) | {"split": row.choice("split", SPLITS) if row.has("split") else None}
+def _prompt(row: Row) -> tuple[str, dict[str, Any]]:
+    split = row.choice("split", SPLITS) if row.has("split") else None
+    return row.text("prompt_id"), dict(row.values) | {"split": split}
 
 
 def _record(row: Row, prompt: str, prompts: Mapping[str, Mapping[str, Any]], **rest: Any) -> Record:
@@ -152,7 +179,7 @@ def _record(row: Row, prompt: str, prompts: Mapping[str, Mapping[str, Any]], **r
 
 
 def _task(
-    row: Row, prompts: Mapping[str, Mapping[str, Any]], labels: tuple[SourceLabel, ...]
+    prompts: Mapping[str, Mapping[str, Any]], labels: Mapping[str, Sequence[SourceLabel]], row: Row
 ) -> Record:
     prompt = prompts.get(row.text("prompt_id"))
     if prompt is None:
@@ -167,7 +194,7 @@ def _task(
             for image_id in row.listed("image_ids", str)
         ),
         kind=kind,
-        labels=labels,
+        labels=tuple(labels.get(row.text("task_id"), ())),
         task=planned
         | {
             "gold": _gold(row, kind),

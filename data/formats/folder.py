@@ -9,7 +9,7 @@ from pathlib import Path
 
 from data.errors import PictuneError
 from data.formats.reading import SPLITS, check_link, csv_rows, find_image
-from data.formats.records import Record, Row, SourceImage
+from data.formats.records import BadRow, Record, Row, SourceImage, made
 
 FACT_TYPES: dict[str, Callable[[str], object]] = {
     "model_id": str,
@@ -22,7 +22,7 @@ FACT_TYPES: dict[str, Callable[[str], object]] = {
 }
 
 
-def read(source: Path) -> Iterator[Record]:
+def read(source: Path) -> Iterator[Record | BadRow]:
     """Read the rows of a CSV file, or of the only one in a folder."""
     path = source
     if source.is_dir():
@@ -38,8 +38,7 @@ def read(source: Path) -> Iterator[Record]:
         raise PictuneError(
             f"{source}: no such file; give a CSV file, or the folder that holds one, as FROM="
         )
-    for row in csv_rows(path, ("file_name", "prompt")):
-        yield _record(row)
+    yield from made(csv_rows(path, ("file_name", "prompt")), _record)
 
 
 def _record(row: Row) -> Record:

@@ -13,14 +13,17 @@ from typing import Any
 
 from data.formats.latest import Exported, Latest
 from data.formats.reading import find_image, json_rows, source_files, split_of
-from data.formats.records import Record, Row, SourceImage, SourceLabel
+from data.formats.records import BadRow, Record, Row, SourceImage, SourceLabel, made
 
 
-def read(source: Path) -> Iterator[Record]:
+def read(source: Path) -> Iterator[Record | BadRow]:
     """Read the rows of a JSON file, or of all in a folder."""
     for path in source_files(source, ".json"):
-        for row in json_rows(path, ("prompt",)):
-            yield _record_of_train(row) if row.has("human_preference") else _record_of_test(row)
+        yield from made(json_rows(path, ("prompt",)), _record_of)
+
+
+def _record_of(row: Row) -> Record:
+    return _record_of_train(row) if row.has("human_preference") else _record_of_test(row)
 
 
 def _record_of_train(row: Row) -> Record:

@@ -10,25 +10,24 @@ from pathlib import Path
 from typing import Any
 
 from data.formats.reading import find_image, json_rows, parquet_rows, source_files, split_of
-from data.formats.records import Record, Row, SourceImage, SourceLabel
+from data.formats.records import BadRow, Record, Row, SourceImage, SourceLabel, made
 
 RATING_COLUMNS = ("overall_rating", "image_text_alignment_rating", "fidelity_rating")
 """Ratings from 1 to 7, which no table of ours has."""
 
 
-def read(source: Path) -> Iterator[Record]:
+def read(source: Path) -> Iterator[Record | BadRow]:
     """Read the rankings of a JSON or Parquet file, or of all Parquet files in a folder."""
     if source.suffix == ".json":
-        for row in json_rows(source, ("prompt", "generations", "ranking")):
-            yield _record_of_test(row)
+        yield from made(json_rows(source, ("prompt", "generations", "ranking")), _record_of_test)
         return
     required = ("prompt_id", "prompt", "rank")
     optional = ("image", "image_path", "classification", "image_amount_in_total", *RATING_COLUMNS)
     for path in source_files(source, ".parquet"):
         rows = parquet_rows(path, required, optional)
         # an image's rank is relative to the others of its prompt, whose rows follow each other
-        for _, group in groupby(rows, key=lambda row: str(row.values["prompt_id"])):
-            yield _record_of_database(list(group))
+        groups = groupby(rows, key=lambda row: str(row.values["prompt_id"]))
+        yield from made((list(group) for _, group in groups), _record_of_database)
 
 
 def _record_of_test(row: Row) -> Record:

@@ -8,11 +8,9 @@ before it commits. The same record again adds nothing.
 import hashlib
 import io
 import json
-import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -22,10 +20,11 @@ import pyarrow as pa
 from pydantic import ValidationError
 
 from data.comparisons import ComparisonAnswer, outcome_of
+from data.errors import PictuneError
 from data.feedback import Answer, BinaryAnswer, InvalidAnswer, NewTask, RankingAnswer, check_answer
-from data.files import locked, locked_folder, write_atomically
+from data.files import locked, waiting_folder, write_atomically
 from data.formats.latest import FIELDS, fields_table
-from data.formats.records import Ranks, Record, Row, SourceImage, SourceLabel
+from data.formats.records import BadRow, Ranks, Record, Row, SourceImage, SourceLabel
 from data.image_files import ImageFault, WrongFormat, decode_image
 from data.runs import RunFolder
 from data.schema import IMAGES, PROMPTS, prompt_id, read_table, write_table
@@ -42,6 +41,8 @@ MOST_RATERS = 1000
 """Largest overlap of one task in the store."""
 LONGEST_NAME = 200
 """Most characters of a rater's name in the store."""
+MOST_BAD = 20
+"""Most bad rows that are listed; the others are counted."""
 
 
 @dataclass(frozen=True)
@@ -54,51 +55,43 @@ class Imported:
 
 
 def import_records(
-    records: Iterable[Record],
+    records: Iterable[Record | BadRow],
     source_format: str,
     run: RunFolder,
     store: FeedbackStore,
     *,
     now: datetime,
 ) -> Imported:
-    """Read all records, then add those that are new.
-
-    Args:
-        records: the records, read one by one.
-        source_format: name of their format.
-        run: the run that they are added to.
-        store: the run's feedback store.
-        now: stands for times that the source does not know.
+    """Read all records, then add those that are new to the run and its feedback store.
 
     Raises:
         PictuneError: a row is wrong (named by file, row and column) or a file cannot be written;
             nothing was added.
     """
-    run.images_dir.mkdir(parents=True, exist_ok=True)
-    with _waiting_folder(run) as waiting:
-        batch = _Batch(run, source_format, waiting, now)
-        for record in records:
-            batch.add(record)
-        added = store.import_labels(batch.wanted_tasks(), batch.labels, finish=batch.put_in_place)
-    return Imported(len(batch.new_images), len(batch.new_prompts), added)
+    with read_records(records, source_format, run, now=now) as batch:
+        batch.refuse_bad()
+        return batch.add_to(store)
 
 
 @contextmanager
-def _waiting_folder(run: RunFolder) -> Iterator[Path]:
-    """Make a folder that is removed at the end of the block; remove those of killed imports first.
+def read_records(
+    records: Iterable[Record | BadRow], source_format: str, run: RunFolder, *, now: datetime
+) -> Iterator["_Batch"]:
+    """Read all records, and remove their images at the end of the block unless they were added.
 
-    A running import has its folder locked. It makes and locks the folder under the import lock, so
-    that no other import takes it for one of a killed import.
+    Args:
+        records: the records, read one by one.
+        source_format: name of their format.
+        run: the run that they are for; before they are added, nothing in it changes.
+        now: stands for times that the source does not know.
     """
-    with ExitStack() as ending:
-        with locked(run.import_lock):
-            for left in run.root.glob(f"{WAITING_FOLDER_PREFIX}*"):
-                with suppress(OSError), locked_folder(left):  # one that is locked is in use
-                    shutil.rmtree(left)
-            folder = Path(tempfile.mkdtemp(prefix=WAITING_FOLDER_PREFIX, dir=run.root))
-            ending.enter_context(locked_folder(folder))
-            ending.callback(shutil.rmtree, folder, ignore_errors=True)
-        yield folder
+    # For a new run it is beside the run, which a refused import must not leave behind.
+    place = run.root if run.root.exists() else run.root.parent
+    with waiting_folder(place, WAITING_FOLDER_PREFIX, run.root.parent) as waiting:
+        batch = _Batch(run, source_format, waiting, now)
+        for record in records:
+            batch.add(record)
+        yield batch
 
 
 class _Batch:
@@ -120,12 +113,52 @@ class _Batch:
         self._answers: Counter[str] = Counter()
         self._by_rater: Counter[tuple[str, str | None]] = Counter()
         self._seen: set[str] = set()
+        self.rows = 0
+        """Rows that were read, good ones and bad."""
+        self.n_bad = 0
+        self.bad: list[str] = []
+        """What is wrong with the first `MOST_BAD` bad rows."""
 
-    def add(self, record: Record) -> None:
-        """Add one record."""
-        self._fields |= {_key(row): dict(row) for row in record.carried}
+    def add(self, record: Record | BadRow) -> None:
+        """Add one record, or note what is wrong with it."""
+        self.rows += 1
+        try:
+            if isinstance(record, BadRow):
+                raise record
+            self._add(record)
+        except BadRow as error:
+            self.n_bad += 1
+            if self.n_bad <= MOST_BAD:
+                self.bad.append(error.fault)
+
+    def refuse_bad(self) -> None:
+        """Raise the error on the bad rows, if there are any.
+
+        Raises:
+            PictuneError: names the first one.
+        """
+        if self.n_bad == 1:
+            raise BadRow(self.bad[0])
+        if self.n_bad:
+            raise PictuneError(
+                f"{self.bad[0]}, one of {self.n_bad} bad rows; fix or remove them, "
+                "or leave them out by SKIP_BAD=1 (--skip-bad); nothing was imported"
+            )
+
+    def add_to(self, store: FeedbackStore) -> Imported:
+        """Add what is new to the store and to the run, all or nothing."""
+        added = store.import_labels(self.wanted_tasks(), self.labels, finish=self.put_in_place)
+        return Imported(len(self.new_images), len(self.new_prompts), added)
+
+    def _add(self, record: Record) -> None:
         key = prompt_id(record.prompt)
-        image_ids = tuple(self._image(record, image, key) for image in record.images)
+        new_images: dict[str, TableRow] = {}
+        image_ids = tuple(self._image(record, one, key, new_images) for one in record.images)
+        task = None if record.kind is None else _new_task(record, image_ids)
+        answers = [self._answer(record.row, one, task) for one in record.labels if task]
+        # Nothing of a bad row may stay, so all that can be wrong is behind us here.
+        self.new_images |= new_images
+        self._fields |= {_key(row): dict(row) for row in record.carried}
         if key not in self._prompts and key not in self.new_prompts:
             self.new_prompts[key] = {
                 "prompt_id": key,
@@ -133,15 +166,15 @@ class _Batch:
                 "category": record.category,
                 "split": record.split,
             }
-        if record.kind is None:
+        if task is None:
             return
-        task = _new_task(record, image_ids)
         task_id = task_id_of(task)
         self._tasks.setdefault(task_id, task)
         if "overlap" in record.task:
             self._fixed_overlap.add(task_id)
         self._keep("task", task_id, record.fields)
-        new = [self._label(record.row, label, task, task_id) for label in record.labels]
+        given = zip(record.labels, answers, strict=True)
+        new = [self._label(label, answer, task, task_id) for label, answer in given]
         self.labels += [label for label in new if label is not None]
         self._answers[task_id] += len(new)
 
@@ -166,6 +199,7 @@ class _Batch:
         may have written them since; its rows stay.
         """
         moved: list[Path] = []
+        self._run.images_dir.mkdir(parents=True, exist_ok=True)
         with locked(self._run.import_lock):
             images = {row["image_id"]: row for row in _rows(self._run.images_table, IMAGES)}
             prompts = {row["prompt_id"]: row for row in _rows(self._run.prompts_table, PROMPTS)}
@@ -184,17 +218,20 @@ class _Batch:
                     path.unlink(missing_ok=True)
                 raise
 
-    def _image(self, record: Record, image: SourceImage, prompt_key: str) -> str:
+    def _image(
+        self, record: Record, image: SourceImage, prompt_key: str, new: dict[str, TableRow]
+    ) -> str:
+        """Return the id of an image, which is among the `new` ones of its record if it is new."""
         row = record.row
         content = image.content.read_bytes() if isinstance(image.content, Path) else image.content
         image_id = image.image_id if content is None else hashlib.sha256(content).hexdigest()
         if image_id is None or (image.image_id is not None and image.image_id != image_id):
             raise row.bad(image.column, "the image is not the one that its SHA-256 names")
-        known = self._images.get(image_id) or self.new_images.get(image_id)
+        known = self._images.get(image_id) or self.new_images.get(image_id) or new.get(image_id)
         if known is None:
             if content is None:
                 raise row.bad(image.column, f"no image {image_id} among the images")
-            self.new_images[image_id] = self._new_image(row, image, content, image_id) | {
+            new[image_id] = self._new_image(row, image, content, image_id) | {
                 "prompt_id": prompt_key,
                 "prompt": record.prompt,
             }
@@ -229,21 +266,29 @@ class _Batch:
             "created_at": image.facts.get("created_at") or self._now,
         }
 
+    def _answer(self, row: Row, label: SourceLabel, task: NewTask) -> Answer:
+        longest = LONGEST_NAME
+        if not label.submission_id:  # `_rater_name` puts the format before the name
+            longest -= len(f"{self._format}  (answer {MOST_RATERS})")
+        if label.rater and len(label.rater) > longest:
+            reason = f"the rater's name has {len(label.rater)} characters, more than {longest}"
+            raise row.bad("(rater)", reason)
+        return _answer(row, label, task)
+
     def _label(
-        self, row: Row, label: SourceLabel, task: NewTask, task_id: str
+        self, label: SourceLabel, answer: Answer, task: NewTask, task_id: str
     ) -> ImportedLabel | None:
         """Return the label with its rater and identity; None for a copy of an earlier one."""
         fields = dict(label.fields)
         if label.rater is None:
             fields["rater_is_unknown"] = True
-        answer = _answer(row, label, task)
         shown_order = label.shown_order or tuple(range(len(task.image_ids)))
         submission_id = label.submission_id
         if not submission_id:
             moment = label.submitted_at and label.submitted_at.isoformat()
             who_and_what = [self._format, task_id, label.rater, answer.model_dump()]
             said: list[Any] = [*who_and_what, shown_order, moment, fields]
-            if label.rater is None:  # two of these that say the same are by two raters
+            if label.rater is None:  # equal anonymous answers are by different raters
                 said.append(self._by_rater[task_id, None])
             digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
             submission_id = f"{self._format}-{digest[:40]}"
@@ -254,7 +299,7 @@ class _Batch:
         self._keep("label", submission_id, fields)
         return ImportedLabel(
             submission_id=submission_id,
-            rater=self._rater_name(row, label, task_id),
+            rater=self._rater_name(label, task_id),
             source=label.source,
             task=task,
             answer=answer,
@@ -263,7 +308,7 @@ class _Batch:
             **label.circumstances,
         )
 
-    def _rater_name(self, row: Row, label: SourceLabel, task_id: str) -> str:
+    def _rater_name(self, label: SourceLabel, task_id: str) -> str:
         """Return the name under which the label's rater is added to the store.
 
         The store keeps one answer of a rater to a task. Further answers in the same source must not
@@ -275,9 +320,6 @@ class _Batch:
             name = f"{self._format} {name}"
             if label.rater and number > 1:
                 name = f"{name} (answer {number})"
-        if len(name) > LONGEST_NAME:
-            reason = f"the rater's name has {len(name)} characters, more than {LONGEST_NAME}"
-            raise row.bad("(rater)", reason)
         return name
 
     def _keep(self, what: str, key: str, fields: Mapping[str, Any]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from data.formats.reading import find_image, parquet_rows, source_files, split_of
-from data.formats.records import Ranks, Record, Row, SourceImage, SourceLabel
+from data.formats.records import BadRow, Ranks, Record, Row, SourceImage, SourceLabel, made
 
 RESPONSES = "preference.responses"
 USERS = f"{RESPONSES}.users"
@@ -26,13 +26,12 @@ RANKS_BY_RESPONSE: dict[str, Ranks] = {
 """Both good and both bad are ties; the label's comment says which."""
 
 
-def read(source: Path) -> Iterator[Record]:
+def read(source: Path) -> Iterator[Record | BadRow]:
     """Read the rows of a Parquet file, or of all in a folder."""
     required = ("images", RESPONSES, USERS, STATUS)
     optional = (*KEPT_COLUMNS, "category", "model_1", "model_2")
     for path in source_files(source, ".parquet"):
-        for row in parquet_rows(path, required, optional):
-            yield _record(row)
+        yield from made(parquet_rows(path, required, optional), _record)
 
 
 def _record(row: Row) -> Record:

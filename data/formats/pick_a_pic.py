@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from data.formats.latest import Exported, Latest
 from data.formats.reading import parquet_rows, source_files, split_of
-from data.formats.records import Ranks, Record, Row, SourceImage, SourceLabel
+from data.formats.records import BadRow, Ranks, Record, Row, SourceImage, SourceLabel, made
 
 COLUMNS = pa.schema(
     [
@@ -63,9 +63,9 @@ ROWS_AT_ONCE = 256
 """Number of rows that an export has in memory at once, with their images."""
 
 
-def read(source: Path) -> Iterator[Record]:
+def read(source: Path) -> Iterator[Record | BadRow]:
     """Read the rows of a Parquet file, or of all in a folder."""
-    return map(record_of, rows_of(source, COLUMNS, REQUIRED_COLUMNS))
+    return made(rows_of(source, COLUMNS, REQUIRED_COLUMNS), record_of)
 
 
 def rows_of(source: Path, columns: pa.Schema, required: Sequence[str]) -> Iterator[Row]:

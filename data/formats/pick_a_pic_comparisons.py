@@ -16,7 +16,7 @@ import pyarrow as pa
 from data.comparisons import AXES, Axis
 from data.formats import pick_a_pic
 from data.formats.latest import Exported, Latest
-from data.formats.records import Record, Row, SourceLabel
+from data.formats.records import BadRow, Record, Row, SourceLabel, made
 from data.schema import COMPARISON
 
 COLUMNS = pa.schema([*pick_a_pic.COLUMNS, ("axis", pa.string()), ("answer", pa.string())])
@@ -27,9 +27,9 @@ LABELS = {"first": 1.0, "second": 0.0, "tie": 0.5, "both_bad": 0.5}
 """Column `label_0` of each answer; there is no other way to say that both are bad."""
 
 
-def read(source: Path) -> Iterator[Record]:
+def read(source: Path) -> Iterator[Record | BadRow]:
     """Read the rows of a Parquet file, or of all in a folder."""
-    return map(_record, pick_a_pic.rows_of(source, COLUMNS, REQUIRED_COLUMNS))
+    return made(pick_a_pic.rows_of(source, COLUMNS, REQUIRED_COLUMNS), _record)
 
 
 def _record(row: Row) -> Record:

@@ -12,11 +12,14 @@ import pyarrow.parquet as pq
 
 from data.errors import PictuneError
 from data.files import read_json
-from data.formats.records import Row
+from data.formats.records import BadRow, Row
 from data.parquet_files import parquet_faults
 
 BATCH_ROWS = 128
 """Number of rows that are in memory at once; they may contain images."""
+
+MOST_COLUMNS = 30
+"""Number of columns that an error names."""
 
 SPLITS = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}
 
@@ -87,25 +90,23 @@ def parquet_rows(
                 yield Row(path, number, values)
 
 
-def json_rows(path: Path, required: Sequence[str]) -> Iterator[Row]:
-    """Yield the objects of a JSON file that contains a list of them.
+def json_rows(path: Path, required: Sequence[str]) -> Iterator[Row | BadRow]:
+    """Yield the objects of a JSON file that contains a list of them; bad ones lack a required name.
 
     Raises:
-        PictuneError: it is not JSON or not a list, or an object lacks a required name.
+        PictuneError: it is not JSON or not a list.
     """
     rows = read_json(path, "fix it, or give another file as FROM=")
     if not isinstance(rows, list):
         raise PictuneError(f"{path}: holds no list of rows; give a file in this format as FROM=")
     for number, values in enumerate(rows, start=1):
         row = Row(path, number, values if isinstance(values, dict) else {})
-        for name in required:
-            if name not in row.values:
-                raise row.bad(name, "is missing")
-        yield row
+        missing = [name for name in required if name not in row.values]
+        yield row.bad(missing[0], "is missing") if missing else row
 
 
-def csv_rows(path: Path, required: Sequence[str]) -> Iterator[Row]:
-    """Yield the rows of a CSV file whose first line names its columns.
+def csv_rows(path: Path, required: Sequence[str]) -> Iterator[Row | BadRow]:
+    """Yield the rows of a CSV file whose first line names its columns; bad ones are too long.
 
     Raises:
         PictuneError: it is not a CSV file, or lacks a required column.
@@ -116,9 +117,8 @@ def csv_rows(path: Path, required: Sequence[str]) -> Iterator[Row]:
             _check_columns(path, reader.fieldnames or (), required)
             for number, values in enumerate(reader, start=1):
                 row = Row(path, number, values)
-                if None in values:
-                    raise row.bad("(none)", "has more values than there are columns")
-                yield row
+                too_long = row.bad("(none)", "has more values than there are columns")
+                yield too_long if None in values else row
     except UnicodeDecodeError as error:
         raise PictuneError(f"{path}: is not UTF-8 text; save it as UTF-8") from error
     except csv.Error as error:
@@ -176,6 +176,8 @@ def _decode_data_address(row: Row, column: str, reference: str) -> bytes:
 def _check_columns(path: Path, names: Sequence[str], required: Sequence[str]) -> None:
     missing = [name for name in required if name not in names]
     if missing:
+        found = ", ".join(map(repr, names[:MOST_COLUMNS])) or "none"
         raise PictuneError(
-            f"{path}: row 1, column {missing[0]}: is missing; give a file in this format as FROM="
+            f"{path}: row 1, column {missing[0]}: is missing, the columns are {found}; "
+            "give a file in this format as FROM="
         )

@@ -1,10 +1,10 @@
 """Records, which every importer yields: a row of the source with its images and answers."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from data.errors import PictuneError
 from data.feedback import Source, TaskKind
@@ -12,6 +12,30 @@ from data.feedback import Source, TaskKind
 Ranks = tuple[int | None, ...]
 LONGEST_VALUE = 60
 """Number of characters of a wrong value that an error shows."""
+
+
+Given = TypeVar("Given")
+Made = TypeVar("Made")
+
+
+class BadRow(PictuneError):
+    """Error that says what is wrong with one row of a source."""
+
+    def __init__(self, fault: str) -> None:
+        super().__init__(
+            f"{fault}; fix or remove the row, or leave it out by SKIP_BAD=1 (--skip-bad); nothing "
+            "was imported"
+        )
+        self.fault = fault
+
+
+def made(rows: Iterable[Given | BadRow], make: Callable[[Given], Made]) -> Iterator[Made | BadRow]:
+    """Yield what `make` makes of each row, or what is wrong with it, so that all can be told."""
+    for row in rows:
+        try:
+            yield row if isinstance(row, BadRow) else make(row)
+        except BadRow as error:
+            yield error
 
 
 @dataclass(frozen=True)
@@ -26,12 +50,9 @@ class Row:
     """Number of the row in the file, from 1."""
     values: Mapping[str, Any]
 
-    def bad(self, column: str, reason: str) -> PictuneError:
+    def bad(self, column: str, reason: str) -> BadRow:
         """Return the error that names this row and column."""
-        return PictuneError(
-            f"{self.path}: row {self.number}, column {column}: {reason}; "
-            "fix or remove the row, nothing was imported"
-        )
+        return BadRow(f"{self.path}: row {self.number}, column {column}: {reason}")
 
     def has(self, column: str) -> bool:
         """Whether the column is there and filled."""

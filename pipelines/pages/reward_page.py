@@ -18,12 +18,21 @@ from pipelines.pages.page import (
     svg_uri,
     write_page,
 )
-from pipelines.pages.reward_text import CONVENTIONS, TESTS, elsewhere, headline, main_part, scorers
+from pipelines.pages.reward_text import (
+    CONVENTIONS,
+    TESTS,
+    MainFigure,
+    elsewhere,
+    headline,
+    main_part,
+    scorers,
+)
 from reward.dataset import Indices
 from reward.examples import Examples
 from reward.measuring.evaluation import ScoredImages
 from reward.measuring.report import (
     PARTS,
+    Figures,
     PartReport,
     RaterFigures,
     RewardReport,
@@ -47,6 +56,10 @@ PAIRS = {
     "pairwise_accuracy_macro": "right, by prompt",
     "kendall_tau": "Kendall's tau",
     "recall_at_1": "recall@1",
+}
+MAIN_FIGURES: dict[MainFigure, str] = {
+    "roc_auc": "ROC-AUC",
+    "pairwise_accuracy": "pairwise accuracy",
 }
 LEGENDS = {"test_unseen": "unseen prompts", "test_seen": "new images", "val": "validation"}
 MOST_PROMPTS = 24
@@ -106,37 +119,43 @@ def do_types_help(types: TypesReport) -> str:
     return f"It is not shown that several predict them better than one: {found}."
 
 
-def doubts(part: PartReport) -> list[str]:
-    """Return the reasons not to trust the reward, a sentence each; `part` has a ROC-AUC."""
+def doubts(part: PartReport, figure: MainFigure = "roc_auc") -> list[str]:
+    """Return the reasons not to trust the reward, a sentence each; `part` has this figure."""
     found = []
-    ours = part.model.roc_auc
+    title = MAIN_FIGURES[figure]
+
+    def of(scorer: Figures) -> float | None:
+        value: float | None = getattr(scorer, figure)
+        return value
+
+    ours = of(part.model)
     assert ours is not None
     if part.resampled == "images":
         found.append(
             f"Only {part.counts['prompts']} prompts are held out, so the intervals resample "
             "images: of other prompts they say nothing."
         )
-    bounds = part.gain["roc_auc"].interval
+    bounds = part.gain[figure].interval
     if bounds is not None and bounds[0] <= 0:
         between = f"between {signed(bounds[0])} and {signed(bounds[1])}"
         found.append(
-            f"It is not surely better than the CLIP score: the gain in ROC-AUC lies {between}."
+            f"It is not surely better than the CLIP score: the gain in {title} lies {between}."
         )
     for name, what in (("image_only", "image alone"), ("prompt_only", "prompt alone")):
-        blind = part.scorers[name].roc_auc
+        blind = of(part.scorers[name])
         if blind is not None and blind >= ours:
             found.append(
-                f"A head that sees the {what} does at least as well (ROC-AUC {blind:.2f}): the two "
+                f"A head that sees the {what} does at least as well ({title} {blind:.2f}): the two "
                 "need not be compared."
             )
     for name in elsewhere(part):
-        theirs = part.scorers[name].roc_auc
+        theirs = of(part.scorers[name])
         if theirs is not None and theirs >= ours:
-            found.append(f"{name} predicts the labels at least as well (ROC-AUC {theirs:.2f}).")
-    human = None if part.human is None else part.human.others.roc_auc
+            found.append(f"{name} predicts the labels at least as well ({title} {theirs:.2f}).")
+    human = None if part.human is None else of(part.human.others)
     if human is not None and human < ours:
         found.append(
-            f"It predicts a label better (ROC-AUC {ours:.2f}) than the other raters of the image "
+            f"It predicts a label better ({title} {ours:.2f}) than the other raters of the image "
             f"do ({human:.2f}): the labels limit it."
         )
     return found
@@ -153,9 +172,11 @@ def _context(
         "folder": run.reward_dir,
         "headline": headline(report),
         "report": report,
-        "main": main and report.part(main),
-        "main_title": main and TESTS.get(main, "Validation labels"),
-        "doubts": doubts(report.part(main)) if main else [],
+        "main": main and report.part(main[0]),
+        "main_title": main and TESTS.get(main[0], "Validation labels"),
+        "main_figure": main and main[1],
+        "main_figures": MAIN_FIGURES,
+        "doubts": doubts(report.part(main[0]), main[1]) if main else [],
         "parts": tests,
         "tests": {
             name: TESTS[name] for name, part in tests.items() if part.model.n or part.model.n_pairs

@@ -1,7 +1,9 @@
 """Texts on a reward: its quality, and pairwise accuracies by convention."""
 
-from pipelines.pages.page import percent
-from reward.measuring.report import CLIP_SCORE, MODEL, PARTS, UNCALIBRATED, PartReport, RewardReport
+from typing import Literal, get_args
+
+from pipelines.pages.page import percent, percent_interval
+from reward.measuring.report import CLIP_SCORE, MODEL, UNCALIBRATED, PartReport, RewardReport
 
 SCORERS = {
     MODEL: "this model",
@@ -37,19 +39,29 @@ CONVENTIONS = {
 
 TESTS = {"test_unseen": "Prompts that it never saw", "test_seen": "New images of known prompts"}
 
+MainFigure = Literal["roc_auc", "pairwise_accuracy"]
+"""Quality in one figure: on single labels where there are any, else on ranked pairs."""
+
 
 def headline(report: RewardReport) -> str:
     """Return its quality in a few words, on unseen prompts or else on unseen images."""
-    name = main_part(report)
-    if name is None:
+    main = main_part(report)
+    if main is None:
         return "too few held-out labels to measure it"
+    name, figure = main
     words = {
         "test_unseen": "unseen prompts",
         "test_seen": "unseen images",
         "val": "validation labels",
     }[name]
-    part = report.part(name)
-    return f"ROC-AUC {part.model.roc_auc:.2f} on {words} (CLIP score {part.clip_score.roc_auc:.2f})"
+    ours, theirs = report.part(name).model, report.part(name).clip_score
+    if figure == "roc_auc":
+        return f"ROC-AUC {ours.roc_auc:.2f} on {words} (CLIP score {theirs.roc_auc:.2f})"
+    bounds = percent_interval(ours.intervals["pairwise_accuracy"])
+    return (
+        f"{percent(ours.pairwise_accuracy)} ({bounds}) of {ours.n_pairs} ranked pairs in the right "
+        f"order on {words} (CLIP score {percent(theirs.pairwise_accuracy)})"
+    )
 
 
 def scorers(report: RewardReport) -> dict[str, str]:
@@ -70,9 +82,11 @@ def by_convention(report: RewardReport, convention: str) -> str:
     return "\n".join(lines)
 
 
-def main_part(report: RewardReport) -> str | None:
-    """Return the most telling part that has a ROC-AUC."""
-    measured = (part for part in reversed(PARTS) if report.part(part).model.roc_auc is not None)
+def main_part(report: RewardReport) -> tuple[str, MainFigure] | None:
+    """Return the most telling part and figure: validation, which chose the weights, comes last."""
+    figures: tuple[MainFigure, ...] = get_args(MainFigure)
+    wanted = [(name, figure) for names in (TESTS, ("val",)) for figure in figures for name in names]
+    measured = (one for one in wanted if getattr(report.part(one[0]).model, one[1]) is not None)
     return next(measured, None)
 
 

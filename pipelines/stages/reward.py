@@ -85,7 +85,10 @@ def _say_whether_stale(report: RewardReport, settings: Settings) -> None:
         return
     found = f"{stale.before.roc_auc_macro:.2f}"
     if stale.before.roc_auc_macro >= least:
-        print(f"reward: that of round {stale.round - 1} has ROC-AUC {found} within new prompts")
+        print(
+            f"reward: that of round {stale.round - 1} has ROC-AUC {found} within prompts, on the "
+            f"images of round {stale.round}"
+        )
         return
     print(
         f"reward: label now: on the images of round {stale.round} the reward of round "

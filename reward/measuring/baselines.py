@@ -126,7 +126,7 @@ def score_files(
     Raises:
         PictuneError: the reward cannot be loaded, or does not return a finite number for each.
     """
-    reward = load_reward([source], device=device)
+    reward = load_reward([source], device=device, finite=False)
     rewards = np.zeros(len(paths))
     for start in track(range(0, len(paths), batch_size)):
         rows = range(start, min(start + batch_size, len(paths)))

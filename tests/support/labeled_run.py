@@ -4,6 +4,7 @@ They are by people and a simulated rater, with gold, ties, skips, comments and d
 """
 
 import random
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,15 @@ AXES: tuple[Axis, ...] = ("overall", "appeal")
 RATERS = ("anna", "ben", "cleo", "dora")
 
 
-def write_labeled_run(root: Path, *, per_prompt: int = 4, seed: int = 0) -> RunFolder:
+def write_labeled_run(
+    root: Path,
+    *,
+    per_prompt: int = 4,
+    seed: int = 0,
+    raters: Sequence[str] = RATERS,
+    axes: Sequence[Axis] = AXES,
+) -> RunFolder:
+    """Write the run; without `axes` nobody compares models, and of the raters Dora is simulated."""
     run = RunFolder(root)
     rng = random.Random(seed)
     images = {
@@ -54,6 +63,8 @@ def write_labeled_run(root: Path, *, per_prompt: int = 4, seed: int = 0) -> RunF
             store,
             rng,
             {prompt: [str(row["image_id"]) for row in part] for prompt, part in images.items()},
+            raters,
+            axes,
         )
         export(store, run)
     return run
@@ -80,7 +91,13 @@ def _image(run: RunFolder, rng: random.Random, prompt: str) -> dict[str, object]
     }
 
 
-def _label(store: FeedbackStore, rng: random.Random, images: dict[str, list[str]]) -> None:
+def _label(
+    store: FeedbackStore,
+    rng: random.Random,
+    images: dict[str, list[str]],
+    raters: Sequence[str],
+    axes: Sequence[Axis],
+) -> None:
     tasks, labels = [], []
     moment = START
     for prompt, image_ids in images.items():
@@ -98,12 +115,12 @@ def _label(store: FeedbackStore, rng: random.Random, images: dict[str, list[str]
             )
         tasks.append(NewTask(kind="ranking", prompt=prompt, image_ids=tuple(image_ids), overlap=4))
     for task in tasks:
-        for rater in RATERS:
+        for rater in raters:
             moment += timedelta(seconds=rng.randrange(30, 400))
             labels.append(_answered(rng, task, rater, moment))
-    compared = [_comparison(prompt, ids, axis) for prompt, ids in images.items() for axis in AXES]
+    compared = [_comparison(prompt, ids, axis) for prompt, ids in images.items() for axis in axes]
     for task in compared:
-        for rater in RATERS:
+        for rater in raters:
             moment += timedelta(seconds=rng.randrange(30, 400))
             labels.append(_answered(rng, task, rater, moment))
     store.import_labels([*tasks, *compared], labels, finish=lambda: None)
