@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import AliasChoices, BaseModel, Field
 
-from data.intervals import mean_interval, wilson_interval
+from data.intervals import mean_interval, share_interval_over_groups, wilson_interval
 from pipelines.image_plan import Planned
 from pipelines.judge import Verdict
 from pipelines.measures import Values, frechet_distance, vendi_score
@@ -46,7 +46,9 @@ class Figures(BaseModel, frozen=True):
     alignment: float | None = None
     """Share of such images."""
     interval: Interval = None
-    """95 % Wilson interval of that share."""
+    """95 % interval of that share: of one prompt, or of the trained ones, over images (Wilson's);
+    of several held-out prompts over prompts, so that it speaks of others of their kind. The other
+    intervals here are over the same."""
     readable: float | None = None
     """Share of images of which the judge can tell what is in them."""
     diversity: float | None = None
@@ -260,7 +262,11 @@ def by_family(drawn: Measured, prompts: Sequence[EvaluationPrompt]) -> list[Fami
     for one in prompts:
         texts.setdefault((one.group, one.family), set()).add(one.prompt)
     return [
-        FamilyFigures(group=group, family=family, **_figures(drawn.of_prompts(own)))
+        FamilyFigures(
+            group=group,
+            family=family,
+            **_figures(drawn.of_prompts(own), over_prompts=group != "trained"),
+        )
         for (group, family), own in texts.items()
     ]
 
@@ -284,15 +290,17 @@ def _group_figures(
     texts = {row.prompt for row in rows}
     part = drawn.of_prompts(texts)
     diversities = [row.diversity for row in rows if row.diversity is not None]
-    figures = _figures(part)
+    over_prompts = any(row.group != "trained" for row in rows)
+    figures = _figures(part, over_prompts=over_prompts)
     figures["diversity"] = float(np.mean(diversities)) if diversities else None
     if base is not None:
         before = base.of_prompts(texts)
         figures["distance"] = frechet_distance(part.embeddings, before.embeddings)
-        figures["reward_gain"] = _gain(part.rewards, before.rewards)
+        groups = _by_text(part) if over_prompts else None
+        figures["reward_gain"] = _gain(part.rewards, before.rewards, groups)
         if part.verdicts is not None and before.verdicts is not None:
             met, met_before = _met(part.verdicts), _met(before.verdicts)
-            figures["gain"] = _gain(met, met_before)
+            figures["gain"] = _gain(met, met_before, groups)
     return GroupFigures(**figures)
 
 
@@ -321,22 +329,28 @@ def spread(values: Sequence[float]) -> Spread:
     )
 
 
-def _figures(part: Measured) -> dict[str, Any]:
+def _figures(part: Measured, *, over_prompts: bool = False) -> dict[str, Any]:
     n = len(part.planned)
+    groups = _by_text(part) if over_prompts else None
     figures = {
         "n": n,
         "reward": float(np.mean(part.rewards)),
-        "reward_interval": mean_interval(part.rewards),
+        "reward_interval": mean_interval(_means(part.rewards, groups)),
         "reward_std": None if part.stds is None else float(np.mean(part.stds)),
         "clip_score": float(np.mean(part.clip_scores)),
     }
     if part.verdicts is None:
         return figures
-    met = sum(_met(part.verdicts))
+    is_met = _met(part.verdicts)
+    met = sum(is_met)
+    interval: Interval = wilson_interval(met, n)
+    if groups is not None:
+        in_groups = [sum(is_met[i] for i in rows) for rows in groups]
+        interval = share_interval_over_groups(in_groups, [len(rows) for rows in groups])
     return figures | {
         "met": met,
         "alignment": met / n,
-        "interval": wilson_interval(met, n),
+        "interval": interval,
         "readable": sum(one.readable for one in part.verdicts) / n,
     }
 
@@ -345,6 +359,23 @@ def _met(verdicts: Sequence[Verdict]) -> list[bool]:
     return [verdict.met for verdict in verdicts]
 
 
-def _gain(values: Sequence[float], before: Sequence[float]) -> Gain:
+def _gain(values: Sequence[float], before: Sequence[float], groups: list[list[int]] | None) -> Gain:
     differences = np.subtract(values, before, dtype=float).tolist()
-    return Gain(mean=float(np.mean(differences)), interval=mean_interval(differences))
+    return Gain(
+        mean=float(np.mean(differences)), interval=mean_interval(_means(differences, groups))
+    )
+
+
+def _by_text(part: Measured) -> list[list[int]]:
+    """Return the indices of the images of each prompt."""
+    rows: dict[str, list[int]] = {}
+    for i, one in enumerate(part.planned):
+        rows.setdefault(one.prompt, []).append(i)
+    return list(rows.values())
+
+
+def _means(values: Sequence[float], groups: list[list[int]] | None) -> Sequence[float]:
+    """Return the mean of each group; the values themselves where there are no groups."""
+    if groups is None:
+        return values
+    return [float(np.mean([values[i] for i in rows])) for rows in groups]
