@@ -36,7 +36,7 @@ class Figures(BaseModel, frozen=True):
 
     n: int
     """Number of images."""
-    reward: float
+    reward: float | None = None
     reward_interval: Interval = None
     reward_std: float | None = None
     """Mean standard deviation of the members of the reward's ensemble."""
@@ -100,7 +100,7 @@ class EvaluatedImage(BaseModel, frozen=True):
     path: str
     """Relative to the run's folder."""
     met: bool | None = None
-    reward: float
+    reward: float | None = None
 
 
 class Result(BaseModel, frozen=True):
@@ -158,13 +158,17 @@ class Evaluation(BaseModel, frozen=True):
     """Content of `evaluation/metrics.json`."""
 
     round: int = 1
-    """The round whose reward is used, the last one of the models."""
+    """The round whose reward is used, if there is one: the last one of the models."""
     rounds: list[RoundFigures] = []
     """The rounds up to that one, where there are several."""
     settings: dict[str, dict[str, Any]]
     model_hash: str
     best_of: int
+    omitted: str | None = None
+    """Line on the training prompts that were not drawn, if there are some."""
     judged: bool
+    rewarded: bool = True
+    """Whether there is a trained reward."""
     audit: Audit | None = None
     results: list[Result]
     strengths: list[AtStrength] = []
@@ -181,11 +185,12 @@ class Measured:
 
     planned: Sequence[Planned]
     paths: Sequence[Path]
-    rewards: Sequence[float]
+    rewards: Sequence[float] | None
+    """None without a trained reward."""
     stds: Sequence[float] | None
     """Standard deviations of the members of the reward's ensemble; None where it has one member."""
     clip_scores: Sequence[float]
-    """Cosine of image and prompt under the CLIP that the reward stands on."""
+    """Cosine of image and prompt under the CLIP that the reward stands on, or would stand on."""
     embeddings: Values
     """[N, D], of the encoder."""
     verdicts: Sequence[Verdict] | None
@@ -200,7 +205,7 @@ class Measured:
         return Measured(
             [self.planned[i] for i in rows],
             [self.paths[i] for i in rows],
-            [self.rewards[i] for i in rows],
+            None if self.rewards is None else [self.rewards[i] for i in rows],
             None if self.stds is None else [self.stds[i] for i in rows],
             [self.clip_scores[i] for i in rows],
             self.embeddings[list(rows)],
@@ -214,12 +219,13 @@ class Measured:
 
 def together(parts: Sequence[Measured]) -> Measured:
     """Return the images of all parts, of which there is at least one."""
+    rewards = [part.rewards for part in parts if part.rewards is not None]
     stds = [part.stds for part in parts if part.stds is not None]
     verdicts = [part.verdicts for part in parts if part.verdicts is not None]
     return Measured(
         [one for part in parts for one in part.planned],
         [one for part in parts for one in part.paths],
-        [one for part in parts for one in part.rewards],
+        [one for some in rewards for one in some] if rewards else None,
         [one for some in stds for one in some] if stds else None,
         [one for part in parts for one in part.clip_scores],
         np.concatenate([part.embeddings for part in parts]),
@@ -241,6 +247,7 @@ def best_of(candidates: Measured, n: int) -> Measured:
 
     It stands under the seed of the first.
     """
+    assert candidates.rewards is not None
     best = candidates.chosen([ranked[0] for ranked in by_reward(candidates.rewards, n)])
     return replace(best, planned=candidates.planned[::n])
 
@@ -297,7 +304,8 @@ def _group_figures(
         before = base.of_prompts(texts)
         figures["distance"] = frechet_distance(part.embeddings, before.embeddings)
         groups = _by_text(part) if over_prompts else None
-        figures["reward_gain"] = _gain(part.rewards, before.rewards, groups)
+        if part.rewards is not None and before.rewards is not None:
+            figures["reward_gain"] = _gain(part.rewards, before.rewards, groups)
         if part.verdicts is not None and before.verdicts is not None:
             met, met_before = _met(part.verdicts), _met(before.verdicts)
             figures["gain"] = _gain(met, met_before, groups)
@@ -332,13 +340,13 @@ def spread(values: Sequence[float]) -> Spread:
 def _figures(part: Measured, *, over_prompts: bool = False) -> dict[str, Any]:
     n = len(part.planned)
     groups = _by_text(part) if over_prompts else None
-    figures = {
-        "n": n,
-        "reward": float(np.mean(part.rewards)),
-        "reward_interval": mean_interval(_means(part.rewards, groups)),
-        "reward_std": None if part.stds is None else float(np.mean(part.stds)),
-        "clip_score": float(np.mean(part.clip_scores)),
-    }
+    figures: dict[str, Any] = {"n": n, "clip_score": float(np.mean(part.clip_scores))}
+    if part.rewards is not None:
+        figures |= {
+            "reward": float(np.mean(part.rewards)),
+            "reward_interval": mean_interval(_means(part.rewards, groups)),
+            "reward_std": None if part.stds is None else float(np.mean(part.stds)),
+        }
     if part.verdicts is None:
         return figures
     is_met = _met(part.verdicts)

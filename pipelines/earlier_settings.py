@@ -33,7 +33,6 @@ RENAMED_VALUES: dict[str, dict[Any, Any]] = {"rwl.images": {"labelled": "labeled
 """Present values by their old values, for each (present) path."""
 REMOVED = (
     "simulate.threshold_spread",
-    "evaluate.most_prompts",
     "evaluate.kl_share",
     "evaluate.judge_knows_pictures",
     "reward.vocabulary_prompts",

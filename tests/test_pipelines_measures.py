@@ -140,15 +140,15 @@ def test_gains_and_distance_are_to_the_base_on_the_same_seeds() -> None:
 
 def test_intervals_of_held_out_prompts_are_over_prompts() -> None:
     """Images of a prompt that are all alike say no more than one of them."""
-    texts, met = ("a", "b", "c", "d"), [True, False, False, True]
-    alone = judged([*texts], met, [0.1, 0.2, 0.3, 0.4])
+    texts, met, rewards = ("a", "b", "c", "d"), [True, False, False, True], [0.1, 0.2, 0.3, 0.4]
+    alone = judged([*texts], met, rewards)
     copies = alone.chosen([0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3])
     none = judged([text for text in texts for _ in range(3)], [False] * 12, [0.0] * 12)
     prompts = prompts_of(*texts, group="held out")
     figures = by_group(copies, by_prompt(copies, prompts), none)["held out"]
-    assert figures.reward_interval == pytest.approx(mean_interval(alone.rewards))
+    assert figures.reward_interval == pytest.approx(mean_interval(rewards))
     assert figures.reward_gain is not None
-    assert figures.reward_gain.interval == pytest.approx(mean_interval(alone.rewards))
+    assert figures.reward_gain.interval == pytest.approx(mean_interval(rewards))
     assert figures.gain is not None
     assert figures.gain.interval == pytest.approx(mean_interval(met))
     assert figures.interval == pytest.approx(share_interval_over_groups(met, [1] * 4))
