@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 
 def wilson_interval(met: int, n: int) -> tuple[float, float]:
@@ -27,3 +28,33 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float] | None:
     mean, error = np.mean(values), np.std(values, ddof=1) / np.sqrt(len(values))
     half = student.ppf(0.975, len(values) - 1) * error
     return float(mean - half), float(mean + half)
+
+
+def share_interval_over_groups(
+    met: Sequence[int], sizes: Sequence[int]
+) -> tuple[float, float] | None:
+    """Return the 95 % interval of a share that holds for other groups of the same kind.
+
+    It is Wilson's, of the number of independent answers that would spread the share as much as the
+    groups do, with Student's t for the few groups (Korn and Graubard 1998, Survey Methodology 24).
+    None for fewer than two groups.
+
+    Args:
+        met: number that are met in each group.
+        sizes: size of each group, at least 1.
+    """
+    if len(sizes) < 2:
+        return None
+    from scipy.stats import t as student  # noqa: PLC0415 - takes a second
+
+    groups, total = len(sizes), sum(sizes)
+    share = sum(met) / total
+    residuals: NDArray[np.float64] = np.subtract(met, share * np.asarray(sizes))
+    variance = groups / (groups - 1) * float(residuals @ residuals) / total**2
+    n = float(groups if share in (0.0, 1.0) else total)
+    if variance > 0:
+        n = min(n, share * (1 - share) / variance)
+    z = float(student.ppf(0.975, groups - 1))
+    center = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    return float(max(0.0, center - half)), float(min(1.0, center + half))

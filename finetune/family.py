@@ -5,10 +5,11 @@ families are in `finetune/family_sd.py` (SD 1.x, SD 2.x and SDXL) and `finetune/
 and FLUX).
 
 A prompt is one tensor [L, D] for all of them. Where a network also takes a pooled embedding of the
-whole prompt, it is the last row, filled up with zeros, so that code that stores, repeats or mixes
-prompts need not know.
+whole prompt, it is the last row or, where it is wider than D, rows, filled up with zeros, so that
+code that stores, repeats or mixes prompts need not know.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -133,14 +134,16 @@ class Family(ABC):
 
 
 def with_pooled(tokens: Tensor, pooled: Tensor) -> Tensor:
-    """Return tokens' embeddings [B, L, D] with the pooled one [B, P] as a last row."""
-    row = functional.pad(pooled, (0, tokens.shape[-1] - pooled.shape[-1])).unsqueeze(1)
-    return torch.cat([tokens, row.to(tokens.dtype)], dim=1)
+    """Return tokens' embeddings [B, L, D] with the pooled one [B, P] as last rows."""
+    width = tokens.shape[-1]
+    rows = functional.pad(pooled, (0, -pooled.shape[-1] % width)).unflatten(1, (-1, width))
+    return torch.cat([tokens, rows.to(tokens.dtype)], dim=1)
 
 
 def split_pooled(embeddings: Tensor, width: int) -> tuple[Tensor, Tensor]:
     """Return tokens' embeddings [B, L, D] and the pooled one [B, width] of `with_pooled`."""
-    return embeddings[:, :-1], embeddings[:, -1, :width]
+    rows = math.ceil(width / embeddings.shape[-1])
+    return embeddings[:, :-rows], embeddings[:, -rows:].flatten(1)[:, :width]
 
 
 def tokenizer_of(text_encoder: str) -> str:

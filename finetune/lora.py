@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers.utils.state_dict_utils import convert_state_dict_to_diffusers
+from diffusers.utils.state_dict_utils import (
+    convert_state_dict_to_diffusers,
+    convert_unet_state_dict_to_peft,
+)
 from peft import LoraConfig, get_peft_model_state_dict
 from peft.tuners.tuners_utils import BaseTunerLayer
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from data.errors import PictuneError
@@ -191,8 +194,8 @@ def load_lora(network: Any, name: str, folder: str | Path) -> None:
     `name` is that of the network in its pipeline.
 
     Raises:
-        PictuneError: the folder holds no LoRA, or one of another model, or one with weights that
-            are not finite.
+        PictuneError: the folder holds no LoRA, or one of another model, or one of which tensors are
+            missing, have other names or are not finite.
     """
     file = lora_file(folder)
     if lora_parameters(network):
@@ -205,11 +208,21 @@ def load_lora(network: Any, name: str, folder: str | Path) -> None:
             adapter_name=_ADAPTER,
             use_safetensors=True,
         )
+        with safe_open(file, "pt") as opened:
+            found = convert_unet_state_dict_to_peft(dict.fromkeys(opened.keys()))
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().split("\n")[0]
         raise PictuneError(
             f"{file}: does not fit this model ({reason}); it was made for another one"
         ) from error
+    saved = get_peft_model_state_dict(network, adapter_name=_ADAPTER)
+    # diffusers skips a tensor that it does not know, and leaves a layer without one untuned.
+    if strangers := sorted({f"{name}.{key}" for key in saved} ^ found.keys()):
+        reason = "is no layer of this model" if strangers[0] in found else "is missing"
+        raise PictuneError(
+            f"{file}: {strangers[0]} {reason} ({len(strangers)} such tensors); "
+            "put the file back, or tune again"
+        )
     check_finite(lora_parameters(network), str(file))
 
 

@@ -7,6 +7,8 @@ from typing import Any, Literal
 import torch
 from diffusers import DiffusionPipeline, PipelineQuantizationConfig
 from diffusers import TorchAoConfig as DiffusersTorchAo
+from torch import nn
+from transformers import PreTrainedModel
 from transformers import TorchAoConfig as TransformersTorchAo
 
 from data.errors import PictuneError
@@ -77,12 +79,33 @@ def open_family(
             "as models that fill in or edit images do; give a model that draws from text alone"
         )
     for name, part in modules_of(pipeline).items():
+        _check_complete(part, f"{source}: {name}")
         # A weight in 8 bits is finite where its scale is.
         values = {key: getattr(one, "scale", one) for key, one in part.state_dict().items()}
         check_finite(values, f"{source}: {name}")
     family.check(source)
     pipeline.to(device)
     return family, variant
+
+
+def _check_complete(part: nn.Module, where: str) -> None:
+    """Refuse a part with a weight that its file does not have.
+
+    diffusers leaves such a weight without values, and transformers draws them at random.
+    """
+
+    def is_missing(weight: nn.Parameter) -> bool:
+        is_random = isinstance(part, PreTrainedModel) and not getattr(
+            weight, "_is_hf_initialized", False
+        )
+        return weight.is_meta or is_random
+
+    weights = list(part.named_parameters())
+    if missing := [name for name, weight in weights if is_missing(weight)]:
+        raise PictuneError(
+            f"{where}: its file has no weight {missing[0]} ({len(missing)} of {len(weights)} are "
+            "missing); download the model again"
+        )
 
 
 def _in_8_bits(family: type[Family], about: Mapping[str, Any]) -> PipelineQuantizationConfig:

@@ -119,7 +119,10 @@ def _add_common_flags(parser: argparse.ArgumentParser) -> None:
         "--model", metavar="DIR", help="the diffusers folder that draws and is tuned (run.model)"
     )
     parser.add_argument(
-        "--prompts", metavar="FILE", help="text file with one prompt a line (run.prompts_file)"
+        "--prompts",
+        metavar="FILE",
+        help="text file with one prompt a line, or CSV or JSONL with prompt, category and split "
+        "(run.prompts_file)",
     )
     parser.add_argument(
         "--dry-run", action="store_true", help="print the resolved settings and do nothing"

@@ -82,11 +82,12 @@ def remove_other_images(
     earlier: Mapping[str, str],
     inputs: Mapping[str, str],
 ) -> None:
-    """Remove the evaluation's images by models that changed; all, if base or prompts have.
+    """Remove the evaluation's images by models that changed; all, if the base has.
 
-    `earlier` and `inputs` are the hashes of what is compared, then and now.
+    Those of prompts that are there no more stay: they may come back. `earlier` and `inputs` are the
+    hashes of what is compared, then and now.
     """
-    if any(earlier.get(name) != inputs[name] for name in ("model", "prompts")):
+    if earlier.get("model") != inputs["model"]:
         shutil.rmtree(run.evaluation_dir, ignore_errors=True)
         return
     kept = {BASE, *(one.name for one in tuned if earlier.get(one.name) == inputs[one.name])}

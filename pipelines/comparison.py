@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel
 
-from data.intervals import mean_interval, wilson_interval
+from data.intervals import mean_interval, share_interval_over_groups, wilson_interval
 from pipelines.image_plan import Planned
 from pipelines.judge import Verdict
 from pipelines.measures import Values, frechet_distance, vendi_score
@@ -36,7 +36,7 @@ class Figures(BaseModel, frozen=True):
 
     n: int
     """Number of images."""
-    reward: float
+    reward: float | None = None
     reward_interval: Interval = None
     reward_std: float | None = None
     """Mean standard deviation of the members of the reward's ensemble."""
@@ -46,7 +46,9 @@ class Figures(BaseModel, frozen=True):
     alignment: float | None = None
     """Share of such images."""
     interval: Interval = None
-    """95 % Wilson interval of that share."""
+    """95 % interval of that share: of one prompt, or of the trained ones, over images (Wilson's);
+    of several held-out prompts over prompts, so that it speaks of others of their kind. The other
+    intervals here are over the same."""
     readable: float | None = None
     """Share of images of which the judge can tell what is in them."""
     diversity: float | None = None
@@ -98,7 +100,7 @@ class EvaluatedImage(BaseModel, frozen=True):
     path: str
     """Relative to the run's folder."""
     met: bool | None = None
-    reward: float
+    reward: float | None = None
 
 
 class Result(BaseModel, frozen=True):
@@ -155,13 +157,17 @@ class Evaluation(BaseModel, frozen=True):
     """Content of `evaluation/metrics.json`."""
 
     round: int = 1
-    """The round whose reward is used, the last one of the models."""
+    """The round whose reward is used, if there is one: the last one of the models."""
     rounds: list[RoundFigures] = []
     """The rounds up to that one, where there are several."""
     settings: dict[str, dict[str, Any]]
     model_hash: str
     best_of: int
+    omitted: str | None = None
+    """Line on the training prompts that were not drawn, if there are some."""
     judged: bool
+    rewarded: bool = True
+    """Whether there is a trained reward."""
     audit: Audit | None = None
     results: list[Result]
     strengths: list[AtStrength] = []
@@ -178,11 +184,12 @@ class Measured:
 
     planned: Sequence[Planned]
     paths: Sequence[Path]
-    rewards: Sequence[float]
+    rewards: Sequence[float] | None
+    """None without a trained reward."""
     stds: Sequence[float] | None
     """Standard deviations of the members of the reward's ensemble; None where it has one member."""
     clip_scores: Sequence[float]
-    """Cosine of image and prompt under the CLIP that the reward stands on."""
+    """Cosine of image and prompt under the CLIP that the reward stands on, or would stand on."""
     embeddings: Values
     """[N, D], of the encoder."""
     verdicts: Sequence[Verdict] | None
@@ -197,7 +204,7 @@ class Measured:
         return Measured(
             [self.planned[i] for i in rows],
             [self.paths[i] for i in rows],
-            [self.rewards[i] for i in rows],
+            None if self.rewards is None else [self.rewards[i] for i in rows],
             None if self.stds is None else [self.stds[i] for i in rows],
             [self.clip_scores[i] for i in rows],
             self.embeddings[list(rows)],
@@ -211,12 +218,13 @@ class Measured:
 
 def together(parts: Sequence[Measured]) -> Measured:
     """Return the images of all parts, of which there is at least one."""
+    rewards = [part.rewards for part in parts if part.rewards is not None]
     stds = [part.stds for part in parts if part.stds is not None]
     verdicts = [part.verdicts for part in parts if part.verdicts is not None]
     return Measured(
         [one for part in parts for one in part.planned],
         [one for part in parts for one in part.paths],
-        [one for part in parts for one in part.rewards],
+        [one for some in rewards for one in some] if rewards else None,
         [one for some in stds for one in some] if stds else None,
         [one for part in parts for one in part.clip_scores],
         np.concatenate([part.embeddings for part in parts]),
@@ -238,6 +246,7 @@ def best_of(candidates: Measured, n: int) -> Measured:
 
     It stands under the seed of the first.
     """
+    assert candidates.rewards is not None
     best = candidates.chosen([ranked[0] for ranked in by_reward(candidates.rewards, n)])
     return replace(best, planned=candidates.planned[::n])
 
@@ -259,7 +268,11 @@ def by_family(drawn: Measured, prompts: Sequence[EvaluationPrompt]) -> list[Fami
     for one in prompts:
         texts.setdefault((one.group, one.family), set()).add(one.prompt)
     return [
-        FamilyFigures(group=group, family=family, **_figures(drawn.of_prompts(own)))
+        FamilyFigures(
+            group=group,
+            family=family,
+            **_figures(drawn.of_prompts(own), over_prompts=group != "trained"),
+        )
         for (group, family), own in texts.items()
     ]
 
@@ -283,15 +296,18 @@ def _group_figures(
     texts = {row.prompt for row in rows}
     part = drawn.of_prompts(texts)
     diversities = [row.diversity for row in rows if row.diversity is not None]
-    figures = _figures(part)
+    over_prompts = any(row.group != "trained" for row in rows)
+    figures = _figures(part, over_prompts=over_prompts)
     figures["diversity"] = float(np.mean(diversities)) if diversities else None
     if base is not None:
         before = base.of_prompts(texts)
         figures["distance"] = frechet_distance(part.embeddings, before.embeddings)
-        figures["reward_gain"] = _gain(part.rewards, before.rewards)
+        groups = _by_text(part) if over_prompts else None
+        if part.rewards is not None and before.rewards is not None:
+            figures["reward_gain"] = _gain(part.rewards, before.rewards, groups)
         if part.verdicts is not None and before.verdicts is not None:
             met, met_before = _met(part.verdicts), _met(before.verdicts)
-            figures["gain"] = _gain(met, met_before)
+            figures["gain"] = _gain(met, met_before, groups)
     return GroupFigures(**figures)
 
 
@@ -320,22 +336,28 @@ def spread(values: Sequence[float]) -> Spread:
     )
 
 
-def _figures(part: Measured) -> dict[str, Any]:
+def _figures(part: Measured, *, over_prompts: bool = False) -> dict[str, Any]:
     n = len(part.planned)
-    figures = {
-        "n": n,
-        "reward": float(np.mean(part.rewards)),
-        "reward_interval": mean_interval(part.rewards),
-        "reward_std": None if part.stds is None else float(np.mean(part.stds)),
-        "clip_score": float(np.mean(part.clip_scores)),
-    }
+    groups = _by_text(part) if over_prompts else None
+    figures: dict[str, Any] = {"n": n, "clip_score": float(np.mean(part.clip_scores))}
+    if part.rewards is not None:
+        figures |= {
+            "reward": float(np.mean(part.rewards)),
+            "reward_interval": mean_interval(_means(part.rewards, groups)),
+            "reward_std": None if part.stds is None else float(np.mean(part.stds)),
+        }
     if part.verdicts is None:
         return figures
-    met = sum(_met(part.verdicts))
+    is_met = _met(part.verdicts)
+    met = sum(is_met)
+    interval: Interval = wilson_interval(met, n)
+    if groups is not None:
+        in_groups = [sum(is_met[i] for i in rows) for rows in groups]
+        interval = share_interval_over_groups(in_groups, [len(rows) for rows in groups])
     return figures | {
         "met": met,
         "alignment": met / n,
-        "interval": wilson_interval(met, n),
+        "interval": interval,
         "readable": sum(one.readable for one in part.verdicts) / n,
     }
 
@@ -344,6 +366,23 @@ def _met(verdicts: Sequence[Verdict]) -> list[bool]:
     return [verdict.met for verdict in verdicts]
 
 
-def _gain(values: Sequence[float], before: Sequence[float]) -> Gain:
+def _gain(values: Sequence[float], before: Sequence[float], groups: list[list[int]] | None) -> Gain:
     differences = np.subtract(values, before, dtype=float).tolist()
-    return Gain(mean=float(np.mean(differences)), interval=mean_interval(differences))
+    return Gain(
+        mean=float(np.mean(differences)), interval=mean_interval(_means(differences, groups))
+    )
+
+
+def _by_text(part: Measured) -> list[list[int]]:
+    """Return the indices of the images of each prompt."""
+    rows: dict[str, list[int]] = {}
+    for i, one in enumerate(part.planned):
+        rows.setdefault(one.prompt, []).append(i)
+    return list(rows.values())
+
+
+def _means(values: Sequence[float], groups: list[list[int]] | None) -> Sequence[float]:
+    """Return the mean of each group; the values themselves where there are no groups."""
+    if groups is None:
+        return values
+    return [float(np.mean([values[i] for i in rows])) for rows in groups]

@@ -52,8 +52,9 @@ class RunConfig(BaseModel, frozen=True, extra="forbid"):
     """Prompts by category, used when there is no file. A category may have any name; the papers
     have count, color, composition and place."""
     prompts_file: Path | None = None
-    """Text file with one prompt a line; a line that starts with `#` is a comment. Replaces
-    `prompts` and `focus_prompts`."""
+    """Text file with one prompt a line, where a line that starts with `#` is a comment; or a CSV or
+    JSONL file with `prompt`, `category` and `split`, which is `train` or, for a prompt that only
+    the evaluation draws, `test`. Replaces `prompts` and `focus_prompts`."""
     focus_prompts: tuple[str, ...] = ()
     """The prompts among `prompts` that get more images and that `finetune` trains on; if there
     are none, all prompts are treated alike."""

@@ -1,6 +1,7 @@
 """Draws and measures the images of the compared models, and puts their figures together."""
 
 import json
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,12 +36,17 @@ from pipelines.comparison import (
 )
 from pipelines.config import Settings
 from pipelines.drawing import Drawer
-from pipelines.evaluation_plan import EvaluateConfig, evaluation_images, evaluation_prompts
+from pipelines.evaluation_plan import (
+    EvaluateConfig,
+    evaluation_images,
+    evaluation_prompts,
+    omitted_prompts,
+)
 from pipelines.image_io import load_images, save_sheet
 from pipelines.image_plan import ImagesConfig, Planned
 from pipelines.judge import Judge, judge_folder, open_judge
 from pipelines.metrics_log import kept_step, read_metrics
-from pipelines.model_hashes import REWARD_METRICS, weights_hash
+from pipelines.model_hashes import REWARD_METRICS, has_reward, weights_hash
 from pipelines.models import (
     open_backbone,
     open_model,
@@ -52,6 +58,7 @@ from pipelines.tuning_plan import FinetuneConfig
 from reward.clip.backbone import ClipBackbone
 from reward.measuring.report import read_report
 from reward.model import RewardModel
+from reward.settings import RewardConfig
 
 KL_SHARE = 0.6
 """Share of a chain's steps, from its start, over which its KL is added up. The noise of later steps
@@ -63,19 +70,23 @@ class Instruments:
     """Everything that measures images."""
 
     judge: Judge | None
-    reward: RewardModel
+    reward: RewardModel | None
     clip: ClipBackbone
-    """The reward's CLIP as it was before the reward was trained."""
+    """The reward's CLIP as it was before the reward was trained; the one that it would have."""
     encoder: ClipBackbone
     """Source of the embeddings for diversity and distance."""
     batches: Batches
 
     @classmethod
     def open(cls, run: RunFolder, settings: Settings) -> "Instruments":
-        """Open the run's reward, and its judge if it has one."""
-        config = settings.table("evaluate", EvaluateConfig)
-        reward = open_reward_model(run.reward_dir, settings.run)
-        clip, encoder = untuned_backbone(reward, settings.run), reward.backbone
+        """Open the run's reward and its judge, where it has them."""
+        config, reward = settings.table("evaluate", EvaluateConfig), None
+        if has_reward(run.reward_dir):
+            reward = open_reward_model(run.reward_dir, settings.run)
+            clip, encoder = untuned_backbone(reward, settings.run), reward.backbone
+        else:
+            name = settings.table("reward", RewardConfig).backbone
+            clip = encoder = open_backbone(name, settings.run)
         if config.encoder is not None:
             encoder = open_backbone(config.encoder, settings.run)
         batches = Batches(settings.table("images", ImagesConfig).batch)
@@ -95,12 +106,16 @@ class Instruments:
         """Measure the images of one batch."""
         texts, images = [one.prompt for one in planned], load_images(paths)
         verdicts = None if self.judge is None else self.judge.verdicts(images, texts)
-        backbone = self.reward.backbone
+        backbone = self.clip if self.reward is None else self.reward.backbone
         images = images.to(backbone.device)
         features, text = backbone.image_features(images), backbone.text_embedding(texts)
-        rewards, stds = self.reward.score_features_with_std(
-            image_features=features, text_embeddings=text
-        )
+        rewards, stds = None, None
+        if self.reward is not None:
+            means, spreads = self.reward.score_features_with_std(
+                image_features=features, text_embeddings=text
+            )
+            rewards = means.tolist()
+            stds = spreads.tolist() if self.reward.members > 1 else None
         image = features[:, : backbone.dim]
         is_untuned = self.clip is backbone
         cosines = (image * text).sum(-1) if is_untuned else self.clip.clip_score(images, texts)
@@ -109,8 +124,8 @@ class Instruments:
         return Measured(
             planned,
             paths,
-            rewards.tolist(),
-            stds.tolist() if self.reward.members > 1 else None,
+            rewards,
+            stds,
             cosines.tolist(),
             image.double().cpu().numpy(),
             verdicts,
@@ -138,9 +153,10 @@ def drawings_of(
     """Yield what is drawn, model by model."""
     config, prompts = settings.table("evaluate", EvaluateConfig), evaluation_prompts(settings)
     strengths = settings.table("finetune", FinetuneConfig).other_strengths
+    best_of = config.best_of if has_reward(run.reward_dir) else 1
     for one in (None, *tuned):
         name = "base" if one is None else one.name
-        candidates = config.best_of if one is None else 1
+        candidates = best_of if one is None else 1
         planned = evaluation_images(prompts, config, settings.run.seed, candidates=candidates)
         wanted = [(eta, 1.0) for eta in config.etas]
         if one is not None:
@@ -213,7 +229,9 @@ def evaluation_of(
         settings=settings.resolved(),
         model_hash=weights_hash(settings.run.model),
         best_of=config.best_of,
+        omitted=omitted_prompts(settings),
         judged=instruments.judge is not None,
+        rewarded=instruments.reward is not None,
         audit=_audit(settings),
         results=_results(run, prompts, measured, kl, tuned),
         strengths=at_strengths,
@@ -287,7 +305,7 @@ def _image(run: RunFolder, drawn: Measured, i: int) -> EvaluatedImage:
         seed=one.seed,
         path=drawn.paths[i].relative_to(run.root).as_posix(),
         met=None if drawn.verdicts is None else drawn.verdicts[i].met,
-        reward=round(drawn.rewards[i], 4),
+        reward=None if drawn.rewards is None else round(drawn.rewards[i], 4),
     )
 
 
@@ -307,6 +325,7 @@ def _save_sheets(
 
     It has a row of images for each model, the same seeds below each other.
     """
+    shutil.rmtree(run.evaluation_dir / "sheets", ignore_errors=True)  # of other prompts
     for number, prompt in enumerate(prompts, start=1):
         for eta in dict.fromkeys(eta for _, eta in measured):
             models = [drawn for (_, other), drawn in measured.items() if other == eta]

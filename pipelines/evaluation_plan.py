@@ -1,19 +1,19 @@
 """The prompts and seeds of the evaluation, which comparisons by people share."""
 
 import random
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt
 
-from pipelines.comparison import EvaluationPrompt
+from data.errors import PictuneError
+from pipelines.comparison import EvaluationPrompt, Group
 from pipelines.config import Settings
 from pipelines.image_plan import EVALUATION_SEEDS, Planned, candidate_seeds, seeded
-from pipelines.prompts import focus_of, prompts_of
+from pipelines.judge import judge_folder
+from pipelines.prompts import OTHER, focus_of, held_out_of, prompts_of
 from pipelines.tuning_plan import FinetuneConfig
 from world.prompts import family_of, held_out_prompts
-
-MOST_PROMPTS = 16
-"""Training prompts that are evaluated, the first ones."""
 
 
 class EvaluateConfig(BaseModel, frozen=True, extra="forbid"):
@@ -21,9 +21,15 @@ class EvaluateConfig(BaseModel, frozen=True, extra="forbid"):
 
     images_per_prompt: PositiveInt = 24
     """Images of each training prompt, for every model and sampler."""
-    held_out_per_family: NonNegativeInt = 4
-    """Prompts of each family that ask for what the base never saw and no training prompt asks
-    for."""
+    most_prompts: PositiveInt = 16
+    """Training prompts that are evaluated, from every category; a line says so where there are
+    more."""
+    held_out_prompts: dict[str, tuple[str, ...]] = {}
+    """Prompts by category that nothing is trained on and that only the evaluation draws, beside
+    those of `run.prompts_file`."""
+    held_out_per_family: NonNegativeInt = 0
+    """Held-out prompts that are made for each family of the embedded world: they ask for what its
+    base never saw and no training prompt asks for. None where its judge knows no image."""
     images_per_held_out: PositiveInt = 4
     """Images of each of them."""
     best_of: PositiveInt = 4
@@ -40,20 +46,57 @@ class EvaluateConfig(BaseModel, frozen=True, extra="forbid"):
 
 
 def evaluation_prompts(settings: Settings) -> list[EvaluationPrompt]:
-    """Return the training prompts, and held-out prompts of each family.
+    """Return the training prompts that are evaluated, and all held-out ones.
 
-    The held-out ones ask for what neither the base nor a prompt of training or validation knows.
+    Raises:
+        PictuneError: a held-out prompt is trained on, or chooses the weights.
     """
-    config = settings.table("evaluate", EvaluateConfig)
-    trained = focus_of(settings.run)[:MOST_PROMPTS]
+    config, known = settings.table("evaluate", EvaluateConfig), prompts_of(settings.run)
     validation = settings.table("finetune", FinetuneConfig).validation_prompts
-    known = frozenset([*prompts_of(settings.run), *trained, *validation])
-    rng = random.Random(settings.run.seed)
-    held_out = held_out_prompts(config.held_out_per_family, rng, exclude=known)
+    held_out = held_out_of(settings.run)
+    for category, prompts in config.held_out_prompts.items():
+        held_out |= dict.fromkeys(prompts, category)
+    for words, others in (("run.prompts", known), ("finetune.validation_prompts", validation)):
+        if shared := [prompt for prompt in held_out if prompt in others]:
+            raise PictuneError(
+                f"evaluate: {shared[0]!r} is held out and in {words}; take it out of one of them"
+            )
+    if config.held_out_per_family and judge_folder(settings.run) is not None:
+        rng, asked = random.Random(settings.run.seed), frozenset([*known, *validation, *held_out])
+        made = held_out_prompts(config.held_out_per_family, rng, exclude=asked)
+        held_out |= {prompt: family_of(prompt) for prompt in made}
+    trained = _from_every_category(focus_of(settings.run), known, config.most_prompts)
+    parts: dict[Group, dict[str, str | None]] = {"trained": trained, "held out": held_out}
     return [
-        *(EvaluationPrompt(prompt=p, family=family_of(p), group="trained") for p in trained),
-        *(EvaluationPrompt(prompt=p, family=family_of(p), group="held out") for p in held_out),
+        EvaluationPrompt(prompt=prompt, family=category or OTHER, group=group)
+        for group, prompts in parts.items()
+        for prompt, category in prompts.items()
     ]
+
+
+def _from_every_category(
+    prompts: Sequence[str], known: Mapping[str, str | None], most: int
+) -> dict[str, str | None]:
+    """Return at most so many prompts with their categories: the first of each, then the second."""
+    ranks: dict[str, int] = {}
+    seen: Counter[str | None] = Counter()
+    for prompt in prompts:
+        ranks[prompt] = seen[known[prompt]]
+        seen[known[prompt]] += 1
+    kept = set(sorted(prompts, key=ranks.__getitem__)[:most])
+    return {prompt: known[prompt] for prompt in prompts if prompt in kept}
+
+
+def omitted_prompts(settings: Settings) -> str | None:
+    """Return a line on the training prompts that are not evaluated; None where all are."""
+    most = settings.table("evaluate", EvaluateConfig).most_prompts
+    count = len(focus_of(settings.run))
+    if count <= most:
+        return None
+    return (
+        f"{most} of the {count} training prompts are evaluated, from every category; "
+        f'SET="evaluate.most_prompts={count}" evaluates all'
+    )
 
 
 def evaluation_images(

@@ -69,7 +69,7 @@ class Request:
         if file.suffix in (".csv", ".parquet"):
             (paths, path), (prompts, prompt) = (_numbered(column) for column in _read_pairs(file))
             return cls(paths, prompts, path, prompt)
-        prompts, paths = read_prompts(file), _images_in(folder)
+        prompts, paths = [one.text for one in read_prompts(file)], _images_in(folder)
         rows = np.arange(len(paths) * len(prompts))
         return cls(paths, prompts, rows // len(prompts), rows % len(prompts))
 

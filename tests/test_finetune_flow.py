@@ -46,6 +46,7 @@ class Layout(NamedTuple):
 WRITERS: dict[str, Callable[[Path], Path]] = {
     "sd3": write_tiny_sd3,
     "sd3 without T5": partial(write_tiny_sd3, with_t5=False),
+    "sd3 of wide CLIPs": partial(write_tiny_sd3, t5_width=24),
     "flux dev": write_tiny_flux,
     "flux schnell": partial(write_tiny_flux, guidance_embeds=False),
 }

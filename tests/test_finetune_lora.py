@@ -11,6 +11,7 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline, StableDiffusionPipeline
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from data.errors import PictuneError
@@ -205,3 +206,26 @@ def test_a_lora_that_is_not_finite_gets_one_clear_line(sd_folder: Path, tmp_path
     with pytest.raises(PictuneError, match=f"{LORA_FILE}: NaN or infinity in"):
         DiffusionModel.from_pretrained(sd_folder).load_lora(str(tmp_path))
     assert file == tmp_path / LORA_FILE
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [("renamed", "is missing|is no layer of this model"), ("removed", "is missing")],
+)
+def test_a_lora_with_a_renamed_or_missing_tensor_gets_one_clear_line(
+    layouts: dict[str, Path], layout: str, tmp_path: Path, change: str, reason: str
+) -> None:
+    file = open_with_lora(layouts[layout], RANK_4).save_lora(tmp_path)
+    with safe_open(file, "pt") as opened:
+        metadata = opened.metadata()
+    weights = load_file(file)
+    name = sorted(weights)[3]
+    moved = weights.pop(name)
+    if change == "renamed":
+        weights[name.replace("to_", "into_")] = moved
+    for kept in (metadata, {"format": "pt"}):  # with and without peft's settings of the LoRA
+        save_file(weights, file, kept)
+        with pytest.raises(PictuneError, match=f"{LORA_FILE}: .* ({reason}) ") as told:
+            DiffusionModel.from_pretrained(layouts[layout]).load_lora(tmp_path)
+        assert "\n" not in str(told.value)

@@ -86,6 +86,19 @@ def test_weights_that_are_not_finite_get_one_clear_line(
     refused(broken, rf"model: {part}: {found}")
 
 
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder", "text_encoder_2"])
+def test_a_weight_that_is_missing_is_named(
+    layouts: dict[str, Path], tmp_path: Path, part: str
+) -> None:
+    broken = shutil.copytree(layouts["sdxl"], tmp_path / "model")
+    (file,) = (broken / part).glob("*.safetensors")
+    weights = load_file(file)
+    name = max(weights)
+    del weights[name]
+    save_file(weights, file, metadata={"format": "pt"})
+    refused(broken, rf"model: {part}: its file has no weight {name} \(1 of {len(weights) + 1} are")
+
+
 def rescaled(folder: Path, **settings: object) -> Path:
     """Give the folder a schedule whose last step is pure noise (Lin et al. 2023, arXiv 2305.08891).
 

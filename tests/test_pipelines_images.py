@@ -11,7 +11,7 @@ from data.runs import RunFolder
 from data.schema import IMAGES, PROMPTS, read_table
 from pipelines.cli import main
 from pipelines.image_plan import ImagesConfig
-from pipelines.prompts import read_prompts
+from pipelines.prompts import Prompt, read_prompts
 from pipelines.stages.images import plan
 from tests.support.interruption import abandons_open_files, interrupted_when
 from tests.support.tiny_models import write_tiny_models
@@ -188,7 +188,7 @@ def test_focus_prompts_get_more_images_and_seeds_never_meet_between_runs() -> No
 
 def test_prompt_files_keep_order_and_drop_comments_and_repeats(tmp_path: Path) -> None:
     (tmp_path / "p.txt").write_bytes("\ufeffA cat.\n  # no\n\nÉ.\nA cat.\n".encode())
-    assert read_prompts(tmp_path / "p.txt") == ["A cat.", "É."]
+    assert read_prompts(tmp_path / "p.txt") == [Prompt("A cat."), Prompt("É.")]
     (tmp_path / "q.txt").write_bytes(b"\xff\xfe")
     with pytest.raises(PictuneError, match="UTF-8"):
         read_prompts(tmp_path / "q.txt")

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from data.intervals import wilson_interval
+from data.intervals import mean_interval, share_interval_over_groups, wilson_interval
 from finetune.diffusion import DiffusionModel
 from finetune.settings.model import LoraSettings
 from finetune.settings.sampler import Sampler
 from pipelines.comparison import (
     EvaluationPrompt,
+    Group,
     Measured,
     best_of,
     by_family,
@@ -87,8 +88,10 @@ def judged(prompts: list[str], met: list[bool], rewards: list[float]) -> Measure
     return Measured(planned, paths, rewards, None, [0.3] * n, np.eye(n, 4), verdicts)
 
 
-def prompts_of(*texts: str, family: str = "color") -> list[EvaluationPrompt]:
-    return [EvaluationPrompt(prompt=text, family=family, group="trained") for text in texts]
+def prompts_of(
+    *texts: str, family: str = "color", group: Group = "trained"
+) -> list[EvaluationPrompt]:
+    return [EvaluationPrompt(prompt=text, family=family, group=group) for text in texts]
 
 
 def test_best_of_takes_the_highest_reward_and_keeps_the_first_seed() -> None:
@@ -133,6 +136,50 @@ def test_gains_and_distance_are_to_the_base_on_the_same_seeds() -> None:
     assert further.distance == pytest.approx(4)  # by 1 in each of four dimensions
     of_the_base = by_group(base, by_prompt(base, prompts_of("a")), None)["trained"]
     assert (of_the_base.gain, of_the_base.distance) == (None, None)
+
+
+def test_intervals_of_held_out_prompts_are_over_prompts() -> None:
+    """Images of a prompt that are all alike say no more than one of them."""
+    texts, met, rewards = ("a", "b", "c", "d"), [True, False, False, True], [0.1, 0.2, 0.3, 0.4]
+    alone = judged([*texts], met, rewards)
+    copies = alone.chosen([0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3])
+    none = judged([text for text in texts for _ in range(3)], [False] * 12, [0.0] * 12)
+    prompts = prompts_of(*texts, group="held out")
+    figures = by_group(copies, by_prompt(copies, prompts), none)["held out"]
+    assert figures.reward_interval == pytest.approx(mean_interval(rewards))
+    assert figures.reward_gain is not None
+    assert figures.reward_gain.interval == pytest.approx(mean_interval(rewards))
+    assert figures.gain is not None
+    assert figures.gain.interval == pytest.approx(mean_interval(met))
+    assert figures.interval == pytest.approx(share_interval_over_groups(met, [1] * 4))
+    (family,) = by_family(copies, prompts)
+    assert family.interval == figures.interval
+    here = by_group(copies, by_prompt(copies, prompts_of(*texts)), none)["trained"]
+    assert here.interval == wilson_interval(6, 12)
+    (one,) = by_family(copies.chosen([0, 1]), prompts[:1])
+    assert (one.interval, one.reward_interval) == (None, None)
+
+
+@pytest.mark.parametrize(("prompts", "images"), [(6, 4), (15, 4), (30, 2)])
+def test_intervals_over_prompts_hold_for_other_prompts(prompts: int, images: int) -> None:
+    rng, held, of_images = np.random.default_rng(0), 0, 0
+    for _ in range(600):
+        met = rng.binomial(images, rng.beta(0.7, 0.7, prompts))
+        bounds = share_interval_over_groups(met.tolist(), [images] * prompts)
+        assert bounds is not None
+        held += bounds[0] <= 0.5 <= bounds[1]
+        low, high = wilson_interval(int(met.sum()), prompts * images)
+        of_images += low <= 0.5 <= high
+    assert held / 600 > 0.925
+    assert of_images < held - 20
+
+
+def test_shares_of_groups_that_are_all_met_have_the_interval_of_as_many_answers() -> None:
+    bounds = share_interval_over_groups([4] * 10, [4] * 10)
+    assert bounds is not None
+    assert bounds[1] == 1
+    assert bounds[0] < wilson_interval(10, 10)[0]
+    assert share_interval_over_groups([3], [4]) is None
 
 
 def test_without_a_judge_there_are_no_verdicts_among_the_figures() -> None:

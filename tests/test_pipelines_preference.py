@@ -1,5 +1,7 @@
 """Learning from labels through the command line: with a reward, without one, and from imports."""
 
+import json
+import re
 import shutil
 from pathlib import Path
 
@@ -133,10 +135,56 @@ def test_it_is_tuned_with_a_reward_and_without_one(
     assert ("the best by mean reward on validation seeds" in card) == with_reward
     assert command(run, "finetune", "--method", "preference", *SMALL) == 0
     assert "finetune preference: done" in capsys.readouterr().out
-    if with_reward:
-        assert command(run, "evaluate") == 0
-        page = (run.evaluation_dir / "report.html").read_text(encoding="utf-8")
-        assert "on that reward by Preference (on the labels themselves)." in page
+    capsys.readouterr()
+    assert command(run, "evaluate") == 0
+    told = capsys.readouterr().out
+    page = read_page(run)
+    assert "by Preference (on the labels themselves)." in page
+    assert (" on that reward by Preference" in page) == with_reward
+    for words in ("<th>reward</th>", "The reward model</h2>", "best of 2"):
+        assert (words in page) == with_reward
+    assert ("best of 2" in told) == with_reward
+    assert command(run, "report") == 0
+    assert command(run, "evaluate") == 0
+    assert "evaluate: done" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_rewards_of_ones_own_need_no_labels_no_trained_reward_and_no_judge(
+    demo_models: Path, sd_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, prompts = RunFolder(tmp_path / "runs" / "own"), tmp_path / "prompts.csv"
+    lines = ("A red ball.,color,", "A blue ball.,color,", "A ball on grass.,place,test")
+    prompts.write_text("\n".join(["prompt,category,split", *lines, *lines[2:], "Balls.,,test"]))
+    config, known = tmp_path / "own.toml", demo_models.read_text().splitlines()
+    config.write_text("\n".join(line for line in known if not line.startswith("judge")))
+    own = ["--config", str(config), "--model", str(sd_folder), "--prompts", str(prompts)]
+    rewards = 'finetune.rewards=[{kind="python", path="tests.support.small_training:redness"}]'
+    assert command(run, "images", *own) == 0
+    assert command(run, "finetune", "--method", "ddpo", *sets(rewards)) == 0
+    capsys.readouterr()
+    assert command(run, "evaluate", *sets("evaluate.most_prompts=1")) == 0
+    told = capsys.readouterr().out
+    assert "mean CLIP score (" in told
+    assert "mean reward" not in told
+    assert "evaluate: 1 of the 2 training prompts are evaluated" in told
+    page = re.sub('data:[^"]*|<pre>.*?</pre>', "", read_page(run), flags=re.DOTALL)
+    for words in (
+        "1 of the 2 training prompts",
+        "on rewards from elsewhere by DDPO",
+        "held out: place",
+    ):
+        assert words in page
+    for words in ("held out: object", "held out: count", "best of", "The labels</h2>", "95 %"):
+        assert words not in page
+    metrics = json.loads((run.evaluation_dir / "metrics.json").read_text())
+    asked = [(one["prompt"], one["family"]) for one in metrics["results"][0]["prompts"]]
+    assert asked == [("A red ball.", "color"), ("A ball on grass.", "place"), ("Balls.", "other")]
+
+
+def read_page(run: RunFolder) -> str:
+    """Return the evaluation's report."""
+    return (run.evaluation_dir / "report.html").read_text(encoding="utf-8")
 
 
 def write_preferences(kind: str, folder: Path) -> Path:

@@ -112,11 +112,28 @@ def test_interval_holds_the_roc_auc_and_narrows_with_more_images() -> None:
         good = rng.integers(0, 2, n).astype(float)
         scores = expit(good + rng.normal(size=n))
         scored = Scored.from_scorer(_fixed(scores), _part(good.tolist()))
-        found = interval(Resamples.draw(scored, rng, 200).figures(scored)["roc_auc"])
+        found = interval(Resamples.draw(scored, rng, 200).figures(scored)["roc_auc"], n)
         assert found is not None
         assert found[0] < roc_auc_score(good, scores) < found[1]
         widths.append(found[1] - found[0])
     assert widths[1] < widths[0] / 3
+
+
+@pytest.mark.parametrize("prompts", [10, 15])
+def test_intervals_over_few_prompts_hold(prompts: int) -> None:
+    """Accuracy by prompt from 0.35 to 1, the truth of which is 0.75 in the mean."""
+    rng, held, middle = np.random.default_rng(0), 0, 0
+    for _ in range(400):
+        right = rng.beta(3, 1, prompts)
+        times = rng.multinomial(prompts, np.full(prompts, 1 / prompts), size=1000)
+        means = times @ right / prompts
+        bounds = interval(means, prompts)
+        assert bounds is not None
+        held += bounds[0] <= 0.75 <= bounds[1]
+        low, high = np.quantile(means, [0.025, 0.975])
+        middle += low <= 0.75 <= high
+    assert held / 400 > 0.925
+    assert middle < held - 8
 
 
 def test_with_enough_prompts_whole_prompts_are_resampled() -> None:

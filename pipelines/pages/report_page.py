@@ -37,9 +37,11 @@ from pipelines.pages.page import (
 from pipelines.pages.people import peoples_verdict
 from pipelines.pages.report_text import (
     FEW,
+    Measure,
     etas_of,
     groups_of,
     known_figures,
+    measure_of,
     page_file,
     read_evaluation,
     results_of,
@@ -55,6 +57,11 @@ MOST_COLUMNS = 5
 """Models side by side; of more, the base and those of the last round are shown."""
 MOST_GRIDS = 8
 """Training prompts that have a grid, the first ones."""
+SHOWN_AS_THEY_ARE = (
+    *("model_hash", "rounds", "omitted", "judged", "rewarded", "audit", "outdated"),
+)
+"""Fields of the evaluation that the template shows."""
+YLABELS = {"share": "share right", "reward": "reward", "clip": "CLIP score"}
 PACKAGES = ("torch", "diffusers", "transformers", "peft")
 """Packages whose versions the page states."""
 
@@ -71,7 +78,7 @@ def _context(run: RunFolder, settings: Settings, evaluation: Evaluation) -> dict
     eta = etas_of(evaluation)[0]
     results = results_of(evaluation, eta)
     names = titles(evaluation)
-    reward = run.in_round(evaluation.round).reward_dir
+    measure = measure_of(evaluation)
     tuned = {
         name: find_method(result.method or name)
         for name, result in results.items()
@@ -89,6 +96,7 @@ def _context(run: RunFolder, settings: Settings, evaluation: Evaluation) -> dict
     stages = sorted(stamps(run).values(), key=lambda stamp: stamp.started)
     order = list(names)
     return {
+        **{name: getattr(evaluation, name) for name in SHOWN_AS_THEY_ARE},
         "run": run.root.name,
         "people": peoples_verdict(run),
         "model": settings.run.model,
@@ -97,34 +105,40 @@ def _context(run: RunFolder, settings: Settings, evaluation: Evaluation) -> dict
         "eta": eta,
         "results": results,
         "groups": groups,
-        "judged": evaluation.judged,
+        "made_held_out": evaluation.settings.get("evaluate", {}).get("held_out_per_family"),
         "few": FEW,
         "known": {group: known_figures(evaluation, group) for group in groups},
         "tuned": tuned,
         "methods": {name: result.method or name for name, result in results.items()},
         "papers": _papers({result.method or name for name, result in results.items()}),
-        "rounds": evaluation.rounds,
         "from_elsewhere": bool(evaluation.settings.get("finetune", {}).get("rewards")),
         "untrained": {names[name]: UNTRAINED for name in untrained_models(evaluation)},
         "marked": any(step is not None for step in evaluation.kept_steps.values()),
-        "outdated": evaluation.outdated,
         "grids": [_grid(run, results, side_by_side, row) for row in trained],
         "held_out_grids": [_grid(run, results, side_by_side, row) for row in held_out],
         "models": side_by_side,
         "all_results": sorted(evaluation.results, key=lambda result: order.index(result.model)),
-        "chart": _chart(results, names, colors, judged=evaluation.judged),
+        "chart": _chart(results, names, colors, measure),
         "curves": _curves(run.in_round(evaluation.round), names),
         "dials": _dials(run, evaluation, names, colors),
-        "labels": label_statistics(run.latest.resolve()),
-        "reward": json.loads((reward / REWARD_METRICS).read_text(encoding="utf-8")),
-        "reliability": file_uri(reward / "reliability.png", "image/png"),
-        "audit": evaluation.audit,
+        "labels": label_statistics(run.latest.resolve()) if run.latest.exists() else None,
+        **_reward_of(run, evaluation),
         "images": images.num_rows,
         "prompts": len(set(images["prompt_id"].to_pylist())),
-        "model_hash": evaluation.model_hash,
         "stages": [(stamp.stage, stamp.seconds) for stamp in stages],
         "settings": settings.as_toml(),
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+    }
+
+
+def _reward_of(run: RunFolder, evaluation: Evaluation) -> dict[str, Any]:
+    """Return the figures and the plot of the reward; None for both without one."""
+    if not evaluation.rewarded:
+        return {"reward": None, "reliability": None}
+    folder = run.in_round(evaluation.round).reward_dir
+    return {
+        "reward": json.loads((folder / REWARD_METRICS).read_text(encoding="utf-8")),
+        "reliability": file_uri(folder / "reliability.png", "image/png"),
     }
 
 
@@ -155,7 +169,7 @@ def _one_a_family(rows: Sequence[PromptFigures]) -> list[PromptFigures]:
 
 
 def _chart(
-    results: dict[str, Result], names: dict[str, str], colors: dict[str, str], *, judged: bool
+    results: dict[str, Result], names: dict[str, str], colors: dict[str, str], measure: Measure
 ) -> str | None:
     """Return a chart of the trained prompts, then the held-out families, with every model.
 
@@ -166,25 +180,31 @@ def _chart(
     for i, prompt in enumerate(first.prompts):
         if prompt.group == "trained" and prompt.n >= FEW:
             figures = {name: result.prompts[i] for name, result in results.items()}
-            rows.append((prompt.prompt, _estimates(figures, judged=judged)))
+            rows.append((prompt.prompt, _estimates(figures, measure)))
     for i, family in enumerate(first.families):
         if family.group != "trained" and family.n >= FEW:
             members = {name: result.families[i] for name, result in results.items()}
-            rows.append((f"held out: {family.family}", _estimates(members, judged=judged)))
-    xlabel = "share of images that show all that the prompt asks for" if judged else "mean reward"
+            rows.append((f"held out: {family.family}", _estimates(members, measure)))
+    xlabel = {
+        "share": "share of images that show all that the prompt asks for",
+        "reward": "mean reward",
+        "clip": "mean CLIP score",
+    }[measure]
     return svg_uri(comparison_chart(rows, names, colors, xlabel)) if rows else None
 
 
 def _estimates(
-    figures: dict[str, PromptFigures] | dict[str, FamilyFigures], *, judged: bool
+    figures: dict[str, PromptFigures] | dict[str, FamilyFigures], measure: Measure
 ) -> dict[str, Estimate]:
-    """Return the alignment of each model with its interval; without a judge, the reward."""
-    return {name: _estimate(one, judged=judged) for name, one in figures.items()}
+    """Return the main figure of each model with its interval."""
+    return {name: _estimate(one, measure) for name, one in figures.items()}
 
 
-def _estimate(figures: Figures, *, judged: bool) -> Estimate:
-    if not judged:
-        return figures.reward, figures.reward_interval
+def _estimate(figures: Figures, measure: Measure) -> Estimate:
+    if measure == "clip":
+        return figures.clip_score or 0.0, None
+    if measure == "reward":
+        return figures.reward or 0.0, figures.reward_interval
     return figures.alignment or 0.0, figures.interval
 
 
@@ -215,7 +235,7 @@ def _dials(
         chosen = None if choice is None else choice.strength
         lines = {
             f"{'training' if group == 'trained' else 'held-out'} prompts": [
-                _estimate(row.groups[group], judged=evaluation.judged) for row in rows
+                _estimate(row.groups[group], measure_of(evaluation)) for row in rows
             ]
             for group in groups_of(evaluation.results)
         }
@@ -226,7 +246,7 @@ def _dials(
             [row.strength for row in rows],
             lines,
             color=colors[model],
-            ylabel="share right" if evaluation.judged else "reward",
+            ylabel=YLABELS[measure_of(evaluation)],
             chosen=chosen,
         )
         dial = {"model": model, "rows": rows, "chosen": chosen, "chart": svg_uri(chart)}

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from pydantic import ValidationError
 
@@ -29,6 +30,19 @@ GROUPS: tuple[Group, ...] = ("trained", "held out")
 
 FEW = 10
 """A share of fewer images is shown as a count, and has no bar."""
+
+
+Measure = Literal["share", "reward", "clip"]
+"""Main figure of an evaluation: share of right images, mean reward, or mean CLIP score."""
+
+SHARE_BY_JUDGE = "share of images that show what the prompt asks for, by the judge"
+
+
+def measure_of(evaluation: Evaluation) -> Measure:
+    """Return the first of the judge's share, the reward and the CLIP score that there is."""
+    if evaluation.judged:
+        return "share"
+    return "reward" if evaluation.rewarded else "clip"
 
 
 def page_file(run: RunFolder) -> Path:
@@ -79,14 +93,9 @@ def titles(evaluation: Evaluation) -> dict[str, str]:
 
 
 def table(evaluation: Evaluation) -> str:
-    """Return alignment by prompt and model as text, for every sampler.
-
-    Without a judge it is the mean reward.
-    """
-    names, judged = titles(evaluation), evaluation.judged
-    title = "mean reward"
-    if judged:
-        title = "share of images that show what the prompt asks for, by the judge"
+    """Return the evaluation's main figure by prompt and model as text, for every sampler."""
+    names, measure = titles(evaluation), measure_of(evaluation)
+    title = {"share": SHARE_BY_JUDGE, "reward": "mean reward", "clip": "mean CLIP score"}[measure]
     lines: list[str] = []
     for eta in etas_of(evaluation):
         results = results_of(evaluation, eta)
@@ -94,29 +103,31 @@ def table(evaluation: Evaluation) -> str:
         heads = [names[name] for name in results]
         columns = [f"{head:>14}" if len(head) < 13 else f"  {head}" for head in heads]
         lines += ["", f"{title} ({sampler})", f"{'':36}" + "".join(columns)]
-        lines += _rows(list(results.values()), [len(column) for column in columns], judged=judged)
+        lines += _rows(list(results.values()), [len(column) for column in columns], measure)
     lines += [f"{names[name]}: {UNTRAINED}" for name in untrained_models(evaluation)]
     return "\n".join(lines)
 
 
-def _rows(results: Sequence[Result], widths: Sequence[int], *, judged: bool) -> list[str]:
+def _rows(results: Sequence[Result], widths: Sequence[int], measure: Measure) -> list[str]:
     """Return the lines of one sampler's table."""
     lines = []
     for rows in zip(*(result.prompts for result in results), strict=True):
         if rows[0].group == "trained":
-            cells = [_cell(row, judged=judged) for row in rows]
+            cells = [_cell(row, measure) for row in rows]
             lines.append(_line(rows[0].prompt, cells, widths))
     for group in groups_of(results):
         means = [result.groups[group] for result in results]
-        cells = [_cell(mean, judged=judged) for mean in means]
+        cells = [_cell(mean, measure) for mean in means]
         lines.append(_line(f"mean over the {group} prompts", cells, widths))
         bounds = [
-            percent_interval(mean.interval) if judged else interval(mean.reward_interval)
+            percent_interval(mean.interval)
+            if measure == "share"
+            else interval(mean.reward_interval)
             for mean in means
         ]
         lines += [_line("  95 % interval", bounds, widths)] * any(bounds)
         for words, values in (
-            ("  CLIP score", [mean.clip_score for mean in means]),
+            ("  CLIP score", [mean.clip_score for mean in means] if measure != "clip" else []),
             ("  diversity", [mean.diversity for mean in means]),
         ):
             if any(value is not None for value in values):
@@ -127,9 +138,9 @@ def _rows(results: Sequence[Result], widths: Sequence[int], *, judged: bool) -> 
     return lines
 
 
-def _cell(figures: Figures, *, judged: bool) -> str:
-    if not judged:
-        return number(figures.reward, 3)
+def _cell(figures: Figures, measure: Measure) -> str:
+    if measure != "share":
+        return number(figures.reward if measure == "reward" else figures.clip_score, 3)
     if figures.n < FEW:
         return f"{figures.met} of {figures.n}"
     return percent(figures.alignment)

@@ -24,7 +24,7 @@ from labeling_app.comparisons import (
 )
 from pipelines.campaign import open_store
 from pipelines.config import Settings
-from pipelines.evaluation_plan import evaluation_prompts
+from pipelines.evaluation_plan import evaluation_prompts, omitted_prompts
 from pipelines.flags import stands_for_settings
 from pipelines.image_plan import EVALUATION_SEEDS, seeded
 from pipelines.interruption import ends_at_once
@@ -71,7 +71,8 @@ def main(run: RunFolder, settings: Settings) -> None:
         f"compare: {len(plan.tasks)} comparisons of {', '.join(one.name for one in models)}, "
         f"{len(prompts)} prompts with {config.images_per_prompt} images each; {added} are new"
     )
-    for line in _remarks(config, plan):
+    omitted = omitted_prompts(settings) if config.prompts_file is None else None
+    for line in [*_remarks(config, plan), *([omitted] if omitted else [])]:
         print(f"compare: {line}")
 
 
@@ -80,7 +81,8 @@ def compared_prompts(settings: Settings, config: CompareConfig) -> dict[str, str
     if config.prompts_file is None:
         return {one.prompt: one.family for one in evaluation_prompts(settings)}
     known = prompts_of(settings.run)
-    return {prompt: known.get(prompt) for prompt in read_prompts(config.prompts_file)}
+    listed = read_prompts(config.prompts_file)
+    return {one.text: one.category or known.get(one.text) for one in listed}
 
 
 def _refuse_axes_without_questions(config: CompareConfig, prompts: Mapping[str, object]) -> None:

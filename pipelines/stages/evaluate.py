@@ -1,7 +1,7 @@
 """Stage `evaluate`: compare the base, best-of-n and every tuned model on the same fresh seeds.
 
 All models draw the same prompts with the same seeds and samplers. Everything that the report shows
-is in `metrics.json`.
+is in `metrics.json`. A run without a trained reward has no best-of-n, and no figures of one.
 """
 
 import sys
@@ -12,10 +12,10 @@ from data.runs import RunFolder
 from finetune.processes import Processes, launched
 from pipelines.compared import TunedModel, remove_other_images, tuned_models
 from pipelines.config import Settings
-from pipelines.evaluation_plan import evaluation_prompts
+from pipelines.evaluation_plan import evaluation_prompts, omitted_prompts
 from pipelines.interruption import ends_at_once
 from pipelines.judge import judge_folder
-from pipelines.model_hashes import reward_hash, weights_hash
+from pipelines.model_hashes import has_reward, reward_hash, weights_hash
 from pipelines.pages import report_text
 from pipelines.prompts import prompts_digest
 from pipelines.record import StageFolder
@@ -30,6 +30,8 @@ def main(run: RunFolder, settings: Settings) -> None:
         _evaluate_once(run, settings, processes)
     if processes.is_first:
         print(report_text.table(report_text.read_evaluation(run)))
+        if omitted := omitted_prompts(settings):
+            print(f"\nevaluate: {omitted}")
 
 
 def _evaluate_once(run: RunFolder, settings: Settings, processes: Processes) -> None:
@@ -79,13 +81,15 @@ def _evaluate_once(run: RunFolder, settings: Settings, processes: Processes) -> 
 
 def _inputs(run: RunFolder, settings: Settings, tuned: Sequence[TunedModel]) -> dict[str, str]:
     """Return hashes of everything that is compared and that measures."""
-    prompts = [f"{one.group}: {one.prompt}" for one in evaluation_prompts(settings)]
+    asked = evaluation_prompts(settings)
     inputs = {
         "model": weights_hash(settings.run.model),
-        "reward": reward_hash(run.reward_dir),
-        "prompts": prompts_digest(prompts),
+        "prompts": prompts_digest(f"{one.group}: {one.prompt}" for one in asked),
+        "categories": prompts_digest(one.family for one in asked),
         **{one.name: one.lora_hash for one in tuned},
     }
+    if has_reward(run.reward_dir):
+        inputs["reward"] = reward_hash(run.reward_dir)
     if strengths := settings.table("finetune", FinetuneConfig).other_strengths:
         inputs["strengths"] = " ".join(map(str, strengths))
     if (judge := judge_folder(settings.run)) is not None:

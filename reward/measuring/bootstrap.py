@@ -8,6 +8,7 @@ from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtr, stdtrit
 
 from reward.calibration import Values
 from reward.dataset import Indices
@@ -125,10 +126,17 @@ class Resamples:
         return [slice(start, start + step) for start in range(0, len(self.counts), step)]
 
 
-def interval(values: Values) -> tuple[float, float] | None:
-    """Return the middle 95 % of the bootstrap values that are defined; None when none is."""
+def interval(values: Values, clusters: int) -> tuple[float, float] | None:
+    """Return a 95 % interval from bootstrap values; None when none of them is defined.
+
+    The middle 95 % of samples of few clusters are too narrow: over 10 to 20 they hold in 90 % of
+    cases. So the share is that which Student's t asks for (Hesterberg 2015, The American
+    Statistician 69, "expanded percentile"), which holds in 93 to 95 %.
+    """
     defined = values[np.isfinite(values)]
     if not len(defined):
         return None
-    low, high = np.quantile(defined, [0.025, 0.975])
+    few = max(2, clusters)
+    share = float(ndtr(stdtrit(few - 1, 0.025) * np.sqrt(few / (few - 1))))
+    low, high = np.quantile(defined, [share, 1 - share])
     return float(low), float(high)

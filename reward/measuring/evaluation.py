@@ -80,7 +80,7 @@ def _part_report(
     threshold: Mapping[str, float],
 ) -> PartReport:
     resampled = {name: samples.figures(one) for name, one in scored.items()}
-    rows = {name: with_intervals(one, resampled[name]) for name, one in scored.items()}
+    rows = {name: with_intervals(one, resampled[name], samples) for name, one in scored.items()}
     conventions: dict[str, dict[str, float | None]] = {
         name: {
             convention: pair_accuracy(one, convention, tie_within=threshold[name])
@@ -92,7 +92,7 @@ def _part_report(
         counts=part.counts,
         resampled="prompts" if samples.by_prompt else "images",
         scorers=rows,
-        gain=_gains(rows, resampled),
+        gain=_gains(rows, resampled, len(samples.clusters)),
         by_category=_by_category(scored, part),
         conventions=conventions,
     )
@@ -158,21 +158,26 @@ def score_images(model: RewardModel, examples: Examples) -> ScoredImages:
     )
 
 
-def with_intervals(scored: Scored, resampled: Mapping[str, Values]) -> FiguresWithIntervals:
-    """Return all figures, with intervals from the figures of resamples."""
-    intervals = {figure: interval(values) for figure, values in resampled.items()}
+def with_intervals(
+    scored: Scored, resampled: Mapping[str, Values], samples: Resamples
+) -> FiguresWithIntervals:
+    """Return all figures, with intervals from their values in the samples."""
+    clusters = len(samples.clusters)
+    intervals = {figure: interval(values, clusters) for figure, values in resampled.items()}
     return FiguresWithIntervals(**dict(figures(scored)), intervals=intervals)
 
 
 def _gains(
-    rows: Mapping[str, Figures], resampled: Mapping[str, Mapping[str, Values]]
+    rows: Mapping[str, Figures],
+    resampled: Mapping[str, Mapping[str, Values]],
+    clusters: int,
 ) -> dict[str, Gain]:
     """Return the figures of the model minus those of the CLIP score."""
     gains = {}
     for figure, values in resampled[MODEL].items():
         ours, theirs = (getattr(rows[name], figure) for name in (MODEL, CLIP_SCORE))
         if ours is not None and theirs is not None:
-            difference = interval(values - resampled[CLIP_SCORE][figure])
+            difference = interval(values - resampled[CLIP_SCORE][figure], clusters)
             gains[figure] = Gain(value=ours - theirs, interval=difference)
     return gains
 
@@ -204,7 +209,7 @@ def _others(scored: Scored, raters: LabelRaters) -> Scored:
 def _human(scored: Scored, others: Scored, samples: Resamples) -> HumanFigures:
     comparable = np.isfinite(others.probability), np.isfinite(others.score_0)
     theirs, ours = (
-        with_intervals(one, samples.figures(one))
+        with_intervals(one, samples.figures(one), samples)
         for one in (others.where(*comparable), scored.where(*comparable))
     )
     # Raters are never unsure: one contradiction would cost infinitely much.

@@ -52,7 +52,7 @@ def measure_staleness(
 
     def measured(scored: Scored) -> FiguresWithIntervals:
         samples = Resamples.draw(scored, np.random.default_rng(seed), 500)
-        return with_intervals(scored, samples.figures(scored))
+        return with_intervals(scored, samples.figures(scored), samples)
 
     labels = of_new(before, held_out=False)
     images = np.concatenate([labels.image, labels.image_0, labels.image_1])

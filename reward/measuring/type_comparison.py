@@ -136,4 +136,4 @@ def _interval(
     names, at = np.unique(rater, return_inverse=True)
     times = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=RESAMPLES)
     totals, sizes = np.bincount(at, weights=gains), np.bincount(at)
-    return interval(times @ totals / (times @ sizes))
+    return interval(times @ totals / (times @ sizes), len(names))

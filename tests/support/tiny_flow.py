@@ -21,10 +21,11 @@ from transformers import (
 from tests.support.tiny_diffusion import byte_tokenizer, text_config, tiny_vae
 
 
-def write_tiny_sd3(folder: Path, *, with_t5: bool = True) -> Path:
+def write_tiny_sd3(folder: Path, *, with_t5: bool = True, t5_width: int = 64) -> Path:
     """Write a folder in the layout of Stable Diffusion 3.5 and return its path.
 
-    Images are 16x16. Without T5, its two parts are left out, as users with little memory do.
+    Images are 16x16. Without T5, its two parts are left out, as users with little memory do. Both
+    CLIPs together are 64 wide.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -37,7 +38,7 @@ def write_tiny_sd3(folder: Path, *, with_t5: bool = True) -> Path:
             text_encoder_2=CLIPTextModelWithProjection(
                 text_config(other, hidden_act="gelu", projection_dim=40)
             ),
-            text_encoder_3=_t5(tokenizer_3, 64) if tokenizer_3 else None,
+            text_encoder_3=_t5(tokenizer_3, t5_width) if tokenizer_3 else None,
             tokenizer=tokenizer,
             tokenizer_2=other,
             tokenizer_3=tokenizer_3,
@@ -50,7 +51,7 @@ def write_tiny_sd3(folder: Path, *, with_t5: bool = True) -> Path:
                 attention_head_dim=8,
                 num_attention_heads=4,
                 caption_projection_dim=32,
-                joint_attention_dim=64,
+                joint_attention_dim=t5_width,
                 pooled_projection_dim=24 + 40,
                 pos_embed_max_size=8,
                 qk_norm="rms_norm",
