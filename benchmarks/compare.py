@@ -6,7 +6,7 @@ Run as `python -m benchmarks.compare`; the figures are in `results/compare.json`
   they say, beside the interval of votes that are taken to be independent, and that of a bootstrap
   over raters and prompts;
 - power: how often a true 60 to 40 is found, beside the plan's forecast and the binomial test's, and
-  a table of forecasts, from 10 to 1,000 votes, beside what 400 campaigns find each;
+  a table of forecasts, from 10 to 1,000 votes, beside what is found of as many campaigns each;
 - looking: campaigns that are looked at after every vote and stopped when the interval excludes 0;
 - the tables of Imagen 3 (arXiv 2408.07009), whose strengths the paper gives.
 """
@@ -324,7 +324,7 @@ def all_powers(campaigns: int, rng: np.random.Generator) -> dict[str, Any]:
     """Return what is found of true differences, and the published tables' strengths."""
     found = {
         "true_60_to_40": true_60_to_40(4 * campaigns, rng),
-        "planned_power": planned_power(2 * campaigns // 5, rng),
+        "planned_power": planned_power(campaigns, rng),
         "imagen": {table: imagen(table) for table in IMAGEN_TABLES},
     }
     print(found, flush=True)
