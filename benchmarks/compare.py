@@ -3,8 +3,10 @@
 Run as `python -m benchmarks.compare`; the figures are in `results/compare.json`.
 
 - A/A: a model against itself, 1,000 campaigns a case, whose intervals should hold 0 as often as
-  they say, beside the interval of votes that are taken to be independent;
-- power: how often a true 60 to 40 is found, beside the plan's forecast and the binomial test's;
+  they say, beside the interval of votes that are taken to be independent, and that of a bootstrap
+  over raters and prompts;
+- power: how often a true 60 to 40 is found, beside the plan's forecast and the binomial test's, and
+  a table of forecasts, from 10 to 1,000 votes, beside what is found of as many campaigns each;
 - looking: campaigns that are looked at after every vote and stopped when the interval excludes 0;
 - the tables of Imagen 3 (arXiv 2408.07009), whose strengths the paper gives.
 """
@@ -19,12 +21,13 @@ from scipy.stats import binomtest
 
 from benchmarks.record import record, recorded
 from data.intervals import wilson_interval
-from pipelines.arena.intervals import clustered, log_odds
-from pipelines.arena.planning import Design, power, votes_needed
+from pipelines.arena.intervals import clustered, log_odds, share_of
+from pipelines.arena.planning import Design, power
 from pipelines.arena.ratings import ELO, bradley_terry_strengths, rate, wins_of
 from pipelines.arena.sequential import FEWEST, always_valid
 from pipelines.arena.votes import Indices, Values, Votes
 
+RESAMPLES = 400
 MADE_BY = ("command", "commit", "machine")
 IMAGEN_MODELS = ("Imagen 3", "SD 3", "DALL-E 3", "MJ v6", "Imagen 2", "SDXL 1")
 IMAGEN_TABLES = {
@@ -121,7 +124,7 @@ CASES = {
 
 def coverage(crowd: Crowd, campaigns: int, rng: np.random.Generator) -> dict[str, Any]:
     """Return how often the intervals of equal models' differences hold 0."""
-    held: dict[str, list[bool]] = {"95": [], "99": [], "independent_95": []}
+    held: dict[str, list[bool]] = {"95": [], "99": [], "independent_95": [], "bootstrap_95": []}
     widths = []
     for _ in range(campaigns):
         votes = crowd.campaign(rng)
@@ -131,6 +134,7 @@ def coverage(crowd: Crowd, campaigns: int, rng: np.random.Generator) -> dict[str
             held[name] += list((bounds[:, 0] <= 0) & (bounds[:, 1] >= 0))
         widths.append(float(np.ptp(found.intervals(), axis=1).mean()))
         held["independent_95"] += _held_by_independent(votes, found.value)
+        held["bootstrap_95"] += _held_by_bootstrap(votes, rng)
     n = len(votes)
     shares = {name: float(np.mean(values)) for name, values in held.items() if values}
     interval = wilson_interval(sum(held["95"]), len(held["95"]))
@@ -149,6 +153,13 @@ def _held_by_independent(votes: Votes, differences: Values) -> list[bool]:
     wins = wins_of(votes) + 0.5
     half = 1.96 * ELO * np.sqrt(1 / wins[0, 1] + 1 / wins[1, 0])
     return [bool(abs(differences[0]) <= half)]
+
+
+def _held_by_bootstrap(votes: Votes, rng: np.random.Generator) -> list[bool]:
+    """Return whether the interval of resampled raters and prompts holds 0, for two models."""
+    if len(votes.models) != 2:
+        return []
+    return [says_resampled(votes.between(0, 1).outcome, votes.rater, votes.prompt, rng) == 0]
 
 
 def found_share(crowd: Crowd, campaigns: int, rng: np.random.Generator) -> float:
@@ -171,22 +182,43 @@ def true_60_to_40(campaigns: int, rng: np.random.Generator) -> dict[str, Any]:
     }
 
 
+PLANNED_SHARES = (0.5, 0.6, 0.7, 0.8)
+PLANNED_VOTES = (10, 17, 25, 49, 50, 100, 200, 400, 1000)
+PLANNED = (
+    Design(5, 25, 0.05, 0.15, 0.1),
+    Design(10, 50, 0.05, 0.15, 0.1),
+    Design(40, 200, 0.05, 0.15, 0.1),
+    Design(5, 200, 0.0, 0.0, 0.0),
+    Design(40, 200, 0.0, 0.0, 0.0),
+)
+
+
 def planned_power(campaigns: int, rng: np.random.Generator) -> list[dict[str, Any]]:
-    """Return the power of plans for 0.8, simulated with the plan's spreads."""
+    """Return, where the plan does not take it for certain, what is planned and what is found.
+
+    Without a difference, `found` is how often the interval says that there is one.
+    """
     rows = []
-    for share, design in (
-        (0.6, Design(20, 100, 0.05, 0.15, 0.1)),
-        (0.65, Design(10, 50, 0.05, 0.15, 0.1)),
-        (0.6, Design(40, 200, 0.1, 0.1, 0.0)),
-    ):
-        votes = votes_needed(share, design, 0.8)
-        assert votes is not None
-        found = [_planned_is_found(share, votes, design, rng) for _ in range(campaigns)]
-        rows.append(vars(design) | {"share": share, "votes": votes, "found": float(np.mean(found))})
+    for design in PLANNED:
+        for share in PLANNED_SHARES:
+            for votes in PLANNED_VOTES:
+                planned = power(share, votes, design)
+                if planned > 0.99:
+                    continue
+                made = [planned_votes(share, votes, design, rng) for _ in range(campaigns)]
+                found = [says(*one) for one in made]
+                resampled = [says_resampled(*one, rng) for one in made]
+                row = {"share": share, "votes": votes, "planned": planned}
+                row |= {"found": float(np.mean(np.abs(found)))}
+                row |= {"found_by_bootstrap": float(np.mean(np.abs(resampled)))}
+                rows.append(vars(design) | row)
     return rows
 
 
-def _planned_is_found(share: float, votes: int, design: Design, rng: np.random.Generator) -> bool:
+def planned_votes(
+    share: float, votes: int, design: Design, rng: np.random.Generator
+) -> tuple[Values, Indices, Indices]:
+    """Return outcomes, raters and prompts of a campaign that is as the design says."""
     rater = np.resize(rng.permutation(design.raters), votes)
     prompt = np.resize(rng.permutation(design.prompts), votes)
     rng.shuffle(prompt)
@@ -196,14 +228,30 @@ def _planned_is_found(share: float, votes: int, design: Design, rng: np.random.G
     wins = np.clip(p - design.ties / 2, 0, 1 - design.ties)
     drawn = rng.random(votes)
     outcome = np.where(drawn < wins, 1.0, np.where(drawn < wins + design.ties, 0.5, 0.0))
-    low, _ = _log_odds(outcome, rater, prompt)[0]
-    return bool(low > 0)
+    return outcome, rater, prompt
 
 
-def _log_odds(outcome: Values, rater: Indices, prompt: Indices) -> Values:
-    sums = np.stack([outcome, 1 - outcome], axis=1)
-    independent = (1 / (sums.sum(0) + 0.5)).sum(keepdims=True)
-    return clustered(sums, rater, prompt, log_odds, independent).intervals()
+def says(outcome: Values, rater: Indices, prompt: Indices) -> int:
+    """Return 1 or -1 where the interval says that the first or the second is better, else 0."""
+    found = share_of(outcome, rater, prompt)
+    assert found is not None
+    assert found.interval is not None
+    low, high = found.interval
+    return int(low > 0.5) - int(high < 0.5)
+
+
+def says_resampled(
+    outcome: Values, rater: Indices, prompt: Indices, rng: np.random.Generator
+) -> int:
+    """Return the same of the bootstrap that resamples raters and prompts, by its percentiles."""
+    k, m = rater.max() + 1, prompt.max() + 1
+    wins, votes = np.zeros((k, m)), np.zeros((k, m))
+    np.add.at(wins, (rater, prompt), outcome)
+    np.add.at(votes, (rater, prompt), 1)
+    raters, prompts = (rng.multinomial(n, np.full(n, 1 / n), RESAMPLES) for n in (k, m))
+    won, given = (((raters @ one) * prompts).sum(1) for one in (wins, votes))
+    low, high = np.quantile(won[given > 0] / given[given > 0], [0.025, 0.975])
+    return int(low > 0.5) - int(high < 0.5)
 
 
 LOOKED_AT = {
@@ -276,7 +324,7 @@ def all_powers(campaigns: int, rng: np.random.Generator) -> dict[str, Any]:
     """Return what is found of true differences, and the published tables' strengths."""
     found = {
         "true_60_to_40": true_60_to_40(4 * campaigns, rng),
-        "planned_power_0.8": planned_power(2 * campaigns, rng),
+        "planned_power": planned_power(campaigns, rng),
         "imagen": {table: imagen(table) for table in IMAGEN_TABLES},
     }
     print(found, flush=True)

@@ -135,7 +135,10 @@ class RaterQuality(BaseModel, frozen=True):
     quick_n: int
     quick_p: float | None
     first_place_p: float | None
-    flags: tuple[Literal["quick", "first_place"], ...]
+    sided_n: int
+    left_n: int
+    one_side_p: float | None
+    flags: tuple[Literal["quick", "first_place", "one_side"], ...]
     """Habits that give away a rater who does not look (`data.quality.habits`)."""
     public_id: str
     name: str

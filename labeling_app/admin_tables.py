@@ -22,7 +22,11 @@ from labeling_app.responses import GivenComparison, GivenVerdict
 
 NOTHING = "\N{EN DASH}"
 
-FLAGS = {"quick": "answers in tenths of a second", "first_place": "always the first place"}
+FLAGS = {
+    "quick": "answers in tenths of a second",
+    "first_place": "always the first place",
+    "one_side": "prefers one side",
+}
 """Words for the habits of `data.quality.habits`."""
 
 
@@ -131,6 +135,7 @@ RATER_COLUMNS = (
     Column("Median time", numbers=True),
     Column("Quick", numbers=True, help="Answers in less than half a second per image"),
     Column("First place", numbers=True, help="Rankings won by the image shown first, and chance"),
+    Column("Left", numbers=True, help="Comparisons won by the image at the left; chance is half"),
     Column("Flags"),
 )
 
@@ -249,6 +254,10 @@ def _rater_row(rater: RaterQuality, total: int) -> tuple[Cell, ...]:
             lambda _: f"{rater.quick_n} of {rater.timed_n}",
         ),
         number(rater.first_place_wins, lambda _: _first_place(rater)),
+        number(
+            rater.left_n / rater.sided_n if rater.sided_n else None,
+            lambda share: f"{percent(share)} of {rater.sided_n}",
+        ),
         Cell(flags, flags, warning=True),
     )
 

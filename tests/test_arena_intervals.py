@@ -3,19 +3,16 @@
 import numpy as np
 import pytest
 
-from benchmarks.compare import CASES, LOOKED_AT, coverage, looked_at
-from pipelines.arena.intervals import clustered, share_of
+from benchmarks.compare import CASES, LOOKED_AT, coverage, looked_at, planned_votes, says
+from data.intervals import wilson_interval
+from pipelines.arena.intervals import Estimates, clustered, log_odds, share_of
+from pipelines.arena.planning import Design
 from pipelines.arena.sequential import always_valid
 from pipelines.arena.votes import Indices, Values
 
 
-def mean(sums: Values) -> Values:
-    """Mean of values whose sums stand beside their numbers."""
-    return sums[:, :1] / sums[:, 1:]
-
-
-def of_values(values: Values) -> Values:
-    return np.stack([values, np.ones_like(values)], axis=1)
+def of_votes(won: Values, rater: Indices, prompt: Indices) -> Estimates:
+    return clustered(np.stack([won, 1 - won], axis=1), rater, prompt, log_odds, np.zeros(1))
 
 
 def width_of(won: Values, rater: Indices, prompt: Indices) -> float:
@@ -37,13 +34,36 @@ def test_intervals_of_a_model_against_itself_hold_0_as_often_as_they_say(case: s
 
 
 def test_over_raters_alone_the_variance_is_that_of_their_means() -> None:
+    """Degrees of freedom are 11, those of 12 raters, where their votes are alike."""
     rng = np.random.default_rng(0)
-    values, rater = rng.normal(size=60), np.repeat(np.arange(12), 5)
-    found = clustered(of_values(values), rater, np.zeros(60, np.int64), mean, np.zeros(1))
-    of_raters = values.reshape(12, 5).mean(1)
-    assert found.value == pytest.approx([values.mean()])
-    assert found.variance == pytest.approx([of_raters.var(ddof=1) / 12])
-    assert found.df == pytest.approx([11])
+    rater = np.repeat(np.arange(12), 50)
+    won = (rng.random(600) < np.repeat(rng.uniform(0.2, 0.9, 12), 50)).astype(np.float64)
+    found = of_votes(won, rater, np.zeros(600, np.int64))
+    of_raters = won.reshape(12, 50).mean(1)
+    assert found.share == pytest.approx([won.mean()], abs=1e-3)
+    assert found.share_variance == pytest.approx([of_raters.var(ddof=1) / 12], rel=1e-2)
+    assert found.df == pytest.approx([11], rel=0.05)
+
+
+@pytest.mark.parametrize(("wins", "votes"), [(13, 17), (20, 25), (30, 49), (32, 50)])
+def test_where_each_vote_is_a_rater_and_a_prompt_the_interval_is_wilsons(
+    wins: int, votes: int
+) -> None:
+    each = np.arange(votes)
+    found = share_of((each < wins).astype(np.float64), each, each)
+    assert found is not None
+    assert found.interval == pytest.approx(wilson_interval(wins, votes), abs=0.015)
+
+
+@pytest.mark.parametrize("votes", [12, 17, 25, 49, 50, 100])
+@pytest.mark.parametrize("raters", [5, 20])
+def test_few_votes_of_a_model_against_itself_are_called_a_difference_one_time_in_twenty(
+    votes: int, raters: int
+) -> None:
+    rng = np.random.default_rng(votes)
+    design = Design(raters, 100, 0.05, 0.15, 0.1)
+    found = [says(*planned_votes(0.5, votes, design, rng)) for _ in range(1000)]
+    assert 0.02 <= np.mean(np.abs(found)) <= 0.08
 
 
 def test_asking_the_same_rater_the_same_again_tells_nothing_new() -> None:
@@ -85,8 +105,8 @@ def test_looking_after_every_vote_keeps_the_level() -> None:
 
 def test_the_interval_for_any_look_is_wider_than_that_for_one() -> None:
     rng = np.random.default_rng(0)
-    values, rater, prompt = rng.normal(size=200), rng.integers(10, size=200), np.arange(200) % 40
-    found = clustered(of_values(values), rater, prompt, mean, np.zeros(1))
+    won, rater, prompt = rng.integers(2, size=200), rng.integers(10, size=200), np.arange(200) % 40
+    found = of_votes(won.astype(np.float64), rater, prompt)
     (low, high), (lowest, highest) = found.intervals()[0], always_valid(found, 0.2)[0]
     assert lowest < low < high < highest
     assert highest - lowest < 3 * (high - low)

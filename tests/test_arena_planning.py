@@ -5,8 +5,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from pydantic import ValidationError
+from scipy.stats import binom
 
-from benchmarks.compare import Crowd, found_share
+from benchmarks.compare import Crowd, found_share, planned_votes, says
 from pipelines.arena.planning import Design, power, votes_needed, votes_to_decide
 from pipelines.arena.settings import ArenaConfig
 from pipelines.arena.standing import plans
@@ -17,6 +18,28 @@ def test_a_true_60_to_40_is_found_at_200_votes_with_power_80() -> None:
     crowd = Crowd(100, 200, images=1, overlap=1, strengths=(np.log(1.5), 0.0))
     assert found_share(crowd, 2000, np.random.default_rng(0)) >= 0.8
     assert power(0.6, 200, Design(100, 200, 0.0, 0.0)) == pytest.approx(0.81, abs=0.01)
+
+
+@pytest.mark.parametrize("design", [Design(5, 25, 0.05, 0.15, 0.1), Design(20, 100, 0.0, 0.0, 0.0)])
+@pytest.mark.parametrize(
+    ("share", "votes"), [(0.8, 12), (0.8, 25), (0.7, 49), (0.7, 50), (0.7, 100), (0.6, 400)]
+)
+def test_what_is_planned_is_what_the_interval_finds(
+    share: float, votes: int, design: Design
+) -> None:
+    """Of 1,000 campaigns the standard error is 0.016 at most."""
+    rng = np.random.default_rng(votes)
+    found = [says(*planned_votes(share, votes, design, rng)) for _ in range(1000)]
+    assert power(share, votes, design) == pytest.approx(np.mean(np.abs(found)), abs=0.06)
+
+
+def test_a_plan_for_few_votes_is_that_of_the_exact_test() -> None:
+    """Of 17 votes by as many raters 13 must be won, which a true share of 0.8 does in 0.758."""
+    alone = Design(100, 200, 0.0, 0.0)
+    assert power(0.8, 17, alone) == pytest.approx(binom.sf(12, 17, 0.8), abs=0.03)
+    many = Design(20, 100, 0.05, 0.15, 0.1)
+    powers = [power(0.7, votes, many) for votes in range(46, 64)]
+    assert np.abs(np.diff(powers)).max() < 0.03  # at 50 votes, and where the forecast changes
 
 
 def test_the_power_of_fewer_raters_is_less() -> None:

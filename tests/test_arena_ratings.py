@@ -108,6 +108,14 @@ def test_rankings_of_two_models_have_the_strengths_of_pairs() -> None:
     assert found.value[0] - found.value[1] == pytest.approx(as_elo(0.6), abs=1)
 
 
+def test_rankings_that_are_all_alike_have_honest_intervals() -> None:
+    found = rate_rankings("abc", [(0, 1, 2)] * 30, np.arange(30) % 6, np.arange(30) % 10)
+    middle, (first, *_) = found.strengths.intervals()[1], found.differences.intervals()
+    assert middle[0] < 950
+    assert middle[1] > 1100
+    assert 100 < first[0] < as_elo(0.95)
+
+
 def test_rankings_recover_the_strengths_that_made_them() -> None:
     """Each order is that of strengths with Gumbel noise, which is Plackett and Luce's model."""
     rng, truth = np.random.default_rng(1), np.array([0.6, 0.0, -0.6])

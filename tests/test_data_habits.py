@@ -9,6 +9,7 @@ import pytest
 import torch
 from scipy.stats import binom, poisson_binom
 
+from data.comparisons import ComparisonAnswer
 from data.feedback import BinaryAnswer, NewTask, RankingAnswer
 from data.formats.latest import Latest
 from data.formats.registry import export_to
@@ -17,11 +18,13 @@ from data.quality.campaign import campaign_quality
 from data.quality.disputes import order_disagreement
 from data.quality.habits import LEVEL, first_place_p
 from data.store.planning import task_id_of
+from labeling_app.admin_responses import Quality
+from labeling_app.admin_tables import rater_table
 from pipelines.cli import main
 from pipelines.pages.inspection import inspection_figures
 from reward.dataset import FeedbackDataset, read_labels
 from reward.label_tensors import LabelTensors
-from tests.support.data_campaign import Campaign, claimed, submission
+from tests.support.data_campaign import Campaign, claimed, open_store, submission
 
 
 def test_the_test_of_the_first_place_is_exact_also_for_rankings_of_several_sizes() -> None:
@@ -84,6 +87,44 @@ def test_a_rater_who_answers_in_tenths_of_a_second_is_flagged(disputed: Campaign
     assert raters["Dora"]["flags"] == ("quick",)
     assert (raters["Dora"]["timed_n"], raters["Dora"]["quick_n"]) == (4, 4)
     assert raters["Ann"]["flags"] == raters["Boss"]["flags"] == ()
+
+
+def test_comparisons_at_one_side_or_in_tenths_of_a_second_are_flagged(tmp_path: Path) -> None:
+    """Ann prefers the first image, wherever it stands, and Dora the left one at once.
+
+    Eva looks at her pairs, and yet prefers the left image in two thirds of them.
+    """
+    store = open_store(tmp_path)
+    for number in range(120):
+        ids, models = (f"{number}a", f"{number}b"), ("base", "rwl")
+        about: dict[str, Any] = {"image_ids": ids, "models": models, "axis": "overall"}
+        store.add_tasks([NewTask(kind="comparison", prompt="a cat", overlap=3, **about)])
+    for name, seconds, lefts in (("Ann", 3, 0.0), ("Dora", 0.26, 1.0), ("Eva", 3, 1 / 3)):
+        rater_id, given = store.add_rater(name), 0
+        while (claim := store.claim(rater_id)) is not None:
+            left = claim.task.image_ids[claim.shown_order[0]]
+            takes_left = given % 3 < 3 * lefts
+            better = left if takes_left else claim.task.image_ids[0]
+            answer = ComparisonAnswer(outcome="preferred", preferred=better)
+            sent = submission(claim, rater_id, f"{name} {given}", answer)
+            store.submit(sent.model_copy(update={"time_on_task_ms": round(1000 * seconds)}))
+            given += 1
+    found = Quality.model_validate(campaign_quality(store))
+    raters = {rater.name: rater for rater in found.raters}
+    assert raters["Ann"].flags == ()
+    assert raters["Dora"].flags == ("quick", "one_side")
+    assert (raters["Dora"].quick_n, raters["Dora"].sided_n, raters["Dora"].left_n) == (
+        120,
+        120,
+        120,
+    )
+    assert raters["Eva"].flags == ("one_side",)
+    assert 0.6 < raters["Eva"].left_n / raters["Eva"].sided_n < 0.75
+    cells = {row[0].text: [cell.text for cell in row] for row in rater_table(found).rows}
+    assert cells["Dora"][-2:] == [
+        "100 % of 120",
+        "answers in tenths of a second, prefers one side",
+    ]
 
 
 def test_disputes_are_found_and_an_adjudicator_is_no_rater(disputed: Campaign) -> None:

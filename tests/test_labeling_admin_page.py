@@ -267,7 +267,7 @@ def test_an_admin_pauses_and_resumes_the_campaign_and_a_rater(
     assert not store_with_admin.is_paused
     assert person(client, "pause", "Ann")["notice"] == ""
     rows = cells(judge(client)["raters"])
-    assert [rows[start : start + 3] for start in (0, 13)] == [
+    assert [rows[start : start + 3] for start in (0, 14)] == [
         [ADMIN, "admin", "active"],
         ["Ann", "rater", "paused"],
     ]

@@ -158,13 +158,29 @@ def test_raters_who_answer_by_chance_are_left_out_where_the_lead_says_so(
     kept = metrics_of(run)
     named = [one["rater_id"] for one in kept["raters"] if one["by_chance"]]
     assert len(named) == 1
-    assert "arena.omit_raters=true leaves them out" in capsys.readouterr().out
+    assert "arena.omit_raters=true leaves such raters out" in capsys.readouterr().out
     assert command(run, "compare-report", "--set", "arena.omit_raters=true") == 0
     without = metrics_of(run)
     assert without["omitted"] == named
     assert without["axes"][0]["n"] < kept["axes"][0]["n"]
     assert without["axes"][0]["raters"] == 5
     assert "left out" in page_of(run)
+
+
+def test_a_rater_who_answers_in_tenths_of_a_second_is_named_and_left_out_on_demand(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = write_comparison_run(tmp_path / "mine", by_chance=0, hasty=1, counts=False)
+    assert command(run, "compare-report") == 0
+    (named,) = (one for one in metrics_of(run)["raters"] if one["flags"])
+    assert named["flags"] == ["quick"]
+    assert not named["by_chance"]
+    said = f"Rater {named['rater_id'][:8]}: answers in tenths of a second (counted;"
+    assert said in capsys.readouterr().out
+    assert "<td>answers in tenths of a second</td>" in page_of(run)
+    assert command(run, "compare-report", "--set", "arena.omit_raters=true") == 0
+    assert metrics_of(run)["omitted"] == [named["rater_id"]]
+    assert "answers in tenths of a second, left out" in page_of(run)
 
 
 def test_simulated_raters_are_named_as_such_and_never_mixed_with_people(

@@ -1,6 +1,6 @@
 """Habits that give away a rater who does not look: answers in tenths of a second, one place always.
 
-Both are exact tests, at a level so low that a page that looks again and again at twenty raters
+All are exact tests, at a level so low that a page that looks again and again at twenty raters
 stays silent about honest ones.
 """
 
@@ -21,7 +21,7 @@ TOLERATED = 0.1
 LEVEL = 0.001
 """Level of the tests."""
 
-QUICK, FIRST_PLACE = "quick", "first_place"
+QUICK, FIRST_PLACE, ONE_SIDE = "quick", "first_place", "one_side"
 """Names of the habits."""
 
 NO_HABITS = {
@@ -29,6 +29,9 @@ NO_HABITS = {
     "quick_n": 0,
     "quick_p": None,
     "first_place_p": None,
+    "sided_n": 0,
+    "left_n": 0,
+    "one_side_p": None,
     "flags": (),
 }
 """Row of a rater without labels."""
@@ -41,13 +44,15 @@ def habits_of(judgments: Judgments) -> pd.DataFrame:
         By rater (`RATER_KEY`): `timed_n` answers with a time and `quick_n` of them below `QUICK_MS`
         per image; `quick_p`, the probability of so many where the share is `TOLERATED` (binomial
         test); `first_place_p`, the probability of so many rankings won by the image shown first
-        where places make no difference (Poisson binomial test); and `flags`, the habits found.
+        where places make no difference (Poisson binomial test); `sided_n` comparisons that prefer
+        one of two images and `left_n` of them the one at the left; `one_side_p`, the probability of
+        a share as far from a half (binomial test); and `flags`, the habits found.
     """
-    quick = _quick(judgments)
-    table = quick.join(_first_place(judgments), how="outer")
-    counts = ["timed_n", "quick_n"]
+    parts = (_quick(judgments), _first_place(judgments), _one_side(judgments))
+    table = pd.concat(parts, axis="columns")
+    counts = ["timed_n", "quick_n", "sided_n", "left_n"]
     table[counts] = table[counts].fillna(0).astype("int64")
-    tests = {QUICK: table["quick_p"], FIRST_PLACE: table["first_place_p"]}
+    tests = {name: table[f"{name}_p"] for name in (QUICK, FIRST_PLACE, ONE_SIDE)}
     flags = [
         tuple(name for name, p in tests.items() if p.iloc[row] < LEVEL) for row in range(len(table))
     ]
@@ -57,10 +62,13 @@ def habits_of(judgments: Judgments) -> pd.DataFrame:
 def _quick(judgments: Judgments) -> pd.DataFrame:
     columns = [*RATER_KEY, "time_on_task_ms"]
     single = judgments.binary[columns].assign(images=1)
-    several = judgments.rankings[columns].assign(images=judgments.rankings["image_ids"].map(len))
-    both = pd.concat([single, several]).dropna(subset=["time_on_task_ms"])
-    is_quick = both["time_on_task_ms"].astype("float64") < QUICK_MS * both["images"].astype(int)
-    counts = both.assign(quick=is_quick).groupby(RATER_KEY)["quick"].agg(["size", "sum"])
+    several = [
+        table[columns].assign(images=table["image_ids"].map(len))
+        for table in (judgments.rankings, judgments.comparisons)
+    ]
+    timed = pd.concat([single, *several]).dropna(subset=["time_on_task_ms"])
+    is_quick = timed["time_on_task_ms"].astype("float64") < QUICK_MS * timed["images"].astype(int)
+    counts = timed.assign(quick=is_quick).groupby(RATER_KEY)["quick"].agg(["size", "sum"])
     found = counts.rename(columns={"size": "timed_n", "sum": "quick_n"})
     p = [
         float(binomtest(int(quick), int(n), TOLERATED, alternative="greater").pvalue)
@@ -85,6 +93,20 @@ def _first_place(judgments: Judgments) -> pd.DataFrame:
     return pd.DataFrame(
         {"first_place_p": list(p.values())}, index=empty if index is None else index
     )
+
+
+def _one_side(judgments: Judgments) -> pd.DataFrame:
+    rows = judgments.comparisons[judgments.comparisons["answer"].isin(["first", "second"])]
+    is_left = np.array(
+        [
+            (order[0] == 0) == (answer == "first")
+            for order, answer in zip(rows["shown_order"], rows["answer"], strict=True)
+        ],
+        bool,
+    )
+    found = rows.assign(left=is_left).groupby(RATER_KEY)["left"].agg(sided_n="size", left_n="sum")
+    p = [float(binomtest(int(left), int(n)).pvalue) for n, left in found.itertuples(index=False)]
+    return pd.DataFrame(found).assign(one_side_p=np.array(p, float))
 
 
 def first_place_p(sizes: NDArray[np.int64], wins: int) -> float:

@@ -25,7 +25,7 @@ _SHARED_COLUMNS = [
     "active_ms",
 ]
 _BINARY_COLUMNS = [*_SHARED_COLUMNS, "image_id", "label"]
-_COMPARISON_COLUMNS = [*_SHARED_COLUMNS, "answer"]
+_COMPARISON_COLUMNS = [*_SHARED_COLUMNS, "image_ids", "shown_order", "answer"]
 _RANKING_COLUMNS = [*_SHARED_COLUMNS, "image_ids", "shown_order", "ranks", "best_image_id"]
 _TASK_COLUMNS = ["task_id", "kind", "prompt_id", "gold_json", "repeat_of"]
 

@@ -62,8 +62,11 @@ def compare(
         PictuneError: only one model was compared.
     """
     refuse_one_model(campaign, run)
-    found = rater_figures(campaign.all_votes)
-    omitted = [one.rater_id for one in found if one.by_chance] if config.omit_raters else []
+    raters = [
+        RaterRow(**vars(one), flags=campaign.flags.get(one.rater_id, ()))
+        for one in rater_figures(campaign.all_votes)
+    ]
+    omitted = [one.rater_id for one in raters if not one.looks] if config.omit_raters else []
     kept = campaign.without(set(omitted))
     rng = np.random.default_rng(SEED)
     return Comparison(
@@ -72,7 +75,7 @@ def compare(
         others=campaign.others,
         models=campaign.drawn_by,
         level_difference=config.difference,
-        raters=[RaterRow.model_validate(one) for one in found],
+        raters=raters,
         omitted=omitted,
         axes=[_axis(kept, axis, config, scores, rng) for axis in track(kept.axes)],
         unanswered=list(campaign.unanswered),

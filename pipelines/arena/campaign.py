@@ -10,6 +10,8 @@ import pandas as pd
 
 from data.comparisons import AXES
 from data.errors import PictuneError
+from data.quality.habits import habits_of
+from data.quality.judgments import RATER_KEY, Judgments
 from data.schema import (
     IMAGES,
     LABELS_COMPARISONS,
@@ -142,6 +144,14 @@ class Campaign:
             if image in hashes.index:
                 found[model].add(None if pd.isna(hashes[image]) else str(hashes[image]))
         return {model: sorted(found[model], key=str) for model in sorted(found)}
+
+    @cached_property
+    def flags(self) -> dict[str, tuple[str, ...]]:
+        """The habits of each rater that give away who does not look (`data.quality.habits`)."""
+        no_verdicts = pd.DataFrame(columns=[*RATER_KEY, "time_on_task_ms"])
+        judgments = Judgments(pd.DataFrame(), no_verdicts, self.ranked, self.labels)
+        found = habits_of(judgments)["flags"].droplevel("source")
+        return {str(rater_id): flags for rater_id, flags in found.items()}
 
     def without(self, raters: set[str]) -> "Campaign":
         """Return the labels of the other raters."""

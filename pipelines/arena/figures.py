@@ -7,6 +7,7 @@ from typing import Self
 from pydantic import BaseModel, ValidationError
 
 from data.errors import PictuneError
+from data.quality.habits import QUICK
 from data.runs import RunFolder
 
 Interval = tuple[float, float] | None
@@ -137,6 +138,13 @@ class RaterRow(BaseModel, frozen=True, from_attributes=True):
     interval: tuple[float, float]
     left: float | None
     by_chance: bool
+    flags: tuple[str, ...] = ()
+    """Habits that give away a rater who does not look (`data.quality.habits`)."""
+
+    @property
+    def looks(self) -> bool:
+        """Whether the answers depend on the images, as far as can be told."""
+        return not self.by_chance and QUICK not in self.flags
 
 
 class DisputeRow(BaseModel, frozen=True):
@@ -176,7 +184,7 @@ class Comparison(BaseModel, frozen=True):
     """Difference in Elo points for which the interval at any look is shortest."""
     raters: list[RaterRow]
     omitted: list[str] = []
-    """Raters who answer by chance and are left out, as `arena.omit_raters` says."""
+    """Raters who do not look and are left out, as `arena.omit_raters` says."""
     axes: list[AxisFigures]
     unanswered: list[str] = []
     """Axes that were planned and that nobody has answered."""

@@ -8,7 +8,7 @@ won every vote has a strength (half a win each, as Haldane 1956 for log-odds).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import choix
@@ -41,9 +41,8 @@ class Ratings:
     def difference(self, a: int, b: int) -> Estimates:
         """Return the strength of model `a` less that of `b`, [1]."""
         at = list(combinations(range(len(self.models)), 2)).index((min(a, b), max(a, b)))
-        found, row = self.differences, slice(at, at + 1)
-        sign = 1 if a < b else -1
-        return Estimates(sign * found.value[row], found.variance[row], found.df[row])
+        found = self.differences.part(slice(at, at + 1))
+        return found if a < b else replace(found, share=1 - found.share)
 
 
 def win_probability(difference: float | Values) -> Values:
@@ -136,8 +135,13 @@ def rate_rankings(
     def strengths(some: Values) -> Values:
         return np.stack([_plackett_luce(len(models), kinds, times) for times in some])
 
-    nothing = np.zeros((len(models), len(models)))
-    return _ratings(tuple(models), sums, (rater, prompt), strengths, nothing)
+    wins = np.zeros((len(models), len(models)))
+    for order in rankings:
+        for better, worse in combinations(order, 2):
+            wins[better, worse] += 1
+    information = _information(wins, strengths(sums.sum(0, keepdims=True))[0])
+    covariance = np.asarray(np.linalg.pinv(information))
+    return _ratings(tuple(models), sums, (rater, prompt), strengths, covariance)
 
 
 def _plackett_luce(k: int, kinds: Sequence[tuple[int, ...]], times: Values) -> Values:
@@ -156,21 +160,22 @@ def _ratings(
     """Return strengths and differences; `covariance` [K, K] is that of independent votes."""
     k = len(models)
     first, second = np.array(list(combinations(range(k), 2))).T
-    contrasts = np.concatenate([np.eye(k) - 1 / k, np.eye(k)[first] - np.eye(k)[second]])
+    # each model against the mean of the others, then all pairs
+    against_others = (k * np.eye(k) - 1) / (k - 1)
+    contrasts = np.concatenate([against_others, np.eye(k)[first] - np.eye(k)[second]])
 
     def both(some: Values) -> Values:
         # many clusters leave out the same: each kind is fitted once
         kinds, at = np.unique(some, axis=0, return_inverse=True) if k > 2 else (some, slice(None))
-        fitted = strengths(kinds)[at]
-        return np.concatenate([fitted, fitted[:, first] - fitted[:, second]], axis=1)
+        return np.asarray(strengths(kinds)[at] @ contrasts.T / ELO)
 
-    independent = np.einsum("qi,ij,qj->q", contrasts, covariance, contrasts)
+    independent = np.einsum("qi,ij,qj->q", contrasts, covariance, contrasts) / ELO**2
     found = clustered(sums, *clusters, both, independent)
-    parts = [
-        Estimates(found.value[at], found.variance[at], found.df[at])
-        for at in (slice(k), slice(k, None))
-    ]
-    return Ratings(models, *parts)
+    return Ratings(
+        models,
+        found.part(slice(k), unit=ELO * (k - 1) / k, middle=MEAN),
+        found.part(slice(k, None), unit=ELO),
+    )
 
 
 def _information(wins: Values, strengths: Values) -> Values:

@@ -27,5 +27,5 @@ class ArenaConfig(BaseModel, frozen=True, extra="forbid"):
     ties: float = Field(default=0.1, ge=0, lt=1)
     """Share of votes that are ties."""
     omit_raters: bool = False
-    """Whether raters who answer by chance are left out of `compare-report`. It names them in any
-    case."""
+    """Whether raters who answer by chance, or in tenths of a second, are left out of
+    `compare-report`. It names them in any case."""

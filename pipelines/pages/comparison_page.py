@@ -6,7 +6,15 @@ from typing import Any
 import pandas as pd
 
 from data.runs import RunFolder
-from pipelines.arena.figures import AxisFigures, Comparison, PairFigures, ShareFigures, page_file
+from labeling_app.admin_tables import FLAGS
+from pipelines.arena.figures import (
+    AxisFigures,
+    Comparison,
+    PairFigures,
+    RaterRow,
+    ShareFigures,
+    page_file,
+)
 from pipelines.pages.charts import BLUE, GRAY, RED, YELLOW, elo_chart
 from pipelines.pages.label_statistics import RATERS_OF
 from pipelines.pages.page import image_uri, interval, percent, percent_interval, svg_uri, write_page
@@ -36,6 +44,7 @@ def write(run: RunFolder, figures: Comparison, images: pd.DataFrame) -> Path:
         "verdicts": verdicts(figures),
         "charts": _charts(figures),
         "matrices": {one.axis: matrix(one) for one in figures.axes},
+        "habits": habits,
         "disputes": _with_images(run, figures, images),
     }
     write_page("comparison.html.jinja", context, page)
@@ -121,11 +130,18 @@ def table(figures: Comparison) -> str:
         right = "" if one.right is None else f", {percent(one.right.share)} right"
         lines.append(f"Counts: {one.model}: {one.n}, mean {one.mean:.1f}{right}")
     lines += [f"{AXIS_TITLES[axis]}: {UNANSWERED}" for axis in figures.unanswered]
-    by_chance = [one.rater_id[:8] for one in figures.raters if one.by_chance]
-    if by_chance:
-        done = "left out" if figures.omitted else "counted; arena.omit_raters=true leaves them out"
-        lines.append(f"Raters who answer by chance: {', '.join(by_chance)} ({done})")
+    for rater in figures.raters:
+        if seen := habits(rater):
+            done = "left out" if rater.rater_id in figures.omitted else "counted"
+            advice = "; arena.omit_raters=true leaves such raters out"
+            more = "" if figures.omitted or rater.looks else advice
+            lines.append(f"Rater {rater.rater_id[:8]}: {seen} ({done}{more})")
     return "\n".join(lines)
+
+
+def habits(rater: RaterRow) -> str:
+    """Return what speaks against a rater's votes, in words; nothing where nothing does."""
+    return ", ".join(["by chance"] * rater.by_chance + [FLAGS[flag] for flag in rater.flags])
 
 
 def _agreed(name: str, agreed: ShareFigures) -> str:

@@ -37,6 +37,7 @@ def write_comparison_run(
     axes: Sequence[Axis] = ("overall", "appeal"),
     raters: int = 8,
     by_chance: int = 1,
+    hasty: int = 0,
     overlap: int = 3,
     source: Literal["human", "simulated"] = "human",
     counts: bool = True,
@@ -45,7 +46,8 @@ def write_comparison_run(
 ) -> RunFolder:
     """Write images, comparisons on the axes, counts and rankings of models, and export them.
 
-    The last `by_chance` of the raters answer at random. With `skips`, all skip all.
+    The last `by_chance` of the raters answer at random, the first `hasty` in
+    tenths of a second. With `skips`, all skip all.
     """
     run, rng = RunFolder(root), random.Random(seed)
     prompts = {text.format(animal): kind for kind, text in KINDS.items() for animal in ANIMALS}
@@ -63,6 +65,7 @@ def write_comparison_run(
     write_table(table, IMAGES, run.images_table)
     ids = {key: str(row["image_id"]) for key, row in images.items()}
     crowd = _Crowd(rng, strengths, raters, by_chance, source)
+    crowd.hasty = hasty
     tasks = crowd.tasks(list(prompts), ids, axes, overlap)
     if not counts:
         tasks = [task for task in tasks if task.axis != "count"]
@@ -91,6 +94,7 @@ class _Crowd:
         source: Literal["human", "simulated"],
     ) -> None:
         self.rng, self.strengths, self.source = rng, strengths, source
+        self.hasty = 0
         self.honest = raters - by_chance
         self.luck: dict[str, float] = {}
         self.moment: datetime = START
@@ -160,7 +164,7 @@ class _Crowd:
             answer=self._answer(task, order, honest=rater < self.honest),
             shown_order=order,
             submitted_at=self.moment,
-            time_on_task_ms=4000,
+            time_on_task_ms=260 if rater < self.hasty else 4000,
         )
 
     def _answer(
