@@ -25,6 +25,7 @@ from data.feedback import (
     TaskKind,
 )
 from data.ids import Identifier
+from data.store.overview import latest_labels
 from labeling_app import leases
 from labeling_app.app_state import APP_VERSION, AppState, State
 from labeling_app.gold_bound import pause_if_below
@@ -47,6 +48,7 @@ from labeling_app.responses import (
     TrainingFeedback,
     TrainingQuestion,
     Undone,
+    given_answer,
     in_shown_order,
     shown_images,
 )
@@ -241,9 +243,14 @@ def undo(_body: UndoBody, state: State, account: Present) -> Undone:
 
     `task` is null when there is nothing to undo.
     """
-    task = state.store.undo(account.rater_id)
+    with state.store.database.write():
+        last = latest_labels(state.store, rater_id=account.rater_id, limit=1)
+        task = state.store.undo(account.rater_id)
+    # another undo may have come between: then the label was that of another task
+    answer = next((given_answer(one.answer) for one in last if one.task == task), None)
     return Undone(
         task=None if task is None else TaskToShow.from_task(task, task.image_ids),
+        answer=answer,
         progress=state.store.progress(account.rater_id),
     )
 
