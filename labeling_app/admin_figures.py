@@ -2,9 +2,10 @@
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from data.comparisons import ComparisonAnswer
 from data.feedback import Answer, NotFound, RankingAnswer, TaskKind
@@ -86,10 +87,7 @@ def summarize(state: AppState) -> Summary:
 
 def measure_quality(state: AppState) -> Quality:
     """Return agreement, each rater's figures and the disputes; of many labels it takes seconds."""
-    found = state.quality(state.categories)
-    state.judged.clear()
-    state.judged.update(found)
-    return Quality.model_validate(found)
+    return Quality.model_validate(_judge(state))
 
 
 def list_reports(state: AppState) -> Reports:
@@ -111,9 +109,8 @@ def list_disputes(state: AppState) -> Disputes:
 
     They are those that `measure_quality` found last; it is called where it never was.
     """
-    if "disputes" not in state.judged:
-        measure_quality(state)
-    found = state.judged["disputes"]
+    quality = state.judged.quality
+    found = (_judge(state) if quality is None else quality)["disputes"]
     decided = state.store.adjudications.task_ids()
     waiting = [one for one in found["tasks"] if one["task_id"] not in decided]
     shown = {one["task_id"]: one["disagreement"] for one in waiting[:DISPUTES_SHOWN]}
@@ -174,6 +171,11 @@ def table_file(state: AppState, name: str) -> Path:
     if state.tables is None or name not in {one.name for one in list_tables(state).tables}:
         raise NotFound(f"{name}: not of the last export; look at the list again")
     return state.tables.resolve() / name
+
+
+def _judge(state: AppState) -> Mapping[str, Any]:
+    found = state.judged.quality = state.quality(state.categories)
+    return found
 
 
 def _progress(state: AppState, hours: Sequence[HourCount]) -> CampaignProgress:
