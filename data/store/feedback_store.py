@@ -307,7 +307,10 @@ class FeedbackStore:
             received = find_label(connection, submission.submission_id)
             if received is not None:
                 return earlier_receipt(received, submission)
-            check_answer(submission.answer, task.kind, task.image_ids, task.axis)
+            has_steps = task.steps == 5
+            check_answer(
+                submission.answer, task.kind, task.image_ids, task.axis, has_steps=has_steps
+            )
             lease = find_lease(connection, task.task_id, submission.rater_id)
             if lease is None:
                 load_rater(connection, submission.rater_id)
