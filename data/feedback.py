@@ -379,6 +379,6 @@ class Progress:
     total: int
     """Wanted labels: the sum of the overlaps of all tasks that are no checks."""
     seconds_left: float | None = None
-    """Seconds that the rest takes at the pace of the last minutes; None when these tell no pace."""
+    """Active seconds that the rest takes all raters together; None when too few labels tell."""
     hold: int = 2
     """Tasks that one rater should hold at most, the present one included: see `fair_hold`."""

@@ -62,10 +62,9 @@ def summarize(state: AppState) -> Summary:
     """Return how the campaign goes."""
     counts = counts_by_prompt(state.store)
     prompts = sorted(counts, key=lambda one: (one.done - one.total, one.prompt, one.kind))
-    hours = _hours(state)
     return Summary(
         paused=state.store.is_paused,
-        progress=_progress(state, hours),
+        progress=_progress(state),
         categories=_by_category(state, counts),
         prompts=[
             PromptProgress(
@@ -78,7 +77,7 @@ def summarize(state: AppState) -> Summary:
             for one in prompts[:PROMPTS_SHOWN]
         ],
         n_prompts=len({one.prompt_id for one in counts}),
-        hours=hours,
+        hours=_hours(state),
         stream=[_stream_entry(label) for label in latest_labels(state.store, limit=STREAM)],
         last_export=state.health.last_export,
         export_error=state.health.export_error,
@@ -178,27 +177,9 @@ def _judge(state: AppState) -> Mapping[str, Any]:
     return found
 
 
-def _progress(state: AppState, hours: Sequence[HourCount]) -> CampaignProgress:
-    """Return the progress, at the pace of the last minutes or else of the last day."""
+def _progress(state: AppState) -> CampaignProgress:
     now = state.store.progress()
-    left = now.total - now.done
-    if now.seconds_left is not None and left > 0:
-        per_hour: float | None = left / now.seconds_left * 3600
-        return CampaignProgress(
-            done=now.done,
-            total=now.total,
-            seconds_left=now.seconds_left,
-            per_hour=per_hour,
-            pace_of="minutes",
-        )
-    per_hour = sum(hour.labels for hour in hours) / HOURS_SHOWN or None
-    return CampaignProgress(
-        done=now.done,
-        total=now.total,
-        seconds_left=left / per_hour * 3600 if per_hour else None,
-        per_hour=per_hour,
-        pace_of="day" if per_hour else None,
-    )
+    return CampaignProgress(done=now.done, total=now.total, seconds_left=now.seconds_left)
 
 
 def _hours(state: AppState) -> list[HourCount]:

@@ -291,7 +291,7 @@ class RaterProgress(BaseModel, frozen=True):
     total: int
     """Labels wanted."""
     seconds_left: float | None
-    """Time that the rest takes at the pace of the last minutes; null when that is unknown."""
+    """Active time that the rest takes all raters together; null when that is unknown."""
     hold: int
     """Tasks that a page should hold now at most, the one on the screen included."""
     withdrawn: Annotated[list[str] | None, Field(exclude_if=_is_none)] = None

@@ -117,9 +117,7 @@ def test_the_summary_tells_how_the_campaign_goes(client: TestClient) -> None:
     summary = as_admin(client).get("/api/v1/admin/summary").json()
     quality = client.get("/api/v1/admin/quality").json()
     progress = summary["progress"]
-    assert (progress["done"], progress["total"], progress["pace_of"]) == (4, 6, "day")
-    assert progress["per_hour"] == pytest.approx(4 / 24)
-    assert progress["seconds_left"] == pytest.approx(2 / (4 / 24) * 3600)
+    assert progress == {"done": 4, "total": 6, "seconds_left": None}  # too few tell it
     assert sum(hour["labels"] for hour in summary["hours"]) == 4
     assert len(summary["hours"]) == 24
     assert summary["prompts"] == [
