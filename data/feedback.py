@@ -108,9 +108,16 @@ def parse_answer(kind: TaskKind, text: str) -> Answer:
 
 
 def check_answer(
-    answer: Answer, kind: TaskKind, image_ids: Sequence[str], axis: Axis | None = None
+    answer: Answer,
+    kind: TaskKind,
+    image_ids: Sequence[str],
+    axis: Axis | None = None,
+    *,
+    has_steps: bool = True,
 ) -> None:
     """Check that the answer is of this kind, about exactly these images and to this axis.
+
+    `has_steps` is whether much better is told from slightly better.
 
     Raises:
         InvalidAnswer: it is not.
@@ -136,6 +143,10 @@ def check_answer(
             raise InvalidAnswer(
                 f"answer: {answer.outcome} to a question of the axis {axis}; "
                 "give a count there and nowhere else"
+            )
+        if answer.strength is not None and not has_steps:
+            raise InvalidAnswer(
+                "answer: `strength` to a question of three steps; leave it out there"
             )
 
 
@@ -368,6 +379,6 @@ class Progress:
     total: int
     """Wanted labels: the sum of the overlaps of all tasks that are no checks."""
     seconds_left: float | None = None
-    """Seconds that the rest takes at the pace of the last minutes; None when these tell no pace."""
+    """Active seconds that the rest takes all raters together; None when too few labels tell."""
     hold: int = 2
     """Tasks that one rater should hold at most, the present one included: see `fair_hold`."""

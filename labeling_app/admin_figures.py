@@ -2,9 +2,10 @@
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from data.comparisons import ComparisonAnswer
 from data.feedback import Answer, NotFound, RankingAnswer, TaskKind
@@ -61,10 +62,9 @@ def summarize(state: AppState) -> Summary:
     """Return how the campaign goes."""
     counts = counts_by_prompt(state.store)
     prompts = sorted(counts, key=lambda one: (one.done - one.total, one.prompt, one.kind))
-    hours = _hours(state)
     return Summary(
         paused=state.store.is_paused,
-        progress=_progress(state, hours),
+        progress=_progress(state),
         categories=_by_category(state, counts),
         prompts=[
             PromptProgress(
@@ -77,7 +77,7 @@ def summarize(state: AppState) -> Summary:
             for one in prompts[:PROMPTS_SHOWN]
         ],
         n_prompts=len({one.prompt_id for one in counts}),
-        hours=hours,
+        hours=_hours(state),
         stream=[_stream_entry(label) for label in latest_labels(state.store, limit=STREAM)],
         last_export=state.health.last_export,
         export_error=state.health.export_error,
@@ -86,10 +86,7 @@ def summarize(state: AppState) -> Summary:
 
 def measure_quality(state: AppState) -> Quality:
     """Return agreement, each rater's figures and the disputes; of many labels it takes seconds."""
-    found = state.quality(state.categories)
-    state.judged.clear()
-    state.judged.update(found)
-    return Quality.model_validate(found)
+    return Quality.model_validate(_judge(state))
 
 
 def list_reports(state: AppState) -> Reports:
@@ -111,9 +108,8 @@ def list_disputes(state: AppState) -> Disputes:
 
     They are those that `measure_quality` found last; it is called where it never was.
     """
-    if "disputes" not in state.judged:
-        measure_quality(state)
-    found = state.judged["disputes"]
+    quality = state.judged.quality
+    found = (_judge(state) if quality is None else quality)["disputes"]
     decided = state.store.adjudications.task_ids()
     waiting = [one for one in found["tasks"] if one["task_id"] not in decided]
     shown = {one["task_id"]: one["disagreement"] for one in waiting[:DISPUTES_SHOWN]}
@@ -176,27 +172,14 @@ def table_file(state: AppState, name: str) -> Path:
     return state.tables.resolve() / name
 
 
-def _progress(state: AppState, hours: Sequence[HourCount]) -> CampaignProgress:
-    """Return the progress, at the pace of the last minutes or else of the last day."""
+def _judge(state: AppState) -> Mapping[str, Any]:
+    found = state.judged.quality = state.quality(state.categories)
+    return found
+
+
+def _progress(state: AppState) -> CampaignProgress:
     now = state.store.progress()
-    left = now.total - now.done
-    if now.seconds_left is not None and left > 0:
-        per_hour: float | None = left / now.seconds_left * 3600
-        return CampaignProgress(
-            done=now.done,
-            total=now.total,
-            seconds_left=now.seconds_left,
-            per_hour=per_hour,
-            pace_of="minutes",
-        )
-    per_hour = sum(hour.labels for hour in hours) / HOURS_SHOWN or None
-    return CampaignProgress(
-        done=now.done,
-        total=now.total,
-        seconds_left=left / per_hour * 3600 if per_hour else None,
-        per_hour=per_hour,
-        pace_of="day" if per_hour else None,
-    )
+    return CampaignProgress(done=now.done, total=now.total, seconds_left=now.seconds_left)
 
 
 def _hours(state: AppState) -> list[HourCount]:

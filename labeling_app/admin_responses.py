@@ -21,11 +21,7 @@ class CampaignProgress(BaseModel, frozen=True):
     done: int
     total: int
     seconds_left: float | None
-    """Time that the rest takes at this pace."""
-    per_hour: float | None
-    """Labels per hour of all raters together; null when nobody has labeled for a day."""
-    pace_of: Literal["minutes", "day"] | None
-    """Span of the pace: the last minutes, or the last day where these had too few labels."""
+    """Active time that the rest takes all raters together; null when too few labels tell."""
 
 
 class PromptProgress(BaseModel, frozen=True):

@@ -5,7 +5,6 @@ All that raters wrote stays text: HTML is made by templates that escape.
 
 import math
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -72,12 +71,12 @@ def still_html(name: str) -> str:
 
 
 def progress_html(summary: Summary, zone: ZoneInfo) -> str:
-    """Return the bar of the campaign's progress with its pace, and the last export."""
+    """Return the bar of the campaign's progress, the work that is left, and the last export."""
     progress = summary.progress
     return PAGES.get_template("progress.html.jinja").render(
         done=progress.done,
         total=progress.total,
-        pace=_pace(summary, zone, datetime.now(UTC)),
+        work_left=_work_left(progress.seconds_left),
         paused=summary.paused,
         exported=_exported(summary, zone),
     )
@@ -172,25 +171,12 @@ def flags_note(quality: Quality) -> str:
     return f"Look into it: {'; '.join(flagged)}." if flagged else ""
 
 
-def _pace(summary: Summary, zone: ZoneInfo, now: datetime) -> str:
-    progress = summary.progress
-    if progress.done >= progress.total or progress.per_hour is None:
+def _work_left(seconds: float | None) -> str:
+    if seconds is None:
         return ""
-    span = "" if progress.pace_of == "minutes" else " on average of the last day"
-    words = f", {progress.per_hour:.0f} an hour{span}"
-    if progress.seconds_left is None:
-        return words
-    left = progress.seconds_left
-    end = (now + timedelta(seconds=left)).astimezone(zone)
-    day = "" if end.date() == now.astimezone(zone).date() else f"{end:%a %d %b} "
-    return f"{words}; done at this pace at about {day}{end:%H:%M}, in {_duration(left)}"
-
-
-def _duration(seconds: float) -> str:
     minutes = math.ceil(seconds / 60)
-    if minutes < 90:
-        return f"{minutes} min"
-    return f"{minutes / 60:.0f} h" if minutes < 48 * 60 else f"{minutes / 60 / 24:.0f} days"
+    words = f"{minutes} min" if minutes < 90 else f"{minutes / 60:.0f} h"
+    return f"; about {words} of work left"
 
 
 def _exported(summary: Summary, zone: ZoneInfo) -> str:

@@ -23,13 +23,16 @@ from data.feedback import (
     SentAnswer,
     Submission,
     TaskKind,
+    is_skip,
 )
 from data.ids import Identifier
+from data.store.overview import latest_labels
 from labeling_app import leases
 from labeling_app.app_state import APP_VERSION, AppState, State
 from labeling_app.gold_bound import pause_if_below
 from labeling_app.images import bare_png, encoded
 from labeling_app.no_task import NO_TASK, reason_for_none, reason_to_wait, training_left
+from labeling_app.reasons import LONGEST as LONGEST_REASON
 from labeling_app.reasons import offered_reasons
 from labeling_app.refusals import may_refuse
 from labeling_app.responses import (
@@ -47,6 +50,7 @@ from labeling_app.responses import (
     TrainingFeedback,
     TrainingQuestion,
     Undone,
+    given_answer,
     in_shown_order,
     shown_images,
 )
@@ -110,6 +114,19 @@ class SubmissionBody(SentAnswer, frozen=True, extra="forbid"):
             raise ValueError(
                 "says that an image is unsafe but not which; "
                 "give the ids of such images as `unsafe`"
+            )
+        return answer
+
+    @field_validator("answer")
+    @classmethod
+    def _gives_a_reason(cls, answer: Answer) -> Answer:
+        reason = (answer.reason or "").strip()
+        if is_skip(answer) and not isinstance(answer, RankingAnswer) and not reason:
+            raise ValueError("a skip or report without a reason; give why as `reason`")
+        if len(reason) > LONGEST_REASON:
+            raise ValueError(
+                f"a reason of {len(reason)} characters; give {LONGEST_REASON} at most, "
+                "and the rest as `comment`"
             )
         return answer
 
@@ -241,9 +258,14 @@ def undo(_body: UndoBody, state: State, account: Present) -> Undone:
 
     `task` is null when there is nothing to undo.
     """
-    task = state.store.undo(account.rater_id)
+    with state.store.database.write():
+        last = latest_labels(state.store, rater_id=account.rater_id, limit=1)
+        task = state.store.undo(account.rater_id)
+    # another undo may have come between: then the label was that of another task
+    answer = next((given_answer(one.answer) for one in last if one.task == task), None)
     return Undone(
         task=None if task is None else TaskToShow.from_task(task, task.image_ids),
+        answer=answer,
         progress=state.store.progress(account.rater_id),
     )
 

@@ -96,6 +96,16 @@ class Health:
     export_error: str | None = None
 
 
+@dataclass
+class Judged:
+    """The campaign's quality as it was last computed, so that what takes seconds is done once.
+
+    Each computation assigns a new object: a reader on another thread keeps the whole of its own.
+    """
+
+    quality: Mapping[str, Any] | None = None
+
+
 class Exports:
     """Exports to Parquet, one at a time; `health` gets the result of the last one."""
 
@@ -168,8 +178,7 @@ class AppState:
     """Return the campaign's images by id and by path, for gold that admins add."""
     tables: Path | None = None
     """Folder of the tables of the last export, for admins to download."""
-    judged: dict[str, Any] = field(default_factory=dict)
-    """The quality as it was last computed, so that what takes seconds is not computed twice."""
+    judged: Judged = field(default_factory=Judged)
     decoding: Executor = field(default_factory=lambda: ThreadPoolExecutor(4, "images"))
     """Threads that decode images, each of which may take more than a hundred megabytes. A request
     that waits here keeps no other waiting."""

@@ -224,7 +224,10 @@ export interface Routes {
   "POST leases": { body: { task_id: string }; answer: { lease_expires_at: string } };
   "POST release": { body: { task_id: string }; answer: null };
   "POST submissions": { body: Submission; answer: { label_id: string; revision: number } };
-  "POST undo": { body: Record<string, never>; answer: { task: Task | null; progress: Progress } };
+  "POST undo": {
+    body: Record<string, never>;
+    answer: { task: Task | null; answer: Answer | null; progress: Progress };
+  };
   "GET training": { body: undefined; answer: { items: TrainingItem[]; done: boolean } };
   "POST training": { body: { item_id: string; answer: Answer }; answer: TrainingFeedback };
   [history: `GET history?${string}`]: {
@@ -273,7 +276,8 @@ export type Loaded<T extends Question> = Omit<T, "question"> & {
 
 /** A task that the page holds, ready to be shown. */
 export interface HeldTask extends Loaded<Task> {
-  draft?: Draft;
+  /** A half-made answer, or the one that was undone. */
+  draft?: Answer | Draft;
 }
 
 /** What a rater can answer on the screen: a task, a training question or an earlier label. */
@@ -308,7 +312,7 @@ export interface OutboxEntry {
 /** The task that was on the screen before a reload, and what was done of it. */
 export interface Unfinished {
   task_id: string;
-  draft?: Draft;
+  draft?: Answer | Draft;
 }
 
 export type GiveAnswer = (answer: Answer, mode: InputMode) => void;

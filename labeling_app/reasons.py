@@ -14,10 +14,13 @@ Question = Literal["bad", "skip", "skip_several", "unsafe"]
 """Questions for a reason: why it is bad, why one image is skipped, why a task with several or two
 is, and why nobody should see it."""
 
+LONGEST = 200
+"""Characters of the longest reason."""
+
 Text = Annotated[
     str,
     StringConstraints(
-        strip_whitespace=True, min_length=1, max_length=200, pattern=r"^[^\x00-\x1f]*$"
+        strip_whitespace=True, min_length=1, max_length=LONGEST, pattern=r"^[^\x00-\x1f]*$"
     ),
 ]
 

@@ -164,14 +164,6 @@ class Saved(BaseModel, frozen=True):
     revision: int
 
 
-class Undone(BaseModel, frozen=True):
-    """Answer to an undo."""
-
-    task: TaskToShow | None
-    """The task whose label was removed; null when there was nothing to undo."""
-    progress: Progress
-
-
 class GivenVerdict(BaseModel, frozen=True):
     """An answer given to a binary task."""
 
@@ -205,6 +197,16 @@ class GivenComparison(BaseModel, frozen=True):
     comment: Annotated[str | None, Field(exclude_if=_is_none)] = None
     unsafe: Annotated[tuple[str, ...], Field(exclude_if=lambda image_ids: not image_ids)] = ()
     """Images that the answer reports; absent where there are none."""
+
+
+class Undone(BaseModel, frozen=True):
+    """Answer to an undo."""
+
+    task: TaskToShow | None
+    """The task whose label was removed; null when there was nothing to undo."""
+    answer: GivenVerdict | GivenRanks | GivenComparison | None
+    """The answer that was removed; null when there was none."""
+    progress: Progress
 
 
 class HistoryEntry(TaskToShow, frozen=True):
@@ -289,7 +291,7 @@ class RaterProgress(BaseModel, frozen=True):
     total: int
     """Labels wanted."""
     seconds_left: float | None
-    """Time that the rest takes at the pace of the last minutes; null when that is unknown."""
+    """Active time that the rest takes all raters together; null when that is unknown."""
     hold: int
     """Tasks that a page should hold now at most, the one on the screen included."""
     withdrawn: Annotated[list[str] | None, Field(exclude_if=_is_none)] = None

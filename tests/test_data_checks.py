@@ -177,18 +177,29 @@ def test_the_latest_labels_come_newest_first_with_who_gave_them(tmp_path: Path) 
         assert latest_labels(store, rater_id=ann, limit=10) == []
 
 
-def test_the_pace_of_the_last_minutes_tells_the_time_left(tmp_path: Path) -> None:
+def test_the_work_left_is_told_once_it_is_steady_and_breaks_do_not_change_it(
+    tmp_path: Path,
+) -> None:
     clock = Clock()
     url = f"sqlite:///{tmp_path / 'feedback.db'}"
     with FeedbackStore.open(url, clock=clock, rng=random.Random(0)) as store:
-        store.add_tasks(binary_tasks(20))
-        ann = store.add_rater("ann")
-        for number in range(10):
-            assert (store.progress().seconds_left is None) == (number < 5)
-            store.submit(submission(claimed(store, ann), ann, str(number)))
-            clock.pass_seconds(6)
-        assert store.progress().seconds_left == pytest.approx(60)
-        clock.pass_seconds(3600)
+        store.add_tasks(binary_tasks(40))
+        pairs = [(f"left{number}", f"right{number}") for number in range(30)]
+        store.add_tasks(
+            NewTask(kind="ranking", prompt="a cat", image_ids=pair, priority=-1) for pair in pairs
+        )
+        raters = [store.add_rater(name) for name in ("ann", "ben")]
+        for number in range(70):
+            claim = claimed(store, rater := raters[number % 2])
+            active_ms = 6000 if claim.task.kind == "binary" else 20_000
+            given = submission(claim, rater, str(number))
+            store.submit(given.model_copy(update={"active_ms": active_ms}))
+            seconds_left = store.progress().seconds_left
+            if number < 59:  # some verdicts, all of them, and too few rankings
+                assert seconds_left is None
+            elif number < 69:
+                assert seconds_left == pytest.approx(20 * (69 - number))
+            clock.pass_seconds((2, 11 * 60, 86_400)[number % 3])
         assert store.progress().seconds_left is None
 
 

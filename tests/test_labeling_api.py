@@ -120,7 +120,8 @@ def test_ties_and_unjudged_images_are_taken(client: TestClient, open_store: Feed
 def test_undo_gives_the_task_back(client: TestClient, open_store: FeedbackStore) -> None:
     sign_in(client)
     task = claim(client, "binary")["task"]
-    client.post("/api/v1/submissions", json=submission(task))
+    answer = {"verdict": "bad", "comment": "three legs"}
+    client.post("/api/v1/submissions", json=submission(task, answer=answer))
     claim(client, "binary")
     undone = client.post("/api/v1/undo", json={}).json()
     assert (
@@ -128,8 +129,10 @@ def test_undo_gives_the_task_back(client: TestClient, open_store: FeedbackStore)
     )
     started = {"mine": 0, "done": 0, "total": 4, "seconds_left": None, "hold": 2}
     assert undone["progress"] == started
+    assert undone["answer"] == answer
     assert live_labels(open_store) == []
-    assert client.post("/api/v1/undo", json={}).json()["task"] is None
+    nothing = client.post("/api/v1/undo", json={}).json()
+    assert (nothing["task"], nothing["answer"]) == (None, None)
 
 
 def test_a_page_releases_what_it_holds(client: TestClient) -> None:

@@ -222,6 +222,41 @@ def test_enter_says_what_a_ranking_lacks(page: Page) -> None:
     expect_saved(page, before + 1)
 
 
+@rater("Dan")
+def test_undo_gives_back_the_answer_and_its_comment(page: Page, campaign: Campaign) -> None:
+    earlier = {
+        "binary": (["2"], "[data-verdict=bad][aria-pressed=true]", 1),
+        "ranking": (["2", "1", "2", "Enter"], ".card.ranked .badge", 3),
+    }
+    mine = 0
+    while earlier:
+        kind = kind_of(page)
+        if kind not in earlier:
+            answer_by_keys(page)
+            expect_saved(page, mine := mine + 1)
+            continue
+        keys, mark, count = earlier.pop(kind)
+        see(page)
+        page.get_by_label("Comment").fill(f"of a {kind}")
+        page.get_by_label("Comment").press("Enter")
+        for key in keys:
+            page.keyboard.press(key)
+        expect_saved(page, mine + 1)
+        given = last_answer(campaign, "Dan")
+        page.keyboard.press("u")
+        expect(page.locator(".count")).to_contain_text(f"{mine} mine")
+        expect(page.locator(mark)).to_have_count(count)
+        page.reload()
+        expect(page.locator(mark)).to_have_count(count)
+        expect(page.get_by_label("Comment")).to_have_value(f"of a {kind}")
+        see(page)
+        page.keyboard.press(keys[-1])
+        expect_saved(page, mine := mine + 1)
+        again = last_answer(campaign, "Dan")
+        assert again["row"].revision == 3
+        assert again["row"].answer_json == given["row"].answer_json
+
+
 @rater("Cleo")
 def test_typing_is_no_answer_and_history_is_editable(page: Page, campaign: Campaign) -> None:
     before = 0

@@ -174,6 +174,42 @@ def test_a_task_put_aside_comes_after_the_others(
     page.context.close()
 
 
+@pytest.mark.usefixtures("campaign")
+def test_only_answers_wait_until_a_task_can_have_been_seen(
+    browser: Browser, server: Server
+) -> None:
+    page = at_work(browser, server.url, "Ann")
+    kind_of(page)
+    see(page)
+    page.evaluate(AT_ONCE, ["l", "l"])
+    expect(page.locator(ASIDE_COUNT)).to_have_text("2 put aside")
+    while kind_of(page) != "ranking":
+        see(page)
+        page.keyboard.press("1")
+        page.get_by_text("Saved ✓").wait_for()
+    page.add_init_script(ON_SIGHT)
+    page.reload()
+    expect(page.locator(".card").nth(1)).to_have_class(re.compile("framed"))
+    expect(page.locator(".card.ranked")).to_have_count(0)
+    assert page.evaluate("blinked") is True
+    page.context.close()
+
+
+AT_ONCE = """
+(keys) => keys.forEach((key) =>
+  document.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true })))
+"""
+ON_SIGHT = f"""
+const look = () => {{
+  if (!document.querySelector(".card")) return requestAnimationFrame(look);
+  ({AT_ONCE})(["ArrowRight", "2"]);
+  globalThis.blinked = document.querySelector(".task").getAnimations().length > 0;
+}};
+look();
+"""
+"""Moves the frame and gives a rank in the moment in which a ranking appears."""
+
+
 def test_a_task_put_aside_is_answered_from_the_list_with_the_ranks_that_it_had(
     browser: Browser, server: Server
 ) -> None:

@@ -10,13 +10,23 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from playwright.sync_api import FloatRect, Page, expect
+from playwright.sync_api import Browser, FloatRect, Page, expect
 
 from data.feedback import NewTask
+from labeling_app.comparisons import CompareConfig, Reference, read_wordings
 from labeling_app.tasks import ImageRow
+from tests.support.comparison_campaign import PROMPTS, compared_images, planned
 from tests.support.labeling_browser import PHONE, Server, add_accounts, images_of, see, serving
 from tests.support.labeling_campaign import Campaign
-from tests.support.labeling_rater import PASSWORD, RATERS, answers, expect_saved, last_answer, rater
+from tests.support.labeling_rater import (
+    PASSWORD,
+    RATERS,
+    answers,
+    at_work,
+    expect_saved,
+    last_answer,
+    rater,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -27,6 +37,7 @@ LAPTOP: dict[str, Any] = {"viewport": {"width": 1280, "height": 720}}
 LARGE: dict[str, Any] = {"viewport": {"width": 1920, "height": 1080}}
 UPRIGHT: dict[str, Any] = {"viewport": {"width": 1080, "height": 1300}}
 """A screen that was turned on its side."""
+SCREENS = (PHONE["viewport"], {"width": 768, "height": 1024}, {"width": 1280, "height": 800})
 SEEN = "[data-kind]:visible :is(.image, .stage, .pair) img"
 
 
@@ -255,6 +266,72 @@ def test_a_comment_outlives_a_reload_as_ranks_do(page: Page, campaign: Campaign)
     page.keyboard.press("1")
     expect_saved(page, len(COUNTS))
     assert last_answer(campaign, "Fay")["comment"] == "of one"
+
+
+def test_every_kind_of_task_is_drawn_large_at_three_widths(
+    browser: Browser, tmp_path: Path
+) -> None:
+    campaign, least = campaign_of_small_images(tmp_path)
+    add_accounts(campaign, ("Ann",), PASSWORD)
+    with serving(tmp_path) as served:
+        page = at_work(browser, served.url, "Ann", PHONE)
+        for mine, sides in enumerate(least):
+            page.locator("[data-kind]:visible").wait_for()
+            for screen, side in zip(SCREENS, sides, strict=True):
+                page.set_viewport_size(screen)
+                see(page)
+                drawn = boxes(page)
+                assert min(min(box["width"], box["height"]) for box in drawn) >= side, mine
+                if page.locator(".comparison").is_visible():
+                    assert answers_are_on_the_screen(page, screen["height"]), mine
+            keys = ["1"] * len(drawn) + ["Enter"] if page.locator(".card").count() > 2 else ["1"]
+            for key in keys:
+                page.keyboard.press(key)
+            if mine < len(least) - 1:
+                expect_saved(page, mine + 1)
+        page.context.close()
+
+
+def campaign_of_small_images(root: Path) -> tuple[Campaign, list[tuple[int, int, int]]]:
+    """Tasks of every kind, of 64 x 64 px; and the least side, on each of the screens, of each."""
+    images, paths = compared_images(root, seeds=2)
+    ids = tuple(paths)
+    first, text, image = images[:2], Reference("A rabbit."), Reference(image_id=ids[-1])
+    asked: list[tuple[list[NewTask], tuple[int, int, int]]] = [
+        ([ranking_of(ids[:1])], (340, 690, 470)),
+        *(([ranking_of(ids[:count])], (160, 290, 270)) for count in (3, 4)),
+        ([ranking_of(ids[:6])], (160, 210, 220)),
+        ([ranking_of(ids[:2])], (180, 330, 460)),
+        *((planned(first, [axis]).tasks, (180, 330, 460)) for axis in ("overall", "appeal")),
+        (planned(first, ["alignment"]).tasks, (180, 330, 460)),
+        (planned(first, ["detailed"], references={PROMPTS[0]: text}).tasks, (150, 330, 300)),
+        (planned(images[4:6], ["detailed"], references={PROMPTS[1]: image}).tasks, (180, 230, 410)),
+        (planned(first[:1], ["count"]).tasks, (230, 690, 460)),
+        (planned(images[4:6], ["overall"], steps=5).tasks, (150, 330, 420)),
+    ]
+    tasks = [
+        task.model_copy(update={"priority": -place})
+        for place, (new, _) in enumerate(asked)
+        for task in new
+    ]
+    campaign = Campaign(f"sqlite:///{root / 'feedback.db'}", paths, tasks)
+    with campaign.open_store() as store:
+        store.comparisons.set_wordings(read_wordings(CompareConfig()))
+        store.add_tasks(tasks)
+    return campaign, [sides for _, sides in asked]
+
+
+def ranking_of(image_ids: tuple[str, ...]) -> NewTask:
+    """A ranking of these images; one is asked about by itself."""
+    one = len(image_ids) == 1
+    return NewTask(kind="binary" if one else "ranking", prompt=PROMPTS[0], image_ids=image_ids)
+
+
+def answers_are_on_the_screen(page: Page, height: int) -> bool:
+    """Whether all answers can be clicked without scrolling."""
+    buttons = page.locator(":is([data-outcome], [data-count]):visible").all()
+    found = [box for button in buttons if (box := button.bounding_box()) is not None]
+    return max(box["y"] + box["height"] for box in found) <= height
 
 
 def image_id(page: Page, place: int) -> str:

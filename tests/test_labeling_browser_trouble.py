@@ -32,8 +32,15 @@ def test_an_answer_given_offline_is_sent_when_the_connection_is_back(page: Page)
     page.context.set_offline(True)
     answer_by_keys(page)
     expect(page.locator(".saved")).to_have_text("Not saved yet")
+    banner = page.get_by_text("The server cannot be reached")
+    expect(banner).to_be_visible()
+    box, there = (spot.bounding_box() for spot in (banner, page.locator(".prompt")))
     page.context.set_offline(False)
     expect_saved(page, 1)
+    expect(banner).to_be_hidden()
+    assert box is not None
+    assert box["y"] >= 0
+    assert page.locator(".prompt").bounding_box() == there  # nothing moves under the hand
 
 
 def test_ten_answers_can_be_given_without_a_connection(browser: Browser, tmp_path: Path) -> None:

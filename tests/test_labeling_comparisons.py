@@ -222,6 +222,29 @@ def test_a_report_takes_an_image_of_a_comparison_from_everybody(client: TestClie
     assert client.get(f"/api/v1/images/{image_id}").status_code in (404, 410)
 
 
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        ({"outcome": "skip"}, "without a reason; give why as `reason`"),
+        ({"outcome": "skip", "reason": "  "}, "without a reason; give why as `reason`"),
+        ({"outcome": "skip", "reason": "x" * 3000}, "a reason of 3000 characters; give 200 at"),
+        ({"outcome": "preferred", "strength": "much"}, "`strength` to a question of three steps"),
+    ],
+)
+def test_an_answer_that_the_page_cannot_give_is_refused(
+    client: TestClient, answer: dict[str, Any], reason: str
+) -> None:
+    sign_in(client)
+    task = claim(client)["task"]
+    if answer["outcome"] == "preferred":
+        answer = answer | {"preferred": task["images"][0]["image_id"]}
+    send = {"submission_id": "odd", "task_id": task["task_id"], "answer": answer}
+    refused = client.post("/api/v1/submissions", json=send)
+    assert (refused.status_code, reason in refused.text) == (422, True), refused.text
+    right = {"outcome": "skip", "reason": "I cannot tell"}
+    assert client.post("/api/v1/submissions", json=send | {"answer": right}).status_code == 201
+
+
 def test_admins_see_comparisons_among_the_latest_labels(
     client: TestClient, store: FeedbackStore
 ) -> None:

@@ -74,11 +74,11 @@ def answer_to(task: dict[str, Any], *, skip: bool = False) -> dict[str, Any]:
     """An answer of the task's kind."""
     ids = [image["image_id"] for image in task["images"]]
     if task["kind"] == "binary":
-        return {"verdict": "skip" if skip else "good"}
+        return {"verdict": "skip", "reason": "I cannot tell"} if skip else {"verdict": "good"}
     if task["kind"] == "ranking":
         return {"ranks": dict.fromkeys(ids, None if skip else 1)}
     if skip:
-        return {"outcome": "skip"}
+        return {"outcome": "skip", "reason": "I cannot tell"}
     if task["question"]["axis"] == "count":
         return {"outcome": "count", "count": 3}
     return {"outcome": "preferred", "preferred": ids[0]}

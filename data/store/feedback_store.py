@@ -307,7 +307,10 @@ class FeedbackStore:
             received = find_label(connection, submission.submission_id)
             if received is not None:
                 return earlier_receipt(received, submission)
-            check_answer(submission.answer, task.kind, task.image_ids, task.axis)
+            has_steps = task.steps == 5
+            check_answer(
+                submission.answer, task.kind, task.image_ids, task.axis, has_steps=has_steps
+            )
             lease = find_lease(connection, task.task_id, submission.rater_id)
             if lease is None:
                 load_rater(connection, submission.rater_id)
@@ -366,8 +369,7 @@ class FeedbackStore:
         with self.database.read() as connection:
             totals = self._totals.get(connection, source, self._clock(), newest=newest)
             mine = 0 if rater_id is None else count_live(connection, rater_id)
-        seconds_left = None if totals.pace is None else (totals.total - totals.done) / totals.pace
-        return Progress(mine, totals.done, totals.total, seconds_left, fair_hold(totals))
+        return Progress(mine, totals.done, totals.total, totals.seconds_left, fair_hold(totals))
 
     def has_given_share(self, rater_id: str, share: float) -> bool:
         """Whether the rater has given, or holds, this share of the wanted labels."""

@@ -9,7 +9,6 @@ from typing import Any
 import sqlalchemy as sa
 
 from data.store.conditions import RATER
-from data.store.progress import FEWEST_FOR_PACE
 from data.store.tables import labels
 
 BREAK = timedelta(minutes=5)
@@ -20,6 +19,9 @@ LOOK_BACK = timedelta(hours=12)
 
 ENOUGH_FOR_PACE = 20
 """Once it has so many labels, the pace looks back over no further break."""
+
+FEWEST_FOR_PACE = 5
+"""Fewest labels from which a pace is computed."""
 
 MOST_ANSWERS = 10_000
 """Latest answers that are looked at: a key held down must not make the page slow."""

@@ -1,5 +1,6 @@
-"""Statistics of the campaign's progress: labels done and wanted, pace, median time on task."""
+"""Statistics of the campaign's progress: labels done and wanted, work left, time on task."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
@@ -13,18 +14,18 @@ from data.store.conditions import NO_CHECK, WITHHELD_TASKS, live_labels
 from data.store.tables import labels, leases, raters, tasks
 
 RECENT_LABELS = 101
-"""Number of latest labels whose median time on task sets a lease's length, and for the pace."""
+"""Number of latest labels whose median time on task sets a lease's length, and for who works."""
 
 LOOK_BACK = 1000
 """Number of latest labels among which the recent ones are searched.
 
 Nobody may label a kind of task now, or labels may have no times: the search must end early."""
 
-PACE_WITHIN = timedelta(minutes=10)
-"""The pace counts labels of this last span of time."""
+AT_WORK_WITHIN = timedelta(minutes=10)
+"""Raters who gave a label in this last span of time are at work."""
 
-FEWEST_FOR_PACE = 5
-"""Fewest labels from which a pace is computed."""
+FEWEST_FOR_FORECAST = 20
+"""Fewest latest labels of each kind still wanted that tell how much work is left."""
 
 FEWEST_HELD, MOST_HELD = 2, 10
 """Tasks that a rater holds when few are left, so that the next one is there, and when many are, so
@@ -51,12 +52,11 @@ class Totals:
     """Labels, at most as many per task as are wanted."""
     total: int
     """Labels wanted."""
-    pace: float | None
-    """Labels per second, of all raters together, over the latest labels of the last minutes.
-
-    None when these are too few to tell."""
+    seconds_left: float | None
+    """Active time that the rest takes raters, all together, at the mean of the latest labels of
+    each kind: breaks, and raters who come and go, change nothing. None when too few labels tell."""
     n_raters: int
-    """Raters who gave these labels."""
+    """Raters at work."""
 
     @property
     def is_large(self) -> bool:
@@ -163,36 +163,59 @@ def wanted_labels(source: Source) -> sa.ColumnElement[int]:
 
 
 @cache
-def _totals(source: Source) -> sa.Select[int, Any, Any]:
+def _totals(source: Source) -> sa.Select[Any, int, Any, Any]:
     done, wanted = sa.func.sum(finished_labels(source)), sa.func.sum(wanted_labels(source))
-    return sa.select(sa.func.count(), done, wanted).where(NO_CHECK)
+    counts = sa.select(tasks.c.kind, sa.func.count(), done, wanted)
+    return counts.where(NO_CHECK).group_by(tasks.c.kind)
 
 
 def count_totals(connection: sa.Connection, source: Source, now: datetime) -> Totals:
     """Count the labels of all tasks."""
-    n_tasks, done, total = connection.execute(_totals(source)).one()
-    pace, n_raters = _labels_per_second(connection, source, now)
-    return Totals(now, n_tasks, int(done or 0), int(total or 0), pace, n_raters)
+    rows = connection.execute(_totals(source)).all()
+    n_tasks = sum(count for _, count, _, _ in rows)
+    left = {kind: int(wanted - done) for kind, _, done, wanted in rows if wanted > done}
+    total = sum(int(wanted) for *_, wanted in rows)
+    seconds_left = _seconds_left(connection, source, left)
+    n_raters = connection.scalar(_at_work(source), {"since": now - AT_WORK_WITHIN}) or 0
+    return Totals(now, n_tasks, total - sum(left.values()), total, seconds_left, n_raters)
 
 
 @cache
-def _pace(source: Source) -> sa.Select[int, Any, int]:
-    n_raters = sa.func.count(_LATEST_LABELS.c.rater_id.distinct())
+def _at_work(source: Source) -> sa.Select[int]:
     return (
-        sa.select(sa.func.count(), sa.func.min(_LATEST_LABELS.c.submitted_at), n_raters)
+        sa.select(sa.func.count(_LATEST_LABELS.c.rater_id.distinct()))
         .join(raters, raters.c.rater_id == _LATEST_LABELS.c.rater_id)
         .where(_LATEST_LABELS.c.submitted_at > sa.bindparam("since"), raters.c.source == source)
     )
 
 
-def _labels_per_second(
-    connection: sa.Connection, source: Source, now: datetime
-) -> tuple[float | None, int]:
-    """Return the pace, and how many raters make it."""
-    count, first, n_raters = connection.execute(_pace(source), {"since": now - PACE_WITHIN}).one()
-    elapsed_s = (now - first).total_seconds() if count else 0.0
-    pace = count / elapsed_s if count >= FEWEST_FOR_PACE and elapsed_s > 0 else None
-    return pace, n_raters
+@cache
+def _active_times(source: Source) -> sa.Select[Any, Any]:
+    """Return the query of the mean active time of each kind of which enough labels tell it."""
+    # a limit, as SQLite would otherwise begin with the raters and read all of their labels
+    latest = (
+        sa.select(labels.c.kind, labels.c.active_ms, labels.c.rater_id)
+        .where(_IN_REACH, labels.c.is_live)
+        .order_by(labels.c.sequence.desc())
+        .limit(LOOK_BACK)
+        .subquery()
+    )
+    return (
+        sa.select(latest.c.kind, sa.func.avg(latest.c.active_ms))
+        .join(raters, raters.c.rater_id == latest.c.rater_id)
+        .where(raters.c.source == source)
+        .group_by(latest.c.kind)
+        .having(sa.func.count(latest.c.active_ms) >= FEWEST_FOR_FORECAST)
+    )
+
+
+def _seconds_left(
+    connection: sa.Connection, source: Source, left: Mapping[TaskKind, int]
+) -> float | None:
+    means = {kind: float(mean) for kind, mean in connection.execute(_active_times(source))}
+    if not left or not left.keys() <= means.keys():
+        return None
+    return sum(count * means[kind] for kind, count in left.items()) / 1000
 
 
 def has_given_share(connection: sa.Connection, rater_id: str, most: float, now: datetime) -> bool:

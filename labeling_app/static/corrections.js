@@ -49,10 +49,11 @@ export class Corrections {
     this.state.change({ ...labeling, shown: { view: "waiting" }, undoing: true });
     try {
       await this.work.send(outbox);
-      const { task } = await call("POST", "undo", {}, { asRater: outbox.raterId });
+      const { task, answer } = await call("POST", "undo", {}, { asRater: outbox.raterId });
       this.status.saved(words(task ? "undo.done" : "undo.nothing"));
       this.status.say(this.status.savedText);
       if (task && this.state.isAt(queue)) {
+        if (answer) queue.drafts.set(task.task_id, openAgain(answer));
         queue.makeRoom();
         await queue.fetchOne({ first: true, wanted: task.task_id });
         queue.bringFirst(task.task_id); // another fetch may have got it

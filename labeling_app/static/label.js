@@ -139,7 +139,7 @@ class Page {
     const modal = this.root.querySelector("dialog[open]");
     if (modal && modal !== (always && this.dialogs[always])) return false;
     if (["comment", "full-size"].includes(always ?? "") && !item) return false;
-    if (always === "later" && (!item?.task_id || screen.watch.isTooSoon(event))) return false;
+    if (always === "later" && !item?.task_id) return false;
     if (always === "full-size") screen.look();
     else if (always) this.actions[always]();
     else if (event.key === "Escape" && this.guidelines.open) this.guidelines.toggle();

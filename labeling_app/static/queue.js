@@ -47,7 +47,7 @@ export class Queue {
     /** @type {string[]} */
     this.aside = []; // tasks put aside of which the server has not heard; it keeps them held
     /** @type {Map<string, HeldTask["draft"]>} */
-    this.drafts = new Map(); // of tasks put aside
+    this.drafts = new Map(); // of tasks put aside, and of undone ones
   }
 
   /** @returns {HeldTask | undefined} */

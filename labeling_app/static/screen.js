@@ -2,7 +2,7 @@
 // The screen of a rater at work: shows a task, a training question or an earlier label and takes the
 // answer to it, or says that there is nothing to do.
 
-/** @import { Answer, AskReason, InputMode, Item } from "../interface.d.ts" */
+/** @import { Answer, AskReason, InputMode, Item, Kind } from "../interface.d.ts" */
 /** @import { Draft, RankingAnswer, ReasonChosen } from "../interface.d.ts" */
 /** @import { PageState, View } from "./state.js" */
 /** @import { Status } from "./status.js" */
@@ -11,10 +11,14 @@ import { Binary } from "./binary.js";
 import { Comparison } from "./comparison.js";
 import { closest, find, findAll, slot } from "./dom.js";
 import { FullSize } from "./full_size.js";
-import { Stopwatch } from "./input.js";
+import { digitOf, Stopwatch } from "./input.js";
+import { keys } from "./keys.js";
 import { Ranking } from "./ranking.js";
 import { Reasons } from "./reasons.js";
 import { words } from "./words.js";
+
+/** Actions of a ranking that give no rank. */
+const NO_ANSWERS = new Set(["previous", "next", "above", "below", "take-back", "clear"]);
 
 export class Screen {
   /**
@@ -32,6 +36,7 @@ export class Screen {
     this.state = state;
     this.status = status;
     this.watch = new Stopwatch();
+    this.task = find(page, "[data-show=task]", HTMLElement);
     this.prompt = slot(page, "prompt", HTMLElement);
     this.banner = slot(page, "banner", HTMLElement);
     this.bannerText = slot(page, "banner-text", HTMLElement);
@@ -157,13 +162,23 @@ export class Screen {
   }
 
   /**
-   * Answers what is on the screen by a key; false when the key stands for nothing there.
+   * Answers what is on the screen by a key; false when the key stands for nothing there. A key that
+   * is no answer, such as an arrow in a ranking, works at once.
    *
    * @param {KeyboardEvent} event
    */
   key(event) {
     const { item } = this.state;
-    return item !== null && !this.watch.isTooSoon(event) && this.kinds[shownAs(item)].key(event);
+    if (!item) return false;
+    const kind = shownAs(item);
+    if (this.watch.isTooSoon(event) && isAnswer(kind, event)) return this.blink();
+    return this.kinds[kind].key(event);
+  }
+
+  /** Shows that an answer was not taken, since it came too soon. */
+  blink() {
+    this.task.animate({ opacity: [0.3, 1] }, 300);
+    return true;
   }
 
   /** Shows the images of the task at full size. */
@@ -181,8 +196,20 @@ export class Screen {
   ignoreTooSoon(event) {
     if (!closest(event, "[data-kind], [data-do=later]") || !this.watch.isTooSoon(event)) return;
     event.stopPropagation();
+    if (event.type === "click") this.blink();
     closest(event, "button")?.blur();
   }
+}
+
+/**
+ * Whether a key answers a task of this kind, or is a part of the answer.
+ *
+ * @param {Kind} kind
+ * @param {KeyboardEvent} event
+ */
+function isAnswer(kind, event) {
+  const action = keys.actionOf(kind, event);
+  return digitOf(event) !== null || (action !== undefined && !NO_ANSWERS.has(action));
 }
 
 /**

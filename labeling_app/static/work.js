@@ -226,7 +226,7 @@ export class Work {
   /**
    * Keeps a half-made answer to the first task, for after a reload or a look at an earlier label.
    *
-   * @param {Draft} [draft]
+   * @param {Answer | Draft} [draft]
    */
   remember(draft) {
     const { item, labeling } = this.state;
