@@ -5,25 +5,18 @@ It writes nothing, but for images that visitors send to the run's raters.
 
 import argparse
 import os
+from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from fastapi import FastAPI
-
 from data.runs import RunFolder
-from labeling_app.gradio_drawing import gradio_app, house_theme
-from labeling_app.guard import Guard
 from labeling_app.server import serve
 from pipelines.config import Settings
 from pipelines.flags import stands_for_settings
 from pipelines.interruption import ends_in_order, until_stopped
-from pipelines.playground.page import Playground
+from pipelines.playground.gate import create_app
 from pipelines.playground.settings import PlayConfig
 from pipelines.playground.studio import Studio
-
-STYLE = Path(__file__).parents[1] / "playground" / "play.css"
-EVENTS = ("/gradio_api/",)
-"""Beginning of the addresses to which the page sends."""
 
 
 def main(run: RunFolder, settings: Settings) -> int:
@@ -40,15 +33,10 @@ def main(run: RunFolder, settings: Settings) -> int:
         os.environ["GRADIO_TEMP_DIR"] = folder  # or Gradio's copies would stay
         with until_stopped() as status:
             studio = Studio(run, settings, Path(folder))
-            serve(create_app(studio, config), config, lambda address: _announce(studio, address))
+            with closing(studio):
+                app = create_app(studio, config)
+                serve(app, config, lambda address: _announce(studio, address))
     return status.code
-
-
-def create_app(studio: Studio, config: PlayConfig) -> FastAPI:
-    """Return the web app. Not to be called from a coroutine."""
-    app = gradio_app(Playground(studio, config).blocks, "/", house_theme(), STYLE)
-    app.add_middleware(Guard, writable=EVENTS)
-    return app
 
 
 def _announce(studio: Studio, address: str) -> None:
