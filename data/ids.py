@@ -1,6 +1,7 @@
-"""Identifiers: their form, and how those are made that contain the time."""
+"""Identifiers and texts: their form, and how those ids are made that contain the time."""
 
 import hashlib
+import unicodedata
 import uuid
 from datetime import datetime
 from typing import Annotated
@@ -12,6 +13,17 @@ WITHOUT_NUL = r"^[^\x00]*$"
 
 Identifier = Annotated[str, Field(min_length=1, max_length=200, pattern=WITHOUT_NUL)]
 Remark = Annotated[str, Field(max_length=4000, pattern=WITHOUT_NUL)]
+
+
+def control_character(text: str) -> str | None:
+    """Return the name, such as U+0000, of the text's first control character or half a character.
+
+    Tabs and ends of lines are none. Databases and files refuse some of the others.
+    """
+    for one in text:
+        if unicodedata.category(one) in ("Cc", "Cs") and one not in "\t\n\r":
+            return f"U+{ord(one):04X}"
+    return None
 
 
 def uuid7(moment: datetime, name: str) -> str:

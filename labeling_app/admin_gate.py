@@ -14,6 +14,8 @@ from labeling_app.admin_page import build_admin_page
 from labeling_app.admin_view import PAGES
 from labeling_app.app_state import STATIC, AppState
 from labeling_app.gradio_drawing import ORIGIN, Drawn, draw, gradio_app, house_theme
+from labeling_app.gradio_events import checked
+from labeling_app.guard import replaying
 from labeling_app.passwords import LONGEST
 from labeling_app.sign_in import admin, present, rater_of
 
@@ -33,7 +35,7 @@ NOBODY = ""
 KNOWN = ("type", "asgi", "http_version", "method", "path")
 """Parts of a request's scope that reach Gradio."""
 
-HANDED_ON = (b"content-type", b"content-length")
+HANDED_ON = (b"content-type",)
 """Headers that reach Gradio, which might repeat any other."""
 
 LEAVE_WHEN_SIGNED_OUT = """<script>
@@ -65,7 +67,7 @@ def mount_admin_page(app: FastAPI, state: AppState) -> None:
 class _Gate:
     """ASGI app that lets admins through, and nobody else."""
 
-    def __init__(self, state: AppState, gradio: ASGIApp, drawn: dict[str, Drawn]) -> None:
+    def __init__(self, state: AppState, gradio: FastAPI, drawn: dict[str, Drawn]) -> None:
         self._state = state
         self._gradio = gradio
         self._drawn = drawn
@@ -85,24 +87,27 @@ class _Gate:
         """Answer 404 to all addresses but the page's, 401 or 403 to all but admins."""
         if scope["type"] != "http":
             return
-        await (await self._answer(scope))(scope, receive, send)
+        await (await self._answer(scope, receive))(scope, receive, send)
 
-    async def _answer(self, scope: Scope) -> ASGIApp:
+    async def _answer(self, scope: Scope, receive: Receive) -> ASGIApp:
         method, path = scope["method"], scope["path"]
         is_file = method == "GET" and path in FILES
         if not is_file and (method, path) != ("POST", EVENTS):
             return JSONResponse({"detail": "Not Found"}, 404)
         try:
             admin_id = await run_in_threadpool(self._admin, Request(scope))
+            if is_file:
+                return await self._drawn[path].answer()
+            body = checked(await Request(scope, receive).body(), self._gradio.state.events)
         except HTTPException as refusal:
             return JSONResponse({"detail": refusal.detail}, refusal.status_code)
-        return await self._drawn[path].answer() if is_file else _let_in(self._gradio, admin_id)
+        return _let_in(self._gradio, admin_id, body)
 
     def _admin(self, request: Request) -> str:
         return admin(present(rater_of(request, self._state), self._state)).rater_id
 
 
-def _let_in(gradio: ASGIApp, admin_id: str) -> ASGIApp:
+def _let_in(gradio: ASGIApp, admin_id: str, body: bytes = b"") -> ASGIApp:
     """Return Gradio for one admin; nothing of a request reaches it except what it needs."""
     origin = httpx.URL(ORIGIN)
 
@@ -111,7 +116,7 @@ def _let_in(gradio: ASGIApp, admin_id: str) -> ASGIApp:
         headers = [header for header in scope["headers"] if header[0] in HANDED_ON]
         address = {"scheme": origin.scheme, "server": (origin.host, 80), "root_path": ""}
         bare = {"headers": headers, "query_string": b"", ADMIN: admin_id}
-        await gradio(known | address | bare, receive, send)
+        await gradio(known | address | bare, replaying(body, receive), send)
 
     return app
 

@@ -267,7 +267,7 @@ def _plain(name: str, js: str | None = WITH_ZONE) -> dict[str, Any]:
 
 def _sent(event: gr.EventData) -> object:
     """Return what a form sent."""
-    return vars(event)["_data"]
+    return vars(event).get("_data")
 
 
 def _admin(request: gr.Request) -> str:

@@ -49,6 +49,8 @@ def gradio_app(
 ) -> FastAPI:
     """Return an app with Gradio at this path, without anything that a page does not need.
 
+    Its `state.events` are those of the page, by number.
+
     Args:
         blocks: the page.
         path: address of the page.
@@ -58,6 +60,7 @@ def gradio_app(
         user: returns the user of a request, or None to refuse it.
     """
     app = FastAPI(openapi_url=None)
+    app.state.events = blocks.fns
     gr.mount_gradio_app(
         app,
         blocks,

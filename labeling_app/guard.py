@@ -63,7 +63,7 @@ class Guard:
             if body is None:
                 refusal = 413, f"the body is larger than {LARGEST_BODY} bytes"
             else:
-                receive = _replaying(body, receive)
+                receive = replaying(body, receive)
         if refusal is not None:
             status, detail = refusal
             await JSONResponse({"detail": detail}, status_code=status)(
@@ -121,7 +121,8 @@ async def _read(receive: Receive) -> bytes | None:
             return body
 
 
-def _replaying(body: bytes, receive: Receive) -> Receive:
+def replaying(body: bytes, receive: Receive) -> Receive:
+    """Return what receives this body first, then all that follows it."""
     waiting = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def replay() -> Message:

@@ -3,6 +3,7 @@
 It needs no Gradio event: Gradio draws the shell once, at the start (`labeling_app.gradio_drawing`).
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import gradio as gr
@@ -11,7 +12,14 @@ from fastapi.staticfiles import StaticFiles
 from starlette.middleware.gzip import GZipMiddleware
 
 from labeling_app.app_state import STATIC, Guidelines
-from labeling_app.gradio_drawing import FONT, MONOSPACE, draw, frontend_folder, gradio_app
+from labeling_app.gradio_drawing import (
+    FONT,
+    MONOSPACE,
+    Drawn,
+    draw,
+    frontend_folder,
+    gradio_app,
+)
 from labeling_app.passwords import LONGEST
 
 DRAWN = ("/", "/theme.css", "/manifest.json", "/favicon.ico")
@@ -78,9 +86,14 @@ def mount_page(app: FastAPI, guidelines: Guidelines) -> None:
         ),
         DRAWN,
     )
+    app.mount("/ui", FreshFiles(directory=STATIC))
+    add_files(app, files)
+
+
+def add_files(app: FastAPI, files: Mapping[str, Drawn]) -> None:
+    """Add the files of a drawn page, and those that Gradio ships."""
     for path, drawn in files.items():
         app.add_api_route(path, drawn.answer, methods=["GET", "HEAD"], include_in_schema=False)
-    app.mount("/ui", FreshFiles(directory=STATIC))
     for folder in SHIPPED:
         shipped = StaticFiles(directory=frontend_folder(folder))
         app.mount(f"/{folder}", GZipMiddleware(shipped))

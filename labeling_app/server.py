@@ -20,6 +20,7 @@ from labeling_app.admin_gate import mount_admin_page
 from labeling_app.api import router
 from labeling_app.app_state import APP_VERSION, AppState, Exports, Guidelines, Health
 from labeling_app.guard import Guard
+from labeling_app.hosts import KnownHosts
 from labeling_app.known_answers import TrainingItem
 from labeling_app.metrics import Metrics
 from labeling_app.own_work import router as own_work_router
@@ -104,12 +105,15 @@ def _app(state: AppState, config: LabelConfig, secret: bytes) -> FastAPI:
 def serve(app: FastAPI, config: ServerConfig, announce: Callable[[str], None] = print) -> None:
     """Serve an app until Ctrl-C; `announce` is called with its address once it is up.
 
+    At the end the event `app.state.ending` is set, where there is one: open streams end then.
+
     Raises:
         PictuneError: the address cannot be listened on.
     """
     with _listen(config.host, config.port) as listener:
         address = f"http://{config.host}:{listener.getsockname()[1]}"
-        server = _Server(server_settings(app, config), lambda: announce(address))
+        ending = getattr(app.state, "ending", None)
+        server = _Server(server_settings(app, config), lambda: announce(address), ending)
         with suppress(KeyboardInterrupt):  # uvicorn passes it on after its orderly end
             server.run(sockets=[listener])
 
@@ -159,16 +163,28 @@ def _add_routes(app: FastAPI, state: AppState) -> None:
 
 
 class _Server(uvicorn.Server):
-    """Server that says when it is up: from then on a signal ends it in order."""
+    """Server that says when it is up, from when on a signal ends it in order, and when it ends."""
 
-    def __init__(self, settings: uvicorn.Config, on_start: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        settings: uvicorn.Config,
+        on_start: Callable[[], None],
+        ending: asyncio.Event | None,
+    ) -> None:
         super().__init__(settings)
+        self._ending = ending
         self._on_start = on_start
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start as uvicorn does, then call `on_start`."""
         await super().startup(sockets)
         self._on_start()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Set the app's `ending`, then end as uvicorn does."""
+        if self._ending is not None:
+            self._ending.set()
+        await super().shutdown(sockets)
 
 
 def server_settings(app: FastAPI, config: ServerConfig) -> uvicorn.Config:
@@ -177,7 +193,7 @@ def server_settings(app: FastAPI, config: ServerConfig) -> uvicorn.Config:
     Clients' addresses come from `X-Forwarded-For` only where there is a proxy, and only from it.
     """
     return uvicorn.Config(
-        app,
+        KnownHosts(app, config),
         log_level="warning",
         proxy_headers=config.https,
         timeout_graceful_shutdown=SECONDS_TO_FINISH,

@@ -15,11 +15,20 @@ class ServerConfig(BaseModel, frozen=True, extra="forbid"):
 
     host: str = "127.0.0.1"
     """Address to listen on; 127.0.0.1 is this machine alone, 0.0.0.0 its networks."""
+    host_names: tuple[str, ...] = ()
+    """Names under which visitors reach it besides `localhost`, `host` and any address, such as
+    `["label.example"]` behind a proxy; requests under other names are refused."""
     port: Port = 7860
     """Port to listen on; 0 takes a free one."""
     https: bool = False
     """Whether visitors come through a proxy with TLS on this machine: cookies are then never sent
     without it, and visitors' addresses are those that the proxy reports."""
+
+    @property
+    def is_local(self) -> bool:
+        """Whether visitors come from this machine alone, and through no proxy."""
+        is_loopback = self.host in ("localhost", "::1") or self.host.startswith("127.")
+        return is_loopback and not self.https and not self.host_names
 
 
 class LabelConfig(ServerConfig, frozen=True, extra="forbid"):

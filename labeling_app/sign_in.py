@@ -142,7 +142,7 @@ def _limits(request: Request, login: Login, account: Account | None) -> list[Lim
     if who in browser.rater_ids:
         subject = f"browser {browser.browser_id} for {who}"
         return [Limit(subject, MOST_ATTEMPTS, WINDOW_S)]
-    address = _address(request)
+    address = network_of(request.client.host if request.client else "")
     return [
         Limit(f"address {address} for {who}", MOST_ATTEMPTS, WINDOW_S),
         Limit(f"address {address}", MOST_OF_ADDRESS, WINDOW_S),
@@ -159,12 +159,11 @@ def _browser(request: Request) -> Browser:
     )
 
 
-def _address(request: Request) -> str:
-    """Return the client's address.
+def network_of(host: str) -> str:
+    """Return a client's address.
 
     Of IPv6 it is the network, since each of its clients has 2^64 addresses to choose from.
     """
-    host = request.client.host if request.client else ""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:

@@ -249,6 +249,17 @@ def _text(path: Path, text: str) -> Path:
         ),
         (
             "pick-a-pic",
+            _pairs(caption="a\x00cat"),
+            r"row 2, column caption: has the control character U\+0000; fix or remove the row",
+        ),
+        ("pick-a-pic", _pairs(caption="a \x1b[2Jcat"), r"row 2, column caption: .* U\+001B"),
+        (
+            "folder",
+            lambda folder: _bad_csv(folder, "53.png,a\x7fcat,,,,"),
+            r"row 3, column prompt: has the control character U\+007F",
+        ),
+        (
+            "pick-a-pic",
             lambda folder: folder / "nowhere.parquet",
             r"nowhere\.parquet: no such file",
         ),

@@ -8,11 +8,8 @@ from html import unescape
 from pathlib import Path
 from typing import Any
 
-import gradio as gr
 import pytest
-from fastapi.routing import iter_route_contexts
 from fastapi.testclient import TestClient
-from gradio.routes import App
 from pydantic import ValidationError
 
 from data.feedback import RankingAnswer
@@ -27,6 +24,7 @@ from labeling_app.passwords import is_password
 from labeling_app.server import create_app
 from labeling_app.settings import LabelConfig
 from labeling_app.tasks import ImageRow, TasksConfig
+from tests.support.gradio_routes import gradio_config, gradio_routes
 from tests.support.labeling_campaign import (
     ADMIN,
     HOSTILE,
@@ -39,24 +37,6 @@ from tests.support.labeling_campaign import (
 )
 
 STATUS = {"nobody": 401, "a rater": 403, "an admin": 200}
-
-
-async def plain_gradio_app() -> App:
-    with gr.Blocks() as blocks:
-        gr.Markdown("anything")
-    blocks.config = blocks.get_config_file()
-    return App.create_app(blocks)
-
-
-def gradio_routes() -> list[tuple[str, str]]:
-    """Method and path of every route of a Gradio app, with something in the place of parameters."""
-    routes = iter_route_contexts(asyncio.run(plain_gradio_app()).routes)
-    filled = {
-        (method, re.sub(r"{[^}]*}", "etc/passwd", route.path or ""))
-        for route in routes
-        for method in route.methods or ()
-    }
-    return sorted(filled)
 
 
 @pytest.fixture(scope="module")
@@ -97,11 +77,7 @@ def client(campaign: Campaign, store_with_admin: FeedbackStore) -> TestClient:
 
 def drawn_config(client: TestClient) -> dict[str, Any]:
     """Gradio's description of the page, which the page begins with."""
-    found = re.search(r"window\.gradio_config = (.*?);</script>", client.get("/admin").text)
-    assert found is not None
-    text = re.sub(r'location\.origin \+ "', '"', found[1]).replace("location.origin", '""')
-    config: dict[str, Any] = json.loads(text)
-    return config
+    return gradio_config(client.get("/admin").text)
 
 
 def send(client: TestClient, name: str, *data: object, **more: object) -> Any:
@@ -183,7 +159,29 @@ def test_the_page_and_its_events_are_for_admins_alone(
     for event in drawn_config(people["an admin"])["dependencies"]:
         values = ["UTC", {}, ""][: len(event["inputs"])]
         answer = people[who].post(EVENTS, json={"fn_index": event["id"], "data": values})
-        assert answer.status_code == STATUS[who] or event["collects_event_data"]
+        assert answer.status_code == STATUS[who]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"fn_index": 0, "data": ["UTC"]},
+        {"fn_index": 0, "data": ["UTC", {}, ""]},
+        {"fn_index": 0, "data": {}},
+        {"fn_index": 99, "data": ["UTC", {}]},
+        {"fn_index": 1e400, "data": ["UTC", {}]},
+        {"fn_index": 0, "data": ["UTC", {}], "session_hash": "../etc"},
+        {"data": ["UTC", {}]},
+        [],
+    ],
+)
+def test_an_event_that_no_page_sends_is_refused_in_words(
+    people: dict[str, TestClient], body: object
+) -> None:
+    headers = {"Content-Type": "application/json"}
+    answer = people["an admin"].post(EVENTS, content=json.dumps(body), headers=headers)
+    assert answer.status_code == 422
+    assert answer.json()["detail"].startswith("no event of this page")
 
 
 @pytest.mark.parametrize(

@@ -165,7 +165,7 @@ def test_no_file_of_the_run_is_served_and_no_other_site_may_draw(
 ) -> None:
     url = page.url.rstrip("/")
     for file in (run.images_table, run.config_file, Path("README.md").resolve()):
-        assert page.request.get(f"{url}/gradio_api/file={file}").status == 403
+        assert page.request.get(f"{url}/gradio_api/file={file}").status == 404
     body = {"data": [], "fn_index": 0, "session_hash": "x"}
     foreign = {"Origin": "http://elsewhere.example", "Sec-Fetch-Site": "cross-site"}
     sent = page.request.post(f"{url}/gradio_api/queue/join", data=body, headers=foreign)

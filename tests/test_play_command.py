@@ -4,13 +4,17 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 
 from data.runs import RunFolder
-from finetune.lora_folder import LORA_FILE
+from finetune.lora_folder import BASE, LORA_FILE
 from pipelines.cli import main
+from tests.support.gradio_routes import gradio_config
 from tests.support.play_run import TUNED, copied
 from tests.support.play_server import UP
 
@@ -67,6 +71,20 @@ def test_a_model_that_is_gone_is_one_line(
     assert "no such model folder" in capsys.readouterr().err
 
 
+@contextmanager
+def begun_drawing(client: httpx.Client) -> Iterator[Iterator[str]]:
+    """Ask for a drawing of a hundred steps; once it has begun, yield what comes of it."""
+    data = ["A cat.", [BASE], 1, 2, 100, 0, 16, 1, None, BASE]
+    events = gradio_config(client.get("/").text)["dependencies"]
+    draw = next(event["id"] for event in events if len(event["inputs"]) == len(data))
+    body = {"fn_index": draw, "data": data, "session_hash": "abc"}
+    assert client.post("/gradio_api/queue/join", json=body).is_success
+    with client.stream("GET", "/gradio_api/queue/data", params={"session_hash": "abc"}) as stream:
+        lines = stream.iter_lines()
+        assert any("step 1 of" in line for line in lines)
+        yield lines
+
+
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_it_ends_in_order_and_leaves_nothing(
     play_run: RunFolder, tmp_path: Path, how: signal.Signals
@@ -82,9 +100,19 @@ def test_it_ends_in_order_and_leaves_nothing(
     ) as process:
         assert process.stdout is not None
         assert process.stderr is not None
-        assert UP.match(process.stdout.readline())
-        process.send_signal(how)
-        assert process.wait(180) == 128 + how
-        assert "Traceback" not in process.stderr.read()
+        up = UP.match(process.stdout.readline())
+        assert up
+        with httpx.Client(base_url=up[1], timeout=180) as client, ExitStack() as open_page:
+            listening = client.stream("GET", "/gradio_api/heartbeat/abc")
+            beats = open_page.enter_context(listening).iter_lines()
+            assert next(beats) == "data: ALIVE"
+            drawn = open_page.enter_context(begun_drawing(client))
+            process.send_signal(how)
+            for lines in (beats, drawn):  # both end in order
+                list(lines)
+            assert process.wait(180) == 128 + how
+        errors = process.stderr.read()
+        assert "Traceback" not in errors
+        assert "ERROR" not in errors
     assert [path.name for path in tmp_path.glob("pictune-play-*")] == []
     assert {path: path.stat().st_mtime_ns for path in play_run.root.rglob("*")} == before

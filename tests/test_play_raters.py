@@ -1,7 +1,9 @@
 """Images of the playground that raters are asked about: they join the run and change nothing."""
 
+from dataclasses import replace
 from pathlib import Path
 
+import gradio as gr
 import pytest
 
 from data.feedback import BinaryAnswer, RankingAnswer, Submission
@@ -13,9 +15,12 @@ from finetune.lora_folder import BASE
 from pipelines.campaign import add_planned_tasks, open_store
 from pipelines.cli import main
 from pipelines.playground.asking import ask_raters
-from pipelines.playground.studio import Studio
+from pipelines.playground.page import FAILED, visible_errors
+from pipelines.playground.studio import Studio, VisitorError
 from pipelines.rounds import labeled_images
 from tests.support.play_run import TUNED, copied, drawn, settings_of, studio_of, wish
+
+HERE = "127.0.0.1"
 
 
 @pytest.fixture
@@ -33,7 +38,7 @@ def ask(studio: Studio, prompt: str = "A cat and a dog.") -> list[str]:
     before = set(read_table(studio.run.images_table, IMAGES)["image_id"].to_pylist())
     wanted = wish(studio, prompt, strength=0.5)
     columns = [drawn(studio, name, wanted) for name in (BASE, TUNED)]
-    added = ask_raters(studio.run, studio.settings, list(zip(*columns, strict=True)))
+    added = ask_raters(studio.run, studio.settings, list(zip(*columns, strict=True)), HERE)
     after = read_table(studio.run.images_table, IMAGES)["image_id"].to_pylist()
     assert added.feedback.tasks == 6  # two rankings, four verdicts
     assert added.images == 4
@@ -65,7 +70,7 @@ def test_sending_them_again_adds_nothing(run: RunFolder, studio: Studio) -> None
     before = run.images_table.read_bytes()
     wanted = wish(studio, strength=0.5)
     columns = [drawn(studio, name, wanted) for name in (BASE, TUNED)]
-    again = ask_raters(run, studio.settings, list(zip(*columns, strict=True)))
+    again = ask_raters(run, studio.settings, list(zip(*columns, strict=True)), HERE)
     assert (again.images, again.feedback.tasks) == (0, 0)
     assert run.images_table.read_bytes() == before
 
@@ -141,5 +146,31 @@ def test_drawing_the_runs_images_again_keeps_them(run: RunFolder, studio: Studio
 def test_equal_pictures_are_asked_about_once(run: RunFolder, studio: Studio) -> None:
     wanted = wish(studio, strength=0.0, images=1)
     columns = [drawn(studio, name, wanted) for name in (BASE, TUNED)]
-    added = ask_raters(run, studio.settings, list(zip(*columns, strict=True)))
+    added = ask_raters(run, studio.settings, list(zip(*columns, strict=True)), HERE)
     assert (added.images, added.feedback.tasks) == (1, 1)
+
+
+def test_one_visitor_asks_ten_times_an_hour_and_keeps_nobody_else_from_it(
+    run: RunFolder, studio: Studio
+) -> None:
+    wanted = wish(studio, images=1)
+    rows = [[one] for one in drawn(studio, BASE, wanted)]
+    for _ in range(10):
+        ask_raters(run, studio.settings, rows, HERE)
+    with pytest.raises(VisitorError, match=r"asked 10 times .* an hour: ask again in 60 min\."):
+        ask_raters(run, studio.settings, rows, HERE)
+    ask_raters(run, studio.settings, rows, "192.168.1.20")
+
+
+def test_a_visitor_is_not_told_where_the_labels_are(
+    run: RunFolder, studio: Studio, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = f"postgresql+psycopg://lead:secret@/labels?host={tmp_path}"
+    elsewhere = replace(run, database_url=url)
+    rows = [[one] for one in drawn(studio, BASE, wish(studio, images=1))]
+    with pytest.raises(gr.Error) as shown, visible_errors():
+        ask_raters(elsewhere, studio.settings, rows, HERE)
+    assert shown.value.message == FAILED
+    (line,) = caplog.messages
+    assert str(tmp_path) in line
+    assert "secret" not in line

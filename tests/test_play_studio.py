@@ -14,7 +14,7 @@ from finetune.sampler import draw
 from pipelines.image_io import load_images, to_pil
 from pipelines.models import open_model
 from pipelines.playground import words
-from pipelines.playground.studio import BEST_OF_N, Picture, Studio, picked
+from pipelines.playground.studio import BEST_OF_N, Picture, Studio, VisitorError, picked
 from tests.support.play_run import PROMPT, TUNED, copied, drawn, studio_of, wish
 
 
@@ -103,6 +103,8 @@ def test_every_pass_of_the_unet_is_told(studio: Studio) -> None:
     [
         ({"prompt": "  "}, "The prompt is empty"),
         ({"prompt": "x" * 1001}, "The prompt has 1001 characters: use at most 1000"),
+        ({"prompt": "a\x00cat"}, r"The prompt has the control character U\+0000: remove it"),
+        ({"prompt": "a\udc80cat"}, r"The prompt has the control character U\+DC80"),
         ({"models": []}, "No model is chosen"),
         ({"models": ["nobody"]}, "No model is chosen"),
         ({"first_seed": None}, "First seed: give a whole number from 0"),
@@ -112,7 +114,7 @@ def test_every_pass_of_the_unet_is_told(studio: Studio) -> None:
 def test_what_cannot_be_drawn_is_refused_in_a_line(
     studio: Studio, changes: dict[str, object], reason: str
 ) -> None:
-    with pytest.raises(PictuneError, match=reason):
+    with pytest.raises(VisitorError, match=reason):
         wish(studio, **changes)  # type: ignore[arg-type]
 
 

@@ -25,6 +25,7 @@ from data.feedback import Answer, BinaryAnswer, InvalidAnswer, NewTask, RankingA
 from data.files import locked, waiting_folder, write_atomically
 from data.formats.latest import FIELDS, fields_table
 from data.formats.records import BadRow, Ranks, Record, Row, SourceImage, SourceLabel
+from data.ids import control_character
 from data.image_files import ImageFault, WrongFormat, decode_image
 from data.runs import RunFolder
 from data.schema import IMAGES, PROMPTS, prompt_id, read_table, write_table
@@ -151,6 +152,7 @@ class _Batch:
         return Imported(len(self.new_images), len(self.new_prompts), added)
 
     def _add(self, record: Record) -> None:
+        _check_texts(record)
         key = prompt_id(record.prompt)
         new_images: dict[str, TableRow] = {}
         image_ids = tuple(self._image(record, one, key, new_images) for one in record.images)
@@ -348,6 +350,16 @@ def _write(rows: Mapping[Any, TableRow], schema: pa.Schema, path: Path) -> None:
 def _rows(path: Path, schema: pa.Schema) -> list[TableRow]:
     rows: list[TableRow] = read_table(path, schema).to_pylist() if path.exists() else []
     return rows
+
+
+def _check_texts(record: Record) -> None:
+    """Refuse control characters, which a store in PostgreSQL could never keep."""
+    raters = [label.rater for label in record.labels]
+    for column, text in (("prompt", record.prompt), *(("rater", name) for name in raters)):
+        found = control_character(text or "")
+        if found is not None:
+            named = [name for name, value in record.row.values.items() if value == text]
+            raise record.row.bad((named or [column])[0], f"has the control character {found}")
 
 
 def _fact(row: Row, value: object, field: pa.Field) -> object:

@@ -1,48 +1,64 @@
 """Sends images of the playground to the run's raters: rankings of the models, and verdicts."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from data.errors import PictuneError
 from data.files import sha256_of
 from data.formats.landing import Imported, import_records
 from data.formats.records import Record, Row, SourceImage
 from data.runs import RunFolder
 from data.schema import PLAYGROUND
+from data.store.attempts import Limit
 from finetune.settings.sampler import Sampler
 from labeling_app.tasks import LARGEST_RANKING, TasksConfig
 from pipelines.campaign import open_store
 from pipelines.config import Settings
 from pipelines.image_rows import DrawnBy
 from pipelines.model_hashes import weights_hash
-from pipelines.playground.studio import Picture
+from pipelines.playground.settings import PlayConfig
+from pipelines.playground.studio import Picture, VisitorError
 
 PRIORITY = 1.0
 """Raters are asked about these images before the planned ones: somebody waits for the answer."""
 
 
-def ask_raters(run: RunFolder, settings: Settings, rows: Sequence[Sequence[Picture]]) -> Imported:
+HOUR_S = 3600.0
+
+
+def ask_raters(
+    run: RunFolder, settings: Settings, rows: Sequence[Sequence[Picture]], visitor: str
+) -> Imported:
     """Add the images to the run, with their tasks; what is there already is not added again.
 
     Args:
         run: in its present round.
         settings: its settings.
         rows: the pictures of one seed each, one by every model.
+        visitor: address of who asks; the limit of `play.asks_an_hour` is counted by it.
 
     Raises:
-        PictuneError: nothing can be asked about them, or they cannot be written.
+        VisitorError: nothing can be asked about them, or the visitor has asked too often.
+        PictuneError: they cannot be written.
     """
     tasks = settings.table("tasks", TasksConfig)
     drawn_by = partial(DrawnBy, settings.run.model, weights_hash(settings.run.model))
     records = list(records_of(rows, drawn_by, run.round, tasks))
     if not any(record.kind for record in records):
-        raise PictuneError(
+        raise VisitorError(
             "Nothing to ask: this run asks for no verdicts (tasks.binary_overlap is 0), "
             "and a ranking needs different images of one seed."
         )
+    most = settings.table("play", PlayConfig).asks_an_hour
     with open_store(run) as store:
+        wait_s = store.attempts.count([Limit(f"playground at {visitor}", most, HOUR_S)])
+        if wait_s:
+            raise VisitorError(
+                f"Raters were asked {most} times from here within an hour: "
+                f"ask again in {math.ceil(wait_s / 60)} min."
+            )
         return import_records(records, PLAYGROUND, run, store, now=datetime.now(UTC))
 
 

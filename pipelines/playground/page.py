@@ -18,11 +18,19 @@ from PIL import Image
 from data.errors import PictuneError
 from data.schema import PROMPTS, read_table
 from finetune.lora_folder import BASE, LORA_FILE
+from labeling_app.sign_in import network_of
 from pipelines.interruption import OUT_OF_MEMORY
 from pipelines.playground import words
 from pipelines.playground.asking import ask_raters
 from pipelines.playground.settings import PlayConfig
-from pipelines.playground.studio import LARGEST_SEED, LONGEST_PROMPT, Picture, Studio, Wish
+from pipelines.playground.studio import (
+    LARGEST_SEED,
+    LONGEST_PROMPT,
+    Picture,
+    Studio,
+    VisitorError,
+    Wish,
+)
 from pipelines.strengths import read_choice
 
 LOGGER = logging.getLogger(__name__)
@@ -41,6 +49,7 @@ FEW_PIXELS = 256
 """Images with shorter sides are shown with crisp pixels, as they are enlarged."""
 STRONGEST, MOST_GUIDANCE, MOST_CANDIDATES = 2.0, 20.0, 16
 """Ends of sliders."""
+FAILED = "The program has failed; its terminal shows where."
 QUIET: dict[str, Any] = {"api_visibility": "private"}
 """Options of all events of the page."""
 
@@ -98,15 +107,17 @@ def visible_errors() -> Iterator[None]:
     """Turn errors into messages on the page; those of the program also go to the log."""
     try:
         yield
-    except PictuneError as error:
+    except VisitorError as error:
         raise gr.Error(str(error), print_exception=False) from error
+    except PictuneError as error:
+        LOGGER.error("%s", error)  # noqa: TRY400 - a line, which may name files and servers
+        raise gr.Error(FAILED, print_exception=False) from error
     except Exception as error:
         if type(error).__name__ in OUT_OF_MEMORY:
             message = "Out of memory: draw fewer images, or lower images.batch and start again."
             raise gr.Error(message, print_exception=False) from error
         LOGGER.exception("playground")
-        message = "The program has failed; its terminal shows where."
-        raise gr.Error(message, print_exception=False) from error
+        raise gr.Error(FAILED, print_exception=False) from error
 
 
 class Playground:
@@ -231,7 +242,7 @@ class Playground:
         )
         with gr.Row(elem_id="actions", visible=False) as self.actions:
             self.other = gr.Button("Other seeds", min_width=130)
-            self.ask = gr.Button("Ask raters", min_width=130, visible=self.config.ask_raters)
+            self.ask = gr.Button("Ask raters", min_width=130, visible=self.config.may_ask)
         self.note = gr.HTML(elem_id="note", visible=False)
         with gr.Accordion(
             "Take it with you", open=False, visible=False, elem_id="take"
@@ -273,9 +284,10 @@ class Playground:
             show_progress="hidden",
             **QUIET,
         ).then(**drawing)
-        self.ask.click(
-            self.send, self.state, [self.ask, self.note], show_progress_on=self.note, **QUIET
-        )
+        if self.config.may_ask:  # without the event, nobody can send it past the page either
+            self.ask.click(
+                self.send, self.state, [self.ask, self.note], show_progress_on=self.note, **QUIET
+            )
         self.taken.change(
             self.take_home,
             [self.taken, self.state],
@@ -346,12 +358,14 @@ class Playground:
             self.ask: gr.Button(interactive=False),
         }
 
-    def send(self, drawing: Drawing | None) -> tuple[Any, Any]:
+    def send(self, drawing: Drawing | None, request: gr.Request) -> tuple[Any, Any]:
         """Send the shown images to the raters; return the button and the note."""
         with visible_errors():
             if drawing is None:
-                raise PictuneError("Draw something first, then ask raters about it.")
-            added = ask_raters(self.studio.run, self.studio.settings, drawing.rows)
+                raise VisitorError("Draw something first, then ask raters about it.")
+            added = ask_raters(
+                self.studio.run, self.studio.settings, drawing.rows, network_of(request.client.host)
+            )
         note = words.sent(added, self.studio.run.root.name)
         return gr.Button("Sent to raters", interactive=False), gr.HTML(note, visible=True)
 

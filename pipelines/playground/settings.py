@@ -16,5 +16,13 @@ class PlayConfig(ServerConfig, frozen=True, extra="forbid"):
     """Most images of each model in one drawing."""
     most_steps: PositiveInt = 100
     """Most denoising steps."""
-    ask_raters: bool = True
-    """Whether visitors may send images to the run's raters."""
+    ask_raters: bool | None = None
+    """Whether visitors may send images to the run's raters; without it, only where visitors come
+    from this machine alone."""
+    asks_an_hour: PositiveInt = 10
+    """Times in an hour that visitors of one address may send images to raters."""
+
+    @property
+    def may_ask(self) -> bool:
+        """Whether visitors may send images to raters."""
+        return self.is_local if self.ask_raters is None else self.ask_raters

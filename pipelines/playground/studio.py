@@ -15,6 +15,7 @@ from threading import Lock
 import torch
 
 from data.errors import PictuneError
+from data.ids import control_character
 from data.runs import RunFolder
 from finetune.diffusion import DiffusionModel
 from finetune.lora_folder import BASE
@@ -39,6 +40,10 @@ LONGEST_NAME = 60
 
 Tell = Callable[[int, int], None]
 """Is told the number of passes through the network that are done, and that of all."""
+
+
+class VisitorError(PictuneError):
+    """Something that a visitor can change; no file or server is named."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +113,7 @@ class Studio:
         self.judge = open_judge(settings.run)
         self._clip = None if self.reward is None else untuned_backbone(self.reward, settings.run)
         self._batch = images.batch
-        self._lock = Lock()
+        self._lock, self._is_closed = Lock(), False
 
     def wish(
         self,
@@ -125,22 +130,24 @@ class Studio:
         """Return what a visitor asks for.
 
         Raises:
-            PictuneError: it cannot be drawn; says what to change.
+            VisitorError: it cannot be drawn; says what to change.
         """
         text = prompt.strip()
         if not text:
-            raise PictuneError("The prompt is empty: type what to draw, or pick one below it.")
+            raise VisitorError("The prompt is empty: type what to draw, or pick one below it.")
         if len(text) > LONGEST_PROMPT:
-            raise PictuneError(
+            raise VisitorError(
                 f"The prompt has {len(text)} characters: use at most {LONGEST_PROMPT}."
             )
+        if (control := control_character(text)) is not None:
+            raise VisitorError(f"The prompt has the control character {control}: remove it.")
         if first_seed is None or not 0 <= first_seed <= LARGEST_SEED:
-            raise PictuneError(f"First seed: give a whole number from 0 to {LARGEST_SEED}.")
+            raise VisitorError(f"First seed: give a whole number from 0 to {LARGEST_SEED}.")
         if candidates > 1 and self.reward is None:
-            raise PictuneError("Best of n needs a reward to pick by, and this run has none yet.")
+            raise VisitorError("Best of n needs a reward to pick by, and this run has none yet.")
         names = [name for name in (BASE, *self.tuned) if name in models]
         if not names:
-            raise PictuneError("No model is chosen: tick at least one.")
+            raise VisitorError("No model is chosen: tick at least one.")
         return Wish(
             text,
             tuple(names),
@@ -149,6 +156,12 @@ class Studio:
             tuple(range(first_seed, first_seed + images)),
             candidates,
         )
+
+    def close(self) -> None:
+        """End a drawing that is under way, and wait for its end: threads outlive the server."""
+        self._is_closed = True
+        with self._lock:
+            pass
 
     def new_folder(self) -> Path:
         """Return a new folder for the files of one drawing."""
@@ -175,11 +188,17 @@ class Studio:
         prompts = [wish.prompt] * len(seeds)
         paths = [folder / file_name(name, wish, seed) for seed in seeds]
         tuned = self.tuned.get(name)
+
+        def tell_unless_closed(done: int, of: int) -> None:
+            if self._is_closed:
+                raise VisitorError("The playground was stopped.")
+            tell(done, of)
+
         with self._lock, self._as(tuned, wish.strength):
             lora_hash = None if tuned is None else tuned.lora_hash
             rest = iter(paths)
             passes = math.ceil(len(seeds) / self._batch) * wish.sampler.steps
-            with counted_passes(self.model, passes, tell):
+            with counted_passes(self.model, passes, tell_unless_closed):
                 batches = draw_batches(
                     self.model, prompts, wish.sampler, seeds=seeds, batch=self._batch
                 )

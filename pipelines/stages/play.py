@@ -5,6 +5,7 @@ It writes nothing, but for images that visitors send to the run's raters.
 
 import argparse
 import os
+from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -17,13 +18,7 @@ from pipelines.interruption import ends_at_once, ends_in_order, until_stopped
 from pipelines.playground.settings import PlayConfig
 
 if TYPE_CHECKING:
-    from fastapi import FastAPI
-
     from pipelines.playground.studio import Studio
-
-STYLE = Path(__file__).parents[1] / "playground" / "play.css"
-EVENTS = ("/gradio_api/",)
-"""Beginning of the addresses to which the page sends."""
 
 
 def main(run: RunFolder, settings: Settings) -> int:
@@ -39,25 +34,17 @@ def main(run: RunFolder, settings: Settings) -> int:
     check_model_folder(settings.run.model)
     with ends_at_once():
         from labeling_app.server import serve  # noqa: PLC0415 - loads Gradio
-        from pipelines.playground.studio import Studio  # noqa: PLC0415 - loads torch
+        from pipelines.playground.gate import create_app  # noqa: PLC0415 - loads torch and Gradio
+        from pipelines.playground.studio import Studio  # noqa: PLC0415
 
     with TemporaryDirectory(prefix="pictune-play-") as folder, ends_in_order():
         os.environ["GRADIO_TEMP_DIR"] = folder  # or Gradio's copies would stay
         with until_stopped() as status:
             studio = Studio(run, settings, Path(folder))
-            serve(create_app(studio, config), config, lambda address: _announce(studio, address))
+            with closing(studio):
+                app = create_app(studio, config)
+                serve(app, config, lambda address: _announce(studio, address))
     return status.code
-
-
-def create_app(studio: "Studio", config: PlayConfig) -> "FastAPI":
-    """Return the web app. Not to be called from a coroutine."""
-    from labeling_app.gradio_drawing import gradio_app, house_theme  # noqa: PLC0415 - loads Gradio
-    from labeling_app.guard import Guard  # noqa: PLC0415 - loads FastAPI
-    from pipelines.playground.page import Playground  # noqa: PLC0415 - loads Gradio
-
-    app = gradio_app(Playground(studio, config).blocks, "/", house_theme(), STYLE)
-    app.add_middleware(Guard, writable=EVENTS)
-    return app
 
 
 def _announce(studio: "Studio", address: str) -> None:
