@@ -1,7 +1,6 @@
 """`score` and `best-of-n` through the command line, with a small untrained reward."""
 
 import csv
-import json
 import shutil
 from pathlib import Path
 
@@ -19,7 +18,6 @@ from pipelines.image_io import load_image
 from reward.clip.backbone import ClipBackbone
 from reward.embedding import embed_readable
 from reward.model import RewardModel
-from tests.support.demo_run import sets
 from tests.support.tiny_feedback import make_feedback
 from tests.support.tiny_models import write_tiny_models
 
@@ -338,19 +336,3 @@ def test_more_candidates_keep_those_that_were_drawn(
         assert best_of_n(models, reward, tmp_path, *words, "--n", "3", "--set", other) == 2
         assert "another model, sampler, size, type of weights" in capsys.readouterr().err
     assert best_of_n(models, reward, tmp_path, *words, "--n", "3", "--keep", "4") == 2
-
-
-def test_candidates_of_an_earlier_version_which_said_less_are_kept(
-    models: Path, reward: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "prompts.txt").write_text("a dog\n")
-    words = ["--prompts", str(tmp_path / "prompts.txt"), "--out", str(tmp_path / "out")]
-    words += ["--n", "2", *sets("run.image_size=32", "run.weights=bf16")]
-    assert best_of_n(models, reward, tmp_path, *words) == 0
-    made_by = tmp_path / "out" / "made_by.json"
-    earlier = json.loads(made_by.read_text())
-    for name in ("stochastic_share", "image_size", "weights"):
-        del earlier["images"][name]
-    made_by.write_text(json.dumps(earlier))
-    assert best_of_n(models, reward, tmp_path, *words) == 0
-    assert "best-of-n: done, " in capsys.readouterr().out

@@ -24,8 +24,16 @@ from data.errors import PictuneError
 from data.feedback import Answer, BinaryAnswer, InvalidAnswer, NewTask, RankingAnswer, check_answer
 from data.files import locked, waiting_folder, write_atomically
 from data.formats.latest import FIELDS, fields_table
-from data.formats.records import BadRow, Ranks, Record, Row, SourceImage, SourceLabel
-from data.ids import control_character
+from data.formats.records import (
+    BadRow,
+    Ranks,
+    Record,
+    Row,
+    SourceImage,
+    SourceLabel,
+    check_texts,
+    fact,
+)
 from data.image_files import ImageFault, WrongFormat, decode_image
 from data.runs import RunFolder
 from data.schema import IMAGES, PROMPTS, prompt_id, read_table, write_table
@@ -152,7 +160,7 @@ class _Batch:
         return Imported(len(self.new_images), len(self.new_prompts), added)
 
     def _add(self, record: Record) -> None:
-        _check_texts(record)
+        check_texts(record)
         key = prompt_id(record.prompt)
         new_images: dict[str, TableRow] = {}
         image_ids = tuple(self._image(record, one, key, new_images) for one in record.images)
@@ -258,7 +266,7 @@ class _Batch:
         path = self._run.images_dir / f"{image_id}.{suffix}"
         with write_atomically(self._waiting / path.name) as temporary:
             temporary.write_bytes(content)
-        known = {field.name: _fact(row, image.facts.get(field.name), field) for field in IMAGES}
+        known = {field.name: fact(row, image.facts.get(field.name), field) for field in IMAGES}
         return known | {
             "image_id": image_id,
             "path": path.relative_to(self._run.root).as_posix(),
@@ -350,24 +358,6 @@ def _write(rows: Mapping[Any, TableRow], schema: pa.Schema, path: Path) -> None:
 def _rows(path: Path, schema: pa.Schema) -> list[TableRow]:
     rows: list[TableRow] = read_table(path, schema).to_pylist() if path.exists() else []
     return rows
-
-
-def _check_texts(record: Record) -> None:
-    """Refuse control characters, which a store in PostgreSQL could never keep."""
-    raters = [label.rater for label in record.labels]
-    for column, text in (("prompt", record.prompt), *(("rater", name) for name in raters)):
-        found = control_character(text or "")
-        if found is not None:
-            named = [name for name, value in record.row.values.items() if value == text]
-            raise record.row.bad((named or [column])[0], f"has the control character {found}")
-
-
-def _fact(row: Row, value: object, field: pa.Field) -> object:
-    try:
-        pa.scalar(value, field.type)
-    except (OverflowError, pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise row.bad(field.name, f"is {value!r}, which does not fit {field.type}") from error
-    return value
 
 
 def _new_task(record: Record, image_ids: tuple[str, ...]) -> NewTask:

@@ -6,8 +6,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pyarrow as pa
+
 from data.errors import PictuneError
 from data.feedback import Source, TaskKind
+from data.ids import control_character
 
 Ranks = tuple[int | None, ...]
 LONGEST_VALUE = 60
@@ -170,3 +173,22 @@ def _shown(value: object) -> str:
         return "empty"
     text = repr(value)
     return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}..."
+
+
+def fact(row: Row, value: object, field: pa.Field) -> object:
+    """Return `value`, which must fit the column `field`."""
+    try:
+        pa.scalar(value, field.type)
+    except (OverflowError, pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise row.bad(field.name, f"is {value!r}, which does not fit {field.type}") from error
+    return value
+
+
+def check_texts(record: Record) -> None:
+    """Refuse control characters, which a store in PostgreSQL could never keep."""
+    raters = [label.rater for label in record.labels]
+    for column, text in (("prompt", record.prompt), *(("rater", name) for name in raters)):
+        found = control_character(text or "")
+        if found is not None:
+            named = [name for name, value in record.row.values.items() if value == text]
+            raise record.row.bad((named or [column])[0], f"has the control character {found}")
