@@ -27,7 +27,7 @@ LINES = sorted({line for page in PAGES for line in lines_of(page.read_text(encod
 
 
 def without_running(words: list[str]) -> str:
-    """What make would run."""
+    """The commands that make would run."""
     call = ["make", "--dry-run", *words]
     ended = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
