@@ -18,7 +18,8 @@ Made by `python -m benchmarks.methods`; how: see there. Seeds: {seeds}. In per c
 and in brackets the 95 % interval. Gains are beside the base of the same seed and sampler, and so
 are the diversities (Vendi score, by CLIP embeddings), of all images and of those that show their
 prompt at equal numbers. Frechet distance (to the base's images, by CLIP embeddings), KL (nats),
-queries (images scored in training) and minutes of training are no shares.
+queries (images scored in training) and minutes of training are no shares. The trainings are of
+several commits, some with changes that were not committed: [README.md](README.md).
 
 ![Alignment against reward queries, KL and diversity](methods.png)"""
 TITLES = (

@@ -1,8 +1,12 @@
-"""Records of benchmarks: `results/<name>.json`, with the command, the commit and the machine."""
+"""Records of benchmarks: `results/<name>.json`, with the command, the commit and the machine.
+
+`python -m benchmarks.record` writes `results/README.md`, with the commits of all figures.
+"""
 
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import tempfile
@@ -20,6 +24,18 @@ RESULTS = Path(__file__).parent / "results"
 CHECKOUT = Path(__file__).parents[1]
 LINE = 400
 """Most characters that a part of the results has on one line."""
+DIRTY = "-dirty"
+PAGE = """# Commits that the figures are of
+
+Written by `python -m benchmarks.record`. Figures of the first column are those of a commit of this
+repository. Those of the second were measured with changes that were not committed, and those of the
+third with a commit that is not in the repository: what they were measured with cannot be checked
+out, so measuring again may give others. A file with several commits was measured
+in parts; `compare.json` names the commit of its last part alone.
+
+| figures | of a commit | with changes beside it | of a commit that is not there |
+|---|---|---|---|
+"""
 Row = dict[str, Any]
 
 
@@ -34,6 +50,29 @@ def record(name: str, figures: dict[str, Any]) -> None:
     }
     with write_atomically(RESULTS / f"{name}.json") as temporary:
         temporary.write_text(in_lines(made_by | figures) + "\n", encoding="utf-8")
+    (RESULTS / "README.md").write_text(commits_page(), encoding="utf-8")
+    if made_by["commit"].endswith(DIRTY):
+        print(
+            f"benchmarks/results/{name}.json: names {made_by['commit']}: files differ from the "
+            "commit, so nobody can measure this again; commit first",
+            file=sys.stderr,
+        )
+
+
+def commits_page() -> str:
+    """Return a page with the commits of all figures that are kept."""
+    lines = [_line(path) for path in sorted(RESULTS.glob("*.json"))]
+    return PAGE + "".join(f"{line}\n" for line in lines)
+
+
+def _line(path: Path) -> str:
+    named = sorted(set(re.findall(r'"commit": "([^"]*)"', path.read_text(encoding="utf-8"))))
+    cells: list[list[str]] = [[], [], []]
+    for commit in named:
+        plain = commit.removesuffix(DIRTY)
+        is_there = _call("cat-file", "-e", f"{plain}^{{commit}}").returncode == 0
+        cells[2 if not is_there else 1 if commit != plain else 0].append(plain)
+    return f"| {path.name} | {' | '.join(', '.join(one) for one in cells)} |"
 
 
 def in_lines(value: object, indent: str = "") -> str:
@@ -66,13 +105,19 @@ def commit() -> str:
     """Return the commit of this checkout, with `-dirty` where files but results differ from it."""
     code = (".", ":!benchmarks/results")
     changed = _git("status", "--porcelain", "--untracked-files=no", "--", *code)
-    return _git("describe", "--always") + ("-dirty" if changed else "")
+    return _git("describe", "--always") + (DIRTY if changed else "")
 
 
 def _git(*words: str) -> str:
     """Return what git prints about this checkout."""
-    done = subprocess.run(["git", *words], cwd=CHECKOUT, capture_output=True, text=True, check=True)
+    done = _call(*words)
+    done.check_returncode()
     return done.stdout.strip()
+
+
+def _call(*words: str) -> subprocess.CompletedProcess[str]:
+    words = ("git", *words)
+    return subprocess.run(words, cwd=CHECKOUT, capture_output=True, text=True, check=False)
 
 
 def recorded(name: str) -> dict[str, Any]:
@@ -116,3 +161,7 @@ def run_python(root: Path, words: Sequence[str], **environment: str) -> None:
     )
     if done.returncode:
         raise SystemExit(f"{root}: {' '.join(words)[:200]}\n{done.stderr[-3000:]}")
+
+
+if __name__ == "__main__":
+    (RESULTS / "README.md").write_text(commits_page(), encoding="utf-8")

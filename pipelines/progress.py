@@ -44,7 +44,7 @@ def _counted(items: Iterable[T], bar: Any) -> Iterator[T]:
 
 
 class _Lines(AbstractContextManager["_Lines"]):
-    """Progress as lines, where stderr is no terminal."""
+    """A count that writes a line a minute, where stderr is no terminal."""
 
     def __init__(self, title: str, unit: str, total: int | None, done: int) -> None:
         self.n = done

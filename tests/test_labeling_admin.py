@@ -1,7 +1,9 @@
 import copy
+from collections import Counter
 from pathlib import Path
-from typing import cast
+from typing import cast, get_type_hints
 
+import gradio as gr
 import pytest
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
@@ -13,6 +15,7 @@ from data.schema import prompt_id
 from data.store.feedback_store import FeedbackStore
 from labeling_app.admin import router as admin_router
 from labeling_app.admin_figures import measure_quality
+from labeling_app.admin_layout import Parts
 from labeling_app.server import create_app
 from labeling_app.settings import LabelConfig
 from labeling_app.tasks import TasksConfig
@@ -207,3 +210,17 @@ def test_metrics_are_what_prometheus_reads(client: TestClient) -> None:
     assert counts["POST", "/api/v1/submissions", "201"] == 2
     assert counts["POST", "/api/v1/submissions", "422"] == 1
     assert counts["GET", "/api/v1/images/{image_id}", "404"] == 1
+
+
+def test_the_pages_tell_which_parts_of_the_admin_page_are_of_gradio() -> None:
+    kinds = Counter(get_type_hints(Parts).values())
+    unseen = {gr.JSON, gr.Textbox}
+    text = {gr.HTML, gr.Markdown}
+    assert {kind: kinds[kind] for kind in kinds.keys() - unseen - text} == {
+        gr.Button: 2,
+        gr.BarPlot: 1,
+    }
+    root = Path(__file__).parents[1]
+    for page in ("README.md", "docs/api.md"):
+        words = " ".join((root / page).read_text(encoding="utf-8").split())
+        assert "the admin page's plot, timer and two of its buttons" in words
