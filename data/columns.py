@@ -177,7 +177,8 @@ AUDIT_COLUMNS = [
         "action",
         TEXT,
         "add_rater, set_password, set_role, set_status, set_share, set_paused, decide_image, "
-        "adjudicate, withdraw_adjudication, set_overlap, add_gold, export or download",
+        "put_back_all, adjudicate, withdraw_adjudication, set_overlap, add_gold, export or "
+        "download",
     ),
     optional(
         "subject",

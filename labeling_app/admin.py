@@ -23,6 +23,7 @@ from labeling_app.admin_responses import (
     NewPassword,
     PauseState,
     Plan,
+    PutBack,
     Quality,
     Reports,
     Summary,
@@ -131,7 +132,7 @@ def quality(state: State, _admin: Admin) -> Quality:
 
 @router.get("/reports")
 def reports(state: State, _admin: Admin) -> Reports:
-    """Return the images that wait for a decision, and those that are removed."""
+    """Return the reported images that wait for a decision, and those that are removed."""
     return figures.list_reports(state)
 
 
@@ -191,6 +192,12 @@ async def thumbnail_of(image_id: str, state: State, _admin: Admin) -> Response:
 def put_back(body: ImageBody, state: State, account: Admin) -> Decided:
     """Put a reported or removed image back into circulation, until it is reported again."""
     return actions.decide(state, account.rater_id, body.image_id, "kept")
+
+
+@router.post("/put-back-all", responses=ABOUT_SOMETHING)
+def put_back_all(body: RaterBody, state: State, account: Admin) -> PutBack:
+    """Put all images back that this rater alone reported and nobody has decided about."""
+    return actions.put_back_all(state, account.rater_id, body.rater)
 
 
 @router.post("/remove", responses=ABOUT_SOMETHING)

@@ -14,6 +14,7 @@ from labeling_app.admin_responses import (
     GoldAdded,
     NewPassword,
     PauseState,
+    PutBack,
 )
 from labeling_app.app_state import AppState
 from labeling_app.known_answers import parse_gold
@@ -28,6 +29,15 @@ def decide(state: AppState, admin_id: str, image_id: str, decision: Decision) ->
     """
     state.store.reports.decide(image_id, decision, admin_id)
     return Decided(decision=decision)
+
+
+def put_back_all(state: AppState, admin_id: str, rater: str) -> PutBack:
+    """Put all images back that this rater alone reported, where nobody has decided yet.
+
+    Raises:
+        NotFound: no report of theirs is open.
+    """
+    return PutBack(images=state.store.reports.put_back_all(rater, admin_id))
 
 
 def adjudicate(state: AppState, admin_id: str, task_id: str, answer: Answer) -> Adjudicated:

@@ -90,12 +90,13 @@ def measure_quality(state: AppState) -> Quality:
 
 
 def list_reports(state: AppState) -> Reports:
-    """Return the images that are out of circulation."""
+    """Return the reported images."""
     views: dict[bool, list[ReportedImageView]] = {False: [], True: []}
     for image in state.store.reports.images():
         view = ReportedImageView(
             image_id=image.image_id,
             prompt=image.prompt,
+            withheld=image.withheld,
             reports=image.reports,
             url=image_url(image.image_id),
         )

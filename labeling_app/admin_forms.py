@@ -35,10 +35,22 @@ Percent = Annotated[
 
 
 class DecisionForm(BaseModel, frozen=True):
-    """Decision about a reported image."""
+    """Decision about a reported image, or about all that a rater has reported."""
 
     decision: Decision
-    image_id: Identifier
+    image_id: Identifier | None = None
+    rater: Identifier | None = None
+
+    def apply(self, state: AppState, admin_id: str) -> None:
+        """Do it.
+
+        Raises:
+            NotFound: no such report is open.
+        """
+        if self.image_id is not None:
+            actions.decide(state, admin_id, self.image_id, self.decision)
+        elif self.rater is not None:
+            actions.put_back_all(state, admin_id, self.rater)
 
 
 class TaskForm(BaseModel, frozen=True):

@@ -149,11 +149,10 @@ class _Events:
     def decide(
         self, zone: object, shown: Digests, event: gr.EventData, request: gr.Request
     ) -> Update:
-        """Put a reported image back, or remove it."""
+        """Put reported images back, or remove one."""
 
         def act() -> None:
-            wanted = DecisionForm.model_validate(_sent(event))
-            actions.decide(self._state, _admin(request), wanted.image_id, wanted.decision)
+            DecisionForm.model_validate(_sent(event)).apply(self._state, _admin(request))
 
         return self._answer(zone, shown, act)
 

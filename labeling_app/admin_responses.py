@@ -289,17 +289,19 @@ class Tables(BaseModel, frozen=True):
 
 
 class ReportedImageView(BaseModel, frozen=True):
-    """An image that is out of circulation."""
+    """An image that is out of circulation, or of which a report waits."""
 
     image_id: str
     prompt: str
+    withheld: bool
+    """Whether raters are not shown it; false where its rater has more open reports than count."""
     reports: Sequence[Report]
-    """Those that keep it out, oldest first."""
+    """Those that are not settled, oldest first."""
     url: str
 
 
 class Reports(BaseModel, frozen=True):
-    """The images that no rater is shown, the one reported first at the beginning."""
+    """The reported images, the one reported first at the beginning."""
 
     open: list[ReportedImageView]
     """Those that wait for a decision."""
@@ -310,6 +312,12 @@ class Decided(BaseModel, frozen=True):
     """An admin's decision about an image."""
 
     decision: Decision
+
+
+class PutBack(BaseModel, frozen=True):
+    """Reports of a rater that an admin closed."""
+
+    images: int
 
 
 class Exported(BaseModel, frozen=True):

@@ -4,6 +4,7 @@ All that raters wrote stays text: HTML is made by templates that escape.
 """
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -11,7 +12,7 @@ from zoneinfo import ZoneInfo
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from data.store.reports import Report
+from data.store.reports import MOST_OPEN, Report
 from labeling_app.admin_responses import (
     Disputes,
     HourCount,
@@ -98,7 +99,10 @@ def reports_html(reports: Reports, zone: ZoneInfo) -> str:
         when = f"{report.submitted_at.astimezone(zone):%Y-%m-%d %H:%M}"
         return f"{report.rater}{words and f': {words}'} ({when})"
 
-    return PAGES.get_template("reports.html.jinja").render(reports=reports, report_line=line)
+    by_rater = Counter(report.rater for image in reports.open for report in image.reports)
+    several = [(rater, n) for rater, n in by_rater.most_common() if n > 1]
+    template = PAGES.get_template("reports.html.jinja")
+    return template.render(reports=reports, report_line=line, several=several, most=MOST_OPEN)
 
 
 def disputes_html(disputes: Disputes) -> str:

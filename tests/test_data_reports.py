@@ -265,3 +265,54 @@ def test_an_imported_label_reports_as_one_that_is_given_here(store: FeedbackStor
     assert [one.rater for one in store.reports.images()[0].reports] == ["dora"]
     store.import_labels([ALONE], [imported(2, BinaryAnswer(verdict="good"))], finish=lambda: None)
     assert store.reports.images() == []
+
+
+def hold_all(store: FeedbackStore, rater: str, image_ids: tuple[str, ...]) -> Claim:
+    """Add a ranking of these images, and let the rater claim it."""
+    task = NewTask(kind="ranking", prompt="a cat", image_ids=image_ids, priority=9)
+    store.add_tasks([task])
+    return claim_of(store, rater, task)
+
+
+def report_all(store: FeedbackStore, rater: str, held: Claim) -> None:
+    """Let the rater report all images of what they hold."""
+    image_ids = held.task.image_ids
+    bad = RankingAnswer(ranks=dict.fromkeys(image_ids), unsafe=image_ids)
+    store.submit(submission(held, rater, f"{rater} {image_ids[0]}", bad))
+
+
+def test_the_reports_of_one_rater_keep_20_images_out_and_others_wait_for_an_admin(
+    store: FeedbackStore, clock: Clock
+) -> None:
+    anna, ben = store.add_rater("anna"), store.add_rater("ben")
+    images = tuple(f"i{number:02}" for number in range(30))
+    report_all(store, anna, hold_all(store, anna, images[:15]))
+    report_all(store, anna, hold_all(store, anna, images[15:]))
+    assert store.reports.withheld_images(images) == set(images[:20])
+    assert store.reports.count() == (30, 0)
+    listed = {image.image_id: image.withheld for image in store.reports.images()}
+    assert listed == {image_id: image_id in images[:20] for image_id in images}
+    # another rater's report counts, and so does an admin's decision
+    report_all(store, ben, hold_all(store, ben, (images[25], "x")))
+    store.reports.decide(images[26], "removed", ben)
+    assert store.reports.withheld_images(images) == {*images[:20], images[25], images[26]}
+    clock.pass_seconds(1)
+    store.undo(anna)
+    assert store.reports.withheld_images(images) == {*images[:15], images[25], images[26]}
+    assert store.reports.count() == (17, 1)
+
+
+def test_all_that_one_rater_reported_is_put_back_at_once(store: FeedbackStore) -> None:
+    anna, ben = store.add_rater("anna"), store.add_rater("ben")
+    images = tuple(f"i{number:02}" for number in range(25))
+    held = hold_all(store, ben, (images[0], "x"))
+    report_all(store, anna, hold_all(store, anna, images))
+    report_all(store, ben, held)
+    store.reports.decide(images[1], "removed", ben)
+    assert store.reports.put_back_all("anna", ben) == 24
+    assert store.reports.withheld_images(images) == {images[0], images[1]}
+    assert [image.image_id for image in store.reports.images()] == [images[1], images[0], "x"]
+    entry = store.audit.latest(1)[0]
+    assert (entry.action, entry.subject, entry.after) == ("put_back_all", "anna", {"images": 24})
+    with pytest.raises(NotFound, match="anna: no report of theirs is open"):
+        store.reports.put_back_all("anna", ben)

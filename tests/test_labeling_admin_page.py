@@ -314,6 +314,18 @@ def test_an_admin_puts_an_image_back_and_removes_one(
     assert "decision: Input should be" in look(client, "decide", event_data=wrong)["notice"]
 
 
+def test_one_button_puts_back_all_that_a_rater_reported(
+    client: TestClient, store_with_admin: FeedbackStore
+) -> None:
+    ids = [report(client, name) for name in ("Ann", "ANN")]  # one person
+    page = look(as_admin(client))["reports"]
+    assert "Put back all 2 images that Ann reported" in page
+    assert "Still shown" not in page
+    event = {"decision": "kept", "rater": "Ann"}
+    assert "None waits" in look(client, "decide", event_data=event)["reports"]
+    assert store_with_admin.reports.withheld_images(ids) == set()
+
+
 def test_an_admin_decides_a_dispute_and_takes_it_back(
     client: TestClient, store_with_admin: FeedbackStore, campaign: Campaign
 ) -> None:

@@ -27,6 +27,7 @@ from tests.support.labeling_campaign import HOSTILE
         ("POST", "admin/pause", {}),
         ("POST", "admin/resume", {}),
         ("POST", "admin/put-back", {"image_id": "i"}),
+        ("POST", "admin/put-back-all", {"rater": "Ann"}),
         ("POST", "admin/remove", {"image_id": "i"}),
         ("GET", "admin/reports", None),
         ("GET", "admin/summary", None),

@@ -216,3 +216,17 @@ def test_the_training_leaves_out_what_was_reported(
     for item_id in left:
         client.post("/api/v1/training", json={"item_id": item_id, "answer": {"verdict": "good"}})
     assert client.get("/api/v1/me").json()["trained"]
+
+
+def test_admins_put_back_all_that_a_rater_reported(client: TestClient) -> None:
+    for _ in range(2):
+        report(client)
+    body = {"rater": "Ann"}
+    assert client.post("/api/v1/admin/put-back-all", json=body).status_code == 403
+    as_admin(client)
+    assert [one["withheld"] for one in client.get("/api/v1/admin/reports").json()["open"]] == [
+        True
+    ] * 2
+    assert client.post("/api/v1/admin/put-back-all", json=body).json() == {"images": 2}
+    assert client.get("/api/v1/admin/reports").json() == {"open": [], "removed": []}
+    assert client.post("/api/v1/admin/put-back-all", json=body).status_code == 404

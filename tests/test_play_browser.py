@@ -119,6 +119,10 @@ def test_a_picture_and_a_lora_are_taken_home_with_the_line_that_loads_it(
     line = f"pipeline.load_lora_weights('{run.finetune_dir(TUNED)}', adapter_name=\"pictune\")"
     page.locator(".cm-content", has_text=line).wait_for()
     page.locator(".cm-content", has_text="adapter_weights=1").wait_for()
+    colors = page.locator(".cm-content, .cm-content span").evaluate_all(
+        "(parts) => [...new Set(parts.map((part) => getComputedStyle(part).color))]"
+    )
+    assert len(colors) == 1  # that of the page's text
     with page.expect_download() as lora:
         page.locator("#lora").click()
     assert lora.value.path().read_bytes() == (run.finetune_dir(TUNED) / LORA_FILE).read_bytes()

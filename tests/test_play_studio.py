@@ -169,3 +169,12 @@ def test_the_page_says_words_of_a_prompt_as_text(studio: Studio) -> None:
     drawing = {BASE: drawn(studio, BASE, hostile)}
     assert "<img" not in words.headings(hostile, drawing, 1)
     assert drawing[BASE][0].file.name == "img-src-x-onerror-alert-1_base_seed-7.png"
+
+
+def test_the_page_says_how_much_of_a_long_prompt_is_not_read(studio: Studio) -> None:
+    row = [drawn(studio, BASE, wish(studio, images=1))]
+    most = studio.model.pipeline.tokenizer.model_max_length - 2  # a beginning and an end
+    assert studio.unread("cat " * most) == 0
+    assert studio.unread("cat " * (most + 5)) == 5
+    assert "its last 5 tokens were left out" in words.done(row, 1.0, 5)
+    assert "too long" not in words.done(row, 1.0, 0)

@@ -325,9 +325,8 @@ class FeedbackStore:
                 add_to_live_count(connection, task.task_id, submission.rater_id, 1)
             late = {"lease_late": not live and is_over(lease, now)}
             receipt = add_revision(connection, lease, now, label_values(submission) | late)
-            open_reports(
-                connection, receipt.label_id, task.task_id, task.image_ids, submission.answer
-            )
+            reporting = (receipt.label_id, task.task_id, task.image_ids, submission.answer)
+            open_reports(connection, *reporting, bound_of=submission.rater_id)
             return receipt
 
     def undo(self, rater_id: str) -> Task | None:

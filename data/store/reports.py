@@ -3,7 +3,8 @@
 A live label that reports an image opens a report, which takes the image and every task with it out
 of circulation. The report is withdrawn when its rater undoes or changes the answer, and closed when
 an admin decides. An image is in circulation again once no report of it is open and it was not
-removed.
+removed. Nobody can empty a campaign: further reports of a rater of whom `MOST_OPEN` are open only
+wait for an admin.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -26,6 +27,11 @@ from data.store.database import Database
 from data.store.queries import Row, find_row, insert_rows
 from data.store.tables import labels, prompts, raters, reports, task_images, tasks
 
+MOST_OPEN = 20
+"""Images that the reports of one rater keep out of circulation before an admin has decided."""
+
+_UNDECIDED = reports.c.state.in_(("open", "waiting"))
+
 
 @dataclass(frozen=True)
 class Report:
@@ -40,14 +46,16 @@ class Report:
 
 @dataclass(frozen=True)
 class ReportedImage:
-    """An image that is out of circulation."""
+    """An image that is out of circulation, or of which a report waits."""
 
     image_id: str
     prompt: str
     removed: bool
     """Whether an admin removed it; otherwise it waits for an admin's decision."""
+    withheld: bool
+    """Whether it is out of circulation; otherwise its rater had reported too many."""
     reports: Sequence[Report]
-    """The reports that keep it out, oldest first."""
+    """The reports that keep it out or wait, oldest first."""
 
 
 class Reports:
@@ -71,7 +79,7 @@ class Reports:
             return set(connection.scalars(WITHHELD_IMAGES.where(reports.c.image_id.in_(image_ids))))
 
     def images(self) -> list[ReportedImage]:
-        """Return all images that are out of circulation, in the order of their first reports."""
+        """Return all images of which a report is not settled, in the order of their first ones."""
         query = (
             sa.select(reports.c.image_id, reports.c.state, prompts.c.prompt, raters.c.name)
             .add_columns(labels.c.kind, labels.c.answer_json, labels.c.submitted_at)
@@ -80,7 +88,7 @@ class Reports:
             .join(raters, raters.c.rater_id == labels.c.rater_id)
             .join(tasks, tasks.c.task_id == labels.c.task_id)
             .join(prompts, prompts.c.prompt_id == tasks.c.prompt_id)
-            .where(OUT_OF_CIRCULATION)
+            .where(sa.or_(OUT_OF_CIRCULATION, _UNDECIDED))
         )
         found: dict[str, list[Row]] = {}
         with self._database.read() as connection:
@@ -92,6 +100,7 @@ class Reports:
                 image_id,
                 rows[0].prompt,
                 any(row.state == "removed" for row in rows),
+                any(row.state != "waiting" for row in rows),
                 [_report(row) for row in rows],
             )
             for image_id, rows in found.items()
@@ -101,7 +110,7 @@ class Reports:
         """Count the images that wait for a decision, and those that are removed."""
         removed = sa.select(reports.c.image_id).where(reports.c.state == "removed")
         waiting = sa.select(reports.c.image_id).where(
-            reports.c.state == "open", reports.c.image_id.not_in(removed)
+            _UNDECIDED, reports.c.image_id.not_in(removed)
         )
         with self._database.read() as connection:
             counts = [
@@ -118,7 +127,8 @@ class Reports:
         Raises:
             NotFound: the image is not out of circulation, or was removed before.
         """
-        undecided = OUT_OF_CIRCULATION if decision == "kept" else reports.c.state == "open"
+        removed = sa.false() if decision == "removed" else reports.c.state == "removed"
+        undecided = sa.or_(_UNDECIDED, removed)
         change = sa.update(reports).where(reports.c.image_id == image_id, undecided)
         with self._database.write() as connection:
             now = self._clock()
@@ -139,6 +149,34 @@ class Reports:
                 after={"state": decision},
             )
 
+    def put_back_all(self, rater: str, admin_id: str) -> int:
+        """Close a rater's undecided reports; return of how many images.
+
+        An image that somebody else reported, or an admin removed, stays out.
+
+        Raises:
+            NotFound: nobody of this name has such a report.
+        """
+        of_rater = (
+            sa.select(labels.c.label_id, labels.c.rater_id)
+            .join(raters, raters.c.rater_id == labels.c.rater_id)
+            .join(reports, reports.c.label_id == labels.c.label_id)
+            .where(raters.c.name == rater, _UNDECIDED)
+        )
+        with self._database.write() as connection:
+            now = self._clock()
+            rows = connection.execute(of_rater).all()
+            if not rows:
+                raise NotFound(f"{rater}: no report of theirs is open; look at the list again")
+            mine = reports.c.label_id.in_({row.label_id for row in rows})
+            values = {"state": "kept", "decided_by": admin_id, "decided_at": now}
+            change = sa.update(reports).where(mine, _UNDECIDED)
+            n_images = connection.execute(change.values(values)).rowcount
+            after = {"images": n_images}
+            who = rows[0].rater_id
+            record(connection, "put_back_all", now, admin_id, subject=who, after=after)
+        return n_images
+
 
 def withheld_tasks(connection: sa.Connection, task_ids: Collection[str]) -> list[str]:
     """Select the tasks that have an image which is out of circulation."""
@@ -147,19 +185,41 @@ def withheld_tasks(connection: sa.Connection, task_ids: Collection[str]) -> list
 
 
 def open_reports(
-    connection: sa.Connection, label_id: str, task_id: str, image_ids: Sequence[str], answer: Answer
+    connection: sa.Connection,
+    label_id: str,
+    task_id: str,
+    image_ids: Sequence[str],
+    answer: Answer,
+    *,
+    bound_of: str | None = None,
 ) -> None:
     """Take the images that a new live label reports out of circulation.
 
-    The right answer to hidden gold says nothing new and reports nothing.
+    The right answer to hidden gold says nothing new and reports nothing. `bound_of` is the rater of
+    whose reports at most `MOST_OPEN` may be open; without one all are.
     """
     reported = reported_images(answer, image_ids)
     if reported and not _is_gold_for(connection, task_id, answer):
+        left = len(reported) if bound_of is None else MOST_OPEN - _count_open(connection, bound_of)
         rows: list[dict[str, object]] = [
-            {"label_id": label_id, "image_id": image_id, "state": "open"}
-            for image_id in sorted(reported)
+            {
+                "label_id": label_id,
+                "image_id": image_id,
+                "state": "open" if number < left else "waiting",
+            }
+            for number, image_id in enumerate(sorted(reported))
         ]
         insert_rows(connection, reports, rows)
+
+
+def _count_open(connection: sa.Connection, rater_id: str) -> int:
+    """Count the rater's reports that keep an image out of circulation and wait for an admin."""
+    query = (
+        sa.select(sa.func.count())
+        .select_from(reports.join(labels, labels.c.label_id == reports.c.label_id))
+        .where(reports.c.state == "open", labels.c.rater_id == rater_id)
+    )
+    return connection.scalar(query) or 0
 
 
 def withdraw_reports(connection: sa.Connection, task_id: str, rater_id: str) -> None:
@@ -167,7 +227,7 @@ def withdraw_reports(connection: sa.Connection, task_id: str, rater_id: str) -> 
     retired = sa.select(labels.c.label_id).where(
         labels.c.task_id == task_id, labels.c.rater_id == rater_id, ~labels.c.is_live
     )
-    mine = sa.update(reports).where(reports.c.label_id.in_(retired), reports.c.state == "open")
+    mine = sa.update(reports).where(reports.c.label_id.in_(retired), _UNDECIDED)
     connection.execute(mine.values(state="withdrawn"))
 
 

@@ -255,7 +255,7 @@ reports = Table(
     # the answer that reports the image
     Column("label_id", String(36), ForeignKey(labels.c.label_id), primary_key=True),
     Column("image_id", String(200), primary_key=True, index=True),
-    # open, withdrawn by its rater; kept, removed by an admin
+    # open, waiting (its rater has too many), withdrawn by its rater; kept, removed by an admin
     Column("state", String(20), nullable=False),
     Column("decided_by", String(36), ForeignKey(raters.c.rater_id)),
     Column("decided_at", UtcDateTime),

@@ -330,7 +330,9 @@ class Playground:
                 home = self.take_home(given[self.taken], drawing)
                 yield self._shown(drawing) | {
                     self.state: drawing,
-                    self.status: words.done(drawing.rows, time.monotonic() - start),
+                    self.status: words.done(
+                        drawing.rows, time.monotonic() - start, self.studio.unread(wish.prompt)
+                    ),
                     self.actions: gr.Row(visible=True),
                     self.ask: gr.Button("Ask raters", interactive=True),
                     self.take: gr.Accordion(visible=True),

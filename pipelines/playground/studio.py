@@ -18,6 +18,7 @@ from data.errors import PictuneError
 from data.ids import control_character
 from data.runs import RunFolder
 from finetune.diffusion import DiffusionModel
+from finetune.family import tokenizer_of
 from finetune.lora_folder import BASE
 from finetune.sampler import draw_batches
 from finetune.settings.sampler import Sampler
@@ -168,6 +169,15 @@ class Studio:
         folder = self.folder / secrets.token_hex(8)
         folder.mkdir(parents=True)
         return folder
+
+    def unread(self, prompt: str) -> int:
+        """Count the tokens at the prompt's end that no text encoder reads; most CLIPs take 77."""
+        left: list[int] = []
+        names = map(tokenizer_of, self.model.family.text_encoders)
+        for tokenizer in filter(None, (getattr(self.model.pipeline, name) for name in names)):
+            tokens = tokenizer(prompt, truncation=False, verbose=False).input_ids
+            left.append(max(len(tokens) - tokenizer.model_max_length, 0))
+        return min(left)
 
     def draw(self, name: str, wish: Wish, folder: Path, tell: Tell) -> list[Picture]:
         """Draw one model's images, one for each seed.

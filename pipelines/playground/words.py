@@ -76,10 +76,11 @@ def headings(wish: Wish, drawn: Mapping[str, Sequence[Picture]], beside: int) ->
     return f'<div class="{kind}" style="--columns: {columns}">{"".join([*cells, *again])}</div>'
 
 
-def done(rows: Sequence[Sequence[Picture]], seconds: float) -> str:
-    """Return HTML that says what was drawn."""
+def done(rows: Sequence[Sequence[Picture]], seconds: float, unread: int) -> str:
+    """Return HTML that says what was drawn, and how many of the prompt's tokens were not read."""
+    cut = f"The prompt is too long: its last {unread} tokens were left out. " if unread else ""
     return (
-        f"<p>{sum(map(len, rows))} pictures in {seconds:.1f} s. Click one to see it large; "
+        f"<p>{cut}{sum(map(len, rows))} pictures in {seconds:.1f} s. Click one to see it large; "
         "the arrow keys lead to its neighbors.</p>"
     )
 
