@@ -5,6 +5,8 @@ import json
 from collections.abc import Collection, Sequence
 from typing import Any
 
+import pyarrow.compute as pc
+
 from data.runs import RunFolder
 from data.schema import IMAGES, read_table
 from pipelines.comparison import (
@@ -27,7 +29,7 @@ from pipelines.pages.charts import (
     strength_chart,
     training_chart,
 )
-from pipelines.pages.label_statistics import label_statistics
+from pipelines.pages.label_statistics import counted, label_statistics
 from pipelines.pages.page import (
     file_uri,
     image_uri,
@@ -85,7 +87,8 @@ def _context(run: RunFolder, settings: Settings, evaluation: Evaluation) -> dict
     trained = [row for row in first.prompts if row.group == "trained"][:MOST_GRIDS]
     held_out = _one_a_family(first.prompts)
     groups = groups_of(evaluation.results)
-    images = read_table(run.images_table, IMAGES)
+    drawn = read_table(run.images_table, IMAGES)
+    images = drawn.filter(pc.field("origin").is_null())  # not for comparisons, nor by visitors
     stages = sorted(stamps(run).values(), key=lambda stamp: stamp.started)
     order = list(names)
     return {
@@ -115,6 +118,7 @@ def _context(run: RunFolder, settings: Settings, evaluation: Evaluation) -> dict
         "chart": _chart(results, names, colors, judged=evaluation.judged),
         "curves": _curves(run.in_round(evaluation.round), names),
         "dials": _dials(run, evaluation, names, colors),
+        "counted": counted,
         "labels": label_statistics(run.latest.resolve()),
         "reward": json.loads((reward / REWARD_METRICS).read_text(encoding="utf-8")),
         "reliability": file_uri(reward / "reliability.png", "image/png"),
