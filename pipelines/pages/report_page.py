@@ -87,8 +87,6 @@ def _context(run: RunFolder, settings: Settings, evaluation: Evaluation) -> dict
     trained = [row for row in first.prompts if row.group == "trained"][:MOST_GRIDS]
     held_out = _one_a_family(first.prompts)
     groups = groups_of(evaluation.results)
-    drawn = read_table(run.images_table, IMAGES)
-    images = drawn.filter(pc.field("origin").is_null())  # not for comparisons, nor by visitors
     stages = sorted(stamps(run).values(), key=lambda stamp: stamp.started)
     order = list(names)
     return {
@@ -123,13 +121,18 @@ def _context(run: RunFolder, settings: Settings, evaluation: Evaluation) -> dict
         "reward": json.loads((reward / REWARD_METRICS).read_text(encoding="utf-8")),
         "reliability": file_uri(reward / "reliability.png", "image/png"),
         "audit": evaluation.audit,
-        "images": images.num_rows,
-        "prompts": len(set(images["prompt_id"].to_pylist())),
+        **_drawn(run),
         "model_hash": evaluation.model_hash,
         "stages": [(stamp.stage, stamp.seconds) for stamp in stages],
         "settings": settings.as_toml(),
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
     }
+
+
+def _drawn(run: RunFolder) -> dict[str, int]:
+    """Count images and their prompts, but for those of comparisons and of visitors."""
+    images = read_table(run.images_table, IMAGES).filter(pc.field("origin").is_null())
+    return {"images": images.num_rows, "prompts": len(set(images["prompt_id"].to_pylist()))}
 
 
 def _papers(methods: Collection[str]) -> list[str]:
