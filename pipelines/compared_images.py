@@ -171,7 +171,10 @@ class ImageStore:
         return image_id
 
     def write(self, categories: Mapping[str, str | None]) -> None:
-        """Add what is new to `images.parquet` and `prompts.parquet`; rows there stay."""
+        """Add what is new to `images.parquet` and `prompts.parquet`; rows there stay.
+
+        Prompts there that have no category get the one of the comparison.
+        """
         prompts: dict[str, Row] = {
             prompt_id(text): {
                 "prompt_id": prompt_id(text),
@@ -184,6 +187,7 @@ class ImageStore:
         self._run.labels_dir.mkdir(parents=True, exist_ok=True)
         with locked(self._run.import_lock):
             _append(self._run.prompts_table, PROMPTS, prompts)
+            _name_categories(self._run.prompts_table, categories)
             _append(self._run.images_table, IMAGES, self._new)
         for path in self._drawn:
             path.unlink()
@@ -238,6 +242,14 @@ def _expected(image: Planned, by: DrawnBy) -> Drawing:
 def _rounded(value: object) -> object:
     """Return a number as the table's precision allows to compare it."""
     return round(value, 4) if isinstance(value, float) else value
+
+
+def _name_categories(path: Path, categories: Mapping[str, str | None]) -> None:
+    """Write the category of prompts that have none, as those of a text file."""
+    rows = read_table(path, PROMPTS).to_pylist()
+    named = [row | {"category": row["category"] or categories.get(row["prompt"])} for row in rows]
+    if named != rows:
+        write_table(pa.Table.from_pylist(named, schema=PROMPTS), PROMPTS, path)
 
 
 def _append(path: Path, schema: pa.Schema, rows: Mapping[str, Row]) -> None:

@@ -320,6 +320,14 @@ def test_alpha_is_one_for_equal_answers_and_about_zero_for_chance() -> None:
     assert measured["alpha"] == pytest.approx(0, abs=0.2)
 
 
+def test_alpha_of_one_task_has_no_interval() -> None:
+    two = [verdict("a", "anna", "good"), verdict("a", "bert", "bad")]
+    measured = agreement_of(judgments([task("a")], two))["binary"]
+    assert measured["n_tasks"] == 1
+    assert measured["alpha"] is not None
+    assert (measured["alpha_ci_low"], measured["alpha_ci_high"]) == (None, None)
+
+
 def test_alpha_of_ranks_is_ordinal_and_comes_by_category() -> None:
     tasks = [task(f"r{number}", "ranking", prompt_id=f"p{number % 2}") for number in range(20)]
     rankings = []

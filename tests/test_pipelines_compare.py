@@ -5,11 +5,13 @@ from collections import Counter
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 from PIL import Image
 
 from data.files import sha256_of
 from data.runs import RunFolder
+from data.schema import PROMPTS, read_table, write_table
 from data.store.feedback_store import FeedbackStore
 from pipelines.campaign import add_planned_tasks, image_files, images_digest
 from pipelines.cli import load_settings, main, parser
@@ -146,6 +148,18 @@ def test_a_prompt_file_and_references_are_asked_about(run: RunFolder, tmp_path: 
     assert reference == sha256_of(tmp_path / "cat.png") == sha256_of(image_files(run)[reference])
     gone = [word.replace("cat.png", "gone.png") for word in words]
     assert command(run, "compare", *WITH_RWL, "--axes", "detailed", *SMALL, *gone) == 2
+
+
+def test_prompts_without_a_category_get_that_of_the_comparison(run: RunFolder) -> None:
+    """The prompts of a text file have none, though the evaluation knows their kinds."""
+    prompts = read_table(run.prompts_table, PROMPTS)
+    without = [row | {"category": None} for row in prompts.to_pylist()]
+    write_table(pa.Table.from_pylist(without, schema=PROMPTS), PROMPTS, run.prompts_table)
+    assert command(run, "compare", *WITH_RWL, *SMALL) == 0
+    compared = set(tasks_of(run)["prompt_id"])
+    table = pd.read_parquet(run.prompts_table).set_index("prompt_id")
+    assert set(without[0]) == {"prompt_id", *table.columns}
+    assert table.loc[list(compared), "category"].notna().all()
 
 
 def test_what_cannot_be_compared_is_said_in_one_line(

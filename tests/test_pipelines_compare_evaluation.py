@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from data.comparisons import ComparisonAnswer
@@ -14,10 +15,11 @@ from data.feedback import NewTask
 from data.image_files import read_image
 from data.parquet import export
 from data.runs import RunFolder
-from data.schema import IMAGES, read_table
+from data.schema import IMAGES, prompt_id, read_table, write_table
 from data.store.imported import ImportedLabel
 from pipelines.arena.figures import Comparison
 from pipelines.cli import main
+from pipelines.pages.label_statistics import label_statistics
 from pipelines.pages.people import peoples_verdict
 from pipelines.record import STAMP
 from tests.support.data_campaign import START, open_store
@@ -114,6 +116,21 @@ def test_the_page_leads_with_peoples_verdict_and_evaluate_stays_done(
     assert command(run, "evaluate") == 0
     assert "evaluate: done" in capsys.readouterr().out
     assert "What people say" in page_of(run)
+
+
+def test_the_story_counts_what_the_reward_learned_from(run: RunFolder) -> None:
+    """Neither images that were drawn for comparisons, nor those who only compared models."""
+    table = read_table(run.images_table, IMAGES)
+    story = f"{table.num_rows} images by the base model"
+    assert story in page_of(run)
+    more = table.slice(0, 1).to_pylist()[0] | {"image_id": "f" * 64, "origin": "comparison"}
+    rows = [*table.to_pylist(), more | {"prompt": "A cat.", "prompt_id": prompt_id("A cat.")}]
+    write_table(pa.Table.from_pylist(rows, schema=IMAGES), IMAGES, run.images_table)
+    assert command(run, "report") == 0
+    write_table(table, IMAGES, run.images_table)
+    assert story in page_of(run)
+    assert label_statistics(run.latest)["raters"].keys() == {"simulated"}
+    assert re.search(r"rankings</b>by \d+ simulated raters</li>", page_of(run))
 
 
 def test_automatic_figures_stand_beside_people(run: RunFolder) -> None:

@@ -15,6 +15,8 @@ from data.parquet import export
 from data.runs import RunFolder
 from pipelines.arena.figures import Comparison
 from pipelines.cli import main
+from pipelines.pages.comparison_page import verdicts
+from pipelines.pages.people import peoples_verdict
 from reward.dataset import read_labels
 from tests.support.comparison_run import write_comparison_run
 from tests.support.data_campaign import open_store
@@ -100,6 +102,8 @@ def test_the_page_holds_all_that_it_shows(run: RunFolder) -> None:
     assert "odd ears <i>" not in page  # a comment is text
     assert "There is none yet: train a reward" in page
     assert "simulated" not in page
+    assert "One tie is added for each pair of models" in page
+    assert "the alpha 0.01 of choix" in page
 
 
 def test_the_command_prints_the_table(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
@@ -181,6 +185,27 @@ def test_a_rater_who_answers_in_tenths_of_a_second_is_named_and_left_out_on_dema
     assert command(run, "compare-report", "--set", "arena.omit_raters=true") == 0
     assert metrics_of(run)["omitted"] == [named["rater_id"]]
     assert "answers in tenths of a second, left out" in page_of(run)
+
+
+def test_votes_of_one_rater_by_chance_are_called_no_difference_found_yet(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    alike = {"base": 0.0, "rwl": 0.0}
+    run = write_comparison_run(
+        tmp_path / "mine", strengths=alike, axes=("overall",), raters=1, overlap=1, counts=False
+    )
+    assert command(run, "compare-report") == 0
+    assert "votes by 1 person on" in capsys.readouterr().out
+    found = Comparison.read(run)
+    assert found is not None
+    ((_, said),) = verdicts(found)
+    no_difference = r"no difference found yet: \w+ won \d+% of \d+ votes by one rater against"
+    assert re.match(no_difference, said)
+    assert "One rater alone: the intervals are over prompts" in said
+    assert "by 1 person" in page_of(run)
+    people = peoples_verdict(run)
+    assert people is not None
+    assert (people["by"], people["verdicts"]) == ("1 person", verdicts(found))
 
 
 def test_simulated_raters_are_named_as_such_and_never_mixed_with_people(

@@ -15,6 +15,7 @@ from data.store.planning import add_repeat, task_id_of
 from pipelines.cli import main
 from pipelines.pages.inspection import DISPUTED, inspection_figures
 from pipelines.pages.label_statistics import label_statistics
+from tests.support.comparison_run import write_comparison_run
 from tests.support.data_campaign import START, Campaign, answer_all
 from tests.support.labeled_run import PROMPTS_BY_CATEGORY, write_labeled_run
 
@@ -41,7 +42,7 @@ def test_inspect_prints_tables_and_writes_a_page_that_holds_all_it_shows(
     assert main(["inspect", "--runs", str(run.root.parent), "--run", "r"]) == 0
     printed = capsys.readouterr().out
     for text in (
-        "80 verdicts and 20 rankings by 4 raters: 75 human, 25 simulated",
+        "80 verdicts, 20 rankings and 40 comparisons by 4 raters: 105 human, 35 simulated",
         "share good",
         "agreement (human)",
         "disputed image",
@@ -107,8 +108,13 @@ def test_figures_are_those_of_the_tables(run: RunFolder) -> None:
     )
     assert {row["name"] for row in seen["labels"]["categories"]} == {*PROMPTS_BY_CATEGORY, "other"}
     assert [rater["n"] for rater in seen["raters"]] == [35, 35, 35, 35]
-    assert seen["tasks"] == {"binary": 20, "ranking": 5, "gold": 5, "repeats": 0}
-    assert {row["kind"]: row["n"] for row in seen["times"]} == {"verdicts": 80, "rankings": 20}
+    kinds = {"binary": 20, "ranking": 5, "comparison": 10}
+    assert seen["tasks"] == kinds | {"gold": 5, "repeats": 0}
+    assert {row["kind"]: row["n"] for row in seen["times"]} == {
+        "verdicts": 80,
+        "rankings": 20,
+        "comparisons": 40,
+    }
     assert sum(place["share"] for place in seen["places"]) == pytest.approx(1)
     for place in seen["places"]:
         assert place["interval"][0] <= place["share"] <= place["interval"][1]
@@ -159,6 +165,23 @@ def test_inspect_reads_a_copy_without_the_store_and_without_images(
     assert main(["inspect", "--runs", str(tmp_path), "--run", "copy"]) == 0
     assert "disputed image" in capsys.readouterr().out
     assert not copy.store_file.exists()
+
+
+def test_comparisons_are_counted_and_lead_to_their_report(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = write_comparison_run(
+        tmp_path / "mine", strengths={"base": 0.0}, axes=(), raters=1, by_chance=0, overlap=1
+    )
+    assert main(["inspect", "--runs", str(tmp_path), "--run", "mine"]) == 0
+    printed = capsys.readouterr().out
+    assert "0 binary, 0 ranking and 6 comparison tasks" in printed
+    assert "0 verdicts, 0 rankings and 6 comparisons by 1 rater: 6 human" in printed
+    assert "make compare-report RUN=mine" in printed
+    assert label_statistics(run.latest)["raters"] == {}  # nobody gave a verdict or a ranking
+    page = (run.labels_dir / "inspection.html").read_text()
+    assert "0 verdicts, 0 rankings and 6 comparisons by 1 rater on" in page
+    assert "There are no labels yet" not in page
 
 
 def test_a_run_without_labels_has_a_first_look_too(

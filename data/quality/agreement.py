@@ -32,7 +32,8 @@ def agreement_of(
     Returns:
         `source`, and under `binary` and `ranking` each `alpha`, `alpha_ci_low`, `alpha_ci_high`
         (95 %), `n_tasks` with two raters or more and their `n_labels`, and `categories`: a list of
-        the same with `category`. Alpha is None where there is nothing to compare.
+        the same with `category`. Alpha is None where there is nothing to compare, and its interval
+        where there is one task.
     """
     source, mine = judgments.of_raters
     known = categories or {}
@@ -84,7 +85,9 @@ def alpha_with_interval(
         return {"alpha": None, "alpha_ci_low": None, "alpha_ci_high": None, **sizes}
     task_of = rows.drop_duplicates("unit").set_index("unit").reindex(counts.index)["task_id"]
     samples = _bootstrap(counts.to_numpy(), pd.Categorical(task_of), level, rng)
-    low, high = np.quantile(samples, [0.025, 0.975]) if samples else (alpha, alpha)
+    if sizes["n_tasks"] < 2 or not samples:
+        return {"alpha": alpha, "alpha_ci_low": None, "alpha_ci_high": None, **sizes}
+    low, high = np.quantile(samples, [0.025, 0.975])
     return {"alpha": alpha, "alpha_ci_low": float(low), "alpha_ci_high": float(high), **sizes}
 
 

@@ -189,7 +189,7 @@ def time_chart(seconds: dict[str, Sequence[float]]) -> str:
     figure, axes = _figure(**SMALL)
     longest = max(max(values) for values in seconds.values())
     edges: list[float] = np.geomspace(0.1, max(longest, 1.0), 40).tolist()
-    for color, (kind, values) in zip((BLUE, RED), seconds.items(), strict=False):
+    for color, (kind, values) in zip((BLUE, RED, YELLOW), seconds.items(), strict=False):
         axes.hist(np.clip(values, 0.1, None), edges, color=color, alpha=0.55, label=kind)
         axes.axvline(float(np.median(values)), color=color, linewidth=1.2, linestyle="--")
     axes.set_xscale("log")

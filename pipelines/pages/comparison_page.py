@@ -15,8 +15,9 @@ from pipelines.arena.figures import (
     ShareFigures,
     page_file,
 )
+from pipelines.arena.ratings import PULL
 from pipelines.pages.charts import BLUE, GRAY, RED, YELLOW, elo_chart
-from pipelines.pages.label_statistics import RATERS_OF
+from pipelines.pages.label_statistics import RATERS_OF, counted
 from pipelines.pages.page import image_uri, interval, percent, percent_interval, svg_uri, write_page
 
 AXIS_TITLES = {
@@ -45,6 +46,9 @@ def write(run: RunFolder, figures: Comparison, images: pd.DataFrame) -> Path:
         "charts": _charts(figures),
         "matrices": {one.axis: matrix(one) for one in figures.axes},
         "habits": habits,
+        "counted": counted,
+        "caveat": caveat,
+        "pull": PULL,
         "disputes": _with_images(run, figures, images),
     }
     write_page("comparison.html.jinja", context, page)
@@ -71,21 +75,35 @@ def verdict(axis: AxisFigures) -> str:
     if not axis.strengths:
         return "the models were not compared with each other, directly or through others."
     best, second = (axis.strengths[i].model for i in (0, 1))
-    pair = pair_of(axis, best, second)
-    sentence = f"{best} is strongest, {_against(pair, second)}"
-    if "base" not in (best, second) and (base := pair_of(axis, best, "base")) is not None:
-        sentence += f"; {_against(base, 'base')}"
-    return sentence + "."
+    found = [_against(axis, best, second)]
+    if "base" not in (best, second) and pair_of(axis, best, "base") is not None:
+        found.append(_against(axis, best, "base"))
+    return "; ".join(found) + "." + caveat(axis)
 
 
-def _against(pair: PairFigures | None, other: str) -> str:
+def caveat(axis: AxisFigures) -> str:
+    """Return what the intervals of an axis do not say, if anything."""
+    if axis.raters == 1:
+        return " One rater alone: the intervals are over prompts, and say nothing of other raters."
+    if axis.prompts == 1:
+        return " One prompt alone: the intervals are over raters, and say nothing of other prompts."
+    return ""
+
+
+def _against(axis: AxisFigures, best: str, other: str) -> str:
+    pair = pair_of(axis, best, other)
     if pair is None:
-        return f"ahead of {other}, which it was not compared with directly"
-    won = f"preferred to {other} in {percent(pair.won.share)} of {pair.n} votes"
+        return f"{best} is ahead of {other}, which it was not compared with directly"
+    by = "one rater" if axis.raters == 1 else f"{axis.raters} raters"
+    votes = "one vote" if pair.n == 1 else f"{pair.n} votes"
+    share = percent(pair.won.share)
     if pair.interval is None:
-        return f"{won}, too few raters and prompts for an interval"
-    sure = "ahead" if pair.interval[0] > 0 else "which may be chance"
-    return f"{won} ({sure}: {interval(pair.interval, 0, sign=True)} Elo, 95\N{NO-BREAK SPACE}%)"
+        return f"{best} won {share} of {votes} by {by} against {other}, too few for an interval"
+    bounds = f"{interval(pair.interval, 0, sign=True)} Elo, 95\N{NO-BREAK SPACE}%"
+    if pair.interval[0] <= 0:
+        won = f"{best} won {share} of {votes} by {by} against {other}"
+        return f"no difference found yet: {won} ({bounds})"
+    return f"{best} is preferred to {other} in {share} of {votes} by {by} (ahead: {bounds})"
 
 
 def pair_of(axis: AxisFigures, first: str, second: str) -> PairFigures | None:
@@ -113,8 +131,8 @@ def table(figures: Comparison) -> str:
     for axis in figures.axes:
         title = AXIS_TITLES[axis.axis]
         lines.append(
-            f"{title}: {axis.n} votes by {axis.raters} {RATERS_OF[figures.source]} "
-            f"on {axis.prompts} prompts"
+            f"{title}: {axis.n} votes by {counted(axis.raters, figures.source)} "
+            f"on {axis.prompts} prompt{'s' if axis.prompts != 1 else ''}"
         )
         lines += [
             f"  {row.model:24}{row.elo:7.0f} Elo  {interval(row.interval, 0)}"

@@ -26,10 +26,12 @@ from data.schema import (
     TASKS,
     read_table,
 )
-from pipelines.pages.label_statistics import RATERS_OF, label_statistics
+from pipelines.pages.label_statistics import RATERS_OF, label_statistics, read_comparisons
 
 DISPUTED = 24
 """Most disputed images that are shown."""
+KINDS = ("binary", "ranking", "comparison")
+"""Kinds of tasks."""
 QUANTILES = {"p5": 0.05, "p25": 0.25, "median": 0.5, "p75": 0.75, "p95": 0.95}
 
 Rows = list[dict[str, Any]]
@@ -44,6 +46,7 @@ class Labels:
     tasks: pd.DataFrame
     binary: pd.DataFrame
     rankings: pd.DataFrame
+    comparisons: pd.DataFrame
     raters: pd.DataFrame
     consensus: pd.DataFrame
 
@@ -63,8 +66,20 @@ class Labels:
             "raters": RATERS,
             "consensus": CONSENSUS,
         }
-        tables = (read_table(folder / f"{name}.parquet", one) for name, one in named.items())
-        return cls(*(table.to_pandas() for table in tables))
+        found = {
+            name.removeprefix("labels_"): read_table(folder / f"{name}.parquet", one).to_pandas()
+            for name, one in named.items()
+        }
+        return cls(rankings=found.pop("ranking"), comparisons=read_comparisons(folder), **found)
+
+    @property
+    def given(self) -> dict[str, pd.DataFrame]:
+        """The labels by kind, in words."""
+        return {
+            "verdicts": self.binary,
+            "rankings": self.rankings,
+            "comparisons": self.comparisons,
+        }
 
 
 def inspection_figures(run: RunFolder) -> dict[str, Any]:
@@ -73,7 +88,7 @@ def inspection_figures(run: RunFolder) -> dict[str, Any]:
     labels = Labels.read(folder)
     named = labels.prompts[labels.prompts["category"].notna()]
     categories = dict(zip(named["prompt_id"], named["category"], strict=True))
-    sources = pd.concat([labels.binary["source"], labels.rankings["source"]]).value_counts()
+    sources = pd.concat([table["source"] for table in labels.given.values()]).value_counts()
     agreement = agreement_of(Judgments.read(folder), categories)
     seconds = _seconds(labels)
     return {
@@ -100,7 +115,7 @@ def by_count(rows: Rows) -> Rows:
 
 
 def _task_counts(tasks: pd.DataFrame) -> dict[str, int]:
-    counts = {kind: int((tasks["kind"] == kind).sum()) for kind in ("binary", "ranking")}
+    counts = {kind: int((tasks["kind"] == kind).sum()) for kind in KINDS}
     return counts | {
         "gold": int(tasks["is_gold"].sum()),
         "repeats": int(tasks["repeat_of"].notna().sum()),
@@ -118,7 +133,7 @@ def _raters(raters: pd.DataFrame) -> Rows:
 def _seconds(labels: Labels) -> dict[str, list[float]]:
     """Return the seconds on a task of each label, by kind; active time where it was measured."""
     seconds = {}
-    for kind, table in (("verdicts", labels.binary), ("rankings", labels.rankings)):
+    for kind, table in labels.given.items():
         active, total = (table[name].astype("float64") for name in ("active_ms", "time_on_task_ms"))
         measured = active.fillna(total).dropna() / 1000
         if len(measured):
@@ -137,11 +152,9 @@ def _times(seconds: dict[str, list[float]]) -> Rows:
 
 def _progress(labels: Labels) -> dict[str, tuple[list[Any], list[int]]]:
     """Return moments and labels so far by source, at most 200 points each."""
-    both = pd.concat(
-        [table[["source", "submitted_at"]] for table in (labels.binary, labels.rankings)]
-    )
+    tables = [table[["source", "submitted_at"]] for table in labels.given.values()]
     progress = {}
-    for source, part in both.groupby("source"):
+    for source, part in pd.concat(tables).groupby("source"):
         moments = part["submitted_at"].sort_values().reset_index(drop=True)
         at = np.unique(np.linspace(0, len(moments) - 1, min(len(moments), 200)).astype(int))
         progress[str(source)] = (moments.iloc[at].tolist(), (at + 1).tolist())

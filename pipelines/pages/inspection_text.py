@@ -20,15 +20,23 @@ def as_text(seen: dict[str, Any]) -> str:
 def _summary(seen: dict[str, Any]) -> str:
     labels, tasks = seen["labels"], seen["tasks"]
     checks = f"({tasks['gold']} gold, {tasks['repeats']} repeats)"
-    asked = f"{tasks['binary']} binary and {tasks['ranking']} ranking tasks {checks}"
-    given = f"{labels['binary']} verdicts and {labels['rankings']} rankings"
+    asked, given = f"{tasks['binary']} binary", f"{labels['binary']} verdicts"
+    if labels["comparisons"] or tasks["comparison"]:
+        asked += f", {tasks['ranking']} ranking and {tasks['comparison']} comparison tasks {checks}"
+        given += f", {labels['rankings']} rankings and {labels['comparisons']} comparisons"
+    else:
+        asked += f" and {tasks['ranking']} ranking tasks {checks}"
+        given += f" and {labels['rankings']} rankings"
+    raters = f"{len(seen['raters'])} rater{'s' if len(seen['raters']) != 1 else ''}"
     sources = (
         ", ".join(f"{count} {source}" for source, count in seen["sources"].items()) or "none yet"
     )
     lines = [
         f"run {seen['run']}: {seen['images']} images of {seen['prompts']} prompts, {asked}",
-        f"{given} by {len(seen['raters'])} raters: {sources}",
+        f"{given} by {raters}: {sources}",
     ]
+    if labels["comparisons"]:
+        lines.append(f"what comparisons say of the models: make compare-report RUN={seen['run']}")
     if len(seen["sources"]) > 1:
         alone = seen["agreement"]["raters"]
         lines.append(
@@ -55,7 +63,8 @@ def _agreement(seen: dict[str, Any]) -> str:
     for kind, title in (("binary", "verdicts"), ("ranking", "rankings")):
         figures = seen["agreement"][kind]
         if figures["alpha"] is not None:
-            interval = _interval((figures["alpha_ci_low"], figures["alpha_ci_high"]), number)
+            bounds = (figures["alpha_ci_low"], figures["alpha_ci_high"])
+            interval = number(None) if bounds[0] is None else _interval(bounds, number)
             lines.append(
                 [title, number(figures["alpha"]), interval, figures["n_tasks"], figures["n_labels"]]
             )

@@ -5,7 +5,14 @@ from typing import Any
 
 import pandas as pd
 
-from data.schema import LABELS_BINARY, LABELS_RANKING, PROMPTS, RATERS, read_table
+from data.schema import (
+    LABELS_BINARY,
+    LABELS_COMPARISONS,
+    LABELS_RANKING,
+    PROMPTS,
+    RATERS,
+    read_table,
+)
 
 VERDICTS = ("good", "bad", "skip", "unsafe")
 
@@ -17,9 +24,34 @@ RATERS_OF = {
 }
 """Raters of each source of labels, in words."""
 
+RATER_OF = {
+    "human": "person",
+    "simulated": "simulated rater",
+    "imported": "rater of imported labels",
+    "adjudicator": "admin who decided disputes",
+}
+"""One rater of each source."""
+
+
+def counted(n: int, source: str) -> str:
+    """Return a number of raters of a source, in words."""
+    return f"{n} {(RATER_OF if n == 1 else RATERS_OF)[source]}"
+
+
+def read_comparisons(folder: Path) -> pd.DataFrame:
+    """Return the comparisons of an export; none of one of an earlier version."""
+    path, table = folder / "labels_comparisons.parquet", LABELS_COMPARISONS.empty_table()
+    if path.exists():
+        table = read_table(path, LABELS_COMPARISONS)
+    found: pd.DataFrame = table.to_pandas()
+    return found
+
 
 def label_statistics(folder: Path) -> dict[str, Any]:
-    """Return the figures of the report's section on labels, from the folder of an export."""
+    """Return the figures of the report's section on labels, from the folder of an export.
+
+    `raters` counts those who gave verdicts or rankings.
+    """
     binary = read_table(folder / "labels_binary.parquet", LABELS_BINARY).to_pandas()
     prompts = read_table(folder / "prompts.parquet", PROMPTS).to_pandas()
     raters = read_table(folder / "raters.parquet", RATERS).to_pandas()
@@ -27,10 +59,13 @@ def label_statistics(folder: Path) -> dict[str, Any]:
     named = binary["prompt_id"].map(categories).fillna("other").rename("category")
     agreement, pairs = _agreement(raters)
     times = binary["time_on_task_ms"]
-    with_labels = raters.loc[raters["n"] > 0, "source"].value_counts()
+    rankings = read_table(folder / "labels_ranking.parquet", LABELS_RANKING).to_pandas()
+    given = pd.concat([table[["source", "rater_id"]] for table in (binary, rankings)])
+    with_labels = given.drop_duplicates()["source"].value_counts()
     return {
         "binary": len(binary),
-        "rankings": read_table(folder / "labels_ranking.parquet", LABELS_RANKING).num_rows,
+        "rankings": len(rankings),
+        "comparisons": len(read_comparisons(folder)),
         "images": int(binary["image_id"].nunique()),
         "raters": {source: int(count) for source, count in with_labels.items()},
         "median_seconds": None if times.isna().all() else float(times.median() / 1000),

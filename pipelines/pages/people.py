@@ -7,7 +7,7 @@ from pipelines.arena.figures import Comparison, page_file
 from pipelines.compared import file_name, tuned_models
 from pipelines.pages.charts import elo_chart
 from pipelines.pages.comparison_page import AXIS_TITLES, colors_of, verdicts
-from pipelines.pages.label_statistics import RATERS_OF
+from pipelines.pages.label_statistics import RATERS_OF, counted
 from pipelines.pages.page import svg_uri
 
 
@@ -28,6 +28,7 @@ def peoples_verdict(run: RunFolder) -> dict[str, Any] | None:
     return {
         "raters": RATERS_OF[figures.source],
         "verdicts": verdicts(figures),
+        "by": counted(len(figures.raters) - len(figures.omitted), figures.source),
         "votes": sum(axis.n for axis in figures.axes),
         "chart": chart,
         "chart_title": AXIS_TITLES[shown.axis] if shown is not None else None,

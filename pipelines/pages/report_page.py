@@ -5,6 +5,8 @@ import json
 from collections.abc import Collection, Sequence
 from typing import Any
 
+import pyarrow.compute as pc
+
 from data.runs import RunFolder
 from data.schema import IMAGES, read_table
 from pipelines.comparison import (
@@ -27,7 +29,7 @@ from pipelines.pages.charts import (
     strength_chart,
     training_chart,
 )
-from pipelines.pages.label_statistics import label_statistics
+from pipelines.pages.label_statistics import counted, label_statistics
 from pipelines.pages.page import (
     file_uri,
     image_uri,
@@ -92,7 +94,6 @@ def _context(run: RunFolder, settings: Settings, evaluation: Evaluation) -> dict
     trained = [row for row in first.prompts if row.group == "trained"][:MOST_GRIDS]
     held_out = _one_a_family(first.prompts)
     groups = groups_of(evaluation.results)
-    images = read_table(run.images_table, IMAGES)
     stages = sorted(stamps(run).values(), key=lambda stamp: stamp.started)
     order = list(names)
     return {
@@ -121,10 +122,10 @@ def _context(run: RunFolder, settings: Settings, evaluation: Evaluation) -> dict
         "chart": _chart(results, names, colors, measure),
         "curves": _curves(run.in_round(evaluation.round), names),
         "dials": _dials(run, evaluation, names, colors),
+        "counted": counted,
         "labels": label_statistics(run.latest.resolve()) if run.latest.exists() else None,
         **_reward_of(run, evaluation),
-        "images": images.num_rows,
-        "prompts": len(set(images["prompt_id"].to_pylist())),
+        **_drawn(run),
         "stages": [(stamp.stage, stamp.seconds) for stamp in stages],
         "settings": settings.as_toml(),
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
@@ -140,6 +141,12 @@ def _reward_of(run: RunFolder, evaluation: Evaluation) -> dict[str, Any]:
         "reward": json.loads((folder / REWARD_METRICS).read_text(encoding="utf-8")),
         "reliability": file_uri(folder / "reliability.png", "image/png"),
     }
+
+
+def _drawn(run: RunFolder) -> dict[str, int]:
+    """Count images and their prompts, but for those of comparisons and of visitors."""
+    images = read_table(run.images_table, IMAGES).filter(pc.field("origin").is_null())
+    return {"images": images.num_rows, "prompts": len(set(images["prompt_id"].to_pylist()))}
 
 
 def _papers(methods: Collection[str]) -> list[str]:

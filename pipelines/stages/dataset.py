@@ -91,6 +91,8 @@ def _agreement_line(name: str, measured: dict[str, Any], among: str) -> str:
     if measured["alpha"] is None:
         return f"  {name}: agreement unknown, no two {among} have judged the same"
     alpha = f"Krippendorff's alpha {measured['alpha']:.2f}"
+    if measured["alpha_ci_low"] is None:
+        return f"  {name}: {alpha} on one task, which says little"
     interval = f"{measured['alpha_ci_low']:.2f} to {measured['alpha_ci_high']:.2f}"
     tasks = f"{measured['n_tasks']} tasks with two {among} or more"
     return f"  {name}: {alpha} ({interval}) on {tasks}"
