@@ -194,6 +194,23 @@ def test_images_are_large_and_open_at_full_size_without_answering(
     page.context.close()
 
 
+def test_arrows_scroll_a_long_text_that_has_the_focus(browser: Browser, tmp_path: Path) -> None:
+    text = Reference("A rabbit whose fur is green. " * 130)
+    campaign = comparison_campaign(tmp_path, ("detailed",), dict.fromkeys(PROMPTS, text))
+    add_accounts(campaign, ("Ann",), PASSWORD)
+    with serving(tmp_path) as served:
+        page = at_work(browser, served.url, "Ann")
+        area = page.locator(".long-text")
+        area.focus()
+        press(page, "ArrowDown", "ArrowDown")
+        page.wait_for_function("document.querySelector('.long-text').scrollTop > 0")
+        assert answers(campaign, "Ann") == []
+        page.locator("h1:visible").click()
+        press(page, "ArrowDown")
+        expect_saved(page, 1)
+        page.context.close()
+
+
 def test_a_phone_stacks_the_images_and_keeps_answers_while_the_server_is_down(
     browser: Browser, server: Server, campaign: Campaign
 ) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from matplotlib.figure import Figure
 from playwright.sync_api import Browser
 
@@ -348,4 +349,9 @@ def test_pages_fit_the_screen_and_charts_stay_readable(
         assert shrunk
         # letters of 8 points become 8 pixels at the smallest
         assert [name for name, scale in shrunk if scale < 0.75] == [], path
+        found = Axe().run(page, options={"runOnly": ["scrollable-region-focusable"]})
+        assert found.response["violations"] == [], path
+        compared = page.locator(".scroll:has(th:text-is('base'))").first
+        if compared.count():  # the models' columns, the tuned one's last
+            assert compared.evaluate("area => area.scrollWidth <= area.clientWidth")
     page.close()

@@ -11,6 +11,12 @@ import jinja2
 from data.files import write_atomically
 from data.image_files import read_image
 
+SCROLLING = '<div class="scroll"'
+"""Beginning of what scrolls sideways on a narrow screen, in the templates."""
+
+BY_KEYS = f'{SCROLLING} tabindex="0" role="group" aria-label="scrolls sideways"'
+"""The same in a page: keys reach it too."""
+
 LARGEST = 192
 """Side in pixels above which an image is made smaller for a page."""
 
@@ -24,7 +30,7 @@ def write_page(template: str, context: Mapping[str, Any], path: Path) -> None:
     )
     formats = (percent, number, signed, interval, percent_interval, duration)
     environment.filters |= {form.__name__: form for form in formats}
-    page = environment.get_template(template).render(context)
+    page = environment.get_template(template).render(context).replace(SCROLLING, BY_KEYS)
     with write_atomically(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
 
