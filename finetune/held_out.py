@@ -1,5 +1,6 @@
 """Accuracy of the implicit reward on labels that nothing was learned from."""
 
+import logging
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,11 +11,20 @@ from data.errors import PictuneError
 from finetune.denoising import spread_timesteps
 from finetune.label_batches import implicit_reward, slate_errors
 from finetune.labels import Labels, Slates, agreement, draw_pairs, draw_rankings, winners_of
+from finetune.lora_folder import BASE
 from finetune.method import Training
+from finetune.settings.preference import PreferenceConfig
 from finetune.validation import Validation
 
-MOST_SLATES = 64
-"""Held-out rankings, and held-out pairs of verdicts, that the accuracy is measured on."""
+_logger = logging.getLogger(__name__)
+
+MOST_SLATES, LEAST_SLATES = 64, 8
+"""Held-out rankings, and held-out pairs of verdicts, that the accuracy is measured on: at most, and
+at least if there are as many."""
+CALLS_PER_SLATE = 12
+"""Passes of an image through the network for a ranking of four and a pair, tuned and untuned."""
+CALLS_PER_TAUGHT = 3
+"""The same for an image that is learned from: tuned, untuned and backward, each at least once."""
 
 
 @dataclass
@@ -24,6 +34,7 @@ class LabelValidator:
     training: Training[Any]
     micro_batch: int
     """Images of one network call, but at least one slate."""
+    most_slates: int = MOST_SLATES
     accuracy: float | None = None
     """Share of held-out pairs of images that the implicit reward orders as raters did, at the last
     validation; None without any."""
@@ -37,7 +48,9 @@ class LabelValidator:
         """
         images = self.training.labels
         assert images is not None
-        self.slates = held_out_slates(images.held_out, generator=self._generator())
+        self.slates = held_out_slates(
+            images.held_out, self.most_slates, generator=self._generator()
+        )
         if self.training.reward is None and not self.slates:
             raise PictuneError(
                 "finetune: no held-out label says which image is better, and there is no reward, "
@@ -98,12 +111,39 @@ class LabelValidator:
         return scores
 
 
-def held_out_slates(labels: Labels, *, generator: torch.Generator) -> list[Slates]:
+def within_share(training: Training[PreferenceConfig]) -> LabelValidator:
+    """Return the validator of a training whose validations together take no more than their share.
+
+    That is `validation_share` of the images that pass through the network.
+    """
+    config, validator = training.config, training.validator
+    validations = 1 + -(-config.updates // config.validation.every)
+    validations += config.lora.start != BASE
+    share = config.validation_share / (1 - config.validation_share)
+    calls = share * config.updates * config.batch * CALLS_PER_TAUGHT / validations
+    fewer = validator.within(calls - min(calls / 4, MOST_SLATES * CALLS_PER_SLATE))
+    left = calls - fewer.calls
+    slates = min(MOST_SLATES, max(LEAST_SLATES, int(left / CALLS_PER_SLATE)))
+    if fewer.config != validator.config or len(fewer.prompts) < len(validator.prompts):
+        _logger.warning(
+            "finetune: each of %d validations draws %d images of %d prompts, not %d of %d, so that "
+            "they take %g of the work (validation_share)",
+            validations,
+            fewer.config.images_per_prompt,
+            len(fewer.prompts),
+            validator.config.images_per_prompt,
+            len(validator.prompts),
+            config.validation_share,
+        )
+    return LabelValidator(replace(training, validator=fewer), config.micro_batch, slates)
+
+
+def held_out_slates(labels: Labels, most: int, *, generator: torch.Generator) -> list[Slates]:
     """Return rankings and pairs of verdicts that say which image is better, at most a few."""
     slates = []
     rankings = labels.rankings.where(labels.rankings.decided)
     if len(rankings):
-        slates.append(draw_rankings(rankings, MOST_SLATES, generator=generator))
+        slates.append(draw_rankings(rankings, most, generator=generator))
     if winners_of(labels.verdicts).any():
-        slates.append(draw_pairs(labels.verdicts, MOST_SLATES, generator=generator))
+        slates.append(draw_pairs(labels.verdicts, most, generator=generator))
     return slates

@@ -46,7 +46,7 @@ import torch
 from torch import Tensor
 
 from finetune.denoising import spread_timesteps
-from finetune.held_out import LabelValidator
+from finetune.held_out import within_share
 from finetune.label_batches import (
     Errors,
     Part,
@@ -208,7 +208,7 @@ def train(
             weights.
     """
     config = training.config
-    validator = LabelValidator(training, config.micro_batch)
+    validator = within_share(training)
     schedule = training.model.schedule(training.sampler.steps)
     state.begin(validator, is_tuned=config.lora.start != BASE)
     records: list[Tensor] = []

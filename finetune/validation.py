@@ -1,7 +1,7 @@
 """Validation while a model is tuned: its reward and its monitors on fixed seeds."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -83,6 +83,27 @@ class Validator:
         if (least := least_vouched(self.labeled, rewards, texts)) is not None:
             prompt, monitors[STALE_REWARD] = least
         return Validation(rewards, monitors, config, samples, prompt)
+
+    def within(self, calls: float) -> "Validator":
+        """Return one that passes at most so many images through the network, or one image.
+
+        It draws fewer images of each prompt, or else one of each of fewer prompts.
+        """
+        most = max(1, int(calls / self._calls_per_image))
+        prompts = self.prompts[:: -(-len(self.prompts) // most)]
+        count = min(self.config.images_per_prompt, most // len(prompts))
+        config = self.config.model_copy(update={"images_per_prompt": count})
+        return replace(self, prompts=prompts, config=config)
+
+    @property
+    def calls(self) -> int:
+        """Number of passes of an image through the network in a validation."""
+        return self._calls_per_image * len(self.prompts) * self.config.images_per_prompt
+
+    @property
+    def _calls_per_image(self) -> int:
+        has_two_passes = self.sampler.guidance != 1 and not self.model.family.embeds_guidance
+        return self.sampler.steps * (1 + has_two_passes)
 
     def _samples(self, rows: Tensor, images: Tensor) -> Tensor:
         """Return the samples of all processes; this one has `images` [B, ...] of its `rows`."""

@@ -1,15 +1,19 @@
 """The model card of a tuned LoRA."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+from finetune.diffusion import DiffusionModel, arithmetic
+from finetune.family_sd import DDIM
 from finetune.lora_folder import BASE
 from finetune.model_folder import TYPES
 from finetune.settings.method import LearnsFromLabels
 from finetune.settings.sampler import Sampler
 from finetune.training import TrainState
-from pipelines.config import RunConfig
+from pipelines.config import RunConfig, Settings
+from pipelines.image_plan import EVALUATION_SEEDS, ImagesConfig, Planned, seeded
 from pipelines.methods import METHODS
 from pipelines.metrics_log import UNTRAINED
+from pipelines.prompts import focus_of
 from pipelines.tuning import Job
 from pipelines.tuning_plan import start_of
 
@@ -20,19 +24,36 @@ On `{model}`, for {tuned_on}. Prompts: {prompts}
 From the folder that the training was started in:
 
 ```python
-import torch
-from diffusers import DiffusionPipeline
+{code}```
 
-pipeline = DiffusionPipeline.from_pretrained({opened})
-pipeline.load_lora_weights({folder!r})
-image = pipeline({prompt!r}, num_inference_steps={steps}, {arguments}).images[0]
-```
+This is the image of that prompt and seed in the evaluation's report, by the sampler of
+eta 0{rounding}.
 
 These are the weights of step {best} of {last}, the best by {chosen_by}:
 {reward_best:.3f}, from {reward_base:.3f} before{start}.{untrained}
 
 Metrics are in `metrics.jsonl` and TensorBoard, images at fixed seeds in `samples/`. A higher reward
 is not always a better image, so look at the evaluation's report.
+"""
+
+
+_CODE = """\
+import torch
+from diffusers import {imported}
+
+pipeline = DiffusionPipeline.from_pretrained({opened})
+{sampler}{lora}pipeline.to({device!r})
+image = pipeline(
+    {prompt!r},
+    num_inference_steps={steps},
+    {arguments},
+    generator=torch.Generator().manual_seed({seed}),
+).images[0]
+"""
+_DDIM = """\
+pipeline.scheduler = DDIMScheduler.from_config(
+    pipeline.scheduler.config, clip_sample=False, thresholding=False
+)
 """
 
 
@@ -52,17 +73,50 @@ def model_card(job: Job, state: TrainState) -> str:
         tuned_on=tuned_on,
         chosen_by="mean reward on validation seeds" if training.reward else job.chosen_by,
         prompts=" · ".join(training.prompts),
-        opened=opened_by(settings.run, training.model.variant),
-        folder=str(job.folder),
-        prompt=training.prompts[0],
-        steps=sampler.steps,
-        arguments=as_code(training.model.family.stock_arguments(sampler.guidance)),
+        code=drawing_code(
+            training.model,
+            settings.run,
+            f"pipeline.load_lora_weights({str(job.folder)!r})\n",
+            _evaluated(settings, training.prompts),
+            sampler,
+        ),
+        rounding=_rounding(settings, training.model),
         best=step,
         last=state.step,
         reward_best=reward,
         reward_base=state.validation[0][1],
         untrained=f" So {UNTRAINED}." if step == 0 else "",
         start="" if start == BASE else f", which is where training started: `{start}`",
+    )
+
+
+def _evaluated(settings: Settings, prompts: Sequence[str]) -> Planned:
+    """Return an image that the evaluation draws, of one of these prompts if it draws one."""
+    first = focus_of(settings.run)[0]  # it is always evaluated
+    prompt = first if first in prompts else prompts[0]
+    return seeded([prompt], 1, settings.run.seed, offset=EVALUATION_SEEDS)[0]
+
+
+def _rounding(settings: Settings, model: DiffusionModel) -> str:
+    used = arithmetic(settings.table("images", ImagesConfig).precision, model.device)
+    return "" if used == "fp32" else f", but for the rounding of {used}, in which that one is drawn"
+
+
+def drawing_code(
+    model: DiffusionModel, config: RunConfig, lora: str, one: Planned, sampler: Sampler
+) -> str:
+    """Return Python that draws an image with diffusers alone; `lora` are the lines that open it."""
+    is_ddim = model.family.sampler_name == DDIM
+    return _CODE.format(
+        imported=f"{DDIM}, DiffusionPipeline" if is_ddim else "DiffusionPipeline",
+        opened=opened_by(config, model.variant),
+        sampler=_DDIM if is_ddim else "",
+        lora=lora,
+        device=config.device,
+        prompt=one.prompt,
+        steps=sampler.steps,
+        arguments=as_code(model.family.stock_arguments(sampler.guidance)),
+        seed=one.seed,
     )
 
 

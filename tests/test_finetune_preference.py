@@ -12,6 +12,7 @@ from torch import Tensor
 
 from data.errors import PictuneError
 from finetune.denoising import denoising_target
+from finetune.held_out import within_share
 from finetune.label_batches import Errors, Part, draw_parts, implicit_reward, slate_errors
 from finetune.labels import Labels, Verdicts, agreement, draw_pairs
 from finetune.preference import METHOD, held_back, kto_loss, plackett_luce, safeguard, slate_losses
@@ -234,6 +235,32 @@ def test_a_reward_is_measured_on_the_same_held_out_labels(sd_folder: Path) -> No
     last = list(trained(METHOD, training))[-1]
     assert last.reward_accuracy == 0.5
     assert last.validation_reward != last.held_out_accuracy
+
+
+@pytest.mark.parametrize("prompts", [2, 30])
+def test_validations_of_a_short_training_take_their_share_of_the_work(
+    sd_folder: Path, caplog: pytest.LogCaptureFixture, prompts: int
+) -> None:
+    validation = ValidationConfig(every=50, images_per_prompt=32)
+    config = PreferenceConfig(updates=100, batch=16, validation=validation)
+    training = training_of(
+        open_with_lora(sd_folder),
+        config,
+        prompts=[f"{i} cats" for i in range(prompts)],
+        labels=small_labels(),
+    )
+    rows: list[int] = []
+    training.model.network.register_forward_pre_hook(lambda _, given: rows.append(len(given[0])))
+    validator = within_share(training)
+    validator()
+    most = 100 * 16 * 3 / 4 / 3  # a quarter of the training, in three validations
+    assert most / 2 < sum(rows) <= most
+    assert "each of 3 validations draws" in caplog.text
+    caplog.clear()
+    rare = {"updates": 100_000, "validation": ValidationConfig(every=50_000)}
+    long = replace(training, config=config.model_copy(update=rare))
+    assert within_share(long).training.validator == training.validator
+    assert not caplog.text
 
 
 NOTHING = Labels(no_slates(), no_verdicts())

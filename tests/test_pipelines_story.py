@@ -14,7 +14,9 @@ from diffusers import StableDiffusionPipeline
 from data.runs import RunFolder
 from data.store.feedback_store import FeedbackStore
 from finetune.lora_folder import LORA_FILE
+from pipelines.image_io import load_images
 from pipelines.metrics_log import METRICS_FILE, read_metrics
+from pipelines.pages.report_text import read_evaluation
 from tests.support.demo_run import command, sets
 
 pytestmark = pytest.mark.slow
@@ -139,24 +141,36 @@ def test_the_report_says_how_it_goes_on(run: RunFolder) -> None:
     assert "Round by round" not in page
 
 
-def draw_as_the_card_says(folder: Path) -> str:
-    """Run the code of a tuned folder's model card in a fresh Python, word for word; return it."""
+def draw_as_the_card_says(folder: Path, image: Path) -> str:
+    """Run the code of a tuned folder's model card in a fresh Python, word for word.
+
+    Return the code; the image that it draws is in the file `image`.
+    """
     (lines,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
     drawn = subprocess.run(
-        [sys.executable, "-c", f"{lines}\nprint(image.size)"],
+        [sys.executable, "-c", f"{lines}\nimage.save({str(image)!r})"],
         capture_output=True,
         text=True,
         check=False,
     )
     assert drawn.returncode == 0, drawn.stderr
-    assert drawn.stdout == "(16, 16)\n"
+    assert load_images([image]).shape == (1, 3, 16, 16)
     return str(lines)
 
 
-def test_the_lines_of_a_card_draw_in_a_fresh_python(run: RunFolder) -> None:
-    lines = draw_as_the_card_says(run.finetune_dir("dpok"))
-    assert f"load_lora_weights('{run.finetune_dir('dpok')}')" in lines
+@pytest.mark.parametrize("method", ["rwl", "dpok"])
+def test_the_lines_of_a_card_draw_the_image_of_the_report(
+    run: RunFolder, tmp_path: Path, method: str
+) -> None:
+    lines = draw_as_the_card_says(run.finetune_dir(method), tmp_path / "image.png")
+    (result,) = (one for one in read_evaluation(run).results if (one.model, one.eta) == (method, 0))
+    shown = result.images[0]
+    assert f"load_lora_weights('{run.finetune_dir(method)}')" in lines
     assert "variant" not in lines
+    assert repr(shown.prompt) in lines
+    assert f"manual_seed({shown.seed})" in lines
+    mine, reports = load_images([tmp_path / "image.png", run.root / shown.path])
+    assert (mine - reports).abs().max() * 255 < 1.5  # a batch rounds otherwise
 
 
 def test_the_lines_of_a_card_draw_where_all_weights_are_a_variant(
@@ -169,7 +183,9 @@ def test_the_lines_of_a_card_draw_where_all_weights_are_a_variant(
     model = sets(f"run.model={tmp_path / 'half'}")
     assert command(half, "images", "--config", str(demo_models), *model) == 0
     assert command(half, "finetune", "--method", "ddpo", "--set", rewards) == 0
-    assert "variant='fp16'" in draw_as_the_card_says(half.finetune_dir("ddpo"))
+    assert "variant='fp16'" in draw_as_the_card_says(
+        half.finetune_dir("ddpo"), tmp_path / "image.png"
+    )
 
 
 def test_runs_share_the_embeddings_of_images(run: RunFolder) -> None:

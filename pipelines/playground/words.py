@@ -5,9 +5,9 @@ from html import escape
 from statistics import fmean
 
 from data.formats.landing import Imported
-from finetune.family_sd import DDIM
 from finetune.lora_folder import BASE
-from pipelines.model_card import as_code, opened_by
+from pipelines.image_plan import Planned
+from pipelines.model_card import drawing_code
 from pipelines.playground.studio import BEST_OF_N, Picture, Studio, Wish
 
 TITLES = {BASE: "base", BEST_OF_N: "best of {n}"}
@@ -17,23 +17,6 @@ EMPTY = '<p class="empty">Press <b>Draw</b>, and the models draw here, side by s
 BUSY = "<p>&nbsp;</p>"
 """Room for the progress."""
 
-_CODE = """\
-import torch
-from diffusers import {imported}
-
-pipeline = DiffusionPipeline.from_pretrained({opened})
-{sampler}{lora}image = pipeline(
-    {prompt!r},
-    num_inference_steps={steps},
-    {arguments},
-    generator=torch.Generator().manual_seed({seed}),
-).images[0]
-"""
-_DDIM = """\
-pipeline.scheduler = DDIMScheduler.from_config(
-    pipeline.scheduler.config, clip_sample=False, thresholding=False
-)
-"""
 _LORA = """\
 pipeline.load_lora_weights({folder!r}, adapter_name="pictune")
 pipeline.set_adapters("pictune", adapter_weights={strength:g})
@@ -103,17 +86,8 @@ def code(studio: Studio, model: str, wish: Wish) -> str:
     tuned, lora = studio.tuned.get(model), ""
     if tuned is not None:
         lora = _LORA.format(folder=str(tuned.folder), strength=wish.strength)
-    family = studio.model.family
-    is_ddim = family.sampler_name == DDIM
-    return _CODE.format(
-        imported=f"{DDIM}, DiffusionPipeline" if is_ddim else "DiffusionPipeline",
-        sampler=_DDIM if is_ddim else "",
-        opened=opened_by(studio.settings.run, studio.model.variant),
-        lora=lora,
-        prompt=wish.prompt,
-        steps=wish.sampler.steps,
-        arguments=as_code(family.stock_arguments(wish.sampler.guidance)),
-        seed=wish.seeds[0],
+    return drawing_code(
+        studio.model, studio.settings.run, lora, Planned(wish.prompt, wish.seeds[0]), wish.sampler
     )
 
 
