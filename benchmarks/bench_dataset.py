@@ -33,13 +33,13 @@ from PIL import Image
 from benchmarks.record import record, recorded
 from data.feedback import Answer, BinaryAnswer, NewTask, RankingAnswer
 from data.files import sha256_of
-from data.parquet import export
 from data.runs import RunFolder
 from data.schema import IMAGES, LABELS_BINARY, PROMPTS, prompt_id, write_batches, write_table
 from data.store.feedback_store import FeedbackStore
-from data.store.rows import task_table
 from data.store.tables import labels
-from data.verification import verify
+from data.store.views.rows import task_table
+from data.tables.parquet import export
+from data.tables.verification import verify
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 CATEGORIES = ("color", "count", "composition", "place")

@@ -29,12 +29,12 @@ from PIL import Image
 from benchmarks.record import record
 from data.files import sha256_of
 from data.image_files import THREADS
-from finetune.diffusion import DiffusionModel
-from finetune.sampler import draw_batches
+from finetune.model.diffusion import DiffusionModel
+from finetune.model.sampler import draw_batches
 from finetune.settings.sampler import Sampler
-from pipelines.drawing import Drawer
-from pipelines.image_io import save_png
-from pipelines.image_plan import Planned, seeded
+from pipelines.run.drawing import Drawer
+from pipelines.run.image_io import save_png
+from pipelines.run.image_plan import Planned, seeded
 
 PROMPTS = ("A cat and a dog.", "A dog on the moon.", "Four wolves in the park.", "A red rabbit.")
 PLAIN = "plain"

@@ -31,16 +31,16 @@ from torch import Tensor, nn
 from torch.distributions import Normal
 
 from benchmarks.record import record
-from finetune import dpok, policy_gradient
-from finetune.diffusion import DiffusionModel
-from finetune.method import Training
-from finetune.rollout import choose_transitions
+from finetune.learning.method import Training
+from finetune.learning.rollout import choose_transitions
+from finetune.learning.validation import Validator
+from finetune.methods import dpok, policy_gradient
+from finetune.model.diffusion import DiffusionModel
 from finetune.settings.dpok import DPOKConfig
 from finetune.settings.model import LoraSettings, NetworkSettings, Precision
 from finetune.settings.policy_gradient import RolloutSampler
 from finetune.settings.sampler import Sampler
 from finetune.settings.validation import ValidationConfig
-from finetune.validation import Validator
 from tests.support.stock import ddim
 
 PROMPTS = ("A cat and a dog.", "A dog on the moon.")
@@ -216,7 +216,7 @@ class Straightforward:
 
 @dataclass
 class Ours:
-    """The loop of `finetune.policy_gradient`, iteration by iteration."""
+    """The loop of `finetune.methods.policy_gradient`, iteration by iteration."""
 
     model: DiffusionModel
     config: DPOKConfig

@@ -13,7 +13,7 @@ from pathlib import Path
 from playwright.sync_api import Page
 
 from benchmarks.record import record
-from labeling_app.tasks import TasksConfig
+from labeling_app.campaign.tasks import TasksConfig
 from tests.support.labeling_browser import (
     DESK,
     add_accounts,

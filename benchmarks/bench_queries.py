@@ -18,9 +18,9 @@ import duckdb
 
 from benchmarks.bench_dataset import fill, write_run
 from benchmarks.record import record
-from data.parquet import export
 from data.runs import RunFolder
 from data.store.feedback_store import FeedbackStore
+from data.tables.parquet import export
 from tests.support.analysts_page import questions
 
 REPEATS = 3

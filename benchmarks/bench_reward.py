@@ -35,15 +35,15 @@ from torch import Tensor
 from benchmarks.real_models import random_backbone
 from benchmarks.record import record
 from data.files import sha256_of
-from pipelines.scoring import ROWS
+from pipelines.reward.scoring import ROWS
 from reward.clip.backbone import ClipBackbone
 from reward.clip.cache import EmbeddingCache
 from reward.dataset import FeedbackDataset, RankedPairs, Verdicts
 from reward.embedding import embed_prompts, embed_readable, read_image
 from reward.examples import prepare
-from reward.losses import binary_loss
+from reward.learning.losses import binary_loss
+from reward.learning.training import new_model, train_from_scratch
 from reward.settings import RewardConfig, SplitConfig
-from reward.training import new_model, train_from_scratch
 
 EPOCHS, BATCH, TOKENS, WIDTH = 10, 32, 77, 768
 SPACE = "bench"

@@ -38,7 +38,7 @@ from data.runs import RunFolder
 from data.schema import IMAGES, PROMPTS, prompt_id, write_batches, write_table
 from data.store.feedback_store import FeedbackStore
 from data.store.tables import labels, tasks
-from labeling_app.tasks import ImageRow, TasksConfig, plan_tasks
+from labeling_app.campaign.tasks import ImageRow, TasksConfig, plan_tasks
 from tests.support.postgres import database, find_program, postgres_server
 
 Figures = dict[str, Any]

@@ -18,16 +18,6 @@ MOST_LINES = 40_000
 """Lines of Python that all packages together may have."""
 MOST_FILES = 14
 """Python files that a folder may have, `__init__.py` not counted."""
-LARGER = {
-    "data": 18,
-    "data/store": 26,
-    "finetune": 39,
-    "labeling_app": 37,
-    "pipelines": 45,
-    "pipelines/stages": 20,
-    "reward": 19,
-}
-"""Folders that have more files, and how many: these numbers may only fall."""
 Graph = Mapping[str, set[str]]
 
 
@@ -104,13 +94,12 @@ def circles(graph: Graph) -> list[list[str]]:
     return found
 
 
-def too_full(folders: Mapping[str, int], larger: Mapping[str, int] = LARGER) -> list[str]:
+def too_full(folders: Mapping[str, int]) -> list[str]:
     """Return a line for each folder that has more files than it may."""
-    bounds = {folder: larger.get(folder, MOST_FILES) for folder in folders}
     return [
-        f"{folder}/ has {count} Python files, more than {bounds[folder]}; give some a folder"
+        f"{folder}/ has {count} Python files, more than {MOST_FILES}; give some a folder"
         for folder, count in folders.items()
-        if count > bounds[folder]
+        if count > MOST_FILES
     ]
 
 

@@ -15,24 +15,24 @@ from torch import Tensor
 
 from benchmarks.label_pool import BATCH, Cell, Labels, Pool, roc_auc_within, without_tests
 from benchmarks.record import Row
-from finetune.diffusion import DiffusionModel
-from finetune.method import new_training
-from finetune.nft import METHOD
-from finetune.reward_fn import RewardFn
-from finetune.sampler import draw
+from finetune.learning.method import new_training
+from finetune.learning.reward_fn import RewardFn
+from finetune.methods.nft import METHOD
+from finetune.model.diffusion import DiffusionModel
+from finetune.model.sampler import draw
 from finetune.settings.nft import NFTConfig
 from finetune.settings.sampler import Sampler
-from pipelines.comparison import by_reward
-from pipelines.config import Settings
-from pipelines.image_io import load_images, save_png
-from pipelines.judge import OracleJudge
-from pipelines.measures import vendi_score
-from pipelines.models import as_reward_fn, open_model
-from pipelines.prompts import focus_of, prompts_of
+from pipelines.evaluate.figures import by_reward
+from pipelines.evaluate.measures import vendi_score
+from pipelines.run.image_io import load_images, save_png
+from pipelines.run.judge import OracleJudge
+from pipelines.run.models import as_reward_fn, open_model
+from pipelines.run.prompts import focus_of, prompts_of
+from pipelines.settings.config import Settings
 from reward.clip.backbone import ClipBackbone
 from reward.examples import prepare
+from reward.learning.training import train_from_scratch
 from reward.settings import RewardConfig
-from reward.training import train_from_scratch
 from world.oracle import Oracle
 
 TRAINING_SEEDS, ROUND_SEEDS, JUDGED_SEEDS = 1_000_003, 31_000_000, 55_000_000

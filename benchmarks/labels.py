@@ -33,11 +33,11 @@ from benchmarks.record import RESULTS, Row, record, summary
 from data.files import write_json
 from data.runs import RunFolder
 from data.schema import IMAGES, read_table
-from pipelines.config import check, config_file, override, parse_override, read_toml
-from pipelines.models import open_backbone
-from pipelines.prompts import prompts_of
-from pipelines.stages import images as images_stage
-from pipelines.tables import TABLES
+from pipelines.collect import images as images_stage
+from pipelines.run.models import open_backbone
+from pipelines.run.prompts import prompts_of
+from pipelines.settings.config import check, config_file, override, parse_override, read_toml
+from pipelines.settings.tables import TABLES
 from reward.settings import RewardConfig
 from world.oracle import Oracle
 from world.prompts import held_out_prompts

@@ -23,14 +23,29 @@ from benchmarks.record import Row, commit
 from data.errors import PictuneError
 from data.files import write_json
 from data.runs import RunFolder
-from finetune.diffusion import DiffusionModel
-from finetune.lora_folder import BASE
-from finetune.reward_fn import RewardFn
+from finetune.learning.reward_fn import RewardFn
+from finetune.learning.strength import choose_strength
+from finetune.learning.training import TrainState
+from finetune.model.diffusion import DiffusionModel
+from finetune.model.lora_folder import BASE
 from finetune.settings.sampler import Sampler
-from finetune.strength import choose_strength
-from finetune.training import TrainState
-from pipelines.comparison import EvaluationPrompt, Measured, best_of, by_group, by_prompt
-from pipelines.config import (
+from pipelines.collect import images as images_stage
+from pipelines.collect import simulate
+from pipelines.evaluate.figures import EvaluationPrompt, Measured, best_of, by_group, by_prompt
+from pipelines.evaluate.measures import Values, vendi_of_subsets
+from pipelines.evaluate.plan import evaluation_images, evaluation_prompts
+from pipelines.evaluate.work import Instruments, kl_to_base
+from pipelines.finetune.plan import method_config
+from pipelines.finetune.work import Job, open_job, with_images
+from pipelines.reward import reward as reward_stage
+from pipelines.run.drawing import Drawer
+from pipelines.run.image_io import save_png
+from pipelines.run.image_plan import ImagesConfig, Planned
+from pipelines.run.model_hashes import reward_hash, weights_hash
+from pipelines.run.models import open_model
+from pipelines.run.progress import progress
+from pipelines.run.record import refuse_changes
+from pipelines.settings.config import (
     Settings,
     check,
     config_file,
@@ -38,22 +53,8 @@ from pipelines.config import (
     parse_override,
     read_toml,
 )
-from pipelines.drawing import Drawer
-from pipelines.evaluation import Instruments, kl_to_base
-from pipelines.evaluation_plan import EvaluateConfig, evaluation_images, evaluation_prompts
-from pipelines.image_io import save_png
-from pipelines.image_plan import ImagesConfig, Planned
-from pipelines.measures import Values, vendi_of_subsets
-from pipelines.model_hashes import reward_hash, weights_hash
-from pipelines.models import open_model
-from pipelines.progress import progress
-from pipelines.record import refuse_changes
-from pipelines.stages import images as images_stage
-from pipelines.stages import reward as reward_stage
-from pipelines.stages import simulate
-from pipelines.tables import TABLES
-from pipelines.tuning import Job, open_job, with_images
-from pipelines.tuning_plan import method_config
+from pipelines.settings.evaluate import EvaluateConfig
+from pipelines.settings.tables import TABLES
 
 SAMPLERS = ("DDIM", "DPM-Solver++", "as trained")
 """The last is the one that DPOK and DDPO train with."""

@@ -33,21 +33,21 @@ from torch import Tensor
 from benchmarks.real_models import backbone_like_vit_l_14, write_model
 from benchmarks.record import commit, record, recorded
 from data.files import write_json
-from finetune.checkpoints import load_latest, save_checkpoint
-from finetune.diffusion import DiffusionModel
-from finetune.labels import LabeledImages, Labels
-from finetune.lora import lora_layers
-from finetune.method import Training, WeightedData, new_training
-from finetune.model_folder import TYPES, Weights
-from finetune.reward_fn import RewardFn, score
-from finetune.sampler import draw, draw_latents
+from finetune.labels.slates import LabeledImages, Labels
+from finetune.learning.checkpoints import load_latest, save_checkpoint
+from finetune.learning.method import Training, WeightedData, new_training
+from finetune.learning.reward_fn import RewardFn, score
+from finetune.model.diffusion import DiffusionModel
+from finetune.model.lora import lora_layers
+from finetune.model.model_folder import TYPES, Weights
+from finetune.model.sampler import draw, draw_latents
 from finetune.settings.method import MethodConfig
 from finetune.settings.model import Precision
 from finetune.settings.sampler import Sampler
-from pipelines.config import Settings, check, config_file, override, read_toml
-from pipelines.image_plan import ImagesConfig
 from pipelines.methods import find_method
-from pipelines.models import as_reward_fn
+from pipelines.run.image_plan import ImagesConfig
+from pipelines.run.models import as_reward_fn
+from pipelines.settings.config import Settings, check, config_file, override, read_toml
 from reward.model import RewardModel
 from reward.settings import RewardConfig
 from tests.support.small_labels import no_verdicts, slates_of

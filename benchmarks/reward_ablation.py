@@ -24,16 +24,16 @@ from benchmarks.label_cells import Bench
 from benchmarks.label_pool import Cell, Labels
 from benchmarks.labels import open_bench
 from benchmarks.record import Row, record, recorded, summary
-from reward.calibration import Values, expected_calibration_error
 from reward.dataset import FeedbackDataset, Indices, Verdicts
 from reward.examples import Examples, prepare
+from reward.learning.calibration import Values, expected_calibration_error
+from reward.learning.split import split_feedback
+from reward.learning.training import train_from_scratch
 from reward.measuring.baselines import clip_scorer
 from reward.measuring.evaluation import evaluate, model_scorer
 from reward.measuring.report import CLIP_SCORE, MODEL, UNCALIBRATED
 from reward.model import RewardModel
 from reward.settings import RewardConfig
-from reward.split import split_feedback
-from reward.training import train_from_scratch
 
 RANKINGS_PER_PROMPT = 4
 DEFAULT, FRESH = "default", "default, fresh seeds"

@@ -15,20 +15,20 @@ from starlette.middleware.sessions import SessionMiddleware
 
 from data.errors import PictuneError
 from data.store.feedback_store import FeedbackStore
-from labeling_app.admin import router as admin_router
-from labeling_app.admin_gate import mount_admin_page
-from labeling_app.api import router
+from labeling_app.admin.api import router as admin_router
+from labeling_app.admin.gate import mount_admin_page
 from labeling_app.app_state import APP_VERSION, AppState, Exports, Guidelines, Health
+from labeling_app.campaign.known_answers import TrainingItem
+from labeling_app.campaign.tasks import ImageRow
 from labeling_app.guard import Guard
 from labeling_app.hosts import KnownHosts
-from labeling_app.known_answers import TrainingItem
 from labeling_app.metrics import Metrics
-from labeling_app.own_work import router as own_work_router
 from labeling_app.page import mount_page
+from labeling_app.rater.api import router
+from labeling_app.rater.own_work import router as own_work_router
+from labeling_app.rater.words import offered, read_words
 from labeling_app.refusals import add_refusals
 from labeling_app.settings import LabelConfig, ServerConfig
-from labeling_app.tasks import ImageRow
-from labeling_app.words import offered, read_words
 
 SECONDS_BETWEEN_ANSWERS = 75
 """A connection that is idle for longer is closed; a rater who thinks must find it open."""

@@ -14,10 +14,10 @@ from fastapi import Depends, HTTPException, Request
 from pydantic import AfterValidator, BaseModel, Field
 
 from data.feedback import Account
-from data.store.attempts import Limit
+from data.store.people.attempts import Limit
 from labeling_app.app_state import AppState, State
 from labeling_app.passwords import LONGEST, is_password
-from labeling_app.responses import Identity
+from labeling_app.rater.responses import Identity
 
 WINDOW_S = 60.0
 """Seconds in which wrong passwords are counted."""

@@ -21,17 +21,8 @@ from data.errors import OwnCodeFailed, PictuneError, ProcessLost
 from data.files import write_atomically
 from data.runs import RunFolder
 from data.store.database import StoreConfig
-from pipelines.config import (
-    NESTED_TOO_DEEP,
-    Settings,
-    check,
-    config_file,
-    override,
-    parse_override,
-    read_toml,
-)
 from pipelines.flags import check_word, stands_for_settings
-from pipelines.interruption import (
+from pipelines.run.interruption import (
     INTERRUPTED,
     OUT_OF_MEMORY,
     STOPPED,
@@ -40,9 +31,18 @@ from pipelines.interruption import (
     has_launcher,
     say_failure,
 )
-from pipelines.record import present_round, refuse_changes
+from pipelines.run.record import present_round, refuse_changes
+from pipelines.settings.config import (
+    NESTED_TOO_DEEP,
+    Settings,
+    check,
+    config_file,
+    override,
+    parse_override,
+    read_toml,
+)
+from pipelines.settings.tables import TABLES
 from pipelines.stage_list import BEGINNINGS, STAGES
-from pipelines.tables import TABLES
 
 SETTINGS = "settings"
 """The command that explains the settings; it is no stage and needs no run."""
@@ -226,7 +226,7 @@ def _work(stage: Callable[[], int | None], run: RunFolder) -> int | None:
 
 
 def _explain_settings(table: str | None) -> None:
-    from pipelines.settings_reference import reference
+    from pipelines.settings.reference import reference
 
     if table is not None:
         check_word("TABLE", table, TABLES)

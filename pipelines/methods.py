@@ -9,10 +9,8 @@ without torch, and a method only where something is trained or shown.
 import pkgutil
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pydantic import BaseModel
-
 if TYPE_CHECKING:
-    from finetune.method import Method
+    from finetune.learning.method import Method
 
 
 class Entry(NamedTuple):
@@ -29,20 +27,20 @@ class Entry(NamedTuple):
 METHODS: dict[str, Entry] = {
     "rwl": Entry(
         "RWL",
-        "finetune.reward_weighted:METHOD",
+        "finetune.methods.reward_weighted:METHOD",
         "finetune.settings.reward_weighted:RewardWeightedConfig",
     ),
-    "dpok": Entry("DPOK", "finetune.dpok:METHOD", "finetune.settings.dpok:DPOKConfig"),
-    "ddpo": Entry("DDPO", "finetune.ddpo:METHOD", "finetune.settings.ddpo:DDPOConfig"),
-    "nft": Entry("NFT", "finetune.nft:METHOD", "finetune.settings.nft:NFTConfig"),
+    "dpok": Entry("DPOK", "finetune.methods.dpok:METHOD", "finetune.settings.dpok:DPOKConfig"),
+    "ddpo": Entry("DDPO", "finetune.methods.ddpo:METHOD", "finetune.settings.ddpo:DDPOConfig"),
+    "nft": Entry("NFT", "finetune.methods.nft:METHOD", "finetune.settings.nft:NFTConfig"),
     "reward_gradient": Entry(
         "Reward gradient",
-        "finetune.reward_gradient:METHOD",
+        "finetune.methods.reward_gradient:METHOD",
         "finetune.settings.reward_gradient:RewardGradientConfig",
     ),
     "preference": Entry(
         "Preference",
-        "finetune.preference:METHOD",
+        "finetune.methods.preference:METHOD",
         "finetune.settings.preference:PreferenceConfig",
     ),
 }
@@ -53,9 +51,3 @@ def find_method(name: str) -> "Method[Any]":
     """Return the method of this name, which must be in `METHODS`."""
     method: Method[Any] = pkgutil.resolve_name(METHODS[name].method)
     return method
-
-
-def find_settings(name: str) -> type[BaseModel]:
-    """Return the model of the settings of the method of this name."""
-    model: type[BaseModel] = pkgutil.resolve_name(METHODS[name].settings)
-    return model

@@ -11,7 +11,6 @@ from torch import Tensor
 from data.errors import PictuneError
 from reward.clip.backbone import ClipBackbone
 from reward.clip.cache import EmbeddingCache
-from reward.contrastive import negatives, vocabulary
 from reward.dataset import FeedbackDataset
 from reward.embedding import (
     TUNED_BATCH,
@@ -22,8 +21,9 @@ from reward.embedding import (
     file_digests,
     image_tokens,
 )
+from reward.learning.contrastive import negatives, vocabulary
+from reward.learning.split import Split, normalized, split_feedback
 from reward.settings import ExamplesConfig
-from reward.split import Split, normalized, split_feedback
 
 
 @dataclass(frozen=True, eq=False)

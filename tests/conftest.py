@@ -128,7 +128,7 @@ def visitor(shared_app: "FastAPI") -> "TestClient":
 
 
 def _small_campaign(root: Path) -> "Campaign":
-    from labeling_app.tasks import TasksConfig
+    from labeling_app.campaign.tasks import TasksConfig
     from tests.support.labeling_campaign import HOSTILE, make_campaign
 
     config = TasksConfig(rankings_per_prompt=1, ranking_size=3)

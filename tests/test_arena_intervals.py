@@ -5,10 +5,10 @@ import pytest
 
 from benchmarks.compare import CASES, LOOKED_AT, coverage, looked_at, planned_votes, says
 from data.intervals import wilson_interval
-from pipelines.arena.intervals import Estimates, clustered, log_odds, share_of
-from pipelines.arena.planning import Design
-from pipelines.arena.sequential import always_valid
-from pipelines.arena.votes import Indices, Values
+from pipelines.compare.arena.intervals import Estimates, clustered, log_odds, share_of
+from pipelines.compare.arena.planning import Design
+from pipelines.compare.arena.sequential import always_valid
+from pipelines.compare.arena.votes import Indices, Values
 
 
 def of_votes(won: Values, rater: Indices, prompt: Indices) -> Estimates:

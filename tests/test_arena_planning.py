@@ -8,9 +8,9 @@ from pydantic import ValidationError
 from scipy.stats import binom
 
 from benchmarks.compare import Crowd, found_share, planned_votes, says
-from pipelines.arena.planning import Design, power, votes_needed, votes_to_decide
-from pipelines.arena.settings import ArenaConfig
-from pipelines.arena.standing import plans
+from pipelines.compare.arena.planning import Design, power, votes_needed, votes_to_decide
+from pipelines.compare.arena.settings import ArenaConfig
+from pipelines.compare.arena.standing import plans
 
 
 def test_a_true_60_to_40_is_found_at_200_votes_with_power_80() -> None:

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from benchmarks.compare import Crowd
-from pipelines.arena.analysis import automatic_agreement, signed_rank
-from pipelines.arena.raters import agreement, disputes, left_wins, rater_figures
-from pipelines.arena.votes import Votes
+from pipelines.compare.arena.analysis import automatic_agreement, signed_rank
+from pipelines.compare.arena.raters import agreement, disputes, left_wins, rater_figures
+from pipelines.compare.arena.votes import Votes
 
 
 def campaign(*, by_chance: int = 0) -> Votes:

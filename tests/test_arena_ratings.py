@@ -5,7 +5,7 @@ import pytest
 from evalica import Winner, bradley_terry
 
 from benchmarks.compare import IMAGEN_ELO, IMAGEN_TABLES, Crowd, imagen_wins
-from pipelines.arena.ratings import (
+from pipelines.compare.arena.ratings import (
     ELO,
     as_elo,
     bradley_terry_strengths,
@@ -14,7 +14,7 @@ from pipelines.arena.ratings import (
     rate_rankings,
     win_probability,
 )
-from pipelines.arena.votes import Votes
+from pipelines.compare.arena.votes import Votes
 
 
 @pytest.mark.parametrize("table", IMAGEN_TABLES)

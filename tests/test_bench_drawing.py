@@ -5,9 +5,9 @@ from pathlib import Path
 import torch
 
 from benchmarks.bench_drawing import Work, compare
-from finetune.diffusion import DiffusionModel
+from finetune.model.diffusion import DiffusionModel
 from finetune.settings.sampler import Sampler
-from pipelines.image_plan import seeded
+from pipelines.run.image_plan import seeded
 from tests.support.tiny_diffusion import write_tiny_diffusion
 
 

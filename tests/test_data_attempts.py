@@ -9,8 +9,8 @@ import pytest
 import sqlalchemy as sa
 from fastapi.testclient import TestClient
 
-from data.store.attempts import Limit
 from data.store.feedback_store import FeedbackStore
+from data.store.people.attempts import Limit
 from data.store.tables import sign_in_attempts
 from labeling_app.passwords import hash_password
 from labeling_app.server import create_app

@@ -8,8 +8,8 @@ import sqlalchemy as sa
 
 from data.feedback import BinaryAnswer, ChecksConfig, NewTask
 from data.store.feedback_store import FeedbackStore
-from data.store.overview import counts_by_prompt, gold_record, latest_labels
 from data.store.tables import labels, leases, task_images, tasks
+from data.store.views.overview import counts_by_prompt, gold_record, latest_labels
 from tests.support.data_campaign import Clock, binary_tasks, claimed, submission
 
 GOLD = BinaryAnswer(verdict="good")

@@ -15,12 +15,12 @@ from data.comparisons import ComparisonAnswer
 from data.errors import PictuneError
 from data.feedback import Answer, ChecksConfig, Claim, InvalidAnswer, NewTask, Submission
 from data.formats.latest import Latest
-from data.parquet import export, learned_from_digest
 from data.quality.judgments import Judgments
 from data.schema import LABELS_COMPARISONS, read_table
 from data.store.feedback_store import FeedbackStore
-from data.verification import verify
-from labeling_app.comparisons import CompareConfig, read_wordings
+from data.tables.parquet import export, learned_from_digest
+from data.tables.verification import verify
+from labeling_app.campaign.comparisons import CompareConfig, read_wordings
 from tests.support import exchange_files as files
 from tests.support.comparison_campaign import add_comparisons, compared_images, planned
 from tests.support.data_campaign import Campaign, Clock, answer_all, claimed, good_answer

@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import data.parquet
-import data.verification
+import data.tables.parquet
+import data.tables.verification
 from data.comparisons import ComparisonAnswer
 from data.feedback import Answer, BinaryAnswer, Claim, RankingAnswer, Submission
 from data.files import sha256_of
-from data.parquet import Manifest, export, read_manifest
 from data.runs import RunFolder
-from data.verification import verify
+from data.tables.parquet import Manifest, export, read_manifest
+from data.tables.verification import verify
 from tests.support.data_campaign import Campaign, answer_all, open_store
 
 RATERS = 3
@@ -116,7 +116,7 @@ def test_any_history_exports_to_exactly_the_live_labels(
     actions: list[tuple[str, int, int]],
 ) -> None:
     with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        for module in (data.parquet, data.verification):
+        for module in (data.tables.parquet, data.tables.verification):
             patch.setattr(module, "PART_ROWS", 4)
         history = History(Path(folder))
         for action, rater, choice in actions:
@@ -147,7 +147,7 @@ def test_any_history_exports_to_exactly_the_live_labels(
 def test_a_kill_between_any_two_writes_leaves_the_older_or_the_newer_export(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(data.parquet, "PART_ROWS", 3)
+    monkeypatch.setattr(data.tables.parquet, "PART_ROWS", 3)
     campaign = Campaign(tmp_path)
     answer_all(campaign.store, campaign.store.add_rater("anna"))
     older = export(campaign.store, campaign.run)
@@ -160,7 +160,7 @@ def test_a_kill_between_any_two_writes_leaves_the_older_or_the_newer_export(
     assert newer.last_sequence > older.last_sequence
     assert len(seen) > 2 * len(newer.files) - 2  # each file is synced, and its folder
     assert [manifest in (older, newer) for manifest in seen] == [True] * len(seen)
-    monkeypatch.setattr(data.verification, "PART_ROWS", 3)
+    monkeypatch.setattr(data.tables.verification, "PART_ROWS", 3)
     with open_store(tmp_path) as store:
         assert verify(store, campaign.run) == []
     assert not list(campaign.run.parts.glob(".*"))

@@ -19,8 +19,8 @@ from data.feedback import BinaryAnswer, NewTask, RankingAnswer
 from data.files import sha256_of
 from data.formats.latest import FIELDS, Latest, fields_table
 from data.formats.registry import export_to
-from data.parquet import export
 from data.store.imported import Added
+from data.tables.parquet import export
 from tests.support import exchange_files as files
 from tests.support.data_campaign import Campaign, answer_all, submission
 from tests.support.exchange_run import PICK_A_PIC_ROWS, SOURCES, ExchangeRun, pairs_in

@@ -13,17 +13,17 @@ from data.comparisons import ComparisonAnswer
 from data.feedback import BinaryAnswer, NewTask, RankingAnswer
 from data.formats.latest import Latest
 from data.formats.registry import export_to
-from data.parquet import export
 from data.quality.campaign import campaign_quality
 from data.quality.disputes import order_disagreement
 from data.quality.habits import LEVEL, first_place_p
-from data.store.planning import task_id_of
-from labeling_app.admin_responses import Quality
-from labeling_app.admin_tables import rater_table
+from data.store.plan.planning import task_id_of
+from data.tables.parquet import export
+from labeling_app.admin.responses import Quality
+from labeling_app.admin.tables import rater_table
 from pipelines.cli import main
-from pipelines.pages.inspection import inspection_figures
+from pipelines.collect.inspection import inspection_figures
 from reward.dataset import FeedbackDataset, read_labels
-from reward.label_tensors import LabelTensors
+from reward.learning.label_tensors import LabelTensors
 from tests.support.data_campaign import Campaign, claimed, open_store, submission
 
 

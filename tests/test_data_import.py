@@ -18,10 +18,10 @@ from data.formats.landing import import_records
 from data.formats.latest import fields_table
 from data.formats.records import BadRow, Record
 from data.formats.registry import FORMATS
-from data.parquet import export
 from data.schema import IMAGES, read_table, write_table
 from data.store.imported import ImportedLabel
-from data.verification import verify
+from data.tables.parquet import export
+from data.tables.verification import verify
 from tests.support import exchange_files as files
 from tests.support.data_campaign import START, Campaign, answer_all, open_store
 from tests.support.exchange_run import (

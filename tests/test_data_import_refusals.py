@@ -12,8 +12,8 @@ import pytest
 from data.errors import PictuneError
 from data.formats.latest import FIELDS, Latest
 from data.formats.registry import export_to
-from data.parquet import export
 from data.schema import PROMPTS
+from data.tables.parquet import export
 from tests.support import exchange_files as files
 from tests.support.data_campaign import Campaign, open_store
 from tests.support.exchange_run import TOO_LARGE_PNG, ExchangeRun

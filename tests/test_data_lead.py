@@ -11,9 +11,9 @@ from data.errors import PictuneError
 from data.feedback import BinaryAnswer, InvalidAnswer, NewTask, NotFound, RankingAnswer
 from data.store.feedback_store import FeedbackStore
 from data.store.imported import ImportedLabel
-from data.store.overview import gold_record, labels_by_hour, labels_of_tasks, latest_labels
-from data.store.planning import task_id_of
+from data.store.plan.planning import task_id_of
 from data.store.tables import labels
+from data.store.views.overview import gold_record, labels_by_hour, labels_of_tasks, latest_labels
 from tests.support.data_campaign import (
     START,
     Clock,

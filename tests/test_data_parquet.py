@@ -6,15 +6,15 @@ import pyarrow as pa
 import pytest
 import sqlalchemy as sa
 
-import data.verification
+import data.tables.verification
 from data.errors import PictuneError
 from data.feedback import BinaryAnswer, NewTask, RankingAnswer
 from data.files import sha256_of
-from data.parquet import PART_ROWS, export, read_manifest
 from data.schema import IMAGES, read_table, write_table
 from data.store.feedback_store import FeedbackStore
 from data.store.tables import labels
-from data.verification import verify
+from data.tables.parquet import PART_ROWS, export, read_manifest
+from data.tables.verification import verify
 from tests.support.data_campaign import Campaign, answer_all, binary_tasks, claimed, submission
 
 
@@ -255,13 +255,13 @@ def test_labels_given_while_the_images_are_checked_are_no_faults(
     campaign: Campaign, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     export(campaign.store, campaign.run)
-    damage = data.verification._damage
+    damage = data.tables.verification._damage
 
     def damage_late(path: Path) -> Iterator[str]:
         answer_all(campaign.store, campaign.store.add_rater("anna"))
         return damage(path)
 
-    monkeypatch.setattr(data.verification, "_damage", damage_late)
+    monkeypatch.setattr(data.tables.verification, "_damage", damage_late)
     assert verify(campaign.store, campaign.run) == []
 
 

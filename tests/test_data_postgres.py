@@ -14,10 +14,10 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from data.errors import PictuneError
 from data.feedback import BinaryAnswer
-from data.parquet import export
 from data.store.feedback_store import FeedbackStore
 from data.store.tables import metadata
-from data.verification import verify
+from data.tables.parquet import export
+from data.tables.verification import verify
 from tests.support.claim_machine import Campaigning
 from tests.support.data_campaign import (
     Campaign,

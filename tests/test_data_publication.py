@@ -9,8 +9,8 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from data.errors import PictuneError
-from data.parquet import export
-from data.publication import publish, published_faults
+from data.tables.parquet import export
+from data.tables.publication import publish, published_faults
 from tests.support.data_campaign import Campaign, answer_all
 
 
@@ -43,7 +43,7 @@ def target(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture
 def campaign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Campaign:
-    monkeypatch.setattr("data.parquet.PART_ROWS", 3)
+    monkeypatch.setattr("data.tables.parquet.PART_ROWS", 3)
     campaign = Campaign(tmp_path / "run")
     answer_all(campaign.store, campaign.store.add_rater("anna"))
     export(campaign.store, campaign.run)

@@ -17,7 +17,7 @@ from data.quality.consensus import consensus
 from data.quality.judgments import Judgments
 from data.quality.rater_table import rater_quality
 from data.schema import LABELS_BINARY, LABELS_COMPARISONS, LABELS_RANKING, TASKS
-from data.store.rows import RaterFacts
+from data.store.views.rows import RaterFacts
 from tests.support.data_campaign import Campaign, answer_all
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -373,7 +373,7 @@ def test_alpha_is_unknown_where_everyone_always_says_the_same() -> None:
 
 
 def test_a_store_gives_the_same_figures_as_its_export_with_names(tmp_path: Path) -> None:
-    from data.parquet import export
+    from data.tables.parquet import export
 
     campaign = Campaign(tmp_path)
     bad = BinaryAnswer(verdict="bad")

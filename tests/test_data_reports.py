@@ -9,8 +9,8 @@ import pytest
 from data.feedback import BinaryAnswer, ChecksConfig, Claim, NewTask, NotFound, RankingAnswer
 from data.store.feedback_store import FeedbackStore
 from data.store.imported import ImportedLabel
-from data.store.overview import counts_by_prompt
-from data.store.planning import task_id_of
+from data.store.plan.planning import task_id_of
+from data.store.views.overview import counts_by_prompt
 from tests.support.data_campaign import (
     Clock,
     answer_all,

@@ -23,8 +23,8 @@ from data.feedback import (
 )
 from data.store.feedback_store import FeedbackStore
 from data.store.imported import ImportedLabel
-from data.store.progress import LARGE_CAMPAIGN, Totals, count_totals
 from data.store.tables import labels, raters
+from data.store.views.progress import LARGE_CAMPAIGN, Totals, count_totals
 from tests.support.data_campaign import (
     START,
     Clock,
@@ -284,7 +284,7 @@ def test_progress_of_a_large_campaign_is_counted_by_one_and_meanwhile_old_for_ot
         going_on.wait()
         return count_totals(*given)
 
-    monkeypatch.setattr("data.store.progress.count_totals", slowly)
+    monkeypatch.setattr("data.store.views.progress.count_totals", slowly)
     with ThreadPoolExecutor(1) as pool:
         counted = pool.submit(store.progress)
         counting.wait()

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from pipelines.cli import main
-from pipelines.settings_reference import Setting, reference, settings_in
-from pipelines.tables import TABLES
+from pipelines.settings.reference import Setting, reference, settings_in
+from pipelines.settings.tables import TABLES
 
 PAGE = Path(__file__).parents[1] / "docs" / "settings.md"
 

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from finetune import dpok, nft, policy_gradient, preference
-from finetune.diffusion import DiffusionModel
-from finetune.lora_folder import LORA_FILE
-from finetune.method import new_training
-from pipelines.config import check
+from finetune.learning.method import new_training
+from finetune.methods import dpok, nft, policy_gradient, preference
+from finetune.model.diffusion import DiffusionModel
+from finetune.model.lora_folder import LORA_FILE
+from pipelines.settings.config import check
 from tests.support.tiny_diffusion import write_tiny_diffusion
 
 GUIDE = (Path(__file__).parents[1] / "docs" / "training.md").read_text(encoding="utf-8")

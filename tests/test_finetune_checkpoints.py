@@ -8,9 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from finetune import ddpo, dpok, nft, preference, reward_gradient, reward_weighted
-from finetune.checkpoints import load_latest, save_checkpoint
-from finetune.method import Method, WeightedData
+from finetune.learning.checkpoints import load_latest, save_checkpoint
+from finetune.learning.method import Method, WeightedData
+from finetune.learning.training import TrainState
+from finetune.learning.validation import Validation
+from finetune.methods import ddpo, dpok, nft, preference, reward_gradient, reward_weighted
 from finetune.settings.ddpo import DDPOConfig
 from finetune.settings.dpok import DPOKConfig
 from finetune.settings.method import MethodConfig
@@ -19,8 +21,6 @@ from finetune.settings.reward_gradient import RewardGradientConfig
 from finetune.settings.reward_weighted import RewardWeightedConfig
 from finetune.settings.sampler import SamplerOverrides
 from finetune.settings.validation import ValidationConfig
-from finetune.training import TrainState
-from finetune.validation import Validation
 from tests.support.small_labels import SMALL as SMALL_LABELS
 from tests.support.small_labels import small_labels
 from tests.support.small_training import NO_SAMPLES, open_with_lora, seeded, training_of

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from finetune import ddpo, dpok
-from finetune.diffusion import DiffusionModel
-from finetune.method import Method
+from finetune.learning.method import Method
+from finetune.learning.training import rate_schedule
+from finetune.methods import ddpo, dpok
+from finetune.model.diffusion import DiffusionModel
 from finetune.settings.ddpo import DDPOConfig
 from finetune.settings.validation import ValidationConfig
-from finetune.training import rate_schedule
 from tests.support.small_training import open_with_lora, seeded, trained, training_of
 
 SMALL = {

@@ -8,8 +8,8 @@ from diffusers import DiffusionPipeline, StableDiffusionXLPipeline
 from torch import Tensor
 
 from data.errors import PictuneError
-from finetune.diffusion import DiffusionModel, arithmetic
-from finetune.sampler import draw
+from finetune.model.diffusion import DiffusionModel, arithmetic
+from finetune.model.sampler import draw
 from finetune.settings.model import LoraSettings
 from finetune.settings.sampler import Sampler
 from tests.support.small_training import open_with_lora, perturb, seeded

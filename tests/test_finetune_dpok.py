@@ -9,17 +9,17 @@ from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
 from data.errors import PictuneError
-from finetune import dpok, policy_gradient
-from finetune.advantages import PromptStatistics
-from finetune.policy_gradient import policy_loss
-from finetune.rollout import choose_transitions, collect
-from finetune.sampling import gaussian_kl, noise_per_output, step_distribution
-from finetune.schedule import DiffusionSchedule
+from finetune.learning.advantages import PromptStatistics
+from finetune.learning.rollout import choose_transitions, collect
+from finetune.learning.step import Prediction, Step
+from finetune.methods import dpok, policy_gradient
+from finetune.methods.policy_gradient import policy_loss
+from finetune.model.sampling import gaussian_kl, noise_per_output, step_distribution
+from finetune.model.schedule import DiffusionSchedule
 from finetune.settings.dpok import DPOKConfig
 from finetune.settings.model import Precision
 from finetune.settings.sampler import Sampler
 from finetune.settings.validation import ValidationConfig
-from finetune.step import Prediction, Step
 from tests.support.small_training import open_with_lora, perturb, seeded, trained, training_of
 
 SMALL = DPOKConfig(

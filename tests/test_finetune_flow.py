@@ -16,17 +16,22 @@ from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
 from data.errors import PictuneError
-from finetune.denoising import denoising_target, noised_pairs, spread_timesteps, timestep_weights
-from finetune.diffusion import DiffusionModel
-from finetune.sampler import draw, sample_trajectories
-from finetune.sampling import (
+from finetune.model.denoising import (
+    denoising_target,
+    noised_pairs,
+    spread_timesteps,
+    timestep_weights,
+)
+from finetune.model.diffusion import DiffusionModel
+from finetune.model.sampler import draw, sample_trajectories
+from finetune.model.sampling import (
     clean_latents,
     log_prob,
     noise_per_output,
     step_distribution,
     velocity_per_output,
 )
-from finetune.schedule import FlowSchedule
+from finetune.model.schedule import FlowSchedule
 from finetune.settings.model import LoraSettings
 from finetune.settings.sampler import Sampler
 from tests.support.small_training import perturb, seeded

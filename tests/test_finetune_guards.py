@@ -9,18 +9,18 @@ import torch
 from torch import Tensor
 
 from data.errors import PictuneError
-from finetune import ddpo, policy_gradient
-from finetune.diffusion import DiffusionModel
-from finetune.lora_folder import BASE
-from finetune.monitors import Monitor, diversity, saturation, sharpness, summary
-from finetune.reward_fn import RewardFn
-from finetune.rollout import collect
+from finetune.learning.monitors import Monitor, diversity, saturation, sharpness, summary
+from finetune.learning.reward_fn import RewardFn
+from finetune.learning.rollout import collect
+from finetune.learning.training import TrainState
+from finetune.learning.validation import SAMPLED_PROMPTS, SAMPLES_PER_PROMPT, Validation, Validator
+from finetune.methods import ddpo, policy_gradient
+from finetune.model.diffusion import DiffusionModel
+from finetune.model.lora_folder import BASE
 from finetune.settings.ddpo import DDPOConfig
 from finetune.settings.model import LoraSettings
 from finetune.settings.sampler import Sampler
 from finetune.settings.validation import Limits, Measure, ValidationConfig
-from finetune.training import TrainState
-from finetune.validation import SAMPLED_PROMPTS, SAMPLES_PER_PROMPT, Validation, Validator
 from tests.support.small_training import NO_SAMPLES, open_with_lora, redness, seeded, training_of
 
 LIMITS = Limits(saturation=2.0, sharpness=2.0, diversity=0.5, disagreement=3.0)

@@ -7,9 +7,9 @@ import torch
 from safetensors.torch import load_file
 
 from data.runs import RunFolder
-from finetune.lora_folder import LORA_FILE
+from finetune.model.lora_folder import LORA_FILE
 from pipelines.cli import main
-from pipelines.config import read_toml
+from pipelines.settings.config import read_toml
 from tests.support.tuned_run import (
     Commands,
     checkpoint_steps,

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from finetune import ddpo, dpok, reward_weighted
-from finetune.method import Method, WeightedData
-from finetune.sampler import sample_trajectories
+from finetune.learning.method import Method, WeightedData
+from finetune.methods import ddpo, dpok, reward_weighted
+from finetune.model.sampler import sample_trajectories
 from finetune.settings.model import LoraSettings
 from finetune.settings.reward_weighted import RewardWeightedConfig
 from finetune.settings.sampler import Sampler

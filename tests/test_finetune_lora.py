@@ -15,9 +15,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from data.errors import PictuneError
-from finetune.diffusion import DiffusionModel
-from finetune.lora_folder import LORA_FILE
-from finetune.sampler import draw
+from finetune.model.diffusion import DiffusionModel
+from finetune.model.lora_folder import LORA_FILE
+from finetune.model.sampler import draw
 from finetune.settings.model import LoraSettings
 from finetune.settings.sampler import Sampler
 from tests.support.small_training import draw_by_stock, open_with_lora, perturb, seeded
@@ -134,7 +134,7 @@ def test_equal_adapters_give_equal_files_in_every_process(sd_folder: Path, tmp_p
     code = """
 import sys
 from pathlib import Path
-from finetune.lora import LoraSettings
+from finetune.model.lora import LoraSettings
 from tests.support.small_training import open_with_lora
 model = open_with_lora(Path(sys.argv[1]), LoraSettings())
 for place in sys.argv[2:]:

@@ -10,8 +10,8 @@ from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 from safetensors.torch import load_file, save_file
 
 from data.errors import PictuneError
-from finetune.diffusion import DiffusionModel
-from finetune.sampler import draw
+from finetune.model.diffusion import DiffusionModel
+from finetune.model.sampler import draw
 from finetune.settings.sampler import Sampler
 
 TWO_STEPS = Sampler(steps=2, eta=0.0)

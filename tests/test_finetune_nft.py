@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from data.errors import PictuneError
-from finetune.denoising import noised_pairs
-from finetune.nft import METHOD, Images, collect, nft_loss, noise_images, optimality, start
-from finetune.reward_fn import RewardFn
-from finetune.rollout import prompts_of
-from finetune.sampler import draw
-from finetune.schedule import DiffusionSchedule, Prediction
+from finetune.learning.reward_fn import RewardFn
+from finetune.learning.rollout import prompts_of
+from finetune.methods.nft import METHOD, Images, collect, nft_loss, noise_images, optimality, start
+from finetune.model.denoising import noised_pairs
+from finetune.model.sampler import draw
+from finetune.model.schedule import DiffusionSchedule, Prediction
 from finetune.settings.model import LoraSettings
 from finetune.settings.nft import NFTConfig
 from finetune.settings.sampler import Sampler

@@ -11,13 +11,20 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from data.errors import PictuneError
-from finetune.denoising import denoising_target
-from finetune.held_out import within_share
-from finetune.label_batches import Errors, Part, draw_parts, implicit_reward, slate_errors
-from finetune.labels import Labels, Verdicts, agreement, draw_pairs
-from finetune.preference import METHOD, held_back, kto_loss, plackett_luce, safeguard, slate_losses
-from finetune.sampler import draw
-from finetune.schedule import DiffusionSchedule, Prediction
+from finetune.labels.held_out import within_share
+from finetune.labels.label_batches import Errors, Part, draw_parts, implicit_reward, slate_errors
+from finetune.labels.slates import Labels, Verdicts, agreement, draw_pairs
+from finetune.methods.preference import (
+    METHOD,
+    held_back,
+    kto_loss,
+    plackett_luce,
+    safeguard,
+    slate_losses,
+)
+from finetune.model.denoising import denoising_target
+from finetune.model.sampler import draw
+from finetune.model.schedule import DiffusionSchedule, Prediction
 from finetune.settings.model import LoraSettings
 from finetune.settings.preference import PreferenceConfig
 from finetune.settings.sampler import Sampler

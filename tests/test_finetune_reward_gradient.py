@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from data.errors import PictuneError
-from finetune.diffusion import DiffusionModel
-from finetune.method import Training
-from finetune.reward_gradient import (
+from finetune.learning.method import Training
+from finetune.methods.reward_gradient import (
     METHOD,
     draw_randomness,
     draw_with_gradient,
@@ -20,8 +19,9 @@ from finetune.reward_gradient import (
     reward_loss,
     start,
 )
-from finetune.sampler import draw
-from finetune.sampling import clean_latents, step_distribution
+from finetune.model.diffusion import DiffusionModel
+from finetune.model.sampler import draw
+from finetune.model.sampling import clean_latents, step_distribution
 from finetune.settings.reward_gradient import RewardGradientConfig, RewardGradientValidation
 from finetune.settings.sampler import Sampler
 from tests.support.small_training import (

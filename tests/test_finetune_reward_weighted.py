@@ -9,13 +9,13 @@ from diffusers import DDIMScheduler
 from torch import Tensor
 from torch.nn import functional
 
-from finetune.denoising import denoising_target, timestep_weights, weighted_denoising_loss
-from finetune.processes import SINGLE_PROCESS, Processes
-from finetune.reward_weighted import METHOD, batch_losses
-from finetune.schedule import DiffusionSchedule
+from finetune.labels.weighted_batches import draw_batch, weighted_images
+from finetune.methods.reward_weighted import METHOD, batch_losses
+from finetune.model.denoising import denoising_target, timestep_weights, weighted_denoising_loss
+from finetune.model.processes import SINGLE_PROCESS, Processes
+from finetune.model.schedule import DiffusionSchedule
 from finetune.settings.reward_weighted import RewardWeightedConfig
 from finetune.settings.validation import ValidationConfig
-from finetune.weighted_batches import draw_batch, weighted_images
 from tests.support.small_reward_weighted import (
     SMALL,
     randn,

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from data.errors import PictuneError
-from finetune.checkpoints import load_latest, save_checkpoint
-from finetune.method import WeightedData
-from finetune.reward_weighted import METHOD, RewardWeightedState, draw_round
+from finetune.learning.checkpoints import load_latest, save_checkpoint
+from finetune.learning.method import WeightedData
+from finetune.methods.reward_weighted import METHOD, RewardWeightedState, draw_round
 from finetune.settings.reward_weighted import RewardWeightedConfig
 from tests.support.small_reward_weighted import (
     SMALL,

@@ -8,11 +8,17 @@ from diffusers import DDIMScheduler
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
-from finetune.denoising import denoising_target
-from finetune.diffusion import DiffusionModel
-from finetune.sampler import Trajectories, draw, draw_latents, padded_batches, sample_trajectories
-from finetune.sampling import gaussian_kl, log_prob, step_distribution
-from finetune.schedule import DiffusionSchedule
+from finetune.model.denoising import denoising_target
+from finetune.model.diffusion import DiffusionModel
+from finetune.model.sampler import (
+    Trajectories,
+    draw,
+    draw_latents,
+    padded_batches,
+    sample_trajectories,
+)
+from finetune.model.sampling import gaussian_kl, log_prob, step_distribution
+from finetune.model.schedule import DiffusionSchedule
 from finetune.settings.sampler import Sampler, SamplerOverrides
 from tests.support.small_training import draw_by_stock, seeded
 from tests.support.stock import ddim

@@ -10,17 +10,17 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 from data.errors import PictuneError
 from data.runs import RunFolder
-from finetune import dpok, reward_weighted
-from finetune.checkpoints import load_latest, save_checkpoint
-from finetune.diffusion import DiffusionModel
-from finetune.method import Method, Training, WeightedData
+from finetune.learning.checkpoints import load_latest, save_checkpoint
+from finetune.learning.method import Method, Training, WeightedData
+from finetune.learning.training import TrainState, take_step
+from finetune.methods import dpok, reward_weighted
+from finetune.model.diffusion import DiffusionModel
 from finetune.settings.dpok import DPOKConfig
 from finetune.settings.method import MethodConfig
 from finetune.settings.model import NetworkSettings, Precision
 from finetune.settings.reward_weighted import RewardWeightedConfig
 from finetune.settings.sampler import SamplerOverrides
 from finetune.settings.validation import ValidationConfig
-from finetune.training import TrainState, take_step
 from pipelines.cli import main
 from tests.support.small_training import open_with_lora, perturb, seeded, training_of
 from tests.support.tuned_run import copy_of, figures_of, words

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from finetune import ddpo
-from finetune.method import new_training
+from finetune.learning.method import new_training
+from finetune.learning.staleness import least_vouched, tilt
+from finetune.methods import ddpo
 from finetune.settings.ddpo import DDPOConfig
 from finetune.settings.sampler import Sampler
-from finetune.staleness import least_vouched, tilt
 from tests.support.small_training import open_with_lora, redness, seeded
 
 

@@ -7,13 +7,13 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline
 
-from finetune.diffusion import DiffusionModel
-from finetune.sampler import draw
+from finetune.learning.strength import choose_strength, weakest_as_good
+from finetune.learning.validation import Validation, Validator
+from finetune.model.diffusion import DiffusionModel
+from finetune.model.sampler import draw
 from finetune.settings.model import LoraSettings
 from finetune.settings.sampler import Sampler
 from finetune.settings.validation import Measure, ValidationConfig
-from finetune.strength import choose_strength, weakest_as_good
-from finetune.validation import Validation, Validator
 from tests.support.small_training import NO_SAMPLES, draw_by_stock, open_with_lora, perturb, redness
 from tests.support.stock import ddim
 from tests.support.tiny_diffusion import LAYOUTS

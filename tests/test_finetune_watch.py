@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 import torch
 
-from finetune.processes import Processes
-from finetune.watch import Watch, shares
-from pipelines.metrics_log import time_spent
+from finetune.learning.watch import Watch, shares
+from finetune.model.processes import Processes
+from pipelines.finetune.metrics_log import time_spent
 
 
 class Hands:

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from scipy.optimize import linprog, minimize
 from torch import Tensor
 
+from finetune.labels.weighting import effective_sample_size, sample_weights
 from finetune.settings.reward_weighted import WeightingConfig
-from finetune.weighting import effective_sample_size, sample_weights
 
 REWARDS = torch.rand(12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 PROMPTS = ["a"] * 12

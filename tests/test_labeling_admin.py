@@ -13,12 +13,12 @@ from prometheus_client.parser import text_string_to_metric_families
 from data.errors import PictuneError
 from data.schema import prompt_id
 from data.store.feedback_store import FeedbackStore
-from labeling_app.admin import router as admin_router
-from labeling_app.admin_figures import measure_quality
-from labeling_app.admin_layout import Parts
+from labeling_app.admin.api import router as admin_router
+from labeling_app.admin.figures import measure_quality
+from labeling_app.admin.layout import Parts
+from labeling_app.campaign.tasks import TasksConfig
 from labeling_app.server import create_app
 from labeling_app.settings import LabelConfig
-from labeling_app.tasks import TasksConfig
 from tests.support.labeling_campaign import (
     HOSTILE,
     SECRET,

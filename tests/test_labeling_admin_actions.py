@@ -10,13 +10,13 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from data.feedback import BinaryAnswer
-from data.parquet import export
 from data.runs import RunFolder
 from data.store.feedback_store import FeedbackStore
-from labeling_app.known_answers import GOLD_OVERLAP
+from data.tables.parquet import export
+from labeling_app.campaign.known_answers import GOLD_OVERLAP
 from labeling_app.server import create_app
 from labeling_app.settings import LabelConfig
-from pipelines.campaign import campaign_images, image_files
+from pipelines.run.campaign import campaign_images, image_files
 from tests.support.data_campaign import Campaign, claimed, submission
 from tests.support.labeling_campaign import (
     SECRET,

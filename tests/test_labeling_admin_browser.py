@@ -8,8 +8,8 @@ from playwright.sync_api import Browser, Locator, Page, expect
 
 from data.feedback import BinaryAnswer, Claim, RankingAnswer, Submission, TaskKind
 from data.store.feedback_store import FeedbackStore
-from data.store.overview import latest_labels
-from labeling_app.tasks import TasksConfig
+from data.store.views.overview import latest_labels
+from labeling_app.campaign.tasks import TasksConfig
 from tests.support.labeling_browser import (
     CHROMIUM,
     DESK,

@@ -15,15 +15,15 @@ from pydantic import ValidationError
 from data.feedback import RankingAnswer
 from data.schema import prompt_id
 from data.store.feedback_store import FeedbackStore
-from labeling_app.admin_forms import AdjudicationForm
-from labeling_app.admin_gate import EVENTS, FILES
-from labeling_app.admin_layout import PAUSE, RESUME
-from labeling_app.admin_page import EVERY_S, build_admin_page
-from labeling_app.admin_view import zone_named
+from labeling_app.admin.forms import AdjudicationForm
+from labeling_app.admin.gate import EVENTS, FILES
+from labeling_app.admin.layout import PAUSE, RESUME
+from labeling_app.admin.page import EVERY_S, build_admin_page
+from labeling_app.admin.view import zone_named
+from labeling_app.campaign.tasks import ImageRow, TasksConfig
 from labeling_app.passwords import is_password
 from labeling_app.server import create_app
 from labeling_app.settings import LabelConfig
-from labeling_app.tasks import ImageRow, TasksConfig
 from tests.support.gradio_routes import gradio_config, gradio_routes
 from tests.support.labeling_campaign import (
     ADMIN,

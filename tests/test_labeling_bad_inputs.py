@@ -18,10 +18,10 @@ from starlette.testclient import TestClient
 
 from data.quality.habits import NO_HABITS
 from data.schema import RATERS
-from labeling_app.admin_responses import RaterQuality
+from labeling_app.admin.responses import RaterQuality
+from labeling_app.campaign.tasks import TasksConfig
 from labeling_app.server import create_app
 from labeling_app.settings import LabelConfig
-from labeling_app.tasks import TasksConfig
 from tests.support.labeling_campaign import SECRET, make_campaign
 
 load_all_checks()

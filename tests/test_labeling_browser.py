@@ -8,8 +8,8 @@ import pytest
 from playwright.sync_api import Browser, FloatRect, Locator, Page, Route, expect
 from playwright.sync_api import TimeoutError as TookTooLong
 
-from data.store.planning import task_id_of
-from labeling_app.tasks import TasksConfig
+from data.store.plan.planning import task_id_of
+from labeling_app.campaign.tasks import TasksConfig
 from tests.support.labeling_browser import (
     DESK,
     PHONE,

@@ -6,7 +6,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
-from labeling_app.tasks import TasksConfig
+from labeling_app.campaign.tasks import TasksConfig
 from tests.support.labeling_browser import (
     DESK,
     Server,

@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from data.comparisons import AXES
-from labeling_app.comparisons import Reference
+from labeling_app.campaign.comparisons import Reference
 from tests.support.comparison_campaign import MODELS, PROMPTS, comparison_campaign
 from tests.support.labeling_browser import DESK, PHONE, Server, add_accounts, see, serving
 from tests.support.labeling_campaign import Campaign

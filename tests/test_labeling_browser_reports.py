@@ -6,9 +6,9 @@ import pytest
 import sqlalchemy as sa
 from playwright.sync_api import Browser, Page, Request, expect
 
-from data.store.planning import task_id_of
+from data.store.plan.planning import task_id_of
 from data.store.tables import leases, task_images
-from labeling_app.tasks import TasksConfig
+from labeling_app.campaign.tasks import TasksConfig
 from tests.support.labeling_browser import IMAGES, images_of, kind_of, see, serving
 from tests.support.labeling_campaign import Campaign
 from tests.support.labeling_rater import at_work, make_admin, prepare, wait_until

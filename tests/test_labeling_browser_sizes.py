@@ -13,8 +13,8 @@ from PIL import Image
 from playwright.sync_api import Browser, FloatRect, Page, expect
 
 from data.feedback import NewTask
-from labeling_app.comparisons import CompareConfig, Reference, read_wordings
-from labeling_app.tasks import ImageRow
+from labeling_app.campaign.comparisons import CompareConfig, Reference, read_wordings
+from labeling_app.campaign.tasks import ImageRow
 from tests.support.comparison_campaign import PROMPTS, compared_images, planned
 from tests.support.labeling_browser import PHONE, Server, add_accounts, images_of, see, serving
 from tests.support.labeling_campaign import Campaign

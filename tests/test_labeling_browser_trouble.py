@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 
-from labeling_app.tasks import TasksConfig
+from labeling_app.campaign.tasks import TasksConfig
 from tests.support.labeling_browser import Server, images_of, kind_of, serving, sign_in
 from tests.support.labeling_campaign import HOSTILE, Campaign
 from tests.support.labeling_rater import (

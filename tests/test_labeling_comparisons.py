@@ -17,17 +17,17 @@ from data.comparisons import AXES, ComparisonAnswer
 from data.errors import PictuneError
 from data.store.feedback_store import FeedbackStore
 from data.store.tables import labels
-from labeling_app.comparisons import (
+from labeling_app.campaign.comparisons import (
     CompareConfig,
     ComparedImage,
     Reference,
     plan_comparisons,
     read_wordings,
 )
+from labeling_app.campaign.simulated import SimulatedRaterConfig, simulate
+from labeling_app.campaign.wording import wording_html
 from labeling_app.server import create_app
 from labeling_app.settings import LabelConfig
-from labeling_app.simulated import SimulatedRaterConfig, simulate
-from labeling_app.wording import wording_html
 from tests.support.comparison_campaign import (
     MODELS,
     PROMPTS,

@@ -6,7 +6,7 @@ from fastapi.testclient import TestClient
 
 from labeling_app.server import server_settings
 from labeling_app.settings import LabelConfig, ServerConfig
-from pipelines.playground.settings import PlayConfig
+from pipelines.play.settings import PlayConfig
 
 NAMED = {"host": "label.home", "host_names": ("Label.Example",)}
 

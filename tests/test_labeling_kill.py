@@ -26,12 +26,12 @@ import pytest
 import sqlalchemy as sa
 
 from data.feedback import NewTask
-from data.parquet import export
 from data.schema import read_table
 from data.store.feedback_store import FeedbackStore
-from data.store.rows import LABEL_SCHEMAS, LABEL_TABLES
 from data.store.tables import labels, tasks
-from data.verification import verify
+from data.store.views.rows import LABEL_SCHEMAS, LABEL_TABLES
+from data.tables.parquet import export
+from data.tables.verification import verify
 from tests.support.data_campaign import Campaign
 
 pytestmark = pytest.mark.slow

@@ -13,7 +13,7 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Response
 
-from labeling_app.tasks import TasksConfig
+from labeling_app.campaign.tasks import TasksConfig
 from tests.support.labeling_browser import (
     Server,
     add_accounts,

@@ -11,7 +11,7 @@ from fastapi.testclient import TestClient
 
 from data.feedback import NewTask, is_skip
 from data.store.feedback_store import FeedbackStore
-from data.store.overview import latest_labels
+from data.store.views.overview import latest_labels
 from labeling_app.server import create_app
 from labeling_app.settings import LabelConfig
 from tests.support.data_campaign import START, Clock

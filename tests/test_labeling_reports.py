@@ -10,10 +10,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from data.feedback import BinaryAnswer, Task
 from data.store.feedback_store import FeedbackStore
-from labeling_app.known_answers import TrainingItem
+from labeling_app.campaign.known_answers import TrainingItem
+from labeling_app.campaign.tasks import TasksConfig
 from labeling_app.server import create_app
 from labeling_app.settings import LabelConfig
-from labeling_app.tasks import TasksConfig
 from tests.support.labeling_campaign import (
     HOSTILE,
     SECRET,

@@ -17,10 +17,10 @@ from fastapi.testclient import TestClient
 from data.errors import PictuneError
 from data.store.feedback_store import FeedbackStore
 from data.store.tables import sign_in_attempts
+from labeling_app.campaign.tasks import TasksConfig
 from labeling_app.passwords import hash_password, is_password
 from labeling_app.server import create_app
 from labeling_app.settings import LabelConfig
-from labeling_app.tasks import TasksConfig
 from pipelines.cli import main
 from tests.support.data_campaign import Clock
 from tests.support.labeling_campaign import SECRET, Campaign, make_campaign

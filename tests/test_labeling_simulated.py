@@ -9,8 +9,13 @@ import sqlalchemy as sa
 
 from data.store.feedback_store import FeedbackStore
 from data.store.tables import labels, raters
-from labeling_app.simulated import SimulatedRater, SimulatedRaterConfig, simulate, tied_ranks
-from labeling_app.tasks import ImageRow, TasksConfig, plan_tasks
+from labeling_app.campaign.simulated import (
+    SimulatedRater,
+    SimulatedRaterConfig,
+    simulate,
+    tied_ranks,
+)
+from labeling_app.campaign.tasks import ImageRow, TasksConfig, plan_tasks
 
 IMAGES = 40
 PERFECT = SimulatedRaterConfig(raters=1, noise=0, skip_rate=0, just_noticeable_difference=0)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from fastapi import FastAPI
 
-from labeling_app.api import router
 from labeling_app.app_state import STATIC
-from labeling_app.own_work import router as own_work_router
+from labeling_app.rater.api import router
+from labeling_app.rater.own_work import router as own_work_router
 
 FRONT_END = STATIC.parent
 DENO = Path(sys.executable).with_name("deno")

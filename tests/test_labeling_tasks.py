@@ -3,7 +3,7 @@ from itertools import pairwise
 import pytest
 from pydantic import ValidationError
 
-from labeling_app.tasks import ImageRow, TasksConfig, plan_tasks, ranking_groups
+from labeling_app.campaign.tasks import ImageRow, TasksConfig, plan_tasks, ranking_groups
 
 
 def rows(prompt: str, count: int) -> list[ImageRow]:

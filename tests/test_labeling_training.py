@@ -11,10 +11,10 @@ from data.errors import PictuneError
 from data.feedback import BinaryAnswer, RankingAnswer
 from data.store.feedback_store import FeedbackStore
 from data.store.tables import labels, tasks
-from labeling_app.known_answers import GOLD_OVERLAP, read_gold, read_training
+from labeling_app.campaign.known_answers import GOLD_OVERLAP, read_gold, read_training
+from labeling_app.campaign.tasks import ImageRow, TasksConfig
 from labeling_app.server import create_app
 from labeling_app.settings import LabelConfig
-from labeling_app.tasks import ImageRow, TasksConfig
 from tests.support.labeling_campaign import SECRET, Campaign, make_campaign
 
 IMAGES = {name: ImageRow(f"id-{name}", "a cat") for name in ("one", "two", "three")} | {

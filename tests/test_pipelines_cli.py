@@ -2,7 +2,6 @@
 
 import io
 import os
-import re
 import subprocess
 import sys
 import time
@@ -10,11 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from data.parquet import export
-from pipelines import progress as progress_module
-from pipelines import stages
+from data.tables.parquet import export
 from pipelines.cli import main
-from pipelines.progress import progress, progress_bar
+from pipelines.run import progress as progress_module
+from pipelines.run.progress import progress, progress_bar
 from pipelines.stage_list import STAGES
 from tests.support.data_campaign import Campaign
 from tests.support.exchange_files import damage_footer
@@ -176,7 +174,7 @@ def test_a_package_that_is_missing_is_one_line(
 ) -> None:
     for name in ("diffusers", "diffusers.utils.logging"):
         monkeypatch.setitem(sys.modules, name, None)
-    for name in ("pipelines.drawing", "pipelines.models"):  # imported again, by the stage
+    for name in ("pipelines.run.drawing", "pipelines.run.models"):  # imported again, by the stage
         monkeypatch.delitem(sys.modules, name, raising=False)
     error = failure(capsys, "images", "--runs", str(tmp_path))
     assert "needs the package diffusers" in error
@@ -201,23 +199,18 @@ def test_ctrl_c_while_libraries_are_loaded_is_one_line(tmp_path: Path) -> None:
 
 def test_labeling_imports_no_torch() -> None:
     code = (
-        "import sys; import pipelines.cli, pipelines.stages.label, pipelines.stages.dataset; "
+        "import sys; import pipelines.cli, pipelines.collect.label, pipelines.collect.dataset; "
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_the_list_of_stages_names_them_in_their_order() -> None:
-    assert stages.__doc__ is not None
-    listed = re.findall(r"`([a-z-]+)`", stages.__doc__)
-    assert listed == list(STAGES)
-
-
 def test_help_imports_no_stage() -> None:
+    modules = [f"pipelines.{stage.module}" for stage in STAGES.values()]
     code = (
         "import sys; from pipelines.cli import main\n"
         "try: main(['--help'])\n"
-        "finally: print([one for one in sys.modules if one.startswith('pipelines.stages.')])"
+        f"finally: print([one for one in sys.modules if one in {modules}])"
     )
     words = [sys.executable, "-c", code]
     ended = subprocess.run(words, capture_output=True, text=True, check=False)

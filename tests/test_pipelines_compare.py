@@ -13,9 +13,9 @@ from data.files import sha256_of
 from data.runs import RunFolder
 from data.schema import PROMPTS, read_table, write_table
 from data.store.feedback_store import FeedbackStore
-from pipelines.campaign import add_planned_tasks, image_files, images_digest
 from pipelines.cli import load_settings, main, parser
-from pipelines.compared import image_folder
+from pipelines.evaluate.models import image_folder
+from pipelines.run.campaign import add_planned_tasks, image_files, images_digest
 from tests.support.demo_run import command, sets
 from tests.support.tuned_run import change_lora, copy_of
 

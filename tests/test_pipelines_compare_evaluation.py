@@ -13,15 +13,15 @@ import pytest
 from data.comparisons import ComparisonAnswer
 from data.feedback import NewTask
 from data.image_files import read_image
-from data.parquet import export
 from data.runs import RunFolder
 from data.schema import IMAGES, prompt_id, read_table, write_table
 from data.store.imported import ImportedLabel
-from pipelines.arena.figures import Comparison
+from data.tables.parquet import export
 from pipelines.cli import main
-from pipelines.pages.label_statistics import label_statistics
-from pipelines.pages.people import peoples_verdict
-from pipelines.record import STAMP
+from pipelines.collect.label_statistics import label_statistics
+from pipelines.compare.arena.figures import Comparison
+from pipelines.evaluate.people import peoples_verdict
+from pipelines.run.record import STAMP
 from tests.support.data_campaign import START, open_store
 from tests.support.tuned_run import copy_of
 

@@ -11,12 +11,12 @@ import pytest
 from playwright.sync_api import Browser
 
 from data.feedback import NewTask
-from data.parquet import export
 from data.runs import RunFolder
-from pipelines.arena.figures import Comparison
+from data.tables.parquet import export
 from pipelines.cli import main
-from pipelines.pages.comparison_page import verdicts
-from pipelines.pages.people import peoples_verdict
+from pipelines.compare.arena.figures import Comparison
+from pipelines.compare.page import verdicts
+from pipelines.evaluate.people import peoples_verdict
 from reward.dataset import read_labels
 from tests.support.comparison_run import write_comparison_run
 from tests.support.data_campaign import open_store

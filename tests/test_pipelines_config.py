@@ -8,7 +8,9 @@ import pytest
 
 from data.errors import PictuneError
 from data.runs import RunFolder
-from pipelines.config import (
+from pipelines.evaluate.plan import evaluation_prompts
+from pipelines.run.record import StageFolder, record, refuse_changes
+from pipelines.settings.config import (
     PRESETS,
     Settings,
     Tables,
@@ -18,9 +20,7 @@ from pipelines.config import (
     parse_override,
     read_toml,
 )
-from pipelines.evaluation_plan import evaluation_prompts
-from pipelines.record import StageFolder, record, refuse_changes
-from pipelines.tables import TABLES
+from pipelines.settings.tables import TABLES
 
 
 def settings_of(text: str, tmp_path: Path, *tables: str) -> Settings:

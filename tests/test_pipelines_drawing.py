@@ -10,12 +10,12 @@ from torch import Tensor
 
 from data.files import sha256_of
 from data.runs import RunFolder
-from finetune.diffusion import DiffusionModel
+from finetune.model.diffusion import DiffusionModel
 from finetune.settings.sampler import Sampler
-from pipelines.batches import Batches
-from pipelines.drawing import Drawer
-from pipelines.image_plan import seeded
-from pipelines.pages.report_text import metrics_file, read_evaluation
+from pipelines.evaluate.text import metrics_file, read_evaluation
+from pipelines.run.batches import Batches
+from pipelines.run.drawing import Drawer
+from pipelines.run.image_plan import seeded
 from reward.clip.backbone import ClipBackbone
 from tests.support.demo_run import command, copy_without
 from tests.support.tiny_diffusion import write_tiny_diffusion

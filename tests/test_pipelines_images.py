@@ -10,9 +10,9 @@ from data.files import sha256_of
 from data.runs import RunFolder
 from data.schema import IMAGES, PROMPTS, read_table
 from pipelines.cli import main
-from pipelines.image_plan import ImagesConfig
-from pipelines.prompts import Prompt, read_prompts
-from pipelines.stages.images import plan
+from pipelines.collect.images import plan
+from pipelines.run.image_plan import ImagesConfig
+from pipelines.run.prompts import Prompt, read_prompts
 from tests.support.interruption import abandons_open_files, interrupted_when
 from tests.support.tiny_models import write_tiny_models
 

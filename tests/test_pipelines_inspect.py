@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from data.feedback import BinaryAnswer, NewTask, Submission
-from data.parquet import export
 from data.runs import RunFolder
 from data.store.leases import give_lease
-from data.store.planning import add_repeat, task_id_of
+from data.store.plan.planning import add_repeat, task_id_of
+from data.tables.parquet import export
 from pipelines.cli import main
-from pipelines.pages.inspection import DISPUTED, inspection_figures
-from pipelines.pages.label_statistics import label_statistics
+from pipelines.collect.inspection import DISPUTED, inspection_figures
+from pipelines.collect.label_statistics import label_statistics
 from tests.support.comparison_run import write_comparison_run
 from tests.support.data_campaign import START, Campaign, answer_all
 from tests.support.labeled_run import PROMPTS_BY_CATEGORY, write_labeled_run

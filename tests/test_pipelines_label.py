@@ -15,15 +15,15 @@ import sqlalchemy as sa
 
 from data.errors import PictuneError
 from data.feedback import ChecksConfig
-from data.parquet import MANIFEST
 from data.runs import RunFolder
 from data.store.feedback_store import FeedbackStore
 from data.store.tables import tasks
-from pipelines.campaign import add_planned_tasks, open_store
+from data.tables.parquet import MANIFEST
 from pipelines.cli import main
-from pipelines.config import check, read_toml
-from pipelines.exporter import Exporter
-from pipelines.stages.label import ImageFiles
+from pipelines.collect.exporter import Exporter
+from pipelines.collect.label import ImageFiles
+from pipelines.run.campaign import add_planned_tasks, open_store
+from pipelines.settings.config import check, read_toml
 from tests.support.data_campaign import Campaign
 
 PATIENCE_S = 120

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from data.intervals import mean_interval, share_interval_over_groups, wilson_interval
-from finetune.diffusion import DiffusionModel
+from finetune.model.diffusion import DiffusionModel
 from finetune.settings.model import LoraSettings
 from finetune.settings.sampler import Sampler
-from pipelines.comparison import (
+from pipelines.evaluate.figures import (
     EvaluationPrompt,
     Group,
     Measured,
@@ -21,10 +21,10 @@ from pipelines.comparison import (
     by_group,
     by_prompt,
 )
-from pipelines.evaluation import chain_kl
-from pipelines.image_plan import Planned
-from pipelines.judge import Verdict
-from pipelines.measures import frechet_distance, vendi_of_subsets, vendi_score
+from pipelines.evaluate.measures import frechet_distance, vendi_of_subsets, vendi_score
+from pipelines.evaluate.work import chain_kl
+from pipelines.run.image_plan import Planned
+from pipelines.run.judge import Verdict
 
 
 def test_wilson_interval_equals_the_textbook_formula() -> None:

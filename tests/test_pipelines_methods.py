@@ -10,11 +10,12 @@ import pytest
 import torch
 
 from data.runs import RunFolder
-from finetune.method import Method
+from finetune.learning.method import Method
 from finetune.settings.policy_gradient import PolicyGradientConfig
 from pipelines.cli import main
-from pipelines.methods import METHODS, Entry, find_method, find_settings
-from pipelines.tables import TABLES
+from pipelines.methods import METHODS, Entry, find_method
+from pipelines.settings.config import model_of
+from pipelines.settings.tables import TABLES
 from tests.support.interruption import abandons_open_files, interrupted_when
 from tests.support.tuned_run import checkpoint_steps, copy_of, figures_of, weights_of, words
 
@@ -24,8 +25,8 @@ FILE = '''
 from pydantic import PositiveFloat
 from torch import Tensor
 
-from finetune.policy_gradient import PolicyGradient, PolicyGradientConfig
-from finetune.step import Step
+from finetune.methods.policy_gradient import PolicyGradient, PolicyGradientConfig
+from finetune.learning.step import Step
 
 
 class ReinforceConfig(PolicyGradientConfig, frozen=True, extra="forbid"):
@@ -60,7 +61,7 @@ SETTINGS = (
 )
 
 
-MAY_NAME_METHODS = ("methods.py", "stages/demo.py")
+MAY_NAME_METHODS = ("methods.py", "rounds/demo.py")
 """The registry, and the demo's own story."""
 
 
@@ -72,8 +73,8 @@ def _registered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(folder)
         patch.setitem(METHODS, "reinforce", ENTRY)
-        # `pipelines.tables` took the methods from the registry when it was imported.
-        patch.setitem(TABLES, "reinforce", lambda: find_settings("reinforce"))
+        # `pipelines.settings.tables` took the methods from the registry when it was imported.
+        patch.setitem(TABLES, "reinforce", METHODS["reinforce"].settings)
         yield
 
 
@@ -136,7 +137,7 @@ def test_every_method_of_the_registry_is_whole() -> None:
     for name, method in methods.items():
         assert isinstance(method, Method)
         assert method.total_steps(method.config()) > 0
-        assert TABLES[name]() is method.config
+        assert model_of(name) is method.config
         assert all(curve.metrics for curve in method.curves)
     assert len({entry.title for entry in METHODS.values()}) == len(methods)
     assert len({method.color for method in methods.values()}) == len(methods)

@@ -10,18 +10,18 @@ import torch
 
 from data.errors import PictuneError
 from data.runs import RunFolder
-from finetune.diffusion import DiffusionModel
-from finetune.lora_folder import LORA_FILE
+from finetune.model.diffusion import DiffusionModel
+from finetune.model.lora_folder import LORA_FILE
 from finetune.settings.preference import PreferenceConfig
 from finetune.settings.sampler import Sampler
-from pipelines.labeled_data import labeled_data
-from pipelines.metrics_log import read_metrics
-from pipelines.record import STAMP, read_stamp
-from pipelines.rewarded_images import Encoder
-from pipelines.tuning_plan import labels_of
+from pipelines.finetune.labeled_data import labeled_data
+from pipelines.finetune.metrics_log import read_metrics
+from pipelines.finetune.plan import labels_of
+from pipelines.finetune.rewarded_images import Encoder
+from pipelines.run.record import STAMP, read_stamp
 from reward.dataset import FeedbackDataset
+from reward.learning.split import split_feedback
 from reward.settings import SplitConfig
-from reward.split import split_feedback
 from tests.support import exchange_files as files
 from tests.support.demo_run import command, copy_without, sets
 from tests.support.small_training import redness

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from data.errors import PictuneError
-from pipelines.config import Settings, check, config_file, override, read_toml
-from pipelines.evaluation_plan import evaluation_prompts, omitted_prompts
-from pipelines.prompts import Prompt, held_out_of, prompts_of, read_prompts
-from pipelines.tables import TABLES
+from pipelines.evaluate.plan import evaluation_prompts, omitted_prompts
+from pipelines.run.prompts import Prompt, held_out_of, prompts_of, read_prompts
+from pipelines.settings.config import Settings, check, config_file, override, read_toml
+from pipelines.settings.tables import TABLES
 
 ROWS = (
     ("Two red cars, parked.", "count", "train"),

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from data.parquet import export
 from data.runs import RunFolder
+from data.tables.parquet import export
 from pipelines.stage_list import STAGES
 from tests.support.data_campaign import Campaign
 from tests.support.demo_run import command, copy_without

@@ -15,9 +15,7 @@ from playwright.sync_api import Browser
 
 from data.runs import RunFolder
 from pipelines.cli import main
-from pipelines.config import RunConfig, read_toml
-from pipelines.judge import EMBEDDED_JUDGE, EMBEDDED_MODEL, judge_folder
-from pipelines.metrics_log import UNTRAINED, kept_step, read_metrics
+from pipelines.finetune.metrics_log import UNTRAINED, kept_step, read_metrics
 from pipelines.pages import charts
 from pipelines.pages.charts import (
     comparison_chart,
@@ -28,7 +26,10 @@ from pipelines.pages.charts import (
     verdict_chart,
 )
 from pipelines.pages.page import duration, interval, number, percent, percent_interval, signed
-from pipelines.record import STAMP, read_stamp
+from pipelines.run.judge import EMBEDDED_JUDGE, EMBEDDED_MODEL, judge_folder
+from pipelines.run.record import STAMP, read_stamp
+from pipelines.settings.config import read_toml
+from pipelines.settings.run import RunConfig
 from tests.support.tiny_clip import save_tiny_clip
 from tests.support.tiny_diffusion import write_tiny_diffusion
 from tests.support.tuned_run import copy_of

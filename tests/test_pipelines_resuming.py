@@ -13,10 +13,10 @@ from data.files import write_json
 from data.runs import RunFolder
 from data.schema import IMAGES, read_table, write_table
 from data.store.feedback_store import FeedbackStore
-from finetune.lora_folder import LORA_FILE
-from pipelines.metrics_log import METRICS_FILE, read_metrics
-from pipelines.record import STAMP, read_stamp
-from pipelines.training_log import MetricsLog
+from finetune.model.lora_folder import LORA_FILE
+from pipelines.finetune.metrics_log import METRICS_FILE, read_metrics
+from pipelines.finetune.training_log import MetricsLog
+from pipelines.run.record import STAMP, read_stamp
 from tests.support.demo_run import command, copy_without, sets
 from tests.support.interruption import abandons_open_files, interrupted_when
 

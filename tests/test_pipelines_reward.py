@@ -13,12 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from data.files import write_json
-from data.parquet import MANIFEST, Manifest
 from data.runs import RunFolder
 from data.schema import LABELS_BINARY, SCHEMA_VERSION, write_table
+from data.tables.parquet import MANIFEST, Manifest
 from pipelines.cli import main
-from pipelines.config import check, read_toml
-from pipelines.record import STAMP
+from pipelines.run.record import STAMP
+from pipelines.settings.config import check, read_toml
 from reward.files import WEIGHTS_FILE
 from reward.model import RewardModel
 from reward.settings import RewardConfig

@@ -12,15 +12,15 @@ import pytest
 import torch
 
 from data.runs import RunFolder
-from pipelines.pages.reward_page import (
+from pipelines.finetune.training_log import MetricsLog
+from pipelines.reward.page import (
     RELIABILITY,
     REPORT_FILE,
     do_types_help,
     doubts,
     write_report,
 )
-from pipelines.pages.reward_text import CONVENTIONS, by_convention
-from pipelines.training_log import MetricsLog
+from pipelines.reward.text import CONVENTIONS, by_convention
 from reward.clip.backbone import ClipBackbone
 from reward.dataset import FeedbackDataset, label_sources
 from reward.examples import Examples, prepare

@@ -10,21 +10,21 @@ from PIL import Image
 
 from data.errors import PictuneError
 from data.runs import RunFolder
-from finetune.diffusion import DiffusionModel
-from finetune.method import WeightedData
+from finetune.learning.method import WeightedData
+from finetune.model.diffusion import DiffusionModel
 from finetune.settings.sampler import Sampler
 from pipelines.cli import main
-from pipelines.image_io import load_fitted, load_image
-from pipelines.image_text_pairs import pairs_hash
-from pipelines.metrics_log import read_metrics
-from pipelines.record import read_stamp
-from pipelines.rewarded_images import (
+from pipelines.finetune.image_text_pairs import pairs_hash
+from pipelines.finetune.metrics_log import read_metrics
+from pipelines.finetune.rewarded_images import (
     Choice,
     Encoder,
     pretraining_pairs,
     rewarded_images,
     run_images,
 )
+from pipelines.run.image_io import load_fitted, load_image
+from pipelines.run.record import read_stamp
 from tests.support.small_training import redness
 from tests.support.tiny_feedback import image_row, make_feedback, verdict_row, write
 from tests.support.tiny_models import write_tiny_models

@@ -14,16 +14,16 @@ from safetensors.torch import load_file
 from data.files import sha256_of
 from data.runs import RunFolder
 from data.schema import IMAGES, TASKS, read_table
-from finetune.diffusion import DiffusionModel
-from finetune.lora_folder import LORA_FILE
-from finetune.sampler import draw
+from finetune.model.diffusion import DiffusionModel
+from finetune.model.lora_folder import LORA_FILE
+from finetune.model.sampler import draw
 from finetune.settings.sampler import Sampler
-from pipelines.image_io import load_image
-from pipelines.image_plan import round_seeds
-from pipelines.metrics_log import read_metrics
-from pipelines.pages.report_text import read_evaluation
-from pipelines.record import STAMP, present_round, read_stamp
-from pipelines.rounds import labeled_images, labels_by_round
+from pipelines.evaluate.text import read_evaluation
+from pipelines.finetune.metrics_log import read_metrics
+from pipelines.rounds.plan import labeled_images, labels_by_round
+from pipelines.run.image_io import load_image
+from pipelines.run.image_plan import round_seeds
+from pipelines.run.record import STAMP, present_round, read_stamp
 from reward.measuring.report import read_report
 from tests.support.demo_run import command, sets
 from tests.support.rounds_run import (

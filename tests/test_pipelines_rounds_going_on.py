@@ -15,10 +15,10 @@ from data.feedback import Answer, BinaryAnswer, RankingAnswer, Submission
 from data.runs import RunFolder
 from data.schema import IMAGES, read_table, write_table
 from data.store.feedback_store import FeedbackStore
-from finetune.lora_folder import LORA_FILE
-from labeling_app.tasks import ImageRow, TasksConfig, plan_tasks
-from pipelines.pages.report_text import read_evaluation
-from pipelines.record import STAMP, present_round
+from finetune.model.lora_folder import LORA_FILE
+from labeling_app.campaign.tasks import ImageRow, TasksConfig, plan_tasks
+from pipelines.evaluate.text import read_evaluation
+from pipelines.run.record import STAMP, present_round
 from tests.support.demo_run import command, sets
 from tests.support.interruption import abandons_open_files, interrupted_when
 from tests.support.rounds_run import (

@@ -13,8 +13,8 @@ from PIL import Image
 
 from data.runs import RunFolder
 from pipelines.cli import main
-from pipelines.comparison import by_reward
-from pipelines.image_io import load_image
+from pipelines.evaluate.figures import by_reward
+from pipelines.run.image_io import load_image
 from reward.clip.backbone import ClipBackbone
 from reward.embedding import embed_readable
 from reward.model import RewardModel

@@ -11,7 +11,7 @@ import pytest
 from data.runs import RunFolder
 from data.store.feedback_store import FeedbackStore
 from pipelines.cli import main
-from pipelines.record import STAMP
+from pipelines.run.record import STAMP
 from tests.support.tuned_run import copy_of
 
 pytestmark = pytest.mark.slow

@@ -13,10 +13,10 @@ from diffusers import StableDiffusionPipeline
 
 from data.runs import RunFolder
 from data.store.feedback_store import FeedbackStore
-from finetune.lora_folder import LORA_FILE
-from pipelines.image_io import load_images
-from pipelines.metrics_log import METRICS_FILE, read_metrics
-from pipelines.pages.report_text import read_evaluation
+from finetune.model.lora_folder import LORA_FILE
+from pipelines.evaluate.text import read_evaluation
+from pipelines.finetune.metrics_log import METRICS_FILE, read_metrics
+from pipelines.run.image_io import load_images
 from tests.support.demo_run import command, sets
 
 pytestmark = pytest.mark.slow

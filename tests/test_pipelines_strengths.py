@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from data.runs import RunFolder
-from finetune.lora_folder import LORA_FILE
-from pipelines.record import STAMP
-from pipelines.strengths import STRENGTHS_FILE, read_choice
+from finetune.model.lora_folder import LORA_FILE
+from pipelines.finetune.strengths import STRENGTHS_FILE, read_choice
+from pipelines.run.record import STAMP
 from tests.support.demo_run import command, copy_without, sets
 from tests.support.tuned_run import Commands, copy_of, words
 

@@ -12,14 +12,15 @@ import torch
 
 from data.files import sha256_of
 from data.runs import RunFolder
-from finetune.lora_folder import LORA_FILE
-from finetune.reward_fn import score_with_gradient
+from finetune.learning.reward_fn import score_with_gradient
+from finetune.model.lora_folder import LORA_FILE
 from finetune.settings.validation import Measure
-from pipelines.config import RunConfig, read_toml
-from pipelines.metrics_log import read_metrics
-from pipelines.models import as_reward_fn
-from pipelines.prompts import prompts_of
-from pipelines.record import STAMP, content_hash, read_stamp
+from pipelines.finetune.metrics_log import read_metrics
+from pipelines.run.models import as_reward_fn
+from pipelines.run.prompts import prompts_of
+from pipelines.run.record import STAMP, content_hash, read_stamp
+from pipelines.settings.config import read_toml
+from pipelines.settings.run import RunConfig
 from reward.model import RewardModel
 from tests.support.demo_run import command, copy_without, sets
 from tests.support.rounds_run import rows_of

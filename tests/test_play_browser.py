@@ -9,7 +9,7 @@ from playwright.sync_api import Browser, Locator, Page
 
 from data.runs import RunFolder
 from data.schema import IMAGES, read_table
-from finetune.lora_folder import LORA_FILE
+from finetune.model.lora_folder import LORA_FILE
 from tests.support.play_run import TUNED, copied
 from tests.support.play_server import PATIENCE_S, playing
 

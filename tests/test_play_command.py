@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from data.runs import RunFolder
-from finetune.lora_folder import BASE, LORA_FILE
+from finetune.model.lora_folder import BASE, LORA_FILE
 from pipelines.cli import main
 from tests.support.gradio_routes import gradio_config
 from tests.support.play_run import TUNED, copied

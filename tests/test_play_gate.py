@@ -8,9 +8,9 @@ import pytest
 from fastapi.testclient import TestClient
 
 from data.runs import RunFolder
-from finetune.lora_folder import BASE
-from pipelines.playground.gate import API, EVENTS, FILE, create_app
-from pipelines.playground.settings import PlayConfig
+from finetune.model.lora_folder import BASE
+from pipelines.play.gate import API, EVENTS, FILE, create_app
+from pipelines.play.settings import PlayConfig
 from tests.support.gradio_routes import gradio_config, gradio_routes
 from tests.support.play_run import TUNED, studio_of
 

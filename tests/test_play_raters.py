@@ -7,17 +7,17 @@ import gradio as gr
 import pytest
 
 from data.feedback import BinaryAnswer, RankingAnswer, Submission
-from data.parquet import export
 from data.runs import RunFolder
 from data.schema import IMAGES, LABELS_BINARY, LABELS_RANKING, TASKS, read_table
-from data.verification import verify
-from finetune.lora_folder import BASE
-from pipelines.campaign import add_planned_tasks, open_store
+from data.tables.parquet import export
+from data.tables.verification import verify
+from finetune.model.lora_folder import BASE
 from pipelines.cli import main
-from pipelines.playground.asking import ask_raters
-from pipelines.playground.page import FAILED, visible_errors
-from pipelines.playground.studio import Studio, VisitorError
-from pipelines.rounds import labeled_images
+from pipelines.play.asking import ask_raters
+from pipelines.play.page import FAILED, visible_errors
+from pipelines.play.studio import Studio, VisitorError
+from pipelines.rounds.plan import labeled_images
+from pipelines.run.campaign import add_planned_tasks, open_store
 from tests.support.play_run import TUNED, copied, drawn, settings_of, studio_of, wish
 
 HERE = "127.0.0.1"

@@ -9,12 +9,12 @@ from PIL import Image
 
 from data.errors import PictuneError
 from data.runs import RunFolder
-from finetune.lora_folder import BASE
-from finetune.sampler import draw
-from pipelines.image_io import load_images, to_pil
-from pipelines.models import open_model
-from pipelines.playground import words
-from pipelines.playground.studio import BEST_OF_N, Picture, Studio, VisitorError, picked
+from finetune.model.lora_folder import BASE
+from finetune.model.sampler import draw
+from pipelines.play import words
+from pipelines.play.studio import BEST_OF_N, Picture, Studio, VisitorError, picked
+from pipelines.run.image_io import load_images, to_pil
+from pipelines.run.models import open_model
 from tests.support.play_run import PROMPT, TUNED, copied, drawn, studio_of, wish
 
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reward.contrastive import find_slots, negatives, plural, singular, vocabulary
-from reward.split import normalized
+from reward.learning.contrastive import find_slots, negatives, plural, singular, vocabulary
+from reward.learning.split import normalized
 
 PROMPTS = [
     "A green colored rabbit.",

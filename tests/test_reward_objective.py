@@ -16,11 +16,11 @@ from data.schema import CONSENSUS, RATERS, write_table
 from reward.clip.backbone import ClipBackbone
 from reward.dataset import FeedbackDataset, RankedPairs
 from reward.examples import Examples, prepare
-from reward.label_tensors import LabelTensors
+from reward.learning.label_tensors import LabelTensors
+from reward.learning.objective import Objective
+from reward.learning.training import RewardMetrics, new_model, train
 from reward.model import RewardModel
-from reward.objective import Objective
 from reward.settings import RewardConfig, SplitConfig
-from reward.training import RewardMetrics, new_model, train
 from tests.support.tiny_clip import save_tiny_clip
 from tests.support.tiny_feedback import NOON, make_feedback, verdict_row, write
 

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reward.dataset import FeedbackDataset, RankedPairs, Verdicts
+from reward.learning.split import Split, normalized, split_feedback
 from reward.settings import SplitConfig
-from reward.split import Split, normalized, split_feedback
 
 PARTS = ("train", "val", "test_seen", "test_unseen")
 

@@ -8,16 +8,22 @@ from PIL import Image
 
 from data.errors import PictuneError
 from data.runs import RunFolder
-from pipelines.image_io import load_image
+from pipelines.run.image_io import load_image
 from reward.clip.backbone import ClipBackbone
 from reward.dataset import FeedbackDataset
 from reward.embedding import embed_images, read_image
 from reward.examples import Examples, prepare
+from reward.learning.objective import Objective
+from reward.learning.training import (
+    RewardMetrics,
+    optimizer_of,
+    train,
+    train_epoch,
+    train_from_scratch,
+)
 from reward.measuring.evaluation import measure, model_scorer
 from reward.model import RewardModel
-from reward.objective import Objective
 from reward.settings import RewardConfig, SplitConfig
-from reward.training import RewardMetrics, optimizer_of, train, train_epoch, train_from_scratch
 from tests.support.exchange_files import large_png
 from tests.support.tiny_clip import save_tiny_clip
 from tests.support.tiny_feedback import make_feedback

@@ -10,10 +10,10 @@ from reward.clip.backbone import ClipBackbone
 from reward.dataset import FeedbackDataset
 from reward.embedding import read_image
 from reward.examples import Examples, prepare
+from reward.learning.training import RewardMetrics, new_model, train
 from reward.measuring.evaluation import model_scorer
 from reward.model import RewardModel
 from reward.settings import RewardConfig, SplitConfig
-from reward.training import RewardMetrics, new_model, train
 from tests.support.tiny_clip import save_tiny_clip
 from tests.support.tiny_feedback import make_feedback
 

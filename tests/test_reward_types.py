@@ -9,12 +9,12 @@ from data.errors import PictuneError
 from reward.clip.backbone import ClipBackbone
 from reward.dataset import FeedbackDataset
 from reward.examples import Examples, prepare
+from reward.learning.rater_types import RatedPart, RaterTypes, fit_types, posterior
+from reward.learning.training import new_model, train
 from reward.measuring.type_comparison import compare_types
 from reward.model import RewardModel
-from reward.rater_types import RatedPart, RaterTypes, fit_types, posterior
 from reward.raters import LabelRaters
 from reward.settings import RewardConfig, SplitConfig
-from reward.training import new_model, train
 from tests.support.tiny_clip import save_tiny_clip
 from tests.support.tiny_feedback import make_feedback
 

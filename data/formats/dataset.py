@@ -25,7 +25,6 @@ from data.files import parse_json
 from data.formats.latest import FIELDS, Exported, Latest, fields_table
 from data.formats.reading import SPLITS, check_link, parquet_rows
 from data.formats.records import BadRow, Made, Record, Row, SourceImage, SourceLabel, made
-from data.parquet_files import read_metadata
 from data.schema import (
     IMAGES,
     LABELS_BINARY,
@@ -35,6 +34,7 @@ from data.schema import (
     TASKS,
     prompt_id,
 )
+from data.tables.parquet_files import read_metadata
 
 TABLES_FOLDER = "data"
 

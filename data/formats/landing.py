@@ -39,7 +39,7 @@ from data.runs import RunFolder
 from data.schema import IMAGES, PROMPTS, prompt_id, read_table, write_table
 from data.store.feedback_store import FeedbackStore
 from data.store.imported import Added, ImportedLabel
-from data.store.planning import task_id_of
+from data.store.plan.planning import task_id_of
 
 TableRow = dict[str, Any]
 IMAGE_FORMATS = {"PNG": "png", "WEBP": "webp", "JPEG": "jpeg", "MPO": "jpeg"}

@@ -10,7 +10,7 @@ from data.quality.habits import NO_HABITS, habits_of
 from data.quality.judgments import Judgments
 from data.quality.rater_table import rater_quality
 from data.store.feedback_store import FeedbackStore
-from data.store.rows import RaterFacts, label_table, rater_facts, task_facts, task_table
+from data.store.views.rows import RaterFacts, label_table, rater_facts, task_facts, task_table
 
 
 def campaign_quality(

@@ -12,7 +12,7 @@ import pyarrow as pa
 from data.intervals import wilson_interval
 from data.quality.judgments import RATER_KEY, Judgments
 from data.schema import RATERS
-from data.store.rows import RaterFacts
+from data.store.views.rows import RaterFacts
 
 
 def rater_quality(judgments: Judgments, raters: Sequence[RaterFacts]) -> pa.Table:

@@ -1,10 +1,10 @@
 """The feedback store: the only place that keeps who was asked what, and what they answered.
 
 Guarantees: a method that returns has its effect on disk; labels are only ever added; a claim never
-lets live labels and live leases of a task exceed its overlap (an answer that comes after its lease
-has run out is still accepted, flagged, and may be one too many); a rater is never given a task
-twice unless the answer was undone, nor one with an image that was reported (`data.store.reports`).
-One process with any number of threads may share a store.
+lets live labels and live leases of a task exceed its overlap (a late answer is accepted and flagged;
+it may exceed the overlap); a rater is never given a task twice unless the answer was undone, nor one
+with an image that was reported (`data.store.people.reports`). One process with any number of
+threads may share a store.
 
 Each task has its overlap of places for people, and as many for simulated raters. Imported labels
 fill places of both.
@@ -35,11 +35,6 @@ from data.feedback import (
     TaskKind,
     check_answer,
 )
-from data.store.adjudication import Adjudications
-from data.store.attempts import Attempts
-from data.store.audit import Audit, record
-from data.store.checks import draw_check
-from data.store.comparing import Comparisons, wording_texts
 from data.store.database import Database
 from data.store.imported import Added, ImportedLabel, insert_labels, insert_raters, new_labels
 from data.store.leases import (
@@ -53,13 +48,17 @@ from data.store.leases import (
     release_lease,
     renew_lease,
 )
-from data.store.own_work import OwnWork, take_next_aside, tasks_aside
-from data.store.plan_changes import PlanChanges
-from data.store.planning import insert_tasks, task_id_of, update_plan, with_asked_overlap
-from data.store.progress import LatestTotals, fair_hold, has_given_share
+from data.store.people.adjudication import Adjudications
+from data.store.people.attempts import Attempts
+from data.store.people.audit import Audit, record
+from data.store.people.own_work import OwnWork, take_next_aside, tasks_aside
+from data.store.people.raters import Raters, find_or_insert
+from data.store.people.reports import Reports, open_reports, withdraw_reports
+from data.store.plan.checks import draw_check
+from data.store.plan.comparing import Comparisons, wording_texts
+from data.store.plan.plan_changes import PlanChanges
+from data.store.plan.planning import insert_tasks, task_id_of, update_plan, with_asked_overlap
 from data.store.queries import load_rater, load_task, lock_task
-from data.store.raters import Raters, find_or_insert
-from data.store.reports import Reports, open_reports, withdraw_reports
 from data.store.revisions import (
     add_revision,
     add_to_live_count,
@@ -72,6 +71,7 @@ from data.store.revisions import (
 )
 from data.store.store_settings import is_paused, read_or_draw, read_overlaps, set_paused
 from data.store.task_queue import free_task
+from data.store.views.progress import LatestTotals, fair_hold, has_given_share
 
 
 def utc_now() -> datetime:
@@ -158,7 +158,8 @@ class FeedbackStore:
     def add_rater(self, name: str, *, source: Source = "human", by: str | None = None) -> str:
         """Add a rater, or find the one of this name and source; return the rater's id.
 
-        `data.store.raters.find_named` says which names are the same. `by` is the admin who adds.
+        `data.store.people.raters.find_named` says which names are the same. `by` is the admin who
+        adds.
         """
         if not 1 <= len(name.strip()) <= 200:
             raise PictuneError(
@@ -176,8 +177,8 @@ class FeedbackStore:
         """Add tasks, all or none; return how many are new.
 
         A task of the same kind about the same images is the same task, in whatever order these are.
-        Its overlap and hidden gold follow the new one, see `data.store.planning.update_plan`. All
-        else stays as it was at first. An overlap that an admin asked for (`plan`) goes first.
+        Its overlap and hidden gold follow the new one, see `data.store.plan.planning.update_plan`.
+        All else stays as it was at first. An overlap that an admin asked for (`plan`) goes first.
         """
         with self.database.write_alone() as connection:
             wanted = with_asked_overlap(new_tasks, read_overlaps(connection))

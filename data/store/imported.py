@@ -13,9 +13,9 @@ import sqlalchemy as sa
 
 from data.feedback import Answer, InputMode, NewTask, Source
 from data.ids import uuid7
-from data.store.planning import task_id_of
+from data.store.people.reports import open_reports, withdraw_reports
+from data.store.plan.planning import task_id_of
 from data.store.queries import insert_rows
-from data.store.reports import open_reports, withdraw_reports
 from data.store.revisions import SENT_WITH_AN_ANSWER, recount_live
 from data.store.tables import labels, leases, raters, task_images, tasks
 

@@ -11,7 +11,6 @@ from typing import Any
 import sqlalchemy as sa
 
 from data.feedback import Claim, LeaseConfig, NotFound, Source, Task, TaskKind
-from data.store.comparing import present_wording, wording_texts
 from data.store.conditions import (
     EXCLUDED_TASKS,
     IS_WITHHELD,
@@ -21,10 +20,11 @@ from data.store.conditions import (
     is_of_kind,
     live_labels,
 )
-from data.store.progress import median_seconds
+from data.store.people.reports import withheld_tasks
+from data.store.plan.comparing import present_wording, wording_texts
 from data.store.queries import Row
-from data.store.reports import withheld_tasks
 from data.store.tables import leases, raters, tasks
+from data.store.views.progress import median_seconds
 
 _IS_LEASE = sa.and_(leases.c.task_id == TASK, leases.c.rater_id == RATER)
 _FIND = sa.select(leases).where(_IS_LEASE)

@@ -109,7 +109,7 @@ ended_sessions = Table(
 sign_in_attempts = Table(
     "sign_in_attempts",
     metadata,
-    # salted hash of a name, an address, a browser or two of them, see `data.store.attempts`
+    # salted hash of a name, an address, a browser or two of them, see `data.store.people.attempts`
     Column("key", String(64), primary_key=True),
     Column("times", JSON, nullable=False),  # of attempts, in seconds since 1970, oldest first
     Column("expires_at", UtcDateTime, nullable=False, index=True),

@@ -11,7 +11,6 @@ from typing import Any
 import sqlalchemy as sa
 
 from data.feedback import Source, TaskKind
-from data.store.comparing import spent_axes
 from data.store.conditions import (
     EXCLUDED_TASKS,
     IS_WITHHELD,
@@ -22,6 +21,7 @@ from data.store.conditions import (
     live_labels,
 )
 from data.store.leases import has_place, live_leases
+from data.store.plan.comparing import spent_axes
 from data.store.queries import Row
 from data.store.tables import labels, leases, tasks
 

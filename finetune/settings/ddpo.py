@@ -1,4 +1,4 @@
-"""Settings of `finetune/ddpo.py`."""
+"""Settings of `finetune/methods/ddpo.py`."""
 
 from finetune.settings.policy_gradient import PolicyGradientConfig
 

@@ -1,4 +1,4 @@
-"""Settings of `finetune/dpok.py`."""
+"""Settings of `finetune/methods/dpok.py`."""
 
 from typing import Literal
 

@@ -4,11 +4,11 @@ from typing import Literal
 
 from pydantic import BaseModel, PositiveFloat, PositiveInt
 
-from finetune.lora_folder import BASE
+from finetune.model.lora_folder import BASE
 
 Arithmetic = Literal["fp32", "bf16", "fp16"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
-"""An arithmetic, or the one that suits the device: see `finetune.diffusion.arithmetic`."""
+"""An arithmetic, or the one that suits the device: see `finetune.model.diffusion.arithmetic`."""
 
 
 class NetworkSettings(BaseModel, frozen=True, extra="forbid"):

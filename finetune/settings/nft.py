@@ -1,4 +1,4 @@
-"""Settings of `finetune/nft.py`."""
+"""Settings of `finetune/methods/nft.py`."""
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 

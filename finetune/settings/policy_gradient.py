@@ -1,4 +1,4 @@
-"""Settings of `finetune/policy_gradient.py` and of its rollouts."""
+"""Settings of `finetune/methods/policy_gradient.py` and of its rollouts."""
 
 from typing import Literal
 

@@ -1,4 +1,4 @@
-"""Settings of `finetune/preference.py` and of its batches."""
+"""Settings of `finetune/methods/preference.py` and of its batches."""
 
 from typing import Literal
 

@@ -1,4 +1,4 @@
-"""Settings of `finetune/reward_gradient.py`."""
+"""Settings of `finetune/methods/reward_gradient.py`."""
 
 from typing import Literal
 

@@ -1,4 +1,4 @@
-"""Settings of `finetune/reward_weighted.py` and of its weights."""
+"""Settings of `finetune/methods/reward_weighted.py` and of its weights."""
 
 from typing import Literal, Self
 
@@ -17,7 +17,7 @@ from finetune.settings.validation import ValidationConfig
 
 
 class WeightingConfig(BaseModel, frozen=True, extra="forbid"):
-    """Choice of the weights; `finetune/weighting.py` explains their theory."""
+    """Choice of the weights; `finetune/labels/weighting.py` explains their theory."""
 
     weighting: Literal["raw", "exp", "softmax", "top"] = "softmax"
     """Function that turns a reward into a weight. Paper: raw."""

@@ -11,11 +11,11 @@ import numpy as np
 from data.errors import PictuneError
 from reward.clip.backbone import ClipBackbone
 from reward.examples import Examples
+from reward.learning.training import train_from_scratch
 from reward.measuring.evaluation import measure, model_scorer
 from reward.measuring.report import PARTS, CurvePoint
 from reward.model import RewardModel
 from reward.settings import RewardConfig
-from reward.training import train_from_scratch
 
 SHARES = (0.25, 0.5)
 """Shares of the training labels; together they cost less than one training with all of them."""

@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from data.feedback import BinaryAnswer, Claim, Decision, LeaseConfig, NewTask, NotFound, Source
 from data.store.feedback_store import FeedbackStore
-from data.store.planning import task_id_of
+from data.store.plan.planning import task_id_of
 from data.store.tables import labels, leases, metadata, raters, tasks
 from tests.support.data_campaign import Clock, submission
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from data.comparisons import Axis
 from data.store.feedback_store import FeedbackStore
-from labeling_app.comparisons import (
+from labeling_app.campaign.comparisons import (
     CompareConfig,
     ComparedImage,
     Plan,

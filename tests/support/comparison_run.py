@@ -17,10 +17,10 @@ from PIL import Image, ImageDraw
 from data.comparisons import Axis, ComparisonAnswer
 from data.feedback import NewTask, RankingAnswer
 from data.files import sha256_of
-from data.parquet import export
 from data.runs import RunFolder
 from data.schema import IMAGES, PROMPTS, prompt_id, write_table
 from data.store.imported import ImportedLabel
+from data.tables.parquet import export
 from tests.support.data_campaign import START, open_store
 
 STRENGTHS = {"base": -0.6, "rwl": 0.5, "dpok": 0.1}

@@ -11,8 +11,8 @@ from data.files import sha256_of
 from data.formats.landing import Imported, import_records
 from data.formats.latest import Latest
 from data.formats.registry import FORMATS, export_to
-from data.parquet import export
 from data.runs import RunFolder
+from data.tables.parquet import export
 from tests.support import exchange_files as files
 from tests.support.data_campaign import START, Clock, open_store
 

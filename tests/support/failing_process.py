@@ -5,7 +5,7 @@ import os
 import torch
 
 from data.errors import ProcessLost
-from finetune.processes import launched
+from finetune.model.processes import launched
 from pipelines.cli import leave
 
 if __name__ == "__main__":

@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from finetune.diffusion import DiffusionModel
-from finetune.sampler import draw
+from finetune.model.diffusion import DiffusionModel
+from finetune.model.sampler import draw
 from finetune.settings.model import LoraSettings
 from finetune.settings.sampler import Sampler
 from tests.support.small_training import perturb, seeded

@@ -17,11 +17,11 @@ from pathlib import Path
 
 def main(log: Path) -> None:
     for module in (
-        "pipelines.stages.demo",
-        "pipelines.evaluation",
-        "pipelines.pages.report_page",
-        "pipelines.reward_training",
-        "pipelines.tuning_loop",
+        "pipelines.rounds.demo",
+        "pipelines.evaluate.work",
+        "pipelines.evaluate.page",
+        "pipelines.reward.training",
+        "pipelines.finetune.loop",
         "world.oracle",
     ):  # importing starts no threads, so a fork is safe
         importlib.import_module(module)

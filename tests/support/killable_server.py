@@ -10,9 +10,9 @@ from pathlib import Path
 
 import uvicorn
 
-from data.parquet import export
 from data.runs import RunFolder
 from data.store.feedback_store import FeedbackStore
+from data.tables.parquet import export
 from labeling_app.server import create_app
 from labeling_app.settings import LabelConfig
 from tests.support.labeling_campaign import SECRET

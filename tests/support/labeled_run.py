@@ -15,11 +15,11 @@ from PIL import Image
 from data.comparisons import Axis, ComparisonAnswer
 from data.feedback import Answer, BinaryAnswer, NewTask, RankingAnswer
 from data.files import sha256_of
-from data.parquet import export
 from data.runs import RunFolder
 from data.schema import IMAGES, PROMPTS, prompt_id, write_table
 from data.store.feedback_store import FeedbackStore
 from data.store.imported import ImportedLabel
+from data.tables.parquet import export
 from tests.support.data_campaign import START, open_store
 
 PROMPTS_BY_CATEGORY = {

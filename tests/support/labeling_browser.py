@@ -22,11 +22,11 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from data.store.feedback_store import FeedbackStore
-from labeling_app.known_answers import read_training
+from labeling_app.campaign.known_answers import read_training
+from labeling_app.campaign.tasks import ImageRow, TasksConfig, plan_tasks
 from labeling_app.passwords import hash_password
 from labeling_app.server import create_app, serve
 from labeling_app.settings import LabelConfig
-from labeling_app.tasks import ImageRow, TasksConfig, plan_tasks
 from tests.support.labeling_campaign import Campaign
 
 CHROMIUM = Path("/usr/bin/chromium")

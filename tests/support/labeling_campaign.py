@@ -15,10 +15,10 @@ from PIL import Image, ImageDraw
 
 from data.feedback import NewTask
 from data.store.feedback_store import FeedbackStore, utc_now
+from labeling_app.campaign.tasks import ImageRow, TasksConfig, plan_tasks
 from labeling_app.passwords import hash_password
 from labeling_app.server import create_app, serve
 from labeling_app.settings import LabelConfig
-from labeling_app.tasks import ImageRow, TasksConfig, plan_tasks
 
 SECRET = b"a secret of the tests only"
 HOSTILE = "<img src=x onerror=alert(1)>"

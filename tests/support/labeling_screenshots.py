@@ -11,8 +11,8 @@ from typing import Any
 from PIL import Image
 from playwright.sync_api import Browser, Page
 
-from labeling_app.comparisons import ComparedImage
-from labeling_app.tasks import TasksConfig
+from labeling_app.campaign.comparisons import ComparedImage
+from labeling_app.campaign.tasks import TasksConfig
 from tests.support.comparison_campaign import MODELS, add_comparisons, planned
 from tests.support.labeling_browser import (
     DESK,

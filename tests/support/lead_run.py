@@ -23,9 +23,9 @@ from data.feedback import Answer, BinaryAnswer, ChecksConfig, Claim, RankingAnsw
 from data.runs import RunFolder
 from data.schema import IMAGES, PROMPTS, prompt_id, write_table
 from data.store.feedback_store import FeedbackStore
+from labeling_app.campaign.simulated import tied_ranks
+from labeling_app.campaign.tasks import ImageRow, TasksConfig, plan_tasks
 from labeling_app.passwords import hash_password
-from labeling_app.simulated import tied_ranks
-from labeling_app.tasks import ImageRow, TasksConfig, plan_tasks
 from tests.support.data_campaign import Clock
 from tests.support.labeling_browser import FIXTURES, TILE
 

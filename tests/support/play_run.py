@@ -6,14 +6,14 @@ from pathlib import Path
 
 from data.files import write_json
 from data.runs import RunFolder
-from finetune.lora_folder import BASE
+from finetune.model.lora_folder import BASE
 from finetune.settings.model import LoraSettings
 from pipelines.cli import main
-from pipelines.config import Settings, check, read_toml
-from pipelines.judge import EMBEDDED_MODEL
-from pipelines.model_hashes import REWARD_METRICS
-from pipelines.playground.studio import Picture, Studio, Wish
-from pipelines.tables import TABLES
+from pipelines.play.studio import Picture, Studio, Wish
+from pipelines.run.judge import EMBEDDED_MODEL
+from pipelines.run.model_hashes import REWARD_METRICS
+from pipelines.settings.config import Settings, check, read_toml
+from pipelines.settings.tables import TABLES
 from reward.clip.backbone import ClipBackbone
 from reward.model import RewardModel
 from tests.support.small_training import open_with_lora, perturb, seeded

@@ -5,7 +5,7 @@ from pathlib import Path
 from data.files import sha256_of
 from data.runs import RunFolder
 from data.schema import IMAGES, read_table
-from pipelines.record import STAMP
+from pipelines.run.record import STAMP
 from tests.support.demo_run import command, copy_without, sets
 from tests.support.tuned_run import change_lora
 

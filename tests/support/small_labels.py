@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from finetune.labels import LabeledImages, Labels, Slates, Verdicts
+from finetune.labels.slates import LabeledImages, Labels, Slates, Verdicts
 from finetune.settings.preference import PreferenceConfig
 from finetune.settings.validation import ValidationConfig
 from tests.support.small_training import seeded

@@ -5,9 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from finetune.diffusion import DiffusionModel
-from finetune.method import Training, WeightedData
-from finetune.reward_fn import RewardFn
+from finetune.learning.method import Training, WeightedData
+from finetune.learning.reward_fn import RewardFn
+from finetune.model.diffusion import DiffusionModel
 from finetune.settings.reward_weighted import RewardWeightedConfig
 from finetune.settings.sampler import Sampler
 from finetune.settings.validation import ValidationConfig

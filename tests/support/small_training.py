@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from finetune.diffusion import DiffusionModel
-from finetune.labels import LabeledImages
-from finetune.method import Method, Training, WeightedData, new_training
-from finetune.monitors import PIXEL_MONITOR, Monitor
-from finetune.reward_fn import RewardFn
+from finetune.labels.slates import LabeledImages
+from finetune.learning.method import Method, Training, WeightedData, new_training
+from finetune.learning.monitors import PIXEL_MONITOR, Monitor
+from finetune.learning.reward_fn import RewardFn
+from finetune.model.diffusion import DiffusionModel
 from finetune.settings.method import MethodConfig
 from finetune.settings.model import LoraSettings, Precision
 from finetune.settings.sampler import Sampler

@@ -21,11 +21,11 @@ from torch import Tensor
 
 from data.files import sha256_of, write_json
 from data.runs import RunFolder
-from finetune.checkpoints import latest_checkpoint
-from finetune.lora_folder import LORA_FILE
+from finetune.learning.checkpoints import latest_checkpoint
+from finetune.model.lora_folder import LORA_FILE
 from pipelines.cli import main
-from pipelines.metrics_log import read_metrics
-from pipelines.record import STAMP, read_stamp
+from pipelines.finetune.metrics_log import read_metrics
+from pipelines.run.record import STAMP, read_stamp
 from tests.support.tiny_models import write_tiny_models
 
 

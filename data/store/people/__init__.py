@@ -1,0 +1,1 @@
+"""Raters and admins: accounts, their own work, reports, decisions and their trail."""

@@ -1,0 +1,132 @@
+"""Adjudication: an admin's own answer to a task that raters disagree on.
+
+It is a label like others, by a rater of its own with the source `adjudicator`, so that the admin's
+labels as a rater stay what they are. It takes no rater's place, and where there is one it is the
+answer. Of one task at most one is live: another one, by whomever, takes its place.
+"""
+
+import json
+import uuid
+from collections.abc import Callable
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from data.feedback import Answer, InvalidAnswer, NotFound, Receipt, Source, check_answer
+from data.store.database import Database
+from data.store.leases import find_lease, give_lease
+from data.store.people.audit import record
+from data.store.people.raters import find_or_insert
+from data.store.people.reports import open_reports, withdraw_reports
+from data.store.queries import Row, load_rater, lock_task
+from data.store.revisions import add_revision, retire_live
+from data.store.tables import labels, raters
+
+IS_ADJUDICATION = sa.and_(labels.c.is_live, raters.c.source == "adjudicator")
+"""The condition that a label, joined to its rater, is an adjudication that counts."""
+
+ADJUDICATIONS = (
+    sa.select(labels).join(raters, raters.c.rater_id == labels.c.rater_id).where(IS_ADJUDICATION)
+)
+
+
+class Adjudications:
+    """Answers that decide; `FeedbackStore.adjudications` is one."""
+
+    def __init__(
+        self,
+        database: Database,
+        clock: Callable[[], datetime],
+        rater_id_of: Callable[[Source, str], str],
+    ) -> None:
+        self._database = database
+        self._clock = clock
+        self._rater_id_of = rater_id_of
+
+    def decide(self, task_id: str, answer: Answer, admin_id: str) -> Receipt:
+        """Save the admin's answer; an earlier adjudication of the task becomes a revision.
+
+        Raises:
+            NotFound: no such task or admin.
+            InvalidAnswer: the answer does not fit the task.
+        """
+        with self._database.write() as connection:
+            now = self._clock()
+            task = lock_task(connection, task_id)
+            if task.kind == "comparison":
+                raise InvalidAnswer(
+                    f"task {task_id}: a comparison asks what people prefer, so nobody can decide it"
+                )
+            check_answer(answer, task.kind, task.image_ids)
+            name = load_rater(connection, admin_id).name
+            own_id = self._rater_id_of("adjudicator", name)
+            rater_id = find_or_insert(connection, name, "adjudicator", now, rater_id=own_id)
+            before = _retire(connection, task_id)
+            shown = {"shown_order": list(range(len(task.image_ids))), "shown_at": now}
+            give_lease(connection, task_id, rater_id, **shown, expires_at=None)
+            values = {"is_live": True, "answer_json": answer.model_dump_json()}
+            receipt = _add(connection, task_id, rater_id, now, {"kind": task.kind} | values)
+            open_reports(connection, receipt.label_id, task_id, task.image_ids, answer)
+            record(
+                connection,
+                "adjudicate",
+                now,
+                admin_id,
+                subject=task_id,
+                before=None if before is None else json.loads(before.answer_json),
+                after=answer.model_dump(mode="json"),
+            )
+            return receipt
+
+    def withdraw(self, task_id: str, admin_id: str) -> None:
+        """Take the adjudication of a task back: a revision without an answer takes its place.
+
+        Raises:
+            NotFound: no such task, or it has no adjudication.
+        """
+        with self._database.write() as connection:
+            now = self._clock()
+            task = lock_task(connection, task_id)
+            before = _retire(connection, task_id)
+            if before is None:
+                raise NotFound(f"task {task_id}: nobody has decided it; look at the list again")
+            _add(connection, task_id, before.rater_id, now, {"kind": task.kind, "is_live": False})
+            record(
+                connection,
+                "withdraw_adjudication",
+                now,
+                admin_id,
+                subject=task_id,
+                before=json.loads(before.answer_json),
+            )
+
+    def task_ids(self) -> set[str]:
+        """Return the tasks that are decided."""
+        with self._database.read() as connection:
+            return set(connection.scalars(ADJUDICATIONS.with_only_columns(labels.c.task_id)))
+
+
+def _retire(connection: sa.Connection, task_id: str) -> Row | None:
+    """Make the live adjudication of the task an earlier revision; return it, if there is one.
+
+    An import may have brought several: the last one is returned.
+    """
+    last = None
+    of_task = ADJUDICATIONS.where(labels.c.task_id == task_id).order_by(labels.c.sequence)
+    for last in connection.execute(of_task).all():
+        retire_live(connection, task_id, last.rater_id)
+        withdraw_reports(connection, task_id, last.rater_id)
+    return last
+
+
+def _add(
+    connection: sa.Connection,
+    task_id: str,
+    rater_id: str,
+    now: datetime,
+    values: dict[str, object],
+) -> Receipt:
+    lease = find_lease(connection, task_id, rater_id)
+    assert lease is not None
+    own = {"submission_id": f"adjudication-{uuid.uuid4()}", "lease_late": False}
+    return add_revision(connection, lease, now, own | values)

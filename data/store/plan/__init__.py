@@ -1,0 +1,1 @@
+"""The plan: which tasks there are, how often they are asked, and what checks raters."""

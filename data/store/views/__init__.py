@@ -1,0 +1,1 @@
+"""Views of the store: progress, labels for pages, and rows of the tables."""

@@ -1,0 +1,168 @@
+"""Views of the store for the app's pages: labels, counts by prompt and hour, gold records."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from data.feedback import Answer, Source, Task, TaskKind, agrees_with_gold, parse_answer
+from data.store.conditions import NO_CHECK
+from data.store.feedback_store import FeedbackStore
+from data.store.plan.comparing import wording_texts
+from data.store.queries import Row, load_task
+from data.store.tables import labels, prompts, raters, tasks
+from data.store.views.label_filter import LabelFilter
+from data.store.views.progress import finished_labels, wanted_labels
+
+
+@dataclass(frozen=True)
+class GivenLabel:
+    """A live label with its task and its rater's name."""
+
+    task: Task
+    shown_order: tuple[int, ...]
+    """The place on the screen, from 0, of each image of `task.image_ids`."""
+    answer: Answer
+    revision: int
+    submitted_at: datetime
+    rater: str
+    """The rater's name."""
+    source: Source
+    sequence: int
+    """Later labels have higher numbers."""
+    wording: str | None = None
+    """The words of a comparison's axis, in Markdown, as they were shown."""
+
+
+@dataclass(frozen=True)
+class PromptCount:
+    """Progress of the labeling of one prompt."""
+
+    prompt_id: str
+    prompt: str
+    kind: TaskKind
+    done: int
+    """Live labels by people, at most as many per task as are wanted."""
+    total: int
+
+
+MOST_BY_HOUR = 200_000
+"""Latest labels that are counted by the hour: more than a day has."""
+
+_LIVE = (
+    sa.select(labels, raters.c.name, raters.c.source)
+    .join(raters, raters.c.rater_id == labels.c.rater_id)
+    .where(labels.c.is_live)
+    .order_by(labels.c.sequence.desc())
+)
+
+
+def latest_labels(
+    store: FeedbackStore,
+    *,
+    rater_id: str | None = None,
+    source: Source | None = None,
+    among: LabelFilter = LabelFilter(),  # noqa: B008 - frozen
+    limit: int,
+) -> list[GivenLabel]:
+    """Return the live labels of one rater, of those of one source, or of all, newest first."""
+    query = _LIVE.where(*among.conditions()).limit(limit)
+    if rater_id is not None:
+        query = query.where(labels.c.rater_id == rater_id)
+    if source is not None:
+        # named by id, which has an index, so that few labels among many are found at once
+        of_source = sa.select(raters.c.rater_id).where(raters.c.source == source)
+        query = query.where(labels.c.rater_id.in_(of_source))
+    return _labels(store, query)
+
+
+def labels_of_tasks(store: FeedbackStore, task_ids: Collection[str]) -> list[GivenLabel]:
+    """Return all live labels of these tasks, newest first."""
+    return _labels(store, _LIVE.where(labels.c.task_id.in_(task_ids)))
+
+
+def _labels(store: FeedbackStore, query: sa.Select[Any]) -> list[GivenLabel]:
+    with store.database.read() as connection:
+        rows = connection.execute(query).all()
+        asked = {row.task_id: load_task(connection, row.task_id) for row in rows}
+        words = wording_texts(connection, [row.wording for row in rows])
+    return [_given(row, asked[row.task_id], words.get(row.wording)) for row in rows]
+
+
+def labels_by_hour(store: FeedbackStore, since: datetime) -> dict[datetime, int]:
+    """Count the answers of people in each hour of the clock since then; hours without any miss."""
+    # a limit, as SQLite would otherwise begin with the raters and read all of their labels
+    recent = (
+        sa.select(labels.c.submitted_at, labels.c.rater_id)
+        .where(labels.c.submitted_at >= since, labels.c.is_live)
+        .order_by(labels.c.submitted_at.desc())
+        .limit(MOST_BY_HOUR)
+        .subquery()
+    )
+    second = sa.extract("epoch", recent.c.submitted_at)  # PostgreSQL: with a fraction
+    hour = second - second % 3600
+    query = (
+        sa.select(hour, sa.func.count())
+        .join_from(recent, raters, raters.c.rater_id == recent.c.rater_id)
+        .where(raters.c.source == "human")
+        .group_by(hour)
+        .order_by(hour)
+    )
+    with store.database.read() as connection:
+        return {
+            datetime.fromtimestamp(int(start), UTC): count
+            for start, count in connection.execute(query)
+        }
+
+
+def counts_by_prompt(store: FeedbackStore) -> list[PromptCount]:
+    """Count the labels done and wanted for each prompt and kind; without checks."""
+    done, total = sa.func.sum(finished_labels("human")), sa.func.sum(wanted_labels("human"))
+    query = (
+        sa.select(tasks.c.prompt_id, tasks.c.kind, done.label("done"), total.label("total"))
+        .add_columns(prompts.c.prompt)
+        .join(prompts, prompts.c.prompt_id == tasks.c.prompt_id)
+        .where(NO_CHECK)
+        .group_by(tasks.c.prompt_id, tasks.c.kind, prompts.c.prompt)
+        .order_by(tasks.c.prompt_id, tasks.c.kind)
+    )
+    with store.database.read() as connection:
+        return [
+            PromptCount(row.prompt_id, row.prompt, row.kind, int(row.done), int(row.total))
+            for row in connection.execute(query)
+        ]
+
+
+def gold_record(store: FeedbackStore, rater_id: str) -> list[bool]:
+    """Return for each answer of the rater to a gold task whether it is right.
+
+    Skips are omitted, and so are answers from before the rater was last let go on after a pause.
+    """
+    query = (
+        sa.select(labels.c.kind, labels.c.answer_json, tasks.c.gold_json)
+        .join(tasks, tasks.c.task_id == labels.c.task_id)
+        .join(raters, raters.c.rater_id == labels.c.rater_id)
+        .where(labels.c.rater_id == rater_id, labels.c.is_live, tasks.c.gold_json.is_not(None))
+        .where(sa.or_(raters.c.resumed_at.is_(None), labels.c.submitted_at > raters.c.resumed_at))
+    )
+    with store.database.read() as connection:
+        rows = connection.execute(query).all()
+    pairs = [(parse_answer(r.kind, r.answer_json), parse_answer(r.kind, r.gold_json)) for r in rows]
+    checked = [agrees_with_gold(answer, gold) for answer, gold in pairs]
+    return [right for right in checked if right is not None]
+
+
+def _given(row: Row, task: Task, wording: str | None) -> GivenLabel:
+    return GivenLabel(
+        task,
+        tuple(row.shown_order),
+        parse_answer(row.kind, row.answer_json),
+        row.revision,
+        row.submitted_at,
+        rater=row.name,
+        wording=wording,
+        source=row.source,
+        sequence=row.sequence,
+    )

@@ -1,0 +1,322 @@
+"""The content of the feedback store as tables of `data/schema.py`, from one database snapshot."""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import combinations, groupby
+from typing import Any
+
+import pyarrow as pa
+import sqlalchemy as sa
+
+from data.comparisons import ComparisonAnswer, answer_in_order
+from data.feedback import Answer, TaskKind, agrees_with_gold, parse_answer
+from data.schema import (
+    AUDIT,
+    LABELS_BINARY,
+    LABELS_COMPARISONS,
+    LABELS_LOG,
+    LABELS_PAIRS,
+    LABELS_RANKING,
+    ROW_GROUP_ROWS,
+    TASKS,
+)
+from data.store.conditions import WITHHELD_IMAGES
+from data.store.people.audit import ABOUT_RATERS
+from data.store.tables import audit, labels, raters, task_images, tasks
+
+TableRow = dict[str, object]
+Columns = dict[str, Sequence[Any]]
+
+COLUMNS_AS_STORED = (
+    "label_id",
+    "submission_id",
+    "revision",
+    "task_id",
+    "shown_at",
+    "submitted_at",
+    "time_on_task_ms",
+    "active_ms",
+    "lease_late",
+    "input_mode",
+    "app_version",
+    "guideline_version",
+    "session_id",
+)
+"""Columns of the store's labels that are exported as they are."""
+
+LABEL_SCHEMAS: dict[TaskKind, pa.Schema] = {
+    "binary": LABELS_BINARY,
+    "ranking": LABELS_RANKING,
+    "comparison": LABELS_COMPARISONS,
+}
+"""The table of labels of each kind of task."""
+
+LABEL_TABLES: dict[TaskKind, str] = {
+    "binary": "labels_binary",
+    "ranking": "labels_ranking",
+    "comparison": "labels_comparisons",
+}
+"""The names of these tables' files, without their ending."""
+
+
+@dataclass(frozen=True)
+class RaterFacts:
+    """A rater as the store knows them."""
+
+    rater_id: str
+    """The store's own id, which is never exported."""
+    public_id: str
+    """The salted hash under which the rater is exported."""
+    name: str
+    source: str
+    joined_at: datetime
+    status: str
+    role: str = "rater"
+    share: float | None = None
+
+
+@dataclass(frozen=True)
+class TaskFacts:
+    """Facts about a task that the tables of labels repeat."""
+
+    prompt_id: str
+    image_ids: Sequence[str]
+    gold: Answer | None
+    axis: str | None = None
+    models: Sequence[str] | None = None
+
+
+def task_table(connection: sa.Connection) -> pa.Table:
+    """Return TASKS in the order of their ids."""
+    in_order = sa.select(task_images).order_by(task_images.c.task_id, task_images.c.position)
+    by_task = groupby(connection.execute(in_order), key=lambda row: row.task_id)
+    image_ids = {task_id: [row.image_id for row in group] for task_id, group in by_task}
+    same = (
+        "task_id",
+        "kind",
+        "prompt_id",
+        "overlap",
+        "priority",
+        "gold_json",
+        "gold_source",
+        "repeat_of",
+        "created_at",
+        "axis",
+        "models",
+        "subject",
+        "reference",
+        "steps",
+    )
+    query = sa.select(*(tasks.c[name] for name in same)).order_by(tasks.c.task_id)
+    columns = _columns(same, connection.execute(query).all())
+    columns["image_ids"] = [image_ids[task_id] for task_id in columns["task_id"]]
+    columns["is_gold"] = [gold is not None for gold in columns["gold_json"]]
+    withheld = set(connection.scalars(WITHHELD_IMAGES))
+    columns["withheld_image_ids"] = [
+        [image_id for image_id in shown if image_id in withheld] for shown in columns["image_ids"]
+    ]
+    return pa.Table.from_pydict(columns, schema=TASKS)
+
+
+def task_facts(table: pa.Table) -> dict[str, TaskFacts]:
+    """Return the facts of TASKS by task id."""
+    names = ("task_id", "kind", "prompt_id", "image_ids", "gold_json", "axis", "models")
+    columns = (table[name].to_pylist() for name in names)
+    return {
+        task_id: TaskFacts(
+            prompt_id,
+            image_ids,
+            None if gold is None else parse_answer(kind, gold),
+            *of_comparison,
+        )
+        for task_id, kind, prompt_id, image_ids, gold, *of_comparison in zip(*columns, strict=True)
+    }
+
+
+def rater_facts(
+    connection: sa.Connection, public_id: Callable[[str], str]
+) -> dict[str, RaterFacts]:
+    """Return all raters by the store's own id, in the order in which they joined."""
+    joined = connection.execute(sa.select(raters).order_by(raters.c.joined_at, raters.c.rater_id))
+    return {
+        row.rater_id: RaterFacts(
+            row.rater_id,
+            public_id(row.rater_id),
+            row.name,
+            row.source,
+            row.joined_at,
+            row.status,
+            row.role,
+            row.share,
+        )
+        for row in joined
+    }
+
+
+def label_table(
+    connection: sa.Connection,
+    kind: TaskKind,
+    known_tasks: Mapping[str, TaskFacts],
+    known_raters: Mapping[str, RaterFacts],
+) -> pa.Table:
+    """Return the labels of a kind as one table of `LABEL_SCHEMAS`, which may be empty."""
+    batches = label_batches(connection, kind, known_tasks, known_raters)
+    return pa.concat_tables([LABEL_SCHEMAS[kind].empty_table(), *batches])
+
+
+def label_batches(
+    connection: sa.Connection,
+    kind: TaskKind,
+    known_tasks: Mapping[str, TaskFacts],
+    known_raters: Mapping[str, RaterFacts],
+) -> Iterator[pa.Table]:
+    """Yield the labels of a kind as its table of `LABEL_SCHEMAS`, `ROW_GROUP_ROWS` rows at a time.
+
+    These are the live labels in the order in which they were saved.
+    """
+    names = ("rater_id", "answer_json", "shown_order", "wording", *COLUMNS_AS_STORED)
+    live = (
+        sa.select(*(labels.c[name] for name in names))
+        .where(labels.c.is_live, labels.c.kind == kind)
+        .order_by(labels.c.sequence)
+    )
+    found = connection.execute(live, execution_options={"yield_per": ROW_GROUP_ROWS})
+    for rows in found.partitions():
+        columns = _columns(names, rows)
+        texts = columns.pop("answer_json")
+        asked = [known_tasks[task_id] for task_id in columns["task_id"]]
+        by = [known_raters[rater_id] for rater_id in columns["rater_id"]]
+        answers = [json.loads(text) for text in texts]
+        columns |= _common_columns(answers, asked, by)
+        columns["gold_correct"] = [
+            None if task.gold is None else agrees_with_gold(parse_answer(kind, text), task.gold)
+            for text, task in zip(texts, asked, strict=True)
+        ]
+        columns |= OWN_COLUMNS[kind](answers, asked)
+        yield pa.Table.from_pydict(columns, schema=LABEL_SCHEMAS[kind])
+
+
+def pair_batches(rankings: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """Yield LABELS_PAIRS from LABELS_RANKING: every two images that both have a rank."""
+    for table in rankings:
+        pairs = [pair for ranking in table.to_pylist() for pair in _pairs_of(ranking)]
+        yield pa.Table.from_pylist(pairs, schema=LABELS_PAIRS)
+
+
+def log_table(
+    connection: sa.Connection, first: int, last: int, public_id: Callable[[str], str]
+) -> pa.Table:
+    """Return LABELS_LOG: every revision whose sequence number is in [first, last]."""
+    names = ("sequence", "rater_id", "kind", "answer_json", "shown_order", *COLUMNS_AS_STORED)
+    query = (
+        sa.select(*(labels.c[name] for name in names))
+        .where(labels.c.sequence.between(first, last))
+        .order_by(labels.c.sequence)
+    )
+    columns = _columns(names, connection.execute(query).all())
+    columns["rater_id"] = [public_id(rater_id) for rater_id in columns["rater_id"]]
+    return pa.Table.from_pydict(columns, schema=LABELS_LOG)
+
+
+def audit_table(connection: sa.Connection, public_id: Callable[[str], str]) -> pa.Table:
+    """Return AUDIT: every action of an admin."""
+    rows = connection.execute(sa.select(audit).order_by(audit.c.sequence)).all()
+    columns = _columns(tuple(audit.c.keys()), rows)
+    columns["actor_id"] = [who and public_id(who) for who in columns["actor_id"]]
+    columns["subject"] = [
+        public_id(subject) if action in ABOUT_RATERS else subject
+        for action, subject in zip(columns["action"], columns["subject"], strict=True)
+    ]
+    return pa.Table.from_pydict(columns, schema=AUDIT)
+
+
+def _columns(names: Sequence[str], rows: Sequence[sa.Row[Any]]) -> Columns:
+    if not rows:
+        return dict.fromkeys(names, ())
+    return dict(zip(names, zip(*rows, strict=True), strict=True))
+
+
+def _common_columns(
+    answers: Sequence[TableRow], asked: Sequence[TaskFacts], by: Sequence[RaterFacts]
+) -> Columns:
+    return {
+        "prompt_id": [task.prompt_id for task in asked],
+        "rater_id": [rater.public_id for rater in by],
+        "source": [rater.source for rater in by],
+        "skip_reason": [answer.get("reason") for answer in answers],
+        "comment": [answer.get("comment") for answer in answers],
+        "is_gold": [task.gold is not None for task in asked],
+    }
+
+
+def _verdict_columns(answers: Sequence[dict[str, Any]], asked: Sequence[TaskFacts]) -> Columns:
+    return {
+        "image_id": [task.image_ids[0] for task in asked],
+        "label": [answer["verdict"] for answer in answers],
+    }
+
+
+def _rank_columns(answers: Sequence[dict[str, Any]], asked: Sequence[TaskFacts]) -> Columns:
+    ranks = [
+        [answer["ranks"][image_id] for image_id in task.image_ids]
+        for answer, task in zip(answers, asked, strict=True)
+    ]
+    given = [[rank for rank in one if rank is not None] for one in ranks]
+    return {
+        "image_ids": [task.image_ids for task in asked],
+        "ranks": ranks,
+        "n_images": [len(task.image_ids) for task in asked],
+        "unsafe_image_ids": [answer.get("unsafe", []) for answer in answers],
+        "n_tie_groups": [sum(one.count(rank) > 1 for rank in set(one)) for one in given],
+        "best_image_id": [
+            task.image_ids[one.index(1)] if judged.count(1) == 1 else None
+            for one, judged, task in zip(ranks, given, asked, strict=True)
+        ],
+    }
+
+
+def _comparison_columns(answers: Sequence[dict[str, Any]], asked: Sequence[TaskFacts]) -> Columns:
+    given = [ComparisonAnswer.model_validate(answer) for answer in answers]
+    return {
+        "axis": [task.axis for task in asked],
+        "image_ids": [task.image_ids for task in asked],
+        "models": [task.models for task in asked],
+        "answer": [
+            answer_in_order(answer, task.image_ids)
+            for answer, task in zip(given, asked, strict=True)
+        ],
+        "strength": [answer.strength for answer in given],
+        "count": [answer.count for answer in given],
+        "unsafe_image_ids": [list(answer.unsafe) for answer in given],
+    }
+
+
+OWN_COLUMNS: dict[TaskKind, Callable[[Sequence[Any], Sequence[TaskFacts]], Columns]] = {
+    "binary": _verdict_columns,
+    "ranking": _rank_columns,
+    "comparison": _comparison_columns,
+}
+"""Functions that return the columns which only labels of a kind have."""
+
+
+def _pairs_of(ranking: dict[str, Any]) -> list[TableRow]:
+    images = zip(ranking["image_ids"], ranking["ranks"], ranking["shown_order"], strict=True)
+    pairs = list(combinations([image for image in images if image[1] is not None], 2))
+    return [
+        {
+            "prompt_id": ranking["prompt_id"],
+            "image_id_0": image_0,
+            "image_id_1": image_1,
+            "label_0": 0.5 if rank_0 == rank_1 else float(rank_0 < rank_1),
+            "rater_id": ranking["rater_id"],
+            "ranking_label_id": ranking["label_id"],
+            "weight": 1 / len(pairs),
+            "task_id": ranking["task_id"],
+            "source": ranking["source"],
+            "left_shown": int(place_0 > place_1),
+            "are_different": rank_0 != rank_1,
+        }
+        for (image_0, rank_0, place_0), (image_1, rank_1, place_1) in pairs
+    ]

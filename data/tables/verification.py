@@ -1,0 +1,228 @@
+"""Comparison of store, Parquet and image files: `verify` reports everything that does not agree."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pyarrow as pa
+import sqlalchemy as sa
+
+from data.errors import PictuneError
+from data.files import locked_to_read, sha256_of
+from data.image_files import check_image
+from data.runs import RunFolder
+from data.schema import AUDIT, IMAGES, LABELS_LOG, PROMPTS, TASKS, read_table
+from data.store.feedback_store import FeedbackStore
+from data.store.tables import labels, task_images, tasks
+from data.store.views.rows import (
+    LABEL_SCHEMAS,
+    LABEL_TABLES,
+    audit_table,
+    label_table,
+    log_table,
+    rater_facts,
+    task_facts,
+    task_table,
+)
+from data.tables.parquet import MANIFEST, PART_ROWS, Manifest, last_sequence, read_manifest
+
+MOST_IDS_NAMED = 3
+"""A line names so many ids and only counts the others."""
+
+
+@contextmanager
+def store_to_read(run: RunFolder) -> Iterator[FeedbackStore]:
+    """Open the run's store for reading alone.
+
+    An SQLite file is copied first, so that it may lie on a disk that cannot be written.
+    """
+    url = sa.make_url(run.store_url)
+    if url.get_backend_name() != "sqlite":
+        with FeedbackStore.open(run.store_url) as store:
+            yield store
+        return
+    assert url.database is not None
+    with TemporaryDirectory(prefix="pictune-") as folder:
+        _copy(Path(url.database), copy := Path(folder) / "feedback.db")
+        with FeedbackStore.open(f"sqlite:///{copy}") as store:
+            yield store
+
+
+def _copy(database: Path, copy: Path) -> None:
+    """Copy all that is committed, including what is in the write-ahead log alone."""
+    # Without a log nobody has the database open. `immutable` then keeps SQLite from making one.
+    immutable = "" if database.with_name(f"{database.name}-wal").exists() else "&immutable=1"
+    read_only = f"{database.resolve().as_uri()}?mode=ro{immutable}"
+    try:
+        with (
+            closing(sqlite3.connect(read_only, uri=True)) as source,
+            closing(sqlite3.connect(copy)) as target,
+        ):
+            source.backup(target)
+    except sqlite3.Error as error:
+        raise PictuneError(
+            f"{database}: cannot be copied to {copy.parent} for the check ({error}); free that disk"
+        ) from error
+
+
+def verify(store: FeedbackStore, run: RunFolder) -> list[str]:
+    """Return the faults of the run's images, labels and export, a line each; empty without faults.
+
+    Every image file is hashed and opened, and every exported file is hashed. The exported tables of
+    tasks and labels are compared with the store.
+
+    Raises:
+        PictuneError: the run's `images.parquet` or `prompts.parquet` is missing or broken.
+    """
+    images, prompts = read_table(run.images_table, IMAGES), read_table(run.prompts_table, PROMPTS)
+    # The export comes first: hashing the images takes long, and raters are at work.
+    with locked_to_read(run.export_lock):
+        export_faults = list(_export_faults(store, run))
+    return [
+        *_image_faults(run, images),
+        *_orphans(store, images, prompts),
+        *_unknown_prompts(run, images, prompts),
+        *export_faults,
+    ]
+
+
+def _image_faults(run: RunFolder, images: pa.Table) -> Iterator[str]:
+    named = zip(images["image_id"].to_pylist(), images["path"].to_pylist(), strict=True)
+    for image_id, name in named:
+        path = run.root / name
+        if not path.is_file():
+            yield f"{path}: the image is gone; draw the run's images again"
+        elif sha256_of(path) != image_id:
+            yield f"{path}: the image is not the one that was labeled; its bytes have changed"
+        else:
+            yield from _damage(path)
+
+
+def _damage(path: Path) -> Iterator[str]:
+    try:
+        check_image(path, "bring a whole file in, under an image id of its own")
+    except PictuneError as error:
+        yield str(error)
+
+
+def _orphans(store: FeedbackStore, images: pa.Table, prompts: pa.Table) -> Iterator[str]:
+    """Find live labels of images and prompts that the run does not know."""
+    with store.database.read() as connection:
+        for name, table, column, task_id in (
+            ("image", images, task_images.c.image_id, task_images.c.task_id),
+            ("prompt", prompts, tasks.c.prompt_id, tasks.c.task_id),
+        ):
+            known = set(table[f"{name}_id"].to_pylist())
+            counts = sa.select(column, sa.func.count()).join(labels, labels.c.task_id == task_id)
+            live = counts.where(labels.c.is_live).group_by(column).order_by(column)
+            for key, count in connection.execute(live).all():
+                if key not in known:
+                    yield (
+                        f"{name} {key}: {count} labels refer to it but {name}s.parquet does not "
+                        "have it; draw the run's images again"
+                    )
+
+
+def _unknown_prompts(run: RunFolder, images: pa.Table, prompts: pa.Table) -> Iterator[str]:
+    lost = set(images["prompt_id"].to_pylist()) - set(prompts["prompt_id"].to_pylist())
+    for prompt_id in sorted(lost):
+        yield (
+            f"{run.prompts_table}: lacks prompt {prompt_id}, which images.parquet refers to; "
+            "draw the run's images again"
+        )
+
+
+def _export_faults(store: FeedbackStore, run: RunFolder) -> Iterator[str]:
+    try:
+        manifest = read_manifest(run)
+    except PictuneError as error:
+        yield str(error)
+        return
+    sound = []
+    for name, file in manifest.files.items():
+        path = run.labels_dir / name
+        if not path.is_file():
+            yield f"{path}: the file is gone; export the labels again"
+        elif sha256_of(path) != file.sha256:
+            yield f"{path}: not as it was exported; remove it and export the labels again"
+        else:
+            sound.append(name)
+    yield from _unknown_files(run, manifest)
+    with store.database.read() as connection:
+        newer = last_sequence(connection) - manifest.last_sequence
+        if newer:
+            yield (
+                f"{run.latest}: {newer} revisions of labels are newer than the export; "
+                "export the labels again"
+            )
+        else:
+            yield from _differing_tables(connection, store, run, manifest, sound)
+
+
+def _unknown_files(run: RunFolder, manifest: Manifest) -> Iterator[str]:
+    for folder in (run.latest, run.parts):
+        for path in sorted(folder.glob("*.parquet")):
+            name = path.relative_to(run.labels_dir).as_posix()
+            if not path.name.startswith(".") and name not in manifest.files:
+                yield (
+                    f"{path}: the export does not know this file; "
+                    "move it away, readers would take it for labels"
+                )
+
+
+def _differing_tables(
+    connection: sa.Connection,
+    store: FeedbackStore,
+    run: RunFolder,
+    manifest: Manifest,
+    sound: list[str],
+) -> Iterator[str]:
+    known_tasks = task_table(connection)
+    facts, raters = task_facts(known_tasks), rater_facts(connection, store.public_rater_id)
+    audit = audit_table(connection, store.public_rater_id)
+    expected = {"tasks": (TASKS, known_tasks), "audit": (AUDIT, audit)}
+    for kind, schema in LABEL_SCHEMAS.items():
+        expected[LABEL_TABLES[kind]] = schema, label_table(connection, kind, facts, raters)
+    for name, (schema, table) in expected.items():
+        file = f"latest/{name}.parquet"
+        path = run.labels_dir / file
+        if file in sound:
+            yield from _difference(path, read_table(path, schema), table)
+        elif file not in manifest.files:
+            yield f"{run.latest / MANIFEST}: does not name {name}.parquet; export the labels again"
+    parts = sorted(name for name in manifest.files if name.startswith("parts/"))
+    for number, name in enumerate(parts):
+        first = number * PART_ROWS + 1
+        if name in sound:
+            path = run.labels_dir / name
+            log = log_table(connection, first, first + PART_ROWS - 1, store.public_rater_id)
+            yield from _difference(path, read_table(path, LABELS_LOG), log)
+
+
+def _difference(path: Path, exported: pa.Table, stored: pa.Table) -> Iterator[str]:
+    """Report the rows in which an exported table and the store differ, by the first column."""
+    if exported.equals(stored):
+        return
+    key = stored.column_names[0]
+    there, here = (
+        dict(zip(table[key].to_pylist(), table.to_pylist(), strict=True))
+        for table in (exported, stored)
+    )
+    different = [row for row in here if row in there and here[row] != there[row]]
+    for rows, what in (
+        ([row for row in here if row not in there], "are in the store but not here"),
+        ([row for row in there if row not in here], "are not in the store"),
+        (different, "are not as the store has them"),
+    ):
+        if rows:
+            yield (
+                f"{path}: {len(rows)} rows {what} ({key} {_named(rows)}); "
+                "remove the file and export the labels again"
+            )
+
+
+def _named(rows: list[object]) -> str:
+    more = ", ..." if len(rows) > MOST_IDS_NAMED else ""
+    return ", ".join(map(str, rows[:MOST_IDS_NAMED])) + more

@@ -1,0 +1,1 @@
+"""Data that methods learn from: labels and weighted images, in batches."""

@@ -1,0 +1,124 @@
+"""Batches of images that are drawn by their weight, beside pretraining images."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from data.errors import PictuneError
+from finetune.labels.weighting import effective_sample_size, sample_weights
+from finetune.learning.method import WeightedData
+from finetune.model.schedule import NoiseSchedule
+from finetune.settings.reward_weighted import WeightingConfig
+
+_logger = logging.getLogger(__name__)
+LEAST_SAMPLE_SIZE = 0.1
+"""Effective sample size below which the training rests on too few images."""
+
+
+@dataclass(frozen=True)
+class WeightedImages:
+    """The images that batches are drawn from: rewarded ones, then pretraining ones."""
+
+    latents: Tensor
+    """[N + P, C, h, w]."""
+    prompts: Sequence[str]
+    probabilities: Tensor
+    """[N], on the CPU: of each rewarded image to be drawn, proportional to its weight."""
+    mean_weight: float
+    """Mean weight of the rewarded images."""
+    reward: float
+    """Mean reward of the rewarded images."""
+    effective_sample_size: float
+
+    @property
+    def rewarded(self) -> int:
+        """Number N of rewarded images."""
+        return len(self.probabilities)
+
+
+class Batch(NamedTuple):
+    """Images of one optimizer step, with noise and timesteps."""
+
+    latents: Tensor
+    """[B, C, h, w]: the rewarded ones first."""
+    noise: Tensor
+    """[B, C, h, w]."""
+    timesteps: Tensor
+    """[B]."""
+    texts: list[str]
+    """Prompts; empty where they are dropped."""
+    rewarded: int
+    """Number of rewarded images."""
+
+
+def weighted_images(
+    data: WeightedData,
+    pretraining: WeightedData | None,
+    weighting: WeightingConfig,
+    *,
+    device: torch.device,
+) -> WeightedImages:
+    """Return rewarded images with their weights, and the pretraining images, if any.
+
+    Raises:
+        PictuneError: no image has a positive weight.
+    """
+    weights = sample_weights(data.rewards, data.prompts, weighting)
+    if not float(weights.sum()) > 0:
+        raise PictuneError(
+            "finetune: no image has a reward above 0, so nothing can be learned; "
+            "use weighting 'softmax' or 'top'"
+        )
+    sample_size = effective_sample_size(weights)
+    if sample_size < LEAST_SAMPLE_SIZE:
+        _logger.warning(
+            "finetune: only %.0f %% of %d images really count (effective sample size); draw more, "
+            "or follow the reward less: a higher temperature, top_share or gamma, "
+            "a smaller kl_budget",
+            100 * sample_size,
+            len(weights),
+        )
+    both = (data,) if pretraining is None else (data, pretraining)
+    return WeightedImages(
+        latents=torch.cat([part.latents.to(device) for part in both]),
+        prompts=[prompt for part in both for prompt in part.prompts],
+        probabilities=(weights / weights.sum()).cpu(),
+        mean_weight=float(weights.mean()),
+        reward=float(data.rewards.mean()),
+        effective_sample_size=sample_size,
+    )
+
+
+def draw_batch(
+    images: WeightedImages,
+    size: int,
+    schedule: NoiseSchedule,
+    *,
+    caption_dropout: float,
+    generator: torch.Generator,
+) -> Batch:
+    """Draw a batch of `size`: rewarded images by their weight, pretraining images evenly.
+
+    The pretraining images, if any, are half of it. `caption_dropout` is the share of prompts left
+    empty.
+    """
+    others = len(images.prompts) - images.rewarded
+    half = size // 2 if others else 0
+    n = size - half
+    chosen = torch.multinomial(images.probabilities, n, replacement=True, generator=generator)
+    if half:
+        even = images.rewarded + torch.randint(others, (half,), generator=generator)
+        chosen = torch.cat([chosen, even])
+    device = images.latents.device
+    latents = images.latents[chosen.to(device)]
+    noise = torch.randn(latents.shape, generator=generator).to(device)
+    drawn = torch.randint(len(schedule.training_timesteps), (size,), generator=generator)
+    timesteps = schedule.training_timesteps[drawn.to(device)]
+    is_dropped = (torch.rand(size, generator=generator) < caption_dropout).tolist()
+    numbers = zip(chosen.tolist(), is_dropped, strict=True)
+    texts = ["" if drop else images.prompts[i] for i, drop in numbers]
+    return Batch(latents, noise, timesteps, texts, rewarded=n)

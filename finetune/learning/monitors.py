@@ -1,0 +1,84 @@
+"""Measures of images that show when a policy exploits its reward, which the reward itself cannot.
+
+Each is compared with the untuned model's on the same prompts and seeds. Saturation and sharpness
+run away when the reward likes garish or blurred images, diversity falls when one image answers for
+all, and the members of a reward ensemble disagree where they have seen no labels. `stale_reward` is
+not relative: it is the share of labeled images that vouch for the model's mean reward (see
+`finetune.learning.staleness`). None of them is trained on.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from finetune.learning.reward_fn import RewardFn
+
+
+@dataclass(frozen=True)
+class Monitor:
+    """Measures images beside their reward."""
+
+    embed: Callable[[Tensor], Tensor] | None = None
+    """Returns embeddings [B, D] of images [B, 3, H, W] in [0, 1]; without it diversity is not
+    measured."""
+    disagreement: RewardFn | None = None
+    """Returns the standard deviation [B] of the reward ensemble's members; None without an
+    ensemble."""
+
+    @torch.no_grad()
+    def measure(self, images: Tensor, prompts: Sequence[str]) -> dict[str, Tensor]:
+        """Return the measures that `summary` needs of images [B, 3, H, W] in [0, 1], a row each."""
+        found = {"saturation": saturation(images), "sharpness": sharpness(images)}
+        if self.embed is not None:
+            found["embedding"] = self.embed(images)
+        if self.disagreement is not None:
+            found["disagreement"] = self.disagreement(images, prompts)
+        return found
+
+
+PIXEL_MONITOR = Monitor()
+"""Monitor that needs no model: saturation and sharpness."""
+
+
+def summary(measured: Mapping[str, Tensor], prompts: Sequence[str]) -> dict[str, float]:
+    """Return means over the images that were measured, and the `diversity` of their embeddings."""
+    means = {name: float(values.mean()) for name, values in measured.items() if name != "embedding"}
+    spread = diversity(measured["embedding"], prompts) if "embedding" in measured else None
+    return means if spread is None else means | {"diversity": spread}
+
+
+def saturation(images: Tensor) -> Tensor:
+    """Return the mean saturation [B] in [0, 1] of images [B, 3, H, W].
+
+    It is (max - min) / max of each pixel's channels, as in HSV.
+    """
+    most, least = images.amax(1), images.amin(1)
+    return ((most - least) / most.clamp(min=1e-6)).flatten(1).mean(1)
+
+
+def sharpness(images: Tensor) -> Tensor:
+    """Return the standard deviation [B] of the Laplacian of images [B, 3, H, W] in gray.
+
+    This measure of focus is that of Pech-Pacheco et al. 2000.
+    """
+    laplacian = images.new_tensor([[0.0, 1.0, 0.0], [1.0, -4.0, 1.0], [0.0, 1.0, 0.0]])
+    edges = functional.conv2d(images.mean(1, keepdim=True), laplacian.view(1, 1, 3, 3))
+    return edges.flatten(1).std(1)
+
+
+def diversity(embeddings: Tensor, prompts: Sequence[str]) -> float | None:
+    """Return the mean cosine distance of two images of the same prompt, averaged over prompts.
+
+    `embeddings` are [B, D]. None where no prompt has two images.
+    """
+    unit = functional.normalize(embeddings.float(), dim=1)
+    distances = []
+    for prompt in dict.fromkeys(prompts):
+        mine = unit[[i for i, other in enumerate(prompts) if other == prompt]]
+        count = len(mine)
+        if count > 1:
+            distances.append(1 - (mine.sum(0).square().sum() - count) / (count * (count - 1)))
+    return float(torch.stack(distances).mean()) if distances else None

@@ -1,0 +1,191 @@
+"""State and optimizer steps that the fine-tuning methods share."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from data.errors import PictuneError
+from finetune.learning.validation import Validation
+from finetune.model.diffusion import DiffusionModel
+from finetune.settings.validation import STALE_REWARD
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(kw_only=True)
+class TrainState:
+    """Everything that changes while a method trains, except the generator.
+
+    Losses are backpropagated through `scaler`. With precision fp16 it enlarges them as far as
+    float16 goes (Micikevicius et al. 2018, arXiv 1710.03740); otherwise it leaves them alone.
+    """
+
+    model: DiffusionModel
+    optimizer: torch.optim.Optimizer
+    step: int = 0
+    """Number of finished iterations or steps."""
+    validation: list[tuple[int, float]] = field(default_factory=list)
+    """(step, mean reward) of every validation so far."""
+    best_lora: dict[str, Tensor] = field(default_factory=dict)
+    """Adapters of the best validation without an objection; the earlier one of two equal ones."""
+    best: tuple[int, float] | None = None
+    """Step and mean reward of that validation."""
+    monitors: dict[str, float] = field(default_factory=dict)
+    """Monitors (`finetune.learning.monitors`) at the last validation."""
+    untuned: dict[str, float] = field(default_factory=dict)
+    """Monitors of the untuned model."""
+    stopped: str = ""
+    """Reason why a guard ended the training; empty while it may go on."""
+    show: Callable[[int, Tensor], None] | None = None
+    """Is called with the step and the samples of each validation, if given; no checkpoint has
+    it."""
+
+    def __post_init__(self) -> None:
+        """Create the scaler."""
+        device = self.model.device
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.model.precision == "fp16")
+        # It starts with its first loss, and some process may never have one.
+        self.scaler.scale(torch.zeros((), device=device))
+
+    def begin(self, validator: Callable[[], Validation], *, is_tuned: bool) -> None:
+        """Validate before the first step, where that was not done yet.
+
+        With `is_tuned`, the adapters are tuned already, and the untuned model is measured as well.
+        """
+        if self.validation:
+            return
+        if is_tuned:
+            with self.model.adapters_off():
+                self.untuned = validator().monitors
+        self.record_validation(validator())
+
+    def record_validation(self, found: Validation) -> float:
+        """Record a validation and return its mean reward.
+
+        The weights are kept if they are the best so far and no `stop_on` guard fired: an exploited
+        reward is high, so a high reward alone proves nothing.
+        """
+        self.monitors = found.monitors
+        if not self.untuned:
+            self.untuned = found.monitors
+        self.validation.append((self.step, found.reward))
+        if self.show is not None:
+            self.show(self.step, found.samples)
+        alarms = found.config.limits.exceeded(found.monitors, self.untuned)
+        for name, sentence in alarms.items():
+            advice = "look at the samples, the reward may be exploited"
+            if name == STALE_REWARD:
+                advice = f"draw images with these weights, of {found.stale_prompt!r} above all"
+            _logger.warning("finetune: step %d: %s; %s", self.step, sentence, advice)
+        reasons = [alarms[name] for name in found.config.stop_on if name in alarms]
+        if not reasons and (self.best is None or found.reward > self.best[1]):
+            self.best, self.best_lora = (self.step, found.reward), self.model.lora_state()
+        last_best = -1 if self.best is None else self.best[0]
+        since_best = sum(step > last_best for step, _ in self.validation)
+        if found.config.patience and since_best >= found.config.patience:
+            reasons.append(f"no better validation reward in {found.config.patience} validations")
+        self.stopped = "; ".join(reasons)
+        return found.reward
+
+    def restore_best(self) -> None:
+        """Put the best weights of all validations into the model."""
+        if self.best_lora:
+            self.model.set_lora_state(self.best_lora)
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return the weights to save, by name."""
+        present = {f"lora/{name}": weight for name, weight in self.model.lora_state().items()}
+        return present | {f"best/{name}": weight for name, weight in self.best_lora.items()}
+
+    def load_weights(self, weights: dict[str, Tensor]) -> None:
+        """Restore what `weights` returned."""
+        self.model.set_lora_state(without_prefix("lora/", weights))
+        self.best_lora = without_prefix("best/", weights)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that is not a weight: tensors and plain values only."""
+        return {
+            "step": self.step,
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "validation": self.validation,
+            "best": self.best,
+            "monitors": self.monitors,
+            "untuned": self.untuned,
+            "stopped": self.stopped,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        self.step = state["step"]
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.validation = [(step, reward) for step, reward in state["validation"]]
+        self.best = None if state["best"] is None else (state["best"][0], state["best"][1])
+        self.monitors, self.untuned = state["monitors"], state["untuned"]
+        self.stopped = state["stopped"]
+
+
+def without_prefix(prefix: str, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the weights whose names start with `prefix`, under their names without it."""
+    found = {name: weight for name, weight in weights.items() if name.startswith(prefix)}
+    return {name.removeprefix(prefix): weight for name, weight in found.items()}
+
+
+def rate_schedule(step: int, *, warmup: int, total: int | None) -> float:
+    """Return the share of the full learning rate for the step after `step`.
+
+    It rises over `warmup` steps and falls linearly to 0 over `total`, if given.
+    """
+    return min(1.0, (step + 1) / max(1, warmup)) * (1.0 if total is None else 1 - step / total)
+
+
+def lora_optimizer(model: DiffusionModel, learning_rate: float) -> torch.optim.AdamW:
+    """Return AdamW without weight decay on the adapters.
+
+    Raises:
+        ValueError: the model has no adapters; call `add_lora` first.
+    """
+    parameters = list(model.lora_parameters().values())
+    if not parameters:
+        raise ValueError("the model has no LoRA to train; call add_lora first")
+    return torch.optim.AdamW(parameters, learning_rate, betas=(0.9, 0.99), weight_decay=0.0)
+
+
+def take_step(
+    state: TrainState,
+    *,
+    learning_rate: float,
+    clip_norm: float,
+    blame: Callable[[], Sequence[str]] = tuple,
+) -> Tensor:
+    """Take one optimizer step on the gradients at hand, summed over the processes.
+
+    Return their norm before clipping. Where they are not finite because the losses were scaled up
+    too far, the scale falls and the step is omitted: its norm is 0.
+
+    Raises:
+        PictuneError: the gradients are not finite at any scale; names the prompts that `blame`
+            returns. The weights stay as they were.
+    """
+    groups = state.optimizer.param_groups
+    parameters: list[nn.Parameter] = [weight for group in groups for weight in group["params"]]
+    state.model.processes.sum_gradients(parameters)
+    state.scaler.unscale_(state.optimizer)
+    norm: Tensor = nn.utils.clip_grad_norm_(parameters, clip_norm)
+    is_finite = bool(norm.isfinite())
+    if not is_finite and state.scaler.get_scale() <= 1:
+        prompts = ", ".join(repr(prompt) for prompt in dict.fromkeys(blame()))
+        where = f"step {state.step + 1}{f', for {prompts}' if prompts else ''}"
+        advice = "lower learning_rate, or use precision fp32"
+        raise PictuneError(f"finetune: the gradient is not finite in {where}; {advice}")
+    for group in groups:
+        group["lr"] = learning_rate
+    state.scaler.step(state.optimizer)
+    state.scaler.update()
+    state.optimizer.zero_grad()
+    return norm.detach() if is_finite else torch.zeros_like(norm)

@@ -1,0 +1,118 @@
+"""Validation while a model is tuned: its reward and its monitors on fixed seeds."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from finetune.learning.monitors import PIXEL_MONITOR, Monitor, summary
+from finetune.learning.reward_fn import RewardFn, score
+from finetune.learning.staleness import least_vouched
+from finetune.model.diffusion import DiffusionModel
+from finetune.model.sampler import draw
+from finetune.settings.sampler import Sampler
+from finetune.settings.validation import STALE_REWARD, ValidationConfig
+
+SAMPLED_PROMPTS = 8
+"""Most prompts of which a validation keeps images."""
+SAMPLES_PER_PROMPT = 6
+"""Most images of each that it keeps."""
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Result of one validation."""
+
+    rewards: Tensor
+    """[N], of the images; image i is of the same prompt and seed at every validation. NaN without
+    a reward."""
+    monitors: dict[str, float]
+    """`finetune.learning.monitors.summary` of the images."""
+    config: ValidationConfig
+    """The settings of this validation."""
+    samples: Tensor
+    """uint8 [P, n, 3, H, W], on the CPU: the first images of each of the first prompts."""
+    stale_prompt: str | None = None
+    """The prompt whose labeled images vouch least for the reward; None where none has any."""
+
+    @property
+    def reward(self) -> float:
+        """Mean reward of the images."""
+        return float(self.rewards.mean())
+
+
+@dataclass(frozen=True)
+class Validator:
+    """Scores the model's present weights, always on the same prompts and seeds."""
+
+    model: DiffusionModel
+    prompts: Sequence[str]
+    reward: RewardFn | None
+    """None where there is none: then the monitors alone are measured."""
+    config: ValidationConfig
+    sampler: Sampler
+    """Its eta is not used: validation images are deterministic."""
+    monitor: Monitor = PIXEL_MONITOR
+    labeled: Mapping[str, Tensor] = field(default_factory=dict)
+    """Rewards [n] of the images of a prompt that people labeled, where there are some."""
+
+    def __call__(self) -> Validation:
+        """Draw the validation images and return their mean reward and monitors."""
+        config, processes = self.config, self.model.processes
+        texts = [prompt for prompt in self.prompts for _ in range(config.images_per_prompt)]
+        seeds = [config.seed + i for _ in self.prompts for i in range(config.images_per_prompt)]
+        rows, drawn = processes.share_to_draw(len(texts), config.batch)
+        mine, own_seeds = [texts[i] for i in drawn], [seeds[i] for i in drawn]
+        sampler = self.sampler.deterministic()
+        images = draw(self.model, mine, sampler, seeds=own_seeds, batch=config.batch)
+        parts = [
+            self.monitor.measure(images[i : i + config.batch], mine[i : i + config.batch])
+            for i in range(0, len(mine), config.batch)
+        ]
+        measured = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        measured["reward"] = images.new_full((len(mine),), torch.nan)
+        if self.reward is not None:
+            measured["reward"] = score(self.reward, images, mine)
+        found = {
+            name: processes.gather(rows, values[: len(rows)], len(texts))
+            for name, values in measured.items()
+        }
+        rewards, samples = found.pop("reward"), self._samples(rows, images)
+        monitors, prompt = summary(found, texts), None
+        if (least := least_vouched(self.labeled, rewards, texts)) is not None:
+            prompt, monitors[STALE_REWARD] = least
+        return Validation(rewards, monitors, config, samples, prompt)
+
+    def within(self, calls: float) -> "Validator":
+        """Return one that passes at most so many images through the network, or one image.
+
+        It draws fewer images of each prompt, or else one of each of fewer prompts.
+        """
+        most = max(1, int(calls / self._calls_per_image))
+        prompts = self.prompts[:: -(-len(self.prompts) // most)]
+        count = min(self.config.images_per_prompt, most // len(prompts))
+        config = self.config.model_copy(update={"images_per_prompt": count})
+        return replace(self, prompts=prompts, config=config)
+
+    @property
+    def calls(self) -> int:
+        """Number of passes of an image through the network in a validation."""
+        return self._calls_per_image * len(self.prompts) * self.config.images_per_prompt
+
+    @property
+    def _calls_per_image(self) -> int:
+        has_two_passes = self.sampler.guidance != 1 and not self.model.family.embeds_guidance
+        return self.sampler.steps * (1 + has_two_passes)
+
+    def _samples(self, rows: Tensor, images: Tensor) -> Tensor:
+        """Return the samples of all processes; this one has `images` [B, ...] of its `rows`."""
+        whole = torch.arange(len(self.prompts) * self.config.images_per_prompt)
+        kept = whole.view(len(self.prompts), -1)[:SAMPLED_PROMPTS, :SAMPLES_PER_PROMPT]
+        numbers = kept.flatten()
+        mine = torch.isin(rows, numbers)
+        places = torch.searchsorted(numbers, rows[mine])
+        own = images[: len(rows)][mine.to(images.device)]
+        pixels = (own * 255).round().byte()
+        samples = self.model.processes.gather(places, pixels, len(numbers))
+        return samples.cpu().reshape(*kept.shape, *images.shape[1:])

@@ -1,0 +1,1 @@
+"""The methods of fine-tuning, one file each, and what policy gradients share."""

@@ -1,0 +1,330 @@
+"""DiffusionNFT: online RL on the forward process (Zheng et al. 2025, arXiv 2509.16117).
+
+    loss = E[r ||p+ - target||^2 + (1 - r) ||p- - target||^2] / beta + kl_weight E[||p - p_base||^2]
+    p+ = old + beta (p - old),   p- = old - beta (p - old),   r = 1/2 + clip(A / c, -1, 1) / 2
+
+Each iteration draws images with the old policy by any sampler, scores them and noises them again.
+The policy's prediction p fits the target where an image is better than the others of its prompt,
+and mirrored at the old policy's prediction where it is worse. No trajectory is kept, and no step
+needs a density. With d = p - old and e = old - target, the first term is
+
+    2 (2r - 1) <d, e> + beta ||d||^2 + ||e||^2 / beta:
+
+denoising weighted by the advantage, of either sign, linearized at the old policy, with a pull to it
+of strength beta. So bad images are safe to learn from, and where all rewards are equal (r = 1/2)
+the old policy is the optimum.
+
+Errors are means over dimensions, in units of the velocity (the paper's) whatever the network
+predicts: its outputs are multiplied by `velocity_per_output`. Mixing predictions commutes with
+turning them into clean latents, so noise, velocity and clean latents give one loss, that on the
+last with weight SNR + 1. Left in its own units, a model that predicts noise would have weight SNR,
+and learn next to nothing in the noisiest steps, where the sampler decides what is in the image: the
+embedded model, taken so, gained a third as much redness from 192 images.
+
+Differs from the paper and its code in:
+1. Errors as in the paper; the code has those of clean latents, divided by their own mean absolute
+   value.
+2. Models of the DDIM family as well; the paper's are flow-matching ones.
+3. Rewards are divided by the standard deviation of their prompt's images in this iteration; theirs
+   by that of all images. c is 1 in place of 5, and the loss is not multiplied by it.
+4. Timesteps are drawn from equal parts of the whole schedule; theirs are those of the sampler.
+5. Several optimizer steps an iteration, so that the policy leaves the old one, which follows at a
+   constant rate. Theirs is the last policy at first, and with their one step an iteration the pull
+   is then 0: watch `gap`.
+6. Images may be drawn with guidance, as by the users' sampler. Training has none, as theirs.
+7. The validated weights are the policy's, not their moving average.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from finetune.learning.advantages import PromptStatistics
+from finetune.learning.method import REWARD_CURVE, Curve, Method, Training
+from finetune.learning.rollout import draw_scored, mean_by_prompt, prompts_of
+from finetune.learning.training import (
+    TrainState,
+    lora_optimizer,
+    rate_schedule,
+    take_step,
+    without_prefix,
+)
+from finetune.model.denoising import denoising_target, noised_pairs, weighted_denoising_loss
+from finetune.model.diffusion import DiffusionModel
+from finetune.model.lora_folder import BASE
+from finetune.model.sampling import velocity_per_output
+from finetune.model.schedule import NoiseSchedule
+from finetune.settings.nft import NFTConfig
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Metrics of one iteration."""
+
+    step: int
+    reward: float
+    """Mean reward of the images, which the old policy drew."""
+    reward_by_prompt: dict[str, float]
+    loss: float
+    """Mean loss without the pull to the base."""
+    gap: float
+    """Mean squared difference of the policy's and the old policy's predictions: 0 as long as they
+    are the same, and then there is no pull to the old policy."""
+    kl_loss: float | None
+    """Mean squared difference to the base's predictions, before `kl_weight`; None when that is
+    0."""
+    gradient_norm: float
+    learning_rate: float
+    seconds_rollout: float
+    seconds_update: float
+    images_per_second: float
+    """Images drawn and learned from."""
+    validation_reward: float | None
+    """Mean reward on the validation seeds after this iteration; None where it was not due."""
+
+
+@dataclass(kw_only=True)
+class NFTState(TrainState):
+    """`TrainState` with the old policy."""
+
+    old: dict[str, Tensor] = field(default_factory=dict)
+    """Adapters of the old policy."""
+
+    def weights(self) -> dict[str, Tensor]:
+        """Add the old policy."""
+        return super().weights() | {f"old/{name}": weight for name, weight in self.old.items()}
+
+    def load_weights(self, weights: dict[str, Tensor]) -> None:
+        """Restore what `weights` returned."""
+        super().load_weights(weights)
+        self.old = without_prefix("old/", weights)
+
+    def follow(self, old_decay: float) -> None:
+        """Set the old policy to `old_decay * old + (1 - old_decay) * present`."""
+        present = self.model.lora_state()
+        self.old = {
+            name: old_decay * weight + (1 - old_decay) * present[name]
+            for name, weight in self.old.items()
+        }
+
+
+@dataclass(frozen=True)
+class Images:
+    """The N images of one iteration."""
+
+    prompts: Sequence[str]
+    latents: Tensor
+    """[N, C, h, w]."""
+    rewards: Tensor
+    """[N]."""
+    optimality: Tensor
+    """[N], see `optimality`."""
+
+
+class NoisedImages(NamedTuple):
+    """M images at one noise level each."""
+
+    noisy: Tensor
+    """[M, C, h, w]."""
+    timesteps: Tensor
+    """[M]."""
+    cond: Tensor
+    """[M, L, D]."""
+    target: Tensor
+    """[M, C, h, w], in units of the velocity."""
+    per_output: Tensor
+    """Factor [M, 1, 1, 1] from the network's output to these units."""
+    optimality: Tensor
+    """[M]."""
+
+
+def optimality(advantages: Tensor, advantage_clip: float) -> Tensor:
+    """Return r [N]: from 0 for the worst images over 1/2 for usual ones to 1 for the best."""
+    return 0.5 + 0.5 * (advantages / advantage_clip).clamp(-1, 1)
+
+
+def nft_loss(
+    prediction: Tensor, old: Tensor, target: Tensor, optimality: Tensor, beta: float
+) -> Tensor:
+    """Return the mean over the batch of the first term of the loss above.
+
+    Args:
+        prediction: the policy's [M, ...].
+        old: the old policy's, without gradient.
+        target: what both should predict.
+        optimality: r in [0, 1], [M].
+        beta: strength of the pull to the old policy.
+    """
+    # Written so that equal predictions have exactly no gradient where r is 1/2.
+    difference = beta * (prediction - old)
+    positive = weighted_denoising_loss(old + difference, target, optimality)
+    negative = weighted_denoising_loss(old - difference, target, 1 - optimality)
+    return (positive + negative) / beta
+
+
+def start(training: Training[NFTConfig]) -> NFTState:
+    """Return the state before the first iteration."""
+    model = training.model
+    optimizer = lora_optimizer(model, training.config.learning_rate)
+    return NFTState(model=model, optimizer=optimizer, old=model.lora_state())
+
+
+def train(
+    training: Training[NFTConfig],
+    state: NFTState,
+) -> Iterator[Metrics]:
+    """Train the model's LoRA in place and yield metrics after every iteration.
+
+    `state` comes from `start`, perhaps with a checkpoint loaded, and may be saved at every yield.
+    Training ends early when a guard says so.
+    """
+    config = training.config
+    total = config.iterations if config.decay else None
+    state.begin(training.validate, is_tuned=config.lora.start != BASE)
+    while state.step < config.iterations and not state.stopped:
+        started = training.watch.now()
+        images = collect(training, state)
+        collected = training.watch.now()
+        rate = config.learning_rate * rate_schedule(state.step, warmup=config.warmup, total=total)
+        with training.watch.part("training"):
+            loss, gap, kl, norm = update(training, state, images, learning_rate=rate).tolist()
+        finished = training.watch.now()
+        state.step += 1
+        is_due = state.step % config.validation.every == 0 or state.step == config.iterations
+        validation = state.record_validation(training.validate()) if is_due else None
+        yield Metrics(
+            step=state.step,
+            reward=float(images.rewards.mean()),
+            reward_by_prompt=mean_by_prompt(images.prompts, images.rewards),
+            loss=loss,
+            gap=gap,
+            kl_loss=kl if config.kl_weight else None,
+            gradient_norm=norm,
+            learning_rate=rate,
+            seconds_rollout=collected - started,
+            seconds_update=finished - collected,
+            images_per_second=len(images.prompts) / max(finished - started, 1e-9),
+            validation_reward=validation,
+        )
+
+
+def collect(training: Training[NFTConfig], state: NFTState) -> Images:
+    """Draw the iteration's images with the old policy, and score them."""
+    config = training.config
+    chosen = prompts_of(training.prompts, config.prompts_per_iteration, state.step)
+    texts = [prompt for prompt in chosen for _ in range(config.images_per_prompt)]
+    with training.model.with_lora(state.old):
+        latents, rewards = draw_scored(training, texts, batch=config.micro_batch)
+    # A window of 1 holds the iteration's own images, all of them.
+    statistics = PromptStatistics(window=1, std_floor=config.std_floor)
+    advantages = statistics.normalize(texts, rewards)
+    return Images(texts, latents, rewards, optimality(advantages, config.advantage_clip))
+
+
+def update(
+    training: Training[NFTConfig], state: NFTState, images: Images, *, learning_rate: float
+) -> Tensor:
+    """Take the iteration's optimizer steps, and move the old policy.
+
+    Return the means over the steps of loss, gap, KL loss and the gradient's norm, [4].
+    """
+    config = training.config
+    schedule = training.model.schedule(training.sampler.steps)
+    pairs = noised_pairs(
+        len(images.prompts),
+        config.noise_levels,
+        schedule,
+        generator=training.generator,
+    )
+    steps = [
+        _step(training, state, images, group, schedule, learning_rate=learning_rate)
+        for group in pairs.chunk(config.updates)
+    ]
+    state.follow(config.old_decay)
+    return torch.stack(steps).mean(0)
+
+
+def _step(
+    training: Training[NFTConfig],
+    state: NFTState,
+    images: Images,
+    pairs: Tensor,
+    schedule: NoiseSchedule,
+    *,
+    learning_rate: float,
+) -> Tensor:
+    """Take one optimizer step on these pairs; return what `update` returns, of this step."""
+    config, model = training.config, training.model
+    noise = torch.randn(len(pairs), *model.latent_shape, generator=training.generator)
+    # Strided, so that all processes have as much to do.
+    mine = model.processes.share(len(pairs), 1)
+    parts = mine.split(config.micro_batch) if len(mine) else ()
+
+    def noised(rows: Tensor) -> NoisedImages:
+        return noise_images(model, schedule, images, pairs[rows], noise[rows])
+
+    with torch.no_grad(), model.with_lora(state.old):
+        olds = [_predict(model, noised(rows)) for rows in parts]
+    figures = torch.zeros(3, device=model.device)
+    for rows, old in zip(parts, olds, strict=True):
+        batch, share = noised(rows), len(rows) / len(pairs)
+        kl = torch.zeros((), device=model.device)
+        prediction = _predict(model, batch)
+        if config.kl_weight:
+            with torch.no_grad(), model.adapters_off():
+                base = _predict(model, batch)
+            kl = (prediction - base).square().mean()
+        loss = nft_loss(prediction, old, batch.target, batch.optimality, config.beta)
+        state.scaler.scale(share * (loss + config.kl_weight * kl)).backward()
+        gap = (prediction.detach() - old).square().mean()
+        figures += share * torch.stack([loss.detach(), gap, kl.detach()])
+    norm = take_step(
+        state,
+        learning_rate=learning_rate,
+        clip_norm=config.clip_norm,
+        blame=lambda: [images.prompts[i] for i in pairs[:, 0].tolist()],
+    )
+    return torch.stack([*model.processes.total(figures), norm])
+
+
+def noise_images(
+    model: DiffusionModel, schedule: NoiseSchedule, images: Images, pairs: Tensor, noise: Tensor
+) -> NoisedImages:
+    """Return the images of these pairs [M, 2] of `noised_pairs`, with noise [M, C, h, w]."""
+    numbers, drawn = pairs.to(model.device).unbind(1)
+    timesteps = schedule.training_timesteps[drawn]
+    noise, latents = noise.to(model.device), images.latents[numbers]
+    per_output = velocity_per_output(schedule, timesteps)
+    return NoisedImages(
+        noisy=schedule.add_noise(latents, noise, timesteps),
+        timesteps=timesteps,
+        cond=model.encode_prompts([images.prompts[i] for i in pairs[:, 0].tolist()]),
+        target=per_output * denoising_target(schedule, latents, noise, timesteps),
+        per_output=per_output,
+        optimality=images.optimality[numbers],
+    )
+
+
+def _predict(model: DiffusionModel, batch: NoisedImages) -> Tensor:
+    """Return the prediction without guidance, [M, C, h, w], in units of the velocity."""
+    output = model.predict(batch.noisy, batch.timesteps, batch.cond, batch.cond, guidance=1.0)
+    return batch.per_output * output
+
+
+METHOD = Method(
+    paper="Zheng et al. 2025, arXiv 2509.16117",
+    story="draws new images in every round and learns from good and bad ones alike, as denoising",
+    config=NFTConfig,
+    learns_from="rollouts",
+    total_steps=lambda config: config.iterations,
+    start=start,
+    train=train,
+    color="#e07b39",
+    curves=(
+        REWARD_CURVE,
+        Curve("distance of predictions", {"gap": "to the old policy", "kl_loss": "to the base"}),
+    ),
+)

@@ -1,0 +1,335 @@
+"""Online policy gradient on denoising steps: the parts that DPOK, DDPO and others share.
+
+    rho = p_theta(x_{t-1} | x_t, z) / p_old(x_{t-1} | x_t, z)
+
+Each iteration draws images, scores them, and updates the policy on the transitions. Log-
+probabilities are means over the latent's dimensions, so one clip range fits every image size.
+Classifier-free guidance is on in the rollout and in training. A method adds its loss, and perhaps a
+value function and the reference's predictions: `PolicyGradient`.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+from data.errors import PictuneError
+from finetune.learning.advantages import PromptStatistics
+from finetune.learning.method import REWARD_CURVE, Curve, Method, Training
+from finetune.learning.rollout import Rollout, choose_transitions, collect, merged, packed, unpacked
+from finetune.learning.step import Step, predict_step
+from finetune.learning.training import TrainState, lora_optimizer, rate_schedule, take_step
+from finetune.learning.value import Critic
+from finetune.model.lora_folder import BASE
+from finetune.model.sampler import padded_batches
+from finetune.model.sampling import gaussian_kl
+from finetune.model.schedule import NoiseSchedule
+from finetune.settings.policy_gradient import PolicyGradientConfig, Surrogate
+
+KL_CURVE = Curve("KL to the base, nats", {"kl": "KL to the base"})
+
+
+C = TypeVar("C", bound=PolicyGradientConfig)
+
+
+@dataclass(frozen=True)
+class UpdateMetrics:
+    """Metrics of one iteration's optimizer steps."""
+
+    kl: float | None
+    """Upper bound of KL(tuned || pretrained) per image in nats: the chain's KL over its stochastic
+    steps; None without a reference."""
+    ratio_mean: float
+    ratio_max: float
+    first_ratio_gap: float
+    """Largest |ratio - 1| of fresh transitions before the iteration's first update; 0 unless the
+    arithmetic differs between rollout and training."""
+    clip_fraction: float
+    gradient_norm: float
+    value_explained_variance: float | None
+    """Share of the advantages' variance that the value function predicted, on images it had not
+    seen (except for replayed ones); None without one."""
+    learning_rate: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metrics(UpdateMetrics):
+    """Metrics of one iteration."""
+
+    step: int
+    reward: float
+    reward_by_prompt: dict[str, float]
+    seconds_rollout: float
+    seconds_update: float
+    images_per_second: float
+    """Images drawn and learned from."""
+    validation_reward: float | None
+    """Mean reward on the validation seeds after this iteration; None where it was not due."""
+
+
+@dataclass(kw_only=True)
+class PolicyState(TrainState):
+    """`TrainState` with each prompt's rewards, and the critic and earlier rollouts if any."""
+
+    statistics: PromptStatistics
+    value: Critic | None = None
+    replay: list[Rollout] = field(default_factory=list)
+    """Rollouts of the last iterations that are trained on again, oldest first."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Add the value function, the statistics and the earlier rollouts."""
+        return super().state_dict() | {
+            "value": self.value.state_dict() if self.value else None,
+            "statistics": self.statistics.state_dict(),
+            "replay": [packed(rollout) for rollout in self.replay],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        super().load_state_dict(state)
+        self.statistics.load_state_dict(state["statistics"])
+        self.replay = [unpacked(kept, self.model) for kept in state["replay"]]
+        if self.value:
+            self.value.load_state_dict(state["value"])
+
+
+@dataclass(frozen=True)
+class PolicyGradient(Generic[C]):
+    """The parts in which policy-gradient methods differ."""
+
+    loss: Callable[[Step, Tensor, C], Tensor]
+    """Mean loss of a micro-batch of M transitions with advantages [M]."""
+    needs_reference: bool = False
+    """Whether the pretrained model predicts as well."""
+    critic: Callable[[Training[C]], Critic | None] = lambda _training: None
+    """Returns the untrained value function, or None for a method without one."""
+
+    def method(self, paper: str, story: str, config: type[C], *, color: str) -> Method[C]:
+        """Return the method for the registry; the arguments are fields of `Method`."""
+        return Method(
+            paper=paper,
+            story=story,
+            config=config,
+            learns_from="rollouts",
+            total_steps=lambda config: config.iterations,
+            start=partial(start, self),
+            train=partial(train, self),
+            color=color,
+            curves=(REWARD_CURVE, KL_CURVE) if self.needs_reference else (REWARD_CURVE,),
+        )
+
+
+def policy_loss(
+    log_prob: Tensor,
+    old_log_prob: Tensor,
+    advantage: Tensor,
+    clip_range: float,
+    *,
+    surrogate: Surrogate = "ppo",
+) -> Tensor:
+    """Return the clipped surrogate loss; all arguments [B].
+
+    "ppo" is PPO's min (Schulman et al. 2017, arXiv 1707.06347), which stops the gradient only where
+    the ratio has gone too far in the direction of the advantage. "hard_clamp" clamps the ratio
+    alone, as the code of DPOK's authors does: beyond the range there is no gradient at all, not
+    even back.
+    """
+    ratio = torch.exp(log_prob - old_log_prob)
+    clipped = advantage * ratio.clamp(1 - clip_range, 1 + clip_range)
+    if surrogate == "hard_clamp":
+        return -clipped.mean()
+    return -torch.minimum(advantage * ratio, clipped).mean()
+
+
+def start(algorithm: PolicyGradient[C], training: Training[C]) -> PolicyState:
+    """Return the state before the first iteration.
+
+    Raises:
+        PictuneError: the sampler is deterministic, so that its steps have no densities.
+    """
+    config = training.config
+    if training.sampler.eta == 0:
+        raise PictuneError(
+            "sampler.eta: is 0, and policy gradients need noise in each step; set it above 0, "
+            "also in the method's own table `sampler`"
+        )
+    return PolicyState(
+        value=algorithm.critic(training),
+        model=training.model,
+        optimizer=lora_optimizer(training.model, config.learning_rate),
+        statistics=PromptStatistics(window=config.statistics_window, std_floor=config.std_floor),
+    )
+
+
+def train(
+    algorithm: PolicyGradient[C],
+    training: Training[C],
+    state: PolicyState,
+) -> Iterator[Metrics]:
+    """Train the model's LoRA in place and yield metrics after every iteration.
+
+    `state` comes from `start`, perhaps with a checkpoint loaded, and may be saved at every yield.
+    Training ends early when a guard says so.
+    """
+    config = training.config
+    state.begin(training.validate, is_tuned=config.lora.start != BASE)
+    while state.step < config.iterations and not state.stopped:
+        started = training.watch.now()
+        rollout = collect(training, state.statistics)
+        collected = training.watch.now()
+        with training.watch.part("training"):
+            metrics = update(algorithm, training, state, rollout)
+        finished = training.watch.now()
+        state.step += 1
+        is_due = state.step % config.validation.every == 0 or state.step == config.iterations
+        validation = state.record_validation(training.validate()) if is_due else None
+        yield Metrics(
+            **asdict(metrics),
+            step=state.step,
+            reward=float(rollout.rewards.mean()),
+            reward_by_prompt=rollout.reward_by_prompt(),
+            seconds_rollout=collected - started,
+            seconds_update=finished - collected,
+            images_per_second=len(rollout.prompts) / max(finished - started, 1e-9),
+            validation_reward=validation,
+        )
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """The transitions of one iteration, in the order in which they are trained on."""
+
+    rollout: Rollout
+    schedule: NoiseSchedule
+    pairs: Tensor
+    """(sample, step) [M, 2]."""
+    advantages: Tensor
+    """[M]."""
+    log_ratios: Tensor
+    """[M]: filled in by this process for its micro-batches, zero elsewhere."""
+    kls: Tensor
+    """[M]: KL to the reference in nats, filled in likewise."""
+
+    def prompts(self, rows: Tensor) -> list[str]:
+        """Return the prompts of these rows."""
+        return [self.rollout.prompts[i] for i in self.pairs[rows, 0].tolist()]
+
+
+def update(
+    algorithm: PolicyGradient[C], training: Training[C], state: PolicyState, fresh: Rollout
+) -> UpdateMetrics:
+    """Take the iteration's optimizer steps on the `fresh` rollout and those of the state."""
+    config, model, generator = training.config, training.model, training.generator
+    stochastic_steps = training.sampler.stochastic_steps
+    batch, explained = _batch(training, state, fresh)
+    share = rate_schedule(
+        state.step, warmup=config.warmup, total=config.iterations if config.decay else None
+    )
+    groups = torch.arange(len(batch.pairs), device=model.device).chunk(config.updates)
+    norms = []
+    for group in groups:
+        _backward(algorithm, training, state, batch, group)
+        norm = take_step(
+            state,
+            learning_rate=config.learning_rate * share,
+            clip_norm=config.clip_norm,
+            blame=partial(_blamed, model, batch, group),
+        )
+        norms.append(norm)
+    if state.value is not None:
+        state.value.fit(fresh, generator)
+    kept = config.replay_iterations
+    state.replay = [*state.replay, fresh][-kept:] if kept else []
+    ratios = model.processes.total(batch.log_ratios).exp()
+    first = groups[0]
+    is_fresh = batch.pairs[first, 0] >= len(batch.rollout.prompts) - len(fresh.prompts)
+    gaps = torch.where(is_fresh, (ratios[first] - 1).abs(), 0)
+    is_clipped = (ratios - 1).abs() > config.clip_range
+    kl = float(model.processes.total(batch.kls).mean()) * stochastic_steps
+    return UpdateMetrics(
+        kl=kl if algorithm.needs_reference else None,
+        ratio_mean=float(ratios.mean()),
+        ratio_max=float(ratios.max()),
+        first_ratio_gap=float(gaps.max()),
+        clip_fraction=float(is_clipped.float().mean()),
+        gradient_norm=float(torch.stack(norms).mean()),
+        value_explained_variance=explained,
+        learning_rate=config.learning_rate * share,
+    )
+
+
+def _batch(
+    training: Training[C], state: PolicyState, fresh: Rollout
+) -> tuple[_Batch, float | None]:
+    """Return the transitions to train on, and the explained variance of the value function."""
+    config, sampler, generator = training.config, training.sampler, training.generator
+    rollout = merged([*state.replay, fresh])
+    pairs = choose_transitions(
+        len(rollout.prompts),
+        sampler.stochastic_steps,
+        config.timestep_fraction,
+        generator=generator,
+    ).to(training.model.device)
+    whole, explained = _advantages(rollout, sampler.stochastic_steps, state.value)
+    whole = whole.clamp(-config.advantage_clip, config.advantage_clip)
+    advantages = whole[pairs[:, 0], pairs[:, 1]]
+    zeros = torch.zeros_like(advantages)
+    schedule = training.model.schedule(sampler.steps)
+    return _Batch(rollout, schedule, pairs, advantages, zeros, zeros.clone()), explained
+
+
+def _advantages(
+    rollout: Rollout, stochastic_steps: int, value: Critic | None
+) -> tuple[Tensor, float | None]:
+    """Return advantages [N, S], and the explained variance of the value function, if any.
+
+    That is the share of the returns' variance that it predicted, the mean over steps.
+    """
+    returns = rollout.returns[:, None].expand(-1, stochastic_steps)
+    if value is None:
+        return returns, None
+    advantages = returns - value.values(rollout)
+    unexplained = advantages.var(0) / rollout.returns.var().clamp(min=1e-12)
+    return advantages, float((1 - unexplained).mean())
+
+
+def _backward(
+    algorithm: PolicyGradient[C],
+    training: Training[C],
+    state: PolicyState,
+    batch: _Batch,
+    group: Tensor,
+) -> None:
+    """Add the gradients of the group's rows, and fill in their ratios and KLs.
+
+    Each process computes its own micro-batches.
+    """
+    config, model = training.config, training.model
+    for number, (rows, real) in enumerate(padded_batches(group, config.micro_batch)):
+        if not model.processes.has(number):
+            continue
+        kept = rows[:real]
+        transitions = batch.rollout.transitions(batch.pairs[rows])
+        step = predict_step(
+            model,
+            batch.schedule,
+            transitions,
+            real,
+            sampler=training.sampler,
+            with_reference=algorithm.needs_reference,
+        )
+        loss = algorithm.loss(step, batch.advantages[kept], config) * (real / len(group))
+        state.scaler.scale(loss).backward()
+        batch.log_ratios[kept] = step.log_probs.detach() - step.old_log_probs
+        if step.reference is not None:
+            mean = step.policy.mean.detach()
+            batch.kls[kept] = gaussian_kl(mean, step.reference.mean, step.policy.std)
+
+
+def _blamed(model: Any, batch: _Batch, group: Tensor) -> Sequence[str]:
+    """Return the prompts whose transitions are not finite, or all where all are."""
+    is_broken = ~model.processes.total(batch.log_ratios[group] + batch.kls[group]).isfinite()
+    return batch.prompts(group[is_broken] if is_broken.any() else group)

@@ -1,0 +1,332 @@
+"""Reward gradients: DRaFT, AlignProp and ReFL, which differentiate the reward to the LoRA.
+
+    loss = mean(-reward(decode(x_0(theta)), z)), or mean(max(0, margin - reward))
+           + kl_weight E[||v - v_base||^2] + pretraining_weight E_base images[||v - target||^2]
+
+The gradient runs through reward, decoder and a part of the chain that drew the image:
+- truncation "fixed": its last K steps. DRaFT-K (Clark et al. 2023, arXiv 2309.17400).
+- truncation "random": the last 1 to K steps, as many as is drawn. AlignProp (Prabhudesai et al.
+  2023, arXiv 2310.03739).
+- truncation "one_step": the chain ends at one of its last K steps, drawn at random, whose clean
+  latents are decoded and scored. ReFL (Xu et al. 2023, arXiv 2304.05977), with its `margin`.
+
+No method here climbs a reward sooner, and none finds its blind spots sooner. Late steps decide
+details, early ones what is in the image: with a small K the first cannot be learned well.
+
+The pulls are taken at random noise levels, on the iteration's images (to the base's predictions)
+and on images that the base drew before the first step (denoising). Errors are means over
+dimensions, in units of the velocity, and without guidance, as in `finetune/methods/nft.py`.
+
+Differs from the papers and their code in:
+1. Guards are on, and there is a pull to the base. DRaFT and AlignProp have none and stop by hand.
+2. The number of steps is drawn evenly and once for the images of an iteration; AlignProp's code
+   draws it from a normal distribution.
+3. ReFL's pretraining images are the base's own (the paper's are LAION's; its code omits the term).
+   Its images are drawn with the sampler's guidance, and its loss is not multiplied by 1e-3.
+4. AdamW without weight decay; DRaFT and AlignProp have some. No moving average of the weights.
+5. DRaFT-LV, with several noises in the last step, is not here.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from data.errors import PictuneError
+from finetune.learning.method import REWARD_CURVE, Curve, Method, Training
+from finetune.learning.pull import NoiseLevels, draw_noise_levels, prediction_error
+from finetune.learning.reward_fn import check_differentiable, score_with_gradient
+from finetune.learning.rollout import draw_shared, mean_by_prompt, prompts_of
+from finetune.learning.training import TrainState, lora_optimizer, rate_schedule, take_step
+from finetune.model.lora_folder import BASE
+from finetune.model.sampler import GradientSpan, draw_latents
+from finetune.settings.reward_gradient import RewardGradientConfig
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Metrics of one iteration."""
+
+    step: int
+    reward: float
+    """Mean reward of the images; with truncation one_step, of the images as that step sees them."""
+    reward_by_prompt: dict[str, float]
+    loss: float
+    """Mean loss without the pulls."""
+    kl_loss: float | None
+    """Mean squared difference to the base's predictions, before `kl_weight`; None when that is
+    0."""
+    pretraining_loss: float | None
+    """Mean denoising error of the base's images, before `pretraining_weight`; None when that is
+    0."""
+    first_step: int
+    """The first step of the chain, from 0, that had a gradient."""
+    gradient_norm: float
+    learning_rate: float
+    seconds_rollout: float
+    seconds_update: float
+    images_per_second: float
+    """Images drawn and learned from."""
+    validation_reward: float | None
+    """Mean reward on the validation seeds after this iteration; None where it was not due."""
+
+
+@dataclass(kw_only=True)
+class RewardGradientState(TrainState):
+    """`TrainState` with the base's images."""
+
+    base_latents: Tensor | None = None
+    """Latents [P, C, h, w] of the pretraining images, on the CPU; None before they are drawn."""
+
+    def weights(self) -> dict[str, Tensor]:
+        """Add the base's images."""
+        drawn = {} if self.base_latents is None else {"base_latents": self.base_latents}
+        return super().weights() | drawn
+
+    def load_weights(self, weights: dict[str, Tensor]) -> None:
+        """Restore what `weights` returned."""
+        super().load_weights(weights)
+        self.base_latents = weights.get("base_latents")
+
+
+class Update(NamedTuple):
+    """Result of an iteration."""
+
+    rewards: Tensor
+    """[N]."""
+    pulls: Tensor
+    """Losses [2] of the pulls, before their weights: KL, pretraining."""
+    norm: Tensor
+    """The gradient's norm before clipping."""
+    seconds_rollout: float
+    """Time of drawing and scoring, in seconds."""
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Everything of an iteration that is random, on the CPU, the same in every process."""
+
+    prompts: Sequence[str]
+    """The prompts of the N images."""
+    seeds: Sequence[int]
+    span: GradientSpan
+    kl: NoiseLevels
+    """Noise levels at which the images are pulled to the base."""
+    numbers: Tensor
+    """Numbers of the pretraining images that are trained on, [N]."""
+    pretraining: NoiseLevels
+
+
+def reward_loss(rewards: Tensor, margin: float | None) -> Tensor:
+    """Return the loss [N] of rewards [N]; its slope is -1 below the margin and 0 above it."""
+    return -rewards if margin is None else (margin - rewards).clamp(min=0)
+
+
+def gradient_span(
+    config: RewardGradientConfig, steps: int, *, generator: torch.Generator
+) -> GradientSpan:
+    """Return the part of a chain of so many steps that has a gradient in the next iteration."""
+    if config.truncation == "fixed":
+        return GradientSpan(steps - config.steps_back)
+    back = int(torch.randint(1, config.steps_back + 1, (), generator=generator))
+    return GradientSpan(steps - back, ends=config.truncation == "one_step")
+
+
+def start(training: Training[RewardGradientConfig]) -> RewardGradientState:
+    """Return the state before the first iteration.
+
+    Raises:
+        PictuneError: the reward has no gradient, or the sampler has fewer steps than `steps_back`.
+    """
+    config, model, steps = training.config, training.model, training.sampler.steps
+    if config.steps_back > steps:
+        raise PictuneError(
+            f"finetune: steps_back is {config.steps_back}, but the sampler has {steps} steps; "
+            f"set it to {steps} for the whole chain, or lower"
+        )
+    prompt = training.prompts[0]
+    assert training.reward is not None
+    check_differentiable(training.reward, model.image_size, prompt, device=model.device)
+    optimizer = lora_optimizer(model, config.learning_rate)
+    return RewardGradientState(model=model, optimizer=optimizer)
+
+
+def train(
+    training: Training[RewardGradientConfig],
+    state: RewardGradientState,
+) -> Iterator[Metrics]:
+    """Train the model's LoRA in place and yield metrics after every iteration.
+
+    `state` comes from `start`, perhaps with a checkpoint loaded, and may be saved at every yield.
+    Training ends early when a guard says so.
+    """
+    config = training.config
+    total = config.iterations if config.decay else None
+    if config.pretraining_weight and state.base_latents is None:
+        state.base_latents = draw_base_latents(training)
+    state.begin(training.validate, is_tuned=config.lora.start != BASE)
+    while state.step < config.iterations and not state.stopped:
+        started = training.watch.now()
+        rate = config.learning_rate * rate_schedule(state.step, warmup=config.warmup, total=total)
+        draws = draw_randomness(training, state)
+        with training.watch.part("training"):
+            rewards, pulls, norm, rollout = update(training, state, draws, learning_rate=rate)
+            kl, pretraining = pulls.tolist()
+        finished = training.watch.now()
+        state.step += 1
+        is_due = state.step % config.validation.every == 0 or state.step == config.iterations
+        validation = state.record_validation(training.validate()) if is_due else None
+        yield Metrics(
+            step=state.step,
+            reward=float(rewards.mean()),
+            reward_by_prompt=mean_by_prompt(draws.prompts, rewards),
+            loss=float(reward_loss(rewards, config.margin).mean()),
+            kl_loss=kl if config.kl_weight else None,
+            pretraining_loss=pretraining if config.pretraining_weight else None,
+            first_step=draws.span.first,
+            gradient_norm=float(norm),
+            learning_rate=rate,
+            seconds_rollout=rollout,
+            seconds_update=finished - started - rollout,
+            images_per_second=len(draws.prompts) / max(finished - started, 1e-9),
+            validation_reward=validation,
+        )
+
+
+def base_prompts(training: Training[RewardGradientConfig]) -> list[str]:
+    """Return the prompt of each pretraining image."""
+    prompts, count = training.prompts, training.config.pretraining_images
+    return [prompts[i * len(prompts) // count] for i in range(count)]
+
+
+def draw_base_latents(training: Training[RewardGradientConfig]) -> Tensor:
+    """Draw the pretraining images with the base; return their latents [P, C, h, w] on the CPU."""
+    texts, batch = base_prompts(training), training.config.micro_batch
+    with training.model.adapters_off():
+        (drawn,) = draw_shared(training, texts, lambda latents, _: (latents,), batch=batch)
+    return drawn.cpu()
+
+
+def draw_randomness(training: Training[RewardGradientConfig], state: RewardGradientState) -> Draws:
+    """Draw all that the next iteration leaves to chance."""
+    config, model, generator = training.config, training.model, training.generator
+    chosen = prompts_of(training.prompts, config.prompts_per_iteration, state.step)
+    texts = [prompt for prompt in chosen for _ in range(config.images_per_prompt)]
+    count = len(texts)
+    return Draws(
+        prompts=texts,
+        seeds=torch.randint(2**62, (count,), generator=generator).tolist(),
+        span=gradient_span(config, training.sampler.steps, generator=generator),
+        kl=draw_noise_levels(model, count, generator=generator),
+        numbers=torch.randint(config.pretraining_images, (count,), generator=generator),
+        pretraining=draw_noise_levels(model, count, generator=generator),
+    )
+
+
+def update(
+    training: Training[RewardGradientConfig],
+    state: RewardGradientState,
+    draws: Draws,
+    *,
+    learning_rate: float,
+) -> Update:
+    """Draw the iteration's images, and take its optimizer step."""
+    config, model = training.config, training.model
+    count = len(draws.prompts)
+    rewards, pulls = torch.zeros(count, device=model.device), torch.zeros(2, device=model.device)
+    seconds = 0.0
+    # Strided, so that all processes have as much to do.
+    mine = model.processes.share(count, 1)
+    for rows in mine.split(config.micro_batch) if len(mine) else ():
+        started = training.watch.now()
+        latents, found, gradient = draw_with_gradient(training, draws, rows)
+        seconds += training.watch.now() - started
+        rewards[rows.to(model.device)] = found
+        latents.backward(state.scaler.scale(gradient / count))
+        losses = pull_losses(training, state, draws, rows, latents.detach())
+        weighted = config.kl_weight * losses[0] + config.pretraining_weight * losses[1]
+        if weighted.requires_grad:
+            state.scaler.scale(weighted * (len(rows) / count)).backward()
+        pulls += losses.detach() * (len(rows) / count)
+    norm = take_step(
+        state, learning_rate=learning_rate, clip_norm=config.clip_norm, blame=lambda: draws.prompts
+    )
+    return Update(model.processes.total(rewards), model.processes.total(pulls), norm, seconds)
+
+
+def draw_with_gradient(
+    training: Training[RewardGradientConfig], draws: Draws, rows: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Draw the images of these rows [M] and score them.
+
+    Return their latents [M, C, h, w], which have a gradient to the LoRA, their rewards [M], and the
+    gradient of each image's loss to its latents [M, C, h, w].
+    """
+    model, reward = training.model, training.reward
+    assert reward is not None
+    texts, seeds = ([one[i] for i in rows.tolist()] for one in (draws.prompts, draws.seeds))
+    drawn = draw_latents(
+        model, texts, training.sampler, seeds=seeds, batch=len(texts), span=draws.span
+    )
+    with training.watch.part("drawing"):
+        latents = next(drawn)
+    size = model.differentiable_images
+
+    def decode(part: Tensor) -> Tensor:
+        with training.watch.part("decoding"):
+            return model.decode(part)
+
+    with training.watch.part("reward"):  # and the gradient of both
+        parts = [
+            score_with_gradient(reward, part, texts[i * size : (i + 1) * size], decode)
+            for i, part in enumerate(latents.split(size))
+        ]
+    rewards, gradients = (torch.cat(both) for both in zip(*parts, strict=True))
+    leaf = rewards.detach().requires_grad_()
+    (slope,) = torch.autograd.grad(reward_loss(leaf, training.config.margin).sum(), leaf)
+    return latents, rewards, slope.view(-1, 1, 1, 1) * gradients
+
+
+def pull_losses(
+    training: Training[RewardGradientConfig],
+    state: RewardGradientState,
+    draws: Draws,
+    rows: Tensor,
+    latents: Tensor,
+) -> Tensor:
+    """Return the means over these rows [M] of KL and pretraining loss, [2]; 0 where they are off.
+
+    `latents` [M, C, h, w] are the finished ones of the rows, without gradient.
+    """
+    config, model = training.config, training.model
+    kl = pretraining = torch.zeros((), device=model.device)
+    if config.kl_weight:
+        texts = [draws.prompts[i] for i in rows.tolist()]
+        kl = prediction_error(model, latents, texts, draws.kl.of(rows), to_base=True)
+    if config.pretraining_weight:
+        assert state.base_latents is not None
+        numbers, prompts = draws.numbers[rows], base_prompts(training)
+        texts = [prompts[i] for i in numbers.tolist()]
+        base, at = state.base_latents[numbers].to(model.device), draws.pretraining.of(rows)
+        pretraining = prediction_error(model, base, texts, at, to_base=False)
+    return torch.stack([kl, pretraining])
+
+
+METHOD = Method(
+    paper="Clark et al. 2023, arXiv 2309.17400",
+    story="draws new images in every round and follows the reward's own gradient through them",
+    config=RewardGradientConfig,
+    learns_from="rollouts",
+    total_steps=lambda config: config.iterations,
+    start=start,
+    train=train,
+    color="#8a4fbf",
+    curves=(
+        REWARD_CURVE,
+        Curve(
+            "pull to the base", {"kl_loss": "to its predictions", "pretraining_loss": "its images"}
+        ),
+    ),
+)

@@ -1,0 +1,290 @@
+"""Reward-weighted likelihood (Lee et al. 2023): learn from existing images, the better ones more.
+
+    loss = E_(x,z)~rewarded[ w(r(x, z)) * ||target - prediction(x_t, t, z)||^2 ]
+           + beta * E_(x,z)~pretraining[ ||target - prediction||^2 ]
+
+The paper is arXiv 2302.12192. The denoising error stands for -log p(x | z); its target is the
+noise, the velocity or the image, as the model's schedule says. `finetune/labels/weighting.py`
+explains which weights w there are, and which objective each one solves. With `kl = "kl-o"` (Fan et al. 2023,
+arXiv 2305.16381) the loss has a third term,
+gamma * E_(x,z)~rewarded[ ||prediction - pretrained prediction||^2 ].
+
+Differs from the papers in:
+1. LoRA instead of all weights, so that the reference model stays at hand.
+2. Images are drawn with probability proportional to their weight and count equally: the same
+   expected gradient with less variance, and no time spent on images that weigh nothing. KL-O is
+   taken on those that are drawn, which are the target of the tuned model.
+3. Timesteps may be weighted by min-SNR (Hang et al. 2023, arXiv 2303.09556). It is off: a model
+   that predicts the velocity then learns next to nothing in the noisiest steps, where the sampler
+   decides what is in the image.
+4. Some prompts are left empty, so that classifier-free guidance goes on working.
+5. `rounds` above 1 draw again from the tuned model and go on with its images, as expectation
+   maximization would; the papers stop after one.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from finetune.labels.weighted_batches import Batch, WeightedImages, draw_batch, weighted_images
+from finetune.learning.method import Curve, Method, Training, WeightedData
+from finetune.learning.rollout import draw_scored
+from finetune.learning.training import (
+    TrainState,
+    lora_optimizer,
+    rate_schedule,
+    take_step,
+    without_prefix,
+)
+from finetune.model.denoising import denoising_target, timestep_weights, weighted_denoising_loss
+from finetune.model.diffusion import DiffusionModel
+from finetune.model.lora_folder import BASE
+from finetune.model.schedule import NoiseSchedule
+from finetune.settings.reward_weighted import RewardWeightedConfig
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Metrics of the steps since the last report."""
+
+    step: int
+    loss: float
+    """Mean weighted denoising error of the rewarded images."""
+    pretraining_loss: float | None
+    """Mean denoising error of the pretraining images, before beta; None when beta is 0."""
+    kl_loss: float | None
+    """Mean squared difference to the base's predictions, before gamma; None without KL-O."""
+    round: int
+    """Number of the round, from 0, whose images the steps were on."""
+    reward: float
+    """Mean reward of that round's images."""
+    effective_sample_size: float
+    """(sum w)^2 / sum w^2 over the number of images, in (0, 1]: the share of the images that really
+    counts."""
+    gradient_norm: float
+    learning_rate: float
+    seconds: float
+    validation_reward: float | None
+    """Mean reward on the validation seeds; None where it was not due."""
+
+
+@dataclass(kw_only=True)
+class RewardWeightedState(TrainState):
+    """`TrainState` with the images of the present round."""
+
+    round: int = 0
+    """Number of the present round, from 0."""
+    drawn: dict[str, Tensor] = field(default_factory=dict)
+    """`latents` and `rewards` of a round after the first, as in `WeightedData`; the images of the
+    first are given."""
+
+    def weights(self) -> dict[str, Tensor]:
+        """Add the round's images."""
+        drawn = {f"drawn/{name}": values for name, values in self.drawn.items()}
+        return super().weights() | drawn
+
+    def load_weights(self, weights: dict[str, Tensor]) -> None:
+        """Restore what `weights` returned."""
+        super().load_weights(weights)
+        self.drawn = without_prefix("drawn/", weights)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Add the round."""
+        return super().state_dict() | {"round": self.round}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        super().load_state_dict(state)
+        self.round = state["round"]
+
+
+class Losses(NamedTuple):
+    """The terms of the loss, each with its weight."""
+
+    rewarded: Tensor
+    """Loss of the rewarded images."""
+    pretraining: Tensor
+    """beta times the loss of the pretraining images."""
+    kl: Tensor
+    """gamma times KL-O."""
+
+
+def start(training: Training[RewardWeightedConfig]) -> RewardWeightedState:
+    """Return the state before the first step."""
+    optimizer = lora_optimizer(training.model, training.config.learning_rate)
+    return RewardWeightedState(model=training.model, optimizer=optimizer)
+
+
+def train(
+    training: Training[RewardWeightedConfig],
+    state: RewardWeightedState,
+) -> Iterator[Metrics]:
+    """Train the model's LoRA in place and yield metrics every `report_every` steps.
+
+    The reward scores the validation images and those of further rounds. `state` comes from `start`,
+    perhaps with a checkpoint loaded, and may be saved at every yield.
+
+    Raises:
+        PictuneError: no image has a positive weight.
+    """
+    config = training.config
+    images = _images_of_round(training, state)
+    schedule = training.model.schedule(training.sampler.steps)
+    state.begin(training.validate, is_tuned=config.lora.start != BASE)
+    records: list[Tensor] = []
+    started = training.watch.now()
+    while state.step < config.updates and not state.stopped:
+        if state.step * config.rounds // config.updates > state.round:
+            state.round += 1
+            state.drawn = draw_round(training)
+            images = _images_of_round(training, state)
+        rate = config.learning_rate * rate_schedule(
+            state.step, warmup=config.warmup, total=config.updates
+        )
+        with training.watch.part("training"):
+            records.append(update(training, state, images, schedule, learning_rate=rate))
+        state.step += 1
+        is_last = state.step == config.updates
+        is_due = is_last or state.step % config.validation.every == 0
+        if is_due or state.step % config.report_every == 0:
+            loss, pretraining, kl, norm = torch.stack(records).mean(0).tolist()
+            beta = config.pretraining_weight
+            yield Metrics(
+                step=state.step,
+                loss=loss,
+                pretraining_loss=pretraining / beta if beta else None,
+                kl_loss=kl / config.gamma if config.kl == "kl-o" else None,
+                round=state.round,
+                reward=images.reward,
+                effective_sample_size=images.effective_sample_size,
+                gradient_norm=norm,
+                learning_rate=rate,
+                seconds=training.watch.now() - started,
+                validation_reward=(
+                    state.record_validation(training.validate()) if is_due else None
+                ),
+            )
+            records, started = [], training.watch.now()
+
+
+def update(
+    training: Training[RewardWeightedConfig],
+    state: RewardWeightedState,
+    images: WeightedImages,
+    schedule: NoiseSchedule,
+    *,
+    learning_rate: float,
+) -> Tensor:
+    """Take one optimizer step; return its losses as in `Losses` and the gradient's norm, [4]."""
+    config, model = training.config, training.model
+    batch = draw_batch(
+        images,
+        config.batch,
+        schedule,
+        caption_dropout=config.caption_dropout,
+        generator=training.generator,
+    )
+    total = torch.zeros(len(Losses._fields), device=model.device)
+    # Strided, so that every process gets rewarded and pretraining rows alike.
+    mine = model.processes.share(len(batch.latents), 1)
+    for rows in mine.split(config.micro_batch) if len(mine) else ():
+        losses = batch_losses(model, schedule, batch, rows, config, mean_weight=images.mean_weight)
+        stacked = torch.stack(losses)
+        state.scaler.scale(stacked.sum()).backward()
+        total += stacked.detach()
+    norm = take_step(
+        state,
+        learning_rate=learning_rate,
+        clip_norm=config.clip_norm,
+        blame=lambda: batch.texts,
+    )
+    return torch.stack([*model.processes.total(total), norm])
+
+
+def batch_losses(
+    model: DiffusionModel,
+    schedule: NoiseSchedule,
+    batch: Batch,
+    rows: Tensor,
+    config: RewardWeightedConfig,
+    *,
+    mean_weight: float,
+) -> Losses:
+    """Return the part of these rows [M] in the batch's losses.
+
+    The sum over all rows is the batch's. `rows` are in order, so that rewarded ones come first.
+    """
+    part = rows.to(batch.latents.device)
+    latents, noise, timesteps = batch.latents[part], batch.noise[part], batch.timesteps[part]
+    n = batch.rewarded
+    k = int((rows < n).sum())
+    target = denoising_target(schedule, latents, noise, timesteps)
+    noisy = schedule.add_noise(latents, noise, timesteps)
+    cond = model.encode_prompts([batch.texts[i] for i in rows.tolist()])
+    prediction = model.predict(noisy, timesteps, cond, cond, guidance=1.0)
+    by_time = timestep_weights(schedule, timesteps, config.min_snr)
+    rewarded = pretraining = kl = torch.zeros((), device=latents.device)
+    if k:
+        weights = mean_weight * by_time[:k]
+        rewarded = weighted_denoising_loss(prediction[:k], target[:k], weights) * (k / n)
+    if k and config.kl == "kl-o":
+        with torch.no_grad(), model.adapters_off():
+            base = model.predict(noisy[:k], timesteps[:k], cond[:k], cond[:k], guidance=1.0)
+        weights = config.gamma * by_time[:k]
+        kl = weighted_denoising_loss(prediction[:k], base, weights) * (k / n)
+    if len(rows) > k:
+        share = (len(rows) - k) / (len(batch.latents) - n)
+        weights = config.pretraining_weight * by_time[k:]
+        pretraining = weighted_denoising_loss(prediction[k:], target[k:], weights) * share
+    return Losses(rewarded, pretraining, kl)
+
+
+def draw_round(training: Training[RewardWeightedConfig]) -> dict[str, Tensor]:
+    """Draw `images_per_round` images of each prompt with the model as it is.
+
+    Return their `latents` and `rewards`, as in `WeightedData`.
+    """
+    latents, rewards = draw_scored(
+        training, _texts_of_round(training), batch=training.config.validation.batch
+    )
+    return {"latents": latents, "rewards": rewards}
+
+
+def _images_of_round(
+    training: Training[RewardWeightedConfig], state: RewardWeightedState
+) -> WeightedImages:
+    """Return the images of the present round: the given ones, or those that it drew."""
+    given, config = training.data, training.config
+    assert given is not None
+    data = given
+    if state.drawn:
+        data = WeightedData(prompts=_texts_of_round(training), **state.drawn)
+    pretraining = (training.pretraining or given) if config.pretraining_weight else None
+    return weighted_images(data, pretraining, config, device=training.model.device)
+
+
+def _texts_of_round(training: Training[RewardWeightedConfig]) -> list[str]:
+    """Return the prompts of the images that a further round draws."""
+    data = training.data
+    assert data is not None
+    count = training.config.images_per_round
+    return [prompt for prompt in dict.fromkeys(data.prompts) for _ in range(count)]
+
+
+METHOD = Method(
+    paper="Lee et al. 2023, arXiv 2302.12192",
+    story="learns from the images that exist, the better ones more",
+    config=RewardWeightedConfig,
+    learns_from="images",
+    total_steps=lambda config: config.updates,
+    start=start,
+    train=train,
+    color="#3b7dd8",
+    curves=(
+        Curve("reward", {"validation_reward": "validation"}),
+        Curve("loss", {"loss": "denoising", "pretraining_loss": "pretraining"}),
+    ),
+)

@@ -1,0 +1,298 @@
+"""A text-to-image pipeline as the fine-tuning methods see it.
+
+It predicts with guidance, has a LoRA, and is its own untouched reference: the same weights with the
+adapters off, so the reference costs no memory. One path for all pipelines; what is particular to
+one architecture is in its `finetune.model.family.Family`.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from data.errors import PictuneError
+from finetune.model import lora
+from finetune.model.family import Family, modules_of
+from finetune.model.model_folder import Weights, open_family
+from finetune.model.processes import SINGLE_PROCESS, Processes
+from finetune.model.schedule import NoiseSchedule
+from finetune.settings.model import Arithmetic, LoraSettings, NetworkSettings, Precision
+
+_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_VAE_PIXELS = 4 * 64 * 64
+"""Latent pixels that the VAE takes at once: four images of 512x512, one of 1024x1024."""
+
+
+class DiffusionModel:
+    """A frozen pipeline with, after `add_lora`, trainable adapters on its network."""
+
+    def __init__(self, family: Family, *, precision: Precision = "fp32") -> None:
+        """Freeze the family's pipeline.
+
+        With precision "bf16" or "fp16" the network runs under its autocast, while weights stay as
+        they are; "auto" is the `arithmetic` that suits the device.
+        """
+        self.family = family
+        self.pipeline = family.pipeline
+        self.variant: str | None = None
+        """Variant of the weights that it was opened from, in the words of diffusers; None for the
+        plain ones."""
+        self.processes: Processes = SINGLE_PROCESS
+        """The processes that share the work on this model."""
+        self.device = torch.device(self.pipeline.device)
+        self.precision = arithmetic(precision, self.device)
+        self._embeddings: dict[str, Tensor] = {}
+        self._is_compiled = False
+        for part in modules_of(self.pipeline).values():
+            part.requires_grad_(False).eval()
+        family.suit_device(self.device)
+        self.pipeline.set_progress_bar_config(disable=True)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path_or_id: str | Path,
+        *,
+        device: str | torch.device = "cpu",
+        weights: Weights = "fp32",
+        precision: Precision = "fp32",
+        image_size: int | None = None,
+    ) -> "DiffusionModel":
+        """Open a diffusers folder or a model of the Hugging Face hub ("owner/name").
+
+        Its images have the model's own size, or sides of `image_size` pixels.
+
+        Raises:
+            PictuneError: there is no such model, it is incomplete or of no family that is known, it
+                would draw NaN, or it does not draw images of this size.
+        """
+        family, variant = open_family(
+            str(path_or_id), device=device, weights=weights, image_size=image_size
+        )
+        model = cls(family, precision=precision)
+        model.variant = variant
+        return model
+
+    def set_up(
+        self, settings: NetworkSettings, *, compiler: str | Callable[..., Any] = "inductor"
+    ) -> None:
+        """Run the network in this way from now on; `compiler` is a backend of torch.compile.
+
+        Raises:
+            PictuneError: it should be compiled, which cannot be done here.
+        """
+        network = self.network
+        if settings.channels_last:
+            network.to(memory_format=torch.channels_last)
+        if settings.compile:
+            # Or programs of an earlier model would count against torch's limit for a function.
+            torch.compiler.reset()
+            _check_compiler(compiler, self.device)
+            # A program's numbers must not depend on the shapes that came before.
+            network.compile(backend=compiler, dynamic=False)
+            self._is_compiled = True
+
+    def checkpoint_gradients(self) -> None:
+        """Compute blocks again in the backward pass from now on, which saves their activations."""
+        for part in (self.network, self.pipeline.vae):
+            # diffusers' own draws warnings from torch.compile
+            part.enable_gradient_checkpointing(partial(checkpoint, use_reentrant=False))
+
+    @property
+    def network(self) -> Any:
+        """The denoising network: a UNet or a transformer."""
+        return self.family.network
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of the latents."""
+        return self.family.latent_channels, *self.family.latent_size
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of the images that those latents stand for, in pixels."""
+        _, height, width = self.latent_shape
+        factor = self.pipeline.vae_scale_factor
+        return height * factor, width * factor
+
+    def schedule(self, steps: int) -> NoiseSchedule:
+        """Return the pipeline's noise schedule with a sampler of `steps` steps."""
+        return self.family.schedule(steps, self.device)
+
+    @torch.no_grad()
+    def encode_prompts(self, prompts: Sequence[str]) -> Tensor:
+        """Return embeddings [B, L, D] as the stock pipeline makes them.
+
+        Each different prompt is encoded once and kept.
+        """
+        new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._embeddings]
+        if new:
+            encoded = self.family.encode(new, self.device)
+            self._embeddings.update(zip(new, encoded, strict=True))
+        return torch.stack([self._embeddings[prompt] for prompt in prompts])
+
+    def forget_prompts(self) -> None:
+        """Drop the embeddings that are kept, for those who draw ever new prompts."""
+        self._embeddings.clear()
+
+    def predict(
+        self, latents: Tensor, timesteps: Tensor, cond: Tensor, uncond: Tensor, guidance: float
+    ) -> Tensor:
+        """Return the network's output [B, C, h, w], in float32, with guidance.
+
+        Guidance is classifier-free (Ho & Salimans 2022, arXiv 2207.12598), or for a network that
+        takes the scale as an input the one that it was distilled from.
+
+        Args:
+            latents: [B, C, h, w].
+            timesteps: of the schedule, [B]; they may differ within the batch.
+            cond: embeddings [B, L, D] of the prompts.
+            uncond: embeddings [B, L, D] of the empty prompt.
+            guidance: scale; 1 is the plain conditional model, at the cost of one pass.
+        """
+        if guidance == 1 or self.family.embeds_guidance:
+            return self._output(latents, timesteps, cond, guidance)
+        twice = torch.cat([timesteps, timesteps])
+        both = self._output(torch.cat([latents, latents]), twice, torch.cat([uncond, cond]), 1.0)
+        without, with_prompt = both.chunk(2)
+        return without + guidance * (with_prompt - without)
+
+    def _output(
+        self, latents: Tensor, timesteps: Tensor, embeddings: Tensor, guidance: float
+    ) -> Tensor:
+        dtype = self.network.dtype
+        # A rollout runs the very program of training, or the first importance ratio would not be 1.
+        with_gradient = torch.is_grad_enabled() or self._is_compiled
+        with self.autocast(), torch.set_grad_enabled(with_gradient):
+            output = self.family.output(
+                latents.to(dtype), timesteps, embeddings.to(dtype), guidance
+            )
+        return output.float() if torch.is_grad_enabled() else output.detach().float()
+
+    def autocast(self) -> torch.autocast:
+        """Return the context in which arithmetic is in the model's precision."""
+        dtype = _AUTOCAST.get(self.precision)
+        return torch.autocast(self.device.type, dtype, enabled=dtype is not None)
+
+    @property
+    def differentiable_images(self) -> int:
+        """Number of images to decode with gradient at a time, which bounds the memory."""
+        return max(1, _VAE_PIXELS // 4 // math.prod(self.latent_shape[1:]))
+
+    def decode(self, latents: Tensor, *, batch: int = 16) -> Tensor:
+        """Return images [N, 3, H, W] in [0, 1], float32, of latents [N, C, h, w].
+
+        They have a gradient where the latents have one.
+        """
+        vae = self.pipeline.vae
+        scaled = (latents / vae.config.scaling_factor + _shift(vae)).to(vae.dtype)
+        batch = min(batch, max(1, _VAE_PIXELS // latents[0, 0].numel()))
+        images = torch.cat([vae.decode(part).sample.float() for part in scaled.split(batch)])
+        return (images / 2 + 0.5).clamp(0, 1)
+
+    @torch.no_grad()
+    def encode_images(self, images: Tensor, *, batch: int = 16) -> Tensor:
+        """Return latents [N, C, h, w] of images [N, 3, H, W] in [0, 1].
+
+        They are the mode of the VAE's posterior.
+        """
+        vae, factor = self.pipeline.vae, self.pipeline.vae_scale_factor
+        batch = min(batch, max(1, _VAE_PIXELS * factor**2 // images[0, 0].numel()))
+        scaled = ((2 * part - 1).to(self.device, vae.dtype) for part in images.split(batch))
+        latents = [vae.encode(part).latent_dist.mode().float() for part in scaled]
+        return (torch.cat(latents) - _shift(vae)) * float(vae.config.scaling_factor)
+
+    def add_lora(self, settings: LoraSettings, *, generator: torch.Generator) -> None:
+        """Add trainable adapters to the network, see `finetune.model.lora.add_lora`."""
+        lora.add_lora(self.network, self.family.network_name, settings, generator=generator)
+        self._leave_casts_to_autocast()
+
+    def lora_parameters(self) -> dict[str, nn.Parameter]:
+        """Return the trainable parameters by name; none before `add_lora`."""
+        return lora.lora_parameters(self.network)
+
+    def lora_state(self) -> dict[str, Tensor]:
+        """Return a copy of the adapters' weights by name, on the CPU."""
+        return lora.lora_state(self.network)
+
+    def set_lora_state(self, state: dict[str, Tensor]) -> None:
+        """Put weights from `lora_state` of the same settings in place."""
+        lora.set_lora_state(self.network, state)
+
+    def with_lora(self, state: dict[str, Tensor]) -> AbstractContextManager[None]:
+        """Have weights from `lora_state` inside the block, and the present ones after it."""
+        return lora.with_lora(self.network, state)
+
+    def save_lora(self, folder: str | Path) -> Path:
+        """Write the adapters in diffusers' own format; return the file's path."""
+        return lora.save_lora(self.pipeline, self.family.network_name, folder)
+
+    def load_lora(self, folder: str | Path) -> None:
+        """Put a saved LoRA in place of the present one, if any, for drawing."""
+        lora.load_lora(self.network, self.family.network_name, folder)
+        self._leave_casts_to_autocast()
+
+    def adapters_off(self) -> AbstractContextManager[None]:
+        """Make the model the reference model inside the block: the pretrained weights."""
+        return lora.adapters_off(self.network)
+
+    def at_strength(self, strength: float) -> AbstractContextManager[None]:
+        """Scale the adapters' update inside the block: 0 is the base, 1 the LoRA as trained."""
+        return lora.at_strength(self.network, strength)
+
+    @contextmanager
+    def exact(self) -> Iterator[None]:
+        """Run the network without autocast inside the block, in the precision of its weights."""
+        before, self.precision = self.precision, "fp32"
+        self._leave_casts_to_autocast()
+        try:
+            yield
+        finally:
+            self.precision = before
+            self._leave_casts_to_autocast()
+
+    def _leave_casts_to_autocast(self) -> None:
+        """Keep peft from casting inputs up to fp32 where autocast casts them down again.
+
+        The numbers are the same, and it is quicker.
+        """
+        for layer in lora.lora_layers(self.network):
+            layer.cast_input_dtype_enabled = self.precision == "fp32"
+
+
+def arithmetic(precision: Precision, device: torch.device) -> Arithmetic:
+    """Return the precision, or for "auto" bf16 where the device computes in it, and fp32 elsewhere.
+
+    GPUs do since Ampere, and CPUs with AVX-512 BF16 or AMX; others take many times as long.
+    """
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        has_it = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        found = torch.cpu.get_capabilities() if device.type == "cpu" else {}
+        has_it = bool(found.get("avx512_bf16") or found.get("amx_bf16"))
+    return "bf16" if has_it else "fp32"
+
+
+def _shift(vae: Any) -> float:
+    """Return the mean of the VAE's latents, which SD3 and FLUX take away."""
+    return vae.config.get("shift_factor") or 0.0
+
+
+def _check_compiler(compiler: str | Callable[..., Any], device: torch.device) -> None:
+    """Refuse, in one line, what would fail with pages of text at the first step."""
+    try:
+        torch.compile(torch.neg, backend=compiler)(torch.zeros(1, device=device))
+    except RuntimeError as error:
+        reason = str(error).strip().split("\n")[0]
+        advice = "install a C++ compiler (g++), or set it to false"
+        raise PictuneError(
+            f"compile = true: torch.compile does not work here ({reason}); {advice}"
+        ) from error

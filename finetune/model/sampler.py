@@ -1,0 +1,170 @@
+"""Drawing images and trajectories with a sampler (`finetune/settings/sampler.py`).
+
+One `Sampler` goes through everything that draws: the run's images, rollouts, validation, sample
+sheets and evaluation. So a model is trained, validated and judged with the same steps and guidance
+unless the settings say otherwise.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from data.errors import PictuneError
+from finetune.model.diffusion import DiffusionModel
+from finetune.model.sampling import clean_latents, log_prob, step_distribution
+from finetune.settings.sampler import Sampler
+
+
+@dataclass(frozen=True)
+class Trajectories:
+    """N denoising chains of T steps."""
+
+    latents: Tensor
+    """[N, T + 1, C, h, w]: pure noise first, the finished latents last."""
+    log_probs: Tensor
+    """[N, T]: log-probability of each step, mean over its dimensions; 0 if deterministic."""
+    timesteps: Tensor
+    """[T]: the training timestep at which step i starts."""
+
+
+@torch.no_grad()
+def sample_trajectories(
+    model: DiffusionModel,
+    cond: Tensor,
+    sampler: Sampler,
+    *,
+    generator: torch.Generator,
+    batch: int = 32,
+) -> Trajectories:
+    """Draw one chain per prompt embedding in `cond` [N, L, D].
+
+    Every network call has exactly `batch` rows (the last chunk is filled up with repeats): kernels
+    depend on the shape, and training with the same shape gives bit-equal predictions, so that the
+    first importance ratio is exactly 1.
+    """
+    schedule = model.schedule(sampler.steps)
+    shape = (len(cond), sampler.steps + 1, *model.latent_shape)
+    latents = cond.new_empty(shape, dtype=torch.float32)
+    log_probs = cond.new_zeros(len(cond), sampler.steps, dtype=torch.float32)
+    uncond = model.encode_prompts([""]).expand(batch, -1, -1)
+    for rows, real in padded_batches(torch.arange(len(cond), device=cond.device), batch):
+        kept = rows[:real]
+        latents[kept, 0] = _noise((real, *model.latent_shape), generator, model.device)
+        for i, timestep in enumerate(schedule.timesteps):
+            sample = latents[rows, i]
+            at = timestep.expand(batch)
+            output = model.predict(sample, at, cond[rows], uncond, sampler.guidance)[:real]
+            noisy = i < sampler.stochastic_steps
+            eta = sampler.eta if noisy else 0.0
+            mean, std = step_distribution(schedule, output, timestep, sample[:real], eta=eta)
+            drawn = mean + std * _noise(mean.shape, generator, model.device) if noisy else mean
+            latents[kept, i + 1] = drawn
+            log_probs[kept, i] = log_prob(latents[kept, i + 1], mean, std)
+    return Trajectories(latents, log_probs, schedule.timesteps)
+
+
+def padded_batches(rows: Tensor, batch: int) -> Iterator[tuple[Tensor, int]]:
+    """Split rows [N, ...] into parts of exactly `batch`, each with its number of real rows.
+
+    The last part is filled up with its first row.
+    """
+    for part in rows.split(batch):
+        missing = batch - len(part)
+        filler = part[:1].expand(missing, *part.shape[1:])
+        yield torch.cat([part, filler]) if missing else part, len(part)
+
+
+def _noise(shape: Sequence[int], generator: torch.Generator, device: torch.device) -> Tensor:
+    """Return standard normal noise.
+
+    Drawn where the generator lives, so that every device draws the same.
+    """
+    return torch.randn(tuple(shape), generator=generator, device=generator.device).to(device)
+
+
+class GradientSpan(NamedTuple):
+    """The steps of a chain whose gradient is kept."""
+
+    first: int
+    """The first of them; the last is the last of the chain."""
+    ends: bool = False
+    """Whether the chain ends there, with the finished latents that the model sees in x_t."""
+
+
+@torch.no_grad()
+def draw_latents(
+    model: DiffusionModel,
+    prompts: Sequence[str],
+    sampler: Sampler,
+    *,
+    seeds: Sequence[int],
+    batch: int = 16,
+    span: GradientSpan | None = None,
+) -> Iterator[Tensor]:
+    """Yield the finished latents of `prompts` in order, float32 [<= batch, C, h, w].
+
+    Image i depends on its prompt, `seeds[i]` and the sampler, and not on its neighbors (except for
+    rounding, which may differ with the size of the batch): its starting noise and every step's
+    noise come from a generator of its own. With a `span` the latents have a gradient.
+    """
+    if len(prompts) != len(seeds):
+        raise ValueError(f"{len(prompts)} prompts but {len(seeds)} seeds")
+    schedule = model.schedule(sampler.steps)
+    for start in range(0, len(prompts), batch):
+        cond = model.encode_prompts(prompts[start : start + batch])
+        uncond = model.encode_prompts([""]).expand_as(cond)
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds[start : start + batch]]
+
+        def noise(generators: Sequence[torch.Generator] = generators) -> Tensor:
+            drawn = [_noise(model.latent_shape, own, model.device) for own in generators]
+            return torch.stack(drawn)
+
+        latents = noise()
+        for i, timestep in enumerate(schedule.timesteps):
+            is_noisy = sampler.eta > 0 and i < sampler.stochastic_steps
+            with torch.set_grad_enabled(span is not None and i >= span.first):
+                at = timestep.expand(len(cond))
+                output = model.predict(latents, at, cond, uncond, sampler.guidance)
+                if span is not None and span.ends and i == span.first:
+                    latents = clean_latents(schedule, output, timestep, latents)
+                    break
+                eta = sampler.eta if is_noisy else 0.0
+                latents, std = step_distribution(schedule, output, timestep, latents, eta=eta)
+                if is_noisy:
+                    latents = latents + std * noise()
+        yield latents
+
+
+def draw_batches(
+    model: DiffusionModel,
+    prompts: Sequence[str],
+    sampler: Sampler,
+    *,
+    seeds: Sequence[int],
+    batch: int = 16,
+) -> Iterator[Tensor]:
+    """Yield the images of `draw_latents`, float32 [<= batch, 3, H, W] in [0, 1].
+
+    Raises:
+        PictuneError: an image is NaN, as where half precision overflows.
+    """
+    for latents in draw_latents(model, prompts, sampler, seeds=seeds, batch=batch):
+        images = model.decode(latents, batch=batch)
+        if not images.isfinite().all():
+            raise PictuneError("model: the image that it draws is NaN; use precision fp32")
+        yield images
+
+
+def draw(
+    model: DiffusionModel,
+    prompts: Sequence[str],
+    sampler: Sampler,
+    *,
+    seeds: Sequence[int],
+    batch: int = 16,
+) -> Tensor:
+    """Return all images of `draw_batches` together, [N, 3, H, W] in [0, 1]."""
+    return torch.cat(list(draw_batches(model, prompts, sampler, seeds=seeds, batch=batch)))

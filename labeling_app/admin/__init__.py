@@ -1,0 +1,1 @@
+"""The admins' part: JSON routes, and the page that draws their answers."""

@@ -1,0 +1,127 @@
+"""The way to the admin page: open to admins alone, and to the few addresses that the page needs.
+
+Gradio has more than sixty routes, some of which ask for no sign-in. Of those under `/admin`, only
+the drawn files and the events of the page are ever reached.
+"""
+
+import httpx
+from fastapi import FastAPI, HTTPException, Request
+from fastapi.responses import HTMLResponse, JSONResponse, Response
+from starlette.concurrency import run_in_threadpool
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from labeling_app.admin.page import build_admin_page
+from labeling_app.admin.view import PAGES
+from labeling_app.app_state import STATIC, AppState
+from labeling_app.gradio_drawing import ORIGIN, Drawn, draw, gradio_app, house_theme
+from labeling_app.gradio_events import checked
+from labeling_app.guard import replaying
+from labeling_app.passwords import LONGEST
+from labeling_app.sign_in import admin, present, rater_of
+
+PATH = "/admin"
+FILES = (f"{PATH}/theme.css", f"{PATH}/static/js/iframeResizer.contentWindow.min.js")
+"""Files that the page loads from below its own address."""
+
+EVENTS = f"{PATH}/gradio_api/run/predict"
+"""Address of the page's events."""
+
+ADMIN = "pictune.admin"
+"""Key of a request's scope: the id of the admin who was let in."""
+
+NOBODY = ""
+"""For whom the page is drawn at the start."""
+
+KNOWN = ("type", "asgi", "http_version", "method", "path")
+"""Parts of a request's scope that reach Gradio."""
+
+HANDED_ON = (b"content-type",)
+"""Headers that reach Gradio, which might repeat any other."""
+
+LEAVE_WHEN_SIGNED_OUT = """<script>
+const send = window.fetch;
+window.fetch = async (...call) => {
+  const answer = await send(...call);
+  const refused = answer.status === 401 || answer.status === 403;
+  if (refused && answer.url.includes("/admin/gradio_api/")) location.reload();
+  return answer;
+};
+</script>"""
+"""HTML of the page's head: a page whose sign-in has ended becomes that of the sign-in."""
+
+
+def mount_admin_page(app: FastAPI, state: AppState) -> None:
+    """Add the admin page. Not to be called from a coroutine."""
+    theme, head = house_theme(), LEAVE_WHEN_SIGNED_OUT
+
+    def build() -> FastAPI:
+        page = build_admin_page(state)
+        return gradio_app(page, PATH, theme, STATIC / "admin.css", head=head, user=_user)
+
+    gradio, drawn = draw(build, (f"{PATH}/", *FILES), lambda app: _let_in(app, NOBODY))
+    gate = _Gate(state, gradio, drawn)
+    app.add_route(PATH, gate.page, include_in_schema=False)
+    app.mount(PATH, gate)
+
+
+class _Gate:
+    """ASGI app that lets admins through, and nobody else."""
+
+    def __init__(self, state: AppState, gradio: FastAPI, drawn: dict[str, Drawn]) -> None:
+        self._state = state
+        self._gradio = gradio
+        self._drawn = drawn
+
+    async def page(self, request: Request) -> Response:
+        """Return the page; or that of the sign-in, with the status that says why."""
+        try:
+            await run_in_threadpool(self._admin, request)
+        except HTTPException as refusal:
+            reason = str(refusal.detail) if refusal.status_code == 403 else ""
+            template = PAGES.get_template("admin_sign_in.html.jinja")
+            text = template.render(reason=reason, longest_password=LONGEST)
+            return HTMLResponse(text, refusal.status_code, {"Cache-Control": "no-store"})
+        return HTMLResponse(self._drawn[f"{PATH}/"].content, headers={"Cache-Control": "no-store"})
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer 404 to all addresses but the page's, 401 or 403 to all but admins."""
+        if scope["type"] != "http":
+            return
+        await (await self._answer(scope, receive))(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive) -> ASGIApp:
+        method, path = scope["method"], scope["path"]
+        is_file = method == "GET" and path in FILES
+        if not is_file and (method, path) != ("POST", EVENTS):
+            return JSONResponse({"detail": "Not Found"}, 404)
+        try:
+            admin_id = await run_in_threadpool(self._admin, Request(scope))
+            if is_file:
+                return await self._drawn[path].answer()
+            body = checked(await Request(scope, receive).body(), self._gradio.state.events)
+        except HTTPException as refusal:
+            return JSONResponse({"detail": refusal.detail}, refusal.status_code)
+        return _let_in(self._gradio, admin_id, body)
+
+    def _admin(self, request: Request) -> str:
+        return admin(present(rater_of(request, self._state), self._state)).rater_id
+
+
+def _let_in(gradio: ASGIApp, admin_id: str, body: bytes = b"") -> ASGIApp:
+    """Return Gradio for one admin; nothing of a request reaches it except what it needs."""
+    origin = httpx.URL(ORIGIN)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        known = {name: scope[name] for name in KNOWN if name in scope}
+        headers = [header for header in scope["headers"] if header[0] in HANDED_ON]
+        address = {"scheme": origin.scheme, "server": (origin.host, 80), "root_path": ""}
+        bare = {"headers": headers, "query_string": b"", ADMIN: admin_id}
+        await gradio(known | address | bare, replaying(body, receive), send)
+
+    return app
+
+
+def _user(request: Request) -> str | None:
+    """Return the admin who was let in: Gradio refuses all requests that did not pass the gate."""
+    user: str | None = request.scope.get(ADMIN)
+    return user

@@ -1,0 +1,332 @@
+"""JSON answers of the admins' part of the HTTP interface."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, Field
+
+from data.feedback import Decision, Role, Source, Status, TaskKind
+from data.store.people.audit import AuditEntry
+from data.store.people.reports import Report
+from labeling_app.rater.responses import GivenComparison, GivenVerdict
+
+Share = float | None
+"""Between 0 and 1; null where there is nothing to count."""
+
+
+class CampaignProgress(BaseModel, frozen=True):
+    """Progress of the labeling, in labels by people."""
+
+    done: int
+    total: int
+    seconds_left: float | None
+    """Active time that the rest takes all raters together; null when too few labels tell."""
+
+
+class PromptProgress(BaseModel, frozen=True):
+    """Progress of one prompt and kind of task."""
+
+    prompt: str
+    category: str
+    kind: TaskKind
+    done: int
+    total: int
+
+
+class HourCount(BaseModel, frozen=True):
+    """Labels by people in one hour of the clock."""
+
+    hour: datetime
+    """Its beginning."""
+    labels: int
+
+
+class CategoryCount(BaseModel, frozen=True):
+    """Progress of one category and kind of task."""
+
+    category: str
+    kind: TaskKind
+    done: int
+    total: int
+
+
+class StreamRanks(BaseModel, frozen=True):
+    """An answer given to a ranking, without remarks that were not made."""
+
+    ranks: dict[str, int | None]
+    reason: Annotated[str | None, Field(exclude_if=lambda text: text is None)] = None
+    comment: Annotated[str | None, Field(exclude_if=lambda text: text is None)] = None
+    unsafe: Annotated[tuple[str, ...], Field(exclude_if=lambda image_ids: not image_ids)] = ()
+
+
+class StreamEntry(BaseModel, frozen=True):
+    """One of the latest labels."""
+
+    rater: str
+    """The rater's name."""
+    source: Source
+    kind: TaskKind
+    prompt: str
+    image_ids: list[str]
+    answer: GivenVerdict | StreamRanks | GivenComparison
+    submitted_at: datetime
+    revision: int
+
+
+class Summary(BaseModel, frozen=True):
+    """State of the campaign, with its latest labels."""
+
+    paused: bool
+    progress: CampaignProgress
+    categories: list[CategoryCount]
+    prompts: list[PromptProgress]
+    """Those of which most is still wanted, at most 300."""
+    n_prompts: int
+    hours: list[HourCount]
+    """The last 24 hours, the oldest first."""
+    stream: list[StreamEntry]
+    """Newest first."""
+    last_export: datetime | None
+    export_error: str | None
+
+
+class RaterQuality(BaseModel, frozen=True):
+    """One rater's figures: the columns of `data.schema.RATERS`, described in `docs/analysts.md`."""
+
+    rater_id: str
+    """The store's own id; the exported one is `public_id`."""
+    source: Source
+    joined_at: datetime
+    n: int
+    n_skipped: int
+    gold_n: int
+    gold_accuracy: Share
+    median_ms: float | None
+    status: Status | None
+    gold_ci_low: Share
+    gold_ci_high: Share
+    gold_good_n: int | None
+    gold_good_accuracy: Share
+    gold_good_ci_low: Share
+    gold_good_ci_high: Share
+    gold_bad_n: int | None
+    gold_bad_accuracy: Share
+    gold_bad_ci_low: Share
+    gold_bad_ci_high: Share
+    repeat_n: int | None
+    self_consistency: Share
+    first_place_n: int | None
+    first_place_wins: Share
+    first_place_ci_low: Share
+    first_place_ci_high: Share
+    first_place_expected: Share
+    median_active_ms: float | None
+    others_n: int | None
+    others_agreement: Share
+    skill: Share
+    ds_sensitivity: Share
+    ds_specificity: Share
+    timed_n: int
+    quick_n: int
+    quick_p: float | None
+    first_place_p: float | None
+    sided_n: int
+    left_n: int
+    one_side_p: float | None
+    flags: tuple[Literal["quick", "first_place", "one_side"], ...]
+    """Habits that give away a rater who does not look (`data.quality.habits`)."""
+    public_id: str
+    name: str
+    role: Role
+    share: Share
+    """Largest share of the wanted labels that the rater may give; null for any."""
+
+
+class DisputeFound(BaseModel, frozen=True):
+    """A task that raters disagree on."""
+
+    task_id: str
+    kind: TaskKind
+    disagreement: float
+    """Share of pairs of raters who differ (`data.quality.disputes`)."""
+    n_raters: int
+
+
+class DisputesFound(BaseModel, frozen=True):
+    """The tasks that raters disagree on."""
+
+    total: int
+    tasks: list[DisputeFound]
+    """The most disputed first, at most 100."""
+
+
+class Alpha(BaseModel, frozen=True):
+    """Krippendorff's alpha with its 95 % interval; null where there is nothing to compare."""
+
+    alpha: float | None
+    alpha_ci_low: float | None
+    alpha_ci_high: float | None
+    n_tasks: int
+    """Tasks with labels of several raters."""
+    n_labels: int
+
+
+class _OfCategory(BaseModel, frozen=True):
+    category: str
+
+
+class CategoryAlpha(Alpha, _OfCategory, frozen=True):  # in JSON, fields of the last base come first
+    """Alpha of one category."""
+
+
+class KindAlpha(Alpha, frozen=True):
+    """Alpha of one kind of task, and of each of its categories."""
+
+    categories: list[CategoryAlpha]
+
+
+class Agreement(BaseModel, frozen=True):
+    """Agreement of raters: nominal alpha of verdicts, ordinal alpha of ranks."""
+
+    source: Source
+    """Whose labels are compared: people's, or others where there are none by people."""
+    binary: KindAlpha
+    ranking: KindAlpha
+
+
+class Quality(BaseModel, frozen=True):
+    """Figures on how far labels can be trusted (`data.quality.campaign_quality`)."""
+
+    raters: list[RaterQuality]
+    """In the order in which they joined."""
+    agreement: Agreement
+    disputes: DisputesFound
+
+
+class Dispute(BaseModel, frozen=True):
+    """A task with all its answers."""
+
+    task_id: str
+    kind: TaskKind
+    prompt: str
+    image_ids: list[str]
+    disagreement: float | None
+    """Share of pairs of raters who differ; null where it was not computed."""
+    answers: list[StreamEntry]
+    """The oldest first; an admin's that decides has the source `adjudicator`."""
+
+
+class Disputes(BaseModel, frozen=True):
+    """Tasks that raters disagree on, and those that were decided."""
+
+    total: int
+    """Disputed tasks that wait for a decision."""
+    open: list[Dispute]
+    """The most disputed of these."""
+    n_decided: int
+    decided: list[Dispute]
+    """The latest first."""
+
+
+class Adjudicated(BaseModel, frozen=True):
+    """Receipt of an answer in the raters' place."""
+
+    label_id: str
+    revision: int
+
+
+class KindPlan(BaseModel, frozen=True):
+    """Overlap of the tasks of one kind, checks omitted."""
+
+    kind: TaskKind
+    smallest_overlap: int
+    largest_overlap: int
+
+
+class Plan(BaseModel, frozen=True):
+    """Number of people who are asked, by kind of task."""
+
+    kinds: list[KindPlan]
+
+
+class GoldAdded(BaseModel, frozen=True):
+    """Numbers of gold tasks."""
+
+    tasks: int
+    """Rows understood."""
+    new: int
+    """Tasks that were not in the campaign before."""
+
+
+class NewPassword(BaseModel, frozen=True):
+    """A rater's new password, which nobody can read again."""
+
+    rater: str
+    role: Role
+    password: str
+
+
+class AuditTrail(BaseModel, frozen=True):
+    """Actions of admins."""
+
+    entries: Sequence[AuditEntry]
+    """Newest first."""
+
+
+class TableFile(BaseModel, frozen=True):
+    """A Parquet file of the last export."""
+
+    name: str
+    rows: int
+    bytes: int
+
+
+class Tables(BaseModel, frozen=True):
+    """The Parquet files of the last export."""
+
+    tables: list[TableFile]
+
+
+class ReportedImageView(BaseModel, frozen=True):
+    """An image that is out of circulation, or of which a report waits."""
+
+    image_id: str
+    prompt: str
+    withheld: bool
+    """Whether raters are not shown it; false where its rater has more open reports than count."""
+    reports: Sequence[Report]
+    """Those that are not settled, oldest first."""
+    url: str
+
+
+class Reports(BaseModel, frozen=True):
+    """The reported images, the one reported first at the beginning."""
+
+    open: list[ReportedImageView]
+    """Those that wait for a decision."""
+    removed: list[ReportedImageView]
+
+
+class Decided(BaseModel, frozen=True):
+    """An admin's decision about an image."""
+
+    decision: Decision
+
+
+class PutBack(BaseModel, frozen=True):
+    """Reports of a rater that an admin closed."""
+
+    images: int
+
+
+class Exported(BaseModel, frozen=True):
+    """The time of the last export."""
+
+    last_export: datetime | None
+
+
+class PauseState(BaseModel, frozen=True):
+    """State of the rater, or of the campaign, after the call."""
+
+    paused: bool

@@ -1,0 +1,1 @@
+"""The campaign: its tasks, their checks, and simulated raters."""

@@ -1,0 +1,230 @@
+"""Planning of comparisons: pairs of images of one prompt and seed by two models, on each axis.
+
+The protocol is that of Imagen 3 (arXiv 2408.07009): all pairs of models, each axis asked by itself,
+spread evenly over prompts. Plans depend only on images and settings.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, Field, PositiveInt, field_validator, model_validator
+
+from data.comparisons import AXES, Axis
+from data.errors import PictuneError
+from data.feedback import NewTask
+
+WORDINGS = Path(__file__).parents[1] / "wordings"
+"""Our own words, a Markdown file for each axis."""
+
+FEWEST_RANKED = 3
+"""Images of a ranking; two are a comparison."""
+
+OBJECT = "{object}"
+"""Stands for what is counted in the words of the axis count."""
+
+
+class CompareConfig(BaseModel, frozen=True, extra="forbid"):
+    """Comparisons of models by people: what is compared, on which axes, and how it is asked."""
+
+    models: tuple[str, ...] = ()
+    """Names of the models: `base`, a method such as `rwl`, with the round after the first as
+    `rwl-round2`, or a model of another run such as `second/rwl`, whose images are those of its
+    evaluation. None named: the base and all tuned models of the latest round."""
+    axes: tuple[Axis, ...] = ("overall", "alignment", "appeal")
+    """Questions, each asked by itself, one after the other: overall preference; alignment with the
+    prompt; visual appeal, the prompt not shown; detailed alignment, with a reference image or a
+    longer text where there is one; count, the number of things in a single image."""
+    steps: Literal[3, 5] = 3
+    """Answers about two images: the first is better, the second is better, or a tie; 5 also tells
+    much better from slightly better, as Imagen 3 asks. Both count as better in the report."""
+    rankings: bool = False
+    """Also asks to rank one image of each model, three models or more, on the page of rankings. No
+    reward learns from these rankings."""
+    prompts_file: Path | None = None
+    """Text file with one prompt a line; without it, the prompts of the evaluation."""
+    images_per_prompt: PositiveInt = 2
+    """Images of each prompt by each model, with the first seeds of the evaluation."""
+    eta: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Sampler that draws them: 0 is deterministic DDIM, which users run, 1 ancestral sampling."""
+    overlap: Annotated[int, Field(ge=1, le=1000)] = 1
+    """People who answer each comparison; simulated raters have as many places of their own."""
+    priority: float = 1.0
+    """Priority of the last axis; the others come before it. Tasks of other kinds have 0, and higher
+    is asked first."""
+    most_share_of_rater: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Largest share of the answers on an axis that one rater may give; 1 sets no bound. Imagen 3
+    has 0.02, which takes at least 50 raters."""
+    wording: dict[Axis, Path] = {}
+    """Markdown file with the words of an axis, in place of our own in `labeling_app/wordings/`.
+    Each label keeps the version that was shown."""
+    objects: dict[str, str] = {}
+    """Name of what is counted in the images of a prompt, such as "wolves"; the axis count asks
+    about the prompts named here."""
+    references: dict[str, Path] = {}
+    """For the axis detailed: the image, or the text file (.txt or .md), that tells what a prompt
+    describes."""
+
+    @field_validator("models", "axes")
+    @classmethod
+    def _different(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"{twice[0]} stands there twice; name each once")
+        return names
+
+    @model_validator(mode="after")
+    def _asks_something(self) -> Self:
+        if not self.axes and not self.rankings:
+            raise ValueError("axes has none and rankings is off, so nothing is asked; name an axis")
+        return self
+
+
+@dataclass(frozen=True)
+class ComparedImage:
+    """An image that a model drew of a prompt with a seed."""
+
+    image_id: str
+    prompt: str
+    seed: int
+    model: str
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Text or image that the axis detailed shows beside the prompt."""
+
+    text: str | None = None
+    image_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Comparisons to be added to the store."""
+
+    tasks: list[NewTask]
+    same: int = 0
+    """Pairs that are left out because both models drew the same image."""
+    repeated: int = 0
+    """Pairs that are left out because another pair of models drew the same two images."""
+
+
+def plan_comparisons(
+    images: Sequence[ComparedImage],
+    config: CompareConfig,
+    models: Sequence[str],
+    references: Mapping[str, Reference] | None = None,
+) -> Plan:
+    """Return the comparisons of all pairs of models on each axis, and the rankings of all models.
+
+    Pass by pass: each pass asks once about every prompt and pair of models, so that answers are
+    spread evenly over prompts whenever raters stop. The image of the model that `models` names
+    first is the first of its task.
+    """
+    groups: dict[str, dict[int, dict[str, str]]] = {}
+    for image in images:
+        seeds = groups.setdefault(image.prompt, {})
+        seeds.setdefault(image.seed, {})[image.model] = image.image_id
+    passes = max(map(len, groups.values()), default=1)
+    tasks: dict[tuple[Axis, frozenset[str]], NewTask] = {}
+    same = repeated = 0
+    for place, axis in enumerate(reversed(config.axes)):
+        for prompt, seeds in sorted(groups.items()):
+            if axis == "count" and prompt not in config.objects:
+                continue
+            common = _shown_beside(axis, prompt, config, references or {})
+            common |= {"kind": "comparison", "axis": axis, "prompt": prompt}
+            if axis != "count" and config.steps == 5:  # None is three, as elsewhere
+                common["steps"] = config.steps
+            for number, seed in enumerate(sorted(seeds)):
+                planned = {
+                    "overlap": config.overlap,
+                    "priority": config.priority + place - number / passes,
+                }
+                for asked in _asked(axis, seeds[seed], models):
+                    image_ids = frozenset(asked.values())
+                    same += len(image_ids) < len(asked)
+                    repeated += (axis, image_ids) in tasks
+                    if len(image_ids) == len(asked) and (axis, image_ids) not in tasks:
+                        drawn = {"models": tuple(asked), "image_ids": tuple(asked.values())}
+                        task = NewTask.model_validate(common | planned | drawn)
+                        tasks[axis, image_ids] = task
+    ranked = _rankings(groups, config, models, passes) if config.rankings else []
+    return Plan([*tasks.values(), *ranked], same, repeated)
+
+
+def _rankings(
+    groups: Mapping[str, Mapping[int, Mapping[str, str]]],
+    config: CompareConfig,
+    models: Sequence[str],
+    passes: int,
+) -> list[NewTask]:
+    """Return a ranking for each prompt and seed, of the models that drew different images."""
+    found = []
+    for prompt, seeds in sorted(groups.items()):
+        for number, seed in enumerate(sorted(seeds)):
+            model_of: dict[str, str] = {}
+            for model in models:
+                if model in seeds[seed]:
+                    model_of.setdefault(seeds[seed][model], model)
+            if len(model_of) >= FEWEST_RANKED:
+                task = NewTask(
+                    kind="ranking",
+                    prompt=prompt,
+                    image_ids=tuple(model_of),
+                    models=tuple(model_of.values()),
+                    overlap=config.overlap,
+                    priority=config.priority + len(config.axes) - number / passes,
+                )
+                found.append(task)
+    return found
+
+
+def _asked(
+    axis: Axis, image_ids: Mapping[str, str], models: Sequence[str]
+) -> Iterator[dict[str, str]]:
+    """Yield the image ids of each task by model."""
+    there = [model for model in models if model in image_ids]
+    for names in combinations(there, 1 if axis == "count" else 2):
+        yield {name: image_ids[name] for name in names}
+
+
+def _shown_beside(
+    axis: Axis, prompt: str, config: CompareConfig, references: Mapping[str, Reference]
+) -> dict[str, object]:
+    if axis == "count":
+        return {"subject": config.objects.get(prompt)}
+    if axis == "detailed":
+        reference = references.get(prompt, Reference())
+        return {"subject": reference.text, "reference": reference.image_id}
+    return {}
+
+
+def read_wordings(config: CompareConfig) -> dict[Axis, str]:
+    """Return the words of every axis.
+
+    Raises:
+        PictuneError: a file cannot be read or lacks what it must have.
+    """
+    return {axis: _read_wording(axis, config.wording.get(axis)) for axis in AXES}
+
+
+def _read_wording(axis: Axis, file: Path | None) -> str:
+    path = file or WORDINGS / f"{axis}.md"
+    try:
+        text = path.read_text(encoding="utf-8-sig").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise PictuneError(
+            f"compare.wording.{axis}: {path} cannot be read ({error}); "
+            "name a Markdown file in UTF-8, or remove the setting for our own words"
+        ) from error
+    if not text:
+        raise PictuneError(f"{path}: has no words for the axis {axis}; write the question there")
+    if axis == "count" and OBJECT not in text:
+        raise PictuneError(
+            f"{path}: lacks {OBJECT}, which stands for what is counted; "
+            f"write it as in `How many {OBJECT} are there?`"
+        )
+    return text

@@ -1,0 +1,1 @@
+"""The raters' part: the HTTP interface, its answers, its images and its words."""

@@ -1,0 +1,381 @@
+"""HTTP interface, version 1: the page uses it, and so may any other client; all of it is JSON.
+
+Answers are models of `labeling_app.rater.responses`; refusals are those of `labeling_app.refusals`.
+"""
+
+import asyncio
+import shutil
+from collections.abc import Collection, Mapping
+from dataclasses import asdict
+from typing import Annotated
+
+from fastapi import APIRouter, HTTPException, Query, Request, Response
+from pydantic import BaseModel, Discriminator, Field, Tag, field_validator
+
+from data.comparisons import ComparisonAnswer
+from data.errors import PictuneError
+from data.feedback import (
+    Account,
+    Answer,
+    BinaryAnswer,
+    Claim,
+    RankingAnswer,
+    SentAnswer,
+    Submission,
+    TaskKind,
+    is_skip,
+)
+from data.ids import Identifier
+from data.store.views.overview import latest_labels
+from labeling_app.app_state import APP_VERSION, AppState, State
+from labeling_app.campaign.gold_bound import pause_if_below
+from labeling_app.rater import leases
+from labeling_app.rater.images import bare_png, encoded
+from labeling_app.rater.no_task import NO_TASK, reason_for_none, reason_to_wait, training_left
+from labeling_app.rater.reasons import LONGEST as LONGEST_REASON
+from labeling_app.rater.reasons import offered_reasons
+from labeling_app.rater.responses import (
+    Claimed,
+    ClaimedTask,
+    HealthNow,
+    Identity,
+    Me,
+    PageWords,
+    RaterProgress,
+    Saved,
+    Settings,
+    TaskToShow,
+    Training,
+    TrainingFeedback,
+    TrainingQuestion,
+    Undone,
+    given_answer,
+    in_shown_order,
+    shown_images,
+)
+from labeling_app.refusals import may_refuse
+from labeling_app.sign_in import Login, Present, SignedIn, present, sign_in, sign_out
+
+MOST_HELD = 30
+"""Tasks that a page may hold, or have answers to on the way, besides the one that it asks for."""
+
+OF_A_BODY = (400, 413, 422)
+"""Statuses of a body that is refused."""
+
+PNG = {"schema": {"type": "string", "format": "binary"}}
+"""An image, in the words of OpenAPI."""
+
+router = APIRouter(responses=may_refuse(403, 503))
+router.include_router(leases.router)
+
+
+def _kind_of_answer(answer: object) -> TaskKind:
+    if not isinstance(answer, Mapping):
+        return "binary"
+    return "ranking" if "ranks" in answer else "comparison" if "outcome" in answer else "binary"
+
+
+AnyAnswer = Annotated[
+    Annotated[BinaryAnswer, Tag("binary")]
+    | Annotated[RankingAnswer, Tag("ranking")]
+    | Annotated[ComparisonAnswer, Tag("comparison")],
+    Discriminator(_kind_of_answer),
+]
+
+
+class ClaimBody(BaseModel, frozen=True, extra="forbid"):
+    """Body of a claim."""
+
+    kind: TaskKind | None = None
+    """Only tasks of this kind."""
+    excluding: Annotated[tuple[Identifier, ...], Field(alias="except", max_length=MOST_HELD)] = ()
+    """Tasks that the page holds already or has answered: another one is wanted."""
+    wanted: Identifier | None = None
+    """Of the tasks that the rater holds, the one that is given first."""
+    aside: Identifier | None = None
+    """This task, which the rater had put aside."""
+
+
+class SubmissionBody(SentAnswer, frozen=True, extra="forbid"):
+    """Body of a submission; the cookie says who sends it."""
+
+    answer: AnyAnswer
+    language: Annotated[str, Field(max_length=35)] | None = None
+    """Language of the page, such as `de`; the label keeps the version of the guidelines in it."""
+
+    @field_validator("answer")
+    @classmethod
+    def _names_what_is_unsafe(cls, answer: Answer) -> Answer:
+        if (
+            not isinstance(answer, BinaryAnswer)
+            and "unsafe" in (answer.reason or "").casefold()
+            and not answer.unsafe
+        ):
+            raise ValueError(
+                "says that an image is unsafe but not which; "
+                "give the ids of such images as `unsafe`"
+            )
+        return answer
+
+    @field_validator("answer")
+    @classmethod
+    def _gives_a_reason(cls, answer: Answer) -> Answer:
+        reason = (answer.reason or "").strip()
+        if is_skip(answer) and not isinstance(answer, RankingAnswer) and not reason:
+            raise ValueError("a skip or report without a reason; give why as `reason`")
+        if len(reason) > LONGEST_REASON:
+            raise ValueError(
+                f"a reason of {len(reason)} characters; give {LONGEST_REASON} at most, "
+                "and the rest as `comment`"
+            )
+        return answer
+
+
+class UndoBody(BaseModel, frozen=True, extra="forbid"):
+    """Body of an undo: empty."""
+
+
+class TrainingBody(BaseModel, frozen=True, extra="forbid"):
+    """Body of an answer to a training item."""
+
+    item_id: Identifier
+    answer: AnyAnswer
+
+
+@router.get("/api/v1/settings")
+def settings(state: State) -> Settings:
+    """Return the facts that a page needs before anyone has signed in."""
+    return Settings(
+        needs_password=not state.is_open,
+        paused=state.store.is_paused,
+        guideline_version=state.guidelines.version(),
+        guideline_versions={
+            language: state.guidelines.version(language)
+            for language in state.guidelines.translations
+        },
+    )
+
+
+@router.get("/api/v1/words")
+def words(state: State) -> PageWords:
+    """Return the words of the page in all its languages; what one lacks is English."""
+    return PageWords(
+        preferred=state.language,
+        languages=dict(state.words),
+        reasons=offered_reasons(state.reasons, state.words),
+    )
+
+
+@router.post("/api/v1/login", responses=may_refuse(*OF_A_BODY, 401, 429))
+async def login(request: Request, body: Login, state: State) -> Identity:
+    """Sign in and set the cookie."""
+    return await asyncio.get_running_loop().run_in_executor(
+        state.signing_in, sign_in, request, state, body
+    )
+
+
+@router.post("/api/v1/logout", status_code=204, responses=may_refuse(413))
+def logout(request: Request, state: State) -> None:
+    """Sign this browser out: its cookie, and any copy of it, is worth nothing any more."""
+    sign_out(request, state)
+
+
+@router.get("/api/v1/me", responses=may_refuse(401))
+def me(account: Present, rater: SignedIn, state: State) -> Me:
+    """Return the rater who is signed in."""
+    return Me(
+        rater_id=account.rater_id,
+        name=account.name,
+        session_id=rater.session_id,
+        role=account.role,
+        trained=not training_left(state, account),
+    )
+
+
+@router.post("/api/v1/claim", response_model=Claimed, responses=may_refuse(*OF_A_BODY, 401))
+def claim(body: ClaimBody, state: State, rater: SignedIn) -> Response:
+    """Hand out the next task, or one that the rater holds already.
+
+    `task` is null when there is none, and `code` and `reason` say why.
+    """
+    # Raters wait for claims and submissions: each is one transaction on one thread, with the
+    # check of the sign-in and its answer.
+    with state.store.database.write():
+        account = present(rater, state)
+        code = reason_to_wait(state, account)
+        claimed = None
+        if code is None and body.aside is not None:
+            claimed = state.store.own_work.take_back(account.rater_id, body.aside)
+            code = None if claimed else "taken"
+        elif code is None:
+            claimed = state.store.claim(
+                account.rater_id, kind=body.kind, excluding=body.excluding, wanted=body.wanted
+            )
+        # "everything is labeled" is said of this moment, so that it must not come from a cache
+        progress = state.store.progress(account.rater_id, newest=claimed is None)
+        withdrawn = _withdrawn(state, body.excluding)
+    if claimed is None and code is None:
+        code = reason_for_none(state, account, progress)
+    return _json(
+        Claimed(
+            task=None if claimed is None else _claimed_task(claimed),
+            code=code,
+            reason=None if code is None else NO_TASK[code],
+            progress=progress,
+            withdrawn=withdrawn,
+        )
+    )
+
+
+@router.post(
+    "/api/v1/submissions",
+    status_code=201,
+    response_model=Saved,
+    responses=may_refuse(*OF_A_BODY, 401, 404)
+    | {200: {"model": Saved, "description": "received before"}},
+)
+def submit(body: SubmissionBody, state: State, rater: SignedIn) -> Response:
+    """Store an answer; the reply is sent once it is on disk: 201, or 200 if it came before."""
+    submission = Submission(
+        **{name: value for name, value in body if name != "language"},
+        rater_id=rater.rater_id,
+        session_id=rater.session_id,
+        app_version=APP_VERSION,
+        guideline_version=state.guidelines.version(body.language),
+    )
+    with state.store.database.write():
+        present(rater, state)
+        receipt = state.store.submit(submission)
+    if receipt.created and state.gold_bound is not None:
+        pause_if_below(state.store, rater.rater_id, state.gold_bound)
+    saved = Saved(label_id=receipt.label_id, revision=receipt.revision)
+    return _json(saved, 201 if receipt.created else 200)
+
+
+@router.post("/api/v1/undo", responses=may_refuse(*OF_A_BODY, 401))
+def undo(_body: UndoBody, state: State, account: Present) -> Undone:
+    """Remove the rater's last label; the next claim hands out its task again.
+
+    `task` is null when there is nothing to undo.
+    """
+    with state.store.database.write():
+        last = latest_labels(state.store, rater_id=account.rater_id, limit=1)
+        task = state.store.undo(account.rater_id)
+    # another undo may have come between: then the label was that of another task
+    answer = next((given_answer(one.answer) for one in last if one.task == task), None)
+    return Undone(
+        task=None if task is None else TaskToShow.from_task(task, task.image_ids),
+        answer=answer,
+        progress=state.store.progress(account.rater_id),
+    )
+
+
+@router.get("/api/v1/training", responses=may_refuse(401))
+def training(state: State, account: Present) -> Training:
+    """Return the training items that the rater has not answered yet."""
+    left = training_left(state, account)
+    items = [item.task for item in state.training if item.task.task_id in left]
+    return Training(
+        items=[
+            TrainingQuestion(
+                item_id=task.task_id,
+                kind=task.kind,
+                prompt=task.prompt,
+                images=shown_images(task.image_ids),
+            )
+            for task in items
+        ],
+        done=not left,
+    )
+
+
+@router.post("/api/v1/training", responses=may_refuse(*OF_A_BODY, 401, 404))
+def train(body: TrainingBody, state: State, account: Present) -> TrainingFeedback:
+    """Say whether an answer to a training item is right, and why; it is not a label."""
+    item = next((item for item in state.training if item.task.task_id == body.item_id), None)
+    if item is None:
+        raise HTTPException(404, "no such training item; ask for the items first")
+    correct = item.is_correct(body.answer)
+    state.store.raters.add_training_answer(account.rater_id, body.item_id, is_correct=correct)
+    return TrainingFeedback(
+        correct=correct,
+        explanation=item.explanation,
+        left=len(training_left(state, account)),
+    )
+
+
+@router.get("/api/v1/progress", responses=may_refuse(401, 422))
+def progress(
+    state: State,
+    account: Present,
+    held: Annotated[tuple[Identifier, ...], Query(max_length=MOST_HELD)] = (),
+) -> RaterProgress:
+    """Return how many labels are done, by this rater and by all, and how many are wanted."""
+    return RaterProgress.from_progress(
+        state.store.progress(account.rater_id), _withdrawn(state, held)
+    )
+
+
+@router.get(
+    "/api/v1/images/{image_id}",
+    response_class=Response,
+    responses=may_refuse(401, 404, 410) | {200: {"content": {"image/png": PNG}}},
+)
+async def image(image_id: str, state: State, account: Present) -> Response:
+    """Return one image of the campaign as PNG, without metadata; a reported one to admins alone."""
+    content = await asyncio.get_running_loop().run_in_executor(
+        state.decoding, _png, state, account, image_id
+    )
+    # the id names the content, so a browser may keep it for good
+    kept = {"Cache-Control": "private, max-age=31536000, immutable"}
+    return Response(content, media_type="image/png", headers=kept)
+
+
+@router.get(
+    "/health",
+    responses={503: {"model": HealthNow, "description": "the store cannot be read"}},
+)
+def health(state: State, response: Response) -> HealthNow:
+    """Return the state of the app; the status is 503 when the store cannot be read."""
+    status = "ok"
+    try:
+        state.store.progress()
+    except PictuneError:
+        status, response.status_code = "the store cannot be read", 503
+    free = shutil.disk_usage(state.folder).free
+    return HealthNow(status=status, **asdict(state.health), free_disk_bytes=free)
+
+
+def _json(content: BaseModel, status: int = 200) -> Response:
+    # FastAPI would check it again, on another thread
+    return Response(content.model_dump_json(), status, media_type="application/json")
+
+
+def _png(state: AppState, account: Account, image_id: str) -> bytes:
+    path = state.image_path(image_id)
+    if (
+        path is not None
+        and account.role != "admin"
+        and state.store.reports.withheld_images([image_id])
+    ):
+        raise HTTPException(
+            410,
+            "the image was reported and is shown to nobody",
+            headers={"Cache-Control": "no-store"},
+        )
+    return encoded(path, bare_png)
+
+
+def _withdrawn(state: AppState, held: Collection[str]) -> list[str] | None:
+    """Return the tasks of `held` that must not be shown any more; None where `held` is empty."""
+    return state.store.reports.withheld_tasks(held) if held else None
+
+
+def _claimed_task(claimed: Claim) -> ClaimedTask:
+    return ClaimedTask.from_task(
+        claimed.task,
+        in_shown_order(claimed.task, claimed.shown_order),
+        wording=claimed.wording,
+        lease_expires_at=claimed.lease_expires_at,
+        was_aside=claimed.aside_at is not None,
+    )

@@ -1,0 +1,115 @@
+"""Routes about a rater's own work: history, tasks put aside, and pace."""
+
+from collections.abc import Collection
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from pydantic import AwareDatetime, BaseModel, Field
+
+from data.feedback import TaskKind
+from data.ids import Identifier
+from data.store.views.label_filter import AnswerGroup, LabelFilter
+from data.store.views.overview import GivenLabel, latest_labels
+from labeling_app.app_state import State
+from labeling_app.rater.responses import (
+    Aside,
+    AsideEntry,
+    History,
+    HistoryEntry,
+    Pace,
+    given_answer,
+    in_shown_order,
+)
+from labeling_app.refusals import may_refuse
+from labeling_app.sign_in import Present
+
+router = APIRouter(responses=may_refuse(403, 503))
+
+
+class Wanted(BaseModel, frozen=True, extra="forbid"):
+    """Query of a history."""
+
+    limit: Annotated[int, Field(ge=1, le=100)] = 20
+    before: Annotated[int, Field(ge=0, lt=2**63)] | None = None
+    """Only labels older than those of an earlier answer: its `older`."""
+    words: Annotated[str, Field(max_length=200)] = ""
+    """Only labels whose prompts have all of these words."""
+    kind: TaskKind | None = None
+    """Only labels of tasks of this kind."""
+    answer: AnswerGroup | None = None
+    """Only answers of this group."""
+
+
+class AsideBody(BaseModel, frozen=True, extra="forbid"):
+    """Body that puts a task aside."""
+
+    task_id: Identifier
+
+
+@router.get("/api/v1/history", responses=may_refuse(401, 422))
+def history(state: State, account: Present, wanted: Annotated[Wanted, Query()]) -> History:
+    """Return the rater's labels, newest first; an answer to one of their tasks is an edit."""
+    among = LabelFilter(wanted.before, wanted.words, wanted.kind, wanted.answer)
+    limit = wanted.limit + 1  # one more tells whether there are older ones
+    given = latest_labels(state.store, rater_id=account.rater_id, among=among, limit=limit)
+    page = given[: wanted.limit]
+    withheld = state.store.reports.withheld_images(
+        {image_id for label in page for image_id in label.task.image_ids}
+    )
+    return History(
+        labels=[_entry(label, withheld) for label in page],
+        older=page[-1].sequence if len(given) > len(page) else None,
+    )
+
+
+@router.get("/api/v1/aside", responses=may_refuse(401))
+def aside(state: State, account: Present) -> Aside:
+    """Return the tasks that the rater has put aside, without those that others have answered."""
+    return Aside(
+        tasks=[
+            AsideEntry.from_task(
+                one.task,
+                in_shown_order(one.task, one.shown_order),
+                wording=one.wording,
+                aside_at=one.aside_at,
+            )
+            for one in state.store.own_work.aside(account.rater_id)
+        ]
+    )
+
+
+@router.post("/api/v1/aside", status_code=204, responses=may_refuse(400, 413, 422, 401, 404))
+def put_aside(body: AsideBody, state: State, account: Present) -> None:
+    """Put a task aside: claims hand it out again after all others, as long as it has a place.
+
+    The rater's place is kept for as long as a lease lasts.
+    """
+    state.store.own_work.put_aside(account.rater_id, body.task_id)
+
+
+@router.get("/api/v1/pace", responses=may_refuse(401, 422))
+def pace(state: State, account: Present, since: AwareDatetime) -> Pace:
+    """Return the rater's labels since the beginning of their day, and their pace."""
+    with state.store.database.read():
+        own = state.store.own_work.pace(account.rater_id, since)
+        return Pace(
+            mine=state.store.progress(account.rater_id).mine,
+            labels=own.labels,
+            per_hour=own.per_hour,
+            working_s=own.working_s,
+            aside=len(state.store.own_work.aside(account.rater_id)),
+            daily_goal=state.daily_goal,
+            pause_after_min=state.pause_after_min,
+        )
+
+
+def _entry(label: GivenLabel, withheld: Collection[str]) -> HistoryEntry:
+    return HistoryEntry.from_task(
+        label.task,
+        in_shown_order(label.task, label.shown_order),
+        withheld,
+        wording=label.wording,
+        answer=given_answer(label.answer),
+        submitted_at=label.submitted_at,
+        revision=label.revision,
+    )

@@ -1,0 +1,115 @@
+"""Reasons that raters choose from for a skip, a report or a bad verdict: ours, or those of a lead.
+
+What is stored with a label is the same in all languages; what raters read is in theirs.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, Field, StringConstraints, model_validator
+
+from labeling_app.rater.words import LANGUAGE, Words
+
+Question = Literal["bad", "skip", "skip_several", "unsafe"]
+"""Questions for a reason: why it is bad, why one image is skipped, why a task with several or two
+is, and why nobody should see it."""
+
+LONGEST = 200
+"""Characters of the longest reason."""
+
+Text = Annotated[
+    str,
+    StringConstraints(
+        strip_whitespace=True, min_length=1, max_length=LONGEST, pattern=r"^[^\x00-\x1f]*$"
+    ),
+]
+
+
+class Reason(BaseModel, frozen=True, extra="forbid"):
+    """A reason: what is stored, and the words that raters read."""
+
+    stored: Text
+    """Reason as labels keep it and tables have it."""
+    words: dict[Annotated[str, Field(pattern=f"^{LANGUAGE}$")], Text] = {}
+    """Words by language; raters of other languages read the English ones, or what is stored."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_text(cls, value: Any) -> Any:
+        return {"stored": value} if isinstance(value, str) else value
+
+
+class OfferedReason(Reason, frozen=True):
+    """A reason as the page offers it."""
+
+    reports: bool = False
+    """Whether it reports images of a task with several, so that the page asks which."""
+
+
+REPORT = "A picture is unsafe"
+"""Stored where images of a task with several are reported."""
+
+OURS: Mapping[Question, Mapping[str, str]] = {
+    "bad": {},
+    "skip": {
+        "I cannot tell": "reason.cannot_tell",
+        "The prompt is unclear": "reason.unclear",
+        "The picture is broken": "reason.broken",
+        "Something else": "reason.else",
+    },
+    "skip_several": {
+        "I cannot tell": "reason.cannot_tell",
+        "The prompt is unclear": "reason.unclear",
+        "A picture is broken": "reason.one_broken",
+        REPORT: "reason.one_unsafe",
+        "Something else": "reason.else",
+    },
+    "unsafe": {
+        "Sexual": "reason.sexual",
+        "Violent or cruel": "reason.violent",
+        "Hateful": "reason.hateful",
+        "A real person is harmed": "reason.harm",
+        "Something else": "reason.else",
+    },
+}
+"""Our own reasons: what is stored, and the key of the words. A bad verdict needs none."""
+
+
+def _check(reasons: Mapping[Question, Sequence[Reason]]) -> Mapping[Question, Sequence[Reason]]:
+    for question, offered in reasons.items():
+        most = 8 if question == "skip_several" else 9
+        if not 0 < len(offered) <= most:
+            raise ValueError(f"{question} has {len(offered)} reasons; give 1 to {most}, one a key")
+        stored = [reason.stored.casefold() for reason in offered]
+        twice = [reason.stored for reason in offered if stored.count(reason.stored.casefold()) > 1]
+        if twice:
+            raise ValueError(f"{question} has {twice[0]!r} twice; name each once")
+        if question == "skip_several" and any("unsafe" in one for one in stored):
+            raise ValueError(
+                "skip_several says unsafe; leave that out, the page always offers a report there"
+            )
+    return reasons
+
+
+Reasons = Annotated[dict[Question, tuple[Reason, ...]], AfterValidator(_check)]
+
+
+def offered_reasons(
+    reasons: Mapping[Question, Sequence[Reason]], words: Mapping[str, Words]
+) -> dict[Question, list[OfferedReason]]:
+    """Return what the page offers: the lead's reasons, ours where there are none."""
+
+    def ours(stored: str, key: str) -> OfferedReason:
+        # a reason's words depend on no number
+        by_language = {language: str(known[key]) for language, known in words.items()}
+        return OfferedReason(stored=stored, words=by_language, reports=stored == REPORT)
+
+    offered: dict[Question, list[OfferedReason]] = {}
+    for question, own in OURS.items():
+        if question not in reasons:
+            offered[question] = [ours(stored, key) for stored, key in own.items()]
+            continue
+        offered[question] = [OfferedReason(**dict(reason)) for reason in reasons[question]]
+        if question == "skip_several":
+            offered[question].append(ours(REPORT, own[REPORT]))
+    return offered

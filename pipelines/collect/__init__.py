@@ -1,0 +1,1 @@
+"""Stages from prompts to labels."""

@@ -1,0 +1,124 @@
+"""Exports and quality figures in a second process, so that raters never wait for them."""
+
+import os
+import signal
+from collections.abc import Mapping
+from contextlib import suppress
+from multiprocessing import get_context, resource_tracker
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from threading import Lock
+from types import TracebackType
+from typing import Any, Self
+
+from data.errors import PictuneError
+from data.quality.campaign import campaign_quality
+from data.runs import RunFolder
+from data.store.feedback_store import FeedbackStore
+from pipelines.run.campaign import export_labels, open_store
+from pipelines.settings.config import Settings
+
+Request = Mapping[str, str] | None
+"""None asks for an export, categories by prompt id for the campaign's quality."""
+
+RATERS_FIRST = 10
+"""Niceness of the process."""
+
+FOR_THE_APP = (signal.SIGINT, signal.SIGTERM)
+"""Signals that reach all processes of a terminal or service.
+
+They end the app, which then asks for a last export.
+"""
+
+
+class Exporter:
+    """The second process, started with the first export and ended with the block.
+
+    It ends by itself when the app's own process is killed.
+    """
+
+    def __init__(self, run: RunFolder, settings: Settings) -> None:
+        self._run = run
+        self._settings = settings
+        self._one_at_a_time = Lock()
+        self._process: BaseProcess | None = None
+        self._connection: Connection[Any, Any] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        _type: type[BaseException] | None,
+        _error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        self._end()
+
+    def export(self) -> str:
+        """Export as `pipelines.run.campaign.export_labels` does.
+
+        Raises:
+            PictuneError: the export failed, or the process was killed and the next call starts one.
+        """
+        return str(self._ask(None))
+
+    def quality(self, categories: Mapping[str, str]) -> dict[str, Any]:
+        """Return `campaign_quality` of the categories; raise as `export` does."""
+        return dict(self._ask(categories))
+
+    def _ask(self, request: Request) -> Any:
+        with self._one_at_a_time:
+            connection = self._connection or self._start()
+            try:
+                connection.send(request)
+                answer = connection.recv()
+            except (EOFError, OSError) as error:
+                self._end()
+                raise PictuneError(
+                    f"{self._run.latest}: the process that exports was killed; "
+                    "the next export starts another"
+                ) from error
+        if isinstance(answer, PictuneError):
+            raise answer
+        return answer
+
+    def _start(self) -> "Connection[Any, Any]":
+        context = get_context("spawn")  # a fork would take the store's connections along
+        self._connection, theirs = context.Pipe()
+        self._process = context.Process(
+            target=_export_on_request, args=(theirs, self._run, self._settings), name="export"
+        )
+        resource_tracker.ensure_running()  # starting it lets signals through again
+        # the new process begins with these signals blocked
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, FOR_THE_APP)
+        try:
+            self._process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        theirs.close()
+        return self._connection
+
+    def _end(self) -> None:
+        if self._connection is not None and self._process is not None:
+            self._connection.close()
+            self._process.join()
+        self._connection = self._process = None
+
+
+def _export_on_request(
+    connection: "Connection[Any, Any]", run: RunFolder, settings: Settings
+) -> None:
+    os.nice(RATERS_FIRST)
+    with open_store(run) as store, suppress(EOFError, BrokenPipeError):  # the app has ended
+        while True:
+            connection.send(_answer(store, run, settings, connection.recv()))
+
+
+def _answer(store: FeedbackStore, run: RunFolder, settings: Settings, request: Request) -> object:
+    try:
+        if request is None:
+            return export_labels(store, run, settings)
+        return campaign_quality(store, request)
+    except (PictuneError, OSError) as error:
+        return PictuneError(str(error))

@@ -1,0 +1,324 @@
+"""Stage `images`: draw N images of each prompt, and note where each one comes from.
+
+Round 1 draws all prompts with the base. A later round draws the training prompts with a model that
+was tuned in the round before, and a share of them with the base; it only adds to what is there.
+"""
+
+import argparse
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from data.errors import PictuneError
+from data.files import locked, sha256_of
+from data.image_files import THREADS
+from data.runs import RunFolder
+from data.schema import IMAGES, PLAYGROUND, PROMPTS, prompt_id, read_table, write_table
+from data.weights import check_model_folder
+from finetune.model.lora_folder import LORA_FILE
+from finetune.model.processes import Processes, launched
+from finetune.settings.sampler import Sampler
+from pipelines.finetune.plan import training_prompts
+from pipelines.flags import one_of
+from pipelines.methods import METHODS
+from pipelines.rounds.plan import lora_to_go_on_from, refuse_unlabeled, tuned_methods
+from pipelines.run.image_plan import ImagesConfig, Planned, round_seeds, seeded
+from pipelines.run.image_rows import DrawnBy, image_row
+from pipelines.run.interruption import ends_at_once
+from pipelines.run.model_hashes import weights_hash
+from pipelines.run.prompts import prompts_digest, prompts_of
+from pipelines.run.record import STAMP, StageFolder, read_stamp
+from pipelines.settings.config import Settings
+from pipelines.settings.rounds import RoundsConfig
+from pipelines.settings.run import RunConfig
+
+if TYPE_CHECKING:
+    from pipelines.run.drawing import Drawer
+
+TABLES = ("run", "sampler", "images")
+
+
+def plan(
+    prompts: Iterable[str], focus: Sequence[str], config: ImagesConfig, run_seed: int
+) -> list[Planned]:
+    """Return every image of round 1, prompt by prompt."""
+    planned = []
+    for prompt in prompts:
+        count = config.per_focus_prompt if prompt in focus else config.per_prompt
+        planned += seeded([prompt], count, run_seed)
+    return planned
+
+
+def plan_round(
+    number: int, prompts: Sequence[str], config: RoundsConfig, run_seed: int
+) -> tuple[list[Planned], list[Planned]]:
+    """Return the images of a later round: those of the tuned model, and those of the base."""
+    count = config.images_per_prompt
+    tuned = count - round(config.base_share * count)
+    first = round_seeds(number)
+    return (
+        seeded(prompts, tuned, run_seed, offset=first),
+        seeded(prompts, count - tuned, run_seed, offset=first + tuned),
+    )
+
+
+def main(
+    run: RunFolder, settings: Settings, *, to_round: int | None = None, method: str | None = None
+) -> None:
+    """Draw what is missing, then write `images.parquet` and `prompts.parquet`.
+
+    Args:
+        run: the run, in its present round.
+        settings: its settings.
+        to_round: the present round, to go on with it, or the next one; omitted, the present one.
+        method: in a round after the first, the method whose LoRA draws; omitted, the one that was
+            named before, or the only one that has a LoRA.
+
+    Raises:
+        PictuneError: there is no such round, or what it goes on from is not there or has changed.
+    """
+    number = run.round if to_round is None else to_round
+    if number not in (run.round, run.round + 1):
+        raise PictuneError(
+            f"ROUND={number}: {run.root} is in round {run.round}; "
+            f"give {run.round} to go on with it, or {run.round + 1} for the next"
+        )
+    with launched(settings.run.device) as processes:
+        if number == 1:
+            _draw_first_round(run, settings, processes)
+        else:
+            _draw_later_round(run.in_round(number), settings, method, processes)
+
+
+def _draw_first_round(run: RunFolder, settings: Settings, processes: Processes) -> None:
+    config, sampler = settings.table("images", ImagesConfig), settings.table("sampler", Sampler)
+    prompts = prompts_of(settings.run)
+    focus = () if settings.run.prompts_file else settings.run.focus_prompts
+    planned = plan(prompts, focus, config, settings.run.seed)
+    weights = _weights_of(settings.run)
+    drawn_by = DrawnBy(settings.run.model, weights, sampler)
+    stage = StageFolder(
+        run,
+        settings,
+        run.images_dir,
+        "images",
+        TABLES,
+        inputs={"model": weights, "prompts": prompts_digest(prompts)},
+        outputs=(run.images_table, run.prompts_table),
+        goes_on_from={"[!.]*.png": TABLES},
+    )
+    _refuse_other_model(stage, weights)
+    is_done = stage.is_done and all((run.images_dir / one.file_name).exists() for one in planned)
+    if processes.skips(is_done, f"images: done, {len(planned)} images in {run.images_dir}"):
+        return
+    drawer = _opened(settings, processes)
+    if stage.earlier is None and processes.is_first:
+        print(
+            f"images: new run {run.root.name}: {len(planned)} images of {len(prompts)} prompts by "
+            f"{settings.run.model}; CONFIG=, MODEL= and PROMPTS= choose others",
+            flush=True,
+        )
+    draw = partial(drawer.draw_missing, planned, run.images_dir, sampler)
+    if not processes.is_first:
+        draw()
+        return
+    with stage.working():
+        drawn = draw()
+        listed = _write_images(run, _rows(run, planned, drawn_by))
+        _write_prompts(run, prompts)
+    print(f"images: {drawn} drawn, {listed} in {run.images_table}")
+
+
+def _weights_of(config: RunConfig) -> str:
+    """Return the hash of the model's weights, which may still be on the hub."""
+    check_model_folder(config.model)
+    try:
+        return weights_hash(config.model)
+    except PictuneError:
+        with ends_at_once():
+            from pipelines.run.models import open_model  # noqa: PLC0415 - loads torch
+
+        open_model(config)  # fetches them, or says what is wrong with the folder
+        return weights_hash(config.model)
+
+
+def _opened(settings: Settings, processes: Processes) -> "Drawer":
+    """Open the model to draw by."""
+    with ends_at_once():
+        from pipelines.run.drawing import Drawer  # noqa: PLC0415 - loads torch
+
+    return Drawer.open(settings, processes)
+
+
+def _draw_later_round(
+    run: RunFolder, settings: Settings, method: str | None, processes: Processes
+) -> None:
+    sampler = settings.table("sampler", Sampler)
+    rounds, prompts = settings.table("rounds", RoundsConfig), training_prompts(settings)
+    weights = weights_hash(settings.run.model)
+    _refuse_other_images(run, weights)
+    refuse_unlabeled(run.in_round(run.round - 1))
+    method = _method_of(run, method)
+    folder = lora_to_go_on_from(run, method, weights)
+    lora = sha256_of(folder / LORA_FILE)
+    by_tuned, by_base = plan_round(run.round, prompts, rounds, settings.run.seed)
+    planned, tables = [*by_tuned, *by_base], (*TABLES, "rounds")
+    inputs = {"model": weights, "prompts": prompts_digest(prompts), "method": method, "lora": lora}
+    stage = StageFolder(
+        run,
+        settings,
+        run.round_dir,
+        run.titled("images"),
+        tables,
+        inputs,
+        outputs=(run.images_table, *(run.images_dir / one.file_name for one in planned)),
+        # The first is drawn in the first batch. Those of other rounds lie beside it.
+        goes_on_from={f"../../{run.images_dir.name}/{planned[0].file_name}": tables},
+    )
+    line = f"images: done, round {run.round} has {len(planned)} images in {run.images_dir}"
+    if processes.skips(stage.is_done, line):
+        return
+    if stage.earlier is not None and stage.stamp is None:
+        raise PictuneError(
+            f"{stage.folder}: round {run.round} was begun with another model, LoRA or prompts; "
+            "put those back, or use another RUN="
+        )
+    drawer = _opened(settings, processes)
+    drawer.model.load_lora(folder)
+
+    def draw() -> int:
+        drawn = drawer.draw_missing(by_tuned, run.images_dir, sampler)
+        with drawer.model.adapters_off():
+            return drawn + drawer.draw_missing(by_base, run.images_dir, sampler)
+
+    if not processes.is_first:
+        draw()
+        return
+    with stage.working():
+        drawn = draw()
+        base = DrawnBy(settings.run.model, weights, sampler)
+        rows = _rows(run, by_tuned, replace(base, lora_hash=lora)) + _rows(run, by_base, base)
+        _write_prompts(run, _unknown_prompts(run, settings))
+        listed = _write_images(run, rows)
+    print(
+        f"images: {drawn} drawn, {listed} in {run.images_table}; "
+        f"round {run.round}: {len(by_tuned)} by {method}, {len(by_base)} by the base"
+    )
+
+
+def _method_of(run: RunFolder, method: str | None) -> str:
+    """Return the method whose LoRA draws the round.
+
+    Raises:
+        PictuneError: the round was begun with another one, or nobody says which one of several.
+    """
+    stamp, before = read_stamp(run.round_dir / STAMP), run.in_round(run.round - 1)
+    begun = None if stamp is None else stamp.inputs.get("method")
+    if begun is not None and method not in (None, begun):
+        raise PictuneError(
+            f"METHOD={method}: round {run.round} was begun with the model of {begun}; go on with it"
+        )
+    tuned = tuned_methods(before)
+    if (found := begun or method or (tuned[0] if len(tuned) == 1 else None)) is not None:
+        return found
+    reason = f"{', '.join(tuned)} tuned models" if tuned else "no method tuned a model"
+    advice = "name one" if tuned else "run `make finetune` first"
+    raise PictuneError(f"METHOD=: {reason} in round {before.round}; {advice}")
+
+
+def _refuse_other_model(stage: StageFolder, weights: str) -> None:
+    earlier = stage.earlier
+    if earlier is not None and earlier.inputs.get("model") != weights:
+        raise PictuneError(
+            f"{stage.folder}: its images were drawn by other weights than the model has now; "
+            "use another RUN="
+        )
+
+
+def _refuse_other_images(run: RunFolder, weights: str) -> None:
+    """Refuse to add to images of this run that other weights drew."""
+    if not run.images_table.exists():
+        raise PictuneError(f"{run.root}: has no images yet; run `make images` without ROUND= first")
+    stamp = read_stamp(run.images_dir / STAMP)
+    drawn_by = {None if stamp is None else stamp.inputs.get("model")}
+    for row in read_table(run.images_table, IMAGES).to_pylist():
+        if row["round"] is not None:  # others may be from elsewhere
+            drawn_by.add(row["model_hash"])
+    if drawn_by - {None, weights}:
+        raise PictuneError(
+            f"{run.images_table}: earlier rounds were drawn by other weights than the model has "
+            "now, and one run cannot mix two; put those back, or use another RUN="
+        )
+
+
+def _rows(run: RunFolder, planned: Sequence[Planned], by: DrawnBy) -> list[dict[str, object]]:
+    def row(one: Planned) -> dict[str, object]:
+        return image_row(run, run.images_dir / one.file_name, one, by)
+
+    with ThreadPoolExecutor(THREADS) as pool:  # hashing leaves the interpreter free
+        return list(pool.map(row, planned))
+
+
+def _write_images(run: RunFolder, rows: Sequence[dict[str, object]]) -> int:
+    """Write the rows after those of other images, which labels may refer to; return how many.
+
+    The lock keeps rows that an import or the playground adds meanwhile. A row about the same image
+    as one that somebody sent from the playground takes its place.
+    """
+    kept: list[dict[str, object]] = []
+    with locked(run.import_lock):
+        if run.images_table.exists():
+            paths = {row["path"] for row in rows}
+            drawn = {row["image_id"] for row in rows}
+            kept = [
+                row
+                for row in read_table(run.images_table, IMAGES).to_pylist()
+                if row["path"] not in paths
+                and not (row["origin"] == PLAYGROUND and row["image_id"] in drawn)
+            ]
+        write_table(pa.Table.from_pylist([*kept, *rows], schema=IMAGES), IMAGES, run.images_table)
+    return len(kept) + len(rows)
+
+
+def _unknown_prompts(run: RunFolder, settings: Settings) -> dict[str, str | None]:
+    """Return the training prompts that are not in `prompts.parquet`, with their categories."""
+    known = set(read_table(run.prompts_table, PROMPTS)["prompt"].to_pylist())
+    prompts = prompts_of(settings.run)
+    return {text: prompts.get(text) for text in training_prompts(settings) if text not in known}
+
+
+def _write_prompts(run: RunFolder, prompts: dict[str, str | None]) -> None:
+    """Write the prompts, if there are some, after those of an earlier list."""
+    if not prompts:
+        return
+    earlier = []
+    if run.prompts_table.exists():
+        earlier = read_table(run.prompts_table, PROMPTS).to_pylist()
+    rows = [
+        {"prompt_id": prompt_id(prompt), "prompt": prompt, "category": category, "split": None}
+        for prompt, category in prompts.items()
+    ]
+    present = {row["prompt_id"] for row in rows}
+    kept = [row for row in earlier if row["prompt_id"] not in present]
+    write_table(pa.Table.from_pylist(kept + rows, schema=PROMPTS), PROMPTS, run.prompts_table)
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of this stage."""
+    parser.add_argument(
+        "--round",
+        type=int,
+        dest="to_round",
+        metavar="K",
+        help="the present round, or the next one (default: the present one)",
+    )
+    parser.add_argument(
+        "--method",
+        type=one_of("METHOD", METHODS),
+        metavar="|".join(METHODS),
+        help="in a round after the first: the method whose model of the round before draws",
+    )

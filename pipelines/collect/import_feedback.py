@@ -1,0 +1,74 @@
+"""Stage `import`: bring images, prompts and labels from other people's files into a run."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from data.errors import PictuneError
+from data.formats.landing import read_records
+from data.formats.registry import FORMATS
+from data.runs import RunFolder
+from pipelines.flags import add_format
+from pipelines.run.campaign import export_labels, open_store
+from pipelines.run.progress import progress
+from pipelines.settings.config import Settings
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of this stage."""
+    readable = [name for name, one in FORMATS.items() if one.read is not None]
+    add_format(parser, "source_format", readable)
+    parser.add_argument(
+        "--from",
+        required=True,
+        type=Path,
+        metavar="PATH",
+        dest="source",
+        help="the file or folder to import",
+    )
+    parser.add_argument(
+        "--skip-bad",
+        action="store_true",
+        help="leave out rows that are wrong, and say which; else nothing is imported",
+    )
+
+
+def main(
+    run: RunFolder, settings: Settings, *, source_format: str, source: Path, skip_bad: bool = False
+) -> None:
+    """Add what is new in `source`, a file or folder in the format `source_format`, then export.
+
+    The run may be a new one. With `skip_bad` rows that are wrong are left out.
+
+    Raises:
+        PictuneError: there are no rows, or no good ones, or bad ones that are not to be left out.
+    """
+    read = FORMATS[source_format].read
+    assert read is not None
+    records = progress(read(source), "import", "row")
+    with read_records(records, source_format, run, now=datetime.now(UTC)) as batch:
+        if not batch.rows:
+            raise PictuneError(f"{source}: holds no rows; give a file with some as FROM=")
+        if skip_bad or batch.n_bad > 1:
+            _list(batch.bad, batch.n_bad)
+        if not skip_bad or batch.n_bad == batch.rows:
+            batch.refuse_bad()
+        with open_store(run) as store:
+            new = batch.add_to(store)
+            written = export_labels(store, run, settings)
+    added = new.feedback
+    left_out = f", {batch.n_bad} bad rows left out" if batch.n_bad else ""
+    print(
+        f"import: {new.images} new images, {new.prompts} prompts, {added.tasks} tasks, "
+        f"{added.labels} labels, {added.raters} raters{left_out}; {written}"
+    )
+
+
+def _list(faults: Sequence[str], number: int) -> None:
+    """Write what is wrong with each bad row, of which there are `number`."""
+    for fault in faults:
+        print(f"import: {fault}", file=sys.stderr)
+    if number > len(faults):
+        print(f"import: ... and {number - len(faults)} more bad rows", file=sys.stderr)

@@ -1,0 +1,216 @@
+"""Figures of an analyst's first look at the labels.
+
+They come from `labels/latest/` alone, so that a copy of a run's folder is enough.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from data.intervals import wilson_interval
+from data.quality.agreement import agreement_of
+from data.quality.judgments import Judgments
+from data.runs import RunFolder
+from data.schema import (
+    CONSENSUS,
+    IMAGES,
+    LABELS_BINARY,
+    LABELS_RANKING,
+    PROMPTS,
+    RATERS,
+    TASKS,
+    read_table,
+)
+from data.tables.parquet import MANIFEST
+from pipelines.collect.label_statistics import RATERS_OF, label_statistics, read_comparisons
+
+DISPUTED = 24
+"""Most disputed images that are shown."""
+KINDS = ("binary", "ranking", "comparison")
+"""Kinds of tasks."""
+QUANTILES = {"p5": 0.05, "p25": 0.25, "median": 0.5, "p75": 0.75, "p95": 0.95}
+
+Rows = list[dict[str, Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """Tables of an export that the first look reads."""
+
+    images: pd.DataFrame
+    prompts: pd.DataFrame
+    tasks: pd.DataFrame
+    binary: pd.DataFrame
+    rankings: pd.DataFrame
+    comparisons: pd.DataFrame
+    raters: pd.DataFrame
+    consensus: pd.DataFrame
+
+    @classmethod
+    def read(cls, folder: Path) -> "Labels":
+        """Read the folder of an export.
+
+        Raises:
+            PictuneError: a table is missing.
+        """
+        named = {
+            "images": IMAGES,
+            "prompts": PROMPTS,
+            "tasks": TASKS,
+            "labels_binary": LABELS_BINARY,
+            "labels_ranking": LABELS_RANKING,
+            "raters": RATERS,
+            "consensus": CONSENSUS,
+        }
+        found = {
+            name.removeprefix("labels_"): read_table(folder / f"{name}.parquet", one).to_pandas()
+            for name, one in named.items()
+        }
+        return cls(rankings=found.pop("ranking"), comparisons=read_comparisons(folder), **found)
+
+    @property
+    def given(self) -> dict[str, pd.DataFrame]:
+        """The labels by kind, in words."""
+        return {
+            "verdicts": self.binary,
+            "rankings": self.rankings,
+            "comparisons": self.comparisons,
+        }
+
+
+def inspection_figures(run: RunFolder) -> dict[str, Any]:
+    """Return all figures of the first look."""
+    folder = run.latest.resolve()  # an export that comes meanwhile moves the link
+    labels = Labels.read(folder)
+    named = labels.prompts[labels.prompts["category"].notna()]
+    categories = dict(zip(named["prompt_id"], named["category"], strict=True))
+    sources = pd.concat([table["source"] for table in labels.given.values()]).value_counts()
+    agreement = agreement_of(Judgments.read(folder), categories)
+    seconds = _seconds(labels)
+    return {
+        "run": run.root.name,
+        "sources": {str(source): int(count) for source, count in sources.items()},
+        "images": len(labels.images),
+        "prompts": len(labels.prompts),
+        "tasks": _task_counts(labels.tasks),
+        "labels": label_statistics(folder),
+        "agreement": agreement | {"raters": RATERS_OF[agreement["source"]]},
+        "raters": _raters(labels.raters),
+        "times": _times(seconds),
+        "seconds": seconds,
+        "progress": _progress(labels),
+        "places": _places(labels.rankings),
+        "disputed": _disputed(labels),
+        "exported": json.loads((folder / MANIFEST).read_text(encoding="utf-8")),
+    }
+
+
+def by_count(rows: Rows) -> Rows:
+    """Return the rows with the largest `n` first."""
+    return sorted(rows, key=lambda row: -row["n"])
+
+
+def _task_counts(tasks: pd.DataFrame) -> dict[str, int]:
+    counts = {kind: int((tasks["kind"] == kind).sum()) for kind in KINDS}
+    return counts | {
+        "gold": int(tasks["is_gold"].sum()),
+        "repeats": int(tasks["repeat_of"].notna().sum()),
+    }
+
+
+def _raters(raters: pd.DataFrame) -> Rows:
+    """Return raters with labels, most labels first; None stands for what is not known."""
+    with_labels = raters[raters["n"] > 0]
+    named = with_labels.sort_values(["n", "rater_id"], ascending=[False, True]).astype(object)
+    rows = named.where(named.notna(), None).to_dict("records")
+    return [{str(name): value for name, value in row.items()} for row in rows]
+
+
+def _seconds(labels: Labels) -> dict[str, list[float]]:
+    """Return the seconds on a task of each label, by kind; active time where it was measured."""
+    seconds = {}
+    for kind, table in labels.given.items():
+        active, total = (table[name].astype("float64") for name in ("active_ms", "time_on_task_ms"))
+        measured = active.fillna(total).dropna() / 1000
+        if len(measured):
+            seconds[kind] = measured.tolist()
+    return seconds
+
+
+def _times(seconds: dict[str, list[float]]) -> Rows:
+    """Return a row of quantiles for each kind of label."""
+    return [
+        {"kind": kind, "n": len(values)}
+        | dict(zip(QUANTILES, np.quantile(values, list(QUANTILES.values())), strict=True))
+        for kind, values in seconds.items()
+    ]
+
+
+def _progress(labels: Labels) -> dict[str, tuple[list[Any], list[int]]]:
+    """Return moments and labels so far by source, at most 200 points each."""
+    tables = [table[["source", "submitted_at"]] for table in labels.given.values()]
+    progress = {}
+    for source, part in pd.concat(tables).groupby("source"):
+        moments = part["submitted_at"].sort_values().reset_index(drop=True)
+        at = np.unique(np.linspace(0, len(moments) - 1, min(len(moments), 200)).astype(int))
+        progress[str(source)] = (moments.iloc[at].tolist(), (at + 1).tolist())
+    return progress
+
+
+def _places(rankings: pd.DataFrame) -> Rows:
+    """Return for each place on the screen how often the image there was ranked best.
+
+    Imported rankings do not count, since they do not tell where an image stood.
+    """
+    by_raters_here = rankings["source"].isin(["human", "simulated"])
+    rows = rankings[rankings["best_image_id"].notna() & by_raters_here]
+    columns = (rows[name] for name in ("image_ids", "shown_order", "best_image_id"))
+    answers = zip(*columns, strict=True)
+    places_of_best = [order[list(images).index(image)] for images, order, image in answers]
+    best = np.array(places_of_best, int)
+    sizes = rows["n_images"].to_numpy(int)
+    places = []
+    for place in range(int(sizes.max()) if len(sizes) else 0):
+        there = sizes > place
+        wins, n = int((best[there] == place).sum()), int(there.sum())
+        row = {
+            "place": place + 1,
+            "n": n,
+            "share": wins / n,
+            "interval": wilson_interval(wins, n),
+            "expected": float((1 / sizes[there]).mean()),
+        }
+        places.append(row)
+    return places
+
+
+def _disputed(labels: Labels) -> Rows:
+    """Return the images on whose verdict raters differ most, and that no admin has decided.
+
+    Among equals those with most raters come first.
+    """
+    votes = labels.consensus[labels.consensus["method"] == "mv"]
+    decided = votes.loc[votes["source"] == "adjudicator", "task_id"]
+    votes = votes[(votes["n_raters"] > 1) & (votes["entropy"] > 0)]
+    votes = votes[~votes["task_id"].isin(decided)]
+    order = ["entropy", "n_raters", "image_id"]
+    chosen = votes.sort_values(order, ascending=[False, False, True]).head(DISPUTED)
+    images = labels.images.drop_duplicates("image_id").set_index("image_id")
+    commented = labels.binary[labels.binary["comment"].notna()]
+    remarks = commented.groupby("image_id")["comment"].agg(list)
+    return [
+        {
+            "image_id": row["image_id"],
+            "path": images["path"].get(row["image_id"]),
+            "prompt": images["prompt"].get(row["image_id"], "(image is gone)"),
+            "good": round(row["p_good"] * row["n_raters"]),
+            "bad": round((1 - row["p_good"]) * row["n_raters"]),
+            "source": row["source"],
+            "comments": remarks.get(row["image_id"], [])[:3],
+        }
+        for row in chosen.to_dict("records")
+    ]

@@ -1,0 +1,169 @@
+"""Stage `label`: serves the labeling app until Ctrl-C.
+
+Labels go to the feedback store and from there to Parquet.
+"""
+
+import argparse
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+
+from data.errors import PictuneError
+from data.files import locked, write_atomically
+from data.runs import RunFolder
+from data.schema import PROMPTS, read_table
+from data.store.feedback_store import FeedbackStore
+from labeling_app.campaign.comparisons import CompareConfig, read_wordings
+from labeling_app.campaign.known_answers import read_training
+from labeling_app.campaign.tasks import TasksConfig
+from labeling_app.settings import LabelConfig
+from pipelines.collect.exporter import Exporter
+from pipelines.flags import stands_for_settings
+from pipelines.run.campaign import add_planned_tasks, campaign_images, image_files, open_store
+from pipelines.run.interruption import ends_at_once, ends_in_order, until_stopped
+from pipelines.run.record import record
+from pipelines.settings.config import Settings
+
+
+def main(run: RunFolder, settings: Settings) -> int:
+    """Plan the tasks, serve the app until Ctrl-C or SIGTERM, and export at its end.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        PictuneError: a file of the campaign cannot be understood, nobody could sign in, or another
+            app serves these labels.
+    """
+    config = settings.table("label", LabelConfig)
+    files, categories = ImageFiles(run), _categories(run)
+    wordings = read_wordings(settings.table("compare", CompareConfig))
+    training = read_training(config.training, campaign_images(run)) if config.training else ()
+    with (
+        ends_in_order(),
+        open_store(run, settings.table("tasks", TasksConfig)) as store,
+        _served_alone(store) as note,
+        Exporter(run, settings) as exporter,
+    ):
+        if not config.open and not store.raters.has_passwords():
+            raise PictuneError(
+                f"{run.root}: nobody can sign in yet; `make rater NAME=...` adds a rater, "
+                "OPEN=1 lets in anyone with a name"
+            )
+        with ends_at_once():
+            from labeling_app.server import create_app, serve  # noqa: PLC0415 - loads Gradio
+
+        add_planned_tasks(store, run, settings)
+        store.comparisons.set_wordings(wordings)
+        progress = store.progress()
+        by_name = ", anyone may sign in by name" if config.open else ""
+        print(f"label: {progress.done} of {progress.total} answers given{by_name}")
+
+        def announce(address: str) -> None:
+            note(f"label at {address}")
+            record(run, settings)  # not before it listens: until then a setting may be wrong
+            ending = "Ctrl-C ends; every answer is saved as it is given"
+            print(f"label at {address} ({ending})", flush=True)
+
+        with until_stopped() as status:
+            app = create_app(
+                store,
+                files.get,
+                config,
+                secret=_cookie_secret(run),
+                on_export=exporter.export,
+                training=training,
+                categories=categories,
+                quality=exporter.quality,
+                images=partial(campaign_images, run),
+                tables=run.latest,
+            )
+            serve(app, config, announce)
+        print(f"label: {exporter.export()}")
+        return status.code
+
+
+@contextmanager
+def _served_alone(store: FeedbackStore) -> Iterator[Callable[[str], None]]:
+    """Let one app at a time serve the labels of an SQLite file.
+
+    The lock ends with the process, in whatever way that ends. A database server may have several
+    apps. Yields the function that notes the app's address.
+
+    Raises:
+        PictuneError: another app serves them; names it.
+    """
+    database = store.database
+    if not database.is_sqlite:
+        yield lambda _address: None
+        return
+    lock = Path(f"{database.engine.url.database}.lock")
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(locked(lock, wait=False))
+        except BlockingIOError as error:
+            other = lock.read_text(encoding="utf-8") or "about to start"
+            advice = "stop that one, or use another RUN="
+            raise PictuneError(
+                f"{lock}: another `make label` serves these labels ({other}); {advice}"
+            ) from error
+
+        def note(address: str) -> None:
+            file.truncate(0)
+            file.write(f"process {os.getpid()}, {address}")
+            file.flush()
+
+        note("about to start")
+        yield note
+
+
+class ImageFiles:
+    """Files of the run's images, also of those that are added while the app runs."""
+
+    def __init__(self, run: RunFolder) -> None:
+        self._run = run
+        self._read()
+
+    def get(self, image_id: str) -> Path | None:
+        """Return the image's file; None of an image that the run does not have."""
+        if (
+            image_id not in self._files
+            and self._run.images_table.stat().st_mtime_ns != self._changed_ns
+        ):
+            self._read()
+        return self._files.get(image_id)
+
+    def _read(self) -> None:
+        self._changed_ns = self._run.images_table.stat().st_mtime_ns
+        self._files = image_files(self._run)
+
+
+def _categories(run: RunFolder) -> dict[str, str]:
+    table = read_table(run.prompts_table, PROMPTS)
+    pairs = zip(table["prompt_id"].to_pylist(), table["category"].to_pylist(), strict=True)
+    return {prompt_id: category for prompt_id, category in pairs if category is not None}
+
+
+def _cookie_secret(run: RunFolder) -> bytes:
+    """Return the key that signs the cookies; it is kept, so that raters stay signed in."""
+    path = run.labels_dir / "cookie.key"
+    if not path.exists():
+        with write_atomically(path) as temporary:
+            temporary.touch(mode=0o600)
+            temporary.write_bytes(secrets.token_bytes(32))
+    return path.read_bytes()
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of this stage; all of them set settings."""
+    parser.add_argument("--port", type=int, help="port to listen on (label.port)")
+    parser.add_argument(
+        "--open",
+        action="store_const",
+        const=True,
+        help="anyone may sign in by name alone (label.open)",
+    )
+    stands_for_settings(parser, port="label.port", open="label.open")

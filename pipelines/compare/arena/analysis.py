@@ -1,0 +1,325 @@
+"""From the labels of a comparison campaign to its figures."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from scipy.stats import wilcoxon
+
+from data.comparisons import MOST_COUNTED
+from data.errors import PictuneError
+from pipelines.compare.arena.campaign import Campaign
+from pipelines.compare.arena.figures import (
+    AgreementFigures,
+    AutomaticFigures,
+    AxisFigures,
+    CategoryFigures,
+    Comparison,
+    CountFigures,
+    DisputeRow,
+    Interval,
+    PairFigures,
+    RankingFigures,
+    RaterRow,
+    ShareFigures,
+    StrengthFigures,
+)
+from pipelines.compare.arena.intervals import share_of
+from pipelines.compare.arena.raters import agreement, disputes, left_wins, rater_figures
+from pipelines.compare.arena.ratings import (
+    Ratings,
+    is_connected,
+    rate,
+    rate_rankings,
+    win_probability,
+)
+from pipelines.compare.arena.sequential import FEWEST, always_valid
+from pipelines.compare.arena.settings import ArenaConfig
+from pipelines.compare.arena.votes import Indices, Values, Votes
+
+DISPUTED = 24
+"""Most disputed pairs that are listed."""
+FEWEST_RANKINGS = 10
+"""Rankings from which strengths are estimated."""
+SEED = 0
+"""Seed of the bootstrap behind alpha's interval and of the order of tied images."""
+
+Scores = Mapping[str, Mapping[str, float]]
+"""Automatic figures by name, each by image id."""
+
+
+def compare(
+    campaign: Campaign,
+    run: str,
+    config: ArenaConfig,
+    scores: Scores,
+    track: Callable[[Sequence[str]], Iterable[str]] = iter,
+) -> Comparison:
+    """Return all figures of the campaign.
+
+    Args:
+        campaign: the labels.
+        run: the run's name.
+        config: settings.
+        scores: automatic figures of the compared images.
+        track: wraps the loop over axes.
+
+    Raises:
+        PictuneError: only one model was compared.
+    """
+    refuse_one_model(campaign, run)
+    raters = [
+        RaterRow(**vars(one), flags=campaign.flags.get(one.rater_id, ()))
+        for one in rater_figures(campaign.all_votes)
+    ]
+    omitted = [one.rater_id for one in raters if not one.looks] if config.omit_raters else []
+    kept = campaign.without(set(omitted))
+    rng = np.random.default_rng(SEED)
+    return Comparison(
+        run=run,
+        source=campaign.source,
+        others=campaign.others,
+        models=campaign.drawn_by,
+        level_difference=config.difference,
+        raters=raters,
+        omitted=omitted,
+        axes=[_axis(kept, axis, config, scores, rng) for axis in track(kept.axes)],
+        unanswered=list(campaign.unanswered),
+        counts=_counts(kept),
+        rankings=_rankings(kept, rng),
+        disputes=_disputes(kept),
+    )
+
+
+def refuse_one_model(campaign: Campaign, run: str) -> None:
+    """Refuse a campaign whose answers compare nothing.
+
+    Raises:
+        PictuneError: there is one model, or no answer is a vote.
+    """
+    models = campaign.drawn_by
+    if len(models) < 2:
+        raise PictuneError(
+            f"{run}: only {' and '.join(models)} was shown to raters; plan a comparison of two "
+            f'models or more with `make compare RUN={run} MODELS="base,..."`'
+        )
+    if not len(campaign.all_votes) and campaign.counts().empty and campaign.ranked.empty:
+        raise PictuneError(
+            f"{run}: all {len(campaign.labels)} comparisons were skipped or reported; "
+            f"have more answered with `make label RUN={run}`"
+        )
+
+
+def pairs_of(votes: Votes, config: ArenaConfig) -> tuple[list[StrengthFigures], list[PairFigures]]:
+    """Return the strengths of the models, strongest first, and all pairs that met."""
+    rated = rate(votes) if len(votes) and is_connected(votes) else None
+    strengths = [] if rated is None else _strengths(rated, _won_by_model(votes))
+    order = [one.model for one in strengths] or list(votes.models)
+    number = {model: i for i, model in enumerate(votes.models)}
+    pairs = [
+        _pair(votes, (number[a], number[b]), rated, config)
+        for i, a in enumerate(order)
+        for b in order[i + 1 :]
+        if tuple(sorted((number[a], number[b]))) in votes.met
+    ]
+    return strengths, pairs
+
+
+def _axis(
+    campaign: Campaign, axis: str, config: ArenaConfig, scores: Scores, rng: np.random.Generator
+) -> AxisFigures:
+    labels, votes = campaign.of_axis(axis), campaign.votes(axis)
+    strengths, pairs = pairs_of(votes, config)
+    categories = []
+    for name in sorted(set(votes.category)):
+        part = votes.where(votes.category == name)
+        categories.append(_category(str(name), part, config))
+    decided = votes.where(votes.is_decided)
+    return AxisFigures(
+        axis=axis,
+        n=len(votes),
+        ties=int((~votes.is_decided).sum()),
+        both_bad=int((labels["answer"] == "both_bad").sum()),
+        skipped=int(labels["answer"].isin(["skip", "unsafe"]).sum()),
+        raters=len(np.unique(votes.rater)),
+        prompts=len(np.unique(votes.prompt)),
+        strengths=strengths,
+        pairs=pairs,
+        categories=categories if len(categories) > 1 else [],
+        left=_share(left_wins(decided), decided.rater, decided.prompt),
+        agreement=AgreementFigures.model_validate(agreement(votes, rng)),
+        automatic=[
+            AutomaticFigures(name=name, agreed=agreed)
+            for name, values in scores.items()
+            if (agreed := automatic_agreement(votes, values)) is not None
+        ],
+    )
+
+
+def _category(name: str, votes: Votes, config: ArenaConfig) -> CategoryFigures:
+    strengths, pairs = pairs_of(votes.with_models_there(), config)
+    return CategoryFigures(category=name, n=len(votes), strengths=strengths, pairs=pairs)
+
+
+def automatic_agreement(votes: Votes, values: Mapping[str, float]) -> ShareFigures | None:
+    """Return the share of decided votes whose image has the higher value, equal values half.
+
+    None where no pair has values for both images.
+    """
+    known = [all(image in values for image in images) for images in votes.images]
+    decided = votes.where(votes.is_decided & np.array(known, bool)[votes.pair])
+    signs = np.array(
+        [
+            np.sign(values[first] - values[second]) if there else 0.0
+            for (first, second), there in zip(votes.images, known, strict=True)
+        ]
+    )
+    ordered = 0.5 + 0.5 * signs[decided.pair] * np.sign(decided.outcome - 0.5)
+    return _share(ordered, decided.rater, decided.prompt)
+
+
+def _pair(
+    votes: Votes, models: tuple[int, int], rated: Ratings | None, config: ArenaConfig
+) -> PairFigures:
+    there = votes.between(*models)
+    won = _share(there.outcome, there.rater, there.prompt)
+    assert won is not None
+    first, second = (votes.models[model] for model in models)
+    basis = PairFigures(
+        first=first,
+        second=second,
+        n=len(there),
+        wins=int((there.outcome == 1).sum()),
+        ties=int((there.outcome == 0.5).sum()),
+        losses=int((there.outcome == 0).sum()),
+        won=won,
+        p_value=signed_rank(there),
+        prompts=len(np.unique(there.prompt)),
+    )
+    return basis if rated is None else basis.model_copy(update=_rated(votes, models, rated, config))
+
+
+def _rated(
+    votes: Votes, models: tuple[int, int], rated: Ratings, config: ArenaConfig
+) -> dict[str, object]:
+    """Return the figures of a pair that follow from the strengths of all models."""
+    found = rated.difference(*models)
+    enough = all(len(np.unique(one)) >= FEWEST for one in (votes.rater, votes.prompt))
+    return {
+        "probability": float(win_probability(found.value)[0]),
+        "difference": float(found.value[0]),
+        "interval": _bounds(found.intervals()[0]),
+        "interval_99": _bounds(found.intervals(0.99)[0]),
+        "at_any_look": _bounds(always_valid(found, config.difference)[0]) if enough else None,
+    }
+
+
+def signed_rank(votes: Votes) -> float | None:
+    """Return the p-value of Wilcoxon's signed rank test of the prompts' mean outcomes.
+
+    None where every prompt is a tie.
+    """
+    _, prompt = np.unique(votes.prompt, return_inverse=True)
+    means = np.bincount(prompt, votes.outcome - 0.5) / np.bincount(prompt)
+    means = means.round(12)  # 0.1 + 0.2 and 0.3 are the same rank
+    return float(wilcoxon(means).pvalue) if (means != 0).any() else None
+
+
+def _won_by_model(votes: Votes) -> list[tuple[int, float]]:
+    """Return the number of votes of each model, and the share that it won."""
+    k = len(votes.models)
+    n = np.bincount(votes.model_a, minlength=k) + np.bincount(votes.model_b, minlength=k)
+    won = np.bincount(votes.model_a, votes.outcome, k)
+    won = won + np.bincount(votes.model_b, 1 - votes.outcome, k)
+    return [(int(count), float(wins / max(count, 1))) for count, wins in zip(n, won, strict=True)]
+
+
+def _strengths(rated: Ratings, won: Sequence[tuple[int, float]]) -> list[StrengthFigures]:
+    bounds, wide = rated.strengths.intervals(), rated.strengths.intervals(0.99)
+    rows = [
+        StrengthFigures(
+            model=model,
+            n=won[i][0],
+            share=won[i][1],
+            elo=float(rated.strengths.value[i]),
+            interval=_bounds(bounds[i]),
+            interval_99=_bounds(wide[i]),
+        )
+        for i, model in enumerate(rated.models)
+    ]
+    return sorted(rows, key=lambda row: -row.elo)
+
+
+def _counts(campaign: Campaign) -> list[CountFigures]:
+    rows = campaign.counts()
+    return [_count(str(model), part) for model, part in rows.groupby("model")]
+
+
+def _count(model: str, part: pd.DataFrame) -> CountFigures:
+    known = part[part["wanted"].notna()]
+    wanted = known["wanted"].clip(upper=MOST_COUNTED)
+    right = np.equal(known["count"].to_numpy(np.float64), wanted.to_numpy()).astype(np.float64)
+    rater, prompt = (_numbers(known[name]) for name in ("rater_id", "prompt_id"))
+    return CountFigures(
+        model=model,
+        n=len(part),
+        mean=float(part["count"].mean()),
+        right=_share(right, rater, prompt),
+    )
+
+
+def _numbers(column: "pd.Series[str]") -> Indices:
+    return pd.factorize(column)[0].astype(np.int64)
+
+
+def _rankings(campaign: Campaign, rng: np.random.Generator) -> RankingFigures | None:
+    found = campaign.rankings(rng)
+    if len(found.orders) < FEWEST_RANKINGS:
+        return None
+    rated = rate_rankings(found.models, found.orders, found.rater, found.prompt)
+    won: list[tuple[int, float]] = []
+    for model in range(len(found.models)):
+        places = [(order.index(model), len(order)) for order in found.orders if model in order]
+        beaten = [(n - 1 - place) / (n - 1) for place, n in places]
+        won.append((len(places), float(np.mean(beaten))))
+    return RankingFigures(
+        n=len(found.orders),
+        raters=len(np.unique(found.rater)),
+        prompts=len(np.unique(found.prompt)),
+        strengths=_strengths(rated, won),
+    )
+
+
+def _disputes(campaign: Campaign) -> list[DisputeRow]:
+    found = disputes(campaign.all_votes)[:DISPUTED]
+    by_task = dict(iter(campaign.labels.groupby("task_id")))
+    rows = []
+    for one in found:
+        labels = by_task[one.pair]
+        label = labels.iloc[0]
+        rows.append(
+            DisputeRow(
+                axis=label["axis"],
+                prompt=str(campaign.prompts["prompt"].get(label["prompt_id"], "")),
+                images=tuple(label["image_ids"]),
+                models=tuple(label["models"]),
+                first=one.first,
+                ties=one.ties,
+                second=one.second,
+                comments=labels["comment"].dropna().tolist()[:3],
+            )
+        )
+    return rows
+
+
+def _share(won: Values, rater: Indices, prompt: Indices) -> ShareFigures | None:
+    found, wide = (share_of(won, rater, prompt, level) for level in (0.95, 0.99))
+    if found is None or wide is None:
+        return None
+    return ShareFigures(
+        share=found.value, n=found.n, interval=found.interval, interval_99=wide.interval
+    )
+
+
+def _bounds(row: Values) -> Interval:
+    return (float(row[0]), float(row[1])) if np.isfinite(row).all() else None

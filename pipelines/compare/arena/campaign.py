@@ -1,0 +1,213 @@
+"""The labels of a comparison campaign, read from the tables of an export."""
+
+import re
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from data.comparisons import AXES
+from data.errors import PictuneError
+from data.quality.habits import habits_of
+from data.quality.judgments import RATER_KEY, Judgments
+from data.schema import (
+    IMAGES,
+    LABELS_COMPARISONS,
+    LABELS_RANKING,
+    PROMPTS,
+    TASKS,
+    read_table,
+)
+from pipelines.compare.arena.votes import Indices, Votes, votes_of
+
+SOURCES = ("human", "imported", "simulated")
+"""Sources of labels; those of the first that has comparisons count."""
+NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+
+
+COMPARISONS = "labels_comparisons.parquet"
+
+
+def has_comparisons(folder: Path) -> bool:
+    """Whether the export in `folder` has an answered comparison or ranking of models."""
+    table = read_table(folder / COMPARISONS, LABELS_COMPARISONS)
+    return table.num_rows > 0 or not _ranked(folder).empty
+
+
+@dataclass(frozen=True, eq=False)
+class Rankings:
+    """Rankings of images by different models, ties put in a random order."""
+
+    models: tuple[str, ...]
+    orders: list[tuple[int, ...]]
+    """Indices in `models`, from best to worst."""
+    rater: Indices
+    prompt: Indices
+
+
+@dataclass(frozen=True, eq=False)
+class Campaign:
+    """The labels that count, as the tables have them, and what they refer to."""
+
+    source: str
+    others: dict[str, int]
+    """Comparisons of other sources."""
+    labels: pd.DataFrame
+    """`LABELS_COMPARISONS` of the source, without repeats."""
+    ranked: pd.DataFrame
+    """`LABELS_RANKING` of the source with `models`, those that compare models."""
+    unanswered: tuple[str, ...]
+    """Axes that were planned and that nobody has answered."""
+    prompts: pd.DataFrame
+    """`PROMPTS` by prompt id."""
+    images: pd.DataFrame
+    """`IMAGES` by image id."""
+
+    @classmethod
+    def read(cls, folder: Path, run: str) -> "Campaign":
+        """Read the folder of an export; `run` is the run's name, for errors.
+
+        Raises:
+            PictuneError: nobody has compared anything.
+        """
+        if not has_comparisons(folder):
+            raise PictuneError(
+                f"{folder}: no comparisons yet; plan some with `make compare RUN={run}` "
+                f"and have them answered with `make label RUN={run}`"
+            )
+        labels = read_table(folder / COMPARISONS, LABELS_COMPARISONS).to_pandas()
+        tasks = read_table(folder / "tasks.parquet", TASKS).to_pandas()
+        planned = set(tasks["axis"].dropna())
+        repeats = tasks.loc[tasks["repeat_of"].notna(), "task_id"]
+        rankings = _ranked(folder)
+        counts = pd.concat([labels["source"], rankings["source"]]).value_counts()
+        source = next(one for one in SOURCES if one in counts)
+        mine, ranked = (
+            table[(table["source"] == source) & ~table["task_id"].isin(repeats)]
+            for table in (labels, rankings)
+        )
+        prompts = read_table(folder / "prompts.parquet", PROMPTS).to_pandas()
+        images = read_table(folder / "images.parquet", IMAGES).to_pandas()
+        return cls(
+            source=source,
+            others={str(one): int(n) for one, n in counts.items() if one != source},
+            labels=mine.sort_values("submitted_at", kind="stable"),
+            ranked=ranked,
+            unanswered=tuple(one for one in AXES if one in planned - set(mine["axis"])),
+            prompts=prompts.drop_duplicates("prompt_id").set_index("prompt_id"),
+            images=images.drop_duplicates("image_id").set_index("image_id"),
+        )
+
+    @property
+    def axes(self) -> list[str]:
+        """The axes of pairs that have labels."""
+        there = set(self.labels["axis"])
+        return [axis for axis in AXES if axis in there and axis != "count"]
+
+    def of_axis(self, axis: str) -> pd.DataFrame:
+        """Return the labels of an axis."""
+        return self.labels[self.labels["axis"] == axis]
+
+    def votes(self, axis: str) -> Votes:
+        """Return the votes of an axis."""
+        return votes_of(self.of_axis(axis), self.categories)
+
+    @cached_property
+    def all_votes(self) -> Votes:
+        """The votes of all axes, each pair of images once for each axis."""
+        return votes_of(self.labels[self.labels["axis"] != "count"], self.categories)
+
+    @cached_property
+    def categories(self) -> dict[str, str | None]:
+        """The category of each prompt id."""
+        return {str(one): name or None for one, name in self.prompts["category"].items()}
+
+    @cached_property
+    def model_of(self) -> dict[str, str]:
+        """The model that drew each compared image, by image id."""
+        return {
+            image: model
+            for table in (self.labels, self.ranked)
+            for ids, names in zip(table["image_ids"], table["models"], strict=True)
+            for image, model in zip(ids, names, strict=True)
+        }
+
+    @cached_property
+    def drawn_by(self) -> dict[str, list[str | None]]:
+        """The hashes of the LoRAs that drew each model's images; None is the base."""
+        found: dict[str, set[str | None]] = {}
+        hashes = self.images["lora_hash"]
+        for image, model in self.model_of.items():
+            found.setdefault(model, set())
+            if image in hashes.index:
+                found[model].add(None if pd.isna(hashes[image]) else str(hashes[image]))
+        return {model: sorted(found[model], key=str) for model in sorted(found)}
+
+    @cached_property
+    def flags(self) -> dict[str, tuple[str, ...]]:
+        """The habits of each rater that give away who does not look (`data.quality.habits`)."""
+        no_verdicts = pd.DataFrame(columns=[*RATER_KEY, "time_on_task_ms"])
+        judgments = Judgments(pd.DataFrame(), no_verdicts, self.ranked, self.labels)
+        found = habits_of(judgments)["flags"].droplevel("source")
+        return {str(rater_id): flags for rater_id, flags in found.items()}
+
+    def without(self, raters: set[str]) -> "Campaign":
+        """Return the labels of the other raters."""
+        kept = (table[~table["rater_id"].isin(raters)] for table in (self.labels, self.ranked))
+        labels, ranked = kept
+        return replace(self, labels=labels, ranked=ranked)
+
+    def counts(self) -> pd.DataFrame:
+        """Return the answers on the axis count, with `model`, `count` and `wanted`.
+
+        `wanted` is the number that the prompt names; NaN where it names none, or several.
+        """
+        labels = self.of_axis("count")
+        labels = labels[labels["answer"] == "count"]
+        texts = labels["prompt_id"].map(self.prompts["prompt"])
+        return labels.assign(
+            model=[models[0] for models in labels["models"]],
+            wanted=[_number_in(text) for text in texts],
+        )
+
+    def rankings(self, rng: np.random.Generator) -> Rankings:
+        """Return the rankings of models, as far as two images or more have a rank.
+
+        A tie is put in a random order, and images without a rank are omitted.
+        """
+        found: list[tuple[tuple[str, ...], str, str]] = []
+        for row in self.ranked.to_dict("records"):
+            ranks = [
+                (rank, float(rng.random()), model)
+                for rank, model in zip(row["ranks"], row["models"], strict=True)
+                if not pd.isna(rank)
+            ]
+            if len(ranks) > 1:
+                order = tuple(model for _, _, model in sorted(ranks))
+                found.append((order, str(row["rater_id"]), str(row["prompt_id"])))
+        models = tuple(sorted({model for order, _, _ in found for model in order}))
+        rater, prompt = (
+            pd.factorize(np.array([one[i] for one in found], object))[0].astype(np.int64)
+            for i in (1, 2)
+        )
+        orders = [tuple(models.index(model) for model in order) for order, _, _ in found]
+        return Rankings(models, orders, rater, prompt)
+
+
+def _ranked(folder: Path) -> pd.DataFrame:
+    """Return the rankings that compare models, with the names of these."""
+    tasks = read_table(folder / "tasks.parquet", TASKS).to_pandas()
+    asked = tasks.loc[tasks["models"].notna(), ["task_id", "models"]]
+    labels = read_table(folder / "labels_ranking.parquet", LABELS_RANKING).to_pandas()
+    ranked: pd.DataFrame = labels.merge(asked, on="task_id")
+    return ranked
+
+
+def _number_in(prompt: object) -> float:
+    """Return the one number that a prompt names, in digits or as a word up to ten, or NaN."""
+    words = re.findall(r"[a-z]+|\d+", str(prompt).lower())
+    found = [int(word) for word in words if word.isdecimal()]
+    found += [NUMBERS.index(word) for word in words if word in NUMBERS]
+    return float(found[0]) if len(found) == 1 else np.nan

@@ -1,0 +1,225 @@
+"""The figures of a comparison campaign, as `comparison/metrics.json` holds them."""
+
+import json
+from pathlib import Path
+from typing import Self
+
+from pydantic import BaseModel, ValidationError
+
+from data.errors import PictuneError
+from data.quality.habits import QUICK
+from data.runs import RunFolder
+
+Interval = tuple[float, float] | None
+"""Bounds; None where one rater answered to one prompt."""
+
+
+class ShareFigures(BaseModel, frozen=True):
+    """A share of votes, with intervals over raters and prompts."""
+
+    share: float
+    n: int
+    interval: Interval = None
+    """95 %."""
+    interval_99: Interval = None
+
+
+class StrengthFigures(BaseModel, frozen=True):
+    """One model's strength on the Elo scale; the mean of all models is 1000."""
+
+    model: str
+    n: int
+    """Votes with an image of it."""
+    share: float
+    """Share of them that it won, ties counting half."""
+    elo: float
+    interval: Interval = None
+    """95 %."""
+    interval_99: Interval = None
+
+
+class PairFigures(BaseModel, frozen=True):
+    """One model against another; everything is from the first one's side."""
+
+    first: str
+    second: str
+    n: int
+    wins: int
+    ties: int
+    losses: int
+    won: ShareFigures
+    """Share won, ties counting half."""
+    probability: float | None = None
+    """Probability of winning by the strengths of all models; None where they are not connected."""
+    difference: float | None = None
+    """Difference of the strengths in Elo points."""
+    interval: Interval = None
+    interval_99: Interval = None
+    at_any_look: Interval = None
+    """95 % interval of the difference that holds however often one looks."""
+    p_value: float | None = None
+    """Wilcoxon signed rank over prompts, two-sided; None where no prompt prefers a model."""
+    prompts: int
+    """Prompts with votes."""
+
+    @property
+    def is_decided(self) -> bool:
+        """Whether the interval that holds at any look excludes 0."""
+        return self.at_any_look is not None and not _holds_zero(self.at_any_look)
+
+
+class CategoryFigures(BaseModel, frozen=True):
+    """The votes on the prompts of one category."""
+
+    category: str
+    n: int
+    strengths: list[StrengthFigures]
+    """Strongest first; empty where the models are not connected."""
+    pairs: list[PairFigures]
+
+
+class AgreementFigures(BaseModel, frozen=True):
+    """Krippendorff's alpha; None where no two raters saw the same pair, or all answers are one."""
+
+    alpha: float | None
+    alpha_ci_low: float | None
+    alpha_ci_high: float | None
+    n_tasks: int
+    n_labels: int
+
+
+class AutomaticFigures(BaseModel, frozen=True):
+    """Agreement of an automatic figure with people on the pairs that they decide."""
+
+    name: str
+    agreed: ShareFigures
+
+
+class AxisFigures(BaseModel, frozen=True):
+    """One question's votes."""
+
+    axis: str
+    n: int
+    """Votes."""
+    ties: int
+    """Among them, with those below."""
+    both_bad: int
+    skipped: int
+    """Labels that are no vote: skipped, or an image was reported."""
+    raters: int
+    prompts: int
+    strengths: list[StrengthFigures]
+    pairs: list[PairFigures]
+    categories: list[CategoryFigures]
+    left: ShareFigures | None = None
+    """Share of decided votes for the image at the left."""
+    agreement: AgreementFigures
+    automatic: list[AutomaticFigures] = []
+
+
+class CountFigures(BaseModel, frozen=True):
+    """Counts in one model's images, on the axis count."""
+
+    model: str
+    n: int
+    mean: float
+    """Mean count; 10 stands for more as well."""
+    right: ShareFigures | None = None
+    """Share of counts that are the number in the prompt, where it names one."""
+
+
+class RaterRow(BaseModel, frozen=True, from_attributes=True):
+    """See `pipelines.compare.arena.raters.RaterFigures`."""
+
+    rater_id: str
+    n: int
+    compared: int
+    agreed: int
+    interval: tuple[float, float]
+    left: float | None
+    by_chance: bool
+    flags: tuple[str, ...] = ()
+    """Habits that give away a rater who does not look (`data.quality.habits`)."""
+
+    @property
+    def looks(self) -> bool:
+        """Whether the answers depend on the images, as far as can be told."""
+        return not self.by_chance and QUICK not in self.flags
+
+
+class DisputeRow(BaseModel, frozen=True):
+    """A pair of images that raters disagree on."""
+
+    axis: str
+    prompt: str
+    images: tuple[str, str]
+    """Ids."""
+    models: tuple[str, str]
+    first: int
+    ties: int
+    second: int
+    comments: list[str]
+
+
+class RankingFigures(BaseModel, frozen=True):
+    """Strengths from rankings of one image of each model (Plackett-Luce)."""
+
+    n: int
+    raters: int
+    prompts: int
+    strengths: list[StrengthFigures]
+
+
+class Comparison(BaseModel, frozen=True):
+    """Content of `comparison/metrics.json`."""
+
+    run: str
+    source: str
+    """Whose labels: human, imported or simulated."""
+    others: dict[str, int] = {}
+    """Labels of other sources, which do not count."""
+    models: dict[str, list[str | None]]
+    """Hashes of the LoRAs that drew each model's images; null is the base."""
+    level_difference: float
+    """Difference in Elo points for which the interval at any look is shortest."""
+    raters: list[RaterRow]
+    omitted: list[str] = []
+    """Raters who do not look and are left out, as `arena.omit_raters` says."""
+    axes: list[AxisFigures]
+    unanswered: list[str] = []
+    """Axes that were planned and that nobody has answered."""
+    counts: list[CountFigures] = []
+    rankings: RankingFigures | None = None
+    disputes: list[DisputeRow] = []
+
+    @classmethod
+    def read(cls, run: RunFolder) -> Self | None:
+        """Return the figures that `compare-report` left; None if there are none.
+
+        Raises:
+            PictuneError: the file is damaged.
+        """
+        path = metrics_file(run)
+        if not path.exists():
+            return None
+        try:
+            return cls.model_validate(json.loads(path.read_text(encoding="utf-8")))
+        except (ValidationError, ValueError) as error:
+            raise PictuneError(
+                f"{path}: is not as `compare-report` writes it; "
+                f"run `make compare-report RUN={run.root.name}` again"
+            ) from error
+
+
+def metrics_file(run: RunFolder) -> Path:
+    """Return the file of the figures."""
+    return run.comparison_dir / "metrics.json"
+
+
+def page_file(run: RunFolder) -> Path:
+    """Return the file of the page."""
+    return run.comparison_dir / "report.html"
+
+
+def _holds_zero(bounds: tuple[float, float]) -> bool:
+    return bounds[0] <= 0 <= bounds[1]

@@ -1,0 +1,191 @@
+"""Intervals over raters and prompts, since votes of one rater, or on one prompt, are alike.
+
+The variance is that of two-way clusters (Cameron, Gelbach and Miller 2011): the variance of leaving
+out each rater in turn, plus that of leaving out each prompt, less that of leaving out what one
+rater says of one prompt. Leaving out whole clusters, a jackknife, is the resampling that keeps its
+level with few of them (MacKinnon, Nielsen and Webb, arXiv 2406.08880); resampling both at once with
+replacement counts the noise of single votes up to three times (Owen 2007, arXiv 0712.1111), which
+costs power: `benchmarks/compare.py` measures both.
+
+The interval of a share is Wilson's (1927) with the number of independent votes that would have this
+variance, as for surveys (Korn and Graubard 1998): its ends ask how likely the votes are where the
+end is true, so that it is right for few votes too. A difference of strengths is the share of votes
+that it lets a model win, and its interval is that of the share.
+
+Ours are: 1. Student's t in place of the normal quantile, with degrees of freedom after
+Satterthwaite (1946), of the variance beside that of independent votes, which Wilson's interval
+knows; the literature takes the smaller number of clusters less one, which is too wide when the
+other kind of cluster decides. 2. The variance is no less than `LEAST` of that of leaving out single
+votes, since the difference above can be near 0 by chance with few raters. 3. Near-unanimous votes,
+of which leaving out says nothing, have the variance of independent votes.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.special import expit, logit, stdtrit
+
+from pipelines.compare.arena.votes import Indices, Values
+
+LEAST = 0.3
+"""Least variance, as a share of that of leaving out single votes."""
+
+Statistic = Callable[[Values], Values]
+"""Turns sums over votes, [M, D], into log-odds, [M, Q]; each row on its own."""
+
+
+@dataclass(frozen=True, eq=False)
+class Estimates:
+    """Log-odds with their uncertainty, as shares and on a scale; arrays are [Q]."""
+
+    share: Values
+    """The log-odds as shares of votes won."""
+    share_variance: Values
+    """NaN where there is one rater with one prompt."""
+    df: Values
+    """Degrees of freedom of the variance."""
+    unit: float = 1.0
+    """Points of the scale per unit of log-odds."""
+    middle: float = 0.0
+    """Point of the scale that log-odds of 0 have."""
+
+    @property
+    def value(self) -> Values:
+        """The log-odds on the scale."""
+        return np.asarray(self.middle + self.unit * logit(self.share))
+
+    @property
+    def variance(self) -> Values:
+        """Variance of `value`, for many votes."""
+        return np.asarray(self.share_variance * (self.unit / (self.share * (1 - self.share))) ** 2)
+
+    def shares(self, level: float = 0.95) -> Values:
+        """Return the bounds of the shares, [Q, 2]."""
+        votes = self.share * (1 - self.share) / self.share_variance
+        least = stdtrit(self.df, (1 - level) / 2) ** 2 / votes
+        half = np.sqrt(least * (self.share * (1 - self.share) + least / 4))
+        ends = [self.share + least / 2 + sign * half for sign in (-1, 1)]
+        return np.asarray(np.stack(ends, axis=-1) / (1 + least[:, None]))
+
+    def intervals(self, level: float = 0.95) -> Values:
+        """Return the bounds on the scale, [Q, 2]."""
+        return np.asarray(self.middle + self.unit * logit(self.shares(level)))
+
+    def part(self, at: slice, **changes: Any) -> "Estimates":
+        """Return some of the figures, on another scale if one is given."""
+        known = {"unit": self.unit, "middle": self.middle} | changes
+        return Estimates(self.share[at], self.share_variance[at], self.df[at], **known)
+
+
+def clustered(
+    sums: Values,
+    rater: Indices,
+    prompt: Indices,
+    statistic: Statistic,
+    independent: Values,
+) -> Estimates:
+    """Return the figures of all votes with their variance over raters and prompts.
+
+    With a single rater the variance is over prompts alone, and the other way round.
+
+    Args:
+        sums: [N, D], what each vote adds to the sums.
+        rater: [N], the rater of each vote.
+        prompt: [N], its prompt.
+        statistic: the log-odds of sums.
+        independent: [Q], their variances if votes were independent.
+    """
+
+    def shares(some: Values) -> Values:
+        return np.asarray(expit(statistic(some)))
+
+    share = shares(sums.sum(0, keepdims=True))[0]
+    votes, answers, *ways = (
+        _moves(sums, cluster, shares, share)
+        for cluster in (np.arange(len(sums)), rater * (prompt.max() + 1) + prompt, rater, prompt)
+    )
+    ways = [moves for moves in ways if len(moves) > 1]
+    if not ways:
+        unknown = np.full(share.shape, np.nan)
+        return Estimates(share, unknown, unknown)
+    single = _variance(votes)
+    both = sum(_variance(moves) for moves in ways) - (len(ways) - 1) * _variance(answers)
+    noise = sum(_noise(moves, votes) for moves in ways)
+    variance = np.maximum(both, LEAST * single)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        df = np.where(noise > 0, np.maximum(np.maximum(both, single) ** 2 / noise, 1.0), np.inf)
+    alone = independent * (share * (1 - share)) ** 2
+    unanimous = single < LEAST * alone
+    variance = np.where(unanimous, np.maximum(variance, alone), variance)
+    return Estimates(share, variance, np.where(unanimous, np.inf, df))
+
+
+def _moves(sums: Values, cluster: Indices, shares: Statistic, share: Values) -> Values:
+    """Return by how much leaving out each cluster moves the shares, [C, Q]; none for one."""
+    order = np.argsort(cluster, kind="stable")
+    _, starts = np.unique(cluster[order], return_index=True)
+    parts = np.add.reduceat(sums[order], starts)
+    if len(parts) == 1:
+        return np.zeros((1, len(share)))
+    return np.asarray(shares(parts.sum(0) - parts) - share)
+
+
+def _variance(moves: Values) -> Values:
+    """Return the variance [Q] by the jackknife."""
+    n = len(moves)
+    return np.asarray((n - 1) / n * (moves**2).sum(0))
+
+
+def _noise(moves: Values, votes: Values) -> Values:
+    """Return half the variance [Q] of a variance by leaving out clusters.
+
+    For normal moves it is V^2 / (C - 1). Of independent votes the ratio of V to their own variance
+    has a beta distribution, whose variance is less, and 0 where each vote is a cluster.
+    """
+    single, n = _variance(votes), len(moves)
+    variance = np.maximum(_variance(moves), single)
+    return np.asarray(
+        single**2 * noise_of(variance / np.where(single > 0, single, 1), n, len(votes))
+    )
+
+
+def noise_of(ratio: Values, clusters: int, votes: int) -> Values:
+    """Return half the variance of a variance, in units of that of independent votes.
+
+    Args:
+        ratio: the variance, in the same unit.
+        clusters: number of clusters that are left out.
+        votes: number of votes.
+    """
+    noise = (ratio**2 - (clusters + 1) / (votes + 1)) / (clusters - 1)
+    # where each vote is a cluster it is 0 but for rounding
+    return np.where(noise > 1e-9, noise, 0)
+
+
+def log_odds(sums: Values) -> Values:
+    """Return the log-odds [M, Q] of Q wins and Q losses [M, 2 Q], with half a one added to each."""
+    wins, losses = np.split(sums, 2, axis=1)
+    return np.asarray(np.log((wins + 0.5) / (losses + 0.5)))
+
+
+@dataclass(frozen=True)
+class Share:
+    """A share of votes, ties counting half."""
+
+    value: float
+    n: int
+    interval: tuple[float, float] | None
+
+
+def share_of(won: Values, rater: Indices, prompt: Indices, level: float = 0.95) -> Share | None:
+    """Return the mean of `won` [N], each in [0, 1], with its interval; None for no votes."""
+    if not len(won):
+        return None
+    wins, losses = won.sum() + 0.5, (1 - won).sum() + 0.5
+    independent = np.array([1 / wins + 1 / losses])
+    found = clustered(np.stack([won, 1 - won], 1), rater, prompt, log_odds, independent)
+    low, high = found.shares(level)[0]
+    known = bool(np.isfinite(low))
+    return Share(float(won.mean()), len(won), (float(low), float(high)) if known else None)

@@ -1,0 +1,185 @@
+"""Strengths of models on the Elo scale: Bradley-Terry of pairs, Plackett-Luce of rankings.
+
+    P(a is preferred to b) = 1 / (1 + 10 ** ((b - a) / 400)),   mean strength 1000
+
+Fits are by evalica (Ustalov 2025, arXiv 2412.11314) and choix (Maystre and Grossglauser 2015); a
+tie is half a win for each. One tie is added for each pair of models that met, so that a model that
+won every vote has a strength (half a win each, as Haldane 1956 for log-odds).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+
+import choix
+import numpy as np
+from evalica import Winner, bradley_terry
+from scipy.sparse.csgraph import connected_components
+
+from pipelines.compare.arena.intervals import Estimates, Statistic, clustered
+from pipelines.compare.arena.votes import Indices, Values, Votes
+
+ELO = 400 / np.log(10)
+"""Points of Elo per unit of log-odds."""
+MEAN = 1000.0
+TOLERANCE, MOST_STEPS = 1e-10, 10_000
+"""Settings of evalica's solver: leaving out a rater moves strengths by little."""
+PULL = 0.01
+"""Regularization of choix, for models that won every ranking."""
+
+
+@dataclass(frozen=True, eq=False)
+class Ratings:
+    """Strengths of K models and the differences of all pairs, with their uncertainty."""
+
+    models: tuple[str, ...]
+    strengths: Estimates
+    """[K], in Elo points with the mean `MEAN`."""
+    differences: Estimates
+    """[K (K - 1) / 2], first less second of each pair in order, in Elo points."""
+
+    def difference(self, a: int, b: int) -> Estimates:
+        """Return the strength of model `a` less that of `b`, [1]."""
+        at = list(combinations(range(len(self.models)), 2)).index((min(a, b), max(a, b)))
+        found = self.differences.part(slice(at, at + 1))
+        return found if a < b else replace(found, share=1 - found.share)
+
+
+def win_probability(difference: float | Values) -> Values:
+    """Return the probability that a model is preferred to one that is `difference` Elo weaker."""
+    return np.asarray(1 / (1 + np.exp(-np.asarray(difference) / ELO)))
+
+
+def as_elo(share: float) -> float:
+    """Return the difference in Elo points at which a model wins this share, within 0 and 1."""
+    return float(ELO * np.log(share / (1 - share)))
+
+
+def wins_of(votes: Votes) -> Values:
+    """Return the wins of each model over each other, [K, K]; a tie is half a win for each."""
+    k = len(votes.models)
+    wins = np.zeros((k, k))
+    np.add.at(wins, (votes.model_a, votes.model_b), votes.outcome)
+    np.add.at(wins, (votes.model_b, votes.model_a), 1 - votes.outcome)
+    return wins
+
+
+def bradley_terry_strengths(wins: Values) -> Values:
+    """Return the maximum-likelihood strengths [M, K] in Elo points of wins [M, K, K]."""
+    if wins.shape[-1] == 2:  # in closed form, to which evalica's steps lead
+        half = ELO / 2 * np.log(wins[:, 0, 1] / wins[:, 1, 0])
+        return MEAN + np.stack([half, -half], axis=1)
+    return np.stack([_fitted(one) for one in wins])
+
+
+def _fitted(wins: Values) -> Values:
+    first, second = np.nonzero(wins)
+    fitted = bradley_terry(
+        first.tolist(),
+        second.tolist(),
+        [Winner.X] * len(first),
+        weights=wins[first, second].tolist(),
+        tolerance=TOLERANCE,
+        limit=MOST_STEPS,
+    )
+    logs = np.log(fitted.scores.reindex(range(len(wins))).to_numpy(np.float64))
+    return np.asarray(MEAN + ELO * (logs - logs.mean()))
+
+
+def is_connected(votes: Votes) -> bool:
+    """Whether every model was compared with every other, be it through others."""
+    return bool(connected_components(wins_of(votes) > 0, directed=False)[0] == 1)
+
+
+def rate(votes: Votes) -> Ratings:
+    """Return the Bradley-Terry strengths of the models; `is_connected` must hold."""
+    k = len(votes.models)
+    rows = np.arange(len(votes))
+    sums = np.zeros((len(votes), k, k))
+    sums[rows, votes.model_a, votes.model_b] = votes.outcome
+    sums[rows, votes.model_b, votes.model_a] = 1 - votes.outcome
+    wins = wins_of(votes)
+    virtual = 0.5 * ((wins + wins.T) > 0)
+
+    def strengths(some: Values) -> Values:
+        return bradley_terry_strengths(some.reshape(-1, k, k) + virtual)
+
+    information = _information(wins + virtual, strengths(wins.reshape(1, -1))[0])
+    return _ratings(
+        votes.models,
+        sums.reshape(len(votes), -1),
+        (votes.rater, votes.prompt),
+        strengths,
+        np.asarray(np.linalg.pinv(information)),
+    )
+
+
+def rate_rankings(
+    models: Sequence[str],
+    rankings: Sequence[tuple[int, ...]],
+    rater: Indices,
+    prompt: Indices,
+) -> Ratings:
+    """Return the Plackett-Luce strengths of models from rankings, each from best to worst.
+
+    Args:
+        models: names of the K models.
+        rankings: [N], each the indices of two models or more in order.
+        rater: [N].
+        prompt: [N].
+    """
+    kinds = list(dict.fromkeys(rankings))
+    number = {kind: i for i, kind in enumerate(kinds)}
+    sums = np.eye(len(kinds))[[number[one] for one in rankings]]
+
+    def strengths(some: Values) -> Values:
+        return np.stack([_plackett_luce(len(models), kinds, times) for times in some])
+
+    wins = np.zeros((len(models), len(models)))
+    for order in rankings:
+        for better, worse in combinations(order, 2):
+            wins[better, worse] += 1
+    information = _information(wins, strengths(sums.sum(0, keepdims=True))[0])
+    covariance = np.asarray(np.linalg.pinv(information))
+    return _ratings(tuple(models), sums, (rater, prompt), strengths, covariance)
+
+
+def _plackett_luce(k: int, kinds: Sequence[tuple[int, ...]], times: Values) -> Values:
+    repeated = [kind for kind, n in zip(kinds, times, strict=True) for _ in range(round(n))]
+    logs = choix.ilsr_rankings(k, repeated, alpha=PULL, max_iter=1000)
+    return np.asarray(MEAN + ELO * (logs - logs.mean()))
+
+
+def _ratings(
+    models: tuple[str, ...],
+    sums: Values,
+    clusters: tuple[Indices, Indices],
+    strengths: Statistic,
+    covariance: Values,
+) -> Ratings:
+    """Return strengths and differences; `covariance` [K, K] is that of independent votes."""
+    k = len(models)
+    first, second = np.array(list(combinations(range(k), 2))).T
+    # each model against the mean of the others, then all pairs
+    against_others = (k * np.eye(k) - 1) / (k - 1)
+    contrasts = np.concatenate([against_others, np.eye(k)[first] - np.eye(k)[second]])
+
+    def both(some: Values) -> Values:
+        # many clusters leave out the same: each kind is fitted once
+        kinds, at = np.unique(some, axis=0, return_inverse=True) if k > 2 else (some, slice(None))
+        return np.asarray(strengths(kinds)[at] @ contrasts.T / ELO)
+
+    independent = np.einsum("qi,ij,qj->q", contrasts, covariance, contrasts) / ELO**2
+    found = clustered(sums, *clusters, both, independent)
+    return Ratings(
+        models,
+        found.part(slice(k), unit=ELO * (k - 1) / k, middle=MEAN),
+        found.part(slice(k, None), unit=ELO),
+    )
+
+
+def _information(wins: Values, strengths: Values) -> Values:
+    """Return the Fisher information [K, K] of the strengths in Elo points."""
+    p = win_probability(strengths[:, None] - strengths[None, :])
+    weights = (wins + wins.T) * p * (1 - p) / ELO**2
+    return np.asarray(np.diag(weights.sum(1)) - weights)

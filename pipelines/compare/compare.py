@@ -1,0 +1,158 @@
+"""Stage `compare`: plan comparisons of models by people, which `label` then asks.
+
+All models draw the same prompts with the same seeds. Images that are there are used, missing ones
+are drawn. Planning again adds only what is new, and never takes a label away.
+"""
+
+import argparse
+import math
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from data.errors import PictuneError
+from data.formats.landing import IMAGE_FORMATS
+from data.image_files import read_image
+from data.runs import RunFolder
+from labeling_app.campaign.comparisons import (
+    CompareConfig,
+    Plan,
+    Reference,
+    plan_comparisons,
+    read_wordings,
+)
+from pipelines.evaluate.plan import evaluation_prompts, omitted_prompts
+from pipelines.flags import stands_for_settings
+from pipelines.run.campaign import open_store
+from pipelines.run.image_plan import EVALUATION_SEEDS, seeded
+from pipelines.run.interruption import ends_at_once
+from pipelines.run.prompts import prompts_of, read_prompts
+from pipelines.run.record import record
+from pipelines.settings.config import Settings
+
+if TYPE_CHECKING:
+    from pipelines.compare.images import ImageStore
+
+TEXTS = (".txt", ".md")
+"""Suffixes of references that are texts."""
+
+
+def main(run: RunFolder, settings: Settings) -> None:
+    """Bring the images together, add the comparisons to the store, and say what was planned.
+
+    Raises:
+        PictuneError: models, prompts, words or references are not as they must be.
+    """
+    config = settings.table("compare", CompareConfig)
+    wordings = read_wordings(config)
+    prompts = compared_prompts(settings, config)
+    _refuse_axes_without_questions(config, prompts)
+    with ends_at_once():
+        from pipelines.compare.images import ImageStore, contenders  # noqa: PLC0415 - loads torch
+
+    models = contenders(run, config.models)
+    planned = seeded(prompts, config.images_per_prompt, settings.run.seed, offset=EVALUATION_SEEDS)
+    images = ImageStore(run, settings)
+    drawn = [image for one in models for image in images.images_of(one, planned)]
+    references = _references(config, prompts, images)
+    plan = plan_comparisons(drawn, config, [one.name for one in models], references)
+    if not plan.tasks:
+        raise PictuneError(
+            "compare.models: all models drew the same images, so nothing can be compared; "
+            "name models that differ"
+        )
+    images.write(prompts)
+    with open_store(run) as store:
+        store.comparisons.set_wordings(wordings)
+        added = store.comparisons.add(plan.tasks, most_share=config.most_share_of_rater)
+    record(run, settings)
+    print(
+        f"compare: {len(plan.tasks)} comparisons of {', '.join(one.name for one in models)}, "
+        f"{len(prompts)} prompts with {config.images_per_prompt} images each; {added} are new"
+    )
+    omitted = omitted_prompts(settings) if config.prompts_file is None else None
+    for line in [*_remarks(config, plan), *([omitted] if omitted else [])]:
+        print(f"compare: {line}")
+
+
+def compared_prompts(settings: Settings, config: CompareConfig) -> dict[str, str | None]:
+    """Return the prompts that are compared, with the category of each."""
+    if config.prompts_file is None:
+        return {one.prompt: one.family for one in evaluation_prompts(settings)}
+    known = prompts_of(settings.run)
+    listed = read_prompts(config.prompts_file)
+    return {one.text: one.category or known.get(one.text) for one in listed}
+
+
+def _refuse_axes_without_questions(config: CompareConfig, prompts: Mapping[str, object]) -> None:
+    if "count" in config.axes and not prompts.keys() & config.objects.keys():
+        first = next(iter(prompts))
+        raise PictuneError(
+            "compare.objects: names none of the prompts, so the axis count has nothing to ask; "
+            f'write what is counted, as {first!r} = "wolves", or leave the axis out'
+        )
+
+
+def _references(
+    config: CompareConfig, prompts: Mapping[str, object], images: "ImageStore"
+) -> dict[str, Reference]:
+    if "detailed" not in config.axes:
+        return {}
+    named = {prompt: path for prompt, path in config.references.items() if prompt in prompts}
+    return {prompt: _reference(prompt, path, images) for prompt, path in named.items()}
+
+
+def _reference(prompt: str, path: Path, images: "ImageStore") -> Reference:
+    if path.suffix.lower() not in TEXTS:
+        advice = "name a PNG, WebP or JPEG image, or a text, in compare.references"
+        image = read_image(path, advice)
+        if image.format not in IMAGE_FORMATS:
+            raise PictuneError(f"{path}: is an image of the format {image.format}; {advice}")
+        facts = {
+            "width": image.width,
+            "height": image.height,
+            "format": IMAGE_FORMATS[image.format],
+            "created_at": datetime.fromtimestamp(path.stat().st_mtime, UTC),
+        }
+        return Reference(image_id=images.add_reference(path, prompt, facts))
+    try:
+        return Reference(text=path.read_text(encoding="utf-8-sig").strip())
+    except (OSError, UnicodeDecodeError) as error:
+        raise PictuneError(
+            f"{path}: cannot be read ({error}); name a text in UTF-8 in compare.references"
+        ) from error
+
+
+def _remarks(config: CompareConfig, plan: Plan) -> list[str]:
+    """Return lines on what a lead would not expect."""
+    remarks = []
+    if plan.same:
+        remarks.append(f"{plan.same} pairs are left out, since both models drew the same image")
+    if plan.repeated:
+        remarks.append(
+            f"{plan.repeated} pairs are left out, since another pair of models drew the same images"
+        )
+    if config.most_share_of_rater < 1:
+        people = math.ceil(1 / config.most_share_of_rater)
+        remarks.append(
+            f"a rater gives at most {config.most_share_of_rater:.0%} of the answers on an axis, "
+            f"so that all of them take {people} raters or more"
+        )
+    return remarks
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of this stage; all of them set settings."""
+    for flag, example in (("models", "base,rwl,dpok"), ("axes", "overall,appeal")):
+        parser.add_argument(
+            f"--{flag}",
+            type=_listed,
+            metavar="A,B",
+            help=f"such as {example} (compare.{flag})",
+        )
+    stands_for_settings(parser, models="compare.models", axes="compare.axes")
+
+
+def _listed(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",")]

@@ -1,0 +1,263 @@
+"""Images of several models for comparisons by people: those that are there, and new ones.
+
+They are kept in `comparison/images/`, named by their content, so that an evaluation that draws
+again takes none from under a label, and no name tells a rater which model drew it. Rows in
+`images.parquet` have them marked as drawn for comparisons.
+"""
+
+import hashlib
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pyarrow as pa
+
+from data.errors import PictuneError
+from data.files import locked, sha256_of, write_atomically
+from data.runs import RunFolder
+from data.schema import COMPARISON, IMAGES, PROMPTS, prompt_id, read_table, write_table
+from finetune.model.diffusion import DiffusionModel
+from finetune.model.lora_folder import BASE
+from finetune.settings.sampler import Sampler
+from labeling_app.campaign.comparisons import CompareConfig, ComparedImage
+from pipelines.evaluate.models import TunedModel, file_name, image_folder, tuned_models
+from pipelines.flags import check_word
+from pipelines.run.drawing import Drawer
+from pipelines.run.image_plan import ImagesConfig, Planned
+from pipelines.run.image_rows import DrawnBy, image_row
+from pipelines.run.model_hashes import weights_hash
+from pipelines.run.models import open_model
+from pipelines.run.record import STAMP, read_stamp
+from pipelines.settings.config import Settings
+
+Row = dict[str, object]
+Drawing = tuple[object, ...]
+"""Everything that determines an image: prompt, seed, LoRA, weights, eta, steps and guidance."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A model that is compared."""
+
+    name: str
+    """As in the tables, such as `base`, `rwl-round2` or `second/rwl`."""
+    run: RunFolder
+    """The run that it is of."""
+    tuned: TunedModel | None
+    """None for the base."""
+
+    @cached_property
+    def lora_hash(self) -> str | None:
+        """Hash of the LoRA; None for the base."""
+        return None if self.tuned is None else self.tuned.lora_hash
+
+    def evaluated(self, eta: float) -> tuple[Path, str] | None:
+        """Return the folder of its images in its run's evaluation, and the hash of the weights.
+
+        None where there are no such images, or where they were drawn before it was tuned again.
+        """
+        stamp = read_stamp(self.run.evaluation_dir / STAMP)
+        own = BASE if self.tuned is None else self.tuned.name
+        folder = image_folder(self.run, own, eta)
+        if stamp is None or not folder.is_dir():
+            return None
+        if self.tuned is not None and stamp.inputs.get(own) != self.lora_hash:
+            return None
+        return folder, stamp.inputs.get("model", "")
+
+
+def contenders(run: RunFolder, names: Sequence[str]) -> list[Contender]:
+    """Return the models of these names; without names, the base and those of the latest round.
+
+    Raises:
+        PictuneError: a model is not known, or there is one alone.
+    """
+    if not names:
+        rounds = [one.run.round for one in tuned_models(run)]
+        latest = [one for one in tuned_models(run) if one.run.round == max(rounds)]
+        names = [BASE, *(file_name(one.name) for one in latest)]
+    found = [_contender(run, name) for name in names]
+    if len(found) < 2:
+        raise PictuneError(
+            f"compare.models: {', '.join(names)} alone; a comparison takes two models or more, "
+            "name them as MODELS=base,rwl, and tune one by `make finetune METHOD=rwl` first"
+        )
+    return found
+
+
+def _contender(run: RunFolder, name: str) -> Contender:
+    other, slash, own = name.rpartition("/")
+    of = RunFolder(run.root.parent / other) if slash else run
+    if not of.images_table.exists():
+        raise PictuneError(
+            f"compare.models: {name}: {of.root} is no run with images; name a model as RUN/METHOD"
+        )
+    if slash:
+        of = of.in_round(_latest_round(of))
+    known = {BASE: None} | {file_name(one.name): one for one in tuned_models(of)}
+    return Contender(name, of, known[check_word(f"compare.models of {of.root}:", own, known)])
+
+
+def _latest_round(run: RunFolder) -> int:
+    rounds = (path.parent.name for path in run.root.glob(f"rounds/*/{STAMP}"))
+    return max((int(name) for name in rounds if name.isdecimal()), default=1)
+
+
+class ImageStore:
+    """The images of a run's comparisons, on disk and in `images.parquet`."""
+
+    def __init__(self, run: RunFolder, settings: Settings) -> None:
+        self._run = run
+        self._settings = settings
+        config = settings.table("compare", CompareConfig)
+        self._sampler = settings.table("sampler", Sampler).model_copy(update={"eta": config.eta})
+        self._weights = weights_hash(settings.run.model)
+        rows = read_table(run.images_table, IMAGES).to_pylist()
+        self._known: dict[Drawing, str] = {
+            _drawing(row): row["image_id"]
+            for row in rows
+            if row["lora_strength"] in (None, 1) and (run.root / row["path"]).exists()
+        }
+        self._new: dict[str, Row] = {}
+        self._drawn: list[Path] = []
+        self._model: DiffusionModel | None = None
+
+    def images_of(self, one: Contender, planned: Sequence[Planned]) -> list[ComparedImage]:
+        """Return the model's images; those of its own run are drawn where they are missing.
+
+        Raises:
+            PictuneError: a model of another run lacks some of them.
+        """
+        is_own = one.run.root == self._run.root
+        evaluated = one.evaluated(self._sampler.eta)
+        weights = self._weights if is_own or evaluated is None else evaluated[1]
+        by = DrawnBy(self._settings.run.model, weights, self._sampler, one.lora_hash)
+        folder = None if evaluated is None or evaluated[1] != weights else evaluated[0]
+        ids: dict[Planned, str] = {}
+        missing: list[Planned] = []
+        for image in planned:
+            if (known := self._known.get(_expected(image, by))) is not None:
+                ids[image] = known
+            elif folder is not None and (folder / image.file_name).is_file():
+                ids[image] = self._keep(folder / image.file_name, image, by, one.run.round)
+            else:
+                missing.append(image)
+        if missing and not is_own:
+            first = missing[0]
+            raise PictuneError(
+                f"{one.run.evaluation_dir}: {one.name} has no image of {first.prompt!r} with seed "
+                f"{first.seed}, nor of {len(missing) - 1} more; the runs have other prompts, seeds "
+                f"or samplers: make them alike and run `make evaluate RUN={one.run.root.name}`"
+            )
+        for image, path in self._draw(one, missing):
+            ids[image] = self._keep(path, image, by, one.run.round)
+            self._drawn.append(path)
+        return [ComparedImage(ids[p], p.prompt, p.seed, one.name) for p in planned]
+
+    def add_reference(self, path: Path, prompt: str, row: Row) -> str:
+        """Keep an image that shows what a prompt describes; return its id."""
+        image_id = sha256_of(path)
+        place = self._place(path, image_id, path.suffix)
+        self._new[image_id] = row | {
+            "image_id": image_id,
+            "path": place.relative_to(self._run.root).as_posix(),
+            "prompt_id": prompt_id(prompt),
+            "prompt": prompt,
+            "origin": COMPARISON,
+        }
+        return image_id
+
+    def write(self, categories: Mapping[str, str | None]) -> None:
+        """Add what is new to `images.parquet` and `prompts.parquet`; rows there stay.
+
+        Prompts there that have no category get the one of the comparison.
+        """
+        prompts: dict[str, Row] = {
+            prompt_id(text): {
+                "prompt_id": prompt_id(text),
+                "prompt": text,
+                "category": category,
+                "split": None,
+            }
+            for text, category in categories.items()
+        }
+        self._run.labels_dir.mkdir(parents=True, exist_ok=True)
+        with locked(self._run.import_lock):
+            _append(self._run.prompts_table, PROMPTS, prompts)
+            _name_categories(self._run.prompts_table, categories)
+            _append(self._run.images_table, IMAGES, self._new)
+        for path in self._drawn:
+            path.unlink()
+        for folder in {path.parent for path in self._drawn}:
+            with suppress(OSError):  # of another attempt that was interrupted
+                folder.rmdir()
+        self._drawn, self._new = [], {}
+
+    def _draw(self, one: Contender, missing: Sequence[Planned]) -> Iterable[tuple[Planned, Path]]:
+        """Draw images into a folder of the model's own, which an interrupted run goes on from."""
+        if not missing:
+            return []
+        images = self._settings.table("images", ImagesConfig)
+        if self._model is None:
+            self._model = open_model(self._settings.run, precision=images.precision)
+        model = self._model
+        drawn_by = (one.lora_hash or BASE, self._weights, self._sampler.model_dump_json())
+        digest = hashlib.sha256(" ".join(drawn_by).encode()).hexdigest()[:12]
+        folder = self._run.comparison_dir / f"drawing-{digest}"
+        if one.tuned is not None:
+            model.load_lora(one.tuned.folder)
+        with model.adapters_off() if one.tuned is None else nullcontext():
+            Drawer(model, images.batch).draw_missing(missing, folder, self._sampler, title=one.name)
+        return [(image, folder / image.file_name) for image in missing]
+
+    def _keep(self, path: Path, image: Planned, by: DrawnBy, number: int) -> str:
+        image_id = sha256_of(path)
+        place = self._place(path, image_id, ".png")
+        row = image_row(self._run.in_round(number), place, image, by)
+        self._new.setdefault(image_id, row | {"origin": COMPARISON})
+        return image_id
+
+    def _place(self, path: Path, image_id: str, suffix: str) -> Path:
+        place = self._run.comparison_dir / "images" / f"{image_id}{suffix}"
+        if not place.exists():
+            with write_atomically(place) as temporary:
+                shutil.copyfile(path, temporary)
+        return place
+
+
+def _drawing(row: Mapping[str, object]) -> Drawing:
+    names = ("prompt", "seed", "lora_hash", "model_hash", "eta", "steps", "guidance")
+    return tuple(_rounded(row[name]) for name in names)
+
+
+def _expected(image: Planned, by: DrawnBy) -> Drawing:
+    sampler = by.sampler
+    drawn = (image.prompt, image.seed, by.lora_hash, by.model_hash)
+    return (*drawn, _rounded(sampler.eta), sampler.steps, _rounded(sampler.guidance))
+
+
+def _rounded(value: object) -> object:
+    """Return a number as the table's precision allows to compare it."""
+    return round(value, 4) if isinstance(value, float) else value
+
+
+def _name_categories(path: Path, categories: Mapping[str, str | None]) -> None:
+    """Write the category of prompts that have none, as those of a text file."""
+    rows = read_table(path, PROMPTS).to_pylist()
+    named = [row | {"category": row["category"] or categories.get(row["prompt"])} for row in rows]
+    if named != rows:
+        write_table(pa.Table.from_pylist(named, schema=PROMPTS), PROMPTS, path)
+
+
+def _append(path: Path, schema: pa.Schema, rows: Mapping[str, Row]) -> None:
+    """Append rows, by the id in the first column, that the table does not have."""
+    table = read_table(path, schema)
+    known = set(table[schema.names[0]].to_pylist())
+    new = [row for key, row in rows.items() if key not in known]
+    if new:
+        write_table(
+            pa.concat_tables([table, pa.Table.from_pylist(new, schema=schema)]), schema, path
+        )

@@ -1,0 +1,388 @@
+"""The figures of the evaluation, by prompt, by family and by group of prompts.
+
+They are computed from measured images. `Evaluation` is what `evaluation/metrics.json` holds.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel
+
+from data.intervals import mean_interval, share_interval_over_groups, wilson_interval
+from pipelines.evaluate.measures import Values, frechet_distance, vendi_score
+from pipelines.run.image_plan import Planned
+from pipelines.run.judge import Verdict
+from reward.measuring.report import Staleness
+
+Interval = tuple[float, float] | None
+Group = Literal["trained", "held out"]
+
+
+class EvaluationPrompt(BaseModel, frozen=True):
+    """A prompt that every model draws."""
+
+    prompt: str
+    family: str
+    """Kind of difficulty, such as color or count."""
+    group: Group
+    """`held out`: nothing was trained on it."""
+
+
+class Figures(BaseModel, frozen=True):
+    """Figures of some images of one model. None, or no key: it is not known of such images."""
+
+    n: int
+    """Number of images."""
+    reward: float | None = None
+    reward_interval: Interval = None
+    reward_std: float | None = None
+    """Mean standard deviation of the members of the reward's ensemble."""
+    clip_score: float | None = None
+    met: int | None = None
+    """Images that show all that their prompt asks for, by the judge."""
+    alignment: float | None = None
+    """Share of such images."""
+    interval: Interval = None
+    """95 % interval of that share: of one prompt, or of the trained ones, over images (Wilson's);
+    of several held-out prompts over prompts, so that it speaks of others of their kind. The other
+    intervals here are over the same."""
+    readable: float | None = None
+    """Share of images of which the judge can tell what is in them."""
+    diversity: float | None = None
+    """Vendi score of the images of a prompt, by the encoder's embeddings; mean over prompts."""
+
+
+class PromptFigures(Figures, EvaluationPrompt, frozen=True):
+    """Figures of a prompt."""
+
+
+class FamilyFigures(Figures, frozen=True):
+    """Figures of the prompts of one family."""
+
+    group: Group
+    family: str
+
+
+class Gain(BaseModel, frozen=True):
+    """Mean difference to the base on the same prompts and seeds, with its 95 % interval."""
+
+    mean: float
+    interval: Interval = None
+
+
+class GroupFigures(Figures, frozen=True):
+    """Figures of a group of prompts, which have equally many images each."""
+
+    distance: float | None = None
+    """Frechet distance to the base's images of the group, by the encoder's embeddings."""
+    reward_gain: Gain | None = None
+    gain: Gain | None = None
+    """Gain in alignment, where there is a judge."""
+
+
+class Spread(BaseModel, frozen=True):
+    """Mean and spread of a figure over chains."""
+
+    mean: float
+    std: float
+    n: int
+    interval: Interval = None
+
+
+class EvaluatedImage(BaseModel, frozen=True):
+    """One image of the evaluation."""
+
+    prompt: str
+    seed: int
+    path: str
+    """Relative to the run's folder."""
+    met: bool | None = None
+    reward: float | None = None
+
+
+class Result(BaseModel, frozen=True):
+    """Figures of one model under one sampler."""
+
+    model: str
+    """`base`, `best of n`, or the name of a method, with the round after the first."""
+    method: str | None = None
+    """The method that tuned it, if one did."""
+    round: int | None = None
+    """The round that tuned it."""
+    eta: float
+    prompts: list[PromptFigures]
+    families: list[FamilyFigures]
+    groups: dict[Group, GroupFigures]
+    kl: Spread | None = None
+    """KL of its denoising chains to the base, in nats, for tuned models."""
+    images: list[EvaluatedImage]
+
+
+class AtStrength(BaseModel, frozen=True):
+    """Figures of a tuned model at one strength of its LoRA."""
+
+    model: str
+    """As in `Result`."""
+    strength: float
+    """Factor of the LoRA's update: 0 is the base, 1 the model as in `Result`."""
+    eta: float
+    groups: dict[Group, GroupFigures]
+
+
+class Audit(BaseModel, frozen=True, extra="allow"):
+    """Agreement of the judge with labels that a person gave by eye."""
+
+    images: int
+    counts: float
+    animals: float
+    tints: float
+    place: float
+
+
+class RoundFigures(BaseModel, frozen=True):
+    """Figures of one round that are not of a model."""
+
+    round: int
+    verdicts: int
+    """On the round's images."""
+    rankings: int
+    staleness: Staleness | None = None
+    """The reward of the round before on these images, and that of this round."""
+
+
+class Evaluation(BaseModel, frozen=True):
+    """Content of `evaluation/metrics.json`."""
+
+    round: int = 1
+    """The round whose reward is used, if there is one: the last one of the models."""
+    rounds: list[RoundFigures] = []
+    """The rounds up to that one, where there are several."""
+    settings: dict[str, dict[str, Any]]
+    model_hash: str
+    best_of: int
+    omitted: str | None = None
+    """Line on the training prompts that were not drawn, if there are some."""
+    judged: bool
+    rewarded: bool = True
+    """Whether there is a trained reward."""
+    audit: Audit | None = None
+    results: list[Result]
+    strengths: list[AtStrength] = []
+    """Each tuned model at each strength, from weak to strong, where strengths were asked for."""
+    kept_steps: dict[str, int | None] = {}
+    """Step whose weights each method kept; None where its log does not say."""
+    outdated: dict[str, list[str]] = {}
+    """Inputs of each method that have changed since it was tuned."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Measurements of one model's images under one sampler."""
+
+    planned: Sequence[Planned]
+    paths: Sequence[Path]
+    rewards: Sequence[float] | None
+    """None without a trained reward."""
+    stds: Sequence[float] | None
+    """Standard deviations of the members of the reward's ensemble; None where it has one member."""
+    clip_scores: Sequence[float]
+    """Cosine of image and prompt under the CLIP that the reward stands on, or would stand on."""
+    embeddings: Values
+    """[N, D], of the encoder."""
+    verdicts: Sequence[Verdict] | None
+    """None where no judge knows such images."""
+
+    def rows_of(self, prompts: set[str]) -> list[int]:
+        """Return the indices of the images of these prompts."""
+        return [i for i, one in enumerate(self.planned) if one.prompt in prompts]
+
+    def chosen(self, rows: Sequence[int]) -> "Measured":
+        """Return the images at these indices alone."""
+        return Measured(
+            [self.planned[i] for i in rows],
+            [self.paths[i] for i in rows],
+            None if self.rewards is None else [self.rewards[i] for i in rows],
+            None if self.stds is None else [self.stds[i] for i in rows],
+            [self.clip_scores[i] for i in rows],
+            self.embeddings[list(rows)],
+            None if self.verdicts is None else [self.verdicts[i] for i in rows],
+        )
+
+    def of_prompts(self, prompts: set[str]) -> "Measured":
+        """Return the images of these prompts alone."""
+        return self.chosen(self.rows_of(prompts))
+
+
+def together(parts: Sequence[Measured]) -> Measured:
+    """Return the images of all parts, of which there is at least one."""
+    rewards = [part.rewards for part in parts if part.rewards is not None]
+    stds = [part.stds for part in parts if part.stds is not None]
+    verdicts = [part.verdicts for part in parts if part.verdicts is not None]
+    return Measured(
+        [one for part in parts for one in part.planned],
+        [one for part in parts for one in part.paths],
+        [one for some in rewards for one in some] if rewards else None,
+        [one for some in stds for one in some] if stds else None,
+        [one for part in parts for one in part.clip_scores],
+        np.concatenate([part.embeddings for part in parts]),
+        [one for some in verdicts for one in some] if verdicts else None,
+    )
+
+
+def by_reward(rewards: Sequence[float], n: int) -> list[list[int]]:
+    """Return, for each `n` candidates in a row, their indices from the highest reward on.
+
+    The earlier one of equals comes first.
+    """
+    groups = (range(start, start + n) for start in range(0, len(rewards), n))
+    return [sorted(group, key=lambda i: -rewards[i]) for group in groups]
+
+
+def best_of(candidates: Measured, n: int) -> Measured:
+    """Return, of each `n` candidates in a row, the one with the highest reward.
+
+    It stands under the seed of the first.
+    """
+    assert candidates.rewards is not None
+    best = candidates.chosen([ranked[0] for ranked in by_reward(candidates.rewards, n)])
+    return replace(best, planned=candidates.planned[::n])
+
+
+def by_prompt(drawn: Measured, prompts: Sequence[EvaluationPrompt]) -> list[PromptFigures]:
+    """Return the figures of each prompt; a single image has no diversity."""
+    rows = []
+    for prompt in prompts:
+        part = drawn.of_prompts({prompt.prompt})
+        diversity = vendi_score(part.embeddings) if len(part.planned) > 1 else None
+        figures = _figures(part) | {"diversity": diversity}
+        rows.append(PromptFigures(**prompt.model_dump(), **figures))
+    return rows
+
+
+def by_family(drawn: Measured, prompts: Sequence[EvaluationPrompt]) -> list[FamilyFigures]:
+    """Return the figures of the images of each group and family."""
+    texts: dict[tuple[Group, str], set[str]] = {}
+    for one in prompts:
+        texts.setdefault((one.group, one.family), set()).add(one.prompt)
+    return [
+        FamilyFigures(
+            group=group,
+            family=family,
+            **_figures(drawn.of_prompts(own), over_prompts=group != "trained"),
+        )
+        for (group, family), own in texts.items()
+    ]
+
+
+def by_group(
+    drawn: Measured, rows: Sequence[PromptFigures], base: Measured | None
+) -> dict[Group, GroupFigures]:
+    """Return the figures of each group of prompts from those of `by_prompt`.
+
+    With the `base`, they hold gain and distance to it on the same prompts and seeds.
+    """
+    return {
+        group: _group_figures(drawn, [row for row in rows if row.group == group], base)
+        for group in dict.fromkeys(row.group for row in rows)
+    }
+
+
+def _group_figures(
+    drawn: Measured, rows: Sequence[PromptFigures], base: Measured | None
+) -> GroupFigures:
+    texts = {row.prompt for row in rows}
+    part = drawn.of_prompts(texts)
+    diversities = [row.diversity for row in rows if row.diversity is not None]
+    over_prompts = any(row.group != "trained" for row in rows)
+    figures = _figures(part, over_prompts=over_prompts)
+    figures["diversity"] = float(np.mean(diversities)) if diversities else None
+    if base is not None:
+        before = base.of_prompts(texts)
+        figures["distance"] = frechet_distance(part.embeddings, before.embeddings)
+        groups = _by_text(part) if over_prompts else None
+        if part.rewards is not None and before.rewards is not None:
+            figures["reward_gain"] = _gain(part.rewards, before.rewards, groups)
+        if part.verdicts is not None and before.verdicts is not None:
+            met, met_before = _met(part.verdicts), _met(before.verdicts)
+            figures["gain"] = _gain(met, met_before, groups)
+    return GroupFigures(**figures)
+
+
+def by_strength(
+    model: str, eta: float, drawn: Mapping[float, Measured], prompts: Sequence[EvaluationPrompt]
+) -> list[AtStrength]:
+    """Return the figures of a tuned model by the strength at which it drew; 0 is the base."""
+    return [
+        AtStrength(
+            model=model,
+            strength=strength,
+            eta=eta,
+            groups=by_group(part, by_prompt(part, prompts), drawn[0.0] if strength else None),
+        )
+        for strength, part in sorted(drawn.items())
+    ]
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Return mean, standard deviation and interval of the mean."""
+    return Spread(
+        mean=float(np.mean(values)),
+        std=float(np.std(values)),
+        n=len(values),
+        interval=mean_interval(values),
+    )
+
+
+def _figures(part: Measured, *, over_prompts: bool = False) -> dict[str, Any]:
+    n = len(part.planned)
+    groups = _by_text(part) if over_prompts else None
+    figures: dict[str, Any] = {"n": n, "clip_score": float(np.mean(part.clip_scores))}
+    if part.rewards is not None:
+        figures |= {
+            "reward": float(np.mean(part.rewards)),
+            "reward_interval": mean_interval(_means(part.rewards, groups)),
+            "reward_std": None if part.stds is None else float(np.mean(part.stds)),
+        }
+    if part.verdicts is None:
+        return figures
+    is_met = _met(part.verdicts)
+    met = sum(is_met)
+    interval: Interval = wilson_interval(met, n)
+    if groups is not None:
+        in_groups = [sum(is_met[i] for i in rows) for rows in groups]
+        interval = share_interval_over_groups(in_groups, [len(rows) for rows in groups])
+    return figures | {
+        "met": met,
+        "alignment": met / n,
+        "interval": interval,
+        "readable": sum(one.readable for one in part.verdicts) / n,
+    }
+
+
+def _met(verdicts: Sequence[Verdict]) -> list[bool]:
+    return [verdict.met for verdict in verdicts]
+
+
+def _gain(values: Sequence[float], before: Sequence[float], groups: list[list[int]] | None) -> Gain:
+    differences = np.subtract(values, before, dtype=float).tolist()
+    return Gain(
+        mean=float(np.mean(differences)), interval=mean_interval(_means(differences, groups))
+    )
+
+
+def _by_text(part: Measured) -> list[list[int]]:
+    """Return the indices of the images of each prompt."""
+    rows: dict[str, list[int]] = {}
+    for i, one in enumerate(part.planned):
+        rows.setdefault(one.prompt, []).append(i)
+    return list(rows.values())
+
+
+def _means(values: Sequence[float], groups: list[list[int]] | None) -> Sequence[float]:
+    """Return the mean of each group; the values themselves where there are no groups."""
+    if groups is None:
+        return values
+    return [float(np.mean([values[i] for i in rows])) for rows in groups]

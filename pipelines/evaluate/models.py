@@ -1,0 +1,97 @@
+"""The models that an evaluation compares: the base, and each method's LoRA of each round."""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from data.files import sha256_of
+from data.runs import RunFolder
+from finetune.model.lora_folder import BASE, LORA_FILE
+from pipelines.finetune.plan import start_of
+from pipelines.rounds.plan import tuned_methods
+from pipelines.run.model_hashes import REWARD_METRICS, reward_hash
+from pipelines.run.record import STAMP, read_stamp
+from pipelines.settings.config import Settings
+
+
+@dataclass(frozen=True)
+class TunedModel:
+    """A LoRA that a method made in a round."""
+
+    method: str
+    run: RunFolder
+    """The run, in that round."""
+
+    @property
+    def name(self) -> str:
+        """Name of the model in the evaluation, such as `dpok` or `dpok, round 2`."""
+        return self.run.titled(self.method)
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the LoRA."""
+        return self.run.finetune_dir(self.method)
+
+    @property
+    def lora_hash(self) -> str:
+        """SHA-256 of the LoRA's file."""
+        return sha256_of(self.folder / LORA_FILE)
+
+    def changed_inputs(self, settings: Settings, model: str) -> list[str]:
+        """Return the inputs (reward, model, start) that changed since this LoRA was tuned.
+
+        The reward is that of the LoRA's round, and `model` the hash of the base. External rewards
+        are ignored.
+        """
+        stamp = read_stamp(self.folder / STAMP)
+        then = {} if stamp is None else stamp.inputs
+        present = {"model": model}
+        if (self.run.reward_dir / REWARD_METRICS).exists():
+            present["reward"] = reward_hash(self.run.reward_dir)
+        start = Path(start_of(self.run, settings, self.method)) / LORA_FILE
+        if start.exists():
+            present["start"] = sha256_of(start)
+        known = [name for name in ("reward", "model", "start") if name in then and name in present]
+        return [name for name in known if then[name] != present[name]]
+
+
+def tuned_models(run: RunFolder) -> list[TunedModel]:
+    """Return the tuned models of all rounds up to the present one, round by round."""
+    return [
+        TunedModel(method, one)
+        for one in map(run.in_round, range(1, run.round + 1))
+        for method in tuned_methods(one)
+    ]
+
+
+def image_folder(run: RunFolder, name: str, eta: float, strength: float = 1.0) -> Path:
+    """Return the folder of the images of a model at a strength of its LoRA, by a sampler."""
+    ending = "" if strength == 1 else f"-strength{strength}"
+    return run.evaluation_dir / "images" / f"{file_name(name)}-eta{eta:g}{ending}"
+
+
+def file_name(name: str) -> str:
+    """Return the name of a model as folders and comparisons have it, such as `dpok-round2`."""
+    return name.replace(", round ", "-round")
+
+
+def remove_other_images(
+    run: RunFolder,
+    tuned: Sequence[TunedModel],
+    earlier: Mapping[str, str],
+    inputs: Mapping[str, str],
+) -> None:
+    """Remove the evaluation's images by models that changed; all, if the base has.
+
+    Those of prompts that are there no more stay: they may come back. `earlier` and `inputs` are the
+    hashes of what is compared, then and now.
+    """
+    if earlier.get("model") != inputs["model"]:
+        shutil.rmtree(run.evaluation_dir, ignore_errors=True)
+        return
+    kept = {BASE, *(one.name for one in tuned if earlier.get(one.name) == inputs[one.name])}
+    names = {file_name(name) for name in kept}
+    for folder in (run.evaluation_dir / "images").glob("*"):
+        if folder.name.rpartition("-eta")[0] not in names:
+            shutil.rmtree(folder)

@@ -1,0 +1,284 @@
+"""The evaluation's report: one HTML page that holds all that it shows, and a table as text."""
+
+import importlib.metadata
+import json
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import pyarrow.compute as pc
+
+from data.runs import RunFolder
+from data.schema import IMAGES, read_table
+from pipelines.collect.label_statistics import counted, label_statistics
+from pipelines.evaluate.figures import (
+    Evaluation,
+    FamilyFigures,
+    Figures,
+    PromptFigures,
+    Result,
+)
+from pipelines.evaluate.people import peoples_verdict
+from pipelines.evaluate.text import (
+    FEW,
+    Measure,
+    etas_of,
+    groups_of,
+    known_figures,
+    measure_of,
+    page_file,
+    read_evaluation,
+    results_of,
+    titles,
+    untrained_models,
+)
+from pipelines.finetune.metrics_log import UNTRAINED, kept_step, read_metrics
+from pipelines.finetune.strengths import read_choice
+from pipelines.methods import METHODS, find_method
+from pipelines.pages.charts import (
+    MODEL_COLORS,
+    YELLOW,
+    Estimate,
+    comparison_chart,
+    shade,
+    strength_chart,
+    training_chart,
+)
+from pipelines.pages.page import (
+    file_uri,
+    image_uri,
+    svg_uri,
+    write_page,
+)
+from pipelines.run.model_hashes import REWARD_METRICS
+from pipelines.run.record import stamps
+from pipelines.settings.config import Settings
+
+IMAGES_IN_GRID = 6
+"""Images of a prompt for each model in the grids."""
+MOST_COLUMNS = 5
+"""Models side by side; of more, the base and those of the last round are shown."""
+MOST_GRIDS = 8
+"""Training prompts that have a grid, the first ones."""
+SHOWN_AS_THEY_ARE = (
+    *("model_hash", "rounds", "omitted", "judged", "rewarded", "audit", "outdated"),
+)
+"""Fields of the evaluation that the template shows."""
+YLABELS = {"share": "share right", "reward": "reward", "clip": "CLIP score"}
+PACKAGES = ("torch", "diffusers", "transformers", "peft")
+"""Packages whose versions the page states."""
+
+
+def write(run: RunFolder, settings: Settings) -> None:
+    """Write `report.html` from what the stages left in the run's folder."""
+    page = page_file(run)
+    write_page("report.html.jinja", _context(run, settings, read_evaluation(run)), page)
+    print(f"report: {page}")
+
+
+def _context(run: RunFolder, settings: Settings, evaluation: Evaluation) -> dict[str, Any]:
+    """Return everything that the template shows."""
+    eta = etas_of(evaluation)[0]
+    results = results_of(evaluation, eta)
+    names = titles(evaluation)
+    measure = measure_of(evaluation)
+    tuned = {
+        name: find_method(result.method or name)
+        for name, result in results.items()
+        if name not in MODEL_COLORS
+    }
+    colors = MODEL_COLORS | {
+        name: shade(method.color, results[name].round or 1) for name, method in tuned.items()
+    }
+    first = next(iter(results.values()))
+    side_by_side = _side_by_side(results)
+    trained = [row for row in first.prompts if row.group == "trained"][:MOST_GRIDS]
+    held_out = _one_a_family(first.prompts)
+    groups = groups_of(evaluation.results)
+    stages = sorted(stamps(run).values(), key=lambda stamp: stamp.started)
+    order = list(names)
+    return {
+        **{name: getattr(evaluation, name) for name in SHOWN_AS_THEY_ARE},
+        "run": run.root.name,
+        "people": peoples_verdict(run),
+        "model": settings.run.model,
+        "titles": names,
+        "colors": colors,
+        "eta": eta,
+        "results": results,
+        "groups": groups,
+        "made_held_out": evaluation.settings.get("evaluate", {}).get("held_out_per_family"),
+        "few": FEW,
+        "known": {group: known_figures(evaluation, group) for group in groups},
+        "tuned": tuned,
+        "methods": {name: result.method or name for name, result in results.items()},
+        "papers": _papers({result.method or name for name, result in results.items()}),
+        "from_elsewhere": bool(evaluation.settings.get("finetune", {}).get("rewards")),
+        "untrained": {names[name]: UNTRAINED for name in untrained_models(evaluation)},
+        "marked": any(step is not None for step in evaluation.kept_steps.values()),
+        "grids": [_grid(run, results, side_by_side, row) for row in trained],
+        "held_out_grids": [_grid(run, results, side_by_side, row) for row in held_out],
+        "models": side_by_side,
+        "all_results": sorted(evaluation.results, key=lambda result: order.index(result.model)),
+        "chart": _chart(results, names, colors, measure),
+        "curves": _curves(run.in_round(evaluation.round), names),
+        "dials": _dials(run, evaluation, names, colors),
+        "counted": counted,
+        "labels": label_statistics(run.latest.resolve()) if run.latest.exists() else None,
+        **_reward_of(run, evaluation),
+        **_drawn(run),
+        "stages": [(stamp.stage, stamp.seconds) for stamp in stages],
+        "settings": settings.as_toml(),
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+    }
+
+
+def _reward_of(run: RunFolder, evaluation: Evaluation) -> dict[str, Any]:
+    """Return the figures and the plot of the reward; None for both without one."""
+    if not evaluation.rewarded:
+        return {"reward": None, "reliability": None}
+    folder = run.in_round(evaluation.round).reward_dir
+    return {
+        "reward": json.loads((folder / REWARD_METRICS).read_text(encoding="utf-8")),
+        "reliability": file_uri(folder / "reliability.png", "image/png"),
+    }
+
+
+def _drawn(run: RunFolder) -> dict[str, int]:
+    """Count images and their prompts, but for those of comparisons and of visitors."""
+    images = read_table(run.images_table, IMAGES).filter(pc.field("origin").is_null())
+    return {"images": images.num_rows, "prompts": len(set(images["prompt_id"].to_pylist()))}
+
+
+def _papers(methods: Collection[str]) -> list[str]:
+    """Return the titles and papers of those of the methods that are fine-tuning ones."""
+    return [
+        f"{entry.title}: {find_method(name).paper}"
+        for name, entry in METHODS.items()
+        if name in methods
+    ]
+
+
+def _side_by_side(results: dict[str, Result]) -> list[str]:
+    """Return the models whose images are shown beside each other."""
+    names = [name for name in results if name != "best of n"]
+    if len(names) <= MOST_COLUMNS:
+        return names
+    last = max(result.round or 1 for result in results.values())
+    return [name for name in names if results[name].round in (None, last)]
+
+
+def _one_a_family(rows: Sequence[PromptFigures]) -> list[PromptFigures]:
+    first: dict[str, PromptFigures] = {}
+    for row in rows:
+        if row.group != "trained":
+            first.setdefault(row.family, row)
+    return list(first.values())
+
+
+def _chart(
+    results: dict[str, Result], names: dict[str, str], colors: dict[str, str], measure: Measure
+) -> str | None:
+    """Return a chart of the trained prompts, then the held-out families, with every model.
+
+    Rows of few images are omitted.
+    """
+    first = next(iter(results.values()))
+    rows: list[tuple[str, dict[str, Estimate]]] = []
+    for i, prompt in enumerate(first.prompts):
+        if prompt.group == "trained" and prompt.n >= FEW:
+            figures = {name: result.prompts[i] for name, result in results.items()}
+            rows.append((prompt.prompt, _estimates(figures, measure)))
+    for i, family in enumerate(first.families):
+        if family.group != "trained" and family.n >= FEW:
+            members = {name: result.families[i] for name, result in results.items()}
+            rows.append((f"held out: {family.family}", _estimates(members, measure)))
+    xlabel = {
+        "share": "share of images that show all that the prompt asks for",
+        "reward": "mean reward",
+        "clip": "mean CLIP score",
+    }[measure]
+    return svg_uri(comparison_chart(rows, names, colors, xlabel)) if rows else None
+
+
+def _estimates(
+    figures: dict[str, PromptFigures] | dict[str, FamilyFigures], measure: Measure
+) -> dict[str, Estimate]:
+    """Return the main figure of each model with its interval."""
+    return {name: _estimate(one, measure) for name, one in figures.items()}
+
+
+def _estimate(figures: Figures, measure: Measure) -> Estimate:
+    if measure == "clip":
+        return figures.clip_score or 0.0, None
+    if measure == "reward":
+        return figures.reward or 0.0, figures.reward_interval
+    return figures.alignment or 0.0, figures.interval
+
+
+def _grid(
+    run: RunFolder, results: dict[str, Result], models: Sequence[str], prompt: PromptFigures
+) -> dict[str, Any]:
+    """Return one prompt's images of each model, the same seeds in the same places."""
+    columns = []
+    for name in models:
+        result = results[name]
+        images = [one for one in result.images if one.prompt == prompt.prompt][:IMAGES_IN_GRID]
+        shown = [{**one.model_dump(), "uri": image_uri(run.root / one.path)} for one in images]
+        row = next(row for row in result.prompts if row.prompt == prompt.prompt)
+        columns.append({"model": name, "row": row, "images": shown})
+    return {"prompt": prompt.prompt, "family": prompt.family, "columns": columns}
+
+
+def _dials(
+    run: RunFolder, evaluation: Evaluation, names: dict[str, str], colors: dict[str, str]
+) -> list[dict[str, Any]]:
+    """Return, for each tuned model that was drawn at several strengths, its figures and chart."""
+    dials = []
+    for model in dict.fromkeys(one.model for one in evaluation.strengths):
+        rows = [one for one in evaluation.strengths if one.model == model]
+        result = next(one for one in evaluation.results if one.model == model)
+        folder = run.in_round(result.round or 1).finetune_dir(result.method or model)
+        choice = read_choice(folder)
+        chosen = None if choice is None else choice.strength
+        lines = {
+            f"{'training' if group == 'trained' else 'held-out'} prompts": [
+                _estimate(row.groups[group], measure_of(evaluation)) for row in rows
+            ]
+            for group in groups_of(evaluation.results)
+        }
+        diversities = [row.groups["trained"].diversity for row in rows]
+        if (base := diversities[0]) is not None:
+            lines["diversity / base"] = [((one or 0.0) / base, None) for one in diversities]
+        chart = strength_chart(
+            [row.strength for row in rows],
+            lines,
+            color=colors[model],
+            ylabel=YLABELS[measure_of(evaluation)],
+            chosen=chosen,
+        )
+        dial = {"model": model, "rows": rows, "chosen": chosen, "chart": svg_uri(chart)}
+        dials.append(dial | {"title": names[model]})
+    return dials
+
+
+def _curves(run: RunFolder, names: dict[str, str]) -> list[tuple[str, str]]:
+    """Return titles and SVG images of the training curves of all rounds up to the run's."""
+    curves = []
+    for one in map(run.in_round, range(1, run.round + 1)):
+        for name in METHODS:
+            method, lines = find_method(name), read_metrics(one.finetune_dir(name))
+            title = names.get(one.titled(name), one.titled(METHODS[name].title))
+            for curve in method.curves if lines else ():
+                chart = training_chart(
+                    lines,
+                    curve.metrics,
+                    color=shade(method.color, one.round),
+                    ylabel=curve.title,
+                    kept=kept_step(lines),
+                )
+                curves.append((f"{title}: {curve.title}", svg_uri(chart)))
+    if lines := read_metrics(run.reward_dir):
+        losses = {"val_loss": "validation", "binary_loss": "training, verdicts"}
+        chart = training_chart(lines, losses, color=YELLOW, ylabel="loss")
+        curves.append(("reward model: loss", svg_uri(chart)))
+    return curves

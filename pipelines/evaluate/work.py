@@ -1,0 +1,371 @@
+"""Draws and measures the images of the compared models, and puts their figures together."""
+
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from data.runs import RunFolder
+from finetune.model.diffusion import DiffusionModel
+from finetune.model.processes import Processes
+from finetune.model.sampler import sample_trajectories
+from finetune.model.sampling import gaussian_kl, step_distribution
+from finetune.settings.sampler import Sampler
+from pipelines.evaluate.figures import (
+    AtStrength,
+    Audit,
+    EvaluatedImage,
+    Evaluation,
+    EvaluationPrompt,
+    Measured,
+    Result,
+    RoundFigures,
+    best_of,
+    by_family,
+    by_group,
+    by_prompt,
+    by_strength,
+    spread,
+    together,
+)
+from pipelines.evaluate.models import TunedModel, image_folder
+from pipelines.evaluate.plan import evaluation_images, evaluation_prompts, omitted_prompts
+from pipelines.finetune.metrics_log import kept_step, read_metrics
+from pipelines.rounds.plan import labels_by_round
+from pipelines.run.batches import Batches
+from pipelines.run.drawing import Drawer
+from pipelines.run.image_io import load_images, save_sheet
+from pipelines.run.image_plan import ImagesConfig, Planned
+from pipelines.run.judge import Judge, judge_folder, open_judge
+from pipelines.run.model_hashes import REWARD_METRICS, has_reward, weights_hash
+from pipelines.run.models import (
+    open_backbone,
+    open_model,
+    open_reward_model,
+    untuned_backbone,
+)
+from pipelines.settings.config import Settings
+from pipelines.settings.evaluate import EvaluateConfig
+from pipelines.settings.finetune import FinetuneConfig
+from reward.clip.backbone import ClipBackbone
+from reward.measuring.report import read_report
+from reward.model import RewardModel
+from reward.settings import RewardConfig
+
+KL_SHARE = 0.6
+"""Share of a chain's steps, from its start, over which its KL is added up. The noise of later steps
+is so small that a difference that nobody sees counts as hundreds of nats."""
+
+
+@dataclass(frozen=True)
+class Instruments:
+    """Everything that measures images."""
+
+    judge: Judge | None
+    reward: RewardModel | None
+    clip: ClipBackbone
+    """The reward's CLIP as it was before the reward was trained; the one that it would have."""
+    encoder: ClipBackbone
+    """Source of the embeddings for diversity and distance."""
+    batches: Batches
+
+    @classmethod
+    def open(cls, run: RunFolder, settings: Settings) -> "Instruments":
+        """Open the run's reward and its judge, where it has them."""
+        config, reward = settings.table("evaluate", EvaluateConfig), None
+        if has_reward(run.reward_dir):
+            reward = open_reward_model(run.reward_dir, settings.run)
+            clip, encoder = untuned_backbone(reward, settings.run), reward.backbone
+        else:
+            name = settings.table("reward", RewardConfig).backbone
+            clip = encoder = open_backbone(name, settings.run)
+        if config.encoder is not None:
+            encoder = open_backbone(config.encoder, settings.run)
+        batches = Batches(settings.table("images", ImagesConfig).batch)
+        return cls(open_judge(settings.run), reward, clip, encoder, batches)
+
+    def measure(self, planned: Sequence[Planned], folder: Path, title: str) -> Measured:
+        """Score and embed images that lie in `folder`, and judge them if there is a judge."""
+        paths = [folder / one.file_name for one in planned]
+
+        def measured(rows: slice) -> Measured:
+            return self._measured(planned[rows], paths[rows])
+
+        return together(list(self.batches.over(len(paths), measured, title)))
+
+    @torch.no_grad()
+    def _measured(self, planned: Sequence[Planned], paths: Sequence[Path]) -> Measured:
+        """Measure the images of one batch."""
+        texts, images = [one.prompt for one in planned], load_images(paths)
+        verdicts = None if self.judge is None else self.judge.verdicts(images, texts)
+        backbone = self.clip if self.reward is None else self.reward.backbone
+        images = images.to(backbone.device)
+        features, text = backbone.image_features(images), backbone.text_embedding(texts)
+        rewards, stds = None, None
+        if self.reward is not None:
+            means, spreads = self.reward.score_features_with_std(
+                image_features=features, text_embeddings=text
+            )
+            rewards = means.tolist()
+            stds = spreads.tolist() if self.reward.members > 1 else None
+        image = features[:, : backbone.dim]
+        is_untuned = self.clip is backbone
+        cosines = (image * text).sum(-1) if is_untuned else self.clip.clip_score(images, texts)
+        if self.encoder is not backbone:
+            image = self.encoder.image_embedding(images)
+        return Measured(
+            planned,
+            paths,
+            rewards,
+            stds,
+            cosines.tolist(),
+            image.double().cpu().numpy(),
+            verdicts,
+        )
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """Images of the evaluation by one model with one sampler and strength."""
+
+    name: str
+    tuned: TunedModel | None
+    """None for the base."""
+    eta: float
+    strength: float
+    candidates: int
+    """Images of which the best of n is picked; 1 for a tuned model."""
+    planned: list[Planned]
+    folder: Path
+
+
+def drawings_of(
+    run: RunFolder, settings: Settings, tuned: Sequence[TunedModel]
+) -> Iterator[Drawing]:
+    """Yield what is drawn, model by model."""
+    config, prompts = settings.table("evaluate", EvaluateConfig), evaluation_prompts(settings)
+    strengths = settings.table("finetune", FinetuneConfig).other_strengths
+    best_of = config.best_of if has_reward(run.reward_dir) else 1
+    for one in (None, *tuned):
+        name = "base" if one is None else one.name
+        candidates = best_of if one is None else 1
+        planned = evaluation_images(prompts, config, settings.run.seed, candidates=candidates)
+        wanted = [(eta, 1.0) for eta in config.etas]
+        if one is not None:
+            wanted += [(config.etas[0], strength) for strength in strengths]
+        for eta, strength in wanted:
+            folder = image_folder(run, name, eta, strength)
+            yield Drawing(name, one, eta, strength, candidates, planned, folder)
+
+
+def draw_all(
+    drawings: Sequence[Drawing], settings: Settings, processes: Processes
+) -> dict[str, list[float]]:
+    """Draw what is missing; return the KL to the base of each tuned model, in the first process."""
+    images, sampler = settings.table("images", ImagesConfig), settings.table("sampler", Sampler)
+    prompts = [one.prompt for one in evaluation_prompts(settings) if one.group == "trained"]
+    model = open_model(settings.run, precision=images.precision)
+    drawer = Drawer(model, images.batch, processes)
+    kl: dict[str, list[float]] = {}
+    loaded = ""
+    for one in drawings:
+        if one.tuned is not None and loaded != one.name:
+            model.load_lora(one.tuned.folder)
+            loaded = one.name
+            if processes.is_first:
+                kl[one.name] = kl_to_base(model, prompts, settings)
+        strength = "" if one.strength == 1 else f", strength {one.strength:g}"
+        with model.at_strength(one.strength):
+            drawer.draw_missing(
+                one.planned,
+                one.folder,
+                sampler.model_copy(update={"eta": one.eta}),
+                title=f"{one.name}, eta {one.eta:g}{strength}",
+            )
+    return kl
+
+
+def evaluation_of(
+    run: RunFolder,
+    settings: Settings,
+    tuned: Sequence[TunedModel],
+    outdated: dict[str, list[str]],
+    processes: Processes,
+) -> Evaluation:
+    """Draw what is missing, measure it, and write the sheets; the first of several processes."""
+    config, prompts = settings.table("evaluate", EvaluateConfig), evaluation_prompts(settings)
+    trained = [one.prompt for one in prompts if one.group == "trained"]
+    drawings = list(drawings_of(run, settings, tuned))
+    kl = draw_all(drawings, settings, processes)
+    instruments = Instruments.open(run, settings)
+    measured: dict[tuple[str, float], Measured] = {}
+    weaker: dict[str, dict[float, Measured]] = {}
+    for one in drawings:
+        drawn = instruments.measure(one.planned, one.folder, "measure")
+        if one.strength != 1:
+            weaker.setdefault(one.name, {})[one.strength] = drawn
+            continue
+        if one.candidates > 1:
+            measured["best of n", one.eta] = best_of(drawn, one.candidates)
+            drawn = drawn.chosen(range(0, len(drawn.planned), one.candidates))
+        measured[one.name, one.eta] = drawn
+    eta = config.etas[0]
+    at_strengths: list[AtStrength] = []
+    for name, others in weaker.items():
+        ends = {0.0: measured["base", eta], 1.0: measured[name, eta]}
+        at_strengths += by_strength(name, eta, ends | others, prompts)
+    _save_sheets(run, trained, measured)
+    return Evaluation(
+        round=run.round,
+        rounds=_rounds(run),
+        settings=settings.resolved(),
+        model_hash=weights_hash(settings.run.model),
+        best_of=config.best_of,
+        omitted=omitted_prompts(settings),
+        judged=instruments.judge is not None,
+        rewarded=instruments.reward is not None,
+        audit=_audit(settings),
+        results=_results(run, prompts, measured, kl, tuned),
+        strengths=at_strengths,
+        kept_steps={one.name: kept_step(read_metrics(one.folder)) for one in tuned},
+        outdated=outdated,
+    )
+
+
+def kl_to_base(model: DiffusionModel, prompts: Sequence[str], settings: Settings) -> list[float]:
+    """Return the KL of `evaluate.kl_images` chains of the tuned model to the base, in nats.
+
+    See `chain_kl`.
+    """
+    config = settings.table("evaluate", EvaluateConfig)
+    largest = settings.table("images", ImagesConfig).batch
+    sampler = settings.table("sampler", Sampler)
+    sampler = sampler.model_copy(update={"eta": 1.0, "stochastic_share": KL_SHARE})
+    texts = [prompts[i % len(prompts)] for i in range(config.kl_images)]
+
+    def nats(batch: int) -> Tensor:
+        generator = torch.Generator().manual_seed(settings.run.seed)
+        return chain_kl(model, texts, sampler, batch=batch, generator=generator)
+
+    with model.exact():  # the rounding of bfloat16 would count as a nat a step
+        return [float(value) for value in Batches(largest).fit(nats, largest)]
+
+
+def _results(
+    run: RunFolder,
+    prompts: Sequence[EvaluationPrompt],
+    measured: dict[tuple[str, float], Measured],
+    kl: dict[str, list[float]],
+    tuned: Sequence[TunedModel],
+) -> list[Result]:
+    results, by_name = [], {one.name: one for one in tuned}
+    for (name, eta), drawn in measured.items():
+        rows = by_prompt(drawn, prompts)
+        base = None if name == "base" else measured["base", eta]
+        one = by_name.get(name)
+        result = Result(
+            model=name,
+            method=None if one is None else one.method,
+            round=None if one is None else one.run.round,
+            eta=eta,
+            prompts=rows,
+            families=by_family(drawn, prompts),
+            groups=by_group(drawn, rows, base),
+            kl=spread(kl[name]) if name in kl else None,
+            images=[_image(run, drawn, i) for i in range(len(drawn.planned))],
+        )
+        results.append(result)
+    return results
+
+
+def _rounds(run: RunFolder) -> list[RoundFigures]:
+    """Return the figures of each round; none where there is one round alone."""
+    if run.round == 1:
+        return []
+    rounds = []
+    for number, counts in labels_by_round(run).items():
+        metrics = run.in_round(number).reward_dir / REWARD_METRICS
+        staleness = read_report(metrics).staleness if metrics.exists() else None
+        rounds.append(RoundFigures(round=number, staleness=staleness, **counts))
+    return rounds
+
+
+def _image(run: RunFolder, drawn: Measured, i: int) -> EvaluatedImage:
+    one = drawn.planned[i]
+    return EvaluatedImage(
+        prompt=one.prompt,
+        seed=one.seed,
+        path=drawn.paths[i].relative_to(run.root).as_posix(),
+        met=None if drawn.verdicts is None else drawn.verdicts[i].met,
+        reward=None if drawn.rewards is None else round(drawn.rewards[i], 4),
+    )
+
+
+def _audit(settings: Settings) -> Audit | None:
+    """Return the audit that lies beside the judge, if any."""
+    judge = judge_folder(settings.run)
+    file = None if judge is None else judge / "audit.json"
+    if file is None or not file.exists():
+        return None
+    return Audit.model_validate(json.loads(file.read_text(encoding="utf-8")))
+
+
+def _save_sheets(
+    run: RunFolder, prompts: Sequence[str], measured: dict[tuple[str, float], Measured]
+) -> None:
+    """Write one sheet for each training prompt and sampler.
+
+    It has a row of images for each model, the same seeds below each other.
+    """
+    shutil.rmtree(run.evaluation_dir / "sheets", ignore_errors=True)  # of other prompts
+    for number, prompt in enumerate(prompts, start=1):
+        for eta in dict.fromkeys(eta for _, eta in measured):
+            models = [drawn for (_, other), drawn in measured.items() if other == eta]
+            parts = [drawn.chosen(drawn.rows_of({prompt})[:12]) for drawn in models]
+            path = run.evaluation_dir / "sheets" / f"prompt-{number:02d}-eta{eta:g}.png"
+            save_sheet([load_images(part.paths) for part in parts], path)
+
+
+@torch.no_grad()
+def chain_kl(
+    model: DiffusionModel,
+    prompts: list[str],
+    sampler: Sampler,
+    *,
+    batch: int,
+    generator: torch.Generator,
+) -> Tensor:
+    """Return KL(tuned || reference) of denoising chains in nats, [B] (DPOK, lemma 4.2).
+
+    Draws one chain of each prompt with the tuned model, and adds up the Gaussian KL of the
+    sampler's stochastic steps.
+    """
+    schedule = model.schedule(sampler.steps)
+    cond = model.encode_prompts(prompts)
+    chains = sample_trajectories(model, cond, sampler, generator=generator, batch=batch)
+    total = torch.zeros(len(prompts), device=model.device)
+
+    for rows in torch.arange(len(prompts), device=model.device).split(batch):
+        text = cond[rows]
+        empty = model.encode_prompts([""]).expand_as(text)
+        for i, timestep in enumerate(chains.timesteps[: sampler.stochastic_steps]):
+            latents, at = chains.latents[rows, i], timestep.expand(len(rows))
+
+            def next_mean(
+                latents: Tensor = latents,
+                at: Tensor = at,
+                text: Tensor = text,
+                empty: Tensor = empty,
+            ) -> tuple[Tensor, Tensor]:
+                output = model.predict(latents, at, text, empty, sampler.guidance)
+                return step_distribution(schedule, output, at, latents, eta=sampler.eta)
+
+            mean, std = next_mean()
+            with model.adapters_off():
+                reference, _ = next_mean()
+            total[rows] += gaussian_kl(mean, reference, std)
+    return total

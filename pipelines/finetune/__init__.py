@@ -1,0 +1,1 @@
+"""The stage that tunes: its plan, which imports no torch, and its work."""

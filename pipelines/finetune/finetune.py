@@ -1,0 +1,122 @@
+"""Stage `finetune`: tune the model's LoRA by one method, on the reward or on labels.
+
+A killed run goes on from its last checkpoint. In several processes all of them train, and the first
+alone writes files and speaks.
+"""
+
+import argparse
+import logging
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+
+from data.errors import PictuneError
+from data.files import locked
+from data.runs import RunFolder
+from finetune.model.lora_folder import BASE, LORA_FILE
+from finetune.model.processes import Processes, launched
+from pipelines.finetune.plan import CHECKPOINTS, IMAGES, earlier_method, input_hashes
+from pipelines.finetune.strengths import choose_and_save, is_missing
+from pipelines.flags import one_of
+from pipelines.methods import METHODS
+from pipelines.run.interruption import ends_at_once
+from pipelines.run.record import StageFolder
+from pipelines.settings.config import Settings
+from pipelines.settings.finetune import FinetuneConfig
+
+
+def main(run: RunFolder, settings: Settings, method: str) -> None:
+    """Train, or go on training; keep a LoRA made from the same reward, model and settings."""
+    with launched(settings.run.device) as processes:
+        if not processes.is_first:
+            logging.disable(logging.WARNING)
+        for name in _in_order(run, settings, method):
+            _tune(run, settings, name, processes)
+            processes.wait()  # until its LoRA is there
+
+
+def _in_order(run: RunFolder, settings: Settings, method: str) -> list[str]:
+    """Return the method after those whose LoRAs it starts from, directly or not.
+
+    Raises:
+        PictuneError: methods start from each other.
+    """
+    chain = [method]
+    while (earlier := earlier_method(run, settings, chain[-1])) is not None:
+        if earlier in chain:
+            circle = " starts from ".join((*chain, earlier))
+            raise PictuneError(f'{chain[-1]}.lora.start: {circle}; set one of them to "{BASE}"')
+        chain.append(earlier)
+    return chain[::-1]
+
+
+def _tune(run: RunFolder, settings: Settings, name: str, processes: Processes) -> None:
+    folder = run.finetune_dir(name)
+    tables = ("run", "sampler", "images", "finetune", name)
+    stage = StageFolder(
+        run,
+        settings,
+        folder,
+        run.titled(f"finetune {name}"),
+        tables,
+        inputs=input_hashes(run, settings, name),
+        outputs=(folder / LORA_FILE,),
+        goes_on_from={
+            f"{IMAGES}/[!.]*.png": ("run", "sampler", "images"),
+            f"{CHECKPOINTS}/*/manifest.json": tables,
+        },
+        vouched=(folder / LORA_FILE,),
+    )
+    is_done = stage.is_done
+    lacks_strengths = is_missing(folder, settings.table("finetune", FinetuneConfig))
+    line = f"finetune {name}: done, LoRA in {folder}"
+    if processes.skips(is_done and not lacks_strengths, line):
+        return
+    with ends_at_once():
+        from pipelines.finetune.loop import train, train_and_save  # noqa: PLC0415 - loads torch
+        from pipelines.finetune.work import open_job  # noqa: PLC0415 - loads torch
+
+    with _only_command(run, name) if processes.is_first else nullcontext():
+        # First: a model that cannot be opened must not cost an earlier LoRA.
+        job = open_job(run, settings, name, processes)
+        if processes.is_first and stage.stamp is None and folder.exists():
+            shutil.rmtree(folder)  # made from another reward or model
+        processes.wait()
+        with stage.working() if processes.is_first else nullcontext():
+            if is_done:
+                job.training.model.load_lora(folder)
+            elif processes.is_first:
+                train_and_save(job)
+            else:
+                train(job)
+            if job.config.other_strengths:
+                choose_and_save(job)
+
+
+@contextmanager
+def _only_command(run: RunFolder, name: str) -> Iterator[None]:
+    """Keep other commands from tuning by this method while the block runs.
+
+    Raises:
+        PictuneError: one does so now.
+    """
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(run.finetune_lock(name), wait=False))
+        except BlockingIOError as error:
+            folder = run.finetune_dir(name)
+            raise PictuneError(
+                f"{folder}: another command tunes there; wait for its end, or stop it"
+            ) from error
+        yield
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of this stage."""
+    parser.add_argument(
+        "--method",
+        required=True,
+        type=one_of("METHOD", METHODS),
+        metavar="|".join(METHODS),
+        help="the method; docs/training.md compares them",
+    )

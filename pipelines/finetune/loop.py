@@ -1,0 +1,133 @@
+"""Trains, logs and saves one training of the run; it goes on from its last checkpoint.
+
+Of several processes all train, and the first alone writes files and speaks.
+"""
+
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from data.errors import PictuneError
+from data.files import write_atomically
+from finetune.learning.checkpoints import latest_checkpoint, load_latest, save_checkpoint
+from finetune.learning.training import TrainState
+from finetune.learning.watch import shares
+from pipelines.finetune.metrics_log import UNTRAINED, read_metrics, time_spent
+from pipelines.finetune.model_card import model_card
+from pipelines.finetune.plan import CARD_FILE, CHECKPOINTS
+from pipelines.finetune.strengths import STRENGTHS_FILE
+from pipelines.finetune.training_log import MetricsLog
+from pipelines.finetune.work import Job, with_images
+from pipelines.run.image_io import save_sheet
+from pipelines.run.progress import progress_bar
+
+SAMPLE_SIZE = 128
+"""Pixels of an image on a sheet, at least about that many."""
+
+
+def train_and_save(job: Job) -> None:
+    """Train in the first process, and save the LoRA with its model card."""
+    for leftover in job.folder.rglob(".tmp-*"):
+        leftover.unlink()  # of a process that was killed while it wrote
+    (job.folder / STRENGTHS_FILE).unlink(missing_ok=True)  # of a LoRA that was there before
+    state = train(job)
+    job.training.model.save_lora(job.folder)
+    with write_atomically(job.folder / CARD_FILE) as path:
+        path.write_text(model_card(job, state), encoding="utf-8")
+    title = f"finetune {job.name}"
+    kept, best = state.best or state.validation[-1]
+    before = state.validation[0][1]
+    if state.stopped:
+        print(f"{title}: stopped at step {state.step}: {state.stopped}")
+    print(f"{title}: LoRA in {job.folder}, validation {job.chosen_by} {before:.3f} -> {best:.3f}")
+    if kept == 0:
+        print(f"{title}: {UNTRAINED}")
+    print(f"{title}: {time_spent(read_metrics(job.folder))}")
+
+
+def train(job: Job) -> TrainState:
+    """Train until it is done, or a guard stops it; leave the best weights in the model.
+
+    Raises:
+        PictuneError: a loss or reward is not finite, or a file cannot be written; names the
+            checkpoint to go on from.
+    """
+    with job.training.watch.part("preparing"):
+        job = with_images(job)
+    state, checkpoints = job.start(), job.folder / CHECKPOINTS
+    if job.processes.is_first:
+        state.show = partial(_save_samples, job.folder)
+    load_latest(checkpoints, state, job.training.generator)
+    job.processes.wait()  # all have loaded the checkpoint, and the first may write new ones
+    try:
+        with _journal(job, state) if job.processes.is_first else nullcontext(_ignore) as note:
+            for metrics in job.train(state):
+                note(metrics)
+    except PictuneError as error:
+        place = latest_checkpoint(checkpoints) or "none yet"
+        raise PictuneError(
+            f"{error}; step {state.step + 1} failed, the last good checkpoint is {place}"
+        ) from error
+    state.restore_best()
+    return state
+
+
+def _ignore(metrics: dict[str, Any]) -> None:
+    """Do nothing, in a process that is not the first."""
+
+
+@contextmanager
+def _journal(job: Job, state: TrainState) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Yield the function that is called with each step's metrics.
+
+    It logs them, and saves checkpoints where they are due.
+    """
+    before, total, marks = state.step, job.total_steps, job.config.checkpoints
+    device = job.training.model.device
+    bar = progress_bar(job.name, "step", total=total, done=before)
+    # The line of step 0 comes again with step 1.
+    with MetricsLog(job.folder, step=before or -1) as log, bar:
+
+        def note(metrics: dict[str, Any]) -> None:
+            nonlocal before
+            if before == 0:
+                log.write(0, {"validation_reward": state.validation[0][1]})
+            seconds = job.training.watch.lap()
+            more: dict[str, Any] = {
+                "peak_memory_gb": _peak_memory_gb(device),
+                "seconds_in_all": sum(seconds.values()),
+                "share_of_time": shares(seconds),
+            }
+            if metrics["validation_reward"] is not None:
+                kept, _ = state.best or state.validation[-1]
+                more |= {"monitors": state.monitors, "kept_step": kept}
+            if state.scaler.is_enabled():
+                more["loss_scale"] = state.scaler.get_scale()
+            log.write(state.step, metrics | more)
+            bar.update(state.step - before)
+            shown = ("reward", "loss", "kl")
+            bar.set_postfix({key: metrics[key] for key in shown if metrics.get(key) is not None})
+            if state.step * marks // total > before * marks // total:
+                save_checkpoint(job.folder / CHECKPOINTS, state, job.training.generator)
+            before = state.step
+
+        yield note
+
+
+def _peak_memory_gb(device: torch.device) -> float:
+    """Return the most memory so far in 10^9 bytes: of tensors on a GPU, else of the process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e9
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+
+
+def _save_samples(folder: Path, step: int, samples: Tensor) -> None:
+    """Write a sheet of a validation's images, uint8 [P, n, 3, H, W], a row for each prompt."""
+    path = folder / "samples" / f"step-{step:07d}.png"
+    save_sheet((samples / 255).unbind(), path, scale=max(1, SAMPLE_SIZE // samples.shape[-1]))

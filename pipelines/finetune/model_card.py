@@ -1,0 +1,135 @@
+"""The model card of a tuned LoRA."""
+
+from collections.abc import Mapping, Sequence
+
+from finetune.learning.training import TrainState
+from finetune.model.diffusion import DiffusionModel, arithmetic
+from finetune.model.family_sd import DDIM
+from finetune.model.lora_folder import BASE
+from finetune.model.model_folder import TYPES
+from finetune.settings.method import LearnsFromLabels
+from finetune.settings.sampler import Sampler
+from pipelines.finetune.metrics_log import UNTRAINED
+from pipelines.finetune.plan import start_of
+from pipelines.finetune.work import Job
+from pipelines.methods import METHODS
+from pipelines.run.image_plan import EVALUATION_SEEDS, ImagesConfig, Planned, seeded
+from pipelines.run.prompts import focus_of
+from pipelines.settings.config import Settings
+from pipelines.settings.run import RunConfig
+
+_CARD = """# LoRA tuned by {title}
+
+On `{model}`, for {tuned_on}. Prompts: {prompts}
+
+From the folder that the training was started in:
+
+```python
+{code}```
+
+This is the image of that prompt and seed in the evaluation's report, by the sampler of
+eta 0{rounding}.
+
+These are the weights of step {best} of {last}, the best by {chosen_by}:
+{reward_best:.3f}, from {reward_base:.3f} before{start}.{untrained}
+
+Metrics are in `metrics.jsonl` and TensorBoard, images at fixed seeds in `samples/`. A higher reward
+is not always a better image, so look at the evaluation's report.
+"""
+
+
+_CODE = """\
+import torch
+from diffusers import {imported}
+
+pipeline = DiffusionPipeline.from_pretrained({opened})
+{sampler}{lora}pipeline.to({device!r})
+image = pipeline(
+    {prompt!r},
+    num_inference_steps={steps},
+    {arguments},
+    generator=torch.Generator().manual_seed({seed}),
+).images[0]
+"""
+_DDIM = """\
+pipeline.scheduler = DDIMScheduler.from_config(
+    pipeline.scheduler.config, clip_sample=False, thresholding=False
+)
+"""
+
+
+def model_card(job: Job, state: TrainState) -> str:
+    """Return the text of the card: origin, use, and the step whose weights were kept."""
+    settings, training = job.settings, job.training
+    step, reward = state.best or state.validation[-1]
+    start = start_of(job.run, settings, job.name)
+    sampler = settings.table("sampler", Sampler)
+    sources = [f"{one.weight:g} * {one.kind} of `{one.path}`" for one in job.config.rewards]
+    tuned_on = " + ".join(sources) or f"the reward model in `{job.run.reward_dir}`"
+    if isinstance(training.config, LearnsFromLabels):
+        tuned_on = f"the labels in `{job.run.latest}`"
+    return _CARD.format(
+        title=f"{METHODS[job.name].title} ({job.method.paper})",
+        model=settings.run.model,
+        tuned_on=tuned_on,
+        chosen_by="mean reward on validation seeds" if training.reward else job.chosen_by,
+        prompts=" · ".join(training.prompts),
+        code=drawing_code(
+            training.model,
+            settings.run,
+            f"pipeline.load_lora_weights({str(job.folder)!r})\n",
+            _evaluated(settings, training.prompts),
+            sampler,
+        ),
+        rounding=_rounding(settings, training.model),
+        best=step,
+        last=state.step,
+        reward_best=reward,
+        reward_base=state.validation[0][1],
+        untrained=f" So {UNTRAINED}." if step == 0 else "",
+        start="" if start == BASE else f", which is where training started: `{start}`",
+    )
+
+
+def _evaluated(settings: Settings, prompts: Sequence[str]) -> Planned:
+    """Return an image that the evaluation draws, of one of these prompts if it draws one."""
+    first = focus_of(settings.run)[0]  # it is always evaluated
+    prompt = first if first in prompts else prompts[0]
+    return seeded([prompt], 1, settings.run.seed, offset=EVALUATION_SEEDS)[0]
+
+
+def _rounding(settings: Settings, model: DiffusionModel) -> str:
+    used = arithmetic(settings.table("images", ImagesConfig).precision, model.device)
+    return "" if used == "fp32" else f", but for the rounding of {used}, in which that one is drawn"
+
+
+def drawing_code(
+    model: DiffusionModel, config: RunConfig, lora: str, one: Planned, sampler: Sampler
+) -> str:
+    """Return Python that draws an image with diffusers alone; `lora` are the lines that open it."""
+    is_ddim = model.family.sampler_name == DDIM
+    return _CODE.format(
+        imported=f"{DDIM}, DiffusionPipeline" if is_ddim else "DiffusionPipeline",
+        opened=opened_by(config, model.variant),
+        sampler=_DDIM if is_ddim else "",
+        lora=lora,
+        device=config.device,
+        prompt=one.prompt,
+        steps=sampler.steps,
+        arguments=as_code(model.family.stock_arguments(sampler.guidance)),
+        seed=one.seed,
+    )
+
+
+def opened_by(config: RunConfig, variant: str | None) -> str:
+    """Return the arguments of `from_pretrained` that open the run's model.
+
+    Its type is the run's, for int8 bf16.
+    """
+    chosen = f", variant={variant!r}" if variant else ""
+    return f"{config.model!r}{chosen}, dtype={TYPES[config.weights]}"
+
+
+def as_code(arguments: Mapping[str, object]) -> str:
+    """Return keyword arguments as Python writes them."""
+    return ", ".join(f"{name}={value!r}" for name, value in arguments.items())

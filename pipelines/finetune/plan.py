@@ -1,0 +1,129 @@
+"""Plan of one training of the run: its settings, prompts and start, and hashes of all three."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from data.errors import PictuneError
+from data.files import sha256_of
+from data.runs import RunFolder
+from data.tables.parquet import learned_from_digest
+from finetune.model.lora_folder import BASE, lora_file
+from finetune.settings.method import LearnsFromImages, LearnsFromLabels, MethodConfig
+from pipelines.finetune.image_text_pairs import pairs_hash
+from pipelines.methods import METHODS
+from pipelines.rounds.plan import lora_to_go_on_from
+from pipelines.run.campaign import images_digest
+from pipelines.run.model_hashes import has_reward, reward_hash, weights_hash
+from pipelines.run.prompts import focus_of, prompts_digest, prompts_of
+from pipelines.run.record import content_hash
+from pipelines.settings.config import Settings
+from pipelines.settings.finetune import FinetuneConfig
+from reward.dataset import FeedbackDataset
+
+IMAGES = "images"
+"""Folder, in that of the method, of the images that are drawn for it."""
+CHECKPOINTS = "checkpoints"
+CARD_FILE = "README.md"
+
+
+def training_prompts(settings: Settings) -> tuple[str, ...]:
+    """Return the prompts that methods train on, and that a later round draws."""
+    if settings.table("finetune", FinetuneConfig).train_on == "all":
+        return tuple(prompts_of(settings.run))
+    return focus_of(settings.run)
+
+
+def method_prompts(run: RunFolder, settings: Settings, name: str) -> tuple[str, ...]:
+    """Return the prompts that one method trains on.
+
+    Raises:
+        PictuneError: it learns from labels, and there are none of these prompts.
+    """
+    prompts = training_prompts(settings)
+    if not isinstance(method_config(settings, name), LearnsFromLabels):
+        return prompts
+    if settings.table("finetune", FinetuneConfig).train_on == "all":
+        return labeled_prompts(run)
+    labels_of(run, prompts)
+    return prompts
+
+
+def method_config(settings: Settings, name: str) -> MethodConfig:
+    """Return the settings of a method."""
+    return settings.table(name, MethodConfig)
+
+
+def earlier_method(run: RunFolder, settings: Settings, name: str) -> str | None:
+    """Return the method whose LoRA of this round the training starts from, if it is one."""
+    start = method_config(settings, name).lora.start
+    return start if start in METHODS and run.round == 1 else None
+
+
+def start_of(run: RunFolder, settings: Settings, name: str) -> str:
+    """Return the start of the training: "base", or the folder of a LoRA.
+
+    In a round after the first, it is the method's own LoRA of the round before.
+    """
+    if run.round > 1:
+        return str(run.in_round(run.round - 1).finetune_dir(name))
+    earlier = earlier_method(run, settings, name)
+    if earlier is None:
+        return method_config(settings, name).lora.start
+    return str(run.finetune_dir(earlier))
+
+
+def input_hashes(run: RunFolder, settings: Settings, name: str) -> dict[str, str]:
+    """Return hashes of everything that a training rests on, except its settings.
+
+    Raises:
+        PictuneError: something is missing, or a later round cannot go on from the LoRA before it.
+    """
+    prompts, model = method_prompts(run, settings, name), weights_hash(settings.run.model)
+    config = method_config(settings, name)
+    if run.round > 1:
+        lora_to_go_on_from(run, name, model)
+    inputs = {"model": model, "prompts": prompts_digest(prompts)}
+    if rewards := settings.table("finetune", FinetuneConfig).rewards:
+        places = [place for source in rewards for place in source.read_from]
+        inputs |= {f"reward {place}": content_hash(place) for place in places}
+    elif has_reward(run.reward_dir) or not isinstance(config, LearnsFromLabels):
+        inputs["reward"] = reward_hash(run.reward_dir)
+    if (start := start_of(run, settings, name)) != BASE:
+        inputs["start"] = sha256_of(lora_file(Path(start)))
+    if isinstance(config, LearnsFromLabels):
+        inputs["labels"] = learned_from_digest(run)
+    if isinstance(config, LearnsFromImages):
+        inputs["images"] = images_digest(run)
+        if config.images != "both":
+            inputs["labels"] = learned_from_digest(run)
+        if config.pretraining_pairs is not None:
+            inputs["pretraining_pairs"] = pairs_hash(config.pretraining_pairs)
+    return inputs
+
+
+def labeled_prompts(run: RunFolder) -> tuple[str, ...]:
+    """Return the prompts that have labels."""
+    return FeedbackDataset.from_latest(run.latest, run.root).prompts
+
+
+def labels_of(run: RunFolder, prompts: Sequence[str]) -> FeedbackDataset:
+    """Return the run's labels of these prompts.
+
+    Raises:
+        PictuneError: there are none.
+    """
+    dataset = FeedbackDataset.from_latest(run.latest, run.root)
+    wanted = set(prompts)
+    chosen = [i for i, prompt in enumerate(dataset.prompts) if prompt in wanted]
+    found = dataset.where(
+        np.isin(dataset.verdicts.prompt, chosen), np.isin(dataset.pairs.prompt, chosen)
+    )
+    if not len(found.verdicts) + len(found.pairs):
+        raise PictuneError(
+            f"{run.latest}: no label of the training prompts, of which {prompts[0]!r} is the "
+            f"first; label their images, name labeled ones such as {dataset.prompts[0]!r} in "
+            'run.focus_prompts, or set finetune.train_on="all"'
+        )
+    return found

@@ -1,0 +1,160 @@
+"""Images that a method learns from.
+
+They are labeled and reward-scored images of the training prompts, and the user's own pairs of
+image and text.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from data.errors import PictuneError
+from data.runs import RunFolder
+from data.schema import COMPARISON, IMAGES, read_table
+from finetune.learning.method import WeightedData
+from finetune.learning.reward_fn import RewardFn, score
+from finetune.model.diffusion import DiffusionModel
+from finetune.settings.sampler import Sampler
+from pipelines.finetune.image_text_pairs import read_pairs
+from pipelines.rounds.plan import labeled_images
+from pipelines.run.batches import Batches
+from pipelines.run.drawing import Drawer
+from pipelines.run.image_io import load_fitted
+from pipelines.run.image_plan import Planned
+from reward.dataset import FeedbackDataset
+
+Choice = Literal["labeled", "scored", "both"]
+
+
+@dataclass
+class Encoder:
+    """Turns image files into latents of the model's own image size."""
+
+    model: DiffusionModel
+    sampler: Sampler
+    """Draws images that are missing."""
+    batch: int
+    """Images at once, if they fit into the device's memory."""
+
+    def __post_init__(self) -> None:
+        self._batches = Batches(self.batch)
+
+    def encode(
+        self, paths: Sequence[Path], prompts: Sequence[str], reward: RewardFn | None
+    ) -> WeightedData:
+        """Return latents, with rewards where there is a reward, else with zeros."""
+
+        def encoded(rows: slice) -> tuple[Tensor, Tensor]:
+            images = self._images(paths[rows])
+            rewards = score(reward, images, prompts[rows]) if reward else torch.zeros(len(images))
+            return self.model.encode_images(images), rewards
+
+        title = "score" if reward else "encode"
+        parts = list(self._batches.over(len(paths), encoded, title))
+        latents, rewards = (torch.cat(some) for some in zip(*parts, strict=True))
+        return WeightedData(latents, list(prompts), rewards)
+
+    def rewards(self, paths: Sequence[Path], prompts: Sequence[str], reward: RewardFn) -> Tensor:
+        """Return the rewards [N] alone, on the CPU."""
+
+        def scored(rows: slice) -> Tensor:
+            return score(reward, self._images(paths[rows]), prompts[rows]).cpu()
+
+        parts = list(self._batches.over(len(paths), scored, "score labeled"))
+        return torch.cat(parts) if parts else torch.zeros(0)
+
+    def _images(self, paths: Sequence[Path]) -> Tensor:
+        """Return images [N, 3, H, W] of the model's size, on its device."""
+        fitted = [load_fitted(path, self.model.image_size) for path in paths]
+        return torch.stack(fitted).to(self.model.device)
+
+
+def run_images(run: RunFolder, prompts: Sequence[str], which: Choice) -> list[tuple[Path, str]]:
+    """Return the run's images of these prompts, prompt by prompt, with their prompts.
+
+    `which`: those that raters labeled, the others, or both.
+    """
+    table = read_table(run.images_table, IMAGES).select(["path", "prompt", "origin"])
+    rows = [row for row in table.to_pylist() if row["origin"] != COMPARISON]
+    wanted = [
+        (run.root / row["path"], prompt)
+        for prompt in prompts
+        for row in rows
+        if row["prompt"] == prompt
+    ]
+    if which == "both":
+        return wanted
+    labeled = set(FeedbackDataset.from_latest(run.latest, run.root).paths)
+    return [one for one in wanted if (one[0] in labeled) == (which == "labeled")]
+
+
+def labeled_rewards(
+    run: RunFolder, prompts: Sequence[str], encoder: Encoder, reward: RewardFn
+) -> dict[str, Tensor]:
+    """Return the rewards [n] of the present round's labeled images of these prompts, by prompt."""
+    labeled = labeled_images(run)
+    rows = [
+        row
+        for row in read_table(run.images_table, IMAGES).to_pylist()
+        if row["image_id"] in labeled and row["prompt"] in prompts
+    ]
+    texts = [row["prompt"] for row in rows]
+    rewards = encoder.rewards([run.root / row["path"] for row in rows], texts, reward)
+    return {
+        prompt: rewards[[i for i, other in enumerate(texts) if other == prompt]]
+        for prompt in dict.fromkeys(texts)
+    }
+
+
+def rewarded_images(
+    run: RunFolder,
+    prompts: Sequence[str],
+    which: Choice,
+    encoder: Encoder,
+    reward: RewardFn,
+    *,
+    scored: Sequence[Planned],
+    folder: Path,
+    table: str,
+) -> WeightedData:
+    """Return images of the training prompts with their rewards.
+
+    Those of `scored` are drawn by the base into `folder`. `table` has the method's settings, for
+    errors.
+
+    Raises:
+        PictuneError: the settings leave no image.
+    """
+    beside = [] if which == "labeled" else list(scored)
+    model, sampler = encoder.model, encoder.sampler
+    with model.adapters_off():
+        drawer = Drawer(model, encoder.batch, model.processes)
+        drawer.draw_missing(beside, folder, sampler, title="scored images")
+    images = run_images(run, prompts, which)
+    images += [(folder / one.file_name, one.prompt) for one in beside]
+    if not images:
+        advice = "label images of those prompts"
+        if which == "scored":
+            advice = "set finetune.scored_per_prompt"
+        raise PictuneError(
+            f"{table}.images: no {which} image of the training prompts; {advice}, "
+            "or use another value"
+        )
+    return encoder.encode([path for path, _ in images], [prompt for _, prompt in images], reward)
+
+
+def pretraining_pairs(folder: Path | None, encoder: Encoder) -> WeightedData | None:
+    """Return the user's pairs; None without a folder.
+
+    Raises:
+        PictuneError: as of `read_pairs`, or an image cannot be read.
+    """
+    if folder is None:
+        return None
+    pairs = read_pairs(folder)
+    paths = [folder / pair.file_name for pair in pairs]
+    return encoder.encode(paths, [pair.text for pair in pairs], None)

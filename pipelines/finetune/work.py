@@ -1,0 +1,185 @@
+"""One training of the run: its settings, the hashes of its inputs, and opening what it needs."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from data.errors import PictuneError
+from data.runs import RunFolder
+from finetune.learning.method import Method, Training, new_training
+from finetune.learning.monitors import PIXEL_MONITOR, Monitor
+from finetune.learning.reward_fn import RewardFn
+from finetune.learning.training import TrainState
+from finetune.learning.watch import Watch
+from finetune.model.diffusion import DiffusionModel
+from finetune.model.processes import SINGLE_PROCESS, Processes
+from finetune.settings.method import LearnsFromImages, LearnsFromLabels, MethodConfig
+from finetune.settings.sampler import Sampler
+from pipelines.finetune.labeled_data import labeled_data
+from pipelines.finetune.plan import IMAGES, method_config, method_prompts, start_of
+from pipelines.finetune.rewarded_images import (
+    Encoder,
+    labeled_rewards,
+    pretraining_pairs,
+    rewarded_images,
+)
+from pipelines.methods import find_method
+from pipelines.run.image_plan import ImagesConfig, round_seeds, seeded
+from pipelines.run.model_hashes import has_reward
+from pipelines.run.models import as_monitor, as_reward_fn, open_model, open_reward_model
+from pipelines.settings.config import Settings
+from pipelines.settings.finetune import FinetuneConfig
+from reward.sources import load_reward
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training of a run, ready to start."""
+
+    name: str
+    """Name of the method, and of its table of settings."""
+    method: Method[Any]
+    run: RunFolder
+    settings: Settings
+    training: Training[Any]
+
+    @property
+    def config(self) -> FinetuneConfig:
+        """The table [finetune]."""
+        return self.settings.table("finetune", FinetuneConfig)
+
+    @property
+    def folder(self) -> Path:
+        """The folder that the training writes to."""
+        return self.run.finetune_dir(self.name)
+
+    @property
+    def processes(self) -> Processes:
+        """The processes that share the training."""
+        return self.training.model.processes
+
+    @property
+    def total_steps(self) -> int:
+        """Number of its steps."""
+        return self.method.total_steps(self.training.config)
+
+    @property
+    def chosen_by(self) -> str:
+        """The figure whose best validation chooses the weights."""
+        return "reward" if self.training.reward else "accuracy on held-out labels"
+
+    def start(self) -> TrainState:
+        """Return the state before the first step."""
+        return self.method.start(self.training)
+
+    def train(self, state: TrainState) -> Iterator[dict[str, Any]]:
+        """Train from `state` on and yield metrics."""
+        for metrics in self.method.train(self.training, state):
+            yield asdict(metrics)
+
+
+def open_job(
+    run: RunFolder, settings: Settings, name: str, processes: Processes = SINGLE_PROCESS
+) -> Job:
+    """Open a model with fresh adapters, the reward, and the generator of all randomness.
+
+    Raises:
+        PictuneError: the model or the reward cannot be opened.
+    """
+    config, shared = method_config(settings, name), settings.table("finetune", FinetuneConfig)
+    lora = config.lora.model_copy(update={"start": start_of(run, settings, name)})
+    config = config.model_copy(update={"lora": lora})
+    # A later round has noise of its own; seeds of runs are below 2^31.
+    generator = torch.Generator().manual_seed(settings.run.seed + (run.round - 1) * 2**31)
+    model = open_model(settings.run, precision=config.precision)
+    watch = Watch(partial(_now, model.device))
+    model.processes = replace(processes, watch=watch)
+    model.add_lora(lora, generator=generator)
+    model.set_up(shared)
+    if shared.gradient_checkpointing:
+        model.checkpoint_gradients()
+    reward, monitor = _open_reward(run, settings, config, model)
+    prompts, labeled = method_prompts(run, settings, name), None
+    if reward is not None:
+        watched = shared.validation_prompts or prompts
+        labeled = labeled_rewards(run, watched, _encoder(model, settings), reward)
+    training = new_training(
+        model,
+        prompts,
+        reward,
+        config,
+        generator=generator,
+        sampler=settings.table("sampler", Sampler),
+        validation_prompts=shared.validation_prompts,
+        monitor=monitor,
+        labeled=labeled,
+        watch=watch,
+    )
+    return Job(name, find_method(name), run, settings, training)
+
+
+def _now(device: torch.device) -> float:
+    """Return the time in seconds at which the device has done all that it was asked for."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def _open_reward(
+    run: RunFolder, settings: Settings, config: MethodConfig, model: DiffusionModel
+) -> tuple[RewardFn | None, Monitor]:
+    """Return the reward to tune on, and the monitor; no reward if there is and has to be none.
+
+    Raises:
+        PictuneError: the reward cannot be opened, or there is none to choose a strength by.
+    """
+    shared = settings.table("finetune", FinetuneConfig)
+    if shared.rewards:
+        return load_reward(shared.rewards, device=model.device), PIXEL_MONITOR
+    if isinstance(config, LearnsFromLabels) and not has_reward(run.reward_dir):
+        if shared.other_strengths:
+            raise PictuneError(
+                "finetune.strengths: there is no reward to choose among them by; run `make reward` "
+                "first, or leave them out"
+            )
+        return None, PIXEL_MONITOR
+    trained = open_reward_model(run.reward_dir, settings.run)
+    return as_reward_fn(trained), as_monitor(trained)
+
+
+def _encoder(model: DiffusionModel, settings: Settings) -> Encoder:
+    batch = settings.table("images", ImagesConfig).batch
+    return Encoder(model, settings.table("sampler", Sampler), batch)
+
+
+def with_images(job: Job) -> Job:
+    """Return the job with the images or labels that its method learns from, if it does."""
+    training, settings = job.training, job.settings
+    config, encoder = training.config, _encoder(training.model, settings)
+    if isinstance(config, LearnsFromLabels):
+        labels = labeled_data(job.run, training.prompts, config, encoder, training.reward)
+        return replace(job, training=replace(training, labels=labels))
+    if not isinstance(config, LearnsFromImages):
+        return job
+    assert training.reward is not None
+    pretraining = pretraining_pairs(config.pretraining_pairs, encoder)
+    count, seed = job.config.scored_per_prompt, settings.run.seed
+    first = round_seeds(job.run.round, scored=True)
+    scored = seeded(training.prompts, count, seed, offset=first)
+    data = rewarded_images(
+        job.run,
+        training.prompts,
+        config.images,
+        encoder,
+        training.reward,
+        scored=scored,
+        folder=job.folder / IMAGES,
+        table=job.name,
+    )
+    training = replace(training, data=data, pretraining=pretraining)
+    return replace(job, training=training)

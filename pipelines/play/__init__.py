@@ -1,0 +1,1 @@
+"""The playground: its stage, its page, and the studio that draws for visitors."""

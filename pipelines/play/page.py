@@ -1,0 +1,386 @@
+"""The playground's page, in Gradio: a prompt, the models side by side, and what to do with them.
+
+Drawing is queued, one visitor at a time; Gradio shows the place in the queue and the progress.
+"""
+
+import logging
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import gradio as gr
+from PIL import Image
+
+from data.errors import PictuneError
+from data.schema import PROMPTS, read_table
+from finetune.model.lora_folder import BASE, LORA_FILE
+from labeling_app.sign_in import network_of
+from pipelines.finetune.strengths import read_choice
+from pipelines.play import words
+from pipelines.play.asking import ask_raters
+from pipelines.play.settings import PlayConfig
+from pipelines.play.studio import (
+    LARGEST_SEED,
+    LONGEST_PROMPT,
+    Picture,
+    Studio,
+    VisitorError,
+    Wish,
+)
+from pipelines.run.interruption import OUT_OF_MEMORY
+
+LOGGER = logging.getLogger(__name__)
+
+LONGEST_QUEUE = 50
+"""Visitors who may wait; who comes then is told so."""
+CLEAN_S = (3600, 24 * 3600)
+"""Seconds between two looks for files that Gradio keeps for pages, and the age at which they go."""
+ROW = 4
+"""Pictures that a wide page shows in a row: of all models of one seed, then of the next seed."""
+EXAMPLES = 8
+"""Prompts of the run that the page shows at once."""
+MOST_EXAMPLES = 400
+"""Prompts of the run that the page has in all."""
+FEW_PIXELS = 256
+"""Images with shorter sides are shown with crisp pixels, as they are enlarged."""
+STRONGEST, MOST_GUIDANCE, MOST_CANDIDATES = 2.0, 20.0, 16
+"""Ends of sliders."""
+FAILED = "The program has failed; its terminal shows where."
+QUIET: dict[str, Any] = {"api_visibility": "private"}
+"""Options of all events of the page."""
+
+
+@dataclass
+class Drawing:
+    """Pictures that a visitor sees."""
+
+    wish: Wish
+    folder: Path
+    pictures: dict[str, list[Picture]] = field(default_factory=dict)
+    """Those that are drawn, by model."""
+
+    @property
+    def rows(self) -> list[list[Picture]]:
+        """The pictures of each seed."""
+        return [list(row) for row in zip(*self.pictures.values(), strict=True)]
+
+    def tiles(self, waiting: Path) -> list[tuple[str, str]]:
+        """Return files and captions, seed by seed; `waiting` stands for what is not drawn yet."""
+        tiles = []
+        for number, seed in enumerate(self.wish.seeds):
+            for name in self.wish.columns:
+                if name in self.pictures:
+                    one = self.pictures[name][number]
+                    tiles.append((str(one.file), words.caption(one, self.wish)))
+                else:
+                    title = words.title_of(name, self.wish)
+                    tiles.append((str(waiting), f"{title} · seed {seed}"))
+        return tiles
+
+    @contextmanager
+    def whole_or_removed(self) -> Iterator[Self]:
+        """Yield it, and remove its files if the block fails or the visitor leaves meanwhile."""
+        try:
+            yield self
+        except BaseException:
+            self.remove()
+            raise
+
+    def remove(self) -> None:
+        """Remove the files."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def known_prompts(studio: Studio) -> list[str]:
+    """Return the run's prompts, also imported ones; those that it is tuned for come first."""
+    listed: list[str] = read_table(studio.run.prompts_table, PROMPTS)["prompt"].to_pylist()
+    focus = [prompt for prompt in studio.settings.run.focus_prompts if prompt in listed]
+    return list(dict.fromkeys([*focus, *listed]))
+
+
+@contextmanager
+def visible_errors() -> Iterator[None]:
+    """Turn errors into messages on the page; those of the program also go to the log."""
+    try:
+        yield
+    except VisitorError as error:
+        raise gr.Error(str(error), print_exception=False) from error
+    except PictuneError as error:
+        LOGGER.error("%s", error)  # noqa: TRY400 - a line, which may name files and servers
+        raise gr.Error(FAILED, print_exception=False) from error
+    except Exception as error:
+        if type(error).__name__ in OUT_OF_MEMORY:
+            message = "Out of memory: draw fewer images, or lower images.batch and start again."
+            raise gr.Error(message, print_exception=False) from error
+        LOGGER.exception("playground")
+        raise gr.Error(FAILED, print_exception=False) from error
+
+
+class Playground:
+    """The page and its events."""
+
+    def __init__(self, studio: Studio, config: PlayConfig) -> None:
+        self.studio = studio
+        self.config = config
+        height, width = studio.model.image_size
+        self._is_small = min(height, width) < FEW_PIXELS
+        self._waiting = studio.folder / "waiting.png"
+        studio.folder.mkdir(parents=True, exist_ok=True)
+        Image.new("RGBA", (width, height)).save(self._waiting)
+        self.blocks = self._build()
+
+    def _build(self) -> gr.Blocks:
+        page: gr.Blocks
+        run = self.studio.run.root.name
+        with gr.Blocks(
+            title=f"Pictune playground: {run}",
+            analytics_enabled=False,
+            fill_width=True,
+            delete_cache=CLEAN_S,
+        ) as page:
+            gr.HTML(words.introduction(self.studio), elem_id="introduction")
+            self._build_prompt()
+            with gr.Row(elem_id="desk"):
+                with gr.Column(scale=1, min_width=280, elem_id="dials"):
+                    self._build_dials()
+                with gr.Column(scale=3, min_width=320, elem_id="wall"):
+                    self._build_wall()
+            self._listen()
+        page.queue(max_size=LONGEST_QUEUE, api_open=False)
+        return page
+
+    def _build_prompt(self) -> None:
+        prompts = known_prompts(self.studio)[:MOST_EXAMPLES]
+        with gr.Row(elem_id="line", equal_height=True):
+            self.prompt = gr.Textbox(
+                prompts[0] if prompts else "",
+                label="Prompt",
+                max_lines=3,
+                max_length=LONGEST_PROMPT,
+                scale=6,
+                min_width=200,
+                elem_id="prompt",
+            )
+            self.go = gr.Button("Draw", variant="primary", scale=1, min_width=120, elem_id="draw")
+        gr.Examples(
+            [[prompt] for prompt in prompts] or [[""]],
+            [self.prompt],
+            examples_per_page=EXAMPLES,
+            label="Prompts of this run",
+            elem_id="prompts",
+            **QUIET,
+        )
+
+    def _build_dials(self) -> None:
+        sampler, config = self.studio.sampler, self.config
+        tuned = self.studio.tuned
+        newest = [name for name, one in tuned.items() if one.run.round == self.studio.run.round]
+        self.models = gr.CheckboxGroup(
+            [BASE, *tuned], value=[BASE, *newest], label="Models", elem_id="models"
+        )
+        chosen = {name: read_choice(one.folder) for name, one in tuned.items()}
+        advice = [f"{name} {one.strength:g}" for name, one in chosen.items() if one is not None]
+        by_validation = f" Validation chose: {', '.join(advice)}." if advice else ""
+        self.strength = gr.Slider(
+            0,
+            STRONGEST,
+            1.0,
+            step=0.05,
+            label="LoRA strength",
+            info=f"0 is the base, 1 the tuned model as it was trained.{by_validation}",
+            visible=bool(tuned),
+        )
+        self.guidance = gr.Slider(
+            0,
+            max(MOST_GUIDANCE, sampler.guidance),
+            sampler.guidance,
+            step=0.5,
+            label="Guidance",
+            info="How closely the prompt is followed; 1 is without.",
+        )
+        self.steps = gr.Slider(
+            1, max(config.most_steps, sampler.steps), sampler.steps, step=1, label="Steps"
+        )
+        self.seed = gr.Number(
+            self.studio.settings.run.seed,
+            precision=0,
+            minimum=0,
+            maximum=LARGEST_SEED,
+            label="First seed",
+            info="The same seed starts from the same noise in every model.",
+        )
+        most = max(config.most_images, config.images)
+        self.images = gr.Slider(1, most, config.images, step=1, label="Images of each model")
+        self.candidates = gr.Slider(
+            1,
+            MOST_CANDIDATES,
+            1,
+            step=1,
+            label="Best of n",
+            info="The base draws n, the reward picks one; 1 leaves it out.",
+            visible=self.studio.reward is not None,
+        )
+
+    def _build_wall(self) -> None:
+        self.state = gr.State(None, delete_callback=lambda one: one and one.remove())
+        self.status = gr.HTML(words.EMPTY, elem_id="status", min_height=44)
+        self.heads = gr.HTML(elem_id="heads")
+        self.gallery = gr.Gallery(
+            show_label=False,
+            container=False,
+            format="png",
+            height="auto",
+            object_fit="contain",
+            buttons=["download"],
+            interactive=False,
+            visible=False,
+            elem_id="pictures",
+        )
+        with gr.Row(elem_id="actions", visible=False) as self.actions:
+            self.other = gr.Button("Other seeds", min_width=130)
+            self.ask = gr.Button("Ask raters", min_width=130, visible=self.config.may_ask)
+        self.note = gr.HTML(elem_id="note", visible=False)
+        with gr.Accordion(
+            "Take it with you", open=False, visible=False, elem_id="take"
+        ) as self.take:
+            names = [BASE, *self.studio.tuned]
+            self.taken = gr.Dropdown(names, value=names[-1], label="Model", min_width=200)
+            self.code = gr.Code(
+                language="python",
+                interactive=False,
+                wrap_lines=True,
+                show_line_numbers=False,
+                label="Draws the first picture again",
+            )
+            self.lora = gr.DownloadButton("Download the LoRA", visible=False, elem_id="lora")
+
+    def _listen(self) -> None:
+        given = {
+            self.prompt, self.models, self.strength, self.guidance, self.steps, self.seed,
+            self.images, self.candidates, self.state, self.taken,
+        }  # fmt: skip
+        shown = [
+            self.state, self.status, self.heads, self.gallery, self.actions, self.ask, self.note,
+            self.take, self.code, self.lora,
+        ]  # fmt: skip
+        drawing: dict[str, Any] = {
+            "fn": self.draw,
+            "inputs": given,
+            "outputs": shown,
+            "show_progress_on": self.status,
+            "concurrency_id": "draw",
+            "concurrency_limit": 1,
+            **QUIET,
+        }
+        gr.on([self.go.click, self.prompt.submit], trigger_mode="once", **drawing)
+        self.other.click(
+            lambda seed, images: min((seed or 0) + images, LARGEST_SEED),
+            [self.seed, self.images],
+            self.seed,
+            show_progress="hidden",
+            **QUIET,
+        ).then(**drawing)
+        if self.config.may_ask:  # without the event, nobody can send it past the page either
+            self.ask.click(
+                self.send, self.state, [self.ask, self.note], show_progress_on=self.note, **QUIET
+            )
+        self.taken.change(
+            self.take_home,
+            [self.taken, self.state],
+            [self.code, self.lora],
+            show_progress="hidden",
+            **QUIET,
+        )
+
+    def draw(
+        self,
+        given: dict[Any, Any],
+        progress: gr.Progress = gr.Progress(),  # noqa: B008 - how Gradio hands one in
+    ) -> Iterator[dict[Any, Any]]:
+        """Yield what the page shows: at first, and after each model."""
+        earlier: Drawing | None = given[self.state]
+        with visible_errors():
+            wish = self.studio.wish(
+                given[self.prompt],
+                given[self.models],
+                strength=given[self.strength],
+                guidance=given[self.guidance],
+                steps=given[self.steps],
+                first_seed=given[self.seed],
+                images=given[self.images],
+                candidates=given[self.candidates],
+            )
+            start = time.monotonic()
+            with Drawing(wish, self.studio.new_folder()).whole_or_removed() as drawing:
+                columns = wish.columns
+                for number, name in enumerate(columns):
+                    yield self._shown(drawing)
+                    title = words.title_of(name, wish)
+                    progress((number, len(columns)), desc=title, unit="models")
+
+                    def tell(done: int, of: int, title: str = title, number: int = number) -> None:
+                        share = (number + done / of) / len(columns)
+                        progress(share, desc=f"{title}: step {done} of {of}")
+
+                    drawing.pictures[name] = self.studio.draw(name, wish, drawing.folder, tell)
+                home = self.take_home(given[self.taken], drawing)
+                yield self._shown(drawing) | {
+                    self.state: drawing,
+                    self.status: words.done(
+                        drawing.rows, time.monotonic() - start, self.studio.unread(wish.prompt)
+                    ),
+                    self.actions: gr.Row(visible=True),
+                    self.ask: gr.Button("Ask raters", interactive=True),
+                    self.take: gr.Accordion(visible=True),
+                    self.code: home[0],
+                    self.lora: home[1],
+                }
+        if earlier is not None:
+            earlier.remove()
+
+    def _shown(self, drawing: Drawing) -> dict[Any, Any]:
+        models = len(drawing.wish.columns)
+        beside = min(max(1, ROW // models), len(drawing.wish.seeds))
+        crisp = ["crisp"] if self._is_small else []
+        return {
+            self.status: words.BUSY,
+            self.heads: words.headings(drawing.wish, drawing.pictures, beside),
+            self.gallery: gr.Gallery(
+                drawing.tiles(self._waiting),
+                columns=models * beside,
+                visible=True,
+                selected_index=None,
+                elem_classes=[f"of-{min(models, ROW)}", *crisp],
+            ),
+            self.note: gr.HTML(visible=False),
+            self.ask: gr.Button(interactive=False),
+        }
+
+    def send(self, drawing: Drawing | None, request: gr.Request) -> tuple[Any, Any]:
+        """Send the shown images to the raters; return the button and the note."""
+        with visible_errors():
+            if drawing is None:
+                raise VisitorError("Draw something first, then ask raters about it.")
+            added = ask_raters(
+                self.studio.run, self.studio.settings, drawing.rows, network_of(request.client.host)
+            )
+        note = words.sent(added, self.studio.run.root.name)
+        return gr.Button("Sent to raters", interactive=False), gr.HTML(note, visible=True)
+
+    def take_home(self, model: str, drawing: Drawing | None) -> tuple[Any, Any]:
+        """Return the code that draws with a model elsewhere, and the button with its LoRA."""
+        with visible_errors():
+            if drawing is None:
+                return gr.skip(), gr.skip()
+            tuned = self.studio.tuned.get(model)
+            text = words.code(self.studio, model, drawing.wish)
+            if tuned is None:
+                return text, gr.DownloadButton(visible=False)
+            name = f"{self.studio.run.root.name} {model}".replace(", ", " ").replace(" ", "-")
+            copy = self.studio.folder / f"{name}.safetensors"
+            shutil.copyfile(tuned.folder / LORA_FILE, copy)
+            return text, gr.DownloadButton(f"Download the LoRA of {model}", copy, visible=True)

@@ -1,0 +1,294 @@
+"""Draws for the playground's visitors: one pipeline in memory, whose adapters are switched.
+
+Images are drawn, written and measured as the evaluation does it, so that both show the same.
+"""
+
+import math
+import re
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+
+import torch
+
+from data.errors import PictuneError
+from data.ids import control_character
+from data.runs import RunFolder
+from finetune.model.diffusion import DiffusionModel
+from finetune.model.family import tokenizer_of
+from finetune.model.lora_folder import BASE
+from finetune.model.sampler import draw_batches
+from finetune.settings.sampler import Sampler
+from pipelines.evaluate.models import TunedModel, tuned_models
+from pipelines.rounds.plan import with_reward
+from pipelines.run.image_io import load_images, save_png
+from pipelines.run.image_plan import ImagesConfig, candidate_seeds
+from pipelines.run.judge import open_judge
+from pipelines.run.model_hashes import has_reward
+from pipelines.run.models import open_model, open_reward_model, untuned_backbone
+from pipelines.settings.config import Settings
+
+BEST_OF_N = "best of n"
+"""The base again, of whose candidates the reward picks one for each seed."""
+LONGEST_PROMPT = 1000
+"""Characters."""
+LARGEST_SEED = 2**31 - 1
+LONGEST_NAME = 60
+"""Characters of a prompt in a file's name."""
+
+Tell = Callable[[int, int], None]
+"""Is told the number of passes through the network that are done, and that of all."""
+
+
+class VisitorError(PictuneError):
+    """Something that a visitor can change; no file or server is named."""
+
+
+@dataclass(frozen=True)
+class Wish:
+    """Images that a visitor wants to see, drawn by one model after the other."""
+
+    prompt: str
+    models: tuple[str, ...]
+    strength: float
+    """Factor of the LoRA's update."""
+    sampler: Sampler
+    seeds: tuple[int, ...]
+    candidates: int = 1
+    """Images of the base for each seed from which the reward picks one; 1 omits them."""
+
+    @property
+    def columns(self) -> list[str]:
+        """The models, and `BEST_OF_N` after the base where there are candidates."""
+        more = [BEST_OF_N] if self.candidates > 1 else []
+        start = [BASE, *more] if BASE in self.models else more
+        return [*start, *(name for name in self.models if name != BASE)]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One image, with all that is known about it."""
+
+    model: str
+    prompt: str
+    file: Path
+    seed: int
+    """Its own seed: that of the candidate that was picked, where there were some."""
+    sampler: Sampler
+    lora_hash: str | None
+    strength: float | None
+    reward: float | None
+    spread: float | None
+    """Standard deviation of the reward's members; None for one member, or without a reward."""
+    clip_score: float | None
+    met: bool | None
+    """Whether the judge finds all that the prompt asks for; None without a judge who can tell."""
+
+
+class Studio:
+    """The models of a run; it draws for one visitor at a time."""
+
+    def __init__(self, run: RunFolder, settings: Settings, folder: Path) -> None:
+        """Open the models.
+
+        Args:
+            run: in its present round.
+            settings: its settings.
+            folder: takes the image files.
+
+        Raises:
+            PictuneError: a model cannot be opened.
+        """
+        images = settings.table("images", ImagesConfig)
+        self.run, self.settings, self.folder = run, settings, folder
+        self.sampler = settings.table("sampler", Sampler).deterministic()
+        self.tuned: dict[str, TunedModel] = {one.name: one for one in tuned_models(run)}
+        self.model: DiffusionModel = open_model(settings.run, precision=images.precision)
+        for one in self.tuned.values():  # what does not fit is said now, not to visitors
+            self.model.load_lora(one.folder)
+        reward = with_reward(run).reward_dir
+        self.reward = open_reward_model(reward, settings.run) if has_reward(reward) else None
+        self.judge = open_judge(settings.run)
+        self._clip = None if self.reward is None else untuned_backbone(self.reward, settings.run)
+        self._batch = images.batch
+        self._lock, self._is_closed = Lock(), False
+
+    def wish(
+        self,
+        prompt: str,
+        models: Sequence[str],
+        *,
+        strength: float,
+        guidance: float,
+        steps: int,
+        first_seed: int | None,
+        images: int,
+        candidates: int,
+    ) -> Wish:
+        """Return what a visitor asks for.
+
+        Raises:
+            VisitorError: it cannot be drawn; says what to change.
+        """
+        text = prompt.strip()
+        if not text:
+            raise VisitorError("The prompt is empty: type what to draw, or pick one below it.")
+        if len(text) > LONGEST_PROMPT:
+            raise VisitorError(
+                f"The prompt has {len(text)} characters: use at most {LONGEST_PROMPT}."
+            )
+        if (control := control_character(text)) is not None:
+            raise VisitorError(f"The prompt has the control character {control}: remove it.")
+        if first_seed is None or not 0 <= first_seed <= LARGEST_SEED:
+            raise VisitorError(f"First seed: give a whole number from 0 to {LARGEST_SEED}.")
+        if candidates > 1 and self.reward is None:
+            raise VisitorError("Best of n needs a reward to pick by, and this run has none yet.")
+        names = [name for name in (BASE, *self.tuned) if name in models]
+        if not names:
+            raise VisitorError("No model is chosen: tick at least one.")
+        return Wish(
+            text,
+            tuple(names),
+            strength,
+            self.sampler.model_copy(update={"guidance": guidance, "steps": steps}),
+            tuple(range(first_seed, first_seed + images)),
+            candidates,
+        )
+
+    def close(self) -> None:
+        """End a drawing that is under way, and wait for its end: threads outlive the server."""
+        self._is_closed = True
+        with self._lock:
+            pass
+
+    def new_folder(self) -> Path:
+        """Return a new folder for the files of one drawing."""
+        folder = self.folder / secrets.token_hex(8)
+        folder.mkdir(parents=True)
+        return folder
+
+    def unread(self, prompt: str) -> int:
+        """Count the tokens at the prompt's end that no text encoder reads; most CLIPs take 77."""
+        left: list[int] = []
+        names = map(tokenizer_of, self.model.family.text_encoders)
+        for tokenizer in filter(None, (getattr(self.model.pipeline, name) for name in names)):
+            tokens = tokenizer(prompt, truncation=False, verbose=False).input_ids
+            left.append(max(len(tokens) - tokenizer.model_max_length, 0))
+        return min(left)
+
+    def draw(self, name: str, wish: Wish, folder: Path, tell: Tell) -> list[Picture]:
+        """Draw one model's images, one for each seed.
+
+        Nobody else draws until they are done.
+
+        Args:
+            name: one of `wish.columns`.
+            wish: what to draw.
+            folder: takes the files.
+            tell: is called after each pass through the network.
+
+        Raises:
+            PictuneError: a LoRA is gone, or an image is NaN.
+        """
+        candidates = wish.candidates if name == BEST_OF_N else 1
+        seeds = [seed for first in wish.seeds for seed in candidate_seeds(first, candidates)]
+        prompts = [wish.prompt] * len(seeds)
+        paths = [folder / file_name(name, wish, seed) for seed in seeds]
+        tuned = self.tuned.get(name)
+
+        def tell_unless_closed(done: int, of: int) -> None:
+            if self._is_closed:
+                raise VisitorError("The playground was stopped.")
+            tell(done, of)
+
+        with self._lock, self._as(tuned, wish.strength):
+            lora_hash = None if tuned is None else tuned.lora_hash
+            rest = iter(paths)
+            passes = math.ceil(len(seeds) / self._batch) * wish.sampler.steps
+            with counted_passes(self.model, passes, tell_unless_closed):
+                batches = draw_batches(
+                    self.model, prompts, wish.sampler, seeds=seeds, batch=self._batch
+                )
+                for images in batches:
+                    for image in images:
+                        save_png(image, next(rest))
+            self.model.forget_prompts()
+            measured = self._measured(paths, wish.prompt)
+        strength = None if tuned is None else wish.strength
+        pictures = [
+            Picture(name, wish.prompt, path, seed, wish.sampler, lora_hash, strength, *figures)
+            for path, seed, figures in zip(paths, seeds, measured, strict=True)
+        ]
+        return picked(pictures, candidates)
+
+    @contextmanager
+    def _as(self, tuned: TunedModel | None, strength: float) -> Iterator[None]:
+        """Let the pipeline be this tuned model inside the block, or the base."""
+        with ExitStack() as stack:
+            if tuned is None:
+                stack.enter_context(self.model.adapters_off())
+            else:
+                self.model.load_lora(tuned.folder)
+                stack.enter_context(self.model.at_strength(strength))
+            yield
+
+    @torch.no_grad()
+    def _measured(
+        self, paths: Sequence[Path], prompt: str
+    ) -> list[tuple[float | None, float | None, float | None, bool | None]]:
+        """Return reward, spread, CLIP score and verdict of each image, None where unknown."""
+        figures: list[tuple[float | None, float | None, float | None, bool | None]] = []
+        judged = self.judge is not None and self.judge.understands(prompt)
+        for start in range(0, len(paths), self._batch):
+            part = paths[start : start + self._batch]
+            images, prompts = load_images(part), [prompt] * len(part)
+            unknown: list[None] = [None] * len(part)
+            met: Sequence[bool | None] = unknown
+            rewards: Sequence[float | None] = unknown
+            spreads: Sequence[float | None] = unknown
+            clips: Sequence[float | None] = unknown
+            if self.judge is not None and judged:
+                met = [one.met for one in self.judge.verdicts(images, prompts)]
+            if self.reward is not None and self._clip is not None:
+                images = images.to(self.reward.backbone.device)
+                scores, stds = self.reward.score_with_std(images=images, prompts=prompts)
+                rewards = scores.tolist()
+                spreads = stds.tolist() if self.reward.members > 1 else unknown
+                clips = self._clip.clip_score(images, prompts).tolist()
+            figures += zip(rewards, spreads, clips, met, strict=True)
+        return figures
+
+
+def picked(pictures: Sequence[Picture], candidates: int) -> list[Picture]:
+    """Return the picture of the highest reward of each `candidates` that follow each other."""
+    return [
+        max(pictures[start : start + candidates], key=lambda one: one.reward or 0.0)
+        for start in range(0, len(pictures), candidates)
+    ]
+
+
+def file_name(model: str, wish: Wish, seed: int) -> str:
+    """Return the name of an image's file; people who keep it read there what it is."""
+    words = (wish.prompt[:LONGEST_NAME], model, f"seed {seed}")
+    slugs = [re.sub(r"\W+", "-", word.lower()).strip("-") for word in words]
+    return "_".join(slug for slug in slugs if slug) + ".png"
+
+
+@contextmanager
+def counted_passes(model: DiffusionModel, passes: int, tell: Tell) -> Iterator[None]:
+    """Call `tell` after each pass through the model's UNet inside the block."""
+    done = 0
+
+    def count(*_: object) -> None:
+        nonlocal done
+        done += 1
+        tell(min(done, passes), passes)
+
+    hook = model.network.register_forward_hook(count)
+    try:
+        yield
+    finally:
+        hook.remove()

@@ -1,0 +1,129 @@
+"""Words of the playground's page: captions, headings, and code that draws an image again."""
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from statistics import fmean
+
+from data.formats.landing import Imported
+from finetune.model.lora_folder import BASE
+from pipelines.finetune.model_card import drawing_code
+from pipelines.play.studio import BEST_OF_N, Picture, Studio, Wish
+from pipelines.run.image_plan import Planned
+
+TITLES = {BASE: "base", BEST_OF_N: "best of {n}"}
+
+EMPTY = '<p class="empty">Press <b>Draw</b>, and the models draw here, side by side.</p>'
+
+BUSY = "<p>&nbsp;</p>"
+"""Room for the progress."""
+
+_LORA = """\
+pipeline.load_lora_weights({folder!r}, adapter_name="pictune")
+pipeline.set_adapters("pictune", adapter_weights={strength:g})
+"""
+
+
+def title_of(model: str, wish: Wish) -> str:
+    """Return a model's name as the page shows it."""
+    return TITLES.get(model, model).format(n=wish.candidates)
+
+
+def caption(one: Picture, wish: Wish) -> str:
+    """Return the lines under an image: model and seed, then reward and verdict."""
+    figures = []
+    if one.reward is not None:
+        spread = "" if one.spread is None else f" ± {one.spread:.2f}"
+        figures.append(f"reward {one.reward:.2f}{spread}")
+    if one.met is not None:
+        figures.append("✓ right" if one.met else "✗ not right")
+    elif one.clip_score is not None:
+        figures.append(f"CLIP score {one.clip_score:.2f}")
+    return "\n".join([f"{title_of(one.model, wish)} · seed {one.seed}", *figures])
+
+
+def headings(wish: Wish, drawn: Mapping[str, Sequence[Picture]], beside: int) -> str:
+    """Return HTML with each model's name, and its figures once it has drawn, in columns.
+
+    `beside` seeds share a row; only the first of them has the figures.
+    """
+    cells = []
+    for name in wish.columns:
+        facts = escape(_summary(drawn[name])) if name in drawn else "…"
+        cells.append(f"<div><b>{escape(title_of(name, wish))}</b><span>{facts}</span></div>")
+    again = [
+        f'<div class="again" aria-hidden="true"><b>{escape(title_of(name, wish))}</b></div>'
+        for name in wish.columns * (beside - 1)
+    ]
+    kind = f"heads of-{min(len(cells), 4)}"
+    columns = len(cells) * beside
+    return f'<div class="{kind}" style="--columns: {columns}">{"".join([*cells, *again])}</div>'
+
+
+def done(rows: Sequence[Sequence[Picture]], seconds: float, unread: int) -> str:
+    """Return HTML that says what was drawn, and how many of the prompt's tokens were not read."""
+    cut = f"The prompt is too long: its last {unread} tokens were left out. " if unread else ""
+    return (
+        f"<p>{cut}{sum(map(len, rows))} pictures in {seconds:.1f} s. Click one to see it large; "
+        "the arrow keys lead to its neighbors.</p>"
+    )
+
+
+def _summary(pictures: Sequence[Picture]) -> str:
+    facts = []
+    rewards = [one.reward for one in pictures if one.reward is not None]
+    if rewards:
+        facts.append(f"mean reward {fmean(rewards):.2f}")
+    verdicts = [one.met for one in pictures if one.met is not None]
+    if verdicts:
+        facts.append(f"{sum(verdicts)} of {len(verdicts)} right")
+    elif clips := [one.clip_score for one in pictures if one.clip_score is not None]:
+        facts.append(f"CLIP score {fmean(clips):.2f}")
+    return " · ".join(facts)
+
+
+def code(studio: Studio, model: str, wish: Wish) -> str:
+    """Return Python that draws the first image of a model again, with diffusers alone."""
+    tuned, lora = studio.tuned.get(model), ""
+    if tuned is not None:
+        lora = _LORA.format(folder=str(tuned.folder), strength=wish.strength)
+    return drawing_code(
+        studio.model, studio.settings.run, lora, Planned(wish.prompt, wish.seeds[0]), wish.sampler
+    )
+
+
+def introduction(studio: Studio) -> str:
+    """Return HTML that says what the page is for, and what the run does not have yet."""
+    run, model = studio.run.root.name, studio.settings.run.model
+    start = "Type what to draw. All models start from the same noise, so what differs between two"
+    lines = [f"{start} pictures of one seed is what tuning has changed."]
+    if studio.reward is not None:
+        spread = ", ± what its members disagree by" if studio.reward.members > 1 else ""
+        lines.append(f"The reward is the probability that a rater calls the picture good{spread}.")
+    if studio.judge is not None:
+        lines.append("Right or not is said by a judge that no training has seen.")
+    lacking = []
+    if not studio.tuned:
+        lacking.append(
+            f"This run has no tuned model yet, so the base draws alone: "
+            f"<code>make finetune RUN={escape(run)}</code> makes one."
+        )
+    if studio.reward is None:
+        lacking.append(
+            f"This run has no reward yet, so pictures have no score: "
+            f"<code>make reward RUN={escape(run)}</code> trains one."
+        )
+    notes = "".join(f'<p class="lacking">{line}</p>' for line in lacking)
+    return (
+        f"<h1>Playground <small>{escape(run)} · {escape(model)}</small></h1>"
+        f"<p>{escape(' '.join(lines))}</p>{notes}"
+    )
+
+
+def sent(added: Imported, run: str) -> str:
+    """Return HTML that says what raters were sent."""
+    if not added.feedback.tasks:
+        return "<p>Raters have these pictures already.</p>"
+    return (
+        f"<p><b>Sent:</b> {added.images} new pictures, {added.feedback.tasks} questions. "
+        f"Raters see them first; <code>make label RUN={escape(run)}</code> serves them.</p>"
+    )

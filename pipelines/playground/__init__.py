@@ -1,1 +1,0 @@
-"""The playground: a page on which people try the models of a run."""

@@ -1,0 +1,1 @@
+"""Stages that train the reward and score by it."""

@@ -1,0 +1,224 @@
+"""Stage `best-of-n`: draw N new images of each prompt and pick the best by the reward.
+
+It is the baseline of Lee et al. 2023 (arXiv 2302.12192) that a tuned model has to beat: it needs no
+training, but N times the time for every image.
+"""
+
+import argparse
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from data.columns import column
+from data.errors import PictuneError
+from data.files import sha256_of, write_atomically, write_json
+from data.runs import RunFolder
+from data.schema import write_table
+from finetune.model.processes import Processes, launched
+from finetune.settings.sampler import Sampler
+from pipelines.evaluate.figures import by_reward
+from pipelines.rounds.plan import with_reward
+from pipelines.run.image_plan import BEST_OF_SEEDS, ImagesConfig, Planned, seeded
+from pipelines.run.interruption import ends_at_once
+from pipelines.run.model_hashes import weights_hash
+from pipelines.run.prompts import prompts_digest, prompts_of
+from pipelines.run.record import content_hash
+from pipelines.settings.config import Settings
+
+TABLE, SHEET, MADE_BY = "best_of_n.parquet", "sheet.png", "made_by.json"
+SHEET_PROMPTS, SHEET_COLUMNS = 24, 16
+_COLUMNS: dict[str, tuple[pa.DataType, str]] = {
+    "prompt": (pa.string(), "the text that it was drawn for"),
+    "path": (pa.string(), "the image's file, relative to this table"),
+    "image_id": (pa.string(), "SHA-256 of the image's file"),
+    "seed": (pa.int64(), "the seed that it was drawn with"),
+    "score": (pa.float32(), "probability that a rater calls it good for the prompt"),
+    "rank": (pa.int32(), "1 for the best of its prompt"),
+    "picked": (pa.bool_(), "whether it is among the best that were kept, and in `best/`"),
+}
+CANDIDATES = pa.schema([column(name, kind, text) for name, (kind, text) in _COLUMNS.items()])
+
+
+def main(
+    run: RunFolder, settings: Settings, *, reward: Path | None, n: int, keep: int, out: Path | None
+) -> None:
+    """Draw what is missing, then write the table of all candidates, the best, and a sheet.
+
+    Raises:
+        PictuneError: there is no trained reward, or the folder is of another model or sampler.
+    """
+    if n < 1:
+        raise PictuneError(f"--n {n}: draw at least one image a prompt, as N=16 does")
+    if not 1 <= keep <= n:
+        raise PictuneError(f"--keep {keep}: pick at least one of --n {n} and at most all")
+    folder, trained = out or run.root / "best-of-n", reward or with_reward(run).reward_dir
+    prompts = list(prompts_of(settings.run))
+    planned = seeded(prompts, n, settings.run.seed, offset=BEST_OF_SEEDS)
+    drawn_by = _drawn_by(settings)
+    picked_by = {"reward": content_hash(str(trained)), "prompts": prompts_digest(prompts)}
+    made_by = drawn_by | {"picked": picked_by | {"n": n, "keep": keep}}
+    with launched(settings.run.device) as processes:
+        if processes.is_first:
+            _check_same(folder, drawn_by)
+        earlier = _made_by(folder)
+        best = [*(folder / "best").glob("*.png")]
+        is_done = earlier == made_by and (folder / TABLE).exists()
+        is_done = is_done and len(best) == keep * len(prompts) and _are_drawn(folder, planned)
+        line = f"best-of-n: done, {len(best)} of {len(planned)} images in {folder / 'best'}"
+        if processes.skips(is_done, line):
+            return
+        rewards = _draw_and_score(
+            settings, trained, folder, planned, drawn_by=drawn_by, processes=processes
+        )
+        if not processes.is_first:
+            return
+    ranked = by_reward(rewards, n)
+    _write_best(folder, planned, ranked, keep)
+    rows = [
+        _row(folder, planned[i], rewards[i], rank, picked=rank <= keep)
+        for order in ranked
+        for rank, i in enumerate(order, start=1)
+    ]
+    write_table(pa.Table.from_pylist(rows, schema=CANDIDATES), CANDIDATES, folder / TABLE)
+    write_json(folder / MADE_BY, made_by)
+    picked = [rewards[i] for order in ranked for i in order[:keep]]
+    print(
+        f"best-of-n: {len(picked)} of {len(planned)} images in {folder / 'best'}, "
+        f"mean score {sum(picked) / len(picked):.3f}, of all {sum(rewards) / len(rewards):.3f}"
+    )
+
+
+def _draw_and_score(
+    settings: Settings,
+    reward: Path,
+    folder: Path,
+    planned: Sequence[Planned],
+    *,
+    drawn_by: dict[str, Any],
+    processes: Processes,
+) -> list[float]:
+    """Draw what is missing; return the scores of all candidates, in the first process.
+
+    The folder says no longer that it is done.
+    """
+    with ends_at_once():
+        from finetune.learning.reward_fn import score  # noqa: PLC0415 - loads torch
+        from pipelines.run.batches import Batches  # noqa: PLC0415 - loads torch
+        from pipelines.run.drawing import Drawer  # noqa: PLC0415 - loads torch
+        from pipelines.run.image_io import load_images  # noqa: PLC0415 - loads torch
+        from pipelines.run.models import device_of, open_reward  # noqa: PLC0415 - loads torch
+
+    candidates, device = folder / "candidates", device_of(settings.run)
+    reward_fn, drawer = open_reward(reward, settings.run), Drawer.open(settings, processes)
+    if processes.is_first:
+        write_json(folder / MADE_BY, drawn_by)
+    drawer.draw_missing(planned, candidates, settings.table("sampler", Sampler), title="best of n")
+    if not processes.is_first:
+        return []
+
+    def scores(rows: slice) -> list[float]:
+        some = planned[rows]
+        images = load_images([candidates / one.file_name for one in some])
+        rewards: list[float] = score(
+            reward_fn, images.to(device), [one.prompt for one in some]
+        ).tolist()
+        return rewards
+
+    parts = Batches(drawer.batch).over(len(planned), scores, "score")
+    return [reward for rewards in parts for reward in rewards]
+
+
+def _drawn_by(settings: Settings) -> dict[str, Any]:
+    """Return what a candidate's pixels depend on, beside its prompt and number."""
+    run, images = settings.run, settings.table("images", ImagesConfig)
+    drawn_at = {
+        "precision": images.precision,
+        "image_size": run.image_size,
+        "weights": run.weights,
+    }
+    return {
+        "model_hash": weights_hash(run.model),
+        "seed": run.seed,
+        "images": settings.table("sampler", Sampler).model_dump() | drawn_at,
+    }
+
+
+def _made_by(folder: Path) -> dict[str, Any]:
+    """Return what the folder says of the call that wrote it; empty where there is none."""
+    file = folder / MADE_BY
+    made_by: dict[str, Any] = json.loads(file.read_text("utf-8")) if file.exists() else {}
+    return made_by
+
+
+def _are_drawn(folder: Path, planned: Sequence[Planned]) -> bool:
+    return all((folder / "candidates" / one.file_name).exists() for one in planned)
+
+
+def _check_same(folder: Path, drawn_by: dict[str, Any]) -> None:
+    """Refuse a folder whose candidates were drawn otherwise.
+
+    Candidates of an earlier call are kept.
+    """
+    earlier = _made_by(folder)
+    if earlier and {name: earlier.get(name) for name in drawn_by} != drawn_by:
+        raise PictuneError(
+            f"{folder}: its images were drawn by another model, sampler, size, type of weights or "
+            "seed; give another --out, or remove it"
+        )
+
+
+def _write_best(
+    folder: Path, planned: Sequence[Planned], ranked: Sequence[Sequence[int]], keep: int
+) -> None:
+    """Write the picked images alone, and a sheet with a row for each prompt, best on the left."""
+    names = {planned[i].file_name for order in ranked for i in order[:keep]}
+    for old in (folder / "best").glob("*.png"):
+        if old.name not in names:
+            old.unlink()  # of an earlier call
+    for name in sorted(names):
+        with write_atomically(folder / "best" / name) as temporary:
+            shutil.copyfile(folder / "candidates" / name, temporary)
+    from pipelines.run.image_io import load_images, save_sheet  # noqa: PLC0415 - loads torch
+
+    rows = [
+        [folder / "candidates" / planned[i].file_name for i in order[:SHEET_COLUMNS]]
+        for order in ranked[:SHEET_PROMPTS]
+    ]
+    save_sheet([load_images(row) for row in rows], folder / SHEET)
+
+
+def _row(folder: Path, one: Planned, score: float, rank: int, *, picked: bool) -> dict[str, object]:
+    path = folder / "candidates" / one.file_name
+    place = {
+        "prompt": one.prompt,
+        "path": path.relative_to(folder).as_posix(),
+        "image_id": sha256_of(path),
+        "seed": one.seed,
+    }
+    return place | {"score": score, "rank": rank, "picked": picked}
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of this stage."""
+    parser.add_argument(
+        "--reward",
+        type=Path,
+        metavar="DIR",
+        help="the folder of a trained reward (default: the run's)",
+    )
+    parser.add_argument(
+        "--n", type=int, default=16, help="images drawn for each prompt (default: 16)"
+    )
+    parser.add_argument(
+        "--keep", type=int, default=1, help="how many of them are picked (default: 1)"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="the folder to write (default: best-of-n in the run's)",
+    )

@@ -1,0 +1,257 @@
+"""The page that shows how far a reward can be trusted: `reward/report.html`, one whole file."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypedDict
+
+import numpy as np
+
+from data.runs import RunFolder
+from pipelines.finetune.metrics_log import read_metrics
+from pipelines.pages.charts import RED, learning_chart, training_chart
+from pipelines.pages.page import (
+    file_uri,
+    image_uri,
+    interval,
+    number,
+    signed,
+    svg_uri,
+    write_page,
+)
+from pipelines.reward.text import (
+    CONVENTIONS,
+    TESTS,
+    MainFigure,
+    elsewhere,
+    headline,
+    main_part,
+    scorers,
+)
+from reward.dataset import Indices
+from reward.examples import Examples
+from reward.measuring.evaluation import ScoredImages
+from reward.measuring.report import (
+    PARTS,
+    Figures,
+    PartReport,
+    RaterFigures,
+    RewardReport,
+    TypesReport,
+)
+
+REPORT_FILE = "report.html"
+RELIABILITY = "reliability.png"
+OTHERS = "other raters"
+VERDICTS = {
+    "roc_auc": "ROC-AUC",
+    "roc_auc_macro": "ROC-AUC, by prompt",
+    "average_precision": "average precision",
+    "brier": "Brier score",
+    "nll": "log loss",
+    "ece": "calibration error",
+    "good_at_1": "best is good",
+}
+PAIRS = {
+    "pairwise_accuracy": "right",
+    "pairwise_accuracy_macro": "right, by prompt",
+    "kendall_tau": "Kendall's tau",
+    "recall_at_1": "recall@1",
+}
+MAIN_FIGURES: dict[MainFigure, str] = {
+    "roc_auc": "ROC-AUC",
+    "pairwise_accuracy": "pairwise accuracy",
+}
+LEGENDS = {"test_unseen": "unseen prompts", "test_seen": "new images", "val": "validation"}
+MOST_PROMPTS = 24
+"""Most prompts with contact sheets."""
+IMAGES_PER_SHEET = 4
+"""Most images in each column of a contact sheet."""
+MOST_RATERS = 30
+"""Most raters in a table, those with most labels."""
+
+
+class SheetImage(TypedDict):
+    """An image of a contact sheet."""
+
+    uri: str
+    score: float
+    std: float
+    good: float | None
+    """Share of its raters who said good."""
+
+
+class Sheet(TypedDict):
+    """The contact sheet of a prompt."""
+
+    prompt: str
+    held_out: bool
+    n: int
+    """Labeled images of the prompt."""
+    columns: list[tuple[str, list[SheetImage]]]
+
+
+def write_report(
+    run: RunFolder, report: RewardReport, examples: Examples, images: ScoredImages
+) -> None:
+    """Write the page from the figures, the training's curves and the images."""
+    context = _context(run, report, examples, images)
+    write_page("reward_report.html.jinja", context, run.reward_dir / REPORT_FILE)
+
+
+def do_types_help(types: TypesReport) -> str:
+    """Return the result of the comparison on held-out raters, in a sentence."""
+    if types.gain is None or types.gain.interval is None:
+        return (
+            "There are too few raters, or labels of each, to say whether several types help: let "
+            "more people label."
+        )
+    gain, (low, high) = types.gain.value, types.gain.interval
+    if low > 0:
+        loss = f"{number(gain, 3)} ({interval((low, high), 3)})"
+        return f"Several rewards predict them better than one: the log loss falls by {loss}."
+    if high < 0:
+        loss = f"{number(-gain, 3)} ({interval((-high, -low), 3)})"
+        found = (
+            f"One reward predicts them better than several, with which the log loss rises by {loss}"
+        )
+        return f"{found}: set reward.rater_types to 1."
+    found = f"the log loss falls by {number(gain, 3)} ({interval((low, high), 3, sign=True)})"
+    return f"It is not shown that several predict them better than one: {found}."
+
+
+def doubts(part: PartReport, figure: MainFigure = "roc_auc") -> list[str]:
+    """Return the reasons not to trust the reward, a sentence each; `part` has this figure."""
+    found = []
+    title = MAIN_FIGURES[figure]
+
+    def of(scorer: Figures) -> float | None:
+        value: float | None = getattr(scorer, figure)
+        return value
+
+    ours = of(part.model)
+    assert ours is not None
+    if part.resampled == "images":
+        found.append(
+            f"Only {part.counts['prompts']} prompts are held out, so the intervals resample "
+            "images: of other prompts they say nothing."
+        )
+    bounds = part.gain[figure].interval
+    if bounds is not None and bounds[0] <= 0:
+        between = f"between {signed(bounds[0])} and {signed(bounds[1])}"
+        found.append(
+            f"It is not surely better than the CLIP score: the gain in {title} lies {between}."
+        )
+    for name, what in (("image_only", "image alone"), ("prompt_only", "prompt alone")):
+        blind = of(part.scorers[name])
+        if blind is not None and blind >= ours:
+            found.append(
+                f"A head that sees the {what} does at least as well ({title} {blind:.2f}): the two "
+                "need not be compared."
+            )
+    for name in elsewhere(part):
+        theirs = of(part.scorers[name])
+        if theirs is not None and theirs >= ours:
+            found.append(f"{name} predicts the labels at least as well ({title} {theirs:.2f}).")
+    human = None if part.human is None else of(part.human.others)
+    if human is not None and human < ours:
+        found.append(
+            f"It predicts a label better ({title} {ours:.2f}) than the other raters of the image "
+            f"do ({human:.2f}): the labels limit it."
+        )
+    return found
+
+
+def _context(
+    run: RunFolder, report: RewardReport, examples: Examples, images: ScoredImages
+) -> dict[str, Any]:
+    main = main_part(report)
+    tests = {name: report.part(name) for name in TESTS}
+    types = report.rater_types
+    return {
+        "run": run.root.name,
+        "folder": run.reward_dir,
+        "headline": headline(report),
+        "report": report,
+        "main": main and report.part(main[0]),
+        "main_title": main and TESTS.get(main[0], "Validation labels"),
+        "main_figure": main and main[1],
+        "main_figures": MAIN_FIGURES,
+        "doubts": doubts(report.part(main[0]), main[1]) if main else [],
+        "parts": tests,
+        "tests": {
+            name: TESTS[name] for name, part in tests.items() if part.model.n or part.model.n_pairs
+        },
+        "ranked": any(part.model.n_pairs for part in tests.values()),
+        "scorers": scorers(report),
+        "elsewhere": elsewhere(report.test_unseen),
+        "conventions": CONVENTIONS,
+        "others": OTHERS,
+        "verdict_figures": VERDICTS,
+        "pair_figures": PAIRS,
+        "raters": {name: _raters(part.by_rater or {}) for name, part in tests.items()},
+        "reliability": file_uri(run.reward_dir / RELIABILITY, "image/png"),
+        "types": types,
+        "do_types_help": do_types_help(types) if types else "",
+        "curves": list(_curves(run.reward_dir, report)),
+        "sheets": list(_sheets(examples, images)),
+        "prompts": len(np.unique(images.prompt)),
+    }
+
+
+def _raters(rows: dict[str, RaterFigures]) -> list[tuple[str, RaterFigures]]:
+    by_labels = sorted(rows.items(), key=lambda row: -(row[1].model.n + row[1].model.n_pairs))
+    return by_labels[:MOST_RATERS]
+
+
+def _curves(folder: Path, report: RewardReport) -> Iterator[tuple[str, str]]:
+    """Yield titles and SVG images."""
+    points = [point.model_dump() for point in report.learning_curve]
+    for figure, title in (("roc_auc", "ROC-AUC"), ("pairwise_accuracy", "ranked pairs right")):
+        if any(point[part][figure] is not None for point in points for part in PARTS):
+            yield (
+                f"Would more labels help? {title}",
+                svg_uri(learning_chart(points, LEGENDS, figure, title)),
+            )
+    lines = read_metrics(folder)
+    values = {"val_loss": "validation", "binary_loss": "training, verdicts"}
+    chart = training_chart(lines, values, color=RED, ylabel="loss")
+    yield ("Training: loss", svg_uri(chart))
+
+
+def _sheets(examples: Examples, images: ScoredImages) -> Iterator[Sheet]:
+    """Yield the contact sheet of each prompt, unseen ones first.
+
+    It has the images with the highest and the lowest score, and those that the members of the
+    ensemble differ on most.
+    """
+    unseen = examples.split.test_unseen
+    held_out = set(np.concatenate([unseen.verdicts.prompt, unseen.pairs.prompt]).tolist())
+    prompts = sorted(np.unique(images.prompt).tolist(), key=lambda prompt: prompt not in held_out)
+    for prompt in prompts[:MOST_PROMPTS]:
+        rows = np.flatnonzero(images.prompt == prompt)
+        by_score, by_std = (
+            rows[np.argsort(-values[rows], kind="stable")]
+            for values in (images.probability, images.std)
+        )
+        chosen = {"best": by_score, "most uncertain": by_std, "worst": by_score[::-1]}
+        yield {
+            "prompt": examples.dataset.prompts[prompt],
+            "held_out": prompt in held_out,
+            "n": len(rows),
+            "columns": [
+                (title, _images(examples, images, some[:IMAGES_PER_SHEET]))
+                for title, some in chosen.items()
+            ],
+        }
+
+
+def _images(examples: Examples, images: ScoredImages, rows: Indices) -> list[SheetImage]:
+    return [
+        {
+            "uri": image_uri(examples.dataset.paths[images.image[row]]),
+            "score": float(images.probability[row]),
+            "std": float(images.std[row]),
+            "good": None if np.isnan(images.good[row]) else float(images.good[row]),
+        }
+        for row in rows
+    ]

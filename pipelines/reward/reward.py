@@ -1,0 +1,129 @@
+"""Stage `reward`: trains the reward model on the exported labels and measures it.
+
+Several processes share the encoding of the images; the first alone trains, measures and writes.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from data.errors import PictuneError
+from data.runs import RunFolder
+from data.tables.parquet import MANIFEST, learned_from_digest
+from finetune.model.processes import Processes, launched
+from pipelines.flags import one_of
+from pipelines.reward.text import CONVENTIONS, by_convention, headline
+from pipelines.rounds.plan import refuse_unlabeled, reward_before
+from pipelines.run.campaign import export_labels, open_store
+from pipelines.run.interruption import ends_at_once
+from pipelines.run.model_hashes import REWARD_METRICS, reward_hash
+from pipelines.run.record import StageFolder, content_hash
+from pipelines.settings.config import Settings
+from pipelines.settings.rounds import RoundsConfig
+from reward.dataset import FeedbackDataset
+from reward.files import BACKBONE_FILE, CONFIG_FILE, TYPES, TYPES_FILE, WEIGHTS_FILE
+from reward.measuring.report import (
+    RewardReport,
+    read_report,
+)
+from reward.settings import RewardConfig
+
+
+def main(run: RunFolder, settings: Settings, *, convention: str | None = None) -> None:
+    """Train and evaluate; a model made from the same labels, backbone and settings is kept.
+
+    With a `convention`, print the pairwise accuracies as it counts them, too.
+    """
+    with launched(settings.run.device) as processes:
+        _train_once(run, settings, processes)
+    if convention is not None and processes.is_first:
+        print(by_convention(read_report(run.reward_dir / REWARD_METRICS), convention))
+
+
+def _train_once(run: RunFolder, settings: Settings, processes: Processes) -> None:
+    config = settings.table("reward", RewardConfig)
+    if run.has_store and processes.is_first:
+        with open_store(run) as store:
+            export_labels(store, run, settings)
+    processes.wait()  # until the labels are there
+    if not (run.latest / MANIFEST).exists():
+        raise PictuneError(
+            f"{run.latest}: no labels yet; run `make label` or `make simulate` first"
+        )
+    if run.round > 1:
+        refuse_unlabeled(run)
+    stage = StageFolder(
+        run,
+        settings,
+        run.reward_dir,
+        run.titled("reward"),
+        ("run", "reward"),
+        _inputs(run, config),
+        _outputs(run.reward_dir, config),
+        goes_on_from={},
+    )
+    if processes.skips(stage.is_done, f"reward: done, model in {run.reward_dir}"):
+        return
+    FeedbackDataset.from_latest(run.latest, run.root)  # refuses what teaches nothing, in no time
+    with ends_at_once():
+        from pipelines.reward.sharing import encode_labeled  # noqa: PLC0415 - loads torch
+        from pipelines.reward.training import train_reward  # noqa: PLC0415 - loads torch
+        from pipelines.run.models import open_backbone  # noqa: PLC0415 - loads torch
+
+    if not processes.is_first:
+        encode_labeled(run, config, open_backbone(config.backbone, settings.run), processes)
+        return
+    with stage.working():
+        report = train_reward(run, settings, config, processes)
+    print(f"reward: model in {run.reward_dir}, {headline(report)}")
+    _say_whether_stale(report, settings)
+
+
+def _say_whether_stale(report: RewardReport, settings: Settings) -> None:
+    """Advise to label more often where the earlier reward was lost on the new images."""
+    stale, least = report.staleness, settings.table("rounds", RoundsConfig).least_roc_auc
+    if stale is None or stale.before.roc_auc_macro is None:
+        return
+    found = f"{stale.before.roc_auc_macro:.2f}"
+    if stale.before.roc_auc_macro >= least:
+        print(
+            f"reward: that of round {stale.round - 1} has ROC-AUC {found} within prompts, on the "
+            f"images of round {stale.round}"
+        )
+        return
+    print(
+        f"reward: label now: on the images of round {stale.round} the reward of round "
+        f"{stale.round - 1} had a ROC-AUC of {found} within prompts, below {least:g}; tune for a "
+        f"short time, then draw and label again (ROUND={stale.round + 1})",
+        file=sys.stderr,
+    )
+
+
+def _inputs(run: RunFolder, config: RewardConfig) -> dict[str, str]:
+    """Return digests of all that the reward is made from and compared with, by name."""
+    inputs = {"labels": learned_from_digest(run), "backbone": content_hash(config.backbone)}
+    if (before := reward_before(run)) is not None:
+        inputs["reward before"] = reward_hash(before)
+    read = [name for source in config.baselines for name in source.read_from]
+    return inputs | {f"baseline {name}": content_hash(name) for name in read}
+
+
+def _outputs(folder: Path, config: RewardConfig) -> tuple[Path, ...]:
+    """Return the files that have to be in the folder of a trained reward."""
+    names = [CONFIG_FILE, WEIGHTS_FILE, REWARD_METRICS]
+    if config.tune_last:
+        names.append(BACKBONE_FILE)
+    if config.rater_types > 1:
+        types = [f"type-{number}" for number in range(config.rater_types)]
+        names += [f"{TYPES}/{name}" for name in (TYPES_FILE, *types)]
+    return tuple(folder / name for name in names)
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of this stage."""
+    parser.add_argument(
+        "--convention",
+        type=one_of("CONVENTION", CONVENTIONS),
+        metavar="|".join(CONVENTIONS),
+        help="also tell the share of ranked pairs in the right order as its authors count them",
+    )

@@ -1,0 +1,115 @@
+"""Stage `score`: score images for prompts with a trained reward; writes a Parquet table.
+
+Images that cannot be read are omitted, each with a line that says why. Several processes share the
+encoding; the first alone scores and writes. A table that is made from the same things stays.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from data.errors import PictuneError
+from data.files import sha256_of
+from data.runs import RunFolder
+from data.schema import write_batches
+from finetune.model.processes import launched
+from pipelines.flags import stands_for_no_setting
+from pipelines.reward.score_request import FILE, MADE_FROM, SCORES, Request, rows_made_from
+from pipelines.rounds.plan import with_reward
+from pipelines.run.interruption import ends_at_once
+from pipelines.run.record import content_hash
+from pipelines.settings.config import Settings
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of this stage; `--prompts` belongs to the images, not to the run."""
+    parser.add_argument(
+        "--reward",
+        type=Path,
+        metavar="DIR",
+        help="the folder of a trained reward (default: the run's)",
+    )
+    parser.add_argument(
+        "--images",
+        type=Path,
+        metavar="DIR",
+        help="the folder with the images (default: the run's)",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="the table to write (default: scores.parquet beside the reward)",
+    )
+    stands_for_no_setting(parser, "prompts")
+
+
+def main(
+    run: RunFolder,
+    settings: Settings,
+    *,
+    reward: Path | None,
+    images: Path | None,
+    prompts: str | None,
+    out: Path | None,
+) -> None:
+    """Write the scores; without `images` and `prompts`, those of the run's images and prompts.
+
+    Raises:
+        PictuneError: an input is missing or cannot be read.
+    """
+    if images is not None and prompts is None:
+        raise PictuneError(
+            "--images: needs --prompts, a text file with one prompt a line "
+            "or a table with the columns path and prompt"
+        )
+    if prompts is None and not run.images_table.exists():
+        raise PictuneError(
+            f"{run.root}: has no images yet; run `make images RUN={run.root.name}`, "
+            "or give --images and --prompts"
+        )
+    folder = images or (run.root if prompts is None else run.images_dir)
+    trained = reward or with_reward(run).reward_dir
+    target = out or trained / FILE
+    request = Request.read(folder, run.images_table if prompts is None else Path(prompts))
+    with launched(settings.run.device) as processes:
+        image_ids, unreadable = _image_ids(folder, request.paths)
+        made_from = request.digest(image_ids, content_hash(str(trained)))
+        done = rows_made_from(target, made_from)
+        if processes.skips(done is not None, f"score: done, {done} scores in {target}"):
+            return
+        with ends_at_once():
+            from pipelines.reward.scoring import embed, scores  # noqa: PLC0415 - loads torch
+            from pipelines.run.models import open_cache, open_reward_model  # noqa: PLC0415 - loads torch
+
+        cache, model = open_cache(run), open_reward_model(trained, settings.run)
+        if processes.is_first:
+            for error in unreadable:
+                print(f"skipped: {error}", file=sys.stderr)
+        known = embed(model, folder, image_ids, cache, processes)
+    if known is None:
+        return
+    read = len(known.image_ids)
+    if not read:
+        raise PictuneError(
+            f"{folder}: none of its {len(request.paths)} images can be read; put the files back"
+        )
+    schema = SCORES.with_metadata({MADE_FROM: made_from})
+    rows = write_batches(scores(model, request, known, cache), schema, target)
+    skipped = len(request.paths) - read
+    print(f"score: {rows} scores of {read} images in {target}, {skipped} skipped")
+
+
+def _image_ids(folder: Path, paths: Sequence[str]) -> tuple[dict[str, str], list[PictuneError]]:
+    """Return the hash of each file that can be read, by path, and why the others cannot."""
+    image_ids: dict[str, str] = {}
+    unreadable: list[PictuneError] = []
+    for path in paths:
+        try:
+            image_ids[path] = sha256_of(folder / path)
+        except OSError as error:
+            unreadable.append(
+                PictuneError(f"{folder / path}: not a readable image ({error.strerror})")
+            )
+    return image_ids, unreadable

@@ -1,0 +1,138 @@
+"""Images and prompts that are to be scored, and the table of their scores."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from data.columns import column
+from data.errors import PictuneError
+from data.schema import read_table
+from pipelines.run.prompts import read_prompts
+
+FILE = "scores.parquet"
+"""Name of the table, unless `--out` names another."""
+MADE_FROM = "made_from"
+"""Key in the table's metadata of the digest of all that it was made from."""
+SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"))
+COLUMNS = "give a table with the columns path and prompt"
+PAIRS = pa.schema([pa.field(name, pa.string(), nullable=False) for name in ("path", "prompt")])
+"""The columns that a table of images and prompts must have."""
+
+
+SCORES = pa.schema(
+    [
+        column("image_id", pa.string(), "SHA-256 of the image's file"),
+        column("path", pa.string(), "the image's file, relative to the folder that was scored"),
+        column("prompt", pa.string(), "the text that it was scored for"),
+        column("score", pa.float32(), "probability that a rater calls it good for the prompt"),
+        column(
+            "std",
+            pa.float32(),
+            "standard deviation of the ensemble members' own probabilities",
+        ),
+    ]
+)
+"""The columns of the table that is written."""
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """Pairs of an image and a prompt that are to be scored."""
+
+    paths: list[str]
+    """Distinct files, relative to the folder."""
+    prompts: list[str]
+    """Distinct prompts."""
+    path: NDArray[np.int64]
+    """Index in `paths` of each pair [N]."""
+    prompt: NDArray[np.int64]
+    """Index in `prompts` of each pair [N]."""
+
+    @classmethod
+    def read(cls, folder: Path, file: Path) -> "Request":
+        """Read the rows of a table with `path` and `prompt`, as CSV or Parquet.
+
+        Any other file is a text file with one prompt a line: each image of the folder is paired
+        with each prompt.
+
+        Raises:
+            PictuneError: the file cannot be read or is empty, or the folder holds no image.
+        """
+        if file.suffix in (".csv", ".parquet"):
+            (paths, path), (prompts, prompt) = (_numbered(column) for column in _read_pairs(file))
+            return cls(paths, prompts, path, prompt)
+        prompts, paths = [one.text for one in read_prompts(file)], _images_in(folder)
+        rows = np.arange(len(paths) * len(prompts))
+        return cls(paths, prompts, rows // len(prompts), rows % len(prompts))
+
+    def digest(self, image_ids: Mapping[str, str], reward: str) -> str:
+        """Return a hash of the pairs, of the images' bytes and of the reward, given by hashes."""
+        named = [self.paths, [image_ids.get(path) for path in self.paths], self.prompts, reward]
+        found = hashlib.sha256(json.dumps(named).encode())
+        for numbers in (self.path, self.prompt):
+            found.update(numbers.tobytes())
+        return found.hexdigest()
+
+
+def rows_made_from(table: Path, digest: str) -> int | None:
+    """Return the number of rows of a table that was made from this; None if it was not."""
+    try:
+        found = pq.read_metadata(table)
+    except (OSError, pa.ArrowInvalid):
+        return None  # it is not there, or damaged
+    noted = (found.metadata or {}).get(MADE_FROM.encode())
+    return found.num_rows if noted == digest.encode() else None
+
+
+def _images_in(folder: Path) -> list[str]:
+    if not folder.is_dir():
+        raise PictuneError(f"{folder}: no such folder; give the folder with the images as --images")
+    found = (
+        path.relative_to(folder)
+        for path in folder.rglob("*")
+        if path.suffix.lower() in SUFFIXES and path.is_file()
+    )
+    paths = sorted(
+        path.as_posix() for path in found if not any(part.startswith(".") for part in path.parts)
+    )
+    if not paths:
+        known = ", ".join(sorted(SUFFIXES))
+        raise PictuneError(
+            f"{folder}: holds no image ({known}); give the folder with the images as --images"
+        )
+    return paths
+
+
+def _read_pairs(file: Path) -> tuple[list[str], list[str]]:
+    """Return the paths and the prompts of a table."""
+    if file.suffix == ".parquet":
+        try:
+            pairs = read_table(file, PAIRS)
+        except PictuneError as error:
+            raise PictuneError(f"{str(error).rpartition('; ')[0]}; {COLUMNS}") from error
+        return pairs["path"].to_pylist(), pairs["prompt"].to_pylist()
+    try:
+        table = pd.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]
+        raise PictuneError(f"{file}: cannot be read as CSV ({reason}); {COLUMNS}") from error
+    missing = [name for name in PAIRS.names if name not in table.columns]
+    if missing or table.empty:
+        lacking = f"no column {missing[0]}" if missing else "no rows"
+        raise PictuneError(f"{file}: {lacking}; {COLUMNS}")
+    return table["path"].tolist(), table["prompt"].tolist()
+
+
+def _numbered(texts: Sequence[str]) -> tuple[list[str], NDArray[np.int64]]:
+    """Return the distinct texts, and for each text its index among them."""
+    distinct = list(dict.fromkeys(texts))
+    number = {text: i for i, text in enumerate(distinct)}
+    return distinct, np.array([number[text] for text in texts], np.int64)

@@ -1,0 +1,279 @@
+"""Trains and measures the reward model of a run, and writes it with its report and model card."""
+
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+
+import torch
+
+from data.files import write_atomically, write_json
+from data.runs import RunFolder
+from finetune.model.processes import Processes
+from pipelines.finetune.training_log import MetricsLog
+from pipelines.pages.page import number
+from pipelines.reward.page import OTHERS, RELIABILITY, write_report
+from pipelines.reward.sharing import encode_labeled
+from pipelines.reward.text import headline, scorers
+from pipelines.rounds.plan import labeled_images, reward_before
+from pipelines.run.model_hashes import REWARD_METRICS
+from pipelines.run.models import open_backbone, open_cache, open_reward_model
+from pipelines.run.progress import progress
+from pipelines.settings.config import Settings
+from reward.clip.backbone import ClipBackbone
+from reward.dataset import FeedbackDataset, label_sources
+from reward.embedding import Track
+from reward.examples import Examples, prepare
+from reward.files import TYPES
+from reward.learning.rater_types import RatedPart, fit_types
+from reward.learning.training import new_model, train
+from reward.measuring.baselines import baselines, rewards_from_elsewhere
+from reward.measuring.evaluation import ScoredImages, evaluate, model_scorer, score_images
+from reward.measuring.learning_curve import SHARES, learning_curve, point
+from reward.measuring.metrics import Scorer
+from reward.measuring.plots import reliability_figure
+from reward.measuring.report import (
+    MODEL,
+    UNCALIBRATED,
+    Counts,
+    Figures,
+    RewardReport,
+    Staleness,
+    TypesReport,
+    read_report,
+)
+from reward.measuring.staleness import measure_staleness
+from reward.measuring.type_comparison import compare_types
+from reward.model import RewardModel
+from reward.raters import LabelRaters
+from reward.settings import RewardConfig
+
+RANKINGS = {
+    "bradley_terry": "Bradley and Terry",
+    "davidson": "Davidson",
+    "rao_kupper": "Rao and Kupper",
+    "plackett_luce": "Plackett and Luce",
+}
+"""Names of the losses on rankings."""
+
+_CARD = """# Reward model
+
+Predicts the probability that a rater calls an image good for its prompt. {members}
+on the embeddings of image and prompt by `{backbone}`, {state}, trained on {losses}.
+
+From the folder that the training was started in:
+
+```python
+from pathlib import Path
+
+from pipelines.run.image_io import load_image
+from reward.model import RewardModel
+
+model = RewardModel.from_pretrained({folder!r})
+images = load_image(Path({image!r}))[None]  # [B, 3, H, W] in [0, 1]
+scores = model.score(images=images, prompts=[{prompt!r}])  # [B]
+```
+
+Trained on {labels}; the verdicts and pairs are {sources}. On labels that it was not trained on:
+{headline}. On prompts that it never saw:
+
+| | ROC-AUC | accuracy | pairwise accuracy | Brier score | calibration error |
+|---|---|---|---|---|---|
+{rows}
+{stale}
+How far it can be trusted is in `report.html`, all figures in `metrics.json`, curves in
+`metrics.jsonl` and TensorBoard. It knows what its labels show and nothing else: outside those
+prompts and images its scores are guesses, and a model that is tuned on it for long will find its
+blind spots.
+"""
+
+
+@dataclass(frozen=True, eq=False)
+class _Training:
+    """A reward and all that it is made from."""
+
+    run: RunFolder
+    before: RewardModel | None
+    """The reward of the round before."""
+    config: RewardConfig
+    backbone: ClipBackbone
+    examples: Examples
+    raters: LabelRaters
+    model: RewardModel
+    generator: torch.Generator
+
+
+def train_reward(
+    run: RunFolder, settings: Settings, config: RewardConfig, processes: Processes
+) -> RewardReport:
+    """Train, measure and write everything into the folder; `metrics.json` comes last."""
+    folder = reward_before(run)
+    before = None if folder is None else open_reward_model(folder, settings.run)
+    backbone = open_backbone(config.backbone, settings.run)
+    track = encode_labeled(run, config, backbone, processes)
+    examples = _prepare(run, config, backbone, track)
+    elsewhere = rewards_from_elsewhere(examples, config, device=backbone.device, track=_bar)
+    generator = torch.Generator().manual_seed(config.seed)
+    model = new_model(backbone, config, generator=generator)
+    with MetricsLog(run.reward_dir) as log:
+        epochs = train(model, examples, config, generator=generator)
+        for metrics in progress(epochs, "reward", "epoch", total=config.epochs):
+            log.write(metrics.epoch, asdict(metrics))
+    # The file of an earlier training would say that this one is done.
+    (run.reward_dir / REWARD_METRICS).unlink(missing_ok=True)
+    model.save_pretrained(run.reward_dir)
+    raters = LabelRaters.from_latest(run.latest)
+    report = _measure(
+        _Training(run, before, config, backbone, examples, raters, model, generator), elsewhere
+    )
+    with write_atomically(run.reward_dir / RELIABILITY) as path:
+        reliability_figure(model, examples).savefig(path, dpi=120)
+    images = score_images(model, examples)
+    write_report(run, report, examples, images)
+    with write_atomically(run.reward_dir / "README.md") as path:
+        path.write_text(_card(run, config, report, examples, images), encoding="utf-8")
+    write_json(run.reward_dir / REWARD_METRICS, report.model_dump(mode="json"))
+    return report
+
+
+def _prepare(
+    run: RunFolder, config: RewardConfig, backbone: ClipBackbone, track: Track
+) -> Examples:
+    """Return the run's labels with embeddings; warn where nothing validates or is cached."""
+    dataset = FeedbackDataset.from_latest(run.latest, run.root)
+    cache = open_cache(run)
+    examples = prepare(dataset, config, backbone, track=track, cache=cache)
+    if not len(examples.split.val.verdicts) + len(examples.split.val.pairs):
+        print(
+            "reward: no label validates, so it trains for all epochs and its scores are not "
+            "calibrated; label more images, or raise reward.split.validation",
+            file=sys.stderr,
+        )
+    if cache.failure:
+        print(f"reward: {cache.failure}", file=sys.stderr)
+    return examples
+
+
+def _measure(training: _Training, elsewhere: dict[str, Scorer]) -> RewardReport:
+    """Return all figures of the model, and train and save the rater types if there are some."""
+    config, backbone, model = training.config, training.backbone, training.model
+    examples = training.examples
+    compared = {
+        MODEL: model_scorer(model, examples),
+        UNCALIBRATED: model_scorer(model, examples, calibrated=False),
+    }
+    compared |= baselines(backbone, examples, config) | elsewhere
+    evaluation = evaluate(compared, examples, training.raters, seed=config.seed)
+    smaller = progress(
+        learning_curve(backbone, examples, config),
+        "learning curve",
+        "training",
+        total=len(SHARES),
+    )
+    return RewardReport(
+        **dict(evaluation),
+        temperature=float(model.temperature),
+        slip=float(model.slip),
+        sources=label_sources(training.run.latest),
+        learning_curve=[*smaller, point(model, examples)],
+        rater_types=_fit_types(training) if config.rater_types > 1 else None,
+        staleness=_staleness(training),
+    )
+
+
+def _staleness(training: _Training) -> Staleness | None:
+    """Measure the reward of the round before on this round's labeled images."""
+    run, examples, folder = training.run, training.examples, reward_before(training.run)
+    if training.before is None or folder is None:
+        return None
+    found = measure_staleness(
+        model_scorer(training.before, examples),
+        model_scorer(training.model, examples),
+        examples,
+        labeled_images(run),
+        number=run.round,
+        seed=training.config.seed,
+    )
+    own = read_report(folder / REWARD_METRICS).test_seen.model
+    return found.model_copy(update={"own": Figures(**dict(own)) if own.n else None})
+
+
+def _fit_types(training: _Training) -> TypesReport:
+    """Train and save a reward for each type of rater."""
+    examples, raters, config = training.examples, training.raters, training.config
+    parts = (
+        RatedPart.from_part(examples, examples.split.train, raters),
+        RatedPart.from_part(examples, examples.split.val, raters),
+    )
+    types = fit_types(
+        training.model, examples, parts, raters.names, config, generator=training.generator
+    )
+    types.save_pretrained(training.run.reward_dir / TYPES)
+    report = TypesReport(
+        types=len(types.models), prior=types.prior.tolist(), raters=types.likeliest_of
+    )
+    return report.compared(compare_types(training.backbone, examples, raters, config))
+
+
+def _bar(batches: range) -> Iterable[int]:
+    return progress(batches, "baseline", "batch")
+
+
+def _card(
+    run: RunFolder,
+    config: RewardConfig,
+    report: RewardReport,
+    examples: Examples,
+    images: ScoredImages,
+) -> str:
+    part = report.test_unseen
+    keys = ("roc_auc", "accuracy", "pairwise_accuracy", "brier", "ece")
+    lines: list[tuple[str, Figures]] = [
+        (title, part.scorers[name]) for name, title in scorers(report).items()
+    ]
+    if part.human is not None:
+        lines.append((OTHERS, part.human.others))
+    rows = "\n".join(
+        f"| {title} | {' | '.join(number(getattr(figures, key), 3) for key in keys)} |"
+        for title, figures in lines
+    )
+    how = f"by updates of rank {config.lora_rank}" if config.lora_rank else "as a whole"
+    tuned = f"tuned in its last {config.tune_last} block{'s' * (config.tune_last > 1)} {how}"
+    return _CARD.format(
+        members=f"{config.members} heads" if config.members > 1 else "A head",
+        backbone=config.backbone,
+        state=tuned if config.tune_last else "which stays frozen",
+        losses=", ".join(_losses(config, report.train.counts)),
+        folder=str(run.reward_dir),
+        image=str(examples.dataset.paths[images.image[0]]),
+        prompt=examples.dataset.prompts[images.prompt[0]],
+        headline=headline(report),
+        labels=", ".join(f"{count} {name}" for name, count in report.train.counts.items()),
+        sources=", ".join(f"{count} {source}" for source, count in report.sources.items())
+        or "of unknown source",
+        rows=rows,
+        stale=_stale_rows(report),
+    )
+
+
+def _stale_rows(report: RewardReport) -> str:
+    """Return the card's table of the reward of the round before; empty in the first round."""
+    if report.staleness is None:
+        return ""
+    keys = ("roc_auc", "roc_auc_macro", "pairwise_accuracy")
+    rows = (
+        f"| {title} | {' | '.join(number(getattr(row, key), 3) for key in keys)} |"
+        for title, row in report.staleness.rows.items()
+    )
+    head = "| | ROC-AUC | ROC-AUC, by prompt | pairwise accuracy |\n|---|---|---|---|"
+    return "\n".join(["\nOn what the tuned model draws:\n", head, *rows, ""])
+
+
+def _losses(config: RewardConfig, counts: Counts) -> Iterator[str]:
+    """Yield the losses that it was trained on, in words."""
+    lee = "the squared error of Lee et al. 2023 (arXiv 2302.12192)"
+    if counts["good"] + counts["bad"]:
+        yield f"single labels by {lee if config.binary_loss == 'mse' else 'cross-entropy'}"
+    if config.auxiliary_weight and counts["good"]:
+        yield "contrastive prompts"
+    if config.ranking_weight and counts["pairs"]:
+        yield f"rankings by {RANKINGS[config.ranking_loss]}"

@@ -1,0 +1,1 @@
+"""Stages that go through others: rounds, and the demo."""

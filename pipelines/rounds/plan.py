@@ -1,0 +1,126 @@
+"""Rounds of labeling and tuning: what a round goes on from, and what it must not go on from.
+
+Round 1 is images of the base, labels, reward and tuned models. Each later round draws images with a
+model that was tuned in the round before, lets people label them, trains a reward on all labels so
+far, and tunes on from the LoRAs of the round before. Labels are one store for all rounds.
+"""
+
+from collections import Counter
+from pathlib import Path
+
+from data.errors import PictuneError
+from data.files import sha256_of
+from data.runs import RunFolder
+from data.schema import IMAGES, LABELS_RANKING, read_table
+from data.tables.parquet import MANIFEST
+from finetune.model.lora_folder import LORA_FILE
+from pipelines.methods import METHODS
+from pipelines.run.campaign import sent_images
+from pipelines.run.model_hashes import REWARD_METRICS
+from pipelines.run.record import STAMP, read_stamp
+from reward.dataset import read_labels
+
+
+def round_of_images(run: RunFolder) -> dict[str, int]:
+    """Return the round that drew each image of the run, by image id."""
+    table = read_table(run.images_table, IMAGES)
+    pairs = zip(table["image_id"].to_pylist(), table["round"].to_pylist(), strict=True)
+    return {image_id: number or 1 for image_id, number in pairs}
+
+
+def labeled_images(run: RunFolder) -> set[str]:
+    """Return the ids of the images of the present round with a label that can be learned from.
+
+    Those that visitors of the playground sent are omitted: they are no sample of what the round
+    draws.
+    """
+    if not (run.latest / MANIFEST).exists():
+        return set()
+    verdicts, pairs = read_labels(run.latest)
+    labeled = {*verdicts["image_id"], *pairs["image_id_0"], *pairs["image_id_1"]}
+    labeled -= sent_images(run)
+    return {
+        image_id
+        for image_id, number in round_of_images(run).items()
+        if number == run.round and image_id in labeled
+    }
+
+
+def labels_by_round(run: RunFolder) -> dict[int, dict[str, int]]:
+    """Return the numbers of verdicts and rankings of the images of each round, skips omitted."""
+    rounds = round_of_images(run)
+    verdicts, pairs = read_labels(run.latest)
+    rankings = read_table(run.latest / "labels_ranking.parquet", LABELS_RANKING).to_pandas()
+    learned = rankings[rankings["label_id"].isin(pairs["ranking_label_id"])]
+    counts = {
+        "verdicts": Counter(rounds.get(image_id, 1) for image_id in verdicts["image_id"]),
+        "rankings": Counter(rounds.get(ids[0], 1) for ids in learned["image_ids"]),
+    }
+    numbers = range(1, run.round + 1)
+    return {number: {kind: count[number] for kind, count in counts.items()} for number in numbers}
+
+
+def refuse_unlabeled(run: RunFolder) -> None:
+    """Refuse to go on from a round without labels.
+
+    Raises:
+        PictuneError: no image of the present round has a label.
+    """
+    if not labeled_images(run):
+        raise PictuneError(
+            f"{run.images_table}: no image of round {run.round} has a label yet; "
+            "run `make label` or `make simulate` first"
+        )
+
+
+def with_reward(run: RunFolder) -> RunFolder:
+    """Return the run in its latest round that has a trained reward; as it is, if none has."""
+    rounds = (run.in_round(number) for number in range(run.round, 0, -1))
+    return next((one for one in rounds if (one.reward_dir / REWARD_METRICS).exists()), run)
+
+
+def tuned_methods(run: RunFolder) -> list[str]:
+    """Return the methods that have a LoRA in the round."""
+    return [method for method in METHODS if (run.finetune_dir(method) / LORA_FILE).exists()]
+
+
+def lora_to_go_on_from(run: RunFolder, method: str, model: str) -> Path:
+    """Return the folder of the LoRA of the round before that this round goes on from.
+
+    Args:
+        run: in the round that goes on.
+        method: tuned the LoRA.
+        model: hash of the base's weights as they are now.
+
+    Raises:
+        PictuneError: there is no such LoRA, it is not the one that was tuned, or it was tuned from
+            another base.
+    """
+    before = run.in_round(run.round - 1)
+    folder = before.finetune_dir(method)
+    file, stamp = folder / LORA_FILE, read_stamp(folder / STAMP)
+    if not file.is_file() or stamp is None or stamp.finished is None:
+        tuned = ", ".join(tuned_methods(before))
+        advice = f"put it back, or use another METHOD= ({tuned})" if tuned else "put it back"
+        if not (run.round_dir / STAMP).exists():
+            advice = f"run `make finetune METHOD={method}` first"
+        raise PictuneError(f"{folder}: round {before.round} has no LoRA of {method}; {advice}")
+    if stamp.files.get(LORA_FILE, now := sha256_of(file)) != now:
+        raise PictuneError(
+            f"{file}: is not the LoRA that round {before.round} tuned; "
+            "put that one back, or use another RUN="
+        )
+    if stamp.inputs.get("model") != model:
+        raise PictuneError(
+            f"{folder}: was tuned from other weights than the model has now, and one run cannot "
+            "mix two; put those back, or use another RUN="
+        )
+    return folder
+
+
+def reward_before(run: RunFolder) -> Path | None:
+    """Return the folder of the reward of the round before, if there is one."""
+    before = run.in_round(run.round - 1)
+    if run.round == 1 or not (before.reward_dir / REWARD_METRICS).exists():
+        return None
+    return before.reward_dir

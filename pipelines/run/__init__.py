@@ -1,0 +1,1 @@
+"""Parts that all stages share: the run's record, prompts, images and models."""

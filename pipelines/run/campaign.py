@@ -1,0 +1,97 @@
+"""The labeling campaign of a run: its feedback store, its tasks, and the export to Parquet."""
+
+import hashlib
+from pathlib import Path
+
+import pyarrow.compute as pc
+
+from data.feedback import ChecksConfig
+from data.runs import RunFolder
+from data.schema import COMPARISON, IMAGES, PLAYGROUND, read_table
+from data.store.feedback_store import FeedbackStore
+from data.store.views.rows import LABEL_TABLES
+from data.tables.parquet import export
+from data.tables.publication import DatasetConfig, publish
+from labeling_app.campaign.known_answers import read_gold
+from labeling_app.campaign.tasks import ImageRow, TasksConfig, plan_tasks
+from pipelines.settings.config import Settings
+
+
+def image_files(run: RunFolder) -> dict[str, Path]:
+    """Return the file of each image id of the run."""
+    table = read_table(run.images_table, IMAGES)
+    pairs = zip(table["image_id"].to_pylist(), table["path"].to_pylist(), strict=True)
+    return {image_id: run.root / path for image_id, path in pairs}
+
+
+def images_digest(run: RunFolder) -> str:
+    """Return a hash of the ids of the run's images that are asked about by themselves."""
+    image_ids = sorted(row.image_id for row in set(campaign_images(run).values()))
+    return hashlib.sha256("\n".join(image_ids).encode()).hexdigest()
+
+
+def plan_digest(settings: Settings) -> str:
+    """Return a hash of the settings that say what raters are asked.
+
+    Checks are not part of it: they come and go while raters label.
+    """
+    checks = {*ChecksConfig.model_fields, "gold"}
+    plan = settings.table("tasks", TasksConfig).model_dump_json(exclude=checks)
+    return hashlib.sha256(plan.encode()).hexdigest()
+
+
+def campaign_images(run: RunFolder) -> dict[str, ImageRow]:
+    """Return the run's images, both by id and by their path in the run.
+
+    Those that were drawn for comparisons are omitted.
+    """
+    table = read_table(run.images_table, IMAGES)
+    table = table.filter(pc.field("origin").is_null() | (pc.field("origin") != COMPARISON))
+    columns = (table[name].to_pylist() for name in ("image_id", "prompt", "round"))
+    rows = [
+        ImageRow(image_id, prompt, number or 1)
+        for image_id, prompt, number in zip(*columns, strict=True)
+    ]
+    by_path = dict(zip(table["path"].to_pylist(), rows, strict=True))
+    return {row.image_id: row for row in rows} | by_path
+
+
+def sent_images(run: RunFolder) -> set[str]:
+    """Return the ids of the images that visitors of the playground sent."""
+    table = read_table(run.images_table, IMAGES)
+    pairs = zip(table["image_id"].to_pylist(), table["origin"].to_pylist(), strict=True)
+    return {image_id for image_id, origin in pairs if origin == PLAYGROUND}
+
+
+def open_store(run: RunFolder, checks: ChecksConfig = ChecksConfig()) -> FeedbackStore:  # noqa: B008 - frozen
+    """Open the run's feedback store, made if it is missing; close it after use.
+
+    `checks` matters only to those who claim tasks.
+    """
+    run.labels_dir.mkdir(parents=True, exist_ok=True)
+    return FeedbackStore.open(run.store_url, checks=checks)
+
+
+def add_planned_tasks(store: FeedbackStore, run: RunFolder, settings: Settings) -> int:
+    """Plan the tasks of the run's images; return how many were not in the store and are now.
+
+    Raises:
+        PictuneError: the file of gold cannot be understood.
+    """
+    config = settings.table("tasks", TasksConfig)
+    images = campaign_images(run)
+    sent = sent_images(run)  # their tasks came with them, and no other image's task may change
+    planned = plan_tasks([row for row in images.values() if row.image_id not in sent], config)
+    gold = read_gold(config.gold, images) if config.gold else ()
+    # gold comes last: of two tasks about the same images the store takes the later one
+    return store.add_tasks([*planned, *gold])
+
+
+def export_labels(store: FeedbackStore, run: RunFolder, settings: Settings) -> str:
+    """Export to Parquet, and copy that to `[dataset] target` if it is set; return a line on it."""
+    files = export(store, run).files
+    target = settings.table("dataset", DatasetConfig).target
+    if target is not None:
+        publish(run, target)
+    labels = sum(files[f"latest/{name}.parquet"].rows for name in LABEL_TABLES.values())
+    return f"{labels} labels in {run.latest}"

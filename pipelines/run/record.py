@@ -1,0 +1,283 @@
+"""Memory of a run folder: its settings, and for each stage its inputs and whether it is done.
+
+The settings are in `config.toml`. A stage leaves `stage.json` in the folder that it writes to.
+While that file exists, the tables that the stage used may not change: to change them, remove the
+folder or start another run. An attempt that failed or was interrupted before it had anything to go
+on from leaves neither file, since its settings may be what was wrong.
+"""
+
+import importlib.util
+import time
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import BaseModel, ValidationError
+
+from data.errors import PictuneError
+from data.files import sha256_of, sha256_of_files, write_atomically, write_json
+from data.runs import RunFolder
+from pipelines.settings.config import Settings, Tables, check, read_toml, shortened
+
+STAMP = "stage.json"
+UNBOUND = frozenset(
+    {
+        "run.device",
+        "run.judge",
+        "images.batch",
+        "tasks",
+        "rounds.least_roc_auc",
+        "finetune.strengths",
+    }
+)
+"""Settings and tables that may change at any time.
+
+Results do not rest on them, stages look themselves for another judge or further strengths, and
+labels stay.
+"""
+UNRECORDED = (("label", "port"), ("play", "port"))
+"""Settings that hold for one call and are never recorded."""
+NAMED = 3
+"""Number of differing settings that a refusal names before it only counts the others."""
+MODEL_FILES = (".safetensors", ".json", ".txt")
+"""Suffixes of the files of a model that change what it does."""
+
+
+class Stamp(BaseModel, frozen=True, extra="forbid"):
+    """Note of a stage about itself."""
+
+    stage: str
+    """Name of the stage."""
+    tables: tuple[str, ...]
+    """The tables of settings that it used."""
+    inputs: dict[str, str]
+    """Hash of each thing that it was made from, by name."""
+    started: datetime
+    """UTC."""
+    finished: datetime | None = None
+    """UTC; None while the stage is unfinished."""
+    seconds: float = 0.0
+    """Time spent, including the earlier attempts that it went on from."""
+    goes_on_from: dict[str, tuple[str, ...]] | None = None
+    """Patterns of the files that an unfinished stage goes on from, each with the tables that such
+    files rest on. None for a stage that goes on from more than files of its folder: then
+    everything rests on all of its tables."""
+    files: dict[str, str] = {}
+    """Hash of each file that the finished stage vouches for, by name."""
+
+    def bound(self, folder: Path) -> tuple[str, ...]:
+        """Return the tables that may not change, since something in `folder` rests on them."""
+        if self.finished is not None or self.goes_on_from is None:
+            return self.tables
+        there = [
+            tables for pattern, tables in self.goes_on_from.items() if any(folder.glob(pattern))
+        ]
+        return tuple(table for table in self.tables if any(table in tables for tables in there))
+
+
+@dataclass(frozen=True)
+class StageFolder:
+    """Folder that one stage writes to, with what decides about skipping and resuming."""
+
+    run: RunFolder
+    settings: Settings
+    folder: Path
+    stage: str
+    tables: tuple[str, ...]
+    inputs: Mapping[str, str]
+    outputs: tuple[Path, ...] = ()
+    """Files without which the stage is not done."""
+    goes_on_from: Mapping[str, tuple[str, ...]] | None = None
+    """See `Stamp.goes_on_from`."""
+    vouched: tuple[Path, ...] = ()
+    """Files whose hashes the stamp keeps, since later rounds go on from them."""
+
+    @property
+    def earlier(self) -> Stamp | None:
+        """Stamp of an earlier attempt, whatever its inputs were."""
+        return read_stamp(self.folder / STAMP)
+
+    @property
+    def stamp(self) -> Stamp | None:
+        """Stamp of an earlier attempt, if its inputs were the same as now."""
+        earlier = self.earlier
+        return earlier if earlier is not None and earlier.inputs == self.inputs else None
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the stage is finished with these inputs, and its outputs still exist."""
+        return (
+            self.stamp is not None
+            and self.stamp.finished is not None
+            and all(path.exists() for path in self.outputs)
+        )
+
+    @contextmanager
+    def working(self) -> Iterator[bool]:
+        """Record the settings, and mark the stage as begun; as finished if the block ends cleanly.
+
+        After an error or Ctrl-C the recorded settings are restored, except for those that rest on
+        what the next attempt goes on from. Yields whether it resumes an earlier attempt.
+        """
+        before, earlier, resumed = _recorded(self.run), self.earlier, self.stamp
+        begun = Stamp(
+            stage=self.stage,
+            tables=self.tables,
+            inputs=dict(self.inputs),
+            started=datetime.now(UTC),
+            goes_on_from=None if self.goes_on_from is None else dict(self.goes_on_from),
+        )
+        spent = resumed.seconds if resumed else 0.0
+        record(self.run, self.settings)
+        self._write(begun.model_copy(update={"seconds": spent}))
+        clock = time.monotonic()
+        finished: datetime | None = None
+        files: dict[str, str] = {}
+        try:
+            yield resumed is not None
+            files = {path.name: sha256_of(path) for path in self.vouched}
+            finished = datetime.now(UTC)
+        finally:
+            # Also after Ctrl-C, for the time spent.
+            seconds = round(spent + time.monotonic() - clock, 1)
+            end = {"finished": finished, "seconds": seconds, "files": files}
+            done = begun.model_copy(update=end)
+            if bound := done.bound(self.folder):
+                self._write(done)
+                _restore(self.run, set(self.tables) - set(bound), before)
+            else:
+                self._restore_stamp(earlier)
+                _restore(self.run, self.settings.models, before)
+
+    def _write(self, stamp: Stamp) -> None:
+        write_json(self.folder / STAMP, stamp.model_dump(mode="json"))
+
+    def _restore_stamp(self, earlier: Stamp | None) -> None:
+        if earlier is not None:
+            self._write(earlier)
+        else:
+            (self.folder / STAMP).unlink(missing_ok=True)
+
+
+def content_hash(name: str) -> str:
+    """Return the SHA-256 of a file, of the file of a `module:function`, or of a model's folder.
+
+    For a folder it is over the names and hashes of the weights and settings in it. Hidden files do
+    not count, nor does what describes a model to people. Any other name is returned as it is.
+    """
+    path = Path(_file_of(name) if ":" in name else name)
+    if path.is_file():
+        return sha256_of(path)
+    if not path.is_dir():
+        return name
+    files = [file for file in path.rglob("*") if file.suffix in MODEL_FILES and file.is_file()]
+    return sha256_of_files(path, (file for file in files if not _is_hidden(file.relative_to(path))))
+
+
+def _is_hidden(file: Path) -> bool:
+    return any(part.startswith(".") for part in file.parts)
+
+
+def _file_of(function: str) -> str:
+    """Return the file of a function's module.
+
+    Where there is none, return the function's name: loading it explains the error.
+    """
+    try:
+        module = importlib.util.find_spec(function.partition(":")[0])
+    except Exception:  # noqa: BLE001 - finding it runs the user's packages
+        module = None
+    return function if module is None or module.origin is None else module.origin
+
+
+def read_stamp(path: Path) -> Stamp | None:
+    """Return the stamp at `path`, or None if it is missing or not readable.
+
+    Without a stamp the stage runs again.
+    """
+    try:
+        return Stamp.model_validate_json(path.read_bytes())
+    except (FileNotFoundError, ValidationError):
+        return None
+
+
+def stamps(run: RunFolder) -> dict[Path, Stamp]:
+    """Return the stamps of the run by the folder they lie in."""
+    places = ("*", "finetune/*", "rounds/*", "rounds/*/reward", "rounds/*/finetune/*")
+    paths = sorted(path for place in places for path in run.root.glob(f"{place}/{STAMP}"))
+    found = {path.parent: read_stamp(path) for path in paths}
+    return {folder: stamp for folder, stamp in found.items() if stamp is not None}
+
+
+def present_round(run: RunFolder) -> int:
+    """Return the highest round of which an image was drawn, or else 1."""
+    begun = (path.parent.name for path in run.root.glob(f"rounds/*/{STAMP}"))
+    return max((int(name) for name in begun if name.isdecimal()), default=1)
+
+
+def record(run: RunFolder, settings: Settings) -> None:
+    """Write the settings to the run's `config.toml`; tables that they do not have stay there."""
+    resolved = settings.resolved()
+    for table, key in UNRECORDED:
+        resolved.get(table, {}).pop(key, None)
+    _write_recorded(run, {**_recorded(run), **resolved})
+
+
+def _restore(run: RunFolder, names: Collection[str], before: Tables) -> None:
+    """Give the tables `names` of `config.toml` the values that they have in `before`."""
+    kept = {name: table for name, table in _recorded(run).items() if name not in names}
+    _write_recorded(run, kept | {name: before[name] for name in names if name in before})
+
+
+def _recorded(run: RunFolder) -> Tables:
+    return read_toml(run.config_file) if run.config_file.exists() else {}
+
+
+def _write_recorded(run: RunFolder, tables: Tables) -> None:
+    """Write the tables, if they differ from the file; without tables there is no file."""
+    if tables == _recorded(run):
+        return
+    if not tables:
+        run.config_file.unlink()
+        return
+    with write_atomically(run.config_file) as path:
+        path.write_text(Settings(tables, {}).as_toml(), encoding="utf-8")
+
+
+def refuse_changes(run: RunFolder, settings: Settings) -> None:
+    """Refuse settings that differ from those that a stage of the run rests on.
+
+    Raises:
+        PictuneError: names the settings that differ, the stages that used them, and the ways out.
+    """
+    if not run.config_file.exists():
+        return
+    old = check(read_toml(run.config_file), settings.models, str(run.config_file)).resolved()
+    new = settings.resolved()
+    problems: list[str] = []
+    folders: list[str] = []
+    for folder, stamp in stamps(run).items():
+        tables = [table for table in stamp.bound(folder) if table in new]
+        changed = [line for table in tables for line in _changes(table, old, new)]
+        if changed:
+            problems += [line for line in changed if line not in problems]
+            folders.append(str(folder))
+    if problems:
+        more = f" and {len(problems) - NAMED} more settings differ" if len(problems) > NAMED else ""
+        raise PictuneError(
+            f"{run.config_file}: {', '.join(problems[:NAMED])}{more}, "
+            f"but {', '.join(folders)} rest on it; set it back, use another RUN=, "
+            "or remove those folders to make them again (never labels/ that you want to keep)"
+        )
+
+
+def _changes(table: str, old: Tables, new: Tables) -> list[str]:
+    """Return a phrase for each setting of a table whose value differs and may not change."""
+    before, now = old.get(table, {}), new[table]
+    return [
+        f"{table}.{key} is {shortened(before.get(key))} there and {shortened(now.get(key))} now"
+        for key in sorted({*before, *now})
+        if before.get(key) != now.get(key) and not {table, f"{table}.{key}"} & UNBOUND
+    ]

@@ -1,0 +1,313 @@
+"""The settings of a run: a TOML file, overrides on top, and the frozen models that check them.
+
+Each table belongs to the code that it configures, whose place stands in `tables.py`. A run keeps its
+resolved settings in `config.toml`.
+"""
+
+import difflib
+import math
+import pkgutil
+import re
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import tomli_w
+from pydantic import BaseModel, ValidationError
+
+from data.errors import PictuneError
+from pipelines.settings.run import RunConfig
+from pipelines.settings.tables import TABLES
+
+PRESETS = Path(__file__).parents[1] / "presets"
+"""TOML files that come with the project; `--config NAME` opens one by its name."""
+
+DEFAULT_PRESET = "emoji"
+
+NESTED_TOO_DEEP = (
+    "tables or lists within each other, too deep to be read; write the settings as the presets do"
+)
+
+
+LIKE = "like"
+"""Key of a table that names another one, from which it has the settings that it does not name."""
+
+Tables = dict[str, dict[str, Any]]
+M = TypeVar("M", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Checked settings: `tables` as they were given, `models` for the requested tables."""
+
+    tables: Tables
+    models: Mapping[str, BaseModel]
+
+    def table(self, name: str, model: type[M]) -> M:
+        """Return the checked table `name`, which must have been requested from `check`."""
+        table = self.models[name]
+        if not isinstance(table, model):
+            raise TypeError(f"[{name}] is checked by {type(table).__name__}, not {model.__name__}")
+        return table
+
+    @property
+    def run(self) -> RunConfig:
+        """The table `[run]`."""
+        return self.table("run", RunConfig)
+
+    def resolved(self) -> Tables:
+        """Return every table: with its defaults if it was checked, else as it was given."""
+        checked = {
+            name: model.model_dump(mode="json", exclude_none=True)
+            for name, model in self.models.items()
+        }
+        return {
+            name: checked.get(name, self.tables.get(name, {}))
+            for name in TABLES
+            if name in checked or name in self.tables
+        }
+
+    def as_toml(self) -> str:
+        """Return the resolved settings as TOML."""
+        return tomli_w.dumps(self.resolved(), multiline_strings=False)
+
+
+def config_file(name: str | None) -> Path:
+    """Return the file that `--config NAME` means: a path or a preset's name; None: the default one.
+
+    Raises:
+        PictuneError: `name` is neither a file nor a preset.
+    """
+    path = Path(name) if name else PRESETS / f"{DEFAULT_PRESET}.toml"
+    if path.is_file():
+        return path
+    preset = PRESETS / f"{name}.toml"
+    if preset.is_file():
+        return preset
+    known = ", ".join(sorted(p.stem for p in PRESETS.glob("*.toml")))
+    raise PictuneError(
+        f"{name}: no such settings file; give a TOML file or one of the presets {known}"
+    )
+
+
+def read_toml(path: Path) -> Tables:
+    """Return the tables of a TOML file.
+
+    Raises:
+        PictuneError: the file cannot be read, is not TOML, or has values outside tables.
+    """
+    tables = _parsed(path)
+    loose = [name for name, value in tables.items() if not isinstance(value, dict)]
+    if loose:
+        known = ", ".join(f"[{name}]" for name in TABLES)
+        raise PictuneError(
+            f"{path}: {', '.join(loose)} stand outside a table; put them under one of {known}"
+        )
+    return tables
+
+
+def _parsed(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise PictuneError(
+            f"{path}: cannot be read ({error.strerror}); give a TOML file"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise PictuneError(f"{path}: is not UTF-8 text; save it as UTF-8") from error
+    except tomllib.TOMLDecodeError as error:
+        place = re.search(r"line (\d+)", str(error))
+        line = int(place[1]) if place else len(path.read_text(encoding="utf-8").splitlines())
+        reason = str(error).split(" (at ")[0]
+        raise PictuneError(f"{path}:{line}: not valid TOML ({reason}); fix that line") from error
+    except RecursionError as error:
+        raise PictuneError(f"{path}: {NESTED_TOO_DEEP}") from error
+    except ValueError as error:  # Python's own limit on the digits of a number
+        raise PictuneError(
+            f"{path}: holds a number of too many digits to be read; write a shorter one"
+        ) from error
+
+
+def parse_override(text: str) -> tuple[list[str], Any]:
+    """Split `table.key=value` into path and value; a value that is not TOML is taken as text."""
+    path, equals, value = text.partition("=")
+    keys = [key.strip() for key in path.split(".")]
+    if not equals or len(keys) < 2 or not all(keys):
+        raise PictuneError(
+            f"--set {text}: not a setting; "
+            "write it as table.key=value, for example dpok.kl_weight=0.1"
+        )
+    try:
+        parsed = tomllib.loads(f"value = {value}")
+    except (ValueError, RecursionError):
+        return keys, value
+    return keys, parsed["value"] if len(parsed) == 1 else value
+
+
+def override(tables: Tables, changes: Iterable[tuple[Sequence[str], Any]]) -> Tables:
+    """Return a copy of the tables with each (path, value) put in place.
+
+    Raises:
+        PictuneError: a path leads through something that is not a table.
+    """
+    result: dict[str, Any] = _copied(tables)
+    for keys, value in changes:
+        place = result
+        for depth, key in enumerate(keys[:-1], start=1):
+            place = place.setdefault(key, {})
+            if not isinstance(place, dict):
+                setting, part = ".".join(keys), ".".join(keys[:depth])
+                raise PictuneError(f"--set {setting}: {part} is no table; set it as a whole")
+        place[keys[-1]] = value
+    return result
+
+
+def check(
+    tables: Tables, names: Iterable[str], source: str, flags: Mapping[str, str] | None = None
+) -> Settings:
+    """Check the tables `names`; a table that is missing has its defaults.
+
+    `flags` names, for each path that a flag sets, that flag: it overrides what `source` says.
+
+    Raises:
+        PictuneError: one line with all errors, each with its path and where it comes from.
+    """
+    errors = [
+        (name, f"[{name}] is no table{_did_you_mean(name, TABLES)}")
+        for name in tables
+        if name not in TABLES
+    ]
+    models: dict[str, BaseModel] = {}
+    for name in names:
+        model = model_of(name)
+        try:
+            models[name] = model.model_validate(_with_likeness(tables, name, model))
+        except ValidationError as error:
+            errors += [
+                _explained(name, model, dict(one)) for one in error.errors(include_url=False)
+            ]
+        else:
+            errors += _not_finite(name, models[name].model_dump())
+    if errors:
+        raise PictuneError("; ".join(_by_origin(errors, source, flags or {})))
+    return Settings(tables, models)
+
+
+def _with_likeness(tables: Tables, name: str, model: type[BaseModel]) -> dict[str, Any]:
+    """Return the table `name`, completed by the table that its key `like` names, if any.
+
+    Of the other table it has the settings that both know and that it does not name itself.
+
+    Raises:
+        PictuneError: `like` names no other table.
+    """
+    own = dict(tables.get(name, {}))
+    other = own.pop(LIKE, None)
+    if other is None:
+        return own
+    if other == name or not isinstance(other, str) or other not in tables:
+        raise PictuneError(f"{name}.{LIKE}: {other!r} is no other table; name one, or remove it")
+    shared = {key: value for key, value in tables[other].items() if key in model.model_fields}
+    return _merged(shared, own)
+
+
+def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Return the values of both tables; those of `above` count where both have one."""
+    merged = below | above
+    for key in below.keys() & above.keys():
+        if isinstance(below[key], dict) and isinstance(above[key], dict):
+            merged[key] = _merged(below[key], above[key])
+    return merged
+
+
+def _by_origin(
+    errors: Iterable[tuple[str, str]], source: str, flags: Mapping[str, str]
+) -> list[str]:
+    """Return a phrase for each origin of errors, the flag or else the file, with all its errors.
+
+    A flag is to blame if it sets the path, a part of it, or a table around it.
+    """
+    texts_of: dict[str, list[str]] = {}
+    for path, text in errors:
+        origin = next((flag for other, flag in flags.items() if _overlap(path, other)), source)
+        texts_of.setdefault(origin, []).append(text)
+    return [f"{origin}: {'; '.join(texts)}" for origin, texts in texts_of.items()]
+
+
+def _overlap(path: str, other: str) -> bool:
+    return f"{path}.".startswith(f"{other}.") or f"{other}.".startswith(f"{path}.")
+
+
+def model_of(name: str) -> type[BaseModel]:
+    """Return the model that checks the table `name`.
+
+    Raises:
+        PictuneError: a package that it needs is not installed.
+    """
+    try:
+        model: type[BaseModel] = pkgutil.resolve_name(TABLES[name])
+    except ModuleNotFoundError as error:
+        raise PictuneError(
+            f"[{name}]: needs the package {error.name}; install it with `make setup`"
+        ) from error
+    return model
+
+
+def _explained(table: str, model: type[BaseModel], error: dict[str, Any]) -> tuple[str, str]:
+    """Return the path of what is wrong, and what is wrong with it."""
+    path = ".".join([table, *map(str, error["loc"])])
+    if error["type"] == "extra_forbidden":
+        *outer, last = error["loc"]
+        return path, f"{path} is unknown{_did_you_mean(str(last), _fields_at(model, outer))}"
+    message = str(error["msg"]).removeprefix("Value error, ").removeprefix("Input should be ")
+    if "Input should be" in error["msg"]:
+        return path, f"{path} should be {message}, not {shortened(error['input'])}"
+    return path, f"{path}: {message}"
+
+
+def _not_finite(path: str, value: Any) -> list[tuple[str, str]]:
+    """Return errors as `_explained` does, for inf and nan.
+
+    TOML has them and they pass as numbers, but no setting means anything by them.
+    """
+    if isinstance(value, float) and not math.isfinite(value):
+        return [(path, f"{path} should be a finite number, not {value}")]
+    inner: Iterable[tuple[Any, Any]] = ()
+    if isinstance(value, dict):
+        inner = value.items()
+    elif isinstance(value, list | tuple):
+        inner = enumerate(value)
+    return [error for key, each in inner for error in _not_finite(f"{path}.{key}", each)]
+
+
+def _fields_at(model: type[BaseModel], loc: Sequence[int | str]) -> Iterable[str]:
+    """Return the names of the fields of the model that `loc` leads to."""
+    for part in loc:
+        field = model.model_fields.get(str(part))
+        annotations = (field.annotation, *get_args(field.annotation)) if field else ()
+        inner = [a for a in annotations if isinstance(a, type) and issubclass(a, BaseModel)]
+        if not inner:
+            return ()
+        model = inner[0]
+    return model.model_fields
+
+
+def _did_you_mean(word: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(word, list(known), n=1)
+    if close:
+        return f", did you mean {close[0]}?"
+    return f", known are {', '.join(known)}" if known else ""
+
+
+def shortened(value: object, length: int = 60) -> str:
+    """Return the value as Python writes it, cut so that a line of errors stays readable."""
+    text = repr(value)
+    return text if len(text) <= length else f"{text[: length - 3]}..."
+
+
+def _copied(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    return {key: _copied(inner) for key, inner in value.items()}

@@ -1,0 +1,41 @@
+"""Settings that all methods of fine-tuning share."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeInt, PositiveInt
+
+from finetune.settings.model import NetworkSettings
+from reward.settings import RewardSource
+
+
+class FinetuneConfig(NetworkSettings, frozen=True, extra="forbid"):
+    """Settings that the methods share; each has its own in a table of its name."""
+
+    gradient_checkpointing: bool = False
+    """Compute the network's blocks, and the VAE's where a gradient goes through them, again in the
+    backward pass rather than keep their activations: less memory, one more forward pass."""
+    train_on: Literal["focus", "all"] = "focus"
+    """Prompts to train on: `run.focus_prompts`, or all of the run's, for a model that is to do
+    better on prompts that nobody thought of. A method that learns from labels then takes all
+    prompts that have some."""
+    validation_prompts: tuple[str, ...] = ()
+    """Held-out prompts that choose the best weights and that the guards watch; none means the
+    training prompts, on seeds of their own."""
+    scored_per_prompt: NonNegativeInt = 0
+    """For methods that learn from images: images of each prompt that are drawn beside those of the
+    run and that only the reward scores."""
+    checkpoints: PositiveInt = 10
+    """Number of checkpoints, evenly over the steps; an interrupted training goes on from the
+    last."""
+    rewards: tuple[RewardSource, ...] = ()
+    """Rewards to tune on in place of the run's own, which the evaluation still shows: a weighted
+    sum, see `reward/sources.py`."""
+    strengths: tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...] = (1.0,)
+    """Strengths of the tuned LoRA, factors of its update: 0.5, 0.75, 1 is a usual choice. The
+    validation after training chooses among them, and the evaluation draws at each; 0, the base, and
+    1, as trained, always belong to them. Others can be asked for at any time."""
+
+    @property
+    def other_strengths(self) -> list[float]:
+        """The strengths beside 0 and 1, from weak to strong; none means that none is asked for."""
+        return sorted({*self.strengths} - {0.0, 1.0})

@@ -1,0 +1,208 @@
+"""Reference of all settings: default, type, range, published value and meaning of each.
+
+`python -m pipelines settings` prints it, and `docs/settings.md` is that text. The meanings are the
+docstrings of the settings' models.
+"""
+
+import ast
+import inspect
+import json
+import re
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from types import NoneType
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from pipelines.settings.config import config_file, model_of, read_toml
+from pipelines.settings.tables import TABLES
+
+WIDTH = 100
+PUBLISHED = "paper"
+"""The preset with the published settings."""
+KINDS = {bool: "true or false", int: "whole number", float: "number", str: "text", Path: "path"}
+BOUNDS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
+HEAD = """\
+# Settings
+
+Every setting, by its table in a settings file. `python -m pipelines settings` prints this page, and
+`make settings TABLE=dpok` the part on one table. Set one with `SET="dpok.kl_weight=0.1"`, or in the
+TOML file that `CONFIG=` names. After each name stands its default; then its type and range, and the
+value of the preset `paper`, which has the published settings, where that preset sets it.
+"""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting, or the line that introduces a table inside a table."""
+
+    path: str
+    default: str | None
+    """TOML value, or a phrase; None for a table whose settings follow."""
+    kind: str
+    """Type and range in words."""
+    meaning: str
+
+
+def reference(table: str | None = None) -> str:
+    """Return the text on all tables, or on one alone."""
+    published = read_toml(config_file(PUBLISHED))
+    if table is not None:
+        return _section(table, settings_in(table), published)
+    shared: dict[str, str] = {}
+    sections = (_section(name, settings_in(name, shared), published) for name in TABLES)
+    return "\n".join((HEAD, *sections))
+
+
+def settings_in(table: str, shared: dict[str, str] | None = None) -> list[Setting]:
+    """Return the settings of a table, with those of the tables inside it.
+
+    `shared` remembers the inner tables that were listed. An inner table with the same settings and
+    defaults as one that is in it already becomes a single entry.
+    """
+    model = model_of(table)
+    return list(_settings(table, model, None, shared))
+
+
+def _settings(
+    path: str, model: type[BaseModel], defaults: BaseModel | None, shared: dict[str, str] | None
+) -> Iterator[Setting]:
+    """Yield the settings of a model; `defaults` holds them where the model is a setting itself."""
+    meanings = _docstrings(model)
+    for name, field in model.model_fields.items():
+        place = f"{path}.{name}"
+        default = field.get_default(call_default_factory=True)
+        if defaults is not None:
+            default = getattr(defaults, name)
+        meaning = meanings.get(name, "")
+        if isinstance(default, BaseModel):
+            yield from _inner_table(place, meaning, default, shared)
+            continue
+        yield Setting(
+            place,
+            "required" if field.is_required() and defaults is None else _as_toml(default),
+            _kind(field.annotation, field.metadata),
+            meaning,
+        )
+        for inner in get_args(field.annotation):
+            if isinstance(inner, type) and issubclass(inner, BaseModel):
+                yield from _settings(f"{place}[]", inner, None, shared)
+
+
+def _inner_table(
+    path: str, meaning: str, defaults: BaseModel, shared: dict[str, str] | None
+) -> Iterator[Setting]:
+    model = type(defaults)
+    key = f"{model.__module__}.{model.__qualname__} {defaults!r}"
+    if shared is not None and key in shared:
+        yield Setting(f"{path}.*", f"as `{shared[key]}.*`", "table", meaning)
+        return
+    if shared is not None:
+        shared[key] = path
+    if meaning:
+        yield Setting(f"{path}.*", None, "table", meaning)
+    yield from _settings(path, model, defaults, shared)
+
+
+def _docstrings(model: type[BaseModel]) -> dict[str, str]:
+    """Return the docstrings of a model's fields, those of the classes that it extends included."""
+    found: dict[str, str] = {}
+    for one in reversed(model.__mro__):
+        if not issubclass(one, BaseModel) or one is BaseModel:
+            continue
+        (tree,) = ast.parse(textwrap.dedent(inspect.getsource(one))).body
+        assert isinstance(tree, ast.ClassDef)
+        for field, doc in pairwise(tree.body):
+            if not isinstance(field, ast.AnnAssign) or not isinstance(doc, ast.Expr):
+                continue
+            if isinstance(field.target, ast.Name) and isinstance(doc.value, ast.Constant):
+                found[field.target.id] = " ".join(str(doc.value.value).split())
+    return found
+
+
+def _kind(annotation: Any, metadata: Sequence[Any] = ()) -> str:
+    """Return a type and its range in words."""
+    if get_origin(annotation) is Annotated:
+        inner, *more = get_args(annotation)
+        nested = [one for part in more for one in _constraints(part)]
+        return _kind(inner, (*metadata, *nested))
+    if get_origin(annotation) is Literal:
+        return " or ".join(_as_toml(value) for value in get_args(annotation))
+    arguments = [one for one in get_args(annotation) if one not in (NoneType, Ellipsis)]
+    if get_origin(annotation) is tuple:
+        base = f"list of {_plural(_kind(arguments[0]))}"
+    elif get_origin(annotation) is dict:
+        base = f"table of {_plural(_kind(arguments[1]))}"
+    elif arguments:  # X | None
+        return _kind(arguments[0], metadata)
+    else:
+        base = KINDS.get(annotation, "table")
+    return ", ".join((base, *_range(metadata)))
+
+
+def _constraints(part: Any) -> Sequence[Any]:
+    return part.metadata if isinstance(part, FieldInfo) else (part,)
+
+
+def _plural(kind: str) -> str:
+    noun, comma, rest = kind.partition(",")
+    ends = {"text": "texts", "whole number": "whole numbers", "number": "numbers"}
+    return ends.get(noun, re.sub(r"\b(list|table)\b", r"\1s", noun)) + (
+        f" that are {rest.strip()}" if comma else ""
+    )
+
+
+def _range(metadata: Sequence[Any]) -> Iterator[str]:
+    bounds = {name: getattr(one, name) for one in metadata for name in BOUNDS if hasattr(one, name)}
+    if {"ge", "le"} <= bounds.keys():
+        yield f"{bounds['ge']:g} to {bounds['le']:g}"
+    else:
+        yield from (f"{BOUNDS[name]} {value}" for name, value in bounds.items())
+    if any(getattr(one, "min_length", 0) for one in metadata):
+        yield "not empty"
+
+
+def _as_toml(value: Any) -> str:
+    if value is None:
+        return "not set"
+    if isinstance(value, Path):
+        value = str(value)
+    return f"`{json.dumps(value)}`"
+
+
+def _section(table: str, settings: Sequence[Setting], published: Mapping[str, Any]) -> str:
+    about = inspect.cleandoc(model_of(table).__doc__ or "")
+    paragraphs = [textwrap.fill(" ".join(part.split()), WIDTH) for part in about.split("\n\n")]
+    entries = [_entry(setting, _at(published, setting.path)) for setting in settings]
+    return "\n\n".join((f"## `[{table}]`", *paragraphs, "\n".join(entries))) + "\n"
+
+
+def _entry(setting: Setting, published: Any) -> str:
+    facts = setting.kind
+    if published is not None:
+        facts += f"; `{PUBLISHED}`: {_as_toml(published)}"
+    default = "" if setting.default is None else f" = {setting.default}"
+    meaning = f": {setting.meaning}" if setting.meaning else ""
+    # No line may begin with a dash, which would make it an item of a list.
+    text = f"`{setting.path}`{default} ({facts}){meaning}".replace(" - ", "\N{NO-BREAK SPACE}- ")
+    lines = textwrap.fill(
+        text,
+        WIDTH,
+        initial_indent="- ",
+        subsequent_indent="  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return lines.replace("\N{NO-BREAK SPACE}", " ")
+
+
+def _at(tables: Mapping[str, Any], path: str) -> Any:
+    place: Any = tables
+    for key in path.split("."):
+        place = place.get(key) if isinstance(place, Mapping) else None
+    return place

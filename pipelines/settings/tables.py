@@ -1,0 +1,27 @@
+"""The tables of a settings file, and the place of the model that checks each.
+
+A model is imported only when its table is asked for, and none imports torch or a web framework: so
+a stage that is done says so at once.
+"""
+
+from pipelines.methods import METHODS
+
+TABLES: dict[str, str] = {
+    "run": "pipelines.settings.run:RunConfig",
+    "store": "data.store.database:StoreConfig",
+    "sampler": "finetune.settings.sampler:Sampler",
+    "images": "pipelines.run.image_plan:ImagesConfig",
+    "tasks": "labeling_app.campaign.tasks:TasksConfig",
+    "label": "labeling_app.settings:LabelConfig",
+    "simulate": "labeling_app.campaign.simulated:SimulatedRaterConfig",
+    "dataset": "data.tables.publication:DatasetConfig",
+    "reward": "reward.settings:RewardConfig",
+    "finetune": "pipelines.settings.finetune:FinetuneConfig",
+    **{name: method.settings for name, method in METHODS.items()},
+    "rounds": "pipelines.settings.rounds:RoundsConfig",
+    "evaluate": "pipelines.settings.evaluate:EvaluateConfig",
+    "compare": "labeling_app.campaign.comparisons:CompareConfig",
+    "arena": "pipelines.compare.arena.settings:ArenaConfig",
+    "play": "pipelines.play.settings:PlayConfig",
+}
+"""Each table's model as `module:class`, in the order in which settings are written."""

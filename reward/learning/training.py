@@ -1,0 +1,237 @@
+"""Training of the reward on cached embeddings (Lee et al. 2023, arXiv 2302.12192).
+
+    loss = (y - r)^2 + auxiliary_weight * prompt classification + ranking_weight * rankings
+
+Differs from the paper in: 1. an ensemble of heads, each trained on its own loss, instead of one;
+2. all raters of an image count, by the mean of their labels; 3. rankings are learned from as well,
+by Bradley and Terry or others; 4. early stopping and a temperature from the validation part;
+5. the last blocks of the vision tower may be trained with the head; 6. the head starts near the
+CLIP score (`reward/head.py`).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from sklearn.metrics import roc_auc_score
+
+from data.errors import PictuneError
+from reward.clip.backbone import ClipBackbone
+from reward.dataset import FeedbackDataset
+from reward.examples import Examples
+from reward.learning.calibration import fit_temperature, fit_temperature_and_slips
+from reward.learning.label_tensors import LabelTensors
+from reward.learning.objective import Objective
+from reward.logits import verdict_logits
+from reward.model import RewardModel
+from reward.settings import RewardConfig
+
+RANKINGS_PER_VERDICT = 8
+"""Most ranked pairs, or rankings, in a step for each labeled image of `batch_size`."""
+
+WEIGHT_DECAY = 0.01
+"""Weight decay of AdamW, for the head and the trained blocks."""
+
+
+@dataclass(frozen=True)
+class RewardMetrics:
+    """Metrics of one epoch: means over its steps, None where there is nothing to measure."""
+
+    epoch: int
+    """Number of the epoch, from 1."""
+    binary_loss: float | None
+    prompt_loss: float | None
+    ranking_loss: float | None
+    val_loss: float | None
+    """Loss of the ensemble's score without the prompt-classification loss; its lowest value
+    decides which weights are kept."""
+    val_roc_auc: float | None
+
+
+def new_model(
+    backbone: ClipBackbone, config: RewardConfig, *, generator: torch.Generator
+) -> RewardModel:
+    """Return an untrained model as the settings want it; `generator` (CPU) draws its weights.
+
+    Raises:
+        PictuneError: the backbone has fewer than `tune_last` blocks.
+    """
+    return RewardModel.create(
+        backbone,
+        hidden=config.hidden,
+        members=config.members,
+        generator=generator,
+        tune_last=config.tune_last,
+        lora_rank=config.lora_rank,
+    )
+
+
+def train_from_scratch(
+    backbone: ClipBackbone, examples: Examples, config: RewardConfig
+) -> RewardModel:
+    """Return a new model, trained to the end from the seed of `config`; raises as `train` does."""
+    generator = torch.Generator().manual_seed(config.seed)
+    model = new_model(backbone, config, generator=generator)
+    for _ in train(model, examples, config, generator=generator):
+        pass
+    return model
+
+
+def train(
+    model: RewardModel, examples: Examples, config: RewardConfig, *, generator: torch.Generator
+) -> Iterator[RewardMetrics]:
+    """Train `model` in place and yield the metrics of each epoch.
+
+    `generator` (CPU) orders the labels. The head is trained, with the blocks of the backbone that
+    may be trained. When the iterator is exhausted, the model has the weights of the epoch with the
+    lowest validation loss (of the last epoch where nothing is held out) and the calibration fitted
+    on the validation part.
+
+    Raises:
+        PictuneError: there is nothing to learn from, or the loss is no longer a number.
+    """
+    _check_labels(examples.split.train)
+    _check_blocks(model, config)
+    objective = Objective(model, examples, config)
+    labels, held_out = objective.labels(examples.split.train), objective.labels(examples.split.val)
+    if not len(labels.image) + len(labels.image_0):
+        raise PictuneError(
+            "reward.label_weights: no rater's skill is above chance; look at `make inspect`, or "
+            'set it to "equal"'
+        )
+    image = torch.cat([labels.image, labels.image_0, labels.image_1])
+    prompt = torch.cat([labels.prompt, labels.pair_prompt, labels.pair_prompt])
+    model.head.center(examples.image_features[image], examples.text_embeddings[prompt])
+    learned = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+    optimizer = optimizer_of(objective, config)
+    best_loss, best_epoch, best_weights = float("inf"), 0, None
+    for epoch in range(1, config.epochs + 1):
+        losses = train_epoch(objective, optimizer, labels, config.batch_size, generator)
+        val_loss = objective.validation_loss(held_out)
+        yield RewardMetrics(epoch, *losses, val_loss, _validation_auc(model, examples))
+        if val_loss is not None and val_loss < best_loss:
+            best_loss, best_epoch = val_loss, epoch
+            best_weights = {name: weight.detach().clone() for name, weight in learned.items()}
+        elif best_weights is not None and epoch - best_epoch >= config.patience:
+            break
+    if best_weights is not None:
+        model.load_state_dict(best_weights, strict=False)
+    _calibrate(model, examples, config)
+    model.labels = examples.split.train.counts
+
+
+def optimizer_of(objective: Objective, config: RewardConfig) -> torch.optim.Optimizer:
+    """Return AdamW for the head, the trained blocks of the backbone and `objective.tie`."""
+    blocks = list(objective.model.backbone.tuned_weights().values())
+    groups = [
+        {"params": list(objective.model.head.parameters()), "lr": config.learning_rate},
+        {"params": blocks, "lr": config.tune_learning_rate},
+        {"params": [objective.tie], "lr": config.learning_rate, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, weight_decay=WEIGHT_DECAY)
+
+
+def train_epoch(
+    objective: Objective,
+    optimizer: torch.optim.Optimizer,
+    labels: LabelTensors,
+    batch_size: int,
+    generator: torch.Generator,
+) -> tuple[float | None, float | None, float | None]:
+    """Pass over the labels once; return the mean binary, prompt-classification and ranking loss."""
+    steps = steps_per_epoch(labels, batch_size, ranking_weight=objective.config.ranking_weight)
+    device = labels.image.device
+    orders = (
+        torch.randperm(n, generator=generator).tensor_split(steps)
+        for n in (len(labels.image), labels.n_rankings)
+    )
+    history = []
+    for rows, rankings in zip(*orders, strict=True):
+        terms = objective.training_terms(labels, rows.to(device), rankings.to(device))
+        loss = terms.total(objective.config)
+        if loss is None:
+            continue
+        if not loss.isfinite():
+            raise PictuneError("reward: the loss is no longer a number; lower reward.learning_rate")
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        history.append((terms.binary, terms.prompt, terms.ranking))
+    binary, prompt, ranking = (
+        [term.item() for term in column if term is not None]
+        for column in zip(*history, strict=True)
+    )
+    return _mean(binary), _mean(prompt), _mean(ranking)
+
+
+def steps_per_epoch(labels: LabelTensors, batch_size: int, *, ranking_weight: float) -> int:
+    """Return the steps over which verdicts and rankings are spread.
+
+    A step has at most `batch_size` verdicts, and at most 8 times as many rankings: each image has
+    several, but they must not all be in one step where verdicts are few. With 100 verdicts, 9,000
+    pairs and a `batch_size` of 256 there are max(1, ceil(9,000 / 2,048)) = 5 steps. Without
+    verdicts a step has at most `batch_size` pairs.
+
+    Raises:
+        PictuneError: there is nothing to learn from.
+    """
+    verdicts = len(labels.image)
+    if not verdicts and not ranking_weight:
+        raise PictuneError(
+            "reward: all labels are rankings and reward.ranking_weight is 0; raise it"
+        )
+    if not verdicts:
+        return _ceil_div(len(labels.image_0), batch_size)
+    for_verdicts = _ceil_div(verdicts, batch_size)
+    if not ranking_weight:
+        return for_verdicts
+    return max(for_verdicts, _ceil_div(labels.n_rankings, RANKINGS_PER_VERDICT * batch_size))
+
+
+def _ceil_div(count: int, size: int) -> int:
+    return -(-count // size)
+
+
+def _calibrate(model: RewardModel, examples: Examples, config: RewardConfig) -> None:
+    logits, good = verdict_logits(model, examples, examples.split.val)
+    if config.calibration == "temperature_and_slips":
+        temperature, slip = fit_temperature_and_slips(logits, good)
+    else:
+        temperature, slip = fit_temperature(logits, good), 0.0
+    model.temperature.fill_(temperature)
+    model.slip.fill_(slip)
+
+
+def _mean(values: list[float]) -> float | None:
+    return float(np.mean(values)) if values else None
+
+
+def _validation_auc(model: RewardModel, examples: Examples) -> float | None:
+    logits, good = verdict_logits(model, examples, examples.split.val)
+    return float(roc_auc_score(good, logits)) if len(np.unique(good)) == 2 else None
+
+
+def _check_blocks(model: RewardModel, config: RewardConfig) -> None:
+    backbone = model.backbone
+    if backbone.tuned_blocks != config.tune_last or (
+        config.tune_last and backbone.lora_rank != config.lora_rank
+    ):
+        raise ValueError(
+            "the model was created with another tune_last or lora_rank than the settings say"
+        )
+
+
+def _check_labels(train: FeedbackDataset) -> None:
+    counts = train.counts
+    if not counts["good"] + counts["bad"] + counts["pairs"]:
+        raise PictuneError(
+            "reward: every label is held out and none is left to learn from; lower the shares of "
+            "[reward.split] or label more"
+        )
+    if bool(counts["good"]) != bool(counts["bad"]):
+        only = "good" if counts["good"] else "bad"
+        raise PictuneError(
+            f"reward: all {counts[only]} labels to learn from say {only}; label images until both "
+            "verdicts occur"
+        )
