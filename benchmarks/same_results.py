@@ -145,10 +145,7 @@ def run_pinned(words: list[str]) -> int:
     random.SystemRandom = lambda: random.Random(0)  # type: ignore[assignment, misc]
     cli = importlib.import_module("pipelines.cli")
     for name in ("simulate", "images", "reward", "evaluate"):
-        for package in ("pipelines.stages", "pipelines"):
-            if importlib.util.find_spec(package) and importlib.util.find_spec(f"{package}.{name}"):
-                importlib.import_module(f"{package}.{name}")
-                break
+        importlib.import_module("pipelines.stage_list").STAGES[name].load()
     looks = iter(range(1, 10**9))
 
     class Pinned(dt.datetime):

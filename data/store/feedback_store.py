@@ -1,10 +1,10 @@
 """The feedback store: the only place that keeps who was asked what, and what they answered.
 
 Guarantees: a method that returns has its effect on disk; labels are only ever added; a claim never
-lets live labels and live leases of a task exceed its overlap (a late answer is accepted and flagged;
-it may exceed the overlap); a rater is never given a task twice unless the answer was undone, nor one
-with an image that was reported (`data.store.people.reports`). One process with any number of
-threads may share a store.
+lets live labels and live leases of a task exceed its overlap (a late answer is accepted and
+flagged; it may exceed the overlap); a rater is never given a task twice unless the answer was
+undone, nor one with an image that was reported (`data.store.people.reports`). One process with any
+number of threads may share a store.
 
 Each task has its overlap of places for people, and as many for simulated raters. Imported labels
 fill places of both.

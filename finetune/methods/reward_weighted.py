@@ -5,8 +5,8 @@
 
 The paper is arXiv 2302.12192. The denoising error stands for -log p(x | z); its target is the
 noise, the velocity or the image, as the model's schedule says. `finetune/labels/weighting.py`
-explains which weights w there are, and which objective each one solves. With `kl = "kl-o"` (Fan et al. 2023,
-arXiv 2305.16381) the loss has a third term,
+explains which weights w there are, and which objective each one solves. With `kl = "kl-o"` (Fan et
+al. 2023, arXiv 2305.16381) the loss has a third term,
 gamma * E_(x,z)~rewarded[ ||prediction - pretrained prediction||^2 ].
 
 Differs from the papers in:

@@ -1,7 +1,7 @@
 """The settings of a run: a TOML file, overrides on top, and the frozen models that check them.
 
-Each table belongs to the code that it configures, whose place stands in `tables.py`. A run keeps its
-resolved settings in `config.toml`.
+Each table belongs to the code that it configures, whose place stands in `tables.py`. A run keeps
+its resolved settings in `config.toml`.
 """
 
 import difflib

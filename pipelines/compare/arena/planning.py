@@ -7,9 +7,9 @@ variance of the share found is
     v / n * (1 + (n / R - 1) rater_spread^2 / v + (n / P - 1) prompt_spread^2 / v),
     v = p (1 - p) - ties / 4,
 
-and the test is that of `intervals.py`: the found share is compared with a half by the variances over
-raters and over prompts that are found, which are gamma distributed, and by Student's
-t with the degrees of freedom that follow from these. For fewer than `FEW_VOTES`, where shares and
+and the test is that of `intervals.py`: the found share is compared with a half by the variances
+over raters and over prompts that are found, which are gamma distributed, and by Student's t with
+the degrees of freedom that follow from these. For fewer than `FEW_VOTES`, where shares and
 variances take few values, campaigns are drawn and given that very interval. However many votes,
 raters and prompts set a floor.
 """
