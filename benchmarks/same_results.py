@@ -10,7 +10,7 @@ The earlier commit writes the settings, so renamed settings are tested as well.
 import argparse
 import datetime as dt
 import hashlib
-import importlib.util
+import importlib
 import json
 import os
 import random
