@@ -62,6 +62,7 @@ def test_prompts_of_tables_have_a_category_and_a_part(tmp_path: Path) -> None:
         ("p.jsonl", '{"prompt": "A cat."}\nA dog.', ":2: is no JSON object"),
         ("p.jsonl", '{"prompt": ["A cat."]}', ":1: column prompt is .*, not a text"),
         ("p.csv", "prompt,split\nA cat.,\nA cat.,test", ":3: 'A cat.' is both trained on and"),
+        ("p.txt", "A cat.\nA\x00dog.", r":2: column prompt has the control character U\+0000"),
     ],
 )
 def test_a_table_that_is_wrong_gets_one_line_with_the_place(

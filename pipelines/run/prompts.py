@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data.errors import PictuneError
+from data.ids import control_character
 from pipelines.settings.config import shortened
 from pipelines.settings.run import RunConfig
 
@@ -100,6 +101,8 @@ def _prompt_of(row: Mapping[object, object], where: str) -> Prompt:
         if name not in texts or (name == "prompt" and not texts[name]):
             shown = shortened(value) if value else "empty"
             raise PictuneError(f"{where}: column {name} is {shown}, not a text; fix or remove it")
+        if (found := control_character(texts[name])) is not None:
+            raise PictuneError(f"{where}: column {name} has the control character {found}; remove it")
     part = texts["split"].lower().replace("_", " ").replace("-", " ")
     if part not in _PARTS:
         raise PictuneError(
