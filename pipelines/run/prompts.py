@@ -102,7 +102,9 @@ def _prompt_of(row: Mapping[object, object], where: str) -> Prompt:
             shown = shortened(value) if value else "empty"
             raise PictuneError(f"{where}: column {name} is {shown}, not a text; fix or remove it")
         if (found := control_character(texts[name])) is not None:
-            raise PictuneError(f"{where}: column {name} has the control character {found}; remove it")
+            raise PictuneError(
+                f"{where}: column {name} has the control character {found}; remove it"
+            )
     part = texts["split"].lower().replace("_", " ").replace("-", " ")
     if part not in _PARTS:
         raise PictuneError(
