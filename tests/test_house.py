@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import house
+
 ROOT = Path(__file__).parents[1]
 MOST_LINES_OF_A_FILE, MOST_LINES_OF_A_FUNCTION = 400, 60
 PACKAGES = (
@@ -96,3 +98,23 @@ def test_the_words_are_plain() -> None:
         if re.search(OLD_WORDS, line, re.IGNORECASE)
     ]
     assert not found
+
+
+def test_circles_and_folders_that_are_too_full_are_found() -> None:
+    graph = {"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}, "e": set()}
+    assert house.circles(graph) == [["a", "b", "c"]]
+    assert house.circles({"a": {"b"}, "b": set()}) == []
+    (line,) = house.too_full({"data": house.MOST_FILES, "reward": house.MOST_FILES + 1})
+    assert line.startswith("reward/ has 15 Python files")
+
+
+def test_imports_inside_functions_count_and_those_for_type_checkers_do_not(tmp_path: Path) -> None:
+    (tmp_path / "one.py").write_text(
+        "from typing import TYPE_CHECKING\n"
+        "if TYPE_CHECKING:\n    from p import three\n"
+        "def late():\n    from p import two\n"
+    )
+    for name in ("two", "three"):
+        (tmp_path / f"{name}.py").write_text("")
+    files = {f"p.{name}": tmp_path / f"{name}.py" for name in ("one", "two", "three")}
+    assert house.imports(files)["p.one"] == {"p.two"}
