@@ -160,10 +160,6 @@ class AppState:
     """Whether a name is enough to sign in."""
     gold_bound: float | None = None
     """Raters whose accuracy on gold tasks is surely below are paused."""
-    daily_goal: int | None = None
-    """Labels that each rater should give in a day."""
-    pause_after_min: float | None = None
-    """Minutes of work without a break after which raters are reminded of one."""
     training: tuple[TrainingItem, ...] = ()
     """Questions that raters answer, with feedback, before their first task."""
     words: Mapping[str, Words] = field(default_factory=read_words)

@@ -162,20 +162,6 @@ export interface AsideTask extends Task {
   aside_at: string;
 }
 
-/** The rater's own pace, and what the lead has set. */
-export interface Pace {
-  mine: number;
-  /** Labels since the beginning of the day. */
-  labels: number;
-  per_hour: number | null;
-  /** Seconds since the last break. */
-  working_s: number;
-  /** Tasks put aside. */
-  aside: number;
-  daily_goal: number | null;
-  pause_after_min: number | null;
-}
-
 /** How far the labeling is, in labels. */
 export interface Progress {
   /** Labels of this rater. */
@@ -220,7 +206,6 @@ export interface Routes {
   };
   "POST aside": { body: { task_id: string }; answer: null };
   "GET aside": { body: undefined; answer: { tasks: AsideTask[] } };
-  [pace: `GET pace?${string}`]: { body: undefined; answer: Pace };
   "POST leases": { body: { task_id: string }; answer: { lease_expires_at: string } };
   "POST release": { body: { task_id: string }; answer: null };
   "POST submissions": { body: Submission; answer: { label_id: string; revision: number } };

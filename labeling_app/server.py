@@ -82,8 +82,6 @@ def create_app(
         store.database.folder or Path.cwd(),
         is_open=config.open,
         gold_bound=config.gold_bound,
-        daily_goal=config.daily_goal,
-        pause_after_min=config.pause_after_min,
         training=training,
         words=words,
         reasons=config.reasons,

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, Field, PositiveFloat, PositiveInt
+from pydantic import BaseModel, Field, PositiveFloat
 
 from labeling_app.rater.reasons import Reasons
 
@@ -58,11 +58,5 @@ class LabelConfig(ServerConfig, frozen=True, extra="forbid"):
     gold_bound: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Accuracy on gold tasks; raters who are surely below (by the exact 99 % interval, after five)
     are paused. None pauses nobody."""
-    daily_goal: PositiveInt | None = None
-    """Labels that each rater should give in a day, by the clock of their browser; the page shows
-    how far they are. None shows no goal."""
-    pause_after_min: PositiveFloat | None = None
-    """Minutes of labeling without a break of five minutes, after which the page suggests one
-    between two tasks; the rater may go on at once. None suggests none."""
     export_every_s: PositiveFloat = 30.0
     """Seconds between exports to Parquet while the app runs."""

@@ -1,6 +1,5 @@
-"""A rater's own work at the page: pace, goal, breaks, tasks put aside, and the whole history."""
+"""A rater's own work at the page: tasks put aside, and the whole history."""
 
-import json
 import re
 import signal
 from collections.abc import Iterator
@@ -12,9 +11,7 @@ from playwright.sync_api import Browser, Page, expect
 from labeling_app.campaign.tasks import TasksConfig
 from tests.support.comparison_campaign import comparison_campaign
 from tests.support.labeling_browser import (
-    DESK,
     PHONE,
-    SETTINGS,
     Server,
     add_accounts,
     images_of,
@@ -35,14 +32,8 @@ from tests.support.labeling_rater import (
 
 pytestmark = pytest.mark.slow
 
-TODAY = "[data-slot=today]"
 ASIDE_COUNT = "[data-slot=aside-count]"
 LABELS = "[data-slot=labels] li"
-
-
-def set_for_all(root: Path, **settings: float) -> None:
-    """Sets what the lead sets."""
-    (root / SETTINGS).write_text(json.dumps(settings), encoding="utf-8")
 
 
 @pytest.fixture
@@ -55,7 +46,6 @@ def campaign(tmp_path: Path) -> Campaign:
 @pytest.fixture
 def server(campaign: Campaign, tmp_path: Path) -> Iterator[Server]:
     assert campaign.paths
-    set_for_all(tmp_path, daily_goal=3)
     with serving(tmp_path) as served:
         yield served
 
@@ -75,81 +65,6 @@ def later(page: Page) -> list[str]:
 def open_history(page: Page) -> None:
     page.keyboard.press("h")
     page.locator("dialog.history[open]").wait_for()
-
-
-def test_labels_of_today_grow_with_answers_and_not_with_corrections(
-    browser: Browser, server: Server
-) -> None:
-    page = at_work(browser, server.url, "Ann")
-    today = page.locator(TODAY)
-    expect(today).to_have_text("0 today")
-    goal = page.locator("[data-slot=goal-text]")
-    expect(goal).to_have_text("Goal 3")
-    for mine in (1, 2):
-        answer_by_keys(page)
-        expect_saved(page, mine)
-        expect(today).to_contain_text(f"{mine} today")
-
-    open_history(page)
-    page.locator(LABELS).last.get_by_role("button").click()
-    expect(page.locator(".banner")).to_be_visible()
-    answer_by_keys(page)
-    expect(page.locator(".banner")).to_be_hidden()
-    expect_saved(page, 2)
-    page.reload()
-    expect(today).to_contain_text("2 today")
-
-    see(page)
-    page.keyboard.press("u")
-    expect(today).to_contain_text("1 today")
-    for mine in (2, 3):
-        answer_by_keys(page)
-        expect_saved(page, mine)
-    expect(goal).to_have_text("Goal of 3 reached")
-    page.get_by_role("button", name="Sign out").click()
-    page.get_by_label("Your name").wait_for()
-    expect(today).to_be_hidden()
-    page.context.close()
-
-
-def test_the_day_begins_when_it_does_where_the_rater_is(browser: Browser, server: Server) -> None:
-    since = []
-    for zone in ("Asia/Tokyo", "America/New_York"):
-        page = at_work(browser, server.url, "Ben", DESK | {"timezone_id": zone})
-        with page.expect_request(re.compile("/api/v1/pace")) as asked:
-            page.reload()
-        since.append(asked.value.url.rpartition("T")[2])
-        page.context.close()
-    assert since[0].startswith("15%3A00")
-    assert since[1][:2] in {"04", "05"}
-
-
-def test_a_break_is_suggested_between_two_tasks_and_loses_nothing(
-    browser: Browser, campaign: Campaign, tmp_path: Path
-) -> None:
-    set_for_all(tmp_path, pause_after_min=0.01)
-    with serving(tmp_path) as server:
-        page = at_work(browser, server.url, "Ann")
-        answer_by_keys(page)
-        expect_saved(page, 1)
-        page.wait_for_timeout(1000)
-        page.reload()
-        expect(page.locator(TODAY)).to_contain_text("1 today")
-        expect(page.get_by_role("heading", name="break")).to_be_hidden()  # not in a task
-        answer_by_keys(page)
-        heading = page.get_by_role("heading", name="Time for a short break?")
-        expect(heading).to_be_visible()
-        expect_saved(page, 2)
-        expect(heading).to_be_visible()  # what is fetched in the background does not end it
-        assert len(answers(campaign, "Ann")) == 2
-        for key in ("1", "l", "s"):
-            page.keyboard.press(key)
-        page.keyboard.press("Enter")
-        kind_of(page)
-        expect(heading).to_be_hidden()
-        answer_by_keys(page)
-        expect_saved(page, 3)
-        page.context.close()
 
 
 def test_a_task_put_aside_comes_after_the_others(

@@ -1,8 +1,7 @@
-"""A rater's own work over HTTP: pace, tasks put aside, and a history that is searched and paged."""
+"""A rater's own work over HTTP: tasks put aside, and a history that is searched and paged."""
 
 import random
 from collections.abc import Iterator
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from data.store.feedback_store import FeedbackStore
 from data.store.views.overview import latest_labels
 from labeling_app.server import create_app
 from labeling_app.settings import LabelConfig
-from tests.support.data_campaign import START, Clock
+from tests.support.data_campaign import Clock
 from tests.support.labeling_calls import claim, sign_in, submission
 from tests.support.labeling_campaign import SECRET
 
@@ -61,8 +60,8 @@ def client(store: FeedbackStore) -> TestClient:
     return _client(store)
 
 
-def _client(store: FeedbackStore, **settings: Any) -> TestClient:
-    config = LabelConfig(open=True, **settings)
+def _client(store: FeedbackStore) -> TestClient:
+    config = LabelConfig(open=True)
     client = TestClient(
         create_app(store, lambda _image_id: None, config, secret=SECRET, on_export=None)
     )
@@ -89,13 +88,6 @@ def give(client: TestClient, task: dict[str, Any], **changes: Any) -> None:
     assert client.post("/api/v1/submissions", json=body).is_success
 
 
-def pace(client: TestClient, since: Any = START - timedelta(hours=1)) -> dict[str, Any]:
-    answer = client.get("/api/v1/pace", params={"since": since.isoformat()})
-    assert answer.is_success, answer.text
-    told: dict[str, Any] = answer.json()
-    return told
-
-
 def put_aside(client: TestClient, task: dict[str, Any]) -> None:
     put = client.post("/api/v1/aside", json={"task_id": task["task_id"]})
     assert put.status_code == 204
@@ -115,81 +107,9 @@ def history(client: TestClient, **query: Any) -> dict[str, Any]:
 def test_nothing_of_this_works_before_signing_in(store: FeedbackStore) -> None:
     visitor = _client(store)
     visitor.post("/api/v1/logout", json={})
-    for path in ("pace?since=2026-01-01T00:00:00Z", "aside", "history"):
+    for path in ("aside", "history"):
         assert visitor.get(f"/api/v1/{path}").status_code == 401
     assert visitor.post("/api/v1/aside", json={"task_id": "t"}).status_code == 401
-
-
-def test_a_label_counts_once_on_the_day_when_it_was_first_given(
-    client: TestClient, clock: Clock
-) -> None:
-    clock.pass_seconds(-10)  # ten seconds before midnight
-    yesterday = claim(client, "binary")["task"]
-    give(client, yesterday)
-    clock.pass_seconds(20)
-    task = claim(client, "binary")["task"]
-    give(client, task)
-    give(client, claim(client, "ranking")["task"])
-    assert pace(client, START)["labels"] == 2
-    for corrected in (yesterday, task):
-        give(client, corrected, answer={"verdict": "bad"})
-    assert pace(client, START)["labels"] == 2
-    assert pace(client, START - timedelta(days=1))["labels"] == 3
-
-    client.post("/api/v1/undo", json={})  # the correction is the last label: its task is open again
-    told = pace(client, START)
-    assert (told["labels"], told["mine"]) == (1, 2)
-    give(client, task)
-    assert pace(client, START)["labels"] == 2
-
-
-def test_the_pace_is_that_of_work_and_breaks_do_not_count(client: TestClient, clock: Clock) -> None:
-    assert pace(client) | {"mine": 0} == {
-        "mine": 0,
-        "labels": 0,
-        "per_hour": None,
-        "working_s": 0.0,
-        "aside": 0,
-        "daily_goal": None,
-        "pause_after_min": None,
-    }
-    for number in range(6):
-        if number == 3:
-            clock.pass_seconds(3600)  # lunch
-        clock.pass_seconds(30)
-        give(client, claim(client)["task"], active_ms=30_000, time_on_task_ms=30_000)
-    told = pace(client)
-    assert told["per_hour"] == pytest.approx(120)
-    assert told["working_s"] == pytest.approx(90)
-    clock.pass_seconds(60)
-    assert pace(client)["working_s"] == pytest.approx(150)
-    clock.pass_seconds(300)
-    told = pace(client)
-    assert (told["working_s"], told["labels"]) == (0, 6)
-    assert told["per_hour"] == pytest.approx(120)
-
-
-def test_answers_that_waited_for_a_connection_do_not_count_as_quick(
-    client: TestClient, clock: Clock
-) -> None:
-    held: list[dict[str, Any]] = []
-    for _ in range(6):
-        except_those = {"except": [task["task_id"] for task in held]}
-        held.append(client.post("/api/v1/claim", json=except_those).json()["task"])
-    clock.pass_seconds(1200)
-    for task in held:
-        give(client, task, active_ms=20_000)
-    assert pace(client)["per_hour"] == pytest.approx(180)
-
-
-def test_what_the_lead_has_set_comes_with_the_pace(store: FeedbackStore) -> None:
-    told = pace(_client(store, daily_goal=200, pause_after_min=50))
-    assert (told["daily_goal"], told["pause_after_min"]) == (200, 50)
-
-
-@pytest.mark.parametrize("since", ["", "yesterday", "2026-01-01T00:00:00"])
-def test_a_day_without_a_time_zone_is_refused(client: TestClient, since: str) -> None:
-    assert client.get("/api/v1/pace", params={"since": since}).status_code == 422
 
 
 @pytest.mark.parametrize("kind", ["binary", "ranking", "comparison"])
@@ -214,7 +134,6 @@ def test_a_task_is_taken_back_from_the_list(client: TestClient) -> None:
     put_aside(client, one)
     two = claim(client, "ranking")["task"]
     assert two["task_id"] != one["task_id"]
-    assert pace(client)["aside"] == 1
     back = client.post("/api/v1/claim", json={"aside": one["task_id"]}).json()["task"]
     assert (back["task_id"], back["images"], back["was_aside"]) == (
         one["task_id"],

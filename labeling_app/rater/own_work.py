@@ -1,10 +1,10 @@
-"""Routes about a rater's own work: history, tasks put aside, and pace."""
+"""Routes about a rater's own work: history, and tasks put aside."""
 
 from collections.abc import Collection
 from typing import Annotated
 
 from fastapi import APIRouter, Query
-from pydantic import AwareDatetime, BaseModel, Field
+from pydantic import BaseModel, Field
 
 from data.feedback import TaskKind
 from data.ids import Identifier
@@ -16,7 +16,6 @@ from labeling_app.rater.responses import (
     AsideEntry,
     History,
     HistoryEntry,
-    Pace,
     given_answer,
     in_shown_order,
 )
@@ -85,22 +84,6 @@ def put_aside(body: AsideBody, state: State, account: Present) -> None:
     The rater's place is kept for as long as a lease lasts.
     """
     state.store.own_work.put_aside(account.rater_id, body.task_id)
-
-
-@router.get("/api/v1/pace", responses=may_refuse(401, 422))
-def pace(state: State, account: Present, since: AwareDatetime) -> Pace:
-    """Return the rater's labels since the beginning of their day, and their pace."""
-    with state.store.database.read():
-        own = state.store.own_work.pace(account.rater_id, since)
-        return Pace(
-            mine=state.store.progress(account.rater_id).mine,
-            labels=own.labels,
-            per_hour=own.per_hour,
-            working_s=own.working_s,
-            aside=len(state.store.own_work.aside(account.rater_id)),
-            daily_goal=state.daily_goal,
-            pause_after_min=state.pause_after_min,
-        )
 
 
 def _entry(label: GivenLabel, withheld: Collection[str]) -> HistoryEntry:

@@ -237,25 +237,6 @@ class Aside(BaseModel, frozen=True):
     tasks: list[AsideEntry]
 
 
-class Pace(BaseModel, frozen=True):
-    """A rater's own pace, and what the lead has set for all raters."""
-
-    mine: int
-    """Labels of the rater, now."""
-    labels: int
-    """Labels of the rater since the moment asked for, each counted when it was first given."""
-    per_hour: float | None
-    """Labels per hour over the last stretch of work, breaks omitted; null when too few tell."""
-    working_s: float
-    """Seconds since the rater's last break of five minutes; 0 during one."""
-    aside: int
-    """Tasks that the rater has put aside and can answer still."""
-    daily_goal: int | None
-    """Labels that a rater should give in a day; null where the lead has set none."""
-    pause_after_min: float | None
-    """Minutes of work after which a rater is reminded of a break; null where they are not."""
-
-
 class TrainingQuestion(BaseModel, frozen=True):
     """A training item to answer."""
 

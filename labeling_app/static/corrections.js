@@ -58,7 +58,6 @@ export class Corrections {
         await queue.fetchOne({ first: true, wanted: task.task_id });
         queue.bringFirst(task.task_id); // another fetch may have got it
         this.status.progress(queue.progress);
-        this.status.own.refresh();
       }
     } catch {
       // not sent again: if the first one arrived, a second would take back one label more
@@ -94,7 +93,6 @@ export class Corrections {
     } catch {
       // it stays in the list
     }
-    this.status.own.refresh();
     this.showWhatCame(queue);
     if (trouble && this.state.isAt(queue)) {
       this.status.notice(trouble);

@@ -88,7 +88,7 @@ class Page {
       comment: () => screen.comment.focus(),
       back: () => work.present(),
       "sign-out": () => this.session.signOut(),
-      again: () => work.again(),
+      again: () => work.goOn(),
       later: () => work.later(),
       close: (button) => button?.closest("dialog")?.close(),
     };
@@ -144,7 +144,7 @@ class Page {
     else if (always) this.actions[always]();
     else if (event.key === "Escape" && this.guidelines.open) this.guidelines.toggle();
     else if (event.key === "Escape" && item?.editing) this.work.present();
-    else if (event.key === "Enter" && this.state.view === "rest") this.work.again();
+    else if (event.key === "Enter" && this.state.view === "rest") this.work.goOn();
     else return this.screen.key(event);
     return true;
   }

@@ -46,6 +46,8 @@ export class Queue {
     this.heardAt = 0; // performance.now() when the server last said which
     /** @type {string[]} */
     this.aside = []; // tasks put aside of which the server has not heard; it keeps them held
+    /** @type {number | null} */
+    this.countedAside = null; // null where the server must be asked how many are put aside
     /** @type {Map<string, HeldTask["draft"]>} */
     this.drafts = new Map(); // of tasks put aside, and of undone ones
   }
@@ -91,6 +93,7 @@ export class Queue {
       this.reason = claimed.code;
       return false;
     }
+    if (claimed.task.was_aside) this.countedAside = null;
     const task = await loadTask(claimed.task);
     const droppedAt = this.droppedAt.get(task.task_id) ?? -Infinity;
     if (droppedAt >= askedAt) return true; // another tab has answered it meanwhile
@@ -111,9 +114,8 @@ export class Queue {
     this.drop(taskId);
   }
 
-  /** Tells the server what was put aside; returns whether there was anything. */
+  /** Tells the server what was put aside. */
   async sendAside() {
-    const sends = this.aside.length > 0;
     for (const task_id of [...this.aside]) {
       try {
         await call("POST", "aside", { task_id }, { asRater: this.raterId });
@@ -121,8 +123,17 @@ export class Queue {
         if (isPassing(error) || isSignedOut(error)) throw error; // else another tab has answered it
       }
       this.aside = this.aside.filter((other) => other !== task_id);
+      this.countedAside = null;
     }
-    return sends;
+  }
+
+  /** Returns how many tasks are put aside, which the server is asked only when that may differ. */
+  async countAside() {
+    if (this.countedAside === null) {
+      const { tasks } = await call("GET", "aside", undefined, { asRater: this.raterId });
+      this.countedAside = tasks.length;
+    }
+    return this.countedAside;
   }
 
   /**
@@ -134,6 +145,7 @@ export class Queue {
     const body = { except: [], aside: taskId };
     const claimed = await call("POST", "claim", body, { asRater: this.raterId });
     this.hear(claimed.progress);
+    this.countedAside = null;
     if (!claimed.task) return words(REASONS[claimed.code]);
     const task = this.withDraft(await loadTask(claimed.task));
     this.makeRoom();
@@ -205,6 +217,7 @@ export class Queue {
    * the screen may be answered late.
    */
   async renew() {
+    this.countedAside = null; // others may have answered one
     for (const task of [...this.tasks]) {
       try {
         await call("POST", "leases", { task_id: task.task_id }, { asRater: this.raterId });

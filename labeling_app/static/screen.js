@@ -45,7 +45,6 @@ export class Screen {
     this.comment = slot(page, "comment", HTMLTextAreaElement);
     this.restTitle = slot(page, "rest", HTMLElement);
     this.restReason = slot(page, "reason", HTMLElement);
-    this.again = slot(page, "again", HTMLElement);
     this.later = slot(page, "later", HTMLElement);
     this.reasons = new Reasons(slot(page, "reasons", HTMLDialogElement));
 
@@ -131,10 +130,9 @@ export class Screen {
    * @param {string} title
    * @param {string} reason
    */
-  rest(title, reason, again = words("rest.again")) {
+  rest(title, reason) {
     this.restTitle.textContent = title;
     this.restReason.textContent = reason;
-    this.again.textContent = again;
     this.state.show({ view: "rest" });
   }
 

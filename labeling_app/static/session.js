@@ -98,7 +98,7 @@ export class Session {
 
   /** @param {Rater} rater */
   async welcome(rater) {
-    this.status.own.follow(""); // those of the rater before are nobody's business
+    this.status.asideCount(0); // what the rater before has put aside is nobody's business
     this.rater.textContent = rater.name;
     this.admin.hidden = rater.role !== "admin";
     localStorage.setItem(SIGNED_IN, rater.rater_id);
@@ -133,7 +133,6 @@ export class Session {
     this.status.notice(reason);
     this.passwordRow.hidden = !this.settings.needs_password;
     this.password.required = this.settings.needs_password;
-    this.status.own.follow("");
     this.state.change({ name: "signed out", outbox: this.state.now.outbox });
     this.nameField.focus();
   }

@@ -31,7 +31,7 @@
 /**
  * `resuming` is what was on the screen before a reload, until the first tasks are there.
  * `undoing` is whether the server is taking back a label: the next task to show is the one that
- * comes back. `pausing` is whether a break was suggested: no task is shown until the rater goes on.
+ * comes back.
  *
  * @typedef {{
  *   name: "labeling",
@@ -40,7 +40,6 @@
  *   shown: OnScreen,
  *   resuming: Unfinished | null,
  *   undoing: boolean,
- *   pausing: boolean,
  * }} Labeling
  */
 

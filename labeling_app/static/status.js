@@ -4,7 +4,6 @@
 /** @import { Progress } from "../interface.d.ts" */
 
 import { slot } from "./dom.js";
-import { OwnPace } from "./own_pace.js";
 import { words } from "./words.js";
 
 export class Status {
@@ -18,7 +17,7 @@ export class Status {
     this.refusedText = slot(page, "refused-text", HTMLElement);
     this.bar = slot(page, "bar", HTMLProgressElement);
     this.count = slot(page, "count", HTMLElement);
-    this.own = new OwnPace(page);
+    this.aside = slot(page, "aside-count", HTMLButtonElement);
   }
 
   /**
@@ -72,13 +71,22 @@ export class Status {
     this.refusedText.textContent = words("trouble.refused", { count: answers });
   }
 
+  /**
+   * Says how many tasks the rater has put aside.
+   *
+   * @param {number} tasks
+   */
+  asideCount(tasks) {
+    this.aside.hidden = !tasks;
+    this.aside.textContent = words("progress.aside", { number: tasks });
+  }
+
   /** @param {Progress | null} progress */
   progress(progress) {
     if (!progress) return; // nothing was heard yet
     const { mine, done, total, seconds_left } = progress;
     this.bar.max = Math.max(total, 1);
     this.bar.value = done;
-    this.own.count(mine);
     const labels = words("progress.labels", { mine, done, total });
     this.count.textContent = [labels, timeLeft(seconds_left)].filter(Boolean).join(" · ");
   }

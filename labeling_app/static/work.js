@@ -57,9 +57,7 @@ export class Work {
       shown: { view: "waiting" },
       resuming: JSON.parse(localStorage.getItem(keyOfUnfinished(outbox)) ?? "null"),
       undoing: false,
-      pausing: false,
     });
-    this.status.own.follow(outbox.raterId);
     this.goOn();
   }
 
@@ -74,7 +72,7 @@ export class Work {
     if (!labeling) return; // signed out meanwhile
     const { queue } = labeling;
     let uncounted = await this.send(labeling.outbox);
-    if (await queue.sendAside()) this.status.own.refresh();
+    await queue.sendAside();
     while (queue.missing) {
       const wanted = this.state.labeling?.resuming?.task_id;
       const fetched = await queue.fetchOne({ wanted });
@@ -94,6 +92,8 @@ export class Work {
     this.status.progress(queue.progress);
     this.resume();
     this.presentIfFree();
+    const aside = await queue.countAside();
+    if (this.state.isAt(queue)) this.status.asideCount(aside);
   }
 
   /** Goes on with the task that was on the screen before a reload, and with what was done of it. */
@@ -124,7 +124,7 @@ export class Work {
 
   presentIfFree() {
     const { labeling } = this.state;
-    if (!labeling || labeling.undoing || labeling.pausing) return;
+    if (!labeling || labeling.undoing) return;
     if (labeling.shown.view !== "task") this.present();
   }
 
@@ -132,7 +132,6 @@ export class Work {
   present() {
     const { labeling } = this.state;
     if (!labeling) return;
-    if (labeling.pausing) this.state.change({ ...labeling, pausing: false });
     const task = labeling.queue.first;
     if (!task) return this.rest(labeling.queue);
     this.screen.show({
@@ -175,7 +174,7 @@ export class Work {
     }
     this.status.saved(words("saved.saving"));
     labeling.queue.drop(task_id);
-    if (!this.suggestBreak()) this.present();
+    this.present();
     this.goOn();
   }
 
@@ -187,26 +186,6 @@ export class Work {
     this.status.saved(words("saved.aside"));
     this.status.say(words("saved.aside"));
     this.present();
-    this.goOn();
-  }
-
-  /** Suggests a break in place of the next task, when the rater has worked for long. */
-  suggestBreak() {
-    const { labeling } = this.state;
-    const minutes = this.status.own.breakDue;
-    if (!labeling || minutes === null) return false;
-    this.status.own.suggested();
-    this.state.change({ ...labeling, pausing: true });
-    const title = words("break.title");
-    const reason = words("break.reason", { count: minutes });
-    this.screen.rest(title, reason, words("break.go_on"));
-    this.status.say(`${title} ${reason}`);
-    return true;
-  }
-
-  /** Goes on after a break, or looks whether there is something to do again. */
-  again() {
-    if (this.state.labeling?.pausing) this.present();
     this.goOn();
   }
 

@@ -1,4 +1,4 @@
-"""A rater's own work: the pace, and tasks put aside to be answered later.
+"""Tasks that raters put aside, to answer them later.
 
 A task that is put aside keeps its place for its rater for as long as any lease lasts, counted from
 then, and nobody renews it: afterwards it goes to others as every task does, so that neither the end
@@ -18,7 +18,6 @@ from data.feedback import Claim, LeaseConfig, NotFound, Task, TaskKind
 from data.store.conditions import IS_WITHHELD, RATER, is_of_kind
 from data.store.database import Database
 from data.store.leases import find_lease, hand_out, has_place, renew_lease
-from data.store.people.own_pace import OwnPace, count_pace
 from data.store.plan.comparing import present_wording, spent_axes, wording_texts
 from data.store.queries import Row, load_rater, load_task, lock_task
 from data.store.tables import leases, tasks
@@ -37,7 +36,7 @@ class AsideTask:
 
 
 class OwnWork:
-    """Own work of raters; `FeedbackStore.own_work` is one."""
+    """Tasks that raters have put aside; `FeedbackStore.own_work` has them."""
 
     def __init__(
         self, database: Database, clock: Callable[[], datetime], lease: LeaseConfig
@@ -45,11 +44,6 @@ class OwnWork:
         self._database = database
         self._clock = clock
         self._lease = lease
-
-    def pace(self, rater_id: str, since: datetime) -> OwnPace:
-        """Return the rater's labels since this moment, and the pace of the last stretch of work."""
-        with self._database.read() as connection:
-            return count_pace(connection, rater_id, since, self._clock())
 
     def put_aside(self, rater_id: str, task_id: str) -> None:
         """Put a task aside that the rater was given; the same again changes nothing.
