@@ -42,6 +42,21 @@ LABEL_IDENTITY = [
     column("rater_id", TEXT, "salted hash of the rater"),
 ]
 
+OF_REVISIONS = [
+    column("shown_at", MOMENT, "when the task was handed to the rater"),
+    column("submitted_at", MOMENT, "when the label was saved"),
+    optional("time_on_task_ms", pa.int32(), "milliseconds as measured by the browser"),
+    column("lease_late", pa.bool_(), "arrived after the rater's hold on the task had run out"),
+    optional("input_mode", TEXT, "key, mouse or touch"),
+    optional("app_version", TEXT, "version of the labeling app"),
+    optional("guideline_version", TEXT, "version of the guidelines shown"),
+    optional("session_id", TEXT, "the rater's browser session"),
+    optional(
+        "active_ms", pa.int32(), "milliseconds in which the page was visible and the rater not idle"
+    ),
+]
+"""Circumstances of every revision of a label, also of one that takes the answer back."""
+
 LABEL_CIRCUMSTANCES = [
     optional(
         "skip_reason",
@@ -57,17 +72,7 @@ LABEL_CIRCUMSTANCES = [
         "agrees with the right answer; null without one or when skipped, "
         "unless skip or unsafe is right",
     ),
-    column("shown_at", MOMENT, "when the task was handed to the rater"),
-    column("submitted_at", MOMENT, "when the label was saved"),
-    optional("time_on_task_ms", pa.int32(), "milliseconds as measured by the browser"),
-    column("lease_late", pa.bool_(), "arrived after the rater's hold on the task had run out"),
-    optional("input_mode", TEXT, "key, mouse or touch"),
-    optional("app_version", TEXT, "version of the labeling app"),
-    optional("guideline_version", TEXT, "version of the guidelines shown"),
-    optional("session_id", TEXT, "the rater's browser session"),
-    optional(
-        "active_ms", pa.int32(), "milliseconds in which the page was visible and the rater not idle"
-    ),
+    *OF_REVISIONS,
 ]
 
 OF_COMPARISONS = [

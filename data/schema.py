@@ -20,6 +20,7 @@ from data.columns import (
     MOMENT,
     OF_ANSWERS,
     OF_COMPARISONS,
+    OF_REVISIONS,
     RATER_QUALITY,
     SMALL_INTEGERS,
     TEXT,
@@ -228,11 +229,7 @@ LABELS_LOG = pa.schema(
             SMALL_INTEGERS,
             "the place on the screen, from 0, of each image of the task",
         ),
-        *(
-            column
-            for column in LABEL_CIRCUMSTANCES
-            if column.name not in ("skip_reason", "comment", "source", "is_gold", "gold_correct")
-        ),
+        *OF_REVISIONS,
     ]
 )
 

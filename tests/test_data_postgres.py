@@ -26,7 +26,6 @@ from tests.support.data_campaign import (
     answer_at_once,
     binary_tasks,
     claimed,
-    go_back_to_0003,
     submission,
 )
 
@@ -99,28 +98,6 @@ def test_a_server_that_does_not_answer_is_one_clear_line_without_the_password(
         FeedbackStore.open(f"postgresql+psycopg://anna:secret@/feedback?host={tmp_path}")
     assert "secret" not in str(raised.value)
     assert "\n" not in str(raised.value)
-
-
-def test_reports_are_taken_over_from_the_version_before_and_withheld(
-    store: FeedbackStore, postgres_url: str
-) -> None:
-    store.add_tasks(binary_tasks(2, overlap=2))
-    anna, ben = store.add_rater("anna"), store.add_rater("ben")
-    for verdict in ("unsafe", "good"):
-        claim = claimed(store, anna)
-        store.submit(
-            submission(claim, anna, verdict, BinaryAnswer.model_validate({"verdict": verdict}))
-        )
-    (reported,) = store.reports.images()
-    with store.database.write() as connection:
-        go_back_to_0003(connection)
-    with FeedbackStore.open(postgres_url, clock=Clock()) as again:
-        assert again.reports.images() == [reported]
-        assert again.progress().total == 3
-        answer_all(again, ben)
-        assert again.progress().done == 3
-        again.reports.decide(reported.image_id, "kept", anna)
-        assert claimed(again, ben).task.image_ids == (reported.image_id,)
 
 
 def test_replicas_that_start_at_once_make_one_campaign(postgres_url: str) -> None:

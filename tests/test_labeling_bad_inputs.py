@@ -79,7 +79,9 @@ def test_every_answer_in_json_has_a_schema(app: FastAPI) -> None:
 
 def test_a_raters_figures_are_the_columns_of_the_exported_table() -> None:
     account = {"public_id", "name", "role", "share"}
-    assert set(RaterQuality.model_fields) == {*RATERS.names, *account, *NO_HABITS}
+    fields = RaterQuality.model_fields
+    assert set(fields) == {*RATERS.names, *account, *NO_HABITS}
+    assert (fields["gold_n"].annotation, fields["skill"].annotation) == (int, float | None)
 
 
 def _answers_with_reason(

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
+from data.columns import OF_REVISIONS
 from data.errors import PictuneError
 from data.feedback import ANSWERS, Answer, Source, TaskKind, parse_answer
 from data.files import parse_json
@@ -41,36 +42,18 @@ TABLES_FOLDER = "data"
 IMAGES_AT_ONCE = 100
 """Number of images in a row group, and in memory."""
 
-CIRCUMSTANCE_COLUMNS = (
-    "shown_at",
-    "time_on_task_ms",
-    "active_ms",
-    "lease_late",
-    "input_mode",
-    "session_id",
-    "app_version",
-    "guideline_version",
+CIRCUMSTANCE_COLUMNS = [
     "wording",
-)
+    *(one.name for one in OF_REVISIONS if one.name != "submitted_at"),
+]
 PLANNED_COLUMNS = ("overlap", "priority", "gold_source", "axis", "subject", "reference", "steps")
 """Columns of TASKS that are copied as they are; the others need conversion."""
 
-IMAGE_FACT_COLUMNS = (
-    "model_id",
-    "model_hash",
-    "seed",
-    "steps",
-    "guidance",
-    "scheduler",
-    "eta",
+IMAGE_FACT_COLUMNS = [
     "created_at",
-    "source_uri",
-    "license",
-    "lora_hash",
-    "stochastic_share",
-    "origin",
-    "lora_strength",
-)
+    *(one.name for one in IMAGES if one.nullable and one.name != "round"),
+]
+"""Columns of IMAGES that are copied; no round of this run drew an image from elsewhere."""
 
 
 def read(source: Path) -> Iterator[Record | BadRow]:

@@ -2,14 +2,17 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, Field, create_model
 
+from data.columns import MOMENT
 from data.feedback import Decision, Role, Source, Status, TaskKind
+from data.schema import RATERS
 from data.store.people.audit import AuditEntry
 from data.store.people.reports import Report
-from labeling_app.rater.responses import GivenComparison, GivenVerdict
+from labeling_app.rater.responses import GivenComparison, GivenRanks, GivenVerdict
 
 Share = float | None
 """Between 0 and 1; null where there is nothing to count."""
@@ -51,15 +54,6 @@ class CategoryCount(BaseModel, frozen=True):
     total: int
 
 
-class StreamRanks(BaseModel, frozen=True):
-    """An answer given to a ranking, without remarks that were not made."""
-
-    ranks: dict[str, int | None]
-    reason: Annotated[str | None, Field(exclude_if=lambda text: text is None)] = None
-    comment: Annotated[str | None, Field(exclude_if=lambda text: text is None)] = None
-    unsafe: Annotated[tuple[str, ...], Field(exclude_if=lambda image_ids: not image_ids)] = ()
-
-
 class StreamEntry(BaseModel, frozen=True):
     """One of the latest labels."""
 
@@ -69,7 +63,7 @@ class StreamEntry(BaseModel, frozen=True):
     kind: TaskKind
     prompt: str
     image_ids: list[str]
-    answer: GivenVerdict | StreamRanks | GivenComparison
+    answer: GivenVerdict | GivenRanks | GivenComparison
     submitted_at: datetime
     revision: int
 
@@ -91,42 +85,25 @@ class Summary(BaseModel, frozen=True):
     export_error: str | None
 
 
-class RaterQuality(BaseModel, frozen=True):
+def _as_field(column: pa.Field) -> Any:
+    """Return the type of a table's column, with its description, as a field of a model."""
+    kinds = {pa.string(): str, pa.int32(): int, pa.float32(): float, MOMENT: datetime}
+    kind: Any = kinds[column.type]
+    about = (column.metadata or {})[b"description"].decode()
+    return Annotated[kind | None if column.nullable else kind, Field(description=about)]
+
+
+_COLUMNS: dict[str, Any] = {column.name: _as_field(column) for column in RATERS}
+_OfTable: Any = create_model("_OfTable", __config__=ConfigDict(frozen=True), **_COLUMNS)
+
+
+class RaterQuality(_OfTable):  # type: ignore[misc]  # made of the table's columns
     """One rater's figures: the columns of `data.schema.RATERS`, described in `docs/analysts.md`."""
 
     rater_id: str
     """The store's own id; the exported one is `public_id`."""
     source: Source
-    joined_at: datetime
-    n: int
-    n_skipped: int
-    gold_n: int
-    gold_accuracy: Share
-    median_ms: float | None
     status: Status | None
-    gold_ci_low: Share
-    gold_ci_high: Share
-    gold_good_n: int | None
-    gold_good_accuracy: Share
-    gold_good_ci_low: Share
-    gold_good_ci_high: Share
-    gold_bad_n: int | None
-    gold_bad_accuracy: Share
-    gold_bad_ci_low: Share
-    gold_bad_ci_high: Share
-    repeat_n: int | None
-    self_consistency: Share
-    first_place_n: int | None
-    first_place_wins: Share
-    first_place_ci_low: Share
-    first_place_ci_high: Share
-    first_place_expected: Share
-    median_active_ms: float | None
-    others_n: int | None
-    others_agreement: Share
-    skill: Share
-    ds_sensitivity: Share
-    ds_specificity: Share
     timed_n: int
     quick_n: int
     quick_p: float | None

@@ -5,7 +5,6 @@ It has a clock that is set by hand, a store, and a run folder with images.
 
 import random
 from collections import Counter
-from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -161,27 +160,3 @@ class Campaign:
             "prompt": "a cat",
         }
         return facts | where | {"seed": number, "scheduler": "DDIMScheduler", "created_at": START}
-
-
-def go_back_to_0003(connection: sa.Connection) -> None:
-    """Remove what later versions added, as no user can."""
-    connection.execute(sa.text("UPDATE alembic_version SET version_num = '0003'"))
-    later = ("ix_labels_submitted_at", "ix_labels_rater_id_submitted_at", "ix_leases_aside")
-    for index in (*later, "ix_tasks_simulated"):
-        connection.execute(sa.text(f"DROP INDEX {index}"))
-    added = {
-        "raters": ("share",),
-        "tasks": ("n_simulated", "axis", "models", "subject", "reference", "steps"),
-        "leases": ("wording", "aside_at"),
-        "labels": ("wording",),
-    }
-    drop_columns(connection, added)
-    for table in ("audit", "reports", "ended_sessions", "wordings", "sign_in_attempts"):
-        connection.execute(sa.text(f"DROP TABLE {table}"))
-
-
-def drop_columns(connection: sa.Connection, added: Mapping[str, Sequence[str]]) -> None:
-    """Remove columns by table."""
-    for table, columns in added.items():
-        for column in columns:
-            connection.execute(sa.text(f"ALTER TABLE {table} DROP COLUMN {column}"))

@@ -29,23 +29,6 @@ from data.store.tables import audit, labels, raters, task_images, tasks
 TableRow = dict[str, object]
 Columns = dict[str, Sequence[Any]]
 
-COLUMNS_AS_STORED = (
-    "label_id",
-    "submission_id",
-    "revision",
-    "task_id",
-    "shown_at",
-    "submitted_at",
-    "time_on_task_ms",
-    "active_ms",
-    "lease_late",
-    "input_mode",
-    "app_version",
-    "guideline_version",
-    "session_id",
-)
-"""Columns of the store's labels that are exported as they are."""
-
 LABEL_SCHEMAS: dict[TaskKind, pa.Schema] = {
     "binary": LABELS_BINARY,
     "ranking": LABELS_RANKING,
@@ -93,22 +76,7 @@ def task_table(connection: sa.Connection) -> pa.Table:
     in_order = sa.select(task_images).order_by(task_images.c.task_id, task_images.c.position)
     by_task = groupby(connection.execute(in_order), key=lambda row: row.task_id)
     image_ids = {task_id: [row.image_id for row in group] for task_id, group in by_task}
-    same = (
-        "task_id",
-        "kind",
-        "prompt_id",
-        "overlap",
-        "priority",
-        "gold_json",
-        "gold_source",
-        "repeat_of",
-        "created_at",
-        "axis",
-        "models",
-        "subject",
-        "reference",
-        "steps",
-    )
+    same = [name for name in TASKS.names if name in tasks.c]
     query = sa.select(*(tasks.c[name] for name in same)).order_by(tasks.c.task_id)
     columns = _columns(same, connection.execute(query).all())
     columns["image_ids"] = [image_ids[task_id] for task_id in columns["task_id"]]
@@ -176,7 +144,7 @@ def label_batches(
 
     These are the live labels in the order in which they were saved.
     """
-    names = ("rater_id", "answer_json", "shown_order", "wording", *COLUMNS_AS_STORED)
+    names = [*LABELS_LOG.names, "wording"]
     live = (
         sa.select(*(labels.c[name] for name in names))
         .where(labels.c.is_live, labels.c.kind == kind)
@@ -209,13 +177,12 @@ def log_table(
     connection: sa.Connection, first: int, last: int, public_id: Callable[[str], str]
 ) -> pa.Table:
     """Return LABELS_LOG: every revision whose sequence number is in [first, last]."""
-    names = ("sequence", "rater_id", "kind", "answer_json", "shown_order", *COLUMNS_AS_STORED)
     query = (
-        sa.select(*(labels.c[name] for name in names))
+        sa.select(*(labels.c[name] for name in LABELS_LOG.names))
         .where(labels.c.sequence.between(first, last))
         .order_by(labels.c.sequence)
     )
-    columns = _columns(names, connection.execute(query).all())
+    columns = _columns(LABELS_LOG.names, connection.execute(query).all())
     columns["rater_id"] = [public_id(rater_id) for rater_id in columns["rater_id"]]
     return pa.Table.from_pydict(columns, schema=LABELS_LOG)
 

@@ -20,7 +20,6 @@ from pipelines.compare.arena.figures import (
     Interval,
     PairFigures,
     RankingFigures,
-    RaterRow,
     ShareFigures,
     StrengthFigures,
 )
@@ -68,10 +67,7 @@ def compare(
         PictuneError: only one model was compared.
     """
     refuse_one_model(campaign, run)
-    raters = [
-        RaterRow(**vars(one), flags=campaign.flags.get(one.rater_id, ()))
-        for one in rater_figures(campaign.all_votes)
-    ]
+    raters = rater_figures(campaign.all_votes, campaign.flags)
     omitted = [one.rater_id for one in raters if not one.looks] if config.omit_raters else []
     kept = campaign.without(set(omitted))
     rng = np.random.default_rng(SEED)

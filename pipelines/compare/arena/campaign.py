@@ -32,6 +32,8 @@ COMPARISONS = "labels_comparisons.parquet"
 
 def has_comparisons(folder: Path) -> bool:
     """Whether the export in `folder` has an answered comparison or ranking of models."""
+    if not (folder / COMPARISONS).exists():
+        return False
     table = read_table(folder / COMPARISONS, LABELS_COMPARISONS)
     return table.num_rows > 0 or not _ranked(folder).empty
 

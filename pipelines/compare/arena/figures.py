@@ -128,16 +128,23 @@ class CountFigures(BaseModel, frozen=True):
     """Share of counts that are the number in the prompt, where it names one."""
 
 
-class RaterRow(BaseModel, frozen=True, from_attributes=True):
-    """See `pipelines.compare.arena.raters.RaterFigures`."""
+class RaterRow(BaseModel, frozen=True):
+    """One rater beside the others."""
 
     rater_id: str
     n: int
+    """Votes."""
     compared: int
+    """Decided votes on pairs of images of which the others together prefer one."""
     agreed: int
+    """Votes among these that prefer the same image."""
     interval: tuple[float, float]
+    """95 % Wilson interval of the share agreed."""
     left: float | None
+    """Share of decided votes for the image at the left."""
     by_chance: bool
+    """Whether the share agreed may be one half and is less than that of all raters together, or
+    the image preferred is at the same side in nearly all votes."""
     flags: tuple[str, ...] = ()
     """Habits that give away a rater who does not look (`data.quality.habits`)."""
 

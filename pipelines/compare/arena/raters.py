@@ -1,6 +1,8 @@
 """Agreement of raters on pairs of images: alpha, disputes, and raters who answer by chance."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -8,6 +10,7 @@ import pandas as pd
 
 from data.intervals import wilson_interval
 from data.quality.agreement import alpha_with_interval
+from pipelines.compare.arena.figures import RaterRow
 from pipelines.compare.arena.votes import Values, Votes
 
 FEWEST_COMPARED = 20
@@ -16,28 +19,10 @@ SAME_SIDE = 0.95
 """Share of decided votes for one side from which the images do not matter."""
 
 
-@dataclass(frozen=True)
-class RaterFigures:
-    """One rater beside the others."""
-
-    rater_id: str
-    n: int
-    """Votes."""
-    compared: int
-    """Decided votes on pairs of images of which the others together prefer one."""
-    agreed: int
-    """Those that prefer the same."""
-    interval: tuple[float, float]
-    """95 % Wilson interval of the share agreed."""
-    left: float | None
-    """Share of decided votes for the image at the left."""
-    by_chance: bool
-    """Whether the share agreed may be one half and is less than that of all raters together, or
-    the image preferred is at the same side in nearly all votes."""
-
-
-def rater_figures(votes: Votes) -> list[RaterFigures]:
-    """Return the figures of each rater with votes, most votes first.
+def rater_figures(
+    votes: Votes, flags: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+) -> list[RaterRow]:
+    """Return the figures of each rater with votes, most votes first, and the `flags` by rater.
 
     A vote is compared with the majority of the others' on the same pair of images.
     """
@@ -56,14 +41,16 @@ def rater_figures(votes: Votes) -> list[RaterFigures]:
         at_left = float(sides.mean()) if len(sides) else None
         is_one_sided = len(sides) >= FEWEST_COMPARED and abs(sides.mean() - 0.5) >= SAME_SIDE - 0.5
         is_as_chance = n >= FEWEST_COMPARED and low <= 0.5 and high < share_of_all
-        one = RaterFigures(
-            rater_id=votes.raters[rater],
+        rater_id = votes.raters[rater]
+        one = RaterRow(
+            rater_id=rater_id,
             n=int(own.sum()),
             compared=n,
             agreed=met,
             interval=(low, high),
             left=at_left,
             by_chance=bool(is_one_sided or is_as_chance),
+            flags=flags.get(rater_id, ()),
         )
         found.append(one)
     return sorted(found, key=lambda one: (-one.n, one.rater_id))

@@ -1,4 +1,9 @@
-"""The first tables: raters, prompts, tasks, leases and labels."""
+"""The first tables.
+
+`env.py` gives alembic the tables of `data.store.tables`, and with them the names of constraints.
+"""
+
+from collections.abc import Sequence
 
 import sqlalchemy as sa
 from alembic import op
@@ -8,100 +13,140 @@ from data.store.tables import UtcDateTime
 revision = "0001"
 down_revision = None
 
+NUMBER = sa.BigInteger().with_variant(sa.Integer, "sqlite")
+"""SQLite numbers rows itself only in a column of its own integer type."""
+
 
 def upgrade() -> None:
     """Create every table."""
     op.create_table(
         "settings",
-        sa.Column("name", sa.String(100), nullable=False),
+        sa.Column("name", sa.String(100), primary_key=True),
         sa.Column("value", sa.Text, nullable=False),
-        sa.PrimaryKeyConstraint("name", name="pk_settings"),
     )
+    _create_raters()
+    _create_tasks()
+    _create_labels()
+
+
+def _create_raters() -> None:
     op.create_table(
         "raters",
-        sa.Column("rater_id", sa.String(36), nullable=False),
+        sa.Column("rater_id", sa.String(36), primary_key=True),
         sa.Column("name", sa.String(200), nullable=False),
         sa.Column("source", sa.String(20), nullable=False),
         sa.Column("joined_at", UtcDateTime, nullable=False),
-        sa.PrimaryKeyConstraint("rater_id", name="pk_raters"),
-        sa.UniqueConstraint("source", "name", name="uq_raters_source_name"),
+        sa.Column("role", sa.String(20), nullable=False, server_default="rater"),
+        sa.Column("password_hash", sa.Text),
+        sa.Column("status", sa.String(20), nullable=False, server_default="active"),
+        sa.Column("resumed_at", UtcDateTime),
+        sa.Column("share", sa.Double),
+        sa.UniqueConstraint("source", "name"),
     )
     op.create_table(
-        "prompts",
-        sa.Column("prompt_id", sa.String(64), nullable=False),
-        sa.Column("prompt", sa.Text, nullable=False),
-        sa.PrimaryKeyConstraint("prompt_id", name="pk_prompts"),
+        "training_answers",
+        sa.Column("rater_id", sa.String(36), sa.ForeignKey("raters.rater_id"), primary_key=True),
+        sa.Column("item_id", sa.String(64), primary_key=True),
+        sa.Column("is_correct", sa.Boolean, nullable=False),
+        sa.Column("answered_at", UtcDateTime, nullable=False),
     )
-    _create_tasks()
-    _create_leases()
-    _create_labels()
+    op.create_table(
+        "ended_sessions",
+        sa.Column("session_id", sa.String(36), primary_key=True),
+        sa.Column("ended_at", UtcDateTime, nullable=False),
+    )
+    op.create_table(
+        "sign_in_attempts",
+        sa.Column("key", sa.String(64), primary_key=True),
+        sa.Column("times", sa.JSON, nullable=False),
+        sa.Column("expires_at", UtcDateTime, nullable=False, index=True),
+    )
+    op.create_table(
+        "audit",
+        sa.Column("sequence", NUMBER, primary_key=True, autoincrement=True),
+        sa.Column("at", UtcDateTime, nullable=False),
+        sa.Column("actor_id", sa.String(36), sa.ForeignKey("raters.rater_id")),
+        sa.Column("action", sa.String(40), nullable=False),
+        sa.Column("subject", sa.String(200)),
+        sa.Column("before_json", sa.Text),
+        sa.Column("after_json", sa.Text),
+        sqlite_autoincrement=True,
+    )
 
 
 def _create_tasks() -> None:
     op.create_table(
+        "wordings",
+        sa.Column("version", sa.String(64), primary_key=True),
+        sa.Column("axis", sa.String(20), nullable=False),
+        sa.Column("text", sa.Text, nullable=False),
+    )
+    op.create_table(
+        "prompts",
+        sa.Column("prompt_id", sa.String(64), primary_key=True),
+        sa.Column("prompt", sa.Text, nullable=False),
+    )
+    op.create_table(
         "tasks",
-        sa.Column("task_id", sa.String(64), nullable=False),
+        sa.Column("task_id", sa.String(64), primary_key=True),
         sa.Column("kind", sa.String(20), nullable=False),
-        sa.Column("prompt_id", sa.String(64), nullable=False),
+        sa.Column("prompt_id", sa.String(64), sa.ForeignKey("prompts.prompt_id"), nullable=False),
         sa.Column("overlap", sa.Integer, nullable=False),
         sa.Column("n_live", sa.Integer, nullable=False),
         sa.Column("priority", sa.Double, nullable=False),
         sa.Column("order_key", sa.BigInteger, nullable=False),
         sa.Column("gold_json", sa.Text),
         sa.Column("created_at", UtcDateTime, nullable=False),
-        sa.CheckConstraint("n_live >= 0", name="ck_tasks_n_live"),
-        sa.PrimaryKeyConstraint("task_id", name="pk_tasks"),
-        sa.ForeignKeyConstraint(["prompt_id"], ["prompts.prompt_id"], name="fk_tasks_prompt_id"),
-    )
-    unfinished = sa.text("n_live < overlap")
-    op.create_index(
-        "ix_tasks_queue",
-        "tasks",
-        [sa.text("priority DESC"), "order_key"],
-        sqlite_where=unfinished,
-        postgresql_where=unfinished,
+        sa.Column("gold_source", sa.String(200)),
+        sa.Column("repeat_of", sa.String(64)),
+        sa.Column("n_simulated", sa.Integer, nullable=False, server_default="0"),
+        sa.Column("axis", sa.String(20)),
+        sa.Column("models", sa.JSON(none_as_null=True)),
+        sa.Column("subject", sa.Text),
+        sa.Column("reference", sa.String(200)),
+        sa.Column("steps", sa.Integer),
+        sa.CheckConstraint("n_live >= 0", name="n_live"),
     )
     op.create_table(
         "task_images",
-        sa.Column("task_id", sa.String(64), nullable=False),
-        sa.Column("position", sa.Integer, nullable=False),
-        sa.Column("image_id", sa.String(200), nullable=False),
-        sa.PrimaryKeyConstraint("task_id", "position", name="pk_task_images"),
-        sa.ForeignKeyConstraint(["task_id"], ["tasks.task_id"], name="fk_task_images_task_id"),
+        sa.Column("task_id", sa.String(64), sa.ForeignKey("tasks.task_id"), primary_key=True),
+        sa.Column("position", sa.Integer, primary_key=True),
+        sa.Column("image_id", sa.String(200), nullable=False, index=True),
     )
-    op.create_index("ix_task_images_image_id", "task_images", ["image_id"])
-
-
-def _create_leases() -> None:
-    op.create_table(
-        "leases",
-        sa.Column("task_id", sa.String(64), nullable=False),
-        sa.Column("rater_id", sa.String(36), nullable=False),
-        sa.Column("shown_order", sa.JSON, nullable=False),
-        sa.Column("shown_at", UtcDateTime, nullable=False),
-        sa.Column("expires_at", UtcDateTime),
-        sa.PrimaryKeyConstraint("task_id", "rater_id", name="pk_leases"),
-        sa.ForeignKeyConstraint(["task_id"], ["tasks.task_id"], name="fk_leases_task_id"),
-        sa.ForeignKeyConstraint(["rater_id"], ["raters.rater_id"], name="fk_leases_rater_id"),
-    )
-    op.create_index("ix_leases_rater_id", "leases", ["rater_id"])
+    in_order: list[str | sa.TextClause] = [sa.text("priority DESC"), "order_key"]
+    _create_index("ix_tasks_queue", "tasks", in_order, "n_live < overlap")
+    _create_index("ix_tasks_simulated", "tasks", in_order, "n_simulated < overlap")
+    _create_index("ix_tasks_gold", "tasks", ["n_live"], "gold_source IS NOT NULL")
+    _create_index("ix_tasks_repeat_of", "tasks", ["repeat_of"], "repeat_of IS NOT NULL")
 
 
 def _create_labels() -> None:
     op.create_table(
-        "labels",
+        "leases",
+        sa.Column("task_id", sa.String(64), sa.ForeignKey("tasks.task_id"), primary_key=True),
         sa.Column(
-            "sequence",
-            sa.BigInteger().with_variant(sa.Integer, "sqlite"),
-            autoincrement=True,
-            nullable=False,
+            "rater_id",
+            sa.String(36),
+            sa.ForeignKey("raters.rater_id"),
+            primary_key=True,
+            index=True,
         ),
+        sa.Column("shown_order", sa.JSON, nullable=False),
+        sa.Column("shown_at", UtcDateTime, nullable=False),
+        sa.Column("expires_at", UtcDateTime),
+        sa.Column("wording", sa.String(64)),
+        sa.Column("aside_at", UtcDateTime),
+    )
+    _create_index("ix_leases_aside", "leases", ["rater_id"], "aside_at IS NOT NULL")
+    op.create_table(
+        "labels",
+        sa.Column("sequence", NUMBER, primary_key=True, autoincrement=True),
         sa.Column("label_id", sa.String(36), nullable=False),
         sa.Column("submission_id", sa.String(200), nullable=False),
         sa.Column("revision", sa.Integer, nullable=False),
         sa.Column("is_live", sa.Boolean, nullable=False),
-        sa.Column("task_id", sa.String(64), nullable=False),
-        sa.Column("rater_id", sa.String(36), nullable=False),
+        sa.Column("task_id", sa.String(64), sa.ForeignKey("tasks.task_id"), nullable=False),
+        sa.Column("rater_id", sa.String(36), sa.ForeignKey("raters.rater_id"), nullable=False),
         sa.Column("kind", sa.String(20), nullable=False),
         sa.Column("answer_json", sa.Text),
         sa.Column("shown_order", sa.JSON, nullable=False),
@@ -113,23 +158,31 @@ def _create_labels() -> None:
         sa.Column("session_id", sa.String(200)),
         sa.Column("app_version", sa.String(200)),
         sa.Column("guideline_version", sa.String(200)),
-        sa.PrimaryKeyConstraint("sequence", name="pk_labels"),
-        sa.UniqueConstraint("label_id", name="uq_labels_label_id"),
-        sa.UniqueConstraint("submission_id", name="uq_labels_submission_id"),
-        sa.UniqueConstraint(
-            "task_id", "rater_id", "revision", name="uq_labels_task_id_rater_id_revision"
-        ),
-        sa.ForeignKeyConstraint(["task_id"], ["tasks.task_id"], name="fk_labels_task_id"),
-        sa.ForeignKeyConstraint(["rater_id"], ["raters.rater_id"], name="fk_labels_rater_id"),
+        sa.Column("active_ms", sa.Integer),
+        sa.Column("wording", sa.String(64)),
+        sa.UniqueConstraint("label_id"),
+        sa.UniqueConstraint("submission_id"),
+        sa.UniqueConstraint("task_id", "rater_id", "revision"),
+        sa.Index("ix_labels_rater_id_is_live", "rater_id", "is_live"),
+        sa.Index("ix_labels_rater_id_submitted_at", "rater_id", "submitted_at"),
+        sa.Index("ix_labels_submitted_at", "submitted_at"),
         sqlite_autoincrement=True,
     )
-    op.create_index("ix_labels_rater_id_is_live", "labels", ["rater_id", "is_live"])
-    live = sa.text("is_live")
-    op.create_index(
-        "ix_labels_one_live",
-        "labels",
-        ["task_id", "rater_id"],
-        unique=True,
-        sqlite_where=live,
-        postgresql_where=live,
+    one_live = ["task_id", "rater_id"]
+    _create_index("ix_labels_one_live", "labels", one_live, "is_live", unique=True)
+    op.create_table(
+        "reports",
+        sa.Column("label_id", sa.String(36), sa.ForeignKey("labels.label_id"), primary_key=True),
+        sa.Column("image_id", sa.String(200), primary_key=True, index=True),
+        sa.Column("state", sa.String(20), nullable=False),
+        sa.Column("decided_by", sa.String(36), sa.ForeignKey("raters.rater_id")),
+        sa.Column("decided_at", UtcDateTime),
     )
+
+
+def _create_index(
+    name: str, table: str, columns: Sequence[str | sa.TextClause], of: str, *, unique: bool = False
+) -> None:
+    """Create an index of the rows for which the condition `of` holds."""
+    where = sa.text(of)
+    op.create_index(name, table, columns, unique=unique, sqlite_where=where, postgresql_where=where)
