@@ -291,7 +291,7 @@ def train(
     counted, job = _counted(bed, settings, variant, folder, before["queries"])
     texts = [one.prompt for one in bed.trained]
     state, model = job.start(), job.training.model
-    limits = job.training.config.validation.limits
+    limits = job.training.validator.rules.limits
     alarms, curve = list[str](), list[Row](before["curve"])
     steps = progress(job.train(state), variant.method, "step", total=job.total_steps)
     for metrics in steps:

@@ -119,6 +119,8 @@ def open_job(
         monitor=monitor,
         labeled=labeled,
         watch=watch,
+        rules=shared.validation,
+        batch=settings.table("images", ImagesConfig).batch,
     )
     return Job(name, find_method(name), run, settings, training)
 

@@ -34,6 +34,6 @@ class RunConfig(BaseModel, frozen=True, extra="forbid"):
     judges images of other models."""
     seed: int = Field(default=0, ge=0, lt=2**31)
     """Seed of the run. Only fine-tuning's validation images do not depend on it: they use
-    `validation.seed`, so that runs can be compared."""
+    `finetune.validation.seed`, so that runs can be compared."""
     device: str = "cpu"
     """Torch device of the models, such as `cpu` or `cuda`."""
