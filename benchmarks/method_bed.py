@@ -123,7 +123,7 @@ class Bed:
         self.config = self.settings.table("evaluate", EvaluateConfig)
         self.prompts = evaluation_prompts(self.settings)
         self.trained = [one for one in self.prompts if one.group == "trained"]
-        self.model = open_model(self.settings.run, precision=images.precision)
+        self.model = open_model(self.settings.run)
         self.instruments = Instruments.open(self.run, self.settings)
         self.base_images: dict[str, Measured] = {}
         """The base's images by sampler, one for each prompt and seed."""

@@ -124,7 +124,8 @@ class TrainState:
         """Restore what `state_dict` returned."""
         self.step = state["step"]
         self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
+        if state["scaler"]:  # empty where it was not fp16 that trained so far
+            self.scaler.load_state_dict(state["scaler"])
         self.validation = [(step, reward) for step, reward in state["validation"]]
         self.best = None if state["best"] is None else (state["best"][0], state["best"][1])
         self.monitors, self.untuned = state["monitors"], state["untuned"]

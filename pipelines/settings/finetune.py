@@ -2,14 +2,13 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt
 
-from finetune.settings.model import NetworkSettings
 from finetune.settings.validation import ValidationRules
 from reward.settings import RewardSource
 
 
-class FinetuneConfig(NetworkSettings, frozen=True, extra="forbid"):
+class FinetuneConfig(BaseModel, frozen=True, extra="forbid"):
     """Settings that the methods share; each has its own in a table of its name."""
 
     gradient_checkpointing: bool = False
