@@ -345,8 +345,8 @@ def arguments() -> argparse.Namespace:
     add("--images", type=int, default=16, help="images of each of the two prompts")
     add("--steps", type=int, default=10)
     add("--micro-batch", type=int, default=32)
-    add("--channels-last", action="store_true", help="as finetune.channels_last, for ours")
-    add("--compile", action="store_true", help="as finetune.compile, for ours")
+    add("--channels-last", action="store_true", help="as run.channels_last, for ours")
+    add("--compile", action="store_true", help="as run.compile, for ours")
     return parser.parse_args()
 
 

@@ -2,7 +2,8 @@
 
 It reads the tracked files and the imports in them, those inside functions included and those for
 type checkers alone left out. It fails where files import each other in a circle, where a folder has
-more Python files than it may, or where the packages together have more lines than the house holds.
+more Python files than it may, or where the packages together have more lines, or more settings,
+than the house holds.
 """
 
 import ast
@@ -12,12 +13,17 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from pipelines.settings.reference import settings_in
+from pipelines.settings.tables import TABLES
+
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("data", "labeling_app", "reward", "finetune", "pipelines", "world")
 MOST_LINES = 40_000
 """Lines of Python that all packages together may have."""
 MOST_FILES = 14
 """Python files that a folder may have, `__init__.py` not counted."""
+MOST_SETTINGS = 314
+"""Settings with a default that all tables together may have."""
 Graph = Mapping[str, set[str]]
 
 
@@ -103,6 +109,11 @@ def too_full(folders: Mapping[str, int]) -> list[str]:
     ]
 
 
+def settings() -> int:
+    """Return the number of settings with a default, those of tables inside tables included."""
+    return sum(one.default is not None for table in TABLES for one in settings_in(table))
+
+
 def main() -> None:
     """Print the figures; end with status 1 where a bound is broken."""
     files = tracked()
@@ -119,10 +130,14 @@ def main() -> None:
     print(f"lines: {', '.join(f'{name} {count:,}' for name, count in lines.items())}")
     print(f"packages {total:,}, tests {tests:,}, all text {sum(map(lines_of, files)):,} lines")
     print(f"{len(ours)} files, {sum(map(len, graph.values())):,} imports between them")
+    count = settings()
+    print(f"{count} settings")
     trouble = [f"files import each other: {', '.join(group)}" for group in circles(graph)]
     trouble += too_full(folders)
     if total > MOST_LINES:
         trouble.append(f"the packages have {total:,} lines, more than {MOST_LINES:,}")
+    if count > MOST_SETTINGS:
+        trouble.append(f"the tables have {count} settings, more than {MOST_SETTINGS}")
     for line in trouble:
         print(line, file=sys.stderr)
     sys.exit(1 if trouble else 0)

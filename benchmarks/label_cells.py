@@ -70,7 +70,7 @@ class Bench:
     def new_model(self, seed: int) -> DiffusionModel:
         """Return the base with an untrained LoRA."""
         config = self.settings.table("nft", NFTConfig)
-        model = open_model(self.settings.run, precision=config.precision)
+        model = open_model(self.settings.run)
         generator = torch.Generator().manual_seed(TRAINING_SEEDS * (seed + 1))
         model.add_lora(config.lora, generator=generator)
         return model

@@ -123,7 +123,7 @@ class Bed:
         self.config = self.settings.table("evaluate", EvaluateConfig)
         self.prompts = evaluation_prompts(self.settings)
         self.trained = [one for one in self.prompts if one.group == "trained"]
-        self.model = open_model(self.settings.run, precision=images.precision)
+        self.model = open_model(self.settings.run)
         self.instruments = Instruments.open(self.run, self.settings)
         self.base_images: dict[str, Measured] = {}
         """The base's images by sampler, one for each prompt and seed."""
@@ -291,7 +291,7 @@ def train(
     counted, job = _counted(bed, settings, variant, folder, before["queries"])
     texts = [one.prompt for one in bed.trained]
     state, model = job.start(), job.training.model
-    limits = job.training.config.validation.limits
+    limits = job.training.validator.rules.limits
     alarms, curve = list[str](), list[Row](before["curve"])
     steps = progress(job.train(state), variant.method, "step", total=job.total_steps)
     for metrics in steps:

@@ -45,7 +45,6 @@ from finetune.settings.method import MethodConfig
 from finetune.settings.model import Precision
 from finetune.settings.sampler import Sampler
 from pipelines.methods import find_method
-from pipelines.run.image_plan import ImagesConfig
 from pipelines.run.models import as_reward_fn
 from pipelines.settings.config import Settings, check, config_file, override, read_toml
 from reward.model import RewardModel
@@ -113,7 +112,7 @@ def open_base(precision: Precision, layout: str, place: Path) -> DiffusionModel:
 def open_tuned(settings: Settings, name: str, layout: str, place: Path) -> DiffusionModel:
     """Return it with fresh adapters, as the stage opens it."""
     config = settings.table(name, MethodConfig)
-    model = open_base(config.precision, layout, place)
+    model = open_base(settings.run.precision, layout, place)
     model.add_lora(config.lora, generator=seeded())
     model.checkpoint_gradients()
     return model
@@ -155,7 +154,7 @@ def training_of(settings: Settings, name: str, model: DiffusionModel) -> Trainin
 def images_part(settings: Settings, layout: str, place: Path) -> Figures:
     """Draw and score an image."""
     peaks = Peaks()
-    model = open_base(settings.table("images", ImagesConfig).precision, layout, place)
+    model = open_base(settings.run.precision, layout, place)
     reward = open_reward(settings)
     opened = peaks.take()
     image = draw(model, [PROMPT], settings.table("sampler", Sampler), seeds=[0])

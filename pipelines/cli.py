@@ -298,7 +298,7 @@ def _explained(error: Exception) -> str | None:
     if isinstance(error, ModuleNotFoundError):
         return f"needs the package {error.name}; run `make setup`"
     if type(error).__name__ in OUT_OF_MEMORY or "can't allocate memory" in str(error):
-        return "out of memory; lower images.batch, or the method's micro_batch and validation.batch"
+        return "out of memory; lower images.batch, or the method's micro_batch"
     return _file_trouble(error) if isinstance(error, OSError) or _disk_is_full(error) else None
 
 

@@ -20,8 +20,7 @@ SMALL = (
     'reward.split.always_seen=["A dog on the moon."]',
     "sampler.steps=2",
     # Some CPUs compute bf16 ten times as slowly.
-    "images.precision=fp32",
-    "dpok.precision=fp32",
+    "run.precision=fp32",
     "images.per_prompt=6",
     "images.per_focus_prompt=24",
     "reward.epochs=2",

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.house import MOST_SETTINGS, settings
 from pipelines.cli import main
 from pipelines.settings.reference import Setting, reference, settings_in
 from pipelines.settings.tables import TABLES
@@ -20,9 +21,15 @@ def test_the_page_is_what_the_command_prints(capsys: pytest.CaptureFixture[str])
 
 
 def test_every_setting_has_a_meaning() -> None:
-    settings = [setting for table in TABLES for setting in settings_in(table)]
-    assert len(settings) > 100
-    assert [setting.path for setting in settings if not setting.meaning] == []
+    found = [setting for table in TABLES for setting in settings_in(table)]
+    assert len(found) > 100
+    assert [setting.path for setting in found if not setting.meaning] == []
+
+
+def test_the_house_counts_every_setting_of_every_method() -> None:
+    limits = [table for table in TABLES if "validation.limits.diversity" in str(settings_in(table))]
+    assert limits == ["finetune"]  # once, and not for each method
+    assert settings() <= MOST_SETTINGS
 
 
 def test_a_setting_is_told_with_default_range_published_value_and_meaning() -> None:

@@ -20,7 +20,7 @@ from finetune.model.lora_folder import BASE
 from finetune.settings.ddpo import DDPOConfig
 from finetune.settings.model import LoraSettings
 from finetune.settings.sampler import Sampler
-from finetune.settings.validation import Limits, Measure, ValidationConfig
+from finetune.settings.validation import Limits, Measure, ValidationConfig, ValidationRules
 from tests.support.small_training import NO_SAMPLES, open_with_lora, redness, seeded, training_of
 
 LIMITS = Limits(saturation=2.0, sharpness=2.0, diversity=0.5, disagreement=3.0)
@@ -97,41 +97,46 @@ def test_a_monitor_without_models_measures_pixels_alone() -> None:
 
 
 def history(
-    model: DiffusionModel, config: ValidationConfig, found: Sequence[tuple[float, float]]
+    model: DiffusionModel,
+    found: Sequence[tuple[float, float]],
+    *,
+    stop_on: tuple[Measure, ...] = (),
+    patience: int | None = None,
 ) -> TrainState:
     """Return the state after validations of these rewards and diversities."""
     optimizer = torch.optim.AdamW(list(model.lora_parameters().values()))
     state = TrainState(model=model, optimizer=optimizer)
+    config, rules = ValidationConfig(stop_on=stop_on), ValidationRules(patience=patience)
     for step, (reward, spread) in enumerate(found):
         state.step = step
         rewards = torch.tensor([reward], dtype=torch.float64)
-        state.record_validation(Validation(rewards, {"diversity": spread}, config, NO_SAMPLES))
+        monitors = {"diversity": spread}
+        state.record_validation(Validation(rewards, monitors, config, NO_SAMPLES, rules=rules))
     return state
 
 
 def test_patience_stops_when_the_reward_has_not_risen_for_so_long(model: DiffusionModel) -> None:
-    config = ValidationConfig(patience=2)
     rising = [(0.5, 1), (0.6, 1), (0.6, 1)]
-    assert history(model, config, rising).stopped == ""
-    assert "2 validations" in history(model, config, [*rising, (0.5, 1)]).stopped
+    assert history(model, rising, patience=2).stopped == ""
+    assert "2 validations" in history(model, [*rising, (0.5, 1)], patience=2).stopped
     falling = [(0.6, 1), (0.5, 1), (0.4, 1), (0.3, 1)]
-    assert history(model, ValidationConfig(), falling).stopped == ""
+    assert history(model, falling).stopped == ""
 
 
 def test_a_measure_beyond_its_limit_is_warned_of_and_stops_only_where_asked(
     model: DiffusionModel, caplog: pytest.LogCaptureFixture
 ) -> None:
     collapsing = [(0.5, 0.4), (0.6, 0.3), (0.9, 0.1)]
-    assert history(model, ValidationConfig(), collapsing[:2]).stopped == ""
+    assert history(model, collapsing[:2]).stopped == ""
     assert not caplog.records
-    assert history(model, ValidationConfig(), collapsing).stopped == ""
+    assert history(model, collapsing).stopped == ""
     warning = "diversity is 0.25 times the untuned model's (0.1 from 0.4, at least 0.6)"
     assert f"step 2: {warning}" in caplog.text
-    stopped = history(model, ValidationConfig(stop_on=("diversity",)), collapsing)
+    stopped = history(model, collapsing, stop_on=("diversity",))
     assert "diversity" in stopped.stopped
     assert stopped.best == (1, 0.6)  # not the collapsed weights, though their reward is the highest
-    assert history(model, ValidationConfig(), collapsing).best == (2, 0.9)
-    assert history(model, ValidationConfig(stop_on=("sharpness",)), collapsing).stopped == ""
+    assert history(model, collapsing).best == (2, 0.9)
+    assert history(model, collapsing, stop_on=("sharpness",)).stopped == ""
 
 
 def online(
@@ -142,6 +147,7 @@ def online(
     *,
     iterations: int = 6,
     start: str = BASE,
+    rules: ValidationRules | None = None,
 ) -> TrainState:
     """Return the state after a training by DDPO that is validated on another prompt."""
     generator, lora = seeded(), LoraSettings(rank=2, start=start)
@@ -156,6 +162,7 @@ def online(
         generator=generator,
         watched=["a lion"],
         monitor=monitor,
+        rules=rules,
     )
     state = ddpo.METHOD.start(training)
     list(ddpo.METHOD.train(training, state))
@@ -174,8 +181,8 @@ def test_training_ends_early_on_held_out_prompts_and_keeps_their_best_weights(
             return torch.full((len(images),), seen[-1])
         return redness(images, prompts)
 
-    validation = ValidationConfig(every=1, images_per_prompt=1, patience=2)
-    state = online(sd_folder, validation, falling, Monitor())
+    validation, rules = ValidationConfig(every=1, images_per_prompt=1), ValidationRules(patience=2)
+    state = online(sd_folder, validation, falling, Monitor(), rules=rules)
     assert state.step == 2
     assert [reward for _, reward in state.validation] == [0.0, -1.0, -2.0]
     state.restore_best()
@@ -226,9 +233,9 @@ def test_the_monitor_sees_a_batch_at_a_time(sd_folder: Path) -> None:
         return images.flatten(1)
 
     def validated(batch: int) -> Validation:
-        config = ValidationConfig(images_per_prompt=5, batch=batch)
+        config, monitor = ValidationConfig(images_per_prompt=5), Monitor(embed)
         model = DiffusionModel.from_pretrained(sd_folder)
-        return Validator(model, ["a lion"], redness, config, SAMPLER, Monitor(embed))()
+        return Validator(model, ["a lion"], redness, config, SAMPLER, monitor, batch=batch)()
 
     found = validated(2)
     assert counts == [2, 2, 1]
@@ -243,7 +250,7 @@ def test_samples_are_the_first_images_of_the_first_prompts(sd_folder: Path) -> N
         return redness(images, prompts)
 
     prompts = [f"{number} lions" for number in range(SAMPLED_PROMPTS + 1)]
-    config = ValidationConfig(images_per_prompt=SAMPLES_PER_PROMPT + 1, batch=16)
+    config = ValidationConfig(images_per_prompt=SAMPLES_PER_PROMPT + 1)
     model = DiffusionModel.from_pretrained(sd_folder)
     samples = Validator(model, prompts, reward, config, SAMPLER)().samples
     images = torch.cat(seen).unflatten(0, (len(prompts), -1))

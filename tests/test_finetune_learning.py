@@ -30,7 +30,7 @@ ONLINE = {
     "learning_rate": 5e-3,
     "clip_range": 0.05,
     "std_floor": 1e-3,
-    "validation": ValidationConfig(every=10, images_per_prompt=64, batch=64),
+    "validation": ValidationConfig(every=10, images_per_prompt=64),
 }
 
 
@@ -75,7 +75,7 @@ def _train_on_the_best(folder: Path, data: WeightedData, share: float) -> float:
         top_share=share,
         pretraining_weight=0.0,
         learning_rate=1e-2,
-        validation=ValidationConfig(every=60, images_per_prompt=64, batch=64),
+        validation=ValidationConfig(every=60, images_per_prompt=64),
     )
     training = training_of(
         model, config, prompts=[PROMPT], sampler=SAMPLER, generator=generator, data=data

@@ -167,7 +167,7 @@ def gained_brightness(folder: Path, reward: RewardFn) -> float:
         micro_batch=64,
         std_floor=1e-3,
         kl_weight=0.0,
-        validation=ValidationConfig(every=6, images_per_prompt=64, batch=64),
+        validation=ValidationConfig(every=6, images_per_prompt=64),
     )
     generator = seeded()
     model = open_with_lora(folder, LoraSettings(), generator=generator)

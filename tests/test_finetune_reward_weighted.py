@@ -122,7 +122,7 @@ def test_micro_batches_add_up_to_the_batch(sd_folder: Path) -> None:
         return predict(latents, *rest, **named)
 
     model.predict = noted  # type: ignore[method-assign]
-    validation = ValidationConfig(images_per_prompt=1, batch=1)
+    validation = ValidationConfig(images_per_prompt=1)
     found = []
     for micro_batch in (8, 3):
         before = model.lora_state()

@@ -184,12 +184,22 @@ def test_the_scale_of_losses_is_part_of_the_checkpoint(sd_folder: Path, tmp_path
     assert resumed.scaler.get_scale() == 512.0
 
 
+def test_a_training_goes_on_in_another_precision(sd_folder: Path, tmp_path: Path) -> None:
+    models = open_model(sd_folder), open_model(sd_folder, "fp16")
+    whole, half = (dpok.METHOD.start(training_of(model, DPOK)) for model in models)
+    for number, saved, resumed in ((7, whole, half), (8, half, whole)):
+        saved.step = number
+        save_checkpoint(tmp_path / str(number), saved, torch.Generator())
+        assert load_latest(tmp_path / str(number), resumed, torch.Generator())
+        assert resumed.step == number
+
+
 @pytest.mark.slow
 def test_the_stage_runs_the_unet_as_its_settings_say(ready: RunFolder, tmp_path: Path) -> None:
     settings = (
         "finetune.gradient_checkpointing=true",
-        "finetune.channels_last=true",
-        "ddpo.precision='fp16'",
+        "run.channels_last=true",
+        "run.precision='fp16'",
     )
     run = copy_of(ready, tmp_path)
     assert main(words(run, "ddpo", settings)) == 0

@@ -53,7 +53,7 @@ def test_drawing_compiles_the_network_where_that_is_asked_for(
 ) -> None:
     monkeypatch.setenv("PATH", "")
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
-    assert draw(settings, tmp_path, "--set", "images.compile=true") == 2
+    assert draw(settings, tmp_path, "--set", "run.compile=true") == 2
     assert "compile = true: torch.compile does not work here" in capsys.readouterr().err
     assert draw(settings, tmp_path) == 0
 

@@ -87,7 +87,7 @@ def test_a_guard_ends_the_training_early_on_held_out_prompts(
         'finetune.validation_prompts=["Two dogs."]',
         "ddpo.iterations=50",
         "ddpo.validation.images_per_prompt=2",
-        "ddpo.validation.limits.sharpness=1.0000001",
+        "finetune.validation.limits.sharpness=1.0000001",
         'ddpo.validation.stop_on=["sharpness"]',
     )
     for method in ("rwl", "dpok"):

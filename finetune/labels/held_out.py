@@ -77,7 +77,7 @@ class LabelValidator:
         return self._accuracy([images.rewards[slates.image] for slates in self.slates])
 
     def _generator(self) -> torch.Generator:
-        return torch.Generator().manual_seed(self.training.config.validation.seed)
+        return torch.Generator().manual_seed(self.training.validator.rules.seed)
 
     def _accuracy(self, scores: list[Tensor]) -> float | None:
         found = [

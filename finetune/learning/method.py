@@ -20,6 +20,7 @@ from finetune.learning.watch import Watch
 from finetune.model.diffusion import DiffusionModel
 from finetune.settings.method import MethodConfig
 from finetune.settings.sampler import Sampler
+from finetune.settings.validation import ValidationRules
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,8 @@ def new_training(
     monitor: Monitor = PIXEL_MONITOR,
     labeled: Mapping[str, Tensor] | None = None,
     watch: Watch | None = None,
+    rules: ValidationRules | None = None,
+    batch: int = 32,
 ) -> Training[C]:
     """Return a training without images or labels to learn from.
 
@@ -105,11 +108,21 @@ def new_training(
         labeled: rewards [n] of the images of each prompt that people labeled, which show when the
             reward goes stale.
         watch: tells how long the kinds of work take; a new one by the processor's clock if omitted.
+        rules: of validation; the defaults if omitted.
+        batch: images that a validation draws at a time.
     """
     sampler = (sampler or Sampler()).overridden(config.sampler)
     watched = validation_prompts or prompts
     validator = Validator(
-        model, watched, reward, config.validation, sampler, monitor, labeled or {}
+        model,
+        watched,
+        reward,
+        config.validation,
+        sampler,
+        monitor,
+        labeled or {},
+        rules or ValidationRules(),
+        batch,
     )
     return Training(
         model, prompts, reward, config, sampler, validator, generator, watch=watch or Watch()

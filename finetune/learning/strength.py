@@ -69,9 +69,8 @@ def weakest_as_good(found: "Mapping[float, Validation]") -> StrengthChoice:
 
 
 def _is_refused(present: "Validation", untuned: "Validation") -> bool:
-    config = present.config
-    alarms = config.limits.exceeded(present.monitors, untuned.monitors)
-    return any(name in alarms for name in config.stop_on)
+    alarms = present.rules.limits.exceeded(present.monitors, untuned.monitors)
+    return any(name in alarms for name in present.config.stop_on)
 
 
 def _figures(strength: float, found: "Validation", best: "Tensor") -> StrengthFigures:

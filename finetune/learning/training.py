@@ -75,7 +75,7 @@ class TrainState:
         self.validation.append((self.step, found.reward))
         if self.show is not None:
             self.show(self.step, found.samples)
-        alarms = found.config.limits.exceeded(found.monitors, self.untuned)
+        alarms = found.rules.limits.exceeded(found.monitors, self.untuned)
         for name, sentence in alarms.items():
             advice = "look at the samples, the reward may be exploited"
             if name == STALE_REWARD:
@@ -86,8 +86,9 @@ class TrainState:
             self.best, self.best_lora = (self.step, found.reward), self.model.lora_state()
         last_best = -1 if self.best is None else self.best[0]
         since_best = sum(step > last_best for step, _ in self.validation)
-        if found.config.patience and since_best >= found.config.patience:
-            reasons.append(f"no better validation reward in {found.config.patience} validations")
+        patience = found.rules.patience
+        if patience and since_best >= patience:
+            reasons.append(f"no better validation reward in {patience} validations")
         self.stopped = "; ".join(reasons)
         return found.reward
 
@@ -123,7 +124,8 @@ class TrainState:
         """Restore what `state_dict` returned."""
         self.step = state["step"]
         self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
+        if state["scaler"]:  # empty where it was not fp16 that trained so far
+            self.scaler.load_state_dict(state["scaler"])
         self.validation = [(step, reward) for step, reward in state["validation"]]
         self.best = None if state["best"] is None else (state["best"][0], state["best"][1])
         self.monitors, self.untuned = state["monitors"], state["untuned"]

@@ -12,7 +12,7 @@ from finetune.learning.staleness import least_vouched
 from finetune.model.diffusion import DiffusionModel
 from finetune.model.sampler import draw
 from finetune.settings.sampler import Sampler
-from finetune.settings.validation import STALE_REWARD, ValidationConfig
+from finetune.settings.validation import STALE_REWARD, ValidationConfig, ValidationRules
 
 SAMPLED_PROMPTS = 8
 """Most prompts of which a validation keeps images."""
@@ -35,6 +35,8 @@ class Validation:
     """uint8 [P, n, 3, H, W], on the CPU: the first images of each of the first prompts."""
     stale_prompt: str | None = None
     """The prompt whose labeled images vouch least for the reward; None where none has any."""
+    rules: ValidationRules = field(default_factory=ValidationRules)
+    """The rules of this validation."""
 
     @property
     def reward(self) -> float:
@@ -56,19 +58,23 @@ class Validator:
     monitor: Monitor = PIXEL_MONITOR
     labeled: Mapping[str, Tensor] = field(default_factory=dict)
     """Rewards [n] of the images of a prompt that people labeled, where there are some."""
+    rules: ValidationRules = field(default_factory=ValidationRules)
+    batch: int = 32
+    """Images drawn at a time."""
 
     def __call__(self) -> Validation:
         """Draw the validation images and return their mean reward and monitors."""
-        config, processes = self.config, self.model.processes
+        config, batch, processes = self.config, self.batch, self.model.processes
         texts = [prompt for prompt in self.prompts for _ in range(config.images_per_prompt)]
-        seeds = [config.seed + i for _ in self.prompts for i in range(config.images_per_prompt)]
-        rows, drawn = processes.share_to_draw(len(texts), config.batch)
+        first, count = self.rules.seed, config.images_per_prompt
+        seeds = [first + i for _ in self.prompts for i in range(count)]
+        rows, drawn = processes.share_to_draw(len(texts), batch)
         mine, own_seeds = [texts[i] for i in drawn], [seeds[i] for i in drawn]
         sampler = self.sampler.deterministic()
-        images = draw(self.model, mine, sampler, seeds=own_seeds, batch=config.batch)
+        images = draw(self.model, mine, sampler, seeds=own_seeds, batch=batch)
         parts = [
-            self.monitor.measure(images[i : i + config.batch], mine[i : i + config.batch])
-            for i in range(0, len(mine), config.batch)
+            self.monitor.measure(images[i : i + batch], mine[i : i + batch])
+            for i in range(0, len(mine), batch)
         ]
         measured = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
         measured["reward"] = images.new_full((len(mine),), torch.nan)
@@ -82,7 +88,7 @@ class Validator:
         monitors, prompt = summary(found, texts), None
         if (least := least_vouched(self.labeled, rewards, texts)) is not None:
             prompt, monitors[STALE_REWARD] = least
-        return Validation(rewards, monitors, config, samples, prompt)
+        return Validation(rewards, monitors, config, samples, prompt, self.rules)
 
     def within(self, calls: float) -> "Validator":
         """Return one that passes at most so many images through the network, or one image.

@@ -247,9 +247,8 @@ def draw_round(training: Training[RewardWeightedConfig]) -> dict[str, Tensor]:
 
     Return their `latents` and `rewards`, as in `WeightedData`.
     """
-    latents, rewards = draw_scored(
-        training, _texts_of_round(training), batch=training.config.validation.batch
-    )
+    batch = training.validator.batch
+    latents, rewards = draw_scored(training, _texts_of_round(training), batch=batch)
     return {"latents": latents, "rewards": rewards}
 
 

@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field, NonNegativeInt, PositiveFloat
 
-from finetune.settings.model import LoraSettings, Precision
+from finetune.settings.model import LoraSettings
 from finetune.settings.sampler import SamplerOverrides
 from finetune.settings.validation import ValidationConfig
 
@@ -23,9 +23,6 @@ class MethodConfig(BaseModel, frozen=True, extra="forbid"):
     """Settings in which the method's sampler differs from the run's [sampler]."""
     lora: LoraSettings = LoraSettings()
     """Low-rank matrices that are trained."""
-    precision: Precision = "fp32"
-    """Arithmetic of the network; "auto" is bf16 where the device has it, which is about 1.6 times
-    as fast, and fp32 elsewhere. fp16 rounds finer and is for GPUs."""
     validation: ValidationConfig = ValidationConfig()
     """Validation, which chooses the best weights and can end the training early."""
 

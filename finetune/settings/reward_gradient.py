@@ -21,7 +21,7 @@ class RewardGradientValidation(ValidationConfig, frozen=True, extra="forbid"):
     """Settings of validation, with the guards on."""
 
     stop_on: tuple[Measure, ...] = ("saturation", "sharpness", "diversity", "disagreement")
-    """Those of the measures that end the training when they leave their bounds."""
+    """Measures that end the training when they leave the bounds in `finetune.validation.limits`."""
 
 
 class RewardGradientConfig(MethodConfig, frozen=True, extra="forbid"):

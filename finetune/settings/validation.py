@@ -58,6 +58,20 @@ class Limits(BaseModel, frozen=True, extra="forbid"):
         return found
 
 
+class ValidationRules(BaseModel, frozen=True, extra="forbid"):
+    """Rules of validation that hold for every method."""
+
+    seed: NonNegativeInt = 1_000_000
+    """First of the seeds, the same at every validation, so that differences come from the
+    weights."""
+    patience: PositiveInt | None = None
+    """Validations in a row without a better reward after which training ends; omitted, it goes
+    on."""
+    limits: Limits = Limits()
+    """Bounds of saturation, sharpness, diversity, the reward ensemble's disagreement and the
+    reward's staleness, beyond which there is a warning."""
+
+
 class ValidationConfig(BaseModel, frozen=True, extra="forbid"):
     """Settings of validation, on images of eta 0, as users draw, and on seeds never trained on."""
 
@@ -67,16 +81,5 @@ class ValidationConfig(BaseModel, frozen=True, extra="forbid"):
     images_per_prompt: PositiveInt = 8
     """Images of each validation prompt; the weights with the best mean reward over them are
     kept."""
-    seed: NonNegativeInt = 1_000_000
-    """First of the seeds, the same at every validation, so that differences come from the
-    weights."""
-    batch: PositiveInt = 32
-    """Images drawn at a time."""
-    patience: PositiveInt | None = None
-    """Validations in a row without a better reward after which training ends; omitted, it goes
-    on."""
-    limits: Limits = Limits()
-    """Bounds of saturation, sharpness, diversity, the reward ensemble's disagreement and the
-    reward's staleness, beyond which there is a warning."""
     stop_on: tuple[Measure, ...] = ()
-    """Those of these measures that end the training when they leave their bounds."""
+    """Measures that end the training when they leave the bounds in `finetune.validation.limits`."""

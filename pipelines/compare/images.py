@@ -202,7 +202,7 @@ class ImageStore:
             return []
         images = self._settings.table("images", ImagesConfig)
         if self._model is None:
-            self._model = open_model(self._settings.run, precision=images.precision)
+            self._model = open_model(self._settings.run)
         model = self._model
         drawn_by = (one.lora_hash or BASE, self._weights, self._sampler.model_dump_json())
         digest = hashlib.sha256(" ".join(drawn_by).encode()).hexdigest()[:12]

@@ -168,7 +168,7 @@ def draw_all(
     """Draw what is missing; return the KL to the base of each tuned model, in the first process."""
     images, sampler = settings.table("images", ImagesConfig), settings.table("sampler", Sampler)
     prompts = [one.prompt for one in evaluation_prompts(settings) if one.group == "trained"]
-    model = open_model(settings.run, precision=images.precision)
+    model = open_model(settings.run)
     drawer = Drawer(model, images.batch, processes)
     kl: dict[str, list[float]] = {}
     loaded = ""

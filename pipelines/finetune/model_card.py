@@ -13,7 +13,7 @@ from pipelines.finetune.metrics_log import UNTRAINED
 from pipelines.finetune.plan import start_of
 from pipelines.finetune.work import Job
 from pipelines.methods import METHODS
-from pipelines.run.image_plan import EVALUATION_SEEDS, ImagesConfig, Planned, seeded
+from pipelines.run.image_plan import EVALUATION_SEEDS, Planned, seeded
 from pipelines.run.prompts import focus_of
 from pipelines.settings.config import Settings
 from pipelines.settings.run import RunConfig
@@ -99,7 +99,7 @@ def _evaluated(settings: Settings, prompts: Sequence[str]) -> Planned:
 
 
 def _rounding(settings: Settings, model: DiffusionModel) -> str:
-    used = arithmetic(settings.table("images", ImagesConfig).precision, model.device)
+    used = arithmetic(settings.run.precision, model.device)
     return "" if used == "fp32" else f", but for the rounding of {used}, in which that one is drawn"
 
 

@@ -96,11 +96,11 @@ def open_job(
     config = config.model_copy(update={"lora": lora})
     # A later round has noise of its own; seeds of runs are below 2^31.
     generator = torch.Generator().manual_seed(settings.run.seed + (run.round - 1) * 2**31)
-    model = open_model(settings.run, precision=config.precision)
+    model = open_model(settings.run)
     watch = Watch(partial(_now, model.device))
     model.processes = replace(processes, watch=watch)
     model.add_lora(lora, generator=generator)
-    model.set_up(shared)
+    model.set_up(settings.run)
     if shared.gradient_checkpointing:
         model.checkpoint_gradients()
     reward, monitor = _open_reward(run, settings, config, model)
@@ -119,6 +119,8 @@ def open_job(
         monitor=monitor,
         labeled=labeled,
         watch=watch,
+        rules=shared.validation,
+        batch=settings.table("images", ImagesConfig).batch,
     )
     return Job(name, find_method(name), run, settings, training)
 

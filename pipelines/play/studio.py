@@ -106,7 +106,7 @@ class Studio:
         self.run, self.settings, self.folder = run, settings, folder
         self.sampler = settings.table("sampler", Sampler).deterministic()
         self.tuned: dict[str, TunedModel] = {one.name: one for one in tuned_models(run)}
-        self.model: DiffusionModel = open_model(settings.run, precision=images.precision)
+        self.model: DiffusionModel = open_model(settings.run)
         for one in self.tuned.values():  # what does not fit is said now, not to visitors
             self.model.load_lora(one.folder)
         reward = with_reward(run).reward_dir

@@ -22,7 +22,7 @@ from finetune.model.processes import Processes, launched
 from finetune.settings.sampler import Sampler
 from pipelines.evaluate.figures import by_reward
 from pipelines.rounds.plan import with_reward
-from pipelines.run.image_plan import BEST_OF_SEEDS, ImagesConfig, Planned, seeded
+from pipelines.run.image_plan import BEST_OF_SEEDS, Planned, seeded
 from pipelines.run.interruption import ends_at_once
 from pipelines.run.model_hashes import weights_hash
 from pipelines.run.prompts import prompts_digest, prompts_of
@@ -134,9 +134,9 @@ def _draw_and_score(
 
 def _drawn_by(settings: Settings) -> dict[str, Any]:
     """Return what a candidate's pixels depend on, beside its prompt and number."""
-    run, images = settings.run, settings.table("images", ImagesConfig)
+    run = settings.run
     drawn_at = {
-        "precision": images.precision,
+        "precision": run.precision,
         "image_size": run.image_size,
         "weights": run.weights,
     }

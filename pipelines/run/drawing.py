@@ -33,11 +33,10 @@ class Drawer:
 
     @classmethod
     def open(cls, settings: Settings, processes: Processes) -> "Drawer":
-        """Open the run's model, to draw by as `[images]` says."""
-        config = settings.table("images", ImagesConfig)
-        model = open_model(settings.run, precision=config.precision)
-        model.set_up(config)
-        return cls(model, config.batch, processes)
+        """Open the run's model, to draw by as `[run]` and `[images]` say."""
+        model = open_model(settings.run)
+        model.set_up(settings.run)
+        return cls(model, settings.table("images", ImagesConfig).batch, processes)
 
     def __post_init__(self) -> None:
         self._batches = Batches(self.batch)

@@ -3,10 +3,9 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from pydantic import PositiveInt
+from pydantic import BaseModel, PositiveInt
 
 from data.schema import prompt_id
-from finetune.settings.model import NetworkSettings, Precision
 
 SEEDS_PER_RUN = 10_000_000
 """Number of seeds that a run has: run s uses those from s times this on. The offsets below keep the
@@ -23,11 +22,8 @@ CANDIDATE_SEEDS = 100_000
 """Distance of the seeds of one image's best-of-n candidates."""
 
 
-class ImagesConfig(NetworkSettings, frozen=True, extra="forbid"):
-    """Number of images that are drawn, and how.
-
-    `channels_last` and `compile` are for `images` and `best-of-n`, which draw by one model.
-    """
+class ImagesConfig(BaseModel, frozen=True, extra="forbid"):
+    """Number of images that are drawn, and how."""
 
     per_prompt: PositiveInt = 16
     """Images of each prompt."""
@@ -36,9 +32,6 @@ class ImagesConfig(NetworkSettings, frozen=True, extra="forbid"):
     batch: PositiveInt = 32
     """Images drawn at once; they do not depend on it except for rounding. Half as many, again and
     again, where a GPU's memory does not hold them."""
-    precision: Precision = "fp32"
-    """Arithmetic of the network; "auto" is bf16 where the device has it, which is about 1.3 times
-    as fast, and fp32 elsewhere. fp16 rounds finer and is for GPUs."""
 
 
 @dataclass(frozen=True)

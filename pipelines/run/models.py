@@ -17,7 +17,6 @@ from data.runs import RunFolder
 from finetune.learning.monitors import Monitor
 from finetune.learning.reward_fn import RewardFn
 from finetune.model.diffusion import DiffusionModel
-from finetune.settings.model import Precision
 from pipelines.run.progress import progress
 from pipelines.settings.run import RunConfig
 from reward.clip.backbone import ClipBackbone
@@ -46,13 +45,13 @@ def device_of(config: RunConfig) -> torch.device:
     return device
 
 
-def open_model(config: RunConfig, *, precision: Precision = "fp32") -> DiffusionModel:
+def open_model(config: RunConfig) -> DiffusionModel:
     """Return the diffusion model of the run."""
     return DiffusionModel.from_pretrained(
         config.model,
         device=device_of(config),
         weights=config.weights,
-        precision=precision,
+        precision=config.precision,
         image_size=config.image_size,
     )
 

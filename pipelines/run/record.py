@@ -26,6 +26,9 @@ UNBOUND = frozenset(
     {
         "run.device",
         "run.judge",
+        "run.precision",
+        "run.channels_last",
+        "run.compile",
         "images.batch",
         "tasks",
         "rounds.least_roc_auc",
@@ -34,8 +37,8 @@ UNBOUND = frozenset(
 )
 """Settings and tables that may change at any time.
 
-Results do not rest on them, stages look themselves for another judge or further strengths, and
-labels stay.
+Results rest on them by rounding alone, stages look themselves for another judge or further
+strengths, and labels stay.
 """
 UNRECORDED = (("label", "port"), ("play", "port"))
 """Settings that hold for one call and are never recorded."""

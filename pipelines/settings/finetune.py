@@ -2,13 +2,13 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt
 
-from finetune.settings.model import NetworkSettings
+from finetune.settings.validation import ValidationRules
 from reward.settings import RewardSource
 
 
-class FinetuneConfig(NetworkSettings, frozen=True, extra="forbid"):
+class FinetuneConfig(BaseModel, frozen=True, extra="forbid"):
     """Settings that the methods share; each has its own in a table of its name."""
 
     gradient_checkpointing: bool = False
@@ -21,6 +21,8 @@ class FinetuneConfig(NetworkSettings, frozen=True, extra="forbid"):
     validation_prompts: tuple[str, ...] = ()
     """Held-out prompts that choose the best weights and that the guards watch; none means the
     training prompts, on seeds of their own."""
+    validation: ValidationRules = ValidationRules()
+    """Validation by any method; `every`, `images_per_prompt` and `stop_on` are the method's own."""
     scored_per_prompt: NonNegativeInt = 0
     """For methods that learn from images: images of each prompt that are drawn beside those of the
     run and that only the reward scores."""

@@ -16,6 +16,7 @@ from finetune.model.diffusion import DiffusionModel
 from finetune.settings.method import MethodConfig
 from finetune.settings.model import LoraSettings, Precision
 from finetune.settings.sampler import Sampler
+from finetune.settings.validation import ValidationRules
 
 NO_SAMPLES = torch.zeros(0, 0, 3, 1, 1)
 """Samples of a validation that only its figures matter of."""
@@ -81,6 +82,7 @@ def training_of(
     data: WeightedData | None = None,
     pretraining: WeightedData | None = None,
     labels: LabeledImages | None = None,
+    rules: ValidationRules | None = None,
 ) -> Training[Any]:
     """Return a training with seed 0; validation is on the `watched` prompts, else on all."""
     training = new_training(
@@ -92,6 +94,7 @@ def training_of(
         sampler=sampler or Sampler(steps=3),
         validation_prompts=watched,
         monitor=monitor,
+        rules=rules,
     )
     return replace(training, data=data, pretraining=pretraining, labels=labels)
 
