@@ -66,10 +66,10 @@ IMAGE_FACT_COLUMNS = (
     "created_at",
     "source_uri",
     "license",
-    "lora_hash",
+    "adapter_hash",
     "stochastic_share",
     "origin",
-    "lora_strength",
+    "adapter_strength",
 )
 
 

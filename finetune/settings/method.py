@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field, NonNegativeInt, PositiveFloat
 
-from finetune.settings.model import LoraSettings, Precision
+from finetune.settings.model import AdapterSettings, Precision
 from finetune.settings.sampler import SamplerOverrides
 from finetune.settings.validation import ValidationConfig
 
@@ -21,8 +21,8 @@ class MethodConfig(BaseModel, frozen=True, extra="forbid"):
     """The gradient is scaled down to this norm."""
     sampler: SamplerOverrides = SamplerOverrides()
     """Settings in which the method's sampler differs from the run's [sampler]."""
-    lora: LoraSettings = LoraSettings()
-    """Low-rank matrices that are trained."""
+    adapter: AdapterSettings = AdapterSettings()
+    """Trained weights beside the frozen model: a LoRA."""
     precision: Precision = "fp32"
     """Arithmetic of the network; "auto" is bf16 where the device has it, which is about 1.6 times
     as fast, and fp32 elsewhere. fp16 rounds finer and is for GPUs."""
