@@ -1,4 +1,4 @@
-# One target per stage; `make help` lists them. Settings: `make finetune METHOD=rwl RUN=first SET="run.seed=1 rwl.lora.rank=4"`.
+# One target per stage; `make help` lists them. Settings: `make finetune METHOD=rwl RUN=first SET="run.seed=1 rwl.adapter.rank=4"`.
 
 RUN ?= demo
 METHOD ?= dpok

@@ -37,7 +37,7 @@ from finetune.learning.validation import Validator
 from finetune.methods import dpok, policy_gradient
 from finetune.model.diffusion import DiffusionModel
 from finetune.settings.dpok import DPOKConfig
-from finetune.settings.model import LoraSettings, NetworkSettings, Precision
+from finetune.settings.model import AdapterSettings, NetworkSettings, Precision
 from finetune.settings.policy_gradient import RolloutSampler
 from finetune.settings.sampler import Sampler
 from finetune.settings.validation import ValidationConfig
@@ -66,8 +66,8 @@ def open_model(folder: str, device: str, precision: Precision) -> DiffusionModel
     fresh = UNet2DConditionModel.from_config(model.network.config)
     model.network.load_state_dict(fresh.requires_grad_(False).eval().state_dict())
     generator = torch.Generator().manual_seed(0)
-    model.add_lora(LoraSettings(), generator=generator)
-    for name, weight in model.lora_parameters().items():
+    model.add_adapter(AdapterSettings(), generator=generator)
+    for name, weight in model.adapter.parameters().items():
         if "lora_B" in name:
             weight.data.copy_(0.02 * torch.randn(weight.shape, generator=generator))
     return model
@@ -89,7 +89,7 @@ class Straightforward:
         self.policy.set_attn_processor(AttnProcessor())
         self.reference = copy.deepcopy(self.policy)
         self.reference.disable_adapters()
-        self.parameters = list(self.model.lora_parameters().values())
+        self.parameters = list(self.model.adapter.parameters().values())
         self.optimizer = torch.optim.AdamW(
             self.parameters, self.config.learning_rate, betas=(0.9, 0.99), weight_decay=0.0
         )
@@ -226,7 +226,7 @@ class Ours:
     def __post_init__(self) -> None:
         """Start without validating the base."""
         model, config, sampler = self.model, self.config, sampler_of(self.config)
-        parameters = list(model.lora_parameters().values())
+        parameters = list(model.adapter.parameters().values())
         validator = Validator(model, PROMPTS, contrast, config.validation, sampler)
         training = Training(model, PROMPTS, contrast, config, sampler, validator, self.generator)
         state = dpok.METHOD.start(training)

@@ -68,11 +68,11 @@ class Bench:
         return self.settings.table("sampler", Sampler)
 
     def new_model(self, seed: int) -> DiffusionModel:
-        """Return the base with an untrained LoRA."""
+        """Return the base with an untrained adapter."""
         config = self.settings.table("nft", NFTConfig)
         model = open_model(self.settings.run)
         generator = torch.Generator().manual_seed(TRAINING_SEEDS * (seed + 1))
-        model.add_lora(config.lora, generator=generator)
+        model.add_adapter(config.adapter, generator=generator)
         return model
 
     def by_judge(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
@@ -188,7 +188,7 @@ class Trial:
         return as_reward_fn(train_from_scratch(bench.backbone, examples, config))
 
     def tune(self, reward: RewardFn, number: int) -> int:
-        """Tune the model's LoRA in a round; return the round's reward queries, validation aside."""
+        """Tune the adapter in a round; return the round's reward queries, validation aside."""
         bench = self.bench
         config = bench.settings.table("nft", NFTConfig)
         images = min(config.prompts_per_iteration, len(self.prompts)) * config.images_per_prompt

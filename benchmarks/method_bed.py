@@ -26,8 +26,8 @@ from data.runs import RunFolder
 from finetune.learning.reward_fn import RewardFn
 from finetune.learning.strength import choose_strength
 from finetune.learning.training import TrainState
+from finetune.model.adapter_kinds import BASE
 from finetune.model.diffusion import DiffusionModel
-from finetune.model.lora_folder import BASE
 from finetune.settings.sampler import Sampler
 from pipelines.collect import images as images_stage
 from pipelines.collect import simulate
@@ -243,7 +243,7 @@ def base_rows(bed: Bed) -> dict[str, Any]:
     made_once(folder, made_from(bed.settings, ("run", "sampler", "images")), dict)
     for sampler in SAMPLERS:
         most = bed.candidates if sampler == "DDIM" else FEW
-        with bed.model.adapters_off():
+        with bed.model.adapter_off():
             drawn = bed.drawn(sampler, folder, bed.planned(bed.prompts, candidates=most))
         firsts = range(0, len(drawn.planned), most)
         bed.base_images[sampler] = drawn.chosen(firsts)
@@ -263,7 +263,7 @@ def variant_rows(
     It goes on from the variant with the figures `before`, if given.
     """
     start = BASE if variant.start is None else bed.folder(variant.start)
-    settings = bed.with_changes((*variant.changes, f"{variant.method}.lora.start={start}"))
+    settings = bed.with_changes((*variant.changes, f"{variant.method}.adapter.start={start}"))
     tables = ("run", "sampler", "images", "finetune", variant.method, "evaluate")
     inputs = made_from(settings, tables) | {
         "reward": reward_hash(bed.run.reward_dir),
@@ -271,9 +271,9 @@ def variant_rows(
     }
     earlier = before or {"queries": 0, "minutes": 0.0, "curve": []}
     trained = made_once(folder, inputs, lambda: train(bed, settings, variant, folder, earlier))
-    bed.model.load_lora(folder)
+    bed.model.load_adapter(folder)
     planned = bed.planned(bed.prompts)
-    with bed.model.at_strength(trained["strength"]):
+    with bed.model.adapter.at_strength(trained["strength"]):
         rows = {
             sampler: bed.row(bed.drawn(sampler, folder, planned), sampler) for sampler in SAMPLERS
         }
@@ -283,7 +283,7 @@ def variant_rows(
 def train(
     bed: Bed, settings: Settings, variant: Variant, folder: Path, before: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Train and save the LoRA.
+    """Train and save the adapter.
 
     Return queries and curve, which go on from those `before`, the KL, and the guards' alarms.
     """
@@ -301,18 +301,18 @@ def train(
         exceeded = limits.exceeded(state.monitors, state.untuned)
         alarms += [f"step {state.step}: {sentence}" for sentence in exceeded.values()]
         place = folder / f"step-{state.step}"
-        model.save_lora(place)
+        model.adapter.save(place)
         point = {"step": state.step, "queries": counted.queries}
         kl = float(np.mean(kl_to_base(model, texts, settings)))
         curve.append(point | {"kl": kl} | _judged(bed, place))
         judging += time.monotonic() - paused
     minutes = (time.monotonic() - started - judging) / 60
     state.restore_best()
-    model.save_lora(folder)
+    model.adapter.save(folder)
     strengths, strength = job.config.other_strengths, 1.0
     if strengths:
         strength = choose_strength(job.training.validator, strengths).strength
-    with model.at_strength(strength):
+    with model.adapter.at_strength(strength):
         kl = float(np.mean(kl_to_base(model, texts, settings)))
     return {
         "method": variant.method,
@@ -345,8 +345,8 @@ def _counted(
 
 
 def _judged(bed: Bed, folder: Path) -> Row:
-    """Return alignment and relative diversity by DDIM, with the LoRA in this folder."""
-    bed.model.load_lora(folder)
+    """Return alignment and relative diversity by DDIM, with the adapter in this folder."""
+    bed.model.load_adapter(folder)
     drawn = bed.drawn("DDIM", folder, bed.planned(bed.trained))
     base = bed.base_images["DDIM"]
     own, before = (by_group(one, by_prompt(one, bed.trained), None) for one in (drawn, base))

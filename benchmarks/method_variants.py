@@ -12,15 +12,15 @@ class Variant:
     changes: tuple[str, ...] = ()
     """Settings that differ from the demo's."""
     start: str | None = None
-    """The variant whose LoRA it starts from; none is the base."""
+    """The variant whose adapter it starts from; none is the base."""
 
 
 EVALUATION = ("evaluate.kl_images=16",)
 """Twice what the demo has time for."""
 FROM_BASE = {method: f"{method}.learning_rate=3e-3" for method in ("dpok", "ddpo")}
-"""Learning rates of the online methods where they start from the base, not from RWL's LoRA."""
+"""Learning rates of the online methods where they start from the base, not from RWL's adapter."""
 STRENGTHS = "finetune.strengths=[0.5, 0.75, 1]"
-"""Strengths of the LoRA of which validation chooses one."""
+"""Strengths of the adapter of which validation chooses one."""
 VARIANTS: dict[str, Variant] = {
     "RWL": Variant("rwl"),
     "NFT": Variant("nft"),

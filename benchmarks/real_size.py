@@ -113,7 +113,7 @@ def open_tuned(settings: Settings, name: str, layout: str, place: Path) -> Diffu
     """Return it with fresh adapters, as the stage opens it."""
     config = settings.table(name, MethodConfig)
     model = open_base(settings.run.precision, layout, place)
-    model.add_lora(config.lora, generator=seeded())
+    model.add_adapter(config.adapter, generator=seeded())
     model.checkpoint_gradients()
     return model
 
@@ -178,20 +178,20 @@ def update_part(settings: Settings, layout: str, place: Path, *, name: str) -> F
     figures = {"opened": opened, "update": peaks.take()}
     kept = ("loss", "reward", "gradient_norm", "first_ratio_gap", "kl", "kl_loss", "accuracy")
     figures["metrics"] = {key: metrics[key] for key in kept if metrics.get(key) is not None}
-    weights = model.lora_parameters()
+    weights = model.adapter.parameters()
     figures["lora"] = {
         "layers": len(lora_layers(model.network)),
         "weights": sum(weight.numel() for weight in weights.values()),
         "types": sorted({str(weight.dtype) for weight in weights.values()}),
     }
     _expect(0 < metrics["gradient_norm"] < float("inf"), f"gradient {metrics['gradient_norm']}")
-    moved = [weight.abs().max() > 0 for key, weight in weights.items() if "lora_B" in key]
+    moved = [weight.abs().max() > 0 for key, weight in weights.items() if ".lora_B." in key]
     _expect(all(moved), f"{len(moved) - sum(moved)} adapters did not move")
     if name == "rwl":
         next(steps)
         figures["second_update"] = peaks.take()
-        save_file(model.lora_state(), place / "went_on.safetensors")
-        model.save_lora(place / "lora")
+        save_file(model.adapter.state(), place / "went_on.safetensors")
+        model.adapter.save(place / "lora")
         with model.exact():
             save_file({"latents": _latents(model, settings)}, place / "latents.safetensors")
     return figures
@@ -207,7 +207,7 @@ def resume_part(settings: Settings, layout: str, place: Path) -> Figures:
     opened = peaks.take()
     next(method.train(training, state))
     figures = {"opened": opened, "second_update": peaks.take()}
-    expected, found = load_file(place / "went_on.safetensors"), model.lora_state()
+    expected, found = load_file(place / "went_on.safetensors"), model.adapter.state()
     differing = [name for name, weight in found.items() if not weight.equal(expected[name])]
     _expect(not differing, f"{len(differing)} weights differ after resuming")
     return figures | {"weights_differing": len(differing)}

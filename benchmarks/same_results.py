@@ -2,7 +2,7 @@
 
 For changes that must not alter results. Both commits run every stage on the same tiny random
 models, on one thread, with the clock and the system's random numbers pinned. The files that they
-make are compared bit by bit: images, reward, LoRAs, sheets; the Parquet tables column by column,
+make are compared bit by bit: images, reward, adapters, sheets; the Parquet tables column by column,
 JSON files value by value (without times, settings, and figures that only one of the commits has).
 The earlier commit writes the settings, so renamed settings are tested as well.
 """

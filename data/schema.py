@@ -89,9 +89,9 @@ IMAGES = pa.schema(
             "the round that drew it; null means 1, in earlier files and for images from elsewhere",
         ),
         optional(
-            "lora_hash",
+            "adapter_hash",
             TEXT,
-            "SHA-256 of the LoRA's file of the tuned model that drew it; null for the base's",
+            "SHA-256 of the adapter's file of the tuned model that drew it; null for the base's",
         ),
         optional(
             "stochastic_share",
@@ -106,7 +106,9 @@ IMAGES = pa.schema(
             "all others",
         ),
         optional(
-            "lora_strength", pa.float32(), "factor of the LoRA's update; null means 1, as trained"
+            "adapter_strength",
+            pa.float32(),
+            "factor of the adapter's update; null means 1, as trained",
         ),
     ]
 )

@@ -10,7 +10,7 @@ from benchmarks.method_bed import SAMPLERS, Bed, of_seed
 from benchmarks.method_tables import page, plot, table
 from benchmarks.method_variants import Variant
 from data.errors import PictuneError
-from finetune.model.lora_folder import LORA_FILE
+from finetune.model.lora import LORA_FILE
 
 pytestmark = pytest.mark.slow
 

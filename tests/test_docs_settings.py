@@ -42,11 +42,11 @@ def test_a_setting_is_told_with_default_range_published_value_and_meaning() -> N
 
 
 def test_one_table_is_told_whole_and_all_tables_once() -> None:
-    assert "`ddpo.lora.rank` = `8`" in reference("ddpo")
+    assert "`ddpo.adapter.rank` = `8`" in reference("ddpo")
     together = reference()
-    assert "`rwl.lora.rank` = `8`" in together
-    assert "`ddpo.lora.*` = as `rwl.lora.*`" in together
-    assert "`ddpo.lora.rank`" not in together
+    assert "`rwl.adapter.rank` = `8`" in together
+    assert "`ddpo.adapter.*` = as `rwl.adapter.*`" in together
+    assert "`ddpo.adapter.rank`" not in together
 
 
 def test_an_unknown_table_is_answered_with_what_was_meant(

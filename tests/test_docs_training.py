@@ -12,7 +12,7 @@ import torch
 from finetune.learning.method import new_training
 from finetune.methods import dpok, nft, policy_gradient, preference
 from finetune.model.diffusion import DiffusionModel
-from finetune.model.lora_folder import LORA_FILE
+from finetune.model.lora import LORA_FILE
 from pipelines.settings.config import check
 from tests.support.tiny_diffusion import write_tiny_diffusion
 

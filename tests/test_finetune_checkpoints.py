@@ -23,7 +23,7 @@ from finetune.settings.sampler import SamplerOverrides
 from finetune.settings.validation import ValidationConfig
 from tests.support.small_labels import SMALL as SMALL_LABELS
 from tests.support.small_labels import small_labels
-from tests.support.small_training import NO_SAMPLES, open_with_lora, seeded, training_of
+from tests.support.small_training import NO_SAMPLES, open_with_adapter, seeded, training_of
 
 VALIDATION = ValidationConfig(every=2, images_per_prompt=2)
 SMALL = {
@@ -68,7 +68,7 @@ class Run:
     def __init__(self, folder: Path, name: str) -> None:
         self.method, config = METHODS[name]
         self.generator = seeded()
-        self.model = open_with_lora(folder, generator=self.generator)
+        self.model = open_with_adapter(folder, generator=self.generator)
         latents = torch.randn(6, 4, 8, 8, generator=seeded(3))
         data = WeightedData(latents, ["a cat", "a dog"] * 3, torch.linspace(0, 1, 6))
         self.training = training_of(
@@ -137,12 +137,12 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
 
 def test_the_best_weights_are_kept_and_restored(sd_folder: Path) -> None:
     run = Run(sd_folder, "rwl")
-    base = run.model.lora_state()
+    base = run.model.adapter.state()
     for step, reward in enumerate([0.5, 0.7, 0.7, 0.6]):
         run.state.step = step
         run.state.record_validation(Validation(torch.tensor([reward]), {}, VALIDATION, NO_SAMPLES))
-        for weight in run.model.lora_parameters().values():
+        for weight in run.model.adapter.parameters().values():
             weight.data.add_(1.0)
     run.state.restore_best()
-    for name, kept in run.model.lora_state().items():
+    for name, kept in run.model.adapter.state().items():
         torch.testing.assert_close(kept, base[name] + 1.0)

@@ -13,7 +13,7 @@ from finetune.methods import ddpo, dpok
 from finetune.model.diffusion import DiffusionModel
 from finetune.settings.ddpo import DDPOConfig
 from finetune.settings.validation import ValidationConfig
-from tests.support.small_training import open_with_lora, seeded, trained, training_of
+from tests.support.small_training import open_with_adapter, seeded, trained, training_of
 
 SMALL = {
     "iterations": 2,
@@ -26,10 +26,10 @@ SMALL = {
 def tuned(folder: Path, method: Method[Any], **settings: object) -> dict[str, Tensor]:
     """Return the adapters after training."""
     generator = seeded()
-    model = open_with_lora(folder, generator=generator)
+    model = open_with_adapter(folder, generator=generator)
     config = method.config.model_validate(SMALL | settings)
     list(trained(method, training_of(model, config, generator=generator)))
-    return model.lora_state()
+    return model.adapter.state()
 
 
 def test_ddpo_is_dpok_without_kl_and_value_function(velocity_folder: Path) -> None:
@@ -46,8 +46,8 @@ def test_ddpo_never_uses_the_reference_and_logs_no_kl(
     def refuse(_: DiffusionModel) -> None:
         raise AssertionError
 
-    model = open_with_lora(velocity_folder)
-    monkeypatch.setattr(DiffusionModel, "adapters_off", refuse)
+    model = open_with_adapter(velocity_folder)
+    monkeypatch.setattr(DiffusionModel, "adapter_off", refuse)
     training = training_of(model, DDPOConfig.model_validate(SMALL), prompts=["a cat"])
     first, second = trained(ddpo.METHOD, training)
     assert first.kl is second.kl is None
@@ -67,6 +67,6 @@ def test_a_decaying_learning_rate_rises_over_the_warmup_and_falls_to_nothing(
     ]
     assert [rate_schedule(step, warmup=2, total=None) for step in range(4)] == [0.5, 1.0, 1.0, 1.0]
     config = DDPOConfig.model_validate(SMALL | {"learning_rate": 1e-3, "warmup": 0, "decay": True})
-    training = training_of(open_with_lora(velocity_folder), config, prompts=["a cat"])
+    training = training_of(open_with_adapter(velocity_folder), config, prompts=["a cat"])
     rates = [metrics.learning_rate for metrics in trained(ddpo.METHOD, training)]
     assert rates == [1e-3, 5e-4]

@@ -10,9 +10,9 @@ from torch import Tensor
 from data.errors import PictuneError
 from finetune.model.diffusion import DiffusionModel, arithmetic
 from finetune.model.sampler import draw
-from finetune.settings.model import LoraSettings
+from finetune.settings.model import AdapterSettings
 from finetune.settings.sampler import Sampler
-from tests.support.small_training import open_with_lora, perturb, seeded
+from tests.support.small_training import open_with_adapter, perturb, seeded
 from tests.support.stock import ddim
 from tests.support.tiny_diffusion import LAYOUTS
 
@@ -129,7 +129,7 @@ def test_a_model_settles_its_arithmetic_when_it_is_opened(sd_folder: Path) -> No
 
 
 def test_inside_exact_the_arithmetic_is_that_of_the_weights(sd_folder: Path) -> None:
-    model = open_with_lora(sd_folder, LoraSettings())
+    model = open_with_adapter(sd_folder, AdapterSettings())
     perturb(model)
     full = predict(model)
     model.precision = "bf16"

@@ -20,7 +20,7 @@ from finetune.settings.dpok import DPOKConfig
 from finetune.settings.model import Precision
 from finetune.settings.sampler import Sampler
 from finetune.settings.validation import ValidationConfig
-from tests.support.small_training import open_with_lora, perturb, seeded, trained, training_of
+from tests.support.small_training import open_with_adapter, perturb, seeded, trained, training_of
 
 SMALL = DPOKConfig(
     iterations=2,
@@ -119,7 +119,7 @@ def test_the_published_codes_loss_is_hard_clamp_and_noise_error() -> None:
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_first_update_has_unit_ratio_and_no_kl(velocity_folder: Path, precision: Precision) -> None:
-    model = open_with_lora(velocity_folder, precision=precision)
+    model = open_with_adapter(velocity_folder, precision=precision)
     config = SMALL.model_copy(update={"iterations": 1, "updates": 1})
     (metrics,) = trained(dpok.METHOD, training_of(model, config))
     assert metrics.first_ratio_gap == 0
@@ -132,7 +132,7 @@ def test_first_update_has_unit_ratio_and_no_kl(velocity_folder: Path, precision:
 def test_every_iteration_starts_on_policy_and_later_ones_leave_the_pretrained_model(
     velocity_folder: Path,
 ) -> None:
-    first, second = trained(dpok.METHOD, training_of(open_with_lora(velocity_folder), SMALL))
+    first, second = trained(dpok.METHOD, training_of(open_with_adapter(velocity_folder), SMALL))
     assert first.first_ratio_gap == second.first_ratio_gap == 0
     assert second.kl is not None
     assert second.kl > 0
@@ -147,7 +147,7 @@ def test_replayed_transitions_are_weighed_by_their_ratio_to_the_policy_that_drew
     for earlier in (0, 1):
         settings = {"updates": 1, "iterations": 3, "replay_iterations": earlier}
         config = SMALL.model_copy(update=settings)
-        training = training_of(open_with_lora(velocity_folder), config)
+        training = training_of(open_with_adapter(velocity_folder), config)
         state = dpok.METHOD.start(training)
         assert isinstance(state, policy_gradient.PolicyState)
         first, *later = dpok.METHOD.train(training, state)
@@ -158,17 +158,17 @@ def test_replayed_transitions_are_weighed_by_their_ratio_to_the_policy_that_drew
 
 
 def test_a_constant_reward_moves_nothing(velocity_folder: Path) -> None:
-    model = open_with_lora(velocity_folder)
-    before = model.lora_state()
+    model = open_with_adapter(velocity_folder)
+    before = model.adapter.state()
     config = SMALL.model_copy(update={"baseline": "prompt_mean"})
     training = training_of(model, config, prompts=["a cat"], reward=constant)
     for metrics in trained(dpok.METHOD, training):
         assert metrics.gradient_norm == 0
-    assert all(torch.equal(weight, before[name]) for name, weight in model.lora_state().items())
+    assert all(torch.equal(weight, before[name]) for name, weight in model.adapter.state().items())
 
 
 def test_kl_weight_alone_pulls_back_to_the_pretrained_model(velocity_folder: Path) -> None:
-    model, generator = open_with_lora(velocity_folder), seeded()
+    model, generator = open_with_adapter(velocity_folder), seeded()
     perturb(model, 0.05, generator=generator)
     settings = {
         "iterations": 4,
@@ -190,7 +190,7 @@ def test_value_function_learns_to_predict_the_reward_of_each_prompt(velocity_fol
         "statistics_window": 1,
     }
     config = SMALL.model_copy(update=settings)
-    training = training_of(open_with_lora(velocity_folder), config, prompts=["a cat"])
+    training = training_of(open_with_adapter(velocity_folder), config, prompts=["a cat"])
     algorithm = policy_gradient.PolicyGradient(dpok.loss, needs_reference=True, critic=dpok.critic)
     state = policy_gradient.start(algorithm, training)
     rollout = collect(training, state.statistics)
@@ -223,27 +223,27 @@ def test_advantages_compare_each_reward_with_its_own_prompt() -> None:
     [(torch.full((4,), float("nan")), "finite"), (torch.zeros(3), "one number per image")],
 )
 def test_a_broken_reward_is_named(velocity_folder: Path, bad: Tensor, message: str) -> None:
-    training = training_of(open_with_lora(velocity_folder), SMALL, reward=lambda *_: bad)
+    training = training_of(open_with_adapter(velocity_folder), SMALL, reward=lambda *_: bad)
     with pytest.raises(PictuneError, match=message):
         next(trained(dpok.METHOD, training))
 
 
 def test_a_diverging_gradient_stops_before_the_weights_are_spoilt(velocity_folder: Path) -> None:
-    model = open_with_lora(velocity_folder)
+    model = open_with_adapter(velocity_folder)
     config = SMALL.model_copy(update={"kl_weight": float("inf")})
     with pytest.raises(PictuneError, match="learning_rate"):
         list(trained(dpok.METHOD, training_of(model, config, prompts=["a cat"])))
-    assert all(weight.isfinite().all() for weight in model.lora_state().values())
+    assert all(weight.isfinite().all() for weight in model.adapter.state().values())
 
 
 def test_a_sampler_without_noise_is_refused(velocity_folder: Path) -> None:
-    training = training_of(open_with_lora(velocity_folder), SMALL, sampler=Sampler(eta=0))
+    training = training_of(open_with_adapter(velocity_folder), SMALL, sampler=Sampler(eta=0))
     with pytest.raises(PictuneError, match=r"sampler\.eta: is 0, and policy gradients need noise"):
         dpok.METHOD.start(training)
 
 
 def test_gradient_checkpointing_keeps_less_and_changes_nothing(velocity_folder: Path) -> None:
-    model = open_with_lora(velocity_folder)
+    model = open_with_adapter(velocity_folder)
     latents = torch.randn(2, 4, 8, 8, generator=seeded())
     text, timesteps = model.encode_prompts(["a cat", "a dog"]), torch.tensor([900, 400])
 
@@ -257,7 +257,7 @@ def test_gradient_checkpointing_keeps_less_and_changes_nothing(velocity_folder: 
 
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
             output = model.predict(latents, timesteps, text, text, 2.0)
-        parameters = list(model.lora_parameters().values())
+        parameters = list(model.adapter.parameters().values())
         return sum(kept.values()), list(torch.autograd.grad(output.square().mean(), parameters))
 
     plain, expected = kept_and_gradients()

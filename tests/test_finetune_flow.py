@@ -32,7 +32,7 @@ from finetune.model.sampling import (
     velocity_per_output,
 )
 from finetune.model.schedule import FlowSchedule
-from finetune.settings.model import LoraSettings
+from finetune.settings.model import AdapterSettings
 from finetune.settings.sampler import Sampler
 from tests.support.small_training import perturb, seeded
 from tests.support.tiny_flow import write_tiny_flux, write_tiny_sd3
@@ -105,8 +105,8 @@ def test_a_lora_adapts_both_sides_of_the_attention_and_loads_into_the_stock_pipe
     layout: Layout, tmp_path: Path
 ) -> None:
     model = open_flow(layout)
-    model.add_lora(LoraSettings(rank=2), generator=seeded())
-    names = set(model.lora_parameters())
+    model.add_adapter(AdapterSettings(rank=2), generator=seeded())
+    names = set(model.adapter.parameters())
     for part in ("attn.to_q", "attn.add_k_proj", "attn.to_add_out", "ff.net.2"):
         assert any(part in name for name in names), part
     assert any("ff_context.net.0.proj" in name for name in names)
@@ -115,24 +115,24 @@ def test_a_lora_adapts_both_sides_of_the_attention_and_loads_into_the_stock_pipe
     perturb(model)
     tuned = draw(model, ["a dog"], sampler, seeds=[5])
     assert (tuned - untuned).abs().max() > 1e-3
-    with model.adapters_off():
+    with model.adapter_off():
         assert torch.equal(draw(model, ["a dog"], sampler, seeds=[5]), untuned)
-    model.save_lora(tmp_path)
+    model.adapter.save(tmp_path)
     images = stock_image(layout, model, 1.0, lora=tmp_path)
     torch.testing.assert_close(tuned, images, rtol=0, atol=1e-5)
     reopened = open_flow(layout)
-    reopened.load_lora(tmp_path)
+    reopened.load_adapter(tmp_path)
     torch.testing.assert_close(draw(reopened, ["a dog"], sampler, seeds=[5]), tuned)
 
 
 def test_every_adapter_gets_a_gradient_from_a_prediction(layout: Layout) -> None:
     model = open_flow(layout)
-    model.add_lora(LoraSettings(rank=2), generator=seeded())
+    model.add_adapter(AdapterSettings(rank=2), generator=seeded())
     perturb(model)
     cond = model.encode_prompts(["a dog"])
     latents = torch.randn(1, *model.latent_shape, generator=seeded(3))
     model.predict(latents, torch.tensor([700.0]), cond, cond, 1.0).square().mean().backward()
-    touched = [one.grad is not None for one in model.lora_parameters().values()]
+    touched = [one.grad is not None for one in model.adapter.parameters().values()]
     # The last block of SD3 gives nothing for the prompt's side, and FLUX's single blocks have none.
     assert sum(touched) > len(touched) / 2
 
@@ -150,7 +150,7 @@ def test_images_survive_encoding_and_decoding_like_the_stock_vae(layout: Layout)
 
 def test_the_first_ratio_of_a_stochastic_chain_is_one(layout: Layout) -> None:
     model = open_flow(layout)
-    model.add_lora(LoraSettings(rank=2), generator=seeded())
+    model.add_adapter(AdapterSettings(rank=2), generator=seeded())
     sampler = Sampler(steps=4, guidance=2.0, eta=0.7, stochastic_share=0.5)
     cond = model.encode_prompts(["a dog", "a cat"])
     chains = sample_trajectories(model, cond, sampler, generator=seeded(2), batch=2)
@@ -279,11 +279,11 @@ def test_weights_in_half_precision_draw_nearly_the_same_and_train(layout: Layout
     sampler = Sampler(steps=4, guidance=1.0, eta=0.0)
     found, expected = (draw(one, ["a dog"], sampler, seeds=[5]) for one in (half, model))
     assert (found - expected).abs().mean() < 0.02
-    half.add_lora(LoraSettings(rank=2), generator=seeded())
+    half.add_adapter(AdapterSettings(rank=2), generator=seeded())
     cond = half.encode_prompts(["a dog"])
     latents = torch.randn(1, *half.latent_shape, generator=seeded(3))
     half.predict(latents, torch.tensor([700.0]), cond, cond, 1.0).square().mean().backward()
-    weights = half.lora_parameters().values()
+    weights = half.adapter.parameters().values()
     assert {one.dtype for one in weights} == {torch.float32}
     assert any(one.grad is not None and one.grad.abs().max() > 0 for one in weights)
 

@@ -15,13 +15,13 @@ from finetune.learning.rollout import collect
 from finetune.learning.training import TrainState
 from finetune.learning.validation import SAMPLED_PROMPTS, SAMPLES_PER_PROMPT, Validation, Validator
 from finetune.methods import ddpo, policy_gradient
+from finetune.model.adapter_kinds import BASE
 from finetune.model.diffusion import DiffusionModel
-from finetune.model.lora_folder import BASE
 from finetune.settings.ddpo import DDPOConfig
-from finetune.settings.model import LoraSettings
+from finetune.settings.model import AdapterSettings
 from finetune.settings.sampler import Sampler
 from finetune.settings.validation import Limits, Measure, ValidationConfig, ValidationRules
-from tests.support.small_training import NO_SAMPLES, open_with_lora, redness, seeded, training_of
+from tests.support.small_training import NO_SAMPLES, open_with_adapter, redness, seeded, training_of
 
 LIMITS = Limits(saturation=2.0, sharpness=2.0, diversity=0.5, disagreement=3.0)
 UNTUNED = {"saturation": 0.2, "sharpness": 0.1, "diversity": 0.4, "disagreement": 0.05}
@@ -31,7 +31,7 @@ SAMPLER = Sampler(steps=2)
 
 @pytest.fixture(scope="module")
 def model(sd_folder: Path) -> DiffusionModel:
-    return open_with_lora(sd_folder)
+    return open_with_adapter(sd_folder)
 
 
 def test_saturation_is_0_for_gray_and_1_for_pure_colors() -> None:
@@ -104,7 +104,7 @@ def history(
     patience: int | None = None,
 ) -> TrainState:
     """Return the state after validations of these rewards and diversities."""
-    optimizer = torch.optim.AdamW(list(model.lora_parameters().values()))
+    optimizer = torch.optim.AdamW(list(model.adapter.parameters().values()))
     state = TrainState(model=model, optimizer=optimizer)
     config, rules = ValidationConfig(stop_on=stop_on), ValidationRules(patience=patience)
     for step, (reward, spread) in enumerate(found):
@@ -150,9 +150,9 @@ def online(
     rules: ValidationRules | None = None,
 ) -> TrainState:
     """Return the state after a training by DDPO that is validated on another prompt."""
-    generator, lora = seeded(), LoraSettings(rank=2, start=start)
-    model = open_with_lora(folder, lora, generator=generator)
-    settings = {"iterations": iterations, "validation": validation, "lora": lora}
+    generator, adapter = seeded(), AdapterSettings(rank=2, start=start)
+    model = open_with_adapter(folder, adapter, generator=generator)
+    settings = {"iterations": iterations, "validation": validation, "adapter": adapter}
     training = training_of(
         model,
         DDPOConfig.model_validate(SMALL | settings),
@@ -186,7 +186,7 @@ def test_training_ends_early_on_held_out_prompts_and_keeps_their_best_weights(
     assert state.step == 2
     assert [reward for _, reward in state.validation] == [0.0, -1.0, -2.0]
     state.restore_best()
-    added = [w for name, w in state.model.lora_state().items() if "lora_B" in name]
+    added = [w for name, w in state.model.adapter.state().items() if "lora_B" in name]
     assert all(bool((weight == 0).all()) for weight in added)
 
 
@@ -204,13 +204,13 @@ def test_collapsing_diversity_stops_the_training(sd_folder: Path) -> None:
     assert state.stopped.startswith("diversity is")
 
 
-def test_guards_compare_with_the_untuned_model_where_training_starts_from_a_lora(
+def test_guards_compare_with_the_untuned_model_where_training_starts_from_an_adapter(
     sd_folder: Path, tmp_path: Path
 ) -> None:
-    first = open_with_lora(sd_folder)
-    for weight in first.lora_parameters().values():
+    first = open_with_adapter(sd_folder)
+    for weight in first.adapter.parameters().values():
         weight.data.add_(0.3)
-    first.save_lora(tmp_path)
+    first.adapter.save(tmp_path)
     seen: list[Tensor] = []
 
     def embed(images: Tensor) -> Tensor:
@@ -262,7 +262,7 @@ def test_samples_are_the_first_images_of_the_first_prompts(sd_folder: Path) -> N
 
 
 def test_a_loss_that_is_not_finite_names_step_and_prompt(sd_folder: Path) -> None:
-    model = open_with_lora(sd_folder)
+    model = open_with_adapter(sd_folder)
     config = DDPOConfig.model_validate(SMALL | {"updates": 1})
     prompts = ["a cat", "a broken dog"]
     training = training_of(model, config, prompts=prompts, sampler=SAMPLER)
@@ -270,8 +270,8 @@ def test_a_loss_that_is_not_finite_names_step_and_prompt(sd_folder: Path) -> Non
     state = policy_gradient.start(algorithm, training)
     rollout = collect(training, state.statistics)
     rollout.trajectories.latents[rollout.prompts.index("a broken dog")] = torch.nan
-    before = model.lora_state()
+    before = model.adapter.state()
     message = "not finite in step 1, for 'a broken dog'; lower learning_rate"
     with pytest.raises(PictuneError, match=message):
         policy_gradient.update(algorithm, training, state, rollout)
-    assert all(torch.equal(weight, before[name]) for name, weight in model.lora_state().items())
+    assert all(torch.equal(weight, before[name]) for name, weight in model.adapter.state().items())

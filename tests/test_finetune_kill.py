@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from data.runs import RunFolder
-from finetune.model.lora_folder import LORA_FILE
+from finetune.model.lora import LORA_FILE
 from pipelines.cli import main
 from pipelines.settings.config import read_toml
 from tests.support.tuned_run import (
@@ -36,7 +36,7 @@ def is_as_uninterrupted(run: RunFolder, ready: RunFolder, method: str, folder: P
     tuned, expected = weights_of(run, method), weights_of(whole, method)
     assert tuned.keys() == expected.keys()
     assert all(torch.equal(weight, expected[name]) for name, weight in tuned.items())
-    adapters = {name: weight for name, weight in tuned.items() if name.startswith("lora/")}
+    adapters = {name: weight for name, weight in tuned.items() if name.startswith("adapter/")}
     assert any(weight.any() for name, weight in adapters.items() if "lora_B" in name)
     kept, same = (load_file(one.finetune_dir(method) / LORA_FILE) for one in (run, whole))
     assert all(torch.equal(weight, same[name]) for name, weight in kept.items())
@@ -114,7 +114,7 @@ def test_settings_that_failed_before_a_checkpoint_may_be_corrected_and_the_image
     assert {path: path.stat().st_mtime_ns for path in drawn} == drawn
 
 
-def test_a_reward_that_cannot_be_opened_costs_no_earlier_lora(
+def test_a_reward_that_cannot_be_opened_costs_no_earlier_adapter(
     ready: RunFolder, tmp_path: Path
 ) -> None:
     run = copy_of(ready, tmp_path)

@@ -9,11 +9,11 @@ import pytest
 from finetune.learning.method import Method, WeightedData
 from finetune.methods import ddpo, dpok, reward_weighted
 from finetune.model.sampler import sample_trajectories
-from finetune.settings.model import LoraSettings
+from finetune.settings.model import AdapterSettings
 from finetune.settings.reward_weighted import RewardWeightedConfig
 from finetune.settings.sampler import Sampler
 from finetune.settings.validation import ValidationConfig
-from tests.support.small_training import open_with_lora, redness, seeded, training_of
+from tests.support.small_training import open_with_adapter, redness, seeded, training_of
 
 pytestmark = pytest.mark.slow
 
@@ -42,7 +42,7 @@ def test_policy_gradients_raise_the_reward_of_training_and_of_validation(
     velocity_folder: Path, method: Method[Any], settings: dict[str, Any]
 ) -> None:
     generator = seeded()
-    model = open_with_lora(velocity_folder, LoraSettings(), generator=generator)
+    model = open_with_adapter(velocity_folder, AdapterSettings(), generator=generator)
     config = method.config.model_validate(ONLINE | settings)
     training = training_of(model, config, prompts=[PROMPT], sampler=SAMPLER, generator=generator)
     state = method.start(training)
@@ -54,7 +54,7 @@ def test_policy_gradients_raise_the_reward_of_training_and_of_validation(
 def test_reward_weighted_training_raises_the_reward_above_unweighted_training(
     velocity_folder: Path,
 ) -> None:
-    model, prompts = open_with_lora(velocity_folder, LoraSettings()), [PROMPT] * 256
+    model, prompts = open_with_adapter(velocity_folder, AdapterSettings()), [PROMPT] * 256
     cond = model.encode_prompts(prompts)
     chains = sample_trajectories(model, cond, SAMPLER, generator=seeded(), batch=128)
     latents = chains.latents[:, -1]
@@ -68,7 +68,7 @@ def test_reward_weighted_training_raises_the_reward_above_unweighted_training(
 def _train_on_the_best(folder: Path, data: WeightedData, share: float) -> float:
     """Train on this share of each prompt's images; return the last validation reward."""
     generator = seeded()
-    model = open_with_lora(folder, LoraSettings(), generator=generator)
+    model = open_with_adapter(folder, AdapterSettings(), generator=generator)
     config = RewardWeightedConfig(
         updates=60,
         weighting="top",

@@ -16,16 +16,16 @@ from torch import Tensor
 
 from data.errors import PictuneError
 from finetune.model.diffusion import DiffusionModel
-from finetune.model.lora_folder import LORA_FILE
+from finetune.model.lora import LORA_FILE
 from finetune.model.sampler import draw
-from finetune.settings.model import LoraSettings
+from finetune.settings.model import AdapterSettings
 from finetune.settings.sampler import Sampler
-from tests.support.small_training import draw_by_stock, open_with_lora, perturb, seeded
+from tests.support.small_training import draw_by_stock, open_with_adapter, perturb, seeded
 from tests.support.stock import ddim
 from tests.support.tiny_diffusion import LAYOUTS
 
 SAMPLER = Sampler(steps=4, guidance=3.0, eta=0.0)
-RANK_4 = LoraSettings(rank=4)
+RANK_4 = AdapterSettings(rank=4)
 
 
 def inputs() -> tuple[Tensor, Tensor, Tensor]:
@@ -44,32 +44,32 @@ def predict(model: DiffusionModel) -> Tensor:
 
 def gradients(model: DiffusionModel) -> list[Tensor | None]:
     """Return the gradients of the matrices that start at zero."""
-    return [weight.grad for name, weight in model.lora_parameters().items() if "lora_B" in name]
+    return [weight.grad for name, weight in model.adapter.parameters().items() if "lora_B" in name]
 
 
 def test_fresh_lora_changes_nothing(sd_folder: Path) -> None:
     tuned, base = (
-        open_with_lora(sd_folder, LoraSettings()),
+        open_with_adapter(sd_folder, AdapterSettings()),
         DiffusionModel.from_pretrained(sd_folder),
     )
     assert torch.equal(predict(tuned), predict(base))
 
 
 def test_adapters_off_is_the_pretrained_model(sd_folder: Path) -> None:
-    model = open_with_lora(sd_folder, LoraSettings())
+    model = open_with_adapter(sd_folder, AdapterSettings())
     before = predict(model)
     perturb(model)
     assert (predict(model) - before).abs().max() > 1e-3
-    with model.adapters_off():
+    with model.adapter_off():
         assert torch.equal(predict(model), before)
-    assert all(weight.requires_grad for weight in model.lora_parameters().values())
+    assert all(weight.requires_grad for weight in model.adapter.parameters().values())
 
 
 def test_only_the_adapters_train(sd_folder: Path) -> None:
-    model = open_with_lora(sd_folder, LoraSettings(feed_forward=False))
+    model = open_with_adapter(sd_folder, AdapterSettings(feed_forward=False))
     weights = model.pipeline.unet.named_parameters()
     trainable = {name for name, weight in weights if weight.requires_grad}
-    assert trainable == set(model.lora_parameters())
+    assert trainable == set(model.adapter.parameters())
     assert all(".attn" in name for name in trainable)
     latents, timesteps, cond = inputs()
     model.predict(latents, timesteps, cond, cond, 2.0).square().mean().backward()
@@ -80,12 +80,12 @@ def test_only_the_adapters_train(sd_folder: Path) -> None:
 def test_a_lora_of_every_layout_loads_into_its_stock_pipeline_and_draws_the_same(
     layouts: dict[str, Path], layout: str, tmp_path: Path
 ) -> None:
-    model = open_with_lora(layouts[layout], RANK_4)
+    model = open_with_adapter(layouts[layout], RANK_4)
     untuned = draw(model, ["a dog"], SAMPLER, seeds=[5])
     perturb(model)
     tuned = draw(model, ["a dog"], SAMPLER, seeds=[5])
     assert (tuned - untuned).abs().max() > 1e-3
-    model.save_lora(tmp_path)
+    model.adapter.save(tmp_path)
     stock = DiffusionPipeline.from_pretrained(layouts[layout])
     stock.load_lora_weights(tmp_path)
     stock.scheduler = ddim(stock)
@@ -93,14 +93,14 @@ def test_a_lora_of_every_layout_loads_into_its_stock_pipeline_and_draws_the_same
     torch.testing.assert_close(tuned, images, rtol=0, atol=1e-5)
     stock.unload_lora_weights()
     reopened = DiffusionModel.from_pretrained(layouts[layout])
-    reopened.load_lora(tmp_path)
+    reopened.load_adapter(tmp_path)
     again = draw(reopened, ["a dog"], SAMPLER, seeds=[5])
     torch.testing.assert_close(again, tuned, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_the_adapters_of_every_layout_get_a_gradient(layouts: dict[str, Path], layout: str) -> None:
-    model = open_with_lora(layouts[layout], LoraSettings())
+    model = open_with_adapter(layouts[layout], AdapterSettings())
     cond = model.encode_prompts(["a cat", "a dog"])
     latents = torch.randn(2, *model.latent_shape, generator=seeded())
     uncond = model.encode_prompts([""]).expand_as(cond)
@@ -113,9 +113,9 @@ def test_the_adapters_of_every_layout_get_a_gradient(layouts: dict[str, Path], l
 def test_saved_lora_reproduces_the_prediction_in_stock_diffusers(
     sd_folder: Path, tmp_path: Path, alpha: float | None
 ) -> None:
-    model = open_with_lora(sd_folder, LoraSettings(rank=4, alpha=alpha))
+    model = open_with_adapter(sd_folder, AdapterSettings(rank=4, alpha=alpha))
     perturb(model)
-    model.save_lora(tmp_path / "lora")
+    model.adapter.save(tmp_path / "lora")
     assert [path.name for path in (tmp_path / "lora").iterdir()] == [LORA_FILE]
     stock = StableDiffusionPipeline.from_pretrained(
         sd_folder, safety_checker=None, requires_safety_checker=False
@@ -126,7 +126,7 @@ def test_saved_lora_reproduces_the_prediction_in_stock_diffusers(
         expected = stock.unet(latents, timesteps, cond).sample
     assert (predict(model) - expected).abs().max() < 1e-5
     reopened = DiffusionModel.from_pretrained(sd_folder)
-    reopened.load_lora(tmp_path / "lora")
+    reopened.load_adapter(tmp_path / "lora")
     assert (predict(reopened) - expected).abs().max() < 1e-5
 
 
@@ -134,11 +134,11 @@ def test_equal_adapters_give_equal_files_in_every_process(sd_folder: Path, tmp_p
     code = """
 import sys
 from pathlib import Path
-from finetune.model.lora import LoraSettings
-from tests.support.small_training import open_with_lora
-model = open_with_lora(Path(sys.argv[1]), LoraSettings())
+from finetune.settings.model import AdapterSettings
+from tests.support.small_training import open_with_adapter
+model = open_with_adapter(Path(sys.argv[1]), AdapterSettings())
 for place in sys.argv[2:]:
-    model.save_lora(Path(place))
+    model.adapter.save(Path(place))
 """
     places = {seed: [tmp_path / f"{seed}-{number}" for number in range(6)] for seed in "12"}
     processes = [
@@ -157,22 +157,22 @@ for place in sys.argv[2:]:
 
 
 def test_loading_replaces_the_present_lora(sd_folder: Path, tmp_path: Path) -> None:
-    fresh, other = (open_with_lora(sd_folder, LoraSettings()) for _ in range(2))
-    fresh.save_lora(tmp_path)
+    fresh, other = (open_with_adapter(sd_folder, AdapterSettings()) for _ in range(2))
+    fresh.adapter.save(tmp_path)
     perturb(other)
-    other.load_lora(tmp_path)
+    other.load_adapter(tmp_path)
     assert torch.equal(predict(other), predict(fresh))
 
 
 def test_training_starts_from_a_saved_lora(sd_folder: Path, tmp_path: Path) -> None:
-    earlier = open_with_lora(sd_folder, RANK_4)
+    earlier = open_with_adapter(sd_folder, RANK_4)
     untuned = DiffusionModel.from_pretrained(sd_folder)
     perturb(earlier)
-    earlier.save_lora(tmp_path)
-    model = open_with_lora(sd_folder, LoraSettings(rank=4, start=str(tmp_path)))
+    earlier.adapter.save(tmp_path)
+    model = open_with_adapter(sd_folder, AdapterSettings(rank=4, start=str(tmp_path)))
     assert torch.equal(predict(model), predict(earlier))
-    assert all(weight.requires_grad for weight in model.lora_parameters().values())
-    with model.adapters_off():
+    assert all(weight.requires_grad for weight in model.adapter.parameters().values())
+    with model.adapter_off():
         assert torch.equal(predict(model), predict(untuned))
 
 
@@ -182,29 +182,31 @@ def test_training_starts_from_a_saved_lora(sd_folder: Path, tmp_path: Path) -> N
 def test_a_start_of_other_settings_is_refused(
     sd_folder: Path, tmp_path: Path, other: dict[str, Any]
 ) -> None:
-    open_with_lora(sd_folder, RANK_4).save_lora(tmp_path)
-    message = f"{LORA_FILE}: its rank, scale or layers are not those of the settings `lora`"
+    open_with_adapter(sd_folder, RANK_4).adapter.save(tmp_path)
+    message = f"{LORA_FILE}: its rank, scale or layers are not those of the settings `adapter`"
     with pytest.raises(PictuneError, match=message):
-        open_with_lora(sd_folder, LoraSettings.model_validate(other | {"start": str(tmp_path)}))
+        open_with_adapter(
+            sd_folder, AdapterSettings.model_validate(other | {"start": str(tmp_path)})
+        )
 
 
 def test_lora_state_of_other_settings_is_refused(sd_folder: Path) -> None:
-    state = open_with_lora(sd_folder, LoraSettings(rank=2)).lora_state()
-    with pytest.raises(PictuneError, match="rank"):
-        open_with_lora(sd_folder, LoraSettings()).set_lora_state(state)
+    state = open_with_adapter(sd_folder, AdapterSettings(rank=2)).adapter.state()
+    with pytest.raises(PictuneError, match="another shape or other layers"):
+        open_with_adapter(sd_folder, AdapterSettings()).adapter.set_state(state)
 
 
 def test_a_folder_without_a_lora_is_refused(sd_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(PictuneError, match="finetune"):
-        DiffusionModel.from_pretrained(sd_folder).load_lora(tmp_path)
+        DiffusionModel.from_pretrained(sd_folder).load_adapter(tmp_path)
 
 
 def test_a_lora_that_is_not_finite_gets_one_clear_line(sd_folder: Path, tmp_path: Path) -> None:
-    model = open_with_lora(sd_folder, LoraSettings())
-    next(iter(model.lora_parameters().values())).data.fill_(torch.nan)
-    file = model.save_lora(str(tmp_path))
+    model = open_with_adapter(sd_folder, AdapterSettings())
+    next(iter(model.adapter.parameters().values())).data.fill_(torch.nan)
+    file = model.adapter.save(str(tmp_path))
     with pytest.raises(PictuneError, match=f"{LORA_FILE}: NaN or infinity in"):
-        DiffusionModel.from_pretrained(sd_folder).load_lora(str(tmp_path))
+        DiffusionModel.from_pretrained(sd_folder).load_adapter(str(tmp_path))
     assert file == tmp_path / LORA_FILE
 
 
@@ -216,7 +218,7 @@ def test_a_lora_that_is_not_finite_gets_one_clear_line(sd_folder: Path, tmp_path
 def test_a_lora_with_a_renamed_or_missing_tensor_gets_one_clear_line(
     layouts: dict[str, Path], layout: str, tmp_path: Path, change: str, reason: str
 ) -> None:
-    file = open_with_lora(layouts[layout], RANK_4).save_lora(tmp_path)
+    file = open_with_adapter(layouts[layout], RANK_4).adapter.save(tmp_path)
     with safe_open(file, "pt") as opened:
         metadata = opened.metadata()
     weights = load_file(file)
@@ -227,5 +229,5 @@ def test_a_lora_with_a_renamed_or_missing_tensor_gets_one_clear_line(
     for kept in (metadata, {"format": "pt"}):  # with and without peft's settings of the LoRA
         save_file(weights, file, kept)
         with pytest.raises(PictuneError, match=f"{LORA_FILE}: .* ({reason}) ") as told:
-            DiffusionModel.from_pretrained(layouts[layout]).load_lora(tmp_path)
+            DiffusionModel.from_pretrained(layouts[layout]).load_adapter(tmp_path)
         assert "\n" not in str(told.value)

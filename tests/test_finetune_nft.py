@@ -15,11 +15,11 @@ from finetune.methods.nft import METHOD, Images, collect, nft_loss, noise_images
 from finetune.model.denoising import noised_pairs
 from finetune.model.sampler import draw
 from finetune.model.schedule import DiffusionSchedule, Prediction
-from finetune.settings.model import LoraSettings
+from finetune.settings.model import AdapterSettings
 from finetune.settings.nft import NFTConfig
 from finetune.settings.sampler import Sampler
 from finetune.settings.validation import ValidationConfig
-from tests.support.small_training import open_with_lora, perturb, seeded, trained, training_of
+from tests.support.small_training import open_with_adapter, perturb, seeded, trained, training_of
 
 SMALL = NFTConfig(
     iterations=2,
@@ -119,7 +119,7 @@ def output(prediction_type: str, guess: Tensor, noisy: Tensor, a: Tensor) -> Ten
 def test_every_parametrization_has_the_loss_on_clean_latents_times_snr_plus_1(
     sd_folder: Path, prediction_type: Prediction
 ) -> None:
-    model, r = open_with_lora(sd_folder), torch.rand(6, generator=seeded(1))
+    model, r = open_with_adapter(sd_folder), torch.rand(6, generator=seeded(1))
     clean, policy, old, noise = torch.randn(4, 6, 4, 8, 8, generator=seeded())
     pairs = torch.stack([torch.arange(6), torch.tensor([999, 800, 500, 300, 50, 5])], dim=1)
     schedule = replace(model.schedule(4), prediction_type=prediction_type)
@@ -138,7 +138,7 @@ def test_every_parametrization_has_the_loss_on_clean_latents_times_snr_plus_1(
 
 
 def test_each_image_has_a_timestep_of_every_part_of_the_schedule(sd_folder: Path) -> None:
-    schedule = open_with_lora(sd_folder).schedule(4)
+    schedule = open_with_adapter(sd_folder).schedule(4)
     pairs = noised_pairs(50, 4, schedule, generator=seeded())
     assert pairs[:, 0].bincount().tolist() == [4] * 50
     assert not torch.equal(pairs[:, 0], pairs[:, 0].sort().values)
@@ -170,7 +170,7 @@ def gained_brightness(folder: Path, reward: RewardFn) -> float:
         validation=ValidationConfig(every=6, images_per_prompt=64),
     )
     generator = seeded()
-    model = open_with_lora(folder, LoraSettings(), generator=generator)
+    model = open_with_adapter(folder, AdapterSettings(), generator=generator)
     training = training_of(
         model, config, prompts=["light"], reward=reward, sampler=SAMPLER, generator=generator
     )
@@ -200,15 +200,15 @@ def test_training_on_brightness_raises_it_and_training_on_noise_does_not(
 
 
 def test_equal_rewards_move_nothing(velocity_folder: Path) -> None:
-    model = open_with_lora(velocity_folder)
-    before = model.lora_state()
+    model = open_with_adapter(velocity_folder)
+    before = model.adapter.state()
     for metrics in trained(METHOD, training_of(model, SMALL, reward=constant)):
         assert metrics.gradient_norm == metrics.gap == metrics.kl_loss == 0
-    assert all(torch.equal(weight, before[name]) for name, weight in model.lora_state().items())
+    assert all(torch.equal(weight, before[name]) for name, weight in model.adapter.state().items())
 
 
 def test_the_pull_alone_goes_back_to_the_base(velocity_folder: Path) -> None:
-    model = open_with_lora(velocity_folder)
+    model = open_with_adapter(velocity_folder)
     perturb(model)
     changes = {"iterations": 8, "kl_weight": 10.0, "decay": False}
     training = training_of(model, SMALL.model_copy(update=changes), reward=constant)
@@ -218,20 +218,22 @@ def test_the_pull_alone_goes_back_to_the_base(velocity_folder: Path) -> None:
 
 def test_the_old_policy_draws_and_follows_at_its_rate(velocity_folder: Path) -> None:
     for decay in (0.0, 0.75):
-        model = open_with_lora(velocity_folder)
+        model = open_with_adapter(velocity_folder)
         training = training_of(model, SMALL.model_copy(update={"old_decay": decay, "decay": False}))
         state = start(training)
         before = state.old
         metrics = METHOD.train(training, state)
         assert next(metrics).gap > 0
-        tuned = model.lora_state()
+        tuned = model.adapter.state()
         assert any(not torch.equal(weight, before[name]) for name, weight in tuned.items())
         for name, weight in state.old.items():
             assert torch.equal(weight, decay * before[name] + (1 - decay) * tuned[name])
         state.old = before
         drawn = collect(replace(training, generator=seeded(9)), state)
-        assert all(torch.equal(weight, tuned[name]) for name, weight in model.lora_state().items())
-        untuned = training_of(open_with_lora(velocity_folder), SMALL, generator=seeded(9))
+        assert all(
+            torch.equal(weight, tuned[name]) for name, weight in model.adapter.state().items()
+        )
+        untuned = training_of(open_with_adapter(velocity_folder), SMALL, generator=seeded(9))
         expected = collect(untuned, start(untuned))
         assert torch.equal(drawn.latents, expected.latents)
 
@@ -241,14 +243,14 @@ def test_one_update_an_iteration_never_feels_the_pull_to_the_last_policy(
 ) -> None:
     for decay in (0.0, 0.5):
         changes = {"updates": 1, "old_decay": decay, "decay": False}
-        training = training_of(open_with_lora(velocity_folder), SMALL.model_copy(update=changes))
+        training = training_of(open_with_adapter(velocity_folder), SMALL.model_copy(update=changes))
         first, second = trained(METHOD, training)
         assert first.gap == 0
         assert (second.gap == 0) == (decay == 0)
 
 
 def test_any_eta_draws_and_zero_is_the_default(velocity_folder: Path) -> None:
-    model = open_with_lora(velocity_folder)
+    model = open_with_adapter(velocity_folder)
     found = []
     for settings in ({}, {"steps": 3}, {"eta": 1.0}):
         config = NFTConfig.model_validate(SMALL.model_dump() | {"sampler": settings})
@@ -262,8 +264,8 @@ def test_any_eta_draws_and_zero_is_the_default(velocity_folder: Path) -> None:
 def test_without_a_pull_the_base_is_never_asked(
     velocity_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = open_with_lora(velocity_folder)
-    monkeypatch.setattr(model, "adapters_off", None)
+    model = open_with_adapter(velocity_folder)
+    monkeypatch.setattr(model, "adapter_off", None)
     (metrics,) = trained(
         METHOD, training_of(model, SMALL.model_copy(update={"kl_weight": 0.0, "iterations": 1}))
     )
@@ -279,15 +281,15 @@ def test_every_layout_is_trained_and_the_size_of_micro_batches_changes_rounding_
     norms = []
     for size in (3, 8):
         config = SMALL.model_copy(update={"micro_batch": size, "iterations": 1})
-        training = training_of(open_with_lora(layouts[layout]), config)
+        training = training_of(open_with_adapter(layouts[layout]), config)
         norms.append([metrics.gradient_norm for metrics in trained(METHOD, training)])
     assert norms[0] == pytest.approx(norms[1], rel=1e-3)
     assert norms[0][0] > 0
 
 
 def test_a_step_that_is_not_finite_names_its_prompts(velocity_folder: Path) -> None:
-    model = open_with_lora(velocity_folder)
+    model = open_with_adapter(velocity_folder)
     config = SMALL.model_copy(update={"kl_weight": float("inf")})
     with pytest.raises(PictuneError, match=r"not finite in step 1, for .*'a cat'"):
         list(trained(METHOD, training_of(model, config)))
-    assert all(weight.isfinite().all() for weight in model.lora_state().values())
+    assert all(weight.isfinite().all() for weight in model.adapter.state().values())

@@ -25,7 +25,7 @@ from finetune.methods.preference import (
 from finetune.model.denoising import denoising_target
 from finetune.model.sampler import draw
 from finetune.model.schedule import DiffusionSchedule, Prediction
-from finetune.settings.model import LoraSettings
+from finetune.settings.model import AdapterSettings
 from finetune.settings.preference import PreferenceConfig
 from finetune.settings.sampler import Sampler
 from finetune.settings.validation import ValidationConfig
@@ -37,7 +37,7 @@ from tests.support.small_labels import (
     small_labels,
     verdicts_of,
 )
-from tests.support.small_training import open_with_lora, seeded, trained, training_of
+from tests.support.small_training import open_with_adapter, seeded, trained, training_of
 from tests.test_finetune_nft import brightness, output
 
 NAN = torch.nan
@@ -133,7 +133,7 @@ def test_the_safeguard_lets_no_step_raise_the_better_images_error(images: int) -
 def test_every_parametrization_has_the_same_error(
     sd_folder: Path, prediction_type: Prediction, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, labels = open_with_lora(sd_folder), small_labels()
+    model, labels = open_with_adapter(sd_folder), small_labels()
     schedule = replace(model.schedule(4), prediction_type=prediction_type)
     assert isinstance(schedule, DiffusionSchedule)
     slates, timesteps = labels.taught.rankings, torch.tensor([800, 50])
@@ -155,7 +155,7 @@ def test_every_parametrization_has_the_same_error(
 
 
 def test_images_of_a_slate_share_noise_and_timestep(sd_folder: Path) -> None:
-    model, labels = open_with_lora(sd_folder), small_labels()
+    model, labels = open_with_adapter(sd_folder), small_labels()
     schedule, noise = model.schedule(4), torch.randn(1, 4, 8, 8, generator=seeded(5))
     assert isinstance(schedule, DiffusionSchedule)
     slates, times = labels.taught.rankings.where(torch.tensor([0])), torch.tensor([600])
@@ -214,7 +214,7 @@ def test_the_gradient_is_the_same_whatever_the_size_of_micro_batches(
         norms = []
         for size in (1, 8):
             config = SMALL.model_copy(update={"micro_batch": size, "updates": 1})
-            training = training_of(open_with_lora(folder), config, labels=small_labels())
+            training = training_of(open_with_adapter(folder), config, labels=small_labels())
             norms += [metrics.gradient_norm for metrics in trained(METHOD, training)]
         assert norms[0] == pytest.approx(norms[1], rel=1e-3)
         assert norms[0] > 0
@@ -222,7 +222,7 @@ def test_the_gradient_is_the_same_whatever_the_size_of_micro_batches(
 
 def test_without_a_reward_held_out_accuracy_chooses_the_weights(sd_folder: Path) -> None:
     labels = small_labels()
-    training = training_of(open_with_lora(sd_folder), SMALL, reward=None, labels=labels)
+    training = training_of(open_with_adapter(sd_folder), SMALL, reward=None, labels=labels)
     state = METHOD.start(training)
     metrics = list(METHOD.train(training, state))
     assert state.validation[0] == (0, 0.5)  # the base prefers nothing
@@ -238,7 +238,7 @@ def test_a_reward_is_measured_on_the_same_held_out_labels(sd_folder: Path) -> No
     rewards = torch.full((12,), NAN)
     rewards[[8, 0, 9, 10]] = torch.tensor([1.0, 0.0, 0.0, 1.0])  # right, then wrong
     labels = small_labels(rewards=rewards)
-    training = training_of(open_with_lora(sd_folder), SMALL, labels=labels)
+    training = training_of(open_with_adapter(sd_folder), SMALL, labels=labels)
     last = list(trained(METHOD, training))[-1]
     assert last.reward_accuracy == 0.5
     assert last.validation_reward != last.held_out_accuracy
@@ -251,7 +251,7 @@ def test_validations_of_a_short_training_take_their_share_of_the_work(
     validation = ValidationConfig(every=50, images_per_prompt=32)
     config = PreferenceConfig(updates=100, batch=16, validation=validation)
     training = training_of(
-        open_with_lora(sd_folder),
+        open_with_adapter(sd_folder),
         config,
         prompts=[f"{i} cats" for i in range(prompts)],
         labels=small_labels(),
@@ -303,14 +303,14 @@ def test_labels_that_teach_nothing_are_refused(
     sd_folder: Path, taught: Labels, changes: dict[str, Any], message: str
 ) -> None:
     config = SMALL.model_copy(update=changes)
-    training = training_of(open_with_lora(sd_folder), config, labels=small_labels(taught=taught))
+    training = training_of(open_with_adapter(sd_folder), config, labels=small_labels(taught=taught))
     with pytest.raises(PictuneError, match=f"finetune: nothing to learn: .*{message}"):
         METHOD.start(training)
 
 
 def test_neither_a_reward_nor_held_out_labels_is_refused(sd_folder: Path) -> None:
     labels = small_labels(held_out=NOTHING)
-    training = training_of(open_with_lora(sd_folder), SMALL, reward=None, labels=labels)
+    training = training_of(open_with_adapter(sd_folder), SMALL, reward=None, labels=labels)
     with pytest.raises(PictuneError, match=r"there is no reward, so nothing can choose weights"):
         list(trained(METHOD, training))
 
@@ -318,7 +318,7 @@ def test_neither_a_reward_nor_held_out_labels_is_refused(sd_folder: Path) -> Non
 def test_a_step_that_is_not_finite_names_its_prompts(sd_folder: Path) -> None:
     latents = torch.full((12, 4, 8, 8), torch.inf)
     labels = small_labels(latents=latents, held_out=NOTHING)
-    training = training_of(open_with_lora(sd_folder), SMALL, labels=labels)
+    training = training_of(open_with_adapter(sd_folder), SMALL, labels=labels)
     with pytest.raises(PictuneError, match=r"not finite in step 1, for .*'a dog'"):
         list(trained(METHOD, training))
 
@@ -351,7 +351,7 @@ def test_labels_that_prefer_light_images_make_the_model_draw_lighter_ones(
     velocity_folder: Path, kind: str
 ) -> None:
     generator = seeded()
-    model = open_with_lora(velocity_folder, LoraSettings(), generator=generator)
+    model = open_with_adapter(velocity_folder, AdapterSettings(), generator=generator)
     sampler, texts, seeds = Sampler(steps=4, guidance=1.0), ["a cat"] * 64, range(64)
 
     def new_images() -> Tensor:

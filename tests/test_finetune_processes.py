@@ -74,7 +74,7 @@ def test_two_processes_train_as_one(
     printed = terminal.run(words(two, method, settings), processes=2)
     assert main(words(one, method, settings)) == 0
     assert (
-        printed.count(f"finetune {method}: LoRA in") == 1
+        printed.count(f"finetune {method}: adapter in") == 1
     )  # the first process alone logs and writes
     # The validation before training, then the steps.
     assert len(figures_of(two, method)) == len(figures_of(one, method)) == 1 + 3

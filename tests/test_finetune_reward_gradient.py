@@ -25,7 +25,7 @@ from finetune.model.sampling import clean_latents, step_distribution
 from finetune.settings.reward_gradient import RewardGradientConfig, RewardGradientValidation
 from finetune.settings.sampler import Sampler
 from tests.support.small_training import (
-    open_with_lora,
+    open_with_adapter,
     perturb,
     redness,
     seeded,
@@ -56,14 +56,14 @@ def contrast(images: Tensor, prompts: Sequence[str]) -> Tensor:
 
 
 def open_training(folder: Path, config: RewardGradientConfig, **more: Any) -> Training[Any]:
-    """Return a training on contrast, from a LoRA that changes the images."""
-    model = open_with_lora(folder)
+    """Return a training on contrast, from an adapter that changes the images."""
+    model = open_with_adapter(folder)
     perturb(model)
     return training_of(model, config, reward=contrast, sampler=SAMPLER, **more)
 
 
 def gradient_of(training: Training[Any]) -> Tensor:
-    """Return the gradient of the first iteration's loss to the LoRA, in one vector."""
+    """Return the gradient of the first iteration's loss to the adapter, in one vector."""
     rows = torch.arange(len(training.prompts) * training.config.images_per_prompt)
     draws = draw_randomness(training, start(training))
     latents, _, gradient = draw_with_gradient(training, draws, rows)
@@ -72,9 +72,9 @@ def gradient_of(training: Training[Any]) -> Tensor:
 
 
 def taken(model: DiffusionModel) -> Tensor:
-    """Return the gradients of the LoRA in one vector, and remove them."""
+    """Return the gradients of the adapter in one vector, and remove them."""
     found = []
-    for weight in model.lora_parameters().values():
+    for weight in model.adapter.parameters().values():
         assert weight.grad is not None
         found.append(weight.grad.flatten().clone())
         weight.grad = None
@@ -114,7 +114,7 @@ def test_the_gradient_is_that_of_finite_differences(layouts: dict[str, Path], la
     slopes = []
     for sign in (1, -1):
         training = open_training(layouts[layout], config)
-        weights = training.model.lora_parameters().values()
+        weights = training.model.adapter.parameters().values()
         sizes = [weight.numel() for weight in weights]
         for weight, part in zip(weights, direction.split(sizes), strict=True):
             weight.data += sign * 0.02 * part.view_as(weight)
@@ -167,7 +167,7 @@ def test_above_the_margin_an_image_teaches_nothing(sd_folder: Path) -> None:
     rewards = torch.tensor([-1.0, 0.4, 0.6, 3.0])
     torch.testing.assert_close(reward_loss(rewards, 0.5), torch.tensor([1.5, 0.1, 0.0, 0.0]))
     torch.testing.assert_close(reward_loss(rewards, None), -rewards)
-    model = open_with_lora(sd_folder)
+    model = open_with_adapter(sd_folder)
     config = changed(margin=-1.0, kl_weight=0.0, iterations=1)
     (metrics,) = trained(METHOD, training_of(model, config))
     assert metrics.gradient_norm == metrics.loss == 0
@@ -177,7 +177,7 @@ def test_above_the_margin_an_image_teaches_nothing(sd_folder: Path) -> None:
 def gained_redness(folder: Path, **changes: Any) -> float:
     """Return the gain in redness, in spreads of the untuned model's images."""
     config = changed(iterations=6, images_per_prompt=8, micro_batch=16, decay=False, **changes)
-    model = open_with_lora(folder)
+    model = open_with_adapter(folder)
     texts = ["a cat"] * 32
 
     def of_new_images() -> Tensor:
@@ -199,7 +199,7 @@ def test_every_form_raises_the_reward(velocity_folder: Path, form: dict[str, Any
 
 
 def test_the_pull_alone_goes_back_to_the_base(velocity_folder: Path) -> None:
-    model = open_with_lora(velocity_folder)
+    model = open_with_adapter(velocity_folder)
     perturb(model)
     config = changed(iterations=8, kl_weight=1e6, decay=False, learning_rate=1e-2)
     distances = [metrics.kl_loss for metrics in trained(METHOD, training_of(model, config))]
@@ -214,7 +214,7 @@ def test_the_base_is_learned_from_and_never_scored(velocity_folder: Path) -> Non
         asked += len(images)
         return redness(images, prompts)
 
-    model = open_with_lora(velocity_folder)
+    model = open_with_adapter(velocity_folder)
     perturb(model)
     config = changed(kl_weight=0.0, pretraining_weight=1e3, pretraining_images=6)
     training = training_of(model, config, reward=counted)
@@ -224,7 +224,10 @@ def test_the_base_is_learned_from_and_never_scored(velocity_folder: Path) -> Non
     # Two images show that there is a gradient, 4 a step are trained on, 4 validate twice.
     assert asked == 2 + 2 * 4 + 2 * 4
     assert state.base_latents is not None
-    untuned, seeds = open_with_lora(velocity_folder), torch.randint(2**62, (6,), generator=seeded())
+    untuned, seeds = (
+        open_with_adapter(velocity_folder),
+        torch.randint(2**62, (6,), generator=seeded()),
+    )
     expected = draw(untuned, ["a cat"] * 3 + ["a dog"] * 3, training.sampler, seeds=seeds.tolist())
     torch.testing.assert_close(model.decode(state.base_latents), expected, rtol=1e-3, atol=1e-3)
 
@@ -252,7 +255,7 @@ def test_gradient_checkpointing_changes_rounding_alone(sd_folder: Path) -> None:
 
 def test_half_precision_has_nearly_the_same_gradient(sd_folder: Path) -> None:
     plain = gradient_of(open_training(sd_folder, changed(steps_back=2)))
-    model = open_with_lora(sd_folder, precision="bf16")
+    model = open_with_adapter(sd_folder, precision="bf16")
     perturb(model)
     config = changed(steps_back=2)
     rough = gradient_of(training_of(model, config, reward=contrast, sampler=SAMPLER))
@@ -268,18 +271,18 @@ def test_a_reward_without_a_gradient_is_refused_before_an_image_is_drawn(sd_fold
 
     for reward, message in ((in_bytes, "no gradient to the pixels"), (rounded, "0 at every pixel")):
         with pytest.raises(PictuneError, match=message) as refused:
-            start(training_of(open_with_lora(sd_folder), SMALL, reward=reward))
+            start(training_of(open_with_adapter(sd_folder), SMALL, reward=reward))
         assert "finetune.rewards" in str(refused.value)
 
 
 def test_more_steps_back_than_steps_are_refused(sd_folder: Path) -> None:
-    training = training_of(open_with_lora(sd_folder), changed(steps_back=4))
+    training = training_of(open_with_adapter(sd_folder), changed(steps_back=4))
     with pytest.raises(PictuneError, match="steps_back is 4, but the sampler has 3 steps"):
         start(training)
 
 
 def test_a_step_that_is_not_finite_names_its_prompts(sd_folder: Path) -> None:
-    model = open_with_lora(sd_folder)
+    model = open_with_adapter(sd_folder)
     perturb(model)
     training = training_of(model, changed(kl_weight=float("inf")))
     with pytest.raises(PictuneError, match=r"not finite in step 1, for .*'a cat'"):
@@ -291,7 +294,7 @@ def test_by_default_a_guard_ends_the_training(velocity_folder: Path) -> None:
     config = changed(
         iterations=16, learning_rate=3e-2, kl_weight=0.0, decay=False, validation=validation
     )
-    training = training_of(open_with_lora(velocity_folder), config, sampler=SAMPLER)
+    training = training_of(open_with_adapter(velocity_folder), config, sampler=SAMPLER)
     state = start(training)
     assert len(list(METHOD.train(training, state))) < 16
     assert "saturation is 1.1" in state.stopped

@@ -22,7 +22,7 @@ from tests.support.small_reward_weighted import (
     reward_weighted,
     small_data,
 )
-from tests.support.small_training import open_with_lora, perturb, seeded, trained
+from tests.support.small_training import open_with_adapter, perturb, seeded, trained
 
 
 def test_unit_weights_give_the_plain_denoising_error_and_scale_with_it() -> None:
@@ -34,7 +34,7 @@ def test_unit_weights_give_the_plain_denoising_error_and_scale_with_it() -> None
 
 
 def test_loop_with_equal_rewards_and_no_pretraining_is_plain_denoising(sd_folder: Path) -> None:
-    model, data = open_with_lora(sd_folder), small_data([1.0, 1.0])
+    model, data = open_with_adapter(sd_folder), small_data([1.0, 1.0])
     settings = {
         "weighting": "raw",
         "pretraining_weight": 0.0,
@@ -51,7 +51,7 @@ def test_loop_with_equal_rewards_and_no_pretraining_is_plain_denoising(sd_folder
     timesteps = torch.randint(1000, (4,), generator=generator)
     cond = model.encode_prompts([data.prompts[i] for i in chosen])
     noisy = model.schedule(2).add_noise(latents, noise, timesteps)
-    with torch.no_grad(), model.adapters_off():
+    with torch.no_grad(), model.adapter_off():
         prediction = model.predict(noisy, timesteps, cond, cond, 1.0)
     assert metrics.loss == pytest.approx(functional.mse_loss(prediction, noise).item(), rel=1e-5)
     assert metrics.pretraining_loss is None
@@ -62,7 +62,7 @@ def test_kl_o_adds_the_squared_difference_to_the_base(sd_folder: Path) -> None:
     alone = {"pretraining_weight": 0.0, "updates": 1, "learning_rate": 0.0}
     losses = {}
     for kl in ("none", "kl-o"):
-        model = open_with_lora(sd_folder)
+        model = open_with_adapter(sd_folder)
         perturb(model)
         config = SMALL.model_copy(update=alone | {"kl": kl, "gamma": 3.0})
         (losses[kl],) = trained(METHOD, reward_weighted(model, data, config))
@@ -78,7 +78,7 @@ def test_kl_o_is_zero_and_has_no_gradient_while_the_model_is_the_base(sd_folder:
     for kl in ("none", "kl-o"):
         settings = {"updates": 1, "kl": kl, "gamma": 5.0, "pretraining_weight": 0.0}
         config = SMALL.model_copy(update=settings)
-        training = reward_weighted(open_with_lora(sd_folder), data, config)
+        training = reward_weighted(open_with_adapter(sd_folder), data, config)
         (found[kl],) = trained(METHOD, training)
     assert found["kl-o"].kl_loss == 0
     assert found["kl-o"].gradient_norm == found["none"].gradient_norm
@@ -86,14 +86,14 @@ def test_kl_o_is_zero_and_has_no_gradient_while_the_model_is_the_base(sd_folder:
 
 @pytest.mark.parametrize("count", [2, 5])
 def test_the_processes_parts_of_a_batch_add_up_to_it(sd_folder: Path, count: int) -> None:
-    model, data = open_with_lora(sd_folder), small_data([0.1, 0.9, 0.4, 0.6])
+    model, data = open_with_adapter(sd_folder), small_data([0.1, 0.9, 0.4, 0.6])
     perturb(model)
     config = SMALL.model_copy(update={"kl": "kl-o", "gamma": 2.0})
     images = weighted_images(data, data, config, device=model.device)
     schedule = model.schedule(2)
     dropout = config.caption_dropout
     batch = draw_batch(images, config.batch, schedule, caption_dropout=dropout, generator=seeded(1))
-    parameters = list(model.lora_parameters().values())
+    parameters = list(model.adapter.parameters().values())
 
     def losses_and_gradient(processes: Processes) -> tuple[Tensor, Tensor]:
         rows, weight = processes.share(len(batch.latents), 1), images.mean_weight
@@ -113,7 +113,7 @@ def test_the_processes_parts_of_a_batch_add_up_to_it(sd_folder: Path, count: int
 
 
 def test_micro_batches_add_up_to_the_batch(sd_folder: Path) -> None:
-    model, data, rows = open_with_lora(sd_folder), small_data([0.1, 0.9, 0.4, 0.6]), []
+    model, data, rows = open_with_adapter(sd_folder), small_data([0.1, 0.9, 0.4, 0.6]), []
     perturb(model)
     predict = model.predict
 
@@ -125,11 +125,11 @@ def test_micro_batches_add_up_to_the_batch(sd_folder: Path) -> None:
     validation = ValidationConfig(images_per_prompt=1)
     found = []
     for micro_batch in (8, 3):
-        before = model.lora_state()
+        before = model.adapter.state()
         settings = {"updates": 1, "batch": 8, "micro_batch": micro_batch, "validation": validation}
         config = SMALL.model_copy(update=settings)
         (metrics,) = trained(METHOD, reward_weighted(model, data, config))
-        model.set_lora_state(before)
+        model.adapter.set_state(before)
         found.append(metrics)
     assert rows.count(8) == 1
     assert rows.count(3) == 2

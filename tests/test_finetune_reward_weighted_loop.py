@@ -17,12 +17,12 @@ from tests.support.small_reward_weighted import (
     reward_weighted,
     small_data,
 )
-from tests.support.small_training import open_with_lora, perturb, trained
+from tests.support.small_training import open_with_adapter, perturb, trained
 
 
 def test_loop_reports_and_keeps_the_best_weights(sd_folder: Path) -> None:
     data = small_data([0.1, 0.9, 0.4, 0.3])
-    history = list(trained(METHOD, reward_weighted(open_with_lora(sd_folder), data)))
+    history = list(trained(METHOD, reward_weighted(open_with_adapter(sd_folder), data)))
     assert [metrics.step for metrics in history] == [2, 3]
     assert history[0].validation_reward is None
     assert history[1].validation_reward is not None
@@ -32,7 +32,7 @@ def test_loop_reports_and_keeps_the_best_weights(sd_folder: Path) -> None:
 
 
 def test_kl_o_alone_pulls_back_to_the_base(sd_folder: Path) -> None:
-    model = open_with_lora(sd_folder)
+    model = open_with_adapter(sd_folder)
     perturb(model)
     settings = {
         "updates": 30,
@@ -49,7 +49,7 @@ def test_kl_o_alone_pulls_back_to_the_base(sd_folder: Path) -> None:
 
 
 def test_further_rounds_learn_from_images_of_the_tuned_model(sd_folder: Path) -> None:
-    model = open_with_lora(sd_folder)
+    model = open_with_adapter(sd_folder)
     perturb(model)
     settings = {"updates": 4, "rounds": 2, "images_per_round": 3, "report_every": 1}
     config = SMALL.model_copy(update=settings)
@@ -71,12 +71,12 @@ def test_stopped_before_or_within_a_round_and_continued_equals_uninterrupted(
 ) -> None:
     settings = {"updates": 4, "rounds": 2, "images_per_round": 2, "report_every": 1}
     config, data = SMALL.model_copy(update=settings), small_data([0.1, 0.9])
-    training = reward_weighted(open_with_lora(sd_folder), data, config)
+    training = reward_weighted(open_with_adapter(sd_folder), data, config)
     whole = METHOD.start(training)
     for metrics in METHOD.train(training, whole):
         if metrics.step == stop:
             save_checkpoint(tmp_path, whole, training.generator)
-    again = reward_weighted(open_with_lora(sd_folder), data, config, generator=torch.Generator())
+    again = reward_weighted(open_with_adapter(sd_folder), data, config, generator=torch.Generator())
     resumed = METHOD.start(again)
     assert load_latest(tmp_path, resumed, again.generator)
     rounds = [metrics.round for metrics in METHOD.train(again, resumed)]
@@ -92,7 +92,7 @@ def test_more_rounds_than_updates_are_refused() -> None:
 
 
 def test_a_round_depends_on_the_weights_of_the_model(sd_folder: Path) -> None:
-    model = open_with_lora(sd_folder)
+    model = open_with_adapter(sd_folder)
     data = WeightedData(randn(1, 4, 8, 8), ["a cat"], torch.ones(1))
 
     def latents() -> torch.Tensor:
@@ -109,7 +109,7 @@ def test_pretraining_pairs_take_the_place_of_the_bases_images(sd_folder: Path) -
     pairs = WeightedData(10 * randn(2, 4, 8, 8), ["a", "b"], torch.zeros(2))
     data, found = small_data([1.0, 0.5]), []
     for pretraining in (None, pairs):
-        model = open_with_lora(sd_folder)
+        model = open_with_adapter(sd_folder)
         training = reward_weighted(model, data, config, pretraining=pretraining)
         found.append(next(trained(METHOD, training)))
     own, others = found
@@ -123,21 +123,21 @@ def test_weights_on_few_images_are_warned_of(
 ) -> None:
     config = SMALL.model_copy(update={"updates": 1, "weighting": "top", "top_share": share})
     data = small_data([i / 80 for i in range(80)])
-    (metrics,) = trained(METHOD, reward_weighted(open_with_lora(sd_folder), data, config))
+    (metrics,) = trained(METHOD, reward_weighted(open_with_adapter(sd_folder), data, config))
     assert metrics.effective_sample_size == pytest.approx(share)
     assert ("5 % of 80 images really count" in caplog.text) == warned
 
 
 def test_a_step_that_is_not_finite_names_its_prompts(sd_folder: Path) -> None:
     data = WeightedData(torch.full((2, 4, 8, 8), float("nan")), ["a cat", "a cat"], torch.ones(2))
-    training = reward_weighted(open_with_lora(sd_folder), data)
+    training = reward_weighted(open_with_adapter(sd_folder), data)
     with pytest.raises(PictuneError, match=r"not finite in step 1, for .*'a cat'"):
         next(trained(METHOD, training))
 
 
 def test_without_a_positive_weight_there_is_one_clear_line(sd_folder: Path) -> None:
     config = SMALL.model_copy(update={"weighting": "raw"})
-    model, data = open_with_lora(sd_folder), small_data([0.0, -1.0])
+    model, data = open_with_adapter(sd_folder), small_data([0.0, -1.0])
     training = reward_weighted(model, data, config, reward=lambda images, _: images)
     with pytest.raises(PictuneError, match="above 0"):
         next(trained(METHOD, training))

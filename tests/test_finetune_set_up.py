@@ -22,7 +22,7 @@ from finetune.settings.reward_weighted import RewardWeightedConfig
 from finetune.settings.sampler import SamplerOverrides
 from finetune.settings.validation import ValidationConfig
 from pipelines.cli import main
-from tests.support.small_training import open_with_lora, perturb, seeded, training_of
+from tests.support.small_training import open_with_adapter, perturb, seeded, training_of
 from tests.support.tuned_run import copy_of, figures_of, words
 
 PROMPTS = ["a cat", "a dog"]
@@ -44,7 +44,7 @@ METHODS: dict[str, tuple[Method[Any], MethodConfig]] = {
 def open_model(folder: Path, precision: Precision = "fp32") -> DiffusionModel:
     """Open a model whose adapters change its predictions."""
     generator = seeded()
-    model = open_with_lora(folder, precision=precision, generator=generator)
+    model = open_with_adapter(folder, precision=precision, generator=generator)
     perturb(model, generator=generator)
     return model
 
@@ -54,7 +54,7 @@ def gradient(model: DiffusionModel) -> Tensor:
     latents = torch.randn(2, 4, 8, 8, generator=seeded())
     text = model.encode_prompts(PROMPTS)
     output = model.predict(latents, torch.tensor([900, 400]), text, text, 2.0)
-    parts = torch.autograd.grad(output.square().mean(), list(model.lora_parameters().values()))
+    parts = torch.autograd.grad(output.square().mean(), list(model.adapter.parameters().values()))
     return torch.cat([part.flatten() for part in parts])
 
 
@@ -108,7 +108,7 @@ def test_a_compiled_unet_is_the_same_with_and_without_its_adapters_and_gradients
     for _ in range(2):
         torch.testing.assert_close(gradient(compiled), gradient(plain))
         torch.testing.assert_close(prediction(compiled), prediction(plain))
-        with plain.adapters_off(), compiled.adapters_off():
+        with plain.adapter_off(), compiled.adapter_off():
             torch.testing.assert_close(prediction(compiled), prediction(plain))
     assert not prediction(compiled).requires_grad
     # One program for the policy, in rollout and training, and one for the reference.
@@ -156,7 +156,7 @@ def test_a_step_whose_gradient_overflows_is_omitted_and_the_scale_falls(sd_folde
     model = open_model(sd_folder, "fp16")
     state = reward_weighted.start(training(model, RWL))
     state.scaler.load_state_dict(state.scaler.state_dict() | {"scale": 2.0**60})
-    before = model.lora_state()
+    before = model.adapter.state()
 
     def step(weight: float) -> float:
         text, timesteps = model.encode_prompts(PROMPTS), torch.tensor([900, 400])
@@ -166,12 +166,12 @@ def test_a_step_whose_gradient_overflows_is_omitted_and_the_scale_falls(sd_folde
 
     assert step(1.0) == 0
     assert state.scaler.get_scale() == 2.0**59
-    assert all(torch.equal(weight, before[name]) for name, weight in model.lora_state().items())
+    assert all(torch.equal(weight, before[name]) for name, weight in model.adapter.state().items())
     state.scaler.load_state_dict(state.scaler.state_dict() | {"scale": 2.0})
     assert step(float("inf")) == 0
     with pytest.raises(PictuneError, match="the gradient is not finite in step 1"):
         step(float("inf"))
-    assert all(torch.equal(weight, before[name]) for name, weight in model.lora_state().items())
+    assert all(torch.equal(weight, before[name]) for name, weight in model.adapter.state().items())
 
 
 def test_the_scale_of_losses_is_part_of_the_checkpoint(sd_folder: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from finetune.learning.staleness import least_vouched, tilt
 from finetune.methods import ddpo
 from finetune.settings.ddpo import DDPOConfig
 from finetune.settings.sampler import Sampler
-from tests.support.small_training import open_with_lora, redness, seeded
+from tests.support.small_training import open_with_adapter, redness, seeded
 
 
 def test_two_rewards_are_tilted_as_by_hand() -> None:
@@ -90,10 +90,10 @@ def test_a_training_that_leaves_the_labeled_images_says_label_now(
     validation = {"every": 1, "images_per_prompt": 1, "stop_on": ["stale_reward"] * stops}
     config = DDPOConfig.model_validate(
         {"iterations": 3, "images_per_prompt": 2, "micro_batch": 2, "validation": validation}
-        | {"prompts_per_iteration": 1, "lora": {"rank": 2}}
+        | {"prompts_per_iteration": 1, "adapter": {"rank": 2}}
     )
     training = new_training(
-        open_with_lora(sd_folder),
+        open_with_adapter(sd_folder),
         prompts,
         rising,
         config,

@@ -1,4 +1,4 @@
-"""The strength of a LoRA: as in stock diffusers, and the weakest that is as good is chosen."""
+"""The strength of an adapter: as in stock diffusers, and the weakest that is as good is chosen."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,10 +11,16 @@ from finetune.learning.strength import choose_strength, weakest_as_good
 from finetune.learning.validation import Validation, Validator
 from finetune.model.diffusion import DiffusionModel
 from finetune.model.sampler import draw
-from finetune.settings.model import LoraSettings
+from finetune.settings.model import AdapterSettings
 from finetune.settings.sampler import Sampler
 from finetune.settings.validation import Measure, ValidationConfig
-from tests.support.small_training import NO_SAMPLES, draw_by_stock, open_with_lora, perturb, redness
+from tests.support.small_training import (
+    NO_SAMPLES,
+    draw_by_stock,
+    open_with_adapter,
+    perturb,
+    redness,
+)
 from tests.support.stock import ddim
 from tests.support.tiny_diffusion import LAYOUTS
 
@@ -26,10 +32,10 @@ SAMPLER = Sampler(steps=4, guidance=3.0, eta=0.0)
 def test_a_stock_pipeline_with_that_adapter_weight_draws_the_same(
     layouts: dict[str, Path], layout: str, strength: float, tmp_path: Path
 ) -> None:
-    model = open_with_lora(layouts[layout], LoraSettings(rank=4, alpha=2.0))
+    model = open_with_adapter(layouts[layout], AdapterSettings(rank=4, alpha=2.0))
     perturb(model, 0.2)
-    model.save_lora(tmp_path)
-    with model.at_strength(strength):
+    model.adapter.save(tmp_path)
+    with model.adapter.at_strength(strength):
         ours = draw(model, ["a dog"], SAMPLER, seeds=[5])
     as_trained = draw(model, ["a dog"], SAMPLER, seeds=[5])
     assert (ours - as_trained).abs().max() > 1e-3
@@ -41,19 +47,21 @@ def test_a_stock_pipeline_with_that_adapter_weight_draws_the_same(
     torch.testing.assert_close(ours, stock, rtol=0, atol=1e-5)
 
 
-def test_strength_0_is_the_base_bit_for_bit_and_1_the_lora(sd_folder: Path, tmp_path: Path) -> None:
+def test_strength_0_is_the_base_bit_for_bit_and_1_the_adapter(
+    sd_folder: Path, tmp_path: Path
+) -> None:
     base = draw(DiffusionModel.from_pretrained(sd_folder), ["a dog"], SAMPLER, seeds=[5])
-    model = open_with_lora(sd_folder, LoraSettings(rank=4, alpha=2.0))
+    model = open_with_adapter(sd_folder, AdapterSettings(rank=4, alpha=2.0))
     perturb(model)
-    model.save_lora(tmp_path)
+    model.adapter.save(tmp_path)
     loaded = DiffusionModel.from_pretrained(sd_folder)
-    loaded.load_lora(tmp_path)
+    loaded.load_adapter(tmp_path)
     tuned = draw(loaded, ["a dog"], SAMPLER, seeds=[5])
     assert (tuned - base).abs().max() > 1e-3
     for strength, expected in ((0.0, base), (1.0, tuned)):
-        with loaded.at_strength(strength):
+        with loaded.adapter.at_strength(strength):
             assert torch.equal(draw(loaded, ["a dog"], SAMPLER, seeds=[5]), expected)
-    with pytest.raises(KeyboardInterrupt), loaded.at_strength(0.5):
+    with pytest.raises(KeyboardInterrupt), loaded.adapter.at_strength(0.5):
         raise KeyboardInterrupt
     assert torch.equal(draw(loaded, ["a dog"], SAMPLER, seeds=[5]), tuned)
 
@@ -111,8 +119,8 @@ def test_a_strength_to_which_a_guard_objects_is_not_chosen() -> None:
     assert weakest_as_good(validations(rewards, everywhere, ("diversity",))).strength == 1.5
 
 
-def test_the_lora_of_the_model_is_validated_at_0_and_1_as_well(sd_folder: Path) -> None:
-    model = open_with_lora(sd_folder)
+def test_the_adapter_of_the_model_is_validated_at_0_and_1_as_well(sd_folder: Path) -> None:
+    model = open_with_adapter(sd_folder)
     config = ValidationConfig(images_per_prompt=2)
     validator = Validator(model, ["a cat", "a dog"], redness, config, SAMPLER)
     untuned = validator().reward

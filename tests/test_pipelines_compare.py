@@ -17,7 +17,7 @@ from pipelines.cli import load_settings, main, parser
 from pipelines.evaluate.models import image_folder
 from pipelines.run.campaign import add_planned_tasks, image_files, images_digest
 from tests.support.demo_run import command, sets
-from tests.support.tuned_run import change_lora, copy_of
+from tests.support.tuned_run import change_adapter, copy_of
 
 pytestmark = pytest.mark.slow
 
@@ -30,7 +30,7 @@ def tuned(ready: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> RunFold
     """A run that RWL tuned, with noise by which every image changes, and its evaluation."""
     run = copy_of(ready, tmp_path_factory.mktemp("tuned"))
     assert command(run, "finetune", "--method", "rwl") == 0
-    change_lora(run, "rwl")
+    change_adapter(run, "rwl")
     few = sets("evaluate.images_per_prompt=2", "evaluate.held_out_per_family=1")
     assert command(run, "evaluate", *few) == 0
     return run
@@ -77,7 +77,7 @@ def test_images_of_the_evaluation_are_compared_and_kept_from_it(run: RunFolder) 
         first, second = (table.loc[image_id] for image_id in pair)
         assert first["prompt"] == second["prompt"]
         assert first["seed"] == second["seed"]
-        assert (pd.isna(first["lora_hash"]), pd.isna(second["lora_hash"])) == (True, False)
+        assert (pd.isna(first["adapter_hash"]), pd.isna(second["adapter_hash"])) == (True, False)
 
 
 def test_missing_images_are_drawn_once_with_the_seeds_of_the_evaluation(

@@ -72,8 +72,8 @@ def test_a_setting_that_is_no_finite_number_is_refused_with_its_path(value: str)
 
 
 def test_a_typo_in_a_nested_table_names_the_nested_field(tmp_path: Path) -> None:
-    with pytest.raises(PictuneError, match=r"dpok\.lora\.rnak is unknown, did you mean rank\?"):
-        settings_of("[dpok.lora]\nrnak = 2\n", tmp_path, "run", "dpok")
+    with pytest.raises(PictuneError, match=r"dpok\.adapter\.rnak is unknown, did you mean rank\?"):
+        settings_of("[dpok.adapter]\nrnak = 2\n", tmp_path, "run", "dpok")
 
 
 def test_broken_toml_is_told_with_file_and_line(tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_a_value_outside_a_table_is_refused(tmp_path: Path) -> None:
     ("text", "path", "value"),
     [
         ("run.seed=3", ["run", "seed"], 3),
-        ("dpok.lora.rank = 4", ["dpok", "lora", "rank"], 4),
+        ("dpok.adapter.rank = 4", ["dpok", "adapter", "rank"], 4),
         ("run.model=models/x", ["run", "model"], "models/x"),
         ('run.focus_prompts=["A cat."]', ["run", "focus_prompts"], ["A cat."]),
         ("run.model=a\nb = 1", ["run", "model"], "a\nb = 1"),

@@ -28,7 +28,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     "write", [write_tiny_sd2, write_tiny_sdxl, write_tiny_sd3, write_tiny_flux]
 )
-def test_every_stage_runs_and_all_loras_load_into_the_stock_pipeline(
+def test_every_stage_runs_and_all_adapter_load_into_the_stock_pipeline(
     settings: Path, tmp_path: Path, write: Callable[[Path], Path]
 ) -> None:
     model = write(tmp_path / "model")

@@ -92,7 +92,7 @@ def test_processes_end_with_a_launcher_that_is_killed_and_tuning_goes_on(
         assert time.monotonic() - started < WAIT_SECONDS
         time.sleep(0.05)
     assert checkpoint_steps(run, "rwl")[-1] < 60
-    assert "finetune rwl: LoRA in" in terminal.run(words, processes=2)
+    assert "finetune rwl: adapter in" in terminal.run(words, processes=2)
 
 
 def test_processes_whose_launcher_has_ended_before_they_begin_end_too() -> None:

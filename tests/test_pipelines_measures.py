@@ -10,7 +10,7 @@ import torch
 
 from data.intervals import mean_interval, share_interval_over_groups, wilson_interval
 from finetune.model.diffusion import DiffusionModel
-from finetune.settings.model import LoraSettings
+from finetune.settings.model import AdapterSettings
 from finetune.settings.sampler import Sampler
 from pipelines.evaluate.figures import (
     EvaluationPrompt,
@@ -67,7 +67,7 @@ def test_diversity_is_compared_at_equal_numbers() -> None:
 
 def test_chain_kl_is_zero_untuned_and_positive_after(sd_folder: Path) -> None:
     model = DiffusionModel.from_pretrained(sd_folder)
-    model.add_lora(LoraSettings(rank=2), generator=torch.Generator().manual_seed(0))
+    model.add_adapter(AdapterSettings(rank=2), generator=torch.Generator().manual_seed(0))
     sampler = Sampler(steps=3, stochastic_share=0.6)
     assert sampler.stochastic_steps == 2
 
@@ -76,7 +76,7 @@ def test_chain_kl_is_zero_untuned_and_positive_after(sd_folder: Path) -> None:
         return chain_kl(model, ["A cat."] * 3, sampler, batch=2, generator=generator)
 
     assert nats().abs().max() < 1e-6
-    for weight in model.lora_parameters().values():
+    for weight in model.adapter.parameters().values():
         weight.data += 0.1
     assert nats().min() > 0
 

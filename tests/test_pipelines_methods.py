@@ -100,7 +100,7 @@ def test_a_method_of_one_file_and_one_line_is_interrupted_and_goes_on(
     tuned, expected = weights_of(run, "reinforce"), weights_of(whole, "reinforce")
     assert tuned.keys() == expected.keys()
     assert all(torch.equal(weight, expected[name]) for name, weight in tuned.items())
-    added = [weight for name, weight in tuned.items() if re.match("lora/.*lora_B", name)]
+    added = [weight for name, weight in tuned.items() if re.match("adapter/.*lora_B", name)]
     assert all(weight.any() for weight in added)
 
 

@@ -11,7 +11,7 @@ import torch
 from data.errors import PictuneError
 from data.runs import RunFolder
 from finetune.model.diffusion import DiffusionModel
-from finetune.model.lora_folder import LORA_FILE
+from finetune.model.lora import LORA_FILE
 from finetune.settings.preference import PreferenceConfig
 from finetune.settings.sampler import Sampler
 from pipelines.finetune.labeled_data import labeled_data

@@ -13,7 +13,7 @@ from data.files import write_json
 from data.runs import RunFolder
 from data.schema import IMAGES, read_table, write_table
 from data.store.feedback_store import FeedbackStore
-from finetune.model.lora_folder import LORA_FILE
+from finetune.model.lora import LORA_FILE
 from pipelines.finetune.metrics_log import METRICS_FILE, read_metrics
 from pipelines.finetune.training_log import MetricsLog
 from pipelines.run.record import STAMP, read_stamp
@@ -166,12 +166,12 @@ def test_other_images_and_prompts_make_a_fine_tuning_start_again(
         others = {"inputs": stamp.inputs | {"prompts": "others"}}
         write_json(copy.finetune_dir(method) / STAMP, stamp.model_dump(mode="json") | others)
         assert command(copy, "finetune", "--method", method) == 0
-        assert f"finetune {method}: LoRA in" in capsys.readouterr().out
+        assert f"finetune {method}: adapter in" in capsys.readouterr().out
     write_table(read_table(copy.images_table, IMAGES).slice(1), IMAGES, copy.images_table)
     assert command(copy, "finetune", "--method", "dpok") == 0
     assert "finetune dpok: done" in capsys.readouterr().out
     assert command(copy, "finetune", "--method", "rwl") == 0
-    assert "finetune rwl: LoRA in" in capsys.readouterr().out
+    assert "finetune rwl: adapter in" in capsys.readouterr().out
 
 
 def test_new_labels_make_the_reward_train_again(

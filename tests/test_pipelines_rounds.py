@@ -15,7 +15,7 @@ from data.files import sha256_of
 from data.runs import RunFolder
 from data.schema import IMAGES, TASKS, read_table
 from finetune.model.diffusion import DiffusionModel
-from finetune.model.lora_folder import LORA_FILE
+from finetune.model.lora import LORA_FILE
 from finetune.model.sampler import draw
 from finetune.settings.sampler import Sampler
 from pipelines.evaluate.text import read_evaluation
@@ -34,7 +34,7 @@ from tests.support.rounds_run import (
     write_first_round,
     write_second_round,
 )
-from tests.support.tuned_run import change_lora
+from tests.support.tuned_run import change_adapter
 
 pytestmark = pytest.mark.slow
 
@@ -66,11 +66,11 @@ def table(run: RunFolder, name: str) -> list[dict[str, Any]]:
     return rows
 
 
-def test_new_images_say_which_round_lora_and_sampler_drew_them(
+def test_new_images_say_which_round_adapter_and_sampler_drew_them(
     first: RunFolder, second: RunFolder
 ) -> None:
     rows, lora = rows_of(second, 2), sha256_of(first.finetune_dir("rwl") / LORA_FILE)
-    drawn_by = Counter((row["prompt"], row["lora_hash"]) for row in rows)
+    drawn_by = Counter((row["prompt"], row["adapter_hash"]) for row in rows)
     assert drawn_by == {(p, h): n for p in FOCUS for h, n in ((lora, 6), (None, 2))}
     assert {row["seed"] for row in rows} == {round_seeds(2) + i for i in range(8)}
     for row in rows:
@@ -78,17 +78,17 @@ def test_new_images_say_which_round_lora_and_sampler_drew_them(
         sampler = (row["steps"], row["guidance"], row["eta"], row["stochastic_share"])
         assert sampler == (2, 2, 1, 1)
     assert len({row["path"] for number in (1, 2) for row in rows_of(second, number)}) == 24 + 16
-    assert [row["lora_hash"] for row in rows_of(second, 1)] == [None] * 24
+    assert [row["adapter_hash"] for row in rows_of(second, 1)] == [None] * 24
 
 
 def test_the_tuned_model_drew_its_images_and_the_base_drew_the_others(
     first: RunFolder, second: RunFolder
 ) -> None:
     model = DiffusionModel.from_pretrained(str(rows_of(second, 2)[0]["model_id"]))
-    model.load_lora(first.finetune_dir("rwl"))
+    model.load_adapter(first.finetune_dir("rwl"))
     for lora, chosen in ((True, 0), (False, -1)):
         row = rows_of(second, 2)[chosen]
-        assert (row["lora_hash"] is not None) == lora
+        assert (row["adapter_hash"] is not None) == lora
         drawn = load_image(second.root / str(row["path"]))
         prompt, seed = str(row["prompt"]), int(str(row["seed"]))
 
@@ -96,7 +96,7 @@ def test_the_tuned_model_drew_its_images_and_the_base_drew_the_others(
             sampler = Sampler(steps=2, guidance=2.0, eta=1.0)
             return draw(model, [prompt], sampler, seeds=[seed], batch=1)[0]  # noqa: B023 - called at once
 
-        with model.adapters_off():
+        with model.adapter_off():
             by_base = again()
         own, other = (again(), by_base) if lora else (by_base, again())
         assert (own - drawn).abs().max() < 0.02
@@ -170,7 +170,7 @@ def test_a_reward_that_is_lost_on_the_new_images_says_label_now(
     assert ("within prompts, on the images of round 2" in captured.out) != said
 
 
-def test_tuning_goes_on_from_the_lora_of_the_round_before(
+def test_tuning_goes_on_from_the_adapter_of_the_round_before(
     first: RunFolder, second: RunFolder
 ) -> None:
     stamp = read_stamp(second.finetune_dir("rwl") / STAMP)
@@ -193,7 +193,7 @@ def test_a_method_that_starts_from_another_goes_on_from_itself_later(
 ) -> None:
     copy = copy_of(first, tmp_path)
     kept = rows_of(copy, 1)
-    words = sets("dpok.lora.start=rwl", "dpok.validation.images_per_prompt=2")
+    words = sets("dpok.adapter.start=rwl", "dpok.validation.images_per_prompt=2")
     assert command(copy, "finetune", "--method", "dpok", *words) == 0
     capsys.readouterr()
     assert command(copy, "images", "--round", "2") == 2
@@ -261,7 +261,7 @@ def test_evaluation_keeps_the_images_of_models_that_did_not_change(
     assert {path.parent.name for path in times} == {
         f"{name}-eta{eta}" for name in ("base", "rwl", "rwl-round2") for eta in (0, 1)
     }
-    change_lora(copy, "rwl")
+    change_adapter(copy, "rwl")
     assert command(copy, "evaluate") == 0
     after = {path: path.stat().st_mtime_ns for path in folder.glob("*/*.png")}
     assert after.keys() == times.keys()
@@ -295,7 +295,7 @@ def test_images_of_an_earlier_version_open_and_a_round_is_added(
     first: RunFolder, tmp_path: Path
 ) -> None:
     copy = copy_of(first, tmp_path)
-    new = ["round", "lora_hash", "stochastic_share"]
+    new = ["round", "adapter_hash", "stochastic_share"]
     old = pq.read_table(copy.images_table).drop_columns(new)
     pq.write_table(old, copy.images_table)
     assert set(read_table(copy.images_table, IMAGES)["round"].to_pylist()) == {None}

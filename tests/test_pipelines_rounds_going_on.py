@@ -15,7 +15,7 @@ from data.feedback import Answer, BinaryAnswer, RankingAnswer, Submission
 from data.runs import RunFolder
 from data.schema import IMAGES, read_table, write_table
 from data.store.feedback_store import FeedbackStore
-from finetune.model.lora_folder import LORA_FILE
+from finetune.model.lora import LORA_FILE
 from labeling_app.campaign.tasks import ImageRow, TasksConfig, plan_tasks
 from pipelines.evaluate.text import read_evaluation
 from pipelines.run.record import STAMP, present_round
@@ -29,7 +29,7 @@ from tests.support.rounds_run import (
     write_first_round,
     write_second_round,
 )
-from tests.support.tuned_run import Commands, change_lora, figures_of, weights_of
+from tests.support.tuned_run import Commands, change_adapter, figures_of, weights_of
 
 pytestmark = pytest.mark.slow
 
@@ -70,7 +70,12 @@ def test_rounds_that_are_killed_go_on_where_they_were(
     capsys.readouterr()
     assert command(run, *words) == 0
     out = capsys.readouterr().out
-    for line in ("images: done, round 2", "simulate: done", "reward: done", "finetune rwl: LoRA"):
+    for line in (
+        "images: done, round 2",
+        "simulate: done",
+        "reward: done",
+        "finetune rwl: adapter",
+    ):
         assert line in out, line
     assert files_of_first_round(run) == before
     assert {result.round for result in read_evaluation(run).results} == {None, 1, 2}
@@ -209,39 +214,39 @@ REFUSALS = {
     "a reward without labels of its round": Refusal(
         ("reward",), "no image of round 2 has a label yet", lambda run: without_labels(run, 2)
     ),
-    "no LoRA of the method": Refusal(
+    "no adapter of the method": Refusal(
         (*NEXT, "--method", "dpok"),
-        "round 2 has no LoRA of dpok; run `make finetune METHOD=dpok` first",
+        "round 2 has no adapter of dpok; run `make finetune METHOD=dpok` first",
     ),
-    "no LoRA at all": Refusal(
+    "no adapter at all": Refusal(
         NEXT,
         "METHOD=: no method tuned a model in round 2; run `make finetune` first",
         lambda run: shutil.rmtree(run.finetune_dir("rwl")),
     ),
-    "the LoRA that drew the round is gone": Refusal(
+    "the adapter that drew the round is gone": Refusal(
         ("images",),
-        "round 1 has no LoRA of rwl; put it back",
+        "round 1 has no adapter of rwl; put it back",
         lambda run: (run.in_round(1).finetune_dir("rwl") / LORA_FILE).unlink(),
     ),
-    "a LoRA that is not the one that was tuned": Refusal(
+    "an adapter that is not the one that was tuned": Refusal(
         NEXT,
-        f"{LORA_FILE}: is not the LoRA that round 2 tuned; put that one back",
-        lambda run: change_lora(run, "rwl", is_stamped=False),
+        f"{LORA_FILE}: is not the adapter that round 2 tuned; put that one back",
+        lambda run: change_adapter(run, "rwl", is_stamped=False),
     ),
-    "tuning on from a changed LoRA": Refusal(
+    "tuning on from a changed adapter": Refusal(
         FINETUNE,
-        f"{LORA_FILE}: is not the LoRA that round 1 tuned",
-        lambda run: change_lora(run.in_round(1), "rwl", is_stamped=False),
+        f"{LORA_FILE}: is not the adapter that round 1 tuned",
+        lambda run: change_adapter(run.in_round(1), "rwl", is_stamped=False),
     ),
-    "tuning on from a LoRA that is gone": Refusal(
+    "tuning on from an adapter that is gone": Refusal(
         FINETUNE,
-        "round 1 has no LoRA of rwl; put it back",
+        "round 1 has no adapter of rwl; put it back",
         lambda run: shutil.rmtree(run.in_round(1).finetune_dir("rwl")),
     ),
-    "images by another LoRA": Refusal(
+    "images by another adapter": Refusal(
         ("images",),
-        "round 2 was begun with another model, LoRA or prompts",
-        lambda run: change_lora(run.in_round(1), "rwl"),
+        "round 2 was begun with another model, adapter or prompts",
+        lambda run: change_adapter(run.in_round(1), "rwl"),
     ),
     "another base": Refusal(
         (*NEXT, *sets("run.model=models/emoji-sd")), "and 'models/emoji-sd' now, but "
@@ -257,7 +262,7 @@ REFUSALS = {
         "earlier rounds were drawn by other weights than the model has now, and one run cannot mix",
         other_base,
     ),
-    "a LoRA of another base": Refusal(
+    "an adapter of another base": Refusal(
         FINETUNE,
         "was tuned from other weights than the model has now, and one run cannot mix two",
         other_base,

@@ -13,7 +13,7 @@ from diffusers import StableDiffusionPipeline
 
 from data.runs import RunFolder
 from data.store.feedback_store import FeedbackStore
-from finetune.model.lora_folder import LORA_FILE
+from finetune.model.lora import LORA_FILE
 from pipelines.evaluate.text import read_evaluation
 from pipelines.finetune.metrics_log import METRICS_FILE, read_metrics
 from pipelines.run.image_io import load_images
@@ -84,7 +84,7 @@ def test_a_changed_setting_of_a_finished_stage_is_refused(
     assert "finetune/dpok" in error
 
 
-def test_the_tuned_lora_opens_in_stock_diffusers(run: RunFolder, demo_models: Path) -> None:
+def test_the_tuned_adapter_opens_in_stock_diffusers(run: RunFolder, demo_models: Path) -> None:
     pipeline = StableDiffusionPipeline.from_pretrained(
         demo_models.parent / "sd", safety_checker=None
     )

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from data.runs import RunFolder
-from finetune.model.lora_folder import LORA_FILE
+from finetune.model.lora import LORA_FILE
 from pipelines.finetune.strengths import STRENGTHS_FILE, read_choice
 from pipelines.run.record import STAMP
 from tests.support.demo_run import command, copy_without, sets
@@ -22,7 +22,7 @@ FILES = (LORA_FILE, "metrics.jsonl")
 
 @pytest.fixture(scope="module")
 def dialed(demo_run: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    """A finished run whose LoRA of RWL was tried at half its strength later on."""
+    """A finished run whose adapter of RWL was tried at half its strength later on."""
     copy = copy_without(demo_run, tmp_path_factory.mktemp("runs"))
     shutil.rmtree(copy.finetune_dir("dpok"))
     assert command(copy, "evaluate") == 0
@@ -50,7 +50,7 @@ def folders(paths: set[Path]) -> set[str]:
     return {path.parent.name for path in paths}
 
 
-def test_a_trained_lora_is_tried_at_new_strengths_without_training_again(
+def test_a_trained_adapter_is_tried_at_new_strengths_without_training_again(
     demo_run: RunFolder, dialed: RunFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = dialed.finetune_dir("rwl")
@@ -99,7 +99,9 @@ def test_the_evaluation_draws_only_the_strengths_that_are_missing(
     assert [one["strength"] for one in metrics_of(copy)["strengths"]] == [0, 0.5, 1, 1.5]
 
 
-def test_a_changed_lora_is_drawn_again_at_every_strength(dialed: RunFolder, tmp_path: Path) -> None:
+def test_a_changed_adapter_is_drawn_again_at_every_strength(
+    dialed: RunFolder, tmp_path: Path
+) -> None:
     copy = copy_of(dialed, tmp_path)
     times, file = drawn(copy), copy.finetune_dir("rwl") / LORA_FILE
     shutil.copy(dialed.finetune_dir("rwl") / LORA_FILE, file)
@@ -163,7 +165,7 @@ def test_processes_choose_together_what_one_chooses(
     tried = []
     for processes in (1, 2):
         copy = copy_of(ready, tmp_path / str(processes))
-        settings = ["finetune.strengths=[0.5]", "ddpo.lora.start=base"]
+        settings = ["finetune.strengths=[0.5]", "ddpo.adapter.start=base"]
         terminal.run(words(copy, "ddpo", settings), processes=processes)
         choice = read_choice(copy.finetune_dir("ddpo"))
         assert choice is not None

@@ -13,7 +13,7 @@ import torch
 from data.files import sha256_of
 from data.runs import RunFolder
 from finetune.learning.reward_fn import score_with_gradient
-from finetune.model.lora_folder import LORA_FILE
+from finetune.model.lora import LORA_FILE
 from finetune.settings.validation import Measure
 from pipelines.finetune.metrics_log import read_metrics
 from pipelines.run.models import as_reward_fn
@@ -24,7 +24,7 @@ from pipelines.settings.run import RunConfig
 from reward.model import RewardModel
 from tests.support.demo_run import command, copy_without, sets
 from tests.support.rounds_run import rows_of
-from tests.support.tuned_run import change_lora
+from tests.support.tuned_run import change_adapter
 
 pytestmark = pytest.mark.slow
 
@@ -34,7 +34,7 @@ def run(demo_run: RunFolder) -> RunFolder:
     return demo_run
 
 
-def test_a_lora_of_another_reward_is_told(
+def test_an_adapter_of_another_reward_is_told(
     run: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     copy = copy_without(run, tmp_path, "evaluation")
@@ -133,22 +133,22 @@ def test_dpok_goes_on_where_rwl_ended(
 ) -> None:
     copy = copy_without(run, tmp_path, "evaluation", "finetune")
     rwl, dpok = copy.finetune_dir("rwl"), copy.finetune_dir("dpok")
-    assert command(copy, "finetune", "--method", "dpok", "--set", f"dpok.lora.start={rwl}") == 2
+    assert command(copy, "finetune", "--method", "dpok", "--set", f"dpok.adapter.start={rwl}") == 2
     assert f"{rwl}: no {LORA_FILE} in it" in capsys.readouterr().err
-    circle = sets("dpok.lora.start=rwl", "rwl.lora.start=dpok")
+    circle = sets("dpok.adapter.start=rwl", "rwl.adapter.start=dpok")
     assert command(copy, "finetune", "--method", "dpok", *circle) == 2
-    told = "rwl.lora.start: dpok starts from rwl starts from dpok; set one of them"
+    told = "rwl.adapter.start: dpok starts from rwl starts from dpok; set one of them"
     assert told in capsys.readouterr().err
     assert not rwl.exists()
-    chain = sets("dpok.lora.start=rwl")
+    chain = sets("dpok.adapter.start=rwl")
     assert command(copy, "finetune", "--method", "dpok", *chain) == 0
-    order = "finetune rwl: LoRA in .*\n(.*\n)*finetune dpok: LoRA in"
+    order = "finetune rwl: adapter in .*\n(.*\n)*finetune dpok: adapter in"
     assert re.search(order, capsys.readouterr().out)
     assert f"training started: `{rwl}`" in (dpok / "README.md").read_text()
     stamp = read_stamp(dpok / STAMP)
     assert stamp is not None
     assert stamp.inputs["start"] == sha256_of(rwl / LORA_FILE)
-    change_lora(copy, "rwl")  # the best of two steps on a tiny model might be none
+    change_adapter(copy, "rwl")  # the best of two steps on a tiny model might be none
     shutil.rmtree(dpok)
     assert command(copy, "finetune", "--method", "dpok") == 0
     fresh, warm = (read_metrics(one.finetune_dir("dpok"))[1]["kl"] for one in (run, copy))

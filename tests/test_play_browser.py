@@ -9,7 +9,7 @@ from playwright.sync_api import Browser, Locator, Page
 
 from data.runs import RunFolder
 from data.schema import IMAGES, read_table
-from finetune.model.lora_folder import LORA_FILE
+from finetune.model.lora import LORA_FILE
 from tests.support.play_run import TUNED, copied
 from tests.support.play_server import PATIENCE_S, playing
 
@@ -91,7 +91,7 @@ def test_base_and_tuned_model_draw_side_by_side_with_reward_and_verdict(page: Pa
 
 
 def test_at_strength_0_all_draw_the_same_and_best_of_n_stands_beside_the_base(page: Page) -> None:
-    page.get_by_label("number input for LoRA strength").fill("0")
+    page.get_by_label("number input for Adapter strength").fill("0")
     page.get_by_label("number input for Best of n").fill("2")
     page.get_by_label("First seed").fill("5")
     page.get_by_label("number input for Images of each model").fill("1")
@@ -104,7 +104,7 @@ def test_at_strength_0_all_draw_the_same_and_best_of_n_stands_beside_the_base(pa
     page.locator(".caption-label", has_text="base · seed 6").wait_for()
 
 
-def test_a_picture_and_a_lora_are_taken_home_with_the_line_that_loads_it(
+def test_a_picture_and_an_adapter_are_taken_home_with_the_line_that_loads_it(
     page: Page, run: RunFolder
 ) -> None:
     draw(page)
@@ -124,7 +124,7 @@ def test_a_picture_and_a_lora_are_taken_home_with_the_line_that_loads_it(
     )
     assert len(colors) == 1  # that of the page's text
     with page.expect_download() as lora:
-        page.locator("#lora").click()
+        page.locator("#adapter").click()
     assert lora.value.path().read_bytes() == (run.finetune_dir(TUNED) / LORA_FILE).read_bytes()
 
 

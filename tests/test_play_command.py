@@ -12,7 +12,8 @@ import httpx
 import pytest
 
 from data.runs import RunFolder
-from finetune.model.lora_folder import BASE, LORA_FILE
+from finetune.model.adapter_kinds import BASE
+from finetune.model.lora import LORA_FILE
 from pipelines.cli import main
 from tests.support.gradio_routes import gradio_config
 from tests.support.play_run import TUNED, copied
@@ -52,7 +53,7 @@ def test_a_port_that_is_taken_is_one_line(play_run: RunFolder) -> None:
     assert "Traceback" not in ended.stderr
 
 
-def test_a_lora_of_another_model_is_one_line_at_the_start(
+def test_an_adapter_of_another_model_is_one_line_at_the_start(
     play_run: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = copied(play_run, tmp_path)

@@ -8,7 +8,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from data.runs import RunFolder
-from finetune.model.lora_folder import BASE
+from finetune.model.adapter_kinds import BASE
 from pipelines.play.gate import API, EVENTS, FILE, create_app
 from pipelines.play.settings import PlayConfig
 from tests.support.gradio_routes import gradio_config, gradio_routes
@@ -87,7 +87,7 @@ def test_events_that_no_page_sends_are_refused_in_words(client: TestClient) -> N
     odd: dict[int, tuple[str, list[Any]]] = {
         0: ("Prompt", [None, 7, {"path": "/etc/passwd"}]),
         1: ("Models", [None, 7, ["another"], [{"path": "/etc/passwd"}]]),
-        2: ("LoRA strength", [-1, 2.5, None, "1", True]),
+        2: ("Adapter strength", [-1, 2.5, None, "1", True]),
         4: ("Steps", [0, 10_000, 1.5]),
         5: ("First seed", ["x", -1, []]),
         8: ("this page", [{"path": "/etc/passwd"}, 1]),

@@ -11,7 +11,7 @@ from data.runs import RunFolder
 from data.schema import IMAGES, LABELS_BINARY, LABELS_RANKING, TASKS, read_table
 from data.tables.parquet import export
 from data.tables.verification import verify
-from finetune.model.lora_folder import BASE
+from finetune.model.adapter_kinds import BASE
 from pipelines.cli import main
 from pipelines.play.asking import ask_raters
 from pipelines.play.page import FAILED, visible_errors
@@ -55,7 +55,7 @@ def test_they_are_added_with_their_origin_and_no_earlier_row_changes(
     new = after[len(before) :]
     assert [row["image_id"] for row in new] == sent
     assert {row["origin"] for row in new} == {"playground"}
-    assert {(row["lora_strength"], row["lora_hash"] is None) for row in new} == {
+    assert {(row["adapter_strength"], row["adapter_hash"] is None) for row in new} == {
         (None, True),
         (0.5, False),
     }

@@ -9,7 +9,7 @@ from PIL import Image
 
 from data.errors import PictuneError
 from data.runs import RunFolder
-from finetune.model.lora_folder import BASE
+from finetune.model.adapter_kinds import BASE
 from finetune.model.sampler import draw
 from pipelines.play import words
 from pipelines.play.studio import BEST_OF_N, Picture, Studio, VisitorError, picked
@@ -40,8 +40,8 @@ def test_pictures_are_those_of_draw_whatever_was_drawn_before(
         return [to_pil(image).tobytes() for image in images]
 
     assert pixels(base) == expected()
-    model.load_lora(play_run.finetune_dir(TUNED))
-    with model.at_strength(0.5):
+    model.load_adapter(play_run.finetune_dir(TUNED))
+    with model.adapter.at_strength(0.5):
         assert pixels(tuned) == expected()
     assert pixels(tuned) != expected()
     assert pixels(drawn(studio, BASE, half)) == pixels(base)
@@ -156,7 +156,7 @@ def test_a_run_without_reward_and_tuned_models_draws_the_base_and_says_so(
         wish(bare, candidates=4)
 
 
-def test_a_lora_that_is_gone_is_a_line(play_run: RunFolder, tmp_path: Path) -> None:
+def test_an_adapter_that_is_gone_is_a_line(play_run: RunFolder, tmp_path: Path) -> None:
     copy = copied(play_run, tmp_path)
     opened = studio_of(copy, tmp_path / "studio")
     (copy.finetune_dir(TUNED) / "pytorch_lora_weights.safetensors").unlink()

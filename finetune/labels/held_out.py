@@ -12,8 +12,8 @@ from finetune.labels.label_batches import implicit_reward, slate_errors
 from finetune.labels.slates import Labels, Slates, agreement, draw_pairs, draw_rankings, winners_of
 from finetune.learning.method import Training
 from finetune.learning.validation import Validation
+from finetune.model.adapter_kinds import BASE
 from finetune.model.denoising import spread_timesteps
-from finetune.model.lora_folder import BASE
 from finetune.settings.preference import PreferenceConfig
 
 _logger = logging.getLogger(__name__)
@@ -118,7 +118,7 @@ def within_share(training: Training[PreferenceConfig]) -> LabelValidator:
     """
     config, validator = training.config, training.validator
     validations = 1 + -(-config.updates // config.validation.every)
-    validations += config.lora.start != BASE
+    validations += config.adapter.start != BASE
     share = config.validation_share / (1 - config.validation_share)
     calls = share * config.updates * config.batch * CALLS_PER_TAUGHT / validations
     fewer = validator.within(calls - min(calls / 4, MOST_SLATES * CALLS_PER_SLATE))

@@ -138,7 +138,7 @@ def slate_errors(
         empty = values.new_zeros(*slates.present.shape, *values.shape[1:])
         return empty.index_put((row.to(device), column.to(device)), values)
 
-    with torch.no_grad(), model.adapters_off():
+    with torch.no_grad(), model.adapter_off():
         reference = residual().square().flatten(1).mean(1)
     own = residual()
     return Errors(in_place(own), in_place(own.square().flatten(1).mean(1)), in_place(reference))

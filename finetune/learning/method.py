@@ -52,7 +52,7 @@ class Training(Generic[C]):
     """Everything that one training works with."""
 
     model: DiffusionModel
-    """With its LoRA."""
+    """With its adapter."""
     prompts: Sequence[str]
     """The prompts to train on."""
     reward: RewardFn | None
@@ -96,7 +96,7 @@ def new_training(
     """Return a training without images or labels to learn from.
 
     Args:
-        model: with its LoRA.
+        model: with its adapter.
         prompts: the prompts to train on.
         reward: scores their images; None for methods that learn from labels alone.
         config: settings of the method.
@@ -160,8 +160,8 @@ class Method(Generic[C]):
     start: Callable[[Training[C]], TrainState]
     """Returns the state before the first step."""
     train: Callable[[Training[C], Any], Iterator[Any]]
-    """Trains the model's LoRA in place, goes on from the state that `start` returned (perhaps with
-    a checkpoint loaded), and yields metrics whenever the state may be saved: a dataclass of plain
+    """Trains the adapter in place, goes on from the state that `start` returned (perhaps with a
+    checkpoint loaded), and yields metrics whenever the state may be saved: a dataclass of plain
     values, among them `step`, and `validation_reward` or None."""
     color: str
     """Color of its lines and bars in charts."""

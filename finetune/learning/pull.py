@@ -56,7 +56,7 @@ def prediction_error(
         return model.predict(noisy, timesteps, cond, cond, guidance=1.0)
 
     if to_base:
-        with torch.no_grad(), model.adapters_off():
+        with torch.no_grad(), model.adapter_off():
             target = predict()
     else:
         target = denoising_target(schedule, latents, noise, timesteps)

@@ -64,7 +64,7 @@ def predict_step(
 
     reference = None
     if with_reference:
-        with torch.no_grad(), model.adapters_off():
+        with torch.no_grad(), model.adapter_off():
             reference = predict()
     policy = predict()
     log_probs = log_prob(batch.next_latents[:real], policy.mean, policy.std)

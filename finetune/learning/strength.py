@@ -1,4 +1,4 @@
-"""The strength of a LoRA, a factor of its update, and its choice by validation.
+"""The strength of an adapter, a factor of its update, and its choice by validation.
 
 The reward alone nearly always prefers the strongest update, while diversity falls with strength. So
 the rule is that of one standard error (Breiman et al. 1984, Classification and Regression Trees,
@@ -19,10 +19,10 @@ if TYPE_CHECKING:  # the choice of a done training is read without torch
 
 
 class StrengthFigures(BaseModel, frozen=True):
-    """Validation of a LoRA at one strength."""
+    """Validation of an adapter at one strength."""
 
     strength: float
-    """0 is the base, 1 the LoRA as it was trained."""
+    """0 is the base, 1 the adapter as it was trained."""
     reward: float
     """Mean over the validation images."""
     behind: float
@@ -43,10 +43,10 @@ class StrengthChoice(BaseModel, frozen=True):
 
 
 def choose_strength(validator: "Validator", strengths: Iterable[float]) -> StrengthChoice:
-    """Validate the model's LoRA at these strengths, at 0 and at 1, and choose one above 0."""
+    """Validate the model's adapter at these strengths, at 0 and at 1, and choose one above 0."""
     found = {}
     for strength in sorted({0.0, *strengths, 1.0}):
-        with validator.model.at_strength(strength):
+        with validator.model.adapter.at_strength(strength):
             found[strength] = validator()
     return weakest_as_good(found)
 

@@ -30,8 +30,8 @@ class TrainState:
     """Number of finished iterations or steps."""
     validation: list[tuple[int, float]] = field(default_factory=list)
     """(step, mean reward) of every validation so far."""
-    best_lora: dict[str, Tensor] = field(default_factory=dict)
-    """Adapters of the best validation without an objection; the earlier one of two equal ones."""
+    best_adapter: dict[str, Tensor] = field(default_factory=dict)
+    """Adapter of the best validation without an objection; the earlier one of two equal ones."""
     best: tuple[int, float] | None = None
     """Step and mean reward of that validation."""
     monitors: dict[str, float] = field(default_factory=dict)
@@ -54,12 +54,12 @@ class TrainState:
     def begin(self, validator: Callable[[], Validation], *, is_tuned: bool) -> None:
         """Validate before the first step, where that was not done yet.
 
-        With `is_tuned`, the adapters are tuned already, and the untuned model is measured as well.
+        With `is_tuned`, the adapter is tuned already, and the untuned model is measured as well.
         """
         if self.validation:
             return
         if is_tuned:
-            with self.model.adapters_off():
+            with self.model.adapter_off():
                 self.untuned = validator().monitors
         self.record_validation(validator())
 
@@ -83,7 +83,7 @@ class TrainState:
             _logger.warning("finetune: step %d: %s; %s", self.step, sentence, advice)
         reasons = [alarms[name] for name in found.config.stop_on if name in alarms]
         if not reasons and (self.best is None or found.reward > self.best[1]):
-            self.best, self.best_lora = (self.step, found.reward), self.model.lora_state()
+            self.best, self.best_adapter = (self.step, found.reward), self.model.adapter.state()
         last_best = -1 if self.best is None else self.best[0]
         since_best = sum(step > last_best for step, _ in self.validation)
         patience = found.rules.patience
@@ -94,18 +94,18 @@ class TrainState:
 
     def restore_best(self) -> None:
         """Put the best weights of all validations into the model."""
-        if self.best_lora:
-            self.model.set_lora_state(self.best_lora)
+        if self.best_adapter:
+            self.model.adapter.set_state(self.best_adapter)
 
     def weights(self) -> dict[str, Tensor]:
         """Return the weights to save, by name."""
-        present = {f"lora/{name}": weight for name, weight in self.model.lora_state().items()}
-        return present | {f"best/{name}": weight for name, weight in self.best_lora.items()}
+        present = {f"adapter/{name}": weight for name, weight in self.model.adapter.state().items()}
+        return present | {f"best/{name}": weight for name, weight in self.best_adapter.items()}
 
     def load_weights(self, weights: dict[str, Tensor]) -> None:
         """Restore what `weights` returned."""
-        self.model.set_lora_state(without_prefix("lora/", weights))
-        self.best_lora = without_prefix("best/", weights)
+        self.model.adapter.set_state(without_prefix("adapter/", weights))
+        self.best_adapter = without_prefix("best/", weights)
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that is not a weight: tensors and plain values only."""
@@ -146,15 +146,13 @@ def rate_schedule(step: int, *, warmup: int, total: int | None) -> float:
     return min(1.0, (step + 1) / max(1, warmup)) * (1.0 if total is None else 1 - step / total)
 
 
-def lora_optimizer(model: DiffusionModel, learning_rate: float) -> torch.optim.AdamW:
-    """Return AdamW without weight decay on the adapters.
+def adapter_optimizer(model: DiffusionModel, learning_rate: float) -> torch.optim.AdamW:
+    """Return AdamW without weight decay on the adapter.
 
     Raises:
-        ValueError: the model has no adapters; call `add_lora` first.
+        ValueError: the model has no adapter; call `add_adapter` first.
     """
-    parameters = list(model.lora_parameters().values())
-    if not parameters:
-        raise ValueError("the model has no LoRA to train; call add_lora first")
+    parameters = list(model.adapter.parameters().values())
     return torch.optim.AdamW(parameters, learning_rate, betas=(0.9, 0.99), weight_decay=0.0)
 
 

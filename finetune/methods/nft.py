@@ -47,14 +47,14 @@ from finetune.learning.method import REWARD_CURVE, Curve, Method, Training
 from finetune.learning.rollout import draw_scored, mean_by_prompt, prompts_of
 from finetune.learning.training import (
     TrainState,
-    lora_optimizer,
+    adapter_optimizer,
     rate_schedule,
     take_step,
     without_prefix,
 )
+from finetune.model.adapter_kinds import BASE
 from finetune.model.denoising import denoising_target, noised_pairs, weighted_denoising_loss
 from finetune.model.diffusion import DiffusionModel
-from finetune.model.lora_folder import BASE
 from finetune.model.sampling import velocity_per_output
 from finetune.model.schedule import NoiseSchedule
 from finetune.settings.nft import NFTConfig
@@ -104,7 +104,7 @@ class NFTState(TrainState):
 
     def follow(self, old_decay: float) -> None:
         """Set the old policy to `old_decay * old + (1 - old_decay) * present`."""
-        present = self.model.lora_state()
+        present = self.model.adapter.state()
         self.old = {
             name: old_decay * weight + (1 - old_decay) * present[name]
             for name, weight in self.old.items()
@@ -168,22 +168,22 @@ def nft_loss(
 def start(training: Training[NFTConfig]) -> NFTState:
     """Return the state before the first iteration."""
     model = training.model
-    optimizer = lora_optimizer(model, training.config.learning_rate)
-    return NFTState(model=model, optimizer=optimizer, old=model.lora_state())
+    optimizer = adapter_optimizer(model, training.config.learning_rate)
+    return NFTState(model=model, optimizer=optimizer, old=model.adapter.state())
 
 
 def train(
     training: Training[NFTConfig],
     state: NFTState,
 ) -> Iterator[Metrics]:
-    """Train the model's LoRA in place and yield metrics after every iteration.
+    """Train the model's adapter in place and yield metrics after every iteration.
 
     `state` comes from `start`, perhaps with a checkpoint loaded, and may be saved at every yield.
     Training ends early when a guard says so.
     """
     config = training.config
     total = config.iterations if config.decay else None
-    state.begin(training.validate, is_tuned=config.lora.start != BASE)
+    state.begin(training.validate, is_tuned=config.adapter.start != BASE)
     while state.step < config.iterations and not state.stopped:
         started = training.watch.now()
         images = collect(training, state)
@@ -216,7 +216,7 @@ def collect(training: Training[NFTConfig], state: NFTState) -> Images:
     config = training.config
     chosen = prompts_of(training.prompts, config.prompts_per_iteration, state.step)
     texts = [prompt for prompt in chosen for _ in range(config.images_per_prompt)]
-    with training.model.with_lora(state.old):
+    with training.model.adapter.with_state(state.old):
         latents, rewards = draw_scored(training, texts, batch=config.micro_batch)
     # A window of 1 holds the iteration's own images, all of them.
     statistics = PromptStatistics(window=1, std_floor=config.std_floor)
@@ -266,7 +266,7 @@ def _step(
     def noised(rows: Tensor) -> NoisedImages:
         return noise_images(model, schedule, images, pairs[rows], noise[rows])
 
-    with torch.no_grad(), model.with_lora(state.old):
+    with torch.no_grad(), model.adapter.with_state(state.old):
         olds = [_predict(model, noised(rows)) for rows in parts]
     figures = torch.zeros(3, device=model.device)
     for rows, old in zip(parts, olds, strict=True):
@@ -274,7 +274,7 @@ def _step(
         kl = torch.zeros((), device=model.device)
         prediction = _predict(model, batch)
         if config.kl_weight:
-            with torch.no_grad(), model.adapters_off():
+            with torch.no_grad(), model.adapter_off():
                 base = _predict(model, batch)
             kl = (prediction - base).square().mean()
         loss = nft_loss(prediction, old, batch.target, batch.optimality, config.beta)

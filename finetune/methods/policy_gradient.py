@@ -21,9 +21,9 @@ from finetune.learning.advantages import PromptStatistics
 from finetune.learning.method import REWARD_CURVE, Curve, Method, Training
 from finetune.learning.rollout import Rollout, choose_transitions, collect, merged, packed, unpacked
 from finetune.learning.step import Step, predict_step
-from finetune.learning.training import TrainState, lora_optimizer, rate_schedule, take_step
+from finetune.learning.training import TrainState, adapter_optimizer, rate_schedule, take_step
 from finetune.learning.value import Critic
-from finetune.model.lora_folder import BASE
+from finetune.model.adapter_kinds import BASE
 from finetune.model.sampler import padded_batches
 from finetune.model.sampling import gaussian_kl
 from finetune.model.schedule import NoiseSchedule
@@ -159,7 +159,7 @@ def start(algorithm: PolicyGradient[C], training: Training[C]) -> PolicyState:
     return PolicyState(
         value=algorithm.critic(training),
         model=training.model,
-        optimizer=lora_optimizer(training.model, config.learning_rate),
+        optimizer=adapter_optimizer(training.model, config.learning_rate),
         statistics=PromptStatistics(window=config.statistics_window, std_floor=config.std_floor),
     )
 
@@ -169,13 +169,13 @@ def train(
     training: Training[C],
     state: PolicyState,
 ) -> Iterator[Metrics]:
-    """Train the model's LoRA in place and yield metrics after every iteration.
+    """Train the model's adapter in place and yield metrics after every iteration.
 
     `state` comes from `start`, perhaps with a checkpoint loaded, and may be saved at every yield.
     Training ends early when a guard says so.
     """
     config = training.config
-    state.begin(training.validate, is_tuned=config.lora.start != BASE)
+    state.begin(training.validate, is_tuned=config.adapter.start != BASE)
     while state.step < config.iterations and not state.stopped:
         started = training.watch.now()
         rollout = collect(training, state.statistics)

@@ -57,9 +57,9 @@ from finetune.labels.label_batches import (
 )
 from finetune.labels.slates import agreement
 from finetune.learning.method import Curve, Method, Training
-from finetune.learning.training import TrainState, lora_optimizer, rate_schedule, take_step
+from finetune.learning.training import TrainState, adapter_optimizer, rate_schedule, take_step
+from finetune.model.adapter_kinds import BASE
 from finetune.model.denoising import spread_timesteps
-from finetune.model.lora_folder import BASE
 from finetune.model.schedule import NoiseSchedule
 from finetune.settings.preference import PreferenceConfig
 
@@ -192,7 +192,7 @@ def start(training: Training[PreferenceConfig]) -> PreferenceState:
     """
     assert training.labels is not None
     check_labels(training.labels.taught, training.config)
-    optimizer = lora_optimizer(training.model, training.config.learning_rate)
+    optimizer = adapter_optimizer(training.model, training.config.learning_rate)
     return PreferenceState(model=training.model, optimizer=optimizer)
 
 
@@ -200,7 +200,7 @@ def train(
     training: Training[PreferenceConfig],
     state: PreferenceState,
 ) -> Iterator[Metrics]:
-    """Train the model's LoRA in place and yield metrics every `report_every` steps.
+    """Train the model's adapter in place and yield metrics every `report_every` steps.
 
     `state` comes from `start`, perhaps with a checkpoint loaded, and may be saved at every yield.
 
@@ -211,7 +211,7 @@ def train(
     config = training.config
     validator = within_share(training)
     schedule = training.model.schedule(training.sampler.steps)
-    state.begin(validator, is_tuned=config.lora.start != BASE)
+    state.begin(validator, is_tuned=config.adapter.start != BASE)
     records: list[Tensor] = []
     started = training.watch.now()
     while state.step < config.updates and not state.stopped:

@@ -1,4 +1,4 @@
-"""Reward gradients: DRaFT, AlignProp and ReFL, which differentiate the reward to the LoRA.
+"""Reward gradients: DRaFT, AlignProp and ReFL, which differentiate the reward to the adapter.
 
     loss = mean(-reward(decode(x_0(theta)), z)), or mean(max(0, margin - reward))
            + kl_weight E[||v - v_base||^2] + pretraining_weight E_base images[||v - target||^2]
@@ -39,8 +39,8 @@ from finetune.learning.method import REWARD_CURVE, Curve, Method, Training
 from finetune.learning.pull import NoiseLevels, draw_noise_levels, prediction_error
 from finetune.learning.reward_fn import check_differentiable, score_with_gradient
 from finetune.learning.rollout import draw_shared, mean_by_prompt, prompts_of
-from finetune.learning.training import TrainState, lora_optimizer, rate_schedule, take_step
-from finetune.model.lora_folder import BASE
+from finetune.learning.training import TrainState, adapter_optimizer, rate_schedule, take_step
+from finetune.model.adapter_kinds import BASE
 from finetune.model.sampler import GradientSpan, draw_latents
 from finetune.settings.reward_gradient import RewardGradientConfig
 
@@ -149,7 +149,7 @@ def start(training: Training[RewardGradientConfig]) -> RewardGradientState:
     prompt = training.prompts[0]
     assert training.reward is not None
     check_differentiable(training.reward, model.image_size, prompt, device=model.device)
-    optimizer = lora_optimizer(model, config.learning_rate)
+    optimizer = adapter_optimizer(model, config.learning_rate)
     return RewardGradientState(model=model, optimizer=optimizer)
 
 
@@ -157,7 +157,7 @@ def train(
     training: Training[RewardGradientConfig],
     state: RewardGradientState,
 ) -> Iterator[Metrics]:
-    """Train the model's LoRA in place and yield metrics after every iteration.
+    """Train the model's adapter in place and yield metrics after every iteration.
 
     `state` comes from `start`, perhaps with a checkpoint loaded, and may be saved at every yield.
     Training ends early when a guard says so.
@@ -166,7 +166,7 @@ def train(
     total = config.iterations if config.decay else None
     if config.pretraining_weight and state.base_latents is None:
         state.base_latents = draw_base_latents(training)
-    state.begin(training.validate, is_tuned=config.lora.start != BASE)
+    state.begin(training.validate, is_tuned=config.adapter.start != BASE)
     while state.step < config.iterations and not state.stopped:
         started = training.watch.now()
         rate = config.learning_rate * rate_schedule(state.step, warmup=config.warmup, total=total)
@@ -204,7 +204,7 @@ def base_prompts(training: Training[RewardGradientConfig]) -> list[str]:
 def draw_base_latents(training: Training[RewardGradientConfig]) -> Tensor:
     """Draw the pretraining images with the base; return their latents [P, C, h, w] on the CPU."""
     texts, batch = base_prompts(training), training.config.micro_batch
-    with training.model.adapters_off():
+    with training.model.adapter_off():
         (drawn,) = draw_shared(training, texts, lambda latents, _: (latents,), batch=batch)
     return drawn.cpu()
 
@@ -261,8 +261,8 @@ def draw_with_gradient(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Draw the images of these rows [M] and score them.
 
-    Return their latents [M, C, h, w], which have a gradient to the LoRA, their rewards [M], and the
-    gradient of each image's loss to its latents [M, C, h, w].
+    Return their latents [M, C, h, w], which have a gradient to the adapter, their rewards [M], and
+    the gradient of each image's loss to its latents [M, C, h, w].
     """
     model, reward = training.model, training.reward
     assert reward is not None

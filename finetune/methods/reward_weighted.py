@@ -34,14 +34,14 @@ from finetune.learning.method import Curve, Method, Training, WeightedData
 from finetune.learning.rollout import draw_scored
 from finetune.learning.training import (
     TrainState,
-    lora_optimizer,
+    adapter_optimizer,
     rate_schedule,
     take_step,
     without_prefix,
 )
+from finetune.model.adapter_kinds import BASE
 from finetune.model.denoising import denoising_target, timestep_weights, weighted_denoising_loss
 from finetune.model.diffusion import DiffusionModel
-from finetune.model.lora_folder import BASE
 from finetune.model.schedule import NoiseSchedule
 from finetune.settings.reward_weighted import RewardWeightedConfig
 
@@ -114,7 +114,7 @@ class Losses(NamedTuple):
 
 def start(training: Training[RewardWeightedConfig]) -> RewardWeightedState:
     """Return the state before the first step."""
-    optimizer = lora_optimizer(training.model, training.config.learning_rate)
+    optimizer = adapter_optimizer(training.model, training.config.learning_rate)
     return RewardWeightedState(model=training.model, optimizer=optimizer)
 
 
@@ -122,7 +122,7 @@ def train(
     training: Training[RewardWeightedConfig],
     state: RewardWeightedState,
 ) -> Iterator[Metrics]:
-    """Train the model's LoRA in place and yield metrics every `report_every` steps.
+    """Train the model's adapter in place and yield metrics every `report_every` steps.
 
     The reward scores the validation images and those of further rounds. `state` comes from `start`,
     perhaps with a checkpoint loaded, and may be saved at every yield.
@@ -133,7 +133,7 @@ def train(
     config = training.config
     images = _images_of_round(training, state)
     schedule = training.model.schedule(training.sampler.steps)
-    state.begin(training.validate, is_tuned=config.lora.start != BASE)
+    state.begin(training.validate, is_tuned=config.adapter.start != BASE)
     records: list[Tensor] = []
     started = training.watch.now()
     while state.step < config.updates and not state.stopped:
@@ -231,7 +231,7 @@ def batch_losses(
         weights = mean_weight * by_time[:k]
         rewarded = weighted_denoising_loss(prediction[:k], target[:k], weights) * (k / n)
     if k and config.kl == "kl-o":
-        with torch.no_grad(), model.adapters_off():
+        with torch.no_grad(), model.adapter_off():
             base = model.predict(noisy[:k], timesteps[:k], cond[:k], cond[:k], guidance=1.0)
         weights = config.gamma * by_time[:k]
         kl = weighted_denoising_loss(prediction[:k], base, weights) * (k / n)

@@ -1,1 +1,1 @@
-"""The diffusion model: its families, its LoRA, its noise schedules and its samplers."""
+"""The diffusion model: its families, its adapter, its noise schedules and its samplers."""

@@ -1,28 +1,29 @@
 """A text-to-image pipeline as the fine-tuning methods see it.
 
-It predicts with guidance, has a LoRA, and is its own untouched reference: the same weights with the
-adapters off, so the reference costs no memory. One path for all pipelines; what is particular to
+It predicts with guidance, has an adapter, and is its own untouched reference: the same weights with
+the adapter off, so the reference costs no memory. One path for all pipelines; what is particular to
 one architecture is in its `finetune.model.family.Family`.
 """
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from data.errors import PictuneError
-from finetune.model import lora
+from finetune.model.adapter import Adapter, adapter_class
+from finetune.model.adapter_kinds import ADAPTERS, kind_of
 from finetune.model.family import Family, modules_of
 from finetune.model.model_folder import Weights, open_family
 from finetune.model.processes import SINGLE_PROCESS, Processes
 from finetune.model.schedule import NoiseSchedule
-from finetune.settings.model import Arithmetic, LoraSettings, NetworkSettings, Precision
+from finetune.settings.model import AdapterSettings, Arithmetic, NetworkSettings, Precision
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _VAE_PIXELS = 4 * 64 * 64
@@ -30,7 +31,7 @@ _VAE_PIXELS = 4 * 64 * 64
 
 
 class DiffusionModel:
-    """A frozen pipeline with, after `add_lora`, trainable adapters on its network."""
+    """A frozen pipeline with, after `add_adapter`, a trainable adapter on its network."""
 
     def __init__(self, family: Family, *, precision: Precision = "fp32") -> None:
         """Freeze the family's pipeline.
@@ -45,6 +46,7 @@ class DiffusionModel:
         plain ones."""
         self.processes: Processes = SINGLE_PROCESS
         """The processes that share the work on this model."""
+        self._adapter: Adapter | None = None
         self.device = torch.device(self.pipeline.device)
         self.precision = arithmetic(precision, self.device)
         self._embeddings: dict[str, Tensor] = {}
@@ -208,43 +210,35 @@ class DiffusionModel:
         latents = [vae.encode(part).latent_dist.mode().float() for part in scaled]
         return (torch.cat(latents) - _shift(vae)) * float(vae.config.scaling_factor)
 
-    def add_lora(self, settings: LoraSettings, *, generator: torch.Generator) -> None:
-        """Add trainable adapters to the network, see `finetune.model.lora.add_lora`."""
-        lora.add_lora(self.network, self.family.network_name, settings, generator=generator)
-        self._leave_casts_to_autocast()
+    @property
+    def adapter(self) -> Adapter:
+        """Trainable weights beside the frozen network.
 
-    def lora_parameters(self) -> dict[str, nn.Parameter]:
-        """Return the trainable parameters by name; none before `add_lora`."""
-        return lora.lora_parameters(self.network)
+        Raises:
+            ValueError: there is none; call `add_adapter` or `load_adapter` first.
+        """
+        if self._adapter is None:
+            raise ValueError("the model has no adapter; call add_adapter or load_adapter first")
+        return self._adapter
 
-    def lora_state(self) -> dict[str, Tensor]:
-        """Return a copy of the adapters' weights by name, on the CPU."""
-        return lora.lora_state(self.network)
-
-    def set_lora_state(self, state: dict[str, Tensor]) -> None:
-        """Put weights from `lora_state` of the same settings in place."""
-        lora.set_lora_state(self.network, state)
-
-    def with_lora(self, state: dict[str, Tensor]) -> AbstractContextManager[None]:
-        """Have weights from `lora_state` inside the block, and the present ones after it."""
-        return lora.with_lora(self.network, state)
-
-    def save_lora(self, folder: str | Path) -> Path:
-        """Write the adapters in diffusers' own format; return the file's path."""
-        return lora.save_lora(self.pipeline, self.family.network_name, folder)
-
-    def load_lora(self, folder: str | Path) -> None:
-        """Put a saved LoRA in place of the present one, if any, for drawing."""
-        lora.load_lora(self.network, self.family.network_name, folder)
-        self._leave_casts_to_autocast()
-
-    def adapters_off(self) -> AbstractContextManager[None]:
+    def adapter_off(self) -> AbstractContextManager[None]:
         """Make the model the reference model inside the block: the pretrained weights."""
-        return lora.adapters_off(self.network)
+        return nullcontext() if self._adapter is None else self._adapter.off()
 
-    def at_strength(self, strength: float) -> AbstractContextManager[None]:
-        """Scale the adapters' update inside the block: 0 is the base, 1 the LoRA as trained."""
-        return lora.at_strength(self.network, strength)
+    def add_adapter(self, settings: AdapterSettings, *, generator: torch.Generator) -> None:
+        """Add a trainable adapter to the network, see `finetune.model.adapter.Adapter.add`."""
+        kind, name = adapter_class(ADAPTERS[settings.kind]), self.family.network_name
+        self._adapter = kind.add(self.pipeline, name, settings, generator=generator)
+        self._leave_casts_to_autocast()
+
+    def load_adapter(self, folder: str | Path) -> None:
+        """Put a saved adapter in place of the present one, if any, for drawing."""
+        kind, name = adapter_class(kind_of(folder)), self.family.network_name
+        if self._adapter is not None:
+            self._adapter.remove()
+        self._adapter = None  # should loading fail
+        self._adapter = kind.load(self.pipeline, name, Path(folder))
+        self._leave_casts_to_autocast()
 
     @contextmanager
     def exact(self) -> Iterator[None]:
@@ -258,12 +252,8 @@ class DiffusionModel:
             self._leave_casts_to_autocast()
 
     def _leave_casts_to_autocast(self) -> None:
-        """Keep peft from casting inputs up to fp32 where autocast casts them down again.
-
-        The numbers are the same, and it is quicker.
-        """
-        for layer in lora.lora_layers(self.network):
-            layer.cast_input_dtype_enabled = self.precision == "fp32"
+        if self._adapter is not None:
+            self._adapter.leave_casts_to_autocast(self.precision != "fp32")
 
 
 def arithmetic(precision: Precision, device: torch.device) -> Arithmetic:

@@ -1,14 +1,11 @@
-"""LoRA on a denoising network (Hu et al. 2021, arXiv 2106.09685): adding, saving and loading.
-
-Functions take the network; `finetune.model.diffusion.DiffusionModel` offers them as methods.
-"""
+"""LoRA on a denoising network (Hu et al. 2021, arXiv 2106.09685), the one kind of adapter."""
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from diffusers.utils.state_dict_utils import (
@@ -18,15 +15,18 @@ from diffusers.utils.state_dict_utils import (
 from peft import LoraConfig, get_peft_model_state_dict
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
+from torch import nn
 
 from data.errors import PictuneError
 from data.files import write_atomically
 from data.weights import check_finite
-from finetune.model.lora_folder import BASE, LORA_FILE, lora_file
-from finetune.settings.model import LoraSettings
+from finetune.model.adapter import Adapter, shapes
+from finetune.model.adapter_kinds import ADAPTERS, BASE
+from finetune.settings.model import AdapterSettings
 
-_ADAPTER = "default"
+LORA_FILE = ADAPTERS["lora"].file
+_NAME = "default"
+"""Name of the LoRA among peft's adapters on the network."""
 _ATTENTION = (
     *("to_q", "to_k", "to_v", "to_out.0"),
     *("add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"),
@@ -39,142 +39,165 @@ _FEED_FORWARD = (
 )
 
 
-def add_lora(
-    network: Any, name: str, settings: LoraSettings, *, generator: torch.Generator
-) -> None:
-    """Add trainable adapters: loaded from `settings.start`, or fresh ones that change nothing yet.
+class Lora(Adapter):
+    """The low-rank matrices on one network of a pipeline."""
 
-    Fresh ones have A drawn by `generator` and B zero. `name` is that of the network in its
-    pipeline.
+    def __init__(self, pipeline: Any, name: str) -> None:
+        """Take the LoRA that is on the network of this name, or will be."""
+        self.pipeline, self.name = pipeline, name
+        self.network = getattr(pipeline, name)
 
-    Raises:
-        PictuneError: there is no LoRA to start from, or it is of another model or other settings.
-    """
-    targets = [*_ATTENTION, *(_FEED_FORWARD if settings.feed_forward else ())]
-    alpha = settings.rank if settings.alpha is None else settings.alpha
-    is_fresh = settings.start == BASE
-    started, scales = ({}, set()) if is_fresh else _read(network, name, Path(settings.start))
-    network.add_adapter(
-        LoraConfig(r=settings.rank, lora_alpha=alpha, target_modules=targets), _ADAPTER
-    )
-    for key, weight in lora_parameters(network).items():
-        weight.data = weight.data.float()  # small optimizer steps would vanish in half precision
-        if "lora_A" in key:
-            drawn = torch.empty(weight.shape)
+    @classmethod
+    def add(
+        cls, pipeline: Any, name: str, settings: AdapterSettings, *, generator: torch.Generator
+    ) -> Self:
+        """Add the LoRA of `settings.start`, or a fresh one, which changes nothing yet.
+
+        A fresh one has A drawn by `generator`, and B zero.
+
+        Raises:
+            PictuneError: there is no LoRA to start from, or it is of another model or other
+                settings.
+        """
+        started, scales = None, {settings.scale}
+        if settings.start != BASE:
+            earlier = cls.load(pipeline, name, Path(settings.start))
+            started, scales = earlier.state(), {one.scaling[_NAME] for one in earlier.layers}
+            earlier.remove()
+        lora = cls(pipeline, name)
+        lora._add_fresh(settings, generator)
+        if started is not None:
+            if scales != {settings.scale} or shapes(started) != shapes(lora.parameters()):
+                raise PictuneError(
+                    f"{Path(settings.start) / LORA_FILE}: its rank, scale or layers are not those "
+                    "of the settings `adapter`; make them alike"
+                )
+            lora.set_state(started)
+        return lora
+
+    def _add_fresh(self, settings: AdapterSettings, generator: torch.Generator) -> None:
+        targets = [*_ATTENTION, *(_FEED_FORWARD if settings.feed_forward else ())]
+        alpha = settings.rank if settings.alpha is None else settings.alpha
+        self.network.add_adapter(
+            LoraConfig(r=settings.rank, lora_alpha=alpha, target_modules=targets), _NAME
+        )
+        for weight in self.parameters().values():
+            weight.data = weight.data.float()  # small steps would vanish in half precision
+        for layer in self.layers:
+            first = layer.lora_A[_NAME].weight
+            drawn = torch.empty(first.shape)
             nn.init.kaiming_uniform_(drawn, a=math.sqrt(5), generator=generator)
-            weight.data.copy_(drawn)
-    if not is_fresh:
-        if scales != {settings.scale} or _shapes(started) != _shapes(lora_parameters(network)):
-            raise PictuneError(
-                f"{Path(settings.start) / LORA_FILE}: its rank, scale or layers are not those of "
-                "the settings `lora`; make them alike"
+            first.data.copy_(drawn)
+
+    @classmethod
+    def load(cls, pipeline: Any, name: str, folder: Path) -> Self:
+        """Add a saved LoRA, in place of one of which loading failed.
+
+        Raises:
+            PictuneError: the folder holds no LoRA, or one of another model, or one of which tensors
+                are missing, have other names or are not finite.
+        """
+        lora, file = cls(pipeline, name), folder / LORA_FILE
+        lora.remove()
+        try:
+            lora.network.load_lora_adapter(
+                folder, weight_name=LORA_FILE, prefix=name, adapter_name=_NAME, use_safetensors=True
             )
-        set_lora_state(network, started)
+            with safe_open(file, "pt") as opened:
+                found = convert_unet_state_dict_to_peft(dict.fromkeys(opened.keys()))
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+            reason = str(error).strip().split("\n")[0]
+            raise PictuneError(
+                f"{file}: does not fit this model ({reason}); it was made for another one"
+            ) from error
+        saved = get_peft_model_state_dict(lora.network, adapter_name=_NAME)
+        # diffusers skips a tensor that it does not know, and leaves a layer without one untuned.
+        if strangers := sorted({f"{name}.{key}" for key in saved} ^ found.keys()):
+            reason = "is no layer of this model" if strangers[0] in found else "is missing"
+            raise PictuneError(
+                f"{file}: {strangers[0]} {reason} ({len(strangers)} such tensors); "
+                "put the file back, or tune again"
+            )
+        check_finite(lora.parameters(), str(file))
+        return lora
+
+    @property
+    def layers(self) -> list[Any]:
+        """The layers that peft has put in place of the network's own."""
+        return lora_layers(self.network)
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """Return the matrices by name, as peft lists them in its layers."""
+        return {
+            f"{place}.{part}.{key}": weight
+            for place, layer in self.network.named_modules()
+            if isinstance(layer, BaseTunerLayer)
+            for part in layer.adapter_layer_names
+            if isinstance(matrices := getattr(layer, part, None), nn.Module)
+            for key, weight in matrices.named_parameters()
+        }
+
+    @contextmanager
+    def off(self) -> Iterator[None]:
+        """Switch the layers off inside the block, so that the network has pretrained weights."""
+        layers = self.layers
+        for layer in layers:
+            layer.enable_adapters(False)
+        try:
+            yield
+        finally:
+            for layer in layers:
+                layer.enable_adapters(True)
+
+    @contextmanager
+    def at_strength(self, strength: float) -> Iterator[None]:
+        """Scale the update by `strength` inside the block, and by 1 after it.
+
+        It is the scale of peft that diffusers sets by
+        `set_adapters(name, adapter_weights=strength)`.
+        """
+        layers = self.layers
+        for layer in layers:
+            layer.set_scale(_NAME, strength)
+        try:
+            yield
+        finally:
+            for layer in layers:
+                layer.set_scale(_NAME, 1.0)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write it in diffusers' own format, for `pipeline.load_lora_weights(folder)`."""
+        network, name, file = self.network, self.name, Path(folder) / LORA_FILE
+        layers = get_peft_model_state_dict(network, adapter_name=_NAME)
+        if name == "unet":  # transformers have peft's own names
+            layers = convert_state_dict_to_diffusers(layers)
+        about = network.peft_config[_NAME].to_dict()
+        metadata = {key: sorted(one) if isinstance(one, set) else one for key, one in about.items()}
+        with write_atomically(file) as temporary:
+            self.pipeline.save_lora_weights(
+                temporary.parent,
+                weight_name=temporary.name,
+                **{f"{name}_lora_layers": layers, f"{name}_lora_adapter_metadata": metadata},
+            )
+            temporary.write_bytes(_with_sorted_header(temporary.read_bytes()))
+        return file
+
+    def remove(self) -> None:
+        """Give the network its own layers again, if it has peft's."""
+        self.network.unload_lora()
+
+    def leave_casts_to_autocast(self, is_on: bool) -> None:
+        """Keep peft from casting inputs up to fp32 where autocast casts them down again.
+
+        The numbers are the same, and it is quicker.
+        """
+        for layer in self.layers:
+            layer.cast_input_dtype_enabled = not is_on
 
 
-def _read(network: Any, name: str, folder: Path) -> tuple[dict[str, Tensor], set[float]]:
-    """Return the weights and scales of a saved LoRA, and leave the network without it."""
-    load_lora(network, name, folder)
-    weights = lora_state(network)
-    scales = {layer.scaling[_ADAPTER] for layer in lora_layers(network)}
-    network.delete_adapters(_ADAPTER)
-    return weights, scales
-
-
-def lora_layers(network: nn.Module) -> list[BaseTunerLayer]:
-    """Return the layers that have adapters."""
+def lora_layers(network: nn.Module) -> list[Any]:
+    """Return the layers that have low-rank matrices."""
     return [module for module in network.modules() if isinstance(module, BaseTunerLayer)]
-
-
-def lora_parameters(network: nn.Module) -> dict[str, nn.Parameter]:
-    """Return the trainable parameters by name; none before `add_lora`."""
-    return {name: weight for name, weight in network.named_parameters() if "lora_" in name}
-
-
-def lora_state(network: nn.Module) -> dict[str, Tensor]:
-    """Return a copy of the adapters' weights by name, on the CPU."""
-    weights = lora_parameters(network)
-    return {name: weight.detach().cpu().clone() for name, weight in weights.items()}
-
-
-@torch.no_grad()
-def set_lora_state(network: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Put weights from `lora_state` of the same settings in place.
-
-    Raises:
-        PictuneError: the weights belong to other LoRA settings.
-    """
-    weights = lora_parameters(network)
-    if _shapes(state) != _shapes(weights):
-        raise PictuneError(
-            "checkpoint: its LoRA has another rank or other layers than the settings; "
-            "restore them or start again"
-        )
-    for name, weight in weights.items():
-        weight.copy_(state[name])
-
-
-@contextmanager
-def adapters_off(network: nn.Module) -> Iterator[None]:
-    """Switch the adapters off inside the block, so that it has its pretrained weights."""
-    layers = lora_layers(network)
-    for layer in layers:
-        layer.enable_adapters(False)
-    try:
-        yield
-    finally:
-        for layer in layers:
-            layer.enable_adapters(True)
-
-
-@contextmanager
-def at_strength(network: nn.Module, strength: float) -> Iterator[None]:
-    """Scale the adapters' update by `strength` inside the block, and by 1 after it.
-
-    0 gives the pretrained model's numbers, 1 those of the adapters as they were trained. It is the
-    scale of peft that diffusers sets by `set_adapters(name, adapter_weights=strength)`.
-    """
-    layers = lora_layers(network)
-    for layer in layers:
-        layer.set_scale(_ADAPTER, strength)
-    try:
-        yield
-    finally:
-        for layer in layers:
-            layer.set_scale(_ADAPTER, 1.0)
-
-
-@contextmanager
-def with_lora(network: nn.Module, state: Mapping[str, Tensor]) -> Iterator[None]:
-    """Put weights from `lora_state` in place inside the block, and the present ones after it."""
-    present = lora_state(network)
-    set_lora_state(network, state)
-    try:
-        yield
-    finally:
-        set_lora_state(network, present)
-
-
-def save_lora(pipeline: Any, name: str, folder: str | Path) -> Path:
-    """Write the adapters in diffusers' own format, for `pipeline.load_lora_weights(folder)`.
-
-    `name` is that of the network in the pipeline. Return the file's path. Equal adapters make equal
-    files.
-    """
-    network, file = getattr(pipeline, name), Path(folder) / LORA_FILE
-    layers = get_peft_model_state_dict(network, adapter_name=_ADAPTER)
-    if name == "unet":  # transformers have peft's own names
-        layers = convert_state_dict_to_diffusers(layers)
-    config = network.peft_config[_ADAPTER].to_dict()
-    metadata = {key: sorted(one) if isinstance(one, set) else one for key, one in config.items()}
-    with write_atomically(file) as temporary:
-        pipeline.save_lora_weights(
-            temporary.parent,
-            weight_name=temporary.name,
-            **{f"{name}_lora_layers": layers, f"{name}_lora_adapter_metadata": metadata},
-        )
-        temporary.write_bytes(_with_sorted_header(temporary.read_bytes()))
-    return file
 
 
 def _with_sorted_header(file: bytes) -> bytes:
@@ -186,45 +209,3 @@ def _with_sorted_header(file: bytes) -> bytes:
     header = json.dumps(json.loads(file[8:start]), sort_keys=True, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)
     return len(header).to_bytes(8, "little") + header + file[start:]
-
-
-def load_lora(network: Any, name: str, folder: str | Path) -> None:
-    """Put a saved LoRA in place of the present one, if any.
-
-    `name` is that of the network in its pipeline.
-
-    Raises:
-        PictuneError: the folder holds no LoRA, or one of another model, or one of which tensors are
-            missing, have other names or are not finite.
-    """
-    file = lora_file(folder)
-    if lora_parameters(network):
-        network.delete_adapters(_ADAPTER)
-    try:
-        network.load_lora_adapter(
-            file.parent,
-            weight_name=LORA_FILE,
-            prefix=name,
-            adapter_name=_ADAPTER,
-            use_safetensors=True,
-        )
-        with safe_open(file, "pt") as opened:
-            found = convert_unet_state_dict_to_peft(dict.fromkeys(opened.keys()))
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise PictuneError(
-            f"{file}: does not fit this model ({reason}); it was made for another one"
-        ) from error
-    saved = get_peft_model_state_dict(network, adapter_name=_ADAPTER)
-    # diffusers skips a tensor that it does not know, and leaves a layer without one untuned.
-    if strangers := sorted({f"{name}.{key}" for key in saved} ^ found.keys()):
-        reason = "is no layer of this model" if strangers[0] in found else "is missing"
-        raise PictuneError(
-            f"{file}: {strangers[0]} {reason} ({len(strangers)} such tensors); "
-            "put the file back, or tune again"
-        )
-    check_finite(lora_parameters(network), str(file))
-
-
-def _shapes(weights: Mapping[str, Tensor]) -> dict[str, torch.Size]:
-    return {name: weight.shape for name, weight in weights.items()}

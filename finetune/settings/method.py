@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field, NonNegativeInt, PositiveFloat
 
-from finetune.settings.model import LoraSettings
+from finetune.settings.model import AdapterSettings
 from finetune.settings.sampler import SamplerOverrides
 from finetune.settings.validation import ValidationConfig
 
@@ -21,8 +21,8 @@ class MethodConfig(BaseModel, frozen=True, extra="forbid"):
     """The gradient is scaled down to this norm."""
     sampler: SamplerOverrides = SamplerOverrides()
     """Settings in which the method's sampler differs from the run's [sampler]."""
-    lora: LoraSettings = LoraSettings()
-    """Low-rank matrices that are trained."""
+    adapter: AdapterSettings = AdapterSettings()
+    """Trained weights beside the frozen model: a LoRA."""
     validation: ValidationConfig = ValidationConfig()
     """Validation, which chooses the best weights and can end the training early."""
 

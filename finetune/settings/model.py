@@ -1,10 +1,10 @@
-"""Settings of the model that is tuned: its arithmetic, and its LoRA."""
+"""Settings of the model that is tuned: its arithmetic, and its adapter."""
 
 from typing import Literal
 
-from pydantic import BaseModel, PositiveFloat, PositiveInt
+from pydantic import BaseModel, PositiveFloat, PositiveInt, field_validator
 
-from finetune.model.lora_folder import BASE
+from finetune.model.adapter_kinds import ADAPTERS, BASE
 
 Arithmetic = Literal["fp32", "bf16", "fp16"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -22,9 +22,11 @@ class NetworkSettings(BaseModel, frozen=True, extra="forbid"):
     quicker steps then."""
 
 
-class LoraSettings(BaseModel, frozen=True, extra="forbid"):
-    """Low-rank matrices that are trained (Hu et al. 2021, arXiv 2106.09685)."""
+class AdapterSettings(BaseModel, frozen=True, extra="forbid"):
+    """Trained weights beside a frozen model, its adapter."""
 
+    kind: str = "lora"
+    """Kind: "lora" are low-rank matrices (Hu et al. 2021, arXiv 2106.09685)."""
     rank: PositiveInt = 8
     """Rank of each update; DPOK's paper uses 4. A higher rank learns faster and drifts sooner."""
     alpha: PositiveFloat | None = None
@@ -33,9 +35,16 @@ class LoraSettings(BaseModel, frozen=True, extra="forbid"):
     """Also adapt the transformer blocks' feed-forward layers; DPOK's paper adapts attention
     alone."""
     start: str = BASE
-    """Weights that training starts from: "base", the pretrained model, or the folder of a LoRA of
-    this rank and these layers. In a run's settings also a method, as "rwl": the LoRA that it
+    """Weights that training starts from: "base", the pretrained model, or the folder of an
+    adapter of these settings. In a run's settings also a method, as "rwl": the adapter that it
     trained in this run. The KL is to the pretrained model either way."""
+
+    @field_validator("kind")
+    @classmethod
+    def _is_known(cls, kind: str) -> str:
+        if kind not in ADAPTERS:
+            raise ValueError(f"is none of {', '.join(ADAPTERS)}")
+        return kind
 
     @property
     def scale(self) -> float:

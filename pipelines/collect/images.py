@@ -19,13 +19,13 @@ from data.image_files import THREADS
 from data.runs import RunFolder
 from data.schema import IMAGES, PLAYGROUND, PROMPTS, prompt_id, read_table, write_table
 from data.weights import check_model_folder
-from finetune.model.lora_folder import LORA_FILE
+from finetune.model.adapter_kinds import adapter_file
 from finetune.model.processes import Processes, launched
 from finetune.settings.sampler import Sampler
 from pipelines.finetune.plan import training_prompts
 from pipelines.flags import one_of
 from pipelines.methods import METHODS
-from pipelines.rounds.plan import lora_to_go_on_from, refuse_unlabeled, tuned_methods
+from pipelines.rounds.plan import adapter_to_go_on_from, refuse_unlabeled, tuned_methods
 from pipelines.run.image_plan import ImagesConfig, Planned, round_seeds, seeded
 from pipelines.run.image_rows import DrawnBy, image_row
 from pipelines.run.interruption import ends_at_once
@@ -75,8 +75,8 @@ def main(
         run: the run, in its present round.
         settings: its settings.
         to_round: the present round, to go on with it, or the next one; omitted, the present one.
-        method: in a round after the first, the method whose LoRA draws; omitted, the one that was
-            named before, or the only one that has a LoRA.
+        method: in a round after the first, the method whose adapter draws; omitted, the one that
+            was named before, or the only one that has an adapter.
 
     Raises:
         PictuneError: there is no such round, or what it goes on from is not there or has changed.
@@ -163,11 +163,12 @@ def _draw_later_round(
     _refuse_other_images(run, weights)
     refuse_unlabeled(run.in_round(run.round - 1))
     method = _method_of(run, method)
-    folder = lora_to_go_on_from(run, method, weights)
-    lora = sha256_of(folder / LORA_FILE)
+    folder = adapter_to_go_on_from(run, method, weights)
+    adapter = sha256_of(adapter_file(folder))
     by_tuned, by_base = plan_round(run.round, prompts, rounds, settings.run.seed)
     planned, tables = [*by_tuned, *by_base], (*TABLES, "rounds")
-    inputs = {"model": weights, "prompts": prompts_digest(prompts), "method": method, "lora": lora}
+    inputs = {"model": weights, "prompts": prompts_digest(prompts), "method": method}
+    inputs["adapter"] = adapter
     stage = StageFolder(
         run,
         settings,
@@ -184,15 +185,15 @@ def _draw_later_round(
         return
     if stage.earlier is not None and stage.stamp is None:
         raise PictuneError(
-            f"{stage.folder}: round {run.round} was begun with another model, LoRA or prompts; "
+            f"{stage.folder}: round {run.round} was begun with another model, adapter or prompts; "
             "put those back, or use another RUN="
         )
     drawer = _opened(settings, processes)
-    drawer.model.load_lora(folder)
+    drawer.model.load_adapter(folder)
 
     def draw() -> int:
         drawn = drawer.draw_missing(by_tuned, run.images_dir, sampler)
-        with drawer.model.adapters_off():
+        with drawer.model.adapter_off():
             return drawn + drawer.draw_missing(by_base, run.images_dir, sampler)
 
     if not processes.is_first:
@@ -201,7 +202,7 @@ def _draw_later_round(
     with stage.working():
         drawn = draw()
         base = DrawnBy(settings.run.model, weights, sampler)
-        rows = _rows(run, by_tuned, replace(base, lora_hash=lora)) + _rows(run, by_base, base)
+        rows = _rows(run, by_tuned, replace(base, adapter_hash=adapter)) + _rows(run, by_base, base)
         _write_prompts(run, _unknown_prompts(run, settings))
         listed = _write_images(run, rows)
     print(
@@ -211,7 +212,7 @@ def _draw_later_round(
 
 
 def _method_of(run: RunFolder, method: str | None) -> str:
-    """Return the method whose LoRA draws the round.
+    """Return the method whose adapter draws the round.
 
     Raises:
         PictuneError: the round was begun with another one, or nobody says which one of several.

@@ -19,8 +19,8 @@ from data.errors import PictuneError
 from data.files import locked, sha256_of, write_atomically
 from data.runs import RunFolder
 from data.schema import COMPARISON, IMAGES, PROMPTS, prompt_id, read_table, write_table
+from finetune.model.adapter_kinds import BASE
 from finetune.model.diffusion import DiffusionModel
-from finetune.model.lora_folder import BASE
 from finetune.settings.sampler import Sampler
 from labeling_app.campaign.comparisons import CompareConfig, ComparedImage
 from pipelines.evaluate.models import TunedModel, file_name, image_folder, tuned_models
@@ -35,7 +35,7 @@ from pipelines.settings.config import Settings
 
 Row = dict[str, object]
 Drawing = tuple[object, ...]
-"""Everything that determines an image: prompt, seed, LoRA, weights, eta, steps and guidance."""
+"""Everything that determines an image: prompt, seed, adapter, weights, eta, steps and guidance."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,9 @@ class Contender:
     """None for the base."""
 
     @cached_property
-    def lora_hash(self) -> str | None:
-        """Hash of the LoRA; None for the base."""
-        return None if self.tuned is None else self.tuned.lora_hash
+    def adapter_hash(self) -> str | None:
+        """Hash of the adapter; None for the base."""
+        return None if self.tuned is None else self.tuned.adapter_hash
 
     def evaluated(self, eta: float) -> tuple[Path, str] | None:
         """Return the folder of its images in its run's evaluation, and the hash of the weights.
@@ -64,7 +64,7 @@ class Contender:
         folder = image_folder(self.run, own, eta)
         if stamp is None or not folder.is_dir():
             return None
-        if self.tuned is not None and stamp.inputs.get(own) != self.lora_hash:
+        if self.tuned is not None and stamp.inputs.get(own) != self.adapter_hash:
             return None
         return folder, stamp.inputs.get("model", "")
 
@@ -119,7 +119,7 @@ class ImageStore:
         self._known: dict[Drawing, str] = {
             _drawing(row): row["image_id"]
             for row in rows
-            if row["lora_strength"] in (None, 1) and (run.root / row["path"]).exists()
+            if row["adapter_strength"] in (None, 1) and (run.root / row["path"]).exists()
         }
         self._new: dict[str, Row] = {}
         self._drawn: list[Path] = []
@@ -134,7 +134,7 @@ class ImageStore:
         is_own = one.run.root == self._run.root
         evaluated = one.evaluated(self._sampler.eta)
         weights = self._weights if is_own or evaluated is None else evaluated[1]
-        by = DrawnBy(self._settings.run.model, weights, self._sampler, one.lora_hash)
+        by = DrawnBy(self._settings.run.model, weights, self._sampler, one.adapter_hash)
         folder = None if evaluated is None or evaluated[1] != weights else evaluated[0]
         ids: dict[Planned, str] = {}
         missing: list[Planned] = []
@@ -204,12 +204,12 @@ class ImageStore:
         if self._model is None:
             self._model = open_model(self._settings.run)
         model = self._model
-        drawn_by = (one.lora_hash or BASE, self._weights, self._sampler.model_dump_json())
+        drawn_by = (one.adapter_hash or BASE, self._weights, self._sampler.model_dump_json())
         digest = hashlib.sha256(" ".join(drawn_by).encode()).hexdigest()[:12]
         folder = self._run.comparison_dir / f"drawing-{digest}"
         if one.tuned is not None:
-            model.load_lora(one.tuned.folder)
-        with model.adapters_off() if one.tuned is None else nullcontext():
+            model.load_adapter(one.tuned.folder)
+        with model.adapter_off() if one.tuned is None else nullcontext():
             Drawer(model, images.batch).draw_missing(missing, folder, self._sampler, title=one.name)
         return [(image, folder / image.file_name) for image in missing]
 
@@ -229,13 +229,13 @@ class ImageStore:
 
 
 def _drawing(row: Mapping[str, object]) -> Drawing:
-    names = ("prompt", "seed", "lora_hash", "model_hash", "eta", "steps", "guidance")
+    names = ("prompt", "seed", "adapter_hash", "model_hash", "eta", "steps", "guidance")
     return tuple(_rounded(row[name]) for name in names)
 
 
 def _expected(image: Planned, by: DrawnBy) -> Drawing:
     sampler = by.sampler
-    drawn = (image.prompt, image.seed, by.lora_hash, by.model_hash)
+    drawn = (image.prompt, image.seed, by.adapter_hash, by.model_hash)
     return (*drawn, _rounded(sampler.eta), sampler.steps, _rounded(sampler.guidance))
 
 

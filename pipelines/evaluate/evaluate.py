@@ -86,7 +86,7 @@ def _inputs(run: RunFolder, settings: Settings, tuned: Sequence[TunedModel]) -> 
         "model": weights_hash(settings.run.model),
         "prompts": prompts_digest(f"{one.group}: {one.prompt}" for one in asked),
         "categories": prompts_digest(one.family for one in asked),
-        **{one.name: one.lora_hash for one in tuned},
+        **{one.name: one.adapter_hash for one in tuned},
     }
     if has_reward(run.reward_dir):
         inputs["reward"] = reward_hash(run.reward_dir)

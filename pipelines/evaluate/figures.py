@@ -122,12 +122,12 @@ class Result(BaseModel, frozen=True):
 
 
 class AtStrength(BaseModel, frozen=True):
-    """Figures of a tuned model at one strength of its LoRA."""
+    """Figures of a tuned model at one strength of its adapter."""
 
     model: str
     """As in `Result`."""
     strength: float
-    """Factor of the LoRA's update: 0 is the base, 1 the model as in `Result`."""
+    """Factor of the adapter's update: 0 is the base, 1 the model as in `Result`."""
     eta: float
     groups: dict[Group, GroupFigures]
 

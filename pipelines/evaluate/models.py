@@ -1,4 +1,4 @@
-"""The models that an evaluation compares: the base, and each method's LoRA of each round."""
+"""The models that an evaluation compares: the base, and each method's adapter of each round."""
 
 import shutil
 from collections.abc import Mapping, Sequence
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from data.files import sha256_of
 from data.runs import RunFolder
-from finetune.model.lora_folder import BASE, LORA_FILE
+from finetune.model.adapter_kinds import BASE, adapter_file, kind_in
 from pipelines.finetune.plan import start_of
 from pipelines.rounds.plan import tuned_methods
 from pipelines.run.model_hashes import REWARD_METRICS, reward_hash
@@ -17,7 +17,7 @@ from pipelines.settings.config import Settings
 
 @dataclass(frozen=True)
 class TunedModel:
-    """A LoRA that a method made in a round."""
+    """An adapter that a method made in a round."""
 
     method: str
     run: RunFolder
@@ -30,28 +30,28 @@ class TunedModel:
 
     @property
     def folder(self) -> Path:
-        """The folder of the LoRA."""
+        """The folder of the adapter."""
         return self.run.finetune_dir(self.method)
 
     @property
-    def lora_hash(self) -> str:
-        """SHA-256 of the LoRA's file."""
-        return sha256_of(self.folder / LORA_FILE)
+    def adapter_hash(self) -> str:
+        """SHA-256 of the adapter's file."""
+        return sha256_of(adapter_file(self.folder))
 
     def changed_inputs(self, settings: Settings, model: str) -> list[str]:
-        """Return the inputs (reward, model, start) that changed since this LoRA was tuned.
+        """Return the inputs (reward, model, start) that changed since this adapter was tuned.
 
-        The reward is that of the LoRA's round, and `model` the hash of the base. External rewards
-        are ignored.
+        The reward is the one of the adapter's round, and `model` the hash of the base. External
+        rewards are ignored.
         """
         stamp = read_stamp(self.folder / STAMP)
         then = {} if stamp is None else stamp.inputs
         present = {"model": model}
         if (self.run.reward_dir / REWARD_METRICS).exists():
             present["reward"] = reward_hash(self.run.reward_dir)
-        start = Path(start_of(self.run, settings, self.method)) / LORA_FILE
-        if start.exists():
-            present["start"] = sha256_of(start)
+        start = start_of(self.run, settings, self.method)
+        if kind_in(start) is not None:
+            present["start"] = sha256_of(adapter_file(start))
         known = [name for name in ("reward", "model", "start") if name in then and name in present]
         return [name for name in known if then[name] != present[name]]
 
@@ -66,7 +66,7 @@ def tuned_models(run: RunFolder) -> list[TunedModel]:
 
 
 def image_folder(run: RunFolder, name: str, eta: float, strength: float = 1.0) -> Path:
-    """Return the folder of the images of a model at a strength of its LoRA, by a sampler."""
+    """Return the folder of the images of a model at a strength of its adapter, by a sampler."""
     ending = "" if strength == 1 else f"-strength{strength}"
     return run.evaluation_dir / "images" / f"{file_name(name)}-eta{eta:g}{ending}"
 

@@ -39,7 +39,7 @@ def peoples_verdict(run: RunFolder) -> dict[str, Any] | None:
 
 def _tuned_since(run: RunFolder, figures: Comparison) -> list[str]:
     """Return the models that were tuned again after their images were compared."""
-    present = {file_name(one.name): one.lora_hash for one in tuned_models(run)}
+    present = {file_name(one.name): one.adapter_hash for one in tuned_models(run)}
     return [
         model
         for model, hashes in figures.models.items()

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from data.errors import PictuneError
 from data.runs import RunFolder
-from finetune.model.lora_folder import BASE
+from finetune.model.adapter_kinds import BASE
 from pipelines.evaluate.figures import (
     Evaluation,
     Figures,
@@ -83,7 +83,7 @@ def titles(evaluation: Evaluation) -> dict[str, str]:
     names = {name: method.title for name, method in METHODS.items()}
     found = {"base": "base", "best of n": f"best of {evaluation.best_of}"}
     for method, name in names.items():
-        start = evaluation.settings.get(method, {}).get("lora", {}).get("start", BASE)
+        start = evaluation.settings.get(method, {}).get("adapter", {}).get("start", BASE)
         before = "" if start == BASE else f"{names.get(start, Path(start).name)}, then "
         found[method] = before + name
     for result in evaluation.results:

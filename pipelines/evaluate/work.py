@@ -174,12 +174,13 @@ def draw_all(
     loaded = ""
     for one in drawings:
         if one.tuned is not None and loaded != one.name:
-            model.load_lora(one.tuned.folder)
+            model.load_adapter(one.tuned.folder)
             loaded = one.name
             if processes.is_first:
                 kl[one.name] = kl_to_base(model, prompts, settings)
         strength = "" if one.strength == 1 else f", strength {one.strength:g}"
-        with model.at_strength(one.strength):
+        is_base = one.tuned is None
+        with model.adapter_off() if is_base else model.adapter.at_strength(one.strength):
             drawer.draw_missing(
                 one.planned,
                 one.folder,
@@ -365,7 +366,7 @@ def chain_kl(
                 return step_distribution(schedule, output, at, latents, eta=sampler.eta)
 
             mean, std = next_mean()
-            with model.adapters_off():
+            with model.adapter_off():
                 reference, _ = next_mean()
             total[rows] += gaussian_kl(mean, reference, std)
     return total

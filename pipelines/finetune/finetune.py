@@ -1,4 +1,4 @@
-"""Stage `finetune`: tune the model's LoRA by one method, on the reward or on labels.
+"""Stage `finetune`: tune the model's adapter by one method, on the reward or on labels.
 
 A killed run goes on from its last checkpoint. In several processes all of them train, and the first
 alone writes files and speaks.
@@ -13,9 +13,9 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from data.errors import PictuneError
 from data.files import locked
 from data.runs import RunFolder
-from finetune.model.lora_folder import BASE, LORA_FILE
+from finetune.model.adapter_kinds import ADAPTERS, BASE
 from finetune.model.processes import Processes, launched
-from pipelines.finetune.plan import CHECKPOINTS, IMAGES, earlier_method, input_hashes
+from pipelines.finetune.plan import CHECKPOINTS, IMAGES, earlier_method, input_hashes, method_config
 from pipelines.finetune.strengths import choose_and_save, is_missing
 from pipelines.flags import one_of
 from pipelines.methods import METHODS
@@ -26,17 +26,17 @@ from pipelines.settings.finetune import FinetuneConfig
 
 
 def main(run: RunFolder, settings: Settings, method: str) -> None:
-    """Train, or go on training; keep a LoRA made from the same reward, model and settings."""
+    """Train, or go on training; keep an adapter made from the same reward, model and settings."""
     with launched(settings.run.device) as processes:
         if not processes.is_first:
             logging.disable(logging.WARNING)
         for name in _in_order(run, settings, method):
             _tune(run, settings, name, processes)
-            processes.wait()  # until its LoRA is there
+            processes.wait()  # until its adapter is there
 
 
 def _in_order(run: RunFolder, settings: Settings, method: str) -> list[str]:
-    """Return the method after those whose LoRAs it starts from, directly or not.
+    """Return the method after those whose adapters it starts from, directly or not.
 
     Raises:
         PictuneError: methods start from each other.
@@ -45,13 +45,14 @@ def _in_order(run: RunFolder, settings: Settings, method: str) -> list[str]:
     while (earlier := earlier_method(run, settings, chain[-1])) is not None:
         if earlier in chain:
             circle = " starts from ".join((*chain, earlier))
-            raise PictuneError(f'{chain[-1]}.lora.start: {circle}; set one of them to "{BASE}"')
+            raise PictuneError(f'{chain[-1]}.adapter.start: {circle}; set one of them to "{BASE}"')
         chain.append(earlier)
     return chain[::-1]
 
 
 def _tune(run: RunFolder, settings: Settings, name: str, processes: Processes) -> None:
     folder = run.finetune_dir(name)
+    file = folder / ADAPTERS[method_config(settings, name).adapter.kind].file
     tables = ("run", "sampler", "images", "finetune", name)
     stage = StageFolder(
         run,
@@ -60,16 +61,16 @@ def _tune(run: RunFolder, settings: Settings, name: str, processes: Processes) -
         run.titled(f"finetune {name}"),
         tables,
         inputs=input_hashes(run, settings, name),
-        outputs=(folder / LORA_FILE,),
+        outputs=(file,),
         goes_on_from={
             f"{IMAGES}/[!.]*.png": ("run", "sampler", "images"),
             f"{CHECKPOINTS}/*/manifest.json": tables,
         },
-        vouched=(folder / LORA_FILE,),
+        vouched=(file,),
     )
     is_done = stage.is_done
     lacks_strengths = is_missing(folder, settings.table("finetune", FinetuneConfig))
-    line = f"finetune {name}: done, LoRA in {folder}"
+    line = f"finetune {name}: done, adapter in {folder}"
     if processes.skips(is_done and not lacks_strengths, line):
         return
     with ends_at_once():
@@ -77,14 +78,14 @@ def _tune(run: RunFolder, settings: Settings, name: str, processes: Processes) -
         from pipelines.finetune.work import open_job  # noqa: PLC0415 - loads torch
 
     with _only_command(run, name) if processes.is_first else nullcontext():
-        # First: a model that cannot be opened must not cost an earlier LoRA.
+        # First: a model that cannot be opened must not cost an earlier adapter.
         job = open_job(run, settings, name, processes)
         if processes.is_first and stage.stamp is None and folder.exists():
             shutil.rmtree(folder)  # made from another reward or model
         processes.wait()
         with stage.working() if processes.is_first else nullcontext():
             if is_done:
-                job.training.model.load_lora(folder)
+                job.training.model.load_adapter(folder)
             elif processes.is_first:
                 train_and_save(job)
             else:

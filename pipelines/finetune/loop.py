@@ -32,12 +32,12 @@ SAMPLE_SIZE = 128
 
 
 def train_and_save(job: Job) -> None:
-    """Train in the first process, and save the LoRA with its model card."""
+    """Train in the first process, and save the adapter with its model card."""
     for leftover in job.folder.rglob(".tmp-*"):
         leftover.unlink()  # of a process that was killed while it wrote
-    (job.folder / STRENGTHS_FILE).unlink(missing_ok=True)  # of a LoRA that was there before
+    (job.folder / STRENGTHS_FILE).unlink(missing_ok=True)  # of an adapter that was there before
     state = train(job)
-    job.training.model.save_lora(job.folder)
+    job.training.model.adapter.save(job.folder)
     with write_atomically(job.folder / CARD_FILE) as path:
         path.write_text(model_card(job, state), encoding="utf-8")
     title = f"finetune {job.name}"
@@ -45,7 +45,9 @@ def train_and_save(job: Job) -> None:
     before = state.validation[0][1]
     if state.stopped:
         print(f"{title}: stopped at step {state.step}: {state.stopped}")
-    print(f"{title}: LoRA in {job.folder}, validation {job.chosen_by} {before:.3f} -> {best:.3f}")
+    print(
+        f"{title}: adapter in {job.folder}, validation {job.chosen_by} {before:.3f} -> {best:.3f}"
+    )
     if kept == 0:
         print(f"{title}: {UNTRAINED}")
     print(f"{title}: {time_spent(read_metrics(job.folder))}")

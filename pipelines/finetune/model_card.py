@@ -1,11 +1,11 @@
-"""The model card of a tuned LoRA."""
+"""The model card of a tuned adapter."""
 
 from collections.abc import Mapping, Sequence
 
 from finetune.learning.training import TrainState
+from finetune.model.adapter_kinds import ADAPTERS, BASE
 from finetune.model.diffusion import DiffusionModel, arithmetic
 from finetune.model.family_sd import DDIM
-from finetune.model.lora_folder import BASE
 from finetune.model.model_folder import TYPES
 from finetune.settings.method import LearnsFromLabels
 from finetune.settings.sampler import Sampler
@@ -18,7 +18,7 @@ from pipelines.run.prompts import focus_of
 from pipelines.settings.config import Settings
 from pipelines.settings.run import RunConfig
 
-_CARD = """# LoRA tuned by {title}
+_CARD = """# {adapter} tuned by {title}
 
 On `{model}`, for {tuned_on}. Prompts: {prompts}
 
@@ -43,7 +43,7 @@ import torch
 from diffusers import {imported}
 
 pipeline = DiffusionPipeline.from_pretrained({opened})
-{sampler}{lora}pipeline.to({device!r})
+{sampler}{adapter}pipeline.to({device!r})
 image = pipeline(
     {prompt!r},
     num_inference_steps={steps},
@@ -68,7 +68,9 @@ def model_card(job: Job, state: TrainState) -> str:
     tuned_on = " + ".join(sources) or f"the reward model in `{job.run.reward_dir}`"
     if isinstance(training.config, LearnsFromLabels):
         tuned_on = f"the labels in `{job.run.latest}`"
+    kind = ADAPTERS[training.config.adapter.kind]
     return _CARD.format(
+        adapter=kind.title,
         title=f"{METHODS[job.name].title} ({job.method.paper})",
         model=settings.run.model,
         tuned_on=tuned_on,
@@ -77,7 +79,7 @@ def model_card(job: Job, state: TrainState) -> str:
         code=drawing_code(
             training.model,
             settings.run,
-            f"pipeline.load_lora_weights({str(job.folder)!r})\n",
+            kind.code(job.folder),
             _evaluated(settings, training.prompts),
             sampler,
         ),
@@ -104,15 +106,15 @@ def _rounding(settings: Settings, model: DiffusionModel) -> str:
 
 
 def drawing_code(
-    model: DiffusionModel, config: RunConfig, lora: str, one: Planned, sampler: Sampler
+    model: DiffusionModel, config: RunConfig, adapter: str, one: Planned, sampler: Sampler
 ) -> str:
-    """Return Python that draws an image with diffusers alone; `lora` are the lines that open it."""
+    """Return Python that draws an image with diffusers alone; the lines of `adapter` open it."""
     is_ddim = model.family.sampler_name == DDIM
     return _CODE.format(
         imported=f"{DDIM}, DiffusionPipeline" if is_ddim else "DiffusionPipeline",
         opened=opened_by(config, model.variant),
         sampler=_DDIM if is_ddim else "",
-        lora=lora,
+        adapter=adapter,
         device=config.device,
         prompt=one.prompt,
         steps=sampler.steps,

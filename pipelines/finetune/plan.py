@@ -1,7 +1,6 @@
 """Plan of one training of the run: its settings, prompts and start, and hashes of all three."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -9,11 +8,11 @@ from data.errors import PictuneError
 from data.files import sha256_of
 from data.runs import RunFolder
 from data.tables.parquet import learned_from_digest
-from finetune.model.lora_folder import BASE, lora_file
+from finetune.model.adapter_kinds import BASE, adapter_file
 from finetune.settings.method import LearnsFromImages, LearnsFromLabels, MethodConfig
 from pipelines.finetune.image_text_pairs import pairs_hash
 from pipelines.methods import METHODS
-from pipelines.rounds.plan import lora_to_go_on_from
+from pipelines.rounds.plan import adapter_to_go_on_from
 from pipelines.run.campaign import images_digest
 from pipelines.run.model_hashes import has_reward, reward_hash, weights_hash
 from pipelines.run.prompts import focus_of, prompts_digest, prompts_of
@@ -56,21 +55,21 @@ def method_config(settings: Settings, name: str) -> MethodConfig:
 
 
 def earlier_method(run: RunFolder, settings: Settings, name: str) -> str | None:
-    """Return the method whose LoRA of this round the training starts from, if it is one."""
-    start = method_config(settings, name).lora.start
+    """Return the method whose adapter of this round the training starts from, if it is one."""
+    start = method_config(settings, name).adapter.start
     return start if start in METHODS and run.round == 1 else None
 
 
 def start_of(run: RunFolder, settings: Settings, name: str) -> str:
-    """Return the start of the training: "base", or the folder of a LoRA.
+    """Return the start of the training: "base", or the folder of an adapter.
 
-    In a round after the first, it is the method's own LoRA of the round before.
+    In a round after the first, it is the method's own adapter of the round before.
     """
     if run.round > 1:
         return str(run.in_round(run.round - 1).finetune_dir(name))
     earlier = earlier_method(run, settings, name)
     if earlier is None:
-        return method_config(settings, name).lora.start
+        return method_config(settings, name).adapter.start
     return str(run.finetune_dir(earlier))
 
 
@@ -78,12 +77,12 @@ def input_hashes(run: RunFolder, settings: Settings, name: str) -> dict[str, str
     """Return hashes of everything that a training rests on, except its settings.
 
     Raises:
-        PictuneError: something is missing, or a later round cannot go on from the LoRA before it.
+        PictuneError: something is missing, or a later round cannot go on from the one before it.
     """
     prompts, model = method_prompts(run, settings, name), weights_hash(settings.run.model)
     config = method_config(settings, name)
     if run.round > 1:
-        lora_to_go_on_from(run, name, model)
+        adapter_to_go_on_from(run, name, model)
     inputs = {"model": model, "prompts": prompts_digest(prompts)}
     if rewards := settings.table("finetune", FinetuneConfig).rewards:
         places = [place for source in rewards for place in source.read_from]
@@ -91,7 +90,7 @@ def input_hashes(run: RunFolder, settings: Settings, name: str) -> dict[str, str
     elif has_reward(run.reward_dir) or not isinstance(config, LearnsFromLabels):
         inputs["reward"] = reward_hash(run.reward_dir)
     if (start := start_of(run, settings, name)) != BASE:
-        inputs["start"] = sha256_of(lora_file(Path(start)))
+        inputs["start"] = sha256_of(adapter_file(start))
     if isinstance(config, LearnsFromLabels):
         inputs["labels"] = learned_from_digest(run)
     if isinstance(config, LearnsFromImages):

@@ -131,7 +131,7 @@ def rewarded_images(
     """
     beside = [] if which == "labeled" else list(scored)
     model, sampler = encoder.model, encoder.sampler
-    with model.adapters_off():
+    with model.adapter_off():
         drawer = Drawer(model, encoder.batch, model.processes)
         drawer.draw_missing(beside, folder, sampler, title="scored images")
     images = run_images(run, prompts, which)

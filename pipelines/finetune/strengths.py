@@ -1,10 +1,11 @@
-"""The strength that validation chose for a tuned LoRA: its file and its part of the model card."""
+"""The strength that validation chose for an adapter: its file and its part of the model card."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data.files import write_atomically, write_json
 from finetune.learning.strength import StrengthChoice, StrengthFigures, choose_strength
+from finetune.model.adapter_kinds import kind_of
 from pipelines.finetune.plan import CARD_FILE
 from pipelines.settings.finetune import FinetuneConfig
 
@@ -14,51 +15,49 @@ if TYPE_CHECKING:
 STRENGTHS_FILE = "strengths.json"
 _TITLE = "\n## Strength\n"
 _SECTION = """
-The same validation images at other strengths of the LoRA, where 0 is the base and 1 is as trained.
+The same validation images at other strengths of the update: 0 is the base, and 1 is as trained.
 Behind: how far the mean reward is below the best, with the standard error of the difference.
 
 | strength | reward | behind | diversity |
 |---|---|---|---|
 {rows}
 
-Draw at {strength:g}, the weakest that is behind by no more than that error. In place of the
-`load_lora_weights` above:
+Draw at {strength:g}, the weakest that is behind by no more than that error. To open the {adapter}:
 
 ```python
-pipeline.load_lora_weights({folder!r}, adapter_name="pictune")
-pipeline.set_adapters("pictune", adapter_weights={strength:g})
-```
+{code}```
 """
 
 
 def read_choice(folder: Path) -> StrengthChoice | None:
-    """Return the choice for the LoRA in a folder; None where none was asked for."""
+    """Return the choice for the adapter in a folder; None where none was asked for."""
     file = folder / STRENGTHS_FILE
     return StrengthChoice.model_validate_json(file.read_bytes()) if file.exists() else None
 
 
 def is_missing(folder: Path, config: FinetuneConfig) -> bool:
-    """Whether a strength of the settings was not tried yet for the LoRA in a folder."""
+    """Whether a strength of the settings was not tried yet for the adapter in a folder."""
     choice = read_choice(folder)
     tried = set() if choice is None else {one.strength for one in choice.tried}
     return not tried.issuperset(config.other_strengths)
 
 
 def choose_and_save(job: "Job") -> None:
-    """Choose the strength of the job's LoRA, which is in its model; every process has to call it.
+    """Choose the strength of the adapter in the job's model; every process has to call it.
 
     The first process writes the choice, and the strength into the model card.
     """
     choice = choose_strength(job.training.validator, job.config.other_strengths)
     if not job.processes.is_first:
         return
-    card = job.folder / CARD_FILE
+    card, kind = job.folder / CARD_FILE, kind_of(job.folder)
     text = card.read_text(encoding="utf-8") if card.exists() else ""
     with write_atomically(card) as path:
         section = _SECTION.format(
             rows="\n".join(map(_row, choice.tried)),
             strength=choice.strength,
-            folder=str(job.folder),
+            adapter=kind.title,
+            code=kind.code(job.folder, choice.strength),
         )
         path.write_text(text.partition(_TITLE)[0] + _TITLE + section, encoding="utf-8")
     write_json(job.folder / STRENGTHS_FILE, choice.model_dump(mode="json", exclude_none=True))

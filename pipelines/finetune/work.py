@@ -86,20 +86,20 @@ class Job:
 def open_job(
     run: RunFolder, settings: Settings, name: str, processes: Processes = SINGLE_PROCESS
 ) -> Job:
-    """Open a model with fresh adapters, the reward, and the generator of all randomness.
+    """Open a model with a fresh adapter, the reward, and the generator of all randomness.
 
     Raises:
         PictuneError: the model or the reward cannot be opened.
     """
     config, shared = method_config(settings, name), settings.table("finetune", FinetuneConfig)
-    lora = config.lora.model_copy(update={"start": start_of(run, settings, name)})
-    config = config.model_copy(update={"lora": lora})
+    adapter = config.adapter.model_copy(update={"start": start_of(run, settings, name)})
+    config = config.model_copy(update={"adapter": adapter})
     # A later round has noise of its own; seeds of runs are below 2^31.
     generator = torch.Generator().manual_seed(settings.run.seed + (run.round - 1) * 2**31)
     model = open_model(settings.run)
     watch = Watch(partial(_now, model.device))
     model.processes = replace(processes, watch=watch)
-    model.add_lora(lora, generator=generator)
+    model.add_adapter(adapter, generator=generator)
     model.set_up(settings.run)
     if shared.gradient_checkpointing:
         model.checkpoint_gradients()

@@ -103,7 +103,7 @@ def strength_chart(
     ylabel: str,
     chosen: float | None,
 ) -> str:
-    """Return lines (legend to estimates) of shares over the strengths of a LoRA, as SVG.
+    """Return lines (legend to estimates) of shares over the strengths of an adapter, as SVG.
 
     The first line is in the model's color. A dotted line marks the strength that was chosen.
     """
@@ -120,7 +120,9 @@ def strength_chart(
         axes.errorbar(strengths, values, errors, fmt="none", **bars)
     if chosen is not None:
         axes.axvline(chosen, color=INK, linewidth=1, linestyle=":", label="chosen by validation")
-    axes.set(ylim=(0, None), xlabel="strength of the LoRA (0: base, 1: as trained)", ylabel=ylabel)
+    axes.set(
+        ylim=(0, None), xlabel="strength of the adapter (0: base, 1: as trained)", ylabel=ylabel
+    )
     axes.set_xticks(strengths, [f"{strength:g}" for strength in strengths])
     _legend(axes)
     return _svg(figure)

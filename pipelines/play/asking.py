@@ -70,7 +70,7 @@ def records_of(
 ) -> Iterator[Record]:
     """Yield a ranking of each row's different images, and a verdict on each where the run has them.
 
-    `drawn_by` is called with sampler and hash of the LoRA.
+    `drawn_by` is called with sampler and hash of the adapter.
     """
     for number, row in enumerate(rows, start=1):
         images = {sha256_of(one.file): one for one in row}
@@ -100,6 +100,6 @@ def records_of(
 def _image(
     one: Picture, drawn_by: Callable[[Sampler, str | None], DrawnBy], round_number: int
 ) -> SourceImage:
-    facts = drawn_by(one.sampler, one.lora_hash).facts(one.seed, one.file)
-    own = {"round": round_number, "lora_strength": one.strength, "origin": PLAYGROUND}
+    facts = drawn_by(one.sampler, one.adapter_hash).facts(one.seed, one.file)
+    own = {"round": round_number, "adapter_strength": one.strength, "origin": PLAYGROUND}
     return SourceImage(column="image", content=one.file, facts=facts | own)

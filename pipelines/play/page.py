@@ -17,7 +17,7 @@ from PIL import Image
 
 from data.errors import PictuneError
 from data.schema import PROMPTS, read_table
-from finetune.model.lora_folder import BASE, LORA_FILE
+from finetune.model.adapter_kinds import BASE, adapter_file
 from labeling_app.sign_in import network_of
 from pipelines.finetune.strengths import read_choice
 from pipelines.play import words
@@ -190,7 +190,7 @@ class Playground:
             STRONGEST,
             1.0,
             step=0.05,
-            label="LoRA strength",
+            label="Adapter strength",
             info=f"0 is the base, 1 the tuned model as it was trained.{by_validation}",
             visible=bool(tuned),
         )
@@ -256,7 +256,9 @@ class Playground:
                 show_line_numbers=False,
                 label="Draws the first picture again",
             )
-            self.lora = gr.DownloadButton("Download the LoRA", visible=False, elem_id="lora")
+            self.adapter = gr.DownloadButton(
+                "Download the adapter", visible=False, elem_id="adapter"
+            )
 
     def _listen(self) -> None:
         given = {
@@ -265,7 +267,7 @@ class Playground:
         }  # fmt: skip
         shown = [
             self.state, self.status, self.heads, self.gallery, self.actions, self.ask, self.note,
-            self.take, self.code, self.lora,
+            self.take, self.code, self.adapter,
         ]  # fmt: skip
         drawing: dict[str, Any] = {
             "fn": self.draw,
@@ -291,7 +293,7 @@ class Playground:
         self.taken.change(
             self.take_home,
             [self.taken, self.state],
-            [self.code, self.lora],
+            [self.code, self.adapter],
             show_progress="hidden",
             **QUIET,
         )
@@ -337,7 +339,7 @@ class Playground:
                     self.ask: gr.Button("Ask raters", interactive=True),
                     self.take: gr.Accordion(visible=True),
                     self.code: home[0],
-                    self.lora: home[1],
+                    self.adapter: home[1],
                 }
         if earlier is not None:
             earlier.remove()
@@ -372,7 +374,7 @@ class Playground:
         return gr.Button("Sent to raters", interactive=False), gr.HTML(note, visible=True)
 
     def take_home(self, model: str, drawing: Drawing | None) -> tuple[Any, Any]:
-        """Return the code that draws with a model elsewhere, and the button with its LoRA."""
+        """Return the code that draws with a model elsewhere, and the button with its adapter."""
         with visible_errors():
             if drawing is None:
                 return gr.skip(), gr.skip()
@@ -382,5 +384,5 @@ class Playground:
                 return text, gr.DownloadButton(visible=False)
             name = f"{self.studio.run.root.name} {model}".replace(", ", " ").replace(" ", "-")
             copy = self.studio.folder / f"{name}.safetensors"
-            shutil.copyfile(tuned.folder / LORA_FILE, copy)
-            return text, gr.DownloadButton(f"Download the LoRA of {model}", copy, visible=True)
+            shutil.copyfile(adapter_file(tuned.folder), copy)
+            return text, gr.DownloadButton(f"Download the adapter of {model}", copy, visible=True)

@@ -17,9 +17,9 @@ import torch
 from data.errors import PictuneError
 from data.ids import control_character
 from data.runs import RunFolder
+from finetune.model.adapter_kinds import BASE
 from finetune.model.diffusion import DiffusionModel
 from finetune.model.family import tokenizer_of
-from finetune.model.lora_folder import BASE
 from finetune.model.sampler import draw_batches
 from finetune.settings.sampler import Sampler
 from pipelines.evaluate.models import TunedModel, tuned_models
@@ -54,7 +54,7 @@ class Wish:
     prompt: str
     models: tuple[str, ...]
     strength: float
-    """Factor of the LoRA's update."""
+    """Factor of the adapter's update."""
     sampler: Sampler
     seeds: tuple[int, ...]
     candidates: int = 1
@@ -78,7 +78,7 @@ class Picture:
     seed: int
     """Its own seed: that of the candidate that was picked, where there were some."""
     sampler: Sampler
-    lora_hash: str | None
+    adapter_hash: str | None
     strength: float | None
     reward: float | None
     spread: float | None
@@ -108,7 +108,7 @@ class Studio:
         self.tuned: dict[str, TunedModel] = {one.name: one for one in tuned_models(run)}
         self.model: DiffusionModel = open_model(settings.run)
         for one in self.tuned.values():  # what does not fit is said now, not to visitors
-            self.model.load_lora(one.folder)
+            self.model.load_adapter(one.folder)
         reward = with_reward(run).reward_dir
         self.reward = open_reward_model(reward, settings.run) if has_reward(reward) else None
         self.judge = open_judge(settings.run)
@@ -191,7 +191,7 @@ class Studio:
             tell: is called after each pass through the network.
 
         Raises:
-            PictuneError: a LoRA is gone, or an image is NaN.
+            PictuneError: an adapter is gone, or an image is NaN.
         """
         candidates = wish.candidates if name == BEST_OF_N else 1
         seeds = [seed for first in wish.seeds for seed in candidate_seeds(first, candidates)]
@@ -205,7 +205,7 @@ class Studio:
             tell(done, of)
 
         with self._lock, self._as(tuned, wish.strength):
-            lora_hash = None if tuned is None else tuned.lora_hash
+            adapter_hash = None if tuned is None else tuned.adapter_hash
             rest = iter(paths)
             passes = math.ceil(len(seeds) / self._batch) * wish.sampler.steps
             with counted_passes(self.model, passes, tell_unless_closed):
@@ -219,7 +219,7 @@ class Studio:
             measured = self._measured(paths, wish.prompt)
         strength = None if tuned is None else wish.strength
         pictures = [
-            Picture(name, wish.prompt, path, seed, wish.sampler, lora_hash, strength, *figures)
+            Picture(name, wish.prompt, path, seed, wish.sampler, adapter_hash, strength, *figures)
             for path, seed, figures in zip(paths, seeds, measured, strict=True)
         ]
         return picked(pictures, candidates)
@@ -229,10 +229,10 @@ class Studio:
         """Let the pipeline be this tuned model inside the block, or the base."""
         with ExitStack() as stack:
             if tuned is None:
-                stack.enter_context(self.model.adapters_off())
+                stack.enter_context(self.model.adapter_off())
             else:
-                self.model.load_lora(tuned.folder)
-                stack.enter_context(self.model.at_strength(strength))
+                self.model.load_adapter(tuned.folder)
+                stack.enter_context(self.model.adapter.at_strength(strength))
             yield
 
     @torch.no_grad()

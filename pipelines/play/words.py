@@ -5,7 +5,7 @@ from html import escape
 from statistics import fmean
 
 from data.formats.landing import Imported
-from finetune.model.lora_folder import BASE
+from finetune.model.adapter_kinds import BASE, kind_of
 from pipelines.finetune.model_card import drawing_code
 from pipelines.play.studio import BEST_OF_N, Picture, Studio, Wish
 from pipelines.run.image_plan import Planned
@@ -16,11 +16,6 @@ EMPTY = '<p class="empty">Press <b>Draw</b>, and the models draw here, side by s
 
 BUSY = "<p>&nbsp;</p>"
 """Room for the progress."""
-
-_LORA = """\
-pipeline.load_lora_weights({folder!r}, adapter_name="pictune")
-pipeline.set_adapters("pictune", adapter_weights={strength:g})
-"""
 
 
 def title_of(model: str, wish: Wish) -> str:
@@ -83,11 +78,15 @@ def _summary(pictures: Sequence[Picture]) -> str:
 
 def code(studio: Studio, model: str, wish: Wish) -> str:
     """Return Python that draws the first image of a model again, with diffusers alone."""
-    tuned, lora = studio.tuned.get(model), ""
+    tuned, opening = studio.tuned.get(model), ""
     if tuned is not None:
-        lora = _LORA.format(folder=str(tuned.folder), strength=wish.strength)
+        opening = kind_of(tuned.folder).code(tuned.folder, wish.strength)
     return drawing_code(
-        studio.model, studio.settings.run, lora, Planned(wish.prompt, wish.seeds[0]), wish.sampler
+        studio.model,
+        studio.settings.run,
+        opening,
+        Planned(wish.prompt, wish.seeds[0]),
+        wish.sampler,
     )
 
 

@@ -2,7 +2,7 @@
 
 Round 1 is images of the base, labels, reward and tuned models. Each later round draws images with a
 model that was tuned in the round before, lets people label them, trains a reward on all labels so
-far, and tunes on from the LoRAs of the round before. Labels are one store for all rounds.
+far, and tunes on from the adapters of the round before. Labels are one store for all rounds.
 """
 
 from collections import Counter
@@ -13,7 +13,7 @@ from data.files import sha256_of
 from data.runs import RunFolder
 from data.schema import IMAGES, LABELS_RANKING, read_table
 from data.tables.parquet import MANIFEST
-from finetune.model.lora_folder import LORA_FILE
+from finetune.model.adapter_kinds import kind_in
 from pipelines.methods import METHODS
 from pipelines.run.campaign import sent_images
 from pipelines.run.model_hashes import REWARD_METRICS
@@ -80,34 +80,35 @@ def with_reward(run: RunFolder) -> RunFolder:
 
 
 def tuned_methods(run: RunFolder) -> list[str]:
-    """Return the methods that have a LoRA in the round."""
-    return [method for method in METHODS if (run.finetune_dir(method) / LORA_FILE).exists()]
+    """Return the methods that have an adapter in the round."""
+    return [method for method in METHODS if kind_in(run.finetune_dir(method)) is not None]
 
 
-def lora_to_go_on_from(run: RunFolder, method: str, model: str) -> Path:
-    """Return the folder of the LoRA of the round before that this round goes on from.
+def adapter_to_go_on_from(run: RunFolder, method: str, model: str) -> Path:
+    """Return the folder of the adapter of the round before that this round goes on from.
 
     Args:
         run: in the round that goes on.
-        method: tuned the LoRA.
+        method: tuned the adapter.
         model: hash of the base's weights as they are now.
 
     Raises:
-        PictuneError: there is no such LoRA, it is not the one that was tuned, or it was tuned from
-            another base.
+        PictuneError: there is no such adapter, it is not the one that was tuned, or it was tuned
+            from another base.
     """
     before = run.in_round(run.round - 1)
     folder = before.finetune_dir(method)
-    file, stamp = folder / LORA_FILE, read_stamp(folder / STAMP)
-    if not file.is_file() or stamp is None or stamp.finished is None:
+    kind, stamp = kind_in(folder), read_stamp(folder / STAMP)
+    if kind is None or stamp is None or stamp.finished is None:
         tuned = ", ".join(tuned_methods(before))
         advice = f"put it back, or use another METHOD= ({tuned})" if tuned else "put it back"
         if not (run.round_dir / STAMP).exists():
             advice = f"run `make finetune METHOD={method}` first"
-        raise PictuneError(f"{folder}: round {before.round} has no LoRA of {method}; {advice}")
-    if stamp.files.get(LORA_FILE, now := sha256_of(file)) != now:
+        raise PictuneError(f"{folder}: round {before.round} has no adapter of {method}; {advice}")
+    file = folder / kind.file
+    if stamp.files.get(kind.file, now := sha256_of(file)) != now:
         raise PictuneError(
-            f"{file}: is not the LoRA that round {before.round} tuned; "
+            f"{file}: is not the adapter that round {before.round} tuned; "
             "put that one back, or use another RUN="
         )
     if stamp.inputs.get("model") != model:

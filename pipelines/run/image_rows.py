@@ -23,8 +23,8 @@ class DrawnBy:
     model_hash: str
     """Hash of its weights."""
     sampler: Sampler
-    lora_hash: str | None = None
-    """Hash of the LoRA; None for the base."""
+    adapter_hash: str | None = None
+    """Hash of the adapter; None for the base."""
 
     @cached_property
     def scheduler(self) -> str:
@@ -44,7 +44,7 @@ class DrawnBy:
             "scheduler": self.scheduler,
             "eta": self.sampler.eta,
             "created_at": datetime.fromtimestamp(file.stat().st_mtime, UTC),
-            "lora_hash": self.lora_hash,
+            "adapter_hash": self.adapter_hash,
             "stochastic_share": self.sampler.stochastic_share,
         }
 

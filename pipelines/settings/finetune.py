@@ -33,7 +33,7 @@ class FinetuneConfig(BaseModel, frozen=True, extra="forbid"):
     """Rewards to tune on in place of the run's own, which the evaluation still shows: a weighted
     sum, see `reward/sources.py`."""
     strengths: tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...] = (1.0,)
-    """Strengths of the tuned LoRA, factors of its update: 0.5, 0.75, 1 is a usual choice. The
+    """Strengths of the tuned adapter, factors of its update: 0.5, 0.75, 1 is a usual choice. The
     validation after training chooses among them, and the evaluation draws at each; 0, the base, and
     1, as trained, always belong to them. Others can be asked for at any time."""
 

@@ -212,6 +212,6 @@ def _image(run: RunFolder, rng: random.Random, prompt: str, model: str) -> dict[
         "prompt_id": prompt_id(prompt),
         "prompt": prompt,
         "seed": number,
-        "lora_hash": None if model == "base" else f"hash of {model}",
+        "adapter_hash": None if model == "base" else f"hash of {model}",
         "origin": "comparison",
     }

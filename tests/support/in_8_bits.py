@@ -13,7 +13,7 @@ from torch import nn
 
 from finetune.model.diffusion import DiffusionModel
 from finetune.model.sampler import draw
-from finetune.settings.model import LoraSettings
+from finetune.settings.model import AdapterSettings
 from finetune.settings.sampler import Sampler
 from tests.support.small_training import perturb, seeded
 
@@ -33,14 +33,14 @@ def main(folder: str) -> None:
         for layer in part.modules()
         if isinstance(layer, nn.Linear)
     }
-    small.add_lora(LoraSettings(rank=2), generator=seeded())
+    small.add_adapter(AdapterSettings(rank=2), generator=seeded())
     perturb(small, 0.5)
     cond = small.encode_prompts(["a dog"])
     latents = torch.randn(1, *small.latent_shape, generator=seeded(3))
     small.predict(latents, torch.tensor([700.0]), cond, cond, 1.0).square().mean().backward()
-    gradients = [one.grad for one in small.lora_parameters().values()]
-    small.save_lora(Path(folder) / "lora")
-    whole.load_lora(Path(folder) / "lora")
+    gradients = [one.grad for one in small.adapter.parameters().values()]
+    small.adapter.save(Path(folder) / "lora")
+    whole.load_adapter(Path(folder) / "lora")
     tuned = [draw(one, ["a dog"], SAMPLER, seeds=[5]) for one in (small, whole)]
     found = {
         "weights": sorted(kinds),

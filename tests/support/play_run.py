@@ -1,4 +1,4 @@
-"""A small run on the embedded model with a reward and a LoRA that no training made."""
+"""A small run on the embedded model with a reward and an adapter that no training made."""
 
 import json
 import shutil
@@ -6,8 +6,8 @@ from pathlib import Path
 
 from data.files import write_json
 from data.runs import RunFolder
-from finetune.model.lora_folder import BASE
-from finetune.settings.model import LoraSettings
+from finetune.model.adapter_kinds import BASE
+from finetune.settings.model import AdapterSettings
 from pipelines.cli import main
 from pipelines.play.studio import Picture, Studio, Wish
 from pipelines.run.judge import EMBEDDED_MODEL
@@ -16,7 +16,7 @@ from pipelines.settings.config import Settings, check, read_toml
 from pipelines.settings.tables import TABLES
 from reward.clip.backbone import ClipBackbone
 from reward.model import RewardModel
-from tests.support.small_training import open_with_lora, perturb, seeded
+from tests.support.small_training import open_with_adapter, perturb, seeded
 
 SETTINGS = f"""
 [run]
@@ -47,7 +47,7 @@ TUNED = "rwl"
 
 
 def write_play_run(folder: Path) -> RunFolder:
-    """Write a run with images, a reward of random weights, and a LoRA of noise."""
+    """Write a run with images, a reward of random weights, and an adapter of noise."""
     settings, run = folder / "play.toml", RunFolder(folder / "mine")
     settings.write_text(SETTINGS)
     place = ["--runs", str(folder), "--run", run.root.name]
@@ -56,9 +56,9 @@ def write_play_run(folder: Path) -> RunFolder:
     reward = RewardModel.create(backbone, hidden=[8], members=2, generator=seeded())
     reward.save_pretrained(run.reward_dir)
     write_json(run.reward_dir / REWARD_METRICS, {})
-    model = open_with_lora(EMBEDDED_MODEL, LoraSettings(rank=2))
+    model = open_with_adapter(EMBEDDED_MODEL, AdapterSettings(rank=2))
     perturb(model, 0.3)
-    model.save_lora(run.finetune_dir(TUNED))
+    model.adapter.save(run.finetune_dir(TUNED))
     return run
 
 

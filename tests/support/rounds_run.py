@@ -7,7 +7,7 @@ from data.runs import RunFolder
 from data.schema import IMAGES, read_table
 from pipelines.run.record import STAMP
 from tests.support.demo_run import command, copy_without, sets
-from tests.support.tuned_run import change_lora
+from tests.support.tuned_run import change_adapter
 
 SETTINGS = sets("rounds.images_per_prompt=8")
 
@@ -16,7 +16,7 @@ def write_first_round(ready: RunFolder, folder: Path) -> RunFolder:
     """Copy a run that only wants `finetune`, and tune it by RWL."""
     run = copy_without(ready, folder, symlinks=True)
     assert command(run, "finetune", "--method", "rwl") == 0
-    change_lora(run, "rwl")  # two steps on a tiny model might change nothing
+    change_adapter(run, "rwl")  # two steps on a tiny model might change nothing
     return run
 
 

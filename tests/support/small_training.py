@@ -14,7 +14,7 @@ from finetune.learning.monitors import PIXEL_MONITOR, Monitor
 from finetune.learning.reward_fn import RewardFn
 from finetune.model.diffusion import DiffusionModel
 from finetune.settings.method import MethodConfig
-from finetune.settings.model import LoraSettings, Precision
+from finetune.settings.model import AdapterSettings, Precision
 from finetune.settings.sampler import Sampler
 from finetune.settings.validation import ValidationRules
 
@@ -47,16 +47,16 @@ def draw_by_stock(pipeline: Any, seed: int) -> Tensor:
     return images
 
 
-def open_with_lora(
+def open_with_adapter(
     folder: Path,
-    settings: LoraSettings | None = None,
+    settings: AdapterSettings | None = None,
     *,
     precision: Precision = "fp32",
     generator: torch.Generator | None = None,
 ) -> DiffusionModel:
     """Open a model and add a LoRA: of rank 2 and drawn from seed 0, where nothing else is named."""
     model = DiffusionModel.from_pretrained(folder, precision=precision)
-    model.add_lora(settings or LoraSettings(rank=2), generator=generator or seeded())
+    model.add_adapter(settings or AdapterSettings(rank=2), generator=generator or seeded())
     return model
 
 
@@ -65,7 +65,7 @@ def perturb(
 ) -> None:
     """Add noise of this size to all adapters, so that they change the predictions."""
     generator = generator or seeded(1)
-    for weight in model.lora_parameters().values():
+    for weight in model.adapter.parameters().values():
         weight.data.add_(amount * torch.randn(weight.shape, generator=generator))
 
 

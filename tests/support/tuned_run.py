@@ -22,7 +22,7 @@ from torch import Tensor
 from data.files import sha256_of, write_json
 from data.runs import RunFolder
 from finetune.learning.checkpoints import latest_checkpoint
-from finetune.model.lora_folder import LORA_FILE
+from finetune.model.lora import LORA_FILE
 from pipelines.cli import main
 from pipelines.finetune.metrics_log import read_metrics
 from pipelines.run.record import STAMP, read_stamp
@@ -149,8 +149,8 @@ def checkpoint_steps(run: RunFolder, method: str) -> list[int]:
     return sorted(int(path.parent.name.removeprefix("step-")) for path in manifests)
 
 
-def change_lora(run: RunFolder, method: str, *, is_stamped: bool = True) -> None:
-    """Add noise to a LoRA, as more training would, and vouch for it unless told otherwise."""
+def change_adapter(run: RunFolder, method: str, *, is_stamped: bool = True) -> None:
+    """Add noise to an adapter, as more training would, and vouch for it unless told otherwise."""
     folder = run.finetune_dir(method)
     file, generator = folder / LORA_FILE, torch.Generator().manual_seed(0)
     with safe_open(file, "pt") as opened:

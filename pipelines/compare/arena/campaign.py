@@ -138,9 +138,9 @@ class Campaign:
 
     @cached_property
     def drawn_by(self) -> dict[str, list[str | None]]:
-        """The hashes of the LoRAs that drew each model's images; None is the base."""
+        """The hashes of the adapters that drew each model's images; None is the base."""
         found: dict[str, set[str | None]] = {}
-        hashes = self.images["lora_hash"]
+        hashes = self.images["adapter_hash"]
         for image, model in self.model_of.items():
             found.setdefault(model, set())
             if image in hashes.index:

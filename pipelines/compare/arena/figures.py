@@ -186,7 +186,7 @@ class Comparison(BaseModel, frozen=True):
     others: dict[str, int] = {}
     """Labels of other sources, which do not count."""
     models: dict[str, list[str | None]]
-    """Hashes of the LoRAs that drew each model's images; null is the base."""
+    """Hashes of the adapters that drew each model's images; null is the base."""
     level_difference: float
     """Difference in Elo points for which the interval at any look is shortest."""
     raters: list[RaterRow]

@@ -1,0 +1,75 @@
+"""The kinds of adapters, for those who need not open one.
+
+An adapter is what is trained on a model whose own weights stay as they are. A kind is one file,
+whose class is a `finetune.model.adapter.Adapter`, and one entry here.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from data.errors import PictuneError
+
+BASE = "base"
+"""The start of a training that is not another adapter: the pretrained model."""
+
+
+class AdapterKind(NamedTuple):
+    """One kind of adapter."""
+
+    title: str
+    """Its name in model cards."""
+    file: str
+    """Name of its file in a folder."""
+    opening: str
+    """Python that puts the adapter of `folder` into a diffusers `pipeline`."""
+    opening_at_strength: str
+    """The same at a `strength`, a factor of its update."""
+    adapter: str
+    """Place of its class."""
+
+    def code(self, folder: Path, strength: float | None = None) -> str:
+        """Return Python that opens the adapter in stock diffusers, at a strength if given."""
+        text = self.opening if strength is None else self.opening_at_strength
+        return text.format(folder=str(folder), strength=strength)
+
+
+ADAPTERS: dict[str, AdapterKind] = {
+    "lora": AdapterKind(
+        title="LoRA",
+        file="pytorch_lora_weights.safetensors",
+        opening="pipeline.load_lora_weights({folder!r})\n",
+        opening_at_strength="""\
+pipeline.load_lora_weights({folder!r}, adapter_name="pictune")
+pipeline.set_adapters("pictune", adapter_weights={strength:g})
+""",
+        adapter="finetune.model.lora:Lora",
+    )
+}
+"""Each kind by its name in the settings."""
+
+
+def kind_in(folder: str | Path) -> AdapterKind | None:
+    """Return the kind of the adapter in a folder; None where there is none."""
+    return next((one for one in ADAPTERS.values() if (Path(folder) / one.file).is_file()), None)
+
+
+def kind_of(folder: str | Path) -> AdapterKind:
+    """Return the kind of the adapter in a folder.
+
+    Raises:
+        PictuneError: there is none.
+    """
+    kind = kind_in(folder)
+    if kind is None:
+        files = " or ".join(one.file for one in ADAPTERS.values())
+        raise PictuneError(f"{folder}: no {files} in it; run the finetune stage first")
+    return kind
+
+
+def adapter_file(folder: str | Path) -> Path:
+    """Return the file of the adapter in a folder.
+
+    Raises:
+        PictuneError: there is none.
+    """
+    return Path(folder) / kind_of(folder).file
