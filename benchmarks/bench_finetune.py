@@ -35,6 +35,7 @@ from finetune.learning.method import Training
 from finetune.learning.rollout import choose_transitions
 from finetune.learning.validation import Validator
 from finetune.methods import dpok, policy_gradient
+from finetune.methods.policy_gradient import ADVANTAGE_CLIP
 from finetune.model.diffusion import DiffusionModel
 from finetune.settings.dpok import DPOKConfig
 from finetune.settings.model import AdapterSettings, NetworkSettings, Precision
@@ -195,7 +196,7 @@ class Straightforward:
             own = rewards[rows]
             std = own.std(correction=0).clamp(min=self.config.std_floor)
             result[rows] = (own - own.mean()) / std
-        return result.clamp(-self.config.advantage_clip, self.config.advantage_clip)
+        return result.clamp(-ADVANTAGE_CLIP, ADVANTAGE_CLIP)
 
     def loss(self, some: dict[str, Tensor]) -> Tensor:
         """Return DPOK's loss of a few transitions."""

@@ -28,6 +28,7 @@ from finetune.learning.strength import choose_strength
 from finetune.learning.training import TrainState
 from finetune.model.adapter_kinds import BASE
 from finetune.model.diffusion import DiffusionModel
+from finetune.settings.method import DrawsImages
 from finetune.settings.sampler import Sampler
 from pipelines.collect import images as images_stage
 from pipelines.collect import simulate
@@ -35,7 +36,6 @@ from pipelines.evaluate.figures import EvaluationPrompt, Measured, best_of, by_g
 from pipelines.evaluate.measures import Values, vendi_of_subsets
 from pipelines.evaluate.plan import evaluation_images, evaluation_prompts
 from pipelines.evaluate.work import Instruments, kl_to_base
-from pipelines.finetune.plan import method_config
 from pipelines.finetune.work import Job, open_job, with_images
 from pipelines.reward import reward as reward_stage
 from pipelines.run.drawing import Drawer
@@ -146,7 +146,7 @@ class Bed:
             ddim = self.sampler.deterministic()
             Drawer(self.model, self.batch).draw_missing(planned, place, ddim)
         else:
-            online = method_config(self.settings, "dpok").sampler
+            online = self.settings.table("dpok", DrawsImages).sampler
             ancestral = self.sampler.overridden(online).model_copy(update={"eta": 1.0})
             Drawer(self.model, self.batch).draw_missing(planned, place, ancestral)
         return self.instruments.measure(planned, place, "measure")

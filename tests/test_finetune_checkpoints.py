@@ -19,7 +19,6 @@ from finetune.settings.method import MethodConfig
 from finetune.settings.nft import NFTConfig
 from finetune.settings.reward_gradient import RewardGradientConfig
 from finetune.settings.reward_weighted import RewardWeightedConfig
-from finetune.settings.sampler import SamplerOverrides
 from finetune.settings.validation import ValidationConfig
 from tests.support.small_labels import SMALL as SMALL_LABELS
 from tests.support.small_labels import small_labels
@@ -36,7 +35,6 @@ SMALL = {
 RWL = RewardWeightedConfig(
     updates=4,
     batch=4,
-    sampler=SamplerOverrides(steps=2),
     report_every=1,
     validation=VALIDATION,
 )
@@ -54,7 +52,6 @@ METHODS: dict[str, tuple[Method[Any], MethodConfig]] = {
                 "truncation": "random",
                 "steps_back": 3,
                 "pretraining_weight": 0.1,
-                "pretraining_images": 3,
                 "validation": VALIDATION.model_dump(),
             }
         ),

@@ -1,5 +1,6 @@
 """DPOK's loss and training: its first update, replay, value function and guards."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -185,7 +186,6 @@ def test_kl_weight_alone_pulls_back_to_the_pretrained_model(velocity_folder: Pat
 def test_value_function_learns_to_predict_the_reward_of_each_prompt(velocity_folder: Path) -> None:
     settings = {
         "images_per_prompt": 8,
-        "value_steps": 60,
         "micro_batch": 16,
         "statistics_window": 1,
     }
@@ -193,6 +193,8 @@ def test_value_function_learns_to_predict_the_reward_of_each_prompt(velocity_fol
     training = training_of(open_with_adapter(velocity_folder), config, prompts=["a cat"])
     algorithm = policy_gradient.PolicyGradient(dpok.loss, needs_reference=True, critic=dpok.critic)
     state = policy_gradient.start(algorithm, training)
+    assert state.value is not None
+    state.value = replace(state.value, steps=60)
     rollout = collect(training, state.statistics)
     updates = [policy_gradient.update(algorithm, training, state, rollout) for _ in range(2)]
     first, second = (update.value_explained_variance for update in updates)

@@ -57,7 +57,6 @@ def test_two_processes_train_as_one(
         "reward_gradient.truncation=random",
         "reward_gradient.steps_back=2",
         "reward_gradient.pretraining_weight=0.1",
-        "reward_gradient.pretraining_images=3",
         "reward_gradient.validation.every=1",
         "reward_gradient.validation.images_per_prompt=1",
         "preference.updates=3",

@@ -216,7 +216,7 @@ def test_the_base_is_learned_from_and_never_scored(velocity_folder: Path) -> Non
 
     model = open_with_adapter(velocity_folder)
     perturb(model)
-    config = changed(kl_weight=0.0, pretraining_weight=1e3, pretraining_images=6)
+    config = changed(kl_weight=0.0, pretraining_weight=1e3)
     training = training_of(model, config, reward=counted)
     state = start(training)
     losses = [metrics.pretraining_loss for metrics in METHOD.train(training, state)]
@@ -224,11 +224,9 @@ def test_the_base_is_learned_from_and_never_scored(velocity_folder: Path) -> Non
     # Two images show that there is a gradient, 4 a step are trained on, 4 validate twice.
     assert asked == 2 + 2 * 4 + 2 * 4
     assert state.base_latents is not None
-    untuned, seeds = (
-        open_with_adapter(velocity_folder),
-        torch.randint(2**62, (6,), generator=seeded()),
-    )
-    expected = draw(untuned, ["a cat"] * 3 + ["a dog"] * 3, training.sampler, seeds=seeds.tolist())
+    untuned = open_with_adapter(velocity_folder)
+    texts, seeds = ["a cat"] * 32 + ["a dog"] * 32, torch.randint(2**62, (64,), generator=seeded())
+    expected = draw(untuned, texts, training.sampler, seeds=seeds.tolist())
     torch.testing.assert_close(model.decode(state.base_latents), expected, rtol=1e-3, atol=1e-3)
 
 

@@ -19,7 +19,7 @@ from finetune.settings.dpok import DPOKConfig
 from finetune.settings.method import MethodConfig
 from finetune.settings.model import NetworkSettings, Precision
 from finetune.settings.reward_weighted import RewardWeightedConfig
-from finetune.settings.sampler import SamplerOverrides
+from finetune.settings.sampler import Sampler
 from finetune.settings.validation import ValidationConfig
 from pipelines.cli import main
 from tests.support.small_training import open_with_adapter, perturb, seeded, training_of
@@ -31,7 +31,6 @@ DPOK = DPOKConfig(iterations=2, images_per_prompt=4, micro_batch=4, validation=V
 RWL = RewardWeightedConfig(
     updates=2,
     batch=4,
-    sampler=SamplerOverrides(steps=2),
     report_every=1,
     validation=VALIDATION,
 )
@@ -69,7 +68,8 @@ def training(model: DiffusionModel, config: MethodConfig) -> Training[Any]:
     """Return a training of either method on the prompts and on random latents."""
     latents = torch.randn(6, 4, 8, 8, generator=seeded(3))
     data = WeightedData(latents, PROMPTS * 3, torch.linspace(0, 1, 6))
-    return training_of(model, config, prompts=PROMPTS, data=data)
+    sampler = Sampler(steps=2) if config is RWL else None
+    return training_of(model, config, prompts=PROMPTS, data=data, sampler=sampler)
 
 
 def train(model: DiffusionModel, name: str) -> tuple[TrainState, list[float]]:

@@ -18,6 +18,8 @@ from finetune.settings.preference import PreferenceConfig
 
 _logger = logging.getLogger(__name__)
 
+VALIDATION_SHARE = 0.2
+"""Largest share of the network's work that validations take."""
 MOST_SLATES, LEAST_SLATES = 64, 8
 """Held-out rankings, and held-out pairs of verdicts, that the accuracy is measured on: at most, and
 at least if there are as many."""
@@ -114,12 +116,12 @@ class LabelValidator:
 def within_share(training: Training[PreferenceConfig]) -> LabelValidator:
     """Return the validator of a training whose validations together take no more than their share.
 
-    That is `validation_share` of the images that pass through the network.
+    That is `VALIDATION_SHARE` of the images that pass through the network.
     """
     config, validator = training.config, training.validator
     validations = 1 + -(-config.updates // config.validation.every)
     validations += config.adapter.start != BASE
-    share = config.validation_share / (1 - config.validation_share)
+    share = VALIDATION_SHARE / (1 - VALIDATION_SHARE)
     calls = share * config.updates * config.batch * CALLS_PER_TAUGHT / validations
     fewer = validator.within(calls - min(calls / 4, MOST_SLATES * CALLS_PER_SLATE))
     left = calls - fewer.calls
@@ -127,13 +129,13 @@ def within_share(training: Training[PreferenceConfig]) -> LabelValidator:
     if fewer.config != validator.config or len(fewer.prompts) < len(validator.prompts):
         _logger.warning(
             "finetune: each of %d validations draws %d images of %d prompts, not %d of %d, so that "
-            "they take %g of the work (validation_share)",
+            "they take %g of the work",
             validations,
             fewer.config.images_per_prompt,
             len(fewer.prompts),
             validator.config.images_per_prompt,
             len(validator.prompts),
-            config.validation_share,
+            VALIDATION_SHARE,
         )
     return LabelValidator(replace(training, validator=fewer), config.micro_batch, slates)
 

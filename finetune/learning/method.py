@@ -18,7 +18,7 @@ from finetune.learning.training import TrainState
 from finetune.learning.validation import Validation, Validator
 from finetune.learning.watch import Watch
 from finetune.model.diffusion import DiffusionModel
-from finetune.settings.method import MethodConfig
+from finetune.settings.method import DrawsImages, MethodConfig
 from finetune.settings.sampler import Sampler
 from finetune.settings.validation import ValidationRules
 
@@ -111,7 +111,9 @@ def new_training(
         rules: of validation; the defaults if omitted.
         batch: images that a validation draws at a time.
     """
-    sampler = (sampler or Sampler()).overridden(config.sampler)
+    sampler = sampler or Sampler()
+    if isinstance(config, DrawsImages):
+        sampler = sampler.overridden(config.sampler)
     watched = validation_prompts or prompts
     validator = Validator(
         model,

@@ -160,7 +160,7 @@ def take_step(
     state: TrainState,
     *,
     learning_rate: float,
-    clip_norm: float,
+    clip_norm: float = 1.0,
     blame: Callable[[], Sequence[str]] = tuple,
 ) -> Tensor:
     """Take one optimizer step on the gradients at hand, summed over the processes.

@@ -72,11 +72,11 @@ class Critic:
 
     network: ValueFunction
     optimizer: torch.optim.Optimizer
-    steps: int
-    """Steps of the optimizer per iteration."""
-    batch: int
-    """Transitions in each of them."""
     stochastic_steps: int
+    steps: int = 5
+    """Steps of the optimizer per iteration, as in DPOK's paper."""
+    batch: int = 256
+    """Transitions in each of them, as in DPOK's paper."""
 
     @torch.no_grad()
     def values(self, rollout: Rollout) -> Tensor:

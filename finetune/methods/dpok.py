@@ -69,7 +69,7 @@ def critic(training: Training[DPOKConfig]) -> Critic | None:
     )
     optimizer = torch.optim.AdamW(network.parameters(), config.value_learning_rate)
     stochastic_steps = training.sampler.stochastic_steps
-    return Critic(network, optimizer, config.value_steps, config.value_batch, stochastic_steps)
+    return Critic(network, optimizer, stochastic_steps)
 
 
 # The reference is needed for the loss, and to log the KL where its weight is 0.

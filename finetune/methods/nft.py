@@ -284,7 +284,6 @@ def _step(
     norm = take_step(
         state,
         learning_rate=learning_rate,
-        clip_norm=config.clip_norm,
         blame=lambda: [images.prompts[i] for i in pairs[:, 0].tolist()],
     )
     return torch.stack([*model.processes.total(figures), norm])

@@ -29,6 +29,8 @@ from finetune.model.sampling import gaussian_kl
 from finetune.model.schedule import NoiseSchedule
 from finetune.settings.policy_gradient import PolicyGradientConfig, Surrogate
 
+ADVANTAGE_CLIP = 5.0
+"""Standard deviations beyond which advantages are cut."""
 KL_CURVE = Curve("KL to the base, nats", {"kl": "KL to the base"})
 
 
@@ -274,7 +276,7 @@ def _batch(
         generator=generator,
     ).to(training.model.device)
     whole, explained = _advantages(rollout, sampler.stochastic_steps, state.value)
-    whole = whole.clamp(-config.advantage_clip, config.advantage_clip)
+    whole = whole.clamp(-ADVANTAGE_CLIP, ADVANTAGE_CLIP)
     advantages = whole[pairs[:, 0], pairs[:, 1]]
     zeros = torch.zeros_like(advantages)
     schedule = training.model.schedule(sampler.steps)

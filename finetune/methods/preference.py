@@ -63,6 +63,9 @@ from finetune.model.denoising import spread_timesteps
 from finetune.model.schedule import NoiseSchedule
 from finetune.settings.preference import PreferenceConfig
 
+SAFEGUARD_MARGIN = 0.9
+"""Least share of its fall by itself that the better images' error keeps, to first order, with the
+safeguard; Diffusion-SDPO's."""
 BASELINE_DECAY = 0.9
 """Share of itself that KTO's baseline keeps in a step."""
 
@@ -276,7 +279,6 @@ def update(
     norm = take_step(
         state,
         learning_rate=learning_rate,
-        clip_norm=config.clip_norm,
         blame=lambda: [images.prompts[i] for part in parts for i in part.slates.prompt.tolist()],
     )
     found = Sums(*total)
@@ -323,7 +325,7 @@ def held_back(errors: Errors, ranks: Tensor, config: PreferenceConfig) -> tuple[
     scores = (config.beta * gains.detach()).requires_grad_()
     (by_score,) = torch.autograd.grad(plackett_luce(scores, ranks).sum(), scores)
     pushes = -by_score  # a higher error is a lower score
-    factor = safeguard(errors.residuals.detach(), pushes, config.safeguard_margin)
+    factor = safeguard(errors.residuals.detach(), pushes, SAFEGUARD_MARGIN)
     own = torch.where(pushes < 0, factor[:, None], 1.0)
     return gains.detach() + own * (gains - gains.detach()), factor
 

@@ -44,6 +44,9 @@ from finetune.model.adapter_kinds import BASE
 from finetune.model.sampler import GradientSpan, draw_latents
 from finetune.settings.reward_gradient import RewardGradientConfig
 
+PRETRAINING_IMAGES = 64
+"""Images that the base draws before the first step, spread evenly over the prompts."""
+
 
 @dataclass(frozen=True)
 class Metrics:
@@ -197,7 +200,7 @@ def train(
 
 def base_prompts(training: Training[RewardGradientConfig]) -> list[str]:
     """Return the prompt of each pretraining image."""
-    prompts, count = training.prompts, training.config.pretraining_images
+    prompts, count = training.prompts, PRETRAINING_IMAGES
     return [prompts[i * len(prompts) // count] for i in range(count)]
 
 
@@ -220,7 +223,7 @@ def draw_randomness(training: Training[RewardGradientConfig], state: RewardGradi
         seeds=torch.randint(2**62, (count,), generator=generator).tolist(),
         span=gradient_span(config, training.sampler.steps, generator=generator),
         kl=draw_noise_levels(model, count, generator=generator),
-        numbers=torch.randint(config.pretraining_images, (count,), generator=generator),
+        numbers=torch.randint(PRETRAINING_IMAGES, (count,), generator=generator),
         pretraining=draw_noise_levels(model, count, generator=generator),
     )
 

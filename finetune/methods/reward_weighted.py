@@ -198,7 +198,6 @@ def update(
     norm = take_step(
         state,
         learning_rate=learning_rate,
-        clip_norm=config.clip_norm,
         blame=lambda: batch.texts,
     )
     return torch.stack([*model.processes.total(total), norm])

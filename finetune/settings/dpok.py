@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import NonNegativeFloat, PositiveFloat
 
 from finetune.settings.policy_gradient import PolicyGradientConfig, Surrogate
 
@@ -23,7 +23,3 @@ class DPOKConfig(PolicyGradientConfig, frozen=True, extra="forbid"):
     """Baseline of a reward: the prompt's mean and the learned value function, or the mean alone."""
     value_learning_rate: PositiveFloat = 1e-3
     """AdamW's, for the value function. Paper: 1e-4."""
-    value_steps: PositiveInt = 5
-    """Steps of the value function per iteration, as in the paper."""
-    value_batch: PositiveInt = 256
-    """Transitions in each of them, as in the paper."""

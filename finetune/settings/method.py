@@ -17,14 +17,17 @@ class MethodConfig(BaseModel, frozen=True, extra="forbid"):
     """AdamW's, for LoRA."""
     warmup: NonNegativeInt = 0
     """Steps over which the learning rate rises to its full value."""
-    clip_norm: PositiveFloat = 1.0
-    """The gradient is scaled down to this norm."""
-    sampler: SamplerOverrides = SamplerOverrides()
-    """Settings in which the method's sampler differs from the run's [sampler]."""
     adapter: AdapterSettings = AdapterSettings()
     """Trained weights beside the frozen model: a LoRA."""
     validation: ValidationConfig = ValidationConfig()
     """Validation, which chooses the best weights and can end the training early."""
+
+
+class DrawsImages(MethodConfig, frozen=True, extra="forbid"):
+    """Settings of a method that learns from images that it draws."""
+
+    sampler: SamplerOverrides = SamplerOverrides()
+    """Settings in which the method's sampler differs from the run's [sampler]."""
 
 
 class LearnsFromImages(MethodConfig, frozen=True, extra="forbid"):

@@ -2,7 +2,7 @@
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from finetune.settings.method import MethodConfig
+from finetune.settings.method import DrawsImages
 from finetune.settings.sampler import SamplerOverrides
 
 
@@ -14,7 +14,7 @@ class NFTSampler(SamplerOverrides, frozen=True, extra="forbid"):
     the paper."""
 
 
-class NFTConfig(MethodConfig, frozen=True, extra="forbid"):
+class NFTConfig(DrawsImages, frozen=True, extra="forbid"):
     """Settings of DiffusionNFT.
 
     The published ones, for Stable Diffusion 3.5, stand beside ours, which are for the embedded

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
-from finetune.settings.method import MethodConfig
+from finetune.settings.method import DrawsImages
 from finetune.settings.sampler import SamplerOverrides
 
 Surrogate = Literal["ppo", "hard_clamp"]
@@ -19,7 +19,7 @@ class RolloutSampler(SamplerOverrides, frozen=True, extra="forbid"):
     noise would be so small that ratios run away. Paper: 1."""
 
 
-class RolloutConfig(MethodConfig, frozen=True, extra="forbid"):
+class RolloutConfig(DrawsImages, frozen=True, extra="forbid"):
     """Settings of an online method's drawing, and of the transitions that it learns from."""
 
     sampler: RolloutSampler = RolloutSampler()
@@ -65,8 +65,6 @@ class PolicyGradientConfig(RolloutConfig, frozen=True, extra="forbid"):
     """Earlier iterations whose transitions are trained on again, by their ratio to the policy that
     drew them; 0 is on policy. The code of DPOK's authors: 1 to 2, as its buffer holds 1000
     transitions."""
-    advantage_clip: PositiveFloat = 5.0
-    """Advantages beyond this many standard deviations are cut."""
     statistics_window: PositiveInt = 64
     """Rewards per prompt from which its mean and standard deviation are computed."""
     std_floor: PositiveFloat = 0.05

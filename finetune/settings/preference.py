@@ -46,14 +46,9 @@ class PreferenceConfig(LearnsFromLabels, LabelBatchConfig, frozen=True, extra="f
     embedded model; KTO: 1000."""
     safeguard: bool = True
     """Hold the worse images' gradient back as far as it would raise the better ones' error."""
-    safeguard_margin: float = Field(default=0.9, ge=0, le=1)
-    """Least share of its fall by itself that the better images' error keeps, to first order, with
-    the safeguard. Diffusion-SDPO: 0.9."""
     report_every: PositiveInt = 20
     """Steps between two reports of metrics."""
-    validation_share: float = Field(default=0.2, gt=0, lt=1)
-    """Largest share of the network's work that validations take: where they would take more, they
-    draw fewer images of each prompt, then of fewer prompts, and compare fewer held-out labels."""
     validation: ValidationConfig = ValidationConfig(every=100)
     """Validation, which chooses the best weights: by the reward, or without one by the accuracy on
-    held-out labels."""
+    held-out labels. Where validations would take more than a fifth of the network's work, they draw
+    fewer images of each prompt, then of fewer prompts, and compare fewer held-out labels."""

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from finetune.settings.method import MethodConfig
+from finetune.settings.method import DrawsImages
 from finetune.settings.sampler import SamplerOverrides
 from finetune.settings.validation import Measure, ValidationConfig
 
@@ -24,7 +24,7 @@ class RewardGradientValidation(ValidationConfig, frozen=True, extra="forbid"):
     """Measures that end the training when they leave the bounds in `finetune.validation.limits`."""
 
 
-class RewardGradientConfig(MethodConfig, frozen=True, extra="forbid"):
+class RewardGradientConfig(DrawsImages, frozen=True, extra="forbid"):
     """Settings of the reward gradients.
 
     Published ones stand beside ours, which are for the embedded model of 5 million parameters.
@@ -44,6 +44,8 @@ class RewardGradientConfig(MethodConfig, frozen=True, extra="forbid"):
     """AdamW's, for LoRA. AlignProp: 1e-3; DRaFT in NeMo-Aligner: 1e-4."""
     warmup: NonNegativeInt = 2
     """Iterations over which the learning rate rises to its full value."""
+    clip_norm: PositiveFloat = 1.0
+    """The gradient is scaled down to this norm."""
     decay: bool = True
     """Whether the learning rate falls linearly to 0 over the iterations. Papers: no."""
     sampler: RewardGradientSampler = RewardGradientSampler()
@@ -61,9 +63,7 @@ class RewardGradientConfig(MethodConfig, frozen=True, extra="forbid"):
     """Weight of the pull to the base: of the mean squared difference to the base's predictions, in
     the reward's units. 0 switches it off and saves 4 network passes an image. Papers: none."""
     pretraining_weight: NonNegativeFloat = 0.0
-    """Weight of the denoising error on images that the base drew before the first step, in the
-    reward's units; 0 draws none."""
-    pretraining_images: PositiveInt = 64
-    """Number of those images, spread evenly over the prompts; never scored."""
+    """Weight of the denoising error on 64 images that the base drew before the first step, which
+    are spread evenly over the prompts and never scored, in the reward's units; 0 draws none."""
     validation: RewardGradientValidation = RewardGradientValidation()
     """Validation, which chooses the best weights and ends the training early."""

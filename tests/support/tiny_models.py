@@ -59,7 +59,6 @@ iterations = 2
 images_per_prompt = 2
 prompts_per_iteration = 2
 micro_batch = 4
-value_batch = 8
 
 [dpok.validation]
 every = 1
