@@ -6,7 +6,8 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from data.errors import PictuneError
-from data.feedback import BinaryAnswer, NewTask
+from data.feedback import NewTask
+from data.kinds.verdict import BinaryAnswer
 from data.store.imported import ImportedLabel
 from data.store.tables import metadata
 from tests.support.data_campaign import (
@@ -46,7 +47,8 @@ def test_labels_of_the_first_version_stay_as_they_were(tmp_path: Path) -> None:
             connection.execute(sa.text("SELECT * FROM labels ORDER BY sequence")).mappings().all()
         )
         assert [dict(row) for row in after] == [
-            dict(row) | {"active_ms": None, "wording": None} for row in before
+            dict(row) | {"active_ms": None, "wording": None, "outcome": "good", "has_comment": 0}
+            for row in before
         ]
         assert len(after) == 2
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
