@@ -31,8 +31,11 @@ import sqlalchemy as sa
 from PIL import Image
 
 from benchmarks.record import record, recorded
-from data.feedback import Answer, BinaryAnswer, NewTask, RankingAnswer
+from data.feedback import NewTask
 from data.files import sha256_of
+from data.kinds.kind import Answer
+from data.kinds.ranking import RankingAnswer
+from data.kinds.verdict import BinaryAnswer
 from data.runs import RunFolder
 from data.schema import IMAGES, LABELS_BINARY, PROMPTS, prompt_id, write_batches, write_table
 from data.store.feedback_store import FeedbackStore

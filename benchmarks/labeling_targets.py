@@ -90,7 +90,7 @@ async def submit_to_pictune(rater: Rater) -> None:
     body = {
         "submission_id": str(uuid.uuid4()),
         "task_id": rater.task,
-        "answer": {"verdict": "good"},
+        "answer": {"kind": "binary", "verdict": "good"},
         "time_on_task_ms": 2000,
     }
     await rater.post("/api/v1/submissions", body)

@@ -1,9 +1,7 @@
-"""Tasks, answers and claims: the values that go into and come out of the feedback store."""
+"""Tasks, submissions and claims: the values that go into and come out of the feedback store."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import permutations
 from typing import Annotated, Literal, Self
 
 from pydantic import (
@@ -11,16 +9,14 @@ from pydantic import (
     Field,
     NonNegativeFloat,
     NonNegativeInt,
-    ValidationInfo,
-    field_validator,
     model_validator,
 )
 
-from data.comparisons import Axis, ComparisonAnswer, answers_axis
+from data.comparisons import Axis
 from data.errors import PictuneError
 from data.ids import Identifier, Remark
+from data.kinds.registry import KINDS, AnyAnswer, TaskKind, check_answer
 
-TaskKind = Literal["binary", "ranking", "comparison"]
 Source = Literal["human", "simulated", "imported", "adjudicator"]
 """Givers of labels. An adjudicator is an admin who decides what raters disagree on: such a label
 takes no rater's place, and where there is one it is the answer."""
@@ -35,165 +31,6 @@ class NotFound(PictuneError):
     """No such rater or task."""
 
 
-class InvalidAnswer(PictuneError):
-    """The answer does not fit the task."""
-
-
-class BinaryAnswer(BaseModel, frozen=True, extra="forbid"):
-    """Verdict on whether one image fits its prompt (Lee et al. 2023, arXiv 2302.12192)."""
-
-    kind: Literal["binary"] = "binary"
-    verdict: Literal["good", "bad", "skip", "unsafe"]
-    """`skip` is can't tell; `unsafe` is an image that nobody should be shown."""
-    reason: Remark | None = None
-    """Reason why it was skipped, or is bad or unsafe."""
-    comment: Remark | None = None
-    """Free text."""
-
-
-class RankingAnswer(BaseModel, frozen=True, extra="forbid"):
-    """Order of several images of one prompt; ties and images that cannot be judged are allowed."""
-
-    kind: Literal["ranking"] = "ranking"
-    ranks: dict[str, int | None]
-    """Image id to rank: 1 is best, equal is a tie, null is can't judge; all null is a skip.
-
-    Gaps are closed: 1, 1, 3 becomes 1, 1, 2."""
-    reason: Remark | None = None
-    """Reason why it was skipped."""
-    comment: Remark | None = None
-    """Free text."""
-    unsafe: Annotated[
-        tuple[Identifier, ...], Field(max_length=100, exclude_if=lambda image_ids: not image_ids)
-    ] = ()
-    """Images that nobody should be shown; they have no rank."""
-
-    @field_validator("ranks")
-    @classmethod
-    def _dense(cls, ranks: dict[str, int | None]) -> dict[str, int | None]:
-        used = sorted({rank for rank in ranks.values() if rank is not None})
-        if used and used[0] < 1:
-            raise ValueError(f"ranks start at 1, not at {used[0]}")
-        return {
-            image_id: None if rank is None else used.index(rank) + 1
-            for image_id, rank in ranks.items()
-        }
-
-    @field_validator("unsafe")
-    @classmethod
-    def _unranked(cls, unsafe: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
-        ranks = info.data.get("ranks", {})
-        if any(ranks.get(image_id, 0) is not None for image_id in unsafe):
-            raise ValueError("an image that is not in `ranks`, or has a rank there; give it null")
-        return unsafe
-
-
-Answer = BinaryAnswer | RankingAnswer | ComparisonAnswer
-
-ANSWERS: dict[TaskKind, type[BinaryAnswer] | type[RankingAnswer] | type[ComparisonAnswer]] = {
-    "binary": BinaryAnswer,
-    "ranking": RankingAnswer,
-    "comparison": ComparisonAnswer,
-}
-"""The answer to each kind of task."""
-
-
-def parse_answer(kind: TaskKind, text: str) -> Answer:
-    """Read the JSON of an answer to a task of this kind.
-
-    Raises:
-        ValidationError: pydantic's; it is no such answer.
-    """
-    return ANSWERS[kind].model_validate_json(text)
-
-
-def check_answer(
-    answer: Answer,
-    kind: TaskKind,
-    image_ids: Sequence[str],
-    axis: Axis | None = None,
-    *,
-    has_steps: bool = True,
-) -> None:
-    """Check that the answer is of this kind, about exactly these images and to this axis.
-
-    `has_steps` is whether much better is told from slightly better.
-
-    Raises:
-        InvalidAnswer: it is not.
-    """
-    if answer.kind != kind:
-        raise InvalidAnswer(
-            f"answer: a {answer.kind} answer to a {kind} task; answer in the task's kind"
-        )
-    if isinstance(answer, RankingAnswer) and set(answer.ranks) != set(image_ids):
-        different = sorted(set(answer.ranks) ^ set(image_ids))
-        raise InvalidAnswer(
-            f"answer: images {', '.join(different)} are missing or not of this task; "
-            "rank every image, null if in doubt"
-        )
-    if isinstance(answer, ComparisonAnswer):
-        named = {answer.preferred, *answer.unsafe} - {None}
-        if not named <= set(image_ids):
-            strangers = ", ".join(sorted(str(one) for one in named - set(image_ids)))
-            raise InvalidAnswer(
-                f"answer: images {strangers} are not of this task; name images of it"
-            )
-        if not answers_axis(answer, axis):
-            raise InvalidAnswer(
-                f"answer: {answer.outcome} to a question of the axis {axis}; "
-                "give a count there and nowhere else"
-            )
-        if answer.strength is not None and not has_steps:
-            raise InvalidAnswer(
-                "answer: `strength` to a question of three steps; leave it out there"
-            )
-
-
-def is_skip(answer: Answer) -> bool:
-    """Whether the answer says nothing about quality: skip, unsafe, or no rank at all."""
-    if isinstance(answer, BinaryAnswer):
-        return answer.verdict in ("skip", "unsafe")
-    if isinstance(answer, ComparisonAnswer):
-        return answer.outcome in ("skip", "unsafe")
-    return all(rank is None for rank in answer.ranks.values())
-
-
-def reported_images(answer: Answer, image_ids: Sequence[str]) -> set[str]:
-    """Return the images that nobody should be shown, by the answer to a task about `image_ids`."""
-    if isinstance(answer, BinaryAnswer):
-        return set(image_ids) if answer.verdict == "unsafe" else set()
-    return set(answer.unsafe)
-
-
-def agrees_with_gold(answer: Answer, gold: Answer) -> bool | None:
-    """Return whether an answer is right.
-
-    It is right if it is the gold verdict or comparison, or if no pair of images that gold puts in
-    order is reversed or tied. None for a skip, unless the gold verdict is skip or unsafe itself.
-    """
-    if isinstance(answer, BinaryAnswer) and isinstance(gold, BinaryAnswer) and is_skip(gold):
-        return answer.verdict == gold.verdict
-    if is_skip(answer):
-        return None
-    if isinstance(answer, BinaryAnswer):
-        return isinstance(gold, BinaryAnswer) and answer.verdict == gold.verdict
-    if isinstance(answer, ComparisonAnswer):
-        facts = {"outcome", "preferred", "count"}
-        return answer.model_dump(include=facts) == gold.model_dump(include=facts)
-    if not isinstance(gold, RankingAnswer):
-        return False
-    return all(
-        _is_above(answer.ranks.get(better), answer.ranks.get(worse))
-        for better, worse in permutations(gold.ranks, 2)
-        if _is_above(gold.ranks[better], gold.ranks[worse])
-    )
-
-
-def _is_above(rank: int | None, other: int | None) -> bool:
-    return rank is not None and other is not None and rank < other
-
-
 class SentAnswer(BaseModel, frozen=True, extra="forbid"):
     """An answer as a client sends it."""
 
@@ -201,7 +38,7 @@ class SentAnswer(BaseModel, frozen=True, extra="forbid"):
     """Made by the sender, new for every answer (a UUID); sending the same again changes nothing."""
     task_id: Identifier
     """The task answered."""
-    answer: Annotated[Answer, Field(discriminator="kind")]
+    answer: AnyAnswer
     """The answer, of the task's kind; `kind` must be named in JSON."""
     time_on_task_ms: Annotated[NonNegativeInt, Field(lt=2**31)] | None = None
     """Milliseconds from the images being visible to the answer."""
@@ -237,7 +74,7 @@ class NewTask(BaseModel, frozen=True, extra="forbid"):
     """Number of people who are to answer it, and of simulated raters besides."""
     priority: float = 0.0
     """Higher is asked first; equal priorities come in random order."""
-    gold: Annotated[Answer, Field(discriminator="kind")] | None = None
+    gold: AnyAnswer | None = None
     """The right answer, if it is known."""
     gold_source: Identifier | None = None
     """Source of the right answer, such as its file. A task with a source is a check: hidden among
@@ -258,15 +95,16 @@ class NewTask(BaseModel, frozen=True, extra="forbid"):
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> Self:
-        if (self.kind == "comparison") != (self.axis is not None):
+        kind = KINDS[self.kind]
+        if kind.has_axis != (self.axis is not None):
             raise ValueError("a comparison has an axis, and nothing else has one")
-        if self.models and self.kind == "binary":
-            raise ValueError("a verdict compares no models")
-        if (self.models or self.kind == "comparison") and len(self.models) != len(self.image_ids):
+        if self.models and not kind.takes_models:
+            raise ValueError(f"{kind.plural} compare no models")
+        if (self.models or kind.has_axis) and len(self.models) != len(self.image_ids):
             raise ValueError(f"a {self.kind} of models names the model of each of its images")
         if self.axis == "count" and not self.subject:
             raise ValueError("the axis count needs a subject, that which is counted")
-        fewest, most = _images_of(self.kind, self.axis)
+        fewest, most = kind.number_of_images(self.axis)
         if not fewest <= len(self.image_ids) <= most:
             raise ValueError(
                 f"a {self.kind} task takes {fewest} to {most} images, not {len(self.image_ids)}"
@@ -278,13 +116,6 @@ class NewTask(BaseModel, frozen=True, extra="forbid"):
         elif self.gold_source is not None:
             raise ValueError("a source of the right answer, but no right answer")
         return self
-
-
-def _images_of(kind: TaskKind, axis: Axis | None) -> tuple[int, int]:
-    """Return the fewest and the most images of a task."""
-    if kind == "ranking":
-        return 2, 100
-    return (2, 2) if kind == "comparison" and axis != "count" else (1, 1)
 
 
 class LeaseConfig(BaseModel, frozen=True, extra="forbid"):

@@ -111,12 +111,14 @@ interface Remarks {
 }
 
 export interface BinaryAnswer extends Remarks {
+  kind: "binary";
   verdict: Verdict;
   ranks?: undefined;
   outcome?: undefined;
 }
 
 export interface RankingAnswer extends Remarks {
+  kind: "ranking";
   /** By image id; an image without a rank is not in it. */
   ranks: Record<string, Rank>;
   /** Ids of the images that nobody should see. */
@@ -126,13 +128,14 @@ export interface RankingAnswer extends Remarks {
 }
 
 export interface ComparisonAnswer extends Remarks {
+  kind: "comparison";
   outcome: "preferred" | "tie" | "both_bad" | "count" | "skip" | "unsafe";
   /** Id of the better image. */
-  preferred?: string;
+  preferred?: string | null;
   /** Where that was asked. */
   strength?: "slightly" | "much";
   /** 10 for more as well. */
-  count?: number;
+  count?: number | null;
   /** Ids of the images that nobody should see. */
   unsafe?: string[];
   verdict?: undefined;

@@ -14,7 +14,8 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from data.errors import PictuneError
-from data.feedback import InvalidAnswer, NotFound
+from data.feedback import NotFound
+from data.kinds.kind import InvalidAnswer
 from labeling_app.app_state import AppState
 
 LOGGER = logging.getLogger(__name__)

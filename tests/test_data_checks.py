@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from data.feedback import BinaryAnswer, ChecksConfig, NewTask
+from data.feedback import ChecksConfig, NewTask
+from data.kinds.verdict import BinaryAnswer
 from data.store.feedback_store import FeedbackStore
 from data.store.tables import labels, leases, task_images, tasks
 from data.store.views.overview import counts_by_prompt, gold_record, latest_labels

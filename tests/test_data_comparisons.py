@@ -11,10 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
-from data.comparisons import ComparisonAnswer
 from data.errors import PictuneError
-from data.feedback import Answer, ChecksConfig, Claim, InvalidAnswer, NewTask, Submission
+from data.feedback import ChecksConfig, Claim, NewTask, Submission
 from data.formats.latest import Latest
+from data.kinds.comparison import ComparisonAnswer
+from data.kinds.kind import Answer, InvalidAnswer
 from data.quality.judgments import Judgments
 from data.schema import LABELS_COMPARISONS, read_table
 from data.store.feedback_store import FeedbackStore

@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 
 import data.tables.parquet
 import data.tables.verification
-from data.comparisons import ComparisonAnswer
-from data.feedback import Answer, BinaryAnswer, Claim, RankingAnswer, Submission
+from data.feedback import Claim, Submission
 from data.files import sha256_of
+from data.kinds.kind import Answer
+from data.kinds.ranking import RankingAnswer
+from data.kinds.verdict import BinaryAnswer
 from data.runs import RunFolder
 from data.tables.parquet import Manifest, export, read_manifest
 from data.tables.verification import verify
@@ -124,11 +126,11 @@ def test_any_history_exports_to_exactly_the_live_labels(
         run, store = history.campaign.run, history.store
         manifest = export(store, run)
         expected = {
-            (task, store.public_rater_id(rater)): (answer.verdict, answer.comment)
-            if isinstance(answer, BinaryAnswer)
-            else answer.ranks
+            (task, store.public_rater_id(rater)): answer.ranks
+            if isinstance(answer, RankingAnswer)
+            else (answer.verdict, answer.comment)
             for (task, rater), answer in history.live.items()
-            if not isinstance(answer, ComparisonAnswer)
+            if isinstance(answer, BinaryAnswer | RankingAnswer)
         }
         rows = exported(run.latest)
         assert rows == expected

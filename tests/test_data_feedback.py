@@ -1,16 +1,11 @@
 import pytest
 from pydantic import ValidationError
 
-from data.feedback import (
-    Answer,
-    BinaryAnswer,
-    InvalidAnswer,
-    NewTask,
-    RankingAnswer,
-    Submission,
-    agrees_with_gold,
-    check_answer,
-)
+from data.feedback import NewTask, Submission
+from data.kinds.kind import Answer, InvalidAnswer
+from data.kinds.ranking import RankingAnswer
+from data.kinds.registry import agrees_with_gold, check_answer
+from data.kinds.verdict import BinaryAnswer
 
 
 def ranking(*ranks: int | None) -> RankingAnswer:

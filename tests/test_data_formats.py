@@ -15,10 +15,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from data.errors import PictuneError
-from data.feedback import BinaryAnswer, NewTask, RankingAnswer
+from data.feedback import NewTask
 from data.files import sha256_of
 from data.formats.latest import FIELDS, Latest, fields_table
 from data.formats.registry import export_to
+from data.kinds.ranking import RankingAnswer
+from data.kinds.verdict import BinaryAnswer
 from data.store.imported import Added
 from data.tables.parquet import export
 from tests.support import exchange_files as files

@@ -9,10 +9,12 @@ import pytest
 import torch
 from scipy.stats import binom, poisson_binom
 
-from data.comparisons import ComparisonAnswer
-from data.feedback import BinaryAnswer, NewTask, RankingAnswer
+from data.feedback import NewTask
 from data.formats.latest import Latest
 from data.formats.registry import export_to
+from data.kinds.comparison import ComparisonAnswer
+from data.kinds.ranking import RankingAnswer
+from data.kinds.verdict import BinaryAnswer
 from data.quality.campaign import campaign_quality
 from data.quality.disputes import order_disagreement
 from data.quality.habits import LEVEL, first_place_p

@@ -13,11 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from data.errors import PictuneError
-from data.feedback import BinaryAnswer, NewTask
+from data.feedback import NewTask
 from data.formats.landing import import_records
 from data.formats.latest import fields_table
 from data.formats.records import BadRow, Record
 from data.formats.registry import FORMATS
+from data.kinds.verdict import BinaryAnswer
 from data.schema import IMAGES, read_table, write_table
 from data.store.imported import ImportedLabel
 from data.tables.parquet import export

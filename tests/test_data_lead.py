@@ -8,7 +8,10 @@ import pytest
 import sqlalchemy as sa
 
 from data.errors import PictuneError
-from data.feedback import BinaryAnswer, InvalidAnswer, NewTask, NotFound, RankingAnswer
+from data.feedback import NewTask, NotFound
+from data.kinds.kind import InvalidAnswer
+from data.kinds.ranking import RankingAnswer
+from data.kinds.verdict import BinaryAnswer
 from data.store.feedback_store import FeedbackStore
 from data.store.imported import ImportedLabel
 from data.store.plan.planning import task_id_of

@@ -8,8 +8,10 @@ import sqlalchemy as sa
 
 import data.tables.verification
 from data.errors import PictuneError
-from data.feedback import BinaryAnswer, NewTask, RankingAnswer
+from data.feedback import NewTask
 from data.files import sha256_of
+from data.kinds.ranking import RankingAnswer
+from data.kinds.verdict import BinaryAnswer
 from data.schema import IMAGES, read_table, write_table
 from data.store.feedback_store import FeedbackStore
 from data.store.tables import labels

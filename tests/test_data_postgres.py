@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from data.errors import PictuneError
-from data.feedback import BinaryAnswer
+from data.kinds.verdict import BinaryAnswer
 from data.store.feedback_store import FeedbackStore
 from data.store.tables import metadata
 from data.tables.parquet import export

@@ -10,7 +10,8 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from data.feedback import BinaryAnswer, NewTask
+from data.feedback import NewTask
+from data.kinds.verdict import BinaryAnswer
 from data.quality.agreement import Level, agreement_of, alpha_of_repeated
 from data.quality.campaign import campaign_quality
 from data.quality.consensus import consensus
@@ -83,9 +84,11 @@ def ranking(
 def judgments(tasks: list[Row], binary: list[Row] = [], rankings: list[Row] = []) -> Judgments:  # noqa: B006 - only read
     return Judgments.from_tables(
         pa.Table.from_pylist(tasks, schema=TASKS),
-        pa.Table.from_pylist(binary, schema=LABELS_BINARY),
-        pa.Table.from_pylist(rankings, schema=LABELS_RANKING),
-        LABELS_COMPARISONS.empty_table(),
+        {
+            "binary": pa.Table.from_pylist(binary, schema=LABELS_BINARY),
+            "ranking": pa.Table.from_pylist(rankings, schema=LABELS_RANKING),
+            "comparison": LABELS_COMPARISONS.empty_table(),
+        },
     )
 
 

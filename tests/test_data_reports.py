@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from data.feedback import BinaryAnswer, ChecksConfig, Claim, NewTask, NotFound, RankingAnswer
+from data.feedback import ChecksConfig, Claim, NewTask, NotFound
+from data.kinds.ranking import RankingAnswer
+from data.kinds.verdict import BinaryAnswer
 from data.store.feedback_store import FeedbackStore
 from data.store.imported import ImportedLabel
 from data.store.plan.planning import task_id_of

@@ -12,15 +12,11 @@ import pytest
 import sqlalchemy as sa
 
 from data.errors import PictuneError
-from data.feedback import (
-    BinaryAnswer,
-    InvalidAnswer,
-    NewTask,
-    NotFound,
-    Progress,
-    RankingAnswer,
-    TaskKind,
-)
+from data.feedback import NewTask, NotFound, Progress
+from data.kinds.kind import InvalidAnswer
+from data.kinds.ranking import RankingAnswer
+from data.kinds.registry import TaskKind
+from data.kinds.verdict import BinaryAnswer
 from data.store.feedback_store import FeedbackStore
 from data.store.imported import ImportedLabel
 from data.store.tables import labels, raters

@@ -77,7 +77,7 @@ def label_as(client: TestClient, name: str, count: int) -> None:
         body = {
             "submission_id": f"{name}{number}",
             "task_id": task["task_id"],
-            "answer": {"verdict": "good"},
+            "answer": {"kind": "binary", "verdict": "good"},
             "time_on_task_ms": 1000,
         }
         assert client.post("/api/v1/submissions", json=body).status_code == 201

@@ -9,7 +9,7 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from data.feedback import BinaryAnswer
+from data.kinds.verdict import BinaryAnswer
 from data.runs import RunFolder
 from data.store.feedback_store import FeedbackStore
 from data.tables.parquet import export
@@ -95,7 +95,12 @@ def test_an_admin_decides_what_raters_disagree_on(client: TestClient, store: Fee
     (dispute,) = before["open"]
     assert (dispute["task_id"], dispute["disagreement"], before["total"]) == (task_id, 1, 1)
     assert [one["answer"]["verdict"] for one in dispute["answers"]] == ["good", "bad"]
-    post(client, "adjudicate", task_id=task_id, answer={"verdict": "bad", "comment": "No cat."})
+    post(
+        client,
+        "adjudicate",
+        task_id=task_id,
+        answer={"kind": "binary", "verdict": "bad", "comment": "No cat."},
+    )
     after = client.get("/api/v1/admin/disputes").json()
     assert (after["open"], after["total"], after["n_decided"]) == ([], 0, 1)
     decides = after["decided"][0]["answers"][-1]
@@ -112,10 +117,14 @@ def test_an_admin_decides_what_raters_disagree_on(client: TestClient, store: Fee
 
 def test_a_decision_that_is_none_is_refused(client: TestClient, store: FeedbackStore) -> None:
     task_id = disagree(store)
-    ranks = {"task_id": task_id, "answer": {"ranks": {"x": 1}}}
+    ranks = {"task_id": task_id, "answer": {"kind": "ranking", "ranks": {"x": 1}}}
     for call, body, status in (
-        ("adjudicate", {"task_id": "nothing", "answer": {"verdict": "bad"}}, 404),
-        ("adjudicate", {"task_id": task_id, "answer": {"verdict": "perhaps"}}, 422),
+        ("adjudicate", {"task_id": "nothing", "answer": {"kind": "binary", "verdict": "bad"}}, 404),
+        (
+            "adjudicate",
+            {"task_id": task_id, "answer": {"kind": "binary", "verdict": "perhaps"}},
+            422,
+        ),
         ("adjudicate", ranks, 422),
         ("withdraw", {"task_id": task_id}, 404),
     ):
@@ -127,7 +136,7 @@ def test_the_decision_decides_the_consensus_and_every_row_says_whose_it_is(
     client: TestClient, store: FeedbackStore, campaign: Campaign
 ) -> None:
     task_id = disagree(store)
-    post(client, "adjudicate", task_id=task_id, answer={"verdict": "bad"})
+    post(client, "adjudicate", task_id=task_id, answer={"kind": "binary", "verdict": "bad"})
     post(client, "export")
     latest = campaign.run.latest
     binary = pd.read_parquet(latest / "labels_binary.parquet")

@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from data.feedback import BinaryAnswer, Claim, RankingAnswer, Submission, TaskKind
+from data.feedback import Claim, Submission
+from data.kinds.ranking import RankingAnswer
+from data.kinds.registry import TaskKind
+from data.kinds.verdict import BinaryAnswer
 from data.store.feedback_store import FeedbackStore
 from data.store.views.overview import latest_labels
 from labeling_app.campaign.tasks import TasksConfig

@@ -12,7 +12,7 @@ import pytest
 from fastapi.testclient import TestClient
 from pydantic import ValidationError
 
-from data.feedback import RankingAnswer
+from data.kinds.ranking import RankingAnswer
 from data.schema import prompt_id
 from data.store.feedback_store import FeedbackStore
 from labeling_app.admin.forms import AdjudicationForm
@@ -25,6 +25,7 @@ from labeling_app.passwords import is_password
 from labeling_app.server import create_app
 from labeling_app.settings import LabelConfig
 from tests.support.gradio_routes import gradio_config, gradio_routes
+from tests.support.labeling_calls import submission
 from tests.support.labeling_campaign import (
     ADMIN,
     HOSTILE,
@@ -128,9 +129,8 @@ def cells(html: str) -> list[str]:
 def report(client: TestClient, name: str) -> str:
     """Report an image as this rater; returns its id."""
     task = as_rater(client, name).post("/api/v1/claim", json={}).json()["task"]
-    unsafe = {"verdict": "unsafe", "reason": "Hateful", "comment": "${1} {{2}} <b>"}
-    body = {"submission_id": name, "task_id": task["task_id"], "answer": unsafe}
-    assert client.post("/api/v1/submissions", json=body).status_code == 201
+    bad = {"kind": "binary", "verdict": "unsafe", "reason": "Hateful", "comment": "${1} {{2}} <b>"}
+    assert client.post("/api/v1/submissions", json=submission(task, answer=bad)).status_code == 201
     return str(task["images"][0]["image_id"])
 
 
@@ -338,7 +338,7 @@ def test_an_admin_decides_a_dispute_and_takes_it_back(
             if claim["images"][0]["image_id"] == task.image_ids[0]:
                 break
             skipped.append(claim["task_id"])
-        body = {"submission_id": name, "task_id": claim["task_id"], "answer": {"verdict": verdict}}
+        body = submission(claim, answer={"kind": "binary", "verdict": verdict})
         assert client.post("/api/v1/submissions", json=body).status_code == 201
     as_admin(client)
     assert f'data-task_id="{claim["task_id"]}"' in judge(client)["disputes"]

@@ -18,11 +18,11 @@ from tests.support.labeling_campaign import HOSTILE
         (
             "POST",
             "submissions",
-            {"submission_id": "s", "task_id": "t", "answer": {"verdict": "good"}},
+            {"submission_id": "s", "task_id": "t", "answer": {"kind": "binary", "verdict": "good"}},
         ),
         ("POST", "undo", {}),
         ("POST", "leases", {"task_id": "t"}),
-        ("POST", "training", {"item_id": "i", "answer": {"verdict": "good"}}),
+        ("POST", "training", {"item_id": "i", "answer": {"kind": "binary", "verdict": "good"}}),
         ("POST", "admin/export", {}),
         ("POST", "admin/pause", {}),
         ("POST", "admin/resume", {}),
@@ -113,7 +113,9 @@ def test_ties_and_unjudged_images_are_taken(client: TestClient, open_store: Feed
     ids = [image["image_id"] for image in task["images"]]
     assert client.post(
         "/api/v1/submissions",
-        json=submission(task, answer={"ranks": dict(zip(ids, [1, 1, None], strict=True))}),
+        json=submission(
+            task, answer={"kind": "ranking", "ranks": dict(zip(ids, [1, 1, None], strict=True))}
+        ),
     ).is_success
     assert len(live_labels(open_store)) == 1
 
@@ -121,7 +123,7 @@ def test_ties_and_unjudged_images_are_taken(client: TestClient, open_store: Feed
 def test_undo_gives_the_task_back(client: TestClient, open_store: FeedbackStore) -> None:
     sign_in(client)
     task = claim(client, "binary")["task"]
-    answer = {"verdict": "bad", "comment": "three legs"}
+    answer = {"kind": "binary", "verdict": "bad", "comment": "three legs"}
     client.post("/api/v1/submissions", json=submission(task, answer=answer))
     claim(client, "binary")
     undone = client.post("/api/v1/undo", json={}).json()
@@ -130,7 +132,7 @@ def test_undo_gives_the_task_back(client: TestClient, open_store: FeedbackStore)
     )
     started = {"mine": 0, "done": 0, "total": 4, "seconds_left": None, "hold": 2}
     assert undone["progress"] == started
-    assert undone["answer"] == answer
+    assert undone["answer"] == answer | {"reason": None}
     assert live_labels(open_store) == []
     nothing = client.post("/api/v1/undo", json={}).json()
     assert (nothing["task"], nothing["answer"]) == (None, None)
@@ -163,19 +165,26 @@ def test_progress_counts_to_the_end_and_then_says_so(client: TestClient) -> None
 @pytest.mark.parametrize(
     ("changes", "field"),
     [
-        ({"answer": {"verdict": "great"}}, "answer.binary.verdict"),
-        ({"answer": {}}, "answer.binary.verdict"),
-        ({"answer": {"ranks": {"x": 0}}}, "answer.ranking.ranks"),
-        ({"answer": {"ranks": {"x": "first"}}}, "answer.ranking.ranks.x"),
+        ({"answer": {"kind": "binary", "verdict": "great"}}, "answer.binary.verdict"),
+        ({"answer": {}}, "answer"),
+        ({"answer": {"verdict": "good"}}, "answer"),  # the kind is never guessed
+        ({"answer": {"kind": "ranking", "ranks": {"x": 0}}}, "answer.ranking.ranks"),
+        ({"answer": {"kind": "ranking", "ranks": {"x": "first"}}}, "answer.ranking.ranks.x"),
         ({"answer": []}, "answer"),
-        ({"answer": {"verdict": "skip", "reason": "\ud800"}}, "answer.binary.reason"),
+        (
+            {"answer": {"kind": "binary", "verdict": "skip", "reason": "\ud800"}},
+            "answer.binary.reason",
+        ),
         ({"time_on_task_ms": -1}, "time_on_task_ms"),
         ({"time_on_task_ms": float("nan")}, "time_on_task_ms"),
         ({"time_on_task_ms": 2**40}, "time_on_task_ms"),
         ({"active_ms": -1}, "active_ms"),
         ({"input_mode": "mind"}, "input_mode"),
         ({"task_id": "a\x00b"}, "task_id"),
-        ({"answer": {"verdict": "skip", "comment": "a\x00b"}}, "answer.binary.comment"),
+        (
+            {"answer": {"kind": "binary", "verdict": "skip", "comment": "a\x00b"}},
+            "answer.binary.comment",
+        ),
         ({"submission_id": ""}, "submission_id"),
         ({"submission_id": "x" * 10_000}, "submission_id"),
         ({"rater_id": "someone else"}, "rater_id"),
@@ -228,14 +237,16 @@ def test_the_history_shows_what_was_seen_and_can_be_edited(client: TestClient) -
     newest, oldest = client.get("/api/v1/history").json()["labels"]
     assert (newest["task_id"], newest["answer"], newest["prompt"]) == (
         binary["task_id"],
-        {"verdict": "good"},
+        {"kind": "binary", "verdict": "good", "reason": None, "comment": None},
         HOSTILE,
     )
     assert oldest["images"] == ranking["images"]
-    edited = submission(newest, answer={"verdict": "bad", "comment": "on second thoughts"})
+    edited = submission(
+        newest, answer={"kind": "binary", "verdict": "bad", "comment": "on second thoughts"}
+    )
     assert client.post("/api/v1/submissions", json=edited).json()["revision"] == 2
     (again,) = client.get("/api/v1/history", params={"limit": 1}).json()["labels"]
-    assert again["answer"] == edited["answer"]
+    assert again["answer"] == edited["answer"] | {"reason": None}
     assert client.get("/api/v1/history", params={"limit": 0}).status_code == 422
 
 
@@ -287,7 +298,8 @@ def test_an_answer_that_does_not_fit_its_task_is_refused(
     task = claim(client, "binary")["task"]
     assert (
         client.post(
-            "/api/v1/submissions", json=submission(task, answer={"ranks": {"nothing": 1}})
+            "/api/v1/submissions",
+            json=submission(task, answer={"kind": "ranking", "ranks": {"nothing": 1}}),
         ).status_code
         == 422
     )

@@ -81,13 +81,17 @@ def test_a_rater_compares_by_keys_and_each_answer_is_what_was_on_the_screen(
         assert not any(model in page.content() for model in (f">{m}<" for m in MODELS))
         if axis == "count":
             press(page, "0" if mine % 2 else "5")
-            expected.append({"outcome": "count", "count": 10 if mine % 2 else 5})
+            expected.append(
+                {"kind": "comparison", "outcome": "count", "count": 10 if mine % 2 else 5}
+            )
         else:
             key = next(keys)
             press(page, key)
             side = 0 if key in ("ArrowLeft", "1") else 1
-            preferred = {"outcome": "preferred", "preferred": images[side]}
-            expected.append({"outcome": outcomes[key]} if key in outcomes else preferred)
+            preferred = {"kind": "comparison", "outcome": "preferred", "preferred": images[side]}
+            expected.append(
+                {"kind": "comparison", "outcome": outcomes[key]} if key in outcomes else preferred
+            )
         expect_saved(page, mine)
     given = answers(campaign, "Ann")
     assert [{key: one[key] for key in want} for one, want in zip(given, expected, strict=True)] == (
@@ -128,18 +132,28 @@ def test_five_steps_have_buttons_and_digits_from_left_to_right(
         for mine, (key, side, strength) in enumerate(ways, start=1):
             see(page)
             chosen = {"preferred": shown(page)[side], "strength": strength}
-            expected.append({"outcome": "preferred"} | chosen)
+            expected.append({"kind": "comparison", "outcome": "preferred"} | chosen)
             press(page, key)
             expect_saved(page, mine)
         see(page)
-        expected.append({"outcome": "preferred", "preferred": shown(page)[1], "strength": "much"})
+        expected.append(
+            {
+                "kind": "comparison",
+                "outcome": "preferred",
+                "preferred": shown(page)[1],
+                "strength": "much",
+            }
+        )
         steps.nth(4).click()
         expect_saved(page, 4)
         press(page, "3")
         expect_saved(page, 5)
         press(page, "6")
         expect(page.get_by_role("heading", name="All done")).to_be_visible()
-        expected += [{"outcome": "tie"}, {"outcome": "both_bad"}]
+        expected += [
+            {"kind": "comparison", "outcome": "tie"},
+            {"kind": "comparison", "outcome": "both_bad"},
+        ]
         given = answers(campaign, "Ann")
         assert [
             {key: one[key] for key in want} for one, want in zip(given, expected, strict=True)

@@ -141,7 +141,11 @@ def expect_signed_out(page: Page) -> None:
 
 def put_aside_an_answer(page: Page, task_id: str) -> None:
     """Puts an answer into the page's outbox, in the browser's storage."""
-    answer = {"submission_id": "stray", "task_id": task_id, "answer": {"verdict": "good"}}
+    answer = {
+        "submission_id": "stray",
+        "task_id": task_id,
+        "answer": {"kind": "binary", "verdict": "good"},
+    }
     entry = {"submission": answer, "prompt": HOSTILE, "at": 1}
     keys: list[str] = page.evaluate("Object.keys(localStorage)")
     current = next(key for key in keys if key.startswith("pictune.current."))

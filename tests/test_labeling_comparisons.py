@@ -13,8 +13,9 @@ import sqlalchemy as sa
 from fastapi.testclient import TestClient
 from pydantic import ValidationError
 
-from data.comparisons import AXES, ComparisonAnswer
+from data.comparisons import AXES
 from data.errors import PictuneError
+from data.kinds.comparison import ComparisonAnswer
 from data.store.feedback_store import FeedbackStore
 from data.store.tables import labels
 from labeling_app.campaign.comparisons import (
@@ -150,9 +151,9 @@ def answer_everything(client: TestClient) -> list[dict[str, Any]]:
     tasks = []
     while (task := claim(client)["task"]) is not None:
         left = task["images"][0]["image_id"]
-        answer: dict[str, Any] = {"outcome": "preferred", "preferred": left}
+        answer: dict[str, Any] = {"kind": "comparison", "outcome": "preferred", "preferred": left}
         if task["question"]["axis"] == "count":
-            answer = {"outcome": "count", "count": 3}
+            answer = {"kind": "comparison", "outcome": "count", "count": 3}
         sent = {"submission_id": str(uuid.uuid4()), "task_id": task["task_id"], "answer": answer}
         assert client.post("/api/v1/submissions", json=sent).status_code == 201
         tasks.append(task)
@@ -211,10 +212,10 @@ def test_a_report_takes_an_image_of_a_comparison_from_everybody(client: TestClie
     task = claim(client)["task"]
     image_id = task["images"][1]["image_id"]
     send = {"submission_id": "one", "task_id": task["task_id"]}
-    vague = {"outcome": "skip", "reason": "A picture is unsafe"}
+    vague = {"kind": "comparison", "outcome": "skip", "reason": "A picture is unsafe"}
     refused = client.post("/api/v1/submissions", json=send | {"answer": vague})
     assert (refused.status_code, "say" in refused.text) == (422, True)
-    report = {"outcome": "unsafe", "reason": "Violent", "unsafe": [image_id]}
+    report = {"kind": "comparison", "outcome": "unsafe", "reason": "Violent", "unsafe": [image_id]}
     assert client.post("/api/v1/submissions", json=send | {"answer": report}).is_success
     sign_in(client, "Ben")
     left = {image["image_id"] for task in answer_everything(client) for image in task["images"]}
@@ -225,10 +226,19 @@ def test_a_report_takes_an_image_of_a_comparison_from_everybody(client: TestClie
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
-        ({"outcome": "skip"}, "without a reason; give why as `reason`"),
-        ({"outcome": "skip", "reason": "  "}, "without a reason; give why as `reason`"),
-        ({"outcome": "skip", "reason": "x" * 3000}, "a reason of 3000 characters; give 200 at"),
-        ({"outcome": "preferred", "strength": "much"}, "`strength` to a question of three steps"),
+        ({"kind": "comparison", "outcome": "skip"}, "without a reason; give why as `reason`"),
+        (
+            {"kind": "comparison", "outcome": "skip", "reason": "  "},
+            "without a reason; give why as `reason`",
+        ),
+        (
+            {"kind": "comparison", "outcome": "skip", "reason": "x" * 3000},
+            "a reason of 3000 characters; give 200 at",
+        ),
+        (
+            {"kind": "comparison", "outcome": "preferred", "strength": "much"},
+            "`strength` to a question of three steps",
+        ),
     ],
 )
 def test_an_answer_that_the_page_cannot_give_is_refused(
@@ -241,7 +251,7 @@ def test_an_answer_that_the_page_cannot_give_is_refused(
     send = {"submission_id": "odd", "task_id": task["task_id"], "answer": answer}
     refused = client.post("/api/v1/submissions", json=send)
     assert (refused.status_code, reason in refused.text) == (422, True), refused.text
-    right = {"outcome": "skip", "reason": "I cannot tell"}
+    right = {"kind": "comparison", "outcome": "skip", "reason": "I cannot tell"}
     assert client.post("/api/v1/submissions", json=send | {"answer": right}).status_code == 201
 
 
@@ -325,6 +335,10 @@ def test_images_that_are_both_bad_are_called_so(tmp_path: Path) -> None:
 def test_a_submission_of_another_kind_is_refused(client: TestClient) -> None:
     sign_in(client)
     task = claim(client)["task"]
-    for answer in ({"verdict": "good"}, {"outcome": "count", "count": 2}, {"outcome": "best"}):
+    for answer in (
+        {"kind": "binary", "verdict": "good"},
+        {"kind": "comparison", "outcome": "count", "count": 2},
+        {"kind": "comparison", "outcome": "best"},
+    ):
         sent = {"submission_id": str(uuid.uuid4()), "task_id": task["task_id"], "answer": answer}
         assert client.post("/api/v1/submissions", json=sent).status_code == 422

@@ -26,10 +26,10 @@ import pytest
 import sqlalchemy as sa
 
 from data.feedback import NewTask
+from data.kinds.registry import KINDS
 from data.schema import read_table
 from data.store.feedback_store import FeedbackStore
 from data.store.tables import labels, tasks
-from data.store.views.rows import LABEL_SCHEMAS, LABEL_TABLES
 from data.tables.parquet import export
 from data.tables.verification import verify
 from tests.support.data_campaign import Campaign
@@ -111,9 +111,13 @@ class Raters:
                 time.sleep(THINKING_S)
                 ids = [image["image_id"] for image in task["images"]]
                 answers: dict[str, dict[str, Any]] = {
-                    "binary": {"verdict": "good"},
-                    "ranking": {"ranks": dict.fromkeys(ids, 1)},
-                    "comparison": {"outcome": "preferred", "preferred": ids[0]},
+                    "binary": {"kind": "binary", "verdict": "good"},
+                    "ranking": {"kind": "ranking", "ranks": dict.fromkeys(ids, 1)},
+                    "comparison": {
+                        "kind": "comparison",
+                        "outcome": "preferred",
+                        "preferred": ids[0],
+                    },
                 }
                 sent = {
                     "submission_id": str(uuid.uuid4()),
@@ -212,8 +216,8 @@ def test_killing_the_server_loses_no_acknowledged_label_and_repeats_none(
     assert "ranking" in {row.kind for row in saved}
     exported = [
         label_id
-        for kind, schema in LABEL_SCHEMAS.items()
-        for label_id in read_table(campaign.run.latest / f"{LABEL_TABLES[kind]}.parquet", schema)[
+        for kind in KINDS.values()
+        for label_id in read_table(campaign.run.latest / f"{kind.table}.parquet", kind.schema)[
             "label_id"
         ].to_pylist()
     ]

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from data.feedback import NewTask, is_skip
+from data.feedback import NewTask
+from data.kinds.registry import is_skip
 from data.store.feedback_store import FeedbackStore
 from data.store.views.overview import latest_labels
 from labeling_app.server import create_app
@@ -73,14 +74,18 @@ def answer_to(task: dict[str, Any], *, skip: bool = False) -> dict[str, Any]:
     """An answer of the task's kind."""
     ids = [image["image_id"] for image in task["images"]]
     if task["kind"] == "binary":
-        return {"verdict": "skip", "reason": "I cannot tell"} if skip else {"verdict": "good"}
+        return (
+            {"kind": "binary", "verdict": "skip", "reason": "I cannot tell"}
+            if skip
+            else {"kind": "binary", "verdict": "good"}
+        )
     if task["kind"] == "ranking":
-        return {"ranks": dict.fromkeys(ids, None if skip else 1)}
+        return {"kind": "ranking", "ranks": dict.fromkeys(ids, None if skip else 1)}
     if skip:
-        return {"outcome": "skip", "reason": "I cannot tell"}
+        return {"kind": "comparison", "outcome": "skip", "reason": "I cannot tell"}
     if task["question"]["axis"] == "count":
-        return {"outcome": "count", "count": 3}
-    return {"outcome": "preferred", "preferred": ids[0]}
+        return {"kind": "comparison", "outcome": "count", "count": 3}
+    return {"kind": "comparison", "outcome": "preferred", "preferred": ids[0]}
 
 
 def give(client: TestClient, task: dict[str, Any], **changes: Any) -> None:
@@ -216,7 +221,7 @@ def test_a_reported_image_is_in_no_list_of_tasks_put_aside(
     sign_in(ben, "Ben")
     while task["task_id"] != (other := claim(ben, "binary")["task"])["task_id"]:
         give(ben, other)
-    give(ben, other, answer={"verdict": "unsafe", "reason": "Hateful"})
+    give(ben, other, answer={"kind": "binary", "verdict": "unsafe", "reason": "Hateful"})
     assert aside(client) == []
     assert client.post("/api/v1/claim", json={"aside": task["task_id"]}).json()["task"] is None
 
@@ -275,7 +280,7 @@ def test_the_history_is_narrowed_by_kind_and_answer(
         give(client, task, answer=answer)
     last = history(client, kind="ranking")["labels"][0]
     ids = [image["image_id"] for image in last["images"]]
-    unsafe = {"ranks": dict.fromkeys(ids), "unsafe": ids[:1], "reason": "unsafe"}
+    unsafe = {"kind": "ranking", "ranks": dict.fromkeys(ids), "unsafe": ids[:1], "reason": "unsafe"}
     give(client, last, answer=unsafe)
 
     ann = store.rater_id_of("human", "Ann")

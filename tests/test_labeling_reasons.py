@@ -8,7 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from data.feedback import BinaryAnswer, Submission
+from data.feedback import Submission
+from data.kinds.verdict import BinaryAnswer
 from labeling_app.campaign.tasks import TasksConfig
 from labeling_app.rater.reasons import OURS, REPORT, offered_reasons
 from labeling_app.rater.words import read_words

@@ -8,7 +8,8 @@ import pytest
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
-from data.feedback import BinaryAnswer, Task
+from data.feedback import Task
+from data.kinds.verdict import BinaryAnswer
 from data.store.feedback_store import FeedbackStore
 from labeling_app.campaign.known_answers import TrainingItem
 from labeling_app.campaign.tasks import TasksConfig
@@ -23,7 +24,7 @@ from tests.support.labeling_campaign import (
     make_campaign,
 )
 
-UNSAFE = {"verdict": "unsafe", "reason": "Hateful", "comment": HOSTILE}
+UNSAFE = {"kind": "binary", "verdict": "unsafe", "reason": "Hateful", "comment": HOSTILE}
 
 
 @pytest.fixture
@@ -78,7 +79,12 @@ def test_a_page_hears_which_of_its_tasks_were_reported(client: TestClient) -> No
     assert answer(
         client,
         ranking["task_id"],
-        {"ranks": dict.fromkeys(ids), "reason": "An image is unsafe", "unsafe": ids},
+        {
+            "kind": "ranking",
+            "ranks": dict.fromkeys(ids),
+            "reason": "An image is unsafe",
+            "unsafe": ids,
+        },
     ).is_success
     as_rater(client, "Ben")
     told = claim(client, *held)
@@ -100,7 +106,11 @@ def test_a_ranking_skipped_as_unsafe_must_say_which_image(
 ) -> None:
     task = claim(as_rater(client, "Ann"), kind="ranking")["task"]
     first, second, third = (image["image_id"] for image in task["images"])
-    skip: dict[str, Any] = {"ranks": dict.fromkeys((first, second, third)), "reason": reason}
+    skip: dict[str, Any] = {
+        "kind": "ranking",
+        "ranks": dict.fromkeys((first, second, third)),
+        "reason": reason,
+    }
     refused = answer(client, task["task_id"], skip)
     assert refused.status_code == 422
     (detail,) = refused.json()["detail"]
@@ -206,7 +216,8 @@ def test_the_training_leaves_out_what_was_reported(
     client = as_rater(TestClient(app), "Ann")
     for item in items:
         client.post(
-            "/api/v1/training", json={"item_id": item.task.task_id, "answer": {"verdict": "good"}}
+            "/api/v1/training",
+            json={"item_id": item.task.task_id, "answer": {"kind": "binary", "verdict": "good"}},
         )
     reported = report(client)
     left = [
@@ -214,7 +225,10 @@ def test_the_training_leaves_out_what_was_reported(
     ]
     assert left == [image_id for image_id in (first, second) if image_id != reported]
     for item_id in left:
-        client.post("/api/v1/training", json={"item_id": item_id, "answer": {"verdict": "good"}})
+        client.post(
+            "/api/v1/training",
+            json={"item_id": item_id, "answer": {"kind": "binary", "verdict": "good"}},
+        )
     assert client.get("/api/v1/me").json()["trained"]
 
 

@@ -230,7 +230,7 @@ def test_a_new_password_ends_earlier_sign_ins(
     submission = {
         "submission_id": "s",
         "task_id": claimed["task_id"],
-        "answer": {"verdict": "good"},
+        "answer": {"kind": "binary", "verdict": "good"},
     }
     calls: list[tuple[str, str, dict[str, object] | None]] = [
         ("GET", "me", None),
@@ -289,7 +289,11 @@ def test_a_page_never_acts_for_somebody_who_signed_in_after_its_rater(
     task_id = tabs.post("/api/v1/claim", json={}, headers={"X-Pictune": boss}).json()["task"][
         "task_id"
     ]
-    submission = {"submission_id": "of Zoe", "task_id": task_id, "answer": {"verdict": "good"}}
+    submission = {
+        "submission_id": "of Zoe",
+        "task_id": task_id,
+        "answer": {"kind": "binary", "verdict": "good"},
+    }
     refused = tabs.post("/api/v1/submissions", json=submission, headers={"X-Pictune": zoe})
     assert (refused.status_code, refused.json()["detail"]) == (
         401,

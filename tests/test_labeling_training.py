@@ -8,7 +8,8 @@ import sqlalchemy as sa
 from fastapi.testclient import TestClient
 
 from data.errors import PictuneError
-from data.feedback import BinaryAnswer, RankingAnswer
+from data.kinds.ranking import RankingAnswer
+from data.kinds.verdict import BinaryAnswer
 from data.store.feedback_store import FeedbackStore
 from data.store.tables import labels, tasks
 from labeling_app.campaign.known_answers import GOLD_OVERLAP, read_gold, read_training
@@ -121,27 +122,25 @@ def test_training_comes_first_gives_feedback_and_makes_no_labels(
         ).json()
         return given
 
-    assert "a ranking answer" in json.dumps(answer(single, {"ranks": {}}))
-    assert answer(single, {"verdict": "bad"}) == {
-        "correct": False,
-        "explanation": "four legs",
-        "left": 1,
-    }
-    assert answer(single, {"verdict": "good"}) == {
-        "correct": True,
-        "explanation": "four legs",
-        "left": 1,
-    }
+    assert "a ranking answer" in json.dumps(answer(single, {"kind": "ranking", "ranks": {}}))
+    for verdict, is_right in (("bad", False), ("good", True)):
+        said = {"correct": is_right, "explanation": "four legs", "left": 1}
+        assert answer(single, {"kind": "binary", "verdict": verdict}) == said
     assert client.get("/api/v1/training").json() == {
         "items": [client.get("/api/v1/training").json()["items"][0]],
         "done": False,
     }
-    assert answer(pair, {"ranks": {rows[1].image_id: 1, rows[2].image_id: 2}})["left"] == 0
+    right: dict[str, object] = {
+        "kind": "ranking",
+        "ranks": {rows[1].image_id: 1, rows[2].image_id: 2},
+    }
+    assert answer(pair, right)["left"] == 0
     assert client.get("/api/v1/me").json()["trained"] is True
     assert client.post("/api/v1/claim", json={}).json()["task"]
     assert (
         client.post(
-            "/api/v1/training", json={"item_id": "none", "answer": {"verdict": "good"}}
+            "/api/v1/training",
+            json={"item_id": "none", "answer": {"kind": "binary", "verdict": "good"}},
         ).status_code
         == 404
     )
@@ -154,7 +153,9 @@ def test_a_rater_surely_below_the_bound_is_paused_and_an_admin_may_resume(
 ) -> None:
     with store.database.write() as connection:
         connection.execute(
-            sa.update(tasks).where(tasks.c.kind == "binary").values(gold_json='{"verdict": "good"}')
+            sa.update(tasks)
+            .where(tasks.c.kind == "binary")
+            .values(gold_json='{"kind": "binary", "verdict": "good"}')
         )
     app = create_app(
         store,
@@ -170,9 +171,9 @@ def test_a_rater_surely_below_the_bound_is_paused_and_an_admin_may_resume(
         task = client.post("/api/v1/claim", json={"kind": kind}).json()["task"]
         assert task is not None
         wrong = (
-            {"verdict": "bad"}
+            {"kind": "binary", "verdict": "bad"}
             if kind == "binary"
-            else {"ranks": {image["image_id"]: 1 for image in task["images"]}}
+            else {"kind": "ranking", "ranks": {image["image_id"]: 1 for image in task["images"]}}
         )
         body = {"submission_id": task["task_id"], "task_id": task["task_id"], "answer": wrong}
         assert client.post("/api/v1/submissions", json=body).status_code == 201

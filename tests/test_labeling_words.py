@@ -206,9 +206,12 @@ def test_a_label_keeps_the_version_of_the_guidelines_in_the_raters_language(
     for number, language in enumerate(("de", "en", "fr", None)):
         task = client.post("/api/v1/claim", json={}).json()["task"]
         body = {"submission_id": str(number), "task_id": task["task_id"], "language": language}
-        answer: dict[str, Any] = {"verdict": "good"}
+        answer: dict[str, Any] = {"kind": "binary", "verdict": "good"}
         if task["kind"] == "ranking":
-            answer = {"ranks": {image["image_id"]: 1 for image in task["images"]}}
+            answer = {
+                "kind": "ranking",
+                "ranks": {image["image_id"]: 1 for image in task["images"]},
+            }
         sent = client.post("/api/v1/submissions", json=body | {"answer": answer})
         assert sent.status_code == 201, sent.text
         if number == 0:

@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from data.comparisons import ComparisonAnswer
 from data.feedback import NewTask
 from data.image_files import read_image
+from data.kinds.comparison import ComparisonAnswer
 from data.runs import RunFolder
 from data.schema import IMAGES, prompt_id, read_table, write_table
 from data.store.imported import ImportedLabel

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from data.feedback import BinaryAnswer, NewTask, Submission
+from data.feedback import NewTask, Submission
+from data.kinds.verdict import BinaryAnswer
 from data.runs import RunFolder
 from data.store.leases import give_lease
 from data.store.plan.planning import add_repeat, task_id_of

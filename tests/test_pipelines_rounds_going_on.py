@@ -11,7 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from data.feedback import Answer, BinaryAnswer, RankingAnswer, Submission
+from data.feedback import Submission
+from data.kinds.kind import Answer
+from data.kinds.ranking import RankingAnswer
+from data.kinds.verdict import BinaryAnswer
 from data.runs import RunFolder
 from data.schema import IMAGES, read_table, write_table
 from data.store.feedback_store import FeedbackStore

@@ -6,7 +6,9 @@ from pathlib import Path
 import gradio as gr
 import pytest
 
-from data.feedback import BinaryAnswer, RankingAnswer, Submission
+from data.feedback import Submission
+from data.kinds.ranking import RankingAnswer
+from data.kinds.verdict import BinaryAnswer
 from data.runs import RunFolder
 from data.schema import IMAGES, LABELS_BINARY, LABELS_RANKING, TASKS, read_table
 from data.tables.parquet import export

@@ -21,16 +21,15 @@ from pydantic import ValidationError
 
 from data.columns import OF_REVISIONS
 from data.errors import PictuneError
-from data.feedback import ANSWERS, Answer, Source, TaskKind, parse_answer
+from data.feedback import Source
 from data.files import parse_json
 from data.formats.latest import FIELDS, Exported, Latest, fields_table
 from data.formats.reading import SPLITS, check_link, parquet_rows
 from data.formats.records import BadRow, Made, Record, Row, SourceImage, SourceLabel, made
+from data.kinds.kind import Answer, Kind
+from data.kinds.registry import KINDS, TaskKind, parse_answer
 from data.schema import (
     IMAGES,
-    LABELS_BINARY,
-    LABELS_COMPARISONS,
-    LABELS_RANKING,
     PROMPTS,
     TASKS,
     prompt_id,
@@ -113,24 +112,9 @@ def _images(folder: Path, prompts: Mapping[str, Mapping[str, Any]]) -> Iterator[
 
 def _labels(folder: Path) -> Iterator[tuple[str, SourceLabel] | BadRow]:
     """Yield each label with the id of its task."""
-    yield from made(_rows(folder, "labels_binary", LABELS_BINARY), _verdict)
-    yield from made(_rows(folder, "labels_ranking", LABELS_RANKING), _ranking)
-    if (folder / "labels_comparisons.parquet").exists():  # earlier versions had none
-        yield from made(_rows(folder, "labels_comparisons", LABELS_COMPARISONS), _comparison)
-
-
-def _verdict(row: Row) -> tuple[str, SourceLabel]:
-    return row.text("task_id"), _label(row, row.text("label"))
-
-
-def _ranking(row: Row) -> tuple[str, SourceLabel]:
-    shown = tuple(row.listed("shown_order", int))
-    return row.text("task_id"), _label(row, tuple(row.values["ranks"]), shown)
-
-
-def _comparison(row: Row) -> tuple[str, SourceLabel]:
-    shown = tuple(row.listed("shown_order", int))
-    return row.text("task_id"), _label(row, row.text("answer"), shown)
+    for kind in KINDS.values():
+        if (folder / f"{kind.table}.parquet").exists() or not kind.is_new:
+            yield from made(_rows(folder, kind.table, kind.schema), partial(_label, kind))
 
 
 def _rows(folder: Path, name: str, schema: pa.Schema) -> Iterator[Row]:
@@ -167,7 +151,7 @@ def _task(
     prompt = prompts.get(row.text("prompt_id"))
     if prompt is None:
         raise row.bad("prompt_id", "is not among the prompts")
-    kind: TaskKind = row.choice("kind", {kind: kind for kind in ANSWERS})
+    kind: TaskKind = row.choice("kind", {kind: kind for kind in KINDS})
     planned = {name: row.values.get(name) for name in PLANNED_COLUMNS}
     return Record(
         row=row,
@@ -195,14 +179,14 @@ def _gold(row: Row, kind: TaskKind) -> Answer | None:
         raise row.bad("gold_json", f"is no answer to a {kind} task") from error
 
 
-def _label(
-    row: Row, answer: str | tuple[int | None, ...], shown_order: tuple[int, ...] | None = None
-) -> SourceLabel:
-    return SourceLabel(
-        answer=answer,
+def _label(kind: Kind[Any], row: Row) -> tuple[str, SourceLabel]:
+    said = row.values[kind.answer_column]
+    shown = "shown_order" in kind.schema.names
+    label = SourceLabel(
+        answer=tuple(said) if isinstance(said, list) else row.text(kind.answer_column),
         rater=row.text("rater_id"),
         submitted_at=row.values["submitted_at"],
-        shown_order=shown_order,
+        shown_order=tuple(row.listed("shown_order", int)) if shown else None,
         reason=row.values.get("skip_reason"),
         comment=row.values.get("comment"),
         strength=row.text("strength") if row.has("strength") else None,
@@ -214,6 +198,7 @@ def _label(
             name: row.values[name] for name in CIRCUMSTANCE_COLUMNS if name in row.values
         },
     )
+    return row.text("task_id"), label
 
 
 def write(latest: Latest, folder: Path) -> Exported:

@@ -19,14 +19,12 @@ from typing import Any
 import pyarrow as pa
 from pydantic import ValidationError
 
-from data.comparisons import ComparisonAnswer, outcome_of
 from data.errors import PictuneError
-from data.feedback import Answer, BinaryAnswer, InvalidAnswer, NewTask, RankingAnswer, check_answer
+from data.feedback import NewTask
 from data.files import locked, waiting_folder, write_atomically
 from data.formats.latest import FIELDS, fields_table
 from data.formats.records import (
     BadRow,
-    Ranks,
     Record,
     Row,
     SourceImage,
@@ -35,6 +33,8 @@ from data.formats.records import (
     fact,
 )
 from data.image_files import ImageFault, WrongFormat, decode_image
+from data.kinds.kind import Answer, InvalidAnswer
+from data.kinds.registry import KINDS, check_answer
 from data.runs import RunFolder
 from data.schema import IMAGES, PROMPTS, prompt_id, read_table, write_table
 from data.store.feedback_store import FeedbackStore
@@ -371,27 +371,15 @@ def _new_task(record: Record, image_ids: tuple[str, ...]) -> NewTask:
 
 
 def _answer(row: Row, label: SourceLabel, task: NewTask) -> Answer:
-    remarks = {"reason": label.reason, "comment": label.comment}
+    named = ("reason", "comment", "strength", "count", "unsafe")
+    rest = {name: getattr(label, name) for name in named}
     try:
-        if task.kind == "comparison":
-            given = outcome_of(str(label.answer), task.image_ids)
-            given |= {"strength": label.strength, "count": label.count, "unsafe": label.unsafe}
-            answer = ComparisonAnswer.model_validate(given | remarks)
-            check_answer(answer, task.kind, task.image_ids, task.axis)
-            return answer
-        if isinstance(label.answer, str):
-            return BinaryAnswer.model_validate({"verdict": label.answer} | remarks)
-        ranks = dict(zip(task.image_ids, _from_one(label.answer), strict=True))
-        return RankingAnswer.model_validate({"ranks": ranks, "unsafe": label.unsafe} | remarks)
+        answer: Answer = KINDS[task.kind].from_source(label.answer, task.image_ids, rest)
+        check_answer(answer, task.kind, task.image_ids, task.axis)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         column = str(first["loc"][0]) if first["loc"] else "answer"
         raise row.bad(column, str(first["msg"])) from error
     except InvalidAnswer as error:
         raise row.bad("answer", str(error)) from error
-
-
-def _from_one(ranks: Ranks) -> Ranks:
-    """Return ranks that start at 1, as some sources count from 0."""
-    least = min((rank for rank in ranks if rank is not None), default=1)
-    return tuple(None if rank is None else rank - least + 1 for rank in ranks)
+    return answer

@@ -11,13 +11,11 @@ import pyarrow as pa
 
 from data.columns import TEXT, column
 from data.errors import PictuneError
+from data.kinds.registry import KINDS
 from data.runs import RunFolder
 from data.schema import (
     IMAGES,
-    LABELS_BINARY,
-    LABELS_COMPARISONS,
     LABELS_PAIRS,
-    LABELS_RANKING,
     PROMPTS,
     TASKS,
     read_table,
@@ -80,24 +78,29 @@ class Latest:
         return self._rows("tasks", TASKS)
 
     @cached_property
+    def by_kind(self) -> dict[str, list[TableRow]]:
+        """The labels of each kind of task: rows of its table."""
+        return {name: kind.read(self.folder).to_pylist() for name, kind in KINDS.items()}
+
+    @property
     def verdicts(self) -> list[TableRow]:
         """Rows of LABELS_BINARY."""
-        return self._rows("labels_binary", LABELS_BINARY)
+        return self.by_kind["binary"]
 
-    @cached_property
+    @property
     def rankings(self) -> list[TableRow]:
         """Rows of LABELS_RANKING."""
-        return self._rows("labels_ranking", LABELS_RANKING)
+        return self.by_kind["ranking"]
 
-    @cached_property
+    @property
     def comparisons(self) -> list[TableRow]:
         """Rows of LABELS_COMPARISONS."""
-        return self._rows("labels_comparisons", LABELS_COMPARISONS)
+        return self.by_kind["comparison"]
 
     @property
     def labels(self) -> list[TableRow]:
         """The labels of all kinds."""
-        return [*self.verdicts, *self.rankings, *self.comparisons]
+        return [row for rows in self.by_kind.values() for row in rows]
 
     @cached_property
     def pairs(self) -> list[TableRow]:

@@ -9,8 +9,9 @@ from typing import Any, TypeVar
 import pyarrow as pa
 
 from data.errors import PictuneError
-from data.feedback import Source, TaskKind
+from data.feedback import Source
 from data.ids import control_character
+from data.kinds.registry import TaskKind
 
 Ranks = tuple[int | None, ...]
 LONGEST_VALUE = 60

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from data.feedback import TaskKind
+from data.kinds.registry import KINDS
 from data.quality.agreement import agreement_of
 from data.quality.disputes import disputes_of
 from data.quality.habits import NO_HABITS, habits_of
@@ -48,8 +48,5 @@ def _read_store(store: FeedbackStore) -> tuple[Judgments, list[RaterFacts]]:
     with store.database.read() as connection:
         tasks, raters = task_table(connection), rater_facts(connection, store.public_rater_id)
         facts = task_facts(tasks)
-        kinds: tuple[TaskKind, ...] = ("binary", "ranking", "comparison")
-        binary, rankings, comparisons = (
-            label_table(connection, kind, facts, raters) for kind in kinds
-        )
-    return Judgments.from_tables(tasks, binary, rankings, comparisons), list(raters.values())
+        labels = {kind: label_table(connection, kind, facts, raters) for kind in KINDS}
+    return Judgments.from_tables(tasks, labels), list(raters.values())

@@ -61,12 +61,11 @@ def habits_of(judgments: Judgments) -> pd.DataFrame:
 
 def _quick(judgments: Judgments) -> pd.DataFrame:
     columns = [*RATER_KEY, "time_on_task_ms"]
-    single = judgments.binary[columns].assign(images=1)
-    several = [
-        table[columns].assign(images=table["image_ids"].map(len))
-        for table in (judgments.rankings, judgments.comparisons)
+    tables = [
+        table[columns].assign(images=table["image_ids"].map(len) if "image_ids" in table else 1)
+        for table in judgments.labels.values()
     ]
-    timed = pd.concat([single, *several]).dropna(subset=["time_on_task_ms"])
+    timed = pd.concat(tables).dropna(subset=["time_on_task_ms"])
     is_quick = timed["time_on_task_ms"].astype("float64") < QUICK_MS * timed["images"].astype(int)
     counts = timed.assign(quick=is_quick).groupby(RATER_KEY)["quick"].agg(["size", "sum"])
     found = counts.rename(columns={"size": "timed_n", "sum": "quick_n"})

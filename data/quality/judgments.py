@@ -1,6 +1,7 @@
 """The live labels and their tasks as pandas tables, which all measures of quality read."""
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -9,7 +10,8 @@ from typing import Self
 import pandas as pd
 import pyarrow as pa
 
-from data.schema import LABELS_BINARY, LABELS_COMPARISONS, LABELS_RANKING, TASKS, read_table
+from data.kinds.registry import KINDS
+from data.schema import TASKS, read_table
 
 RATER_KEY = ["source", "rater_id"]
 """Columns that identify a rater."""
@@ -24,9 +26,6 @@ _SHARED_COLUMNS = [
     "time_on_task_ms",
     "active_ms",
 ]
-_BINARY_COLUMNS = [*_SHARED_COLUMNS, "image_id", "label"]
-_COMPARISON_COLUMNS = [*_SHARED_COLUMNS, "image_ids", "shown_order", "answer"]
-_RANKING_COLUMNS = [*_SHARED_COLUMNS, "image_ids", "shown_order", "ranks", "best_image_id"]
 _TASK_COLUMNS = ["task_id", "kind", "prompt_id", "gold_json", "repeat_of"]
 
 
@@ -46,23 +45,18 @@ class Judgments:
 
     tasks: pd.DataFrame
     """`data.schema.TASKS`."""
-    binary: pd.DataFrame
-    """`data.schema.LABELS_BINARY`."""
-    rankings: pd.DataFrame
-    """`data.schema.LABELS_RANKING`."""
-    comparisons: pd.DataFrame
-    """`data.schema.LABELS_COMPARISONS`."""
+    labels: Mapping[str, pd.DataFrame]
+    """The table of labels of each kind of task."""
 
     @classmethod
-    def from_tables(
-        cls, tasks: pa.Table, binary: pa.Table, rankings: pa.Table, comparisons: pa.Table
-    ) -> Self:
+    def from_tables(cls, tasks: pa.Table, labels: Mapping[str, pa.Table]) -> Self:
         """Convert Arrow tables; columns that no measure needs are omitted."""
         return cls(
             tasks.select(_TASK_COLUMNS).to_pandas(),
-            binary.select(_BINARY_COLUMNS).to_pandas(),
-            rankings.select(_RANKING_COLUMNS).to_pandas(),
-            comparisons.select(_COMPARISON_COLUMNS).to_pandas(),
+            {
+                name: table.select([*_SHARED_COLUMNS, *KINDS[name].own_columns]).to_pandas()
+                for name, table in labels.items()
+            },
         )
 
     @classmethod
@@ -72,14 +66,30 @@ class Judgments:
         Raises:
             PictuneError: a file is missing or broken.
         """
-        named = {"tasks": TASKS, "labels_binary": LABELS_BINARY, "labels_ranking": LABELS_RANKING}
-        tasks, binary, rankings = (
-            read_table(folder / f"{name}.parquet", schema) for name, schema in named.items()
+        labels = {name: kind.read(folder) for name, kind in KINDS.items()}
+        return cls.from_tables(read_table(folder / "tasks.parquet", TASKS), labels)
+
+    @property
+    def binary(self) -> pd.DataFrame:
+        """Verdicts, skips and reports of one image."""
+        return self.labels["binary"]
+
+    @property
+    def rankings(self) -> pd.DataFrame:
+        """Rankings."""
+        return self.labels["ranking"]
+
+    @property
+    def comparisons(self) -> pd.DataFrame:
+        """Comparisons of models."""
+        return self.labels["comparison"]
+
+    @property
+    def skipped(self) -> pd.DataFrame:
+        """All labels with the column `skipped`: whether they say nothing about quality."""
+        return pd.concat(
+            table.assign(skipped=KINDS[name].skipped(table)) for name, table in self.labels.items()
         )
-        comparisons = LABELS_COMPARISONS.empty_table()
-        if (path := folder / "labels_comparisons.parquet").exists():  # not in earlier exports
-            comparisons = read_table(path, LABELS_COMPARISONS)
-        return cls.from_tables(tasks, binary, rankings, comparisons)
 
     @cached_property
     def by_source(self) -> dict[str, "Judgments"]:
@@ -88,12 +98,14 @@ class Judgments:
         Sources are people (`human`), people elsewhere (`imported`), `simulated` raters, and admins
         who decide disputes (`adjudicator`).
         """
-        labels = (self.binary, self.rankings, self.comparisons)
-        sources = sorted({source for table in labels for source in table["source"]})
-        return {
-            source: Judgments(self.tasks, *(table[table["source"] == source] for table in labels))
-            for source in sources
-        }
+        sources = sorted({source for table in self.labels.values() for source in table["source"]})
+        return {source: self._by(source) for source in sources}
+
+    def _by(self, source: str) -> "Judgments":
+        return Judgments(
+            self.tasks,
+            {name: table[table["source"] == source] for name, table in self.labels.items()},
+        )
 
     @property
     def of_raters(self) -> tuple[str, "Judgments"]:

@@ -53,13 +53,7 @@ def _shares(rows: pd.DataFrame, column: str, name: str, share: str) -> pd.DataFr
 
 def _activity(judgments: Judgments) -> pd.DataFrame:
     """Count labels and skips, and take the median times, by rater."""
-    has_no_rank = judgments.rankings["ranks"].map(lambda ranks: all(pd.isna(r) for r in ranks))
-    binary = judgments.binary.assign(skipped=judgments.binary["label"].isin(["skip", "unsafe"]))
-    rankings = judgments.rankings.assign(skipped=has_no_rank.astype(bool))
-    comparisons = judgments.comparisons.assign(
-        skipped=judgments.comparisons["answer"].isin(["skip", "unsafe"])
-    )
-    rows = pd.concat([binary, rankings, comparisons])
+    rows = judgments.skipped
     timed = rows.astype({"time_on_task_ms": "float64", "active_ms": "float64"})
     return timed.groupby(RATER_KEY).agg(
         n=("label_id", "size"),
@@ -72,8 +66,7 @@ def _activity(judgments: Judgments) -> pd.DataFrame:
 def _gold(judgments: Judgments) -> pd.DataFrame:
     """Take the accuracy on gold tasks by rater, in all and by the right verdict."""
     columns = [*RATER_KEY, "gold_correct"]
-    kinds = (judgments.binary, judgments.rankings, judgments.comparisons)
-    given = pd.concat([labels[columns] for labels in kinds])
+    given = pd.concat([labels[columns] for labels in judgments.labels.values()])
     checked = given[given["gold_correct"].notna()]
     is_binary = judgments.tasks["kind"] == "binary"
     gold = judgments.tasks[is_binary & judgments.tasks["gold_json"].notna()].set_index("task_id")

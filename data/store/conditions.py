@@ -4,7 +4,8 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
-from data.feedback import Source, TaskKind
+from data.feedback import Source
+from data.kinds.registry import TaskKind
 from data.store.tables import reports, task_images, tasks
 
 TASK: sa.BindParameter[str] = sa.bindparam("of_task")

@@ -24,7 +24,6 @@ from data.errors import PictuneError
 from data.feedback import (
     ChecksConfig,
     Claim,
-    InvalidAnswer,
     LeaseConfig,
     NewTask,
     Progress,
@@ -32,9 +31,9 @@ from data.feedback import (
     Source,
     Submission,
     Task,
-    TaskKind,
-    check_answer,
 )
+from data.kinds.kind import InvalidAnswer
+from data.kinds.registry import TaskKind, check_answer
 from data.store.database import Database
 from data.store.imported import Added, ImportedLabel, insert_labels, insert_raters, new_labels
 from data.store.leases import (

@@ -11,12 +11,13 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from data.feedback import Answer, InputMode, NewTask, Source
+from data.feedback import InputMode, NewTask, Source
 from data.ids import uuid7
+from data.kinds.kind import Answer
 from data.store.people.reports import open_reports, withdraw_reports
 from data.store.plan.planning import task_id_of
 from data.store.queries import insert_rows
-from data.store.revisions import SENT_WITH_AN_ANSWER, recount_live
+from data.store.revisions import SENT_WITH_AN_ANSWER, answer_values, recount_live
 from data.store.tables import labels, leases, raters, task_images, tasks
 
 LABELS_AT_ONCE = 500
@@ -187,15 +188,18 @@ def _in_order_of(label: ImportedLabel, image_ids: Sequence[str]) -> list[int]:
 
 
 def _row(label: ImportedLabel, shown_order: list[int], submitted_at: datetime) -> dict[str, Any]:
-    return {name: getattr(label, name) for name in SENT_WITH_AN_ANSWER} | {
-        "lease_late": label.lease_late,
-        "wording": label.wording,
-        "kind": label.task.kind,
-        "answer_json": label.answer.model_dump_json(),
-        "shown_order": shown_order,
-        "shown_at": label.shown_at or submitted_at,
-        "submitted_at": submitted_at,
-    }
+    sent = {name: getattr(label, name) for name in SENT_WITH_AN_ANSWER}
+    return (
+        sent
+        | answer_values(label.answer)
+        | {
+            "lease_late": label.lease_late,
+            "wording": label.wording,
+            "shown_order": shown_order,
+            "shown_at": label.shown_at or submitted_at,
+            "submitted_at": submitted_at,
+        }
+    )
 
 
 def _record_showing(

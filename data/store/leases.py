@@ -10,7 +10,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from data.feedback import Claim, LeaseConfig, NotFound, Source, Task, TaskKind
+from data.feedback import Claim, LeaseConfig, NotFound, Source, Task
+from data.kinds.registry import TaskKind
 from data.store.conditions import (
     EXCLUDED_TASKS,
     IS_WITHHELD,

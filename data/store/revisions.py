@@ -5,8 +5,10 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
-from data.feedback import InvalidAnswer, Receipt, Submission
+from data.feedback import Receipt, Submission
 from data.ids import uuid7
+from data.kinds.kind import Answer, InvalidAnswer
+from data.kinds.registry import kind_of
 from data.store.conditions import RATER, TASK
 from data.store.queries import Row
 from data.store.tables import labels, raters, tasks
@@ -87,10 +89,17 @@ def add_revision(
 
 def label_values(submission: Submission) -> dict[str, object]:
     """Return the columns of a label that a submission determines."""
-    return submission.model_dump(include=set(SENT_WITH_AN_ANSWER)) | {
-        "kind": submission.answer.kind,
-        "answer_json": submission.answer.model_dump_json(),
-        "is_live": True,
+    sent = submission.model_dump(include=set(SENT_WITH_AN_ANSWER))
+    return sent | answer_values(submission.answer) | {"is_live": True}
+
+
+def answer_values(answer: Answer) -> dict[str, object]:
+    """Return the columns of a label that follow from its answer."""
+    return {
+        "kind": answer.kind,
+        "answer_json": answer.model_dump_json(),
+        "outcome": kind_of(answer).outcome(answer),
+        "has_comment": bool(answer.comment),
     }
 
 

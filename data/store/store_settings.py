@@ -10,7 +10,7 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
-from data.feedback import TaskKind
+from data.kinds.registry import TaskKind
 from data.store.people.audit import record
 from data.store.queries import find_row
 from data.store.tables import settings

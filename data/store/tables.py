@@ -25,6 +25,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    false,
 )
 
 
@@ -220,6 +221,9 @@ labels = Table(
     Column("rater_id", String(36), ForeignKey(raters.c.rater_id), nullable=False),
     Column("kind", String(20), nullable=False),
     Column("answer_json", Text),  # empty: this revision takes the answer back
+    # of the answer, for searches: `data.kinds.kind.Kind.outcome`, and whether it has a comment
+    Column("outcome", String(20)),
+    Column("has_comment", Boolean, nullable=False, server_default=false()),
     Column("shown_order", JSON, nullable=False),
     Column("shown_at", UtcDateTime, nullable=False),
     Column("submitted_at", UtcDateTime, nullable=False),

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ValidationError
 
 from data.errors import PictuneError
 from data.files import locked, new_folder, replace_link, sha256_of, write_json
+from data.kinds.registry import KINDS
 from data.quality.consensus import consensus
 from data.quality.judgments import Judgments
 from data.quality.rater_table import rater_quality
@@ -41,8 +42,6 @@ from data.schema import (
 from data.store.feedback_store import FeedbackStore
 from data.store.tables import labels
 from data.store.views.rows import (
-    LABEL_SCHEMAS,
-    LABEL_TABLES,
     RaterFacts,
     audit_table,
     label_batches,
@@ -208,9 +207,9 @@ def _write_feedback(
 ) -> None:
     write_table(tasks, TASKS, folder / "tasks.parquet")
     facts = task_facts(tasks)
-    for kind, schema in LABEL_SCHEMAS.items():
-        batches = label_batches(connection, kind, facts, raters)
-        write_batches(batches, schema, folder / f"{LABEL_TABLES[kind]}.parquet")
+    for name, kind in KINDS.items():
+        batches = label_batches(connection, name, facts, raters)
+        write_batches(batches, kind.schema, folder / f"{kind.table}.parquet")
     rankings = pq.ParquetFile(folder / "labels_ranking.parquet")
     groups = (rankings.read_row_group(number) for number in range(rankings.num_row_groups))
     write_batches(pair_batches(groups), LABELS_PAIRS, folder / "labels_pairs.parquet")

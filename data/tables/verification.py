@@ -12,13 +12,12 @@ import sqlalchemy as sa
 from data.errors import PictuneError
 from data.files import locked_to_read, sha256_of
 from data.image_files import check_image
+from data.kinds.registry import KINDS
 from data.runs import RunFolder
 from data.schema import AUDIT, IMAGES, LABELS_LOG, PROMPTS, TASKS, read_table
 from data.store.feedback_store import FeedbackStore
 from data.store.tables import labels, task_images, tasks
 from data.store.views.rows import (
-    LABEL_SCHEMAS,
-    LABEL_TABLES,
     audit_table,
     label_table,
     log_table,
@@ -183,8 +182,8 @@ def _differing_tables(
     facts, raters = task_facts(known_tasks), rater_facts(connection, store.public_rater_id)
     audit = audit_table(connection, store.public_rater_id)
     expected = {"tasks": (TASKS, known_tasks), "audit": (AUDIT, audit)}
-    for kind, schema in LABEL_SCHEMAS.items():
-        expected[LABEL_TABLES[kind]] = schema, label_table(connection, kind, facts, raters)
+    for name, kind in KINDS.items():
+        expected[kind.table] = kind.schema, label_table(connection, name, facts, raters)
     for name, (schema, table) in expected.items():
         file = f"latest/{name}.parquet"
         path = run.labels_dir / file

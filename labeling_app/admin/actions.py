@@ -6,7 +6,9 @@ Each is in the trail of the store (`data.store.people.audit`) with the admin who
 from fastapi import HTTPException
 
 from data.errors import PictuneError
-from data.feedback import Account, Answer, Decision, Role, Status, TaskKind
+from data.feedback import Account, Decision, Role, Status
+from data.kinds.kind import Answer
+from data.kinds.registry import TaskKind
 from labeling_app.admin.responses import (
     Adjudicated,
     Decided,

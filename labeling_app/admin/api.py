@@ -8,8 +8,9 @@ from fastapi.responses import FileResponse
 from pydantic import BaseModel, Field
 
 from data.errors import PictuneError
-from data.feedback import Role, TaskKind
+from data.feedback import Role
 from data.ids import Identifier
+from data.kinds.registry import AnyAnswer, TaskKind
 from data.store.plan.plan_changes import LARGEST_OVERLAP
 from labeling_app.admin import actions, figures
 from labeling_app.admin.responses import (
@@ -29,7 +30,6 @@ from labeling_app.admin.responses import (
     Tables,
 )
 from labeling_app.app_state import State
-from labeling_app.rater.api import AnyAnswer
 from labeling_app.rater.images import encoded, thumbnail
 from labeling_app.refusals import may_refuse
 from labeling_app.sign_in import Admin, Name

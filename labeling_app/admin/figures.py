@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from data.feedback import NotFound, TaskKind
+from data.feedback import NotFound
+from data.kinds.registry import TaskKind
 from data.store.views.overview import (
     GivenLabel,
     PromptCount,
@@ -35,7 +36,6 @@ from labeling_app.admin.responses import (
     Tables,
 )
 from labeling_app.app_state import AppState, image_url
-from labeling_app.rater.responses import given_answer
 
 STREAM = 30
 """Labels in the stream of the page."""
@@ -210,7 +210,7 @@ def _stream_entry(label: GivenLabel) -> StreamEntry:
         kind=label.task.kind,
         prompt=label.task.prompt,
         image_ids=list(label.task.image_ids),
-        answer=given_answer(label.answer),
+        answer=label.answer,
         submitted_at=label.submitted_at,
         revision=label.revision,
     )

@@ -4,15 +4,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field
 
-from data.feedback import (
-    Answer,
-    BinaryAnswer,
-    Decision,
-    RankingAnswer,
-    Role,
-    TaskKind,
-)
+from data.feedback import Decision, Role
 from data.ids import Identifier, Remark
+from data.kinds.kind import Answer
+from data.kinds.ranking import RankingAnswer
+from data.kinds.registry import TaskKind
+from data.kinds.verdict import BinaryAnswer
 from data.store.plan.plan_changes import LARGEST_OVERLAP
 from labeling_app.admin import actions
 from labeling_app.admin.responses import NewPassword

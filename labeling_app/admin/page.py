@@ -18,7 +18,8 @@ from fastapi import HTTPException
 from pydantic import ValidationError
 
 from data.errors import PictuneError
-from data.feedback import InvalidAnswer, NotFound
+from data.feedback import NotFound
+from data.kinds.kind import InvalidAnswer
 from labeling_app.admin import actions, figures, tables, view
 from labeling_app.admin.forms import (
     AdjudicationForm,

@@ -8,11 +8,11 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from data.columns import MOMENT
-from data.feedback import Decision, Role, Source, Status, TaskKind
+from data.feedback import Decision, Role, Source, Status
+from data.kinds.registry import AnyAnswer, TaskKind
 from data.schema import RATERS
 from data.store.people.audit import AuditEntry
 from data.store.people.reports import Report
-from labeling_app.rater.responses import GivenComparison, GivenRanks, GivenVerdict
 
 Share = float | None
 """Between 0 and 1; null where there is nothing to count."""
@@ -63,7 +63,7 @@ class StreamEntry(BaseModel, frozen=True):
     kind: TaskKind
     prompt: str
     image_ids: list[str]
-    answer: GivenVerdict | GivenRanks | GivenComparison
+    answer: AnyAnswer
     submitted_at: datetime
     revision: int
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
+from data.kinds.registry import kind_of, reported_images
 from data.store.people.audit import AuditEntry
 from labeling_app.admin.responses import (
     Alpha,
@@ -18,7 +19,6 @@ from labeling_app.admin.responses import (
     StreamEntry,
     Summary,
 )
-from labeling_app.rater.responses import GivenComparison, GivenVerdict
 
 NOTHING = "\N{EN DASH}"
 
@@ -187,14 +187,7 @@ def who(entry: StreamEntry) -> str:
 
 def said(entry: StreamEntry) -> str:
     """Return an answer without its remarks: a word, a number, or ranks in the images' order."""
-    answer = entry.answer
-    if isinstance(answer, GivenVerdict):
-        return answer.verdict
-    if isinstance(answer, GivenComparison):
-        if answer.preferred is not None:
-            return f"image {entry.image_ids.index(answer.preferred) + 1}"
-        return answer.outcome.replace("_", " ") if answer.count is None else str(answer.count)
-    return " ".join("?" if rank is None else str(rank) for rank in answer.ranks.values())
+    return kind_of(entry.answer).in_words(entry.answer, entry.image_ids)
 
 
 def remarks(entry: StreamEntry) -> str:
@@ -286,12 +279,7 @@ def _with_interval(
 
 
 def _is_report(entry: StreamEntry) -> bool:
-    answer = entry.answer
-    if isinstance(answer, GivenVerdict):
-        return answer.verdict == "unsafe"
-    if isinstance(answer, GivenComparison):
-        return answer.outcome == "unsafe"
-    return bool(answer.unsafe)
+    return bool(reported_images(entry.answer, entry.image_ids))
 
 
 def _subject(entry: AuditEntry) -> Cell:

@@ -16,16 +16,11 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from data.errors import PictuneError
-from data.feedback import (
-    Answer,
-    BinaryAnswer,
-    NewTask,
-    RankingAnswer,
-    Task,
-    TaskKind,
-    agrees_with_gold,
-    check_answer,
-)
+from data.feedback import NewTask, Task
+from data.kinds.kind import Answer
+from data.kinds.ranking import RankingAnswer
+from data.kinds.registry import TaskKind, agrees_with_gold, check_answer
+from data.kinds.verdict import BinaryAnswer
 from labeling_app.campaign.tasks import LARGEST_RANKING, ImageRow
 
 GOLD_OVERLAP = 1000

@@ -17,8 +17,12 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field, NonNegativeFloat, PositiveFloat
 
-from data.comparisons import MOST_COUNTED, ComparisonAnswer, Strength
-from data.feedback import Answer, BinaryAnswer, Claim, RankingAnswer, Receipt, Submission
+from data.comparisons import MOST_COUNTED, Strength
+from data.feedback import Claim, Receipt, Submission
+from data.kinds.comparison import ComparisonAnswer
+from data.kinds.kind import Answer
+from data.kinds.ranking import RankingAnswer
+from data.kinds.verdict import BinaryAnswer
 from data.store.feedback_store import FeedbackStore
 
 Judge = Callable[[str, str], float]

@@ -5,27 +5,18 @@ Answers are models of `labeling_app.rater.responses`; refusals are those of `lab
 
 import asyncio
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import asdict
 from typing import Annotated
 
 from fastapi import APIRouter, HTTPException, Query, Request, Response
-from pydantic import BaseModel, Discriminator, Field, Tag, field_validator
+from pydantic import BaseModel, Field, field_validator
 
-from data.comparisons import ComparisonAnswer
 from data.errors import PictuneError
-from data.feedback import (
-    Account,
-    Answer,
-    BinaryAnswer,
-    Claim,
-    RankingAnswer,
-    SentAnswer,
-    Submission,
-    TaskKind,
-    is_skip,
-)
+from data.feedback import Account, Claim, SentAnswer, Submission
 from data.ids import Identifier
+from data.kinds.kind import Answer
+from data.kinds.registry import AnyAnswer, TaskKind, is_skip, kind_of, reported_images
 from data.store.views.overview import latest_labels
 from labeling_app.app_state import APP_VERSION, AppState, State
 from labeling_app.campaign.gold_bound import pause_if_below
@@ -49,7 +40,6 @@ from labeling_app.rater.responses import (
     TrainingFeedback,
     TrainingQuestion,
     Undone,
-    given_answer,
     in_shown_order,
     shown_images,
 )
@@ -69,20 +59,6 @@ router = APIRouter(responses=may_refuse(403, 503))
 router.include_router(leases.router)
 
 
-def _kind_of_answer(answer: object) -> TaskKind:
-    if not isinstance(answer, Mapping):
-        return "binary"
-    return "ranking" if "ranks" in answer else "comparison" if "outcome" in answer else "binary"
-
-
-AnyAnswer = Annotated[
-    Annotated[BinaryAnswer, Tag("binary")]
-    | Annotated[RankingAnswer, Tag("ranking")]
-    | Annotated[ComparisonAnswer, Tag("comparison")],
-    Discriminator(_kind_of_answer),
-]
-
-
 class ClaimBody(BaseModel, frozen=True, extra="forbid"):
     """Body of a claim."""
 
@@ -99,7 +75,6 @@ class ClaimBody(BaseModel, frozen=True, extra="forbid"):
 class SubmissionBody(SentAnswer, frozen=True, extra="forbid"):
     """Body of a submission; the cookie says who sends it."""
 
-    answer: AnyAnswer
     language: Annotated[str, Field(max_length=35)] | None = None
     """Language of the page, such as `de`; the label keeps the version of the guidelines in it."""
 
@@ -107,9 +82,9 @@ class SubmissionBody(SentAnswer, frozen=True, extra="forbid"):
     @classmethod
     def _names_what_is_unsafe(cls, answer: Answer) -> Answer:
         if (
-            not isinstance(answer, BinaryAnswer)
+            kind_of(answer).names_unsafe_images
             and "unsafe" in (answer.reason or "").casefold()
-            and not answer.unsafe
+            and not reported_images(answer, ())
         ):
             raise ValueError(
                 "says that an image is unsafe but not which; "
@@ -121,7 +96,7 @@ class SubmissionBody(SentAnswer, frozen=True, extra="forbid"):
     @classmethod
     def _gives_a_reason(cls, answer: Answer) -> Answer:
         reason = (answer.reason or "").strip()
-        if is_skip(answer) and not isinstance(answer, RankingAnswer) and not reason:
+        if is_skip(answer) and kind_of(answer).skips_with_reason and not reason:
             raise ValueError("a skip or report without a reason; give why as `reason`")
         if len(reason) > LONGEST_REASON:
             raise ValueError(
@@ -262,7 +237,7 @@ def undo(_body: UndoBody, state: State, account: Present) -> Undone:
         last = latest_labels(state.store, rater_id=account.rater_id, limit=1)
         task = state.store.undo(account.rater_id)
     # another undo may have come between: then the label was that of another task
-    answer = next((given_answer(one.answer) for one in last if one.task == task), None)
+    answer = next((one.answer for one in last if one.task == task), None)
     return Undone(
         task=None if task is None else TaskToShow.from_task(task, task.image_ids),
         answer=answer,

@@ -6,8 +6,8 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
-from data.feedback import TaskKind
 from data.ids import Identifier
+from data.kinds.registry import TaskKind
 from data.store.views.label_filter import AnswerGroup, LabelFilter
 from data.store.views.overview import GivenLabel, latest_labels
 from labeling_app.app_state import State
@@ -16,7 +16,6 @@ from labeling_app.rater.responses import (
     AsideEntry,
     History,
     HistoryEntry,
-    given_answer,
     in_shown_order,
 )
 from labeling_app.refusals import may_refuse
@@ -92,7 +91,7 @@ def _entry(label: GivenLabel, withheld: Collection[str]) -> HistoryEntry:
         in_shown_order(label.task, label.shown_order),
         withheld,
         wording=label.wording,
-        answer=given_answer(label.answer),
+        answer=label.answer,
         submitted_at=label.submitted_at,
         revision=label.revision,
     )

@@ -10,8 +10,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, Field
 
-from data.comparisons import SHOWN_WITHOUT_PROMPT, Axis, ComparisonAnswer, Strength
-from data.feedback import Answer, Progress, RankingAnswer, Role, Task, TaskKind
+from data.comparisons import SHOWN_WITHOUT_PROMPT, Axis
+from data.feedback import Progress, Role, Task
+from data.kinds.registry import AnyAnswer, TaskKind
 from labeling_app.app_state import image_url
 from labeling_app.campaign.wording import wording_html
 from labeling_app.rater.reasons import OfferedReason
@@ -164,47 +165,12 @@ class Saved(BaseModel, frozen=True):
     revision: int
 
 
-class GivenVerdict(BaseModel, frozen=True):
-    """An answer given to a binary task."""
-
-    verdict: Literal["good", "bad", "skip", "unsafe"]
-    reason: Annotated[str | None, Field(exclude_if=_is_none)] = None
-    comment: Annotated[str | None, Field(exclude_if=_is_none)] = None
-
-
-class GivenRanks(BaseModel, frozen=True):
-    """An answer given to a ranking."""
-
-    ranks: dict[str, int | None]
-    """Image id -> rank, 1 for the best; null is can't judge."""
-    reason: str | None
-    comment: str | None
-    unsafe: Annotated[tuple[str, ...], Field(exclude_if=lambda image_ids: not image_ids)] = ()
-    """Images that the answer reports; absent where there are none."""
-
-
-class GivenComparison(BaseModel, frozen=True):
-    """An answer given to a comparison."""
-
-    outcome: Literal["preferred", "tie", "both_bad", "count", "skip", "unsafe"]
-    preferred: Annotated[str | None, Field(exclude_if=_is_none)] = None
-    """Id of the better image; absent where there is none."""
-    strength: Annotated[Strength | None, Field(exclude_if=_is_none)] = None
-    """Degree of the preference; absent where that was not asked."""
-    count: Annotated[int | None, Field(exclude_if=_is_none)] = None
-    """Number of things, 10 for more as well; absent for other questions."""
-    reason: Annotated[str | None, Field(exclude_if=_is_none)] = None
-    comment: Annotated[str | None, Field(exclude_if=_is_none)] = None
-    unsafe: Annotated[tuple[str, ...], Field(exclude_if=lambda image_ids: not image_ids)] = ()
-    """Images that the answer reports; absent where there are none."""
-
-
 class Undone(BaseModel, frozen=True):
     """Answer to an undo."""
 
     task: TaskToShow | None
     """The task whose label was removed; null when there was nothing to undo."""
-    answer: GivenVerdict | GivenRanks | GivenComparison | None
+    answer: AnyAnswer | None
     """The answer that was removed; null when there was none."""
     progress: Progress
 
@@ -212,7 +178,7 @@ class Undone(BaseModel, frozen=True):
 class HistoryEntry(TaskToShow, frozen=True):
     """A label of the rater."""
 
-    answer: GivenVerdict | GivenRanks | GivenComparison
+    answer: AnyAnswer
     submitted_at: datetime
     revision: int
 
@@ -321,13 +287,3 @@ def _question(task: Task, axis: Axis, wording: str | None, withheld: Collection[
 def in_shown_order(task: Task, shown_order: Sequence[int]) -> list[str]:
     """Return the task's images in the order in which they are shown."""
     return [image_id for _, image_id in sorted(zip(shown_order, task.image_ids, strict=True))]
-
-
-def given_answer(answer: Answer) -> GivenVerdict | GivenRanks | GivenComparison:
-    """Return an answer of the store as clients get it."""
-    facts = answer.model_dump(exclude={"kind"})
-    if isinstance(answer, RankingAnswer):
-        return GivenRanks.model_validate(facts)
-    if isinstance(answer, ComparisonAnswer):
-        return GivenComparison.model_validate(facts)
-    return GivenVerdict.model_validate(facts)

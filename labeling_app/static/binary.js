@@ -71,8 +71,11 @@ export class Binary {
    */
   give(verdict, mode) {
     if (this.buttons.find((button) => verdictOf(button) === verdict)?.disabled) return;
-    if (verdict === "good" || !reasonsFor(verdict).length) this.answer({ verdict }, mode);
-    else this.ask(verdict, (reason) => this.answer({ verdict, reason }, mode));
+    if (verdict === "good" || !reasonsFor(verdict).length) {
+      this.answer({ kind: "binary", verdict }, mode);
+    } else {
+      this.ask(verdict, (reason) => this.answer({ kind: "binary", verdict, reason }, mode));
+    }
   }
 }
 

@@ -177,8 +177,10 @@ export class Comparison {
     if (outcome === "left" || outcome === "right") {
       const preferred = this.images[outcome === "left" ? 0 : 1].image_id;
       const degree = this.inFive ? { strength } : {};
-      this.answer({ outcome: "preferred", preferred, ...degree }, mode);
-    } else if (outcome === "tie" || outcome === "both_bad") this.answer({ outcome }, mode);
+      this.answer({ kind: "comparison", outcome: "preferred", preferred, ...degree }, mode);
+    } else if (outcome === "tie" || outcome === "both_bad") {
+      this.answer({ kind: "comparison", outcome }, mode);
+    }
   }
 
   /**
@@ -189,6 +191,7 @@ export class Comparison {
    */
   ranking(ranks) {
     return {
+      kind: "ranking",
       ranks: Object.fromEntries(this.images.map(({ image_id }, at) => [image_id, ranks[at]])),
     };
   }
@@ -198,15 +201,17 @@ export class Comparison {
    * @param {InputMode} mode
    */
   giveCount(count, mode) {
-    if (!this.images.some((image) => image.broken)) this.answer({ outcome: "count", count }, mode);
+    if (this.images.some((image) => image.broken)) return;
+    this.answer({ kind: "comparison", outcome: "count", count }, mode);
   }
 
   /** @param {InputMode} mode */
   skip(mode) {
     this.ask("skip_several", (reason, unsafe) => {
       if (this.ranks) this.answer({ ...this.ranking(RANKS.neither), reason, unsafe }, mode);
-      else if (unsafe?.length) this.answer({ outcome: "unsafe", reason, unsafe }, mode);
-      else this.answer({ outcome: "skip", reason }, mode);
+      else if (unsafe?.length) {
+        this.answer({ kind: "comparison", outcome: "unsafe", reason, unsafe }, mode);
+      } else this.answer({ kind: "comparison", outcome: "skip", reason }, mode);
     }, this.images);
   }
 

@@ -21,7 +21,9 @@ import { words } from "./words.js";
  * @returns {Answer}
  */
 function openAgain(answer) {
-  if (!answer.ranks || Object.values(answer.ranks).some((rank) => rank !== null)) return answer;
+  if (answer.kind !== "ranking" || Object.values(answer.ranks).some((rank) => rank !== null)) {
+    return answer;
+  }
   return { ...answer, ranks: {} };
 }
 

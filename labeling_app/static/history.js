@@ -231,9 +231,10 @@ function describe(answer, images) {
  * @param {ImageAddress[]} images
  */
 function said(answer, images) {
-  if (answer.ranks) return describeRanks(answer.ranks, images);
-  if (answer.verdict) return words(SAID[answer.verdict]);
-  const { outcome, preferred, count: number = 0 } = answer;
+  if (answer.kind === "ranking") return describeRanks(answer.ranks, images);
+  if (answer.kind === "binary") return words(SAID[answer.verdict]);
+  const { outcome, preferred, count } = answer;
+  const number = count ?? 0;
   if (outcome === "count") return words(number === 10 ? "said.ten" : "said.count", { number });
   if (outcome !== "preferred") return words(SAID[outcome]);
   const place = images.findIndex(({ image_id }) => image_id === preferred);

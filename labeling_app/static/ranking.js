@@ -224,7 +224,7 @@ export class Ranking {
       const rank = ranks[place];
       if (rank !== undefined) given[image_id] = rank;
     }
-    return { ranks: given };
+    return { kind: "ranking", ranks: given };
   }
 
   /** @param {number} place */

@@ -4,6 +4,7 @@ They come from `labels/latest/` alone, so that a copy of a run's folder is enoug
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,26 +13,23 @@ import numpy as np
 import pandas as pd
 
 from data.intervals import wilson_interval
+from data.kinds.registry import KINDS
 from data.quality.agreement import agreement_of
 from data.quality.judgments import Judgments
 from data.runs import RunFolder
 from data.schema import (
     CONSENSUS,
     IMAGES,
-    LABELS_BINARY,
-    LABELS_RANKING,
     PROMPTS,
     RATERS,
     TASKS,
     read_table,
 )
 from data.tables.parquet import MANIFEST
-from pipelines.collect.label_statistics import RATERS_OF, label_statistics, read_comparisons
+from pipelines.collect.label_statistics import RATERS_OF, label_statistics
 
 DISPUTED = 24
 """Most disputed images that are shown."""
-KINDS = ("binary", "ranking", "comparison")
-"""Kinds of tasks."""
 QUANTILES = {"p5": 0.05, "p25": 0.25, "median": 0.5, "p75": 0.75, "p95": 0.95}
 
 Rows = list[dict[str, Any]]
@@ -44,11 +42,10 @@ class Labels:
     images: pd.DataFrame
     prompts: pd.DataFrame
     tasks: pd.DataFrame
-    binary: pd.DataFrame
-    rankings: pd.DataFrame
-    comparisons: pd.DataFrame
     raters: pd.DataFrame
     consensus: pd.DataFrame
+    given: dict[str, pd.DataFrame]
+    """The labels by kind, in words."""
 
     @classmethod
     def read(cls, folder: Path) -> "Labels":
@@ -61,25 +58,15 @@ class Labels:
             "images": IMAGES,
             "prompts": PROMPTS,
             "tasks": TASKS,
-            "labels_binary": LABELS_BINARY,
-            "labels_ranking": LABELS_RANKING,
             "raters": RATERS,
             "consensus": CONSENSUS,
         }
         found = {
-            name.removeprefix("labels_"): read_table(folder / f"{name}.parquet", one).to_pandas()
+            name: read_table(folder / f"{name}.parquet", one).to_pandas()
             for name, one in named.items()
         }
-        return cls(rankings=found.pop("ranking"), comparisons=read_comparisons(folder), **found)
-
-    @property
-    def given(self) -> dict[str, pd.DataFrame]:
-        """The labels by kind, in words."""
-        return {
-            "verdicts": self.binary,
-            "rankings": self.rankings,
-            "comparisons": self.comparisons,
-        }
+        given = {kind.plural: kind.read(folder).to_pandas() for kind in KINDS.values()}
+        return cls(**found, given=given)
 
 
 def inspection_figures(run: RunFolder) -> dict[str, Any]:
@@ -91,19 +78,24 @@ def inspection_figures(run: RunFolder) -> dict[str, Any]:
     sources = pd.concat([table["source"] for table in labels.given.values()]).value_counts()
     agreement = agreement_of(Judgments.read(folder), categories)
     seconds = _seconds(labels)
+    statistics, counts = label_statistics(folder), _task_counts(labels.tasks)
+    shown = [kind for kind in KINDS.values() if counts[kind.name] or not kind.is_new]
     return {
         "run": run.root.name,
+        "asked": _listed([f"{counts[kind.name]} {kind.name}" for kind in shown]),
+        "given": _listed([f"{statistics[kind.plural]} {kind.plural}" for kind in shown]),
+        "kinds": list(KINDS),
         "sources": {str(source): int(count) for source, count in sources.items()},
         "images": len(labels.images),
         "prompts": len(labels.prompts),
-        "tasks": _task_counts(labels.tasks),
-        "labels": label_statistics(folder),
+        "tasks": counts,
+        "labels": statistics,
         "agreement": agreement | {"raters": RATERS_OF[agreement["source"]]},
         "raters": _raters(labels.raters),
         "times": _times(seconds),
         "seconds": seconds,
         "progress": _progress(labels),
-        "places": _places(labels.rankings),
+        "places": _places(labels.given["rankings"]),
         "disputed": _disputed(labels),
         "exported": json.loads((folder / MANIFEST).read_text(encoding="utf-8")),
     }
@@ -112,6 +104,10 @@ def inspection_figures(run: RunFolder) -> dict[str, Any]:
 def by_count(rows: Rows) -> Rows:
     """Return the rows with the largest `n` first."""
     return sorted(rows, key=lambda row: -row["n"])
+
+
+def _listed(parts: Sequence[str]) -> str:
+    return " and ".join(part for part in (", ".join(parts[:-1]), parts[-1]) if part)
 
 
 def _task_counts(tasks: pd.DataFrame) -> dict[str, int]:
@@ -200,7 +196,8 @@ def _disputed(labels: Labels) -> Rows:
     order = ["entropy", "n_raters", "image_id"]
     chosen = votes.sort_values(order, ascending=[False, False, True]).head(DISPUTED)
     images = labels.images.drop_duplicates("image_id").set_index("image_id")
-    commented = labels.binary[labels.binary["comment"].notna()]
+    verdicts = labels.given["verdicts"]
+    commented = verdicts[verdicts["comment"].notna()]
     remarks = commented.groupby("image_id")["comment"].agg(list)
     return [
         {

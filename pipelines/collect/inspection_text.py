@@ -20,13 +20,7 @@ def as_text(seen: dict[str, Any]) -> str:
 def _summary(seen: dict[str, Any]) -> str:
     labels, tasks = seen["labels"], seen["tasks"]
     checks = f"({tasks['gold']} gold, {tasks['repeats']} repeats)"
-    asked, given = f"{tasks['binary']} binary", f"{labels['binary']} verdicts"
-    if labels["comparisons"] or tasks["comparison"]:
-        asked += f", {tasks['ranking']} ranking and {tasks['comparison']} comparison tasks {checks}"
-        given += f", {labels['rankings']} rankings and {labels['comparisons']} comparisons"
-    else:
-        asked += f" and {tasks['ranking']} ranking tasks {checks}"
-        given += f" and {labels['rankings']} rankings"
+    asked, given = f"{seen['asked']} tasks {checks}", seen["given"]
     raters = f"{len(seen['raters'])} rater{'s' if len(seen['raters']) != 1 else ''}"
     sources = (
         ", ".join(f"{count} {source}" for source, count in seen["sources"].items()) or "none yet"

@@ -5,14 +5,8 @@ from typing import Any
 
 import pandas as pd
 
-from data.schema import (
-    LABELS_BINARY,
-    LABELS_COMPARISONS,
-    LABELS_RANKING,
-    PROMPTS,
-    RATERS,
-    read_table,
-)
+from data.kinds.registry import KINDS
+from data.schema import PROMPTS, RATERS, read_table
 
 VERDICTS = ("good", "bad", "skip", "unsafe")
 
@@ -38,34 +32,24 @@ def counted(n: int, source: str) -> str:
     return f"{n} {(RATER_OF if n == 1 else RATERS_OF)[source]}"
 
 
-def read_comparisons(folder: Path) -> pd.DataFrame:
-    """Return the comparisons of an export; none of one of an earlier version."""
-    path, table = folder / "labels_comparisons.parquet", LABELS_COMPARISONS.empty_table()
-    if path.exists():
-        table = read_table(path, LABELS_COMPARISONS)
-    found: pd.DataFrame = table.to_pandas()
-    return found
-
-
 def label_statistics(folder: Path) -> dict[str, Any]:
     """Return the figures of the report's section on labels, from the folder of an export.
 
     `raters` counts those who gave verdicts or rankings.
     """
-    binary = read_table(folder / "labels_binary.parquet", LABELS_BINARY).to_pandas()
+    tables = {name: kind.read(folder).to_pandas() for name, kind in KINDS.items()}
+    binary, rankings = tables["binary"], tables["ranking"]
     prompts = read_table(folder / "prompts.parquet", PROMPTS).to_pandas()
     raters = read_table(folder / "raters.parquet", RATERS).to_pandas()
     categories = prompts.set_index("prompt_id")["category"]
     named = binary["prompt_id"].map(categories).fillna("other").rename("category")
     agreement, pairs = _agreement(raters)
     times = binary["time_on_task_ms"]
-    rankings = read_table(folder / "labels_ranking.parquet", LABELS_RANKING).to_pandas()
     given = pd.concat([table[["source", "rater_id"]] for table in (binary, rankings)])
     with_labels = given.drop_duplicates()["source"].value_counts()
     return {
         "binary": len(binary),
-        "rankings": len(rankings),
-        "comparisons": len(read_comparisons(folder)),
+        **{KINDS[name].plural: len(table) for name, table in tables.items()},
         "images": int(binary["image_id"].nunique()),
         "raters": {source: int(count) for source, count in with_labels.items()},
         "median_seconds": None if times.isna().all() else float(times.median() / 1000),

@@ -6,10 +6,10 @@ from pathlib import Path
 import pyarrow.compute as pc
 
 from data.feedback import ChecksConfig
+from data.kinds.registry import KINDS
 from data.runs import RunFolder
 from data.schema import COMPARISON, IMAGES, PLAYGROUND, read_table
 from data.store.feedback_store import FeedbackStore
-from data.store.views.rows import LABEL_TABLES
 from data.tables.parquet import export
 from data.tables.publication import DatasetConfig, publish
 from labeling_app.campaign.known_answers import read_gold
@@ -93,5 +93,5 @@ def export_labels(store: FeedbackStore, run: RunFolder, settings: Settings) -> s
     target = settings.table("dataset", DatasetConfig).target
     if target is not None:
         publish(run, target)
-    labels = sum(files[f"latest/{name}.parquet"].rows for name in LABEL_TABLES.values())
+    labels = sum(files[f"latest/{kind.table}.parquet"].rows for kind in KINDS.values())
     return f"{labels} labels in {run.latest}"

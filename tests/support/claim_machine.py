@@ -16,7 +16,8 @@ import sqlalchemy as sa
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from data.feedback import BinaryAnswer, Claim, Decision, LeaseConfig, NewTask, NotFound, Source
+from data.feedback import Claim, Decision, LeaseConfig, NewTask, NotFound, Source
+from data.kinds.verdict import BinaryAnswer
 from data.store.feedback_store import FeedbackStore
 from data.store.plan.planning import task_id_of
 from data.store.tables import labels, leases, metadata, raters, tasks

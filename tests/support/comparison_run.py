@@ -14,9 +14,11 @@ from typing import Literal
 import pyarrow as pa
 from PIL import Image, ImageDraw
 
-from data.comparisons import Axis, ComparisonAnswer
-from data.feedback import NewTask, RankingAnswer
+from data.comparisons import Axis
+from data.feedback import NewTask
 from data.files import sha256_of
+from data.kinds.comparison import ComparisonAnswer
+from data.kinds.ranking import RankingAnswer
 from data.runs import RunFolder
 from data.schema import IMAGES, PROMPTS, prompt_id, write_table
 from data.store.imported import ImportedLabel

@@ -15,9 +15,13 @@ import pyarrow as pa
 import sqlalchemy as sa
 from PIL import Image
 
-from data.comparisons import ComparisonAnswer, Strength
-from data.feedback import Answer, BinaryAnswer, Claim, NewTask, RankingAnswer, Receipt, Submission
+from data.comparisons import Strength
+from data.feedback import Claim, NewTask, Receipt, Submission
 from data.files import sha256_of
+from data.kinds.comparison import ComparisonAnswer
+from data.kinds.kind import Answer
+from data.kinds.ranking import RankingAnswer
+from data.kinds.verdict import BinaryAnswer
 from data.runs import RunFolder
 from data.schema import IMAGES, PROMPTS, prompt_id, write_table
 from data.store.feedback_store import FeedbackStore

@@ -12,9 +12,13 @@ from typing import Any
 import pyarrow as pa
 from PIL import Image
 
-from data.comparisons import Axis, ComparisonAnswer
-from data.feedback import Answer, BinaryAnswer, NewTask, RankingAnswer
+from data.comparisons import Axis
+from data.feedback import NewTask
 from data.files import sha256_of
+from data.kinds.comparison import ComparisonAnswer
+from data.kinds.kind import Answer
+from data.kinds.ranking import RankingAnswer
+from data.kinds.verdict import BinaryAnswer
 from data.runs import RunFolder
 from data.schema import IMAGES, PROMPTS, prompt_id, write_table
 from data.store.feedback_store import FeedbackStore

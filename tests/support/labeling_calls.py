@@ -28,9 +28,9 @@ def claim(client: TestClient, kind: str | None = None) -> dict[str, Any]:
 
 def submission(task: dict[str, Any], **changes: object) -> dict[str, Any]:
     good: dict[str, object] = (
-        {"ranks": {image["image_id"]: 1 for image in task["images"]}}
+        {"kind": "ranking", "ranks": {image["image_id"]: 1 for image in task["images"]}}
         if task["kind"] == "ranking"
-        else {"verdict": "good"}
+        else {"kind": "binary", "verdict": "good"}
     )
     return {
         "submission_id": str(uuid.uuid4()),

@@ -19,7 +19,10 @@ from pathlib import Path
 import pyarrow as pa
 from PIL import Image
 
-from data.feedback import Answer, BinaryAnswer, ChecksConfig, Claim, RankingAnswer, Submission
+from data.feedback import ChecksConfig, Claim, Submission
+from data.kinds.kind import Answer
+from data.kinds.ranking import RankingAnswer
+from data.kinds.verdict import BinaryAnswer
 from data.runs import RunFolder
 from data.schema import IMAGES, PROMPTS, prompt_id, write_table
 from data.store.feedback_store import FeedbackStore

@@ -12,14 +12,16 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
-from data.feedback import Answer, InvalidAnswer, NotFound, Receipt, Source, check_answer
+from data.feedback import NotFound, Receipt, Source
+from data.kinds.kind import Answer, InvalidAnswer
+from data.kinds.registry import KINDS, check_answer
 from data.store.database import Database
 from data.store.leases import find_lease, give_lease
 from data.store.people.audit import record
 from data.store.people.raters import find_or_insert
 from data.store.people.reports import open_reports, withdraw_reports
 from data.store.queries import Row, load_rater, lock_task
-from data.store.revisions import add_revision, retire_live
+from data.store.revisions import add_revision, answer_values, retire_live
 from data.store.tables import labels, raters
 
 IS_ADJUDICATION = sa.and_(labels.c.is_live, raters.c.source == "adjudicator")
@@ -53,9 +55,10 @@ class Adjudications:
         with self._database.write() as connection:
             now = self._clock()
             task = lock_task(connection, task_id)
-            if task.kind == "comparison":
+            if not KINDS[task.kind].can_be_decided:
                 raise InvalidAnswer(
-                    f"task {task_id}: a comparison asks what people prefer, so nobody can decide it"
+                    f"task {task_id}: a {task.kind} asks what people prefer, "
+                    "so nobody can decide it"
                 )
             check_answer(answer, task.kind, task.image_ids)
             name = load_rater(connection, admin_id).name
@@ -64,8 +67,8 @@ class Adjudications:
             before = _retire(connection, task_id)
             shown = {"shown_order": list(range(len(task.image_ids))), "shown_at": now}
             give_lease(connection, task_id, rater_id, **shown, expires_at=None)
-            values = {"is_live": True, "answer_json": answer.model_dump_json()}
-            receipt = _add(connection, task_id, rater_id, now, {"kind": task.kind} | values)
+            values = answer_values(answer) | {"is_live": True}
+            receipt = _add(connection, task_id, rater_id, now, values)
             open_reports(connection, receipt.label_id, task_id, task.image_ids, answer)
             record(
                 connection,

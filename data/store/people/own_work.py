@@ -14,7 +14,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from data.feedback import Claim, LeaseConfig, NotFound, Task, TaskKind
+from data.feedback import Claim, LeaseConfig, NotFound, Task
+from data.kinds.registry import TaskKind
 from data.store.conditions import IS_WITHHELD, RATER, is_of_kind
 from data.store.database import Database
 from data.store.leases import find_lease, hand_out, has_place, renew_lease

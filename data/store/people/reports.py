@@ -13,14 +13,9 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
-from data.feedback import (
-    Answer,
-    Decision,
-    NotFound,
-    agrees_with_gold,
-    parse_answer,
-    reported_images,
-)
+from data.feedback import Decision, NotFound
+from data.kinds.kind import Answer
+from data.kinds.registry import agrees_with_gold, parse_answer, reported_images
 from data.store.conditions import OUT_OF_CIRCULATION, WITHHELD_IMAGES, WITHHELD_TASKS
 from data.store.database import Database
 from data.store.people.audit import record

@@ -6,7 +6,8 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
-from data.feedback import ChecksConfig, TaskKind
+from data.feedback import ChecksConfig
+from data.kinds.registry import TaskKind
 from data.store.leases import find_lease, has_place
 from data.store.plan.planning import add_repeat
 from data.store.queries import Row

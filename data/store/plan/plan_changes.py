@@ -8,7 +8,8 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
-from data.feedback import NewTask, TaskKind
+from data.feedback import NewTask
+from data.kinds.registry import TaskKind
 from data.store.conditions import NO_CHECK
 from data.store.database import Database
 from data.store.people.audit import record

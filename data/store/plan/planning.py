@@ -10,7 +10,8 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
-from data.feedback import NewTask, TaskKind
+from data.feedback import NewTask
+from data.kinds.registry import TaskKind
 from data.schema import prompt_id
 from data.store.queries import Row, find_row, insert_rows, lock_task
 from data.store.tables import prompts, settings, task_images, tasks

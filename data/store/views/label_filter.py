@@ -6,7 +6,7 @@ from typing import Literal
 import sqlalchemy as sa
 
 from data.comparisons import SHOWN_WITHOUT_PROMPT
-from data.feedback import TaskKind
+from data.kinds.registry import TaskKind
 from data.store.tables import labels, prompts, tasks
 
 AnswerGroup = Literal["good", "bad", "skipped", "reported", "commented"]
@@ -39,26 +39,12 @@ class LabelFilter:
         return found
 
 
-# Answers are stored as pydantic writes them, without spaces. In what people wrote each quotation
-# mark has a backslash before it: without these, no comment can say the same as an answer.
-_ANSWER = sa.func.replace(labels.c.answer_json, '\\"', "")
-
-
-def _says(text: str) -> sa.ColumnElement[bool]:
-    return _ANSWER.contains(text, autoescape=True)
-
-
-_REPORTED = sa.or_(_says('"verdict":"unsafe"'), _says('"outcome":"unsafe"'), _says('"unsafe":['))
-_HAS_NO_RANK = sa.and_(labels.c.kind == "ranking", ~_says('":1,'), ~_says('":1}'))
-_SKIPPED = sa.and_(
-    sa.or_(_says('"verdict":"skip"'), _says('"outcome":"skip"'), _HAS_NO_RANK), ~_REPORTED
-)
 _GROUPS: dict[AnswerGroup, sa.ColumnElement[bool]] = {
-    "good": _says('"verdict":"good"'),
-    "bad": _says('"verdict":"bad"'),
-    "skipped": _SKIPPED,
-    "reported": _REPORTED,
-    "commented": _says('"comment":"'),
+    "good": labels.c.outcome == "good",
+    "bad": labels.c.outcome == "bad",
+    "skipped": labels.c.outcome == "skip",
+    "reported": labels.c.outcome == "unsafe",
+    "commented": labels.c.has_comment,
 }
 
 

@@ -7,7 +7,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from data.feedback import Answer, Source, Task, TaskKind, agrees_with_gold, parse_answer
+from data.feedback import Source, Task
+from data.kinds.kind import Answer
+from data.kinds.registry import TaskKind, agrees_with_gold, parse_answer
 from data.store.conditions import NO_CHECK
 from data.store.feedback_store import FeedbackStore
 from data.store.plan.comparing import wording_texts

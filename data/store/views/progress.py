@@ -9,7 +9,8 @@ from typing import Any, cast
 
 import sqlalchemy as sa
 
-from data.feedback import Source, TaskKind
+from data.feedback import Source
+from data.kinds.registry import TaskKind
 from data.store.conditions import NO_CHECK, WITHHELD_TASKS, live_labels
 from data.store.tables import labels, leases, raters, tasks
 

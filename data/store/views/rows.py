@@ -10,15 +10,12 @@ from typing import Any
 import pyarrow as pa
 import sqlalchemy as sa
 
-from data.comparisons import ComparisonAnswer, answer_in_order
-from data.feedback import Answer, TaskKind, agrees_with_gold, parse_answer
+from data.kinds.kind import Columns, TaskFacts
+from data.kinds.registry import KINDS, TaskKind, agrees_with_gold, parse_answer
 from data.schema import (
     AUDIT,
-    LABELS_BINARY,
-    LABELS_COMPARISONS,
     LABELS_LOG,
     LABELS_PAIRS,
-    LABELS_RANKING,
     ROW_GROUP_ROWS,
     TASKS,
 )
@@ -27,21 +24,6 @@ from data.store.people.audit import ABOUT_RATERS
 from data.store.tables import audit, labels, raters, task_images, tasks
 
 TableRow = dict[str, object]
-Columns = dict[str, Sequence[Any]]
-
-LABEL_SCHEMAS: dict[TaskKind, pa.Schema] = {
-    "binary": LABELS_BINARY,
-    "ranking": LABELS_RANKING,
-    "comparison": LABELS_COMPARISONS,
-}
-"""The table of labels of each kind of task."""
-
-LABEL_TABLES: dict[TaskKind, str] = {
-    "binary": "labels_binary",
-    "ranking": "labels_ranking",
-    "comparison": "labels_comparisons",
-}
-"""The names of these tables' files, without their ending."""
 
 
 @dataclass(frozen=True)
@@ -58,17 +40,6 @@ class RaterFacts:
     status: str
     role: str = "rater"
     share: float | None = None
-
-
-@dataclass(frozen=True)
-class TaskFacts:
-    """Facts about a task that the tables of labels repeat."""
-
-    prompt_id: str
-    image_ids: Sequence[str]
-    gold: Answer | None
-    axis: str | None = None
-    models: Sequence[str] | None = None
 
 
 def task_table(connection: sa.Connection) -> pa.Table:
@@ -129,9 +100,9 @@ def label_table(
     known_tasks: Mapping[str, TaskFacts],
     known_raters: Mapping[str, RaterFacts],
 ) -> pa.Table:
-    """Return the labels of a kind as one table of `LABEL_SCHEMAS`, which may be empty."""
+    """Return the labels of a kind as one table, which may be empty."""
     batches = label_batches(connection, kind, known_tasks, known_raters)
-    return pa.concat_tables([LABEL_SCHEMAS[kind].empty_table(), *batches])
+    return pa.concat_tables([KINDS[kind].schema.empty_table(), *batches])
 
 
 def label_batches(
@@ -140,7 +111,7 @@ def label_batches(
     known_tasks: Mapping[str, TaskFacts],
     known_raters: Mapping[str, RaterFacts],
 ) -> Iterator[pa.Table]:
-    """Yield the labels of a kind as its table of `LABEL_SCHEMAS`, `ROW_GROUP_ROWS` rows at a time.
+    """Yield the labels of a kind as its table, `ROW_GROUP_ROWS` rows at a time.
 
     These are the live labels in the order in which they were saved.
     """
@@ -162,8 +133,8 @@ def label_batches(
             None if task.gold is None else agrees_with_gold(parse_answer(kind, text), task.gold)
             for text, task in zip(texts, asked, strict=True)
         ]
-        columns |= OWN_COLUMNS[kind](answers, asked)
-        yield pa.Table.from_pydict(columns, schema=LABEL_SCHEMAS[kind])
+        columns |= KINDS[kind].columns(answers, asked)
+        yield pa.Table.from_pydict(columns, schema=KINDS[kind].schema)
 
 
 def pair_batches(rankings: Iterable[pa.Table]) -> Iterator[pa.Table]:
@@ -216,56 +187,6 @@ def _common_columns(
         "comment": [answer.get("comment") for answer in answers],
         "is_gold": [task.gold is not None for task in asked],
     }
-
-
-def _verdict_columns(answers: Sequence[dict[str, Any]], asked: Sequence[TaskFacts]) -> Columns:
-    return {
-        "image_id": [task.image_ids[0] for task in asked],
-        "label": [answer["verdict"] for answer in answers],
-    }
-
-
-def _rank_columns(answers: Sequence[dict[str, Any]], asked: Sequence[TaskFacts]) -> Columns:
-    ranks = [
-        [answer["ranks"][image_id] for image_id in task.image_ids]
-        for answer, task in zip(answers, asked, strict=True)
-    ]
-    given = [[rank for rank in one if rank is not None] for one in ranks]
-    return {
-        "image_ids": [task.image_ids for task in asked],
-        "ranks": ranks,
-        "n_images": [len(task.image_ids) for task in asked],
-        "unsafe_image_ids": [answer.get("unsafe", []) for answer in answers],
-        "n_tie_groups": [sum(one.count(rank) > 1 for rank in set(one)) for one in given],
-        "best_image_id": [
-            task.image_ids[one.index(1)] if judged.count(1) == 1 else None
-            for one, judged, task in zip(ranks, given, asked, strict=True)
-        ],
-    }
-
-
-def _comparison_columns(answers: Sequence[dict[str, Any]], asked: Sequence[TaskFacts]) -> Columns:
-    given = [ComparisonAnswer.model_validate(answer) for answer in answers]
-    return {
-        "axis": [task.axis for task in asked],
-        "image_ids": [task.image_ids for task in asked],
-        "models": [task.models for task in asked],
-        "answer": [
-            answer_in_order(answer, task.image_ids)
-            for answer, task in zip(given, asked, strict=True)
-        ],
-        "strength": [answer.strength for answer in given],
-        "count": [answer.count for answer in given],
-        "unsafe_image_ids": [list(answer.unsafe) for answer in given],
-    }
-
-
-OWN_COLUMNS: dict[TaskKind, Callable[[Sequence[Any], Sequence[TaskFacts]], Columns]] = {
-    "binary": _verdict_columns,
-    "ranking": _rank_columns,
-    "comparison": _comparison_columns,
-}
-"""Functions that return the columns which only labels of a kind have."""
 
 
 def _pairs_of(ranking: dict[str, Any]) -> list[TableRow]:

@@ -151,7 +151,8 @@ class Campaign:
     def flags(self) -> dict[str, tuple[str, ...]]:
         """The habits of each rater that give away who does not look (`data.quality.habits`)."""
         no_verdicts = pd.DataFrame(columns=[*RATER_KEY, "time_on_task_ms"])
-        judgments = Judgments(pd.DataFrame(), no_verdicts, self.ranked, self.labels)
+        labels = {"binary": no_verdicts, "ranking": self.ranked, "comparison": self.labels}
+        judgments = Judgments(pd.DataFrame(), labels)
         found = habits_of(judgments)["flags"].droplevel("source")
         return {str(rater_id): flags for rater_id, flags in found.items()}
 

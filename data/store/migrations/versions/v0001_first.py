@@ -149,6 +149,8 @@ def _create_labels() -> None:
         sa.Column("rater_id", sa.String(36), sa.ForeignKey("raters.rater_id"), nullable=False),
         sa.Column("kind", sa.String(20), nullable=False),
         sa.Column("answer_json", sa.Text),
+        sa.Column("outcome", sa.String(20)),
+        sa.Column("has_comment", sa.Boolean, nullable=False, server_default=sa.false()),
         sa.Column("shown_order", sa.JSON, nullable=False),
         sa.Column("shown_at", UtcDateTime, nullable=False),
         sa.Column("submitted_at", UtcDateTime, nullable=False),

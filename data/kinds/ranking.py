@@ -1,0 +1,164 @@
+"""Ranking: several images of one prompt in order."""
+
+from collections.abc import Mapping, Sequence
+from itertools import permutations
+from math import isnan
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from data.comparisons import Axis
+from data.ids import Identifier, Remark
+from data.kinds.kind import Answer, Columns, InvalidAnswer, Kind, TaskFacts
+from data.schema import LABELS_RANKING
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class RankingAnswer(Answer, frozen=True):
+    """Order of several images of one prompt; ties and images that cannot be judged are allowed."""
+
+    kind: Literal["ranking"] = "ranking"
+    ranks: dict[str, int | None]
+    """Image id to rank: 1 is best, equal is a tie, null is can't judge; all null is a skip.
+
+    Gaps are closed: 1, 1, 3 becomes 1, 1, 2."""
+    reason: Remark | None = None
+    """Reason why it was skipped."""
+    comment: Remark | None = None
+    """Free text."""
+    unsafe: Annotated[
+        tuple[Identifier, ...], Field(max_length=100, exclude_if=lambda image_ids: not image_ids)
+    ] = ()
+    """Images that nobody should be shown; they have no rank."""
+
+    @field_validator("ranks")
+    @classmethod
+    def _dense(cls, ranks: dict[str, int | None]) -> dict[str, int | None]:
+        used = sorted({rank for rank in ranks.values() if rank is not None})
+        if used and used[0] < 1:
+            raise ValueError(f"ranks start at 1, not at {used[0]}")
+        return {
+            image_id: None if rank is None else used.index(rank) + 1
+            for image_id, rank in ranks.items()
+        }
+
+    @field_validator("unsafe")
+    @classmethod
+    def _unranked(cls, unsafe: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        ranks = info.data.get("ranks", {})
+        if any(ranks.get(image_id, 0) is not None for image_id in unsafe):
+            raise ValueError("an image that is not in `ranks`, or has a rank there; give it null")
+        return unsafe
+
+
+class Ranking(Kind[RankingAnswer]):
+    """The kind `ranking`."""
+
+    name = "ranking"
+    plural = "rankings"
+    answer = RankingAnswer
+    table = "labels_ranking"
+    schema = LABELS_RANKING
+    answer_column = "ranks"
+    is_new = False
+    takes_models = True
+    skips_with_reason = False
+
+    def number_of_images(self, axis: Axis | None) -> tuple[int, int]:
+        """Two to a hundred."""
+        del axis
+        return 2, 100
+
+    def check(
+        self,
+        answer: RankingAnswer,
+        image_ids: Sequence[str],
+        axis: Axis | None = None,
+        *,
+        has_steps: bool = True,
+    ) -> None:
+        """Check that all images have a rank or null, and no others.
+
+        Raises:
+            InvalidAnswer: they do not.
+        """
+        del axis, has_steps
+        if different := sorted(set(answer.ranks) ^ set(image_ids)):
+            raise InvalidAnswer(
+                f"answer: images {', '.join(different)} are missing or not of this task; "
+                "rank every image, null if in doubt"
+            )
+
+    def is_skip(self, answer: RankingAnswer) -> bool:
+        """Whether no image has a rank."""
+        return all(rank is None for rank in answer.ranks.values())
+
+    def outcome(self, answer: RankingAnswer) -> str:
+        """Return whether it reports an image, ranks some, or is a skip."""
+        if answer.unsafe:
+            return "unsafe"
+        return "skip" if self.is_skip(answer) else "ranked"
+
+    def reported(self, answer: RankingAnswer, image_ids: Sequence[str]) -> set[str]:
+        """Return the images that it names."""
+        del image_ids
+        return set(answer.unsafe)
+
+    def agrees(self, answer: RankingAnswer, gold: RankingAnswer) -> bool | None:
+        """Return whether no pair that gold orders is reversed or tied; None for a skip."""
+        if self.is_skip(answer):
+            return None
+        return all(
+            _is_above(answer.ranks.get(better), answer.ranks.get(worse))
+            for better, worse in permutations(gold.ranks, 2)
+            if _is_above(gold.ranks[better], gold.ranks[worse])
+        )
+
+    def in_words(self, answer: RankingAnswer, image_ids: Sequence[str]) -> str:
+        """Return the ranks."""
+        del image_ids
+        return " ".join("?" if rank is None else str(rank) for rank in answer.ranks.values())
+
+    def columns(self, answers: Sequence[dict[str, Any]], asked: Sequence[TaskFacts]) -> Columns:
+        """Return the images, their ranks, and what follows from these."""
+        ranks = [
+            [answer["ranks"][image_id] for image_id in task.image_ids]
+            for answer, task in zip(answers, asked, strict=True)
+        ]
+        given = [[rank for rank in one if rank is not None] for one in ranks]
+        return {
+            "image_ids": [task.image_ids for task in asked],
+            "ranks": ranks,
+            "n_images": [len(task.image_ids) for task in asked],
+            "unsafe_image_ids": [answer.get("unsafe", []) for answer in answers],
+            "n_tie_groups": [sum(one.count(rank) > 1 for rank in set(one)) for one in given],
+            "best_image_id": [
+                task.image_ids[one.index(1)] if judged.count(1) == 1 else None
+                for one, judged, task in zip(ranks, given, asked, strict=True)
+            ],
+        }
+
+    def skipped(self, labels: "pd.DataFrame") -> "pd.Series[bool]":
+        """Return which have no rank at all."""
+        return labels["ranks"].map(_has_no_rank).astype(bool)
+
+    def from_source(
+        self, said: Any, image_ids: Sequence[str], rest: Mapping[str, Any]
+    ) -> RankingAnswer:
+        """Return the ranking; some sources count ranks from 0, here they start at 1."""
+        least = min((rank for rank in said if rank is not None), default=1)
+        from_one = (None if rank is None else rank - least + 1 for rank in said)
+        ranks = dict(zip(image_ids, from_one, strict=True))
+        remarks = {name: rest.get(name) for name in ("reason", "comment")}
+        facts = {"ranks": ranks, "unsafe": rest.get("unsafe", ())}
+        return RankingAnswer.model_validate(facts | remarks)
+
+
+def _has_no_rank(ranks: Sequence[float | None]) -> bool:
+    return all(rank is None or isnan(rank) for rank in ranks)
+
+
+def _is_above(rank: int | None, other: int | None) -> bool:
+    return rank is not None and other is not None and rank < other

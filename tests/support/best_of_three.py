@@ -1,0 +1,86 @@
+"""A kind of task that only tests know: the best of three images."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import pandas as pd
+import pyarrow as pa
+
+from data.columns import LABEL_CIRCUMSTANCES, LABEL_IDENTITY, SMALL_INTEGERS, TEXT, TEXTS, column
+from data.comparisons import Axis
+from data.ids import Identifier, Remark
+from data.kinds.kind import Answer, Columns, InvalidAnswer, Kind, TaskFacts
+
+
+class BestAnswer(Answer, frozen=True):
+    kind: Literal["best"] = "best"
+    best: Identifier | None
+    """Null is can't tell."""
+    reason: Remark | None = None
+    comment: Remark | None = None
+
+
+class BestOfThree(Kind[BestAnswer]):
+    name = "best"
+    plural = "picks"
+    answer = BestAnswer
+    table = "labels_best"
+    schema = pa.schema(
+        [
+            *LABEL_IDENTITY,
+            column("image_ids", TEXTS, "the images shown"),
+            column("shown_order", SMALL_INTEGERS, "the place of each"),
+            column("pick", TEXT, "the best image, or none"),
+            *LABEL_CIRCUMSTANCES,
+        ]
+    )
+    answer_column = "pick"
+
+    def number_of_images(self, axis: Axis | None) -> tuple[int, int]:
+        del axis
+        return 3, 3
+
+    def check(
+        self,
+        answer: BestAnswer,
+        image_ids: Sequence[str],
+        axis: Axis | None = None,
+        *,
+        has_steps: bool = True,
+    ) -> None:
+        del axis, has_steps
+        if answer.best is not None and answer.best not in image_ids:
+            raise InvalidAnswer(f"answer: {answer.best} is not of this task; pick one of it")
+
+    def is_skip(self, answer: BestAnswer) -> bool:
+        return answer.best is None
+
+    def outcome(self, answer: BestAnswer) -> str:
+        return "skip" if answer.best is None else "picked"
+
+    def reported(self, answer: BestAnswer, image_ids: Sequence[str]) -> set[str]:
+        del answer, image_ids
+        return set()
+
+    def agrees(self, answer: BestAnswer, gold: BestAnswer) -> bool | None:
+        return None if answer.best is None else answer.best == gold.best
+
+    def in_words(self, answer: BestAnswer, image_ids: Sequence[str]) -> str:
+        del image_ids
+        return answer.best or "none"
+
+    def columns(self, answers: Sequence[dict[str, Any]], asked: Sequence[TaskFacts]) -> Columns:
+        return {
+            "image_ids": [task.image_ids for task in asked],
+            "pick": [answer["best"] or "none" for answer in answers],
+        }
+
+    def skipped(self, labels: pd.DataFrame) -> "pd.Series[bool]":
+        return labels["pick"] == "none"
+
+    def from_source(
+        self, said: Any, image_ids: Sequence[str], rest: Mapping[str, Any]
+    ) -> BestAnswer:
+        del image_ids
+        remarks = {name: rest[name] for name in ("reason", "comment")}
+        return BestAnswer.model_validate({"best": None if said == "none" else said} | remarks)
