@@ -19,12 +19,19 @@ from tests.support.data_campaign import Campaign, open_store
 from tests.support.exchange_run import TOO_LARGE_PNG, ExchangeRun
 
 
-def _bad_csv(folder: Path, line: str) -> Path:
-    path = files.folder_with_csv(folder)
-    files.write_images(folder, ["53.png"])
-    with (path / "prompts.csv").open("a", encoding="utf-8") as file:
-        file.write(line + "\n")
-    return path
+def _csv(line: str) -> Callable[[Path], Path]:
+    def make(folder: Path) -> Path:
+        path = files.folder_with_csv(folder)
+        files.write_images(folder, ["53.png"])
+        with (path / "prompts.csv").open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+        return path
+
+    return make
+
+
+def _test_json(text: str) -> Callable[[Path], Path]:
+    return lambda folder: _text(folder / "test.json", text)
 
 
 def _dataset(folder: Path, **prompt: str) -> Path:
@@ -69,202 +76,132 @@ def _text(path: Path, text: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize(
-    ("name", "make", "fault"),
-    [
-        (
-            "pick-a-pic",
-            _pairs(caption=""),
-            r"train\.parquet: row 2, column caption: is '', not a text",
-        ),
-        ("pick-a-pic", _pairs(label_0=0.3), r"row 2, column label_0: is 0\.3, not one of"),
-        (
-            "pick-a-pic",
-            _pairs(label_1=0.5),
-            r"row 2, column label_1: is 0\.5 where label_0 is 1\.0",
-        ),
-        (
-            "pick-a-pic",
-            _pairs(best_image_uid="uid-4"),
-            r"row 2, column best_image_uid: is the image that",
-        ),
-        (
-            "pick-a-pic",
-            _pairs(jpg_1=b"no image"),
-            r"row 2, column jpg_1: cannot be read as an image",
-        ),
-        (
-            "pick-a-pic",
-            _pairs(jpg_1=files.image(3)[:45]),
-            r"row 2, column jpg_1: cannot be read as an image",
-        ),
-        (
-            "pick-a-pic",
-            _pairs(jpg_1=files.image(3, "GIF")),
-            r"row 2, column jpg_1: is an image, but neither",
-        ),
-        (
-            "pick-a-pic",
-            _pairs(jpg_1=TOO_LARGE_PNG),
-            r"jpg_1: has 13000 x 13000 pixels, more than 16,777,216 .*; make it smaller",
-        ),
-        (
-            "pick-a-pic",
-            _pairs(jpg_1=files.large_png(4096, 4097)),
-            r"row 2, column jpg_1: has 4096 x 4097 pixels",
-        ),
-        ("pick-a-pic", _pairs(jpg_0=None), r"row 2, column jpg_0: has no image bytes"),
-        (
-            "pick-a-pic",
-            _pairs(jpg_1=files.image(3)),
-            r"row 2, column jpg_1: an image stands in the task twice",
-        ),
-        (
-            "pick-a-pic",
-            _pairs(user_id=None),
-            r"row 2, column user_id: is empty, not a whole number",
-        ),
-        (
-            "pick-a-pic",
-            _pairs(jpg_0=files.image(1), caption="a dog"),
-            r"row 2, column jpg_0: the same image stands under another prompt",
-        ),
-        (
-            "hpdv2",
-            _hpdv2(rank=[1, 2]),
-            r"test\.json: row 2, column rank: has 2 entries where 4 are wanted",
-        ),
-        (
-            "hpdv2",
-            _hpdv2(rank="first"),
-            r"row 2, column rank: is 'first', not a list of whole numbers",
-        ),
-        (
-            "hpdv2",
-            _hpdv2(raw_annotations=[{"user_hash": "x"}]),
-            r"row 2, column raw_annotations\[0\]\.rank: is empty",
-        ),
-        (
-            "hpdv2",
-            _hpdv2(image_path=["61.png", "62.png", "63.png", "../run/x.png"]),
-            r"column image_path\[3\]: .* not a path within",
-        ),
-        (
-            "hpdv2",
-            _hpdv2(image_path=["61.png", "62.png", "63.png", "/etc/hostname"]),
-            r"column image_path\[3\]: .* not a path within",
-        ),
-        (
-            "hpdv2",
-            _hpdv2(image_path=["61.png", "62.png", "63.png", "9.png"]),
-            r"column image_path\[3\]: no image 9\.png in",
-        ),
-        ("hpdv2", _hpdv2(prompt=None), r"row 2, column prompt: is empty, not a text"),
-        (
-            "hpdv2",
-            lambda folder: _text(folder / "test.json", "[{"),
-            r"test\.json:1: not valid JSON",
-        ),
-        (
-            "hpdv2",
-            lambda folder: _text(folder / "test.json", files.deep_json(100_000)),
-            r"test\.json: cannot be read as JSON \(it is nested",
-        ),
-        (
-            "hpdv2",
-            lambda folder: _text(folder / "test.json", f"[{files.long_number(5000)}]"),
-            r"test\.json: cannot be .* too many digits",
-        ),
-        (
-            "hpdv2",
-            lambda folder: _text(folder / "test.json", "\ufeff{}"),
-            r"test\.json: holds no list of rows",
-        ),
-        (
-            "hpdv2",
-            lambda folder: _text(folder / "test.json", "{}"),
-            r"test\.json: holds no list of rows",
-        ),
-        ("hpdv2", lambda folder: folder, r"holds no \.json file"),
-        (
-            "image-reward",
-            lambda folder: files.write_json(folder / "t.json", [{"prompt": "x"}]),
-            r"row 1, column generations: is missing",
-        ),
-        (
-            "folder",
-            lambda folder: _bad_csv(folder, "51.png,a cat,,,,many"),
-            r"prompts\.csv: row 3, column seed: is 'many', not a number",
-        ),
-        (
-            "folder",
-            lambda folder: _bad_csv(folder, "51.png,,,,,"),
-            r"row 3, column prompt: is '', not a text",
-        ),
-        (
-            "folder",
-            lambda folder: _bad_csv(folder, "51.png,a cat,,dev,,"),
-            r"row 3, column split: is 'dev', not one of",
-        ),
-        (
-            "folder",
-            lambda folder: _text(folder / "a.csv", "file,prompt\n"),
-            r"a\.csv: row 1, column file_name: is missing",
-        ),
-        (
-            "folder",
-            lambda folder: _bad_csv(folder, f"53.png,a cat,,,,{2**64 - 1}"),
-            r"column seed: is 18446744073709551615, which does not fit",
-        ),
-        (
-            "folder",
-            lambda folder: _bad_csv(folder, "http://[bad/x.png,a cat,,,,"),
-            r"row 3, column file_name: 'http://\[bad/x\.png' is not an address",
-        ),
-        ("dataset", lambda folder: folder, r"holds no folder data/"),
-        (
-            "dataset",
-            lambda folder: _dataset(folder, split="../../escaped"),
-            r"prompts\.parquet: row 1, column split: is '\.\./",
-        ),
-        (
-            "pick-a-pic",
-            lambda folder: _text(folder / "a.parquet", "no"),
-            r"a\.parquet: not a Parquet file",
-        ),
-        (
-            "pick-a-pic",
-            lambda folder: files.damage_footer(_pairs()(folder)),
-            r"train\.parquet: not a Parquet file that can be read",
-        ),
-        (
-            "dataset",
-            lambda folder: _kept(folder, files.deep_json(100_000)),
-            r"imported\.parquet: row 1, column fields_json: cannot",
-        ),
-        (
-            "dataset",
-            lambda folder: _kept(folder, "[]"),
-            r"row 1, column fields_json: is no JSON object",
-        ),
-        (
-            "pick-a-pic",
-            _pairs(caption="a\x00cat"),
-            r"row 2, column caption: has the control character U\+0000; fix or remove the row",
-        ),
-        ("pick-a-pic", _pairs(caption="a \x1b[2Jcat"), r"row 2, column caption: .* U\+001B"),
-        (
-            "folder",
-            lambda folder: _bad_csv(folder, "53.png,a\x7fcat,,,,"),
-            r"row 3, column prompt: has the control character U\+007F",
-        ),
-        (
-            "pick-a-pic",
-            lambda folder: folder / "nowhere.parquet",
-            r"nowhere\.parquet: no such file",
-        ),
-    ],
-)
+Case = tuple[str, Callable[[Path], Path], str]
+
+PAIRS: list[tuple[dict[str, Any], str]] = [
+    ({"caption": ""}, r"train\.parquet: row 2, column caption: is '', not a text"),
+    ({"label_0": 0.3}, r"row 2, column label_0: is 0\.3, not one of"),
+    ({"label_1": 0.5}, r"row 2, column label_1: is 0\.5 where label_0 is 1\.0"),
+    ({"best_image_uid": "uid-4"}, r"row 2, column best_image_uid: is the image that"),
+    ({"jpg_1": b"no image"}, r"row 2, column jpg_1: cannot be read as an image"),
+    ({"jpg_1": files.image(3)[:45]}, r"row 2, column jpg_1: cannot be read as an image"),
+    ({"jpg_1": files.image(3, "GIF")}, r"row 2, column jpg_1: is an image, but neither"),
+    (
+        {"jpg_1": TOO_LARGE_PNG},
+        r"jpg_1: has 13000 x 13000 pixels, more than 16,777,216 .*; make it smaller",
+    ),
+    ({"jpg_1": files.large_png(4096, 4097)}, r"row 2, column jpg_1: has 4096 x 4097 pixels"),
+    ({"jpg_0": None}, r"row 2, column jpg_0: has no image bytes"),
+    ({"jpg_1": files.image(3)}, r"row 2, column jpg_1: an image stands in the task twice"),
+    ({"user_id": None}, r"row 2, column user_id: is empty, not a whole number"),
+    (
+        {"jpg_0": files.image(1), "caption": "a dog"},
+        r"row 2, column jpg_0: the same image stands under another prompt",
+    ),
+    (
+        {"caption": "a\x00cat"},
+        r"row 2, column caption: has the control character U\+0000; fix or remove the row",
+    ),
+    ({"caption": "a \x1b[2Jcat"}, r"row 2, column caption: .* U\+001B"),
+]
+"""Changes of the second row of a Pick-a-Pic table, and the fault."""
+
+HPDV2: list[tuple[dict[str, Any], str]] = [
+    ({"rank": [1, 2]}, r"test\.json: row 2, column rank: has 2 entries where 4 are wanted"),
+    ({"rank": "first"}, r"row 2, column rank: is 'first', not a list of whole numbers"),
+    (
+        {"raw_annotations": [{"user_hash": "x"}]},
+        r"row 2, column raw_annotations\[0\]\.rank: is empty",
+    ),
+    (
+        {"image_path": ["61.png", "62.png", "63.png", "../run/x.png"]},
+        r"column image_path\[3\]: .* not a path within",
+    ),
+    (
+        {"image_path": ["61.png", "62.png", "63.png", "/etc/hostname"]},
+        r"column image_path\[3\]: .* not a path within",
+    ),
+    (
+        {"image_path": ["61.png", "62.png", "63.png", "9.png"]},
+        r"column image_path\[3\]: no image 9\.png in",
+    ),
+    ({"prompt": None}, r"row 2, column prompt: is empty, not a text"),
+]
+"""Changes of the second row of an HPDv2 file, and the fault."""
+
+TEST_JSON: list[tuple[str, str]] = [
+    ("[{", r"test\.json:1: not valid JSON"),
+    (files.deep_json(100_000), r"test\.json: cannot be read as JSON \(it is nested"),
+    (f"[{files.long_number(5000)}]", r"test\.json: cannot be .* too many digits"),
+    ("\ufeff{}", r"test\.json: holds no list of rows"),
+    ("{}", r"test\.json: holds no list of rows"),
+]
+"""A file of HPDv2, and the fault."""
+
+CSV: list[tuple[str, str]] = [
+    ("51.png,a cat,,,,many", r"prompts\.csv: row 3, column seed: is 'many', not a number"),
+    ("51.png,,,,,", r"row 3, column prompt: is '', not a text"),
+    ("51.png,a cat,,dev,,", r"row 3, column split: is 'dev', not one of"),
+    (f"53.png,a cat,,,,{2**64 - 1}", r"column seed: is 18446744073709551615, which does not fit"),
+    (
+        "http://[bad/x.png,a cat,,,,",
+        r"row 3, column file_name: 'http://\[bad/x\.png' is not an address",
+    ),
+    ("53.png,a\x7fcat,,,,", r"row 3, column prompt: has the control character U\+007F"),
+]
+"""The last line of a folder's CSV file, and the fault."""
+
+OTHERS: list[Case] = [
+    ("hpdv2", lambda folder: folder, r"holds no \.json file"),
+    (
+        "image-reward",
+        lambda folder: files.write_json(folder / "t.json", [{"prompt": "x"}]),
+        r"row 1, column generations: is missing",
+    ),
+    (
+        "folder",
+        lambda folder: _text(folder / "a.csv", "file,prompt\n"),
+        r"a\.csv: row 1, column file_name: is missing",
+    ),
+    ("dataset", lambda folder: folder, r"holds no folder data/"),
+    (
+        "dataset",
+        lambda folder: _dataset(folder, split="../../escaped"),
+        r"prompts\.parquet: row 1, column split: is '\.\./",
+    ),
+    (
+        "pick-a-pic",
+        lambda folder: _text(folder / "a.parquet", "no"),
+        r"a\.parquet: not a Parquet file",
+    ),
+    (
+        "pick-a-pic",
+        lambda folder: files.damage_footer(_pairs()(folder)),
+        r"train\.parquet: not a Parquet file that can be read",
+    ),
+    (
+        "dataset",
+        lambda folder: _kept(folder, files.deep_json(100_000)),
+        r"imported\.parquet: row 1, column fields_json: cannot",
+    ),
+    (
+        "dataset",
+        lambda folder: _kept(folder, "[]"),
+        r"row 1, column fields_json: is no JSON object",
+    ),
+    ("pick-a-pic", lambda folder: folder / "nowhere.parquet", r"nowhere\.parquet: no such file"),
+]
+
+CASES: list[Case] = [
+    *(("pick-a-pic", _pairs(**changes), fault) for changes, fault in PAIRS),
+    *(("hpdv2", _hpdv2(**changes), fault) for changes, fault in HPDV2),
+    *(("hpdv2", _test_json(text), fault) for text, fault in TEST_JSON),
+    *(("folder", _csv(line), fault) for line, fault in CSV),
+    *OTHERS,
+]
+
+
+@pytest.mark.parametrize(("name", "make", "fault"), CASES)
 def test_a_bad_row_is_named_and_nothing_is_imported(
     tmp_path: Path, exchange: ExchangeRun, name: str, make: Callable[[Path], Path], fault: str
 ) -> None:

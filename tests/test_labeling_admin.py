@@ -15,6 +15,7 @@ from data.schema import prompt_id
 from data.store.feedback_store import FeedbackStore
 from labeling_app.admin.api import router as admin_router
 from labeling_app.admin.figures import measure_quality
+from labeling_app.admin.gate import EVENTS
 from labeling_app.admin.layout import Parts
 from labeling_app.campaign.tasks import TasksConfig
 from labeling_app.server import create_app
@@ -105,13 +106,9 @@ def test_a_rater_who_was_an_admin_at_the_sign_in_is_none_afterwards(
     rater_id = as_admin(client).get("/api/v1/me").json()["rater_id"]
     store_with_admin.raters.set_role(rater_id, "rater")
     assert client.get("/api/v1/admin/summary").status_code == 403
-
-
-def test_the_page_asks_those_who_are_not_signed_in_for_a_password(client: TestClient) -> None:
-    answer = client.get("/admin")
-    assert answer.status_code == 401
-    assert 'type="password"' in answer.text
-    assert as_admin(client).get("/admin").status_code == 200
+    assert client.get("/admin").status_code == 403
+    event = {"fn_index": 0, "data": ["UTC", {}]}
+    assert client.post(EVENTS, json=event).status_code == 403
 
 
 def test_the_summary_tells_how_the_campaign_goes(client: TestClient) -> None:

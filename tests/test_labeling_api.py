@@ -4,50 +4,30 @@ import json
 
 import pytest
 import sqlalchemy as sa
+from fastapi.routing import APIRoute
 from fastapi.testclient import TestClient
 
 from data.store.feedback_store import FeedbackStore
+from labeling_app.rater.api import router
+from labeling_app.rater.own_work import router as own_work_router
 from tests.support.labeling_calls import FINISHED, claim, live_labels, sign_in, submission
 from tests.support.labeling_campaign import HOSTILE
 
+OPEN_TO_ALL = {"settings", "words", "login", "logout"}
+
 
 @pytest.mark.parametrize(
-    ("method", "path", "body"),
+    ("method", "path"),
     [
-        ("POST", "claim", {}),
-        (
-            "POST",
-            "submissions",
-            {"submission_id": "s", "task_id": "t", "answer": {"kind": "binary", "verdict": "good"}},
-        ),
-        ("POST", "undo", {}),
-        ("POST", "leases", {"task_id": "t"}),
-        ("POST", "training", {"item_id": "i", "answer": {"kind": "binary", "verdict": "good"}}),
-        ("POST", "admin/export", {}),
-        ("POST", "admin/pause", {}),
-        ("POST", "admin/resume", {}),
-        ("POST", "admin/put-back", {"image_id": "i"}),
-        ("POST", "admin/put-back-all", {"rater": "Ann"}),
-        ("POST", "admin/remove", {"image_id": "i"}),
-        ("GET", "admin/reports", None),
-        ("GET", "admin/summary", None),
-        ("GET", "admin/quality", None),
-        ("GET", "training", None),
-        ("GET", "history", None),
-        ("GET", "progress", None),
-        ("GET", "me", None),
-        ("GET", "images/anything", None),
+        (method, route.path.format(image_id="x"))
+        for route in (*router.routes, *own_work_router.routes)
+        if isinstance(route, APIRoute) and route.path.startswith("/api/v1/")
+        for method in route.methods or ()
+        if route.path.removeprefix("/api/v1/") not in OPEN_TO_ALL
     ],
 )
-def test_nothing_works_before_signing_in(
-    visitor: TestClient, method: str, path: str, body: dict[str, object] | None
-) -> None:
-    assert visitor.request(method, f"/api/v1/{path}", json=body).status_code == 401
-
-
-def test_the_same_name_is_the_same_rater(visitor: TestClient) -> None:
-    assert sign_in(visitor, "Ann  Smith ")["rater_id"] == sign_in(visitor, "Ann Smith")["rater_id"]
-    assert visitor.get("/api/v1/me").json()["name"] == "Ann Smith"
+def test_nothing_works_before_signing_in(visitor: TestClient, method: str, path: str) -> None:
+    assert visitor.request(method, path, json={}).status_code == 401
 
 
 def test_a_forged_cookie_signs_nobody_in(visitor: TestClient) -> None:
@@ -58,22 +38,15 @@ def test_a_forged_cookie_signs_nobody_in(visitor: TestClient) -> None:
     assert visitor.get("/api/v1/me").status_code == 401
 
 
-def test_signing_out_ends_the_session(visitor: TestClient) -> None:
-    sign_in(visitor)
-    assert visitor.post("/api/v1/logout", json={}).status_code == 204
-    assert visitor.get("/api/v1/me").status_code == 401
-
-
 def test_an_answer_is_in_the_store_when_it_is_acknowledged(
     client: TestClient, open_store: FeedbackStore
 ) -> None:
     rater = sign_in(client)
     task = claim(client, "binary")["task"]
-    answer = client.post(
-        "/api/v1/submissions",
-        json=submission(task, time_on_task_ms=1234, active_ms=1000, input_mode="key"),
-    )
-    assert answer.status_code == 201
+    body = submission(task, time_on_task_ms=1234, active_ms=1000, input_mode="key")
+    answer, again = (client.post("/api/v1/submissions", json=body) for _ in range(2))
+    assert (answer.status_code, again.status_code) == (201, 200)
+    assert answer.json() == again.json()
     (label,) = live_labels(open_store)
     assert (label.label_id, label.revision) == (
         answer.json()["label_id"],
@@ -83,41 +56,6 @@ def test_an_answer_is_in_the_store_when_it_is_acknowledged(
     assert label.session_id == rater["session_id"]
     assert label.app_version
     assert label.guideline_version
-
-
-def test_sending_an_answer_again_changes_nothing(
-    client: TestClient, open_store: FeedbackStore
-) -> None:
-    sign_in(client)
-    body = submission(claim(client)["task"])
-    first, second = (client.post("/api/v1/submissions", json=body) for _ in range(2))
-    assert (first.status_code, second.status_code) == (201, 200)
-    assert first.json() == second.json()
-    assert len(live_labels(open_store)) == 1
-
-
-def test_images_of_a_ranking_come_in_the_order_recorded(
-    client: TestClient, open_store: FeedbackStore
-) -> None:
-    rater = sign_in(client)
-    task = claim(client, "ranking")["task"]
-    held = open_store.claim(rater["rater_id"], kind="ranking")
-    places = {image["image_id"]: place for place, image in enumerate(task["images"])}
-    assert held is not None
-    assert tuple(places[image_id] for image_id in held.task.image_ids) == held.shown_order
-
-
-def test_ties_and_unjudged_images_are_taken(client: TestClient, open_store: FeedbackStore) -> None:
-    sign_in(client)
-    task = claim(client, "ranking")["task"]
-    ids = [image["image_id"] for image in task["images"]]
-    assert client.post(
-        "/api/v1/submissions",
-        json=submission(
-            task, answer={"kind": "ranking", "ranks": dict(zip(ids, [1, 1, None], strict=True))}
-        ),
-    ).is_success
-    assert len(live_labels(open_store)) == 1
 
 
 def test_undo_gives_the_task_back(client: TestClient, open_store: FeedbackStore) -> None:
@@ -204,21 +142,6 @@ def test_a_bad_body_is_refused_with_field_and_reason(
     assert detail["reason"]
 
 
-def test_a_page_fetches_ahead_and_finds_its_tasks_again(client: TestClient) -> None:
-    sign_in(client)
-    held: list[str] = []
-    for _ in range(3):
-        held.append(client.post("/api/v1/claim", json={"except": held}).json()["task"]["task_id"])
-    assert len(set(held)) == 3
-    assert claim(client)["task"]["task_id"] in held
-    assert (
-        client.post(
-            "/api/v1/claim", json={"except": [str(number) for number in range(31)]}
-        ).status_code
-        == 422
-    )
-
-
 def test_a_hold_is_renewed_until_the_task_is_answered(client: TestClient) -> None:
     sign_in(client)
     task = claim(client)["task"]
@@ -250,39 +173,13 @@ def test_the_history_shows_what_was_seen_and_can_be_edited(client: TestClient) -
     assert client.get("/api/v1/history", params={"limit": 0}).status_code == 422
 
 
-def test_a_paused_campaign_gives_no_tasks_but_takes_answers(
-    client: TestClient, open_store: FeedbackStore
-) -> None:
-    sign_in(client)
-    task = claim(client)["task"]
-    open_store.set_paused(True)
-    assert client.get("/api/v1/settings").json()["paused"]
-    assert claim(client)["task"] is None
-    assert "paused" in claim(client)["reason"]
-    assert client.post("/api/v1/submissions", json=submission(task)).status_code == 201
-    open_store.set_paused(False)
-    assert claim(client)["task"]
-
-
 def test_a_page_learns_what_it_needs_before_the_sign_in(visitor: TestClient) -> None:
     answer = visitor.get("/api/v1/settings").json()
     assert answer["needs_password"] is False
     assert answer["guideline_version"]
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"",
-        b"{",
-        b"[]",
-        b"null",
-        b"\xff\xfe",
-        b'{"rater": ""}',
-        b'{"rater": "a\\u0000b"}',
-        b'{"rater": 7}',
-    ],
-)
+@pytest.mark.parametrize("body", [b"", b"{", b"\xff\xfe"])
 def test_a_body_that_is_no_sign_in_is_refused(visitor: TestClient, body: bytes) -> None:
     answer = visitor.post(
         "/api/v1/login", content=body, headers={"Content-Type": "application/json"}

@@ -70,6 +70,11 @@ def hold_all(page: Page, campaign: Campaign, name: str) -> int:
     asked = "fetch('/api/v1/progress').then((answer) => answer.json()).then(({ hold }) => hold)"
     hold = int(page.evaluate(asked))
     wait_until(lambda: leases_of(campaign, name) == hold)
+    # The last call of a page that has all its tasks, which the server must have answered as well.
+    answered = (
+        "performance.getEntriesByType('resource').some(({ name }) => name.endsWith('/aside'))"
+    )
+    page.wait_for_function(answered)
     return hold
 
 

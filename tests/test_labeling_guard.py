@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 from fastapi.testclient import TestClient
 
+from labeling_app.admin.gate import EVENTS
 from tests.support.labeling_calls import sign_in
 
 
@@ -53,6 +54,8 @@ def test_a_call_comes_from_a_page_of_the_app_or_from_no_page(
     visitor: TestClient, headers: dict[str, str], get: int, post: int
 ) -> None:
     assert visitor.get("/api/v1/settings", headers=headers).status_code == get
+    event = visitor.post(EVENTS, json={}, headers=headers)  # of the admin page
+    assert event.status_code == (401 if post == 200 else 403)
     assert visitor.post("/api/v1/login", json={"rater": "Ann"}, headers=headers).status_code == post
     for path, what in (
         ("/", "gradio_config"),

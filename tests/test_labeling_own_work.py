@@ -109,31 +109,6 @@ def history(client: TestClient, **query: Any) -> dict[str, Any]:
     return told
 
 
-def test_nothing_of_this_works_before_signing_in(store: FeedbackStore) -> None:
-    visitor = _client(store)
-    visitor.post("/api/v1/logout", json={})
-    for path in ("aside", "history"):
-        assert visitor.get(f"/api/v1/{path}").status_code == 401
-    assert visitor.post("/api/v1/aside", json={"task_id": "t"}).status_code == 401
-
-
-@pytest.mark.parametrize("kind", ["binary", "ranking", "comparison"])
-def test_what_is_put_aside_comes_after_the_other_tasks(client: TestClient, kind: str) -> None:
-    first = claim(client, kind)["task"]
-    put_aside(client, first)
-    put_aside(client, first)
-    assert aside(client) == [first["task_id"]]
-    seen = []
-    while (task := claim(client)["task"]) is not None:
-        seen.append(task["task_id"])
-        assert task.get("was_aside") == (True if task["task_id"] == first["task_id"] else None)
-        if task["task_id"] == first["task_id"]:
-            assert task["images"] == first["images"]
-        give(client, task)
-    assert seen.index(first["task_id"]) == len(seen) - 1 == 10
-    assert aside(client) == []
-
-
 def test_a_task_is_taken_back_from_the_list(client: TestClient) -> None:
     one = claim(client, "ranking")["task"]
     put_aside(client, one)

@@ -15,7 +15,7 @@ import pytest
 from data.files import write_json
 from data.runs import RunFolder
 from data.schema import LABELS_BINARY, SCHEMA_VERSION, write_table
-from data.tables.parquet import MANIFEST, Manifest
+from data.tables.parquet import MANIFEST, ExportedFile, Manifest
 from pipelines.cli import main
 from pipelines.run.record import STAMP
 from pipelines.settings.config import check, read_toml
@@ -66,10 +66,17 @@ class Trained:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     folder = tmp_path_factory.mktemp("reward")
     run = make_feedback(folder / "runs" / "r", images_per_prompt=6, raters=2, noise=0.1, rankings=1)
-    empty = Manifest(
-        schema_version=SCHEMA_VERSION, export_id="", inputs="", last_sequence=0, files={}
+    manifest = Manifest(
+        schema_version=SCHEMA_VERSION,
+        export_id="",
+        inputs="",
+        last_sequence=0,
+        files={
+            f"latest/labels_{name}.parquet": ExportedFile(rows=1, sha256="")
+            for name in ("binary", "ranking", "pairs")
+        },
     )
-    write_json(run.latest / MANIFEST, empty.model_dump())
+    write_json(run.latest / MANIFEST, manifest.model_dump())
     shutil.copy(run.latest / "images.parquet", run.images_table)
     stage = Trained(run, save_tiny_clip(folder / "clip"))
     assert stage.again() == 0
