@@ -41,7 +41,7 @@ COMMON = $(strip --run '$(RUN)' $(call flag,config,$(CONFIG)) $(foreach setting,
 INPUTS = $(call flag,model,$(MODEL)) $(call flag,prompts,$(PROMPTS))
 STAGE = $(PYTHON) -m pipelines
 ON_ONE_MACHINE = --multi_gpu --num_processes '$(PROCESSES)' --num_machines 1 --main_process_port 0 --mixed_precision no --dynamo_backend no
-LAUNCH = $(PYTHON) -m pipelines.run.launch $(if $(MACHINES),--config_file '$(MACHINES)',$(ON_ONE_MACHINE)) -m pipelines
+LAUNCH = $(PYTHON) -m pipelines.launch $(if $(MACHINES),--config_file '$(MACHINES)',$(ON_ONE_MACHINE)) -m pipelines
 # Stages whose work several processes share, on this machine or on those of a file of accelerate.
 SHARED_STAGE = $(if $(strip $(filter-out 1,$(PROCESSES)) $(MACHINES)),$(LAUNCH),$(STAGE))
 
@@ -169,6 +169,7 @@ check: $(INSTALLED) ## Lint, types and layers, within a minute
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
+	$(PYTHON) -m benchmarks.house
 	$(DENO) lint $(FRONT_END)
 	$(DENO) fmt --check $(FRONT_END)
 	$(DENO) check --no-remote --no-lock $(FRONT_END) labeling_app/static

@@ -40,7 +40,7 @@ from reward.clip.backbone import ClipBackbone
 from reward.clip.cache import EmbeddingCache
 from reward.dataset import FeedbackDataset, RankedPairs, Verdicts
 from reward.embedding import embed_prompts, embed_readable, read_image
-from reward.examples import prepare
+from reward.learning.examples import prepare
 from reward.learning.losses import binary_loss
 from reward.learning.training import new_model, train_from_scratch
 from reward.settings import RewardConfig, SplitConfig

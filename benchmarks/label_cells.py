@@ -30,7 +30,7 @@ from pipelines.run.models import as_reward_fn, open_model
 from pipelines.run.prompts import focus_of, prompts_of
 from pipelines.settings.config import Settings
 from reward.clip.backbone import ClipBackbone
-from reward.examples import prepare
+from reward.learning.examples import prepare
 from reward.learning.training import train_from_scratch
 from reward.settings import RewardConfig
 from world.oracle import Oracle

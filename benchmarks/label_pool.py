@@ -10,8 +10,8 @@ import numpy as np
 from data.files import sha256_of
 from labeling_app.campaign.simulated import SimulatedRater
 from pipelines.run.image_io import load_images
+from reward.calibration import Values
 from reward.dataset import FeedbackDataset, RankedPairs, Verdicts
-from reward.learning.calibration import Values
 from reward.measuring.metrics import as_ranks, weighted_roc_auc
 from reward.settings import RewardConfig, SplitConfig
 from world.oracle import Oracle

@@ -37,13 +37,13 @@ from pipelines.evaluate.measures import Values, vendi_of_subsets
 from pipelines.evaluate.plan import evaluation_images, evaluation_prompts
 from pipelines.evaluate.work import Instruments, kl_to_base
 from pipelines.finetune.work import Job, open_job, with_images
+from pipelines.progress import progress
 from pipelines.reward import reward as reward_stage
 from pipelines.run.drawing import Drawer
 from pipelines.run.image_io import save_png
 from pipelines.run.image_plan import ImagesConfig, Planned
 from pipelines.run.model_hashes import reward_hash, weights_hash
 from pipelines.run.models import open_model
-from pipelines.run.progress import progress
 from pipelines.run.record import refuse_changes
 from pipelines.settings.config import (
     Settings,

@@ -24,9 +24,9 @@ from benchmarks.label_cells import Bench
 from benchmarks.label_pool import Cell, Labels
 from benchmarks.labels import open_bench
 from benchmarks.record import Row, record, recorded, summary
+from reward.calibration import Values, expected_calibration_error
 from reward.dataset import FeedbackDataset, Indices, Verdicts
-from reward.examples import Examples, prepare
-from reward.learning.calibration import Values, expected_calibration_error
+from reward.learning.examples import Examples, prepare
 from reward.learning.split import split_feedback
 from reward.learning.training import train_from_scratch
 from reward.measuring.baselines import clip_scorer

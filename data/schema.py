@@ -31,7 +31,7 @@ from data.columns import (
 )
 from data.errors import PictuneError
 from data.files import write_atomically
-from data.tables.parquet_files import WRITE_AGAIN, parquet_faults
+from data.parquet_files import WRITE_AGAIN, parquet_faults
 
 SCHEMA_VERSION = 5
 """Stored in every file's metadata under `schema_version`."""

@@ -19,8 +19,8 @@ from data.errors import PictuneError
 from data.store.feedback_store import FeedbackStore
 from labeling_app.campaign.known_answers import TrainingItem
 from labeling_app.campaign.tasks import ImageRow
-from labeling_app.rater.reasons import Question, Reason
-from labeling_app.rater.words import Words, read_words
+from labeling_app.reasons import Question, Reason
+from labeling_app.words import Words, read_words
 
 LOGGER = logging.getLogger(__name__)
 

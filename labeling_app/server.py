@@ -26,9 +26,9 @@ from labeling_app.metrics import Metrics
 from labeling_app.page import mount_page
 from labeling_app.rater.api import router
 from labeling_app.rater.own_work import router as own_work_router
-from labeling_app.rater.words import offered, read_words
 from labeling_app.refusals import add_refusals
 from labeling_app.settings import LabelConfig, ServerConfig
+from labeling_app.words import offered, read_words
 
 SECONDS_BETWEEN_ANSWERS = 75
 """A connection that is idle for longer is closed; a rater who thinks must find it open."""

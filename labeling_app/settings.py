@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field, PositiveFloat
 
-from labeling_app.rater.reasons import Reasons
+from labeling_app.reasons import Reasons
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 

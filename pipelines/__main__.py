@@ -1,6 +1,6 @@
 """Entry point of `python -m pipelines STAGE`."""
 
-from pipelines.run.interruption import ends_at_once
+from pipelines.interruption import ends_at_once
 
 if __name__ == "__main__":  # a process that this one starts imports it, too
     with ends_at_once():

@@ -22,7 +22,7 @@ from data.files import write_atomically
 from data.runs import RunFolder
 from data.store.database import StoreConfig
 from pipelines.flags import check_word, stands_for_settings
-from pipelines.run.interruption import (
+from pipelines.interruption import (
     INTERRUPTED,
     OUT_OF_MEMORY,
     STOPPED,

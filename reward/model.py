@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from data.errors import PictuneError
 from data.files import sha256_of, write_atomically, write_json
 from data.weights import check_finite
+from reward.calibration import with_slips
 from reward.clip.backbone import ClipBackbone
 from reward.files import BACKBONE_FILE, CONFIG_FILE, WEIGHTS_FILE
 from reward.head import EnsembleHead
-from reward.learning.calibration import with_slips
 
 
 class RewardModelConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):

@@ -7,8 +7,8 @@ from typing import Literal, Self
 import numpy as np
 import pandas as pd
 
+from reward.calibration import Values
 from reward.dataset import FeedbackDataset, Indices, Mask, read_labels
-from reward.learning.calibration import Values
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ from PIL import Image
 from data.runs import RunFolder
 from finetune.model.processes import SINGLE_PROCESS, Processes
 from pipelines.cli import main
-from pipelines.finetune.metrics_log import read_metrics
+from pipelines.run.metrics_log import read_metrics
 from tests.support.launched_command import launch
 from tests.support.tuned_run import Commands, copy_of, figures_of, weights_of, words
 

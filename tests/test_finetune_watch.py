@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 import torch
 
-from finetune.learning.watch import Watch, shares
 from finetune.model.processes import Processes
-from pipelines.finetune.metrics_log import time_spent
+from finetune.watch import Watch, shares
+from pipelines.run.metrics_log import time_spent
 
 
 class Hands:

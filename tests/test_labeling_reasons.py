@@ -11,9 +11,9 @@ from playwright.sync_api import Browser, Page, expect
 from data.feedback import Submission
 from data.kinds.verdict import BinaryAnswer
 from labeling_app.campaign.tasks import TasksConfig
-from labeling_app.rater.reasons import OURS, REPORT, offered_reasons
-from labeling_app.rater.words import read_words
+from labeling_app.reasons import OURS, REPORT, offered_reasons
 from labeling_app.settings import LabelConfig
+from labeling_app.words import read_words
 from pipelines.cli import main
 from tests.support.data_campaign import Campaign
 from tests.support.labeling_browser import SETTINGS, kind_of, open_page, see, serving, sign_in

@@ -12,10 +12,10 @@ from fastapi.testclient import TestClient
 from data.errors import PictuneError
 from labeling_app.app_state import STATIC
 from labeling_app.campaign.tasks import TasksConfig
-from labeling_app.rater.reasons import OURS
-from labeling_app.rater.words import ENGLISH, FOLDER, Word, placeholders, read_words
+from labeling_app.reasons import OURS
 from labeling_app.server import create_app
 from labeling_app.settings import LabelConfig
+from labeling_app.words import ENGLISH, FOLDER, Word, placeholders, read_words
 from tests.support.labeling_campaign import SECRET, make_campaign
 
 BRAND = "Pictune"

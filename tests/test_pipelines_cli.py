@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from data.tables.parquet import export
+from pipelines import progress as progress_module
 from pipelines.cli import main
-from pipelines.run import progress as progress_module
-from pipelines.run.progress import progress, progress_bar
+from pipelines.progress import progress, progress_bar
 from pipelines.stage_list import STAGES
 from tests.support.data_campaign import Campaign
 from tests.support.exchange_files import damage_footer

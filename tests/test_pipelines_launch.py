@@ -10,9 +10,9 @@ import pytest
 from accelerate.commands import launch as accelerate_launch
 from accelerate.commands.config import config_args
 
-from pipelines.run import launch
-from pipelines.run.interruption import LAUNCHER
-from pipelines.run.launch import main
+from pipelines import launch
+from pipelines.interruption import LAUNCHER
+from pipelines.launch import main
 
 SCRIPT = """
 import os, sys

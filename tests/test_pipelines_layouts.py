@@ -12,8 +12,8 @@ from diffusers import DiffusionPipeline
 from data.runs import RunFolder
 from finetune.model.model_folder import family_of
 from pipelines.cli import main
-from pipelines.finetune.metrics_log import read_metrics
 from pipelines.methods import METHODS
+from pipelines.run.metrics_log import read_metrics
 from tests.support.tiny_diffusion import write_tiny_sd2, write_tiny_sdxl
 from tests.support.tiny_flow import write_tiny_flux, write_tiny_sd3
 from tests.support.tiny_models import write_tiny_models

@@ -13,9 +13,9 @@ from data.files import locked, sha256_of
 from data.runs import RunFolder
 from data.schema import read_table
 from pipelines.cli import main
+from pipelines.interruption import LAUNCHER
 from pipelines.reward.score_request import FILE, SCORES
 from pipelines.reward.scoring import ENCODE_BATCH
-from pipelines.run.interruption import LAUNCHER
 from tests.support.demo_run import command, sets
 from tests.support.launched_command import WAIT_SECONDS, is_running, launch
 from tests.support.tuned_run import Commands, checkpoint_steps, copy_of
@@ -96,7 +96,7 @@ def test_processes_end_with_a_launcher_that_is_killed_and_tuning_goes_on(
 
 
 def test_processes_whose_launcher_has_ended_before_they_begin_end_too() -> None:
-    code = "from pipelines.run.interruption import end_with_launcher; end_with_launcher(); print(1)"
+    code = "from pipelines.interruption import end_with_launcher; end_with_launcher(); print(1)"
     for launcher, status, said in ((1, -9, ""), (os.getpid(), 0, "1\n")):
         ended = subprocess.run(
             [sys.executable, "-c", code],

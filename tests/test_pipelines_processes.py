@@ -17,11 +17,11 @@ from data.runs import RunFolder
 from data.schema import IMAGES, read_table
 from pipelines.cli import main
 from pipelines.evaluate.text import read_evaluation
-from pipelines.finetune.metrics_log import METRICS_FILE
 from pipelines.reward.best_of_n import CANDIDATES, TABLE
 from pipelines.reward.page import RELIABILITY
 from pipelines.reward.score_request import FILE, SCORES
 from pipelines.reward.scoring import ENCODE_BATCH
+from pipelines.run.metrics_log import METRICS_FILE
 from pipelines.run.model_hashes import REWARD_METRICS
 from reward.files import CONFIG_FILE, WEIGHTS_FILE
 from tests.support.demo_run import command, copy_without, sets

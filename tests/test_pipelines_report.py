@@ -15,7 +15,6 @@ from playwright.sync_api import Browser
 
 from data.runs import RunFolder
 from pipelines.cli import main
-from pipelines.finetune.metrics_log import UNTRAINED, kept_step, read_metrics
 from pipelines.pages import charts
 from pipelines.pages.charts import (
     comparison_chart,
@@ -27,6 +26,7 @@ from pipelines.pages.charts import (
 )
 from pipelines.pages.page import duration, interval, number, percent, percent_interval, signed
 from pipelines.run.judge import EMBEDDED_JUDGE, EMBEDDED_MODEL, judge_folder
+from pipelines.run.metrics_log import UNTRAINED, kept_step, read_metrics
 from pipelines.run.record import STAMP, read_stamp
 from pipelines.settings.config import read_toml
 from pipelines.settings.run import RunConfig

@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from data.runs import RunFolder
-from pipelines.finetune.training_log import MetricsLog
 from pipelines.reward.page import (
     RELIABILITY,
     REPORT_FILE,
@@ -21,9 +20,10 @@ from pipelines.reward.page import (
     write_report,
 )
 from pipelines.reward.text import CONVENTIONS, by_convention
+from pipelines.run.training_log import MetricsLog
 from reward.clip.backbone import ClipBackbone
 from reward.dataset import FeedbackDataset, label_sources
-from reward.examples import Examples, prepare
+from reward.learning.examples import Examples, prepare
 from reward.measuring.baselines import baselines
 from reward.measuring.evaluation import evaluate, model_scorer, score_images
 from reward.measuring.learning_curve import point

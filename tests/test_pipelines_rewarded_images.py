@@ -15,7 +15,6 @@ from finetune.model.diffusion import DiffusionModel
 from finetune.settings.sampler import Sampler
 from pipelines.cli import main
 from pipelines.finetune.image_text_pairs import pairs_hash
-from pipelines.finetune.metrics_log import read_metrics
 from pipelines.finetune.rewarded_images import (
     Choice,
     Encoder,
@@ -24,6 +23,7 @@ from pipelines.finetune.rewarded_images import (
     run_images,
 )
 from pipelines.run.image_io import load_fitted, load_image
+from pipelines.run.metrics_log import read_metrics
 from pipelines.run.record import read_stamp
 from tests.support.small_training import redness
 from tests.support.tiny_feedback import image_row, make_feedback, verdict_row, write

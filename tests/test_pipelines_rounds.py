@@ -19,11 +19,11 @@ from finetune.model.lora import LORA_FILE
 from finetune.model.sampler import draw
 from finetune.settings.sampler import Sampler
 from pipelines.evaluate.text import read_evaluation
-from pipelines.finetune.metrics_log import read_metrics
-from pipelines.rounds.plan import labeled_images, labels_by_round
 from pipelines.run.image_io import load_image
 from pipelines.run.image_plan import round_seeds
+from pipelines.run.metrics_log import read_metrics
 from pipelines.run.record import STAMP, present_round, read_stamp
+from pipelines.run.rounds import labeled_images, labels_by_round
 from reward.measuring.report import read_report
 from tests.support.demo_run import command, sets
 from tests.support.rounds_run import (

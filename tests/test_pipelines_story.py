@@ -15,8 +15,8 @@ from data.runs import RunFolder
 from data.store.feedback_store import FeedbackStore
 from finetune.model.lora import LORA_FILE
 from pipelines.evaluate.text import read_evaluation
-from pipelines.finetune.metrics_log import METRICS_FILE, read_metrics
 from pipelines.run.image_io import load_images
+from pipelines.run.metrics_log import METRICS_FILE, read_metrics
 from tests.support.demo_run import command, sets
 
 pytestmark = pytest.mark.slow

@@ -15,7 +15,7 @@ from data.runs import RunFolder
 from finetune.learning.reward_fn import score_with_gradient
 from finetune.model.lora import LORA_FILE
 from finetune.settings.validation import Measure
-from pipelines.finetune.metrics_log import read_metrics
+from pipelines.run.metrics_log import read_metrics
 from pipelines.run.models import as_reward_fn
 from pipelines.run.prompts import prompts_of
 from pipelines.run.record import STAMP, content_hash, read_stamp

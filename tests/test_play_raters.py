@@ -18,8 +18,8 @@ from pipelines.cli import main
 from pipelines.play.asking import ask_raters
 from pipelines.play.page import FAILED, visible_errors
 from pipelines.play.studio import Studio, VisitorError
-from pipelines.rounds.plan import labeled_images
 from pipelines.run.campaign import add_planned_tasks, open_store
+from pipelines.run.rounds import labeled_images
 from tests.support.play_run import TUNED, copied, drawn, settings_of, studio_of, wish
 
 HERE = "127.0.0.1"

@@ -15,7 +15,7 @@ from reward.clip.backbone import ClipBackbone
 from reward.clip.cache import EmbeddingCache
 from reward.dataset import FeedbackDataset
 from reward.embedding import embed_images, embed_prompts
-from reward.examples import prepare
+from reward.learning.examples import prepare
 from reward.settings import ExamplesConfig
 from tests.support.tiny_clip import save_tiny_clip
 from tests.support.tiny_feedback import COLORS, draw, make_feedback

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
-from reward.learning.calibration import (
+from reward.calibration import (
     expected_calibration_error,
     fit_temperature,
     fit_temperature_and_slips,

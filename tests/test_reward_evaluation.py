@@ -11,7 +11,7 @@ from data.errors import PictuneError
 from data.files import write_json
 from reward.clip.backbone import ClipBackbone
 from reward.dataset import FeedbackDataset
-from reward.examples import Examples, prepare
+from reward.learning.examples import Examples, prepare
 from reward.measuring.baselines import baselines, blind_scorer, clip_scorer, rewards_from_elsewhere
 from reward.measuring.evaluation import evaluate, measure, model_scorer
 from reward.measuring.learning_curve import SHARES, learning_curve, point

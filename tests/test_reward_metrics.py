@@ -10,10 +10,10 @@ from scipy.special import expit
 from scipy.stats import kendalltau
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from reward.dataset import FeedbackDataset, RankedPairs, Verdicts
-from reward.learning.calibration import (
+from reward.calibration import (
     Values,
 )
+from reward.dataset import FeedbackDataset, RankedPairs, Verdicts
 from reward.measuring.bootstrap import ENOUGH_CLUSTERS, Resamples, interval
 from reward.measuring.evaluation import measure
 from reward.measuring.metrics import (

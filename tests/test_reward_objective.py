@@ -15,7 +15,7 @@ from data.runs import RunFolder
 from data.schema import CONSENSUS, RATERS, write_table
 from reward.clip.backbone import ClipBackbone
 from reward.dataset import FeedbackDataset, RankedPairs
-from reward.examples import Examples, prepare
+from reward.learning.examples import Examples, prepare
 from reward.learning.label_tensors import LabelTensors
 from reward.learning.objective import Objective
 from reward.learning.training import RewardMetrics, new_model, train

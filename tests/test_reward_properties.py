@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from data.errors import PictuneError
+from reward.calibration import expected_calibration_error, fit_temperature
 from reward.clip.backbone import ClipBackbone
 from reward.clip.cache import EmbeddingCache
 from reward.dataset import FeedbackDataset
-from reward.examples import prepare
 from reward.head import EnsembleHead
-from reward.learning.calibration import expected_calibration_error, fit_temperature
+from reward.learning.examples import prepare
 from reward.learning.losses import binary_loss, bradley_terry_loss
 from reward.learning.training import new_model, train
 from reward.model import RewardModel

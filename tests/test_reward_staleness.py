@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from reward.calibration import Values
 from reward.clip.backbone import ClipBackbone
 from reward.dataset import FeedbackDataset, Indices
-from reward.examples import Examples, prepare
-from reward.learning.calibration import Values
+from reward.learning.examples import Examples, prepare
 from reward.measuring.staleness import measure_staleness
 from reward.settings import RewardConfig, SplitConfig
 from tests.support.tiny_clip import save_tiny_clip

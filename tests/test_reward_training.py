@@ -12,7 +12,7 @@ from pipelines.run.image_io import load_image
 from reward.clip.backbone import ClipBackbone
 from reward.dataset import FeedbackDataset
 from reward.embedding import embed_images, read_image
-from reward.examples import Examples, prepare
+from reward.learning.examples import Examples, prepare
 from reward.learning.objective import Objective
 from reward.learning.training import (
     RewardMetrics,

@@ -9,7 +9,7 @@ from data.errors import PictuneError
 from reward.clip.backbone import ClipBackbone
 from reward.dataset import FeedbackDataset
 from reward.embedding import read_image
-from reward.examples import Examples, prepare
+from reward.learning.examples import Examples, prepare
 from reward.learning.training import RewardMetrics, new_model, train
 from reward.measuring.evaluation import model_scorer
 from reward.model import RewardModel

@@ -8,7 +8,7 @@ import torch
 from data.errors import PictuneError
 from reward.clip.backbone import ClipBackbone
 from reward.dataset import FeedbackDataset
-from reward.examples import Examples, prepare
+from reward.learning.examples import Examples, prepare
 from reward.learning.rater_types import RatedPart, RaterTypes, fit_types, posterior
 from reward.learning.training import new_model, train
 from reward.measuring.type_comparison import compare_types

@@ -28,13 +28,13 @@ from data.formats.reading import SPLITS, check_link, parquet_rows
 from data.formats.records import BadRow, Made, Record, Row, SourceImage, SourceLabel, made
 from data.kinds.kind import Answer, Kind
 from data.kinds.registry import KINDS, TaskKind, parse_answer
+from data.parquet_files import read_metadata
 from data.schema import (
     IMAGES,
     PROMPTS,
     TASKS,
     prompt_id,
 )
-from data.tables.parquet_files import read_metadata
 
 TABLES_FOLDER = "data"
 

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from data.errors import PictuneError
 from data.files import read_json
 from data.formats.records import BadRow, Row
-from data.tables.parquet_files import parquet_faults
+from data.parquet_files import parquet_faults
 
 BATCH_ROWS = 128
 """Number of rows that are in memory at once; they may contain images."""

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ValidationError
 from data.errors import PictuneError
 from data.files import locked, new_folder, replace_link, sha256_of, write_json
 from data.kinds.registry import KINDS
+from data.parquet_files import read_metadata
 from data.quality.consensus import consensus
 from data.quality.judgments import Judgments
 from data.quality.rater_table import rater_quality
@@ -51,7 +52,6 @@ from data.store.views.rows import (
     task_facts,
     task_table,
 )
-from data.tables.parquet_files import read_metadata
 
 PART_ROWS = 1000
 """Number of sequence numbers per file of `labels/parts/`."""

@@ -16,11 +16,11 @@ from finetune.learning.monitors import PIXEL_MONITOR, Monitor
 from finetune.learning.reward_fn import RewardFn
 from finetune.learning.training import TrainState
 from finetune.learning.validation import Validation, Validator
-from finetune.learning.watch import Watch
 from finetune.model.diffusion import DiffusionModel
 from finetune.settings.method import DrawsImages, MethodConfig
 from finetune.settings.sampler import Sampler
 from finetune.settings.validation import ValidationRules
+from finetune.watch import Watch
 
 
 @dataclass(frozen=True)

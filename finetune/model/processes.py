@@ -16,7 +16,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from data.errors import ProcessLost
-from finetune.learning.watch import Watch
+from finetune.watch import Watch
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -23,8 +23,6 @@ from labeling_app.campaign.gold_bound import pause_if_below
 from labeling_app.rater import leases
 from labeling_app.rater.images import bare_png, encoded
 from labeling_app.rater.no_task import NO_TASK, reason_for_none, reason_to_wait, training_left
-from labeling_app.rater.reasons import LONGEST as LONGEST_REASON
-from labeling_app.rater.reasons import offered_reasons
 from labeling_app.rater.responses import (
     Claimed,
     ClaimedTask,
@@ -43,6 +41,8 @@ from labeling_app.rater.responses import (
     in_shown_order,
     shown_images,
 )
+from labeling_app.reasons import LONGEST as LONGEST_REASON
+from labeling_app.reasons import offered_reasons
 from labeling_app.refusals import may_refuse
 from labeling_app.sign_in import Login, Present, SignedIn, present, sign_in, sign_out
 

@@ -15,9 +15,9 @@ from data.feedback import Progress, Role, Task
 from data.kinds.registry import AnyAnswer, TaskKind
 from labeling_app.app_state import image_url
 from labeling_app.campaign.wording import wording_html
-from labeling_app.rater.reasons import OfferedReason
-from labeling_app.rater.reasons import Question as ReasonsQuestion
-from labeling_app.rater.words import Words
+from labeling_app.reasons import OfferedReason
+from labeling_app.reasons import Question as ReasonsQuestion
+from labeling_app.words import Words
 
 
 def _is_none(value: object) -> bool:

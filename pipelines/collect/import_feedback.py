@@ -11,8 +11,8 @@ from data.formats.landing import read_records
 from data.formats.registry import FORMATS
 from data.runs import RunFolder
 from pipelines.flags import add_format
+from pipelines.progress import progress
 from pipelines.run.campaign import export_labels, open_store
-from pipelines.run.progress import progress
 from pipelines.settings.config import Settings
 
 

@@ -22,8 +22,8 @@ from labeling_app.campaign.tasks import TasksConfig
 from labeling_app.settings import LabelConfig
 from pipelines.collect.exporter import Exporter
 from pipelines.flags import stands_for_settings
+from pipelines.interruption import ends_at_once, ends_in_order, until_stopped
 from pipelines.run.campaign import add_planned_tasks, campaign_images, image_files, open_store
-from pipelines.run.interruption import ends_at_once, ends_in_order, until_stopped
 from pipelines.run.record import record
 from pipelines.settings.config import Settings
 

@@ -14,6 +14,8 @@ from data.runs import RunFolder
 from data.tables.parquet import MANIFEST
 from labeling_app.campaign.simulated import SimulatedRaterConfig, simulate
 from labeling_app.campaign.tasks import TasksConfig
+from pipelines.interruption import ends_at_once
+from pipelines.progress import progress
 from pipelines.run.campaign import (
     add_planned_tasks,
     export_labels,
@@ -22,9 +24,7 @@ from pipelines.run.campaign import (
     open_store,
     plan_digest,
 )
-from pipelines.run.interruption import ends_at_once
 from pipelines.run.judge import judge_folder
-from pipelines.run.progress import progress
 from pipelines.run.record import StageFolder
 from pipelines.settings.config import Settings
 from world.prompts import Requirement

@@ -24,9 +24,9 @@ from labeling_app.campaign.comparisons import (
 )
 from pipelines.evaluate.plan import evaluation_prompts, omitted_prompts
 from pipelines.flags import stands_for_settings
+from pipelines.interruption import ends_at_once
 from pipelines.run.campaign import open_store
 from pipelines.run.image_plan import EVALUATION_SEEDS, seeded
-from pipelines.run.interruption import ends_at_once
 from pipelines.run.prompts import prompts_of, read_prompts
 from pipelines.run.record import record
 from pipelines.settings.config import Settings

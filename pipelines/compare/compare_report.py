@@ -14,7 +14,7 @@ from pipelines.compare.arena.analysis import Scores, compare, refuse_one_model
 from pipelines.compare.arena.campaign import Campaign
 from pipelines.compare.arena.figures import metrics_file
 from pipelines.compare.arena.settings import ArenaConfig
-from pipelines.run.progress import progress
+from pipelines.progress import progress
 from pipelines.settings.config import Settings, check
 from pipelines.settings.tables import TABLES
 

@@ -13,12 +13,12 @@ from finetune.model.processes import Processes, launched
 from pipelines.evaluate import text as report_text
 from pipelines.evaluate.models import TunedModel, remove_other_images, tuned_models
 from pipelines.evaluate.plan import evaluation_prompts, omitted_prompts
-from pipelines.rounds.plan import with_reward
-from pipelines.run.interruption import ends_at_once
+from pipelines.interruption import ends_at_once
 from pipelines.run.judge import judge_folder
 from pipelines.run.model_hashes import has_reward, reward_hash, weights_hash
 from pipelines.run.prompts import prompts_digest
 from pipelines.run.record import StageFolder
+from pipelines.run.rounds import with_reward
 from pipelines.settings.config import Settings
 from pipelines.settings.finetune import FinetuneConfig
 

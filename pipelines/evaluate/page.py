@@ -31,7 +31,6 @@ from pipelines.evaluate.text import (
     titles,
     untrained_models,
 )
-from pipelines.finetune.metrics_log import UNTRAINED, kept_step, read_metrics
 from pipelines.finetune.strengths import read_choice
 from pipelines.methods import METHODS, find_method
 from pipelines.pages.charts import (
@@ -49,6 +48,7 @@ from pipelines.pages.page import (
     svg_uri,
     write_page,
 )
+from pipelines.run.metrics_log import UNTRAINED, kept_step, read_metrics
 from pipelines.run.model_hashes import REWARD_METRICS
 from pipelines.run.record import stamps
 from pipelines.settings.config import Settings

@@ -17,7 +17,6 @@ from pipelines.evaluate.figures import (
     GroupFigures,
     Result,
 )
-from pipelines.finetune.metrics_log import UNTRAINED
 from pipelines.methods import METHODS
 from pipelines.pages.page import (
     interval,
@@ -25,6 +24,7 @@ from pipelines.pages.page import (
     percent,
     percent_interval,
 )
+from pipelines.run.metrics_log import UNTRAINED
 
 GROUPS: tuple[Group, ...] = ("trained", "held out")
 

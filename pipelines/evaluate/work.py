@@ -34,13 +34,12 @@ from pipelines.evaluate.figures import (
 )
 from pipelines.evaluate.models import TunedModel, image_folder
 from pipelines.evaluate.plan import evaluation_images, evaluation_prompts, omitted_prompts
-from pipelines.finetune.metrics_log import kept_step, read_metrics
-from pipelines.rounds.plan import labels_by_round
 from pipelines.run.batches import Batches
 from pipelines.run.drawing import Drawer
 from pipelines.run.image_io import load_images, save_sheet
 from pipelines.run.image_plan import ImagesConfig, Planned
 from pipelines.run.judge import Judge, judge_folder, open_judge
+from pipelines.run.metrics_log import kept_step, read_metrics
 from pipelines.run.model_hashes import REWARD_METRICS, has_reward, weights_hash
 from pipelines.run.models import (
     open_backbone,
@@ -48,6 +47,7 @@ from pipelines.run.models import (
     open_reward_model,
     untuned_backbone,
 )
+from pipelines.run.rounds import labels_by_round
 from pipelines.settings.config import Settings
 from pipelines.settings.evaluate import EvaluateConfig
 from pipelines.settings.finetune import FinetuneConfig

@@ -18,8 +18,8 @@ from finetune.model.processes import Processes, launched
 from pipelines.finetune.plan import CHECKPOINTS, IMAGES, earlier_method, input_hashes, method_config
 from pipelines.finetune.strengths import choose_and_save, is_missing
 from pipelines.flags import one_of
+from pipelines.interruption import ends_at_once
 from pipelines.methods import METHODS
-from pipelines.run.interruption import ends_at_once
 from pipelines.run.record import StageFolder
 from pipelines.settings.config import Settings
 from pipelines.settings.finetune import FinetuneConfig

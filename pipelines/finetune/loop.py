@@ -17,15 +17,15 @@ from data.errors import PictuneError
 from data.files import write_atomically
 from finetune.learning.checkpoints import latest_checkpoint, load_latest, save_checkpoint
 from finetune.learning.training import TrainState
-from finetune.learning.watch import shares
-from pipelines.finetune.metrics_log import UNTRAINED, read_metrics, time_spent
+from finetune.watch import shares
 from pipelines.finetune.model_card import model_card
 from pipelines.finetune.plan import CARD_FILE, CHECKPOINTS
 from pipelines.finetune.strengths import STRENGTHS_FILE
-from pipelines.finetune.training_log import MetricsLog
 from pipelines.finetune.work import Job, with_images
+from pipelines.progress import progress_bar
 from pipelines.run.image_io import save_sheet
-from pipelines.run.progress import progress_bar
+from pipelines.run.metrics_log import UNTRAINED, read_metrics, time_spent
+from pipelines.run.training_log import MetricsLog
 
 SAMPLE_SIZE = 128
 """Pixels of an image on a sheet, at least about that many."""

@@ -9,11 +9,11 @@ from finetune.model.family_sd import DDIM
 from finetune.model.model_folder import TYPES
 from finetune.settings.method import LearnsFromLabels
 from finetune.settings.sampler import Sampler
-from pipelines.finetune.metrics_log import UNTRAINED
 from pipelines.finetune.plan import start_of
 from pipelines.finetune.work import Job
 from pipelines.methods import METHODS
 from pipelines.run.image_plan import EVALUATION_SEEDS, Planned, seeded
+from pipelines.run.metrics_log import UNTRAINED
 from pipelines.run.prompts import focus_of
 from pipelines.settings.config import Settings
 from pipelines.settings.run import RunConfig

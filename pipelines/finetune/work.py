@@ -15,11 +15,11 @@ from finetune.learning.method import Method, Training, new_training
 from finetune.learning.monitors import PIXEL_MONITOR, Monitor
 from finetune.learning.reward_fn import RewardFn
 from finetune.learning.training import TrainState
-from finetune.learning.watch import Watch
 from finetune.model.diffusion import DiffusionModel
 from finetune.model.processes import SINGLE_PROCESS, Processes
 from finetune.settings.method import LearnsFromImages, LearnsFromLabels, MethodConfig
 from finetune.settings.sampler import Sampler
+from finetune.watch import Watch
 from pipelines.finetune.labeled_data import labeled_data
 from pipelines.finetune.plan import IMAGES, method_config, method_prompts, start_of
 from pipelines.finetune.rewarded_images import (

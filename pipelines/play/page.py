@@ -20,6 +20,7 @@ from data.schema import PROMPTS, read_table
 from finetune.model.adapter_kinds import BASE, adapter_file
 from labeling_app.sign_in import network_of
 from pipelines.finetune.strengths import read_choice
+from pipelines.interruption import OUT_OF_MEMORY
 from pipelines.play import words
 from pipelines.play.asking import ask_raters
 from pipelines.play.settings import PlayConfig
@@ -31,7 +32,6 @@ from pipelines.play.studio import (
     VisitorError,
     Wish,
 )
-from pipelines.run.interruption import OUT_OF_MEMORY
 
 LOGGER = logging.getLogger(__name__)
 

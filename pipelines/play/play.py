@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from data.runs import RunFolder
 from data.weights import check_model_folder
 from pipelines.flags import stands_for_settings
+from pipelines.interruption import ends_at_once, ends_in_order, until_stopped
 from pipelines.play.settings import PlayConfig
-from pipelines.run.interruption import ends_at_once, ends_in_order, until_stopped
 from pipelines.settings.config import Settings
 
 if TYPE_CHECKING:

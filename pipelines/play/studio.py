@@ -23,12 +23,12 @@ from finetune.model.family import tokenizer_of
 from finetune.model.sampler import draw_batches
 from finetune.settings.sampler import Sampler
 from pipelines.evaluate.models import TunedModel, tuned_models
-from pipelines.rounds.plan import with_reward
 from pipelines.run.image_io import load_images, save_png
 from pipelines.run.image_plan import ImagesConfig, candidate_seeds
 from pipelines.run.judge import open_judge
 from pipelines.run.model_hashes import has_reward
 from pipelines.run.models import open_model, open_reward_model, untuned_backbone
+from pipelines.run.rounds import with_reward
 from pipelines.settings.config import Settings
 
 BEST_OF_N = "best of n"

@@ -21,12 +21,12 @@ from data.schema import write_table
 from finetune.model.processes import Processes, launched
 from finetune.settings.sampler import Sampler
 from pipelines.evaluate.figures import by_reward
-from pipelines.rounds.plan import with_reward
+from pipelines.interruption import ends_at_once
 from pipelines.run.image_plan import BEST_OF_SEEDS, Planned, seeded
-from pipelines.run.interruption import ends_at_once
 from pipelines.run.model_hashes import weights_hash
 from pipelines.run.prompts import prompts_digest, prompts_of
 from pipelines.run.record import content_hash
+from pipelines.run.rounds import with_reward
 from pipelines.settings.config import Settings
 
 TABLE, SHEET, MADE_BY = "best_of_n.parquet", "sheet.png", "made_by.json"

@@ -7,7 +7,6 @@ from typing import Any, TypedDict
 import numpy as np
 
 from data.runs import RunFolder
-from pipelines.finetune.metrics_log import read_metrics
 from pipelines.pages.charts import RED, learning_chart, training_chart
 from pipelines.pages.page import (
     file_uri,
@@ -27,8 +26,9 @@ from pipelines.reward.text import (
     main_part,
     scorers,
 )
+from pipelines.run.metrics_log import read_metrics
 from reward.dataset import Indices
-from reward.examples import Examples
+from reward.learning.examples import Examples
 from reward.measuring.evaluation import ScoredImages
 from reward.measuring.report import (
     PARTS,

@@ -12,12 +12,12 @@ from data.runs import RunFolder
 from data.tables.parquet import MANIFEST, learned_from_digest
 from finetune.model.processes import Processes, launched
 from pipelines.flags import one_of
+from pipelines.interruption import ends_at_once
 from pipelines.reward.text import CONVENTIONS, by_convention, headline
-from pipelines.rounds.plan import refuse_unlabeled, reward_before
 from pipelines.run.campaign import export_labels, open_store
-from pipelines.run.interruption import ends_at_once
 from pipelines.run.model_hashes import REWARD_METRICS, reward_hash
 from pipelines.run.record import StageFolder, content_hash
+from pipelines.run.rounds import refuse_unlabeled, reward_before
 from pipelines.settings.config import Settings
 from pipelines.settings.rounds import RoundsConfig
 from reward.dataset import FeedbackDataset

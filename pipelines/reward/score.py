@@ -15,10 +15,10 @@ from data.runs import RunFolder
 from data.schema import write_batches
 from finetune.model.processes import launched
 from pipelines.flags import stands_for_no_setting
+from pipelines.interruption import ends_at_once
 from pipelines.reward.score_request import FILE, MADE_FROM, SCORES, Request, rows_made_from
-from pipelines.rounds.plan import with_reward
-from pipelines.run.interruption import ends_at_once
 from pipelines.run.record import content_hash
+from pipelines.run.rounds import with_reward
 from pipelines.settings.config import Settings
 
 

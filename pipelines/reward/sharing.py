@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator
 
 from data.runs import RunFolder
 from finetune.model.processes import Processes
+from pipelines.progress import progress_bar
 from pipelines.run.models import embedding_bar, open_cache
-from pipelines.run.progress import progress_bar
 from reward.clip.backbone import ClipBackbone
 from reward.dataset import FeedbackDataset
 from reward.embedding import Track, embed_images

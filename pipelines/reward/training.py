@@ -9,21 +9,21 @@ import torch
 from data.files import write_atomically, write_json
 from data.runs import RunFolder
 from finetune.model.processes import Processes
-from pipelines.finetune.training_log import MetricsLog
 from pipelines.pages.page import number
+from pipelines.progress import progress
 from pipelines.reward.page import OTHERS, RELIABILITY, write_report
 from pipelines.reward.sharing import encode_labeled
 from pipelines.reward.text import headline, scorers
-from pipelines.rounds.plan import labeled_images, reward_before
 from pipelines.run.model_hashes import REWARD_METRICS
 from pipelines.run.models import open_backbone, open_cache, open_reward_model
-from pipelines.run.progress import progress
+from pipelines.run.rounds import labeled_images, reward_before
+from pipelines.run.training_log import MetricsLog
 from pipelines.settings.config import Settings
 from reward.clip.backbone import ClipBackbone
 from reward.dataset import FeedbackDataset, label_sources
 from reward.embedding import Track
-from reward.examples import Examples, prepare
 from reward.files import TYPES
+from reward.learning.examples import Examples, prepare
 from reward.learning.rater_types import RatedPart, fit_types
 from reward.learning.training import new_model, train
 from reward.measuring.baselines import baselines, rewards_from_elsewhere

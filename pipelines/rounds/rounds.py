@@ -17,9 +17,9 @@ from pipelines.finetune import finetune
 from pipelines.flags import one_of
 from pipelines.methods import METHODS
 from pipelines.reward import reward
-from pipelines.rounds.plan import labeled_images
 from pipelines.run.campaign import export_labels, open_store
 from pipelines.run.judge import judge_folder
+from pipelines.run.rounds import labeled_images
 from pipelines.settings.config import Settings
 
 

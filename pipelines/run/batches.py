@@ -8,7 +8,7 @@ from typing import TypeVar
 import torch
 from tqdm import tqdm
 
-from pipelines.run.progress import progress_bar
+from pipelines.progress import progress_bar
 
 T = TypeVar("T")
 

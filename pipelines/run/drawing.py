@@ -14,11 +14,11 @@ from finetune.model.diffusion import DiffusionModel
 from finetune.model.processes import SINGLE_PROCESS, Processes
 from finetune.model.sampler import draw
 from finetune.settings.sampler import Sampler
+from pipelines.progress import progress_bar
 from pipelines.run.batches import Batches
 from pipelines.run.image_io import ImageWriter
 from pipelines.run.image_plan import ImagesConfig, Planned
 from pipelines.run.models import open_model
-from pipelines.run.progress import progress_bar
 from pipelines.settings.config import Settings
 
 

@@ -17,7 +17,7 @@ from data.runs import RunFolder
 from finetune.learning.monitors import Monitor
 from finetune.learning.reward_fn import RewardFn
 from finetune.model.diffusion import DiffusionModel
-from pipelines.run.progress import progress
+from pipelines.progress import progress
 from pipelines.settings.run import RunConfig
 from reward.clip.backbone import ClipBackbone
 from reward.clip.cache import EmbeddingCache

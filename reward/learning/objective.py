@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from reward.dataset import FeedbackDataset, Numbers
-from reward.examples import Examples
+from reward.learning.examples import Examples
 from reward.learning.label_tensors import LabelTensors
 from reward.learning.losses import (
     binary_cross_entropy_loss,

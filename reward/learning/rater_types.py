@@ -29,14 +29,14 @@ from torch import Tensor
 
 from data.errors import PictuneError
 from data.files import sha256_of, write_json
+from reward.calibration import Values
 from reward.clip.backbone import ClipBackbone
 from reward.dataset import FeedbackDataset, Indices, Mask, Numbers
-from reward.examples import Examples
 from reward.files import CONFIG_FILE, TYPES_FILE
-from reward.learning.calibration import Values
+from reward.learning.examples import Examples
+from reward.learning.logits import as_values, logits_and_margins
 from reward.learning.objective import Objective
 from reward.learning.training import optimizer_of, train_epoch
-from reward.logits import as_values, logits_and_margins
 from reward.model import RewardModel
 from reward.raters import LabelRaters
 from reward.settings import RewardConfig

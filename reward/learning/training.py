@@ -17,13 +17,13 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from data.errors import PictuneError
+from reward.calibration import fit_temperature, fit_temperature_and_slips
 from reward.clip.backbone import ClipBackbone
 from reward.dataset import FeedbackDataset
-from reward.examples import Examples
-from reward.learning.calibration import fit_temperature, fit_temperature_and_slips
+from reward.learning.examples import Examples
 from reward.learning.label_tensors import LabelTensors
+from reward.learning.logits import verdict_logits
 from reward.learning.objective import Objective
-from reward.logits import verdict_logits
 from reward.model import RewardModel
 from reward.settings import RewardConfig
 

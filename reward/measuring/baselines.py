@@ -17,13 +17,13 @@ from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 
 from data.errors import PictuneError
+from reward.calibration import Values
 from reward.clip.backbone import ClipBackbone
 from reward.dataset import Indices
 from reward.embedding import Track, read_image
-from reward.examples import Examples
-from reward.learning.calibration import Values
+from reward.learning.examples import Examples
+from reward.learning.logits import as_values
 from reward.learning.training import train_from_scratch
-from reward.logits import as_values
 from reward.measuring.evaluation import labeled, model_scorer
 from reward.measuring.metrics import Scorer
 from reward.settings import RewardConfig, RewardSource

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, stdtrit
 
+from reward.calibration import Values
 from reward.dataset import Indices
-from reward.learning.calibration import Values
 from reward.measuring.metrics import (
     CLIP_MARGIN,
     Scored,

@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from scipy.special import expit
 
+from reward.calibration import Values, with_slips
 from reward.dataset import FeedbackDataset, Indices
-from reward.examples import Examples
-from reward.learning.calibration import Values, with_slips
-from reward.logits import as_values, embeddings_at, logits_at
+from reward.learning.examples import Examples
+from reward.learning.logits import as_values, embeddings_at, logits_at
 from reward.measuring.bootstrap import Resamples, interval
 from reward.measuring.metrics import (
     CONVENTIONS,

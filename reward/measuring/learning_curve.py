@@ -10,7 +10,7 @@ import numpy as np
 
 from data.errors import PictuneError
 from reward.clip.backbone import ClipBackbone
-from reward.examples import Examples
+from reward.learning.examples import Examples
 from reward.learning.training import train_from_scratch
 from reward.measuring.evaluation import measure, model_scorer
 from reward.measuring.report import PARTS, CurvePoint

@@ -21,8 +21,8 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
+from reward.calibration import Values, expected_calibration_error
 from reward.dataset import FeedbackDataset, Indices, Mask
-from reward.learning.calibration import Values, expected_calibration_error
 from reward.measuring.report import Figures
 
 Scorer = Callable[[Indices, Indices], Values]

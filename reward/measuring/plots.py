@@ -5,8 +5,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.calibration import calibration_curve
 
-from reward.examples import Examples
-from reward.learning.calibration import Values
+from reward.calibration import Values
+from reward.learning.examples import Examples
 from reward.measuring.evaluation import model_scorer
 from reward.measuring.report import PARTS
 from reward.model import RewardModel

@@ -10,7 +10,7 @@ from dataclasses import fields
 
 import numpy as np
 
-from reward.examples import Examples
+from reward.learning.examples import Examples
 from reward.measuring.bootstrap import Resamples
 from reward.measuring.evaluation import with_intervals
 from reward.measuring.metrics import Scored, Scorer

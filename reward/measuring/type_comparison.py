@@ -9,13 +9,13 @@ from scipy.special import expit
 from sklearn.metrics import log_loss, roc_auc_score
 
 from data.errors import PictuneError
+from reward.calibration import Values, with_slips
 from reward.clip.backbone import ClipBackbone
 from reward.dataset import Indices
-from reward.examples import Examples
-from reward.learning.calibration import Values, with_slips
+from reward.learning.examples import Examples
+from reward.learning.logits import logits_and_margins
 from reward.learning.rater_types import RatedPart, RaterTypes, fit_types, posterior
 from reward.learning.training import train_from_scratch
-from reward.logits import logits_and_margins
 from reward.measuring.bootstrap import interval
 from reward.measuring.report import Gain, PredictionFigures, TypeComparison
 from reward.model import RewardModel

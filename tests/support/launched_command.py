@@ -1,4 +1,4 @@
-"""Commands in processes that `pipelines.run.launch` starts, as `make ... PROCESSES=2` does."""
+"""Commands in processes that `pipelines.launch` starts, as `make ... PROCESSES=2` does."""
 
 import os
 import signal
@@ -90,7 +90,7 @@ def launch(
 ) -> Launched:
     """Start `python -m module words` in processes, by default two; stderr goes into the folder."""
     errors = folder / f"stderr-{len(list(folder.glob('stderr-*')))}"
-    command = [sys.executable, "-m", "pipelines.run.launch", *launcher, "-m", module, *words]
+    command = [sys.executable, "-m", "pipelines.launch", *launcher, "-m", module, *words]
     with errors.open("wb") as stream:
         started = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=stream)
     return Launched(started, errors)

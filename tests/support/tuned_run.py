@@ -24,7 +24,7 @@ from data.runs import RunFolder
 from finetune.learning.checkpoints import latest_checkpoint
 from finetune.model.lora import LORA_FILE
 from pipelines.cli import main
-from pipelines.finetune.metrics_log import read_metrics
+from pipelines.run.metrics_log import read_metrics
 from pipelines.run.record import STAMP, read_stamp
 from tests.support.tiny_models import write_tiny_models
 

@@ -12,7 +12,6 @@ from data.errors import PictuneError
 from data.runs import RunFolder
 from pipelines.compare.arena.analysis import Scores
 from pipelines.compare.arena.campaign import Campaign
-from pipelines.rounds.plan import with_reward
 from pipelines.run.model_hashes import has_reward
 from pipelines.run.models import (
     device_of,
@@ -21,6 +20,7 @@ from pipelines.run.models import (
     open_cache,
     open_reward_model,
 )
+from pipelines.run.rounds import with_reward
 from pipelines.settings.config import Settings, check
 from reward.clip.backbone import ClipBackbone
 from reward.clip.cache import EmbeddingCache

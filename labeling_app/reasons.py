@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, Field, StringConstraints, model_validator
 
-from labeling_app.rater.words import LANGUAGE, Words
+from labeling_app.words import LANGUAGE, Words
 
 Question = Literal["bad", "skip", "skip_several", "unsafe"]
 """Questions for a reason: why it is bad, why one image is skipped, why a task with several or two

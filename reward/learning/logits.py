@@ -3,9 +3,9 @@
 import numpy as np
 import torch
 
+from reward.calibration import Values
 from reward.dataset import FeedbackDataset, Indices
-from reward.examples import Examples
-from reward.learning.calibration import Values
+from reward.learning.examples import Examples
 from reward.model import RewardModel
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from data.errors import PictuneError
 
-FOLDER = Path(__file__).parents[1] / "words"
+FOLDER = Path(__file__).parent / "words"
 """Our own files."""
 
 ENGLISH = "en"

@@ -8,7 +8,7 @@ from typing import Any, Self
 from torch.utils.tensorboard import SummaryWriter
 
 from data.files import write_atomically
-from pipelines.finetune.metrics_log import METRICS_FILE, read_metrics
+from pipelines.run.metrics_log import METRICS_FILE, read_metrics
 
 
 class MetricsLog:

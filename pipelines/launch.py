@@ -1,6 +1,6 @@
 """Start a stage in several processes: `accelerate launch` that ends with one line.
 
-`python -m pipelines.run.launch` takes the words of `accelerate launch`, also `--config_file` and
+`python -m pipelines.launch` takes the words of `accelerate launch`, also `--config_file` and
 `--machine_rank` of several machines. When a process fails or is killed the others are ended, and
 the line says why.
 """
@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from pipelines.run.interruption import INTERRUPTED, LAUNCHER, STOPPED, ends_at_once
+from pipelines.interruption import INTERRUPTED, LAUNCHER, STOPPED, ends_at_once
 
 with ends_at_once():
     from accelerate.commands.config.config_args import default_config_file
