@@ -24,6 +24,7 @@ from finetune.model.sampler import draw
 from finetune.model.sampling import clean_latents, step_distribution
 from finetune.settings.reward_gradient import RewardGradientConfig, RewardGradientValidation
 from finetune.settings.sampler import Sampler
+from finetune.settings.validation import Limits, ValidationRules
 from tests.support.small_training import (
     open_with_adapter,
     perturb,
@@ -288,11 +289,11 @@ def test_a_step_that_is_not_finite_names_its_prompts(sd_folder: Path) -> None:
 
 
 def test_by_default_a_guard_ends_the_training(velocity_folder: Path) -> None:
-    validation = {"every": 1, "limits": {"saturation": 1.1}}
     config = changed(
-        iterations=16, learning_rate=3e-2, kl_weight=0.0, decay=False, validation=validation
+        iterations=16, learning_rate=3e-2, kl_weight=0.0, decay=False, validation={"every": 1}
     )
-    training = training_of(open_with_adapter(velocity_folder), config, sampler=SAMPLER)
+    rules = ValidationRules(limits=Limits(saturation=1.1))
+    training = training_of(open_with_adapter(velocity_folder), config, sampler=SAMPLER, rules=rules)
     state = start(training)
     assert len(list(METHOD.train(training, state))) < 16
     assert "saturation is 1.1" in state.stopped
