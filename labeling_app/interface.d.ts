@@ -1,6 +1,8 @@
 // Types of the front end: the objects of the HTTP interface, and what the page makes of them.
 // Only the type checker reads this file; browsers never load it.
 
+import type { FullSize } from "./static/full_size.js";
+
 export type Kind = "binary" | "ranking" | "comparison";
 export type Verdict = "good" | "bad" | "skip" | "unsafe";
 export type InputMode = "key" | "mouse" | "touch";
@@ -301,6 +303,39 @@ export interface OutboxEntry {
 export interface Unfinished {
   task_id: string;
   draft?: Answer | Draft;
+}
+
+/** The part of the page that shows tasks of a kind and takes the answers. */
+export interface OnPage {
+  show(images: LoadedImage[], earlier?: Answer | Draft, question?: LoadedQuestion): void;
+  /** False when the key stands for nothing there. */
+  key(event: KeyboardEvent): boolean;
+  /** Shows the images at full size. */
+  look(): void;
+}
+
+/** What the page knows of a kind of task. */
+export interface KindOnPage {
+  Part: new (
+    root: HTMLElement,
+    fullSize: FullSize,
+    calls: {
+      answer: GiveAnswer;
+      ask: AskReason;
+      /** Has screen readers speak. */
+      say(text: string): void;
+      /** Keeps a half-made answer. */
+      changed(half: RankingAnswer): void;
+    },
+  ) => OnPage;
+  /** The answer in words, without reason and comment. */
+  said(answer: Answer, images: ImageAddress[]): string;
+  /** An earlier answer to begin with, where it is not the same. */
+  openAgain?(answer: Answer): Answer;
+  /** Whether an action of a key is a part of the answer, where some are not. */
+  isAnswer?(action: string): boolean;
+  /** The kind whose part shows these images, where it may be another. */
+  shownAs?(images: LoadedImage[]): Kind;
 }
 
 export type GiveAnswer = (answer: Answer, mode: InputMode) => void;

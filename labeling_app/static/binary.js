@@ -1,15 +1,24 @@
 // @ts-check
 // One image: good, bad, skip or report.
 
-/** @import { Answer, AskReason, Draft, GiveAnswer, InputMode } from "../interface.d.ts" */
-/** @import { LoadedImage, Verdict } from "../interface.d.ts" */
+/** @import { Answer, AskReason, BinaryAnswer, Draft, GiveAnswer } from "../interface.d.ts" */
+/** @import { InputMode, KindOnPage, LoadedImage, Verdict } from "../interface.d.ts" */
 /** @import { FullSize } from "./full_size.js" */
+/** @import { Key } from "./words.js" */
 
 import { findAll, slot } from "./dom.js";
 import { lookButton } from "./full_size.js";
 import { modeOf } from "./input.js";
 import { keys } from "./keys.js";
-import { reasonsFor } from "./words.js";
+import { reasonsFor, words } from "./words.js";
+
+/** @type {Record<Verdict, Key>} */
+const SAID = {
+  good: "said.good",
+  bad: "said.bad",
+  skip: "said.skip",
+  unsafe: "said.unsafe",
+};
 
 export class Binary {
   /**
@@ -18,10 +27,9 @@ export class Binary {
    *
    * @param {HTMLElement} root
    * @param {FullSize} fullSize
-   * @param {GiveAnswer} answer
-   * @param {AskReason} ask
+   * @param {{ answer: GiveAnswer, ask: AskReason }} calls
    */
-  constructor(root, fullSize, answer, ask) {
+  constructor(root, fullSize, { answer, ask }) {
     this.stage = slot(root, "stage", HTMLElement);
     this.buttons = findAll(root, "[data-verdict]", HTMLButtonElement);
     this.fullSize = fullSize;
@@ -83,3 +91,10 @@ export class Binary {
 function verdictOf(button) {
   return /** @type {Verdict} */ (button.dataset.verdict);
 }
+
+/** @type {KindOnPage} */
+export const binary = {
+  Part: Binary,
+  /** @param {BinaryAnswer} answer */
+  said: ({ verdict }) => words(SAID[verdict]),
+};

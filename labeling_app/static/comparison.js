@@ -3,8 +3,8 @@
 // two images is answered in the same way.
 
 /** @import { Answer, AskReason, ComparisonAnswer, Draft, GiveAnswer } from "../interface.d.ts" */
-/** @import { InputMode, LoadedImage, LoadedQuestion, Rank } from "../interface.d.ts" */
-/** @import { RankingAnswer } from "../interface.d.ts" */
+/** @import { ImageAddress, InputMode, KindOnPage, LoadedImage } from "../interface.d.ts" */
+/** @import { LoadedQuestion, Rank, RankingAnswer } from "../interface.d.ts" */
 /** @import { FullSize } from "./full_size.js" */
 /** @import { Key } from "./words.js" */
 
@@ -236,3 +236,27 @@ function mark(button, chosen) {
   if (chosen) button.setAttribute("aria-pressed", "true");
   else button.removeAttribute("aria-pressed");
 }
+
+/** @type {Record<Exclude<ComparisonAnswer["outcome"], "count" | "preferred">, Key>} */
+const SAID = {
+  tie: "said.tie",
+  both_bad: "said.both_bad",
+  skip: "said.skip",
+  unsafe: "said.unsafe",
+};
+
+/** @type {KindOnPage} */
+export const comparison = {
+  Part: Comparison,
+  /**
+   * @param {ComparisonAnswer} answer
+   * @param {ImageAddress[]} images
+   */
+  said({ outcome, preferred, count }, images) {
+    const number = count ?? 0;
+    if (outcome === "count") return words(number === 10 ? "said.ten" : "said.count", { number });
+    if (outcome !== "preferred") return words(SAID[outcome]);
+    const place = images.findIndex(({ image_id }) => image_id === preferred);
+    return words(place === 0 ? "said.first" : place === 1 ? "said.second" : "said.one");
+  },
+};

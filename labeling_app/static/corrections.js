@@ -1,7 +1,7 @@
 // @ts-check
 // Corrections: undo, the history, and a new answer to an earlier task.
 
-/** @import { Answer, Label } from "../interface.d.ts" */
+/** @import { Label } from "../interface.d.ts" */
 /** @import { Queue } from "./queue.js" */
 /** @import { Screen } from "./screen.js" */
 /** @import { PageState } from "./state.js" */
@@ -11,21 +11,8 @@
 import { call } from "./api.js";
 import { History } from "./history.js";
 import { loadTask } from "./images.js";
+import { openAgain } from "./kinds.js";
 import { words } from "./words.js";
-
-/**
- * Returns an earlier answer to begin with; a ranking that was skipped begins without ranks, so that
- * typing them moves the frame on.
- *
- * @param {Answer} answer
- * @returns {Answer}
- */
-function openAgain(answer) {
-  if (answer.kind !== "ranking" || Object.values(answer.ranks).some((rank) => rank !== null)) {
-    return answer;
-  }
-  return { ...answer, ranks: {} };
-}
 
 export class Corrections {
   /**

@@ -3,24 +3,13 @@
 // server did not accept.
 
 /** @import { Answer, AsideTask, ImageAddress, Label, OutboxEntry, Task } from "../interface.d.ts" */
-/** @import { Verdict } from "../interface.d.ts" */
 /** @import { Outbox } from "./outbox.js" */
-/** @import { Key } from "./words.js" */
 
 import { call, isSignedOut } from "./api.js";
 import { find, slot } from "./dom.js";
+import { said } from "./kinds.js";
 import { Search } from "./search.js";
 import { language, words, wordsOfReason } from "./words.js";
-
-/** @type {Record<Verdict | "tie" | "both_bad", Key>} */
-const SAID = {
-  good: "said.good",
-  bad: "said.bad",
-  skip: "said.skip",
-  unsafe: "said.unsafe",
-  tie: "said.tie",
-  both_bad: "said.both_bad",
-};
 
 export class History {
   /**
@@ -224,31 +213,6 @@ function describe(answer, images) {
   const remarks = [reason, comment].filter(Boolean).join(", ");
   const verdict = said(answer, images);
   return remarks ? words("history.remarks", { answer: verdict, remarks }) : verdict;
-}
-
-/**
- * @param {Answer} answer
- * @param {ImageAddress[]} images
- */
-function said(answer, images) {
-  if (answer.kind === "ranking") return describeRanks(answer.ranks, images);
-  if (answer.kind === "binary") return words(SAID[answer.verdict]);
-  const { outcome, preferred, count } = answer;
-  const number = count ?? 0;
-  if (outcome === "count") return words(number === 10 ? "said.ten" : "said.count", { number });
-  if (outcome !== "preferred") return words(SAID[outcome]);
-  const place = images.findIndex(({ image_id }) => image_id === preferred);
-  return words(place === 0 ? "said.first" : place === 1 ? "said.second" : "said.one");
-}
-
-/**
- * @param {Record<string, number | null>} ranks
- * @param {ImageAddress[]} images
- */
-function describeRanks(ranks, images) {
-  if (Object.values(ranks).every((rank) => rank === null)) return words("said.skip");
-  const shown = images.map(({ image_id }) => ranks[image_id] ?? "?");
-  return words("said.ranks", { ranks: shown.join(" ") }).trim();
 }
 
 /**

@@ -2,7 +2,8 @@
 // Several images of one prompt: ranks from 1, ties, can't judge.
 
 /** @import { Answer, AskReason, Draft, GiveAnswer, InputMode } from "../interface.d.ts" */
-/** @import { LoadedImage, Rank, RankingAnswer, ReasonChosen } from "../interface.d.ts" */
+/** @import { ImageAddress, KindOnPage, LoadedImage, Rank } from "../interface.d.ts" */
+/** @import { RankingAnswer, ReasonChosen } from "../interface.d.ts" */
 /** @import { FullSize } from "./full_size.js" */
 
 import { closest, find, findAll, slot } from "./dom.js";
@@ -328,3 +329,34 @@ function thumb(element, place) {
   small.dataset.place = String(place);
   return small;
 }
+
+/** Actions that give no rank. */
+const NO_ANSWERS = new Set(["previous", "next", "above", "below", "take-back", "clear"]);
+
+/** @param {RankingAnswer} answer */
+const isSkip = ({ ranks }) => Object.values(ranks).every((rank) => rank === null);
+
+/** @type {KindOnPage} */
+export const ranking = {
+  Part: Ranking,
+  /**
+   * Returns the ranks; without the images in their order, it is just called a ranking.
+   *
+   * @param {RankingAnswer} answer
+   * @param {ImageAddress[]} images
+   */
+  said(answer, images) {
+    if (isSkip(answer)) return words("said.skip");
+    const shown = images.map(({ image_id }) => answer.ranks[image_id] ?? "?");
+    return words("said.ranks", { ranks: shown.join(" ") }).trim();
+  },
+  /**
+   * A ranking that was skipped begins without ranks, so that typing them moves the frame on.
+   *
+   * @param {RankingAnswer} answer
+   */
+  openAgain: (answer) => isSkip(answer) ? { ...answer, ranks: {} } : answer,
+  isAnswer: (action) => !NO_ANSWERS.has(action),
+  /** Two images are answered like a comparison, by one key. */
+  shownAs: (images) => images.length === 2 ? "comparison" : "ranking",
+};

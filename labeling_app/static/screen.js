@@ -2,23 +2,17 @@
 // The screen of a rater at work: shows a task, a training question or an earlier label and takes the
 // answer to it, or says that there is nothing to do.
 
-/** @import { Answer, AskReason, InputMode, Item, Kind } from "../interface.d.ts" */
+/** @import { Answer, AskReason, InputMode, Item, OnPage } from "../interface.d.ts" */
 /** @import { Draft, RankingAnswer, ReasonChosen } from "../interface.d.ts" */
 /** @import { PageState, View } from "./state.js" */
 /** @import { Status } from "./status.js" */
 
-import { Binary } from "./binary.js";
-import { Comparison } from "./comparison.js";
 import { closest, find, findAll, slot } from "./dom.js";
 import { FullSize } from "./full_size.js";
-import { digitOf, Stopwatch } from "./input.js";
-import { keys } from "./keys.js";
-import { Ranking } from "./ranking.js";
+import { Stopwatch } from "./input.js";
+import { isAnswer, KINDS, shownAs } from "./kinds.js";
 import { Reasons } from "./reasons.js";
 import { words } from "./words.js";
-
-/** Actions of a ranking that give no rank. */
-const NO_ANSWERS = new Set(["previous", "next", "above", "below", "take-back", "clear"]);
 
 export class Screen {
   /**
@@ -58,20 +52,32 @@ export class Screen {
     /** @type {Draft["ranks"]} */
     this.ranks = undefined; // of a half-made ranking
     const note = () => changed({ ranks: this.ranks, comment: this.comment.value });
-    /** @param {RankingAnswer} half */
-    const ranked = ({ ranks }) => {
+    /** @param {RankingAnswer} answer */
+    const half = ({ ranks }) => {
       this.ranks = ranks;
       note();
     };
     this.comment.addEventListener("input", note);
-    const ranking = find(page, "[data-kind=ranking]", HTMLElement);
-    const comparison = find(page, "[data-kind=comparison]", HTMLElement);
     this.fullSize = new FullSize(slot(page, "full-size", HTMLDialogElement));
-    this.kinds = {
-      binary: new Binary(find(page, "[data-kind=binary]", HTMLElement), this.fullSize, answer, ask),
-      ranking: new Ranking(ranking, this.fullSize, { answer, ask, say, changed: ranked }),
-      comparison: new Comparison(comparison, this.fullSize, { answer, ask, say }),
-    };
+    const calls = { answer, ask, say, changed: half };
+    /** @type {Map<string, OnPage>} */
+    this.parts = new Map(
+      Object.entries(KINDS).map(([kind, { Part }]) => {
+        const root = find(page, `[data-kind=${kind}]`, HTMLElement);
+        return [kind, new Part(root, this.fullSize, calls)];
+      }),
+    );
+  }
+
+  /**
+   * Returns the part of the page that shows the item.
+   *
+   * @param {Item} item
+   */
+  partOf(item) {
+    const part = this.parts.get(shownAs(item));
+    if (!part) throw new Error(`no part of the page shows a ${item.kind}`);
+    return part;
   }
 
   /**
@@ -109,12 +115,12 @@ export class Screen {
     for (const part of findAll(this.page, "[data-kind]", HTMLElement)) {
       part.hidden = part.dataset.kind !== kind;
     }
-    this.kinds[kind].show(loaded, item.earlier, item.question);
+    this.partOf(item).show(loaded, item.earlier, item.question);
     this.state.show({ view: "task", item });
     const broken = loaded.some((image) => image.broken);
     this.status.notice(broken ? words("trouble.broken") : "");
     const what = words("task.said", { count: loaded.length });
-    const asked = item.question ? this.kinds.comparison.words.textContent ?? "" : "";
+    const asked = item.question ? slot(this.page, "question", HTMLElement).textContent ?? "" : "";
     this.status.say(`${banner} ${what}: ${prompt} ${asked}`.trim());
     this.watch.start();
   }
@@ -168,9 +174,8 @@ export class Screen {
   key(event) {
     const { item } = this.state;
     if (!item) return false;
-    const kind = shownAs(item);
-    if (this.watch.isTooSoon(event) && isAnswer(kind, event)) return this.blink();
-    return this.kinds[kind].key(event);
+    if (this.watch.isTooSoon(event) && isAnswer(shownAs(item), event)) return this.blink();
+    return this.partOf(item).key(event);
   }
 
   /** Shows that an answer was not taken, since it came too soon. */
@@ -182,7 +187,7 @@ export class Screen {
   /** Shows the images of the task at full size. */
   look() {
     const { item } = this.state;
-    if (item) this.kinds[shownAs(item)].look();
+    if (item) this.partOf(item).look();
   }
 
   /**
@@ -197,25 +202,4 @@ export class Screen {
     if (event.type === "click") this.blink();
     closest(event, "button")?.blur();
   }
-}
-
-/**
- * Whether a key answers a task of this kind, or is a part of the answer.
- *
- * @param {Kind} kind
- * @param {KeyboardEvent} event
- */
-function isAnswer(kind, event) {
-  const action = keys.actionOf(kind, event);
-  return digitOf(event) !== null || (action !== undefined && !NO_ANSWERS.has(action));
-}
-
-/**
- * Returns the kind of task whose part of the page shows the item: a ranking of two images is
- * answered like a comparison, by one key.
- *
- * @param {Item} item
- */
-function shownAs({ kind, loaded }) {
-  return kind === "ranking" && loaded.length === 2 ? "comparison" : kind;
 }
