@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from data.feedback import NotFound, TaskKind
+from data.comparisons import ComparisonAnswer
+from data.feedback import Answer, NotFound, RankingAnswer, TaskKind
 from data.store.views.overview import (
     GivenLabel,
     PromptCount,
@@ -30,12 +31,13 @@ from labeling_app.admin.responses import (
     ReportedImageView,
     Reports,
     StreamEntry,
+    StreamRanks,
     Summary,
     TableFile,
     Tables,
 )
 from labeling_app.app_state import AppState, image_url
-from labeling_app.rater.responses import given_answer
+from labeling_app.rater.responses import GivenComparison, GivenVerdict
 
 STREAM = 30
 """Labels in the stream of the page."""
@@ -210,7 +212,7 @@ def _stream_entry(label: GivenLabel) -> StreamEntry:
         kind=label.task.kind,
         prompt=label.task.prompt,
         image_ids=list(label.task.image_ids),
-        answer=given_answer(label.answer),
+        answer=_answer(label.answer),
         submitted_at=label.submitted_at,
         revision=label.revision,
     )
@@ -226,3 +228,12 @@ def _dispute(labels: Sequence[GivenLabel], disagreement: float | None) -> Disput
         disagreement=disagreement,
         answers=[_stream_entry(label) for label in labels],
     )
+
+
+def _answer(answer: Answer) -> GivenVerdict | StreamRanks | GivenComparison:
+    facts = answer.model_dump(exclude={"kind"})
+    if isinstance(answer, RankingAnswer):
+        return StreamRanks.model_validate(facts)
+    if isinstance(answer, ComparisonAnswer):
+        return GivenComparison.model_validate(facts)
+    return GivenVerdict.model_validate(facts)

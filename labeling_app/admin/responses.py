@@ -12,7 +12,7 @@ from data.feedback import Decision, Role, Source, Status, TaskKind
 from data.schema import RATERS
 from data.store.people.audit import AuditEntry
 from data.store.people.reports import Report
-from labeling_app.rater.responses import GivenComparison, GivenRanks, GivenVerdict
+from labeling_app.rater.responses import GivenComparison, GivenVerdict
 
 Share = float | None
 """Between 0 and 1; null where there is nothing to count."""
@@ -54,6 +54,15 @@ class CategoryCount(BaseModel, frozen=True):
     total: int
 
 
+class StreamRanks(BaseModel, frozen=True):
+    """An answer given to a ranking, without remarks that were not made."""
+
+    ranks: dict[str, int | None]
+    reason: Annotated[str | None, Field(exclude_if=lambda text: text is None)] = None
+    comment: Annotated[str | None, Field(exclude_if=lambda text: text is None)] = None
+    unsafe: Annotated[tuple[str, ...], Field(exclude_if=lambda image_ids: not image_ids)] = ()
+
+
 class StreamEntry(BaseModel, frozen=True):
     """One of the latest labels."""
 
@@ -63,7 +72,7 @@ class StreamEntry(BaseModel, frozen=True):
     kind: TaskKind
     prompt: str
     image_ids: list[str]
-    answer: GivenVerdict | GivenRanks | GivenComparison
+    answer: GivenVerdict | StreamRanks | GivenComparison
     submitted_at: datetime
     revision: int
 
