@@ -13,6 +13,7 @@ from fastapi.testclient import TestClient
 from data.errors import PictuneError
 from labeling_app.app_state import STATIC
 from labeling_app.campaign.tasks import TasksConfig
+from labeling_app.page import skeleton
 from labeling_app.rater.reasons import OURS
 from labeling_app.rater.words import ENGLISH, FOLDER, Word, placeholders, read_words
 from labeling_app.server import create_app
@@ -21,7 +22,7 @@ from tests.support.labeling_campaign import SECRET, make_campaign
 
 BRAND = "Pictune"
 SHIPPED = sorted(path.stem for path in FOLDER.glob("*.json"))
-PAGE = (STATIC / "page.html").read_text(encoding="utf-8")
+PAGE = skeleton()
 SPOKEN = ("aria-label", "placeholder", "title", "alt", "aria-description")
 
 NOT_SHOWN = {
