@@ -9,6 +9,7 @@ from typing import Any
 import gradio as gr
 from fastapi import FastAPI, Response
 from fastapi.staticfiles import StaticFiles
+from jinja2 import Template
 from starlette.middleware.gzip import GZipMiddleware
 
 from labeling_app.app_state import STATIC, Guidelines
@@ -58,15 +59,22 @@ if (colors) {
 """HTML of the page's head: takes the colors chosen in this browser before anything is drawn."""
 
 
+def skeleton() -> str:
+    """Return the HTML of page.html, whose buttons are macros; its words come with its scripts."""
+    text = (STATIC / "page.html").read_text(encoding="utf-8")
+    template = Template(text, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    html: str = template.render(longest_password=LONGEST)
+    return html
+
+
 def build_page(guidelines: Guidelines) -> gr.Blocks:
     """Return the front end's skeleton with the guidelines, which it moves into its panel."""
     page: gr.Blocks
     with gr.Blocks(title="Pictune", analytics_enabled=False, fill_width=True) as page:
         gr.HTML(
-            html_template=(STATIC / "page.html").read_text(encoding="utf-8"),
+            html_template=skeleton(),
             js_on_load="import('/ui/label.js').then((module) => module.start(element));",
             apply_default_css=False,
-            longest_password=LONGEST,
         )
         gr.Markdown(guidelines.text, elem_id="guidelines", elem_classes="guidelines")
         for language, text in guidelines.translations.items():

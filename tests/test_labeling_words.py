@@ -12,6 +12,7 @@ from fastapi.testclient import TestClient
 from data.errors import PictuneError
 from labeling_app.app_state import STATIC
 from labeling_app.campaign.tasks import TasksConfig
+from labeling_app.page import skeleton
 from labeling_app.reasons import OURS
 from labeling_app.server import create_app
 from labeling_app.settings import LabelConfig
@@ -20,7 +21,7 @@ from tests.support.labeling_campaign import SECRET, make_campaign
 
 BRAND = "Pictune"
 SHIPPED = sorted(path.stem for path in FOLDER.glob("*.json"))
-PAGE = (STATIC / "page.html").read_text(encoding="utf-8")
+PAGE = skeleton()
 SCRIPTS = "".join(path.read_text(encoding="utf-8") for path in sorted(STATIC.glob("*.js")))
 SPOKEN = ("aria-label", "placeholder", "title", "alt", "aria-description")
 
