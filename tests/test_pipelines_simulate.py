@@ -37,7 +37,7 @@ def answer_everything(address: str, name: str) -> int:
         ) is not None:
             ids = [image["image_id"] for image in task["images"]]
             verdict = "good" if ids[0] < "8" else "bad"
-            answer = (
+            answer = {"kind": task["kind"]} | (
                 {"verdict": verdict}
                 if task["kind"] == "binary"
                 else {"ranks": {ids[0]: 1} | dict.fromkeys(ids[1:], 2)}
