@@ -239,7 +239,6 @@ labels = Table(
     UniqueConstraint("submission_id"),
     UniqueConstraint("task_id", "rater_id", "revision"),
     Index("ix_labels_rater_id_is_live", "rater_id", "is_live"),
-    Index("ix_labels_rater_id_submitted_at", "rater_id", "submitted_at"),
     Index("ix_labels_submitted_at", "submitted_at"),
     # numbers are never given twice, so that the ranges of exported parts stay true
     sqlite_autoincrement=True,

@@ -166,7 +166,6 @@ def _create_labels() -> None:
         sa.UniqueConstraint("submission_id"),
         sa.UniqueConstraint("task_id", "rater_id", "revision"),
         sa.Index("ix_labels_rater_id_is_live", "rater_id", "is_live"),
-        sa.Index("ix_labels_rater_id_submitted_at", "rater_id", "submitted_at"),
         sa.Index("ix_labels_submitted_at", "submitted_at"),
         sqlite_autoincrement=True,
     )
