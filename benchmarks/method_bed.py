@@ -97,7 +97,13 @@ class Bed:
     """One seed's run: everything that the variants share."""
 
     def __init__(
-        self, name: str, seed: int, changes: Sequence[str], *, candidates: int = 16
+        self,
+        name: str,
+        seed: int,
+        changes: Sequence[str],
+        *,
+        candidates: int = 16,
+        samplers: Sequence[str] = SAMPLERS,
     ) -> None:
         """Draw the images, label them and train the reward, where that is not done yet.
 
@@ -107,9 +113,10 @@ class Bed:
             changes: settings that differ from the demo's.
             candidates: images of the base by DDIM from which the reward picks one; by the other
                 samplers there are four.
+            samplers: that draw with every model.
         """
         self.run, self.seed = RunFolder(Path("runs") / f"{name}-{seed}"), seed
-        self.candidates, self.commit = candidates, commit()
+        self.candidates, self.samplers, self.commit = candidates, samplers, commit()
         changes = (f"run.seed={seed}", *EVALUATION, *changes)
         overrides = [parse_override(change) for change in changes]
         self.tables = override(read_toml(config_file(None)), overrides)
@@ -241,7 +248,7 @@ def base_rows(bed: Bed) -> dict[str, Any]:
         kl = math.log(n) - (n - 1) / n
         found[f"best of {n}"] = NOTHING | {"queries": n, "kl": kl, "samplers": {}}
     made_once(folder, made_from(bed.settings, ("run", "sampler", "images")), dict)
-    for sampler in SAMPLERS:
+    for sampler in bed.samplers:
         most = bed.candidates if sampler == "DDIM" else FEW
         with bed.model.adapter_off():
             drawn = bed.drawn(sampler, folder, bed.planned(bed.prompts, candidates=most))
@@ -275,7 +282,8 @@ def variant_rows(
     planned = bed.planned(bed.prompts)
     with bed.model.adapter.at_strength(trained["strength"]):
         rows = {
-            sampler: bed.row(bed.drawn(sampler, folder, planned), sampler) for sampler in SAMPLERS
+            sampler: bed.row(bed.drawn(sampler, folder, planned), sampler)
+            for sampler in bed.samplers
         }
     return trained | {"samplers": rows}
 

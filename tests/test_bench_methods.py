@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks import one_draw
 from benchmarks.method_bed import SAMPLERS, Bed, of_seed
 from benchmarks.method_tables import page, plot, table
 from benchmarks.method_variants import Variant
@@ -72,6 +73,34 @@ def test_a_variant_is_trained_and_judged_once(
     with pytest.raises(PictuneError, match=message):
         of_seed(bed, {"DPOK": Variant("dpok")})
     _check_pages(found, tmp_path / "plot.png")
+
+
+def test_one_draw_stands_beside_its_rivals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "models").symlink_to(Path.cwd() / "models")
+    monkeypatch.chdir(tmp_path)
+    few = ("finetune.scored_per_prompt=8", "rwl.updates=2", "rwl.validation.images_per_prompt=2")
+    bed = Bed("small", 3, (*SMALL, *few), candidates=4, samplers=("DDIM",))
+    found = one_draw.of_seed(bed, [one_draw.FITTED], with_rivals=True)
+    assert {name: (row["calls"], row["queries"]) for name, row in found.items()} == {
+        "base": (4, 0),
+        "best of 4": (16, 4),
+        "base, guidance 1": (2, 0),
+        "base, guidance 3": (4, 0),
+        "base, eta 1": (4, 0),
+        "base, eta 1, 8 steps": (16, 0),
+        "best of 4, eta 1": (16, 4),
+        "steered, 4 particles, eta 1": (16, 16),
+        "RWL": (4, 0),
+        "RWL, guidance 1": (2, 0),
+        "RWL, guidance 3": (4, 0),
+        "RWL, eta 1": (4, 0),
+        "RWL, eta 1, 8 steps": (16, 0),
+        "RWL in the first half of the steps": (4, 0),
+        "RWL in the last half of the steps": (4, 0),
+    }
+    text = one_draw.page({"3": found})
+    assert text.count("\n| ") == 1 + len(found)
+    assert "Seeds that nothing was chosen on: 3" in text
 
 
 def _check_pages(found: dict[str, Any], file: Path) -> None:

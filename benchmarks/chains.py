@@ -1,0 +1,107 @@
+"""Denoising chains that are changed on their way: steered by a reward, or drawn by two models."""
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from finetune.learning.reward_fn import RewardFn
+from finetune.model.diffusion import DiffusionModel
+from finetune.model.sampling import clean_latents, step_distribution
+from finetune.settings.sampler import Sampler
+
+Change = Callable[[int, Tensor, Tensor], Tensor]
+"""(steps done, finished latents that the model sees, next latents) -> next latents."""
+
+
+@torch.no_grad()
+def chain(
+    model: DiffusionModel,
+    prompts: Sequence[str],
+    sampler: Sampler,
+    *,
+    seeds: Sequence[int],
+    change: Change | None = None,
+    tuned: Callable[[int], bool] = lambda _: True,
+) -> Tensor:
+    """Return the images [N, 3, H, W] of one batch of chains.
+
+    Args:
+        model: with its adapter.
+        prompts: of the images, [N].
+        sampler: the steps.
+        seeds: of each chain's noise, [N].
+        change: changes the latents after each step, if given.
+        tuned: tells whether the adapter is on in a step.
+    """
+    schedule = model.schedule(sampler.steps)
+    cond = model.encode_prompts(prompts)
+    uncond = model.encode_prompts([""]).expand_as(cond)
+    own = [torch.Generator().manual_seed(seed) for seed in seeds]
+
+    def noise() -> Tensor:
+        return torch.stack([torch.randn(model.latent_shape, generator=one) for one in own])
+
+    latents = noise().to(model.device)
+    for i, timestep in enumerate(schedule.timesteps):
+        at = timestep.expand(len(cond))
+        with nullcontext() if tuned(i) else model.adapter_off():
+            output = model.predict(latents, at, cond, uncond, sampler.guidance)
+        clean = clean_latents(schedule, output, timestep, latents)
+        latents, std = step_distribution(schedule, output, timestep, latents, eta=sampler.eta)
+        if sampler.eta > 0:
+            latents = latents + std * noise().to(model.device)
+        if change is not None:
+            latents = change(i + 1, clean, latents)
+    return model.decode(latents)
+
+
+@dataclass
+class Steering:
+    """Feynman-Kac steering by a reward (Singhal et al. 2025, arXiv 2501.06848).
+
+    A few particles are drawn for each image. After some steps they are drawn again, each with
+    probability proportional to exp(strength * (its best reward so far - the one before)), where the
+    reward is that of the finished image that the model sees. The best particle is the image.
+    """
+
+    reward: RewardFn
+    particles: int
+    after: Sequence[int]
+    """Numbers of steps after which particles are drawn again."""
+    strength: float
+
+    @property
+    def queries(self) -> int:
+        """Images that the reward scores for one image."""
+        return self.particles * (len(self.after) + 1)
+
+    def draw(
+        self, model: DiffusionModel, prompts: Sequence[str], sampler: Sampler, seeds: Sequence[int]
+    ) -> Tensor:
+        """Return the images [N, 3, H, W] of these prompts and seeds; the sampler has noise."""
+        many = [prompt for prompt in prompts for _ in range(self.particles)]
+        own = [seed + 100_000 * i for seed in seeds for i in range(self.particles)]
+        shape = (len(prompts), self.particles)
+        first = torch.arange(len(prompts))[:, None] * self.particles
+        generator = torch.Generator().manual_seed(seeds[0])
+        best = torch.full(shape, -torch.inf)
+
+        def resample(step: int, clean: Tensor, latents: Tensor) -> Tensor:
+            nonlocal best
+            if step not in self.after:
+                return latents
+            found = self.reward(model.decode(clean), many).cpu().view(shape)
+            better = torch.maximum(best, found)
+            gain = better - (best if step != min(self.after) else 0)
+            drawn = torch.softmax(self.strength * gain, dim=1).multinomial(
+                self.particles, replacement=True, generator=generator
+            )
+            best = better.gather(1, drawn)
+            return latents[(first + drawn).flatten()]
+
+        images = chain(model, many, sampler, seeds=own, change=resample)
+        rewards = self.reward(images, many).cpu().view(shape)
+        return images[(first[:, 0] + rewards.argmax(1))]
