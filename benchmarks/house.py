@@ -22,7 +22,7 @@ MOST_LINES = 42_200
 """Lines of Python that all packages together may have; it falls, to 40,000 at last."""
 MOST_FILES = 14
 """Python files that a folder may have, `__init__.py` not counted."""
-MOST_SETTINGS = 300
+MOST_SETTINGS = 301
 """Settings with a default that all tables together may have."""
 Graph = Mapping[str, set[str]]
 

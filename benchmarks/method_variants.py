@@ -17,8 +17,15 @@ class Variant:
 
 EVALUATION = ("evaluate.kl_images=16",)
 """Twice what the demo has time for."""
-FROM_BASE = {method: f"{method}.learning_rate=3e-3" for method in ("dpok", "ddpo")}
-"""Learning rates of the online methods where they start from the base, not from RWL's adapter."""
+FROM_BASE = {
+    method: (
+        f"{method}.learning_rate=3e-3",
+        f"{method}.adapter.rank=8",
+        f"{method}.adapter.feed_forward=true",
+    )
+    for method in ("dpok", "ddpo")
+}
+"""Settings of the online methods where they start from the base, not from RWL's adapter."""
 STRENGTHS = "finetune.strengths=[0.5, 0.75, 1]"
 """Strengths of the adapter of which validation chooses one."""
 VARIANTS: dict[str, Variant] = {
@@ -27,8 +34,8 @@ VARIANTS: dict[str, Variant] = {
     "NFT, 1,280": Variant("nft", ("nft.iterations=20", "nft.kl_weight=0.2")),
     "Preference": Variant("preference", (STRENGTHS,)),
     "Reward gradient": Variant("reward_gradient"),
-    "DPOK": Variant("dpok", (FROM_BASE["dpok"],)),
-    "DDPO": Variant("ddpo", (FROM_BASE["ddpo"],)),
+    "DPOK": Variant("dpok", FROM_BASE["dpok"]),
+    "DDPO": Variant("ddpo", FROM_BASE["ddpo"]),
     "RWL, 1,280": Variant("rwl", ("finetune.scored_per_prompt=224",)),
 }
 """Variants by name, with the number of reward queries where a method has several."""

@@ -41,6 +41,14 @@ FITTED = "RWL"
 """The variant with the demo's settings."""
 VARIANTS: dict[str, tuple[str, ...]] = {
     FITTED: (),
+    "timesteps drawn evenly": ("rwl.timestep_power=0",),
+    "all layers": ("rwl.adapter.feed_forward=true",),
+    "rank 8": ("rwl.adapter.rank=8", "rwl.learning_rate=2e-3"),
+    "200 updates": ("rwl.updates=200", "rwl.validation.every=100"),
+    "800 updates": ("rwl.updates=800", "rwl.validation.every=400"),
+    "1,280 images": ("finetune.scored_per_prompt=224",),
+    "pretraining": ("rwl.pretraining_weight=0.3",),
+    "two rounds": ("rwl.rounds=2",),
 }
 """Changes to the demo's settings, one at a time."""
 EVALUATION = ("evaluate.images_per_held_out=8",)

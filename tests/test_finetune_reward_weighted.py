@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers import DDIMScheduler
+from scipy.stats import kstest
 from torch import Tensor
 from torch.nn import functional
 
@@ -48,7 +49,7 @@ def test_loop_with_equal_rewards_and_no_pretraining_is_plain_denoising(sd_folder
     chosen = torch.multinomial(torch.full((2,), 0.5), 4, replacement=True, generator=generator)
     latents = data.latents[chosen]
     noise = torch.randn(latents.shape, generator=generator)
-    timesteps = torch.randint(1000, (4,), generator=generator)
+    timesteps = (1000 * torch.rand(4, generator=generator)).long()
     cond = model.encode_prompts([data.prompts[i] for i in chosen])
     noisy = model.schedule(2).add_noise(latents, noise, timesteps)
     with torch.no_grad(), model.adapter_off():
@@ -84,6 +85,18 @@ def test_kl_o_is_zero_and_has_no_gradient_while_the_model_is_the_base(sd_folder:
     assert found["kl-o"].gradient_norm == found["none"].gradient_norm
 
 
+@pytest.mark.parametrize("power", [0.0, 2.0])
+def test_timesteps_are_drawn_with_the_density_that_the_power_names(
+    sd_folder: Path, power: float
+) -> None:
+    model, data = open_with_adapter(sd_folder), small_data([0.1, 0.9, 0.4, 0.6])
+    config = SMALL.model_copy(update={"batch": 4000, "timestep_power": power})
+    images, schedule = weighted_images(data, None, config, device=model.device), model.schedule(2)
+    batch = draw_batch(images, config, schedule, generator=seeded(1))
+    places = (batch.timesteps + 0.5) / len(schedule.training_timesteps)
+    assert kstest(places.numpy(), lambda u: u ** (power + 1)).pvalue > 0.01
+
+
 @pytest.mark.parametrize("count", [2, 5])
 def test_the_processes_parts_of_a_batch_add_up_to_it(sd_folder: Path, count: int) -> None:
     model, data = open_with_adapter(sd_folder), small_data([0.1, 0.9, 0.4, 0.6])
@@ -91,8 +104,7 @@ def test_the_processes_parts_of_a_batch_add_up_to_it(sd_folder: Path, count: int
     config = SMALL.model_copy(update={"kl": "kl-o", "gamma": 2.0})
     images = weighted_images(data, data, config, device=model.device)
     schedule = model.schedule(2)
-    dropout = config.caption_dropout
-    batch = draw_batch(images, config.batch, schedule, caption_dropout=dropout, generator=seeded(1))
+    batch = draw_batch(images, config, schedule, generator=seeded(1))
     parameters = list(model.adapter.parameters().values())
 
     def losses_and_gradient(processes: Processes) -> tuple[Tensor, Tensor]:

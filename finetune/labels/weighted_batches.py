@@ -12,7 +12,7 @@ from data.errors import PictuneError
 from finetune.labels.weighting import effective_sample_size, sample_weights
 from finetune.learning.method import WeightedData
 from finetune.model.schedule import NoiseSchedule
-from finetune.settings.reward_weighted import WeightingConfig
+from finetune.settings.reward_weighted import RewardWeightedConfig, WeightingConfig
 
 _logger = logging.getLogger(__name__)
 LEAST_SAMPLE_SIZE = 0.1
@@ -95,20 +95,18 @@ def weighted_images(
 
 def draw_batch(
     images: WeightedImages,
-    size: int,
+    config: RewardWeightedConfig,
     schedule: NoiseSchedule,
     *,
-    caption_dropout: float,
     generator: torch.Generator,
 ) -> Batch:
-    """Draw a batch of `size`: rewarded images by their weight, pretraining images evenly.
+    """Draw a batch: rewarded images by their weight, pretraining images evenly.
 
-    The pretraining images, if any, are half of it. `caption_dropout` is the share of prompts left
-    empty.
+    The pretraining images, if any, are half of it.
     """
     others = len(images.prompts) - images.rewarded
-    half = size // 2 if others else 0
-    n = size - half
+    half = config.batch // 2 if others else 0
+    n = config.batch - half
     chosen = torch.multinomial(images.probabilities, n, replacement=True, generator=generator)
     if half:
         even = images.rewarded + torch.randint(others, (half,), generator=generator)
@@ -116,9 +114,11 @@ def draw_batch(
     device = images.latents.device
     latents = images.latents[chosen.to(device)]
     noise = torch.randn(latents.shape, generator=generator).to(device)
-    drawn = torch.randint(len(schedule.training_timesteps), (size,), generator=generator)
+    count = len(schedule.training_timesteps)
+    places = torch.rand(config.batch, generator=generator) ** (1 / (config.timestep_power + 1))
+    drawn = (count * places).long().clamp(max=count - 1)
     timesteps = schedule.training_timesteps[drawn.to(device)]
-    is_dropped = (torch.rand(size, generator=generator) < caption_dropout).tolist()
-    numbers = zip(chosen.tolist(), is_dropped, strict=True)
+    is_dropped = torch.rand(config.batch, generator=generator) < config.caption_dropout
+    numbers = zip(chosen.tolist(), is_dropped.tolist(), strict=True)
     texts = ["" if drop else images.prompts[i] for i, drop in numbers]
     return Batch(latents, noise, timesteps, texts, rewarded=n)

@@ -18,7 +18,9 @@ Differs from the papers in:
    that predicts the velocity then learns next to nothing in the noisiest steps, where the sampler
    decides what is in the image.
 4. Some prompts are left empty, so that classifier-free guidance goes on working.
-5. `rounds` above 1 draw again from the tuned model and go on with its images, as expectation
+5. `timestep_power` above 0 draws more of the noisy timesteps, where the sampler decides what is in
+   the image; the papers draw all alike.
+6. `rounds` above 1 draw again from the tuned model and go on with its images, as expectation
    maximization would; the papers stop after one.
 """
 
@@ -180,13 +182,7 @@ def update(
 ) -> Tensor:
     """Take one optimizer step; return its losses as in `Losses` and the gradient's norm, [4]."""
     config, model = training.config, training.model
-    batch = draw_batch(
-        images,
-        config.batch,
-        schedule,
-        caption_dropout=config.caption_dropout,
-        generator=training.generator,
-    )
+    batch = draw_batch(images, config, schedule, generator=training.generator)
     total = torch.zeros(len(Losses._fields), device=model.device)
     # Strided, so that every process gets rewarded and pretraining rows alike.
     mine = model.processes.share(len(batch.latents), 1)

@@ -64,6 +64,10 @@ class RewardWeightedConfig(LearnsFromImages, WeightingConfig, frozen=True, extra
     min_snr: NonNegativeFloat = 0.0
     """Signal-to-noise ratio above which timesteps get no more weight (5 in the paper of min-SNR);
     0 weighs all alike, as the papers."""
+    timestep_power: NonNegativeFloat = 0.0
+    """Power k of the density (k + 1) u^k from which timesteps are drawn, with u from 0 at no noise
+    to 1 at pure noise. 0 draws all alike, as the papers; 2 learns most where the sampler decides
+    what is in the image."""
     caption_dropout: float = Field(default=0.1, ge=0, le=1)
     """Share of prompts left empty."""
     report_every: PositiveInt = 20
