@@ -21,10 +21,15 @@ from scipy.stats import binomtest
 
 from benchmarks.record import record, recorded
 from data.intervals import wilson_interval
-from pipelines.compare.arena.intervals import clustered, log_odds, share_of
+from pipelines.compare.arena.intervals import (
+    FEWEST,
+    always_valid,
+    clustered,
+    log_odds,
+    share_of,
+)
 from pipelines.compare.arena.planning import Design, power
 from pipelines.compare.arena.ratings import ELO, bradley_terry_strengths, rate, wins_of
-from pipelines.compare.arena.sequential import FEWEST, always_valid
 from pipelines.compare.arena.votes import Indices, Values, Votes
 
 RESAMPLES = 400

@@ -7,7 +7,6 @@ from evalica import Winner, bradley_terry
 from benchmarks.compare import IMAGEN_ELO, IMAGEN_TABLES, Crowd, imagen_wins
 from pipelines.compare.arena.ratings import (
     ELO,
-    as_elo,
     bradley_terry_strengths,
     is_connected,
     rate,
@@ -48,9 +47,13 @@ def test_strengths_are_at_the_maximum_of_the_likelihood() -> None:
     assert expected.sum(1) == pytest.approx(wins.sum(1), rel=1e-6)
 
 
-def test_shares_and_elo_points_are_two_ways_to_say_it() -> None:
-    assert as_elo(0.6) == pytest.approx(70.4, abs=0.05)
-    assert as_elo(10 / 11) == pytest.approx(400)
+def as_elo(share: float) -> float:
+    """Elo points ahead at which a model wins this share of the votes."""
+    return float(ELO * np.log(share / (1 - share)))
+
+
+def test_400_elo_ahead_win_10_of_11() -> None:
+    assert win_probability(400) == pytest.approx(10 / 11)
     assert win_probability(as_elo(0.73)) == pytest.approx(0.73)
 
 

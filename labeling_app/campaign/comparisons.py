@@ -54,9 +54,6 @@ class CompareConfig(BaseModel, frozen=True, extra="forbid"):
     priority: float = 1.0
     """Priority of the last axis; the others come before it. Tasks of other kinds have 0, and higher
     is asked first."""
-    most_share_of_rater: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Largest share of the answers on an axis that one rater may give; 1 sets no bound. Imagen 3
-    has 0.02, which takes at least 50 raters."""
     wording: dict[Axis, Path] = {}
     """Markdown file with the words of an axis, in place of our own in `labeling_app/wordings/`.
     Each label keeps the version that was shown."""

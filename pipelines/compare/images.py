@@ -1,8 +1,8 @@
 """Images of several models for comparisons by people: those that are there, and new ones.
 
 They are kept in `comparison/images/`, named by their content, so that an evaluation that draws
-again takes none from under a label, and no name tells a rater which model drew it. Rows in
-`images.parquet` have them marked as drawn for comparisons.
+again takes none from under a label, and no name tells a rater which model drew it. Their rows in
+`images.parquet` have the origin `comparison`.
 """
 
 import hashlib
@@ -45,7 +45,7 @@ class Contender:
     name: str
     """As in the tables, such as `base`, `rwl-round2` or `second/rwl`."""
     run: RunFolder
-    """The run that it is of."""
+    """The run that the model belongs to."""
     tuned: TunedModel | None
     """None for the base."""
 
@@ -171,24 +171,31 @@ class ImageStore:
         return image_id
 
     def write(self, categories: Mapping[str, str | None]) -> None:
-        """Add what is new to `images.parquet` and `prompts.parquet`; rows there stay.
+        """Add what is new to `images.parquet` and `prompts.parquet`, whose rows stay.
 
-        Prompts there that have no category get the one of the comparison.
+        Prompts without a category get it from the comparison.
         """
-        prompts: dict[str, Row] = {
-            prompt_id(text): {
-                "prompt_id": prompt_id(text),
-                "prompt": text,
-                "category": category,
-                "split": None,
-            }
-            for text, category in categories.items()
-        }
         self._run.labels_dir.mkdir(parents=True, exist_ok=True)
         with locked(self._run.import_lock):
-            _append(self._run.prompts_table, PROMPTS, prompts)
-            _name_categories(self._run.prompts_table, categories)
-            _append(self._run.images_table, IMAGES, self._new)
+            rows = read_table(self._run.prompts_table, PROMPTS).to_pylist()
+            known = {row["prompt"] for row in rows}
+            named = [
+                row | {"category": row["category"] or categories.get(row["prompt"])} for row in rows
+            ] + [
+                {"prompt_id": prompt_id(text), "prompt": text, "category": category, "split": None}
+                for text, category in categories.items()
+                if text not in known
+            ]
+            if named != rows:
+                write_table(
+                    pa.Table.from_pylist(named, schema=PROMPTS), PROMPTS, self._run.prompts_table
+                )
+            table = read_table(self._run.images_table, IMAGES)
+            new = self._new.keys() - set(table["image_id"].to_pylist())
+            added = [row for image_id, row in self._new.items() if image_id in new]
+            if added:
+                table = pa.concat_tables([table, pa.Table.from_pylist(added, schema=IMAGES)])
+                write_table(table, IMAGES, self._run.images_table)
         for path in self._drawn:
             path.unlink()
         for folder in {path.parent for path in self._drawn}:
@@ -242,22 +249,3 @@ def _expected(image: Planned, by: DrawnBy) -> Drawing:
 def _rounded(value: object) -> object:
     """Return a number as the table's precision allows to compare it."""
     return round(value, 4) if isinstance(value, float) else value
-
-
-def _name_categories(path: Path, categories: Mapping[str, str | None]) -> None:
-    """Write the category of prompts that have none, as those of a text file."""
-    rows = read_table(path, PROMPTS).to_pylist()
-    named = [row | {"category": row["category"] or categories.get(row["prompt"])} for row in rows]
-    if named != rows:
-        write_table(pa.Table.from_pylist(named, schema=PROMPTS), PROMPTS, path)
-
-
-def _append(path: Path, schema: pa.Schema, rows: Mapping[str, Row]) -> None:
-    """Append rows, by the id in the first column, that the table does not have."""
-    table = read_table(path, schema)
-    known = set(table[schema.names[0]].to_pylist())
-    new = [row for key, row in rows.items() if key not in known]
-    if new:
-        write_table(
-            pa.concat_tables([table, pa.Table.from_pylist(new, schema=schema)]), schema, path
-        )

@@ -5,6 +5,7 @@ They are computed from measured images. `Evaluation` is what `evaluation/metrics
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -201,15 +202,13 @@ class Measured:
 
     def chosen(self, rows: Sequence[int]) -> "Measured":
         """Return the images at these indices alone."""
-        return Measured(
-            [self.planned[i] for i in rows],
-            [self.paths[i] for i in rows],
-            None if self.rewards is None else [self.rewards[i] for i in rows],
-            None if self.stds is None else [self.stds[i] for i in rows],
-            [self.clip_scores[i] for i in rows],
-            self.embeddings[list(rows)],
-            None if self.verdicts is None else [self.verdicts[i] for i in rows],
-        )
+
+        def pick(values: Any) -> Any:
+            if isinstance(values, np.ndarray):
+                return values[list(rows)]
+            return None if values is None else [values[i] for i in rows]
+
+        return Measured(**{name: pick(values) for name, values in vars(self).items()})
 
     def of_prompts(self, prompts: set[str]) -> "Measured":
         """Return the images of these prompts alone."""
@@ -218,17 +217,14 @@ class Measured:
 
 def together(parts: Sequence[Measured]) -> Measured:
     """Return the images of all parts, of which there is at least one."""
-    rewards = [part.rewards for part in parts if part.rewards is not None]
-    stds = [part.stds for part in parts if part.stds is not None]
-    verdicts = [part.verdicts for part in parts if part.verdicts is not None]
+
+    def joined(values: list[Any]) -> Any:
+        if isinstance(values[0], np.ndarray):
+            return np.concatenate(values)
+        return None if values[0] is None else list(chain.from_iterable(values))
+
     return Measured(
-        [one for part in parts for one in part.planned],
-        [one for part in parts for one in part.paths],
-        [one for some in rewards for one in some] if rewards else None,
-        [one for some in stds for one in some] if stds else None,
-        [one for part in parts for one in part.clip_scores],
-        np.concatenate([part.embeddings for part in parts]),
-        [one for some in verdicts for one in some] if verdicts else None,
+        **{name: joined([vars(part)[name] for part in parts]) for name in vars(parts[0])}
     )
 
 
@@ -306,7 +302,7 @@ def _group_figures(
         if part.rewards is not None and before.rewards is not None:
             figures["reward_gain"] = _gain(part.rewards, before.rewards, groups)
         if part.verdicts is not None and before.verdicts is not None:
-            met, met_before = _met(part.verdicts), _met(before.verdicts)
+            met, met_before = ([one.met for one in v] for v in (part.verdicts, before.verdicts))
             figures["gain"] = _gain(met, met_before, groups)
     return GroupFigures(**figures)
 
@@ -348,7 +344,7 @@ def _figures(part: Measured, *, over_prompts: bool = False) -> dict[str, Any]:
         }
     if part.verdicts is None:
         return figures
-    is_met = _met(part.verdicts)
+    is_met = [verdict.met for verdict in part.verdicts]
     met = sum(is_met)
     interval: Interval = wilson_interval(met, n)
     if groups is not None:
@@ -360,10 +356,6 @@ def _figures(part: Measured, *, over_prompts: bool = False) -> dict[str, Any]:
         "interval": interval,
         "readable": sum(one.readable for one in part.verdicts) / n,
     }
-
-
-def _met(verdicts: Sequence[Verdict]) -> list[bool]:
-    return [verdict.met for verdict in verdicts]
 
 
 def _gain(values: Sequence[float], before: Sequence[float], groups: list[list[int]] | None) -> Gain:

@@ -46,13 +46,8 @@ class Ratings:
 
 
 def win_probability(difference: float | Values) -> Values:
-    """Return the probability that a model is preferred to one that is `difference` Elo weaker."""
+    """Return the probability that a model beats another that is `difference` Elo weaker."""
     return np.asarray(1 / (1 + np.exp(-np.asarray(difference) / ELO)))
-
-
-def as_elo(share: float) -> float:
-    """Return the difference in Elo points at which a model wins this share, within 0 and 1."""
-    return float(ELO * np.log(share / (1 - share)))
 
 
 def wins_of(votes: Votes) -> Values:
