@@ -145,7 +145,7 @@ def test_drawing_the_runs_images_again_keeps_them(run: RunFolder, studio: Studio
     assert len(kept) == len(set(kept))
 
 
-def test_equal_pictures_are_asked_about_once(run: RunFolder, studio: Studio) -> None:
+def test_equal_images_are_asked_about_once(run: RunFolder, studio: Studio) -> None:
     wanted = wish(studio, strength=0.0, images=1)
     columns = [drawn(studio, name, wanted) for name in (BASE, TUNED)]
     added = ask_raters(run, studio.settings, list(zip(*columns, strict=True)), HERE)

@@ -1,4 +1,4 @@
-"""Drawing in the playground: the same pictures and figures as everywhere else."""
+"""Drawing in the playground: the same images and figures as everywhere else."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from data.runs import RunFolder
 from finetune.model.adapter_kinds import BASE
 from finetune.model.sampler import draw
 from pipelines.play import words
-from pipelines.play.studio import BEST_OF_N, Picture, Studio, VisitorError, picked
+from pipelines.play.studio import BEST_OF_N, DrawnImage, Studio, VisitorError, picked
 from pipelines.run.image_io import load_images, to_pil
 from pipelines.run.models import open_model
 from tests.support.play_run import PROMPT, TUNED, copied, drawn, studio_of, wish
@@ -23,11 +23,11 @@ def studio(play_run: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> Stu
     return studio_of(play_run, tmp_path_factory.mktemp("studio"))
 
 
-def pixels(pictures: list[Picture]) -> list[bytes]:
-    return [Image.open(one.file).tobytes() for one in pictures]
+def pixels(images: list[DrawnImage]) -> list[bytes]:
+    return [Image.open(one.file).tobytes() for one in images]
 
 
-def test_pictures_are_those_of_draw_whatever_was_drawn_before(
+def test_images_are_those_of_draw_whatever_was_drawn_before(
     studio: Studio, play_run: RunFolder
 ) -> None:
     half = wish(studio, strength=0.5)
@@ -53,16 +53,16 @@ def test_strength_0_is_the_base(studio: Studio) -> None:
 
 
 def test_figures_are_the_rewards_and_the_judges(studio: Studio) -> None:
-    pictures = drawn(studio, BASE, wish(studio))
-    images = load_images([one.file for one in pictures])
+    shown = drawn(studio, BASE, wish(studio))
+    images = load_images([one.file for one in shown])
     assert studio.reward is not None
     assert studio.judge is not None
     with torch.no_grad():
         rewards, spreads = studio.reward.score_with_std(images=images, prompts=[PROMPT] * 2)
-    assert [one.reward for one in pictures] == pytest.approx(rewards.tolist())
-    assert [one.spread for one in pictures] == pytest.approx(spreads.tolist())
+    assert [one.reward for one in shown] == pytest.approx(rewards.tolist())
+    assert [one.spread for one in shown] == pytest.approx(spreads.tolist())
     verdicts = studio.judge.verdicts(images, [PROMPT] * 2)
-    assert [one.met for one in pictures] == [one.met for one in verdicts]
+    assert [one.met for one in shown] == [one.met for one in verdicts]
 
 
 def test_of_a_prompt_that_the_judge_cannot_read_it_says_nothing(studio: Studio) -> None:
@@ -119,7 +119,7 @@ def test_what_cannot_be_drawn_is_refused_in_a_line(
 
 
 @pytest.mark.parametrize("name", [BASE, TUNED])
-def test_the_code_draws_the_first_picture_again(studio: Studio, name: str) -> None:
+def test_the_code_draws_the_first_image_again(studio: Studio, name: str) -> None:
     wanted = wish(studio, strength=0.75, images=1)
     (one,) = drawn(studio, name, wanted)
     found: dict[str, Image.Image] = {}
