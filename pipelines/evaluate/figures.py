@@ -133,16 +133,6 @@ class AtStrength(BaseModel, frozen=True):
     groups: dict[Group, GroupFigures]
 
 
-class Audit(BaseModel, frozen=True, extra="allow"):
-    """Agreement of the judge with labels that a person gave by eye."""
-
-    images: int
-    counts: float
-    animals: float
-    tints: float
-    place: float
-
-
 class RoundFigures(BaseModel, frozen=True):
     """Figures of one round that are not of a model."""
 
@@ -169,7 +159,8 @@ class Evaluation(BaseModel, frozen=True):
     judged: bool
     rewarded: bool = True
     """Whether there is a trained reward."""
-    audit: Audit | None = None
+    audit: dict[str, Any] | None = None
+    """Agreement of the judge with labels that a person gave by eye, where it is known."""
     results: list[Result]
     strengths: list[AtStrength] = []
     """Each tuned model at each strength, from weak to strong, where strengths were asked for."""
@@ -263,14 +254,11 @@ def by_family(drawn: Measured, prompts: Sequence[EvaluationPrompt]) -> list[Fami
     texts: dict[tuple[Group, str], set[str]] = {}
     for one in prompts:
         texts.setdefault((one.group, one.family), set()).add(one.prompt)
-    return [
-        FamilyFigures(
-            group=group,
-            family=family,
-            **_figures(drawn.of_prompts(own), over_prompts=group != "trained"),
-        )
-        for (group, family), own in texts.items()
-    ]
+    found = []
+    for (group, family), own in texts.items():
+        figures = _figures(drawn.of_prompts(own), over_prompts=group != "trained")
+        found.append(FamilyFigures(group=group, family=family, **figures))
+    return found
 
 
 def by_group(
