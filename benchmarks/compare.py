@@ -181,7 +181,7 @@ def true_60_to_40(campaigns: int, rng: np.random.Generator) -> dict[str, Any]:
     return {
         "design": "200 votes, 100 raters, 200 prompts, no ties, no taste, no luck",
         "found": found_share(crowd, campaigns, rng),
-        "planned": power(0.6, 200, Design(100, 200, 0.0, 0.0)),
+        "planned": power(0.6, 200, Design(100, 200, 0.0, 0.0, 0.0)),
         "binomial_test": float(np.array(rejected)[wins].mean()),
         "campaigns": campaigns,
     }

@@ -39,7 +39,7 @@ def test_intervals_of_a_model_against_itself_hold_0_as_often_as_they_say(case: s
 
 
 def test_over_raters_alone_the_variance_is_that_of_their_means() -> None:
-    """Degrees of freedom are 11, those of 12 raters, where their votes are alike."""
+    """12 raters whose votes are alike give 11 degrees of freedom."""
     rng = np.random.default_rng(0)
     rater = np.repeat(np.arange(12), 50)
     won = (rng.random(600) < np.repeat(rng.uniform(0.2, 0.9, 12), 50)).astype(np.float64)

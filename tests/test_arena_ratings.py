@@ -39,7 +39,7 @@ def test_two_models_have_the_strengths_that_evalica_finds() -> None:
 
 
 def test_strengths_are_at_the_maximum_of_the_likelihood() -> None:
-    """There each model's wins are those that its strengths let expect."""
+    """At the maximum each model wins as often as its strength lets expect."""
     wins = imagen_wins("overall") + 0.5 * (1 - np.eye(6))
     found = bradley_terry_strengths(wins[None])[0]
     expected = (wins + wins.T) * win_probability(found[:, None] - found[None, :])
@@ -120,7 +120,7 @@ def test_rankings_that_are_all_alike_have_honest_intervals() -> None:
 
 
 def test_rankings_recover_the_strengths_that_made_them() -> None:
-    """Each order is that of strengths with Gumbel noise, which is Plackett and Luce's model."""
+    """Orders are drawn by strengths with Gumbel noise, which is Plackett and Luce's model."""
     rng, truth = np.random.default_rng(1), np.array([0.6, 0.0, -0.6])
     noisy = truth + rng.gumbel(size=(400, 3))
     orders = [tuple(int(i) for i in row) for row in np.argsort(-noisy, axis=1)]

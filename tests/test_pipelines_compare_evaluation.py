@@ -17,19 +17,15 @@ from data.runs import RunFolder
 from data.schema import IMAGES, prompt_id, read_table, write_table
 from data.store.imported import ImportedLabel
 from data.tables.parquet import export
-from pipelines.cli import main
 from pipelines.collect.label_statistics import label_statistics
 from pipelines.run.record import STAMP
 from tests.support.data_campaign import START, open_store
+from tests.support.demo_run import command
 from tests.support.tuned_run import copy_of
 
 pytestmark = pytest.mark.slow
 
 BRIGHTNESS = "tests.support.user_rewards:brightness"
-
-
-def command(run: RunFolder, stage: str, *words: str) -> int:
-    return main([stage, "--runs", str(run.root.parent), "--run", run.root.name, *words])
 
 
 def page_of(run: RunFolder) -> str:

@@ -14,18 +14,14 @@ from data.errors import PictuneError
 from data.feedback import NewTask
 from data.runs import RunFolder
 from data.tables.parquet import export
-from pipelines.cli import main
 from pipelines.evaluate.page import peoples_verdict
 from reward.dataset import read_labels
 from tests.support.comparison_run import write_comparison_run
 from tests.support.data_campaign import open_store
+from tests.support.demo_run import command
 from tests.support.tuned_run import copy_of
 
 pytestmark = pytest.mark.slow
-
-
-def command(run: RunFolder, stage: str, *words: str) -> int:
-    return main([stage, "--runs", str(run.root.parent), "--run", run.root.name, *words])
 
 
 @pytest.fixture(scope="module")

@@ -138,7 +138,6 @@ def _weights_of(config: RunConfig) -> str:
 
 
 def _opened(settings: Settings, processes: Processes) -> "Drawer":
-    """Open the model to draw by."""
     with ends_at_once():
         from pipelines.run.drawing import Drawer  # noqa: PLC0415 - loads torch
 
@@ -250,10 +249,10 @@ def _rows(run: RunFolder, planned: Sequence[Planned], by: DrawnBy) -> list[dict[
 
 
 def _write_images(run: RunFolder, rows: Sequence[dict[str, object]]) -> int:
-    """Write the rows after those of other images, which labels may refer to; return how many.
+    """Write the rows after the rows of other images, which labels may refer to; return how many.
 
-    The lock keeps rows that an import or the playground adds meanwhile. A row about the same image
-    as one that somebody sent from the playground takes its place.
+    The lock keeps rows that an import or the playground adds meanwhile. A row takes the
+    place of a row on the same image that somebody sent from the playground.
     """
     kept: list[dict[str, object]] = []
     with locked(run.import_lock):

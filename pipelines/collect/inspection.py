@@ -119,7 +119,6 @@ def _seconds(given: Given) -> dict[str, list[float]]:
 
 
 def _times(seconds: dict[str, list[float]]) -> Rows:
-    """Return a row of quantiles for each kind of label."""
     return [
         {"kind": kind, "n": len(values)}
         | dict(zip(QUANTILES, np.quantile(values, list(QUANTILES.values())), strict=True))

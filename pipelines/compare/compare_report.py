@@ -52,7 +52,6 @@ def _automatic_scores(run: RunFolder, settings: Settings, campaign: Campaign) ->
 
 
 def _write_evaluation(run: RunFolder, settings: Settings) -> None:
-    """Write the page of the evaluation again, if there is one."""
     if not (run.evaluation_dir / "metrics.json").exists():
         return
     from pipelines.evaluate import page as report_page  # noqa: PLC0415 - loads torch

@@ -1,4 +1,4 @@
-"""Images of several models for comparisons by people: those that are there, and new ones.
+"""Images of several models for comparisons by people: existing images are used, others drawn.
 
 They are kept in `comparison/images/`, named by their content, so that an evaluation that draws
 again takes none from under a label, and no name tells a rater which model drew it. Their rows in
@@ -70,7 +70,7 @@ class Contender:
 
 
 def contenders(run: RunFolder, names: Sequence[str]) -> list[Contender]:
-    """Return the models of these names; without names, the base and those of the latest round.
+    """Return the models of these names; without names, the base and the latest round's.
 
     Raises:
         PictuneError: a model is not known, or there is one alone.
@@ -126,10 +126,10 @@ class ImageStore:
         self._model: DiffusionModel | None = None
 
     def images_of(self, one: Contender, planned: Sequence[Planned]) -> list[ComparedImage]:
-        """Return the model's images; those of its own run are drawn where they are missing.
+        """Return the model's images; a model of this run draws what is missing.
 
         Raises:
-            PictuneError: a model of another run lacks some of them.
+            PictuneError: a model of another run lacks some images.
         """
         is_own = one.run.root == self._run.root
         evaluated = one.evaluated(self._sampler.eta)
@@ -139,7 +139,8 @@ class ImageStore:
         ids: dict[Planned, str] = {}
         missing: list[Planned] = []
         for image in planned:
-            if (known := self._known.get(_expected(image, by))) is not None:
+            expected = _drawing(vars(image) | vars(by) | by.sampler.model_dump())
+            if (known := self._known.get(expected)) is not None:
                 ids[image] = known
             elif folder is not None and (folder / image.file_name).is_file():
                 ids[image] = self._keep(folder / image.file_name, image, by, one.run.round)
@@ -236,16 +237,7 @@ class ImageStore:
 
 
 def _drawing(row: Mapping[str, object]) -> Drawing:
+    """Return the determining columns of a row, numbers as precise as the table has them."""
     names = ("prompt", "seed", "adapter_hash", "model_hash", "eta", "steps", "guidance")
-    return tuple(_rounded(row[name]) for name in names)
-
-
-def _expected(image: Planned, by: DrawnBy) -> Drawing:
-    sampler = by.sampler
-    drawn = (image.prompt, image.seed, by.adapter_hash, by.model_hash)
-    return (*drawn, _rounded(sampler.eta), sampler.steps, _rounded(sampler.guidance))
-
-
-def _rounded(value: object) -> object:
-    """Return a number as the table's precision allows to compare it."""
-    return round(value, 4) if isinstance(value, float) else value
+    values = (row[name] for name in names)
+    return tuple(round(one, 4) if isinstance(one, float) else one for one in values)

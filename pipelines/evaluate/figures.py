@@ -33,7 +33,7 @@ class EvaluationPrompt(BaseModel, frozen=True):
 
 
 class Figures(BaseModel, frozen=True):
-    """Figures of some images of one model. None, or no key: it is not known of such images."""
+    """Figures of some images of one model; None, or no key, where a figure is not known."""
 
     n: int
     """Number of images."""
@@ -51,7 +51,7 @@ class Figures(BaseModel, frozen=True):
     of several held-out prompts over prompts, so that it speaks of others of their kind. The other
     intervals here are over the same."""
     readable: float | None = None
-    """Share of images of which the judge can tell what is in them."""
+    """Share of images in which the judge can tell what is shown."""
     diversity: float | None = None
     """Vendi score of the images of a prompt, by the encoder's embeddings; mean over prompts."""
 
@@ -141,7 +141,7 @@ class RoundFigures(BaseModel, frozen=True):
     """On the round's images."""
     rankings: int
     staleness: Staleness | None = None
-    """The reward of the round before on these images, and that of this round."""
+    """The rewards of the round before and of this round, on these images."""
 
 
 class Evaluation(BaseModel, frozen=True):
@@ -207,7 +207,7 @@ class Measured:
 
 
 def together(parts: Sequence[Measured]) -> Measured:
-    """Return the images of all parts, of which there is at least one."""
+    """Return the images of all parts, at least one."""
 
     def joined(values: list[Any]) -> Any:
         if isinstance(values[0], np.ndarray):
@@ -264,7 +264,7 @@ def by_family(drawn: Measured, prompts: Sequence[EvaluationPrompt]) -> list[Fami
 def by_group(
     drawn: Measured, rows: Sequence[PromptFigures], base: Measured | None
 ) -> dict[Group, GroupFigures]:
-    """Return the figures of each group of prompts from those of `by_prompt`.
+    """Return the figures of each group of prompts from the rows of `by_prompt`.
 
     With the `base`, they hold gain and distance to it on the same prompts and seeds.
     """
@@ -354,7 +354,6 @@ def _gain(values: Sequence[float], before: Sequence[float], groups: list[list[in
 
 
 def _by_text(part: Measured) -> list[list[int]]:
-    """Return the indices of the images of each prompt."""
     rows: dict[str, list[int]] = {}
     for i, one in enumerate(part.planned):
         rows.setdefault(one.prompt, []).append(i)

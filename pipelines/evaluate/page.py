@@ -58,7 +58,7 @@ from pipelines.settings.config import Settings
 IMAGES_IN_GRID = 6
 """Images of a prompt for each model in the grids."""
 MOST_COLUMNS = 5
-"""Models side by side; of more, the base and those of the last round are shown."""
+"""Most models side by side; of more, the base and the last round's models are shown."""
 MOST_GRIDS = 8
 """Training prompts that have a grid, the first ones."""
 SHOWN_AS_THEY_ARE = (
@@ -78,7 +78,6 @@ def write(run: RunFolder, settings: Settings) -> None:
 
 
 def _context(run: RunFolder, settings: Settings, evaluation: Evaluation) -> dict[str, Any]:
-    """Return everything that the template shows."""
     eta = etas_of(evaluation)[0]
     results = results_of(evaluation, eta)
     names = titles(evaluation)
@@ -190,7 +189,7 @@ def _reward_of(run: RunFolder, evaluation: Evaluation) -> dict[str, Any]:
 
 
 def _drawn(run: RunFolder) -> dict[str, int]:
-    """Count images and their prompts, but for those of comparisons and of visitors."""
+    """Count the campaign's images and their prompts: comparisons and visitors drew the others."""
     images = read_table(run.images_table, IMAGES).filter(pc.field("origin").is_null())
     return {"images": images.num_rows, "prompts": len(set(images["prompt_id"].to_pylist()))}
 

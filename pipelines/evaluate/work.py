@@ -68,7 +68,7 @@ class Instruments:
     judge: Judge | None
     reward: RewardModel | None
     clip: ClipBackbone
-    """The reward's CLIP as it was before the reward was trained; the one that it would have."""
+    """The reward's CLIP as it was before training, or the CLIP that a reward would start from."""
     encoder: ClipBackbone
     """Source of the embeddings for diversity and distance."""
     batches: Batches
@@ -99,7 +99,6 @@ class Instruments:
 
     @torch.no_grad()
     def _measured(self, planned: Sequence[Planned], paths: Sequence[Path]) -> Measured:
-        """Measure the images of one batch."""
         texts, images = [one.prompt for one in planned], load_images(paths)
         verdicts = None if self.judge is None else self.judge.verdicts(images, texts)
         backbone = self.clip if self.reward is None else self.reward.backbone
@@ -138,7 +137,7 @@ class Drawing:
     eta: float
     strength: float
     candidates: int
-    """Images of which the best of n is picked; 1 for a tuned model."""
+    """Number of images from which the best of n is picked; 1 for a tuned model."""
     planned: list[Planned]
     folder: Path
 

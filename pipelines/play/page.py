@@ -58,7 +58,7 @@ QUIET: dict[str, Any] = {"api_visibility": "private"}
 class Drawing:
     """Images that a visitor sees."""
 
-    wish: DrawRequest
+    wanted: DrawRequest
     folder: Path
     images: dict[str, list[DrawnImage]] = field(default_factory=dict)
     """Those that are drawn, by model."""
@@ -71,13 +71,13 @@ class Drawing:
     def tiles(self, waiting: Path) -> list[tuple[str, str]]:
         """Return files and captions, seed by seed; `waiting` stands for what is not drawn yet."""
         tiles = []
-        for number, seed in enumerate(self.wish.seeds):
-            for name in self.wish.columns:
+        for number, seed in enumerate(self.wanted.seeds):
+            for name in self.wanted.columns:
                 if name in self.images:
                     one = self.images[name][number]
-                    tiles.append((str(one.file), words.caption(one, self.wish)))
+                    tiles.append((str(one.file), words.caption(one, self.wanted)))
                 else:
-                    title = words.title_of(name, self.wish)
+                    title = words.title_of(name, self.wanted)
                     tiles.append((str(waiting), f"{title} · seed {seed}"))
         return tiles
 
@@ -88,7 +88,7 @@ class Drawing:
 
 @contextmanager
 def visible_errors() -> Iterator[None]:
-    """Turn errors into messages on the page; those of the program also go to the log."""
+    """Turn errors into messages on the page; errors of the program also go to the log."""
     try:
         yield
     except VisitorError as error:
@@ -293,7 +293,7 @@ class Playground:
         """Yield what the page shows: at first, and after each model."""
         earlier: Drawing | None = given[self.state]
         with visible_errors():
-            wish = self.studio.wish(
+            wanted = self.studio.request(
                 given[self.prompt],
                 given[self.models],
                 strength=given[self.strength],
@@ -304,25 +304,25 @@ class Playground:
                 candidates=given[self.candidates],
             )
             start = time.monotonic()
-            drawing = Drawing(wish, self.studio.new_folder())
+            drawing = Drawing(wanted, self.studio.new_folder())
             with ExitStack() as failed:  # or the visitor left meanwhile
                 failed.callback(drawing.remove)
-                columns = wish.columns
+                columns = wanted.columns
                 for number, name in enumerate(columns):
                     yield self._shown(drawing)
-                    title = words.title_of(name, wish)
+                    title = words.title_of(name, wanted)
                     progress((number, len(columns)), desc=title, unit="models")
 
                     def tell(done: int, of: int, title: str = title, number: int = number) -> None:
                         share = (number + done / of) / len(columns)
                         progress(share, desc=f"{title}: step {done} of {of}")
 
-                    drawing.images[name] = self.studio.draw(name, wish, drawing.folder, tell)
+                    drawing.images[name] = self.studio.draw(name, wanted, drawing.folder, tell)
                 home = self.take_home(given[self.taken], drawing)
                 yield self._shown(drawing) | {
                     self.state: drawing,
                     self.status: words.done(
-                        drawing.rows, time.monotonic() - start, self.studio.unread(wish.prompt)
+                        drawing.rows, time.monotonic() - start, self.studio.unread(wanted.prompt)
                     ),
                     self.actions: gr.Row(visible=True),
                     self.ask: gr.Button("Ask raters", interactive=True),
@@ -335,12 +335,12 @@ class Playground:
             earlier.remove()
 
     def _shown(self, drawing: Drawing) -> dict[Any, Any]:
-        models = len(drawing.wish.columns)
-        beside = min(max(1, ROW // models), len(drawing.wish.seeds))
+        models = len(drawing.wanted.columns)
+        beside = min(max(1, ROW // models), len(drawing.wanted.seeds))
         crisp = ["crisp"] if self._is_small else []
         return {
             self.status: words.BUSY,
-            self.heads: words.headings(drawing.wish, drawing.images, beside),
+            self.heads: words.headings(drawing.wanted, drawing.images, beside),
             self.gallery: gr.Gallery(
                 drawing.tiles(self._waiting),
                 columns=models * beside,
@@ -369,7 +369,7 @@ class Playground:
             if drawing is None:
                 return gr.skip(), gr.skip()
             tuned = self.studio.tuned.get(model)
-            text = words.code(self.studio, model, drawing.wish)
+            text = words.code(self.studio, model, drawing.wanted)
             if tuned is None:
                 return text, gr.DownloadButton(visible=False)
             name = f"{self.studio.run.root.name} {model}".replace(", ", " ").replace(" ", "-")

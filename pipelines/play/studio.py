@@ -34,7 +34,7 @@ from pipelines.run.rounds import with_reward
 from pipelines.settings.config import Settings
 
 BEST_OF_N = "best of n"
-"""The base again, of whose candidates the reward picks one for each seed."""
+"""The base again; for each seed the reward picks one of several candidates."""
 LONGEST_PROMPT = 1000
 """Characters."""
 LARGEST_SEED = 2**31 - 1
@@ -112,7 +112,7 @@ class Studio:
         self._batch = settings.table("images", ImagesConfig).batch
         self._lock, self._is_closed = Lock(), False
 
-    def wish(
+    def request(
         self,
         prompt: str,
         models: Sequence[str],
@@ -175,38 +175,38 @@ class Studio:
             left.append(max(len(tokens) - tokenizer.model_max_length, 0))
         return min(left)
 
-    def draw(self, name: str, wish: DrawRequest, folder: Path, tell: Tell) -> list[DrawnImage]:
-        """Draw the images of `name`, one of `wish.columns`, into `folder`; one for each seed.
+    def draw(self, name: str, wanted: DrawRequest, folder: Path, tell: Tell) -> list[DrawnImage]:
+        """Draw the images of `name`, one of `wanted.columns`, into `folder`; one for each seed.
 
         Nobody else draws until they are done.
 
         Raises:
             PictuneError: an adapter is gone, or an image is NaN.
         """
-        candidates = wish.candidates if name == BEST_OF_N else 1
-        seeds = [seed for first in wish.seeds for seed in candidate_seeds(first, candidates)]
-        prompts = [wish.prompt] * len(seeds)
-        paths = [folder / file_name(name, wish, seed) for seed in seeds]
+        candidates = wanted.candidates if name == BEST_OF_N else 1
+        seeds = [seed for first in wanted.seeds for seed in candidate_seeds(first, candidates)]
+        prompts = [wanted.prompt] * len(seeds)
+        paths = [folder / file_name(name, wanted, seed) for seed in seeds]
         tuned, own = self.tuned.get(name), dict[str, Any]()
-        passes = math.ceil(len(seeds) / self._batch) * wish.sampler.steps
+        passes = math.ceil(len(seeds) / self._batch) * wanted.sampler.steps
         with self._lock, self._counted_passes(passes, tell):
             adapter = self.model.adapter_off()
             if tuned is not None:
                 self.model.load_adapter(tuned.folder)
-                adapter = self.model.adapter.at_strength(wish.strength)
-                own = {"adapter_hash": tuned.adapter_hash, "strength": wish.strength}
+                adapter = self.model.adapter.at_strength(wanted.strength)
+                own = {"adapter_hash": tuned.adapter_hash, "strength": wanted.strength}
             with adapter:
                 batches = draw_batches(
-                    self.model, prompts, wish.sampler, seeds=seeds, batch=self._batch
+                    self.model, prompts, wanted.sampler, seeds=seeds, batch=self._batch
                 )
                 images = (image for batch in batches for image in batch)
                 for image, path in zip(images, paths, strict=True):
                     save_png(image, path)
             self.model.forget_prompts()
-            figures = list(self._measured(paths, wish.prompt))
+            figures = list(self._measured(paths, wanted.prompt))
         return picked(
             [
-                DrawnImage(name, wish.prompt, path, seed, wish.sampler, **own, **known)
+                DrawnImage(name, wanted.prompt, path, seed, wanted.sampler, **own, **known)
                 for path, seed, known in zip(paths, seeds, figures, strict=True)
             ],
             candidates,
@@ -257,8 +257,8 @@ def picked(images: Sequence[DrawnImage], candidates: int) -> list[DrawnImage]:
     ]
 
 
-def file_name(model: str, wish: DrawRequest, seed: int) -> str:
+def file_name(model: str, wanted: DrawRequest, seed: int) -> str:
     """Return the name of an image's file; people who keep it read there what it is."""
-    words = (wish.prompt[:LONGEST_NAME], model, f"seed {seed}")
+    words = (wanted.prompt[:LONGEST_NAME], model, f"seed {seed}")
     slugs = [re.sub(r"\W+", "-", word.lower()).strip("-") for word in words]
     return "_".join(slug for slug in slugs if slug) + ".png"

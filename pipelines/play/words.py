@@ -18,12 +18,12 @@ BUSY = "<p>&nbsp;</p>"
 """Room for the progress."""
 
 
-def title_of(model: str, wish: DrawRequest) -> str:
+def title_of(model: str, wanted: DrawRequest) -> str:
     """Return a model's name as the page shows it."""
-    return TITLES.get(model, model).format(n=wish.candidates)
+    return TITLES.get(model, model).format(n=wanted.candidates)
 
 
-def caption(one: DrawnImage, wish: DrawRequest) -> str:
+def caption(one: DrawnImage, wanted: DrawRequest) -> str:
     """Return the lines under an image: model and seed, then reward and verdict."""
     figures = []
     if one.reward is not None:
@@ -33,21 +33,21 @@ def caption(one: DrawnImage, wish: DrawRequest) -> str:
         figures.append("✓ right" if one.met else "✗ not right")
     elif one.clip_score is not None:
         figures.append(f"CLIP score {one.clip_score:.2f}")
-    return "\n".join([f"{title_of(one.model, wish)} · seed {one.seed}", *figures])
+    return "\n".join([f"{title_of(one.model, wanted)} · seed {one.seed}", *figures])
 
 
-def headings(wish: DrawRequest, drawn: Mapping[str, Sequence[DrawnImage]], beside: int) -> str:
+def headings(wanted: DrawRequest, drawn: Mapping[str, Sequence[DrawnImage]], beside: int) -> str:
     """Return HTML with each model's name, and its figures once it has drawn, in columns.
 
-    `beside` seeds share a row; only the first of them has the figures.
+    `beside` seeds share a row; only the first seed has the figures.
     """
     cells = []
-    for name in wish.columns:
+    for name in wanted.columns:
         facts = escape(_summary(drawn[name])) if name in drawn else "…"
-        cells.append(f"<div><b>{escape(title_of(name, wish))}</b><span>{facts}</span></div>")
+        cells.append(f"<div><b>{escape(title_of(name, wanted))}</b><span>{facts}</span></div>")
     again = [
-        f'<div class="again" aria-hidden="true"><b>{escape(title_of(name, wish))}</b></div>'
-        for name in wish.columns * (beside - 1)
+        f'<div class="again" aria-hidden="true"><b>{escape(title_of(name, wanted))}</b></div>'
+        for name in wanted.columns * (beside - 1)
     ]
     kind = f"heads of-{min(len(cells), 4)}"
     columns = len(cells) * beside
@@ -76,17 +76,17 @@ def _summary(images: Sequence[DrawnImage]) -> str:
     return " · ".join(facts)
 
 
-def code(studio: Studio, model: str, wish: DrawRequest) -> str:
+def code(studio: Studio, model: str, wanted: DrawRequest) -> str:
     """Return Python that draws the first image of a model again, with diffusers alone."""
     tuned, opening = studio.tuned.get(model), ""
     if tuned is not None:
-        opening = kind_of(tuned.folder).code(tuned.folder, wish.strength)
+        opening = kind_of(tuned.folder).code(tuned.folder, wanted.strength)
     return drawing_code(
         studio.model,
         studio.settings.run,
         opening,
-        Planned(wish.prompt, wish.seeds[0]),
-        wish.sampler,
+        Planned(wanted.prompt, wanted.seeds[0]),
+        wanted.sampler,
     )
 
 

@@ -81,8 +81,8 @@ def studio_of(run: RunFolder, folder: Path) -> Studio:
     return Studio(run, settings_of(run), folder)
 
 
-def wish(studio: Studio, prompt: str = PROMPT, **changes: object) -> DrawRequest:
-    """Return a wish for two images of each model in two steps, except for these changes."""
+def request(studio: Studio, prompt: str = PROMPT, **changes: object) -> DrawRequest:
+    """Return a request for two images of each model in two steps, except for these changes."""
     values: dict[str, object] = {
         "models": [TUNED, BASE],
         "strength": 1.0,
@@ -92,7 +92,7 @@ def wish(studio: Studio, prompt: str = PROMPT, **changes: object) -> DrawRequest
         "images": 2,
         "candidates": 1,
     }
-    return studio.wish(prompt, **(values | changes))  # type: ignore[arg-type]
+    return studio.request(prompt, **(values | changes))  # type: ignore[arg-type]
 
 
 def drawn(studio: Studio, name: str, wanted: DrawRequest) -> list[DrawnImage]:

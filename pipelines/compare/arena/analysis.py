@@ -117,10 +117,11 @@ def _axis(
 ) -> AxisFigures:
     labels, votes = campaign.of_axis(axis), campaign.votes(axis)
     strengths, pairs = pairs_of(votes, config)
-    categories = [
-        _category(str(name), votes.where(votes.category == name), config)
-        for name in sorted(set(votes.category))
-    ]
+    categories = []
+    for name in sorted(set(votes.category)):
+        part = votes.where(votes.category == name)
+        own, met = pairs_of(part.with_models_there(), config)
+        categories.append(CategoryFigures(category=name, n=len(part), strengths=own, pairs=met))
     decided = votes.where(votes.is_decided)
     return AxisFigures(
         axis=axis,
@@ -141,11 +142,6 @@ def _axis(
             if (agreed := automatic_agreement(votes, values)) is not None
         ],
     )
-
-
-def _category(name: str, votes: Votes, config: ArenaConfig) -> CategoryFigures:
-    strengths, pairs = pairs_of(votes.with_models_there(), config)
-    return CategoryFigures(category=name, n=len(votes), strengths=strengths, pairs=pairs)
 
 
 def automatic_agreement(votes: Votes, values: Mapping[str, float]) -> ShareFigures | None:

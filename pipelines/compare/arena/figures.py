@@ -94,7 +94,7 @@ class AxisFigures(BaseModel, frozen=True):
     n: int
     """Votes."""
     ties: int
-    """Among them, with those below."""
+    """Votes that are ties, with `both_bad`."""
     both_bad: int
     skipped: int
     """Labels that are no vote: skipped, or an image was reported."""
@@ -127,7 +127,7 @@ class RaterRow(BaseModel, frozen=True):
     n: int
     """Votes."""
     compared: int
-    """Decided votes on pairs of images of which the others together prefer one."""
+    """Decided votes on pairs of images where the other raters together prefer one image."""
     agreed: int
     """Votes among these that prefer the same image."""
     interval: tuple[float, float]
@@ -135,7 +135,7 @@ class RaterRow(BaseModel, frozen=True):
     left: float | None
     """Share of decided votes for the image at the left."""
     by_chance: bool
-    """Whether the share agreed may be one half and is less than that of all raters together, or
+    """Whether the share agreed may be one half and is less than the share of all raters, or
     the image preferred is at the same side in nearly all votes."""
     flags: tuple[str, ...] = ()
     """Habits that give away a rater who does not look (`data.quality.habits`)."""

@@ -1,23 +1,23 @@
 """Intervals over raters and prompts, since votes of one rater, or on one prompt, are alike.
 
-The variance is that of two-way clusters (Cameron, Gelbach and Miller 2011): the variance of leaving
-out each rater in turn, plus that of leaving out each prompt, less that of leaving out what one
-rater says of one prompt. Leaving out whole clusters, a jackknife, is the resampling that keeps its
-level with few of them (MacKinnon, Nielsen and Webb, arXiv 2406.08880); resampling both at once with
-replacement counts the noise of single votes up to three times (Owen 2007, arXiv 0712.1111), which
-costs power: `benchmarks/compare.py` measures both.
+The variance is for two-way clusters (Cameron, Gelbach and Miller 2011): the variance of leaving out
+each rater in turn, plus the variance of leaving out each prompt, less the variance of leaving out
+what one rater says of one prompt. Leaving out whole clusters, a jackknife, is the resampling that
+keeps its level with few of them (MacKinnon, Nielsen and Webb, arXiv 2406.08880); resampling both at
+once with replacement counts the noise of single votes up to three times (Owen 2007, arXiv
+0712.1111), which costs power: `benchmarks/compare.py` measures both.
 
 The interval of a share is Wilson's (1927) with the number of independent votes that would have this
 variance, as for surveys (Korn and Graubard 1998): its ends ask how likely the votes are where the
 end is true, so that it is right for few votes too. A difference of strengths is the share of votes
-that it lets a model win, and its interval is that of the share.
+that it lets a model win, and its interval follows from the interval of that share.
 
 Differs from the literature in: 1. Student's t in place of the normal quantile, with degrees of
-freedom after Satterthwaite (1946), of the variance beside that of independent votes, which Wilson's
+freedom after Satterthwaite (1946), of the variance beyond independent votes, which Wilson's
 interval knows; the literature takes the smaller number of clusters less one, which is too wide when
-the other kind of cluster decides. 2. The variance is no less than `LEAST` of that of leaving out
-single votes, since the difference above can be near 0 by chance with few raters. 3. Near-unanimous
-votes, about which leaving out says nothing, have the variance of independent votes.
+the other kind of cluster decides. 2. The variance is no less than `LEAST` times the variance of
+leaving out single votes, since the difference above can be near 0 by chance with few raters. 3.
+Near-unanimous votes, about which leaving out says nothing, have the variance of independent votes.
 
 `always_valid` holds however often one looks, for stopping a campaign when enough is known: the
 mixture of Robbins (1970), as in Johari, Pekelis and Walsh (2017, arXiv 1512.04922). A normal prior
@@ -48,7 +48,7 @@ FEWEST = 5
 """Fewest raters, and fewest prompts, for an interval that holds at any look."""
 
 LEAST = 0.3
-"""Least variance, as a share of that of leaving out single votes."""
+"""Least variance, as a share of the variance of leaving out single votes."""
 
 Statistic = Callable[[Values], Values]
 """Turns sums over votes, [M, D], into log-odds, [M, Q]; each row on its own."""
@@ -170,7 +170,7 @@ def _noise(moves: Values, votes: Values) -> Values:
 
 
 def noise_of(ratio: Values, clusters: int, votes: int) -> Values:
-    """Return half the variance of a variance, in units of that of independent votes.
+    """Return half the variance of a variance, in units of the variance of independent votes.
 
     Args:
         ratio: the variance, in the same unit.

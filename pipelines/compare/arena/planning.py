@@ -1,13 +1,13 @@
 """Votes that a campaign needs, before anyone labels and while labels come in.
 
-Of two models one wins a share p of the votes, of which there are n, spread evenly over R raters and
-P prompts. With the standard deviation of a rater's own share about it, and of a prompt's, the
-variance of the share found is
+Of two models one wins a share p of n votes, which are spread evenly over R raters and P prompts.
+With the standard deviation of a rater's own share about it, and of a prompt's, the variance of the
+share found is
 
     v / n * (1 + (n / R - 1) rater_spread^2 / v + (n / P - 1) prompt_spread^2 / v),
     v = p (1 - p) - ties / 4,
 
-and the power is that of a noncentral t test with the degrees of freedom of `intervals.py`, whose
+and the power is taken from a noncentral t test with the degrees of freedom of `intervals.py`, whose
 bound is Wilson's. However many votes, raters and prompts set a floor. `benchmarks/compare.py`
 measures how far this is from what campaigns find.
 """

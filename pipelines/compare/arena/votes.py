@@ -77,7 +77,7 @@ class Votes:
         )
 
     def with_models_there(self) -> "Votes":
-        """Return the same votes with the models alone that have some."""
+        """Return the same votes; models without votes are dropped."""
         there = np.unique(np.concatenate([self.model_a, self.model_b]))
         return replace(
             self,
