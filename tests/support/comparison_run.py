@@ -77,8 +77,8 @@ def write_comparison_run(
         overlap=overlap,
         objects=dict.fromkeys(counted, "animals"),
     )
-    compared = [ComparedImage(ids[one], one[0], 0, one[1]) for one in ids]
-    tasks = plan_comparisons(compared, config, list(strengths)).tasks
+    drawn = [ComparedImage(ids[one], one[0], 0, one[1]) for one in ids]
+    tasks = plan_comparisons(drawn, config, list(strengths)).tasks
     labels = [
         crowd.answer(task, rater)
         for task in tasks
