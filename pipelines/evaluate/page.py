@@ -80,8 +80,7 @@ def write(run: RunFolder, settings: Settings) -> None:
 def _context(run: RunFolder, settings: Settings, evaluation: Evaluation) -> dict[str, Any]:
     eta = etas_of(evaluation)[0]
     results = results_of(evaluation, eta)
-    names = titles(evaluation)
-    measure = measure_of(evaluation)
+    names, measure = titles(evaluation), measure_of(evaluation)
     tuned = {
         name: find_method(result.method or name)
         for name, result in results.items()
