@@ -21,10 +21,15 @@ from scipy.stats import binomtest
 
 from benchmarks.record import record, recorded
 from data.intervals import wilson_interval
-from pipelines.compare.arena.intervals import clustered, log_odds, share_of
+from pipelines.compare.arena.intervals import (
+    FEWEST,
+    always_valid,
+    clustered,
+    log_odds,
+    share_of,
+)
 from pipelines.compare.arena.planning import Design, power
 from pipelines.compare.arena.ratings import ELO, bradley_terry_strengths, rate, wins_of
-from pipelines.compare.arena.sequential import FEWEST, always_valid
 from pipelines.compare.arena.votes import Indices, Values, Votes
 
 RESAMPLES = 400
@@ -176,7 +181,7 @@ def true_60_to_40(campaigns: int, rng: np.random.Generator) -> dict[str, Any]:
     return {
         "design": "200 votes, 100 raters, 200 prompts, no ties, no taste, no luck",
         "found": found_share(crowd, campaigns, rng),
-        "planned": power(0.6, 200, Design(100, 200, 0.0, 0.0)),
+        "planned": power(0.6, 200, Design(100, 200, 0.0, 0.0, 0.0)),
         "binomial_test": float(np.array(rejected)[wins].mean()),
         "campaigns": campaigns,
     }
