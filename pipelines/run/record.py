@@ -222,7 +222,7 @@ def present_round(run: RunFolder) -> int:
 
 def record(run: RunFolder, settings: Settings) -> None:
     """Write the settings to the run's `config.toml`; tables that they do not have stay there."""
-    resolved = settings.resolved()
+    resolved = settings.recorded()
     for table, key in UNRECORDED:
         resolved.get(table, {}).pop(key, None)
     _write_recorded(run, {**_recorded(run), **resolved})
