@@ -231,6 +231,8 @@ class Ours:
         validator = Validator(model, PROMPTS, contrast, config.validation, sampler)
         training = Training(model, PROMPTS, contrast, config, sampler, validator, self.generator)
         state = dpok.METHOD.start(training)
+        assert isinstance(state, policy_gradient.PolicyState)
+        state.statistics.window = 1  # each batch by itself, as the plain loop does
         state.validation = [(0, 0.0)]
         state.optimizer.register_step_pre_hook(lambda *_: self.gradients.append(flat(parameters)))
         self.steps = dpok.METHOD.train(training, state)
@@ -309,7 +311,6 @@ def work(iterations: int, images: int, steps: int, micro_batch: int) -> DPOKConf
         warmup=0,
         learning_rate=1e-4,
         baseline="prompt_mean",
-        statistics_window=1,
         validation=ValidationConfig(every=total, images_per_prompt=1),
     )
 

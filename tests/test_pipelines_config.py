@@ -76,6 +76,41 @@ def test_a_typo_in_a_nested_table_names_the_nested_field(tmp_path: Path) -> None
         settings_of("[dpok.adapter]\nrnak = 2\n", tmp_path, "run", "dpok")
 
 
+def test_methods_have_the_shared_tables_then_their_own_defaults(tmp_path: Path) -> None:
+    text = """
+    [finetune]
+    adapter = { rank = 4, start = "rwl" }
+    validation = { images_per_prompt = 3 }
+    [rwl.adapter]
+    start = "base"
+    [ddpo]
+    like = "dpok"
+    [dpok]
+    validation = { stop_on = ["diversity"] }
+    """
+    found = settings_of(text, tmp_path, "finetune", "rwl", "ddpo").resolved()
+    assert (found["rwl"]["adapter"]["rank"], found["rwl"]["adapter"]["start"]) == (4, "base")
+    assert found["rwl"]["validation"] == {"every": 100, "images_per_prompt": 3, "stop_on": []}
+    assert found["ddpo"]["adapter"]["start"] == "rwl"
+    assert found["ddpo"]["validation"]["stop_on"] == ["diversity"]
+
+
+def test_a_shared_table_still_reaches_the_methods_of_a_recorded_run(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    tables = ("run", "finetune", "rwl", "dpok")
+    record(run, settings_of("[rwl.adapter]\nrank = 2\n", tmp_path, *tables))
+    recorded = read_toml(run.config_file)
+    changed = override(recorded, [(["finetune", "adapter", "rank"], 4)])
+    found = check(changed, tables, "config.toml").resolved()
+    assert (found["rwl"]["adapter"]["rank"], found["dpok"]["adapter"]["rank"]) == (2, 4)
+
+
+def test_an_error_in_a_shared_table_is_told_once(tmp_path: Path) -> None:
+    with pytest.raises(PictuneError) as error:
+        settings_of("[finetune.adapter]\nrank = 0\n", tmp_path, "finetune", "rwl", "dpok")
+    assert str(error.value).count("adapter.rank should be greater than 0, not 0") == 1
+
+
 def test_broken_toml_is_told_with_file_and_line(tmp_path: Path) -> None:
     with pytest.raises(PictuneError, match=r"settings\.toml:2: not valid TOML"):
         settings_of("[run]\nseed = = 1\n", tmp_path)

@@ -39,6 +39,8 @@ from pipelines.settings.run import RunConfig
 if TYPE_CHECKING:
     from pipelines.run.drawing import Drawer
 
+BASE_SHARE = 0.25
+"""Share of a later round's images that the base draws."""
 TABLES = ("run", "sampler", "images")
 
 
@@ -58,7 +60,7 @@ def plan_round(
 ) -> tuple[list[Planned], list[Planned]]:
     """Return the images of a later round: those of the tuned model, and those of the base."""
     count = config.images_per_prompt
-    tuned = count - round(config.base_share * count)
+    tuned = count - round(BASE_SHARE * count)
     first = round_seeds(number)
     return (
         seeded(prompts, tuned, run_seed, offset=first),

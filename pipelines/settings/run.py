@@ -42,7 +42,7 @@ class RunConfig(NetworkSettings, frozen=True, extra="forbid"):
     `evaluate`. Without it, the embedded oracle judges images of the embedded model, and nothing
     judges images of other models."""
     seed: int = Field(default=0, ge=0, lt=2**31)
-    """Seed of the run. Only fine-tuning's validation images do not depend on it: they use
-    `finetune.validation.seed`, so that runs can be compared."""
+    """Seed of the run. Only fine-tuning's validation images do not depend on it, so that runs can
+    be compared."""
     device: str = "cpu"
     """Torch device of the models, such as `cpu` or `cuda`."""

@@ -24,7 +24,7 @@ from pipelines.run.rounds import with_reward
 from pipelines.settings.config import Settings, check
 from reward.clip.backbone import ClipBackbone
 from reward.clip.cache import EmbeddingCache
-from reward.embedding import embed_prompts, embed_readable
+from reward.embedding import ENCODE_BATCH, embed_prompts, embed_readable
 from reward.measuring.baselines import score_files
 from reward.settings import RewardConfig
 
@@ -68,7 +68,7 @@ def automatic_scores(run: RunFolder, settings: Settings, campaign: Campaign) -> 
     compared = campaign.images[campaign.images.index.isin(list(campaign.model_of))]
     there = compared[[(run.root / path).is_file() for path in compared["path"]]]
     paths, prompts = [run.root / path for path in there["path"]], there["prompt"].tolist()
-    images = _Images(paths, prompts, config.encode_batch, open_cache(run))
+    images = _Images(paths, prompts, ENCODE_BATCH, open_cache(run))
     scores: dict[str, dict[int, float]] = {}
     folder = with_reward(run).reward_dir
     if has_reward(folder):
@@ -78,7 +78,7 @@ def automatic_scores(run: RunFolder, settings: Settings, campaign: Campaign) -> 
             source,
             paths,
             prompts,
-            batch_size=config.encode_batch,
+            batch_size=ENCODE_BATCH,
             device=device_of(settings.run),
             track=embedding_bar,
         )
