@@ -12,7 +12,6 @@ they are acknowledged, and it exports Parquet meanwhile. A line of the CSV file 
 the operating system, and Gradio knows no raters: it counts images up. No images are fetched.
 """
 
-import argparse
 import asyncio
 import os
 import random
@@ -32,7 +31,7 @@ import numpy as np
 import uvicorn
 
 from benchmarks.labeling_targets import Call, Rater, Target, gradio_app, targets
-from benchmarks.record import record
+from benchmarks.record import arguments, record
 
 
 @dataclass
@@ -175,27 +174,15 @@ def quantiles(seconds: list[float]) -> dict[str, float]:
 
 def main() -> None:
     """Measure all targets, or serve Gradio's."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    given = arguments(
+        __doc__,
+        raters=200,
+        think=2.5,
+        eager=16,
+        seconds=60.0,
+        label_studio="",
+        serve_gradio=[],
     )
-    parser.add_argument("--raters", type=int, default=200, help="raters that think (default: 200)")
-    parser.add_argument(
-        "--think",
-        type=float,
-        default=2.5,
-        help="mean seconds that they think before each of the two calls (default: 2.5)",
-    )
-    parser.add_argument(
-        "--eager", type=int, default=16, help="raters that do not think (default: 16)"
-    )
-    parser.add_argument(
-        "--seconds", type=float, default=60, help="how long each of the two lasts (default: 60)"
-    )
-    parser.add_argument(
-        "--label-studio", help="the program `label-studio`; without it, Label Studio is omitted"
-    )
-    parser.add_argument("--serve-gradio", nargs=2, help=argparse.SUPPRESS)
-    given = parser.parse_args()
     if given.serve_gradio:
         folder, port = given.serve_gradio
         uvicorn.run(gradio_app(Path(folder)), port=int(port), log_level="warning")

@@ -17,7 +17,6 @@ second call goes on, and several processes may work on different cells; `--repor
 results again.
 """
 
-import argparse
 import json
 import random
 import time
@@ -29,7 +28,7 @@ import torch
 from benchmarks.label_cells import Bench, Trial
 from benchmarks.label_plot import plot
 from benchmarks.label_pool import CELLS, Cell, Pool
-from benchmarks.record import RESULTS, Row, record, summary
+from benchmarks.record import RESULTS, Row, arguments, record, summary
 from data.files import write_json
 from data.runs import RunFolder
 from data.schema import IMAGES, read_table
@@ -123,18 +122,16 @@ def report() -> dict[str, Any]:
 
 def main() -> None:
     """Run the cells that are not done yet, and write the results."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    given = arguments(
+        __doc__,
+        seeds=[1, 2, 3],
+        cells=["base", "best_of_4", *CELLS],
+        queries=768,
+        judged=48,
+        set=[],
+        threads=None,
+        report=False,
     )
-    names = ["base", "best_of_4", *CELLS]
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--cells", nargs="+", choices=names, default=names)
-    parser.add_argument("--queries", type=int, default=768)
-    parser.add_argument("--judged", type=int, default=48, help="fresh images of each prompt")
-    parser.add_argument("--set", action="append", default=[], metavar="TABLE.KEY=VALUE")
-    parser.add_argument("--threads", type=int, help="threads that torch may use")
-    parser.add_argument("--report", action="store_true", help="only write the results again")
-    given = parser.parse_args()
     if given.threads:
         torch.set_num_threads(given.threads)
     todo = [
