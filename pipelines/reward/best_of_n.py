@@ -23,9 +23,8 @@ from finetune.settings.sampler import Sampler
 from pipelines.evaluate.figures import by_reward
 from pipelines.interruption import ends_at_once
 from pipelines.run.image_plan import BEST_OF_SEEDS, Planned, seeded
-from pipelines.run.model_hashes import weights_hash
+from pipelines.run.model_hashes import content_hash, weights_hash
 from pipelines.run.prompts import prompts_digest, prompts_of
-from pipelines.run.record import content_hash
 from pipelines.run.rounds import with_reward
 from pipelines.settings.config import Settings
 

@@ -201,15 +201,13 @@ class BaseTrainer:
     def resume(self) -> None:
         """Continue from the last checkpoint, if there is one.
 
-        A checkpoint that does not say what it was made from is taken as made from the same.
-
         Raises:
             PictuneError: it was made from other settings, another seed or another autoencoder.
         """
         if not (self.folder / "state.pt").exists():
             return
         state = torch.load(self.folder / "state.pt", weights_only=True)
-        if state.get("made_from", self.made_from) != self.made_from:
+        if state["made_from"] != self.made_from:
             raise PictuneError(
                 f"{self.folder}: made from other settings, another seed or another autoencoder; "
                 f"remove {self.folder}"
