@@ -32,7 +32,7 @@ import sqlalchemy as sa
 
 from benchmarks.bench_dataset import CATEGORIES, PROMPT_COUNT, START
 from benchmarks.bench_labeling import listening, load, quantiles
-from benchmarks.labeling_targets import targets
+from benchmarks.labeling_targets import TARGETS
 from benchmarks.record import arguments, peak_mib, record, timed
 from data.runs import RunFolder
 from data.schema import IMAGES, PROMPTS, prompt_id, write_batches, write_table
@@ -140,16 +140,14 @@ def measure(url: str, folder: Path, given: argparse.Namespace) -> Figures:
         words += ["--set", setting]
     command = [sys.executable, "-m", "pipelines", *words, "--port"]
     with ExitStack() as stack, ThreadPoolExecutor(given.replicas) as pool:
-        servers = [
-            listening(lambda port: [*command, str(port)], os.environ) for _ in range(given.replicas)
-        ]
+        servers = [listening(lambda port: [*command, str(port)]) for _ in range(given.replicas)]
         began = time.perf_counter()
         replicas = list(pool.map(stack.enter_context, servers))
         started = round(time.perf_counter() - began, 1)
         print(f"both answer after {started} s", flush=True)
         addresses = [replica.address for replica in replicas]
         times, elapsed = asyncio.run(
-            load(targets(None)["pictune"], addresses, given.raters, given.seconds, given.think)
+            load(TARGETS["pictune"], addresses, given.raters, given.seconds, given.think)
         )
         peaks = [round(peak_mib(replica.pid) * 2**20 / 1e9, 2) for replica in replicas]
         for replica in replicas:
