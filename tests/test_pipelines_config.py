@@ -319,9 +319,8 @@ def test_a_stage_is_done_with_its_inputs_and_files_and_resumed_without_its_end(
     tmp_path: Path,
 ) -> None:
     stage = stage_folder(tmp_path, "a", tmp_path / "weights")
-    with pytest.raises(KeyboardInterrupt), stage.working() as resumed:
-        assert not resumed
-        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        attempt(stage, KeyboardInterrupt())
     assert not stage.is_done
     with stage.working() as resumed:
         assert resumed
