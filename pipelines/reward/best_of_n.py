@@ -106,8 +106,7 @@ def _draw_and_score(
     """
     with ends_at_once():
         from finetune.learning.reward_fn import score  # noqa: PLC0415 - loads torch
-        from pipelines.run.batches import Batches  # noqa: PLC0415 - loads torch
-        from pipelines.run.drawing import Drawer  # noqa: PLC0415 - loads torch
+        from pipelines.run.drawing import Batches, Drawer  # noqa: PLC0415 - loads torch
         from pipelines.run.image_io import load_images  # noqa: PLC0415 - loads torch
         from pipelines.run.models import device_of, open_reward  # noqa: PLC0415 - loads torch
 

@@ -1,25 +1,71 @@
-"""Images that stages draw: their seeds, their file names, and drawing those that are missing.
+"""Images that stages draw: in batches that fit into the memory, and only those that are missing.
 
 The name of an image's file says its prompt and seed, so an interrupted run finds what is there and
 draws only the rest.
 """
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
+import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from finetune.model.diffusion import DiffusionModel
 from finetune.model.processes import SINGLE_PROCESS, Processes
 from finetune.model.sampler import draw
 from finetune.settings.sampler import Sampler
 from pipelines.progress import progress_bar
-from pipelines.run.batches import Batches
 from pipelines.run.image_io import ImageWriter
 from pipelines.run.image_plan import ImagesConfig, Planned
 from pipelines.run.models import open_model
 from pipelines.settings.config import Settings
+
+T = TypeVar("T")
+
+
+@dataclass
+class Batches:
+    """Number of images that are worked on at once; halved for good when memory runs out."""
+
+    size: int
+
+    def fit(self, work: Callable[[int], T], largest: int) -> T:
+        """Return `work(n)` for the present size n, or for `largest` if that is less.
+
+        `work` must be able to begin again.
+
+        Raises:
+            torch.OutOfMemoryError: memory does not hold one image.
+        """
+        while True:
+            count = min(self.size, largest)
+            try:
+                return work(count)
+            except torch.OutOfMemoryError:
+                if count == 1:
+                    raise
+            # Outside of the handler, whose error keeps the tensors that did not fit.
+            self.size = count // 2
+            note = f"{count} images at once do not fit into the memory: {self.size} from now on"
+            tqdm.write(note, file=sys.stderr)
+
+    def over(self, length: int, work: Callable[[slice], T], title: str) -> Iterator[T]:
+        """Yield `work(rows)` of each batch of `length` images in order, with a progress bar."""
+        start = 0
+        with progress_bar(title, "image", total=length) as bar:
+            while start < length:
+
+                def some(count: int, start: int = start) -> tuple[T, int]:
+                    return work(slice(start, start + count)), count
+
+                done, count = self.fit(some, length - start)
+                yield done
+                start += count
+                bar.update(count)
 
 
 @dataclass

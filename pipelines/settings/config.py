@@ -4,6 +4,7 @@ Each table belongs to the code that it configures, whose place stands in `tables
 its resolved settings in `config.toml`.
 """
 
+import copy
 import difflib
 import math
 import pkgutil
@@ -165,7 +166,7 @@ def override(tables: Tables, changes: Iterable[tuple[Sequence[str], Any]]) -> Ta
     Raises:
         PictuneError: a path leads through something that is not a table.
     """
-    result: dict[str, Any] = _copied(tables)
+    result: dict[str, Any] = copy.deepcopy(tables)
     for keys, value in changes:
         place = result
         for depth, key in enumerate(keys[:-1], start=1):
@@ -345,9 +346,3 @@ def shortened(value: object, length: int = 60) -> str:
     """Return the value as Python writes it, cut so that a line of errors stays readable."""
     text = repr(value)
     return text if len(text) <= length else f"{text[: length - 3]}..."
-
-
-def _copied(value: Any) -> Any:
-    if not isinstance(value, dict):
-        return value
-    return {key: _copied(inner) for key, inner in value.items()}

@@ -53,7 +53,7 @@ class Setting:
 
     path: str
     default: str | None
-    """TOML value, or a phrase; None for a table whose settings follow."""
+    """TOML value, or a phrase; None for what must be given, and a table whose settings follow."""
     kind: str
     """Type and range in words."""
     meaning: str
@@ -83,12 +83,11 @@ def _settings(path: str, model: type[BaseModel], defaults: BaseModel | None) -> 
         if isinstance(default, BaseModel):
             yield from _inner_table(place, meaning, default)
             continue
-        yield Setting(
-            place,
-            "required" if field.is_required() and defaults is None else _as_toml(default),
-            _kind(field.annotation, field.metadata),
-            meaning,
-        )
+        kind = _kind(field.annotation, field.metadata)
+        if field.is_required() and defaults is None:
+            yield Setting(place, None, f"required; {kind}", meaning)
+        else:
+            yield Setting(place, _as_toml(default), kind, meaning)
         for inner in get_args(field.annotation):
             if isinstance(inner, type) and issubclass(inner, BaseModel):
                 yield from _list_of_tables(f"{place}[]", inner)
