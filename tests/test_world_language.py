@@ -7,8 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.errors import PictuneError
-from world.build.base import BaseConfig, BaseTrainer
 from world.build.tokenizer import MAX_TOKENS, build_tokenizer, token_ids
 from world.captions import EXACT, WORDS, CaptionNoise, can_be_said, caption
 from world.prompts import (
@@ -25,28 +23,6 @@ def perfect_reading(scene: Scene) -> Reading:
     return Reading(
         scene.counts(), {a.species: a.tint for a in scene.animals}, scene.place, readable=True
     )
-
-
-def test_the_base_goes_on_only_from_what_it_was_made_from(tmp_path: Path) -> None:
-    tokenizer = build_tokenizer(WORDS, tmp_path / "tokenizer")
-    config = BaseConfig(unet_channels=(16, 16, 16), text_width=16, text_layers=1)
-
-    def trainer(config: BaseConfig = config, seed: int = 0, vae: str = "a") -> BaseTrainer:
-        return BaseTrainer(tokenizer, 4, config, tmp_path / "base", seed=seed, vae_sha256=vae)
-
-    first = trainer()
-    first.step = 7
-    first.save()
-    again = trainer()
-    again.resume()
-    assert again.step == 7
-    for other in (
-        trainer(config.model_copy(update={"batch": 8})),
-        trainer(seed=1),
-        trainer(vae="b"),
-    ):
-        with pytest.raises(PictuneError, match=r"remove .*base"):
-            other.resume()
 
 
 seeds = st.integers(0, 2**32 - 1)

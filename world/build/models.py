@@ -1,7 +1,7 @@
 """Training of the embedded models: `python -m world.build.models [PART ...]`.
 
-`make models` builds all parts, one after the other. Work in progress is kept under `runs/models/`:
-the base continues from its last checkpoint there, every other part is built again.
+`make models` builds all parts, one after the other; each is kept under `runs/models/`, where the
+later ones find it.
 """
 
 import argparse
@@ -14,9 +14,9 @@ from torch import Tensor
 from transformers import CLIPImageProcessor, CLIPProcessor, CLIPTextModel, CLIPTokenizer
 
 from data.errors import PictuneError
-from data.files import sha256_of, write_json
+from data.files import write_json
 from world.build.autoencoder import AutoencoderConfig, decode, encode, train_autoencoder
-from world.build.base import BaseConfig, BaseTrainer, new_scheduler
+from world.build.base import BaseConfig, new_scheduler, train_base
 from world.build.clip import ClipTrainingConfig, train_clip
 from world.build.oracle_training import (
     OracleTrainingConfig,
@@ -109,12 +109,9 @@ def build_base(seed: int) -> None:
     noise = CaptionNoise()
     texts = [[caption(s, rng, noise) for s in drawn.scenes] for _ in range(config.captions)]
     captions = torch.stack([token_ids(tokenizer, part) for part in texts])
-    vae = sha256_of(WORK / "vae" / "diffusion_pytorch_model.safetensors")
-    trainer = BaseTrainer(
-        tokenizer, latents.shape[1], config, WORK / "base", seed=seed, vae_sha256=vae
-    )
-    trainer.resume()
-    trainer.run(latents, captions)
+    base = train_base(latents, captions, tokenizer, config, seed=seed)
+    base.unet.save_pretrained(WORK / "base/unet")
+    base.text.save_pretrained(WORK / "base/text_encoder")
 
 
 def build_clip(seed: int) -> None:
