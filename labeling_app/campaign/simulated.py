@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
-from pydantic import BaseModel, Field, NonNegativeFloat
+from pydantic import BaseModel, Field, NonNegativeFloat, PositiveFloat
 
 from data.comparisons import MOST_COUNTED, Strength
 from data.feedback import Claim, Receipt, Submission
@@ -31,8 +31,6 @@ Judge = Callable[[str, str], float]
 Counter = Callable[[str, str], int | None]
 """Image id and name of what is counted -> number of them; None where it is not known."""
 
-SECONDS_PER_IMAGE = 2.0
-"""Median seconds spent on one image; each rater has their own pace around it."""
 MUCH = 4.0
 """Just noticeable differences from which an image is much better than the other."""
 
@@ -58,6 +56,8 @@ class SimulatedRaterConfig(BaseModel, frozen=True, extra="forbid"):
     """Qualities that differ by no more are tied."""
     skip_rate: Share = 0.02
     """Probability that a task is skipped."""
+    seconds_per_image: PositiveFloat = 2.0
+    """Median seconds spent on one image; each rater has their own pace around it."""
 
 
 @dataclass(frozen=True)
@@ -195,7 +195,7 @@ def create_raters(
     for number in range(1, config.raters + 1):
         rater_id = store.add_rater(f"simulated rater {number}", source="simulated")
         rng.gauss()  # not used, but without it a seed would no longer give the same answers
-        pace = SECONDS_PER_IMAGE * rng.lognormvariate(0, 0.2)
+        pace = config.seconds_per_image * rng.lognormvariate(0, 0.2)
         rater = SimulatedRater(
             rater_id=rater_id,
             threshold=config.threshold,
