@@ -62,7 +62,7 @@ def note(name: str, work: Callable[[], object], figures: Figures) -> None:
 
 
 def relate(figures: Figures, base: str) -> Figures:
-    """Add the ratio of each time to that of `base`, and the peak of memory."""
+    """Add the ratio of each time to the time of `base`, and the peak of memory."""
     for name, figure in figures.items():
         if name != base:
             figure["times_pandas"] = {

@@ -6,10 +6,10 @@ steps, guidance and eta, which saves and hashes each image before the next batch
 ours without its threads: what writing while the next images are drawn brings.
 
 All take turns in one process, and must draw the same images but for rounding: no pixel of 0 to 255
-may differ by more than 2 from that of the plain loop, so that no speed comes from doing less.
+may differ by more than 2 from the plain loop's pixel, so that no speed comes from doing less.
 
-Images per second are of the best round, since other programs only take time; those of the
-processor's seconds hold on a busy machine, too. The first round warms up.
+Images per second are of the best round, since other programs only take time; images per second of
+the processor hold on a busy machine, too. The first round warms up.
 """
 
 import tempfile
@@ -127,7 +127,7 @@ def compare(work: Work, rounds: int) -> dict[str, Any]:
 
 
 def _difference(work: Work, folder: Path) -> int:
-    """Return the largest difference of a pixel between our images and those of the plain loop."""
+    """Return the largest difference of a pixel between our images and the plain loop's."""
     pairs = zip(work.paths(folder / "ours"), work.paths(folder / PLAIN), strict=True)
     return max(int(np.abs(_pixels(mine) - _pixels(other)).max()) for mine, other in pairs)
 

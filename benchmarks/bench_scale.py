@@ -109,7 +109,7 @@ def fill(url: str, count: int) -> Figures:
 
 
 def stored(url: str) -> Figures:
-    """Return what the store has."""
+    """Return the store's number of labels, and of tasks with more labels than wanted."""
     with FeedbackStore.open(url) as store, store.database.read() as connection:
         per_task = sa.select(labels.c.task_id, sa.func.count().label("n")).where(labels.c.is_live)
         counted = per_task.group_by(labels.c.task_id).subquery()

@@ -154,7 +154,7 @@ def timed(work: Callable[[], object]) -> dict[str, float]:
 
 
 def peak_mib(pid: int | str = "self") -> float:
-    """Return the most resident memory of a process so far; that of its parent does not count."""
+    """Return the most resident memory of a process so far, its parent's not included."""
     status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
 

@@ -50,7 +50,7 @@ REFUSED = {
     "evaluate": NO_IMAGES,
     "report": NO_IMAGES,
 }
-"""What each line of words is answered with, where there is no run."""
+"""Answers to lines of words, where there is no run."""
 
 
 @pytest.mark.parametrize("words", REFUSED)

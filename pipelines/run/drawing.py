@@ -1,7 +1,6 @@
-"""Images that stages draw: in batches that fit into the memory, and only those that are missing.
+"""Drawing of the images that are missing, in batches that fit into the memory.
 
-The name of an image's file says its prompt and seed, so an interrupted run finds what is there and
-draws only the rest.
+The name of an image's file says its prompt and seed, so an interrupted run draws only the rest.
 """
 
 import sys
@@ -124,7 +123,7 @@ class Drawer:
 def missing_batches(
     planned: Sequence[Planned], folder: Path, batch: int
 ) -> list[tuple[list[Planned], int]]:
-    """Return the batches that draw what is not in `folder`, each with the size it is filled up to.
+    """Return the batches of images that `folder` lacks, each with the size it is filled up to.
 
     Pixels depend on that size by rounding. So each image has the size that it has when all are
     drawn at once, in full batches and a rest, whatever an interrupted call has left.

@@ -7,7 +7,7 @@ on from leaves neither file, since its settings may be what was wrong.
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -118,10 +118,11 @@ class StageFolder:
     def working(self) -> Iterator[bool]:
         """Record the settings, and mark the stage as begun; as finished if the block ends cleanly.
 
-        After an error or Ctrl-C that leaves nothing to go on from, record and stamp are as before.
+        After an error or Ctrl-C, only the tables stay recorded that the next attempt rests on; if
+        there is nothing to go on from, the stamp is as before.
         Yields whether it resumes an earlier attempt.
         """
-        before = {path: _content(path) for path in (self.run.config_file, self.folder / STAMP)}
+        config, stamp = _content(self.run.config_file), _content(self.folder / STAMP)
         resumed = self.stamp
         begun = Stamp(
             stage=self.stage,
@@ -143,11 +144,14 @@ class StageFolder:
             # Also after Ctrl-C, for the time spent.
             seconds = round(begun.seconds + time.monotonic() - clock, 1)
             done = begun.model_copy(update={"seconds": seconds, **ended})
-            if done.bound(self.folder):
+            bound = done.bound(self.folder)
+            if set(bound) != set(self.tables):
+                _put_back(self.run.config_file, config)
+                record(self.run, self.settings, bound)
+            if bound:
                 self._write(done)
             else:
-                for path, content in before.items():
-                    _put_back(path, content)
+                _put_back(self.folder / STAMP, stamp)
 
     def _write(self, stamp: Stamp) -> None:
         write_json(self.folder / STAMP, stamp.model_dump(mode="json"))
@@ -185,14 +189,16 @@ def stamps(run: RunFolder) -> dict[Path, Stamp]:
 
 
 def present_round(run: RunFolder) -> int:
-    """Return the highest round of which an image was drawn, or else 1."""
+    """Return the highest round that has begun to draw images, at least 1."""
     begun = (path.parent.name for path in run.root.glob(f"rounds/*/{STAMP}"))
     return max((int(name) for name in begun if name.isdecimal()), default=1)
 
 
-def record(run: RunFolder, settings: Settings) -> None:
-    """Write the settings to the run's `config.toml`; tables that they do not have stay there."""
+def record(run: RunFolder, settings: Settings, names: Collection[str] | None = None) -> None:
+    """Write the settings, or these tables of them, to `config.toml`; other tables stay there."""
     tables = settings.recorded()
+    if names is not None:
+        tables = {name: table for name, table in tables.items() if name in names}
     for table, key in UNRECORDED:
         tables.get(table, {}).pop(key, None)
     earlier = read_toml(run.config_file) if run.config_file.exists() else {}
@@ -202,7 +208,7 @@ def record(run: RunFolder, settings: Settings) -> None:
 
 
 def refuse_changes(run: RunFolder, settings: Settings) -> None:
-    """Refuse settings that differ from those that a stage of the run rests on.
+    """Refuse settings that differ from the settings that a stage of the run rests on.
 
     Raises:
         PictuneError: names the settings that differ, the stages that used them, and the ways out.

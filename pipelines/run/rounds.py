@@ -31,8 +31,8 @@ def round_of_images(run: RunFolder) -> dict[str, int]:
 def labeled_images(run: RunFolder) -> set[str]:
     """Return the ids of the images of the present round with a label that can be learned from.
 
-    Those that visitors of the playground sent are omitted: they are no sample of what the round
-    draws.
+    Images that visitors of the playground sent are omitted: they are no sample of the round's
+    images.
     """
     if not (run.latest / MANIFEST).exists():
         return set()
@@ -93,7 +93,7 @@ def adapter_to_go_on_from(run: RunFolder, method: str, model: str) -> Path:
         model: hash of the base's weights as they are now.
 
     Raises:
-        PictuneError: there is no such adapter, it is not the one that was tuned, or it was tuned
+        PictuneError: there is no such adapter, it was changed after its tuning, or it was tuned
             from another base.
     """
     before = run.in_round(run.round - 1)

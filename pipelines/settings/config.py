@@ -79,7 +79,7 @@ class Settings:
     def recorded(self) -> Tables:
         """Return every table as a run records it: a method's part of `SHARED` is its own alone.
 
-        So a later change of what is shared still reaches every method.
+        So a later change of a shared table still reaches every method.
         """
         return {name: table | self.own.get(name, {}) for name, table in self.resolved().items()}
 
@@ -255,7 +255,7 @@ def _with_likeness(tables: Tables, name: str, model: type[BaseModel]) -> dict[st
 
 
 def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """Return the values of both tables; those of `above` count where both have one."""
+    """Return the values of both tables; where both have a value, that of `above` counts."""
     merged = below | above
     for key in below.keys() & above.keys():
         if isinstance(below[key], dict) and isinstance(above[key], dict):
@@ -297,7 +297,7 @@ def model_of(name: str) -> type[BaseModel]:
 
 
 def _explained(table: str, model: type[BaseModel], error: dict[str, Any]) -> tuple[str, str]:
-    """Return the path of what is wrong, and what is wrong with it."""
+    """Return the path of a wrong setting, and a phrase that says what is wrong."""
     path = ".".join([table, *map(str, error["loc"])])
     if error["type"] == "extra_forbidden":
         *outer, last = error["loc"]

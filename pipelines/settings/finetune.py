@@ -43,8 +43,8 @@ class FinetuneConfig(BaseModel, frozen=True, extra="forbid"):
     """Validation, which chooses the best weights and can end the training early, for every method.
     A method's own table, such as `[dpok.validation]`, names what differs."""
     scored_per_prompt: NonNegativeInt = 0
-    """For methods that learn from images: images of each prompt that are drawn beside those of the
-    run and that only the reward scores."""
+    """For methods that learn from images: further images of each prompt, which are drawn beside the
+    run's images and which only the reward scores."""
     checkpoints: PositiveInt = 10
     """Number of checkpoints, evenly over the steps; an interrupted training goes on from the
     last."""

@@ -68,7 +68,7 @@ def reference(table: str | None = None) -> str:
 
 
 def settings_in(table: str) -> list[Setting]:
-    """Return the settings of a table, with those of the tables inside it."""
+    """Return the settings of a table and of the tables inside it."""
     return list(_settings(table, model_of(table), None))
 
 
@@ -123,7 +123,7 @@ def _list_of_tables(path: str, model: type[BaseModel]) -> Iterator[Setting]:
 
 
 def _docstrings(model: type[BaseModel]) -> dict[str, str]:
-    """Return the docstrings of a model's fields, those of the classes that it extends included."""
+    """Return the docstrings of a model's fields, inherited fields included."""
     found: dict[str, str] = {}
     for one in reversed(model.__mro__):
         if not issubclass(one, BaseModel) or one is BaseModel:

@@ -47,7 +47,7 @@ class Line(BaseModel, frozen=True, extra="forbid"):
 
 
 def add_images(tuned: Path | None, n: int, *, seed: int) -> None:
-    """Add `n` images of the base, or of a tuned model, to those that are there.
+    """Add `n` images of the base, or of a tuned model, to the sheet.
 
     They are spread over all families of prompts and both samplers.
     """
@@ -100,9 +100,9 @@ def agrees(reading: Reading, seen: Reading) -> dict[str, bool]:
 
 
 def agreement(oracle: Oracle) -> dict[str, float]:
-    """Return shares of agreement over the images that both can read, and how many each can.
+    """Return how often oracle and person agree on images that both can read, part by part.
 
-    Both are the person and the oracle.
+    The numbers of images come first.
     """
     images, lines = load_audit()
     read = zip(oracle.read(images), lines, strict=True)

@@ -29,7 +29,7 @@ WEB = CaptionNoise(
 )
 """Captions of the web, which name one subject, often the place, seldom the number.
 
-Even a number that is named is often not that of what the image shows (Paiss et al. 2023,
+Even a number that is named is often not the number in the image (Paiss et al. 2023,
 arXiv 2302.12066).
 """
 
@@ -91,7 +91,7 @@ def text_embeddings(model: CLIPModel, ids: Tensor) -> Tensor:
 def contrastive_loss(similarity: Tensor, same: Tensor) -> Tensor:
     """Return the symmetric cross-entropy over the pairs of a batch.
 
-    `similarity` are logits [B, B], in whose diagonal the pairs stand; `same` [B, B] is true for
+    `similarity` are logits [B, B] with the pairs on the diagonal; `same` [B, B] is true for
     equal captions, which share the probability of being right.
     """
     share = same.float() / same.sum(1, keepdim=True)

@@ -2,7 +2,7 @@
 
 `make models` ends with it. It writes `models/base_alignment.json`: alignment by the oracle, by
 family of prompts, seen and held out, and for each of the DPOK paper's prompts; and on the same
-images `models/clip_knowledge.json`: what the CLIP knows zero-shot and by linear probes.
+images `models/clip_knowledge.json`: the CLIP's knowledge, zero-shot and by linear probes.
 """
 
 import itertools
@@ -90,7 +90,7 @@ def draw(
 
 @torch.no_grad()
 def clip_knowledge(images: Tensor, readings: list[Reading]) -> dict[str, dict[str, float]]:
-    """Return what the CLIP knows of images [N, 3, 64, 64] in [0, 1], and whose color is whose."""
+    """Return the CLIP's right answers about images [N, 3, 64, 64] in [0, 1], by question."""
     clip = ClipBackbone.from_pretrained(MODELS / "emoji-clip")
     renders, whose = binding()
 

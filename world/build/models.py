@@ -133,7 +133,7 @@ def build_clip(seed: int) -> None:
 
 
 def build_oracle(seed: int) -> None:
-    """Train the oracle on renders, their round trips and what the base makes of them.
+    """Train the oracle on renders, their round trips, and the base's versions of them.
 
     Also writes statistics of real renders.
     """

@@ -1,7 +1,7 @@
 """Training of the oracle on renders and on distorted versions of them.
 
-The distortions are those of generators: round trips through the autoencoder, noisy latents, blur,
-and partly denoised renders.
+The distortions are as generators make them: round trips through the autoencoder, noisy latents,
+blur, and partly denoised renders.
 """
 
 import random
@@ -144,7 +144,7 @@ def train_oracle(
 def read_accuracy(oracle: Oracle, images: Tensor, scenes: list[Scene]) -> dict[str, float]:
     """Return the shares of uint8 images [N, 3, 64, 64] that are read right, part by part.
 
-    The parts are counts, tints, place and all of these; the share of readable images comes last.
+    The parts are counts, tints, place and all three; the share of readable images comes last.
     """
     readings = oracle.read(images.float() / 255)
     parts = ("counts", "tints", "place", "all", "readable")
