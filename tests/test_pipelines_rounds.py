@@ -8,7 +8,6 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from data.files import sha256_of
 from data.runs import RunFolder
@@ -208,15 +207,6 @@ def test_a_method_that_starts_from_another_goes_on_from_itself_later(
     assert stamp.inputs["start"] == sha256_of(copy.finetune_dir("dpok") / LORA_FILE)
 
 
-def test_settings_of_a_later_round_are_bound(
-    second: RunFolder, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert command(second, "images", *sets("rounds.images_per_prompt=9")) == 2
-    error = capsys.readouterr().err
-    assert "rounds.images_per_prompt is 8 there and 9 now" in error
-    assert str(second.round_dir) in error
-
-
 def test_stages_without_a_round_work_on_the_present_one_and_skip_what_is_done(
     second: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -265,11 +255,3 @@ def test_evaluation_keeps_the_images_of_models_that_did_not_change(
     assert after.keys() == times.keys()
     drawn_again = {path.parent.name for path in times if after[path] != times[path]}
     assert drawn_again == {"rwl-round2-eta0", "rwl-round2-eta1"}
-
-
-def test_weights_are_those_of_the_same_training_again(second: RunFolder, tmp_path: Path) -> None:
-    copy = copy_of(second, tmp_path)
-    shutil.rmtree(copy.finetune_dir("rwl"))
-    assert command(copy, "finetune", "--method", "rwl") == 0
-    one, other = (load_file(run.finetune_dir("rwl") / LORA_FILE) for run in (copy, second))
-    assert all(torch.equal(weight, other[name]) for name, weight in one.items())
