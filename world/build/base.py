@@ -8,32 +8,27 @@ classifier-free guidance (Ho & Salimans 2022, arXiv 2207.12598). The weights are
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
-from pydantic import BaseModel
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from world.build.tokenizer import MAX_TOKENS, token_ids
 from world.build.training import Average, steps_with_log, warmup_cosine
 
-
-class BaseConfig(BaseModel, frozen=True, extra="forbid"):
-    """Settings of the base model and its training."""
-
-    unet_channels: tuple[int, ...] = (48, 96, 128)
-    text_width: int = 128
-    text_layers: int = 3
-    scenes: int = 40_000
-    captions: int = 4
-    """Number of different captions of each scene."""
-    steps: int = 9000
-    batch: int = 32
-    learning_rate: float = 6e-4
-    learning_rate_hold: float = 0.6
-    """Share of the steps before the learning rate falls."""
-    empty_captions: float = 0.1
-    """Share of captions left empty, so that the model also learns to draw without one."""
-    min_snr: float = 5.0
-    average_decay: float = 0.999
+UNET_CHANNELS = (48, 96, 128)
+TEXT_WIDTH = 128
+TEXT_LAYERS = 3
+SCENES = 40_000
+CAPTIONS = 4
+"""Number of different captions of each scene."""
+STEPS = 9000
+BATCH = 32
+LEARNING_RATE = 6e-4
+LEARNING_RATE_HOLD = 0.6
+"""Share of the steps before the learning rate falls."""
+EMPTY_CAPTIONS = 0.1
+"""Share of captions left empty, so that the model also learns to draw without one."""
+MIN_SNR = 5.0
+AVERAGE_DECAY = 0.999
 
 
 def new_scheduler() -> DDIMScheduler:
@@ -54,17 +49,17 @@ def new_scheduler() -> DDIMScheduler:
     )
 
 
-def new_unet(config: BaseConfig, latent_channels: int) -> UNet2DConditionModel:
+def new_unet(latent_channels: int) -> UNet2DConditionModel:
     """Return an untrained UNet with attention at 8x8 and 4x4."""
     unet = UNet2DConditionModel(
         sample_size=16,
         in_channels=latent_channels,
         out_channels=latent_channels,
-        block_out_channels=config.unet_channels,
+        block_out_channels=UNET_CHANNELS,
         layers_per_block=1,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-        cross_attention_dim=config.text_width,
+        cross_attention_dim=TEXT_WIDTH,
         attention_head_dim=8,
         norm_num_groups=16,
     )
@@ -73,17 +68,17 @@ def new_unet(config: BaseConfig, latent_channels: int) -> UNet2DConditionModel:
     return unet
 
 
-def new_text_encoder(config: BaseConfig, tokenizer: CLIPTokenizer) -> CLIPTextModel:
+def new_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
     """Return an untrained CLIP text model for the tokenizer's vocabulary."""
     model = CLIPTextModel(
         CLIPTextConfig(
             vocab_size=len(tokenizer),
-            hidden_size=config.text_width,
-            intermediate_size=4 * config.text_width,
-            num_hidden_layers=config.text_layers,
+            hidden_size=TEXT_WIDTH,
+            intermediate_size=4 * TEXT_WIDTH,
+            num_hidden_layers=TEXT_LAYERS,
             num_attention_heads=4,
             max_position_embeddings=MAX_TOKENS,
-            projection_dim=config.text_width,
+            projection_dim=TEXT_WIDTH,
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
@@ -106,32 +101,29 @@ def train_base(
     latents: Tensor,
     captions: Tensor,
     tokenizer: CLIPTokenizer,
-    config: BaseConfig,
     *,
     seed: int,
 ) -> Base:
     """Train on captions [K, N, L] of latents [N, C, h, w]; return the averaged weights."""
     torch.manual_seed(seed)
-    model = Base(new_unet(config, latents.shape[1]), new_text_encoder(config, tokenizer))
-    average = Average(model, config.average_decay)
+    model = Base(new_unet(latents.shape[1]), new_text_encoder(tokenizer))
+    average = Average(model, AVERAGE_DECAY)
     optimizer = torch.optim.AdamW(
-        model.parameters(), config.learning_rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True
+        model.parameters(), LEARNING_RATE, betas=(0.9, 0.99), weight_decay=0.01, fused=True
     )
     generator = torch.Generator().manual_seed(seed)
     scheduler, empty = new_scheduler(), token_ids(tokenizer, [""])[0]
     snr = scheduler.alphas_cumprod / (1 - scheduler.alphas_cumprod)
-    weights = snr.clamp(max=config.min_snr) / (snr + 1)  # min-SNR for v-prediction
-    n = config.batch
+    weights = snr.clamp(max=MIN_SNR) / (snr + 1)  # min-SNR for v-prediction
+    n = BATCH
     losses: list[float] = []
-    for step in steps_with_log("base", config.steps, losses):
+    for step in steps_with_log("base", STEPS, losses):
         for group in optimizer.param_groups:
-            group["lr"] = config.learning_rate * warmup_cosine(
-                step, config.steps, hold=config.learning_rate_hold
-            )
+            group["lr"] = LEARNING_RATE * warmup_cosine(step, STEPS, hold=LEARNING_RATE_HOLD)
         chosen = torch.randint(latents.shape[0], (n,), generator=generator)
         x = latents[chosen]
         ids = captions[torch.randint(captions.shape[0], (n,), generator=generator), chosen].clone()
-        ids[torch.rand(n, generator=generator) < config.empty_captions] = empty
+        ids[torch.rand(n, generator=generator) < EMPTY_CAPTIONS] = empty
         noise = torch.randn(x.shape, generator=generator)
         t = torch.randint(1000, (n,), generator=generator)
         with torch.autocast("cpu", torch.bfloat16):
