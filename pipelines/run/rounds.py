@@ -11,11 +11,11 @@ from pathlib import Path
 from data.errors import PictuneError
 from data.files import sha256_of
 from data.runs import RunFolder
-from data.schema import IMAGES, LABELS_RANKING, read_table
+from data.schema import LABELS_RANKING, read_table
 from data.tables.parquet import MANIFEST
 from finetune.model.adapter_kinds import kind_in
 from pipelines.methods import METHODS
-from pipelines.run.campaign import sent_images
+from pipelines.run.campaign import column_of_images, sent_images
 from pipelines.run.model_hashes import REWARD_METRICS
 from pipelines.run.record import STAMP, read_stamp
 from reward.dataset import read_labels
@@ -23,9 +23,7 @@ from reward.dataset import read_labels
 
 def round_of_images(run: RunFolder) -> dict[str, int]:
     """Return the round that drew each image of the run, by image id."""
-    table = read_table(run.images_table, IMAGES)
-    pairs = zip(table["image_id"].to_pylist(), table["round"].to_pylist(), strict=True)
-    return {image_id: number or 1 for image_id, number in pairs}
+    return {image_id: number or 1 for image_id, number in column_of_images(run, "round").items()}
 
 
 def labeled_images(run: RunFolder) -> set[str]:
