@@ -131,6 +131,13 @@ def test_held_out_prompts_cover_the_families_and_leave_out_the_excluded() -> Non
     assert len(prompts) == len(set(prompts)) == 20
     wanted = [Requirement.parse(p) for p in PAPER_PROMPTS]
     assert not any(Requirement.parse(p) in wanted for p in prompts)
+    for prompt in prompts:
+        asked = Requirement.parse(prompt)
+        kinds = [
+            Animal(a, asked.tints.get(a)) for a, n in asked.counts.items() for _ in range(n or 1)
+        ]
+        scene = Scene(tuple(kinds), asked.place or "plain")
+        assert is_held_out(scene) == (family_of(prompt) != "object")
 
 
 def test_every_word_is_one_token_and_other_text_falls_back_to_bytes(tmp_path: Path) -> None:
