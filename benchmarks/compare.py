@@ -199,7 +199,7 @@ PLANNED = (
 
 
 def planned_power(campaigns: int, rng: np.random.Generator) -> list[dict[str, Any]]:
-    """Return, where the plan does not take it for certain, what is planned and what is found.
+    """Return planned and found power, where the plan does not take the finding for certain.
 
     Without a difference, `found` is how often the interval says that there is one.
     """
@@ -326,7 +326,7 @@ def all_covered(campaigns: int, rng: np.random.Generator) -> dict[str, Any]:
 
 
 def all_powers(campaigns: int, rng: np.random.Generator) -> dict[str, Any]:
-    """Return what is found of true differences, and the published tables' strengths."""
+    """Return how often true differences are found, and the published tables' strengths."""
     found = {
         "true_60_to_40": true_60_to_40(4 * campaigns, rng),
         "planned_power": planned_power(campaigns, rng),

@@ -84,7 +84,7 @@ CELLS: dict[str, Cell] = {
 
 @dataclass
 class Pool:
-    """Images that raters can be asked about, with what the judge knows of them."""
+    """Images that raters can be asked about, with the judge's knowledge of them."""
 
     paths: list[Path] = field(default_factory=list)
     prompts: list[str] = field(default_factory=list)

@@ -17,6 +17,8 @@ from reward.clip.cache import EmbeddingCache
 
 _logger = logging.getLogger(__name__)
 
+ENCODE_BATCH = 64
+"""Images that the backbone encodes at a time."""
 TUNED_BATCH = 256
 """Images that go through the trained blocks at a time."""
 

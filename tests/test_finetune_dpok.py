@@ -183,11 +183,13 @@ def test_kl_weight_alone_pulls_back_to_the_pretrained_model(velocity_folder: Pat
     assert kls[-1] < 0.7 * kls[0]
 
 
-def test_value_function_learns_to_predict_the_reward_of_each_prompt(velocity_folder: Path) -> None:
+def test_value_function_learns_to_predict_the_reward_of_each_prompt(
+    velocity_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(policy_gradient, "STATISTICS_WINDOW", 1)
     settings = {
         "images_per_prompt": 8,
         "micro_batch": 16,
-        "statistics_window": 1,
     }
     config = SMALL.model_copy(update=settings)
     training = training_of(open_with_adapter(velocity_folder), config, prompts=["a cat"])

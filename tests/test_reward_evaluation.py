@@ -257,7 +257,7 @@ def test_clip_baseline_orders_by_the_cosine(examples: Examples) -> None:
 
 
 def elsewhere(examples: Examples, *sources: RewardSource) -> dict[str, Scorer]:
-    config = CONFIG.model_copy(update={"baselines": sources, "encode_batch": 16})
+    config = CONFIG.model_copy(update={"baselines": sources})
     return rewards_from_elsewhere(examples, config, device=torch.device("cpu"))
 
 

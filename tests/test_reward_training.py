@@ -12,6 +12,7 @@ from pipelines.run.image_io import load_image
 from reward.clip.backbone import ClipBackbone
 from reward.dataset import FeedbackDataset
 from reward.embedding import embed_images, read_image
+from reward.learning import training
 from reward.learning.examples import Examples, prepare
 from reward.learning.objective import Objective
 from reward.learning.training import (
@@ -97,9 +98,10 @@ def test_same_seed_gives_the_same_bits(examples: Examples, backbone: ClipBackbon
 
 
 def test_the_best_epoch_is_kept_and_training_stops_after_patience(
-    examples: Examples, backbone: ClipBackbone
+    examples: Examples, backbone: ClipBackbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = CONFIG.model_copy(update={"epochs": 200, "learning_rate": 0.03, "patience": 3})
+    monkeypatch.setattr(training, "PATIENCE", 3)
+    config = CONFIG.model_copy(update={"epochs": 200, "learning_rate": 0.03})
     model, metrics = _train(examples, backbone, config)
     losses = [_number(each.val_loss) for each in metrics]
     best = int(np.argmin(losses))
@@ -237,7 +239,6 @@ def test_without_a_validation_part_the_last_epoch_counts(
     config = CONFIG.model_copy(
         update={
             "epochs": 3,
-            "patience": 1,
             "split": SplitConfig(validation=0, unseen_prompts=0, test_images=0),
         }
     )

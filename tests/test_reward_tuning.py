@@ -9,6 +9,7 @@ from data.errors import PictuneError
 from reward.clip.backbone import ClipBackbone
 from reward.dataset import FeedbackDataset
 from reward.embedding import read_image
+from reward.learning import training
 from reward.learning.examples import Examples, prepare
 from reward.learning.training import RewardMetrics, new_model, train
 from reward.measuring.evaluation import model_scorer
@@ -24,7 +25,6 @@ CONFIG = RewardConfig(
     members=2,
     epochs=4,
     batch_size=32,
-    encode_batch=16,
     split=SplitConfig(split_by="image", unseen_prompts=0, validation=0.2, test_images=0.1),
 )
 
@@ -119,9 +119,10 @@ def test_training_blocks_fits_the_labels_better(examples: Examples, backbone: Cl
 
 
 def test_the_best_epoch_of_head_and_blocks_is_kept(
-    examples: Examples, backbone: ClipBackbone
+    examples: Examples, backbone: ClipBackbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = CONFIG.model_copy(update={"epochs": 60, "tune_learning_rate": 0.03, "patience": 2})
+    monkeypatch.setattr(training, "PATIENCE", 2)
+    config = CONFIG.model_copy(update={"epochs": 60, "tune_learning_rate": 0.03})
     model, metrics = _train(examples, backbone, config)
     best = int(
         np.argmin([each.val_loss if each.val_loss is not None else np.inf for each in metrics])

@@ -23,7 +23,6 @@ CONFIG = RewardConfig(
     hidden=(32,),
     members=2,
     epochs=25,
-    patience=5,
     batch_size=256,
     learning_rate=3e-3,
     split=BY_IMAGE,

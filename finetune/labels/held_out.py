@@ -11,7 +11,7 @@ from data.errors import PictuneError
 from finetune.labels.label_batches import implicit_reward, slate_errors
 from finetune.labels.slates import Labels, Slates, agreement, draw_pairs, draw_rankings, winners_of
 from finetune.learning.method import Training
-from finetune.learning.validation import Validation
+from finetune.learning.validation import FIRST_SEED, Validation
 from finetune.model.adapter_kinds import BASE
 from finetune.model.denoising import spread_timesteps
 from finetune.settings.preference import PreferenceConfig
@@ -79,7 +79,7 @@ class LabelValidator:
         return self._accuracy([images.rewards[slates.image] for slates in self.slates])
 
     def _generator(self) -> torch.Generator:
-        return torch.Generator().manual_seed(self.training.validator.rules.seed)
+        return torch.Generator().manual_seed(FIRST_SEED)
 
     def _accuracy(self, scores: list[Tensor]) -> float | None:
         found = [

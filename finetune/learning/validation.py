@@ -14,6 +14,9 @@ from finetune.model.sampler import draw
 from finetune.settings.sampler import Sampler
 from finetune.settings.validation import STALE_REWARD, ValidationConfig, ValidationRules
 
+FIRST_SEED = 1_000_000
+"""Seed of a prompt's first image, the same at every validation and in every run, so that
+differences come from the weights."""
 SAMPLED_PROMPTS = 8
 """Most prompts of which a validation keeps images."""
 SAMPLES_PER_PROMPT = 6
@@ -66,7 +69,7 @@ class Validator:
         """Draw the validation images and return their mean reward and monitors."""
         config, batch, processes = self.config, self.batch, self.model.processes
         texts = [prompt for prompt in self.prompts for _ in range(config.images_per_prompt)]
-        first, count = self.rules.seed, config.images_per_prompt
+        first, count = FIRST_SEED, config.images_per_prompt
         seeds = [first + i for _ in self.prompts for i in range(count)]
         rows, drawn = processes.share_to_draw(len(texts), batch)
         mine, own_seeds = [texts[i] for i in drawn], [seeds[i] for i in drawn]

@@ -31,6 +31,8 @@ from finetune.settings.policy_gradient import PolicyGradientConfig, Surrogate
 
 ADVANTAGE_CLIP = 5.0
 """Standard deviations beyond which advantages are cut."""
+STATISTICS_WINDOW = 64
+"""Rewards per prompt from which its mean and standard deviation are computed."""
 KL_CURVE = Curve("KL to the base, nats", {"kl": "KL to the base"})
 
 
@@ -162,7 +164,7 @@ def start(algorithm: PolicyGradient[C], training: Training[C]) -> PolicyState:
         value=algorithm.critic(training),
         model=training.model,
         optimizer=adapter_optimizer(training.model, config.learning_rate),
-        statistics=PromptStatistics(window=config.statistics_window, std_floor=config.std_floor),
+        statistics=PromptStatistics(window=STATISTICS_WINDOW, std_floor=config.std_floor),
     )
 
 

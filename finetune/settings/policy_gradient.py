@@ -24,7 +24,8 @@ class RolloutConfig(DrawsImages, frozen=True, extra="forbid"):
 
     sampler: RolloutSampler = RolloutSampler()
     """Settings in which the rollouts' sampler differs from the run's [sampler]; its eta must be
-    above 0."""
+    above 0. Steps after `stochastic_share` cannot be trained on: they finish the image as the
+    sampler of users does, and their noise would be so small that ratios run away. Paper: 1."""
     prompts_per_iteration: PositiveInt = 4
     """Different prompts drawn for in one iteration, at random when there are more."""
     images_per_prompt: PositiveInt = 16
@@ -65,8 +66,6 @@ class PolicyGradientConfig(RolloutConfig, frozen=True, extra="forbid"):
     """Earlier iterations whose transitions are trained on again, by their ratio to the policy that
     drew them; 0 is on policy. The code of DPOK's authors: 1 to 2, as its buffer holds 1000
     transitions."""
-    statistics_window: PositiveInt = 64
-    """Rewards per prompt from which its mean and standard deviation are computed."""
     std_floor: PositiveFloat = 0.05
     """Least standard deviation to divide rewards by, in the reward's units; keeps settled prompts
     from amplifying noise."""

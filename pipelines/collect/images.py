@@ -39,6 +39,8 @@ from pipelines.settings.run import RunConfig
 if TYPE_CHECKING:
     from pipelines.run.drawing import Drawer
 
+BASE_SHARE = 0.25
+"""Share of a later round's images that the base draws."""
 TABLES = ("run", "sampler", "images")
 
 
@@ -156,7 +158,7 @@ def _draw_later_round(
     folder = adapter_to_go_on_from(run, method, weights)
     adapter = sha256_of(adapter_file(folder))
     count = rounds.images_per_prompt
-    tuned, first = count - round(rounds.base_share * count), round_seeds(run.round)
+    tuned, first = count - round(BASE_SHARE * count), round_seeds(run.round)
     by_tuned = seeded(prompts, tuned, settings.run.seed, offset=first)
     by_base = seeded(prompts, count - tuned, settings.run.seed, offset=first + tuned)
     planned, tables = [*by_tuned, *by_base], (*TABLES, "rounds")

@@ -34,8 +34,7 @@ from pipelines.evaluate.figures import (
 )
 from pipelines.evaluate.models import TunedModel, image_folder
 from pipelines.evaluate.plan import evaluation_images, evaluation_prompts, omitted_prompts
-from pipelines.run.batches import Batches
-from pipelines.run.drawing import Drawer
+from pipelines.run.drawing import Batches, Drawer
 from pipelines.run.image_io import load_images, save_sheet
 from pipelines.run.image_plan import ImagesConfig, Planned
 from pipelines.run.judge import Judge, judge_folder, open_judge

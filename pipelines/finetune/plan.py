@@ -13,9 +13,8 @@ from finetune.settings.method import LearnsFromImages, LearnsFromLabels, MethodC
 from pipelines.finetune.image_text_pairs import pairs_hash
 from pipelines.methods import METHODS
 from pipelines.run.campaign import images_digest
-from pipelines.run.model_hashes import has_reward, reward_hash, weights_hash
+from pipelines.run.model_hashes import content_hash, has_reward, reward_hash, weights_hash
 from pipelines.run.prompts import focus_of, prompts_digest, prompts_of
-from pipelines.run.record import content_hash
 from pipelines.run.rounds import adapter_to_go_on_from
 from pipelines.settings.config import Settings
 from pipelines.settings.finetune import FinetuneConfig

@@ -20,8 +20,7 @@ from finetune.learning.reward_fn import RewardFn, score
 from finetune.model.diffusion import DiffusionModel
 from finetune.settings.sampler import Sampler
 from pipelines.finetune.image_text_pairs import read_pairs
-from pipelines.run.batches import Batches
-from pipelines.run.drawing import Drawer
+from pipelines.run.drawing import Batches, Drawer
 from pipelines.run.image_io import load_fitted
 from pipelines.run.image_plan import Planned
 from pipelines.run.rounds import labeled_images

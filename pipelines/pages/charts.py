@@ -217,16 +217,14 @@ def position_chart(places: Lines) -> str:
     """
     figure, axes = _figure(**SMALL)
     at = [one["place"] for one in places]
-    shares = [one["share"] for one in places]
-    lows = [max(0.0, one["share"] - one["interval"][0]) for one in places]
-    highs = [max(0.0, one["interval"][1] - one["share"]) for one in places]
+    shares, errors = _with_errors([(one["share"], one["interval"]) for one in places])
     axes.bar(
         at,
         shares,
         0.6,
         color=SOURCE_COLORS["human"],
         alpha=0.75,
-        yerr=[lows, highs],
+        yerr=errors,
         error_kw={"ecolor": INK, "elinewidth": 0.9},
     )
     axes.plot(

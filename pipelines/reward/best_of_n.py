@@ -23,9 +23,8 @@ from finetune.settings.sampler import Sampler
 from pipelines.evaluate.figures import by_reward
 from pipelines.interruption import ends_at_once
 from pipelines.run.image_plan import BEST_OF_SEEDS, Planned, seeded
-from pipelines.run.model_hashes import weights_hash
+from pipelines.run.model_hashes import content_hash, weights_hash
 from pipelines.run.prompts import prompts_digest, prompts_of
-from pipelines.run.record import content_hash
 from pipelines.run.rounds import with_reward
 from pipelines.settings.config import Settings
 
@@ -107,8 +106,7 @@ def _draw_and_score(
     """
     with ends_at_once():
         from finetune.learning.reward_fn import score  # noqa: PLC0415 - loads torch
-        from pipelines.run.batches import Batches  # noqa: PLC0415 - loads torch
-        from pipelines.run.drawing import Drawer  # noqa: PLC0415 - loads torch
+        from pipelines.run.drawing import Batches, Drawer  # noqa: PLC0415 - loads torch
         from pipelines.run.image_io import load_images  # noqa: PLC0415 - loads torch
         from pipelines.run.models import device_of, open_reward  # noqa: PLC0415 - loads torch
 

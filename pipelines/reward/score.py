@@ -17,7 +17,7 @@ from finetune.model.processes import launched
 from pipelines.flags import stands_for_no_setting
 from pipelines.interruption import ends_at_once
 from pipelines.reward.score_request import FILE, MADE_FROM, SCORES, Request, rows_made_from
-from pipelines.run.record import content_hash
+from pipelines.run.model_hashes import content_hash
 from pipelines.run.rounds import with_reward
 from pipelines.settings.config import Settings
 

@@ -16,11 +16,9 @@ from finetune.model.processes import Processes
 from pipelines.reward.score_request import SCORES, Request
 from pipelines.reward.sharing import encode_in_shares
 from reward.clip.cache import EmbeddingCache
-from reward.embedding import embed_prompts, embed_readable
+from reward.embedding import ENCODE_BATCH, embed_prompts, embed_readable
 from reward.model import RewardModel
 
-ENCODE_BATCH = 64
-"""Images encoded at a time."""
 ROWS = 65_536
 """Images and prompts scored at a time."""
 

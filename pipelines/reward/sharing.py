@@ -8,7 +8,7 @@ from pipelines.progress import progress_bar
 from pipelines.run.models import embedding_bar, open_cache
 from reward.clip.backbone import ClipBackbone
 from reward.dataset import FeedbackDataset
-from reward.embedding import Track, embed_images
+from reward.embedding import ENCODE_BATCH, Track, embed_images
 from reward.settings import ExamplesConfig
 
 
@@ -48,7 +48,7 @@ def encode_labeled(
 
     def embed(own: Track) -> object:
         paths = FeedbackDataset.from_latest(run.latest, run.root).paths
-        size, cache = config.encode_batch, open_cache(run)
-        return embed_images(paths, backbone, batch_size=size, track=own, cache=cache)
+        cache = open_cache(run)
+        return embed_images(paths, backbone, batch_size=ENCODE_BATCH, track=own, cache=cache)
 
     return encode_in_shares(embed, processes)

@@ -13,6 +13,7 @@ from reward.clip.backbone import ClipBackbone
 from reward.clip.cache import EmbeddingCache
 from reward.dataset import FeedbackDataset
 from reward.embedding import (
+    ENCODE_BATCH,
     TUNED_BATCH,
     Track,
     embed_images,
@@ -83,7 +84,7 @@ def prepare(
     wrong = torch.full((len(dataset.prompts), config.negatives), -1)
     for prompt, texts in enumerate(wrong_texts):
         wrong[prompt, : len(texts)] = torch.tensor([row[text] for text in texts], dtype=torch.long)
-    paths, batch_size = dataset.paths, config.encode_batch
+    paths, batch_size = dataset.paths, ENCODE_BATCH
     digests = file_digests(paths)
     _check_unchanged(dataset, digests)
     last, tokens = config.tune_last, None

@@ -36,7 +36,7 @@ from reward.files import CONFIG_FILE, TYPES_FILE
 from reward.learning.examples import Examples
 from reward.learning.logits import as_values, logits_and_margins
 from reward.learning.objective import Objective
-from reward.learning.training import optimizer_of, train_epoch
+from reward.learning.training import PATIENCE, optimizer_of, train_epoch
 from reward.model import RewardModel
 from reward.raters import LabelRaters
 from reward.settings import RewardConfig
@@ -201,7 +201,7 @@ def fit_types(
         if loss is None or loss < best_loss:
             best_loss, best_epoch = np.inf if loss is None else loss, epoch
             best = shares, [copy.deepcopy(model.head.state_dict()) for model in models]
-        elif epoch - best_epoch >= config.patience:
+        elif epoch - best_epoch >= PATIENCE:
             break
     shares, weights = best
     for model, kept in zip(models, weights, strict=True):

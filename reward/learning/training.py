@@ -30,6 +30,8 @@ from reward.settings import RewardConfig
 RANKINGS_PER_VERDICT = 8
 """Most ranked pairs, or rankings, in a step for each labeled image of `batch_size`."""
 
+PATIENCE = 10
+"""Epochs without a lower validation loss after which training stops."""
 WEIGHT_DECAY = 0.01
 """Weight decay of AdamW, for the head and the trained blocks."""
 
@@ -113,7 +115,7 @@ def train(
         if val_loss is not None and val_loss < best_loss:
             best_loss, best_epoch = val_loss, epoch
             best_weights = {name: weight.detach().clone() for name, weight in learned.items()}
-        elif best_weights is not None and epoch - best_epoch >= config.patience:
+        elif best_weights is not None and epoch - best_epoch >= PATIENCE:
             break
     if best_weights is not None:
         model.load_state_dict(best_weights, strict=False)

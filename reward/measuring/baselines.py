@@ -20,7 +20,7 @@ from data.errors import PictuneError
 from reward.calibration import Values
 from reward.clip.backbone import ClipBackbone
 from reward.dataset import Indices
-from reward.embedding import Track, read_image
+from reward.embedding import ENCODE_BATCH, Track, read_image
 from reward.learning.examples import Examples
 from reward.learning.logits import as_values
 from reward.learning.training import train_from_scratch
@@ -52,7 +52,7 @@ def rewards_from_elsewhere(
         PictuneError: one cannot be loaded, or does not return a finite number for each image.
     """
     return {
-        source.name: _source_scorer(source, examples, config.encode_batch, device, track)
+        source.name: _source_scorer(source, examples, ENCODE_BATCH, device, track)
         for source in config.baselines
     }
 

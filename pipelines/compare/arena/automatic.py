@@ -20,7 +20,7 @@ from pipelines.run.models import (
 from pipelines.run.rounds import with_reward
 from pipelines.settings.config import Settings, check
 from reward.clip.backbone import ClipBackbone
-from reward.embedding import embed_prompts, embed_readable
+from reward.embedding import ENCODE_BATCH, embed_prompts, embed_readable
 from reward.measuring.baselines import score_files
 from reward.settings import RewardConfig
 
@@ -45,7 +45,7 @@ def automatic_scores(run: RunFolder, settings: Settings, campaign: Campaign) -> 
         features, rows = embed_readable(
             paths,
             backbone,
-            batch_size=config.encode_batch,
+            batch_size=ENCODE_BATCH,
             skipped=_skip,
             track=embedding_bar,
             cache=cache,
@@ -69,7 +69,7 @@ def automatic_scores(run: RunFolder, settings: Settings, campaign: Campaign) -> 
             source,
             paths,
             prompts,
-            batch_size=config.encode_batch,
+            batch_size=ENCODE_BATCH,
             device=device_of(settings.run),
             track=embedding_bar,
         )
