@@ -33,15 +33,16 @@ from torch import Tensor
 from benchmarks.real_models import backbone_like_vit_l_14, write_model
 from benchmarks.record import commit, record, recorded
 from data.files import write_json
-from finetune.labels.slates import LabeledImages, Labels
+from finetune.labels.rankings import LabeledImages, Labels
+from finetune.labels.weighted_batches import WeightedData
 from finetune.learning.checkpoints import load_latest, save_checkpoint
-from finetune.learning.method import Training, WeightedData, new_training
+from finetune.learning.method import Training, new_training
 from finetune.learning.reward_fn import RewardFn, score
 from finetune.model.diffusion import DiffusionModel
 from finetune.model.lora import lora_layers
 from finetune.model.model_folder import TYPES, Weights
 from finetune.model.sampler import draw, draw_latents
-from finetune.settings.method import MethodConfig
+from finetune.settings.method import DrawsImages, MethodConfig
 from finetune.settings.model import Precision
 from finetune.settings.sampler import Sampler
 from pipelines.methods import find_method
@@ -49,7 +50,7 @@ from pipelines.run.models import as_reward_fn
 from pipelines.settings.config import Settings, check, config_file, override, read_toml
 from reward.model import RewardModel
 from reward.settings import RewardConfig
-from tests.support.small_labels import no_verdicts, slates_of
+from tests.support.small_labels import no_verdicts, rankings_of
 from tests.support.small_training import seeded
 from tests.support.stock import ddim
 
@@ -141,14 +142,14 @@ def training_of(settings: Settings, name: str, model: DiffusionModel) -> Trainin
         generator=generator,
         sampler=settings.table("sampler", Sampler),
     )
-    if find_method(name).learns_from == "rollouts":
+    if isinstance(config, DrawsImages):
         return training
     latents = model.encode_images(torch.rand(2, 3, *model.image_size, generator=generator))
     if name == "rwl":
         data = WeightedData(latents, [PROMPT] * 2, torch.tensor([0.3, 0.7]))
         return replace(training, data=data)
-    ranked = Labels(slates_of([0.0, 1.0], images=[[0, 1]], prompt=[0]), no_verdicts())
-    return replace(training, labels=LabeledImages(latents, (PROMPT,), ranked, ranked))
+    ranked = Labels(rankings_of([0.0, 1.0], images=[[0, 1]], prompt=[0]), no_verdicts())
+    return replace(training, data=LabeledImages(latents, (PROMPT,), ranked, ranked))
 
 
 def images_part(settings: Settings, layout: str, place: Path) -> Figures:

@@ -14,9 +14,9 @@ from finetune.learning.checkpoints import load_latest, save_checkpoint
 from finetune.learning.method import Method
 from finetune.methods import nft, reward_weighted
 from finetune.model.adapter import Adapter
-from finetune.model.adapter_kinds import ADAPTERS, AdapterKind, kind_of
 from finetune.model.diffusion import DiffusionModel
 from finetune.model.sampler import draw
+from finetune.settings.adapter_kinds import ADAPTERS, AdapterKind, kind_of
 from finetune.settings.model import AdapterSettings
 from finetune.settings.nft import NFTConfig
 from finetune.settings.sampler import Sampler

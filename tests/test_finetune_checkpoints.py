@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from finetune.labels.weighted_batches import WeightedData
 from finetune.learning.checkpoints import load_latest, save_checkpoint
-from finetune.learning.method import Method, WeightedData
+from finetune.learning.method import Method
 from finetune.learning.training import TrainState
 from finetune.learning.validation import Validation
 from finetune.methods import ddpo, dpok, nft, preference, reward_gradient, reward_weighted
@@ -73,8 +74,7 @@ class Run:
             config,
             reward=contrast,
             generator=self.generator,
-            data=data,
-            labels=small_labels(),
+            data=small_labels() if name == "preference" else data,
         )
         self.state: TrainState = self.method.start(self.training)
 

@@ -15,8 +15,8 @@ from finetune.learning.rollout import collect
 from finetune.learning.training import TrainState
 from finetune.learning.validation import SAMPLED_PROMPTS, SAMPLES_PER_PROMPT, Validation, Validator
 from finetune.methods import ddpo, policy_gradient
-from finetune.model.adapter_kinds import BASE
 from finetune.model.diffusion import DiffusionModel
+from finetune.settings.adapter_kinds import BASE
 from finetune.settings.ddpo import DDPOConfig
 from finetune.settings.model import AdapterSettings
 from finetune.settings.sampler import Sampler
@@ -269,9 +269,9 @@ def test_a_loss_that_is_not_finite_names_step_and_prompt(sd_folder: Path) -> Non
     algorithm = policy_gradient.PolicyGradient(ddpo.loss)
     state = policy_gradient.start(algorithm, training)
     rollout = collect(training, state.statistics)
-    rollout.trajectories.latents[rollout.prompts.index("a broken dog")] = torch.nan
+    rollout.latents[rollout.prompts.index("a broken dog")] = torch.nan
     before = model.adapter.state()
     message = "not finite in step 1, for 'a broken dog'; lower learning_rate"
     with pytest.raises(PictuneError, match=message):
-        policy_gradient.update(algorithm, training, state, rollout)
+        policy_gradient.update(algorithm, training, state, rollout, learning_rate=1e-3)
     assert all(torch.equal(weight, before[name]) for name, weight in model.adapter.state().items())

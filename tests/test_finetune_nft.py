@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from data.errors import PictuneError
+from finetune.learning.drawing import prompts_of
 from finetune.learning.reward_fn import RewardFn
-from finetune.learning.rollout import prompts_of
-from finetune.methods.nft import METHOD, Images, collect, nft_loss, noise_images, optimality, start
-from finetune.model.denoising import noised_pairs
+from finetune.methods.nft import METHOD, collect, nft_loss, optimality, start
+from finetune.model.denoising import NoiseLevels, noise_images, noised_pairs
 from finetune.model.sampler import draw
 from finetune.model.schedule import DiffusionSchedule, Prediction
 from finetune.settings.model import AdapterSettings
@@ -121,11 +121,11 @@ def test_every_parametrization_has_the_loss_on_clean_latents_times_snr_plus_1(
 ) -> None:
     model, r = open_with_adapter(sd_folder), torch.rand(6, generator=seeded(1))
     clean, policy, old, noise = torch.randn(4, 6, 4, 8, 8, generator=seeded())
-    pairs = torch.stack([torch.arange(6), torch.tensor([999, 800, 500, 300, 50, 5])], dim=1)
+    times = torch.tensor([999, 800, 500, 300, 50, 5])
     schedule = replace(model.schedule(4), prediction_type=prediction_type)
     assert isinstance(schedule, DiffusionSchedule)
-    batch = noise_images(model, schedule, Images(["a"] * 6, clean, r, r), pairs, noise)
-    a = schedule.alphas[pairs[:, 1]].view(-1, 1, 1, 1)
+    batch = noise_images(model, schedule, clean, ["a"] * 6, NoiseLevels(times, noise))
+    a, target = schedule.alphas[times].view(-1, 1, 1, 1), batch.per_output * batch.target
     mine, others = (
         batch.per_output * output(prediction_type, guess, batch.noisy, a) for guess in (policy, old)
     )
@@ -133,7 +133,7 @@ def test_every_parametrization_has_the_loss_on_clean_latents_times_snr_plus_1(
         i = slice(row, row + 1)
         snr = float(a[row] / (1 - a[row]))
         expected = (snr + 1) * nft_loss(policy[i], old[i], clean[i], r[i], 0.4)
-        found = nft_loss(mine[i], others[i], batch.target[i], batch.optimality[i], 0.4)
+        found = nft_loss(mine[i], others[i], target[i], r[i], 0.4)
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=0)
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from data.errors import PictuneError
+from finetune.labels.weighted_batches import WeightedData
 from finetune.learning.checkpoints import load_latest, save_checkpoint
-from finetune.learning.method import WeightedData
 from finetune.methods.reward_weighted import METHOD, RewardWeightedState, draw_round
 from finetune.settings.reward_weighted import RewardWeightedConfig
 from tests.support.small_reward_weighted import (

@@ -10,8 +10,9 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 from data.errors import PictuneError
 from data.runs import RunFolder
+from finetune.labels.weighted_batches import WeightedData
 from finetune.learning.checkpoints import load_latest, save_checkpoint
-from finetune.learning.method import Method, Training, WeightedData
+from finetune.learning.method import Method, Training
 from finetune.learning.training import TrainState, take_step
 from finetune.methods import dpok, reward_weighted
 from finetune.model.diffusion import DiffusionModel

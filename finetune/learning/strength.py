@@ -52,7 +52,7 @@ def choose_strength(validator: "Validator", strengths: Iterable[float]) -> Stren
 
 
 def weakest_as_good(found: "Mapping[float, Validation]") -> StrengthChoice:
-    """Choose among validations by strength, from weak to strong, of which the base is the first.
+    """Choose among validations by strength, from weak to strong, the base first.
 
     A strength to which a measure of `stop_on` objects is not chosen, unless all are.
     """

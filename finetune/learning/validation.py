@@ -8,7 +8,7 @@ from torch import Tensor
 
 from finetune.learning.monitors import PIXEL_MONITOR, Monitor, summary
 from finetune.learning.reward_fn import RewardFn, score
-from finetune.learning.staleness import least_vouched
+from finetune.learning.staleness import stalest_prompt
 from finetune.model.diffusion import DiffusionModel
 from finetune.model.sampler import draw
 from finetune.settings.sampler import Sampler
@@ -86,15 +86,12 @@ class Validator:
         }
         rewards, samples = found.pop("reward"), self._samples(rows, images)
         monitors, prompt = summary(found, texts), None
-        if (least := least_vouched(self.labeled, rewards, texts)) is not None:
+        if (least := stalest_prompt(self.labeled, rewards, texts)) is not None:
             prompt, monitors[STALE_REWARD] = least
         return Validation(rewards, monitors, config, samples, prompt, self.rules)
 
     def within(self, calls: float) -> "Validator":
-        """Return one that passes at most so many images through the network, or one image.
-
-        It draws fewer images of each prompt, or else one of each of fewer prompts.
-        """
+        """Return one of at most so many network passes: of fewer images, then of fewer prompts."""
         most = max(1, int(calls / self._calls_per_image))
         prompts = self.prompts[:: -(-len(self.prompts) // most)]
         count = min(self.config.images_per_prompt, most // len(prompts))

@@ -40,11 +40,7 @@ class Family(ABC):
     """Sampler of diffusers whose steps are those of eta 0."""
 
     def __init__(self, pipeline: Any, image_size: int | None = None) -> None:
-        """Take the pipeline; its images have the model's own size, or this side in pixels.
-
-        Raises:
-            PictuneError: the network does not draw images of this size.
-        """
+        """Take the pipeline; its images have the model's own size, or this side in pixels."""
         self.pipeline = pipeline
         self.latent_size = self._own_latent_size()
         if image_size is not None:
@@ -93,11 +89,7 @@ class Family(ABC):
         """Return height and width of latents of the model's own image size."""
 
     def check(self, source: str) -> None:  # noqa: B027
-        """Refuse a pipeline that would draw NaN.
-
-        Raises:
-            PictuneError: it would, in words that begin with `source`.
-        """
+        """Refuse a pipeline that would draw NaN, in words that begin with `source`."""
 
     def suit_device(self, device: torch.device) -> None:  # noqa: B027
         """Choose the arithmetic that is quickest on the device."""
@@ -118,13 +110,9 @@ class Family(ABC):
     def output(
         self, latents: Tensor, timesteps: Tensor, embeddings: Tensor, guidance: float
     ) -> Tensor:
-        """Return the network's output [B, C, h, w].
+        """Return the network's output [B, C, h, w] for timesteps [B] and embeddings [B, L, D].
 
-        Args:
-            latents: [B, C, h, w], in the network's type.
-            timesteps: of the schedule, [B].
-            embeddings: [B, L, D], in the network's type.
-            guidance: scale, for a network that takes it as an input.
+        `guidance` is for a network that takes the scale as an input.
         """
 
     @abstractmethod

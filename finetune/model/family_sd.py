@@ -80,10 +80,7 @@ class StableDiffusion(Family):
         return found
 
     def _scheduler(self) -> DDIMScheduler:
-        """Return the pipeline's sampler as DDIM.
-
-        Latents are not bounded, so samples are never clipped, as in the stock pipeline.
-        """
+        """Return the pipeline's sampler as DDIM that clips nothing, as latents need it."""
         config = self.pipeline.scheduler.config
         scheduler: DDIMScheduler = DDIMScheduler.from_config(
             config, clip_sample=False, thresholding=False
@@ -92,10 +89,7 @@ class StableDiffusion(Family):
 
 
 class StableDiffusionXL(StableDiffusion):
-    """Stable Diffusion XL (Podell et al. 2023, arXiv 2307.01952).
-
-    The sizes that it is conditioned on are those of the image that is drawn, not cropped.
-    """
+    """Stable Diffusion XL (Podell et al. 2023, arXiv 2307.01952), drawing whole images."""
 
     pipeline_class = StableDiffusionXLPipeline
     text_encoders: ClassVar[tuple[str, ...]] = ("text_encoder", "text_encoder_2")

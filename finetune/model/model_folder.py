@@ -28,11 +28,7 @@ _NO_CHECKER = {"safety_checker": None, "feature_extractor": None, "requires_safe
 
 
 def family_of(source: str) -> type[Family]:
-    """Return the family of a diffusers folder or of a model of the hub, without opening it.
-
-    Raises:
-        PictuneError: there is no such model, or it is of no family that is known.
-    """
+    """Return the family of a diffusers folder or a model of the hub, without opening it."""
     _check_source(source)
     return _family_of(source, DiffusionPipeline.load_config(source)["_class_name"])
 
@@ -44,15 +40,11 @@ def open_family(
     weights: Weights = "fp32",
     image_size: int | None = None,
 ) -> tuple[Family, str | None]:
-    """Open a diffusers folder or a model of the Hugging Face hub ("owner/name").
+    """Open a diffusers folder or a model of the hub; return it with the variant of its weights.
 
-    Return it with the variant of its weights (None for the plain ones). Only safetensors weights
-    are read, and kept as `weights` says: with "int8" the linear layers of its largest parts, all
-    else in bf16. `image_size` is the side of its images in pixels, if not its own.
-
-    Raises:
-        PictuneError: there is no such model, it is incomplete or of no family that is known, it
-            would draw NaN, or it does not draw images of this size.
+    Only safetensors are read, and kept as `weights` says: with "int8" the linear layers of the
+    largest parts, all else in bf16. `image_size` is the side of its images in pixels, if not the
+    model's own. A model that is incomplete, unknown, or that would draw NaN is refused.
     """
     variant = _check_source(source)
     try:
@@ -89,10 +81,7 @@ def open_family(
 
 
 def _check_complete(part: nn.Module, where: str) -> None:
-    """Refuse a part with a weight that its file does not have.
-
-    diffusers leaves such a weight without values, and transformers draws them at random.
-    """
+    """Refuse a part that lacks a weight in its file: transformers would draw it at random."""
 
     def is_missing(weight: nn.Parameter) -> bool:
         is_random = isinstance(part, PreTrainedModel) and not getattr(
@@ -109,11 +98,7 @@ def _check_complete(part: nn.Module, where: str) -> None:
 
 
 def _in_8_bits(family: type[Family], about: Mapping[str, Any]) -> PipelineQuantizationConfig:
-    """Return how diffusers keeps the linear layers of a family's largest parts in 8 bits.
-
-    Raises:
-        PictuneError: torchao is not installed.
-    """
+    """Return how diffusers keeps the linear layers of a family's largest parts in 8 bits."""
     try:
         from torchao.quantization import Int8WeightOnlyConfig  # noqa: PLC0415 # optional
     except ImportError as error:
@@ -129,10 +114,7 @@ def _in_8_bits(family: type[Family], about: Mapping[str, Any]) -> PipelineQuanti
 
 
 def _check_source(source: str) -> str | None:
-    """Refuse what `from_pretrained` would answer with a page of text or a wait for the network.
-
-    Return the variant of the weights to read, None for the plain ones.
-    """
+    """Return the variant of a folder's weights; refuse in one line what could not be opened."""
     folder = check_model_folder(source)
     if folder is None:
         return None

@@ -41,9 +41,8 @@ def sample_trajectories(
 ) -> Trajectories:
     """Draw one chain per prompt embedding in `cond` [N, L, D].
 
-    Every network call has exactly `batch` rows (the last chunk is filled up with repeats): kernels
-    depend on the shape, and training with the same shape gives bit-equal predictions, so that the
-    first importance ratio is exactly 1.
+    Every network call has exactly `batch` rows, filled up with repeats: kernels depend on shapes,
+    and training with the same shape makes the first importance ratio exactly 1.
     """
     schedule = model.schedule(sampler.steps)
     shape = (len(cond), sampler.steps + 1, *model.latent_shape)
@@ -67,10 +66,7 @@ def sample_trajectories(
 
 
 def padded_batches(rows: Tensor, batch: int) -> Iterator[tuple[Tensor, int]]:
-    """Split rows [N, ...] into parts of exactly `batch`, each with its number of real rows.
-
-    The last part is filled up with its first row.
-    """
+    """Split rows [N, ...] into parts of exactly `batch`, each with its number of real rows."""
     for part in rows.split(batch):
         missing = batch - len(part)
         filler = part[:1].expand(missing, *part.shape[1:])
@@ -78,10 +74,7 @@ def padded_batches(rows: Tensor, batch: int) -> Iterator[tuple[Tensor, int]]:
 
 
 def _noise(shape: Sequence[int], generator: torch.Generator, device: torch.device) -> Tensor:
-    """Return standard normal noise.
-
-    Drawn where the generator lives, so that every device draws the same.
-    """
+    """Return standard normal noise, drawn where the generator lives: the same for every device."""
     return torch.randn(tuple(shape), generator=generator, device=generator.device).to(device)
 
 
@@ -107,8 +100,8 @@ def draw_latents(
     """Yield the finished latents of `prompts` in order, float32 [<= batch, C, h, w].
 
     Image i depends on its prompt, `seeds[i]` and the sampler, and not on its neighbors (except for
-    rounding, which may differ with the size of the batch): its starting noise and every step's
-    noise come from a generator of its own. With a `span` the latents have a gradient.
+    rounding by the size of the batch): each has its own generator. With a `span` the latents have
+    a gradient.
     """
     if len(prompts) != len(seeds):
         raise ValueError(f"{len(prompts)} prompts but {len(seeds)} seeds")
@@ -146,11 +139,7 @@ def draw_batches(
     seeds: Sequence[int],
     batch: int = 16,
 ) -> Iterator[Tensor]:
-    """Yield the images of `draw_latents`, float32 [<= batch, 3, H, W] in [0, 1].
-
-    Raises:
-        PictuneError: an image is NaN, as where half precision overflows.
-    """
+    """Yield images of `draw_latents`, float32 [<= batch, 3, H, W] in [0, 1]; refuse NaN."""
     for latents in draw_latents(model, prompts, sampler, seeds=seeds, batch=batch):
         images = model.decode(latents, batch=batch)
         if not images.isfinite().all():

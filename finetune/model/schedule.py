@@ -123,10 +123,7 @@ class FlowSchedule(NoiseSchedule):
         training_sigmas: Tensor,
         device: str | torch.device = "cpu",
     ) -> Self:
-        """Return the schedule of diffusers' sampler, with `set_timesteps` done.
-
-        `training_sigmas` [N] are the shares of noise that training draws from, in rising order.
-        """
+        """Return the schedule of a sampler; training draws from `training_sigmas` [N], rising."""
         return cls(
             prediction_type="flow_prediction",
             timesteps=scheduler.timesteps.to(device),

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, PositiveFloat, PositiveInt, field_validator
 
-from finetune.model.adapter_kinds import ADAPTERS, BASE
+from finetune.settings.adapter_kinds import ADAPTERS, BASE
 
 Arithmetic = Literal["fp32", "bf16", "fp16"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]

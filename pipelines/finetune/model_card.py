@@ -1,22 +1,25 @@
 """The model card of a tuned adapter."""
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from finetune.learning.training import TrainState
-from finetune.model.adapter_kinds import ADAPTERS, BASE
 from finetune.model.diffusion import DiffusionModel, arithmetic
 from finetune.model.family_sd import DDIM
 from finetune.model.model_folder import TYPES
+from finetune.settings.adapter_kinds import ADAPTERS, BASE
 from finetune.settings.method import LearnsFromLabels
 from finetune.settings.sampler import Sampler
 from pipelines.finetune.plan import start_of
-from pipelines.finetune.work import Job
 from pipelines.methods import METHODS
 from pipelines.run.image_plan import EVALUATION_SEEDS, Planned, seeded
 from pipelines.run.metrics_log import UNTRAINED
 from pipelines.run.prompts import focus_of
 from pipelines.settings.config import Settings
 from pipelines.settings.run import RunConfig
+
+if TYPE_CHECKING:
+    from pipelines.finetune.work import Job
 
 _CARD = """# {adapter} tuned by {title}
 
@@ -58,7 +61,7 @@ pipeline.scheduler = DDIMScheduler.from_config(
 """
 
 
-def model_card(job: Job, state: TrainState) -> str:
+def model_card(job: "Job", state: TrainState) -> str:
     """Return the text of the card: origin, use, and the step whose weights were kept."""
     settings, training = job.settings, job.training
     step, reward = state.best or state.validation[-1]
@@ -124,10 +127,7 @@ def drawing_code(
 
 
 def opened_by(config: RunConfig, variant: str | None) -> str:
-    """Return the arguments of `from_pretrained` that open the run's model.
-
-    Its type is the run's, for int8 bf16.
-    """
+    """Return the arguments of `from_pretrained` that open the run's model, for int8 in bf16."""
     chosen = f", variant={variant!r}" if variant else ""
     return f"{config.model!r}{chosen}, dtype={TYPES[config.weights]}"
 

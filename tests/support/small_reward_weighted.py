@@ -5,7 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from finetune.learning.method import Training, WeightedData
+from finetune.labels.weighted_batches import WeightedData
+from finetune.learning.method import Training
 from finetune.learning.reward_fn import RewardFn
 from finetune.model.diffusion import DiffusionModel
 from finetune.settings.reward_weighted import RewardWeightedConfig
