@@ -3,14 +3,12 @@
 A method is one file that ends with its `METHOD`, and one line in `pipelines/methods.py`.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 import torch
-from torch import Tensor
 
-from finetune.learning.monitors import PIXEL_MONITOR, Monitor
 from finetune.learning.reward_fn import RewardFn
 from finetune.learning.training import TrainState, rate_schedule
 from finetune.learning.validation import Validation, Validator
@@ -18,7 +16,6 @@ from finetune.model.diffusion import DiffusionModel
 from finetune.settings.adapter_kinds import BASE
 from finetune.settings.method import DrawsImages, MethodConfig
 from finetune.settings.sampler import Sampler
-from finetune.settings.validation import ValidationRules
 from finetune.watch import Watch
 
 C = TypeVar("C", bound=MethodConfig)
@@ -64,32 +61,20 @@ def new_training(
     generator: torch.Generator,
     sampler: Sampler | None = None,
     validation_prompts: Sequence[str] = (),
-    monitor: Monitor = PIXEL_MONITOR,
-    labeled: Mapping[str, Tensor] | None = None,
     watch: Watch | None = None,
-    rules: ValidationRules | None = None,
-    batch: int = 32,
+    **validation: Any,
 ) -> Training[C]:
     """Return a training without images or labels to learn from.
 
-    The arguments are fields of `Training` and of its `Validator`. `sampler` is the run's: the
-    method's own settings are put over it. Without `validation_prompts`, the training prompts choose
-    the best weights, on seeds of their own.
+    `sampler` is the run's: the method's own settings are put over it. Without `validation_prompts`,
+    the training prompts choose the best weights, on seeds of their own. `validation` are further
+    fields of the `Validator`.
     """
     sampler = sampler or Sampler()
     if isinstance(config, DrawsImages):
         sampler = sampler.overridden(config.sampler)
-    validator = Validator(
-        model,
-        validation_prompts or prompts,
-        reward,
-        config.validation,
-        sampler,
-        monitor,
-        labeled or {},
-        rules or ValidationRules(),
-        batch,
-    )
+    watched, rules = validation_prompts or prompts, config.validation
+    validator = Validator(model, watched, reward, rules, sampler, **validation)
     return Training(model, prompts, reward, config, sampler, validator, generator, watch or Watch())
 
 

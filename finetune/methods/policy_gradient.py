@@ -184,10 +184,6 @@ class _Batch:
     kls: Tensor
     """[M]: KL to the reference in nats, filled in likewise."""
 
-    def prompts(self, rows: Tensor) -> list[str]:
-        """Return the prompts of these rows."""
-        return [self.rollout.prompts[i] for i in self.pairs[rows, 0].tolist()]
-
 
 def update(
     algorithm: PolicyGradient[C],
@@ -202,16 +198,11 @@ def update(
     stochastic_steps = training.sampler.stochastic_steps
     batch, explained = _batch(training, state, fresh)
     groups = torch.arange(len(batch.pairs), device=model.device).chunk(config.updates)
-    norms = []
+    norms, clip_norm = list[Tensor](), config.clip_norm
     for group in groups:
         _backward(algorithm, training, state, batch, group)
-        norm = take_step(
-            state,
-            learning_rate=learning_rate,
-            clip_norm=config.clip_norm,
-            blame=partial(_blamed, model, batch, group),
-        )
-        norms.append(norm)
+        blame = partial(_blamed, model, batch, group)
+        norms += [take_step(state, learning_rate=learning_rate, clip_norm=clip_norm, blame=blame)]
     if state.value is not None:
         state.value.fit(fresh, generator)
     kept = config.replay_iterations
@@ -237,32 +228,20 @@ def _batch(
     training: Training[C], state: PolicyState, fresh: Rollout
 ) -> tuple[_Batch, float | None]:
     """Return the transitions to train on, and the explained variance of the value function."""
-    config, sampler, generator = training.config, training.sampler, training.generator
-    rollout = merged([*state.replay, fresh])
-    pairs = choose_transitions(
-        len(rollout.prompts),
-        sampler.stochastic_steps,
-        config.timestep_fraction,
-        generator=generator,
-    ).to(training.model.device)
-    whole, explained = _advantages(rollout, sampler.stochastic_steps, state.value)
-    whole = whole.clamp(-ADVANTAGE_CLIP, ADVANTAGE_CLIP)
-    advantages = whole[pairs[:, 0], pairs[:, 1]]
+    sampler, generator = training.sampler, training.generator
+    rollout, steps, share = merged([*state.replay, fresh]), sampler.stochastic_steps, None
+    fraction = training.config.timestep_fraction
+    pairs = choose_transitions(len(rollout.prompts), steps, fraction, generator=generator)
+    pairs = pairs.to(training.model.device)
+    advantages = rollout.returns[:, None].expand(-1, steps)  # [N, S]
+    if state.value is not None:
+        advantages = advantages - state.value.values(rollout)
+        unexplained = advantages.var(0) / rollout.returns.var().clamp(min=1e-12)
+        share = float((1 - unexplained).mean())
+    advantages = advantages.clamp(-ADVANTAGE_CLIP, ADVANTAGE_CLIP)[pairs[:, 0], pairs[:, 1]]
     zeros = torch.zeros_like(advantages)
     schedule = training.model.schedule(sampler.steps)
-    return _Batch(rollout, schedule, pairs, advantages, zeros, zeros.clone()), explained
-
-
-def _advantages(
-    rollout: Rollout, stochastic_steps: int, value: Critic | None
-) -> tuple[Tensor, float | None]:
-    """Return advantages [N, S], and the share of the returns' variance that the values explain."""
-    returns = rollout.returns[:, None].expand(-1, stochastic_steps)
-    if value is None:
-        return returns, None
-    advantages = returns - value.values(rollout)
-    unexplained = advantages.var(0) / rollout.returns.var().clamp(min=1e-12)
-    return advantages, float((1 - unexplained).mean())
+    return _Batch(rollout, schedule, pairs, advantages, zeros, zeros.clone()), share
 
 
 def _backward(
@@ -298,4 +277,5 @@ def _backward(
 def _blamed(model: Any, batch: _Batch, group: Tensor) -> Sequence[str]:
     """Return the prompts whose transitions are not finite, or all where all are."""
     is_broken = ~model.processes.total(batch.log_ratios[group] + batch.kls[group]).isfinite()
-    return batch.prompts(group[is_broken] if is_broken.any() else group)
+    rows = group[is_broken] if is_broken.any() else group
+    return [batch.rollout.prompts[i] for i in batch.pairs[rows, 0].tolist()]

@@ -29,7 +29,6 @@ Differs from the papers and their code in:
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -77,19 +76,6 @@ class RewardGradientState(TrainState):
     base: dict[str, Tensor] = field(default_factory=dict)
     """`latents` [P, C, h, w] of the pretraining images, on the CPU; empty before they are drawn."""
     groups = ("base",)
-
-
-class Update(NamedTuple):
-    """Result of an iteration."""
-
-    rewards: Tensor
-    """[N]."""
-    pulls: Tensor
-    """Losses [2] of the pulls, before their weights: KL, pretraining."""
-    norm: Tensor
-    """The gradient's norm before clipping."""
-    seconds_rollout: float
-    """Time of drawing and scoring, in seconds."""
 
 
 @dataclass(frozen=True)
@@ -199,8 +185,12 @@ def update(
     draws: Draws,
     *,
     learning_rate: float,
-) -> Update:
-    """Draw the iteration's images, and take its optimizer step."""
+) -> tuple[Tensor, Tensor, Tensor, float]:
+    """Draw the iteration's images, and take its optimizer step.
+
+    Return rewards [N], KL and pretraining losses [2] before their weights, the gradient's norm, and
+    the seconds of drawing and scoring.
+    """
     config, model = training.config, training.model
     count = len(draws.prompts)
     rewards, pulls = torch.zeros(count, device=model.device), torch.zeros(2, device=model.device)
@@ -221,7 +211,7 @@ def update(
     norm = take_step(
         state, learning_rate=learning_rate, clip_norm=config.clip_norm, blame=lambda: draws.prompts
     )
-    return Update(model.processes.total(rewards), model.processes.total(pulls), norm, seconds)
+    return model.processes.total(rewards), model.processes.total(pulls), norm, seconds
 
 
 def draw_with_gradient(

@@ -18,8 +18,11 @@ from finetune.model.family import Family, modules_of, tokenizer_of
 from finetune.model.family_flow import Flux, StableDiffusion3
 from finetune.model.family_sd import StableDiffusion, StableDiffusionXL
 
-FAMILIES: tuple[type[Family], ...] = (StableDiffusion, StableDiffusionXL, StableDiffusion3, Flux)
-_BY_PIPELINE = {family.pipeline_class.__name__: family for family in FAMILIES}
+FAMILIES: dict[str, type[Family]] = {
+    family.pipeline_class.__name__: family
+    for family in (StableDiffusion, StableDiffusionXL, StableDiffusion3, Flux)
+}
+"""Each family by the name of its pipeline; a family is one class and one entry."""
 _KNOWN = "SD 1.x, SD 2.x, SDXL, SD3, SD3.5 and FLUX.1"
 Weights = Literal["fp32", "bf16", "int8"]
 """Types in which the frozen weights are kept."""
@@ -82,15 +85,13 @@ def open_family(
 
 def _check_complete(part: nn.Module, where: str) -> None:
     """Refuse a part that lacks a weight in its file: transformers would draw it at random."""
-
-    def is_missing(weight: nn.Parameter) -> bool:
-        is_random = isinstance(part, PreTrainedModel) and not getattr(
-            weight, "_is_hf_initialized", False
-        )
-        return weight.is_meta or is_random
-
-    weights = list(part.named_parameters())
-    if missing := [name for name, weight in weights if is_missing(weight)]:
+    weights, is_known = dict(part.named_parameters()), not isinstance(part, PreTrainedModel)
+    missing = [
+        name
+        for name, weight in weights.items()
+        if weight.is_meta or not getattr(weight, "_is_hf_initialized", is_known)
+    ]
+    if missing:
         raise PictuneError(
             f"{where}: its file has no weight {missing[0]} ({len(missing)} of {len(weights)} are "
             "missing); download the model again"
@@ -150,9 +151,9 @@ def _check_has_safetensors(folder: Path, part: str) -> None:
 
 
 def _family_of(source: str, pipeline: object) -> type[Family]:
-    family = _BY_PIPELINE.get(pipeline) if isinstance(pipeline, str) else None
+    family = FAMILIES.get(pipeline) if isinstance(pipeline, str) else None
     if family is None:
-        known = ", ".join(_BY_PIPELINE)
+        known = ", ".join(FAMILIES)
         raise PictuneError(
             f"{source}: holds a {pipeline}, and only {known} ({_KNOWN}) can be tuned"
         )

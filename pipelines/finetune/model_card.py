@@ -1,6 +1,6 @@
 """The model card of a tuned adapter."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from finetune.learning.training import TrainState
@@ -15,7 +15,6 @@ from pipelines.methods import METHODS
 from pipelines.run.image_plan import EVALUATION_SEEDS, Planned, seeded
 from pipelines.run.metrics_log import UNTRAINED
 from pipelines.run.prompts import focus_of
-from pipelines.settings.config import Settings
 from pipelines.settings.run import RunConfig
 
 if TYPE_CHECKING:
@@ -66,12 +65,16 @@ def model_card(job: "Job", state: TrainState) -> str:
     settings, training = job.settings, job.training
     step, reward = state.best or state.validation[-1]
     start = start_of(job.run, settings, job.name)
-    sampler = settings.table("sampler", Sampler)
+    # An image that the evaluation draws, which always draws the first prompt in focus.
+    first = focus_of(settings.run)[0]
+    drawn = first if first in training.prompts else training.prompts[0]
+    (planned,) = seeded([drawn], 1, settings.run.seed, offset=EVALUATION_SEEDS)
     sources = [f"{one.weight:g} * {one.kind} of `{one.path}`" for one in job.config.rewards]
     tuned_on = " + ".join(sources) or f"the reward model in `{job.run.reward_dir}`"
     if isinstance(training.config, LearnsFromLabels):
         tuned_on = f"the labels in `{job.run.latest}`"
     kind = ADAPTERS[training.config.adapter.kind]
+    used = arithmetic(settings.run.precision, training.model.device)
     return _CARD.format(
         adapter=kind.title,
         title=f"{METHODS[job.name].title} ({job.method.paper})",
@@ -83,10 +86,10 @@ def model_card(job: "Job", state: TrainState) -> str:
             training.model,
             settings.run,
             kind.code(job.folder),
-            _evaluated(settings, training.prompts),
-            sampler,
+            planned,
+            settings.table("sampler", Sampler),
         ),
-        rounding=_rounding(settings, training.model),
+        rounding=f", but for the rounding of {used}, in which that one is drawn" * (used != "fp32"),
         best=step,
         last=state.step,
         reward_best=reward,
@@ -94,18 +97,6 @@ def model_card(job: "Job", state: TrainState) -> str:
         untrained=f" So {UNTRAINED}." if step == 0 else "",
         start="" if start == BASE else f", which is where training started: `{start}`",
     )
-
-
-def _evaluated(settings: Settings, prompts: Sequence[str]) -> Planned:
-    """Return an image that the evaluation draws, of one of these prompts if it draws one."""
-    first = focus_of(settings.run)[0]  # it is always evaluated
-    prompt = first if first in prompts else prompts[0]
-    return seeded([prompt], 1, settings.run.seed, offset=EVALUATION_SEEDS)[0]
-
-
-def _rounding(settings: Settings, model: DiffusionModel) -> str:
-    used = arithmetic(settings.run.precision, model.device)
-    return "" if used == "fp32" else f", but for the rounding of {used}, in which that one is drawn"
 
 
 def drawing_code(

@@ -111,7 +111,7 @@ def open_job(
     if shared.gradient_checkpointing:
         model.checkpoint_gradients()
     reward, monitor = _open_reward(run, settings, config, model)
-    prompts, labeled = method_prompts(run, settings, name), None
+    prompts, labeled = method_prompts(run, settings, name), dict[str, Tensor]()
     if reward is not None:
         watched = shared.validation_prompts or prompts
         labeled = labeled_rewards(run, watched, _encoder(model, settings), reward)

@@ -94,7 +94,7 @@ def training_of(
         sampler=sampler or Sampler(steps=3),
         validation_prompts=watched,
         monitor=monitor,
-        rules=rules,
+        rules=rules or ValidationRules(),
     )
     return replace(training, data=data, pretraining=pretraining)
 
