@@ -1,6 +1,5 @@
 """The guards: monitors, early stopping, and the errors where numbers are no longer finite."""
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -188,20 +187,6 @@ def test_training_ends_early_on_held_out_prompts_and_keeps_their_best_weights(
     state.restore_best()
     added = [w for name, w in state.model.adapter.state().items() if "lora_B" in name]
     assert all(bool((weight == 0).all()) for weight in added)
-
-
-def test_collapsing_diversity_stops_the_training(sd_folder: Path) -> None:
-    shrinking = iter([1.0, 0.9, 0.1, 0.1])
-
-    def embed(images: Tensor) -> Tensor:
-        """Return two embeddings whose distance shrinks from one validation to the next."""
-        angle = next(shrinking)
-        return torch.tensor([[1.0, 0.0], [math.cos(angle), math.sin(angle)]])[: len(images)]
-
-    validation = ValidationConfig(every=1, images_per_prompt=2, stop_on=("diversity",))
-    state = online(sd_folder, validation, redness, Monitor(embed))
-    assert state.step == 2
-    assert state.stopped.startswith("diversity is")
 
 
 def test_guards_compare_with_the_untuned_model_where_training_starts_from_an_adapter(

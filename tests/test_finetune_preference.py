@@ -216,19 +216,6 @@ def test_figures_tell_better_images_from_worse_and_omit_ties() -> None:
     assert float(sums.factors) == 0
 
 
-def test_the_gradient_is_the_same_whatever_the_size_of_micro_batches(
-    layouts: dict[str, Path],
-) -> None:
-    for folder in layouts.values():
-        norms = []
-        for size in (1, 8):
-            config = SMALL.model_copy(update={"micro_batch": size, "updates": 1})
-            training = training_of(open_with_adapter(folder), config, data=small_labels())
-            norms += [metrics.gradient_norm for metrics in trained(METHOD, training)]
-        assert norms[0] == pytest.approx(norms[1], rel=1e-3)
-        assert norms[0] > 0
-
-
 def test_without_a_reward_held_out_accuracy_chooses_the_weights(sd_folder: Path) -> None:
     labels = small_labels()
     training = training_of(open_with_adapter(sd_folder), SMALL, reward=None, data=labels)
@@ -321,14 +308,6 @@ def test_neither_a_reward_nor_held_out_labels_is_refused(sd_folder: Path) -> Non
     labels = small_labels(held_out=NOTHING)
     training = training_of(open_with_adapter(sd_folder), SMALL, reward=None, data=labels)
     with pytest.raises(PictuneError, match=r"there is no reward, so nothing can choose weights"):
-        list(trained(METHOD, training))
-
-
-def test_a_step_that_is_not_finite_names_its_prompts(sd_folder: Path) -> None:
-    latents = torch.full((12, 4, 8, 8), torch.inf)
-    labels = small_labels(latents=latents, held_out=NOTHING)
-    training = training_of(open_with_adapter(sd_folder), SMALL, data=labels)
-    with pytest.raises(PictuneError, match=r"not finite in step 1, for .*'a dog'"):
         list(trained(METHOD, training))
 
 

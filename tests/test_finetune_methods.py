@@ -1,4 +1,4 @@
-"""A run that was stopped and continued ends exactly where an uninterrupted one ends."""
+"""Claims that hold for every method, and checkpoints."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,9 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from data.errors import PictuneError
 from finetune.labels.weighted_batches import WeightedData
 from finetune.learning.checkpoints import load_latest, save_checkpoint
 from finetune.learning.method import Method
+from finetune.learning.reward_fn import RewardFn
 from finetune.learning.training import TrainState
 from finetune.learning.validation import Validation
 from finetune.methods import ddpo, dpok, nft, preference, reward_gradient, reward_weighted
@@ -23,7 +25,7 @@ from finetune.settings.reward_weighted import RewardWeightedConfig
 from finetune.settings.validation import ValidationConfig
 from tests.support.small_labels import SMALL as SMALL_LABELS
 from tests.support.small_labels import small_labels
-from tests.support.small_training import NO_SAMPLES, open_with_adapter, seeded, training_of
+from tests.support.small_training import NO_SAMPLES, open_with_adapter, perturb, seeded, training_of
 
 VALIDATION = ValidationConfig(every=2, images_per_prompt=2)
 SMALL = {
@@ -63,8 +65,9 @@ METHODS: dict[str, tuple[Method[Any], MethodConfig]] = {
 class Run:
     """One method on a fresh model, whose state can be saved and loaded."""
 
-    def __init__(self, folder: Path, name: str) -> None:
+    def __init__(self, folder: Path, name: str, reward: RewardFn | None = None, **changes: Any):
         self.method, config = METHODS[name]
+        config = config.model_copy(update=changes)
         self.generator = seeded()
         self.model = open_with_adapter(folder, generator=self.generator)
         latents = torch.randn(6, 4, 8, 8, generator=seeded(3))
@@ -72,7 +75,7 @@ class Run:
         self.training = training_of(
             self.model,
             config,
-            reward=contrast,
+            reward=reward or contrast,
             generator=self.generator,
             data=small_labels() if name == "preference" else data,
         )
@@ -86,6 +89,11 @@ class Run:
 def contrast(images: Tensor, _: object) -> Tensor:
     """Reward light beside dark."""
     return images.flatten(1).std(1)
+
+
+def constant(images: Tensor, _: object) -> Tensor:
+    """Reward all images alike."""
+    return torch.ones(len(images))
 
 
 def flatten(value: Any) -> list[Any]:
@@ -114,6 +122,63 @@ def test_stopped_and_continued_equals_uninterrupted(
     assert flatten(second.state.weights()) == flatten(whole.state.weights())
     assert flatten(second.state.state_dict()) == flatten(whole.state.state_dict())
     assert torch.equal(second.generator.get_state(), whole.generator.get_state())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_step_that_is_not_finite_names_its_prompts_and_spoils_nothing(
+    sd_folder: Path, method: str
+) -> None:
+    run = Run(sd_folder, method)
+    before = flatten(run.model.adapter.state())
+    for weight in run.model.adapter.parameters().values():
+        weight.register_hook(lambda gradient: gradient * torch.inf)
+    message = r"not finite in step 1, for .*'a (cat|dog)'.*; lower learning_rate"
+    with pytest.raises(PictuneError, match=message):
+        list(run.steps())
+    assert flatten(run.model.adapter.state()) == before
+
+
+@pytest.mark.parametrize("layout", ["sd1", "sd2", "sdxl"])
+@pytest.mark.parametrize("method", ["rwl", "nft", "reward_gradient", "preference"])
+def test_every_layout_is_trained_and_the_size_of_micro_batches_changes_rounding_alone(
+    layouts: dict[str, Path], layout: str, method: str
+) -> None:
+    norms, rows = {}, list[int]()
+    for size in (3, 8):
+        run = Run(layouts[layout], method, micro_batch=size)
+        run.state.validation = [(0, 0.0)]  # draws nothing before the first step
+        run.model.network.register_forward_pre_hook(lambda _, given: rows.append(len(given[0])))
+        norms[size] = next(run.steps()).gradient_norm
+    assert norms[3] == pytest.approx(norms[8], rel=1e-3)
+    assert norms[3] > 0
+    assert min(rows) <= 3 < max(rows)
+
+
+@pytest.mark.parametrize("method", ["dpok", "nft"])
+def test_equal_rewards_move_nothing(velocity_folder: Path, method: str) -> None:
+    changes = {"baseline": "prompt_mean", "kl_weight": 0.0} if method == "dpok" else {}
+    run = Run(velocity_folder, method, constant, **changes)
+    before = flatten(run.model.adapter.state())
+    assert [metrics.gradient_norm for metrics in run.steps()] == [0] * 4
+    assert flatten(run.model.adapter.state()) == before
+
+
+PULLS: dict[str, dict[str, Any]] = {
+    "dpok": {"kl_weight": 10.0, "baseline": "prompt_mean", "learning_rate": 5e-3},
+    "nft": {"kl_weight": 10.0, "decay": False, "iterations": 8},
+    "reward_gradient": {"kl_weight": 1e6, "decay": False, "iterations": 8, "learning_rate": 1e-2},
+    "rwl": {"kl": "kl-o", "gamma": 1e4, "pretraining_weight": 0.0, "updates": 30},
+}
+
+
+@pytest.mark.parametrize("method", PULLS)
+def test_the_pull_alone_goes_back_to_the_base(velocity_folder: Path, method: str) -> None:
+    reward = contrast if method == "reward_gradient" else constant
+    run = Run(velocity_folder, method, reward, **PULLS[method])
+    perturb(run.model, 0.05)
+    found = [metrics.kl if method == "dpok" else metrics.kl_loss for metrics in run.steps()]
+    last = len(found) // 6 + 1
+    assert sum(found[-last:]) < 0.7 * sum(found[:last])
 
 
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
