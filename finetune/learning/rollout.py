@@ -96,41 +96,15 @@ def collect(training: Training[Any], statistics: PromptStatistics) -> Rollout:
     cond = model.encode_prompts(texts)
     sampler, batch = training.sampler, config.micro_batch
     with training.watch.part("drawing"):
-        trajectories = _trajectories(model, cond, sampler, generator=generator, batch=batch)
+        chains = sample_trajectories(model, cond, sampler, generator=generator, batch=batch)
     mine = model.processes.share(len(texts), batch)
-    finished = trajectories.latents[mine.to(model.device), -1]
+    finished = chains.latents[mine.to(model.device), -1]
     found = finished.new_zeros(0)
     if len(mine):
         found = decoded_rewards(training, finished, [texts[i] for i in mine.tolist()])
     rewards = model.processes.gather(mine, found, len(texts))
     returns = statistics.normalize(texts, rewards)
-    return Rollout(**vars(trajectories), prompts=texts, cond=cond, rewards=rewards, returns=returns)
-
-
-def _trajectories(
-    model: DiffusionModel,
-    cond: Tensor,
-    sampler: Sampler,
-    *,
-    generator: torch.Generator,
-    batch: int,
-) -> Trajectories:
-    """Return one chain per prompt embedding in `cond` [N, L, D]; all processes share the work."""
-    shape = (len(cond), sampler.steps + 1, *model.latent_shape)
-    latents = cond.new_zeros(shape, dtype=torch.float32)
-    log_probs = cond.new_zeros(len(cond), sampler.steps, dtype=torch.float32)
-    for number, rows in enumerate(torch.arange(len(cond), device=cond.device).split(batch)):
-        if not model.processes.has(number):
-            # Draw the noise that its process draws, so that the generators stay alike.
-            for _ in range(1 + sampler.stochastic_steps):
-                noise_shape = (len(rows), *model.latent_shape)
-                torch.randn(noise_shape, generator=generator, device=generator.device)
-            continue
-        drawn = sample_trajectories(model, cond[rows], sampler, generator=generator, batch=batch)
-        latents[rows], log_probs[rows] = drawn.latents, drawn.log_probs
-    timesteps = model.schedule(sampler.steps).timesteps
-    total = model.processes.total
-    return Trajectories(total(latents), total(log_probs), timesteps)
+    return Rollout(**vars(chains), prompts=texts, cond=cond, rewards=rewards, returns=returns)
 
 
 def choose_transitions(

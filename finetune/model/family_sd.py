@@ -10,7 +10,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from data.errors import PictuneError
-from finetune.model.family import Family, split_pooled, with_pooled
+from finetune.model.family import Family, Sizes, split_pooled, with_pooled
 from finetune.model.schedule import DiffusionSchedule
 
 DDIM = "DDIMScheduler"
@@ -26,15 +26,10 @@ class StableDiffusion(Family):
     largest_parts: ClassVar[tuple[str, ...]] = ("unet",)
     sampler_name = DDIM
 
-    @property
-    def _patch(self) -> int:
-        levels = len(self.network.config.block_out_channels)
-        return 1 << (levels - 1)
-
-    def _own_latent_size(self) -> tuple[int, int]:
-        size = self.network.config.sample_size
+    def _sizes(self) -> Sizes:
+        size, levels = self.network.config.sample_size, self.network.config.block_out_channels
         height, width = (size, size) if isinstance(size, int) else size
-        return height, width
+        return Sizes((height, width), 1 << (len(levels) - 1))
 
     @override
     def check(self, source: str) -> None:

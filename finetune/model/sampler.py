@@ -39,19 +39,24 @@ def sample_trajectories(
     generator: torch.Generator,
     batch: int = 32,
 ) -> Trajectories:
-    """Draw one chain per prompt embedding in `cond` [N, L, D].
+    """Draw one chain per prompt embedding in `cond` [N, L, D], each in one of the processes.
 
     Every network call has exactly `batch` rows, filled up with repeats: kernels depend on shapes,
     and training with the same shape makes the first importance ratio exactly 1.
     """
     schedule = model.schedule(sampler.steps)
     shape = (len(cond), sampler.steps + 1, *model.latent_shape)
-    latents = cond.new_empty(shape, dtype=torch.float32)
+    latents = cond.new_zeros(shape, dtype=torch.float32)
     log_probs = cond.new_zeros(len(cond), sampler.steps, dtype=torch.float32)
     uncond = model.encode_prompts([""]).expand(batch, -1, -1)
-    for rows, real in padded_batches(torch.arange(len(cond), device=cond.device), batch):
-        kept = rows[:real]
-        latents[kept, 0] = _noise((real, *model.latent_shape), generator, model.device)
+    batches = padded_batches(torch.arange(len(cond), device=cond.device), batch)
+    for number, (rows, real) in enumerate(batches):
+        kept, noise_shape = rows[:real], (real, *model.latent_shape)
+        if not model.processes.has(number):
+            for _ in range(1 + sampler.stochastic_steps):  # so that the generators stay alike
+                _noise(noise_shape, generator, model.device)
+            continue
+        latents[kept, 0] = _noise(noise_shape, generator, model.device)
         for i, timestep in enumerate(schedule.timesteps):
             sample = latents[rows, i]
             at = timestep.expand(batch)
@@ -62,7 +67,8 @@ def sample_trajectories(
             drawn = mean + std * _noise(mean.shape, generator, model.device) if noisy else mean
             latents[kept, i + 1] = drawn
             log_probs[kept, i] = log_prob(latents[kept, i + 1], mean, std)
-    return Trajectories(latents, log_probs, schedule.timesteps)
+    total = model.processes.total
+    return Trajectories(total(latents), total(log_probs), schedule.timesteps)
 
 
 def padded_batches(rows: Tensor, batch: int) -> Iterator[tuple[Tensor, int]]:

@@ -1,6 +1,5 @@
 """The model card of a tuned adapter."""
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from finetune.learning.training import TrainState
@@ -104,25 +103,16 @@ def drawing_code(
 ) -> str:
     """Return Python that draws an image with diffusers alone; the lines of `adapter` open it."""
     is_ddim = model.family.sampler_name == DDIM
+    variant = f", variant={model.variant!r}" if model.variant else ""
+    arguments = model.family.stock_arguments(sampler.guidance)
     return _CODE.format(
         imported=f"{DDIM}, DiffusionPipeline" if is_ddim else "DiffusionPipeline",
-        opened=opened_by(config, model.variant),
+        opened=f"{config.model!r}{variant}, dtype={TYPES[config.weights]}",
         sampler=_DDIM if is_ddim else "",
         adapter=adapter,
         device=config.device,
         prompt=one.prompt,
         steps=sampler.steps,
-        arguments=as_code(model.family.stock_arguments(sampler.guidance)),
+        arguments=", ".join(f"{name}={value!r}" for name, value in arguments.items()),
         seed=one.seed,
     )
-
-
-def opened_by(config: RunConfig, variant: str | None) -> str:
-    """Return the arguments of `from_pretrained` that open the run's model, for int8 in bf16."""
-    chosen = f", variant={variant!r}" if variant else ""
-    return f"{config.model!r}{chosen}, dtype={TYPES[config.weights]}"
-
-
-def as_code(arguments: Mapping[str, object]) -> str:
-    """Return keyword arguments as Python writes them."""
-    return ", ".join(f"{name}={value!r}" for name, value in arguments.items())

@@ -72,6 +72,7 @@ class Job:
     run: RunFolder
     settings: Settings
     training: Training[Any]
+    encoder: Encoder
 
     @property
     def config(self) -> FinetuneConfig:
@@ -112,24 +113,29 @@ def open_job(
         model.checkpoint_gradients()
     reward, monitor = _open_reward(run, settings, config, model)
     prompts, labeled = method_prompts(run, settings, name), dict[str, Tensor]()
+    sampler, batch = (
+        settings.table("sampler", Sampler),
+        settings.table("images", ImagesConfig).batch,
+    )
+    encoder = Encoder(model, sampler, batch)
     if reward is not None:
         watched = shared.validation_prompts or prompts
-        labeled = labeled_rewards(run, watched, _encoder(model, settings), reward)
+        labeled = labeled_rewards(run, watched, encoder, reward)
     training = new_training(
         model,
         prompts,
         reward,
         config,
         generator=generator,
-        sampler=settings.table("sampler", Sampler),
+        sampler=sampler,
         validation_prompts=shared.validation_prompts,
         monitor=monitor,
         labeled=labeled,
         watch=watch,
         rules=shared.validation,
-        batch=settings.table("images", ImagesConfig).batch,
+        batch=batch,
     )
-    return Job(name, find_method(name), run, settings, training)
+    return Job(name, find_method(name), run, settings, training, encoder)
 
 
 def _now(device: torch.device) -> float:
@@ -157,15 +163,9 @@ def _open_reward(
     return as_reward_fn(trained), as_monitor(trained)
 
 
-def _encoder(model: DiffusionModel, settings: Settings) -> Encoder:
-    batch = settings.table("images", ImagesConfig).batch
-    return Encoder(model, settings.table("sampler", Sampler), batch)
-
-
 def with_images(job: Job) -> Job:
     """Return the job with the images or labels that its method learns from, if it does."""
-    training, settings = job.training, job.settings
-    config, encoder = training.config, _encoder(training.model, settings)
+    training, encoder, config = job.training, job.encoder, job.training.config
     if isinstance(config, LearnsFromLabels):
         labels = labeled_data(job.run, training.prompts, config, encoder, training.reward)
         return replace(job, training=replace(training, data=labels))
@@ -173,7 +173,7 @@ def with_images(job: Job) -> Job:
         return job
     assert training.reward is not None
     pretraining = pretraining_pairs(config.pretraining_pairs, encoder)
-    count, seed = job.config.scored_per_prompt, settings.run.seed
+    count, seed = job.config.scored_per_prompt, job.settings.run.seed
     first = round_seeds(job.run.round, scored=True)
     scored = seeded(training.prompts, count, seed, offset=first)
     data = rewarded_images(
