@@ -5,15 +5,13 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import DDIMScheduler
-from torch import Tensor
 from torch.nn import functional
 
 from data.errors import PictuneError
-from finetune.labels.weighted_batches import WeightedData, draw_batch, weighted_images
+from finetune.labels.weighted_batches import WeightedData
 from finetune.learning.checkpoints import load_latest, save_checkpoint
-from finetune.methods.reward_weighted import METHOD, RewardWeightedState, batch_losses
+from finetune.methods.reward_weighted import METHOD, RewardWeightedState
 from finetune.model.denoising import denoising_target, timestep_weights, weighted_denoising_loss
-from finetune.model.processes import SINGLE_PROCESS, Processes
 from finetune.model.schedule import DiffusionSchedule
 from finetune.settings.reward_weighted import RewardWeightedConfig
 from tests.support.small_reward_weighted import (
@@ -67,34 +65,6 @@ def test_kl_o_is_zero_and_has_no_gradient_while_the_model_is_the_base(sd_folder:
         (found[kl],) = trained(METHOD, training)
     assert found["kl-o"].kl_loss == 0
     assert found["kl-o"].gradient_norm == found["none"].gradient_norm
-
-
-@pytest.mark.parametrize("count", [2, 5])
-def test_the_processes_parts_of_a_batch_add_up_to_it(sd_folder: Path, count: int) -> None:
-    model, data = open_with_adapter(sd_folder), small_data([0.1, 0.9, 0.4, 0.6])
-    perturb(model)
-    config = SMALL.model_copy(update={"kl": "kl-o", "gamma": 2.0})
-    images = weighted_images(data, data, config, device=model.device)
-    schedule = model.schedule(2)
-    dropout = config.caption_dropout
-    batch = draw_batch(images, config.batch, schedule, caption_dropout=dropout, generator=seeded(1))
-    parameters = list(model.adapter.parameters().values())
-
-    def losses_and_gradient(processes: Processes) -> tuple[Tensor, Tensor]:
-        rows, weight = processes.share(len(batch.latents), 1), images.mean_weight
-        if not len(rows):
-            return torch.zeros(3), torch.zeros(sum(p.numel() for p in parameters))
-        losses = batch_losses(model, schedule, batch, rows, config, mean_weight=weight)
-        stacked = torch.stack(losses)
-        gradient = torch.autograd.grad(stacked.sum(), parameters)
-        return stacked.detach(), torch.cat([part.flatten() for part in gradient])
-
-    whole, gradient = losses_and_gradient(SINGLE_PROCESS)
-    parts = [losses_and_gradient(Processes(rank, count)) for rank in range(count)]
-    assert (whole > 0).all()
-    torch.testing.assert_close(sum(losses for losses, _ in parts), whole)
-    torch.testing.assert_close(sum(part for _, part in parts), gradient)
-    assert all(not torch.equal(losses, whole) for losses, _ in parts)
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])

@@ -41,8 +41,8 @@ class Training(Generic[C]):
     watch: Watch = field(default_factory=Watch)
     """Tells how long the kinds of work take."""
     data: Any = None
-    """For methods that learn from existing images, `finetune.labels.weighted_batches.WeightedData`;
-    for those that learn from labels, `finetune.labels.rankings.LabeledImages`."""
+    """Images to learn from (`finetune.labels.weighted_batches.WeightedData`) or labels
+    (`finetune.labels.rankings.LabeledImages`); None for methods that draw their images."""
     pretraining: Any = None
     """Image-text pairs to stay close to, as `data`; None stands for the base's images."""
 

@@ -3,7 +3,7 @@
 Each is compared with the untuned model's on the same prompts and seeds. Saturation and sharpness
 run away when the reward likes garish or blurred images, diversity falls when one image answers for
 all, and the members of a reward ensemble disagree where they have seen no labels. `stale_reward` is
-not relative: it is the share of labeled images that vouch for the model's mean reward (see
+not relative: it is the share of labeled images that support the model's mean reward (see
 `finetune.learning.staleness`). None of them is trained on.
 """
 

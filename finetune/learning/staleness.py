@@ -7,14 +7,14 @@ mean reward is m, those have the least KL to equal weights,
     min { KL(w || 1/n) : sum w_i r_i = m } = log n - H(w),    w_i ~ exp(r_i / b),
 
 with the b > 0 for which the mean is m. The M-step draws the policy towards them. Read backwards,
-this tells how much a reward's word is worth: let the images be those of a prompt that people
-labeled, and m the mean reward of the tuned model's images. Then the KL above is the least that any
+this tells how much a reward's word is worth: let the images be a prompt's labeled
+images, and m the mean reward of the tuned model's images. Then the KL above is the least that any
 policy needs to reach m by choosing among labeled images, and Kish's effective sample size
 
     ESS = (sum w)^2 / sum w^2
 
-is the number of labeled images that vouch for it. With all weights equal it is n. It falls as the
-model's mean reward nears that of the best labeled image, and nothing vouches for a mean above that:
+is the number of labeled images that support it. With all weights equal it is n. It falls as the
+model's mean reward nears the reward of the best labeled image. No weights reach a mean above that:
 there the reward speaks of images that no label has seen, ESS is 0 and the KL infinite. Then it is
 time to draw images with the present weights and to label them.
 """

@@ -15,7 +15,7 @@ from finetune.settings.sampler import Sampler
 from finetune.settings.validation import STALE_REWARD, ValidationConfig, ValidationRules
 
 SAMPLED_PROMPTS = 8
-"""Most prompts of which a validation keeps images."""
+"""Prompts whose images a validation keeps, at most."""
 SAMPLES_PER_PROMPT = 6
 """Most images of each that it keeps."""
 
@@ -34,7 +34,7 @@ class Validation:
     samples: Tensor
     """uint8 [P, n, 3, H, W], on the CPU: the first images of each of the first prompts."""
     stale_prompt: str | None = None
-    """The prompt whose labeled images vouch least for the reward; None where none has any."""
+    """The prompt with the least effective sample size; None without labeled images."""
     rules: ValidationRules = field(default_factory=ValidationRules)
     """The rules of this validation."""
 

@@ -22,7 +22,7 @@ and learn next to nothing in the noisiest steps, where the sampler decides what 
 embedded model, taken so, gained a third as much redness from 192 images.
 
 Differs from the paper and its code in:
-1. Errors as in the paper; the code has those of clean latents, divided by their own mean absolute
+1. Errors as in the paper; the code has errors of clean latents, divided by their own mean absolute
    value.
 2. Models of the DDIM family as well; the paper's are flow-matching ones.
 3. Rewards are divided by the standard deviation of their prompt's images in this iteration; theirs

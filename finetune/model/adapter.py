@@ -57,7 +57,7 @@ class Adapter(Protocol):
 
     @torch.no_grad()
     def set_state(self, state: Mapping[str, Tensor]) -> None:
-        """Put weights from `state` in place; refuse those of other settings."""
+        """Put weights from `state` in place; refuse weights of other settings."""
         weights = self.parameters()
         if shapes(state) != shapes(weights):
             raise PictuneError(

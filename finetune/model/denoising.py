@@ -1,7 +1,7 @@
 """The denoising objective of diffusion models.
 
-Errors are means over dimensions. "Units of the velocity" are those of `velocity_per_output`; see
-`finetune/methods/nft.py` for the reason.
+Errors are means over dimensions. `velocity_per_output` turns outputs into units of the velocity;
+`finetune/methods/nft.py` has the reason.
 """
 
 from collections.abc import Sequence

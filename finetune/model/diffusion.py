@@ -37,9 +37,6 @@ class DiffusionModel:
         """Freeze the pipeline; with precision "bf16" or "fp16" the network runs under autocast."""
         self.family = family
         self.pipeline = family.pipeline
-        self.variant: str | None = None
-        """Variant of the weights that it was opened from, in the words of diffusers; None for the
-        plain ones."""
         self.processes: Processes = SINGLE_PROCESS
         """The processes that share the work on this model."""
         self._adapter: Adapter | None = None
@@ -63,12 +60,8 @@ class DiffusionModel:
         image_size: int | None = None,
     ) -> "DiffusionModel":
         """Open a diffusers folder or a model of the hub; see `model_folder.open_family`."""
-        family, variant = open_family(
-            str(path_or_id), device=device, weights=weights, image_size=image_size
-        )
-        model = cls(family, precision=precision)
-        model.variant = variant
-        return model
+        family = open_family(str(path_or_id), device=device, weights=weights, image_size=image_size)
+        return cls(family, precision=precision)
 
     def set_up(
         self, settings: NetworkSettings, *, compiler: str | Callable[..., Any] = "inductor"
@@ -122,7 +115,7 @@ class DiffusionModel:
         return torch.stack([self._embeddings[prompt] for prompt in prompts])
 
     def forget_prompts(self) -> None:
-        """Drop the embeddings that are kept, for those who draw ever new prompts."""
+        """Drop the embeddings that are kept, which pile up where every prompt is new."""
         self._embeddings.clear()
 
     def predict(
@@ -130,9 +123,9 @@ class DiffusionModel:
     ) -> Tensor:
         """Return the network's output [B, C, h, w], in float32, with guidance.
 
-        Guidance is classifier-free (Ho & Salimans 2022, arXiv 2207.12598), or for a network that
-        takes the scale as an input the one that it was distilled from. 1 costs one pass, without
-        `uncond`, embeddings [B, L, D] of the empty prompt. Timesteps [B] may differ.
+        Guidance is classifier-free (Ho & Salimans 2022, arXiv 2207.12598), unless the network takes
+        the scale as an input. A scale of 1 costs one pass, without `uncond`, the embeddings
+        [B, L, D] of the empty prompt. Timesteps [B] may differ.
         """
         if guidance == 1 or self.family.embeds_guidance:
             return self._output(latents, timesteps, cond, guidance)

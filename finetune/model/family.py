@@ -28,7 +28,7 @@ class Sizes(NamedTuple):
     own: tuple[int, int]
     """Height and width for the model's own image size."""
     patch: int
-    """Number of which the sides must be multiples."""
+    """The sides must be multiples of this number."""
     most_patches: int | None = None
     """Largest number of patches on a side; None without a bound."""
 
@@ -48,7 +48,9 @@ class Family(ABC):
     embeds_guidance: bool = False
     """Whether the network takes the guidance scale as an input, and so needs no second pass."""
     sampler_name: ClassVar[str]
-    """Sampler of diffusers whose steps are those of eta 0."""
+    """Sampler of diffusers that steps as our sampler of eta 0."""
+    variant: str | None = None
+    """Variant of the weights in the words of diffusers; None for the plain weights."""
 
     def __init__(self, pipeline: Any, image_size: int | None = None) -> None:
         """Take the pipeline; its images have the model's own size, or this side in pixels."""

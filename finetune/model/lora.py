@@ -84,7 +84,7 @@ class Lora(Adapter):
 
     @classmethod
     def load(cls, pipeline: Any, name: str, folder: Path) -> Self:
-        """Add a saved LoRA, in place of one of which loading failed."""
+        """Add a saved LoRA; remove what an earlier, failed call left."""
         lora, file = cls(pipeline, name), folder / LORA_FILE
         lora.remove()
         try:

@@ -42,8 +42,8 @@ def open_family(
     device: str | torch.device,
     weights: Weights = "fp32",
     image_size: int | None = None,
-) -> tuple[Family, str | None]:
-    """Open a diffusers folder or a model of the hub; return it with the variant of its weights.
+) -> Family:
+    """Open a diffusers folder or a model of the hub.
 
     Only safetensors are read, and kept as `weights` says: with "int8" the linear layers of the
     largest parts, all else in bf16. `image_size` is the side of its images in pixels, if not the
@@ -67,6 +67,7 @@ def open_family(
             f"{source}: could not be opened as a text-to-image model ({reason}); check the folder"
         ) from error
     family = kind(pipeline, image_size)
+    family.variant = variant
     takes, gives = family.latent_channels, pipeline.vae.config.latent_channels
     if takes != gives:
         raise PictuneError(
@@ -80,7 +81,7 @@ def open_family(
         check_finite(values, f"{source}: {name}")
     family.check(source)
     pipeline.to(device)
-    return family, variant
+    return family
 
 
 def _check_complete(part: nn.Module, where: str) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 LAUNCHED = ("LOCAL_RANK", "WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
-"""Variables of the environment of which a launcher sets one: accelerate's and torch's, or MPI's."""
+"""Variables of the environment: accelerate and torch set one of them, or MPI does."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Processes:
         return tensor
 
     def sum_gradients(self, parameters: "Iterable[nn.Parameter]") -> None:
-        """Replace each process's gradients by their sum; one that has none counts as zero."""
+        """Replace each process's gradients by their sum; a missing gradient counts as zero."""
         if self.count == 1:
             return
         import torch

@@ -2,10 +2,9 @@
 
     x_{t-1} ~ N(mean, std^2),  mean = signal_{t-1} x0 + sqrt(spread_{t-1}^2 - std^2) noise
 
-with the image x0 and the noise that the model sees in x_t. For a diffusion it is the step of DDIM
-(Song et al. 2020, arXiv 2010.02502), with std = eta * sqrt((1 - a_prev) / (1 - a_t) * (1 - a_t /
-a_prev)); for a flow that of Flow-CPS (Wang & Yu 2025, arXiv 2509.05952), with std = spread_{t-1} *
-sin(eta * pi / 2).
+with the image x0 and the noise that the model sees in x_t. A diffusion steps as DDIM (Song et al.
+2020, arXiv 2010.02502), with std = eta * sqrt((1 - a_prev) / (1 - a_t) * (1 - a_t / a_prev)); a
+flow as Flow-CPS (Wang & Yu 2025, arXiv 2509.05952), with std = spread_{t-1} * sin(eta * pi / 2).
 
 A step whose std is zero (eta = 0, or the last step of a schedule that ends at zero noise) is
 deterministic: it has no density, and `log_prob` returns 0 for it, so that it carries neither a
@@ -86,7 +85,7 @@ def gaussian_kl(
 
 
 def noise_per_output(schedule: NoiseSchedule, timesteps: Tensor) -> Tensor:
-    """Return the factor [M, 1, 1, 1] from differences of outputs to those of noise."""
+    """Return the factor [M, 1, 1, 1] from a difference of outputs to one of noise."""
     at = schedule.level(timesteps)
     factors: dict[str, Tensor] = {
         "epsilon": torch.ones_like(at.signal),
@@ -98,7 +97,7 @@ def noise_per_output(schedule: NoiseSchedule, timesteps: Tensor) -> Tensor:
 
 
 def velocity_per_output(schedule: NoiseSchedule, timesteps: Tensor) -> Tensor:
-    """Return the factor [M, 1, 1, 1] from differences of outputs to those of velocities."""
+    """Return the factor [M, 1, 1, 1] from a difference of outputs to one of velocities."""
     at = schedule.level(timesteps)
     if schedule.prediction_type in ("v_prediction", "flow_prediction"):
         return torch.ones_like(at.signal)

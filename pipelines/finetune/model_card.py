@@ -103,7 +103,7 @@ def drawing_code(
 ) -> str:
     """Return Python that draws an image with diffusers alone; the lines of `adapter` open it."""
     is_ddim = model.family.sampler_name == DDIM
-    variant = f", variant={model.variant!r}" if model.variant else ""
+    variant = f", variant={model.family.variant!r}" if model.family.variant else ""
     arguments = model.family.stock_arguments(sampler.guidance)
     return _CODE.format(
         imported=f"{DDIM}, DiffusionPipeline" if is_ddim else "DiffusionPipeline",

@@ -24,7 +24,7 @@ from pipelines.settings.finetune import FinetuneConfig
 from reward.dataset import FeedbackDataset
 
 IMAGES = "images"
-"""Folder, in that of the method, of the images that are drawn for it."""
+"""Folder of images that are drawn for the method, in the method's own."""
 CHECKPOINTS = "checkpoints"
 CARD_FILE = "README.md"
 
@@ -37,7 +37,7 @@ def training_prompts(settings: Settings) -> tuple[str, ...]:
 
 
 def method_prompts(run: RunFolder, settings: Settings, name: str) -> tuple[str, ...]:
-    """Return the prompts that one method trains on; refuse one that finds no labels of them."""
+    """Return the prompts that a method trains on; refuse if it needs labels and there are none."""
     prompts = training_prompts(settings)
     if not isinstance(method_config(settings, name), LearnsFromLabels):
         return prompts

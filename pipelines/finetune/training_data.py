@@ -120,7 +120,7 @@ def rewarded_images(
     folder: Path,
     table: str,
 ) -> WeightedData:
-    """Return images of the training prompts with rewards; the base draws those of `scored`.
+    """Return images of the training prompts with rewards; the base draws `scored`.
 
     `table` has the method's settings, for errors.
     """
@@ -160,8 +160,8 @@ def labeled_data(
 ) -> LabeledImages:
     """Return the labels of these prompts, split by image, with the latents of their images.
 
-    The images that are held out are, for the same share, those that the training of a reward keeps
-    for its test. `reward` scores them.
+    For the same share, the training of a reward keeps the same images for its test. `reward` scores
+    the held-out images.
     """
     dataset = labels_of(run, prompts)
     shares = SplitConfig(
@@ -214,7 +214,7 @@ def _rewards(
     encoder: Encoder,
     reward: RewardFn,
 ) -> Tensor:
-    """Return the rewards [N] of all images, NaN for those that are not held out."""
+    """Return the rewards [N] of all images, NaN where an image is not held out."""
     both = [held_out.rankings.image.flatten(), held_out.verdicts.image]
     chosen = torch.cat(both).unique()
     rewards = torch.full((len(paths),), torch.nan)

@@ -63,9 +63,14 @@ def write_tiny_sd2(folder: Path) -> Path:
     It has velocity prediction, linear projections, heads by level, and a text encoder with plain
     GELU.
     """
-    heads = {"attention_head_dim": (2, 4), "use_linear_projection": True, "upcast_attention": True}
     return write_tiny_diffusion(
-        folder, prediction="v_prediction", scheduler="ddim", hidden_act="gelu", **heads
+        folder,
+        prediction="v_prediction",
+        scheduler="ddim",
+        hidden_act="gelu",
+        attention_head_dim=(2, 4),
+        use_linear_projection=True,
+        upcast_attention=True,
     )
 
 
