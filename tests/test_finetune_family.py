@@ -9,15 +9,13 @@ from diffusers import LatentConsistencyModelPipeline, LCMScheduler
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from torch import Tensor
 
-from finetune.methods import reward_weighted
 from finetune.model.diffusion import DiffusionModel
 from finetune.model.family_sd import StableDiffusion
 from finetune.model.model_folder import FAMILIES
 from finetune.model.sampler import draw
 from finetune.settings.sampler import Sampler
-from tests.support.small_reward_weighted import reward_weighted as training_on
-from tests.support.small_reward_weighted import small_data
-from tests.support.small_training import open_with_adapter, trained
+from tests.support.small_methods import Run
+from tests.support.small_training import open_with_adapter
 from tests.support.tiny_diffusion import write_tiny_diffusion
 
 SAMPLER = Sampler(steps=2, guidance=3.0, eta=0.0)
@@ -62,8 +60,7 @@ def test_a_family_of_one_class_and_one_entry_draws_trains_and_opens_in_stock_dif
     handle.remove()
     other = draw(model, ["a dog"], SAMPLER.model_copy(update={"guidance": 9.0}), seeds=[5])
     assert not torch.equal(other, base)
-    (*_, last) = trained(reward_weighted.METHOD, training_on(model, small_data([0.1, 0.9])))
-    assert last.gradient_norm > 0
+    assert all(metrics.gradient_norm > 0 for metrics in Run(model, "rwl").steps())
     tuned = draw(model, ["a dog"], SAMPLER, seeds=[5])
     model.adapter.save(tmp_path / "lora")
     reopened = DiffusionModel.from_pretrained(folder)

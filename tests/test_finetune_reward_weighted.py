@@ -1,27 +1,73 @@
 """The losses of reward-weighted likelihood against plain formulas."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from diffusers import DDIMScheduler
+from torch import Tensor
 from torch.nn import functional
 
 from data.errors import PictuneError
 from finetune.labels.weighted_batches import WeightedData
 from finetune.learning.checkpoints import load_latest, save_checkpoint
+from finetune.learning.method import Training
+from finetune.learning.reward_fn import RewardFn
 from finetune.methods.reward_weighted import METHOD, RewardWeightedState
 from finetune.model.denoising import denoising_target, timestep_weights, weighted_denoising_loss
+from finetune.model.diffusion import DiffusionModel
 from finetune.model.schedule import DiffusionSchedule
 from finetune.settings.reward_weighted import RewardWeightedConfig
-from tests.support.small_reward_weighted import (
-    SMALL,
-    brightness,
-    randn,
-    reward_weighted,
-    small_data,
+from finetune.settings.sampler import Sampler
+from finetune.settings.validation import ValidationConfig
+from tests.support.small_training import open_with_adapter, perturb, seeded, trained, training_of
+
+SMALL = RewardWeightedConfig(
+    updates=3,
+    batch=4,
+    report_every=2,
+    warmup=0,
+    validation=ValidationConfig(every=100, images_per_prompt=1),
 )
-from tests.support.small_training import open_with_adapter, perturb, seeded, trained
+
+
+def randn(*shape: int) -> Tensor:
+    """Return noise that is the same each time."""
+    return torch.randn(shape, generator=seeded())
+
+
+def small_data(rewards: list[float]) -> WeightedData:
+    """Return random latents of two prompts with these rewards."""
+    prompts = ["a cat", "a dog"] * (len(rewards) // 2)
+    return WeightedData(randn(len(rewards), 4, 8, 8), prompts, torch.tensor(rewards))
+
+
+def brightness(images: Tensor, _: object) -> Tensor:
+    """Reward light images."""
+    return images.mean((1, 2, 3))
+
+
+def reward_weighted(
+    model: DiffusionModel,
+    data: WeightedData,
+    config: RewardWeightedConfig = SMALL,
+    *,
+    reward: RewardFn = brightness,
+    pretraining: WeightedData | None = None,
+    generator: torch.Generator | None = None,
+) -> Training[Any]:
+    """Return a training on the data with two sampler steps and seed 1."""
+    return training_of(
+        model,
+        config,
+        prompts=list(dict.fromkeys(data.prompts)),
+        reward=reward,
+        sampler=Sampler(steps=2),
+        generator=generator or seeded(1),
+        data=data,
+        pretraining=pretraining,
+    )
 
 
 def test_unit_weights_give_the_plain_denoising_error_and_scale_with_it() -> None:
