@@ -9,17 +9,16 @@ from torch import Tensor
 
 from data.errors import PictuneError
 from finetune.learning.monitors import Monitor, diversity, saturation, sharpness, summary
-from finetune.learning.reward_fn import RewardFn
 from finetune.learning.rollout import collect
 from finetune.learning.training import TrainState
 from finetune.learning.validation import SAMPLED_PROMPTS, SAMPLES_PER_PROMPT, Validation, Validator
 from finetune.methods import ddpo, policy_gradient
 from finetune.model.diffusion import DiffusionModel
-from finetune.settings.adapter_kinds import BASE
 from finetune.settings.ddpo import DDPOConfig
 from finetune.settings.model import AdapterSettings
 from finetune.settings.sampler import Sampler
 from finetune.settings.validation import Limits, Measure, ValidationConfig, ValidationRules
+from tests.support.small_methods import Run
 from tests.support.small_training import NO_SAMPLES, open_with_adapter, redness, seeded, training_of
 
 LIMITS = Limits(saturation=2.0, sharpness=2.0, diversity=0.5, disagreement=3.0)
@@ -138,36 +137,6 @@ def test_a_measure_beyond_its_limit_is_warned_of_and_stops_only_where_asked(
     assert history(model, collapsing, stop_on=("sharpness",)).stopped == ""
 
 
-def online(
-    folder: Path,
-    validation: ValidationConfig,
-    reward: RewardFn,
-    monitor: Monitor,
-    *,
-    iterations: int = 6,
-    start: str = BASE,
-    rules: ValidationRules | None = None,
-) -> TrainState:
-    """Return the state after a training by DDPO that is validated on another prompt."""
-    generator, adapter = seeded(), AdapterSettings(rank=2, start=start)
-    model = open_with_adapter(folder, adapter, generator=generator)
-    settings = {"iterations": iterations, "validation": validation, "adapter": adapter}
-    training = training_of(
-        model,
-        DDPOConfig.model_validate(SMALL | settings),
-        prompts=["a cat"],
-        reward=reward,
-        sampler=SAMPLER,
-        generator=generator,
-        watched=["a lion"],
-        monitor=monitor,
-        rules=rules,
-    )
-    state = ddpo.METHOD.start(training)
-    list(ddpo.METHOD.train(training, state))
-    return state
-
-
 def test_training_ends_early_on_held_out_prompts_and_keeps_their_best_weights(
     sd_folder: Path,
 ) -> None:
@@ -180,9 +149,11 @@ def test_training_ends_early_on_held_out_prompts_and_keeps_their_best_weights(
             return torch.full((len(images),), seen[-1])
         return redness(images, prompts)
 
-    validation, rules = ValidationConfig(every=1, images_per_prompt=1), ValidationRules(patience=2)
-    state = online(sd_folder, validation, falling, Monitor(), rules=rules)
-    assert state.step == 2
+    validation = ValidationConfig(every=1, images_per_prompt=1)
+    parts = {"prompts": ["a cat"], "watched": ["a lion"], "rules": ValidationRules(patience=2)}
+    run = Run(sd_folder, "ddpo", falling, parts=parts, validation=validation)
+    assert len(list(run.steps())) == 2
+    state = run.state
     assert [reward for _, reward in state.validation] == [0.0, -1.0, -2.0]
     state.restore_best()
     added = [w for name, w in state.model.adapter.state().items() if "lora_B" in name]
@@ -203,10 +174,13 @@ def test_guards_compare_with_the_untuned_model_where_training_starts_from_an_ada
         return images.flatten(1)
 
     config, monitor = ValidationConfig(every=5, images_per_prompt=2), Monitor(embed)
-    state = online(sd_folder, config, redness, monitor, iterations=1, start=str(tmp_path))
+    parts = {"prompts": ["a cat"], "watched": ["a lion"], "monitor": monitor, "sampler": SAMPLER}
+    changes = {"adapter": AdapterSettings(rank=2, start=str(tmp_path)), "iterations": 1}
+    run = Run(sd_folder, "ddpo", redness, parts=parts, validation=config, **changes)
+    list(run.steps())
     base = DiffusionModel.from_pretrained(sd_folder)
     untuned = Validator(base, ["a lion"], redness, config, SAMPLER, monitor)()
-    assert state.untuned == pytest.approx(untuned.monitors)
+    assert run.state.untuned == pytest.approx(untuned.monitors)
     assert not torch.equal(seen[0], seen[1])  # the untuned model, then the start
 
 

@@ -134,16 +134,7 @@ def train(
     def take(rate: float) -> Iteration:
         draws = draw_randomness(training, state)
         with training.watch.part("training"):
-            rewards, pulls, norm, seconds = update(training, state, draws, learning_rate=rate)
-            kl, pretraining = pulls.tolist()
-        figures = {
-            "loss": float(reward_loss(rewards, config.margin).mean()),
-            "kl_loss": kl if config.kl_weight else None,
-            "pretraining_loss": pretraining if config.pretraining_weight else None,
-            "first_step": draws.span.first,
-            "gradient_norm": float(norm),
-        }
-        return Iteration(draws.prompts, rewards, seconds, figures)
+            return update(training, state, draws, learning_rate=rate)
 
     for found in iterate(training, state, take):
         yield Metrics(**found)
@@ -185,12 +176,8 @@ def update(
     draws: Draws,
     *,
     learning_rate: float,
-) -> tuple[Tensor, Tensor, Tensor, float]:
-    """Draw the iteration's images, and take its optimizer step.
-
-    Return rewards [N], KL and pretraining losses [2] before their weights, the gradient's norm, and
-    the seconds of drawing and scoring.
-    """
+) -> Iteration:
+    """Draw the iteration's images, and take its optimizer step."""
     config, model = training.config, training.model
     count = len(draws.prompts)
     rewards, pulls = torch.zeros(count, device=model.device), torch.zeros(2, device=model.device)
@@ -211,7 +198,16 @@ def update(
     norm = take_step(
         state, learning_rate=learning_rate, clip_norm=config.clip_norm, blame=lambda: draws.prompts
     )
-    return model.processes.total(rewards), model.processes.total(pulls), norm, seconds
+    rewards = model.processes.total(rewards)
+    kl, pretraining = model.processes.total(pulls).tolist()
+    figures = {
+        "loss": float(reward_loss(rewards, config.margin).mean()),
+        "kl_loss": kl if config.kl_weight else None,
+        "pretraining_loss": pretraining if config.pretraining_weight else None,
+        "first_step": draws.span.first,
+        "gradient_norm": float(norm),
+    }
+    return Iteration(draws.prompts, rewards, seconds, figures)
 
 
 def draw_with_gradient(

@@ -1,6 +1,6 @@
 """Every method, ready to train on a tiny model."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -77,9 +77,11 @@ class Run:
         model: Path | DiffusionModel,
         name: str,
         reward: RewardFn = contrast,
+        *,
+        parts: Mapping[str, Any] | None = None,
         **changes: Any,
     ) -> None:
-        """Start the method with these changes of its settings."""
+        """Start the method with these parts of its training and changes of its settings."""
         self.method, config = METHODS[name]
         self.generator = seeded()
         if isinstance(model, Path):
@@ -87,13 +89,12 @@ class Run:
         self.model = model
         latents = torch.randn(6, 4, 8, 8, generator=seeded(3))
         data = WeightedData(latents, ["a cat", "a dog"] * 3, torch.linspace(0, 1, 6))
-        self.training = training_of(
-            self.model,
-            config.model_copy(update=changes),
-            reward=reward,
-            generator=self.generator,
-            data=small_labels() if name == "preference" else data,
-        )
+        given: dict[str, Any] = {
+            "data": small_labels() if name == "preference" else data,
+            "reward": reward,
+        }
+        given |= {"generator": self.generator, **(parts or {})}
+        self.training = training_of(self.model, config.model_copy(update=changes), **given)
         self.state: TrainState = self.method.start(self.training)
 
     def steps(self) -> Iterator[Any]:
