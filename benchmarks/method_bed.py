@@ -28,7 +28,7 @@ from finetune.learning.strength import choose_strength
 from finetune.learning.training import TrainState
 from finetune.model.diffusion import DiffusionModel
 from finetune.settings.adapter_kinds import BASE
-from finetune.settings.method import DrawsImages, LearnsFromLabels
+from finetune.settings.method import DrawsImages
 from finetune.settings.sampler import Sampler
 from pipelines.collect import images as images_stage
 from pipelines.collect import simulate
@@ -339,7 +339,7 @@ def _counted(
     assert job.training.reward is not None  # of the bed's own run
     counted = Counted(job.training.reward, queries)
     # Learning from labels, the reward only shows how well it orders held-out labels itself.
-    is_asked = not isinstance(job.training.config, LearnsFromLabels)
+    is_asked = not job.method.learns_from_labels
     training = replace(job.training, reward=counted) if is_asked else job.training
     parts = {field.name: getattr(job, field.name) for field in fields(job)}
     return counted, with_images(VariantJob(**(parts | {"training": training}), place=folder))

@@ -14,7 +14,7 @@ from finetune.learning.training import TrainState, rate_schedule
 from finetune.learning.validation import Validation, Validator
 from finetune.model.diffusion import DiffusionModel
 from finetune.settings.adapter_kinds import BASE
-from finetune.settings.method import DrawsImages, MethodConfig
+from finetune.settings.method import DrawsImages, LearnsFromLabels, MethodConfig
 from finetune.settings.sampler import Sampler
 from finetune.watch import Watch
 
@@ -162,3 +162,8 @@ class Method(Generic[C]):
     """Color of its lines and bars in charts."""
     curves: tuple[Curve, ...]
     """Charts of its training, for the report."""
+
+    @property
+    def learns_from_labels(self) -> bool:
+        """Whether it learns from the labels themselves, without a reward."""
+        return issubclass(self.config, LearnsFromLabels)
