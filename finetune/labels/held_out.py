@@ -33,7 +33,7 @@ at least if there are as many."""
 CALLS_PER_RANKING = 12
 """Passes of an image through the network for a ranking of four and a pair, tuned and untuned."""
 CALLS_PER_TAUGHT = 3
-"""The same for an image that is learned from: tuned, untuned and backward, each at least once."""
+"""Passes for an image that is learned from: tuned, untuned and backward, each at least once."""
 
 
 class LabelValidator:

@@ -199,9 +199,7 @@ def _step(
     """Take one optimizer step on these pairs; return what `update` returns, of this step."""
     config, model = training.config, training.model
     noise = torch.randn(len(pairs), *model.latent_shape, generator=training.generator)
-    # Strided, so that all processes have as much to do.
-    mine = model.processes.share(len(pairs), 1)
-    parts = mine.split(config.micro_batch) if len(mine) else ()
+    parts = model.processes.batches(len(pairs), config.micro_batch)
 
     def noised(rows: Tensor) -> NoisedImages:
         numbers, drawn = pairs[rows].to(model.device).unbind(1)

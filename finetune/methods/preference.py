@@ -81,14 +81,14 @@ class Metrics(CommonMetrics):
     """Share of the pairs of better and worse images in which the implicit reward is higher for the
     better one; with KTO, of verdicts on whose side of the baseline it is."""
     held_out_accuracy: float | None
-    """The same of held-out labels; None where it was not due or there are none."""
+    """Accuracy on held-out labels; None where it was not due or there are none."""
     reward_accuracy: float | None
-    """The same of the run's reward on the same held-out labels."""
+    """Accuracy of the run's reward on the same held-out labels."""
     winner_error: float | None
     """Mean denoising error of the best or good images less the base's: below 0 the model has
     learned to draw them. Both this and `loser_error` above 0 is how such training fails."""
     loser_error: float | None
-    """The same of the worst or bad images."""
+    """Mean denoising error of the worst or bad images less the base's."""
     safeguard: float | None
     """Mean factor of the worse images' gradient; None without the safeguard."""
     seconds: float
@@ -229,8 +229,7 @@ def update(
         count, width = part.rankings.image.shape
         noise = torch.randn(count, *model.latent_shape, generator=generator)
         at = NoiseLevels(spread_timesteps(schedule, count, generator=generator), noise)
-        mine = model.processes.share(count, 1)
-        for rows in mine.split(max(1, config.micro_batch // width)) if len(mine) else ():
+        for rows in model.processes.batches(count, max(1, config.micro_batch // width)):
             rankings = part.rankings.where(rows)
             errors = ranking_errors(model, schedule, images, rankings, at.rows(rows))
             good = None if part.good is None else part.good[rows]

@@ -182,9 +182,7 @@ def update(
     count = len(draws.prompts)
     rewards, pulls = torch.zeros(count, device=model.device), torch.zeros(2, device=model.device)
     seconds = 0.0
-    # Strided, so that all processes have as much to do.
-    mine = model.processes.share(count, 1)
-    for rows in mine.split(config.micro_batch) if len(mine) else ():
+    for rows in model.processes.batches(count, config.micro_batch):
         started = training.watch.now()
         latents, found, gradient = draw_with_gradient(training, draws, rows)
         seconds += training.watch.now() - started

@@ -148,9 +148,8 @@ def update(
         generator=training.generator,
     )
     total = torch.zeros(len(Losses._fields), device=model.device)
-    # Strided, so that every process gets rewarded and pretraining rows alike.
-    mine = model.processes.share(len(batch.latents), 1)
-    for rows in mine.split(config.micro_batch) if len(mine) else ():
+    # Every process gets rewarded and pretraining rows alike.
+    for rows in model.processes.batches(len(batch.latents), config.micro_batch):
         losses = batch_losses(model, schedule, batch, rows, config, mean_weight=images.mean_weight)
         stacked = torch.stack(losses)
         state.scaler.scale(stacked.sum()).backward()

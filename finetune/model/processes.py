@@ -9,7 +9,7 @@ where tensors are at hand or other processes are.
 """
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -50,6 +50,11 @@ class Processes:
         parts = torch.arange(length).split(batch)
         own = [rows for number, rows in enumerate(parts) if self.has(number)]
         return torch.cat(own) if own else torch.empty(0, dtype=torch.long)
+
+    def batches(self, length: int, size: int) -> "Sequence[Tensor]":
+        """Return this process's rows, strided so that all processes have as much, in batches."""
+        mine = self.share(length, 1)
+        return mine.split(size) if len(mine) else ()
 
     def share_to_draw(self, length: int, batch: int) -> "tuple[Tensor, list[int]]":
         """Return `share`, and the rows to draw: one, to be dropped, where the share is empty."""

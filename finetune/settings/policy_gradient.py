@@ -11,7 +11,7 @@ Surrogate = Literal["ppo", "hard_clamp"]
 
 
 class RolloutSampler(SamplerOverrides, frozen=True, extra="forbid"):
-    """Settings in which rollouts are drawn otherwise than by the run's [sampler]."""
+    """Settings in which the sampler differs from the run's [sampler]."""
 
     stochastic_share: float | None = Field(default=0.6, gt=0, le=1)
     """Share of a trajectory's steps, from its start, that draw noise and can be trained on. The
