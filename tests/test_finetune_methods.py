@@ -74,8 +74,8 @@ def test_every_layout_is_trained_and_the_size_of_micro_batches_changes_rounding_
 
 @pytest.mark.parametrize("method", ["dpok", "nft"])
 def test_equal_rewards_move_nothing(velocity_folder: Path, method: str) -> None:
-    changes = {"baseline": "prompt_mean", "kl_weight": 0.0} if method == "dpok" else {}
-    run = Run(velocity_folder, method, constant, **changes)
+    changes: dict[str, Any] = {"baseline": "prompt_mean", "kl_weight": 0.0}
+    run = Run(velocity_folder, method, constant, **(changes if method == "dpok" else {}))
     before = flatten(run.model.adapter.state())
     assert [metrics.gradient_norm for metrics in run.steps()] == [0] * 4
     assert flatten(run.model.adapter.state()) == before
