@@ -272,7 +272,9 @@ def test_a_decaying_learning_rate_rises_over_the_warmup_and_falls_to_nothing(
         0.0,
     ]
     assert [rate_schedule(step, warmup=2, total=None) for step in range(4)] == [0.5, 1.0, 1.0, 1.0]
-    config = DDPOConfig.model_validate(DDPO | {"learning_rate": 1e-3, "warmup": 0, "decay": True})
-    training = training_of(open_with_adapter(velocity_folder), config, prompts=["a cat"])
-    rates = [metrics.learning_rate for metrics in trained(ddpo.METHOD, training)]
-    assert rates == [1e-3, 5e-4]
+    for decay, last in ((True, 5e-4), (False, 1e-3)):
+        settings = {"learning_rate": 1e-3, "warmup": 0, "decay": decay}
+        config = DDPOConfig.model_validate(DDPO | settings)
+        training = training_of(open_with_adapter(velocity_folder), config, prompts=["a cat"])
+        rates = [metrics.learning_rate for metrics in trained(ddpo.METHOD, training)]
+        assert rates == [1e-3, last]

@@ -28,7 +28,8 @@ def test_stopped_and_continued_equals_uninterrupted(
     sd_folder: Path, tmp_path: Path, method: str
 ) -> None:
     whole = Run(sd_folder, method)
-    list(whole.steps())
+    validated = [metrics.validation_reward is not None for metrics in whole.steps()]
+    assert validated == [False, True, False, True]
     first = Run(sd_folder, method)
     for metrics in first.steps():
         if metrics.step == 2:
