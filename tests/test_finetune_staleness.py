@@ -42,9 +42,9 @@ def test_the_weights_have_the_least_kl_of_those_with_their_mean() -> None:
 @pytest.mark.parametrize(
     ("rewards", "mean", "share"),
     [
-        ([0.2, 0.4, 0.6, 0.6], 0.61, 0),
-        ([0.2, 0.4, 0.6, 0.6], 0.6, 0.5),
-        ([0.2, 0.4, 0.6, 0.6], 0.1, 1),
+        ([0.25, 0.5, 0.75, 0.75], 0.76, 0),
+        ([0.25, 0.5, 0.75, 0.75], 0.75, 0.5),
+        ([0.25, 0.5, 0.75, 0.75], 0.1, 1),
         ([0.5] * 3, 0.5, 1),
         ([0.5], 0.6, 0),
     ],
@@ -52,9 +52,8 @@ def test_the_weights_have_the_least_kl_of_those_with_their_mean() -> None:
 def test_no_weights_reach_above_the_best_image_and_equal_ones_are_enough_below_the_mean(
     rewards: list[float], mean: float, share: float
 ) -> None:
-    given = torch.tensor(rewards)
-    mean = min(mean, float(given.max())) if share else mean
-    assert effective_sample_size(weights_of_mean(given, mean)) == pytest.approx(share)
+    weights = weights_of_mean(torch.tensor(rewards), mean)
+    assert effective_sample_size(weights) == pytest.approx(share)
 
 
 @pytest.mark.parametrize("reward", [0.1, 0.45, 0.7])
