@@ -12,8 +12,8 @@ import httpx
 import pytest
 
 from data.runs import RunFolder
-from finetune.model.adapter_kinds import BASE
 from finetune.model.lora import LORA_FILE
+from finetune.settings.adapter_kinds import BASE
 from tests.support.demo_run import command
 from tests.support.gradio_routes import gradio_config
 from tests.support.play_run import TUNED, copied

@@ -13,7 +13,7 @@ from data.runs import RunFolder
 from data.schema import IMAGES, LABELS_BINARY, LABELS_RANKING, TASKS, read_table
 from data.tables.parquet import export
 from data.tables.verification import verify
-from finetune.model.adapter_kinds import BASE
+from finetune.settings.adapter_kinds import BASE
 from pipelines.cli import main
 from pipelines.play.asking import ask_raters
 from pipelines.play.page import FAILED, visible_errors

@@ -9,8 +9,8 @@ from PIL import Image
 
 from data.errors import PictuneError
 from data.runs import RunFolder
-from finetune.model.adapter_kinds import BASE
 from finetune.model.sampler import draw
+from finetune.settings.adapter_kinds import BASE
 from pipelines.play import words
 from pipelines.play.studio import BEST_OF_N, DrawnImage, Studio, VisitorError
 from pipelines.run.image_io import load_images, to_pil

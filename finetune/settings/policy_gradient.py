@@ -1,4 +1,4 @@
-"""Settings of `finetune/methods/policy_gradient.py` and of its rollouts."""
+"""Settings of `finetune/methods/policy_gradient.py`."""
 
 from typing import Literal
 
@@ -11,7 +11,7 @@ Surrogate = Literal["ppo", "hard_clamp"]
 
 
 class RolloutSampler(SamplerOverrides, frozen=True, extra="forbid"):
-    """Settings in which rollouts are drawn otherwise than by the run's [sampler]."""
+    """Settings in which the sampler differs from the run's [sampler]."""
 
     stochastic_share: float | None = Field(default=0.6, gt=0, le=1)
     """Share of a trajectory's steps, from its start, that draw noise and can be trained on. The
@@ -19,8 +19,12 @@ class RolloutSampler(SamplerOverrides, frozen=True, extra="forbid"):
     noise would be so small that ratios run away. Paper: 1."""
 
 
-class RolloutConfig(DrawsImages, frozen=True, extra="forbid"):
-    """Settings of an online method's drawing, and of the transitions that it learns from."""
+class PolicyGradientConfig(DrawsImages, frozen=True, extra="forbid"):
+    """Settings of the loop that policy gradients share.
+
+    DPOK's published ones stand beside ours, which are for the embedded model of 5 million
+    parameters.
+    """
 
     sampler: RolloutSampler = RolloutSampler()
     """Settings in which the rollouts' sampler differs from the run's [sampler]; its eta must be
@@ -37,15 +41,6 @@ class RolloutConfig(DrawsImages, frozen=True, extra="forbid"):
     micro_batch: PositiveInt = 32
     """Rows of one network call (twice that with guidance), in rollout and training; bounds the
     memory. No padding if it divides the images."""
-
-
-class PolicyGradientConfig(RolloutConfig, frozen=True, extra="forbid"):
-    """Settings of the shared loop.
-
-    DPOK's published ones stand beside ours, which are for the embedded model of 5 million
-    parameters.
-    """
-
     iterations: PositiveInt = 30
     """Rounds of drawing and training. Paper: 2000 rounds of 10 images."""
     updates: PositiveInt = 2

@@ -11,7 +11,7 @@ STALE_REWARD: Measure = "stale_reward"
 
 
 class Limits(BaseModel, frozen=True, extra="forbid"):
-    """Bounds of the measures; but for the last, relative to those of the untuned model."""
+    """Bounds of the measures, relative to the untuned model's; the last one is absolute."""
 
     saturation: float = Field(default=1.5, gt=1)
     """Factor by which the colors' mean saturation may grow or fall."""

@@ -19,8 +19,8 @@ from data.image_files import THREADS
 from data.runs import RunFolder
 from data.schema import IMAGES, PLAYGROUND, PROMPTS, prompt_id, read_table, write_table
 from data.weights import check_model_folder
-from finetune.model.adapter_kinds import adapter_file
 from finetune.model.processes import Processes, launched
+from finetune.settings.adapter_kinds import adapter_file
 from finetune.settings.sampler import Sampler
 from pipelines.finetune.plan import training_prompts
 from pipelines.flags import one_of

@@ -19,8 +19,8 @@ from data.errors import PictuneError
 from data.files import locked, sha256_of, write_atomically
 from data.runs import RunFolder
 from data.schema import COMPARISON, IMAGES, PROMPTS, prompt_id, read_table, write_table
-from finetune.model.adapter_kinds import BASE
 from finetune.model.diffusion import DiffusionModel
+from finetune.settings.adapter_kinds import BASE
 from finetune.settings.sampler import Sampler
 from labeling_app.campaign.comparisons import CompareConfig, ComparedImage
 from pipelines.evaluate.models import TunedModel, file_name, image_folder, tuned_models

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from data.errors import PictuneError
 from data.runs import RunFolder
-from finetune.model.adapter_kinds import BASE
+from finetune.settings.adapter_kinds import BASE
 from pipelines.evaluate.figures import (
     Evaluation,
     Figures,

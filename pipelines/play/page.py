@@ -17,7 +17,7 @@ from PIL import Image
 
 from data.errors import PictuneError
 from data.schema import PROMPTS, read_table
-from finetune.model.adapter_kinds import BASE, adapter_file
+from finetune.settings.adapter_kinds import BASE, adapter_file
 from labeling_app.sign_in import network_of
 from pipelines.finetune.strengths import read_choice
 from pipelines.interruption import OUT_OF_MEMORY

@@ -19,10 +19,10 @@ import torch
 from data.errors import PictuneError
 from data.ids import control_character
 from data.runs import RunFolder
-from finetune.model.adapter_kinds import BASE
 from finetune.model.diffusion import DiffusionModel
 from finetune.model.family import tokenizer_of
 from finetune.model.sampler import draw_batches
+from finetune.settings.adapter_kinds import BASE
 from finetune.settings.sampler import Sampler
 from pipelines.evaluate.models import TunedModel, tuned_models
 from pipelines.run.image_io import load_images, save_png

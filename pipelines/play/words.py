@@ -5,7 +5,7 @@ from html import escape
 from statistics import fmean
 
 from data.formats.landing import Imported
-from finetune.model.adapter_kinds import BASE, kind_of
+from finetune.settings.adapter_kinds import BASE, kind_of
 from pipelines.finetune.model_card import drawing_code
 from pipelines.play.studio import BEST_OF_N, DrawnImage, DrawRequest, Studio
 from pipelines.run.image_plan import Planned

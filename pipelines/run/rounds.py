@@ -13,7 +13,7 @@ from data.files import sha256_of
 from data.runs import RunFolder
 from data.schema import LABELS_RANKING, read_table
 from data.tables.parquet import MANIFEST
-from finetune.model.adapter_kinds import kind_in
+from finetune.settings.adapter_kinds import kind_in
 from pipelines.methods import METHODS
 from pipelines.run.campaign import column_of_images, sent_images
 from pipelines.run.model_hashes import REWARD_METRICS

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from data.files import write_json
 from data.runs import RunFolder
-from finetune.model.adapter_kinds import BASE
+from finetune.settings.adapter_kinds import BASE
 from finetune.settings.model import AdapterSettings
 from pipelines.cli import main
 from pipelines.play.studio import DrawnImage, DrawRequest, Studio
