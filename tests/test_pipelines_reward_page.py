@@ -25,19 +25,16 @@ from reward.clip.backbone import ClipBackbone
 from reward.dataset import FeedbackDataset, label_sources
 from reward.learning.examples import Examples, prepare
 from reward.measuring.baselines import baselines
-from reward.measuring.evaluation import evaluate, model_scorer, score_images
-from reward.measuring.learning_curve import point
+from reward.measuring.evaluation import evaluate, model_scorer, point, score_images
 from reward.measuring.plots import reliability_figure
 from reward.measuring.report import (
     Gain,
     PartReport,
     PredictionFigures,
     RewardReport,
-    TypeComparison,
     TypesReport,
 )
 from reward.model import RewardModel
-from reward.raters import LabelRaters
 from reward.settings import RewardConfig, SplitConfig
 from tests.support.tiny_clip import save_tiny_clip
 from tests.support.tiny_feedback import make_feedback
@@ -77,10 +74,10 @@ def report_of(run: RunFolder, model: RewardModel, examples: Examples) -> RewardR
         "uncalibrated": model_scorer(model, examples, calibrated=False),
     }
     scorers |= baselines(model.backbone, examples, CONFIG)
-    raters = LabelRaters.from_latest(run.latest)
     return RewardReport(
-        **dict(evaluate(scorers, examples, raters, seed=0, resamples=20)),
+        **dict(evaluate(scorers, examples, seed=0, resamples=20)),
         temperature=1.0,
+        slip=0.0,
         learning_curve=[point(model, examples)],
         sources=label_sources(run.latest),
     )
@@ -99,16 +96,14 @@ class _Page(HTMLParser):
 
 
 ALONE = TypesReport(types=2, prior=[0.3, 0.7], raters=[3, 7])
-TYPES = ALONE.compared(
-    TypeComparison(
-        one=PredictionFigures(nll=0.6, roc_auc=0.71),
-        several=PredictionFigures(nll=0.5, roc_auc=0.82),
-        gain=Gain(value=0.1, interval=(0.05, 0.15)),
-        types=2,
-        held_out_raters=3,
-        labels=120,
-    )
-)
+COMPARISON = {
+    "one": PredictionFigures(nll=0.6, roc_auc=0.71),
+    "several": PredictionFigures(nll=0.5, roc_auc=0.82),
+    "gain": Gain(value=0.1, interval=(0.05, 0.15)),
+    "held_out_raters": 3,
+    "labels": 120,
+}
+TYPES = ALONE.model_copy(update=COMPARISON)
 
 
 def page_of(run: RunFolder, model: RewardModel, examples: Examples, **more: Any) -> str:

@@ -13,8 +13,14 @@ from reward.clip.backbone import ClipBackbone
 from reward.dataset import FeedbackDataset
 from reward.learning.examples import Examples, prepare
 from reward.measuring.baselines import baselines, blind_scorer, clip_scorer, rewards_from_elsewhere
-from reward.measuring.evaluation import evaluate, measure, model_scorer
-from reward.measuring.learning_curve import SHARES, learning_curve, point
+from reward.measuring.evaluation import (
+    SHARES,
+    evaluate,
+    learning_curve,
+    measure,
+    model_scorer,
+    point,
+)
 from reward.measuring.metrics import (
     Scored,
     Scorer,
@@ -22,7 +28,6 @@ from reward.measuring.metrics import (
 from reward.measuring.plots import reliability_figure
 from reward.measuring.report import Evaluation, RewardReport, read_report
 from reward.model import RewardModel
-from reward.raters import LabelRaters
 from reward.settings import RewardConfig, RewardSource, SplitConfig
 from tests.support.tiny_clip import save_tiny_clip
 from tests.support.tiny_feedback import make_feedback
@@ -49,9 +54,7 @@ def model(backbone: ClipBackbone) -> RewardModel:
     )
 
 
-def _report(
-    model: RewardModel, examples: Examples, raters: LabelRaters | None = None, *, resamples: int = 5
-) -> Evaluation:
+def _report(model: RewardModel, examples: Examples, *, resamples: int = 5) -> Evaluation:
     scorers = {
         "model": model_scorer(model, examples),
         "uncalibrated": model_scorer(model, examples, calibrated=False),
@@ -59,7 +62,6 @@ def _report(
     return evaluate(
         scorers | baselines(model.backbone, examples, CONFIG),
         examples,
-        raters,
         seed=0,
         resamples=resamples,
     )
@@ -141,12 +143,9 @@ def test_raters_stand_beside_the_model_on_the_labels_that_others_gave_too(
     model = RewardModel.create(
         backbone, hidden=(8,), members=2, generator=torch.Generator().manual_seed(0)
     )
-    raters = LabelRaters.from_latest(run.latest)
-    assert np.bincount(raters.of_verdicts).tolist() == [90, 90, 90]
-    report = _report(model, examples, raters)
+    assert np.bincount(dataset.verdicts.rater).tolist() == [90, 90, 90]
+    report = _report(model, examples)
     for part in (report.val, report.test_seen, report.test_unseen):
-        assert part.human is not None
-        assert part.by_rater is not None
         assert part.human.others.n == part.human.model.n == part.model.n
         assert part.human.model.roc_auc == part.model.roc_auc
         assert _number(part.human.others.roc_auc) > 0.8  # one in ten labels is wrong
@@ -167,20 +166,7 @@ def test_a_report_is_read_as_it_was_written_with_scorers_beside_the_other_names(
     write_json(tmp_path / "metrics.json", report.model_dump(mode="json"))
     written = json.loads((tmp_path / "metrics.json").read_text())
     assert {"model", "clip_score", "counts", "gain"} < set(written["val"])
-    assert "human" not in written["val"]
     assert "rater_types" not in written
-    assert read_report(tmp_path / "metrics.json") == report
-
-
-def test_a_report_from_before_slips_and_sources_is_read(
-    model: RewardModel, examples: Examples, tmp_path: Path
-) -> None:
-    report = RewardReport(
-        **dict(_report(model, examples)), temperature=1.5, learning_curve=[point(model, examples)]
-    )
-    older = report.model_dump(mode="json")
-    del older["slip"], older["sources"]
-    write_json(tmp_path / "metrics.json", older)
     assert read_report(tmp_path / "metrics.json") == report
 
 

@@ -53,12 +53,9 @@ def rankings(run: RunFolder) -> FeedbackDataset:
         ]
     columns = [np.array(column) for column in zip(*rows, strict=True)]
     image_0, image_1, of, label_0, weight, ranking = columns
-    pairs = RankedPairs(
-        image_0, image_1, of, label_0.astype(np.float32), weight.astype(np.float32), ranking
-    )
-    return replace(
-        dataset.where(np.zeros(len(dataset.verdicts), bool), np.zeros(0, bool)), pairs=pairs
-    )
+    label_0, weight = label_0.astype(np.float32), weight.astype(np.float32)
+    pairs = RankedPairs(image_0, image_1, of, label_0, weight, ranking, 0 * ranking)
+    return replace(dataset, verdicts=dataset.verdicts.where(np.zeros(0, int)), pairs=pairs)
 
 
 def _train(
@@ -140,7 +137,6 @@ def test_a_ranking_of_three_is_rebuilt_from_its_pairs_beside_a_longer_one(
     rankings: FeedbackDataset,
 ) -> None:
     pairs = rankings.pairs
-    assert pairs.ranking is not None
     first = sorted({*pairs.image_0[:36], *pairs.image_1[:36]})
     few = pairs.where(
         (pairs.ranking > 0) | np.isin(pairs.image_0, first[:3]) & np.isin(pairs.image_1, first[:3])

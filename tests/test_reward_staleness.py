@@ -9,7 +9,7 @@ from reward.calibration import Values
 from reward.clip.backbone import ClipBackbone
 from reward.dataset import FeedbackDataset, Indices
 from reward.learning.examples import Examples, prepare
-from reward.measuring.staleness import measure_staleness
+from reward.measuring.evaluation import measure_staleness
 from reward.settings import RewardConfig, SplitConfig
 from tests.support.tiny_clip import save_tiny_clip
 from tests.support.tiny_feedback import make_feedback

@@ -20,9 +20,8 @@ from data.errors import PictuneError
 from reward.calibration import fit_temperature, fit_temperature_and_slips
 from reward.clip.backbone import ClipBackbone
 from reward.dataset import FeedbackDataset
-from reward.learning.examples import Examples
+from reward.learning.examples import Examples, verdict_logits
 from reward.learning.label_tensors import LabelTensors
-from reward.learning.logits import verdict_logits
 from reward.learning.objective import Objective
 from reward.model import RewardModel
 from reward.settings import RewardConfig

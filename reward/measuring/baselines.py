@@ -21,8 +21,7 @@ from reward.calibration import Values
 from reward.clip.backbone import ClipBackbone
 from reward.dataset import Indices
 from reward.embedding import Track, read_image
-from reward.learning.examples import Examples
-from reward.learning.logits import as_values
+from reward.learning.examples import Examples, as_values
 from reward.learning.training import train_from_scratch
 from reward.measuring.evaluation import labeled, model_scorer
 from reward.measuring.metrics import Scorer
