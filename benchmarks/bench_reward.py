@@ -41,7 +41,7 @@ from reward.clip.cache import EmbeddingCache
 from reward.dataset import FeedbackDataset, RankedPairs, Verdicts
 from reward.embedding import embed_prompts, embed_readable, read_image
 from reward.learning.examples import prepare
-from reward.learning.losses import binary_loss
+from reward.learning.objective import binary_loss
 from reward.learning.training import new_model, train_from_scratch
 from reward.settings import RewardConfig, SplitConfig
 

@@ -47,7 +47,7 @@ class EnsembleHead(nn.Module):
             generator: on the CPU; draws the first weights.
         """
         super().__init__()
-        self.dim = dim
+        self.dim, self.hidden, self.members = dim, tuple(hidden), members
         widths = [features + 2 * dim + 1, *hidden, 1]
         self.weights = nn.ParameterList()
         self.biases = nn.ParameterList()
@@ -78,7 +78,7 @@ class EnsembleHead(nn.Module):
             parts = zip(image.split(ROWS), text.split(ROWS), strict=True)
             return torch.cat([self(*part) for part in parts], dim=1)
         product = image[:, : self.dim] * text
-        cosine = self._cosine(product)
+        cosine = math.sqrt(self.dim) * product.sum(-1)
         # Entries of a unit vector are about 1/sqrt(D), those of a product about 1/D, and the cosine
         # of two random vectors about 1/sqrt(D).
         inputs = torch.cat(
@@ -90,16 +90,12 @@ class EnsembleHead(nn.Module):
             ],
             dim=-1,
         )
-        hidden = inputs.expand(self.weights[0].shape[0], -1, -1)  # [members, B, inputs]
+        hidden = inputs.expand(self.members, -1, -1)  # [members, B, inputs]
         last = len(self.weights) - 1
         for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             hidden = torch.baddbmm(bias, hidden, weight)
             hidden = hidden if layer == last else torch.relu(hidden)
         return hidden.squeeze(-1) + self.slope * cosine
-
-    def _cosine(self, product: Tensor) -> Tensor:
-        """Return the cosine [B], scaled to about unit spread."""
-        return math.sqrt(self.dim) * product.sum(-1)
 
 
 def _uniform(shape: tuple[int, ...], bound: float, generator: torch.Generator) -> nn.Parameter:

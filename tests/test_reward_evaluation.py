@@ -74,7 +74,7 @@ def _number(value: float | None) -> float:
 
 def test_temperature_leaves_the_order_as_it_is(model: RewardModel, examples: Examples) -> None:
     before = _report(model, examples).val.model
-    hotter = RewardModel(model.backbone, model.head, hidden=(8,), members=2)
+    hotter = RewardModel(model.backbone, model.head)
     hotter.temperature.fill_(4.0)
     report = _report(hotter, examples).val
     of_order = {"roc_auc", "average_precision", "accuracy", "pairwise_accuracy"}

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.autograd.functional import jacobian
 
-from reward.learning.losses import (
+from reward.learning.objective import (
     binary_cross_entropy_loss,
     binary_loss,
     bradley_terry_loss,

@@ -82,10 +82,10 @@ def test_every_ranking_loss_learns_the_order(
     texts = examples.text_embeddings[torch.from_numpy(pairs.prompt)]
     with torch.no_grad():
         first, second = (
-            model.mean_logits(
+            model.member_logits(
                 image_features=examples.image_features[torch.from_numpy(image)],
                 text_embeddings=texts,
-            )
+            ).mean(0)
             for image in (pairs.image_0, pairs.image_1)
         )
     strict = pairs.label_0 != 0.5

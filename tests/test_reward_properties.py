@@ -18,7 +18,7 @@ from reward.clip.cache import EmbeddingCache
 from reward.dataset import FeedbackDataset
 from reward.head import EnsembleHead
 from reward.learning.examples import prepare
-from reward.learning.losses import binary_loss, bradley_terry_loss
+from reward.learning.objective import binary_loss, bradley_terry_loss
 from reward.learning.training import new_model, train
 from reward.model import RewardModel
 from reward.settings import RewardConfig, SplitConfig

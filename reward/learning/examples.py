@@ -45,7 +45,7 @@ class Examples:
     """[images, T, W] as they enter the blocks that are trained; None where none is."""
 
     def embeddings_by(self, backbone: ClipBackbone, rows: Tensor) -> Tensor:
-        """Return `image_features` with those of `rows` computed by `backbone` as it is now.
+        """Return `image_features`, of which `backbone` computes `rows` anew.
 
         Each distinct image is encoded once. Without trained blocks the result is
         `image_features` itself.
@@ -156,7 +156,7 @@ def logits_and_margins(
 @torch.no_grad()
 def logits_at(model: RewardModel, examples: Examples, image: Indices, prompt: Indices) -> Values:
     """Return the uncalibrated logits [N] of images and prompts given by index [N]."""
-    return as_values(model.mean_logits(**embeddings_at(model, examples, image, prompt)))
+    return as_values(model.member_logits(**embeddings_at(model, examples, image, prompt)).mean(0))
 
 
 def embeddings_at(

@@ -148,7 +148,8 @@ def fit_types(
             f"reward.rater_types: {types} types of {len(known)} raters; set it lower, or let more "
             "people label"
         )
-    models = tuple(_with_own_head(pooled) for _ in range(types))
+    shared = {id(pooled.backbone): pooled.backbone}
+    models = tuple(copy.deepcopy(pooled, dict(shared)) for _ in range(types))
     objectives = [Objective(model, examples, config) for model in models]
     optimizers = [optimizer_of(objective, config) for objective in objectives]
     shares = _first_shares(pooled, examples, config)
@@ -250,14 +251,3 @@ def _first_shares(pooled: RewardModel, examples: Examples, config: RewardConfig)
     shares = np.full((n_raters, config.rater_types), 1 / config.rater_types)
     shares[known] = np.eye(config.rater_types)[groups]
     return shares
-
-
-def _with_own_head(model: RewardModel) -> RewardModel:
-    """Return a copy of a model that has its own head, on the same backbone."""
-    head = copy.deepcopy(model.head)
-    twin = RewardModel(model.backbone, head, hidden=model.hidden, members=model.members)
-    twin.to(model.backbone.device)
-    twin.temperature.copy_(model.temperature)
-    twin.slip.copy_(model.slip)
-    twin.labels = dict(model.labels)
-    return twin
