@@ -39,14 +39,9 @@ class CountingBackbone(ClipBackbone):
         return super()._encode_text(prompts)
 
 
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny_clip(tmp_path_factory.mktemp("clip"))
-
-
 @pytest.fixture
-def backbone(clip: Path) -> CountingBackbone:
-    return CountingBackbone.from_pretrained(clip)
+def backbone(clip_folder: Path) -> CountingBackbone:
+    return CountingBackbone.from_pretrained(clip_folder)
 
 
 @pytest.fixture(scope="module")
@@ -89,16 +84,6 @@ def test_a_second_run_encodes_nothing_and_has_the_same_bits(
     assert (backbone.images, cache.found, cache.stored) == (0, 10, 0)
 
 
-def test_images_of_the_same_bytes_are_encoded_once(
-    backbone: CountingBackbone, images: list[Path], tmp_path: Path
-) -> None:
-    copy = tmp_path / "copy.png"
-    copy.write_bytes(images[0].read_bytes())
-    embeddings = embed_images([*images[:3], copy, images[1]], backbone, batch_size=2)
-    assert backbone.images == 3
-    assert torch.equal(embeddings[[0, 1]], embeddings[[3, 4]])
-
-
 def test_each_distinct_prompt_is_encoded_once_over_runs(
     backbone: CountingBackbone, tmp_path: Path
 ) -> None:
@@ -127,19 +112,6 @@ def test_another_backbone_and_trained_blocks_have_embeddings_of_their_own(
         embed_images(images, tuned, batch_size=8, cache=EmbeddingCache(folder)), stale
     )
     assert len(spaces | {tuned.image_space}) == 4
-
-
-def test_a_training_takes_its_embeddings_from_the_cache(
-    backbone: CountingBackbone, tmp_path: Path
-) -> None:
-    run = make_feedback(tmp_path / "run", images_per_prompt=2)
-    dataset = FeedbackDataset.from_latest(run.latest, run.root)
-    first = prepare(dataset, ExamplesConfig(), backbone, cache=EmbeddingCache(tmp_path / "cache"))
-    assert backbone.images == len(dataset.paths)
-    again = prepare(dataset, ExamplesConfig(), backbone, cache=EmbeddingCache(tmp_path / "cache"))
-    assert backbone.images == len(dataset.paths)
-    assert torch.equal(first.image_features, again.image_features)
-    assert torch.equal(first.text_embeddings, again.text_embeddings)
 
 
 def test_an_image_that_is_no_longer_the_labeled_one_is_refused(
@@ -214,16 +186,6 @@ def test_one_cache_sees_what_another_adds_and_takes_away(tmp_path: Path) -> None
     writer.append("space", _keys(1), vectors[:1])
     assert np.array_equal(reader.read("space", _keys(1), DIM)[0], vectors[:1])
     assert (reader.failure, writer.failure) == (None, None)
-
-
-def test_embeddings_that_are_not_finite_are_never_stored(
-    clip: Path, images: list[Path], tmp_path: Path
-) -> None:
-    broken = ClipBackbone.from_pretrained(clip)
-    broken.clip.visual_projection.weight[0, 0] = torch.nan
-    with pytest.raises(PictuneError, match="no finite embedding"):
-        embed_images(images, broken, batch_size=4, cache=EmbeddingCache(tmp_path))
-    assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_that_cannot_be_used_is_said_and_costs_only_the_cache(

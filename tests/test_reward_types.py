@@ -14,7 +14,6 @@ from reward.learning.training import new_model, train
 from reward.measuring.type_comparison import compare_types
 from reward.model import RewardModel
 from reward.settings import RewardConfig, SplitConfig
-from tests.support.tiny_clip import save_tiny_clip
 from tests.support.tiny_feedback import make_feedback
 
 BY_IMAGE = SplitConfig(split_by="image", unseen_prompts=0, validation=0.2, test_images=0.2)
@@ -29,11 +28,6 @@ CONFIG = RewardConfig(
     rater_types=2,
 )
 RATERS = 10
-
-
-@pytest.fixture(scope="module")
-def backbone(tmp_path_factory: pytest.TempPathFactory) -> ClipBackbone:
-    return ClipBackbone.from_pretrained(save_tiny_clip(tmp_path_factory.mktemp("clip")))
 
 
 @pytest.fixture(scope="module")
