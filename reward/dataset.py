@@ -248,7 +248,7 @@ def _read_if_there(path: Path, schema: pa.Schema) -> pd.DataFrame:
 
 
 def _read_by_id(path: Path, schema: pa.Schema, key: str) -> pd.DataFrame:
-    """Return a table by its column `key`, of which the first row of each value counts."""
+    """Return a table by its column `key`; the first row of each value counts."""
     table: pd.DataFrame = read_table(path, schema).to_pandas()
     return table.drop_duplicates(key).set_index(key)
 
@@ -287,7 +287,7 @@ def _p_good(latest: Path, verdicts: pd.DataFrame) -> Numbers | None:
 def _known(
     ids: "pd.Series[str]", known: "pd.Index[str]", latest: Path, what: str
 ) -> "pd.Index[str]":
-    """Return the distinct `ids` in order of their text, all of which must be `known`."""
+    """Return the distinct `ids`, sorted; refuse an id that is not `known`."""
     distinct = pd.Index(sorted(set(ids)))
     unknown = distinct.difference(known)
     if len(unknown):

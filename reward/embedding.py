@@ -1,4 +1,4 @@
-"""Encode image files and prompts: each distinct one once, and never one that is in the cache."""
+"""Encoding of image files and prompts: each distinct one once, unless the cache has it."""
 
 import hashlib
 import logging
@@ -62,7 +62,7 @@ def embed_images(
 ) -> Tensor:
     """Return the features of each image file, [len(paths), F].
 
-    The images may differ in size. Files with the same bytes are encoded once, and those in `cache`
+    The images may differ in size. Files with the same bytes are encoded once, and files in `cache`
     not at all. `digests` are the SHA-256 of the files, where the caller knows them already.
 
     Raises:
@@ -120,7 +120,7 @@ def embed_prompts(
 ) -> Tensor:
     """Return the embedding of each prompt, [len(prompts), D] of unit length.
 
-    Each distinct prompt is encoded once, and those in `cache` not at all. Prompts that are longer
+    Each distinct prompt is encoded once, and prompts in `cache` not at all. Prompts that are longer
     than the backbone reads are reported in the log.
 
     Raises:

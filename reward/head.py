@@ -41,7 +41,7 @@ class EnsembleHead(nn.Module):
 
         Args:
             dim: length D of the embeddings.
-            features: length F of an image's features, whose first D are its embedding.
+            features: length F of an image's features; the first D are its embedding.
             hidden: widths of the hidden layers.
             members: MLPs in the ensemble.
             generator: on the CPU; draws the first weights.
@@ -69,7 +69,7 @@ class EnsembleHead(nn.Module):
         """
         self.mean.copy_(image.mean(0))
         std = image.std(0, correction=0)
-        self.std.copy_(torch.where(std > 1e-4, std, 1.0))  # one that never varies stays as it is
+        self.std.copy_(torch.where(std > 1e-4, std, 1.0))  # a feature that never varies
         self.biases[-1] -= self(image, text).mean(1)[:, None, None]
 
     def forward(self, image: Tensor, text: Tensor) -> Tensor:
@@ -79,7 +79,7 @@ class EnsembleHead(nn.Module):
             return torch.cat([self(*part) for part in parts], dim=1)
         product = image[:, : self.dim] * text
         cosine = math.sqrt(self.dim) * product.sum(-1)
-        # Entries of a unit vector are about 1/sqrt(D), those of a product about 1/D, and the cosine
+        # Entries of a unit vector are about 1/sqrt(D), entries of a product 1/D, and the cosine
         # of two random vectors about 1/sqrt(D).
         inputs = torch.cat(
             [

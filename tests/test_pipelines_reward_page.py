@@ -10,13 +10,7 @@ import numpy as np
 import pytest
 
 from data.runs import RunFolder
-from pipelines.reward.page import (
-    RELIABILITY,
-    REPORT_FILE,
-    do_types_help,
-    doubts,
-    write_report,
-)
+from pipelines.reward.page import RELIABILITY, REPORT_FILE, do_types_help, doubts, write_report
 from pipelines.reward.text import CONVENTIONS, by_convention
 from pipelines.run.training_log import MetricsLog
 from reward.clip.backbone import ClipBackbone
@@ -26,13 +20,7 @@ from reward.learning.split import Split
 from reward.measuring.baselines import baselines
 from reward.measuring.evaluation import evaluate, model_scorer, point, score_images
 from reward.measuring.plots import reliability_figure
-from reward.measuring.report import (
-    Gain,
-    PartReport,
-    PredictionFigures,
-    RewardReport,
-    TypesReport,
-)
+from reward.measuring.report import Gain, PartReport, PredictionFigures, RewardReport, TypesReport
 from reward.model import RewardModel
 from reward.settings import RewardConfig, SplitConfig
 from tests.support.tiny_clip import small_reward

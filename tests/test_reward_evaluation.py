@@ -21,10 +21,7 @@ from reward.measuring.evaluation import (
     model_scorer,
     point,
 )
-from reward.measuring.metrics import (
-    Scored,
-    Scorer,
-)
+from reward.measuring.metrics import Scored, Scorer
 from reward.measuring.plots import reliability_figure
 from reward.measuring.report import Evaluation, RewardReport, read_report
 from reward.model import RewardModel

@@ -8,15 +8,7 @@ import numpy as np
 
 from data.runs import RunFolder
 from pipelines.pages.charts import RED, learning_chart, training_chart
-from pipelines.pages.page import (
-    file_uri,
-    image_uri,
-    interval,
-    number,
-    signed,
-    svg_uri,
-    write_page,
-)
+from pipelines.pages.page import file_uri, image_uri, interval, number, signed, svg_uri, write_page
 from pipelines.reward.text import (
     CONVENTIONS,
     TESTS,
@@ -66,7 +58,7 @@ MOST_PROMPTS = 24
 IMAGES_PER_SHEET = 4
 """Most images in each column of a contact sheet."""
 MOST_RATERS = 30
-"""Most raters in a table, those with most labels."""
+"""Most raters in a table; raters with many labels come first."""
 
 
 def write_report(
@@ -192,8 +184,8 @@ def _curves(folder: Path, report: RewardReport) -> Iterator[tuple[str, str]]:
 def _sheets(examples: Examples, images: ScoredImages) -> Iterator[dict[str, Any]]:
     """Yield the contact sheet of each prompt, unseen ones first.
 
-    It has the images with the highest and the lowest score, and those that the members of the
-    ensemble differ on most.
+    It has the images with the highest score, with the lowest score, and with the largest spread of
+    the members.
     """
     held_out = set(examples.split.test_unseen.labeled_prompts.tolist())
     prompts = sorted(np.unique(images.prompt).tolist(), key=lambda prompt: prompt not in held_out)

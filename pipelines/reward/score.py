@@ -54,7 +54,7 @@ def main(
     prompts: str | None,
     out: Path | None,
 ) -> None:
-    """Write the scores; without `images` and `prompts`, those of the run's images and prompts.
+    """Write the scores; without `images` and `prompts`, score the run's images for their prompts.
 
     Raises:
         PictuneError: an input is missing or cannot be read.

@@ -2,7 +2,7 @@
 
 One count, color, object or place is swapped: "Two red dogs in the park" becomes "Four red dogs in
 the park", "Two blue dogs in the park", "Two red cats in the park" or "Two red dogs on the moon".
-The words to swap in are those of the other prompts, so nobody has to maintain a list of them.
+The words to swap in come from the other prompts, so nobody has to maintain a list of words.
 """
 
 import random

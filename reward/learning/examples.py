@@ -45,7 +45,7 @@ class Examples:
     """[images, T, W] as they enter the blocks that are trained; None where none is."""
 
     def embeddings_by(self, backbone: ClipBackbone, rows: Tensor) -> Tensor:
-        """Return `image_features`, of which `backbone` computes `rows` anew.
+        """Return `image_features` with `rows` computed anew by `backbone`.
 
         Each distinct image is encoded once. Without trained blocks the result is
         `image_features` itself.
@@ -75,7 +75,7 @@ def prepare(
     encoded; the tokens that `tune_last` needs are too large for it.
 
     Raises:
-        PictuneError: an image cannot be read or is not the one that was labeled, or the backbone
+        PictuneError: an image cannot be read or is not the labeled image, or the backbone
             gives embeddings that are not finite.
     """
     split = split_feedback(dataset, config.split)
@@ -109,7 +109,7 @@ def prepare(
 def _wrong_prompts(
     dataset: FeedbackDataset, split: Split, config: ExamplesConfig
 ) -> list[list[str]]:
-    """Return the wrong versions of each prompt, none of which is a prompt that is held out."""
+    """Return the wrong versions of each prompt; a held-out prompt is never among them."""
     taught = split.train.labeled_prompts.tolist()
     held_out = {normalized(prompt) for i, prompt in enumerate(dataset.prompts) if i not in taught}
     words = vocabulary(dataset.prompts)
@@ -144,7 +144,7 @@ def logits_and_margins(
 ) -> tuple[Values, Values]:
     """Return uncalibrated logits of the verdicts [V] and logit margins of the pairs [K].
 
-    A margin is the logit of image 0 minus that of image 1.
+    A margin is the logit of image 0 minus the logit of image 1.
     """
     verdicts, pairs = part.verdicts, part.pairs
     logits = logits_at(model, examples, verdicts.image, verdicts.prompt)

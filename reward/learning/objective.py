@@ -75,7 +75,7 @@ def davidson_loss(
     """Return the weighted mean cross-entropy with ties as an outcome of their own, as Davidson.
 
     P(0 wins) : P(1 wins) : P(tie) = p_0 : p_1 : nu sqrt(p_0 p_1) with p = exp(logit) and
-    nu = exp(`tie`). `tie` is a scalar, the other arguments are those of `bradley_terry_loss`, which
+    nu = exp(`tie`). `tie` is a scalar, the other arguments are as for `bradley_terry_loss`, which
     this loss equals without ties as `tie` goes to -infinity.
     """
     half = (logits_0 - logits_1) / 2
@@ -220,7 +220,7 @@ class Objective:
         """Return the loss of the ensemble's score on all `labels`; None without labels.
 
         The prompt-classification term is omitted. Rankings count pair by pair, also for
-        `plackett_luce`, whose probabilities for two images are those of Bradley and Terry: the
+        `plackett_luce`, which equals Bradley and Terry for two images: the
         split may have cut a ranking.
         """
         rows = torch.cat([labels.image, labels.image_0, labels.image_1])

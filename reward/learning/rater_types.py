@@ -77,7 +77,7 @@ class RaterTypes:
         """Return the probability that a rater calls each image good, [B], as `RewardModel.score`.
 
         `shares` [k] are the probabilities of the rater's types: `raters[...]` for a known rater, or
-        by default those of any rater.
+        by default the prior.
         """
         weights = torch.tensor(self.prior if shares is None else shares, dtype=torch.float32)
         weighted = [
@@ -108,7 +108,7 @@ class RaterTypes:
 
         Raises:
             PictuneError: files are missing, broken or of two trainings, or the backbone is not the
-                one that the types were trained on.
+                backbone that the types were trained on.
         """
         folder = Path(folder)
         try:

@@ -2,8 +2,8 @@
 
 Random and the majority know nothing. The CLIP score is the backbone's own knowledge, without
 labels. A head that sees only the image or only the prompt shows how much of the reward needs no
-comparison of the two: good images as such, or prompts that mostly fail. Rewards from elsewhere are
-those that the settings name.
+comparison of the two: good images as such, or prompts that mostly fail. The settings
+name rewards from elsewhere.
 """
 
 from collections.abc import Sequence

@@ -1,6 +1,6 @@
 """Bootstrap intervals of figures.
 
-Intervals are of 95 %, over prompts, since labels of one prompt are not independent of each other.
+Intervals cover 95 %, over prompts, since the labels of a prompt depend on each other.
 """
 
 from dataclasses import dataclass

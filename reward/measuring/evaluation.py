@@ -1,6 +1,6 @@
 """Evaluation of scorers on held-out labels: by part, by category and rater, beside the raters."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -53,7 +53,7 @@ def evaluate(
 ) -> Evaluation:
     """Measure `scorers`, which have `model` and `clip_score` at least, on every held-out part.
 
-    Intervals are of 95 %, from the same resampled prompts or images for all scorers.
+    Intervals cover 95 %, from the same resampled prompts or images for all scorers.
     """
     threshold = {
         name: fit_tie_threshold(Scored.from_scorer(scorer, examples.split.val))
@@ -128,7 +128,7 @@ class ScoredImages:
 def labeled(dataset: FeedbackDataset) -> tuple[Indices, Indices]:
     """Return the distinct labeled (image, prompt) rows, sorted, and each label's row among them.
 
-    The rows are [N, 2]; the others [V + 2K] are those of the verdicts, images 0 and images 1.
+    The rows are [N, 2]. Labels [V + 2K] are the verdicts, then images 0 and images 1 of the pairs.
     """
     verdicts, pairs = dataset.verdicts, dataset.pairs
     image = np.concatenate([verdicts.image, pairs.image_0, pairs.image_1])
@@ -170,7 +170,7 @@ def _gains(
     resampled: Mapping[str, Mapping[str, Values]],
     clusters: int,
 ) -> dict[str, Gain]:
-    """Return the figures of the model minus those of the CLIP score."""
+    """Return the lead of the model over the CLIP score in each figure."""
     gains = {}
     for figure, values in resampled[MODEL].items():
         ours, theirs = (getattr(rows[name], figure) for name in (MODEL, CLIP_SCORE))
@@ -241,13 +241,9 @@ def _by_rater(scored: Scored, others: Scored) -> dict[str, RaterFigures]:
 
 
 def learning_curve(
-    backbone: ClipBackbone,
-    examples: Examples,
-    config: RewardConfig,
-    *,
-    shares: Sequence[float] = SHARES,
+    backbone: ClipBackbone, examples: Examples, config: RewardConfig
 ) -> Iterator[CurvePoint]:
-    """Yield the figures of the reward trained again on each of `shares` of the training labels.
+    """Yield the figures of the reward trained again on each of `SHARES` of the training labels.
 
     All points are measured on the same held-out labels. A larger share includes the smaller ones. A
     share that is too small to learn from is omitted.
@@ -256,7 +252,7 @@ def learning_curve(
     of_image = draw.random(len(examples.dataset.image_ids))
     train_part = examples.split.train
     of_pair = draw.random(len(train_part.pairs))
-    for share in shares:
+    for share in SHARES:
         some = train_part.where(of_image[train_part.verdicts.image] < share, of_pair < share)
         fewer = replace(examples, split=replace(examples.split, train=some))
         try:
@@ -287,8 +283,8 @@ def measure_staleness(
     """Return the figures of an earlier and the present reward on the labels of `new_images`.
 
     The earlier reward never saw these images, so all of their labels measure it. The present reward
-    learned from most of them: only those that its split held out measure it, and the earlier one
-    again on the same labels.
+    learned from most of them: only its held-out images measure it, and the earlier reward again on
+    the same labels.
 
     Args:
         before: scores by the earlier reward.

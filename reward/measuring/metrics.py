@@ -81,7 +81,7 @@ class Scored:
 
     @property
     def margin(self) -> Values:
-        """[K], the logit of image 0 minus that of image 1."""
+        """[K], the logit of image 0 minus the logit of image 1."""
         first, second = (
             logit(np.clip(score, CLIP_MARGIN, 1 - CLIP_MARGIN))
             for score in (self.score_0, self.score_1)
@@ -151,7 +151,7 @@ def pair_accuracy(
 ) -> float | None:
     """Return the accuracy on ranked pairs as `convention` counts it; None without such pairs.
 
-    The conventions are those of published figures:
+    Published figures follow one of these conventions:
 
     - strict: ties of raters are omitted, equal scores count as half right.
     - imagereward: the same, but equal scores count as wrong.

@@ -54,7 +54,7 @@ class Figures(BaseModel, frozen=True):
 
 
 class FiguresWithIntervals(Figures, frozen=True):
-    """Figures with intervals of those that the bootstrap can give one."""
+    """Figures, with intervals where the bootstrap gives one."""
 
     intervals: dict[str, Interval | None]
 
@@ -88,7 +88,7 @@ class PartReport(BaseModel, frozen=True, extra="allow"):
     resampled: Literal["prompts", "images"]
     """Unit of the bootstrap."""
     gain: dict[str, Gain]
-    """Figures of the model minus those of the CLIP score."""
+    """Lead of the model over the CLIP score, by figure."""
     by_category: dict[str, dict[str, Figures]]
     """Figures of the model and of the CLIP score, by category of the prompts."""
     conventions: dict[str, dict[str, float | None]]
@@ -130,7 +130,7 @@ class PredictionFigures(BaseModel, frozen=True):
     nll: float
     """Mean negative log-likelihood."""
     roc_auc: float | None
-    """None where all labels are of one class."""
+    """None where all labels have one class."""
 
 
 class TypeComparison(BaseModel, frozen=True):
@@ -165,15 +165,15 @@ class Staleness(BaseModel, frozen=True):
     own: Figures | None = None
     """The earlier reward on the held-out images of its own labels, as its own file has it."""
     before: FiguresWithIntervals
-    """The earlier reward on all labels of the images, none of which it has seen."""
+    """The earlier reward on all labels of the images, which it never saw."""
     held_out_before: FiguresWithIntervals
-    """The earlier reward on those images that the present one did not learn from."""
+    """The earlier reward on the images that the present reward did not learn from."""
     held_out_after: FiguresWithIntervals
-    """The present reward on the same."""
+    """The present reward on the same images."""
 
     @property
     def rows(self) -> dict[str, Figures]:
-        """The figures in the order in which they tell the story, with titles."""
+        """The figures in the order of the report, by title."""
         before, after = f"reward of round {self.round - 1}", f"reward of round {self.round}"
         own = {} if self.own is None else {f"{before}, images of its own round": self.own}
         return own | {
