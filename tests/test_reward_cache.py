@@ -278,32 +278,3 @@ def test_a_full_disk_keeps_what_is_whole_and_says_so(tmp_path: Path) -> None:
     assert known.sum() == stored
     assert np.array_equal(vectors[known], _numbered(stored))
     assert (cache.damaged, cache.failure) == (0, None)
-
-
-_READ_ALL = """
-import resource, sys
-import numpy as np
-from pathlib import Path
-from reward.clip.cache import EmbeddingCache
-
-cache = EmbeddingCache(Path(sys.argv[1]))
-keys = [number.to_bytes(32, "big") for number in range(100_000)]
-vectors, known = cache.read("space", keys, 768)
-assert known.all() and (vectors[:, 0] == np.arange(100_000)).all()
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
-"""
-
-
-def test_a_hundred_thousand_images_fit_in_two_gigabytes(tmp_path: Path) -> None:
-    cache = EmbeddingCache(tmp_path)
-    for first in range(0, 100_000, 10_000):
-        rows = np.repeat(np.arange(first, first + 10_000, dtype=np.float32)[:, None], 768, axis=1)
-        cache.append("space", _keys(10_000, first), rows)
-    done = subprocess.run(
-        [sys.executable, "-c", _READ_ALL, str(tmp_path)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert int(done.stdout) < 2_000_000  # kilobytes

@@ -44,16 +44,6 @@ def _fixed(scores: Values) -> Scorer:
     return lambda image, _prompt: scores[image]
 
 
-def test_a_constant_scorer_is_worth_half() -> None:
-    measured = measure(
-        lambda image, _prompt: np.full(len(image), 0.5), _part([1, 0, 1, 0], (1, 0, 0.5))
-    )
-    assert measured.roc_auc == 0.5
-    assert measured.n_pairs == 2
-    assert measured.pairwise_accuracy == 0.5
-    assert measured.brier == 0.25
-
-
 def test_metrics_by_hand() -> None:
     scores = np.array([0.9, 0.6, 0.4, 0.1])
     measured = measure(_fixed(scores), _part([1, 0, 1, 0], (1, 1, 0)))

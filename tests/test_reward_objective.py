@@ -232,12 +232,10 @@ def test_an_export_without_estimates_says_so(
         _train(dataset, backbone, label_weights=weighting)
 
 
-def test_shares_multiply_what_labels_count(rankings: FeedbackDataset, run: RunFolder) -> None:
-    dataset = replace(FeedbackDataset.from_latest(run.latest, run.root), pairs=rankings.pairs)
-    half = (
-        np.full(len(dataset.verdicts), 0.5, np.float32),
-        np.where(rankings.pairs.prompt == 0, 1, 0).astype(np.float32),
-    )
-    labels = LabelTensors.from_part(dataset, CPU, shares=half)
+def test_shares_multiply_what_raters_count(rankings: FeedbackDataset, run: RunFolder) -> None:
+    verdicts = FeedbackDataset.from_latest(run.latest, run.root).verdicts
+    pairs = replace(rankings.pairs, rater=1 + np.minimum(rankings.pairs.prompt, 1))
+    dataset = replace(rankings, verdicts=verdicts, pairs=pairs)
+    labels = LabelTensors.from_part(dataset, CPU, shares=np.array([0.5, 1, 0], np.float32))
     assert labels.raters.unique().tolist() == [0.5]
     assert len(labels.image_0) == 36

@@ -82,28 +82,6 @@ def test_learns_which_color_a_prompt_means(examples: Examples, backbone: ClipBac
     assert model.labels["good"] + model.labels["bad"] < len(examples.dataset.verdicts)
 
 
-def test_same_seed_gives_the_same_bits(examples: Examples, backbone: ClipBackbone) -> None:
-    config = CONFIG.model_copy(update={"epochs": 2})
-    (first, metrics), (again, same), (other, _) = (
-        _train(examples, backbone, config, seed) for seed in (0, 0, 1)
-    )
-    assert metrics == same
-    assert all(map(torch.equal, first.state_dict().values(), again.state_dict().values()))
-    assert not torch.equal(first.head.weights[0], other.head.weights[0])
-
-
-def test_the_best_epoch_is_kept_and_training_stops_after_patience(
-    examples: Examples, backbone: ClipBackbone
-) -> None:
-    config = CONFIG.model_copy(update={"epochs": 200, "learning_rate": 0.03, "patience": 3})
-    model, metrics = _train(examples, backbone, config)
-    losses = [_number(each.val_loss) for each in metrics]
-    best = int(np.argmin(losses))
-    assert len(metrics) == best + 1 + 3
-    at_best, _ = _train(examples, backbone, config.model_copy(update={"epochs": best + 1}))
-    assert all(map(torch.equal, model.state_dict().values(), at_best.state_dict().values()))
-
-
 def test_no_wrong_prompt_is_one_that_is_held_out(
     dataset: FeedbackDataset, backbone: ClipBackbone
 ) -> None:
@@ -166,17 +144,6 @@ def test_prompt_classification_prefers_the_true_prompt(
     config = CONFIG.model_copy(update={"epochs": 15, **change})
     _, metrics = _train(examples, backbone, config)
     assert _number(metrics[-1].prompt_loss) < _number(metrics[0].prompt_loss) - 0.02
-
-
-def test_learns_from_rankings_alone(dataset: FeedbackDataset, backbone: ClipBackbone) -> None:
-    only_pairs = replace(dataset, verdicts=dataset.verdicts.where(NONE))
-    examples = prepare(only_pairs, CONFIG, backbone)
-    model, metrics = _train(examples, backbone, CONFIG)
-    assert metrics[0].binary_loss is None
-    assert _number(metrics[-1].ranking_loss) < _number(metrics[0].ranking_loss)
-    measured = measure(model_scorer(model, examples), examples.split.train)
-    assert _number(measured.pairwise_accuracy) > 0.8
-    assert model.temperature == 1
 
 
 def test_slips_are_fitted_where_the_settings_ask_for_it(

@@ -176,9 +176,7 @@ class Objective:
     """Tendency of raters to call two images equal, learned with the weights where `ranking_loss`
     has ties as an outcome of their own."""
 
-    def labels(
-        self, part: FeedbackDataset, *, shares: tuple[Numbers, Numbers] | None = None
-    ) -> LabelTensors:
+    def labels(self, part: FeedbackDataset, *, shares: Numbers | None = None) -> LabelTensors:
         """Return the labels of `part` as tensors; `shares` as in `LabelTensors.from_part`."""
         # With trained blocks, a ranking's images go through them once if its pairs stay together.
         tuned = self.model.backbone.tuned_blocks > 0

@@ -157,8 +157,7 @@ def fit_types(
     for epoch in range(1, config.epochs + 1):
         for column, objective, optimizer in zip(shares.T, objectives, optimizers, strict=True):
             counts = np.clip(column, LEAST_SHARE, None).astype(np.float32)
-            by_label = counts[teaching.verdicts.rater], counts[teaching.pairs.rater]
-            labels = objective.labels(teaching, shares=by_label)
+            labels = objective.labels(teaching, shares=counts)
             train_epoch(objective, optimizer, labels, config.batch_size, generator)
         shares = posterior(models, shares[known].mean(0), examples, teaching)
         loss = _loss(models, shares, examples, validating)
