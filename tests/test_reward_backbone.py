@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from transformers import AutoImageProcessor, AutoModel
+from transformers import AutoModel
 
 from data.errors import PictuneError
 from reward.clip.backbone import ClipBackbone
@@ -31,23 +31,24 @@ def saved(request: pytest.FixtureRequest, clip_folder: Path, siglip_folder: Path
 def test_preprocessing_is_that_of_the_folder(saved: Path, size: tuple[int, int]) -> None:
     smooth = np.indices(size).sum(0)[..., None] * np.array([1.0, 0.5, 0.25]) + 40
     image = Image.fromarray(smooth.astype(np.uint8))
-    wanted = AutoImageProcessor.from_pretrained(saved, use_fast=False)(image, return_tensors="pt")
-    ours = ClipBackbone.from_pretrained(saved).preprocess(
-        torch.from_numpy(np.array(image)).permute(2, 0, 1)[None] / 255
-    )
+    backbone = ClipBackbone.from_pretrained(saved)
+    processor = backbone.family.processor_class.from_pretrained(saved)
+    wanted = processor(image, return_tensors="pt")
+    ours = backbone.preprocess(torch.from_numpy(np.array(image)).permute(2, 0, 1)[None] / 255)
     assert ours.shape == wanted.pixel_values.shape
     # PIL rounds to whole levels after each of its two passes.
     assert (ours - wanted.pixel_values).abs().max() < 2.5 / 255 / 0.26
 
 
 def test_embeddings_are_those_of_transformers(saved: Path) -> None:
-    model, backbone = AutoModel.from_pretrained(saved).eval(), ClipBackbone.from_pretrained(saved)
+    backbone = ClipBackbone.from_pretrained(saved)
+    model = AutoModel.from_pretrained(saved).eval()
     pixels = backbone.preprocess(torch.rand(2, 3, 32, 32))
     tokens = backbone.tokenizer(
         PROMPTS[:2], padding="max_length", max_length=48, return_tensors="pt"
     )
     with torch.no_grad():
-        wanted = model(pixel_values=pixels, **tokens)
+        wanted = model(pixel_values=pixels, input_ids=tokens.input_ids)
         for last in (0, 1, 2):
             ours = backbone.embed_tokens(backbone.image_tokens(pixels, last=last), last=last)
             torch.testing.assert_close(
