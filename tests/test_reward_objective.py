@@ -187,7 +187,7 @@ def small_run(tmp_path: Path) -> RunFolder:
 def test_raters_count_by_their_skill_and_one_of_unknown_skill_as_the_others_do(
     small_run: RunFolder,
 ) -> None:
-    skills = {"expert": 1.0, "liar": 0.75, "coin": 0.5}
+    skills: dict[str, float | None] = {"expert": 1.0, "liar": 0.75, "coin": 0.5}
     dataset = _with_estimates(small_run, skills, lambda _: 1.0)
     labels = LabelTensors.from_part(dataset, CPU, weighting="skill")
     assert labels.raters.tolist() == pytest.approx([1.5] * 6)

@@ -99,7 +99,7 @@ def main(
     ]
     write_table(pa.Table.from_pylist(rows, schema=CANDIDATES), CANDIDATES, folder / TABLE)
     write_json(folder / MADE_BY, made_by)
-    picked = [row["score"] for row in rows if row["picked"]]
+    picked = [rewards[i] for order in ranked for i in order[:keep]]
     print(
         f"best-of-n: {len(picked)} of {len(planned)} images in {folder / 'best'}, "
         f"mean score {sum(picked) / len(picked):.3f}, of all {sum(rewards) / len(rewards):.3f}"

@@ -65,7 +65,7 @@ def save_tiny_siglip(folder: Path, *, seed: int = 0, dim: int = 32, image_size: 
 
 def small_reward(backbone: ClipBackbone, *, seed: int = 0, **more: Any) -> RewardModel:
     """Return an untrained reward of two small heads; `more` are arguments of `create`."""
-    shape = {"hidden": (8,), "members": 2} | more
+    shape: dict[str, Any] = {"hidden": (8,), "members": 2} | more
     return RewardModel.create(backbone, generator=torch.Generator().manual_seed(seed), **shape)
 
 
