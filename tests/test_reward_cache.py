@@ -84,6 +84,16 @@ def test_a_second_run_encodes_nothing_and_has_the_same_bits(
     assert (backbone.images, cache.found, cache.stored) == (0, 10, 0)
 
 
+def test_images_of_the_same_bytes_are_encoded_once(
+    backbone: CountingBackbone, images: list[Path], tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy.png"
+    copy.write_bytes(images[0].read_bytes())
+    embeddings = embed_images([*images[:3], copy, images[1]], backbone, batch_size=2)
+    assert backbone.images == 3
+    assert torch.equal(embeddings[[0, 1]], embeddings[[3, 4]])
+
+
 def test_each_distinct_prompt_is_encoded_once_over_runs(
     backbone: CountingBackbone, tmp_path: Path
 ) -> None:
