@@ -38,7 +38,7 @@ from reward.clip.cache import EmbeddingCache
 from reward.dataset import FeedbackDataset, RankedPairs, Verdicts
 from reward.embedding import embed_prompts, embed_readable, read_image
 from reward.learning.examples import prepare
-from reward.learning.losses import binary_loss
+from reward.learning.objective import binary_loss
 from reward.learning.training import new_model, train_from_scratch
 from reward.settings import RewardConfig, SplitConfig
 from tests.support.tiny_clip import byte_tokenizer
@@ -63,10 +63,10 @@ def dataset_of(paths: list[Path], prompts: int) -> FeedbackDataset:
     image = np.arange(len(paths))
     rng = random.Random(0)
     good = np.array([rng.random() < 0.5 for _ in paths], np.float32)
-    nothing = np.zeros(0, np.int64)
-    pairs = RankedPairs(nothing, nothing, nothing, np.zeros(0, np.float32), np.zeros(0, np.float32))
+    nothing, none = np.zeros(0, np.int64), np.zeros(0, np.float32)
+    pairs = RankedPairs(nothing, nothing, nothing, none, none, nothing, nothing)
     texts = tuple(f"A photo of {number} dogs." for number in range(prompts))
-    verdicts, ids = Verdicts(image, image % prompts, good), tuple(map(sha256_of, paths))
+    verdicts, ids = Verdicts(image, image % prompts, good, 0 * image), tuple(map(sha256_of, paths))
     return FeedbackDataset(ids, tuple(paths), texts, ("",) * prompts, verdicts, pairs)
 
 

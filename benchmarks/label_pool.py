@@ -164,6 +164,7 @@ class Labels:
                 np.array([at[row] for row, _ in self.verdicts], np.int64),
                 np.array([prompt_of[row] for row, _ in self.verdicts], np.int64),
                 np.array([good for _, good in self.verdicts], np.float32),
+                np.zeros(len(self.verdicts), np.int64),
             ),
             RankedPairs(
                 first,
@@ -172,7 +173,9 @@ class Labels:
                 columns[3].astype(np.float32),
                 (1 / each[number]).astype(np.float32),
                 number,
+                0 * number,
             ),
+            ("rater",),
         )
 
 

@@ -71,6 +71,7 @@ def by_judge(bench: Bench, dataset: FeedbackDataset) -> Verdicts:
         np.arange(len(dataset.paths)),
         np.array([dataset.prompts.index(prompt_of[path]) for path in dataset.paths]),
         np.array([quality[path] == 1 for path in dataset.paths], np.float32),
+        np.zeros(len(dataset.paths), np.int64),
     )
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from data.runs import RunFolder
     from data.store.feedback_store import FeedbackStore
+    from reward.clip.backbone import ClipBackbone
     from tests.support.data_campaign import Clock
     from tests.support.exchange_run import ExchangeRun
     from tests.support.labeling_browser import Server
@@ -62,6 +63,22 @@ def exchange(tmp_path: Path) -> "ExchangeRun":
     from tests.support.exchange_run import ExchangeRun
 
     return ExchangeRun(tmp_path / "run")
+
+
+@pytest.fixture(scope="session")
+def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tiny CLIP; tests only read it."""
+    from tests.support.tiny_clip import save_tiny_clip
+
+    return save_tiny_clip(tmp_path_factory.mktemp("clip"))
+
+
+@pytest.fixture(scope="session")
+def backbone(clip_folder: Path) -> "ClipBackbone":
+    """The tiny CLIP as the reward's backbone; tests leave it as it is."""
+    from reward.clip.backbone import ClipBackbone
+
+    return ClipBackbone.from_pretrained(clip_folder)
 
 
 @pytest.fixture(scope="session")

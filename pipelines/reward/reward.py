@@ -22,10 +22,7 @@ from pipelines.settings.config import Settings
 from pipelines.settings.rounds import RoundsConfig
 from reward.dataset import FeedbackDataset
 from reward.files import BACKBONE_FILE, CONFIG_FILE, TYPES, TYPES_FILE, WEIGHTS_FILE
-from reward.measuring.report import (
-    RewardReport,
-    read_report,
-)
+from reward.measuring.report import RewardReport, read_report
 from reward.settings import RewardConfig
 
 

@@ -15,9 +15,9 @@ from reward.settings import ExamplesConfig
 def encode_in_shares(embed: Callable[[Track], object], processes: Processes) -> Track:
     """Let each process encode its share of the images into the cache, with one bar.
 
-    `embed` encodes all of them with a cache, and takes its `track`. The batches are those of one
-    process, so the embeddings are the same. Return the `track` for the call of `embed` that takes
-    everything from the cache; where that cannot be written, this call encodes once more.
+    `embed` encodes all of them with a cache, and takes its `track`. The batches are the same
+    as with one process, and so are the embeddings. Return the `track` for the call of `embed` that
+    takes everything from the cache; if the cache cannot be written, this call encodes once more.
     """
     if processes.count == 1:
         return embedding_bar
