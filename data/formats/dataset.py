@@ -9,7 +9,6 @@ omitted when it is read: a repeat belongs to its campaign.
 import json
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
@@ -19,21 +18,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
-from data.columns import OF_REVISIONS
 from data.errors import PictuneError
 from data.feedback import Source
-from data.files import parse_json
-from data.formats.latest import FIELDS, Exported, Latest, fields_table
+from data.formats.latest import Exported, Latest
 from data.formats.reading import SPLITS, check_link, parquet_rows
 from data.formats.records import BadRow, Made, Record, Row, SourceImage, SourceLabel, made
 from data.kinds.kind import Answer, Kind
 from data.kinds.registry import KINDS, TaskKind, parse_answer
-from data.parquet_files import read_metadata
 from data.schema import (
     IMAGES,
+    OF_REVISIONS,
     PROMPTS,
     TASKS,
     prompt_id,
+    read_metadata,
+    schema_of,
 )
 
 TABLES_FOLDER = "data"
@@ -43,7 +42,7 @@ IMAGES_AT_ONCE = 100
 
 CIRCUMSTANCE_COLUMNS = [
     "wording",
-    *(one.name for one in OF_REVISIONS if one.name != "submitted_at"),
+    *(name for name in schema_of(OF_REVISIONS).names if name != "submitted_at"),
 ]
 PLANNED_COLUMNS = ("overlap", "priority", "gold_source", "axis", "subject", "reference", "steps")
 """Columns of TASKS that are copied as they are; the others need conversion."""
@@ -67,16 +66,7 @@ def read(source: Path) -> Iterator[Record | BadRow]:
         check_link(path, source)
     bad: list[BadRow] = []
     prompts = dict(_good(made(_rows(folder, "prompts", PROMPTS), _prompt), bad))
-    carried: list[Mapping[str, Any]] = []
-    if (folder / "imported.parquet").exists():
-        carried += _good(made(_rows(folder, "imported", FIELDS), _carried), bad)
-    for record in _images(folder, prompts):
-        # the first image carries what earlier imports kept
-        if carried and isinstance(record, Record):
-            yield replace(record, carried=tuple(carried))
-            carried = []
-        else:
-            yield record
+    yield from _images(folder, prompts)
     labels: dict[str, list[SourceLabel]] = {}
     for task_id, label in _good(_labels(folder), bad):
         labels.setdefault(task_id, []).append(label)
@@ -121,16 +111,6 @@ def _rows(folder: Path, name: str, schema: pa.Schema) -> Iterator[Row]:
     required = [field.name for field in schema if not field.nullable]
     optional = [field.name for field in schema if field.nullable]
     return parquet_rows(folder / f"{name}.parquet", required, optional)
-
-
-def _carried(row: Row) -> Mapping[str, Any]:
-    try:
-        is_object = isinstance(parse_json(row.text("fields_json")), dict)
-    except ValueError as error:
-        raise row.bad("fields_json", f"cannot be read as JSON ({error})") from error
-    if not is_object:
-        raise row.bad("fields_json", "is no JSON object")
-    return row.values
 
 
 def _prompt(row: Row) -> tuple[str, dict[str, Any]]:
@@ -182,16 +162,15 @@ def _gold(row: Row, kind: TaskKind) -> Answer | None:
 def _label(kind: Kind[Any], row: Row) -> tuple[str, SourceLabel]:
     said = row.values[kind.answer_column]
     shown = "shown_order" in kind.schema.names
+    known = {name: row.values.get(name) for name in ("comment", "strength", "count")}
+    known |= {"reason": row.values.get("skip_reason")}
+    known |= {"unsafe": row.values.get("unsafe_image_ids") or ()}
     label = SourceLabel(
         answer=tuple(said) if isinstance(said, list) else row.text(kind.answer_column),
+        remarks=known,
         rater=row.text("rater_id"),
         submitted_at=row.values["submitted_at"],
         shown_order=tuple(row.listed("shown_order", int)) if shown else None,
-        reason=row.values.get("skip_reason"),
-        comment=row.values.get("comment"),
-        strength=row.text("strength") if row.has("strength") else None,
-        count=row.integer("count") if row.has("count") else None,
-        unsafe=tuple(row.listed("unsafe_image_ids", str)) if row.has("unsafe_image_ids") else (),
         source=row.choice("source", {name: name for name in get_args(Source)}),
         submission_id=row.text("submission_id"),
         circumstances={
@@ -209,8 +188,6 @@ def write(latest: Latest, folder: Path) -> Exported:
     for path in sorted(latest.folder.glob("*.parquet")):
         if path.stem != "images":
             shutil.copyfile(path, tables / path.name)
-    if fields_table(latest.run).exists():
-        shutil.copyfile(fields_table(latest.run), tables / "imported.parquet")
     _write_images(latest, tables / "images.parquet")
     (folder / "README.md").write_text(_card(latest, tables), encoding="utf-8")
     return exported

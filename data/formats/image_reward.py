@@ -9,11 +9,15 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from data.formats.reading import find_image, json_rows, parquet_rows, source_files, split_of
+from data.formats.reading import (
+    find_image,
+    json_rows,
+    listed_images,
+    parquet_rows,
+    source_files,
+    split_of,
+)
 from data.formats.records import BadRow, Record, Row, SourceImage, SourceLabel, made
-
-RATING_COLUMNS = ("overall_rating", "image_text_alignment_rating", "fidelity_rating")
-"""Ratings from 1 to 7, which no table of ours has."""
 
 
 def read(source: Path) -> Iterator[Record | BadRow]:
@@ -22,7 +26,7 @@ def read(source: Path) -> Iterator[Record | BadRow]:
         yield from made(json_rows(source, ("prompt", "generations", "ranking")), _record_of_test)
         return
     required = ("prompt_id", "prompt", "rank")
-    optional = ("image", "image_path", "classification", "image_amount_in_total", *RATING_COLUMNS)
+    optional = ("image", "image_path", "classification", "image_amount_in_total")
     for path in source_files(source, ".parquet"):
         rows = parquet_rows(path, required, optional)
         # an image's rank is relative to the others of its prompt, whose rows follow each other
@@ -33,19 +37,13 @@ def read(source: Path) -> Iterator[Record | BadRow]:
 def _record_of_test(row: Row) -> Record:
     paths = row.listed("generations", str)
     ranks = row.listed("ranking", int, length=len(paths))
-    columns = [f"generations[{number}]" for number in range(len(paths))]
-    ids = {name: row.values[name] for name in ("id", "prompt_id") if name in row.values}
     return Record(
         row=row,
         prompt=row.text("prompt"),
-        images=tuple(
-            SourceImage(column=column, content=find_image(row, column, path))
-            for column, path in zip(columns, paths, strict=True)
-        ),
+        images=listed_images(row, "generations", paths),
         kind="ranking",
         labels=(SourceLabel(answer=tuple(ranks), rater=None),),
         split=split_of(row.path),
-        fields=ids | {"generations": paths},
     )
 
 
@@ -62,7 +60,6 @@ def _record_of_database(rows: list[Row]) -> Record:
         if total != len(rows):
             reason = f"is {total}, but {len(rows)} rows in a row are of this prompt"
             raise first.bad("image_amount_in_total", reason)
-    ratings = {name: [row.values.get(name) for row in rows] for name in RATING_COLUMNS}
     return Record(
         row=first,
         prompt=prompt,
@@ -71,7 +68,6 @@ def _record_of_database(rows: list[Row]) -> Record:
         labels=(SourceLabel(answer=tuple(row.integer("rank") for row in rows), rater=None),),
         category=first.optional_text("classification"),
         split=split_of(first.path),
-        fields={"prompt_id": first.values["prompt_id"]} | ratings,
     )
 
 

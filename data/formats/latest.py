@@ -1,6 +1,5 @@
 """A run's last export with its image files, as exporters to other formats read it."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -9,7 +8,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from data.columns import TEXT, column
 from data.errors import PictuneError
 from data.kinds.registry import KINDS
 from data.runs import RunFolder
@@ -22,21 +20,6 @@ from data.schema import (
 )
 
 TableRow = dict[str, Any]
-
-FIELDS = pa.schema(
-    [
-        column("format", TEXT, "the format that the field came from"),
-        column("what", TEXT, "task or label: what it belongs to"),
-        column("id", TEXT, "its task_id or submission_id"),
-        column("fields_json", TEXT, "columns of the source that no table has"),
-    ]
-)
-"""The table `imported.parquet` of a run: parts of imported files that have no place elsewhere."""
-
-
-def fields_table(run: RunFolder) -> Path:
-    """Return the path at which a run keeps `FIELDS`."""
-    return run.root / "imported.parquet"
 
 
 @dataclass(frozen=True)
@@ -106,17 +89,6 @@ class Latest:
     def pairs(self) -> list[TableRow]:
         """Rows of LABELS_PAIRS."""
         return self._rows("labels_pairs", LABELS_PAIRS)
-
-    @cached_property
-    def _fields(self) -> dict[tuple[str, str, str], str]:
-        path = fields_table(self.run)
-        rows = read_table(path, FIELDS).to_pylist() if path.exists() else []
-        return {(row["format"], row["what"], row["id"]): row["fields_json"] for row in rows}
-
-    def fields(self, source_format: str, what: str, key: str) -> dict[str, Any]:
-        """Return the fields that an import from this format kept of a task or label, if any."""
-        kept: dict[str, Any] = json.loads(self._fields.get((source_format, what, key), "{}"))
-        return kept
 
     def file(self, image_id: str) -> Path:
         """Return the path of the image's file.

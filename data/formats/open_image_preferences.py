@@ -8,15 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from data.formats.reading import find_image, parquet_rows, source_files, split_of
+from data.formats.reading import find_image, rows_of, split_of
 from data.formats.records import BadRow, Ranks, Record, Row, SourceImage, SourceLabel, made
 
 RESPONSES = "preference.responses"
 USERS = f"{RESPONSES}.users"
 STATUS = f"{RESPONSES}.status"
-KEPT_COLUMNS = ("id", "status", "_server_id", "evolution", "sub_category")
-"""Columns that no table of ours has, kept beside the labels."""
-
 RANKS_BY_RESPONSE: dict[str, Ranks] = {
     "image_1": (1, 2),
     "image_2": (2, 1),
@@ -29,9 +26,8 @@ RANKS_BY_RESPONSE: dict[str, Ranks] = {
 def read(source: Path) -> Iterator[Record | BadRow]:
     """Read the rows of a Parquet file, or of all in a folder."""
     required = ("images", RESPONSES, USERS, STATUS)
-    optional = (*KEPT_COLUMNS, "category", "model_1", "model_2")
-    for path in source_files(source, ".parquet"):
-        yield from made(parquet_rows(path, required, optional), _record)
+    optional = ("category", "model_1", "model_2")
+    return made(rows_of(source, required, optional), _record)
 
 
 def _record(row: Row) -> Record:
@@ -51,7 +47,6 @@ def _record(row: Row) -> Record:
         labels=tuple(_label(row, *one) for one in given if one[2] in ("submitted", "discarded")),
         category=row.optional_text("category"),
         split=split_of(row.path),
-        fields={name: row.values[name] for name in KEPT_COLUMNS if row.has(name)},
     )
 
 
@@ -67,9 +62,10 @@ def _image(row: Row, flat: Row, number: int) -> SourceImage:
 
 def _label(row: Row, response: str, user: str, status: str) -> SourceLabel:
     if status == "discarded":
-        return SourceLabel(answer=(None, None), rater=user, reason="discarded")
+        return SourceLabel(answer=(None, None), rater=user, remarks={"reason": "discarded"})
     if response not in RANKS_BY_RESPONSE:
         known = ", ".join(RANKS_BY_RESPONSE)
         raise row.bad(RESPONSES, f"has {response!r}, which is not one of {known}")
     comment = response if response.startswith("both") else None
-    return SourceLabel(answer=RANKS_BY_RESPONSE[response], rater=user, comment=comment)
+    remarks = {"comment": comment}
+    return SourceLabel(answer=RANKS_BY_RESPONSE[response], rater=user, remarks=remarks)

@@ -6,7 +6,7 @@ user to a ranking of two images, a row without a label a ranking that nobody has
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data.formats.latest import Exported, Latest
-from data.formats.reading import parquet_rows, source_files, split_of
+from data.formats.reading import rows_of, split_of
 from data.formats.records import BadRow, Ranks, Record, Row, SourceImage, SourceLabel, made
 
 COLUMNS = pa.schema(
@@ -41,18 +41,6 @@ COLUMNS = pa.schema(
     ]
 )
 REQUIRED_COLUMNS = ("caption", "jpg_0", "jpg_1", "label_0", "label_1", "has_label")
-KEPT_COLUMNS = (
-    "are_different",
-    "best_image_uid",
-    "image_0_uid",
-    "image_0_url",
-    "image_1_uid",
-    "image_1_url",
-    "ranking_id",
-    "user_id",
-    "num_example_per_prompt",
-)
-"""Columns that no table of ours has, kept beside the labels for an export to this format."""
 
 RANKS_BY_LABELS: dict[tuple[float, float], Ranks] = {
     (1.0, 0.0): (1, 2),
@@ -65,30 +53,19 @@ ROWS_AT_ONCE = 256
 
 def read(source: Path) -> Iterator[Record | BadRow]:
     """Read the rows of a Parquet file, or of all in a folder."""
-    return made(rows_of(source, COLUMNS, REQUIRED_COLUMNS), record_of)
-
-
-def rows_of(source: Path, columns: pa.Schema, required: Sequence[str]) -> Iterator[Row]:
-    """Yield the rows of a Parquet file, or of all in a folder."""
-    optional = [name for name in columns.names if name not in required]
-    for path in source_files(source, ".parquet"):
-        yield from parquet_rows(path, required, optional)
+    return made(rows_of(source, REQUIRED_COLUMNS, COLUMNS.names), record_of)
 
 
 def record_of(row: Row) -> Record:
     """Return a row as a ranking of its two images."""
-    kept = {name: row.values[name] for name in KEPT_COLUMNS if row.has(name)}
     labeled = row.choice("has_label", {True: True, False: False})
-    if not labeled and (moment := _created_at(row)) is not None:
-        kept["created_at"] = moment.isoformat()
     return Record(
         row=row,
         prompt=row.text("caption"),
         images=(_image(row, 0), _image(row, 1)),
         kind="ranking",
         split=split_of(row.path),
-        labels=(_label(row, kept),) if labeled else (),
-        fields={} if labeled else kept,
+        labels=(_label(row),) if labeled else (),
     )
 
 
@@ -105,20 +82,21 @@ def _image(row: Row, number: int) -> SourceImage:
     return SourceImage(column=column, content=content, facts=facts)
 
 
-def _label(row: Row, kept: Mapping[str, Any]) -> SourceLabel:
+def _label(row: Row) -> SourceLabel:
     """Return the answer of a labeled row, as ranks of its two images."""
     row.choice("label_0", dict.fromkeys((1.0, 0.5, 0.0)))
     labels = (row.values["label_0"], row.values["label_1"])
     if labels not in RANKS_BY_LABELS:
         raise row.bad("label_1", f"is {labels[1]} where label_0 is {labels[0]}; they add up to 1")
-    best = kept.get("best_image_uid")
-    if best is not None and best == kept.get(f"image_{int(labels[0])}_uid") and 0.5 not in labels:
+    best = row.values.get("best_image_uid")
+    worse = row.values.get(f"image_{int(labels[0])}_uid")
+    if best is not None and best == worse and 0.5 not in labels:
         raise row.bad("best_image_uid", "is the image that label_0 and label_1 call the worse one")
     return SourceLabel(
         answer=RANKS_BY_LABELS[labels],
         rater=str(row.integer("user_id")),
         submitted_at=_created_at(row),
-        fields=kept,
+        number=str(row.values.get("ranking_id")),
     )
 
 
@@ -160,7 +138,7 @@ def write_by_split(
     for row in rows:
         per_prompt[row["caption"]] = per_prompt.get(row["caption"], 0) + 1
     for row in rows:
-        row.setdefault("num_example_per_prompt", per_prompt[row["caption"]])
+        row["num_example_per_prompt"] = per_prompt[row["caption"]]
         by_split.setdefault(row["split"] or "pairs", []).append(row)
     for split, part in by_split.items():
         _write_file(latest, part, folder / f"{split}.parquet", columns)
@@ -177,8 +155,7 @@ def _labeled_rows(latest: Latest) -> Iterator[dict[str, Any]]:
             "ranking_id": number_of(ranking["label_id"]),
             "user_id": number_of(ranking["rater_id"]),
         }
-        kept = latest.fields("pick-a-pic", "label", ranking["submission_id"])
-        row = row_of(latest, pair["prompt_id"], images, own | kept)
+        row = row_of(latest, pair["prompt_id"], images) | own
         best = {1.0: row["image_0_uid"], 0.0: row["image_1_uid"]}.get(label, "")
         row = {"are_different": pair["are_different"], "best_image_uid": best} | row
         created_at = ranking["submitted_at"].replace(tzinfo=None)
@@ -192,19 +169,14 @@ def _open_rows(latest: Latest) -> Iterator[dict[str, Any]]:
         is_pair = task["kind"] == "ranking" and len(task["image_ids"]) == 2
         if not is_pair or task["task_id"] in answered:
             continue
-        kept = latest.fields("pick-a-pic", "task", task["task_id"])
-        kept = {"ranking_id": number_of(task["task_id"])} | kept
-        created_at = task["created_at"]
-        if "created_at" in kept:
-            created_at = datetime.fromisoformat(kept["created_at"])
-        row = row_of(latest, task["prompt_id"], tuple(task["image_ids"]), kept)
-        yield row | {"has_label": False, "created_at": created_at.replace(tzinfo=None)}
+        own = {"ranking_id": number_of(task["task_id"]), "has_label": False}
+        created_at = task["created_at"].replace(tzinfo=None)
+        row = row_of(latest, task["prompt_id"], tuple(task["image_ids"]))
+        yield row | own | {"created_at": created_at}
 
 
-def row_of(
-    latest: Latest, prompt_id: str, images: tuple[str, ...], known: dict[str, Any]
-) -> dict[str, Any]:
-    """Return a row about two images, without their bytes; `known` has some of its columns."""
+def row_of(latest: Latest, prompt_id: str, images: tuple[str, ...]) -> dict[str, Any]:
+    """Return what a row says of its prompt and two images, without their bytes."""
     prompt = latest.prompts[prompt_id]
     row: dict[str, Any] = {
         "caption": prompt["prompt"],
@@ -218,7 +190,7 @@ def row_of(
             f"image_{number}_url": image["source_uri"],
             f"model_{number}": image["model_id"],
         }
-    return row | {name: known[name] for name in COLUMNS.names if name in known}
+    return row
 
 
 def _write_file(latest: Latest, rows: list[dict[str, Any]], path: Path, columns: pa.Schema) -> None:

@@ -16,6 +16,7 @@ import pyarrow as pa
 from data.comparisons import AXES, Axis
 from data.formats import pick_a_pic
 from data.formats.latest import Exported, Latest
+from data.formats.reading import rows_of
 from data.formats.records import BadRow, Record, Row, SourceLabel, made
 from data.schema import COMPARISON
 
@@ -29,7 +30,7 @@ LABELS = {"first": 1.0, "second": 0.0, "tie": 0.5, "both_bad": 0.5}
 
 def read(source: Path) -> Iterator[Record | BadRow]:
     """Read the rows of a Parquet file, or of all in a folder."""
-    return made(pick_a_pic.rows_of(source, COLUMNS, REQUIRED_COLUMNS), _record)
+    return made(rows_of(source, REQUIRED_COLUMNS, COLUMNS.names), _record)
 
 
 def _record(row: Row) -> Record:
@@ -85,8 +86,7 @@ def _row(latest: Latest, comparison: dict[str, Any]) -> dict[str, Any]:
         "ranking_id": pick_a_pic.number_of(comparison["label_id"]),
         "user_id": pick_a_pic.number_of(comparison["rater_id"]),
     }
-    kept = latest.fields("pick-a-pic-comparisons", "label", comparison["submission_id"])
-    row = pick_a_pic.row_of(latest, comparison["prompt_id"], images, numbers | kept)
+    row = pick_a_pic.row_of(latest, comparison["prompt_id"], images) | numbers
     label = LABELS[answer]
     best = {1.0: row["image_0_uid"], 0.0: row["image_1_uid"]}.get(label, "")
     return (

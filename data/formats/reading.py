@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 
 from data.errors import PictuneError
 from data.files import read_json
-from data.formats.records import BadRow, Row
-from data.parquet_files import parquet_faults
+from data.formats.records import BadRow, Row, SourceImage
+from data.schema import parquet_faults
 
 BATCH_ROWS = 128
 """Number of rows that are in memory at once; they may contain images."""
@@ -90,6 +90,12 @@ def parquet_rows(
                 yield Row(path, number, values)
 
 
+def rows_of(source: Path, required: Sequence[str], known: Sequence[str]) -> Iterator[Row]:
+    """Yield the rows of a Parquet file, or of all in a folder, with the `known` columns alone."""
+    for path in source_files(source, ".parquet"):
+        yield from parquet_rows(path, required, [one for one in known if one not in required])
+
+
 def json_rows(path: Path, required: Sequence[str]) -> Iterator[Row | BadRow]:
     """Yield the objects of a JSON file that contains a list of them; bad ones lack a required name.
 
@@ -153,6 +159,15 @@ def find_image(row: Row, column: str, reference: str) -> Path | bytes:
             return place
     searched = ", ".join(subfolders)
     raise row.bad(column, f"no image {path} in {folder}, nor in its folders {searched}")
+
+
+def listed_images(row: Row, column: str, paths: Sequence[str]) -> tuple[SourceImage, ...]:
+    """Return the images that a row lists in one column, each found by `find_image`."""
+    named = {f"{column}[{number}]": path for number, path in enumerate(paths)}
+    return tuple(
+        SourceImage(column=name, content=find_image(row, name, path))
+        for name, path in named.items()
+    )
 
 
 def _local_part(reference: str) -> str:

@@ -124,10 +124,8 @@ class SourceLabel:
 
     Of the ranks the smallest is best, equal is a tie, None is can't judge. A comparison has
     `first` or `second` of the row's images, or another outcome."""
-    count: int | None = None
-    """Number of things, where the answer to a comparison is `count`."""
-    strength: str | None = None
-    """Degree of the preference of a comparison, slightly or much."""
+    remarks: Mapping[str, Any] = field(default_factory=dict)
+    """Further parts of the answer, as `Kind.from_source` takes them."""
     rater: str | None
     """The source's name of the rater; None where it does not tell raters apart."""
     submitted_at: datetime | None = None
@@ -136,17 +134,13 @@ class SourceLabel:
     """The place on the screen of each image; None where it is not known.
 
     The order of the row then stands for it."""
-    reason: str | None = None
-    comment: str | None = None
-    unsafe: tuple[str, ...] = ()
-    """Image ids that a ranking or a comparison reports."""
     source: Source = "imported"
     submission_id: str | None = None
     """The identity of the answer, where the source knows one."""
+    number: str = ""
+    """The source's number of the answer: equal answers of a rater under two numbers are two."""
     circumstances: Mapping[str, Any] = field(default_factory=dict)
     """Further columns of `data.store.imported.ImportedLabel`."""
-    fields: Mapping[str, Any] = field(default_factory=dict)
-    """Values, as JSON, that no table has a column for; an export to the same format writes them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,10 +157,6 @@ class Record:
     split: str | None = None
     task: Mapping[str, Any] = field(default_factory=dict)
     """Further fields of `data.feedback.NewTask`."""
-    fields: Mapping[str, Any] = field(default_factory=dict)
-    """Further values of the task, as `SourceLabel.fields` of a label."""
-    carried: tuple[Mapping[str, str], ...] = ()
-    """Rows of `data.formats.latest.FIELDS` that an earlier import, in another run, kept."""
 
 
 def _shown(value: object) -> str:

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import pyarrow as pa
 from pydantic import BaseModel
 
-from data.columns import LABEL_CIRCUMSTANCES, LABEL_IDENTITY
 from data.comparisons import Axis
 from data.errors import PictuneError
 from data.ids import Remark
-from data.schema import read_table
+from data.schema import LABEL_CIRCUMSTANCES, LABEL_IDENTITY, read_table, schema_of
 
 Columns = dict[str, Sequence[Any]]
 
@@ -82,7 +81,7 @@ class Kind(ABC, Generic[AnswerT]):
     @property
     def own_columns(self) -> list[str]:
         """The columns of its table that not every kind has."""
-        shared = {field.name for field in (*LABEL_IDENTITY, *LABEL_CIRCUMSTANCES)}
+        shared = schema_of(LABEL_IDENTITY + LABEL_CIRCUMSTANCES).names
         return [name for name in self.schema.names if name not in shared]
 
     def read(self, folder: Path) -> pa.Table:

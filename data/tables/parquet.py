@@ -21,7 +21,6 @@ from pydantic import BaseModel, ValidationError
 from data.errors import PictuneError
 from data.files import locked, new_folder, replace_link, sha256_of, write_json
 from data.kinds.registry import KINDS
-from data.parquet_files import read_metadata
 from data.quality.consensus import consensus
 from data.quality.judgments import Judgments
 from data.quality.rater_table import rater_quality
@@ -36,6 +35,7 @@ from data.schema import (
     RATERS,
     SCHEMA_VERSION,
     TASKS,
+    read_metadata,
     read_table,
     write_batches,
     write_table,

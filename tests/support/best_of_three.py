@@ -4,12 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import pandas as pd
-import pyarrow as pa
 
-from data.columns import LABEL_CIRCUMSTANCES, LABEL_IDENTITY, SMALL_INTEGERS, TEXT, TEXTS, column
 from data.comparisons import Axis
 from data.ids import Identifier, Remark
 from data.kinds.kind import Answer, Columns, InvalidAnswer, Kind, TaskFacts
+from data.schema import LABEL_CIRCUMSTANCES, LABEL_IDENTITY, schema_of
 
 
 class BestAnswer(Answer, frozen=True):
@@ -25,15 +24,13 @@ class BestOfThree(Kind[BestAnswer]):
     plural = "picks"
     answer = BestAnswer
     table = "labels_best"
-    schema = pa.schema(
-        [
-            *LABEL_IDENTITY,
-            column("image_ids", TEXTS, "the images shown"),
-            column("shown_order", SMALL_INTEGERS, "the place of each"),
-            column("pick", TEXT, "the best image, or none"),
-            *LABEL_CIRCUMSTANCES,
-        ]
-    )
+    schema = schema_of(f"""
+{LABEL_IDENTITY}
+image_ids    strings  the images shown
+shown_order  int8s    the place of each
+pick         string   the best image, or none
+{LABEL_CIRCUMSTANCES}
+""")
     answer_column = "pick"
 
     def number_of_images(self, axis: Axis | None) -> tuple[int, int]:
@@ -82,5 +79,5 @@ class BestOfThree(Kind[BestAnswer]):
         self, said: Any, image_ids: Sequence[str], rest: Mapping[str, Any]
     ) -> BestAnswer:
         del image_ids
-        remarks = {name: rest[name] for name in ("reason", "comment")}
+        remarks = {name: rest.get(name) for name in ("reason", "comment")}
         return BestAnswer.model_validate({"best": None if said == "none" else said} | remarks)
