@@ -15,8 +15,8 @@ from data.formats.registry import export_to
 from data.kinds.comparison import ComparisonAnswer
 from data.kinds.ranking import RankingAnswer
 from data.kinds.verdict import BinaryAnswer
+from data.quality.agreement import order_disagreement
 from data.quality.campaign import campaign_quality
-from data.quality.disputes import order_disagreement
 from data.quality.habits import LEVEL, first_place_p
 from data.store.plan.planning import task_id_of
 from data.tables.parquet import export

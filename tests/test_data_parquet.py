@@ -1,4 +1,3 @@
-from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -6,7 +5,6 @@ import pyarrow as pa
 import pytest
 import sqlalchemy as sa
 
-import data.tables.verification
 from data.errors import PictuneError
 from data.feedback import NewTask
 from data.files import sha256_of
@@ -257,13 +255,12 @@ def test_labels_given_while_the_images_are_checked_are_no_faults(
     campaign: Campaign, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     export(campaign.store, campaign.run)
-    damage = data.tables.verification._damage
 
-    def damage_late(path: Path) -> Iterator[str]:
+    def answer_meanwhile(path: Path, advice: str) -> None:
+        del path, advice
         answer_all(campaign.store, campaign.store.add_rater("anna"))
-        return damage(path)
 
-    monkeypatch.setattr(data.tables.verification, "_damage", damage_late)
+    monkeypatch.setattr("data.tables.verification.check_image", answer_meanwhile)
     assert verify(campaign.store, campaign.run) == []
 
 

@@ -44,6 +44,12 @@ CIRCUMSTANCE_COLUMNS = [
     "wording",
     *(name for name in schema_of(OF_REVISIONS).names if name != "submitted_at"),
 ]
+REMARK_COLUMNS = {
+    "skip_reason": "reason",
+    "unsafe_image_ids": "unsafe",
+    **{name: name for name in ("comment", "strength", "count")},
+}
+"""Fields of answers by the columns of their tables."""
 PLANNED_COLUMNS = ("overlap", "priority", "gold_source", "axis", "subject", "reference", "steps")
 """Columns of TASKS that are copied as they are; the others need conversion."""
 
@@ -94,7 +100,15 @@ def _images(folder: Path, prompts: Mapping[str, Mapping[str, Any]]) -> Iterator[
         known = SourceImage(
             column="image", content=content, image_id=row.text("image_id"), facts=facts
         )
-        return _record(row, row.text("prompt"), prompts, images=(known,))
+        prompt = row.text("prompt")
+        about = prompts.get(prompt_id(prompt), {})
+        return Record(
+            row=row,
+            prompt=prompt,
+            images=(known,),
+            category=about.get("category"),
+            split=about.get("split"),
+        )
 
     required = ("image_id", "image", "prompt")
     return made(parquet_rows(folder / "images.parquet", required, IMAGE_FACT_COLUMNS), record)
@@ -116,13 +130,6 @@ def _rows(folder: Path, name: str, schema: pa.Schema) -> Iterator[Row]:
 def _prompt(row: Row) -> tuple[str, dict[str, Any]]:
     split = row.choice("split", SPLITS) if row.has("split") else None
     return row.text("prompt_id"), dict(row.values) | {"split": split}
-
-
-def _record(row: Row, prompt: str, prompts: Mapping[str, Mapping[str, Any]], **rest: Any) -> Record:
-    about = prompts.get(prompt_id(prompt), {})
-    return Record(
-        row=row, prompt=prompt, category=about.get("category"), split=about.get("split"), **rest
-    )
 
 
 def _task(
@@ -162,12 +169,9 @@ def _gold(row: Row, kind: TaskKind) -> Answer | None:
 def _label(kind: Kind[Any], row: Row) -> tuple[str, SourceLabel]:
     said = row.values[kind.answer_column]
     shown = "shown_order" in kind.schema.names
-    known = {name: row.values.get(name) for name in ("comment", "strength", "count")}
-    known |= {"reason": row.values.get("skip_reason")}
-    known |= {"unsafe": row.values.get("unsafe_image_ids") or ()}
     label = SourceLabel(
         answer=tuple(said) if isinstance(said, list) else row.text(kind.answer_column),
-        remarks=known,
+        remarks={name: row.values[of] for of, name in REMARK_COLUMNS.items() if row.has(of)},
         rater=row.text("rater_id"),
         submitted_at=row.values["submitted_at"],
         shown_order=tuple(row.listed("shown_order", int)) if shown else None,

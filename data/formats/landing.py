@@ -108,7 +108,6 @@ class _Batch:
         self._images = _rows(run.images_table, IMAGES, "image_id")
         self._prompts = _rows(run.prompts_table, PROMPTS, "prompt_id")
         self._tasks: dict[str, NewTask] = {}
-        self._fixed_overlap: set[str] = set()
         self._answers: Counter[str] = Counter()
         self._by_rater: Counter[tuple[str, str | None]] = Counter()
         self._seen: set[str] = set()
@@ -146,7 +145,8 @@ class _Batch:
 
     def add_to(self, store: FeedbackStore) -> Imported:
         """Add what is new to the store and to the run, all or nothing."""
-        added = store.import_labels(self.wanted_tasks(), self.labels, finish=self.put_in_place)
+        tasks = list(self._tasks.values())
+        added = store.import_labels(tasks, self.labels, finish=self.put_in_place)
         return Imported(len(self.new_images), len(self.new_prompts), added)
 
     def _add(self, record: Record) -> None:
@@ -168,27 +168,14 @@ class _Batch:
         if task is None:
             return
         task_id = task_id_of(task)
-        self._tasks.setdefault(task_id, task)
-        if "overlap" in record.task:
-            self._fixed_overlap.add(task_id)
         given = zip(record.labels, answers, strict=True)
         new = [self._label(label, answer, task, task_id) for label, answer in given]
         self.labels += [label for label in new if label is not None]
         self._answers[task_id] += len(new)
-
-    def wanted_tasks(self) -> list[NewTask]:
-        """Return the tasks.
-
-        One whose overlap the source does not name wants as many raters as it has, so that nobody
-        else is asked.
-        """
-        wanted = []
-        for task_id, task in self._tasks.items():
+        wanted = self._tasks.setdefault(task_id, task)
+        if "overlap" not in record.task:  # as many raters as it has, so that nobody else is asked
             overlap = min(max(self._answers[task_id], 1), MOST_RATERS)
-            if task_id in self._fixed_overlap:
-                overlap = task.overlap
-            wanted.append(task.model_copy(update={"overlap": overlap}))
-        return wanted
+            self._tasks[task_id] = wanted.model_copy(update={"overlap": overlap})
 
     def put_in_place(self) -> None:
         """Move the images to the run and write its tables, `images.parquet` last.

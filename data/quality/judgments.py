@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Self
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 
@@ -124,6 +125,18 @@ class Judgments:
     def first_rankings(self) -> pd.DataFrame:
         """Rankings on questions asked for the first time."""
         return self.rankings[~self.rankings["task_id"].isin(self._repeats)]
+
+    @property
+    def won(self) -> pd.DataFrame:
+        """Rankings with one best image: `first`, whether it was shown first, and `images`."""
+        rows = self.rankings[self.rankings["best_image_id"].notna()]
+        columns = (rows[name] for name in ("image_ids", "shown_order", "best_image_id"))
+        first = [
+            order[list(ids).index(best)] == 0 for ids, order, best in zip(*columns, strict=True)
+        ]
+        return rows.assign(
+            first=np.array(first, bool), images=rows["image_ids"].map(len).astype(int)
+        )
 
     @property
     def ranks(self) -> pd.DataFrame:

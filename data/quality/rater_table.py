@@ -124,13 +124,7 @@ def _positions(judgments: Judgments) -> pd.DataFrame:
 
     Images are shown in random order, so that every place is as likely to win as any other.
     """
-    rows = judgments.rankings[judgments.rankings["best_image_id"].notna()]
-    columns = (rows[name] for name in ("image_ids", "shown_order", "best_image_id"))
-    first = [
-        order[list(images).index(best)] == 0 for images, order, best in zip(*columns, strict=True)
-    ]
-    expected = 1.0 / rows["image_ids"].map(len).astype("float64")
-    rows = rows.assign(first=np.array(first, bool), expected=expected)
+    rows = judgments.won.assign(expected=lambda rows: 1.0 / rows["images"])
     shares = _shares(rows, "first", "first_place", "first_place_wins")
     return shares.assign(first_place_expected=rows.groupby(RATER_KEY)["expected"].mean())
 

@@ -88,22 +88,17 @@ def verify(store: FeedbackStore, run: RunFolder) -> list[str]:
 
 
 def _image_faults(run: RunFolder, images: pa.Table) -> Iterator[str]:
-    named = zip(images["image_id"].to_pylist(), images["path"].to_pylist(), strict=True)
-    for image_id, name in named:
-        path = run.root / name
+    for image in images.select(["image_id", "path"]).to_pylist():
+        path = run.root / image["path"]
         if not path.is_file():
             yield f"{path}: the image is gone; draw the run's images again"
-        elif sha256_of(path) != image_id:
+        elif sha256_of(path) != image["image_id"]:
             yield f"{path}: the image is not the one that was labeled; its bytes have changed"
         else:
-            yield from _damage(path)
-
-
-def _damage(path: Path) -> Iterator[str]:
-    try:
-        check_image(path, "bring a whole file in, under an image id of its own")
-    except PictuneError as error:
-        yield str(error)
+            try:
+                check_image(path, "bring a whole file in, under an image id of its own")
+            except PictuneError as error:
+                yield str(error)
 
 
 def _orphans(store: FeedbackStore, images: pa.Table, prompts: pa.Table) -> Iterator[str]:
@@ -216,12 +211,9 @@ def _difference(path: Path, exported: pa.Table, stored: pa.Table) -> Iterator[st
         (different, "are not as the store has them"),
     ):
         if rows:
+            more = ", ..." if len(rows) > MOST_IDS_NAMED else ""
+            named = ", ".join(map(str, rows[:MOST_IDS_NAMED])) + more
             yield (
-                f"{path}: {len(rows)} rows {what} ({key} {_named(rows)}); "
+                f"{path}: {len(rows)} rows {what} ({key} {named}); "
                 "remove the file and export the labels again"
             )
-
-
-def _named(rows: list[object]) -> str:
-    more = ", ..." if len(rows) > MOST_IDS_NAMED else ""
-    return ", ".join(map(str, rows[:MOST_IDS_NAMED])) + more

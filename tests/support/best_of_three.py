@@ -32,10 +32,7 @@ pick         string   the best image, or none
 {LABEL_CIRCUMSTANCES}
 """)
     answer_column = "pick"
-
-    def number_of_images(self, axis: Axis | None) -> tuple[int, int]:
-        del axis
-        return 3, 3
+    images = (3, 3)
 
     def check(
         self,
@@ -49,15 +46,8 @@ pick         string   the best image, or none
         if answer.best is not None and answer.best not in image_ids:
             raise InvalidAnswer(f"answer: {answer.best} is not of this task; pick one of it")
 
-    def is_skip(self, answer: BestAnswer) -> bool:
-        return answer.best is None
-
     def outcome(self, answer: BestAnswer) -> str:
         return "skip" if answer.best is None else "picked"
-
-    def reported(self, answer: BestAnswer, image_ids: Sequence[str]) -> set[str]:
-        del answer, image_ids
-        return set()
 
     def agrees(self, answer: BestAnswer, gold: BestAnswer) -> bool | None:
         return None if answer.best is None else answer.best == gold.best
@@ -79,5 +69,4 @@ pick         string   the best image, or none
         self, said: Any, image_ids: Sequence[str], rest: Mapping[str, Any]
     ) -> BestAnswer:
         del image_ids
-        remarks = {name: rest.get(name) for name in ("reason", "comment")}
-        return BestAnswer.model_validate({"best": None if said == "none" else said} | remarks)
+        return BestAnswer.model_validate({"best": None if said == "none" else said} | dict(rest))
