@@ -23,7 +23,7 @@ from data.errors import PictuneError
 from data.feedback import NewTask
 from data.files import locked, waiting_folder, write_atomically
 from data.formats.records import BadRow, Record, Row, SourceImage, SourceLabel, check_texts, fact
-from data.image_files import ImageFault, WrongFormat, decode_image
+from data.image_files import IMAGE_FORMATS, ImageFault, decode_image
 from data.kinds.kind import Answer, InvalidAnswer
 from data.kinds.registry import KINDS, check_answer
 from data.runs import RunFolder
@@ -33,8 +33,6 @@ from data.store.imported import Added, ImportedLabel
 from data.store.plan.planning import task_id_of
 
 TableRow = dict[str, Any]
-IMAGE_FORMATS = {"PNG": "png", "WEBP": "webp", "JPEG": "jpeg", "MPO": "jpeg"}
-"""Our names by Pillow's; a phone's photo may be MPO, which every reader of JPEG opens."""
 WAITING_FOLDER_PREFIX = ".import-"
 """Beginning of the names of folders in which images wait."""
 MOST_RATERS = 1000
@@ -154,7 +152,11 @@ class _Batch:
         key = prompt_id(record.prompt)
         new_images: dict[str, TableRow] = {}
         image_ids = tuple(self._image(record, one, key, new_images) for one in record.images)
-        task = None if record.kind is None else _new_task(record, image_ids)
+        task = None
+        if record.kind is not None:
+            named = {"kind": record.kind, "prompt": record.prompt, "image_ids": image_ids}
+            with _faults_named(record.row, record.images[-1].column):
+                task = NewTask.model_validate(named | dict(record.task))
         answers = [self._answer(record.row, one, task) for one in record.labels if task]
         # Nothing of a bad row may stay, so all that can be wrong is behind us here.
         self.new_images |= new_images
@@ -231,10 +233,7 @@ class _Batch:
 
     def _new_image(self, row: Row, image: SourceImage, content: bytes, image_id: str) -> TableRow:
         try:
-            decoded = decode_image(io.BytesIO(content), IMAGE_FORMATS)
-        except WrongFormat as error:
-            reason = "is an image, but neither PNG, WebP nor JPEG"
-            raise row.bad(image.column, reason) from error
+            decoded = decode_image(io.BytesIO(content))
         except ImageFault as error:
             raise row.bad(image.column, str(error)) from error
         assert decoded.format is not None  # it is one of the formats allowed
@@ -259,7 +258,11 @@ class _Batch:
         if label.rater and len(label.rater) > longest:
             reason = f"the rater's name has {len(label.rater)} characters, more than {longest}"
             raise row.bad("(rater)", reason)
-        return _answer(row, label, task)
+        with _faults_named(row, "answer"):
+            kind = KINDS[task.kind]
+            answer: Answer = kind.from_source(label.answer, task.image_ids, label.remarks)
+            check_answer(answer, task.kind, task.image_ids, task.axis)
+            return answer
 
     def _label(
         self, label: SourceLabel, answer: Answer, task: NewTask, task_id: str
@@ -309,20 +312,6 @@ def _rows(path: Path, schema: pa.Schema, key: str) -> dict[str, TableRow]:
     """Return the rows of a table by their id; none where there is no table yet."""
     rows: list[TableRow] = read_table(path, schema).to_pylist() if path.exists() else []
     return {row[key]: row for row in rows}
-
-
-def _new_task(record: Record, image_ids: tuple[str, ...]) -> NewTask:
-    named = {"kind": record.kind, "prompt": record.prompt, "image_ids": image_ids}
-    with _faults_named(record.row, record.images[-1].column):
-        return NewTask.model_validate(named | dict(record.task))
-
-
-def _answer(row: Row, label: SourceLabel, task: NewTask) -> Answer:
-    with _faults_named(row, "answer"):
-        kind = KINDS[task.kind]
-        answer: Answer = kind.from_source(label.answer, task.image_ids, label.remarks)
-        check_answer(answer, task.kind, task.image_ids, task.axis)
-        return answer
 
 
 @contextmanager

@@ -6,7 +6,8 @@ user to a ranking of two images, a row without a label a ranking that nobody has
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -133,55 +134,67 @@ def write_by_split(
     latest: Latest, rows: Sequence[dict[str, Any]], folder: Path, columns: pa.Schema = COLUMNS
 ) -> None:
     """Write one Parquet file for each split of the prompts."""
+    per_prompt = Counter(row["caption"] for row in rows)
     by_split: dict[str, list[dict[str, Any]]] = {}
-    per_prompt: dict[str, int] = {}
-    for row in rows:
-        per_prompt[row["caption"]] = per_prompt.get(row["caption"], 0) + 1
     for row in rows:
         row["num_example_per_prompt"] = per_prompt[row["caption"]]
         by_split.setdefault(row["split"] or "pairs", []).append(row)
     for split, part in by_split.items():
-        _write_file(latest, part, folder / f"{split}.parquet", columns)
+        with pq.ParquetWriter(folder / f"{split}.parquet", columns, compression="zstd") as writer:
+            for start in range(0, len(part), ROWS_AT_ONCE):
+                whole = [
+                    row | {f"jpg_{n}": latest.content(row[f"image_{n}_uid"]) for n in (0, 1)}
+                    for row in part[start : start + ROWS_AT_ONCE]
+                ]
+                writer.write_table(pa.Table.from_pylist(whole, schema=columns))
 
 
 def _labeled_rows(latest: Latest) -> Iterator[dict[str, Any]]:
     rankings = {row["label_id"]: row for row in latest.rankings}
     for pair in latest.pairs:
-        ranking = rankings[pair["ranking_label_id"]]
-        images, label = (pair["image_id_0"], pair["image_id_1"]), pair["label_0"]
+        images, label_0 = (pair["image_id_0"], pair["image_id_1"]), pair["label_0"]
         if pair["left_shown"] == 1:
-            images, label = images[::-1], 1 - label
-        own = {
-            "ranking_id": number_of(ranking["label_id"]),
-            "user_id": number_of(ranking["rater_id"]),
-        }
-        row = row_of(latest, pair["prompt_id"], images) | own
-        best = {1.0: row["image_0_uid"], 0.0: row["image_1_uid"]}.get(label, "")
-        row = {"are_different": pair["are_different"], "best_image_uid": best} | row
-        created_at = ranking["submitted_at"].replace(tzinfo=None)
-        labels = {"has_label": True, "label_0": label, "label_1": 1 - label}
-        yield row | labels | {"created_at": created_at}
+            images, label_0 = images[::-1], 1 - label_0
+        yield labeled_row(latest, rankings[pair["ranking_label_id"]], images, label_0)
 
 
 def _open_rows(latest: Latest) -> Iterator[dict[str, Any]]:
     answered = {row["task_id"] for row in latest.rankings}
     for task in latest.tasks:
         is_pair = task["kind"] == "ranking" and len(task["image_ids"]) == 2
-        if not is_pair or task["task_id"] in answered:
-            continue
-        own = {"ranking_id": number_of(task["task_id"]), "has_label": False}
-        created_at = task["created_at"].replace(tzinfo=None)
-        row = row_of(latest, task["prompt_id"], tuple(task["image_ids"]))
-        yield row | own | {"created_at": created_at}
+        if is_pair and task["task_id"] not in answered:
+            asked_at = task["created_at"]
+            yield _row(latest, task["prompt_id"], task["image_ids"], task["task_id"], asked_at)
 
 
-def row_of(latest: Latest, prompt_id: str, images: tuple[str, ...]) -> dict[str, Any]:
-    """Return what a row says of its prompt and two images, without their bytes."""
+def labeled_row(
+    latest: Latest, label: Mapping[str, Any], images: Sequence[str], label_0: float
+) -> dict[str, Any]:
+    """Return the row of a label that prefers the first image by 1, 0.5 (a tie) or 0.
+
+    Its images' bytes, and columns that count rows, are not in it yet.
+    """
+    row = _row(latest, label["prompt_id"], images, label["label_id"], label["submitted_at"])
+    return row | {
+        "best_image_uid": {1.0: images[0], 0.0: images[1]}.get(label_0, ""),
+        "are_different": label_0 != 0.5,
+        "has_label": True,
+        "user_id": _number_of(label["rater_id"]),
+        "label_0": label_0,
+        "label_1": 1 - label_0,
+    }
+
+
+def _row(
+    latest: Latest, prompt_id: str, images: Sequence[str], name: str, moment: datetime
+) -> dict[str, Any]:
     prompt = latest.prompts[prompt_id]
     row: dict[str, Any] = {
         "caption": prompt["prompt"],
         "split": prompt["split"],
-        "images": images,
+        "ranking_id": _number_of(name),
+        "created_at": moment.replace(tzinfo=None),
+        "has_label": False,
     }
     for number, image_id in enumerate(images):
         image = latest.images[image_id]
@@ -193,16 +206,6 @@ def row_of(latest: Latest, prompt_id: str, images: tuple[str, ...]) -> dict[str,
     return row
 
 
-def _write_file(latest: Latest, rows: list[dict[str, Any]], path: Path, columns: pa.Schema) -> None:
-    with pq.ParquetWriter(path, columns, compression="zstd") as writer:
-        for start in range(0, len(rows), ROWS_AT_ONCE):
-            part = rows[start : start + ROWS_AT_ONCE]
-            whole = [
-                row | {f"jpg_{n}": latest.content(row["images"][n]) for n in (0, 1)} for row in part
-            ]
-            writer.write_table(pa.Table.from_pylist(whole, schema=columns))
-
-
-def number_of(text: str) -> int:
+def _number_of(text: str) -> int:
     """Return a whole number within the format's int64 that is always the same for this text."""
     return int(hashlib.sha256(text.encode()).hexdigest()[:15], 16)

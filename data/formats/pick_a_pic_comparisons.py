@@ -80,27 +80,7 @@ def _row(latest: Latest, comparison: dict[str, Any]) -> dict[str, Any]:
     if comparison["shown_order"][0] == 1:
         step = -1
         answer = {"first": "second", "second": "first"}.get(answer, answer)
-    images = tuple(comparison["image_ids"][::step])
-    models = comparison["models"][::step]
-    numbers = {
-        "ranking_id": pick_a_pic.number_of(comparison["label_id"]),
-        "user_id": pick_a_pic.number_of(comparison["rater_id"]),
-    }
-    row = pick_a_pic.row_of(latest, comparison["prompt_id"], images) | numbers
-    label = LABELS[answer]
-    best = {1.0: row["image_0_uid"], 0.0: row["image_1_uid"]}.get(label, "")
-    return (
-        {"best_image_uid": best}
-        | row
-        | {
-            "are_different": label != 0.5,
-            "has_label": True,
-            "label_0": label,
-            "label_1": 1 - label,
-            "model_0": models[0],
-            "model_1": models[1],
-            "created_at": comparison["submitted_at"].replace(tzinfo=None),
-            "axis": comparison["axis"],
-            "answer": answer,
-        }
-    )
+    images, models = comparison["image_ids"][::step], comparison["models"][::step]
+    row = pick_a_pic.labeled_row(latest, comparison, images, LABELS[answer])
+    named = {"model_0": models[0], "model_1": models[1]}
+    return row | named | {"axis": comparison["axis"], "answer": answer}
