@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from data.errors import PictuneError
-from data.formats.reading import parquet_rows
+from data.formats.records import parquet_rows
 from data.schema import PROMPTS, SCHEMA_VERSION, prompt_id, read_table, write_batches, write_table
 
 

@@ -21,8 +21,18 @@ from pydantic import ValidationError
 from data.errors import PictuneError
 from data.feedback import Source
 from data.formats.latest import Exported, Latest
-from data.formats.reading import SPLITS, check_link, parquet_rows
-from data.formats.records import BadRow, Made, Record, Row, SourceImage, SourceLabel, made
+from data.formats.records import (
+    BadRow,
+    Made,
+    Record,
+    Records,
+    Row,
+    SourceImage,
+    SourceLabel,
+    check_link,
+    made,
+    parquet_rows,
+)
 from data.kinds.kind import Answer, Kind
 from data.kinds.registry import KINDS, TaskKind, parse_answer
 from data.schema import (
@@ -60,7 +70,7 @@ IMAGE_FACT_COLUMNS = [
 """Columns of IMAGES that are copied; no round of this run drew an image from elsewhere."""
 
 
-def read(source: Path) -> Iterator[Record | BadRow]:
+def read(source: Path) -> Records:
     """Read the folder's images, then its tasks with their labels."""
     folder = source / TABLES_FOLDER
     if not folder.is_dir():
@@ -90,7 +100,7 @@ def _good(found: Iterable[Made | BadRow], bad: list[BadRow]) -> Iterator[Made]:
             yield one
 
 
-def _images(folder: Path, prompts: Mapping[str, Mapping[str, Any]]) -> Iterator[Record | BadRow]:
+def _images(folder: Path, prompts: Mapping[str, Mapping[str, Any]]) -> Records:
     def record(row: Row) -> Record:
         image: Any = row.values["image"]
         content = image.get("bytes") if isinstance(image, dict) else None
@@ -128,8 +138,7 @@ def _rows(folder: Path, name: str, schema: pa.Schema) -> Iterator[Row]:
 
 
 def _prompt(row: Row) -> tuple[str, dict[str, Any]]:
-    split = row.choice("split", SPLITS) if row.has("split") else None
-    return row.text("prompt_id"), dict(row.values) | {"split": split}
+    return row.text("prompt_id"), dict(row.values) | {"split": row.own_split}
 
 
 def _task(

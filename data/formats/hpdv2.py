@@ -7,19 +7,16 @@ raters are listed their rankings are the labels, otherwise the pooled one is.
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from data.formats.latest import Exported, Latest
-from data.formats.reading import json_rows, listed_images, source_files, split_of
-from data.formats.records import BadRow, Record, Row, SourceLabel, made
+from data.formats.records import Record, Records, Row, SourceLabel, read_json_rows
 
 
-def read(source: Path) -> Iterator[Record | BadRow]:
+def read(source: Path) -> Records:
     """Read the rows of a JSON file, or of all in a folder."""
-    for path in source_files(source, ".json"):
-        yield from made(json_rows(path, ("prompt",)), _record_of)
+    return read_json_rows(source, ("prompt",), _record_of)
 
 
 def _record_of(row: Row) -> Record:
@@ -65,10 +62,10 @@ def _record(row: Row, column: str, paths: list[str], labels: tuple[SourceLabel, 
     return Record(
         row=row,
         prompt=row.text("prompt"),
-        images=listed_images(row, column, paths),
+        images=row.images(column, paths),
         kind="ranking",
         labels=labels,
-        split=split_of(row.path),
+        split=row.split_of_file,
     )
 
 

@@ -4,26 +4,28 @@ They are by experts whom the files do not tell apart. Two files are read: the `t
 code, one ranking a row, and the metadata of ImageRewardDB as Parquet, one image a row.
 """
 
-from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from data.formats.reading import (
-    find_image,
-    json_rows,
-    listed_images,
+from data.formats.records import (
+    Record,
+    Records,
+    Row,
+    SourceImage,
+    SourceLabel,
+    made,
     parquet_rows,
+    read_json_rows,
     source_files,
-    split_of,
 )
-from data.formats.records import BadRow, Record, Row, SourceImage, SourceLabel, made
 
 
-def read(source: Path) -> Iterator[Record | BadRow]:
+def read(source: Path) -> Records:
     """Read the rankings of a JSON or Parquet file, or of all Parquet files in a folder."""
     if source.suffix == ".json":
-        yield from made(json_rows(source, ("prompt", "generations", "ranking")), _record_of_test)
+        required = ("prompt", "generations", "ranking")
+        yield from read_json_rows(source, required, _record_of_test)
         return
     required = ("prompt_id", "prompt", "rank")
     optional = ("image", "image_path", "classification", "image_amount_in_total")
@@ -40,10 +42,10 @@ def _record_of_test(row: Row) -> Record:
     return Record(
         row=row,
         prompt=row.text("prompt"),
-        images=listed_images(row, "generations", paths),
+        images=row.images("generations", paths),
         kind="ranking",
         labels=(SourceLabel(answer=tuple(ranks), rater=None),),
-        split=split_of(row.path),
+        split=row.split_of_file,
     )
 
 
@@ -67,7 +69,7 @@ def _record_of_database(rows: list[Row]) -> Record:
         kind="ranking",
         labels=(SourceLabel(answer=tuple(row.integer("rank") for row in rows), rater=None),),
         category=first.optional_text("classification"),
-        split=split_of(first.path),
+        split=first.split_of_file,
     )
 
 
@@ -75,5 +77,4 @@ def _image(row: Row) -> SourceImage:
     image: Any = row.values.get("image")
     if isinstance(image, dict) and isinstance(image.get("bytes"), bytes):
         return SourceImage(column="image", content=image["bytes"])
-    content = find_image(row, "image_path", row.text("image_path"))
-    return SourceImage(column="image_path", content=content)
+    return row.image("image_path", row.text("image_path"))

@@ -4,12 +4,10 @@ A row is one pair of images with all its raters in parallel lists. The images ar
 They are searched beside the file, under their path in the hub's repository, and never downloaded.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from data.formats.reading import find_image, rows_of, split_of
-from data.formats.records import BadRow, Ranks, Record, Row, SourceImage, SourceLabel, made
+from data.formats.records import Ranks, Record, Records, Row, SourceImage, SourceLabel, read_parquet
 
 RESPONSES = "preference.responses"
 USERS = f"{RESPONSES}.users"
@@ -23,11 +21,11 @@ RANKS_BY_RESPONSE: dict[str, Ranks] = {
 """Both good and both bad are ties; the label's comment says which."""
 
 
-def read(source: Path) -> Iterator[Record | BadRow]:
+def read(source: Path) -> Records:
     """Read the rows of a Parquet file, or of all in a folder."""
     required = ("images", RESPONSES, USERS, STATUS)
     optional = ("category", "model_1", "model_2")
-    return made(rows_of(source, required, optional), _record)
+    return read_parquet(source, required, optional, _record)
 
 
 def _record(row: Row) -> Record:
@@ -46,7 +44,7 @@ def _record(row: Row) -> Record:
         kind="ranking",
         labels=tuple(_label(row, *one) for one in given if one[2] in ("submitted", "discarded")),
         category=row.optional_text("category"),
-        split=split_of(row.path),
+        split=row.split_of_file,
     )
 
 
@@ -57,7 +55,7 @@ def _image(row: Row, flat: Row, number: int) -> SourceImage:
         "model_id": row.optional_text(f"model_{number}"),
         "source_uri": address if "://" in address else None,
     }
-    return SourceImage(column=column, content=find_image(flat, column, address), facts=facts)
+    return flat.image(column, address, facts)
 
 
 def _label(row: Row, response: str, user: str, status: str) -> SourceLabel:

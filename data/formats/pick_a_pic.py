@@ -16,8 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data.formats.latest import Exported, Latest
-from data.formats.reading import rows_of, split_of
-from data.formats.records import BadRow, Ranks, Record, Row, SourceImage, SourceLabel, made
+from data.formats.records import Ranks, Record, Records, Row, SourceImage, SourceLabel, read_parquet
 
 COLUMNS = pa.schema(
     [
@@ -52,9 +51,9 @@ ROWS_AT_ONCE = 256
 """Number of rows that an export has in memory at once, with their images."""
 
 
-def read(source: Path) -> Iterator[Record | BadRow]:
+def read(source: Path) -> Records:
     """Read the rows of a Parquet file, or of all in a folder."""
-    return made(rows_of(source, REQUIRED_COLUMNS, COLUMNS.names), record_of)
+    return read_parquet(source, REQUIRED_COLUMNS, COLUMNS.names, record_of)
 
 
 def record_of(row: Row) -> Record:
@@ -65,7 +64,7 @@ def record_of(row: Row) -> Record:
         prompt=row.text("caption"),
         images=(_image(row, 0), _image(row, 1)),
         kind="ranking",
-        split=split_of(row.path),
+        split=row.split_of_file,
         labels=(_label(row),) if labeled else (),
     )
 

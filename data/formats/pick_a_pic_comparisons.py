@@ -6,7 +6,6 @@ answer is that of `label_0` and `label_1`. Nothing is trained on what is read in
 `data.formats.pick_a_pic` reads pairs to train on, as rankings.
 """
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,7 @@ import pyarrow as pa
 from data.comparisons import AXES, Axis
 from data.formats import pick_a_pic
 from data.formats.latest import Exported, Latest
-from data.formats.reading import rows_of
-from data.formats.records import BadRow, Record, Row, SourceLabel, made
+from data.formats.records import Record, Records, Row, SourceLabel, read_parquet
 from data.schema import COMPARISON
 
 COLUMNS = pa.schema([*pick_a_pic.COLUMNS, ("axis", pa.string()), ("answer", pa.string())])
@@ -28,9 +26,9 @@ LABELS = {"first": 1.0, "second": 0.0, "tie": 0.5, "both_bad": 0.5}
 """Column `label_0` of each answer; there is no other way to say that both are bad."""
 
 
-def read(source: Path) -> Iterator[Record | BadRow]:
+def read(source: Path) -> Records:
     """Read the rows of a Parquet file, or of all in a folder."""
-    return made(rows_of(source, REQUIRED_COLUMNS, COLUMNS.names), _record)
+    return read_parquet(source, REQUIRED_COLUMNS, COLUMNS.names, _record)
 
 
 def _record(row: Row) -> Record:
