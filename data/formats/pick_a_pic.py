@@ -58,7 +58,7 @@ def read(source: Path) -> Records:
 
 def record_of(row: Row) -> Record:
     """Return a row as a ranking of its two images."""
-    labeled = row.choice("has_label", {True: True, False: False})
+    labeled = row.choice("has_label", (True, False))
     return Record(
         row=row,
         prompt=row.text("caption"),
@@ -84,7 +84,7 @@ def _image(row: Row, number: int) -> SourceImage:
 
 def _label(row: Row) -> SourceLabel:
     """Return the answer of a labeled row, as ranks of its two images."""
-    row.choice("label_0", dict.fromkeys((1.0, 0.5, 0.0)))
+    row.choice("label_0", (1.0, 0.5, 0.0))
     labels = (row.values["label_0"], row.values["label_1"])
     if labels not in RANKS_BY_LABELS:
         raise row.bad("label_1", f"is {labels[1]} where label_0 is {labels[0]}; they add up to 1")

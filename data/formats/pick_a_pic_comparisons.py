@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from data.comparisons import AXES, Axis
+from data.comparisons import AXES
 from data.formats import pick_a_pic
 from data.formats.latest import Exported, Latest
 from data.formats.records import Record, Records, Row, SourceLabel, read_parquet
@@ -20,7 +20,7 @@ from data.schema import COMPARISON
 
 COLUMNS = pa.schema([*pick_a_pic.COLUMNS, ("axis", pa.string()), ("answer", pa.string())])
 REQUIRED_COLUMNS = (*pick_a_pic.REQUIRED_COLUMNS, "model_0", "model_1")
-OF_TWO_IMAGES: dict[str, Axis] = {axis: axis for axis in AXES if axis != "count"}
+OF_TWO_IMAGES = tuple(axis for axis in AXES if axis != "count")
 ANSWERS = ("first", "second", "tie", "both_bad")
 LABELS = {"first": 1.0, "second": 0.0, "tie": 0.5, "both_bad": 0.5}
 """Column `label_0` of each answer; there is no other way to say that both are bad."""
@@ -48,7 +48,7 @@ def _record(row: Row) -> Record:
 def _label(row: Row, ranked: SourceLabel) -> SourceLabel:
     """Return the answer of a row that its labels rank so."""
     said = {(1, 2): "first", (2, 1): "second", (1, 1): "tie"}[tuple(ranked.answer)]  # type: ignore[index]
-    answer = row.choice("answer", {one: one for one in ANSWERS}) if row.has("answer") else said
+    answer = row.choice("answer", ANSWERS) if row.has("answer") else said
     if LABELS[answer] != LABELS[said]:
         raise row.bad("answer", f"is {answer}, but label_0 and label_1 say {said}")
     return replace(ranked, answer=answer)

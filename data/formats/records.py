@@ -2,7 +2,7 @@
 
 import csv
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path, PurePosixPath
@@ -93,12 +93,12 @@ class Row:
             raise self.bad(column, f"is {_shown(value)}, not a whole number")
         return value
 
-    def choice(self, column: str, known: Mapping[Any, Any]) -> Any:
-        """Return the entry of `known` for the value."""
+    def choice(self, column: str, known: Collection[Any]) -> Any:
+        """Return the value, which must be among the `known` ones."""
         value = self.values.get(column)
         if isinstance(value, (list, dict)) or value not in known:
             raise self.bad(column, f"is {_shown(value)}, not one of {', '.join(map(str, known))}")
-        return known[value]
+        return value
 
     def listed(self, column: str, kind: type, *, length: int | None = None) -> list[Any]:
         """Return a list of values of the type `kind`, of this length where one is given."""
@@ -120,7 +120,7 @@ class Row:
     @property
     def own_split(self) -> str | None:
         """The split in its column `split`, if that is filled."""
-        return None if self.optional_text("split") is None else self.choice("split", SPLITS)
+        return None if self.optional_text("split") is None else SPLITS[self.choice("split", SPLITS)]
 
     def images(self, column: str, paths: Sequence[str]) -> tuple["SourceImage", ...]:
         """Return the images that a column lists."""
