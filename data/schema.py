@@ -283,22 +283,19 @@ def prompt_id(prompt: str) -> str:
 
 
 def write_table(table: pa.Table, schema: pa.Schema, path: Path) -> None:
-    """Write `table` atomically as Parquet with exactly the columns and types of `schema`.
+    """Write `table` atomically as Parquet with the columns and types of `schema`.
 
     Raises:
-        PictuneError: columns are missing, unknown or of another type, or a column that must be
-            filled has nulls.
+        ValueError: a column is of another type, or one that must be filled has nulls.
+        KeyError: a column is missing.
     """
     write_batches([table], schema, path)
 
 
 def write_batches(batches: Iterable[pa.Table], schema: pa.Schema, path: Path) -> int:
-    """Write tables one after the other as `write_table` does; return the number of rows.
+    """Write tables one after the other, whole or not at all; return the number of rows.
 
     Each table becomes one row group or more. The schema's metadata is kept.
-
-    Raises:
-        PictuneError: as `write_table`; then nothing is written.
     """
     about = {"schema_version": str(SCHEMA_VERSION), **(schema.metadata or {})}
     described, rows = schema.with_metadata(about), 0
@@ -307,28 +304,10 @@ def write_batches(batches: Iterable[pa.Table], schema: pa.Schema, path: Path) ->
         pq.ParquetWriter(temporary, described, compression="zstd") as writer,
     ):
         for batch in batches:
-            writer.write_table(_fitted(batch, described, path), row_group_size=ROW_GROUP_ROWS)
+            fitted = batch.select(described.names).cast(described)
+            writer.write_table(fitted, row_group_size=ROW_GROUP_ROWS)
             rows += batch.num_rows
     return rows
-
-
-def _fitted(table: pa.Table, schema: pa.Schema, path: Path) -> pa.Table:
-    if set(table.column_names) != set(schema.names):
-        different = ", ".join(sorted(set(table.column_names) ^ set(schema.names)))
-        raise PictuneError(
-            f"{path}: the columns {different} are missing or unknown; "
-            "give exactly those of data/schema.py"
-        )
-    required = [field.name for field in schema if not field.nullable]
-    empty = ", ".join(name for name in required if table.column(name).null_count)
-    if empty:
-        raise PictuneError(
-            f"{path}: the columns {empty} have empty values; fill them, see data/schema.py"
-        )
-    try:
-        return table.select(schema.names).cast(schema)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise PictuneError(f"{path}: {error}; give the column types of data/schema.py") from error
 
 
 def read_table(path: Path, schema: pa.Schema) -> pa.Table:
