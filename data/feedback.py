@@ -4,13 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    Field,
-    NonNegativeFloat,
-    NonNegativeInt,
-    model_validator,
-)
+from pydantic import BaseModel, Field, NonNegativeFloat, NonNegativeInt, model_validator
 
 from data.comparisons import Axis
 from data.errors import PictuneError
@@ -156,20 +150,16 @@ class Account:
 
 @dataclass(frozen=True)
 class Task:
-    """A task as raters see it; whether it is gold stays hidden."""
+    """A task as raters see it; whether it is gold stays hidden. Fields are as of `NewTask`."""
 
     task_id: str
     kind: TaskKind
     prompt: str
     image_ids: tuple[str, ...]
     axis: Axis | None = None
-    """Question of a comparison."""
     subject: str | None = None
-    """As `NewTask.subject`."""
     reference: str | None = None
-    """As `NewTask.reference`."""
     steps: int | None = None
-    """As `NewTask.steps`."""
 
 
 @dataclass(frozen=True)

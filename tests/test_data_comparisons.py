@@ -311,7 +311,7 @@ def test_pairs_of_comparisons_go_out_and_come_back_as_they_were(tmp_path: Path) 
 
 def _anns(mine: ExchangeRun) -> list[tuple[dict[str, object], int]]:
     """Return Ann's comparisons of two images, with the place of the first image."""
-    rows = [row for row in Latest(mine.run).comparisons if row["answer"] == "first"]
+    rows = [row for row in Latest(mine.run).by_kind["comparison"] if row["answer"] == "first"]
     return [(row, row["shown_order"][0]) for row in rows]
 
 

@@ -81,8 +81,8 @@ def test_what_is_read_of_an_export_is_of_one_export(tmp_path: Path) -> None:
     assert len(latest.images) == 3
     answer_all(campaign.store, campaign.store.add_rater("anna"))
     export(campaign.store, campaign.run)
-    assert (latest.verdicts, latest.rankings) == ([], [])
-    assert len(Latest(campaign.run).verdicts) == 3
+    assert (latest.by_kind["binary"], latest.by_kind["ranking"]) == ([], [])
+    assert len(Latest(campaign.run).by_kind["binary"]) == 3
 
 
 def test_an_export_writes_a_new_folder_or_nothing(tmp_path: Path, exchange: ExchangeRun) -> None:

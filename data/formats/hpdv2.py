@@ -75,7 +75,7 @@ def write(latest: Latest, folder: Path) -> Exported:
     A ranking in which an image has no rank has no place in this format, nor have verdicts on single
     images.
     """
-    whole = [row for row in latest.rankings if None not in row["ranks"]]
+    whole = [row for row in latest.by_kind["ranking"] if None not in row["ranks"]]
     by_task: dict[str, list[dict[str, Any]]] = {}
     for row in whole:
         by_task.setdefault(row["task_id"], []).append(row)
@@ -88,9 +88,9 @@ def write(latest: Latest, folder: Path) -> Exported:
     text = json.dumps(rows, ensure_ascii=False, indent=1) + "\n"
     (folder / "test.json").write_text(text, encoding="utf-8")
     omitted = {
-        "verdicts on single images": len(latest.verdicts),
-        "rankings with an unranked image": len(latest.rankings) - len(whole),
-        "comparisons": len(latest.comparisons),
+        "verdicts on single images": len(latest.by_kind["binary"]),
+        "rankings with an unranked image": len(latest.by_kind["ranking"]) - len(whole),
+        "comparisons": len(latest.by_kind["comparison"]),
     }
     return Exported(rows=len(rows), omitted=omitted)
 

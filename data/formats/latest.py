@@ -11,13 +11,7 @@ import pyarrow as pa
 from data.errors import PictuneError
 from data.kinds.registry import KINDS
 from data.runs import RunFolder
-from data.schema import (
-    IMAGES,
-    LABELS_PAIRS,
-    PROMPTS,
-    TASKS,
-    read_table,
-)
+from data.schema import IMAGES, PROMPTS, TASKS, read_table
 
 TableRow = dict[str, Any]
 
@@ -48,47 +42,27 @@ class Latest:
     @cached_property
     def images(self) -> dict[str, TableRow]:
         """Rows of IMAGES by image id."""
-        return {row["image_id"]: row for row in self._rows("images", IMAGES)}
+        return {row["image_id"]: row for row in self.rows("images", IMAGES)}
 
     @cached_property
     def prompts(self) -> dict[str, TableRow]:
         """Rows of PROMPTS by prompt id."""
-        return {row["prompt_id"]: row for row in self._rows("prompts", PROMPTS)}
+        return {row["prompt_id"]: row for row in self.rows("prompts", PROMPTS)}
 
     @cached_property
     def tasks(self) -> list[TableRow]:
         """Rows of TASKS."""
-        return self._rows("tasks", TASKS)
+        return self.rows("tasks", TASKS)
 
     @cached_property
     def by_kind(self) -> dict[str, list[TableRow]]:
-        """The labels of each kind of task: rows of its table."""
+        """The labels of each kind of task: rows of its table, by the kind's name."""
         return {name: kind.read(self.folder).to_pylist() for name, kind in KINDS.items()}
-
-    @property
-    def verdicts(self) -> list[TableRow]:
-        """Rows of LABELS_BINARY."""
-        return self.by_kind["binary"]
-
-    @property
-    def rankings(self) -> list[TableRow]:
-        """Rows of LABELS_RANKING."""
-        return self.by_kind["ranking"]
-
-    @property
-    def comparisons(self) -> list[TableRow]:
-        """Rows of LABELS_COMPARISONS."""
-        return self.by_kind["comparison"]
 
     @property
     def labels(self) -> list[TableRow]:
         """The labels of all kinds."""
         return [row for rows in self.by_kind.values() for row in rows]
-
-    @cached_property
-    def pairs(self) -> list[TableRow]:
-        """Rows of LABELS_PAIRS."""
-        return self._rows("labels_pairs", LABELS_PAIRS)
 
     def file(self, image_id: str) -> Path:
         """Return the path of the image's file.
@@ -105,10 +79,7 @@ class Latest:
             )
         return path
 
-    def content(self, image_id: str) -> bytes:
-        """Read the bytes of the image's file."""
-        return self.file(image_id).read_bytes()
-
-    def _rows(self, name: str, schema: pa.Schema) -> list[TableRow]:
+    def rows(self, name: str, schema: pa.Schema) -> list[TableRow]:
+        """Return the rows of the table `name`."""
         rows: list[TableRow] = read_table(self.folder / f"{name}.parquet", schema).to_pylist()
         return rows

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from data.formats.latest import Exported, Latest
 from data.formats.records import Ranks, Record, Records, Row, SourceImage, SourceLabel, read_parquet
+from data.schema import LABELS_PAIRS
 
 COLUMNS = pa.schema(
     [
@@ -47,6 +48,7 @@ RANKS_BY_LABELS: dict[tuple[float, float], Ranks] = {
     (0.0, 1.0): (2, 1),
     (0.5, 0.5): (1, 1),
 }
+COMPARISONS = "comparisons (give FORMAT=pick-a-pic-comparisons for them)"
 ROWS_AT_ONCE = 256
 """Number of rows that an export has in memory at once, with their images."""
 
@@ -118,13 +120,13 @@ def write(latest: Latest, folder: Path) -> Exported:
     """
     rows = [*_labeled_rows(latest), *_open_rows(latest)]
     write_by_split(latest, rows, folder)
-    unranked = sum(not any(rank is not None for rank in row["ranks"]) for row in latest.rankings)
+    ranks = [row["ranks"] for row in latest.by_kind["ranking"]]
     return Exported(
         rows=len(rows),
         omitted={
-            "verdicts on single images": len(latest.verdicts),
-            "rankings without a rank": unranked,
-            "comparisons (give FORMAT=pick-a-pic-comparisons for them)": len(latest.comparisons),
+            "verdicts on single images": len(latest.by_kind["binary"]),
+            "rankings without a rank": sum(not any(one) for one in ranks),
+            COMPARISONS: len(latest.by_kind["comparison"]),
         },
     )
 
@@ -141,16 +143,17 @@ def write_by_split(
     for split, part in by_split.items():
         with pq.ParquetWriter(folder / f"{split}.parquet", columns, compression="zstd") as writer:
             for start in range(0, len(part), ROWS_AT_ONCE):
-                whole = [
-                    row | {f"jpg_{n}": latest.content(row[f"image_{n}_uid"]) for n in (0, 1)}
-                    for row in part[start : start + ROWS_AT_ONCE]
-                ]
+                whole = [row | _bytes(latest, row) for row in part[start : start + ROWS_AT_ONCE]]
                 writer.write_table(pa.Table.from_pylist(whole, schema=columns))
 
 
+def _bytes(latest: Latest, row: Mapping[str, Any]) -> dict[str, bytes]:
+    return {f"jpg_{n}": latest.file(row[f"image_{n}_uid"]).read_bytes() for n in (0, 1)}
+
+
 def _labeled_rows(latest: Latest) -> Iterator[dict[str, Any]]:
-    rankings = {row["label_id"]: row for row in latest.rankings}
-    for pair in latest.pairs:
+    rankings = {row["label_id"]: row for row in latest.by_kind["ranking"]}
+    for pair in latest.rows("labels_pairs", LABELS_PAIRS):
         images, label_0 = (pair["image_id_0"], pair["image_id_1"]), pair["label_0"]
         if pair["left_shown"] == 1:
             images, label_0 = images[::-1], 1 - label_0
@@ -158,7 +161,7 @@ def _labeled_rows(latest: Latest) -> Iterator[dict[str, Any]]:
 
 
 def _open_rows(latest: Latest) -> Iterator[dict[str, Any]]:
-    answered = {row["task_id"] for row in latest.rankings}
+    answered = {row["task_id"] for row in latest.by_kind["ranking"]}
     for task in latest.tasks:
         is_pair = task["kind"] == "ranking" and len(task["image_ids"]) == 2
         if is_pair and task["task_id"] not in answered:

@@ -59,16 +59,16 @@ def write(latest: Latest, folder: Path) -> Exported:
 
     The image that stood on the left is the first of its row.
     """
-    given = [row for row in latest.comparisons if row["answer"] in ANSWERS]
+    given = [row for row in latest.by_kind["comparison"] if row["answer"] in ANSWERS]
     pick_a_pic.write_by_split(latest, [_row(latest, row) for row in given], folder, COLUMNS)
-    counts = sum(row["answer"] == "count" for row in latest.comparisons)
+    counts = sum(row["answer"] == "count" for row in latest.by_kind["comparison"])
     return Exported(
         rows=len(given),
         omitted={
-            "verdicts on single images": len(latest.verdicts),
-            "rankings": len(latest.rankings),
+            "verdicts on single images": len(latest.by_kind["binary"]),
+            "rankings": len(latest.by_kind["ranking"]),
             "counts in single images": counts,
-            "skipped comparisons": len(latest.comparisons) - len(given) - counts,
+            "skipped comparisons": len(latest.by_kind["comparison"]) - len(given) - counts,
         },
     )
 

@@ -84,14 +84,9 @@ def _first_place(judgments: Judgments) -> pd.DataFrame:
 
 
 def _one_side(judgments: Judgments) -> pd.DataFrame:
-    rows = judgments.comparisons[judgments.comparisons["answer"].isin(["first", "second"])]
-    is_left = np.array(
-        [
-            (order[0] == 0) == (answer == "first")
-            for order, answer in zip(rows["shown_order"], rows["answer"], strict=True)
-        ],
-        bool,
-    )
+    given = judgments.labels["comparison"]
+    rows = given[given["answer"].isin(["first", "second"])]
+    is_left = (rows["shown_order"].map(lambda order: order[0]) == 0) == (rows["answer"] == "first")
     found = rows.assign(left=is_left).groupby(RATER_KEY)["left"].agg(sided_n="size", left_n="sum")
     p = [float(binomtest(int(left), int(n)).pvalue) for n, left in found.itertuples(index=False)]
     return pd.DataFrame(found).assign(one_side_p=np.array(p, float))

@@ -52,7 +52,6 @@ def _shares(rows: pd.DataFrame, column: str, name: str, share: str) -> pd.DataFr
 
 
 def _activity(judgments: Judgments) -> pd.DataFrame:
-    """Count labels and skips, and take the median times, by rater."""
     rows = judgments.skipped
     timed = rows.astype({"time_on_task_ms": "float64", "active_ms": "float64"})
     return timed.groupby(RATER_KEY).agg(
@@ -64,15 +63,15 @@ def _activity(judgments: Judgments) -> pd.DataFrame:
 
 
 def _gold(judgments: Judgments) -> pd.DataFrame:
-    """Take the accuracy on gold tasks by rater, in all and by the right verdict."""
     columns = [*RATER_KEY, "gold_correct"]
     given = pd.concat([labels[columns] for labels in judgments.labels.values()])
     checked = given[given["gold_correct"].notna()]
     is_binary = judgments.tasks["kind"] == "binary"
     gold = judgments.tasks[is_binary & judgments.tasks["gold_json"].notna()].set_index("task_id")
     right = gold["gold_json"].map(lambda text: json.loads(text)["verdict"])
-    verdicts = judgments.binary.assign(right=judgments.binary["task_id"].map(right))
+    verdicts = judgments.labels["binary"]
     verdicts = verdicts[verdicts["label"].isin(["good", "bad"])]
+    verdicts = verdicts.assign(right=verdicts["task_id"].map(right))
     parts = [_shares(checked, "gold_correct", "gold", "gold_accuracy")]
     for verdict in ("good", "bad"):
         name = f"gold_{verdict}"
@@ -82,10 +81,10 @@ def _gold(judgments: Judgments) -> pd.DataFrame:
 
 
 def _repeats(judgments: Judgments) -> pd.DataFrame:
-    """Count questions that were answered twice, and take the share answered alike, by rater."""
     earlier = judgments.tasks.loc[judgments.tasks["repeat_of"].notna(), ["task_id", "repeat_of"]]
     alike = []
-    for labels, compare in ((judgments.binary, _same_verdict), (judgments.rankings, _same_order)):
+    for kind, compare in (("binary", _same_verdict), ("ranking", _same_order)):
+        labels = judgments.labels[kind]
         again = labels.merge(earlier, on="task_id")
         pairs = again.merge(
             labels,
