@@ -1,6 +1,5 @@
 """Import of files by others: what arrives in the run, once, whole, and beside other imports."""
 
-import hashlib
 import subprocess
 import sys
 import time
@@ -8,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
-import pyarrow as pa
 import pytest
 
 from data.errors import PictuneError
@@ -17,7 +15,6 @@ from data.formats.landing import import_records
 from data.formats.records import BadRow, Record
 from data.formats.registry import FORMATS
 from data.kinds.verdict import BinaryAnswer
-from data.schema import IMAGES, read_table, write_table
 from data.store.imported import ImportedLabel
 from data.tables.parquet import export
 from data.tables.verification import verify
@@ -26,7 +23,6 @@ from tests.support.data_campaign import START, Campaign, answer_all, open_store
 from tests.support.exchange_run import (
     PICK_A_PIC_ROWS,
     SOURCES,
-    TOO_LARGE_PNG,
     ExchangeRun,
     pairs_in,
 )
@@ -203,28 +199,6 @@ def test_the_largest_image_is_imported(tmp_path: Path, exchange: ExchangeRun) ->
         == 2
     )
     assert sorted(exchange.table("images")["width"]) == [4, 4096]
-
-
-def test_an_image_of_an_earlier_import_that_is_too_large_is_one_line(
-    tmp_path: Path, exchange: ExchangeRun
-) -> None:
-    exchange.take("hpdv2", files.hpdv2_test(tmp_path / "source"))
-    images = read_table(exchange.run.images_table, IMAGES)
-    changed = images.slice(0, 1).to_pylist()[0] | {
-        "image_id": hashlib.sha256(TOO_LARGE_PNG).hexdigest()
-    }
-    (exchange.run.root / changed["path"]).write_bytes(TOO_LARGE_PNG)
-    write_table(
-        pa.concat_tables([pa.Table.from_pylist([changed], schema=images.schema), images.slice(1)]),
-        IMAGES,
-        exchange.run.images_table,
-    )
-    with open_store(exchange.run.root) as store:
-        lines = [line for line in verify(store, exchange.run) if "13000 x 13000" in line]
-    assert len(lines) == 1
-    assert lines[0].startswith(
-        f"{exchange.run.root / changed['path']}: has 13000 x 13000 pixels, more than 16,777,216"
-    )
 
 
 def test_what_a_killed_import_left_is_removed_by_the_next_one_and_a_running_ones_images_are_not(

@@ -78,10 +78,9 @@ def read(source: Path) -> Records:
     yield from made(images, partial(_image, prompts))
     labels: dict[str, list[SourceLabel]] = {}
     for kind in KINDS.values():
-        if (folder / f"{kind.table}.parquet").exists() or not kind.is_new:
-            rows = _rows(folder, kind.table, kind.schema)
-            for task_id, label in _good(made(rows, partial(_label, kind)), bad):
-                labels.setdefault(task_id, []).append(label)
+        rows = _rows(folder, kind.table, kind.schema)
+        for task_id, label in _good(made(rows, partial(_label, kind)), bad):
+            labels.setdefault(task_id, []).append(label)
     yield from bad
     rows = (row for row in _rows(folder, "tasks", TASKS) if not row.has("repeat_of"))
     yield from made(rows, partial(_task, prompts, labels))

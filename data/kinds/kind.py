@@ -68,8 +68,8 @@ class Kind(ABC, Generic[AnswerT]):
     """The column of that file with the answer itself."""
     images: tuple[int, int]
     """The fewest and the most images of a task."""
-    is_new: bool = True
-    """Whether there are exports from before it, without its table."""
+    always_counted: bool = False
+    """Whether an overview counts its labels even where there are none."""
     has_axis: bool = False
     """Whether its tasks ask about an axis of `data.comparisons`."""
     takes_models: bool = False
@@ -88,15 +88,12 @@ class Kind(ABC, Generic[AnswerT]):
         return [name for name in self.schema.names if name not in shared]
 
     def read(self, folder: Path) -> pa.Table:
-        """Read its labels in the folder of an export; none of an export from before it.
+        """Read its labels in the folder of an export.
 
         Raises:
             PictuneError: the file is missing or broken.
         """
-        path = folder / f"{self.table}.parquet"
-        if self.is_new and not path.exists():
-            return self.schema.empty_table()
-        return read_table(path, self.schema)
+        return read_table(folder / f"{self.table}.parquet", self.schema)
 
     def number_of_images(self, axis: Axis | None) -> tuple[int, int]:
         """Return the fewest and the most images of a task of this axis."""

@@ -63,7 +63,7 @@ class Ranking(Kind[RankingAnswer]):
     schema = LABELS_RANKING
     answer_column = "ranks"
     images = (2, 100)
-    is_new = False
+    always_counted = True
     takes_models = True
     skips_with_reason = False
 

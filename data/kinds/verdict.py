@@ -30,7 +30,7 @@ class Verdict(Kind[BinaryAnswer]):
     schema = LABELS_BINARY
     answer_column = "label"
     images = (1, 1)
-    is_new = False
+    always_counted = True
     names_unsafe_images = False
 
     def outcome(self, answer: BinaryAnswer) -> str:
