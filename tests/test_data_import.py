@@ -11,11 +11,11 @@ import pytest
 
 from data.errors import PictuneError
 from data.feedback import NewTask
-from data.formats.landing import import_records
+from data.formats.landing import Imported, import_records
 from data.formats.records import BadRow, Record
 from data.formats.registry import FORMATS
 from data.kinds.verdict import BinaryAnswer
-from data.store.imported import ImportedLabel
+from data.store.imported import Added, ImportedLabel
 from data.tables.parquet import export
 from data.tables.verification import verify
 from tests.support import exchange_files as files
@@ -49,14 +49,7 @@ def test_an_import_lands_like_any_other_feedback_and_only_once(
     new = exchange.take(name, path)
     assert (new.images, new.feedback.tasks, new.feedback.labels, new.feedback.raters) == counts
     before = exchange.files(), exchange.contents()
-    again = exchange.take(name, path)
-    assert (
-        again.images,
-        again.prompts,
-        again.feedback.tasks,
-        again.feedback.labels,
-        again.feedback.raters,
-    ) == (0, 0, 0, 0, 0)
+    assert exchange.take(name, path) == Imported(0, 0, Added(0, 0, 0))
     assert (exchange.files(), exchange.contents()) == before
     assert set(exchange.table("labels_ranking")["source"]) <= {"imported"}
     with open_store(exchange.run.root) as store:
@@ -70,33 +63,26 @@ def test_what_an_import_says_of_each_image_and_label_is_kept(
     labels = exchange.table("labels_ranking")
     assert sorted(labels["comment"].dropna()) == ["both_good"]
     assert sorted(labels["skip_reason"].dropna()) == ["discarded"]
-    assert [
-        [None if pd.isna(rank) else int(rank) for rank in ranks] for ranks in labels["ranks"]
-    ] == [[1, 1], [1, 2], [None, None]]
+    assert [pd.Series(ranks).fillna(0).tolist() for ranks in labels["ranks"]] == [
+        [1, 1],
+        [1, 2],
+        [0, 0],
+    ]
     assert list(exchange.table("prompts")["category"]) == ["Manga"]
     images = exchange.table("images")
     assert sorted(images["model_id"]) == ["dev", "sd"]
     assert images["source_uri"].str.startswith("https://huggingface.co/datasets/someone").all()
     exchange.take("folder", files.folder_with_csv(tmp_path / "folder"))
-    row = exchange.table("images").set_index("prompt").loc["a cat, asleep"]
-    assert (row["model_id"], row["seed"], row["width"], row["height"], row["format"]) == (
-        "sd",
-        5,
-        4,
-        3,
-        "png",
-    )
-    assert exchange.table("images").set_index("prompt")["model_id"].isna().to_dict() == {
-        "a cat, asleep": False,
-        "<b>a dog</b>": True,
-        "a manga street": False,
-    }
+    rows = exchange.table("images").set_index("prompt")
+    facts = rows.loc["a cat, asleep", ["model_id", "seed", "width", "height", "format"]]
+    assert facts.tolist() == ["sd", 5, 4, 3, "png"]
+    assert pd.isna(rows.loc["<b>a dog</b>", "model_id"])
 
 
 def test_an_unanswered_pair_is_left_to_raters_and_an_answered_one_is_not(
-    exchange: ExchangeRun, tmp_path: Path
+    exchange: ExchangeRun,
 ) -> None:
-    exchange.take("pick-a-pic", files.write_pick_a_pic(tmp_path / "pairs.parquet", PICK_A_PIC_ROWS))
+    exchange.take_pairs(*PICK_A_PIC_ROWS)
     with open_store(exchange.run.root) as store:
         receipts = answer_all(store, store.add_rater("anna"))
         assert len(receipts) == 1
@@ -104,24 +90,13 @@ def test_an_unanswered_pair_is_left_to_raters_and_an_answered_one_is_not(
         assert set(exchange.table("labels_ranking")["source"]) == {"human", "imported"}
 
 
-def test_a_later_answer_of_a_rater_is_a_revision_and_can_be_undone(
-    exchange: ExchangeRun, tmp_path: Path
-) -> None:
-    for number, row in enumerate(
-        [files.pick_a_pic_row(1, 2, 1.0), files.pick_a_pic_row(2, 1, 1.0, ranking_id=5)]
-    ):
-        assert (
-            exchange.take(
-                "pick-a-pic", files.write_pick_a_pic(tmp_path / f"{number}.parquet", [row])
-            ).feedback.labels
-            == 1
-        )
+def test_a_later_answer_of_a_rater_is_a_revision_and_can_be_undone(exchange: ExchangeRun) -> None:
+    for first, second in ((1, 2), (2, 1)):
+        row = files.pick_a_pic_row(first, second, 1.0)
+        assert exchange.take_pairs(row).feedback.labels == 1
     (label,) = exchange.table("labels_ranking").to_dict("records")
-    assert (label["revision"], list(label["ranks"]), list(label["shown_order"])) == (
-        2,
-        [2, 1],
-        [1, 0],
-    )
+    assert label["revision"] == 2
+    assert (list(label["ranks"]), list(label["shown_order"])) == ([2, 1], [1, 0])
     with open_store(exchange.run.root) as store:
         rater = store.rater_id_of("imported", "pick-a-pic 7")
         assert store.undo(rater) is not None
@@ -134,8 +109,7 @@ def test_two_answers_of_a_rater_in_one_file_are_both_kept_and_a_copied_row_count
 ) -> None:
     first, second = files.pick_a_pic_row(1, 2, 1.0), files.pick_a_pic_row(2, 1, 1.0, ranking_id=5)
     third = first | {"ranking_id": 6}  # the same once more, at the same time
-    source = files.write_pick_a_pic(tmp_path / "pairs.parquet", [first, second, first, third])
-    assert exchange.take("pick-a-pic", source).feedback.labels == 3
+    assert exchange.take_pairs(first, second, first, third).feedback.labels == 3
     assert len(exchange.table("labels_ranking")) == 3
     out = exchange.give("pick-a-pic", tmp_path / "out")
     assert pairs_in(out / "pairs.parquet") == pairs_in(
@@ -150,10 +124,7 @@ def test_an_import_leaves_labels_and_images_of_the_run_alone(tmp_path: Path) -> 
     mine = ExchangeRun(tmp_path / "mine")
     before = mine.contents()
     campaign.store.close()
-    mine.take(
-        "pick-a-pic",
-        files.write_pick_a_pic(tmp_path / "pairs.parquet", [files.pick_a_pic_row(1001, 1002, 1.0)]),
-    )
+    mine.take_pairs(files.pick_a_pic_row(1001, 1002, 1.0))
     after = mine.contents()
     for what in ("images", "labels", "tasks"):
         assert {key: after[what][key] for key in before[what]} == before[what]
@@ -163,18 +134,9 @@ def test_an_import_leaves_labels_and_images_of_the_run_alone(tmp_path: Path) -> 
 def test_two_imports_at_once_keep_each_others_images_and_prompts(
     tmp_path: Path, exchange: ExchangeRun
 ) -> None:
-    exchange.take(
-        "pick-a-pic",
-        files.write_pick_a_pic(tmp_path / "first.parquet", [files.pick_a_pic_row(1, 2, 1.0)]),
-    )
-    mine = files.write_pick_a_pic(
-        tmp_path / "mine.parquet",
-        [files.pick_a_pic_row(2, 3, 1.0), files.pick_a_pic_row(5, 6, 1.0)],
-    )
-    theirs = files.write_pick_a_pic(
-        tmp_path / "theirs.parquet",
-        [files.pick_a_pic_row(3, 4, 1.0), files.pick_a_pic_row(8, 9, 1.0, caption="a dog")],
-    )
+    row = files.pick_a_pic_row
+    exchange.take_pairs(row(1, 2, 1.0))
+    mine = files.write_pick_a_pic(tmp_path / "mine.parquet", [row(2, 3, 1.0), row(5, 6, 1.0)])
 
     read = FORMATS["pick-a-pic"].read
     assert read is not None
@@ -182,7 +144,7 @@ def test_two_imports_at_once_keep_each_others_images_and_prompts(
 
     def records() -> Iterator[Record | BadRow]:
         yield from read_mine
-        exchange.take("pick-a-pic", theirs)
+        exchange.take_pairs(row(3, 4, 1.0), row(8, 9, 1.0, caption="a dog"))
 
     with open_store(exchange.run.root, exchange.clock) as store:
         import_records(records(), "pick-a-pic", exchange.run, store, now=START)
@@ -192,12 +154,9 @@ def test_two_imports_at_once_keep_each_others_images_and_prompts(
     assert [len(contents[what]) for what in ("images", "prompts", "labels")] == [8, 2, 5]
 
 
-def test_the_largest_image_is_imported(tmp_path: Path, exchange: ExchangeRun) -> None:
-    rows = [files.pick_a_pic_row(1, 2, 1.0, jpg_0=files.large_png(4096, 4096))]
-    assert (
-        exchange.take("pick-a-pic", files.write_pick_a_pic(tmp_path / "train.parquet", rows)).images
-        == 2
-    )
+def test_the_largest_image_is_imported(exchange: ExchangeRun) -> None:
+    row = files.pick_a_pic_row(1, 2, 1.0, jpg_0=files.large_png(4096, 4096))
+    assert exchange.take_pairs(row).images == 2
     assert sorted(exchange.table("images")["width"]) == [4, 4096]
 
 
@@ -206,17 +165,8 @@ def test_what_a_killed_import_left_is_removed_by_the_next_one_and_a_running_ones
 ) -> None:
     rows = [files.pick_a_pic_row(2 * number, 2 * number + 1, 1.0) for number in range(200)]
     source = files.write_pick_a_pic(tmp_path / "train.parquet", rows)
-    words = [
-        "import",
-        "--runs",
-        str(tmp_path),
-        "--run",
-        "run",
-        "--format",
-        "pick-a-pic",
-        "--from",
-        str(source),
-    ]
+    words = ["import", "--runs", str(tmp_path), "--run", "run", "--from", str(source)]
+    words += ["--format", "pick-a-pic"]
     with subprocess.Popen(
         [sys.executable, "-m", "pipelines", *words], stderr=subprocess.DEVNULL
     ) as importing:

@@ -56,6 +56,11 @@ class ExchangeRun:
             export(store, self.run)
         return imported
 
+    def take_pairs(self, *rows: files.Row) -> Imported:
+        """Import rows of Pick-a-Pic from a file beside the run."""
+        source = self.run.root.parent / "pairs.parquet"
+        return self.take("pick-a-pic", files.write_pick_a_pic(source, rows))
+
     def give(self, target_format: str, target: Path) -> Path:
         export_to(target_format, Latest(self.run), target)
         return target
