@@ -74,9 +74,10 @@ def test_what_an_import_says_of_each_image_and_label_is_kept(
     assert images["source_uri"].str.startswith("https://huggingface.co/datasets/someone").all()
     exchange.take("folder", files.folder_with_csv(tmp_path / "folder"))
     rows = exchange.table("images").set_index("prompt")
-    facts = rows.loc["a cat, asleep", ["model_id", "seed", "width", "height", "format"]]
-    assert facts.tolist() == ["sd", 5, 4, 3, "png"]
-    assert pd.isna(rows.loc["<b>a dog</b>", "model_id"])
+    facts = rows.loc["a cat, asleep"]
+    names = ("model_id", "seed", "width", "height", "format")
+    assert [facts[name] for name in names] == ["sd", 5, 4, 3, "png"]
+    assert rows["model_id"].isna().to_dict()["<b>a dog</b>"]
 
 
 def test_an_unanswered_pair_is_left_to_raters_and_an_answered_one_is_not(
