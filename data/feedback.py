@@ -37,7 +37,7 @@ class SentAnswer(BaseModel, frozen=True, extra="forbid"):
     time_on_task_ms: Annotated[NonNegativeInt, Field(lt=2**31)] | None = None
     """Milliseconds from the images being visible to the answer."""
     active_ms: Annotated[NonNegativeInt, Field(lt=2**31)] | None = None
-    """Milliseconds of these in which the page was visible and the rater not idle."""
+    """Milliseconds of `time_on_task_ms` in which the page was visible and the rater not idle."""
     input_mode: InputMode | None = None
     """Device with which it was entered."""
 

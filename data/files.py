@@ -113,12 +113,12 @@ def new_folder(parent: Path) -> Iterator[Path]:
 def waiting_folder(place: Path, prefix: str, also_in: Path) -> Iterator[Path]:
     """Make a folder of this prefix in `place` that is removed at the end of the block.
 
-    Those that killed commands left there and in `also_in` are removed first. A folder in use is
-    locked, and was before it had the name by which others find it.
+    Folders that killed commands left there and in `also_in` are removed first. A folder in use is
+    locked before it gets the name by which others find it.
     """
     place.mkdir(parents=True, exist_ok=True)
     for left in [*place.glob(f"{prefix}*"), *also_in.glob(f"{prefix}*")]:
-        with suppress(OSError), locked_folder(left):  # one that is locked is in use
+        with suppress(OSError), locked_folder(left):  # a locked folder is in use
             shutil.rmtree(left)
     folder = Path(tempfile.mkdtemp(prefix=".new-", dir=place))
     try:

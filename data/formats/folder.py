@@ -1,7 +1,7 @@
 """A folder of images with a CSV file of their prompts: images to be labeled, without labels.
 
-The columns are `file_name` and `prompt`, and where they are known `category`, `split` and those of
-`FACT_TYPES`.
+The columns are `file_name` and `prompt`, and where they are known `category`, `split` and the keys
+of `FACT_TYPES`.
 """
 
 from collections.abc import Callable

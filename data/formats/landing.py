@@ -113,7 +113,7 @@ class _Batch:
         """Rows that were read, good ones and bad."""
         self.n_bad = 0
         self.bad: list[str] = []
-        """What is wrong with the first `MOST_BAD` bad rows."""
+        """Faults of the first `MOST_BAD` bad rows."""
 
     def add(self, record: Record | BadRow) -> None:
         """Add one record, or note what is wrong with it."""

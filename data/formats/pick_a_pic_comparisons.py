@@ -1,8 +1,8 @@
 """Comparisons of models in Pick-a-Pic's form of a pair, beside `data.formats.pick_a_pic`.
 
 A row is one person's answer about two images of a prompt by `model_0` and `model_1`. Where the
-columns `axis` and `answer` are missing, as in the published files, the axis is overall and the
-answer is that of `label_0` and `label_1`. Nothing is trained on what is read in this way:
+columns `axis` and `answer` are missing, as in the published files, the axis is overall and
+`label_0` and `label_1` are the answer. Nothing is trained on what is read in this way:
 `data.formats.pick_a_pic` reads pairs to train on, as rankings.
 """
 

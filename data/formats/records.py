@@ -82,7 +82,7 @@ class Row:
         return value
 
     def optional_text(self, column: str) -> str | None:
-        """Return a text, or None where there is none or an empty one."""
+        """Return a text, or None where it is missing or empty."""
         value = self.values.get(column)
         return self.text(column) if value is not None and value != "" else None
 

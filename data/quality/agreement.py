@@ -15,8 +15,8 @@ RESAMPLES = 200
 """Number of bootstrap samples of tasks behind each interval of alpha."""
 
 DISPUTED = 0.25
-"""Disagreement from which a task is disputed: that of one rater against seven, or, of rankings,
-half of what chance gives."""
+"""Least disagreement of a disputed task: one rater against seven, or half of what chance gives in
+rankings."""
 
 MOST = 100
 """Disputed tasks that are named; the others are only counted."""

@@ -29,26 +29,20 @@ def rater_quality(judgments: Judgments, raters: Sequence[RaterFacts]) -> pa.Tabl
     return pa.Table.from_pandas(in_order, schema=RATERS, preserve_index=False)
 
 
-def _with_wilson(table: pd.DataFrame, name: str, share: str) -> pd.DataFrame:
-    """Add the 95 % interval of the column `share`, whose base is the column `<name>_n`."""
-    bases = zip(table[share], table[f"{name}_n"], strict=True)
-    bounds = [wilson_interval(round(p * n), n) if n else (np.nan, np.nan) for p, n in bases]
-    low, high = zip(*bounds, strict=True) if bounds else ((), ())
-    return table.assign(
-        **{f"{name}_ci_low": np.array(low, float), f"{name}_ci_high": np.array(high, float)}
-    )
-
-
 def _shares(rows: pd.DataFrame, column: str, name: str, share: str) -> pd.DataFrame:
     """Count rows and their share in which `column` is true, by rater.
 
     Returns:
-        By rater: `<name>_n` rows, the column named by `share`, and its interval.
+        By rater: `<name>_n` rows, the column named by `share`, and its 95 % interval.
     """
     values = rows.assign(value=rows[column].astype("float64"))
-    grouped = values.groupby(RATER_KEY)["value"].agg(["size", "mean"])
-    named = grouped.rename(columns={"size": f"{name}_n", "mean": share})
-    return _with_wilson(named, name, share)
+    table = values.groupby(RATER_KEY)["value"].agg(["size", "mean"])
+    bounds = [wilson_interval(round(p * n), n) for n, p in table.itertuples(index=False)]
+    low, high = zip(*bounds, strict=True) if bounds else ((), ())
+    named = table.rename(columns={"size": f"{name}_n", "mean": share})
+    return named.assign(
+        **{f"{name}_ci_low": np.array(low, float), f"{name}_ci_high": np.array(high, float)}
+    )
 
 
 def _activity(judgments: Judgments) -> pd.DataFrame:

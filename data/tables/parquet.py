@@ -136,13 +136,10 @@ def last_sequence(connection: sa.Connection) -> int:
 
 def _is_intact(run: RunFolder, manifest: Manifest) -> bool:
     """Whether `labels/latest` has the tables that the manifest names, unchanged."""
-    tables = {
-        run.labels_dir / name: file.sha256
+    return run.latest.is_symlink() and all(
+        (path := run.labels_dir / name).is_file() and sha256_of(path) == file.sha256
         for name, file in manifest.files.items()
         if name.startswith("latest/")
-    }
-    return run.latest.is_symlink() and all(
-        path.is_file() and sha256_of(path) == sha256 for path, sha256 in tables.items()
     )
 
 

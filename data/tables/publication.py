@@ -1,6 +1,6 @@
 """A copy of a run's export in any place that fsspec writes to, such as `s3://`.
 
-It is for readers that do not see the run's folder. The layout is that of `labels/`: `parts/`,
+It is for readers that do not see the run's folder. The layout is as in `labels/`: `parts/`,
 `snapshots/<export_id>/` and `latest/`. An object store has no links, so `latest/` is a copy there,
 file by file and its manifest last. Each file is whole at any time, and the snapshot that the
 manifest names is complete before `latest/_manifest.json` names it. A reader of several tables that
@@ -89,7 +89,7 @@ class _Place:
         self.root: str = root.rstrip("/")
 
     def manifest(self) -> Manifest | None:
-        """Read the manifest of what is there; None where there is none that can be read."""
+        """Read the manifest at the place; None where it is missing or broken."""
         try:
             return Manifest.model_validate_json(
                 self.files.cat_file(f"{self.root}/{_LATEST}{MANIFEST}")
