@@ -298,12 +298,11 @@ def parquet_rows(
     ):
         names = file.schema_arrow.names
         _check_columns(path, names, required)
-        columns = [name for name in (*required, *optional) if name in names]
-        number = 0
-        for batch in file.iter_batches(BATCH_ROWS, columns=columns):
-            for values in batch.to_pylist():
-                number += 1
-                yield Row(path, number, values)
+        columns = [name for name in dict.fromkeys((*required, *optional)) if name in names]
+        batches = file.iter_batches(BATCH_ROWS, columns=columns)
+        rows = (values for batch in batches for values in batch.to_pylist())
+        for number, values in enumerate(rows, start=1):
+            yield Row(path, number, values)
 
 
 def read_parquet(
@@ -314,8 +313,7 @@ def read_parquet(
     Other columns are not read.
     """
     for path in source_files(source, ".parquet"):
-        optional = [name for name in known if name not in required]
-        yield from made(parquet_rows(path, required, optional), make)
+        yield from made(parquet_rows(path, required, known), make)
 
 
 def read_json_rows(source: Path, required: Sequence[str], make: Callable[[Row], Record]) -> Records:
