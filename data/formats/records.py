@@ -216,7 +216,7 @@ class Record:
 
 
 Records = Iterator[Record | BadRow]
-"""What is read of a source: records, and what is wrong with rows that make none."""
+"""Records of a source, and the faults of its bad rows."""
 
 
 def _shown(value: object) -> str:
