@@ -61,15 +61,15 @@ def _summary(folder: Path) -> list[str]:
     judgments = Judgments.read(folder)
     prompts = read_table(folder / "prompts.parquet", PROMPTS)
     raters = read_table(folder / "raters.parquet", RATERS)["n"].to_pylist()
-    verdicts = judgments.binary["label"].value_counts()
+    verdicts = judgments.labels["binary"]["label"].value_counts()
     counts = ", ".join(f"{count} {name}" for name, count in verdicts.items())
     prompt_ids, categories = (prompts[c].to_pylist() for c in ("prompt_id", "category"))
     named = {key: name for key, name in zip(prompt_ids, categories, strict=True) if name}
     measured = agreement_of(judgments, named)
     among = RATERS_OF[measured["source"]]
     return [
-        f"  {len(judgments.binary)} verdicts: {counts or 'none'}",
-        f"  {len(judgments.rankings)} rankings",
+        f"  {len(judgments.labels['binary'])} verdicts: {counts or 'none'}",
+        f"  {len(judgments.labels['ranking'])} rankings",
         f"  {sum(n > 0 for n in raters)} raters with labels",
         *(_agreement_line(kind, measured[kind], among) for kind in ("binary", "ranking")),
         *(

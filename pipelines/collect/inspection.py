@@ -60,7 +60,7 @@ def inspection_figures(run: RunFolder) -> dict[str, Any]:
     agreement = agreement_of(Judgments.read(folder), categories)
     seconds = _seconds(given)
     statistics, counts = label_statistics(folder), _task_counts(tasks)
-    shown = [kind for kind in KINDS.values() if counts[kind.name] or not kind.is_new]
+    shown = [kind for kind in KINDS.values() if counts[kind.name] or kind.always_counted]
     return {
         "run": run.root.name,
         "asked": _listed([f"{counts[kind.name]} {kind.name}" for kind in shown]),

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data.errors import PictuneError
-from data.formats.landing import IMAGE_FORMATS
-from data.image_files import read_image
+from data.image_files import IMAGE_FORMATS, read_image
 from data.runs import RunFolder
 from labeling_app.campaign.comparisons import (
     CompareConfig,

@@ -13,11 +13,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from data.columns import column
 from data.errors import PictuneError
 from data.files import sha256_of, write_atomically, write_json
 from data.runs import RunFolder
-from data.schema import write_table
+from data.schema import schema_of, write_table
 from finetune.model.processes import Processes, launched
 from finetune.settings.sampler import Sampler
 from pipelines.evaluate.figures import by_reward
@@ -30,17 +29,15 @@ from pipelines.settings.config import Settings
 
 TABLE, SHEET, MADE_BY = "best_of_n.parquet", "sheet.png", "made_by.json"
 SHEET_PROMPTS, SHEET_COLUMNS = 24, 16
-CANDIDATES = pa.schema(
-    [
-        column("prompt", pa.string(), "the text that it was drawn for"),
-        column("path", pa.string(), "the image's file, relative to this table"),
-        column("image_id", pa.string(), "SHA-256 of the image's file"),
-        column("seed", pa.int64(), "the seed that it was drawn with"),
-        column("score", pa.float32(), "probability that a rater calls it good for the prompt"),
-        column("rank", pa.int32(), "1 for the best of its prompt"),
-        column("picked", pa.bool_(), "whether it is among the best that were kept, and in `best/`"),
-    ]
-)
+CANDIDATES = schema_of("""
+prompt    string   the text that it was drawn for
+path      string   the image's file, relative to this table
+image_id  string   SHA-256 of the image's file
+seed      int64    the seed that it was drawn with
+score     float32  probability that a rater calls it good for the prompt
+rank      int32    1 for the best of its prompt
+picked    bool     whether it is among the best that were kept, and in `best/`
+""")
 
 
 def main(
