@@ -14,6 +14,7 @@ from threading import Lock
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
+from pydantic import BaseModel
 
 from data.errors import PictuneError
 from data.store.feedback_store import FeedbackStore
@@ -86,14 +87,16 @@ def _markdown(file: Path) -> str:
         ) from error
 
 
-@dataclass
-class Health:
-    """Counts of failures since the app started, and the last export."""
+class Health(BaseModel):
+    """State of the app, for monitoring: the last export, and counts of failures since its start."""
 
+    status: str = "ok"
+    """`ok`, or what is wrong."""
     writes_refused: int = 0
     writes_failed: int = 0
     last_export: datetime | None = None
     export_error: str | None = None
+    free_disk_bytes: int = 0
 
 
 @dataclass

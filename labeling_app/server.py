@@ -20,8 +20,7 @@ from labeling_app.admin.gate import mount_admin_page
 from labeling_app.app_state import APP_VERSION, AppState, Exports, Guidelines, Health
 from labeling_app.campaign.known_answers import TrainingItem
 from labeling_app.campaign.tasks import ImageRow
-from labeling_app.guard import Guard
-from labeling_app.hosts import KnownHosts
+from labeling_app.guard import Guard, KnownHosts
 from labeling_app.metrics import Metrics
 from labeling_app.page import mount_page
 from labeling_app.rater.api import router
@@ -90,13 +89,23 @@ def create_app(
         images=images,
         tables=tables,
     )
-    return _app(state, config, secret)
-
-
-def _app(state: AppState, config: LabelConfig, secret: bytes) -> FastAPI:
     app = _bare_app(state, config)
-    _add_middleware(app, config, secret)
-    _add_routes(app, state)
+    app.add_middleware(
+        SessionMiddleware,
+        secret_key=secret.hex(),
+        # All ports of a host share cookies: two campaigns must not sign each other's raters out,
+        # and replicas, which have one key, must know each other's.
+        session_cookie=f"pictune_{hashlib.sha256(secret).hexdigest()[:8]}",
+        same_site="strict",
+        https_only=config.https,
+    )
+    app.add_middleware(Guard)
+    Metrics(state).add_to(app)
+    for routes in (router, own_work_router, admin_router):
+        app.include_router(routes)
+    add_refusals(app)
+    mount_page(app, state.guidelines)
+    mount_admin_page(app, state)
     return app
 
 
@@ -136,28 +145,6 @@ def _bare_app(state: AppState, config: LabelConfig) -> FastAPI:
     )
     app.state.labeling = state
     return app
-
-
-def _add_middleware(app: FastAPI, config: LabelConfig, secret: bytes) -> None:
-    app.add_middleware(
-        SessionMiddleware,
-        secret_key=secret.hex(),
-        # All ports of a host share cookies: two campaigns must not sign each other's raters out,
-        # and replicas, which have one key, must know each other's.
-        session_cookie=f"pictune_{hashlib.sha256(secret).hexdigest()[:8]}",
-        same_site="strict",
-        https_only=config.https,
-    )
-    app.add_middleware(Guard)
-
-
-def _add_routes(app: FastAPI, state: AppState) -> None:
-    Metrics(state).add_to(app)
-    for routes in (router, own_work_router, admin_router):
-        app.include_router(routes)
-    add_refusals(app)
-    mount_page(app, state.guidelines)
-    mount_admin_page(app, state)
 
 
 class _Server(uvicorn.Server):

@@ -13,11 +13,10 @@ from typing import Annotated
 from fastapi import Depends, HTTPException, Request
 from pydantic import AfterValidator, BaseModel, Field
 
-from data.feedback import Account
+from data.feedback import Account, Role
 from data.store.people.attempts import Limit
 from labeling_app.app_state import AppState, State
 from labeling_app.passwords import LONGEST, is_password
-from labeling_app.rater.responses import Identity
 
 WINDOW_S = 60.0
 """Seconds in which wrong passwords are counted."""
@@ -55,6 +54,15 @@ class Login(BaseModel, frozen=True, extra="forbid"):
 
     rater: Name
     password: Annotated[str, Field(max_length=LONGEST)] | None = None
+
+
+class Identity(BaseModel, frozen=True):
+    """The rater who is signed in."""
+
+    rater_id: str
+    name: str
+    session_id: str
+    role: Role
 
 
 class Rater(BaseModel, frozen=True):

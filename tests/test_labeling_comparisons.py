@@ -26,7 +26,7 @@ from labeling_app.campaign.comparisons import (
     read_wordings,
 )
 from labeling_app.campaign.simulated import SimulatedRaterConfig, simulate
-from labeling_app.campaign.wording import wording_html
+from labeling_app.rater.responses import wording_html
 from labeling_app.server import create_app
 from labeling_app.settings import LabelConfig
 from tests.support.comparison_campaign import (

@@ -111,14 +111,14 @@ def test_skips_come_at_their_rate() -> None:
     rng = random.Random(4)
     skipped = sum(rater.verdict(0.9, rng=rng).verdict == "skip" for _ in range(4000))
     assert skipped / 4000 == pytest.approx(0.3, abs=0.03)
-    assert set(
-        _rater(skip_rate=1.0).ranking(["a", "b"], [0, 1], [0, 1], rng=rng).ranks.values()
-    ) == {None}
+    assert set(_rater(skip_rate=1.0).ranking({"a": 0, "b": 1}, [0, 1], rng=rng).ranks.values()) == {
+        None
+    }
 
 
 def test_without_position_bias_the_places_do_not_matter() -> None:
     ranks = [
-        _rater().ranking(["a", "b", "c"], [0.1, 0.5, 0.9], places, rng=random.Random(0)).ranks
+        _rater().ranking({"a": 0.1, "b": 0.5, "c": 0.9}, places, rng=random.Random(0)).ranks
         for places in ([0, 1, 2], [2, 0, 1])
     ]
     assert ranks[0] == ranks[1] == {"a": 3, "b": 2, "c": 1}
@@ -127,7 +127,7 @@ def test_without_position_bias_the_places_do_not_matter() -> None:
 def test_position_bias_favors_the_first_place() -> None:
     rater = _rater(position_bias=0.2)
     for places, first in (([0, 1], "a"), ([1, 0], "b")):
-        assert rater.ranking(["a", "b"], [0.5, 0.5], places, rng=random.Random(0)).ranks[first] == 1
+        assert rater.ranking({"a": 0.5, "b": 0.5}, places, rng=random.Random(0)).ranks[first] == 1
 
 
 def test_qualities_within_the_just_noticeable_difference_are_tied() -> None:
