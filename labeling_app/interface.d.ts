@@ -43,16 +43,6 @@ export interface OfferedReason {
   reports: boolean;
 }
 
-/** Why a rater gets no task. */
-export type NoTask =
-  | "campaign_paused"
-  | "rater_paused"
-  | "training_first"
-  | "all_labeled"
-  | "share_given"
-  | "taken"
-  | "not_for_you";
-
 /** The rater who is signed in. */
 export interface Rater {
   rater_id: string;
@@ -167,7 +157,7 @@ export interface AsideTask extends Task {
   aside_at: string;
 }
 
-/** How far the labeling is, in labels. */
+/** Progress of the labeling, in labels. */
 export interface Progress {
   /** Labels of this rater. */
   mine: number;
@@ -182,7 +172,7 @@ export interface Progress {
 /** Answer to a claim: a task, or null and the reason why there is none. */
 export type Claimed =
   & { progress: Progress; withdrawn?: string[] }
-  & ({ task: Task; code?: undefined } | { task: null; code: NoTask });
+  & ({ task: Task; code?: undefined } | { task: null; code: string });
 
 export interface Timing {
   time_on_task_ms: number;
@@ -314,20 +304,20 @@ export interface OnPage {
   look(): void;
 }
 
+/** What a part of the page may ask of the screen around it. */
+export interface Around {
+  /** Takes the rater's answer. */
+  answer: GiveAnswer;
+  ask: AskReason;
+  /** Has screen readers speak. */
+  say(text: string): void;
+  /** Keeps a half-made answer. */
+  changed(half: RankingAnswer): void;
+}
+
 /** What the page knows of a kind of task. */
 export interface KindOnPage {
-  Part: new (
-    root: HTMLElement,
-    fullSize: FullSize,
-    calls: {
-      answer: GiveAnswer;
-      ask: AskReason;
-      /** Has screen readers speak. */
-      say(text: string): void;
-      /** Keeps a half-made answer. */
-      changed(half: RankingAnswer): void;
-    },
-  ) => OnPage;
+  Part: new (root: HTMLElement, fullSize: FullSize, around: Around) => OnPage;
   /** The answer in words, without reason and comment. */
   said(answer: Answer, images: ImageAddress[]): string;
   /** An earlier answer to begin with, where it is not the same. */

@@ -46,7 +46,7 @@ class OfferedReason(Reason, frozen=True):
     """Whether it reports images of a task with several, so that the page asks which."""
 
 
-REPORT = "A picture is unsafe"
+REPORT = "An image is unsafe"
 """Stored where images of a task with several are reported."""
 
 OURS: Mapping[Question, Mapping[str, str]] = {
@@ -54,13 +54,13 @@ OURS: Mapping[Question, Mapping[str, str]] = {
     "skip": {
         "I cannot tell": "reason.cannot_tell",
         "The prompt is unclear": "reason.unclear",
-        "The picture is broken": "reason.broken",
+        "The image is broken": "reason.broken",
         "Something else": "reason.else",
     },
     "skip_several": {
         "I cannot tell": "reason.cannot_tell",
         "The prompt is unclear": "reason.unclear",
-        "A picture is broken": "reason.one_broken",
+        "An image is broken": "reason.one_broken",
         REPORT: "reason.one_unsafe",
         "Something else": "reason.else",
     },

@@ -86,7 +86,7 @@ def sign_in_at_the_second_try(page: Page) -> None:
     page.keyboard.press("Enter")
     expect(page.get_by_role("alert").first).to_be_visible()
     sign_in(page, "Ann", PASSWORD)
-    expect(page.locator(".panel")).to_contain_text("Judge how well the picture fits the prompt")
+    expect(page.locator(".panel")).to_contain_text("Judge how well the image fits the prompt")
     page.keyboard.press("g")
     expect(page.locator(".panel")).to_be_hidden()
 
@@ -209,14 +209,14 @@ def test_enter_says_what_a_ranking_lacks(page: Page) -> None:
         expect_saved(page, before)
     see(page)
     line = page.locator("[data-slot=unfinished]")
-    advice = "no rank yet. Give ? to a picture that you cannot judge."
+    advice = "no rank yet. Give ? to an image that you cannot judge."
     page.keyboard.press("1")
     page.keyboard.press("Enter")
-    expect(line).to_have_text(f"2 pictures have {advice}")
+    expect(line).to_have_text(f"2 images have {advice}")
     page.keyboard.press("2")
     expect(line).to_be_hidden()
     page.keyboard.press("Enter")
-    expect(line).to_have_text(f"1 picture has {advice}")
+    expect(line).to_have_text(f"1 image has {advice}")
     page.keyboard.press("0")
     page.keyboard.press("Enter")
     expect_saved(page, before + 1)

@@ -167,56 +167,6 @@ def test_no_layout_has_a_key_twice(browser: Browser, tmp_path: Path) -> None:
             assert len({*keys, *everywhere}) == len(keys) + len(everywhere), (layout, part)
 
 
-def test_a_rater_sets_keys_and_they_are_in_force(
-    browser: Browser, campaign: Campaign, tmp_path: Path
-) -> None:
-    with serving(tmp_path) as server:
-        page = come(browser, server.url)
-        enter(page, "Ann")
-        open_settings(page)
-        trouble = page.locator("[data-slot=key-trouble]")
-        page.get_by_role("button", name="Good: 1, ↑").click()
-        page.keyboard.press("u")
-        expect(trouble).to_have_text(
-            "U already stands for “Undo my last answer”; press another key."
-        )
-        page.keyboard.press("F5")
-        expect(trouble).to_contain_text("F5 cannot be used")
-        page.keyboard.press("j")
-        expect(trouble).to_be_hidden()
-        page.get_by_role("button", name="Good: J").wait_for()
-        page.get_by_role("button", name="Undo my last answer: U").click()
-        page.keyboard.press("j")
-        expect(trouble).to_contain_text("J already stands for “Good”")
-        page.keyboard.press("Escape")  # only ends the wait
-        expect(trouble).to_be_hidden()
-        expect(page.locator("[data-slot=settings]")).to_be_visible()
-        page.get_by_role("button", name="Undo my last answer: U").click()
-        page.keyboard.press("k")
-        page.keyboard.press("Escape")
-
-        go_to_kind(page, "binary")
-        expect(page.get_by_role("button", name="Good")).to_contain_text("J")
-        page.keyboard.press("1")  # stands for nothing now
-        page.keyboard.press("j")
-        wait_until(lambda: "good" in [row.get("verdict") for row in answers(campaign, "Ann")])
-        page.reload()
-        page.locator("[data-kind]:visible").wait_for()
-        see(page)
-        page.keyboard.press("?")
-        expect(page.locator("[data-slot=keys-of-all]")).to_contain_text("KUndo my last answer")
-        page.keyboard.press("?")
-        before = len(answers(campaign, "Ann"))
-        page.keyboard.press("k")
-        wait_until(lambda: len(answers(campaign, "Ann")) == before - 1)
-        open_settings(page)
-        page.get_by_role("button", name="Take back my own keys").click()
-        expect(page.get_by_role("button", name="Good: 1, ↑")).to_be_visible()
-        page.keyboard.press("Escape")
-        page.get_by_role("button", name="Sign out").click()
-        page.context.close()
-
-
 def go_to_kind(page: Page, kind: str) -> None:
     """Skip with the mouse until a task of this kind comes."""
     while kind_of(page) != kind:
@@ -246,7 +196,9 @@ def test_the_left_hand_alone_answers_everything(
         ranks = last_answer(campaign, "Ann")["ranks"]
         assert sorted(ranks.values(), key=str) == [1, 1, None]
         assert last_answer(campaign, "Ann")["mode"] == "key"
+        page.reload()  # the layout is kept in this browser
         go_to_kind(page, "binary")
+        expect(page.locator("[data-slot=keys-of-all]")).to_contain_text("EUndo my last answer")
         page.keyboard.press("s")
         wait_until(lambda: last_answer(campaign, "Ann").get("verdict") == "bad")
         page.context.close()

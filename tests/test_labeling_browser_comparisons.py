@@ -54,9 +54,9 @@ def axis_of(page: Page) -> str:
     words = page.locator("[data-slot=question]").inner_text()
     openings = {
         "overall": "Imagine you had",
-        "alignment": "Which picture shows better",
-        "appeal": "Which picture looks",
-        "detailed": "Which picture agrees",
+        "alignment": "Which image shows better",
+        "appeal": "Which image looks",
+        "detailed": "Which image agrees",
         "count": "How many wolves are",
     }
     return next(axis for axis, text in openings.items() if words.startswith(text))
@@ -102,7 +102,7 @@ def test_a_rater_compares_by_keys_and_each_answer_is_what_was_on_the_screen(
 
     page.keyboard.press("h")
     newest = page.locator("[data-slot=labels] li").first
-    expect(newest).to_contain_text("How many wolves are in this picture?")
+    expect(newest).to_contain_text("How many wolves are in this image?")
     newest.get_by_role("button", name="Change").click()
     expect(page.locator("[aria-pressed=true]")).to_be_visible()
     see(page)
@@ -235,7 +235,7 @@ def test_a_phone_stacks_the_images_and_keeps_answers_while_the_server_is_down(
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     see(page)
     preferred = shown(page)[1]
-    page.get_by_role("button", name="Lower is better").tap()
+    page.get_by_role("button", name="Bottom is better").tap()
     expect_saved(page, 1)
     server.end(signal.SIGKILL)
     see(page)

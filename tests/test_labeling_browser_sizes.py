@@ -34,7 +34,6 @@ SIDE = 512
 COUNTS = (2, 4, 6, 3, 1)
 """Images of the tasks, in the order in which they are asked."""
 LAPTOP: dict[str, Any] = {"viewport": {"width": 1280, "height": 720}}
-LARGE: dict[str, Any] = {"viewport": {"width": 1920, "height": 1080}}
 UPRIGHT: dict[str, Any] = {"viewport": {"width": 1080, "height": 1300}}
 """A screen that was turned on its side."""
 SCREENS = (PHONE["viewport"], {"width": 768, "height": 1024}, {"width": 1280, "height": 800})
@@ -84,11 +83,6 @@ def boxes(page: Page) -> list[FloatRect]:
     return [box for box in found if box is not None]
 
 
-def columns(page: Page) -> int:
-    tops = [round(box["y"]) for box in boxes(page)]
-    return tops.count(tops[0])
-
-
 def go_to(page: Page, count: int) -> None:
     """Answers until a task with so many images is on the screen."""
     page.locator("[data-kind]:visible").wait_for()
@@ -112,26 +106,6 @@ def scrolls(page: Page) -> bool:
     )
 
 
-@pytest.mark.parametrize(
-    ("page", "widths"),
-    [
-        (("Ann", LAPTOP), {4: (4, 260), 6: (3, 190), 3: (3, 360)}),
-        (("Ben", LARGE), {4: (4, 420), 6: (3, 370), 3: (3, 580)}),
-        (("Cleo", UPRIGHT), {4: (2, 430), 6: (3, 300), 3: (2, 430)}),
-    ],
-    indirect=["page"],
-    ids=["laptop", "large", "upright"],
-)
-def test_images_of_a_ranking_take_the_screen_there_is(
-    page: Page, widths: dict[int, tuple[int, int]]
-) -> None:
-    for count, (wanted_columns, least) in widths.items():
-        go_to(page, count)
-        assert columns(page) == wanted_columns
-        assert min(box["width"] for box in boxes(page)) >= least
-        assert not scrolls(page)
-
-
 @rater("Dan", UPRIGHT)
 def test_arrows_follow_the_drawn_columns_and_z_opens_the_framed_image(page: Page) -> None:
     go_to(page, 4)
@@ -147,7 +121,7 @@ def test_arrows_follow_the_drawn_columns_and_z_opens_the_framed_image(page: Page
     whole = page.locator("dialog.whole")
     page.keyboard.press("z")
     expect(whole.locator("img")).to_have_attribute("src", places[1])
-    expect(whole).to_contain_text("Picture 2, no rank")
+    expect(whole).to_contain_text("Image 2, no rank")
     page.keyboard.press("4")
     expect(whole.locator("img")).to_have_attribute("src", places[3])
     box = whole.locator("img").bounding_box()

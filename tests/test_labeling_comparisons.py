@@ -27,8 +27,6 @@ from labeling_app.campaign.comparisons import (
 )
 from labeling_app.campaign.simulated import SimulatedRaterConfig, simulate
 from labeling_app.rater.responses import wording_html
-from labeling_app.server import create_app
-from labeling_app.settings import LabelConfig
 from tests.support.comparison_campaign import (
     MODELS,
     PROMPTS,
@@ -37,7 +35,7 @@ from tests.support.comparison_campaign import (
     planned,
 )
 from tests.support.labeling_calls import claim, sign_in
-from tests.support.labeling_campaign import SECRET, add_admin, as_admin
+from tests.support.labeling_campaign import client_of
 
 THREE = ("base", "rwl", "dpok")
 LONG_TEXT = "A rabbit whose fur is green, on a plain ground."
@@ -140,10 +138,8 @@ def store(tmp_path: Path) -> Iterator[FeedbackStore]:
 
 
 @pytest.fixture
-def client(store: FeedbackStore) -> Iterator[TestClient]:
-    app = create_app(store, lambda _: None, LabelConfig(open=True), secret=SECRET, on_export=None)
-    with TestClient(app) as opened:
-        yield opened
+def client(store: FeedbackStore) -> TestClient:
+    return client_of(store)
 
 
 def answer_everything(client: TestClient) -> list[dict[str, Any]]:
@@ -187,22 +183,6 @@ def test_raters_are_told_neither_models_nor_prompts_that_they_must_not_know(
     assert all("How many wolves" in html for html in counted)
 
 
-def test_a_report_takes_an_image_of_a_comparison_from_everybody(client: TestClient) -> None:
-    sign_in(client)
-    task = claim(client)["task"]
-    image_id = task["images"][1]["image_id"]
-    send = {"submission_id": "one", "task_id": task["task_id"]}
-    vague = {"kind": "comparison", "outcome": "skip", "reason": "A picture is unsafe"}
-    refused = client.post("/api/v1/submissions", json=send | {"answer": vague})
-    assert (refused.status_code, "say" in refused.text) == (422, True)
-    report = {"kind": "comparison", "outcome": "unsafe", "reason": "Violent", "unsafe": [image_id]}
-    assert client.post("/api/v1/submissions", json=send | {"answer": report}).is_success
-    sign_in(client, "Ben")
-    left = {image["image_id"] for task in answer_everything(client) for image in task["images"]}
-    assert image_id not in left
-    assert client.get(f"/api/v1/images/{image_id}").status_code in (404, 410)
-
-
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
@@ -233,16 +213,6 @@ def test_an_answer_that_the_page_cannot_give_is_refused(
     assert (refused.status_code, reason in refused.text) == (422, True), refused.text
     right = {"kind": "comparison", "outcome": "skip", "reason": "I cannot tell"}
     assert client.post("/api/v1/submissions", json=send | {"answer": right}).status_code == 201
-
-
-def test_admins_see_comparisons_among_the_latest_labels(
-    client: TestClient, store: FeedbackStore
-) -> None:
-    sign_in(client)
-    answer_everything(client)
-    add_admin(store)
-    stream = as_admin(client).get("/api/v1/admin/summary").json()["stream"]
-    assert {entry["answer"]["outcome"] for entry in stream} == {"preferred", "count"}
 
 
 def simulated(

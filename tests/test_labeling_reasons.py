@@ -100,7 +100,7 @@ def test_raters_give_the_leads_reasons_and_read_them_in_their_language(
         next_of(page, "ranking")
         page.keyboard.press("s")
         expect(page.locator("[data-slot=choices] button")).to_have_text(
-            ["All the same1", "A picture is unsafe2"]
+            ["All the same1", "An image is unsafe2"]
         )
         page.keyboard.press("2")
         expect(page.get_by_role("heading", name="Which image should nobody see?")).to_be_visible()

@@ -63,15 +63,7 @@ def image_of(store: FeedbackStore, task_id: str) -> str:
 
 
 def _rater(**state: float) -> SimulatedRater:
-    neutral: dict[str, float] = {
-        "threshold": 0.5,
-        "noise": 0,
-        "position_bias": 0,
-        "just_noticeable_difference": 0,
-        "skip_rate": 0,
-        "seconds_per_image": 2,
-    }
-    return SimulatedRater(rater_id="r", **(neutral | state))
+    return SimulatedRater.model_validate(PERFECT.model_dump() | {"rater_id": "r"} | state)
 
 
 def test_raters_without_noise_or_bias_say_what_the_judge_says(store: FeedbackStore) -> None:

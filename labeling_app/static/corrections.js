@@ -115,7 +115,7 @@ export class Corrections {
     if (!this.state.isAt(queue)) return;
     if (!loaded) {
       this.work.present();
-      return this.status.notice(words("trouble.pictures"));
+      return this.status.notice(words("trouble.images"));
     }
     this.screen.show({
       ...loaded,

@@ -6,10 +6,12 @@
 /** @import { Outbox } from "./outbox.js" */
 
 import { call, isSignedOut } from "./api.js";
-import { find, slot } from "./dom.js";
+import { find, made, slot } from "./dom.js";
 import { said } from "./kinds.js";
-import { Search } from "./search.js";
 import { language, words, wordsOfReason } from "./words.js";
+
+const PAGE = 20;
+const TYPING_MS = 250;
 
 export class History {
   /**
@@ -95,21 +97,12 @@ export class History {
 
   /** @param {AsideTask} task */
   waiting(task) {
-    const item = document.createElement("li");
     const answer = () => {
       this.dialog.close();
       this.takeBack(task);
     };
-    item.append(
-      thumbs(task.images),
-      lines(text("strong", titleOf(task)), timeOf(task.aside_at)),
-      button(
-        words("history.answer"),
-        words("history.answer_name", { prompt: titleOf(task) }),
-        answer,
-      ),
-    );
-    return item;
+    const time = timeOf(task.aside_at);
+    return line(titleOf(task), [time], [["history.answer", answer]], task.images);
   }
 
   /**
@@ -117,52 +110,34 @@ export class History {
    * @param {() => void} decided
    */
   drawRefusals(outbox, decided) {
-    /** @param {OutboxEntry} entry */
-    const line = (entry) => {
-      const item = document.createElement("li");
-      const { prompt, refused = "" } = entry;
-      const said = text("span", describe(entry.submission.answer, []));
-      /** @param {() => void} act */
-      const decide = (act) => () => {
-        act();
-        this.drawRefusals(outbox, decided);
-        decided();
-      };
-      item.append(
-        lines(text("strong", prompt), said, text("span", refused, "reason")),
-        button(
-          words("history.again"),
-          words("history.again_name", { prompt }),
-          decide(() => outbox.retry(entry)),
-        ),
-        button(
-          words("history.discard"),
-          words("history.discard_name", { prompt }),
-          decide(() => outbox.remove(entry)),
-        ),
-      );
-      return item;
+    /** @param {(entry: OutboxEntry) => void} act */
+    const decide = (act) => (/** @type {OutboxEntry} */ entry) => () => {
+      act(entry);
+      this.drawRefusals(outbox, decided);
+      decided();
     };
-    const entries = outbox.refused;
+    const retry = decide((entry) => outbox.retry(entry));
+    const remove = decide((entry) => outbox.remove(entry));
+    const entries = outbox.refused.map((entry) => {
+      const answer = made("span", describe(entry.submission.answer, []));
+      return line(entry.prompt, [answer, made("span", entry.refused ?? "", "reason")], [
+        ["history.again", retry(entry)],
+        ["history.discard", remove(entry)],
+      ]);
+    });
     this.refusals.hidden = !entries.length;
-    find(this.refusals, "ul", HTMLElement).replaceChildren(...entries.map(line));
+    find(this.refusals, "ul", HTMLElement).replaceChildren(...entries);
   }
 
   /** @param {Label} label */
   entry(label) {
-    const item = document.createElement("li");
-    const prompt = titleOf(label);
-    const answer = text("span", describe(label.answer, label.images));
+    const answer = made("span", describe(label.answer, label.images));
     const change = () => {
       this.dialog.close();
       this.change(label);
     };
-    item.append(
-      thumbs(label.images),
-      lines(text("strong", prompt), answer, timeOf(label.submitted_at)),
-      button(words("history.change"), words("history.change_name", { prompt }), change),
-    );
-    return item;
+    const said = [answer, timeOf(label.submitted_at)];
+    return line(titleOf(label), said, [["history.change", change]], label.images);
   }
 }
 
@@ -177,16 +152,6 @@ function titleOf({ prompt, question }) {
   return parsed.querySelector("p")?.textContent ?? "";
 }
 
-/** @param {ImageAddress[]} images */
-function thumbs(images) {
-  const all = text("span", "", "images");
-  for (const { url } of images) {
-    if (!url) continue; // it was reported
-    all.append(Object.assign(new Image(), { src: url, alt: "", loading: "lazy" }));
-  }
-  return all;
-}
-
 /**
  * Returns the time, with the day where that is not today.
  *
@@ -198,7 +163,7 @@ function timeOf(moment) {
   const shown = isToday
     ? at.toLocaleTimeString(language(), { hour: "2-digit", minute: "2-digit" })
     : at.toLocaleString(language(), { dateStyle: "medium", timeStyle: "short" });
-  return Object.assign(text("time", shown), { dateTime: moment });
+  return Object.assign(made("time", shown), { dateTime: moment });
 }
 
 /**
@@ -216,30 +181,75 @@ function describe(answer, images) {
 }
 
 /**
- * @template {keyof HTMLElementTagNameMap} T
- * @param {T} tag
- * @param {string} content
+ * Returns a line of a list: the prompt, what is said about it, and what can be done, each by the key
+ * of its word.
+ *
+ * @param {string} prompt
+ * @param {HTMLElement[]} said
+ * @param {[string, () => void][]} acts
+ * @param {ImageAddress[]} [images]
  */
-function text(tag, content, className = "") {
-  return Object.assign(document.createElement(tag), { textContent: content, className });
+function line(prompt, said, acts, images) {
+  const all = made("li", "");
+  const thumbs = made("span", "", "images");
+  for (const { url } of images ?? []) {
+    if (url) thumbs.append(Object.assign(new Image(), { src: url, alt: "", loading: "lazy" }));
+  }
+  if (images) all.append(thumbs);
+  const lines = made("div", "", "lines");
+  lines.append(made("strong", prompt), ...said);
+  all.append(lines);
+  for (const [key, act] of acts) {
+    const button = made("button", words(key));
+    button.type = "button";
+    button.setAttribute("aria-label", words(`${key}_name`, { prompt }));
+    button.addEventListener("click", act);
+    all.append(button);
+  }
+  return all;
 }
 
-/** @param {HTMLElement[]} parts */
-function lines(...parts) {
-  const block = text("div", "", "lines");
-  block.append(...parts);
-  return block;
-}
+/** What is searched for: words of the prompt, a kind of task, a kind of answer. */
+class Search {
+  /**
+   * `changed()` is called when something else is searched for.
+   *
+   * @param {HTMLElement} root
+   * @param {() => void} changed
+   */
+  constructor(root, changed) {
+    this.words = slot(root, "words", HTMLInputElement);
+    this.kind = slot(root, "kind", HTMLSelectElement);
+    this.answer = slot(root, "answer", HTMLSelectElement);
+    this.typing = 0; // a timer
+    this.words.addEventListener("input", () => {
+      clearTimeout(this.typing);
+      this.typing = setTimeout(changed, TYPING_MS);
+    });
+    for (const choice of [this.kind, this.answer]) choice.addEventListener("change", changed);
+  }
 
-/**
- * @param {string} label
- * @param {string} name
- * @param {() => void} act
- */
-function button(label, name, act) {
-  const made = text("button", label);
-  made.type = "button";
-  made.setAttribute("aria-label", name);
-  made.addEventListener("click", act);
-  return made;
+  clear() {
+    clearTimeout(this.typing);
+    for (const field of this.fields) field.value = "";
+  }
+
+  get fields() {
+    return [this.words, this.kind, this.answer];
+  }
+
+  /** Whether not all labels are wanted. */
+  get isNarrow() {
+    return this.fields.some((field) => field.value.trim());
+  }
+
+  /** The query of the interface. */
+  get query() {
+    const query = new URLSearchParams({ limit: String(PAGE) });
+    const { words, kind, answer } = this;
+    for (const [name, { value }] of Object.entries({ words, kind, answer })) {
+      if (value.trim()) query.set(name, value.trim());
+    }
+    return query.toString();
+  }
 }

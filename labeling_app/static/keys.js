@@ -1,25 +1,23 @@
 // @ts-check
-// The keys of the page: what each stands for, in two layouts and as the rater changed them.
-
-/** @import { Key } from "./words.js" */
+// The keys of the page: what each stands for, in two layouts.
 
 import { digitOf } from "./input.js";
 import { words } from "./words.js";
 
 /** @typedef {"standard" | "left"} Layout */
-/** @typedef {{ words: Key, standard: string[], left: string[] }} Action */
-/** @typedef {{ title: Key, actions: Record<string, Action>, fixed?: [string[], Key][] }} Part */
+/** @typedef {{ words: string, standard: string[], left: string[] }} Action */
+/** @typedef {{ title: string, actions: Record<string, Action>, fixed?: [string[], string][] }} Part */
 
 /**
  * The parts of the page, each with its actions: the keys of `always` mean the same everywhere.
- * `fixed` keys cannot be changed. The layout `left` can be reached with the left hand alone, on
- * QWERTY and QWERTZ.
+ * `fixed` keys are those of both layouts. The layout `left` can be reached with the left hand alone,
+ * on QWERTY and QWERTZ.
  *
  * @type {Record<string, Part>}
  */
 export const PARTS = {
   binary: {
-    title: "keys.one_picture",
+    title: "keys.one_image",
     actions: {
       good: { words: "keys.good", standard: ["1", "ArrowUp"], left: ["1", "w"] },
       bad: { words: "keys.bad", standard: ["2", "ArrowDown"], left: ["2", "s"] },
@@ -28,7 +26,7 @@ export const PARTS = {
     },
   },
   ranking: {
-    title: "keys.several_pictures",
+    title: "keys.several_images",
     actions: {
       unjudged: { words: "keys.unjudged", standard: ["0"], left: ["q"] },
       previous: { words: "keys.previous", standard: ["ArrowLeft"], left: ["a"] },
@@ -43,7 +41,7 @@ export const PARTS = {
     fixed: [[["1", "…", "9"], "keys.rank"]],
   },
   comparison: {
-    title: "keys.two_pictures",
+    title: "keys.two_images",
     actions: {
       left: { words: "keys.left", standard: ["ArrowLeft", "1"], left: ["a", "1"] },
       right: { words: "keys.right", standard: ["ArrowRight", "2"], left: ["d", "2"] },
@@ -67,30 +65,16 @@ export const PARTS = {
   },
 };
 
-const NAMED = /^(Arrow(Left|Right|Up|Down)|Page(Up|Down)|Home|End|Insert|Delete|Backspace|Enter)$/;
-
 /** @type {Partial<Record<string, string>>} */
 const SIGNS = { ArrowLeft: "←", ArrowRight: "→", ArrowUp: "↑", ArrowDown: "↓" };
 
-/** @type {Partial<Record<string, Key>>} */
+/** @type {Partial<Record<string, string>>} */
 const CAPS = {
   " ": "key.space",
   Backspace: "key.backspace",
-  Delete: "key.delete",
   Enter: "key.enter",
   Escape: "key.escape",
 };
-
-/**
- * Returns the name of a key: a digit, a small letter or sign, or the browser's name of it.
- *
- * @param {KeyboardEvent} event
- */
-export function nameOf(event) {
-  const digit = event.key === "?" ? null : digitOf(event);
-  if (digit !== null) return String(digit);
-  return event.key.length === 1 ? event.key.toLowerCase() : event.key;
-}
 
 /**
  * Returns what is written on a key, in the rater's language.
@@ -107,36 +91,22 @@ class Keys {
     this.place = ""; // the key in localStorage
     /** @type {Layout} */
     this.layout = "standard";
-    /** @type {Partial<Record<string, string>>} */
-    this.own = {}; // by part and action
   }
 
   /**
-   * Takes the keys that this rater has set in this browser.
+   * Takes the layout that this rater has chosen in this browser.
    *
    * @param {string} raterId
    */
   takeFrom(raterId) {
     this.place = `pictune.keys.${raterId}`;
-    const { layout, own } = JSON.parse(localStorage.getItem(this.place) ?? "{}");
-    this.layout = layout === "left" ? "left" : "standard";
-    this.own = own ?? {};
+    this.layout = localStorage.getItem(this.place) === "left" ? "left" : "standard";
   }
 
-  /**
-   * Changes the layout, and drops the keys that were set one by one.
-   *
-   * @param {Layout} layout
-   */
+  /** @param {Layout} layout */
   use(layout) {
     this.layout = layout;
-    this.own = {};
-    this.keep();
-  }
-
-  keep() {
-    const { layout, own } = this;
-    localStorage.setItem(this.place, JSON.stringify({ layout, own }));
+    localStorage.setItem(this.place, layout);
   }
 
   /**
@@ -146,8 +116,7 @@ class Keys {
    * @param {string} action
    */
   of(part, action) {
-    const own = this.own[`${part} ${action}`];
-    return own === undefined ? PARTS[part].actions[action][this.layout] : [own];
+    return PARTS[part].actions[action][this.layout];
   }
 
   /**
@@ -157,42 +126,9 @@ class Keys {
    * @param {KeyboardEvent} event
    */
   actionOf(part, event) {
-    return this.actionOfName(part, nameOf(event));
-  }
-
-  /**
-   * @param {string} part
-   * @param {string} name
-   */
-  actionOfName(part, name) {
+    const letter = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+    const name = letter === "?" ? letter : String(digitOf(event) ?? letter);
     return Object.keys(PARTS[part].actions).find((action) => this.of(part, action).includes(name));
-  }
-
-  /**
-   * Lets a key stand for an action, in place of those that did. Returns why not, in words, or
-   * nothing.
-   *
-   * @param {string} part
-   * @param {string} action
-   * @param {string} name
-   */
-  assign(part, action, name) {
-    const key = capOf(name);
-    if (name !== " " && !NAMED.test(name) && !/^\S$/u.test(name)) {
-      return words("keys.unusable", { key });
-    }
-    if (part === "ranking" && /^[1-9]$/.test(name)) return words("keys.ranks_only", { key });
-    const others = part === "always" ? Object.keys(PARTS) : [part, "always"];
-    for (const other of others) {
-      const taken = this.actionOfName(other, name);
-      if (taken && (other !== part || taken !== action)) {
-        return words("keys.taken", { key, action: words(PARTS[other].actions[taken].words) });
-      }
-    }
-    if (part === "always" && /^[0-9]$/.test(name)) return words("keys.ranks_only", { key });
-    this.own[`${part} ${action}`] = name;
-    this.keep();
-    return "";
   }
 }
 

@@ -4,7 +4,7 @@
 /** @import { OutboxEntry, Submission } from "../interface.d.ts" */
 
 import { call, isPassing, isSignedOut } from "./api.js";
-import { refusalOf } from "./refusal.js";
+import { refusalOf } from "./words.js";
 
 /**
  * Returns a random UUID (version 4). crypto.randomUUID is missing on pages that come over plain

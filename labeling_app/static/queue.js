@@ -2,26 +2,14 @@
 // The tasks that this page holds: the one on the screen, then those fetched ahead with their
 // images.
 
-/** @import { HeldTask, NoTask, Progress } from "../interface.d.ts" */
+/** @import { HeldTask, Progress } from "../interface.d.ts" */
 /** @import { Outbox } from "./outbox.js" */
-/** @import { Key } from "./words.js" */
 
 import { call, isPassing, isSignedOut, Refused } from "./api.js";
 import { loadTask } from "./images.js";
 import { words } from "./words.js";
 
 const MOST_EXCEPT = 30; // as the interface has it
-
-/** @type {Record<NoTask, Key>} */
-export const REASONS = {
-  campaign_paused: "rest.campaign_paused",
-  rater_paused: "rest.rater_paused",
-  training_first: "rest.training_first",
-  all_labeled: "rest.all_labeled",
-  share_given: "rest.share_given",
-  not_for_you: "rest.not_for_you",
-  taken: "rest.taken",
-};
 
 export class Queue {
   /**
@@ -39,8 +27,8 @@ export class Queue {
     this.droppedAt = new Map(); // task id to performance.now()
     /** @type {Progress | null} */
     this.progress = null;
-    /** @type {NoTask | null} */
-    this.reason = null; // why nothing more was given, null while something was
+    /** @type {string | null} */
+    this.reason = null; // code of why nothing more was given, null while something was
     /** @type {string[]} */
     this.withdrawn = []; // tasks held here that must not be shown: an image of them was reported
     this.heardAt = 0; // performance.now() when the server last said which
@@ -146,7 +134,7 @@ export class Queue {
     const claimed = await call("POST", "claim", body, { asRater: this.raterId });
     this.hear(claimed.progress);
     this.countedAside = null;
-    if (!claimed.task) return words(REASONS[claimed.code]);
+    if (!claimed.task) return words(`rest.${claimed.code}`);
     const task = this.withDraft(await loadTask(claimed.task));
     this.makeRoom();
     this.tasks = [task, ...this.tasks.filter((held) => held.task_id !== taskId)];

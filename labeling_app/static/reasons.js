@@ -1,21 +1,12 @@
 // @ts-check
-// Asks why a task is skipped, or an image bad or reported: one more key, or a click. Of several images, it
-// also asks which ones are reported.
+// Asks why a task is skipped, or an image is bad or reported: one more key, or a click. Of several
+// images, it also asks which ones are reported.
 
 /** @import { LoadedImage, ReasonChosen, ReasonsQuestion } from "../interface.d.ts" */
-/** @import { Key } from "./words.js" */
 
 import { closest, find, slot } from "./dom.js";
 import { digitOf } from "./input.js";
 import { readable, reasonsFor, words } from "./words.js";
-
-/** @type {Record<ReasonsQuestion, Key>} */
-const TITLES = {
-  bad: "reasons.bad",
-  skip: "reasons.skip",
-  skip_several: "reasons.skip_several",
-  unsafe: "reasons.unsafe",
-};
 
 export class Reasons {
   /** @param {HTMLDialogElement} dialog */
@@ -40,7 +31,7 @@ export class Reasons {
    */
   ask(question, chosen, images) {
     const reasons = reasonsFor(question);
-    this.title.textContent = words(TITLES[question]);
+    this.title.textContent = words(`reasons.${question}`);
     this.report.hidden = true;
     this.choices.replaceChildren(
       ...reasons.map((reason, place) => choice(readable(reason), place + 1)),

@@ -3,9 +3,7 @@
 
 /** @import { OfferedReason, PageWords, ReasonsQuestion, Word } from "../interface.d.ts" */
 
-import { call } from "./api.js";
-
-/** @typedef {string} Key a key of en.json; tests check each that is written in a script */
+import { call, messageOf, Refused } from "./api.js";
 
 /** Keys in localStorage: the language chosen last in this browser, and that of each rater. */
 const CHOSEN = "pictune.language";
@@ -65,13 +63,25 @@ export function language() {
  * Returns a word, with what stands for the names in braces. `count` also decides which form is
  * taken of words that depend on a number.
  *
- * @param {Key} key
+ * @param {string} key
  * @param {Record<string, string | number>} [values]
  */
 export function words(key, values = {}) {
   const word = chosen.words[key] ?? key;
   const text = typeof word === "string" ? word : word[pluralOf(values.count)] ?? word.other;
   return text.replace(/\{(\w+)\}/g, (_, name) => shown(values[name]));
+}
+
+/**
+ * Returns the words of a refusal, by its status; of others, what the server or the browser says.
+ *
+ * @param {unknown} error
+ */
+export function refusalOf(error) {
+  const detail = messageOf(error);
+  if (!(error instanceof Refused)) return detail;
+  const key = `refusal.${error.status}`;
+  return key in chosen.words ? words(key, { detail, count: error.waitS }) : detail;
 }
 
 /**
@@ -84,9 +94,8 @@ export function fill(root) {
   root.lang = chosen.language;
   for (const element of root.querySelectorAll("*")) {
     for (const { name, value } of element.attributes) {
-      const key = /** @type {Key} */ (value);
-      if (name === "data-words") element.textContent = words(key);
-      else if (name in ATTRIBUTES) element.setAttribute(ATTRIBUTES[name], words(key));
+      if (name === "data-words") element.textContent = words(value);
+      else if (name in ATTRIBUTES) element.setAttribute(ATTRIBUTES[name], words(value));
     }
   }
   for (const select of root.querySelectorAll("select[data-do=language]")) offer(select);

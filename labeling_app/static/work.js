@@ -2,17 +2,15 @@
 // Work on tasks: shows a task that was fetched ahead, keeps the answer until the server has it,
 // shows the next.
 
-/** @import { Answer, Draft, NoTask, Task, Timing } from "../interface.d.ts" */
+/** @import { Answer, Draft, Task, Timing } from "../interface.d.ts" */
 /** @import { Outbox } from "./outbox.js" */
 /** @import { Retry } from "./retry.js" */
 /** @import { Screen } from "./screen.js" */
 /** @import { PageState } from "./state.js" */
 /** @import { Status } from "./status.js" */
-/** @import { Key } from "./words.js" */
 
-import { Loop } from "./loop.js";
 import { newId } from "./outbox.js";
-import { Queue, REASONS } from "./queue.js";
+import { Queue } from "./queue.js";
 import { language, words } from "./words.js";
 
 const LOOK_AGAIN_MS = 15000;
@@ -149,7 +147,7 @@ export class Work {
     const finished = progress !== null && progress.done >= progress.total;
     const paused = reason === "campaign_paused" || reason === "rater_paused";
     const title = finished ? "rest.done" : paused ? "rest.paused" : "rest.nothing";
-    this.screen.rest(words(title), words(REASONS[reason]));
+    this.screen.rest(words(title), words(`rest.${reason}`));
     clearTimeout(this.lookAgain);
     this.lookAgain = setTimeout(() => this.state.view === "rest" && this.goOn(), LOOK_AGAIN_MS);
   }
@@ -249,4 +247,35 @@ export class Work {
 /** @param {Outbox} outbox */
 function keyOfUnfinished(outbox) {
   return `pictune.current.${outbox.raterId}`;
+}
+
+/** Runs an action whenever it is asked for, one run at a time. */
+class Loop {
+  /** @param {() => Promise<unknown>} action */
+  constructor(action) {
+    this.action = action;
+    /** @type {"idle" | "running" | "asked again"} */
+    this.state = "idle";
+  }
+
+  get busy() {
+    return this.state !== "idle";
+  }
+
+  /** Runs the action now, or once more after the present run. */
+  async ask() {
+    if (this.busy) {
+      this.state = "asked again";
+      return;
+    }
+    do {
+      this.state = "running";
+      await this.action();
+    } while (this.askedAgain);
+    this.state = "idle";
+  }
+
+  get askedAgain() {
+    return this.state === "asked again";
+  }
 }
