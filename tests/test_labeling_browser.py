@@ -77,7 +77,6 @@ def test_a_rater_works_through_a_campaign_and_loses_nothing(
         (tmp_path / "exported").unlink(missing_ok=True)
         assert server.end(signal.SIGINT) == 0
         assert (tmp_path / "exported").exists()
-        page.context.close()
 
 
 def sign_in_at_the_second_try(page: Page) -> None:
@@ -370,6 +369,5 @@ def test_on_a_slow_connection_every_task_is_shown_once(browser: Browser, tmp_pat
             page.wait_for_timeout(700 + 400 * (number % 3))
             answer_by_keys(page)
         expect(page.get_by_role("heading", name="All done")).to_be_visible()
-        page.context.close()
     assert all(images not in shown[:place] for place, images in enumerate(shown))
     assert [answer["row"].revision for answer in answers(campaign, "Ann")] == [1] * 40

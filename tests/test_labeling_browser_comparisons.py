@@ -113,7 +113,6 @@ def test_a_rater_compares_by_keys_and_each_answer_is_what_was_on_the_screen(
     page.keyboard.press("u")
     expect(page.locator(".numbers")).to_be_visible()
     assert len(answers(campaign, "Ann")) == len(expected) - 1
-    page.context.close()
 
 
 @pytest.mark.parametrize("screen", [DESK, PHONE])
@@ -164,7 +163,6 @@ def test_five_steps_have_buttons_and_digits_from_left_to_right(
         expect(page.locator("[aria-pressed=true]:visible")).to_have_attribute(
             "data-strength", "much"
         )
-        page.context.close()
 
 
 def test_images_are_large_and_open_at_full_size_without_answering(
@@ -205,7 +203,6 @@ def test_images_are_large_and_open_at_full_size_without_answering(
     first_answer, skipped = answers(campaign, "Ben")
     assert first_answer["comment"] == "the sky is 1 color"
     assert (skipped["outcome"], skipped["reason"]) == ("skip", "I cannot tell")
-    page.context.close()
 
 
 def test_arrows_scroll_a_long_text_that_has_the_focus(browser: Browser, tmp_path: Path) -> None:
@@ -222,7 +219,6 @@ def test_arrows_scroll_a_long_text_that_has_the_focus(browser: Browser, tmp_path
         page.locator("h1:visible").click()
         press(page, "ArrowDown")
         expect_saved(page, 1)
-        page.context.close()
 
 
 def test_a_phone_stacks_the_images_and_keeps_answers_while_the_server_is_down(
@@ -246,4 +242,3 @@ def test_a_phone_stacks_the_images_and_keeps_answers_while_the_server_is_down(
     first, second = answers(campaign, "Cleo")
     assert (first["preferred"], first["mode"]) == (preferred, "touch")
     assert second["outcome"] == "tie"
-    page.context.close()

@@ -24,7 +24,6 @@ from tests.support.labeling_rater import (
     answers,
     at_work,
     expect_saved,
-    last_answer,
     rater,
 )
 
@@ -209,39 +208,6 @@ def test_a_ranking_of_two_is_one_key_or_click(page: Page, campaign: Campaign) ->
     assert skipped["row"].revision == 10
 
 
-@rater("Fay", LAPTOP)
-def test_a_comment_outlives_a_reload_as_ranks_do(page: Page, campaign: Campaign) -> None:
-    comments = page.get_by_label("Comment")
-    for mine, count in enumerate((2, 4), start=1):
-        go_to(page, count)
-        expect(comments).to_have_value("")
-        there = images_of(page)
-        page.keyboard.press("c")
-        page.keyboard.type(f"of {count}, half")
-        page.keyboard.press("Enter")
-        if count > 2:
-            page.keyboard.press("3")
-        page.reload()
-        page.locator("[data-kind]:visible").wait_for()
-        assert images_of(page) == there
-        expect(comments).to_have_value(f"of {count}, half")
-        expect(page.locator(".card.ranked")).to_have_count(0 if count == 2 else 1)
-        see(page)
-        for key in ["1"] * max(count - 1, 1) + ["Enter"]:
-            page.keyboard.press(key)
-        expect_saved(page, mine)
-        assert last_answer(campaign, "Fay")["comment"] == f"of {count}, half"
-    go_to(page, 1)
-    page.keyboard.press("c")
-    page.keyboard.type("of one")
-    page.reload()
-    expect(comments).to_have_value("of one")
-    see(page)
-    page.keyboard.press("1")
-    expect_saved(page, len(COUNTS))
-    assert last_answer(campaign, "Fay")["comment"] == "of one"
-
-
 def test_every_kind_of_task_is_drawn_large_at_three_widths(
     browser: Browser, tmp_path: Path
 ) -> None:
@@ -263,7 +229,6 @@ def test_every_kind_of_task_is_drawn_large_at_three_widths(
                 page.keyboard.press(key)
             if mine < len(least) - 1:
                 expect_saved(page, mine + 1)
-        page.context.close()
 
 
 def campaign_of_small_images(root: Path) -> tuple[Campaign, list[tuple[int, int, int]]]:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from data.kinds.comparison import ComparisonAnswer
 from data.store.feedback_store import FeedbackStore
 from data.store.tables import labels, raters
 from labeling_app.campaign.simulated import (
@@ -161,3 +162,37 @@ def test_a_second_run_with_the_same_seed_answers_what_was_added_since(store: Fee
         )
     )
     assert run(store, PERFECT) == store.progress(source="simulated").total - 2 * (IMAGES + 20)
+
+
+def compared(steps: int | None = None, *, right: float = 1.0, **state: float) -> ComparisonAnswer:
+    """The answer about an image of quality 0.4 on the left and another one on the right."""
+    rng = random.Random(2)
+    return _rater(**state).comparison({"a": 0.4, "b": right}, (0, 1), rng=rng, steps=steps)
+
+
+@pytest.mark.parametrize(
+    ("given", "answer"),
+    [
+        (compared(), {"preferred": "b"}),
+        (compared(5, just_noticeable_difference=0.1), {"preferred": "b", "strength": "much"}),
+        (compared(5, just_noticeable_difference=0.3), {"preferred": "b", "strength": "slightly"}),
+        (compared(position_bias=0.58, just_noticeable_difference=0.05), {"outcome": "tie"}),
+        (compared(position_bias=2.0), {"preferred": "a"}),
+        (compared(just_noticeable_difference=0.7, threshold=1.1), {"outcome": "both_bad"}),
+        (compared(skip_rate=1.0), {"outcome": "skip"}),
+    ],
+)
+def test_simulated_raters_compare_as_their_state_says(
+    given: ComparisonAnswer, answer: dict[str, str]
+) -> None:
+    facts = {"outcome", "preferred", "strength"}
+    said = given.model_dump(include=facts, exclude_none=True)
+    assert said == {"outcome": "preferred"} | answer
+
+
+def test_noise_costs_agreement_with_the_judge() -> None:
+    rater, rng = _rater(noise=0.5), random.Random(5)
+    pairs = [rater.comparison({"a": 0.4, "b": 1.0}, (0, 1), rng=rng) for _ in range(300)]
+    assert 0.5 < sum(answer.preferred == "b" for answer in pairs) / 300 < 0.95
+    assert {rater.count(4, rng=rng).count for _ in range(20)} == {3, 4, 5}
+    assert rater.count(None, rng=rng).outcome == "skip"
