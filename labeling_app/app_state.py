@@ -44,13 +44,10 @@ class Guidelines:
     text: str
     """Markdown."""
     translations: Mapping[str, str] = field(default_factory=dict)
-    """The same in other languages, by language; where there is none, raters read `text`."""
+    """Translations by language; raters of other languages read `text`."""
 
     def version(self, language: str | None = None) -> str:
-        """Return a digest of the text that raters read who have the page in this language.
-
-        It is stored with each label to tell instructions apart.
-        """
+        """Return a digest of the guidelines in this language, which each label keeps."""
         text = self.translations.get(language or "", self.text)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -58,24 +55,18 @@ class Guidelines:
     def read(cls, path: Path | None, languages: Collection[str] = ()) -> "Guidelines":
         """Read a Markdown file, or our own guidelines when `path` is None.
 
-        Beside `guidelines.md` lie those in other languages, such as `guidelines.de.md`.
+        Translations lie beside it, such as `guidelines.de.md` beside `guidelines.md`.
 
         Raises:
             PictuneError: a file cannot be read.
         """
         file = path or STATIC / "guidelines.md"
-        by_language = {
+        translations = {
             language: file.with_name(f"{file.stem}.{language}{file.suffix}")
             for language in languages
         }
-        return cls(
-            _markdown(file),
-            {
-                language: _markdown(translated)
-                for language, translated in by_language.items()
-                if translated.exists()
-            },
-        )
+        there = {name: _markdown(path) for name, path in translations.items() if path.exists()}
+        return cls(_markdown(file), there)
 
 
 def _markdown(file: Path) -> str:
@@ -101,9 +92,9 @@ class Health(BaseModel):
 
 @dataclass
 class Judged:
-    """The campaign's quality as it was last computed, so that what takes seconds is done once.
+    """The campaign's quality as it was last computed, which takes seconds.
 
-    Each computation assigns a new object: a reader on another thread keeps the whole of its own.
+    Each computation assigns a new object, so that readers on other threads keep a whole one.
     """
 
     quality: Mapping[str, Any] | None = None
@@ -148,7 +139,7 @@ class Exports:
 
 @dataclass(frozen=True)
 class AppState:
-    """All that the routes of one labeling app share."""
+    """What the routes of one labeling app share."""
 
     store: FeedbackStore
     image_path: Callable[[str], Path | None]
@@ -162,7 +153,7 @@ class AppState:
     is_open: bool = False
     """Whether a name is enough to sign in."""
     gold_bound: float | None = None
-    """Raters whose accuracy on gold tasks is surely below are paused."""
+    """Accuracy on gold tasks; raters who are surely below it are paused."""
     training: tuple[TrainingItem, ...] = ()
     """Questions that raters answer, with feedback, before their first task."""
     words: Mapping[str, Words] = field(default_factory=read_words)
@@ -179,10 +170,10 @@ class AppState:
     """Folder of the tables of the last export, for admins to download."""
     judged: Judged = field(default_factory=Judged)
     decoding: Executor = field(default_factory=lambda: ThreadPoolExecutor(4, "images"))
-    """Threads that decode images, each of which may take more than a hundred megabytes. A request
-    that waits here keeps no other waiting."""
+    """Threads that decode images; one image may take more than a hundred megabytes. A request that
+    waits here keeps no other request waiting."""
     signing_in: Executor = field(default_factory=lambda: ThreadPoolExecutor(2, "sign-in"))
-    """Threads that check passwords, each of which takes tens of megabytes and a core."""
+    """Threads that check passwords; one check takes tens of megabytes and a core."""
 
 
 async def _state(

@@ -115,7 +115,7 @@ def _is_foreign(headers: Headers, *, typed: bool) -> bool:
 
 
 def _is_at(origin: str, host: str) -> bool:
-    """Whether `origin` is that of the pages at `host`; a proxy with TLS may change the scheme."""
+    """Whether pages at `host` have this origin; a proxy with TLS may change the scheme."""
     scheme, _, address = origin.lower().partition("://")
     port = {"http": ":80", "https": ":443"}.get(scheme, "")
     return bool(address) and address.removesuffix(port) == host.lower().removesuffix(port)

@@ -1,4 +1,4 @@
-"""Reasons that raters choose from for a skip, a report or a bad verdict: ours, or those of a lead.
+"""Reasons that raters choose from for a skip, a report or a bad verdict: ours, or a lead's.
 
 What is stored with a label is the same in all languages; what raters read is in theirs.
 """
@@ -11,8 +11,8 @@ from pydantic import AfterValidator, BaseModel, Field, StringConstraints, model_
 from labeling_app.words import LANGUAGE, Words
 
 Question = Literal["bad", "skip", "skip_several", "unsafe"]
-"""Questions for a reason: why it is bad, why one image is skipped, why a task with several or two
-is, and why nobody should see it."""
+"""Questions for a reason: why an image is bad, why one image or several are skipped, and why nobody
+should see an image."""
 
 LONGEST = 200
 """Characters of the longest reason."""

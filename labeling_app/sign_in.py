@@ -28,11 +28,11 @@ MOST_OF_ADDRESS = 50
 """Wrong passwords for any name from one address."""
 
 MOST_FOR_NAME = 100
-"""Wrong passwords for a name from all addresses, without those of known browsers. It is far above
-the limit of one address, which could otherwise keep raters out."""
+"""Wrong passwords for a name from all addresses; known browsers do not count. It is far above the
+limit of one address, so that one attacker cannot keep raters out."""
 
 MOST_KNOWN = 10
-"""Raters whom a browser is known for."""
+"""Raters that a browser remembers."""
 
 
 def tidy_name(name: str) -> str:
@@ -76,14 +76,14 @@ class Rater(BaseModel, frozen=True):
 
 
 class Browser(BaseModel, frozen=True):
-    """Raters that a browser is known for, also after a sign-out; kept in the cookie."""
+    """Raters who have signed in from a browser, kept in its cookie also after a sign-out."""
 
     browser_id: str
     rater_ids: tuple[str, ...]
-    """Those whose right passwords were given there, the latest last."""
+    """Raters whose right passwords were given in the browser, the latest last."""
 
     def with_rater(self, rater_id: str) -> "Browser":
-        """Return the browser with one rater more; only the latest fit into a cookie."""
+        """Return the browser with another rater; only the latest `MOST_KNOWN` are kept."""
         others = [known for known in self.rater_ids if known != rater_id]
         return self.model_copy(update={"rater_ids": (*others, rater_id)[-MOST_KNOWN:]})
 
@@ -143,7 +143,7 @@ def _check_password(
 def _limits(request: Request, login: Login, account: Account | None) -> list[Limit]:
     """Return the limits that a wrong password counts towards.
 
-    A browser that once gave the right one has a limit of its own: nobody else can keep it out.
+    A browser that once gave the right password has a limit of its own: nobody can keep it out.
     """
     who = account.rater_id if account else login.rater
     browser = _browser(request)
@@ -168,10 +168,7 @@ def _browser(request: Request) -> Browser:
 
 
 def network_of(host: str) -> str:
-    """Return a client's address.
-
-    Of IPv6 it is the network, since each of its clients has 2^64 addresses to choose from.
-    """
+    """Return a client's IPv4 address or IPv6 network, as an IPv6 client has 2^64 addresses."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:

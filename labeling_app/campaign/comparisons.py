@@ -1,6 +1,6 @@
 """Planning of comparisons: pairs of images of one prompt and seed by two models, on each axis.
 
-The protocol is that of Imagen 3 (arXiv 2408.07009): all pairs of models, each axis asked by itself,
+The protocol follows Imagen 3 (arXiv 2408.07009): all pairs of models, each axis asked by itself,
 spread evenly over prompts. Plans depend only on images and settings.
 """
 

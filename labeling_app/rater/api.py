@@ -1,6 +1,6 @@
 """HTTP interface, version 1: the page uses it, and so may any other client; all of it is JSON.
 
-Answers are models of `labeling_app.rater.responses`; refusals are those of `labeling_app.refusals`.
+Answers are models of `labeling_app.rater.responses`; `labeling_app.refusals` has the refusals.
 """
 
 import asyncio
@@ -56,7 +56,7 @@ from labeling_app.sign_in import (
 )
 
 MOST_HELD = 30
-"""Tasks that a page may hold, or have answers to on the way, besides the one that it asks for."""
+"""Tasks that a page may hold or be sending answers to while it asks for another one."""
 
 OF_A_BODY = (400, 413, 422)
 """Statuses of a body that is refused."""
@@ -75,7 +75,7 @@ class ClaimBody(BaseModel, frozen=True, extra="forbid"):
     excluding: Annotated[tuple[Identifier, ...], Field(alias="except", max_length=MOST_HELD)] = ()
     """Tasks that the page holds already or has answered: another one is wanted."""
     wanted: Identifier | None = None
-    """Of the tasks that the rater holds, the one that is given first."""
+    """Task that is given first, if the rater holds it."""
     aside: Identifier | None = None
     """This task, which the rater had put aside."""
 
@@ -165,7 +165,7 @@ def me(account: Present, rater: SignedIn, state: State) -> Me:
 
 @router.post("/api/v1/claim", response_model=Claimed, responses=may_refuse(*OF_A_BODY, 401))
 def claim(body: ClaimBody, state: State, rater: SignedIn) -> Response:
-    """Hand out the next task, or one that the rater holds already.
+    """Hand out the next task, or a task that the rater holds already.
 
     `task` is null when there is none, and `code` and `reason` say why.
     """
@@ -243,7 +243,7 @@ def undo(state: State, account: Present) -> Undone:
     with state.store.database.write():
         last = latest_labels(state.store, rater_id=account.rater_id, limit=1)
         task = state.store.undo(account.rater_id)
-    # another undo may have come between: then the label was that of another task
+    # another undo may have come between: then the label belongs to another task
     answer = next((one.answer for one in last if one.task == task), None)
     return Undone(
         task=None if task is None else TaskToShow.from_task(task, range(len(task.image_ids))),

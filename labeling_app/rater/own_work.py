@@ -26,9 +26,9 @@ class Wanted(BaseModel, frozen=True, extra="forbid"):
 
     limit: Annotated[int, Field(ge=1, le=100)] = 20
     before: Annotated[int, Field(ge=0, lt=2**63)] | None = None
-    """Only labels older than those of an earlier answer: its `older`."""
+    """Only labels before this number: the `older` of an earlier answer."""
     words: Annotated[str, Field(max_length=200)] = ""
-    """Only labels whose prompts have all of these words."""
+    """Only labels whose prompts have all these words."""
     kind: TaskKind | None = None
     """Only labels of tasks of this kind."""
     answer: AnswerGroup | None = None
@@ -59,7 +59,7 @@ def history(state: State, account: Present, wanted: Annotated[Wanted, Query()]) 
 
 @router.get("/api/v1/aside", responses=may_refuse(401))
 def aside(state: State, account: Present) -> Aside:
-    """Return the tasks that the rater has put aside, without those that others have answered."""
+    """Return the tasks that the rater has put aside and can still answer."""
     return Aside(
         tasks=[
             AsideEntry.from_task(

@@ -246,7 +246,7 @@ class RaterProgress(Progress):
 def shown_images(
     image_ids: Sequence[str], withheld: Collection[str] = ()
 ) -> tuple[ShownImage, ...]:
-    """Return the images with their addresses; those that are `withheld` have none."""
+    """Return the images with their addresses; a withheld image has none."""
     return tuple(
         ShownImage(image_id=image_id, url=None if image_id in withheld else image_url(image_id))
         for image_id in image_ids

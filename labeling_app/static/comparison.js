@@ -227,7 +227,9 @@ export const comparison = {
    */
   said({ outcome, preferred, count }, images) {
     const number = count ?? 0;
-    if (outcome === "count") return words(number === 10 ? "said.ten" : "said.count", { number });
+    if (outcome === "count") {
+      return words(number === 10 ? "comparison.ten" : "said.count", { number });
+    }
     if (outcome !== "preferred") return words(`said.${outcome}`);
     const place = images.findIndex(({ image_id }) => image_id === preferred);
     return words(place === 0 ? "said.first" : place === 1 ? "said.second" : "said.one");

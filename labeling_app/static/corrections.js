@@ -39,8 +39,9 @@ export class Corrections {
     try {
       await this.work.send(outbox);
       const { task, answer } = await call("POST", "undo", {}, { asRater: outbox.raterId });
-      this.status.saved(words(task ? "undo.done" : "undo.nothing"));
-      this.status.say(this.status.savedText);
+      const said = words(task ? "undo.done" : "undo.nothing");
+      this.status.saved(said);
+      this.status.say(said);
       if (task && this.state.isAt(queue)) {
         if (answer) queue.drafts.set(task.task_id, openAgain(answer));
         queue.makeRoom();
@@ -65,11 +66,7 @@ export class Corrections {
     this.work.goOn();
   }
 
-  /**
-   * Shows a task again that was put aside.
-   *
-   * @param {string} taskId
-   */
+  /** @param {string} taskId */
   async takeBack(taskId) {
     const { labeling } = this.state;
     if (!labeling || labeling.undoing) return;
@@ -102,11 +99,7 @@ export class Corrections {
     this.status.refused(outbox.refused.length);
   }
 
-  /**
-   * Asks for a new answer to an earlier task.
-   *
-   * @param {Label} label
-   */
+  /** @param {Label} label */
   async edit(label) {
     const queue = this.state.labeling?.queue;
     if (!queue) return; // signed out meanwhile

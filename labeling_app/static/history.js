@@ -7,7 +7,7 @@
 
 import { call, isSignedOut } from "./api.js";
 import { find, made, slot } from "./dom.js";
-import { said } from "./kinds.js";
+import { KINDS } from "./kinds.js";
 import { language, words, wordsOfReason } from "./words.js";
 
 const PAGE = 20;
@@ -70,7 +70,7 @@ export class History {
     }
   }
 
-  /** Loads the labels that are searched for; with `on` those that come next. */
+  /** Loads the labels that are searched for; with `on`, the next ones. */
   async load({ on = false } = {}) {
     const asked = this.asked += 1;
     const { asRater } = this;
@@ -176,7 +176,7 @@ function describe(answer, images) {
   const comment = answer.comment && words("history.comment", { comment: answer.comment });
   const reason = answer.reason && wordsOfReason(answer.reason);
   const remarks = [reason, comment].filter(Boolean).join(", ");
-  const verdict = said(answer, images);
+  const verdict = KINDS[answer.kind].said(answer, images);
   return remarks ? words("history.remarks", { answer: verdict, remarks }) : verdict;
 }
 

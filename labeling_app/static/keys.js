@@ -10,7 +10,7 @@ import { words } from "./words.js";
 
 /**
  * The parts of the page, each with its actions: the keys of `always` mean the same everywhere.
- * `fixed` keys are those of both layouts. The layout `left` can be reached with the left hand alone,
+ * `fixed` keys are the same in both layouts. The layout `left` can be reached with the left hand alone,
  * on QWERTY and QWERTZ.
  *
  * @type {Record<string, Part>}
@@ -19,9 +19,9 @@ export const PARTS = {
   binary: {
     title: "keys.one_image",
     actions: {
-      good: { words: "keys.good", standard: ["1", "ArrowUp"], left: ["1", "w"] },
-      bad: { words: "keys.bad", standard: ["2", "ArrowDown"], left: ["2", "s"] },
-      skip: { words: "keys.skip", standard: ["3", "ArrowRight"], left: ["3", "d"] },
+      good: { words: "binary.good", standard: ["1", "ArrowUp"], left: ["1", "w"] },
+      bad: { words: "binary.bad", standard: ["2", "ArrowDown"], left: ["2", "s"] },
+      skip: { words: "binary.skip", standard: ["3", "ArrowRight"], left: ["3", "d"] },
       unsafe: { words: "keys.report", standard: ["4"], left: ["4"] },
     },
   },
@@ -35,7 +35,7 @@ export const PARTS = {
       below: { words: "keys.below", standard: ["ArrowDown"], left: ["x"] },
       "take-back": { words: "keys.take_back", standard: ["Backspace"], left: ["r"] },
       clear: { words: "keys.clear", standard: ["Escape"], left: ["Escape"] },
-      submit: { words: "keys.submit", standard: ["Enter"], left: [" "] },
+      submit: { words: "ranking.submit", standard: ["Enter"], left: [" "] },
       skip: { words: "keys.skip_several", standard: ["s"], left: ["s"] },
     },
     fixed: [[["1", "…", "9"], "keys.rank"]],
@@ -45,7 +45,7 @@ export const PARTS = {
     actions: {
       left: { words: "keys.left", standard: ["ArrowLeft", "1"], left: ["a", "1"] },
       right: { words: "keys.right", standard: ["ArrowRight", "2"], left: ["d", "2"] },
-      tie: { words: "keys.tie", standard: ["ArrowUp", "3"], left: ["w", "3"] },
+      tie: { words: "comparison.tie", standard: ["ArrowUp", "3"], left: ["w", "3"] },
       both_bad: { words: "keys.both_bad", standard: ["ArrowDown", "4"], left: ["x", "4"] },
       skip: { words: "keys.skip_two", standard: ["s"], left: ["s"] },
     },
@@ -76,11 +76,7 @@ const CAPS = {
   Escape: "key.escape",
 };
 
-/**
- * Returns what is written on a key, in the rater's language.
- *
- * @param {string} name
- */
+/** @param {string} name */
 export function capOf(name) {
   const key = CAPS[name];
   return key ? words(key) : SIGNS[name] ?? (name.length === 1 ? name.toUpperCase() : name);
@@ -93,11 +89,7 @@ class Keys {
     this.layout = "standard";
   }
 
-  /**
-   * Takes the layout that this rater has chosen in this browser.
-   *
-   * @param {string} raterId
-   */
+  /** @param {string} raterId */
   takeFrom(raterId) {
     this.place = `pictune.keys.${raterId}`;
     this.layout = localStorage.getItem(this.place) === "left" ? "left" : "standard";

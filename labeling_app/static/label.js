@@ -128,7 +128,7 @@ class Page {
    */
   press(event) {
     const { screen, state: { item } } = this;
-    if (this.screen.reasons.open) return this.screen.reasons.key(event);
+    if (this.screen.reasons.dialog.open) return this.screen.reasons.key(event);
     const always = keys.actionOf("always", event);
     const modal = this.root.querySelector("dialog[open]");
     if (modal && modal !== (always && this.dialogs[always])) return false;

@@ -81,11 +81,7 @@ export class Outbox {
     return this.entries.filter((entry) => entry.refused);
   }
 
-  /**
-   * Lets a refused answer be sent again.
-   *
-   * @param {OutboxEntry} entry
-   */
+  /** @param {OutboxEntry} entry */
   retry({ refused: _, ...entry }) {
     this.put(entry);
   }

@@ -33,7 +33,7 @@ export class Queue {
     this.withdrawn = []; // tasks held here that must not be shown: an image of them was reported
     this.heardAt = 0; // performance.now() when the server last said which
     /** @type {string[]} */
-    this.aside = []; // tasks put aside of which the server has not heard; it keeps them held
+    this.aside = []; // tasks put aside here that the server still keeps for this page
     /** @type {number | null} */
     this.countedAside = null; // null where the server must be asked how many are put aside
     /** @type {Map<string, HeldTask["draft"]>} */
@@ -64,7 +64,7 @@ export class Queue {
 
   /**
    * Asks for one more task and puts it last, or first; false when there is none for now. `wanted`
-   * is the id of a held one that is wanted before others.
+   * is the id of a held task to be given before others.
    *
    * @param {{ first?: boolean, wanted?: string }} [options]
    */
@@ -177,11 +177,7 @@ export class Queue {
     this.reason = null; // there may be more now
   }
 
-  /**
-   * Puts a task first, if it is held.
-   *
-   * @param {string} taskId
-   */
+  /** @param {string} taskId */
   bringFirst(taskId) {
     const task = this.tasks.find((held) => held.task_id === taskId);
     if (task) this.tasks = [task, ...this.tasks.filter((held) => held !== task)];

@@ -17,10 +17,6 @@ export class Reasons {
     this.report = find(dialog, "[data-do=report]", HTMLButtonElement);
   }
 
-  get open() {
-    return this.dialog.open;
-  }
-
   /**
    * Asks; `chosen(reason, unsafe)` is called unless the rater goes back, with the ids of those
    * `images` that are reported.
@@ -80,20 +76,12 @@ export class Reasons {
     return button !== undefined;
   }
 
-  /**
-   * Returns the button that a key stands for.
-   *
-   * @param {KeyboardEvent} event
-   */
+  /** @param {KeyboardEvent} event */
   buttonOf(event) {
     if (event.key === "Enter" && !this.report.hidden) return this.report;
     const digit = digitOf(event);
     const button = digit === null ? undefined : this.choices.children[digit - 1];
     return button instanceof HTMLElement ? button : undefined;
-  }
-
-  close() {
-    this.dialog.close();
   }
 }
 

@@ -66,11 +66,7 @@ export class Screen {
     );
   }
 
-  /**
-   * Returns the part of the page that shows the item.
-   *
-   * @param {Item} item
-   */
+  /** @param {Item} item */
   partOf(item) {
     const part = this.parts.get(shownAs(item));
     if (!part) throw new Error(`no part of the page shows a ${item.kind}`);
@@ -83,8 +79,10 @@ export class Screen {
    * @param {View} view
    */
   draw(view) {
-    if (view !== "task" && this.reasons.open) this.reasons.close();
-    if (view !== "task") this.fullSize.close();
+    if (view !== "task") {
+      this.reasons.dialog.close();
+      this.fullSize.dialog.close();
+    }
     this.page.dataset.view = view;
     for (const part of findAll(this.page, "[data-show]", HTMLElement)) {
       part.hidden = !part.dataset.show?.split(" ").includes(view);

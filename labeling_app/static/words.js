@@ -5,7 +5,7 @@
 
 import { call, messageOf, Refused } from "./api.js";
 
-/** Keys in localStorage: the language chosen last in this browser, and that of each rater. */
+/** Key in localStorage of the language chosen last in this browser; each rater has one below it. */
 const CHOSEN = "pictune.language";
 
 const chosen = {
@@ -30,11 +30,7 @@ export async function loadWords() {
   chosen.names = offered.map((tag) => [tag, String(languages[tag].language)]);
 }
 
-/**
- * Returns the reasons that raters choose from; none where there is nothing to ask.
- *
- * @param {ReasonsQuestion} question
- */
+/** @param {ReasonsQuestion} question */
 export function reasonsFor(question) {
   return chosen.reasons[question];
 }
@@ -45,7 +41,7 @@ export function readable({ stored, words }) {
 }
 
 /**
- * Returns the words of a reason as labels keep it, which may be one that is offered no more.
+ * Returns the words of a reason as labels keep it, also where it is not offered any more.
  *
  * @param {string} stored
  */
@@ -86,7 +82,7 @@ export function refusalOf(error) {
 
 /**
  * Puts the words into elements of page.html: `data-words` is the key of the content, and
- * `data-words-NAME` that of an attribute.
+ * `data-words-NAME` the key of an attribute.
  *
  * @param {HTMLElement} root
  */

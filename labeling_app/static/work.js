@@ -42,11 +42,7 @@ export class Work {
     setInterval(() => this.look(), LOOK_MS / 2);
   }
 
-  /**
-   * Starts the work of a rater who is signed in and trained.
-   *
-   * @param {Outbox} outbox
-   */
+  /** @param {Outbox} outbox */
   begin(outbox) {
     this.state.change({
       name: "labeling",
@@ -224,7 +220,7 @@ export class Work {
     for (const taskId of queue.withdrawn.splice(0)) this.withdraw(taskId);
   }
 
-  /** While a rater looks at a task, others may report its images or those of the next ones. */
+  /** While a rater looks at a task, others may report its images or images of the next tasks. */
   async look() {
     const queue = this.state.labeling?.queue;
     if (!queue || this.loop.busy || !this.screen.watch.wasActive(RENEW_MS)) return;
