@@ -2,7 +2,6 @@
 
 import json
 import random
-import uuid
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,7 +27,7 @@ from tests.support.comparison_campaign import (
     comparison_campaign,
     planned,
 )
-from tests.support.labeling_calls import claim, sign_in
+from tests.support.labeling_calls import claim, sign_in, submission
 from tests.support.labeling_campaign import client_of
 
 THREE = ("base", "rwl", "dpok")
@@ -140,12 +139,7 @@ def answer_everything(client: TestClient) -> list[dict[str, Any]]:
     """Prefer what stands on the left, and count three; return the tasks as they were claimed."""
     tasks = []
     while (task := claim(client)["task"]) is not None:
-        left = task["images"][0]["image_id"]
-        answer: dict[str, Any] = {"kind": "comparison", "outcome": "preferred", "preferred": left}
-        if task["question"]["axis"] == "count":
-            answer = {"kind": "comparison", "outcome": "count", "count": 3}
-        sent = {"submission_id": str(uuid.uuid4()), "task_id": task["task_id"], "answer": answer}
-        assert client.post("/api/v1/submissions", json=sent).status_code == 201
+        assert client.post("/api/v1/submissions", json=submission(task)).status_code == 201
         tasks.append(task)
     return tasks
 

@@ -13,7 +13,7 @@ from data.kinds.registry import is_skip
 from data.store.feedback_store import FeedbackStore
 from data.store.views.overview import latest_labels
 from tests.support.data_campaign import Clock
-from tests.support.labeling_calls import claim, sign_in, submission
+from tests.support.labeling_calls import answer_to, claim, sign_in, submission
 from tests.support.labeling_campaign import client_of
 
 PROMPTS = ("A cat and a dog.", "Vier WÖLFE im Park", "100% of it_all")
@@ -61,27 +61,8 @@ def client(store: FeedbackStore) -> TestClient:
     return client
 
 
-def answer_to(task: dict[str, Any], *, skip: bool = False) -> dict[str, Any]:
-    """An answer of the task's kind."""
-    ids = [image["image_id"] for image in task["images"]]
-    if task["kind"] == "binary":
-        return (
-            {"kind": "binary", "verdict": "skip", "reason": "I cannot tell"}
-            if skip
-            else {"kind": "binary", "verdict": "good"}
-        )
-    if task["kind"] == "ranking":
-        return {"kind": "ranking", "ranks": dict.fromkeys(ids, None if skip else 1)}
-    if skip:
-        return {"kind": "comparison", "outcome": "skip", "reason": "I cannot tell"}
-    if task["question"]["axis"] == "count":
-        return {"kind": "comparison", "outcome": "count", "count": 3}
-    return {"kind": "comparison", "outcome": "preferred", "preferred": ids[0]}
-
-
 def give(client: TestClient, task: dict[str, Any], **changes: Any) -> None:
-    body = submission(task, answer=answer_to(task)) | changes
-    assert client.post("/api/v1/submissions", json=body).is_success
+    assert client.post("/api/v1/submissions", json=submission(task, **changes)).is_success
 
 
 def put_aside(client: TestClient, task: dict[str, Any]) -> None:

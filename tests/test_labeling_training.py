@@ -13,6 +13,7 @@ from data.store.feedback_store import FeedbackStore
 from data.store.tables import labels, tasks
 from labeling_app.campaign.known_answers import GOLD_OVERLAP, read_gold, read_training
 from labeling_app.campaign.tasks import ImageRow, TasksConfig
+from tests.support.labeling_calls import answer_to, submission
 from tests.support.labeling_campaign import Campaign, client_of, make_campaign
 
 IMAGES = {name: ImageRow(f"id-{name}", "a cat") for name in ("one", "two", "three")} | {
@@ -152,12 +153,8 @@ def test_a_rater_surely_below_the_bound_is_paused_and_an_admin_may_resume(
     def answer_wrongly(kind: str) -> None:
         task = client.post("/api/v1/claim", json={"kind": kind}).json()["task"]
         assert task is not None
-        wrong = (
-            {"kind": "binary", "verdict": "bad"}
-            if kind == "binary"
-            else {"kind": "ranking", "ranks": {image["image_id"]: 1 for image in task["images"]}}
-        )
-        body = {"submission_id": task["task_id"], "task_id": task["task_id"], "answer": wrong}
+        wrong = {"kind": kind, "verdict": "bad"} if kind == "binary" else answer_to(task)
+        body = submission(task, answer=wrong)
         assert client.post("/api/v1/submissions", json=body).status_code == 201
 
     for _ in range(5):  # fewer misses may be chance
