@@ -23,7 +23,8 @@ from labeling_app.server import create_app
 from labeling_app.settings import LabelConfig
 from pipelines.cli import main
 from tests.support.data_campaign import Clock
-from tests.support.labeling_campaign import SECRET, Campaign, make_campaign
+from tests.support.labeling_calls import submission
+from tests.support.labeling_campaign import SECRET, Campaign, client_of, make_campaign
 from tests.support.labeling_thread import served
 
 PASSWORD = "correct horse"
@@ -64,15 +65,7 @@ def quick(store: FeedbackStore, ann: str) -> None:
 
 
 def client(campaign: Campaign, store: FeedbackStore, **config: bool) -> TestClient:
-    return TestClient(
-        create_app(
-            store,
-            campaign.paths.get,
-            LabelConfig.model_validate(config),
-            secret=SECRET,
-            on_export=None,
-        )
-    )
+    return client_of(store, campaign.paths, **{"open": False} | config)
 
 
 def app_of(campaign: Campaign, store: FeedbackStore) -> FastAPI:
@@ -227,30 +220,24 @@ def test_a_new_password_ends_earlier_sign_ins(
     visitor = client(campaign, store)
     login(visitor, "Ann", PASSWORD)
     claimed = visitor.post("/api/v1/claim", json={}).json()["task"]
-    submission = {
-        "submission_id": "s",
-        "task_id": claimed["task_id"],
-        "answer": {"kind": "binary", "verdict": "good"},
-    }
     calls: list[tuple[str, str, dict[str, object] | None]] = [
         ("GET", "me", None),
         ("POST", "leases", {"task_id": claimed["task_id"]}),
-        ("POST", "submissions", submission),
+        ("POST", "submissions", submission(claimed)),
         ("GET", "history", None),
         ("GET", "progress", None),
         ("GET", f"images/{claimed['images'][0]['image_id']}", None),
         ("POST", "undo", {}),
     ]
+
+    def statuses() -> set[int]:
+        answers = (visitor.request(how, f"/api/v1/{path}", json=body) for how, path, body in calls)
+        return {answer.status_code for answer in answers}
+
     store.raters.set_password(ann, hash_password("another horse"))
-    assert {
-        visitor.request(method, f"/api/v1/{path}", json=body).status_code
-        for method, path, body in calls
-    } == {401}
+    assert statuses() == {401}
     assert login(visitor, "Ann", "another horse") == 200
-    assert {
-        visitor.request(method, f"/api/v1/{path}", json=body).status_code
-        for method, path, body in calls
-    } == {200, 201}
+    assert statuses() == {200, 201}
 
 
 def test_a_cookie_that_was_copied_before_the_sign_out_opens_nothing_after_it(
