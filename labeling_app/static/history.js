@@ -28,7 +28,7 @@ export class History {
     this.aside = slot(dialog, "aside", HTMLElement);
     this.found = slot(dialog, "found", HTMLElement);
     this.olderButton = slot(dialog, "older", HTMLButtonElement);
-    this.search = new Search(dialog, () => this.look());
+    this.search = find(dialog, "form", HTMLFormElement);
     this.change = change;
     this.takeBack = takeBack;
     this.asRater = "";
@@ -36,6 +36,12 @@ export class History {
     /** @type {number | null} */
     this.older = null; // where the labels go on
     this.olderButton.addEventListener("click", () => this.look({ on: true }));
+    let typing = 0; // a timer
+    this.search.addEventListener("input", () => {
+      clearTimeout(typing);
+      typing = setTimeout(() => this.look(), TYPING_MS);
+    });
+    this.search.addEventListener("submit", (event) => event.preventDefault());
   }
 
   /**
@@ -47,7 +53,7 @@ export class History {
    */
   async show(outbox, decided) {
     const asRater = this.asRater = outbox.raterId;
-    this.search.clear();
+    this.search.reset();
     const [{ tasks }] = await Promise.all([
       call("GET", "aside", undefined, { asRater }),
       this.load(),
@@ -74,17 +80,18 @@ export class History {
   async load({ on = false } = {}) {
     const asked = this.asked += 1;
     const { asRater } = this;
-    const before = on && this.older !== null ? `&before=${this.older}` : "";
-    const answer = await call("GET", `history?${this.search.query}${before}`, undefined, {
-      asRater,
-    });
+    const fields = [...new FormData(this.search)].map(([name, text]) => [name, `${text}`.trim()]);
+    const narrow = fields.filter(([, text]) => text);
+    const query = new URLSearchParams([["limit", String(PAGE)], ...narrow]);
+    if (on && this.older !== null) query.set("before", String(this.older));
+    const answer = await call("GET", `history?${query}`, undefined, { asRater });
     if (asked !== this.asked) return;
     const entries = answer.labels.map((label) => this.entry(label));
     if (on) this.list.append(...entries);
     else this.list.replaceChildren(...entries);
     this.older = answer.older;
     this.olderButton.hidden = answer.older === null;
-    const none = this.search.isNarrow ? "history.none_fits" : "history.empty";
+    const none = narrow.length ? "history.none_fits" : "history.empty";
     this.say(this.list.children.length ? "" : words(none));
     if (on && this.olderButton.hidden) find(this.list, "li:last-child button", HTMLElement).focus();
   }
@@ -207,49 +214,4 @@ function line(prompt, said, acts, images) {
     all.append(button);
   }
   return all;
-}
-
-/** What is searched for: words of the prompt, a kind of task, a kind of answer. */
-class Search {
-  /**
-   * `changed()` is called when something else is searched for.
-   *
-   * @param {HTMLElement} root
-   * @param {() => void} changed
-   */
-  constructor(root, changed) {
-    this.words = slot(root, "words", HTMLInputElement);
-    this.kind = slot(root, "kind", HTMLSelectElement);
-    this.answer = slot(root, "answer", HTMLSelectElement);
-    this.typing = 0; // a timer
-    this.words.addEventListener("input", () => {
-      clearTimeout(this.typing);
-      this.typing = setTimeout(changed, TYPING_MS);
-    });
-    for (const choice of [this.kind, this.answer]) choice.addEventListener("change", changed);
-  }
-
-  clear() {
-    clearTimeout(this.typing);
-    for (const field of this.fields) field.value = "";
-  }
-
-  get fields() {
-    return [this.words, this.kind, this.answer];
-  }
-
-  /** Whether not all labels are wanted. */
-  get isNarrow() {
-    return this.fields.some((field) => field.value.trim());
-  }
-
-  /** The query of the interface. */
-  get query() {
-    const query = new URLSearchParams({ limit: String(PAGE) });
-    const { words, kind, answer } = this;
-    for (const [name, { value }] of Object.entries({ words, kind, answer })) {
-      if (value.trim()) query.set(name, value.trim());
-    }
-    return query.toString();
-  }
 }
