@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ from data.errors import PictuneError
 from data.store.feedback_store import FeedbackStore
 from labeling_app.campaign.known_answers import TrainingItem
 from labeling_app.campaign.tasks import ImageRow
-from labeling_app.reasons import Question, Reason
+from labeling_app.settings import LabelConfig
 from labeling_app.words import Words, read_words
 
 LOGGER = logging.getLogger(__name__)
@@ -141,6 +141,7 @@ class Exports:
 class AppState:
     """What the routes of one labeling app share."""
 
+    config: LabelConfig
     store: FeedbackStore
     image_path: Callable[[str], Path | None]
     guidelines: Guidelines
@@ -150,18 +151,10 @@ class AppState:
     health: Health
     folder: Path
     """Folder that keeps the labels: its disk must not run full."""
-    is_open: bool = False
-    """Whether a name is enough to sign in."""
-    gold_bound: float | None = None
-    """Accuracy on gold tasks; raters who are surely below it are paused."""
     training: tuple[TrainingItem, ...] = ()
     """Questions that raters answer, with feedback, before their first task."""
     words: Mapping[str, Words] = field(default_factory=read_words)
     """The page's words by language."""
-    reasons: Mapping[Question, Sequence[Reason]] = field(default_factory=dict)
-    """The lead's reasons for a skip, a report or a bad verdict, in place of ours."""
-    language: str | None = None
-    """Language of raters who have not chosen one; None is their browser's."""
     categories: Mapping[str, str] = field(default_factory=dict)
     """Prompt id to category."""
     images: Callable[[], Mapping[str, ImageRow]] | None = None

@@ -14,7 +14,6 @@ export type Rank = number | null;
 
 export interface Settings {
   needs_password: boolean;
-  paused: boolean;
   guideline_version: string;
   /** Of guidelines in other languages, by language. */
   guideline_versions: Partial<Record<string, string>>;
@@ -47,7 +46,6 @@ export interface OfferedReason {
 export interface Rater {
   rater_id: string;
   name: string;
-  session_id: string;
   role: "rater" | "admin";
 }
 
@@ -206,7 +204,7 @@ export interface Routes {
   "POST submissions": { body: Submission; answer: { label_id: string; revision: number } };
   "POST undo": {
     body: Record<string, never>;
-    answer: { task: Task | null; answer: Answer | null; progress: Progress };
+    answer: { task: Task | null; answer: Answer | null };
   };
   "GET training": { body: undefined; answer: { items: TrainingItem[]; done: boolean } };
   "POST training": { body: { item_id: string; answer: Answer }; answer: TrainingFeedback };

@@ -27,7 +27,7 @@ from labeling_app.rater.api import router
 from labeling_app.rater.own_work import router as own_work_router
 from labeling_app.refusals import add_refusals
 from labeling_app.settings import LabelConfig, ServerConfig
-from labeling_app.words import offered, read_words
+from labeling_app.words import check_language, read_words
 
 SECONDS_BETWEEN_ANSWERS = 75
 """A connection that is idle for longer is closed; a rater who thinks must find it open."""
@@ -71,7 +71,9 @@ def create_app(
     """
     health = Health()
     words = read_words(config.words)
+    check_language(config.language, words)
     state = AppState(
+        config,
         store,
         image_path,
         Guidelines.read(config.guidelines, words),
@@ -79,17 +81,13 @@ def create_app(
         quality or partial(_quality, store),
         health,
         store.database.folder or Path.cwd(),
-        is_open=config.open,
-        gold_bound=config.gold_bound,
         training=training,
         words=words,
-        reasons=config.reasons,
-        language=offered(config.language, words),
         categories=categories or {},
         images=images,
         tables=tables,
     )
-    app = _bare_app(state, config)
+    app = _bare_app(state)
     app.add_middleware(
         SessionMiddleware,
         secret_key=secret.hex(),
@@ -125,11 +123,12 @@ def serve(app: FastAPI, config: ServerConfig, announce: Callable[[str], None] = 
             server.run(sockets=[listener])
 
 
-def _bare_app(state: AppState, config: LabelConfig) -> FastAPI:
+def _bare_app(state: AppState) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         ending = asyncio.Event()
-        exports = asyncio.create_task(state.exports.export_regularly(config.export_every_s, ending))
+        every_s = state.config.export_every_s
+        exports = asyncio.create_task(state.exports.export_regularly(every_s, ending))
         yield
         ending.set()
         await exports

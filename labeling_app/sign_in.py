@@ -98,7 +98,7 @@ def sign_in(request: Request, state: AppState, login: Login) -> Identity:
     """
     account = state.store.raters.find(login.rater)
     if account is None or account.password_hash is None:
-        if not state.is_open:
+        if not state.config.open:
             _check_password(request, state, login, account)
         rater_id = state.store.add_rater(login.rater)
         account = state.store.raters.get(rater_id)
@@ -197,7 +197,7 @@ def rater_of(request: Request, state: AppState) -> Rater:
     if "rater" not in request.session:
         raise HTTPException(401, "not signed in; give your name first")
     rater = Rater.model_validate(request.session["rater"])
-    if rater.proof is None and not state.is_open:
+    if rater.proof is None and not state.config.open:
         raise HTTPException(401, "a password is needed now; sign in again")
     if request.headers.get("x-pictune", "1") not in ("1", rater.rater_id):
         raise HTTPException(401, "somebody else has signed in in this browser; sign in again")

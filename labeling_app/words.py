@@ -52,18 +52,17 @@ def read_words(folder: Path | None = None) -> dict[str, Words]:
     }
 
 
-def offered(language: str | None, words: Collection[str]) -> str | None:
-    """Return the language.
+def check_language(language: str | None, words: Collection[str]) -> None:
+    """Check that there are words in a language.
 
     Raises:
-        PictuneError: there are no words in it.
+        PictuneError: there are none.
     """
     if language is not None and language not in words:
         raise PictuneError(
             f"label.language: no words in {language}; choose {' or '.join(words)}, "
             f"or put {language}.json into the folder label.words"
         )
-    return language
 
 
 def _of_lead(folder: Path, ours: dict[str, Words]) -> dict[str, Words]:

@@ -117,8 +117,7 @@ class TrainingBody(BaseModel, frozen=True, extra="forbid"):
 def settings(state: State) -> Settings:
     """Return the facts that a page needs before anyone has signed in."""
     return Settings(
-        needs_password=not state.is_open,
-        paused=state.store.is_paused,
+        needs_password=not state.config.open,
         guideline_version=state.guidelines.version(),
         guideline_versions={
             language: state.guidelines.version(language)
@@ -131,9 +130,9 @@ def settings(state: State) -> Settings:
 def words(state: State) -> PageWords:
     """Return the words of the page in all its languages; what one lacks is English."""
     return PageWords(
-        preferred=state.language,
+        preferred=state.config.language,
         languages=dict(state.words),
-        reasons=offered_reasons(state.reasons, state.words),
+        reasons=offered_reasons(state.config.reasons, state.words),
     )
 
 
@@ -228,8 +227,9 @@ def submit(body: SubmissionBody, state: State, rater: SignedIn) -> Response:
     with state.store.database.write():
         present(rater, state)
         receipt = state.store.submit(submission)
-    if receipt.created and state.gold_bound is not None:
-        pause_if_below(state.store, rater.rater_id, state.gold_bound)
+    bound = state.config.gold_bound
+    if receipt.created and bound is not None:
+        pause_if_below(state.store, rater.rater_id, bound)
     saved = Saved(label_id=receipt.label_id, revision=receipt.revision)
     return _json(saved, 201 if receipt.created else 200)
 
@@ -248,7 +248,6 @@ def undo(state: State, account: Present) -> Undone:
     return Undone(
         task=None if task is None else TaskToShow.from_task(task, range(len(task.image_ids))),
         answer=answer,
-        progress=state.store.progress(account.rater_id),
     )
 
 

@@ -32,8 +32,6 @@ class Settings(BaseModel, frozen=True):
     """Facts that a page needs before anyone has signed in."""
 
     needs_password: bool
-    paused: bool
-    """Whether the whole campaign is paused."""
     guideline_version: str
     guideline_versions: dict[str, str]
     """The versions in other languages that the guidelines are written in, by language."""
@@ -179,7 +177,6 @@ class Undone(BaseModel, frozen=True):
     """The task whose label was removed; null when there was nothing to undo."""
     answer: AnyAnswer | None
     """The answer that was removed; null when there was none."""
-    progress: Progress
 
 
 class HistoryEntry(TaskToShow, frozen=True):

@@ -47,7 +47,6 @@ export class Session {
     /** @type {Settings} */
     this.settings = {
       needs_password: false,
-      paused: false,
       guideline_version: "",
       guideline_versions: {},
     };
