@@ -4,7 +4,7 @@ The protocol follows Imagen 3 (arXiv 2408.07009): all pairs of models, each axis
 spread evenly over prompts. Plans depend only on images and settings.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -143,7 +143,9 @@ def plan_comparisons(
                     "overlap": config.overlap,
                     "priority": config.priority + place - number / passes,
                 }
-                for asked in _asked(axis, seeds[seed], models):
+                there = [model for model in models if model in seeds[seed]]
+                for names in combinations(there, 1 if axis == "count" else 2):
+                    asked = {name: seeds[seed][name] for name in names}
                     image_ids = frozenset(asked.values())
                     same += len(image_ids) < len(asked)
                     repeated += (axis, image_ids) in tasks
@@ -180,15 +182,6 @@ def _rankings(
                 )
                 found.append(task)
     return found
-
-
-def _asked(
-    axis: Axis, image_ids: Mapping[str, str], models: Sequence[str]
-) -> Iterator[dict[str, str]]:
-    """Yield the image ids of each task by model."""
-    there = [model for model in models if model in image_ids]
-    for names in combinations(there, 1 if axis == "count" else 2):
-        yield {name: image_ids[name] for name in names}
 
 
 def _shown_beside(
