@@ -65,7 +65,7 @@ def quick(store: FeedbackStore, ann: str) -> None:
 
 
 def client(campaign: Campaign, store: FeedbackStore, **config: bool) -> TestClient:
-    return client_of(store, campaign.paths, **{"open": False} | config)
+    return client_of(store, campaign.paths, (), **{"open": False} | config)
 
 
 def app_of(campaign: Campaign, store: FeedbackStore) -> FastAPI:
