@@ -178,7 +178,7 @@ def compared(steps: int | None = None, *, right: float = 1.0, **state: float) ->
         (compared(5, just_noticeable_difference=0.3), {"preferred": "b", "strength": "slightly"}),
         (compared(position_bias=0.58, just_noticeable_difference=0.05), {"outcome": "tie"}),
         (compared(position_bias=2.0), {"preferred": "a"}),
-        (compared(just_noticeable_difference=0.7, threshold=1.1), {"outcome": "both_bad"}),
+        (compared(right=0.9, just_noticeable_difference=0.7, threshold=1), {"outcome": "both_bad"}),
         (compared(skip_rate=1.0), {"outcome": "skip"}),
     ],
 )
