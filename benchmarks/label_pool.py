@@ -133,9 +133,8 @@ class Labels:
 
     def rank(self, pool: Pool, slate: Sequence[int], slips: float, rng: random.Random) -> None:
         """Ask a simulated rater who slips this often to rank these rows."""
-        qualities = [pool.qualities[row] for row in slate]
-        names = [str(row) for row in slate]
-        ranking = _rater(slips).ranking(names, qualities, range(len(slate)), rng=rng)
+        qualities = {str(row): pool.qualities[row] for row in slate}
+        ranking = _rater(slips).ranking(qualities, range(len(slate)), rng=rng)
         ranked = ((int(name), rank) for name, rank in ranking.ranks.items())
         self.rankings.append({row: rank for row, rank in ranked if rank is not None})
 
@@ -180,12 +179,4 @@ class Labels:
 
 
 def _rater(slips: float) -> SimulatedRater:
-    return SimulatedRater(
-        "rater",
-        threshold=0.99,
-        noise=slips,
-        position_bias=0.0,
-        just_noticeable_difference=0.05,
-        skip_rate=0.0,
-        seconds_per_image=2.0,
-    )
+    return SimulatedRater(rater_id="rater", threshold=0.99, noise=slips, skip_rate=0.0)

@@ -212,8 +212,16 @@ def terminal(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Commands"]:
         yield started
 
 
+@pytest.fixture
+def browser(chromium_browser: "Browser") -> Iterator["Browser"]:
+    """The system's Chromium, without the pages of the test before."""
+    yield chromium_browser
+    for context in chromium_browser.contexts:
+        context.close()
+
+
 @pytest.fixture(scope="module")
-def browser() -> Iterator["Browser"]:
+def chromium_browser() -> Iterator["Browser"]:
     """The system's Chromium; for one module only, as asyncio cannot run beside Playwright."""
     from tests.support.labeling_browser import CHROMIUM, chromium
 
@@ -241,10 +249,8 @@ def server(campaign: "Campaign") -> Iterator["Server"]:
 
 
 @pytest.fixture
-def page(browser: "Browser", server: "Server", request: pytest.FixtureRequest) -> Iterator["Page"]:
+def page(browser: "Browser", server: "Server", request: pytest.FixtureRequest) -> "Page":
     """The page of the rater whom the test names by the decorator `labeling_rater.rater`."""
     from tests.support.labeling_rater import at_work
 
-    opened = at_work(browser, server.url, *request.param)
-    yield opened
-    opened.context.close()
+    return at_work(browser, server.url, *request.param)

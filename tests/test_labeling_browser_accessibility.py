@@ -45,7 +45,6 @@ def test_axe_finds_no_serious_violation(
         found.append(violations(page, view))
         page.keyboard.press("Escape")
     assert [line for lines in found for line in lines] == []
-    page.context.close()
 
 
 def test_axe_finds_no_serious_violation_in_training_and_on_the_admin_page(
@@ -68,7 +67,6 @@ def test_axe_finds_no_serious_violation_in_training_and_on_the_admin_page(
         ).to_be_visible()
         found += violations(page, "admin")
         assert found == []
-        page.context.close()
 
 
 def violations(page: Page, view: str) -> list[str]:

@@ -125,8 +125,6 @@ def test_nobody_else_is_shown_what_was_reported_until_an_admin_puts_it_back(
         ben.keyboard.press("Enter")  # looks again
         expect(ben.locator(IMAGES)).to_have_attribute("src", url_of(second))
         answer_all(ben)
-        for page in (ann, ben, eve):
-            page.context.close()
 
 
 def test_a_ranking_skipped_as_unsafe_asks_which_image_and_undo_takes_it_back(
@@ -146,9 +144,8 @@ def test_a_ranking_skipped_as_unsafe_asks_which_image_and_undo_takes_it_back(
         with campaign.open_store() as store:
             images = store.reports.images()
             assert {url_of(image.image_id) for image in images} == {shown[1], shown[2]}
-            assert [image.reports[0].reason for image in images] == ["A picture is unsafe"] * 2
+            assert [image.reports[0].reason for image in images] == ["An image is unsafe"] * 2
             page.keyboard.press("u")
             expect(page.locator(IMAGES)).to_have_count(4)
             assert images_of(page) == shown
             assert store.reports.images() == []
-        page.context.close()
