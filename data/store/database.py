@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
 from data.errors import PictuneError
+from data.store.tables import metadata
 
 BUSY_TIMEOUT_MS = 30_000
 """Milliseconds that a connection waits for another process to finish writing."""
@@ -67,7 +68,7 @@ class Database:
         return Path(self.engine.url.database or "").parent if self.is_sqlite else None
 
     def migrate(self) -> None:
-        """Create the tables or bring those of an older version up to date.
+        """Create the tables, or bring the tables of an earlier version up to date.
 
         Raises:
             PictuneError: the database cannot be opened, or was written by a newer version.
@@ -81,7 +82,11 @@ class Database:
         with self.write_alone() as connection:
             config.attributes["connection"] = connection
             try:
-                command.upgrade(config, "head")
+                if sa.inspect(connection).has_table("alembic_version"):
+                    command.upgrade(config, "head")
+                else:
+                    metadata.create_all(connection, checkfirst=False)
+                    command.stamp(config, "head")
             except CommandError as error:
                 raise PictuneError(
                     f"{self.url}: written by a newer version ({error}); update Pictune to open it"
