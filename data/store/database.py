@@ -4,8 +4,10 @@ Commits are durable, SQLite has one writer at a time, and errors say what to do.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from threading import Lock, local
 from typing import Any
@@ -158,6 +160,14 @@ class Database:
                 f"{self.url}: {reason}; nothing was saved, "
                 "check that the disk has room and that no other program holds the file"
             ) from error
+
+
+@dataclass(frozen=True)
+class StorePart:
+    """One part of the feedback store; each of its methods is one transaction."""
+
+    database: Database
+    clock: Callable[[], datetime]
 
 
 def _prepare_file(address: sa.URL) -> None:

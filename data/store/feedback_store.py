@@ -20,6 +20,8 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Self
 
+import sqlalchemy as sa
+
 from data.errors import PictuneError
 from data.feedback import (
     ChecksConfig,
@@ -35,41 +37,47 @@ from data.feedback import (
 from data.kinds.kind import InvalidAnswer
 from data.kinds.registry import TaskKind, check_answer
 from data.store.database import Database
-from data.store.imported import Added, ImportedLabel, insert_labels, insert_raters, new_labels
+from data.store.imported import Added, ImportedLabel, insert_labels
 from data.store.leases import (
+    ClaimRequest,
     check_hold,
+    close_lease,
     end_lease,
     find_lease,
+    give_lease,
     hand_out,
+    hand_out_again,
     is_over,
-    lease_task,
+    lease_end,
     live_lease,
-    release_lease,
     renew_lease,
 )
 from data.store.people.adjudication import Adjudications
 from data.store.people.attempts import Attempts
 from data.store.people.audit import Audit, record
-from data.store.people.own_work import OwnWork, take_next_aside, tasks_aside
 from data.store.people.raters import Raters, find_or_insert
-from data.store.people.reports import Reports, open_reports, withdraw_reports
-from data.store.plan.checks import draw_check
-from data.store.plan.comparing import Comparisons, wording_texts
-from data.store.plan.plan_changes import PlanChanges
-from data.store.plan.planning import insert_tasks, task_id_of, update_plan, with_asked_overlap
-from data.store.queries import load_rater, load_task, lock_task
+from data.store.people.reports import Reports, open_reports
+from data.store.plan.comparing import Comparisons
+from data.store.plan.own_work import OwnWork, take_next_aside, tasks_aside
+from data.store.plan.planning import (
+    PlanChanges,
+    insert_tasks,
+    task_id_of,
+    update_plan,
+    with_asked_overlap,
+)
+from data.store.plan.task_queue import draw_check, free_task
+from data.store.queries import load_rater, load_task, read_setting, write_setting
 from data.store.revisions import (
+    SENT_WITH_AN_ANSWER,
     add_revision,
-    add_to_live_count,
+    answer_values,
     count_live,
     earlier_receipt,
-    find_label,
-    label_values,
     latest_live,
+    recount_live,
     retire_live,
 )
-from data.store.store_settings import is_paused, read_or_draw, read_overlaps, set_paused
-from data.store.task_queue import free_task
 from data.store.views.progress import LatestTotals, fair_hold, has_given_share
 
 
@@ -90,21 +98,29 @@ class FeedbackStore:
         checks: ChecksConfig,
     ) -> None:
         self.database = database
-        self.raters, self.reports = Raters(database, clock), Reports(database, clock)
-        self.audit = Audit(database, clock)
-        self.adjudications = Adjudications(database, clock, self.rater_id_of)
         self._clock = clock
         self._rng = rng
         self._lease = lease
         self._checks = checks
         self._totals = LatestTotals()
         with database.write_alone() as connection:
-            self._salt = read_or_draw(connection, "salt", rng)
-            self._order_seed = read_or_draw(connection, "order_seed", rng)
+            self._salt = self._read_or_draw(connection, "salt")
+            self._order_seed = self._read_or_draw(connection, "order_seed")
+        self.raters, self.reports = Raters(database, clock), Reports(database, clock)
+        self.audit = Audit(database, clock)
         self.attempts = Attempts(database, clock, self._salt)
-        self.comparisons = Comparisons(database, clock, order_seed=self._order_seed)
-        self.plan = PlanChanges(database, clock, order_seed=self._order_seed)
+        self.adjudications = Adjudications(database, clock, self.rater_id_of)
+        self.comparisons = Comparisons(database, clock, self._order_seed)
+        self.plan = PlanChanges(database, clock, self._order_seed)
         self.own_work = OwnWork(database, clock, lease)
+
+    def _read_or_draw(self, connection: sa.Connection, name: str) -> str:
+        """Return a setting of 128 random bits, drawn when the store is new."""
+        value = read_setting(connection, name)
+        if value is None:
+            value = f"{self._rng.getrandbits(128):032x}"
+            write_setting(connection, name, value)
+        return value
 
     @classmethod
     def open(
@@ -180,7 +196,7 @@ class FeedbackStore:
         All else stays as it was at first. An overlap that an admin asked for (`plan`) goes first.
         """
         with self.database.write_alone() as connection:
-            wanted = with_asked_overlap(new_tasks, read_overlaps(connection))
+            wanted = with_asked_overlap(connection, new_tasks)
             added = insert_tasks(connection, wanted, self._clock(), order_seed=self._order_seed)
             update_plan(connection, {task_id_of(task): task for task in wanted})
         self._totals.forget()
@@ -203,11 +219,9 @@ class FeedbackStore:
         with self.database.write() as connection:
             now = self._clock()
             n_tasks = insert_tasks(connection, new_tasks, now, order_seed=self._order_seed)
-            fresh = new_labels(connection, imported)
-            n_raters = insert_raters(connection, fresh, now, rater_id_of=self.rater_id_of)
-            insert_labels(connection, fresh, now, rater_id_of=self.rater_id_of)
+            added = insert_labels(connection, imported, now, rater_id_of=self.rater_id_of)
             finish()
-        return Added(n_tasks, len(fresh), n_raters)
+        return Added(n_tasks, *added)
 
     def claim(
         self,
@@ -230,35 +244,26 @@ class FeedbackStore:
             NotFound: no such rater.
         """
         with self.database.write() as connection:
-            now = self._clock()
             rater = load_rater(connection, rater_id)
-            held = live_lease(connection, rater_id, kind, now, excluding, wanted=wanted)
+            request = ClaimRequest(connection, rater, kind, self._clock(), self._lease)
+            held = live_lease(request, excluding, wanted)
             if held is not None:
-                task = load_task(connection, held.task_id)
-                expires_at = renew_lease(connection, task, rater_id, now, config=self._lease)
-                text = wording_texts(connection, [held.wording]).get(held.wording)
-                return Claim(task, expires_at, tuple(held.shown_order), held.shown_at, text)
+                return hand_out_again(request, held)
             more = True
             if rater.share is not None:
                 load_rater(connection, rater_id, lock=True)  # of two claims the second sees both
                 more = not self.has_given_share(rater_id, rater.share)
             others = [*excluding, *tasks_aside(connection, rater_id)]
-            next_in_queue = free_task(connection, rater, kind, now, others) if more else None
-            if next_in_queue is None and excluding:
-                return None  # nobody fetches ahead what they have put aside
-            if next_in_queue is None:
-                return take_next_aside(connection, rater, kind, now, config=self._lease, more=more)
-            check = draw_check(
-                connection, rater, kind, now, others, config=self._checks, rng=self._rng
-            )
-            task_id, shown_order = check or (next_in_queue, None)
+            task_id = free_task(request, others) if more else None
+            if task_id is None:  # nobody fetches ahead what they have put aside
+                return None if excluding else take_next_aside(request, more=more)
+            check = draw_check(request, others, self._checks, self._rng)
+            task_id, shown_order = check or (task_id, None)
             task = load_task(connection, task_id)
             if shown_order is None:
                 shown_order = list(range(len(task.image_ids)))
                 self._rng.shuffle(shown_order)
-            return hand_out(
-                connection, task, rater_id, now, config=self._lease, shown_order=shown_order
-            )
+            return hand_out(request, task, shown_order)
 
     def renew(self, rater_id: str, task_id: str) -> datetime:
         """Renew the rater's lease on a task; return when it will run out.
@@ -269,9 +274,9 @@ class FeedbackStore:
         """
         with self.database.write() as connection:
             now = self._clock()
-            task = lock_task(connection, task_id)
+            task = load_task(connection, task_id, lock=True)
             check_hold(connection, load_rater(connection, rater_id), task_id, now)
-            return renew_lease(connection, task, rater_id, now, config=self._lease)
+            return renew_lease(connection, task, rater_id, now, self._lease)
 
     def release(self, rater_id: str, task_id: str) -> None:
         """End the rater's lease on a task: from now on others are given it.
@@ -283,10 +288,10 @@ class FeedbackStore:
         """
         with self.database.write() as connection:
             now = self._clock()
-            lock_task(connection, task_id)
+            load_task(connection, task_id, lock=True)
             lease = find_lease(connection, task_id, rater_id)
             if lease is not None and not is_over(lease, now):
-                release_lease(connection, task_id, rater_id, now)
+                end_lease(connection, task_id, rater_id, now)
 
     def submit(self, submission: Submission) -> Receipt:
         """Save an answer; when this returns it is on disk.
@@ -303,30 +308,26 @@ class FeedbackStore:
         """
         with self.database.write() as connection:
             now = self._clock()
-            task = lock_task(connection, submission.task_id)
-            received = find_label(connection, submission.submission_id)
-            if received is not None:
-                return earlier_receipt(received, submission)
-            has_steps = task.steps == 5
-            check_answer(
-                submission.answer, task.kind, task.image_ids, task.axis, has_steps=has_steps
-            )
-            lease = find_lease(connection, task.task_id, submission.rater_id)
+            task = load_task(connection, submission.task_id, lock=True)
+            earlier = earlier_receipt(connection, submission)
+            if earlier is not None:
+                return earlier
+            answer, rater_id = submission.answer, submission.rater_id
+            check_answer(answer, task.kind, task.image_ids, task.axis, has_steps=task.steps == 5)
+            lease = find_lease(connection, task.task_id, rater_id)
             if lease is None:
-                load_rater(connection, submission.rater_id)
+                load_rater(connection, rater_id)
                 raise InvalidAnswer(
                     f"task {task.task_id}: was never given to this rater; claim it first"
                 )
-            live = retire_live(connection, task.task_id, submission.rater_id)
-            end_lease(connection, task.task_id, submission.rater_id)
-            if live:
-                withdraw_reports(connection, task.task_id, submission.rater_id)
-            else:
-                add_to_live_count(connection, task.task_id, submission.rater_id, 1)
-            late = {"lease_late": not live and is_over(lease, now)}
-            receipt = add_revision(connection, lease, now, label_values(submission) | late)
-            reporting = (receipt.label_id, task.task_id, task.image_ids, submission.answer)
-            open_reports(connection, *reporting, bound_of=submission.rater_id)
+            is_edit = retire_live(connection, task.task_id, rater_id)
+            close_lease(connection, task.task_id, rater_id)
+            sent = submission.model_dump(include=SENT_WITH_AN_ANSWER) | answer_values(answer)
+            own = {"is_live": True, "lease_late": not is_edit and is_over(lease, now)}
+            receipt = add_revision(connection, lease, now, sent | own)
+            if not is_edit:
+                recount_live(connection, [task.task_id])
+            open_reports(connection, receipt.label_id, task, answer, bound_of=rater_id)
             return receipt
 
     def undo(self, rater_id: str) -> Task | None:
@@ -341,11 +342,10 @@ class FeedbackStore:
             now = self._clock()
             load_rater(connection, rater_id)
             while (last := latest_live(connection, rater_id)) is not None:
-                task = lock_task(connection, last.task_id)
+                task = load_task(connection, last.task_id, lock=True)
                 if not retire_live(connection, task.task_id, rater_id):
                     continue  # another undo took this one back before the lock was ours
-                withdraw_reports(connection, task.task_id, rater_id)
-                add_to_live_count(connection, task.task_id, rater_id, -1)
+                recount_live(connection, [task.task_id])
                 lease = find_lease(connection, task.task_id, rater_id)
                 assert lease is not None
                 # by chance: an id made of what clients know might be one that they have sent
@@ -353,7 +353,9 @@ class FeedbackStore:
                 no_answer = {"kind": task.kind, "is_live": False, "lease_late": False}
                 add_revision(connection, lease, now, {"submission_id": undo_id, **no_answer})
                 shown = {"shown_order": lease.shown_order, "wording": lease.wording}
-                lease_task(connection, task, rater_id, now, config=self._lease, **shown)
+                end = lease_end(connection, task.kind, now, self._lease)
+                held = {"shown_at": now, "expires_at": end}
+                give_lease(connection, task.task_id, rater_id, **shown, **held)
                 return task
             return None
 
@@ -384,9 +386,13 @@ class FeedbackStore:
         It is kept in the store, so that all replicas and the next start know.
         """
         with self.database.read() as connection:
-            return is_paused(connection)
+            return read_setting(connection, "paused") is not None
 
     def set_paused(self, paused: bool, *, by: str | None = None) -> None:
         """Pause the campaign or go on with it; the app reads `is_paused`, `claim` does not."""
         with self.database.write() as connection:
-            set_paused(connection, paused, self._clock(), by)
+            was_paused, now = self.is_paused, self._clock()
+            if was_paused != paused:
+                before, after = {"paused": was_paused}, {"paused": paused}
+                record(connection, "set_paused", now, by, before=before, after=after)
+                write_setting(connection, "paused", now.isoformat() if paused else None)

@@ -10,10 +10,9 @@ import sqlalchemy as sa
 from data.feedback import Source, Task
 from data.kinds.kind import Answer
 from data.kinds.registry import TaskKind, agrees_with_gold, parse_answer
-from data.store.conditions import NO_CHECK
 from data.store.feedback_store import FeedbackStore
-from data.store.plan.comparing import wording_texts
-from data.store.queries import Row, load_task
+from data.store.leases import wording_text
+from data.store.queries import NO_CHECK, load_tasks
 from data.store.tables import labels, prompts, raters, tasks
 from data.store.views.label_filter import LabelFilter
 from data.store.views.progress import finished_labels, wanted_labels
@@ -69,7 +68,7 @@ def latest_labels(
     among: LabelFilter = LabelFilter(),  # noqa: B008 - frozen
     limit: int,
 ) -> list[GivenLabel]:
-    """Return the live labels of one rater, of those of one source, or of all, newest first."""
+    """Return the live labels of one rater, of the raters of one source, or of all, newest first."""
     query = _LIVE.where(*among.conditions()).limit(limit)
     if rater_id is not None:
         query = query.where(labels.c.rater_id == rater_id)
@@ -88,9 +87,23 @@ def labels_of_tasks(store: FeedbackStore, task_ids: Collection[str]) -> list[Giv
 def _labels(store: FeedbackStore, query: sa.Select[Any]) -> list[GivenLabel]:
     with store.database.read() as connection:
         rows = connection.execute(query).all()
-        asked = {row.task_id: load_task(connection, row.task_id) for row in rows}
-        words = wording_texts(connection, [row.wording for row in rows])
-    return [_given(row, asked[row.task_id], words.get(row.wording)) for row in rows]
+        asked = load_tasks(connection, {row.task_id for row in rows})
+        versions = {row.wording for row in rows}
+        words = {version: wording_text(connection, version) for version in versions}
+    return [
+        GivenLabel(
+            asked[row.task_id],
+            tuple(row.shown_order),
+            parse_answer(row.kind, row.answer_json),
+            row.revision,
+            row.submitted_at,
+            rater=row.name,
+            source=row.source,
+            sequence=row.sequence,
+            wording=words[row.wording],
+        )
+        for row in rows
+    ]
 
 
 def labels_by_hour(store: FeedbackStore, since: datetime) -> dict[datetime, int]:
@@ -154,17 +167,3 @@ def gold_record(store: FeedbackStore, rater_id: str) -> list[bool]:
     pairs = [(parse_answer(r.kind, r.answer_json), parse_answer(r.kind, r.gold_json)) for r in rows]
     checked = [agrees_with_gold(answer, gold) for answer, gold in pairs]
     return [right for right in checked if right is not None]
-
-
-def _given(row: Row, task: Task, wording: str | None) -> GivenLabel:
-    return GivenLabel(
-        task,
-        tuple(row.shown_order),
-        parse_answer(row.kind, row.answer_json),
-        row.revision,
-        row.submitted_at,
-        rater=row.name,
-        wording=wording,
-        source=row.source,
-        sequence=row.sequence,
-    )

@@ -11,16 +11,9 @@ import sqlalchemy as sa
 
 from data.feedback import Source
 from data.kinds.registry import TaskKind
-from data.store.conditions import NO_CHECK, WITHHELD_TASKS, live_labels
+from data.store.leases import IN_REACH, LOOK_BACK, RECENT_LABELS
+from data.store.queries import NO_CHECK, WITHHELD_TASKS, live_labels
 from data.store.tables import labels, leases, raters, tasks
-
-RECENT_LABELS = 101
-"""Number of latest labels whose median time on task sets a lease's length, and for who works."""
-
-LOOK_BACK = 1000
-"""Number of latest labels among which the recent ones are searched.
-
-Nobody may label a kind of task now, or labels may have no times: the search must end early."""
 
 AT_WORK_WITHIN = timedelta(minutes=10)
 """Raters who gave a label in this last span of time are at work."""
@@ -126,26 +119,6 @@ _LATEST_LABELS = (
     .limit(RECENT_LABELS)
     .subquery()
 )
-_IN_REACH = (
-    labels.c.sequence > sa.select(sa.func.max(labels.c.sequence) - LOOK_BACK).scalar_subquery()
-)
-_TIMES = (
-    sa.select(labels.c.time_on_task_ms.label("ms"))
-    .where(
-        _IN_REACH, labels.c.kind == sa.bindparam("of_kind"), labels.c.time_on_task_ms.is_not(None)
-    )
-    .order_by(labels.c.sequence.desc())
-    .limit(RECENT_LABELS)
-    .subquery()
-)
-_RANKED_TIMES = sa.select(
-    _TIMES.c.ms,
-    sa.func.row_number().over(order_by=_TIMES.c.ms).label("place"),
-    sa.func.count().over().label("n"),
-).subquery()
-_MEDIAN = sa.select(sa.func.avg(_RANKED_TIMES.c.ms)).where(
-    (2 * _RANKED_TIMES.c.place - _RANKED_TIMES.c.n).between(0, 2)
-)
 
 
 def finished_labels(source: Source) -> sa.ColumnElement[int]:
@@ -196,7 +169,7 @@ def _active_times(source: Source) -> sa.Select[Any, Any]:
     # a limit, as SQLite would otherwise begin with the raters and read all of their labels
     latest = (
         sa.select(labels.c.kind, labels.c.active_ms, labels.c.rater_id)
-        .where(_IN_REACH, labels.c.is_live)
+        .where(IN_REACH, labels.c.is_live)
         .order_by(labels.c.sequence.desc())
         .limit(LOOK_BACK)
         .subquery()
@@ -235,8 +208,3 @@ def has_given_share(connection: sa.Connection, rater_id: str, most: float, now: 
     )
     counts = [connection.scalar(query) or 0 for query in (given, held)]
     return sum(counts) + 1 > max(most, 1)
-
-
-def median_seconds(connection: sa.Connection, kind: TaskKind) -> float:
-    """Return the median time on task over the latest labels of this kind; 0 without any."""
-    return float(connection.scalar(_MEDIAN, {"of_kind": kind}) or 0) / 1000

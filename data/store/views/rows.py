@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from itertools import combinations, groupby
 from typing import Any
@@ -12,15 +12,9 @@ import sqlalchemy as sa
 
 from data.kinds.kind import Columns, TaskFacts
 from data.kinds.registry import KINDS, TaskKind, agrees_with_gold, parse_answer
-from data.schema import (
-    AUDIT,
-    LABELS_LOG,
-    LABELS_PAIRS,
-    ROW_GROUP_ROWS,
-    TASKS,
-)
-from data.store.conditions import WITHHELD_IMAGES
+from data.schema import AUDIT, LABELS_LOG, LABELS_PAIRS, ROW_GROUP_ROWS, TASKS
 from data.store.people.audit import ABOUT_RATERS
+from data.store.queries import WITHHELD_IMAGES
 from data.store.tables import audit, labels, raters, task_images, tasks
 
 TableRow = dict[str, object]
@@ -78,19 +72,11 @@ def rater_facts(
     connection: sa.Connection, public_id: Callable[[str], str]
 ) -> dict[str, RaterFacts]:
     """Return all raters by the store's own id, in the order in which they joined."""
-    joined = connection.execute(sa.select(raters).order_by(raters.c.joined_at, raters.c.rater_id))
+    names = [field.name for field in fields(RaterFacts) if field.name in raters.c]
+    query = sa.select(*(raters.c[name] for name in names))
+    joined = connection.execute(query.order_by(raters.c.joined_at, raters.c.rater_id)).mappings()
     return {
-        row.rater_id: RaterFacts(
-            row.rater_id,
-            public_id(row.rater_id),
-            row.name,
-            row.source,
-            row.joined_at,
-            row.status,
-            row.role,
-            row.share,
-        )
-        for row in joined
+        row["rater_id"]: RaterFacts(public_id=public_id(row["rater_id"]), **row) for row in joined
     }
 
 
