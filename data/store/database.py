@@ -162,12 +162,18 @@ class Database:
             ) from error
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class StorePart:
     """One part of the feedback store; each of its methods is one transaction."""
 
     database: Database
     clock: Callable[[], datetime]
+
+    @contextmanager
+    def write(self) -> Iterator[tuple[sa.Connection, datetime]]:
+        """Open a transaction that may write, see `Database.write`; yield it with its moment."""
+        with self.database.write() as connection:
+            yield connection, self.clock()
 
 
 def _prepare_file(address: sa.URL) -> None:

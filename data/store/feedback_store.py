@@ -17,6 +17,7 @@ import hashlib
 import random
 import uuid
 from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Self
 
@@ -36,7 +37,7 @@ from data.feedback import (
 )
 from data.kinds.kind import InvalidAnswer
 from data.kinds.registry import TaskKind, check_answer
-from data.store.database import Database
+from data.store.database import Database, StorePart
 from data.store.imported import Added, ImportedLabel, insert_labels
 from data.store.leases import (
     ClaimRequest,
@@ -57,16 +58,16 @@ from data.store.people.attempts import Attempts
 from data.store.people.audit import Audit, record
 from data.store.people.raters import Raters, find_or_insert
 from data.store.people.reports import Reports, open_reports
-from data.store.plan.comparing import Comparisons
-from data.store.plan.own_work import OwnWork, take_next_aside, tasks_aside
+from data.store.plan.own_work import OwnWork, rows_aside, take_first_aside
 from data.store.plan.planning import (
+    Comparisons,
     PlanChanges,
     insert_tasks,
     task_id_of,
     update_plan,
     with_asked_overlap,
 )
-from data.store.plan.task_queue import draw_check, free_task
+from data.store.plan.task_queue import draw_check, free_task, has_given_share
 from data.store.queries import load_rater, load_task, read_setting, write_setting
 from data.store.revisions import (
     SENT_WITH_AN_ANSWER,
@@ -78,7 +79,7 @@ from data.store.revisions import (
     recount_live,
     retire_live,
 )
-from data.store.views.progress import LatestTotals, fair_hold, has_given_share
+from data.store.views.progress import LatestTotals, fair_hold
 
 
 def utc_now() -> datetime:
@@ -86,22 +87,16 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-class FeedbackStore:
+@dataclass(eq=False)
+class FeedbackStore(StorePart):
     """Tasks, leases and labels in one SQL database; made by `FeedbackStore.open`."""
 
-    def __init__(
-        self,
-        database: Database,
-        clock: Callable[[], datetime],
-        rng: random.Random,
-        lease: LeaseConfig,
-        checks: ChecksConfig,
-    ) -> None:
-        self.database = database
-        self._clock = clock
-        self._rng = rng
-        self._lease = lease
-        self._checks = checks
+    rng: random.Random
+    lease: LeaseConfig
+    checks: ChecksConfig
+
+    def __post_init__(self) -> None:
+        database, clock = self.database, self.clock
         self._totals = LatestTotals()
         with database.write_alone() as connection:
             self._salt = self._read_or_draw(connection, "salt")
@@ -112,13 +107,13 @@ class FeedbackStore:
         self.adjudications = Adjudications(database, clock, self.rater_id_of)
         self.comparisons = Comparisons(database, clock, self._order_seed)
         self.plan = PlanChanges(database, clock, self._order_seed)
-        self.own_work = OwnWork(database, clock, lease)
+        self.own_work = OwnWork(database, clock, self.lease)
 
     def _read_or_draw(self, connection: sa.Connection, name: str) -> str:
         """Return a setting of 128 random bits, drawn when the store is new."""
         value = read_setting(connection, name)
         if value is None:
-            value = f"{self._rng.getrandbits(128):032x}"
+            value = f"{self.rng.getrandbits(128):032x}"
             write_setting(connection, name, value)
         return value
 
@@ -181,8 +176,7 @@ class FeedbackStore:
                 "rater name: empty or longer than 200 characters; give a shorter one"
             )
         rater_id = self.rater_id_of(source, name.strip())
-        with self.database.write() as connection:
-            now = self._clock()
+        with self.write() as (connection, now):
             rater_id = find_or_insert(connection, name, source, now, rater_id=rater_id)
             if by is not None:
                 record(connection, "add_rater", now, by, subject=rater_id)
@@ -197,7 +191,7 @@ class FeedbackStore:
         """
         with self.database.write_alone() as connection:
             wanted = with_asked_overlap(connection, new_tasks)
-            added = insert_tasks(connection, wanted, self._clock(), order_seed=self._order_seed)
+            added = insert_tasks(connection, wanted, self.clock(), order_seed=self._order_seed)
             update_plan(connection, {task_id_of(task): task for task in wanted})
         self._totals.forget()
         return added
@@ -216,8 +210,7 @@ class FeedbackStore:
         task is a new revision. `finish` is called at the end, before the commit: if it raises,
         everything is taken back.
         """
-        with self.database.write() as connection:
-            now = self._clock()
+        with self.write() as (connection, now):
             n_tasks = insert_tasks(connection, new_tasks, now, order_seed=self._order_seed)
             added = insert_labels(connection, imported, now, rater_id_of=self.rater_id_of)
             finish()
@@ -243,9 +236,9 @@ class FeedbackStore:
         Raises:
             NotFound: no such rater.
         """
-        with self.database.write() as connection:
+        with self.write() as (connection, now):
             rater = load_rater(connection, rater_id)
-            request = ClaimRequest(connection, rater, kind, self._clock(), self._lease)
+            request = ClaimRequest(connection, rater, kind, now, self.lease)
             held = live_lease(request, excluding, wanted)
             if held is not None:
                 return hand_out_again(request, held)
@@ -253,16 +246,18 @@ class FeedbackStore:
             if rater.share is not None:
                 load_rater(connection, rater_id, lock=True)  # of two claims the second sees both
                 more = not self.has_given_share(rater_id, rater.share)
-            others = [*excluding, *tasks_aside(connection, rater_id)]
+            others = [*excluding, *(row.task_id for row in rows_aside(request))]
             task_id = free_task(request, others) if more else None
-            if task_id is None:  # nobody fetches ahead what they have put aside
-                return None if excluding else take_next_aside(request, more=more)
-            check = draw_check(request, others, self._checks, self._rng)
+            if task_id is None and excluding:
+                return None  # nobody fetches ahead what they have put aside
+            if task_id is None:
+                return take_first_aside(request, rows_aside(request), more=more)
+            check = draw_check(request, others, self.checks, self.rng)
             task_id, shown_order = check or (task_id, None)
             task = load_task(connection, task_id)
             if shown_order is None:
                 shown_order = list(range(len(task.image_ids)))
-                self._rng.shuffle(shown_order)
+                self.rng.shuffle(shown_order)
             return hand_out(request, task, shown_order)
 
     def renew(self, rater_id: str, task_id: str) -> datetime:
@@ -272,11 +267,10 @@ class FeedbackStore:
             NotFound: the rater has no lease on the task: it was never claimed or is answered, an
                 image of it was reported, or the lease ran out and others have the place.
         """
-        with self.database.write() as connection:
-            now = self._clock()
+        with self.write() as (connection, now):
             task = load_task(connection, task_id, lock=True)
             check_hold(connection, load_rater(connection, rater_id), task_id, now)
-            return renew_lease(connection, task, rater_id, now, self._lease)
+            return renew_lease(connection, task, rater_id, now, self.lease)
 
     def release(self, rater_id: str, task_id: str) -> None:
         """End the rater's lease on a task: from now on others are given it.
@@ -286,8 +280,7 @@ class FeedbackStore:
         Raises:
             NotFound: no such task.
         """
-        with self.database.write() as connection:
-            now = self._clock()
+        with self.write() as (connection, now):
             load_task(connection, task_id, lock=True)
             lease = find_lease(connection, task_id, rater_id)
             if lease is not None and not is_over(lease, now):
@@ -306,8 +299,7 @@ class FeedbackStore:
             InvalidAnswer: the answer does not fit the task, the task was never given to the rater,
                 or the submission's id was used before for another task or rater.
         """
-        with self.database.write() as connection:
-            now = self._clock()
+        with self.write() as (connection, now):
             task = load_task(connection, submission.task_id, lock=True)
             earlier = earlier_receipt(connection, submission)
             if earlier is not None:
@@ -338,8 +330,7 @@ class FeedbackStore:
         Raises:
             NotFound: no such rater.
         """
-        with self.database.write() as connection:
-            now = self._clock()
+        with self.write() as (connection, now):
             load_rater(connection, rater_id)
             while (last := latest_live(connection, rater_id)) is not None:
                 task = load_task(connection, last.task_id, lock=True)
@@ -349,11 +340,11 @@ class FeedbackStore:
                 lease = find_lease(connection, task.task_id, rater_id)
                 assert lease is not None
                 # by chance: an id made of what clients know might be one that they have sent
-                undo_id = f"undo-{uuid.UUID(int=self._rng.getrandbits(128), version=4)}"
+                undo_id = f"undo-{uuid.UUID(int=self.rng.getrandbits(128), version=4)}"
                 no_answer = {"kind": task.kind, "is_live": False, "lease_late": False}
                 add_revision(connection, lease, now, {"submission_id": undo_id, **no_answer})
                 shown = {"shown_order": lease.shown_order, "wording": lease.wording}
-                end = lease_end(connection, task.kind, now, self._lease)
+                end = lease_end(connection, task.kind, now, self.lease)
                 held = {"shown_at": now, "expires_at": end}
                 give_lease(connection, task.task_id, rater_id, **shown, **held)
                 return task
@@ -368,14 +359,14 @@ class FeedbackStore:
         unless `newest` is set.
         """
         with self.database.read() as connection:
-            totals = self._totals.get(connection, source, self._clock(), newest=newest)
+            totals = self._totals.get(connection, source, self.clock(), newest=newest)
             mine = 0 if rater_id is None else count_live(connection, rater_id)
         return Progress(mine, totals.done, totals.total, totals.seconds_left, fair_hold(totals))
 
     def has_given_share(self, rater_id: str, share: float) -> bool:
         """Whether the rater has given, or holds, this share of the wanted labels."""
         with self.database.read() as connection:
-            now = self._clock()
+            now = self.clock()
             total = self._totals.get(connection, "human", now).total
             return has_given_share(connection, rater_id, share * total, now)
 
@@ -390,8 +381,8 @@ class FeedbackStore:
 
     def set_paused(self, paused: bool, *, by: str | None = None) -> None:
         """Pause the campaign or go on with it; the app reads `is_paused`, `claim` does not."""
-        with self.database.write() as connection:
-            was_paused, now = self.is_paused, self._clock()
+        with self.write() as (connection, now):
+            was_paused = self.is_paused
             if was_paused != paused:
                 before, after = {"paused": was_paused}, {"paused": paused}
                 record(connection, "set_paused", now, by, before=before, after=after)

@@ -12,14 +12,9 @@ from data.kinds.registry import kind_of
 from data.store.queries import RATER, TASK, UNDECIDED, Row
 from data.store.tables import labels, raters, reports, tasks
 
-SENT_WITH_AN_ANSWER = {
-    "submission_id",
-    "time_on_task_ms",
-    "active_ms",
-    "input_mode",
-    "session_id",
-    "app_version",
-    "guideline_version",
+SENT_WITH_AN_ANSWER = (set(Submission.model_fields) & set(labels.c.keys())) - {
+    "task_id",
+    "rater_id",
 }
 """Columns of labels whose values come from the app as they are."""
 

@@ -8,8 +8,7 @@ from pydantic import BaseModel, Field
 
 from data.ids import Identifier
 from data.kinds.registry import TaskKind
-from data.store.views.label_filter import AnswerGroup, LabelFilter
-from data.store.views.overview import GivenLabel, latest_labels
+from data.store.views.overview import AnswerGroup, GivenLabel, LabelFilter, latest_labels
 from labeling_app.app_state import State
 from labeling_app.rater.responses import (
     Aside,

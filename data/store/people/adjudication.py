@@ -32,7 +32,7 @@ ADJUDICATIONS = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Adjudications(StorePart):
     """Answers that decide; `FeedbackStore.adjudications` is one."""
 
@@ -45,8 +45,7 @@ class Adjudications(StorePart):
             NotFound: no such task or admin.
             InvalidAnswer: the answer does not fit the task.
         """
-        with self.database.write() as connection:
-            now = self.clock()
+        with self.write() as (connection, now):
             task = load_task(connection, task_id, lock=True)
             if not KINDS[task.kind].can_be_decided:
                 raise InvalidAnswer(
@@ -80,8 +79,7 @@ class Adjudications(StorePart):
         Raises:
             NotFound: no such task, or it has no adjudication.
         """
-        with self.database.write() as connection:
-            now = self.clock()
+        with self.write() as (connection, now):
             task = load_task(connection, task_id, lock=True)
             before = _retire(connection, task_id)
             if before is None:

@@ -40,7 +40,7 @@ class Limit:
     window_s: float
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Attempts(StorePart):
     """Attempts within the windows of their limits; `FeedbackStore.attempts` is one.
 

@@ -80,8 +80,8 @@ class Audit(StorePart):
 
     def note(self, action: Action, by: str, *, after: Values | None = None) -> None:
         """Add an entry of something that changes nothing in the store."""
-        with self.database.write() as connection:
-            record(connection, action, self.clock(), by, after=after)
+        with self.write() as (connection, now):
+            record(connection, action, now, by, after=after)
 
     def latest(self, limit: int) -> list[AuditEntry]:
         """Return the latest entries, newest first."""
@@ -103,8 +103,8 @@ class Audit(StorePart):
                 row.actor,
                 row.action,
                 row.named or row.subject,
-                None if row.before_json is None else json.loads(row.before_json),
-                None if row.after_json is None else json.loads(row.after_json),
+                before=json.loads(row.before_json or "null"),
+                after=json.loads(row.after_json or "null"),
             )
             for row in rows
         ]

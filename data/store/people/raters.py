@@ -46,9 +46,9 @@ class Raters(StorePart):
 
     def end_session(self, session_id: str) -> None:
         """End a browser session for good; other sessions of the rater go on."""
-        with self.database.write() as connection:
+        with self.write() as (connection, now):
             if find_row(connection, ended_sessions, session_id) is None:
-                row = {"session_id": session_id, "ended_at": self.clock()}
+                row = {"session_id": session_id, "ended_at": now}
                 connection.execute(sa.insert(ended_sessions).values(row))
 
     def has_passwords(self) -> bool:
@@ -59,9 +59,9 @@ class Raters(StorePart):
 
     def set_password(self, rater_id: str, password_hash: str, *, by: str | None = None) -> None:
         """Set or change the password, given as its hash."""
-        with self.database.write() as connection:
+        with self.write() as (connection, now):
             self._change(connection, rater_id, {"password_hash": password_hash})
-            record(connection, "set_password", self.clock(), by, subject=rater_id)
+            record(connection, "set_password", now, by, subject=rater_id)
 
     def set_role(self, rater_id: str, role: Role, *, by: str | None = None) -> None:
         """Make a rater an admin, or an admin a rater."""
@@ -88,30 +88,24 @@ class Raters(StorePart):
         Raises:
             NotFound: no such rater.
         """
-        row = {
-            "rater_id": rater_id,
-            "item_id": item_id,
-            "is_correct": is_correct,
-            "answered_at": self.clock(),
-        }
-        with self.database.write() as connection:
+        with self.write() as (connection, now):
             # The lock: of two answers at once the second finds the first.
             load_rater(connection, rater_id, lock=True)
             if item_id not in self.trained(rater_id):
+                ids = {"rater_id": rater_id, "item_id": item_id}
+                row = ids | {"is_correct": is_correct, "answered_at": now}
                 connection.execute(sa.insert(training_answers).values(row))
 
     def _set(
         self, action: Action, rater_id: str, values: dict[str, Any], by: str | None, **more: object
     ) -> None:
         """Change columns, `more` of them without mention, and record a change."""
-        with self.database.write() as connection:
+        with self.write() as (connection, now):
             row = find_row(connection, raters, rater_id)
             self._change(connection, rater_id, values | more)
             before = {name: getattr(row, name) for name in values}
-            if before == values:
-                return
-            now = self.clock()
-            record(connection, action, now, by, subject=rater_id, before=before, after=values)
+            if before != values:
+                record(connection, action, now, by, subject=rater_id, before=before, after=values)
 
     def _change(self, connection: sa.Connection, rater_id: str, values: dict[str, Any]) -> None:
         update = sa.update(raters).where(raters.c.rater_id == rater_id).values(values)

@@ -120,8 +120,7 @@ class Reports(StorePart):
         is_removed = sa.and_(reports.c.image_id == image_id, reports.c.state == "removed")
         open_to_change = UNDECIDED if decision == "removed" else sa.or_(UNDECIDED, is_removed)
         change = sa.update(reports).where(reports.c.image_id == image_id, open_to_change)
-        with self.database.write() as connection:
-            now = self.clock()
+        with self.write() as (connection, now):
             was_removed = connection.scalar(sa.select(sa.exists().where(is_removed)))
             values = {"state": decision, "decided_by": admin_id, "decided_at": now}
             if connection.execute(change.values(values)).rowcount == 0:
@@ -151,8 +150,7 @@ class Reports(StorePart):
             .join(reports, reports.c.label_id == labels.c.label_id)
             .where(raters.c.name == rater, UNDECIDED)
         )
-        with self.database.write() as connection:
-            now = self.clock()
+        with self.write() as (connection, now):
             rows = connection.execute(of_rater).all()
             if not rows:
                 raise NotFound(f"{rater}: no report of theirs is open; look at the list again")

@@ -30,7 +30,7 @@ from data.store.queries import IS_WITHHELD, RATER, Row, is_of_kind, load_rater, 
 from data.store.tables import leases, tasks
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class OwnWork(StorePart):
     """Tasks that raters have put aside; `FeedbackStore.own_work` has them."""
 
@@ -42,8 +42,7 @@ class OwnWork(StorePart):
         Raises:
             NotFound: no such task, or the rater was never given it or has answered it.
         """
-        with self.database.write() as connection:
-            now = self.clock()
+        with self.write() as (connection, now):
             task = load_task(connection, task_id, lock=True)
             lease = find_lease(connection, task_id, rater_id)
             if lease is None or lease.expires_at is None:
@@ -64,11 +63,11 @@ class OwnWork(StorePart):
         Raises:
             NotFound: no such rater.
         """
-        with self.database.write() as connection:
+        with self.write() as (connection, now):
             rater = load_rater(connection, rater_id)
-            request = ClaimRequest(connection, rater, None, self.clock(), self.lease)
-            rows = [row for row in _rows(request) if row.task_id == task_id]
-            return _take_first(request, rows, more=True)
+            request = ClaimRequest(connection, rater, None, now, self.lease)
+            rows = [row for row in rows_aside(request) if row.task_id == task_id]
+            return take_first_aside(request, rows, more=True)
 
     def aside(self, rater_id: str) -> list[Claim]:
         """Return the tasks that the rater has put aside and can answer still, oldest first.
@@ -80,7 +79,7 @@ class OwnWork(StorePart):
             request = ClaimRequest(connection, rater, None, self.clock(), self.lease)
             spent = spent_axes(connection, rater_id, request.now)
             found = []
-            for row in _rows(request):
+            for row in rows_aside(request):
                 if _is_open(request, row, spent):
                     task = load_task(connection, row.task_id)
                     words = wording_text(connection, present_wording(connection, task))
@@ -100,30 +99,17 @@ def _aside_rows(kind: TaskKind | None) -> sa.Select[Any]:
     )
 
 
-_ASIDE_IDS = sa.select(leases.c.task_id).where(
-    leases.c.rater_id == RATER, leases.c.aside_at.is_not(None)
-)
-
-
-def tasks_aside(connection: sa.Connection, rater_id: str) -> Sequence[str]:
-    """Return the ids of the tasks that the rater has put aside."""
-    return connection.scalars(_ASIDE_IDS, {"of_rater": rater_id}).all()
-
-
-def take_next_aside(request: ClaimRequest, *, more: bool) -> Claim | None:
-    """Lease the task again that the rater put aside first.
-
-    Without `more`, because the rater has given their share, only tasks count that are held still.
-    """
-    return _take_first(request, _rows(request), more=more)
-
-
-def _rows(request: ClaimRequest) -> Sequence[Row]:
+def rows_aside(request: ClaimRequest) -> Sequence[Row]:
+    """Return the leases of tasks that the rater put aside, with their axes, oldest first."""
     values = {"of_rater": request.rater.rater_id}
     return request.connection.execute(_aside_rows(request.kind), values).all()
 
 
-def _take_first(request: ClaimRequest, rows: Sequence[Row], *, more: bool) -> Claim | None:
+def take_first_aside(request: ClaimRequest, rows: Sequence[Row], *, more: bool) -> Claim | None:
+    """Lease the first of these tasks again that the rater can answer still.
+
+    Without `more`, because the rater has given their share, only tasks count that are held still.
+    """
     connection, now = request.connection, request.now
     spent = spent_axes(connection, request.rater.rater_id, now) if rows else []
     for row in rows:

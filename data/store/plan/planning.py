@@ -6,6 +6,7 @@ restart: the next plan of the run's settings leaves it as it is.
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,6 +14,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from data.comparisons import Axis
 from data.feedback import NewTask
 from data.kinds.registry import TaskKind
 from data.schema import prompt_id
@@ -27,12 +29,15 @@ from data.store.queries import (
     read_setting,
     write_setting,
 )
-from data.store.tables import prompts, task_images, tasks
+from data.store.tables import prompts, task_images, tasks, wordings
 
 LARGEST_OVERLAP = 1000
 
+MOST = "most_comparisons"
+"""Setting: the most answers of one rater by axis, as JSON."""
 
-@dataclass(frozen=True)
+
+@dataclass(eq=False)
 class PlanChanges(StorePart):
     """Changes of the plan that admins make; `FeedbackStore.plan` is one."""
 
@@ -55,7 +60,7 @@ class PlanChanges(StorePart):
         Labels beyond a smaller overlap stay.
         """
         of_kind = sa.and_(tasks.c.kind == kind, NO_CHECK)
-        with self.database.write() as connection:
+        with self.write() as (connection, now):
             earlier = connection.scalars(
                 sa.select(tasks.c.overlap).where(of_kind).distinct().order_by(tasks.c.overlap)
             ).all()
@@ -65,7 +70,6 @@ class PlanChanges(StorePart):
             write_setting(connection, "overlaps", json.dumps(asked))
             before = {"kind": kind, "overlap": list(earlier)}
             after = {"kind": kind, "overlap": overlap}
-            now = self.clock()
             record(connection, "set_overlap", now, admin_id, before=before, after=after)
 
     def add_gold(self, gold: Sequence[NewTask], admin_id: str) -> int:
@@ -73,8 +77,7 @@ class PlanChanges(StorePart):
 
         A task that is known becomes gold, or gets this right answer. Its labels stay.
         """
-        with self.database.write() as connection:
-            now = self.clock()
+        with self.write() as (connection, now):
             added = insert_tasks(connection, gold, now, order_seed=self.order_seed)
             for task in gold:
                 update = sa.update(tasks).where(tasks.c.task_id == task_id_of(task))
@@ -83,6 +86,54 @@ class PlanChanges(StorePart):
             after = {"tasks": len(gold), "new": added, "sources": sources}
             record(connection, "add_gold", now, admin_id, after=after)
         return added
+
+
+@dataclass(eq=False)
+class Comparisons(StorePart):
+    """Comparisons of models; `FeedbackStore.comparisons` is one."""
+
+    order_seed: str
+
+    def add(self, new_tasks: Iterable[NewTask], *, most_share: float) -> int:
+        """Add comparisons, all or none; return how many are new.
+
+        Those that are there get the overlap, priority, subject, reference and steps of the new
+        ones. Other tasks stay as they are. A rater is then given at most `most_share` of the
+        answers that are wanted on each axis, and at least one.
+        """
+        wanted = {task_id_of(task): task for task in new_tasks}
+        changing = ("overlap", "priority", "subject", "reference", "steps")
+        with self.write() as (connection, now):
+            for task_id, task in wanted.items():
+                known = sa.update(tasks).where(tasks.c.task_id == task_id)
+                connection.execute(known.values({name: getattr(task, name) for name in changing}))
+            added = insert_tasks(connection, wanted.values(), now, order_seed=self.order_seed)
+            _limit_raters(connection, most_share)
+        return added
+
+    def task_ids(self) -> list[str]:
+        """Return the ids of all comparisons and rankings of models, sorted."""
+        query = sa.select(tasks.c.task_id).where(tasks.c.models.is_not(sa.null()))
+        with self.database.read() as connection:
+            return sorted(connection.scalars(query))
+
+    def set_wordings(self, texts: Mapping[Axis, str]) -> None:
+        """Let raters be shown these words from now on; earlier versions are kept."""
+        with self.database.write_alone() as connection:
+            for axis, text in texts.items():
+                version = hashlib.sha256(text.encode()).hexdigest()
+                if find_row(connection, wordings, version) is None:
+                    row = {"version": version, "axis": axis, "text": text}
+                    connection.execute(sa.insert(wordings).values(row))
+                write_setting(connection, f"wording {axis}", version)
+
+
+def _limit_raters(connection: sa.Connection, most_share: float) -> None:
+    wanted = sa.select(tasks.c.axis, sa.func.sum(tasks.c.overlap)).where(tasks.c.axis.is_not(None))
+    totals = connection.execute(wanted.group_by(tasks.c.axis))
+    most = {axis: max(1, math.ceil(most_share * int(total))) for axis, total in totals}
+    limits = json.dumps(most, sort_keys=True) if most_share < 1 else None
+    write_setting(connection, MOST, limits)
 
 
 def _asked_overlaps(connection: sa.Connection) -> dict[TaskKind, int]:
@@ -135,20 +186,17 @@ def insert_tasks(
 
 def _task_row(task_id: str, task: NewTask, now: datetime, order_seed: str) -> dict[str, object]:
     order = hashlib.sha256(f"{order_seed}:{task_id}".encode()).digest()[:8]
-    same = {"kind", "priority", "axis", "subject", "reference", "steps"}
-    return (
-        task.model_dump(include=same)
-        | _planned_values(task)
-        | {
-            "task_id": task_id,
-            "prompt_id": prompt_id(task.prompt),
-            "n_live": 0,
-            "n_simulated": 0,
-            "order_key": int.from_bytes(order, "big", signed=True),
-            "created_at": now,
-            "models": list(task.models) or None,
-        }
-    )
+    same = ("kind", "priority", "axis", "subject", "reference", "steps")
+    return _planned_values(task) | {
+        **{name: getattr(task, name) for name in same},
+        "task_id": task_id,
+        "prompt_id": prompt_id(task.prompt),
+        "n_live": 0,
+        "n_simulated": 0,
+        "order_key": int.from_bytes(order, "big", signed=True),
+        "created_at": now,
+        "models": list(task.models) or None,
+    }
 
 
 def _images(task_id: str, image_ids: Iterable[str]) -> Iterator[dict[str, object]]:

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from data.feedback import ChecksConfig, Source
 from data.kinds.registry import TaskKind
 from data.store.leases import ClaimRequest, find_lease, has_place, live_leases
-from data.store.plan.planning import add_repeat
+from data.store.plan.planning import MOST, add_repeat
 from data.store.queries import (
     EXCLUDED_TASKS,
     IS_WITHHELD,
@@ -35,20 +35,18 @@ REPEAT_AFTER = 10
 REPEAT_AMONG = 100
 """A repeat is drawn among so many of the rater's earlier answers."""
 
-MOST = "most_comparisons"
-"""Setting: the most answers of one rater by axis, as JSON."""
-
-_COMPARED = (
-    sa.select(tasks.c.axis, sa.func.count())
-    .join(leases, leases.c.task_id == tasks.c.task_id)
-    .where(
-        leases.c.rater_id == RATER,
-        tasks.c.axis.is_not(None),
-        # answered, or held now
-        sa.or_(leases.c.expires_at.is_(None), leases.c.expires_at > NOW),
-    )
-    .group_by(tasks.c.axis)
+_GIVEN_OR_HELD = (
+    sa.select(sa.func.count())
+    .select_from(leases)
+    .join(tasks, tasks.c.task_id == leases.c.task_id)
+    .where(leases.c.rater_id == RATER)
+    # answered, or held now
+    .where(sa.or_(leases.c.expires_at.is_(None), leases.c.expires_at > NOW))
 )
+_COMPARED = (
+    _GIVEN_OR_HELD.add_columns(tasks.c.axis).where(tasks.c.axis.is_not(None)).group_by(tasks.c.axis)
+)
+_ORDINARY = _GIVEN_OR_HELD.where(NO_CHECK)
 
 
 @cache
@@ -123,8 +121,14 @@ def spent_axes(connection: sa.Connection, rater_id: str, now: datetime) -> list[
     if setting is None:
         return []
     given = connection.execute(_COMPARED, {"of_rater": rater_id, "now": now})
-    counts: dict[str, int] = {axis: count for axis, count in given}  # noqa: C416 - rows are no pairs to mypy
+    counts = {axis: count for count, axis in given}
     return [axis for axis, most in json.loads(setting).items() if counts.get(axis, 0) >= most]
+
+
+def has_given_share(connection: sa.Connection, rater_id: str, most: float, now: datetime) -> bool:
+    """Whether the rater has given or holds `most` labels (1 at least), checks omitted."""
+    count = connection.scalar(_ORDINARY, {"of_rater": rater_id, "now": now}) or 0
+    return count + 1 > max(most, 1)
 
 
 def draw_check(

@@ -3,10 +3,11 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 import sqlalchemy as sa
 
+from data.comparisons import SHOWN_WITHOUT_PROMPT
 from data.feedback import Source, Task
 from data.kinds.kind import Answer
 from data.kinds.registry import TaskKind, agrees_with_gold, parse_answer
@@ -14,8 +15,36 @@ from data.store.feedback_store import FeedbackStore
 from data.store.leases import wording_text
 from data.store.queries import NO_CHECK, load_tasks
 from data.store.tables import labels, prompts, raters, tasks
-from data.store.views.label_filter import LabelFilter
 from data.store.views.progress import finished_labels, wanted_labels
+
+AnswerGroup = Literal["good", "bad", "skipped", "reported", "commented"]
+"""`skipped` says nothing about quality and reports nothing, `reported` reports an image."""
+
+
+@dataclass(frozen=True)
+class LabelFilter:
+    """Labels that are wanted."""
+
+    before: int | None = None
+    """Only labels that were given before the one with this sequence number."""
+    words: str = ""
+    """Words that all occur in the prompt, in whatever case, whole or as a part. Where raters are
+    not told the prompt, they must not learn it so: there it is what is counted, if anything is."""
+    kind: TaskKind | None = None
+    answer: AnswerGroup | None = None
+
+    def conditions(self) -> list[sa.ColumnElement[bool]]:
+        """Return the conditions on labels."""
+        found: list[sa.ColumnElement[bool]] = []
+        if self.before is not None:
+            found.append(labels.c.sequence < self.before)
+        if self.kind is not None:
+            found.append(labels.c.kind == self.kind)
+        if self.answer is not None:
+            found.append(_GROUPS[self.answer])
+        if words := self.words.split():
+            found.append(_asked(words))
+        return found
 
 
 @dataclass(frozen=True)
@@ -52,6 +81,13 @@ class PromptCount:
 MOST_BY_HOUR = 200_000
 """Latest labels that are counted by the hour: more than a day has."""
 
+_GROUPS: dict[AnswerGroup, sa.ColumnElement[bool]] = {
+    "good": labels.c.outcome == "good",
+    "bad": labels.c.outcome == "bad",
+    "skipped": labels.c.outcome == "skip",
+    "reported": labels.c.outcome == "unsafe",
+    "commented": labels.c.has_comment,
+}
 _LIVE = (
     sa.select(labels, raters.c.name, raters.c.source)
     .join(raters, raters.c.rater_id == labels.c.rater_id)
@@ -65,7 +101,7 @@ def latest_labels(
     *,
     rater_id: str | None = None,
     source: Source | None = None,
-    among: LabelFilter = LabelFilter(),  # noqa: B008 - frozen
+    among: LabelFilter = LabelFilter(),
     limit: int,
 ) -> list[GivenLabel]:
     """Return the live labels of one rater, of the raters of one source, or of all, newest first."""
@@ -104,6 +140,21 @@ def _labels(store: FeedbackStore, query: sa.Select[Any]) -> list[GivenLabel]:
         )
         for row in rows
     ]
+
+
+def _asked(words: list[str]) -> sa.ColumnElement[bool]:
+    """Return the condition that the label's task shows all of these words."""
+    of_prompt = sa.select(prompts.c.prompt_id).where(*(_has(prompts.c.prompt, w) for w in words))
+    hides = tasks.c.axis.in_(SHOWN_WITHOUT_PROMPT)
+    by_prompt = sa.and_(tasks.c.prompt_id.in_(of_prompt), sa.or_(tasks.c.axis.is_(None), ~hides))
+    by_subject = sa.and_(tasks.c.axis == "count", *(_has(tasks.c.subject, w) for w in words))
+    return sa.exists().where(tasks.c.task_id == labels.c.task_id, sa.or_(by_prompt, by_subject))
+
+
+def _has(column: sa.Column[str], word: str) -> sa.ColumnElement[bool]:
+    # SQLite knows the cases of ASCII letters only
+    spellings = dict.fromkeys((word, word.lower(), word.upper(), word.capitalize()))
+    return sa.or_(*(column.icontains(spelling, autoescape=True) for spelling in spellings))
 
 
 def labels_by_hour(store: FeedbackStore, since: datetime) -> dict[datetime, int]:

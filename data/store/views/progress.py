@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
 from threading import Lock
-from typing import Any, cast
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -13,7 +13,7 @@ from data.feedback import Source
 from data.kinds.registry import TaskKind
 from data.store.leases import IN_REACH, LOOK_BACK, RECENT_LABELS
 from data.store.queries import NO_CHECK, WITHHELD_TASKS, live_labels
-from data.store.tables import labels, leases, raters, tasks
+from data.store.tables import labels, raters, tasks
 
 AT_WORK_WITHIN = timedelta(minutes=10)
 """Raters who gave a label in this last span of time are at work."""
@@ -86,17 +86,13 @@ class LatestTotals:
         known = self._totals.get(source)
         if newest or (known is not None and not known.is_large):
             return self._count(connection, source, now)
-        if known is not None and known.is_fresh(now):
+        if known is not None and (known.is_fresh(now) or self._counting.locked()):
             return known
-        if not self._counting.acquire(blocking=known is None):
-            return cast("Totals", known)
-        try:
+        with self._counting:
             counted = self._totals.get(source)  # perhaps by the thread that was waited for
             if counted is not None and counted.is_fresh(now):
                 return counted
             return self._count(connection, source, now)
-        finally:
-            self._counting.release()
 
     def _count(self, connection: sa.Connection, source: Source, now: datetime) -> Totals:
         totals = self._totals[source] = count_totals(connection, source, now)
@@ -190,21 +186,3 @@ def _seconds_left(
     if not left or not left.keys() <= means.keys():
         return None
     return sum(count * means[kind] for kind, count in left.items()) / 1000
-
-
-def has_given_share(connection: sa.Connection, rater_id: str, most: float, now: datetime) -> bool:
-    """Whether the rater has given or holds `most` labels (1 at least), checks omitted."""
-    given = (
-        sa.select(sa.func.count())
-        .select_from(labels)
-        .join(tasks, tasks.c.task_id == labels.c.task_id)
-        .where(labels.c.rater_id == rater_id, labels.c.is_live, NO_CHECK)
-    )
-    held = (
-        sa.select(sa.func.count())
-        .select_from(leases)
-        .join(tasks, tasks.c.task_id == leases.c.task_id)
-        .where(leases.c.rater_id == rater_id, leases.c.expires_at > now, NO_CHECK)
-    )
-    counts = [connection.scalar(query) or 0 for query in (given, held)]
-    return sum(counts) + 1 > max(most, 1)
