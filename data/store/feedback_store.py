@@ -37,48 +37,20 @@ from data.feedback import (
 )
 from data.kinds.kind import InvalidAnswer
 from data.kinds.registry import TaskKind, check_answer
+from data.store import leases, revisions
 from data.store.database import Database, StorePart
 from data.store.imported import Added, ImportedLabel, insert_labels
-from data.store.leases import (
-    ClaimRequest,
-    check_hold,
-    close_lease,
-    end_lease,
-    find_lease,
-    give_lease,
-    hand_out,
-    hand_out_again,
-    is_over,
-    lease_end,
-    live_lease,
-    renew_lease,
-)
+from data.store.leases import ClaimRequest
 from data.store.people.adjudication import Adjudications
 from data.store.people.attempts import Attempts
 from data.store.people.audit import Audit, record
 from data.store.people.raters import Raters, find_or_insert
 from data.store.people.reports import Reports, open_reports
+from data.store.plan import planning
 from data.store.plan.own_work import OwnWork, rows_aside, take_first_aside
-from data.store.plan.planning import (
-    Comparisons,
-    PlanChanges,
-    insert_tasks,
-    task_id_of,
-    update_plan,
-    with_asked_overlap,
-)
+from data.store.plan.planning import Comparisons, PlanChanges
 from data.store.plan.task_queue import draw_check, free_task, has_given_share
 from data.store.queries import load_rater, load_task, read_setting, write_setting
-from data.store.revisions import (
-    SENT_WITH_AN_ANSWER,
-    add_revision,
-    answer_values,
-    count_live,
-    earlier_receipt,
-    latest_live,
-    recount_live,
-    retire_live,
-)
 from data.store.views.progress import LatestTotals, fair_hold
 
 
@@ -190,9 +162,11 @@ class FeedbackStore(StorePart):
         All else stays as it was at first. An overlap that an admin asked for (`plan`) goes first.
         """
         with self.database.write_alone() as connection:
-            wanted = with_asked_overlap(connection, new_tasks)
-            added = insert_tasks(connection, wanted, self.clock(), order_seed=self._order_seed)
-            update_plan(connection, {task_id_of(task): task for task in wanted})
+            wanted = planning.with_asked_overlap(connection, new_tasks)
+            added = planning.insert_tasks(
+                connection, wanted, self.clock(), order_seed=self._order_seed
+            )
+            planning.update_plan(connection, {planning.task_id_of(task): task for task in wanted})
         self._totals.forget()
         return added
 
@@ -211,7 +185,7 @@ class FeedbackStore(StorePart):
         everything is taken back.
         """
         with self.write() as (connection, now):
-            n_tasks = insert_tasks(connection, new_tasks, now, order_seed=self._order_seed)
+            n_tasks = planning.insert_tasks(connection, new_tasks, now, order_seed=self._order_seed)
             added = insert_labels(connection, imported, now, rater_id_of=self.rater_id_of)
             finish()
         return Added(n_tasks, *added)
@@ -239,9 +213,9 @@ class FeedbackStore(StorePart):
         with self.write() as (connection, now):
             rater = load_rater(connection, rater_id)
             request = ClaimRequest(connection, rater, kind, now, self.lease)
-            held = live_lease(request, excluding, wanted)
+            held = leases.live_lease(request, excluding, wanted)
             if held is not None:
-                return hand_out_again(request, held)
+                return leases.hand_out_again(request, held)
             more = True
             if rater.share is not None:
                 load_rater(connection, rater_id, lock=True)  # of two claims the second sees both
@@ -258,7 +232,7 @@ class FeedbackStore(StorePart):
             if shown_order is None:
                 shown_order = list(range(len(task.image_ids)))
                 self.rng.shuffle(shown_order)
-            return hand_out(request, task, shown_order)
+            return leases.hand_out(request, task, shown_order)
 
     def renew(self, rater_id: str, task_id: str) -> datetime:
         """Renew the rater's lease on a task; return when it will run out.
@@ -269,8 +243,8 @@ class FeedbackStore(StorePart):
         """
         with self.write() as (connection, now):
             task = load_task(connection, task_id, lock=True)
-            check_hold(connection, load_rater(connection, rater_id), task_id, now)
-            return renew_lease(connection, task, rater_id, now, self.lease)
+            leases.check_hold(connection, load_rater(connection, rater_id), task_id, now)
+            return leases.renew_lease(connection, task, rater_id, now, self.lease)
 
     def release(self, rater_id: str, task_id: str) -> None:
         """End the rater's lease on a task: from now on others are given it.
@@ -282,9 +256,9 @@ class FeedbackStore(StorePart):
         """
         with self.write() as (connection, now):
             load_task(connection, task_id, lock=True)
-            lease = find_lease(connection, task_id, rater_id)
-            if lease is not None and not is_over(lease, now):
-                end_lease(connection, task_id, rater_id, now)
+            lease = leases.find_lease(connection, task_id, rater_id)
+            if lease is not None and not leases.is_over(lease, now):
+                leases.end_lease(connection, task_id, rater_id, now)
 
     def submit(self, submission: Submission) -> Receipt:
         """Save an answer; when this returns it is on disk.
@@ -301,24 +275,25 @@ class FeedbackStore(StorePart):
         """
         with self.write() as (connection, now):
             task = load_task(connection, submission.task_id, lock=True)
-            earlier = earlier_receipt(connection, submission)
+            earlier = revisions.earlier_receipt(connection, submission)
             if earlier is not None:
                 return earlier
             answer, rater_id = submission.answer, submission.rater_id
             check_answer(answer, task.kind, task.image_ids, task.axis, has_steps=task.steps == 5)
-            lease = find_lease(connection, task.task_id, rater_id)
+            lease = leases.find_lease(connection, task.task_id, rater_id)
             if lease is None:
                 load_rater(connection, rater_id)
                 raise InvalidAnswer(
                     f"task {task.task_id}: was never given to this rater; claim it first"
                 )
-            is_edit = retire_live(connection, task.task_id, rater_id)
-            close_lease(connection, task.task_id, rater_id)
-            sent = submission.model_dump(include=SENT_WITH_AN_ANSWER) | answer_values(answer)
-            own = {"is_live": True, "lease_late": not is_edit and is_over(lease, now)}
-            receipt = add_revision(connection, lease, now, sent | own)
+            is_edit = revisions.retire_live(connection, task.task_id, rater_id)
+            leases.close_lease(connection, task.task_id, rater_id)
+            sent = submission.model_dump(include=revisions.SENT_WITH_AN_ANSWER)
+            own = {"is_live": True, "lease_late": not is_edit and leases.is_over(lease, now)}
+            values = sent | revisions.answer_values(answer) | own
+            receipt = revisions.add_revision(connection, lease, now, values)
             if not is_edit:
-                recount_live(connection, [task.task_id])
+                revisions.recount_live(connection, [task.task_id])
             open_reports(connection, receipt.label_id, task, answer, bound_of=rater_id)
             return receipt
 
@@ -332,21 +307,23 @@ class FeedbackStore(StorePart):
         """
         with self.write() as (connection, now):
             load_rater(connection, rater_id)
-            while (last := latest_live(connection, rater_id)) is not None:
+            while (last := revisions.latest_live(connection, rater_id)) is not None:
                 task = load_task(connection, last.task_id, lock=True)
-                if not retire_live(connection, task.task_id, rater_id):
+                if not revisions.retire_live(connection, task.task_id, rater_id):
                     continue  # another undo took this one back before the lock was ours
-                recount_live(connection, [task.task_id])
-                lease = find_lease(connection, task.task_id, rater_id)
+                revisions.recount_live(connection, [task.task_id])
+                lease = leases.find_lease(connection, task.task_id, rater_id)
                 assert lease is not None
                 # by chance: an id made of what clients know might be one that they have sent
                 undo_id = f"undo-{uuid.UUID(int=self.rng.getrandbits(128), version=4)}"
                 no_answer = {"kind": task.kind, "is_live": False, "lease_late": False}
-                add_revision(connection, lease, now, {"submission_id": undo_id, **no_answer})
+                revisions.add_revision(
+                    connection, lease, now, {"submission_id": undo_id, **no_answer}
+                )
                 shown = {"shown_order": lease.shown_order, "wording": lease.wording}
-                end = lease_end(connection, task.kind, now, self.lease)
+                end = leases.lease_end(connection, task.kind, now, self.lease)
                 held = {"shown_at": now, "expires_at": end}
-                give_lease(connection, task.task_id, rater_id, **shown, **held)
+                leases.give_lease(connection, task.task_id, rater_id, **shown, **held)
                 return task
             return None
 
@@ -360,7 +337,7 @@ class FeedbackStore(StorePart):
         """
         with self.database.read() as connection:
             totals = self._totals.get(connection, source, self.clock(), newest=newest)
-            mine = 0 if rater_id is None else count_live(connection, rater_id)
+            mine = 0 if rater_id is None else revisions.count_live(connection, rater_id)
         return Progress(mine, totals.done, totals.total, totals.seconds_left, fair_hold(totals))
 
     def has_given_share(self, rater_id: str, share: float) -> bool:

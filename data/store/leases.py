@@ -7,6 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
+from statistics import median
 from typing import Any
 
 import sqlalchemy as sa
@@ -49,21 +50,12 @@ _INSERT = sa.insert(leases)
 _END_AT = sa.update(leases).where(_IS_LEASE).values(expires_at=sa.bindparam("end"))
 _ANSWERED = sa.update(leases).where(_IS_LEASE).values(expires_at=None, aside_at=None)
 _TIMES = (
-    sa.select(labels.c.time_on_task_ms.label("ms"))
+    sa.select(labels.c.time_on_task_ms)
     .where(
         IN_REACH, labels.c.kind == sa.bindparam("of_kind"), labels.c.time_on_task_ms.is_not(None)
     )
     .order_by(labels.c.sequence.desc())
     .limit(RECENT_LABELS)
-    .subquery()
-)
-_RANKED_TIMES = sa.select(
-    _TIMES.c.ms,
-    sa.func.row_number().over(order_by=_TIMES.c.ms).label("place"),
-    sa.func.count().over().label("n"),
-).subquery()
-_MEDIAN = sa.select(sa.func.avg(_RANKED_TIMES.c.ms)).where(
-    (2 * _RANKED_TIMES.c.place - _RANKED_TIMES.c.n).between(0, 2)
 )
 
 
@@ -115,7 +107,8 @@ def lease_end(
 
     Its length follows the median time on task of the latest labels of the kind.
     """
-    median_s = float(connection.scalar(_MEDIAN, {"of_kind": kind}) or 0) / 1000
+    times_ms = connection.scalars(_TIMES, {"of_kind": kind}).all()
+    median_s = median(times_ms) / 1000 if times_ms else 0
     return now + timedelta(seconds=max(config.shortest_s, config.times_median * median_s))
 
 

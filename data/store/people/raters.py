@@ -59,9 +59,7 @@ class Raters(StorePart):
 
     def set_password(self, rater_id: str, password_hash: str, *, by: str | None = None) -> None:
         """Set or change the password, given as its hash."""
-        with self.write() as (connection, now):
-            self._change(connection, rater_id, {"password_hash": password_hash})
-            record(connection, "set_password", now, by, subject=rater_id)
+        self._set("set_password", rater_id, {}, by, password_hash=password_hash)
 
     def set_role(self, rater_id: str, role: Role, *, by: str | None = None) -> None:
         """Make a rater an admin, or an admin a rater."""
@@ -99,18 +97,18 @@ class Raters(StorePart):
     def _set(
         self, action: Action, rater_id: str, values: dict[str, Any], by: str | None, **more: object
     ) -> None:
-        """Change columns, `more` of them without mention, and record a change."""
+        """Change columns, and record the change; of `more` the record has no values."""
         with self.write() as (connection, now):
             row = find_row(connection, raters, rater_id)
-            self._change(connection, rater_id, values | more)
+            if row is None:
+                raise NotFound(f"rater {rater_id}: not known; add the rater first")
+            update = sa.update(raters).where(raters.c.rater_id == rater_id)
+            connection.execute(update.values(values | more))
             before = {name: getattr(row, name) for name in values}
-            if before != values:
+            if not values:
+                record(connection, action, now, by, subject=rater_id)
+            elif before != values:
                 record(connection, action, now, by, subject=rater_id, before=before, after=values)
-
-    def _change(self, connection: sa.Connection, rater_id: str, values: dict[str, Any]) -> None:
-        update = sa.update(raters).where(raters.c.rater_id == rater_id).values(values)
-        if connection.execute(update).rowcount == 0:
-            raise NotFound(f"rater {rater_id}: not known; add the rater first")
 
 
 def find_or_insert(

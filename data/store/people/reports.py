@@ -102,12 +102,8 @@ class Reports(StorePart):
 
     def count(self) -> tuple[int, int]:
         """Count the images that wait for a decision, and the images that are removed."""
-        n_images = sa.select(sa.func.count(reports.c.image_id.distinct()))
-        removed = reports.c.state == "removed"
-        is_removed = reports.c.image_id.in_(sa.select(reports.c.image_id).where(removed))
-        with self.database.read() as connection:
-            waiting = connection.scalar(n_images.where(UNDECIDED, ~is_removed))
-            return waiting or 0, connection.scalar(n_images.where(removed)) or 0
+        removed = [image.removed for image in self.images()]
+        return removed.count(False), removed.count(True)
 
     def decide(self, image_id: str, decision: Decision, admin_id: str) -> None:
         """Put an image back into circulation (`kept`) or keep it out for good (`removed`).

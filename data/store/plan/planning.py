@@ -228,7 +228,7 @@ def update_plan(connection: sa.Connection, wanted: Mapping[str, NewTask]) -> Non
     )
     changes = [
         {"of_task": known.task_id, **changed}
-        for known in connection.execute(known_tasks).all()
+        for known in connection.execute(known_tasks)
         if (changed := _changed_plan(known, wanted.get(known.task_id), own_sources))
     ]
     if changes:

@@ -1,6 +1,6 @@
 """Views of the store for the app's pages: labels, counts by prompt and hour, gold records."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -19,32 +19,6 @@ from data.store.views.progress import finished_labels, wanted_labels
 
 AnswerGroup = Literal["good", "bad", "skipped", "reported", "commented"]
 """`skipped` says nothing about quality and reports nothing, `reported` reports an image."""
-
-
-@dataclass(frozen=True)
-class LabelFilter:
-    """Labels that are wanted."""
-
-    before: int | None = None
-    """Only labels that were given before the one with this sequence number."""
-    words: str = ""
-    """Words that all occur in the prompt, in whatever case, whole or as a part. Where raters are
-    not told the prompt, they must not learn it so: there it is what is counted, if anything is."""
-    kind: TaskKind | None = None
-    answer: AnswerGroup | None = None
-
-    def conditions(self) -> list[sa.ColumnElement[bool]]:
-        """Return the conditions on labels."""
-        found: list[sa.ColumnElement[bool]] = []
-        if self.before is not None:
-            found.append(labels.c.sequence < self.before)
-        if self.kind is not None:
-            found.append(labels.c.kind == self.kind)
-        if self.answer is not None:
-            found.append(_GROUPS[self.answer])
-        if words := self.words.split():
-            found.append(_asked(words))
-        return found
 
 
 @dataclass(frozen=True)
@@ -101,11 +75,14 @@ def latest_labels(
     *,
     rater_id: str | None = None,
     source: Source | None = None,
-    among: LabelFilter = LabelFilter(),
+    among: Iterable[sa.ColumnElement[bool]] = (),
     limit: int,
 ) -> list[GivenLabel]:
-    """Return the live labels of one rater, of the raters of one source, or of all, newest first."""
-    query = _LIVE.where(*among.conditions()).limit(limit)
+    """Return the live labels of one rater, of the raters of one source, or of all, newest first.
+
+    `among` are conditions of `matching`.
+    """
+    query = _LIVE.where(*among).limit(limit)
     if rater_id is not None:
         query = query.where(labels.c.rater_id == rater_id)
     if source is not None:
@@ -139,6 +116,27 @@ def _labels(store: FeedbackStore, query: sa.Select[Any]) -> list[GivenLabel]:
             wording=words[row.wording],
         )
         for row in rows
+    ]
+
+
+def matching(
+    before: int | None, words: str, kind: TaskKind | None, answer: AnswerGroup | None
+) -> list[sa.ColumnElement[bool]]:
+    """Return conditions on labels; None, and no words, ask for nothing.
+
+    Args:
+        before: only labels that were given before the label with this sequence number.
+        words: all occur in the prompt, in whatever case, whole or as a part. Where raters are not
+            told the prompt, the words occur in the name of what is counted.
+        kind: kind of the task.
+        answer: group of the answer.
+    """
+    asked = words.split()
+    return [
+        *([] if before is None else [labels.c.sequence < before]),
+        *([] if kind is None else [labels.c.kind == kind]),
+        *([] if answer is None else [_GROUPS[answer]]),
+        *([_asked(asked)] if asked else []),
     ]
 
 

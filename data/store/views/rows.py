@@ -114,11 +114,18 @@ def label_batches(
         asked = [known_tasks[task_id] for task_id in columns["task_id"]]
         by = [known_raters[rater_id] for rater_id in columns["rater_id"]]
         answers = [json.loads(text) for text in texts]
-        columns |= _common_columns(answers, asked, by)
-        columns["gold_correct"] = [
-            None if task.gold is None else agrees_with_gold(parse_answer(kind, text), task.gold)
-            for text, task in zip(texts, asked, strict=True)
-        ]
+        columns |= {
+            "prompt_id": [task.prompt_id for task in asked],
+            "rater_id": [rater.public_id for rater in by],
+            "source": [rater.source for rater in by],
+            "skip_reason": [answer.get("reason") for answer in answers],
+            "comment": [answer.get("comment") for answer in answers],
+            "is_gold": [task.gold is not None for task in asked],
+            "gold_correct": [
+                None if task.gold is None else agrees_with_gold(parse_answer(kind, text), task.gold)
+                for text, task in zip(texts, asked, strict=True)
+            ],
+        }
         columns |= KINDS[kind].columns(answers, asked)
         yield pa.Table.from_pydict(columns, schema=KINDS[kind].schema)
 
@@ -160,19 +167,6 @@ def _columns(names: Sequence[str], rows: Sequence[sa.Row[Any]]) -> Columns:
     if not rows:
         return dict.fromkeys(names, ())
     return dict(zip(names, zip(*rows, strict=True), strict=True))
-
-
-def _common_columns(
-    answers: Sequence[TableRow], asked: Sequence[TaskFacts], by: Sequence[RaterFacts]
-) -> Columns:
-    return {
-        "prompt_id": [task.prompt_id for task in asked],
-        "rater_id": [rater.public_id for rater in by],
-        "source": [rater.source for rater in by],
-        "skip_reason": [answer.get("reason") for answer in answers],
-        "comment": [answer.get("comment") for answer in answers],
-        "is_gold": [task.gold is not None for task in asked],
-    }
 
 
 def _pairs_of(ranking: dict[str, Any]) -> list[TableRow]:
