@@ -93,9 +93,8 @@ def test_the_urgent_come_first_and_the_rest_in_an_order_of_their_own(store: Feed
 
 
 def test_the_shown_order_varies_between_raters_and_is_kept_for_one(store: FeedbackStore) -> None:
-    store.add_tasks(
-        [NewTask(kind="ranking", prompt="a cat", image_ids=tuple("abcdef"), overlap=10)]
-    )
+    ranking = NewTask(kind="ranking", prompt="a cat", image_ids=tuple("abcdef"), overlap=10)
+    store.add_tasks([ranking])
     claims = [claimed(store, store.add_rater(f"rater{number}")) for number in range(5)]
     assert all(sorted(claim.shown_order) == list(range(6)) for claim in claims)
     assert len({claim.shown_order for claim in claims}) > 1
@@ -175,12 +174,7 @@ def test_undo_takes_back_the_last_label_and_gives_the_task_again(
     assert store.progress(rater) == Progress(mine=1, done=1, total=3)
     assert store.undo(rater) == first.task
     assert store.undo(rater) is None
-    assert revisions(store) == [
-        (1, False, True),
-        (1, False, True),
-        (2, False, False),
-        (2, False, False),
-    ]
+    assert revisions(store) == [(1, False, True)] * 2 + [(2, False, False)] * 2
     receipts = answer_all(store, rater)
     assert sorted(receipt.revision for receipt in receipts) == [1, 3, 3]
     assert on_screen.task.task_id not in (first.task.task_id, second.task.task_id)
@@ -288,18 +282,12 @@ def test_imported_labels_fill_places_of_people_and_of_simulated_raters(
 def test_the_lease_follows_the_median_of_the_latest_times_of_its_kind(
     store: FeedbackStore, clock: Clock
 ) -> None:
-    store.add_tasks(
-        [*binary_tasks(6), NewTask(kind="ranking", prompt="a cat", image_ids=("a", "b"))]
-    )
+    ranking = NewTask(kind="ranking", prompt="a cat", image_ids=("a", "b"), priority=-1)
+    store.add_tasks([*binary_tasks(6), ranking])
     rater = store.add_rater("anna")
     for number, seconds in enumerate((100, 900, 200, 300)):
-        claim = store.claim(rater, kind="binary")
-        assert claim is not None
-        store.submit(
-            submission(claim, rater, str(number)).model_copy(
-                update={"time_on_task_ms": 1000 * seconds}
-            )
-        )
+        given = submission(claimed(store, rater), rater, str(number))
+        store.submit(given.model_copy(update={"time_on_task_ms": 1000 * seconds}))
     lengths: dict[TaskKind, float] = {"binary": 12 * 250, "ranking": 300}
     for kind, held_s in lengths.items():
         claim = store.claim(rater, kind=kind)
