@@ -114,7 +114,7 @@ class Database:
 
     @contextmanager
     def write_alone(self) -> Iterator[sa.Connection]:
-        """Open a transaction as `write` does, of which all processes together have one at a time.
+        """Open a transaction as `write` does; all processes together have one at a time.
 
         For what replicas do as they start: one inserts what is missing, the others find it.
         """

@@ -265,8 +265,8 @@ class FeedbackStore(StorePart):
 
         The same submission again returns the same receipt and changes nothing. Another submission
         of the same rater for the same task is an edit: a new revision that takes the place of the
-        one before. An image that the answer reports is out of circulation from now on; one that
-        only the answer before reported is back.
+        one before. An image that the answer reports is out of circulation from now on; an
+        image that only the answer before reported is back.
 
         Raises:
             NotFound: no such task or rater.
@@ -314,7 +314,7 @@ class FeedbackStore(StorePart):
                 revisions.recount_live(connection, [task.task_id])
                 lease = leases.find_lease(connection, task.task_id, rater_id)
                 assert lease is not None
-                # by chance: an id made of what clients know might be one that they have sent
+                # random: a client may have sent any id that is made of what it knows
                 undo_id = f"undo-{uuid.UUID(int=self.rng.getrandbits(128), version=4)}"
                 no_answer = {"kind": task.kind, "is_live": False, "lease_late": False}
                 revisions.add_revision(

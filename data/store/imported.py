@@ -32,7 +32,7 @@ class ImportedLabel:
     """An answer with its own rater and time."""
 
     submission_id: str
-    """The same label always has the same one, so that importing it again adds nothing."""
+    """The same label always has the same id, so that importing it again adds nothing."""
     rater: str
     """The rater's name, unique within the source."""
     source: Source
@@ -56,7 +56,7 @@ class ImportedLabel:
 
 @dataclass(frozen=True)
 class Added:
-    """Numbers of what was new in an import."""
+    """Numbers of new rows of an import."""
 
     tasks: int
     labels: int

@@ -2,7 +2,7 @@
 
 It is a label like others, by a rater of its own with the source `adjudicator`, so that the admin's
 labels as a rater stay what they are. It takes no rater's place, and where there is one it is the
-answer. Of one task at most one is live: another one, by whomever, takes its place.
+answer. A task has at most one live adjudication: another one, by any admin, takes its place.
 """
 
 import json
@@ -34,7 +34,7 @@ ADJUDICATIONS = (
 
 @dataclass(eq=False)
 class Adjudications(StorePart):
-    """Answers that decide; `FeedbackStore.adjudications` is one."""
+    """Answers that decide: `FeedbackStore.adjudications`."""
 
     rater_id_of: Callable[[Source, str], str]
 

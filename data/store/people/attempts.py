@@ -42,7 +42,7 @@ class Limit:
 
 @dataclass(eq=False)
 class Attempts(StorePart):
-    """Attempts within the windows of their limits; `FeedbackStore.attempts` is one.
+    """Attempts within the windows of their limits; see `FeedbackStore.attempts`.
 
     Subjects, in which names and addresses may stand, are kept as salted hashes, and no longer than
     their windows last and until the next attempt.

@@ -76,7 +76,7 @@ def record(
 
 
 class Audit(StorePart):
-    """The trail; `FeedbackStore.audit` is one."""
+    """The trail: `FeedbackStore.audit`."""
 
     def note(self, action: Action, by: str, *, after: Values | None = None) -> None:
         """Add an entry of something that changes nothing in the store."""

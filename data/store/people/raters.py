@@ -20,7 +20,7 @@ _SIGNED_IN = sa.select(raters).where(
 
 
 class Raters(StorePart):
-    """Accounts, sign-outs and training answers; `FeedbackStore.raters` is one.
+    """Accounts, sign-outs and training answers: `FeedbackStore.raters`.
 
     `FeedbackStore.add_rater` adds a rater.
     """
@@ -38,7 +38,7 @@ class Raters(StorePart):
         return None if row is None else _account(row)
 
     def get_signed_in(self, rater_id: str, session_id: str) -> Account | None:
-        """Return the rater of this id, unless this browser session of theirs was ended."""
+        """Return the rater of this id, unless this browser session of the rater was ended."""
         values = {"rater_id": rater_id, "session_id": session_id}
         with self.database.read() as connection:
             row = connection.execute(_SIGNED_IN, values).one_or_none()

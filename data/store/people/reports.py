@@ -3,8 +3,8 @@
 A live label that reports an image opens a report, which takes the image and every task with it out
 of circulation. The report is withdrawn when its rater undoes or changes the answer, and closed when
 an admin decides. An image is in circulation again once no report of it is open and it was not
-removed. Nobody can empty a campaign: further reports of a rater of whom `MOST_OPEN` are open only
-wait for an admin.
+removed. Nobody can empty a campaign: while `MOST_OPEN` reports of a rater are open, the rater's
+further reports only wait for an admin.
 """
 
 from collections.abc import Collection, Sequence
@@ -46,7 +46,7 @@ class Report:
 
 @dataclass(frozen=True)
 class ReportedImage:
-    """An image that is out of circulation, or of which a report waits."""
+    """An image that is out of circulation, or whose report waits for a decision."""
 
     image_id: str
     prompt: str
@@ -59,7 +59,7 @@ class ReportedImage:
 
 
 class Reports(StorePart):
-    """Images that are out of circulation; `FeedbackStore.reports` is one.
+    """Images that are out of circulation: `FeedbackStore.reports`.
 
     `FeedbackStore.submit` and `undo` open and withdraw reports.
     """
@@ -75,7 +75,7 @@ class Reports(StorePart):
             return set(connection.scalars(WITHHELD_IMAGES.where(reports.c.image_id.in_(image_ids))))
 
     def images(self) -> list[ReportedImage]:
-        """Return all images of which a report is not settled, in the order of their first ones."""
+        """Return all images that have an unsettled report, in the order of their first reports."""
         query = (
             sa.select(reports.c.image_id, reports.c.state, prompts.c.prompt, raters.c.name, labels)
             .join(labels, labels.c.label_id == reports.c.label_id)
@@ -133,7 +133,7 @@ class Reports(StorePart):
             )
 
     def put_back_all(self, rater: str, admin_id: str) -> int:
-        """Close a rater's undecided reports; return of how many images.
+        """Close a rater's undecided reports; return the number of images.
 
         An image that somebody else reported, or an admin removed, stays out.
 
@@ -169,8 +169,8 @@ def open_reports(
 ) -> None:
     """Take the images that a new live label reports out of circulation.
 
-    The right answer to hidden gold says nothing new and reports nothing. `bound_of` is the rater of
-    whose reports at most `MOST_OPEN` may be open; without one all are.
+    The right answer to hidden gold says nothing new and reports nothing. At most
+    `MOST_OPEN` reports of the rater `bound_of` may be open; without this rater all are.
     """
     reported = sorted(reported_images(answer, task.image_ids))
     if not reported or _is_gold(connection, task.task_id, answer):

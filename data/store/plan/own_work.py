@@ -32,7 +32,7 @@ from data.store.tables import leases, tasks
 
 @dataclass(eq=False)
 class OwnWork(StorePart):
-    """Tasks that raters have put aside; `FeedbackStore.own_work` has them."""
+    """Tasks that raters have put aside: `FeedbackStore.own_work`."""
 
     lease: LeaseConfig
 
@@ -72,7 +72,7 @@ class OwnWork(StorePart):
     def aside(self, rater_id: str) -> list[Claim]:
         """Return the tasks that the rater has put aside and can answer still, oldest first.
 
-        Their words are those of now.
+        They have the present words of their axes.
         """
         with self.database.read() as connection:
             rater = load_rater(connection, rater_id)

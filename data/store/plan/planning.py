@@ -39,7 +39,7 @@ MOST = "most_comparisons"
 
 @dataclass(eq=False)
 class PlanChanges(StorePart):
-    """Changes of the plan that admins make; `FeedbackStore.plan` is one."""
+    """Changes of the plan that admins make: `FeedbackStore.plan`."""
 
     order_seed: str
 
@@ -55,7 +55,7 @@ class PlanChanges(StorePart):
             return {kind: (low, high) for kind, low, high in connection.execute(query)}
 
     def set_overlap(self, kind: TaskKind, overlap: int, admin_id: str) -> None:
-        """Ask so many people about each task of this kind, and about those planned later.
+        """Ask so many people about each task of this kind, also about tasks that are planned later.
 
         Labels beyond a smaller overlap stay.
         """
@@ -90,15 +90,15 @@ class PlanChanges(StorePart):
 
 @dataclass(eq=False)
 class Comparisons(StorePart):
-    """Comparisons of models; `FeedbackStore.comparisons` is one."""
+    """Comparisons of models: `FeedbackStore.comparisons`."""
 
     order_seed: str
 
     def add(self, new_tasks: Iterable[NewTask], *, most_share: float) -> int:
         """Add comparisons, all or none; return how many are new.
 
-        Those that are there get the overlap, priority, subject, reference and steps of the new
-        ones. Other tasks stay as they are. A rater is then given at most `most_share` of the
+        Known comparisons get the overlap, priority, subject, reference and steps of the new ones.
+        Other tasks stay as they are. A rater is then given at most `most_share` of the
         answers that are wanted on each axis, and at least one.
         """
         wanted = {task_id_of(task): task for task in new_tasks}
@@ -255,7 +255,7 @@ def _changed_plan(known: Row, task: NewTask | None, own_sources: set[str]) -> di
 
 
 def _replace_sources(connection: sa.Connection, named: set[str]) -> set[str]:
-    """Remember the plan's sources of gold; return those of the plan before."""
+    """Remember the plan's sources of gold; return the sources of the plan before."""
     before = set(json.loads(read_setting(connection, "gold_sources") or "[]"))
     if named != before:  # replicas that start at once with the same plan must not meet here
         write_setting(connection, "gold_sources", json.dumps(sorted(named)))

@@ -161,7 +161,7 @@ def _at_work(source: Source) -> sa.Select[int]:
 
 @cache
 def _active_times(source: Source) -> sa.Select[Any, Any]:
-    """Return the query of the mean active time of each kind of which enough labels tell it."""
+    """Return the query of the mean active time of each kind that has enough labels."""
     # a limit, as SQLite would otherwise begin with the raters and read all of their labels
     latest = (
         sa.select(labels.c.kind, labels.c.active_ms, labels.c.rater_id)
