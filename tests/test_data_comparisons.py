@@ -7,7 +7,6 @@ from collections import Counter
 from pathlib import Path
 
 import pandas as pd
-import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
@@ -16,7 +15,6 @@ from data.feedback import ChecksConfig, Claim, NewTask
 from data.formats.latest import Latest
 from data.kinds.comparison import ComparisonAnswer
 from data.kinds.kind import Answer, InvalidAnswer
-from data.quality.judgments import Judgments
 from data.schema import LABELS_COMPARISONS, read_table
 from data.store.feedback_store import FeedbackStore
 from data.tables.parquet import export, learned_from_digest
@@ -247,18 +245,6 @@ def test_comparisons_change_nothing_that_training_learns_from(tmp_path: Path) ->
     assert after.files["latest/labels_comparisons.parquet"].rows == 6
     assert learned_from_digest(campaign.run) == before
     assert len(pd.read_parquet(campaign.run.latest / "labels_pairs.parquet")) == 3
-
-
-def test_an_export_of_an_earlier_version_is_read(tmp_path: Path) -> None:
-    campaign = campaign_with_comparisons(tmp_path)
-    answer_in_two_ways(campaign)
-    export(campaign.store, campaign.run)
-    (campaign.run.latest / "labels_comparisons.parquet").unlink()
-    tasks = campaign.run.latest / "tasks.parquet"
-    columns = ("axis", "models", "subject", "reference", "steps")
-    pq.write_table(pq.read_table(tasks).drop_columns(list(columns)), tasks)
-    assert len(Judgments.read(campaign.run.latest.resolve()).comparisons) == 0
-    assert {row["axis"] for row in Latest(campaign.run).tasks} == {None}
 
 
 def test_a_dataset_folder_carries_comparisons_to_another_run(tmp_path: Path) -> None:
