@@ -97,6 +97,17 @@ def test_of_the_tasks_held_the_wanted_one_is_given_first(store: FeedbackStore) -
         assert first.task.task_id == wanted != other.task.task_id
 
 
+def test_a_task_that_was_put_aside_and_answered_is_aside_no_more(store: FeedbackStore) -> None:
+    store.add_tasks(binary_tasks(1))
+    anna = store.add_rater("anna")
+    held = claimed(store, anna)
+    store.own_work.put_aside(anna, held.task.task_id)
+    assert [one.task for one in store.own_work.aside(anna)] == [held.task]
+    store.submit(submission(held, anna, "answer"))
+    assert store.own_work.aside(anna) == []
+    assert store.claim(anna) is None
+
+
 def test_labels_that_were_acknowledged_outlive_a_killed_process(tmp_path: Path) -> None:
     program = """
 import sys

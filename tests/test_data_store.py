@@ -100,6 +100,7 @@ def test_the_shown_order_varies_between_raters_and_is_kept_for_one(store: Feedba
     assert len({claim.shown_order for claim in claims}) > 1
     again = claimed(store, store.add_rater("rater0"))
     assert (again.shown_order, again.shown_at) == (claims[0].shown_order, claims[0].shown_at)
+    assert again.task.image_ids == ranking.image_ids
 
 
 def test_a_place_becomes_free_when_its_lease_runs_out(store: FeedbackStore, clock: Clock) -> None:
