@@ -49,6 +49,24 @@ def postgres_url(postgres_folder: Path) -> Iterator[str]:
         yield url
 
 
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.slow)])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty database of each kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'feedback.db'}"
+    url: str = request.getfixturevalue("postgres_url")
+    return url
+
+
+@pytest.fixture
+def store(tmp_path: Path, clock: "Clock") -> "Iterator[FeedbackStore]":
+    """A store without tasks, on SQLite."""
+    from tests.support.data_campaign import open_store
+
+    with open_store(tmp_path, clock) as opened:
+        yield opened
+
+
 @pytest.fixture
 def clock() -> "Clock":
     """A clock that stands still until it is moved."""

@@ -156,9 +156,8 @@ def test_killing_the_server_loses_no_acknowledged_label_and_repeats_none(
     tmp_path: Path, database: str, request: pytest.FixtureRequest
 ) -> None:
     campaign = Campaign(tmp_path, n_images=20)
-    url = (
-        campaign.run.store_url if database == "sqlite" else request.getfixturevalue("postgres_url")
-    )
+    is_sqlite = database == "sqlite"
+    url = campaign.run.store_url if is_sqlite else request.getfixturevalue("postgres_url")
     campaign.store.close()
     fours = islice(combinations(campaign.image_ids, 4), 1500)
     twos = combinations(campaign.image_ids, 2)

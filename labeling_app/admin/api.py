@@ -11,7 +11,7 @@ from data.errors import PictuneError
 from data.feedback import Role
 from data.ids import Identifier
 from data.kinds.registry import AnyAnswer, TaskKind
-from data.store.plan.plan_changes import LARGEST_OVERLAP
+from data.store.plan.planning import LARGEST_OVERLAP
 from labeling_app.admin import actions, figures
 from labeling_app.admin.responses import (
     Adjudicated,

@@ -10,7 +10,7 @@ from data.kinds.kind import Answer
 from data.kinds.ranking import RankingAnswer
 from data.kinds.registry import TaskKind
 from data.kinds.verdict import BinaryAnswer
-from data.store.plan.plan_changes import LARGEST_OVERLAP
+from data.store.plan.planning import LARGEST_OVERLAP
 from labeling_app.admin import actions
 from labeling_app.admin.responses import NewPassword
 from labeling_app.app_state import AppState

@@ -8,8 +8,7 @@ from pydantic import BaseModel, Field
 
 from data.ids import Identifier
 from data.kinds.registry import TaskKind
-from data.store.views.label_filter import AnswerGroup, LabelFilter
-from data.store.views.overview import GivenLabel, latest_labels
+from data.store.views.overview import AnswerGroup, GivenLabel, latest_labels, matching
 from labeling_app.app_state import State
 from labeling_app.rater.responses import Aside, AsideEntry, History, HistoryEntry, Lease
 from labeling_app.refusals import may_refuse
@@ -44,7 +43,7 @@ class TaskBody(BaseModel, frozen=True, extra="forbid"):
 @router.get("/api/v1/history", responses=may_refuse(401, 422))
 def history(state: State, account: Present, wanted: Annotated[Wanted, Query()]) -> History:
     """Return the rater's labels, newest first; an answer to one of their tasks is an edit."""
-    among = LabelFilter(wanted.before, wanted.words, wanted.kind, wanted.answer)
+    among = matching(wanted.before, wanted.words, wanted.kind, wanted.answer)
     limit = wanted.limit + 1  # one more tells whether there are older ones
     given = latest_labels(state.store, rater_id=account.rater_id, among=among, limit=limit)
     page = given[: wanted.limit]
