@@ -44,7 +44,7 @@ EVERY_S = 10
 """Seconds between two looks at the figures."""
 
 WITH_PLACE = """(_, ...rest) => [
-  `${location.origin} ${Intl.DateTimeFormat().resolvedOptions().timeZone}`, ...rest
+  `${self.origin} ${Intl.DateTimeFormat().resolvedOptions().timeZone}`, ...rest
 ]"""
 """JavaScript that puts the page's address and time zone into the first input of an event."""
 

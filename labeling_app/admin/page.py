@@ -213,7 +213,7 @@ def _plan(board: Board) -> None:
         return {board.notice: said(added)}
 
     for kind in KINDS:
-        with gr.Row(visible=False) as row:
+        with gr.Row(visible=False, elem_classes="actions") as row:
             overlap = gr.Number(precision=0, minimum=1, maximum=LARGEST_OVERLAP)
             button = gr.Button(f"Set overlap of {kind} tasks")
             of_kind = gr.Textbox(kind, visible="hidden", label="Kind")
@@ -222,7 +222,8 @@ def _plan(board: Board) -> None:
         board.on(button.click, set_overlap, [of_kind, overlap])
     gr.Markdown(ABOUT_GOLD, elem_classes="soft")
     file = [gr.Textbox(visible="hidden", label=label) for label in ("File", "Rows")]
-    board.on(gr.Button("Add gold from a file").click, add_gold, file, js=WITH_FILE)
+    with gr.Row(elem_classes="actions"):
+        board.on(gr.Button("Add gold from a file").click, add_gold, file, js=WITH_FILE)
 
 
 def _rater_body(name: str) -> api.RaterBody:
