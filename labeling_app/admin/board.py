@@ -199,8 +199,9 @@ class Board:
         once: dict[str, Any] = {"trigger_mode": "once"}
         often = [page.load, timer.tick]
         gr.on(often, look, self._seen, self._outputs, **_plain("look", WITH_PLACE), **once)
-        judged = gr.on(often, self._judge, *self._judging, **_plain("judge"), **once)
-        judged.then(look, self._seen, self._outputs, **_plain("look_at_disputes"))
+        timer.tick(self._judge, *self._judging, **_plain("judge"), **once)
+        first = page.load(self._judge, *self._judging, **_plain("judge_first"))
+        first.then(look, self._seen, self._outputs, **_plain("look_at_disputes"))
         self.rater.change(self._judge, *self._judging, **_plain("look_at_rater"))
 
     @property

@@ -148,8 +148,9 @@ def _raters(board: Board) -> None:
     gr.Markdown(ABOUT_RATERS, elem_classes="soft")
 
     def choose(call: Call) -> Update:
-        name, role, *_ = call.chosen["row_value"]
-        return {board.rater: name} if role in ROLES else {}
+        row = call.chosen.get("row_value")
+        is_person = isinstance(row, list) and row[1:2] in [["rater"], ["admin"]]
+        return {board.rater: row[0]} if is_person else {}
 
     board.on(raters.select, choose, outputs=[board.rater])
 
@@ -238,8 +239,9 @@ def _role_body(name: str, role: str) -> api.RoleBody:
     return api.RoleBody.model_validate({"rater": name, "role": role})
 
 
-def _share_body(name: str, percent: float | None) -> api.ShareBody:
-    return api.ShareBody(rater=name, share=None if percent is None else percent / 100)
+def _share_body(name: object, percent: object) -> api.ShareBody:
+    share = percent / 100 if isinstance(percent, int | float) else percent or None
+    return api.ShareBody.model_validate({"rater": name, "share": share})
 
 
 def _progress_line(look: Look) -> str:

@@ -1,5 +1,6 @@
 """The part of the admin page where admins decide: reported images and disputed tasks."""
 
+import re
 from collections import Counter
 from functools import partial
 from typing import Any
@@ -28,8 +29,8 @@ def reports(board: Board) -> None:
     """Build the reported images, of which one is chosen."""
 
     def choose(call: Call) -> Update:
-        url = str((call.chosen.get("value") or {}).get("image", {}).get("url"))
-        return {board.image: url.rpartition("/")[2]}
+        address = re.search(tables.THUMBNAIL.format(r"(\w+)"), str(call.chosen.get("value")))
+        return {board.image: address[1]} if address else {}
 
     def put_back(call: Call, image_id: str) -> Update:
         api.put_back(api.ImageBody(image_id=image_id), board.state, call.admin)
@@ -39,8 +40,8 @@ def reports(board: Board) -> None:
         api.remove(api.ImageBody(image_id=image_id), board.state, call.admin)
         return {board.image: None}
 
-    def put_back_all(call: Call, label: str) -> None:
-        rater = label.removeprefix("Put back all that ").removesuffix(" reported")
+    def put_back_all(call: Call, label: object) -> None:
+        rater = str(label).removeprefix("Put back all that ").removesuffix(" reported")
         api.put_back_all(api.RaterBody(rater=rater), board.state, call.admin)
 
     gr.Markdown("## Reported images")
@@ -78,19 +79,24 @@ def reports(board: Board) -> None:
 def disputes(board: Board) -> None:
     """Build the disputed tasks, of which one is chosen."""
 
-    def decide(call: Call, task_id: str, comment: str, answer: dict[str, Any]) -> Update:
-        facts = {"task_id": task_id, "answer": answer | {"comment": comment.strip() or None}}
+    def decide(call: Call, task_id: str, comment: object, answer: dict[str, Any]) -> Update:
+        facts = {
+            "task_id": task_id,
+            "answer": answer | {"comment": str(comment or "").strip() or None},
+        }
         api.adjudicate(api.AdjudicationBody.model_validate(facts), board.state, call.admin)
         return {board.task: None}
 
     def decide_verdict(call: Call, task_id: str, comment: str, label: str) -> Update:
         verdicts = {title: verdict for verdict, title in VERDICTS.items()}
-        return decide(call, task_id, comment, {"kind": "binary", "verdict": verdicts.get(label)})
+        return decide(
+            call, task_id, comment, {"kind": "binary", "verdict": verdicts.get(str(label))}
+        )
 
     def decide_ranks(call: Call, task_id: str, comment: str, *given: float | None) -> Update:
         listed = figures.list_disputes(board.state)
         known = {one.task_id: one.image_ids for one in (*listed.open, *listed.decided)}
-        ranks = dict(zip(known.get(task_id, ()), given, strict=False))
+        ranks = dict(zip(known.get(str(task_id), ()), given, strict=False))
         return decide(call, task_id, comment, {"kind": "ranking", "ranks": ranks})
 
     def take_back(call: Call, task_id: str) -> Update:

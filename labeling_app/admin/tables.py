@@ -1,7 +1,7 @@
 """Tables of the admin page, as values of `gr.Dataframe`: what raters wrote stays text there."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -36,9 +36,7 @@ THUMBNAIL = "/api/v1/admin/thumbnails/{}"
 BLURRED = "reported"
 """Title of the images that the style sheet blurs until somebody looks at them."""
 
-Columns = Mapping[str, str]
-"""Title of each column -> its type in `gr.Dataframe`; only `markdown` is no plain text."""
-
+# Title of each column -> its type in `gr.Dataframe`; only `markdown` is no plain text.
 COUNTS = {"Done": "number", "Wanted": "number", "Share": "number"}
 BY_CATEGORY = {"Category": "str", "Kind": "str"} | COUNTS
 BY_PROMPT = {"Prompt": "str"} | BY_CATEGORY
