@@ -211,9 +211,9 @@ def test_an_admin_decides_disputes_by_verdict_and_by_ranks(
     task.click()
     page.get_by_role("option", name="· binary ·").click()
     expect(answers).to_contain_text("bad")
-    for name, verdict in (("Ann", "good"), ("Ben", "bad")):
+    for name, word in (("Ann", "good"), ("Ben", "bad")):
         row = answers.get_by_role("row").filter(has=page.get_by_text(name, exact=True))
-        expect(row).to_contain_text(verdict)
+        expect(row).to_contain_text(word)
     page.get_by_label("Comment", exact=True).fill("It is none.")
     page.get_by_role("button", name="Bad", exact=True).click()
     expect(page.get_by_label("Disputed task: 1 wait, 1 decided")).to_be_visible()

@@ -29,7 +29,7 @@ from tests.support.labeling_campaign import (
     make_campaign,
 )
 
-INPUTS = ["UTC", [], None, None, "Pause the campaign"]
+INPUTS: list[object] = ["UTC", [], None, None, "Pause the campaign"]
 STATUS = {"nobody": 401, "a rater": 403, "an admin": 200}
 
 
@@ -182,7 +182,7 @@ def test_the_figures_are_those_of_the_json_routes(client: TestClient) -> None:
     assert f"<strong>{done} of {total} labels</strong>" in page["progress"]
     assert (page[PAUSE], page["notice"]) == (PAUSE, "")
     counts = [done, total, f"{done / total * 100:.0f} %"]
-    assert cells(page["Labels by category"]["value"]) == [["place", "binary", *counts]]
+    assert cells(page["Labels by category"]) == [["place", "binary", *counts]]
     assert cells(page["Labels by prompt"]) == [[HOSTILE, "place", "binary", *counts]]
     ((_, rater, prompt, images, answer),) = cells(page["Latest labels"])
     assert (rater, prompt, answer) == ("Ann", HOSTILE, "unsafe: Hateful: ${1} {{2}} <b>")
@@ -226,7 +226,7 @@ def test_one_button_puts_back_all_that_a_rater_reported(
         ("put_back", [None], "image_id: Input should be a valid string"),
         ("remove", ["x"], "no report of it is open"),
         ("decide_verdict", ["t", "", "Perhaps"], "verdict: Input should be"),
-        ("decide_ranks", ["t", "", *[None] * 9], "nothing was changed"),
+        ("decide_ranks", ["t", "", *[None] * 9], "task t: not known"),
         ("set_overlap", ["binary", 0], "overlap: Input should be greater"),
         ("add_gold", ["g.csv", ""], "larger than 60 kB"),
         ("add_gold", ["g.csv", "images,answer\n<b>,good\n"], "g.csv:2: images: &lt;b&gt; not of"),

@@ -199,10 +199,10 @@ class Board:
         once: dict[str, Any] = {"trigger_mode": "once"}
         often = [page.load, timer.tick]
         gr.on(often, look, self._seen, self._outputs, **_plain("look", WITH_PLACE), **once)
-        timer.tick(self._judge, *self._judging, **_plain("judge"), **once)
-        first = page.load(self._judge, *self._judging, **_plain("judge_first"))
+        gr.on(timer.tick, self._judge, *self._judging, **_plain("judge"), **once)
+        first = gr.on(page.load, self._judge, *self._judging, **_plain("judge_first"))
         first.then(look, self._seen, self._outputs, **_plain("look_at_disputes"))
-        self.rater.change(self._judge, *self._judging, **_plain("look_at_rater"))
+        gr.on(self.rater.change, self._judge, *self._judging, **_plain("look_at_rater"))
 
     @property
     def _outputs(self) -> list[Component]:

@@ -149,8 +149,9 @@ def _raters(board: Board) -> None:
 
     def choose(call: Call) -> Update:
         row = call.chosen.get("row_value")
-        is_person = isinstance(row, list) and row[1:2] in [["rater"], ["admin"]]
-        return {board.rater: row[0]} if is_person else {}
+        if isinstance(row, list) and row[1:2] in [["rater"], ["admin"]]:
+            return {board.rater: row[0]}
+        return {}
 
     board.on(raters.select, choose, outputs=[board.rater])
 
