@@ -322,7 +322,7 @@ def test_a_phone_shows_every_figure_of_a_rater_below_each_other(
     choose_rater(page, "Eve")
     table = page.get_by_role("grid", name="Figures of the rater")
     for figure in ("Status", "Gold accuracy", "First place", "Flags"):
-        cell = table.get_by_text(figure, exact=True)
+        cell = table.get_by_role("gridcell", name=figure, exact=True)
         cell.scroll_into_view_if_needed()
         box = cell.bounding_box()
         assert box is not None

@@ -157,7 +157,7 @@ def _raters(board: Board) -> None:
 
 
 def _people(board: Board) -> None:
-    given = gr.Textbox(visible=False, interactive=False, buttons=["copy"], elem_id="given")
+    given = gr.Textbox(label="Password", visible=False, interactive=False, elem_id="given")
 
     def connect(
         button: gr.Button,

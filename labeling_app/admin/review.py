@@ -53,6 +53,7 @@ def reports(board: Board) -> None:
         height="auto",
         object_fit="contain",
         buttons=[],
+        visible=False,
         elem_id="reported",
     )
     board.image.render()
@@ -113,6 +114,7 @@ def disputes(board: Board) -> None:
         fit_columns=False,
         height="auto",
         buttons=[],
+        visible=False,
         object_fit="contain",
     )
     board.show(gallery, _disputed_images)
