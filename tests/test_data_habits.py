@@ -119,7 +119,7 @@ def test_comparisons_at_one_side_or_in_tenths_of_a_second_are_flagged(tmp_path: 
     assert (dora.quick_n, dora.sided_n, dora.left_n) == (120, 120, 120)
     assert raters["Eva"].flags == ("one_side",)
     assert 0.6 < raters["Eva"].left_n / raters["Eva"].sided_n < 0.75
-    cells = {row[0].text: [cell.text for cell in row] for row in rater_table(found).rows}
+    cells = {row[0]: row for row in rater_table(found)["metadata"]["display_value"]}
     habits = "answers in tenths of a second, prefers one side"
     assert cells["Dora"][-2:] == ["100 % of 120", habits]
 
